@@ -184,7 +184,7 @@ typedef struct salf_context_options {
     int32_t log_level;           /* most verbose level passed on; 0 = SALF_LOG_WARNING */
     int32_t rank;                /* of this process among ranks */
     int32_t ranks;               /* 0 or 1: alone, callbacks unused */
-    int32_t deterministic_math;  /* reserved, 0: always deterministic */
+    int32_t reserved;
     salf_all_reduce_fn all_reduce; /* required when ranks > 1 */
     salf_broadcast_fn broadcast;   /* required when ranks > 1 */
     void *communicator_user;

@@ -8,7 +8,7 @@
 #include "backend/backend.h"
 #include "salf.h"
 
-#define SLF_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define SLF_PRINTF(text, first) __attribute__((format(printf, text, first)))
 
 /* ---- status.c: errors ---- */
 
@@ -16,22 +16,22 @@
 salf_status slf_fail(salf_status status, const char *format, ...) SLF_PRINTF(2, 3);
 
 /* Returns early with the status of a failing call; for places that hold nothing to free. */
-#define SLF_TRY(call)                                \
-    do {                                             \
-        salf_status slf_try_ = (call);               \
-        if (slf_try_ != SALF_OK) return slf_try_;    \
+#define SLF_TRY(call)                             \
+    do {                                          \
+        salf_status slf_try_ = (call);            \
+        if (slf_try_ != SALF_OK) return slf_try_; \
     } while (0)
 
 /* Checks a required pointer argument by name. */
-#define SLF_REQUIRE(pointer)                                                                          \
-    do {                                                                                              \
-        if ((pointer) == NULL) return slf_fail(SALF_E_NULL, "%s: %s is NULL", __func__, #pointer);    \
+#define SLF_REQUIRE(pointer)                                                                       \
+    do {                                                                                           \
+        if ((pointer) == NULL) return slf_fail(SALF_E_NULL, "%s: %s is NULL", __func__, #pointer); \
     } while (0)
 
 /* ---- options.c: versioned structs ---- */
 
-/* Copies a caller's options struct (may be NULL) into ours of own_size bytes: a shorter one is completed with zeros, a longer
- * one accepted when what we do not know of it is zero. type names the struct in messages. */
+/* Copies a caller's options struct (may be NULL) into ours of own_size bytes: a shorter one is completed with zeros, a
+ * longer one accepted when what we do not know of it is zero. type names the struct in messages. */
 salf_status slf_options_read(void *own, uint32_t own_size, const void *theirs, const char *type);
 
 /* Copies our filled struct into a caller's output struct, as much as its struct_size says; keeps that struct_size. */
@@ -53,8 +53,8 @@ struct salf_context {
 salf_context *slf_context_retain(salf_context *context);
 void slf_context_release(salf_context *context);
 
-/* count * size bytes, aligned to 64; NULL with the message set when there is no memory or the product overflows. count 0
- * gives a valid pointer. */
+/* count * size bytes, aligned to 64; NULL with the message set when there is no memory or the product overflows. count
+ * 0 gives a valid pointer. */
 void *slf_alloc(const salf_context *context, uint64_t count, uint64_t size);
 void *slf_alloc_zero(const salf_context *context, uint64_t count, uint64_t size);
 void slf_free(const salf_context *context, void *memory);
@@ -62,8 +62,8 @@ char *slf_strdup(const salf_context *context, const char *text);
 
 void slf_log(const salf_context *context, int32_t level, const char *format, ...) SLF_PRINTF(3, 4);
 
-/* Runs body(user, first, last) over pieces of 0 ... count-1, on the context's threads where it has some, and waits. Pieces
- * are at least grain long; how many there are must not change results. */
+/* Runs body(user, first, last) over pieces of 0 ... count-1, on the context's threads where it has some, and waits.
+ * Pieces are at least grain long; how many there are must not change results. */
 typedef void (*slf_loop_fn)(void *user, int64_t first, int64_t last);
 void slf_parallel_for(const salf_context *context, int64_t count, int64_t grain, slf_loop_fn body, void *user);
 
@@ -75,8 +75,8 @@ salf_status slf_broadcast(const salf_context *context, void *buffer, int64_t byt
 
 int64_t slf_dtype_size(int32_t dtype); /* bytes; 0 for an unknown dtype */
 const char *slf_dtype_name(int32_t dtype);
-/* Checks a floating-point input view (F32, BF16, F16): pointers, dtype, sizes, strides. rows or cols < 0: any. name is used in
- * messages. device_ok: whether device memory can be read here. */
+/* Checks a floating-point input view (F32, BF16, F16): pointers, dtype, sizes, strides. rows or cols < 0: any. name is
+ * used in messages. device_ok: whether device memory can be read here. */
 salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols, bool device_ok);
 /* Address of row r of a host view. */
 const void *slf_tensor_row(const salf_tensor *tensor, int64_t r);
@@ -88,8 +88,8 @@ salf_tensor slf_tensor_host(const void *data, int32_t dtype, int64_t rows, int64
 
 /* ---- random.c: counter-based random numbers ---- */
 
-/* Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): 128 random bits for a key and a
- * counter; the same on every platform, no state. */
+/* Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): 128 random bits for a key and
+ * a counter; the same on every platform, no state. */
 void slf_philox(uint64_t key, uint64_t counter_low, uint64_t counter_high, uint32_t out[4]);
 /* 64 random bits for (seed, stream, index). */
 uint64_t slf_random_bits(uint64_t seed, uint64_t stream, uint64_t index);
@@ -97,6 +97,11 @@ uint64_t slf_random_bits(uint64_t seed, uint64_t stream, uint64_t index);
 uint64_t slf_random_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t bound);
 /* Uniform in [0, 1), 53 bits. */
 double slf_random_unit(uint64_t seed, uint64_t stream, uint64_t index);
+
+/* Hash of row row_id from its float32 bits (-0 as 0); a matrix' fingerprint is the sum over its rows modulo 2^64, so
+ * that it depends neither on blocks and ranks nor on the dtype the rows are stored in. Not meant against an adversary.
+ */
+uint64_t slf_row_hash(const float *row, int64_t cols, int64_t row_id);
 
 /* ---- model.c: rows of the head and the embedding ---- */
 
@@ -109,17 +114,19 @@ typedef struct slf_matrix {
     int64_t n_cols;
 } slf_matrix;
 
-static inline bool slf_matrix_is_empty(const slf_matrix *matrix) { return !matrix->view.data && !matrix->rows; }
+static inline bool slf_matrix_is_empty(const slf_matrix *matrix) {
+    return !matrix->view.data && !matrix->rows;
+}
 
 struct salf_model {
     atomic_int references;
     salf_context *context;
-    salf_model_info info; /* fingerprint stays 0: it is not known until asked for, and the model is immutable */
-    slf_matrix head;      /* W_o; the embedding when tied */
-    slf_matrix embedding; /* W_i; the head when tied */
-    float *norm_weight;   /* [D] owned, RMS1P already as 1 + weight; NULL: ones */
-    float *norm_bias;     /* [D] owned; NULL: zeros */
-    float *logit_bias;    /* [V] owned; NULL: none */
+    salf_model_info info;  /* fingerprint stays 0: it is not known until asked for, and the model is immutable */
+    slf_matrix head;       /* W_o; the embedding when tied */
+    slf_matrix embedding;  /* W_i; the head when tied */
+    float *norm_weight;    /* [D] owned, RMS1P already as 1 + weight; NULL: ones */
+    float *norm_bias;      /* [D] owned; NULL: zeros */
+    float *logit_bias;     /* [V] owned; NULL: none */
     salf_tensors *tensors; /* owned; NULL for a described model */
 };
 
@@ -148,8 +155,9 @@ void slf_blob_put_f64(slf_blob *blob, double value);
 void slf_blob_get(slf_blob *blob, void *bytes, uint64_t n); /* zeros when it ends early */
 uint64_t slf_blob_get_u64(slf_blob *blob);
 double slf_blob_get_f64(slf_blob *blob);
-/* Runs write(user, blob) to measure, and again to fill the caller's buffer, with header and checksum around it; the buffer and
- * size rules are those of salf_planner_save. kind is four letters that tell blobs of different handles apart. */
+/* Runs write(user, blob) to measure, and again to fill the caller's buffer, with header and checksum around it; the
+ * buffer and size rules are those of salf_planner_save. kind is four letters that tell blobs of different handles
+ * apart. */
 typedef void (*slf_blob_write_fn)(const void *user, slf_blob *blob);
 salf_status slf_blob_save(const char kind[4], slf_blob_write_fn write, const void *user, void *buffer, uint64_t *size);
 /* Checks header, version, length and checksum, and gives a reader over the payload. */

@@ -1,14 +1,16 @@
 /*
  * backend.h - the dispatch table between the handles of libsalf and the code that computes.
  *
- * A backend is a const table of functions. A new one copies the reference table and overlays slots, so that none is ever
- * empty. The table is append-only; abi_version is raised when a slot changes its meaning, and a plugin must match it exactly.
+ * A backend is a const table of functions. A new one copies the reference table and overlays slots, so that none is
+ * ever empty. The table is append-only; abi_version is raised when a slot changes its meaning, and a plugin must match
+ * it exactly.
  *
- * "Backend memory" is what the backend's alloc gives: host memory for reference and cpu, device memory for cuda. Arguments are
- * in backend memory unless a comment says "host"; salf_tensor arguments say themselves where they lie, and a backend that has
- * SLF_CAN_DEVICE must take both. On a device every slot enqueues on the host's stream and returns; only sync and slots that
- * give host results wait. Slots check nothing that their callers in libsalf have checked: pointers, shapes, dtypes, labels.
- * Errors of BLAS, LAPACK and devices are mapped to a salf_status, with the message set through services->fail.
+ * "Backend memory" is what the backend's alloc gives: host memory for reference and cpu, device memory for cuda.
+ * Arguments are in backend memory unless a comment says "host"; salf_tensor arguments say themselves where they lie,
+ * and a backend that has SLF_CAN_DEVICE must take both. On a device every slot enqueues on the host's stream and
+ * returns; only sync and slots that give host results wait. Slots check nothing that their callers in libsalf have
+ * checked: pointers, shapes, dtypes, labels. Errors of BLAS, LAPACK and devices are mapped to a salf_status, with the
+ * message set through services->fail.
  */
 #ifndef SALF_BACKEND_H
 #define SALF_BACKEND_H
@@ -27,15 +29,16 @@ enum { SLF_CAN_DEVICE = 1 /* reads device memory */ };
 typedef struct slf_services {
     const salf_context_options *options; /* defaults filled in; alive as long as the backend's state */
     salf_status (*fail)(salf_status status, const char *format, ...);
-    void *(*alloc)(const void *context, uint64_t count, uint64_t size); /* host memory, 64-byte aligned, NULL + message */
+    void *(*alloc)(const void *context, uint64_t count,
+                   uint64_t size); /* host memory, 64-byte aligned, NULL + message */
     void (*free)(const void *context, void *memory);
     void (*parallel_for)(const void *context, int64_t count, int64_t grain,
                          void (*body)(void *user, int64_t first, int64_t last), void *user);
     const void *context; /* first argument of the three above */
 } slf_services;
 
-/* The final norm, applied to a state before it is compared. weight and bias [D] in backend memory, NULL: ones, zeros; RMS1P is
- * folded into weight, so kind is SALF_NORM_NONE, LAYER or RMS. */
+/* The final norm, applied to a state before it is compared. weight and bias [D] in backend memory, NULL: ones, zeros;
+ * RMS1P is folded into weight, so kind is SALF_NORM_NONE, LAYER or RMS. */
 typedef struct slf_norm {
     int32_t kind;
     float eps;
@@ -47,12 +50,12 @@ typedef struct slf_norm {
 typedef struct slf_factor_request {
     int32_t mode; /* SALF_BASIS_* */
     int32_t reserved;
-    double rtol;  /* threshold on singular values relative to sigma_max; for EXACT sqrt(D * 2^-52) */
+    double rtol; /* threshold on singular values relative to sigma_max; for EXACT sqrt(D * 2^-52) */
     double ridge;
 } slf_factor_request;
 
 typedef struct slf_factor_result { /* host */
-    int32_t method; /* SALF_METHOD_* */
+    int32_t method;                /* SALF_METHOD_* */
     int32_t reserved;
     int64_t rank;
     double sigma_max;
@@ -72,16 +75,16 @@ typedef struct slf_query {
 /* How scores come from products q_i = x_i . z of a block's rows x_i. */
 typedef struct slf_score_rule {
     double inverse_temperature; /* 1 / t */
-    double shift;               /* u_i = exp((s_i - shift) / t); 1 for cosines, which lie in [-1, 1]. Unused with logits, where
-                                   a running maximum is kept */
-    int32_t logits;             /* 1: s_i = cap(scale * q_i + bias_i), 0: s_i = q_i * inverse_norm_i */
-    int32_t wide;               /* 1: products in float64 (ill-conditioned heads, where float32 would lose the answer) */
+    double shift;   /* u_i = exp((s_i - shift) / t); 1 for cosines, which lie in [-1, 1]. Unused with logits, where
+                       a running maximum is kept */
+    int32_t logits; /* 1: s_i = cap(scale * q_i + bias_i), 0: s_i = q_i * inverse_norm_i */
+    int32_t wide;   /* 1: products in float64 (ill-conditioned heads, where float32 would lose the answer) */
     double logit_scale;
     double softcap; /* 0: none */
 } slf_score_rule;
 
-/* Running sums over the vocabulary, [rows] each, in backend memory, zeroed by the caller (maximum: -infinity). NULL: not
- * wanted. sum = sum u_i, where with logits u_i = exp((s_i - maximum) / t). */
+/* Running sums over the vocabulary, [rows] each, in backend memory, zeroed by the caller (maximum: -infinity). NULL:
+ * not wanted. sum = sum u_i, where with logits u_i = exp((s_i - maximum) / t). */
 typedef struct slf_score_sums {
     double *sum;
     double *maximum;  /* logits only */
@@ -103,16 +106,17 @@ typedef struct slf_backend {
     const char *(*kernels)(const void *state); /* instruction set in use */
     salf_status (*alloc)(void *state, uint64_t bytes, void **memory);
     void (*free)(void *state, void *memory);
-    /* Each side's memory is SALF_MEMORY_HOST or, for backend memory of a device backend, SALF_MEMORY_DEVICE. Copies to the
-     * host are complete only after sync. */
-    salf_status (*copy)(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory, uint64_t bytes);
+    /* Each side's memory is SALF_MEMORY_HOST or, for backend memory of a device backend, SALF_MEMORY_DEVICE. Copies to
+     * the host are complete only after sync. */
+    salf_status (*copy)(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory,
+                        uint64_t bytes);
     salf_status (*zero)(void *state, void *memory, uint64_t bytes);
     salf_status (*sync)(void *state);
     salf_status (*poll)(void *state, int32_t *ready); /* 1 when all that was enqueued is done */
 
     /* -- basis -- */
-    /* One pass over rows: adds the fingerprint of rows first_row + r to *hash (host) and gives the first row that holds NaN or
-     * infinity, or -1 (host). Row hash: see random.c. */
+    /* One pass over rows: adds the fingerprint of rows first_row + r to *hash (host) and gives the first row that holds
+     * NaN or infinity, or -1 (host). Row hash: see random.c. */
     salf_status (*scan)(void *state, const salf_tensor *rows, int64_t first_row, uint64_t *hash, int64_t *bad_row);
     /* G += X^T X, float64 [D][D], upper triangle (j >= i) only. 2 rows D^2 / 2 multiply-adds. */
     salf_status (*gram)(void *state, const salf_tensor *rows, double *gram);
@@ -125,28 +129,30 @@ typedef struct slf_backend {
     salf_status (*apply_norms)(void *state, const double *p, const salf_tensor *rows, double *norms);
 
     /* -- probe -- */
-    /* out[r * out_stride] = 1 - cos(norm(h_r), b_r), with b_r = basis + which[r] * D in float32 and |b_r| = norms[which[r]];
-     * NaN when h_r is zero or not finite. norm may be NULL. */
+    /* out[r * out_stride] = 1 - cos(norm(h_r), b_r), with b_r = basis + which[r] * D in float32 and |b_r| =
+     * norms[which[r]]; NaN when h_r is zero or not finite. norm may be NULL. */
     salf_status (*cosine)(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
                           const double *norms, const int32_t *which, double *out, int64_t out_stride);
     /* h = norm(states) in float64 [rows][D] and, when unit is 1, h / |h| (NaN for a zero row). */
     salf_status (*normalise)(void *state, const salf_tensor *states, const slf_norm *norm, int32_t unit, double *out);
-    /* Takes a block of rows x_i of the vocabulary (ids first ... or, when ids is not NULL, ids[i]) into the sums, by tiles:
-     * nothing of size rows * block is kept. inverse_norm [block] (0 for a zero row, whose similarity is 0) or NULL with
-     * logits; bias [block] or NULL. */
-    salf_status (*score)(void *state, const slf_query *query, const salf_tensor *block, int64_t first, const int32_t *ids,
-                         const double *inverse_norm, const float *bias, const slf_score_rule *rule,
+    /* Takes a block of rows x_i of the vocabulary (ids first ... or, when ids is not NULL, ids[i]) into the sums, by
+     * tiles: nothing of size rows * block is kept. inverse_norm [block] (0 for a zero row, whose similarity is 0) or
+     * NULL with logits; bias [block] or NULL. */
+    salf_status (*score)(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
+                         const int32_t *ids, const double *inverse_norm, const float *bias, const slf_score_rule *rule,
                          const slf_score_sums *sums);
 
     /* -- losses -- */
-    /* loss[r] = 1 - cos(h_r, b_r) and gradient rows = scale * d loss / d h (NULL: not wanted); NaN loss as in cosine. */
+    /* loss[r] = 1 - cos(h_r, b_r) and gradient rows = scale * d loss / d h (NULL: not wanted); NaN loss as in cosine.
+     */
     salf_status (*cosine_loss)(void *state, const salf_tensor *states, const float *basis, const double *norms,
                                const int32_t *which, double scale, float *loss, const salf_tensor *gradient);
     /* From complete sums: loss[r] = shift / t + log sum - target / t, and gradient rows = scale / (t |h|) *
      * (V_r P / sum - b_r / |b_r| - (weighted / sum - target) h / |h|), V_r = sums->vector; p NULL: identity. */
-    salf_status (*score_loss)(void *state, const salf_tensor *states, const slf_query *query, const slf_score_rule *rule,
-                              const slf_score_sums *sums, const double *p, const float *basis, const double *norms,
-                              const int32_t *which, double scale, float *loss, const salf_tensor *gradient);
+    salf_status (*score_loss)(void *state, const salf_tensor *states, const slf_query *query,
+                              const slf_score_rule *rule, const slf_score_sums *sums, const double *p,
+                              const float *basis, const double *norms, const int32_t *which, double scale, float *loss,
+                              const salf_tensor *gradient);
 } slf_backend;
 
 extern const slf_backend slf_backend_reference;
