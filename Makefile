@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
-MAKEFLAGS += --no-builtin-rules
+MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # ---- what can be set ------------------------------------------------------------------------------------------------
 CC ?= gcc
@@ -34,7 +34,7 @@ CHECK_CFLAGS = $(shell $(PKG_CONFIG) --cflags check 2>/dev/null)
 CHECK_LIBS = $(shell $(PKG_CONFIG) --libs check 2>/dev/null)
 
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
-SANITIZE_FLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
+SANITIZE_FLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 COMMON_FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) -MMD -MP
 LIB_FLAGS := $(COMMON_FLAGS) -fPIC -fvisibility=hidden -DSALF_API='__attribute__((visibility("default")))' \
     -Iinclude -Ilibsalf $(DEPS_CFLAGS)
@@ -64,23 +64,24 @@ STAMP := $(BUILD)/.flags-$(HASH)
 # ---- build -----------------------------------------------------------------------------------------------------------
 .PHONY: all lib bin
 all: lib bin ## the library (shared and static) and the program salf, in build/
-lib: $(SHARED_LIB) $(STATIC_LIB)
-bin: $(PROGRAM)
+lib: $(SHARED_LIB) $(STATIC_LIB) ## the library alone
+bin: $(PROGRAM) ## the program alone
 
 $(STAMP):
+	@test -n '$(DEPS_LIBS)' || { echo "OpenBLAS or Jansson is missing; 'make deps' installs them" >&2; exit 1; }
 	@mkdir -p $(@D)
 	@rm -f $(BUILD)/.flags-*
 	@touch $@
 
-$(OBJ)/libsalf/%.o: libsalf/%.c
+$(OBJ)/libsalf/%.o: libsalf/%.c | $(STAMP)
 	@mkdir -p $(@D)
 	$(CC) $(LIB_FLAGS) -c $< -o $@
 
-$(OBJ)/examples/salf/%.o: examples/salf/%.c
+$(OBJ)/examples/salf/%.o: examples/salf/%.c | $(STAMP)
 	@mkdir -p $(@D)
 	$(CC) $(HOST_FLAGS) -c $< -o $@
 
-$(OBJ)/tests/%.o: tests/%.c
+$(OBJ)/tests/%.o: tests/%.c | $(STAMP)
 	@mkdir -p $(@D)
 	$(CC) $(TEST_FLAGS) -c $< -o $@
 
@@ -99,9 +100,61 @@ $(PROGRAM): $(HOST_OBJ) $(SHARED_LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -o $@ $(HOST_OBJ) -L$(BUILD)/lib -lsalf -Wl,-rpath,'$$ORIGIN/../lib' $(LIBS)
 
+# Numbered examples: only the public header and the shared library, as at a user's.
+EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard examples/[0-9]*.c)))
+
+.PHONY: examples
+examples: $(EXAMPLES) ## the numbered examples, in build/examples/
+$(BUILD)/examples/%: examples/%.c include/salf.h $(SHARED_LIB)
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) -Iinclude -o $@ $< -L$(BUILD)/lib -lsalf \
+	    -Wl,-rpath,'$$ORIGIN/../lib' -Wl,-rpath-link,$(BUILD)/lib -lm -pthread
+
+# ---- from nothing to a run -------------------------------------------------------------------------------------------
+# What deps installs is seen by a make that starts after it, so these two start one.
+MODEL ?= examples/demo/model
+TOKENIZER ?= examples/demo/tokenizer.bin
+DATA ?= examples/demo/data
+METHODS ?= lora[full],lora[half],lift*[half],salf[half],salf[arith][df]
+DEMO_FLAGS ?=
+
+.PHONY: deps demo run-demo
+deps: ## install the packages that are missing (apt-get, with sudo when not root)
+	@.ci/deps build
+
+demo: deps ## install, build, and fine-tune a model with five methods (MODEL= TOKENIZER= DATA= METHODS=)
+	@$(MAKE) -j$(JOBS) run-demo
+
+run-demo: $(PROGRAM)
+	@mkdir -p $(BUILD)/demo
+	@rm -f $(BUILD)/demo/log.jsonl
+	$(PROGRAM) finetune --model $(MODEL) --tokenizer $(TOKENIZER) --data $(DATA) --method '$(METHODS)' \
+	    --log $(BUILD)/demo/log.jsonl $(DEMO_FLAGS)
+	$(PROGRAM) report $(BUILD)/demo/log.jsonl -o $(BUILD)/demo/report.html
+
 # ---- tests -----------------------------------------------------------------------------------------------------------
-# Tests link the static library, so that they reach what is not exported. Those of the host program also link its parts.
+# Every suite runs through tests/run.sh, which counts. Unit tests link the static library, so that they reach what is not
+# exported; those of the host program also link its parts.
 HOST_TESTS := $(filter $(BUILD)/tests/unit/test_trainer_% $(BUILD)/tests/unit/test_cli_%,$(TEST_BIN))
+SUITES := test-unit test-cli test-abi test-install test-docs test-fuzz test-asan test-tsan test-valgrind test-clang
+SUITE ?= test-unit
+RESULTS := $(abspath $(BUILD))/results
+RUN = RESULTS=$(RESULTS) tests/run.sh
+PYTHON ?= $(shell for p in python3 /usr/bin/python3; do $$p -c 'import cffi' 2>/dev/null && echo $$p && break; done)
+SCRIPT_ENV = CC='$(CC)' BUILD='$(BUILD)' PYTHON='$(or $(PYTHON),python3)' VERSION='$(VERSION)' SONAME='$(SONAME)'
+JOBS ?= $(shell nproc)
+
+.PHONY: test run-tests
+test: ## everything below but fuzz and bench, and a closing line with the totals
+	@.ci/deps test
+	@$(MAKE) -j$(JOBS) run-tests
+
+run-tests:
+	@$(RUN) --start
+	@for suite in $(SUITES); do \
+	    start=$$SECONDS; $(MAKE) $$suite || $(RUN) --broken $$suite; echo "$$suite took $$((SECONDS - start)) s"; \
+	done
+	@$(RUN) --total
 
 .SECONDARY: $(TEST_SRC:%.c=$(OBJ)/%.o)
 $(HOST_TESTS): $(HOST_PARTS)
@@ -109,9 +162,139 @@ $(TEST_BIN): $(BUILD)/tests/%: $(OBJ)/tests/%.o $(TEST_HELP_OBJ) $(STATIC_LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(CHECK_LIBS) $(LIBS)
 
-.PHONY: test-unit
-test-unit: $(TEST_BIN) ## build and run the unit and parity tests
-	@status=0; for t in $(TEST_BIN); do echo "== $$t"; $(RUNNER) $$t || status=1; done; exit $$status
+.PHONY: test-unit test-cli test-abi test-install test-docs
+test-unit: $(TEST_BIN) ## unit and parity tests
+	@$(RUN) $(SUITE) $(TEST_BIN)
+
+test-cli: $(PROGRAM) ## the program salf
+	@SALF=$(PROGRAM) $(RUN) test-cli $(sort $(wildcard tests/cli/*.sh))
+
+test-abi: lib ## symbols, layout, dialects, constants, baseline
+	@$(SCRIPT_ENV) $(RUN) test-abi $(sort $(wildcard tests/abi/check_*))
+
+test-install: all ## install, build the examples through pkg-config, uninstall
+	@$(SCRIPT_ENV) $(RUN) test-install $(sort $(wildcard tests/install/*.sh))
+
+# Fuzz targets define LLVMFuzzerTestOneInput; the replay driver gives them the files of their corpus.
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_BIN := $(FUZZ_SRC:tests/%.c=$(BUILD)/tests/%)
+FUZZERS := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzzers/%)
+FUZZ_SECONDS ?= 60
+$(FUZZ_BIN): $(BUILD)/tests/fuzz/%: $(OBJ)/tests/fuzz/%.o $(OBJ)/tests/fuzz/replay.o $(STATIC_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(FUZZERS): $(BUILD)/fuzzers/%: $(OBJ)/tests/fuzz/%.o $(STATIC_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -fsanitize=fuzzer,address,undefined $(LDFLAGS) -o $@ $^ $(LIBS)
+
+.PHONY: test-fuzz fuzz fuzzers
+test-fuzz: $(FUZZ_BIN) ## replay the fuzz corpus
+	@$(RUN) test-fuzz $(foreach t,$(FUZZ_BIN),'$(t) tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $(t)))')
+
+fuzzers: $(FUZZERS)
+fuzz: ## search for new inputs with libFuzzer, FUZZ_SECONDS for each target
+	@$(MAKE) BUILD=$(BUILD)/fuzz CC=clang CFLAGS='-O1 -g' SANITIZE=fuzzer-no-link,address,undefined fuzzers
+	@set -e; for t in $(notdir $(FUZZ_BIN)); do mkdir -p $(BUILD)/fuzz/corpus/$$t; echo "== $$t"; \
+	    $(BUILD)/fuzz/fuzzers/$$t -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+	        -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$t tests/fuzz/corpus/$${t#fuzz_}; done
+
+# BLAS threads are left out where the tool does not know their synchronisation, or is slow.
+.PHONY: test-asan test-tsan test-valgrind test-clang
+SUBSET_TSAN ?= core context pool basis probe model planner
+SUBSET_VALGRIND ?= core tensors model basis probe loss policy planner cost blob state
+subset = $(filter $(foreach t,$(1),%/test_$(t)),$(TEST_BIN))
+
+test-asan: ## unit tests and fuzz corpus under the address and undefined-behaviour sanitizers
+	@ASAN_OPTIONS=detect_leaks=1 SALF_TEST_SANITIZED=1 CK_TIMEOUT_MULTIPLIER=5 RESULTS=$(RESULTS) $(MAKE) \
+	    BUILD=$(BUILD)/asan CFLAGS='-O1 -g' SANITIZE=address,undefined SUITE=test-asan asan-suite
+.PHONY: asan-suite
+asan-suite: $(TEST_BIN) $(FUZZ_BIN)
+	@$(RUN) test-asan $(TEST_BIN) \
+	    $(foreach t,$(FUZZ_BIN),'$(t) tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $(t)))')
+
+test-tsan: ## part of the unit tests under the thread sanitizer
+	@OPENBLAS_NUM_THREADS=1 CK_TIMEOUT_MULTIPLIER=10 RESULTS=$(RESULTS) $(MAKE) BUILD=$(BUILD)/tsan \
+	    CFLAGS='-O1 -g' SANITIZE=thread SUITE=test-tsan tsan-suite
+.PHONY: tsan-suite
+tsan-suite: $(call subset,$(SUBSET_TSAN))
+	@$(RUN) test-tsan $^
+
+test-valgrind: $(call subset,$(SUBSET_VALGRIND)) ## part of the unit tests under valgrind
+ifneq ($(shell command -v valgrind),)
+	@OPENBLAS_NUM_THREADS=1 CK_TIMEOUT_MULTIPLIER=20 SALF_TEST_VALGRIND=1 \
+	    WRAP='valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect' \
+	    $(RUN) test-valgrind $^
+else
+	@$(RUN) test-valgrind 'echo "SKIPPED: valgrind is not there"'
+endif
+
+test-clang: ## build everything with clang
+ifneq ($(shell command -v clang),)
+	@$(RUN) test-clang '$(MAKE) BUILD=$(BUILD)/clang CC=clang clang-suite && echo "ok - everything builds with clang"'
+else
+	@$(RUN) test-clang 'echo "SKIPPED: clang is not there"'
+endif
+.PHONY: clang-suite
+clang-suite: all examples $(TEST_BIN) $(FUZZ_BIN)
+
+.PHONY: bench abi-baseline
+BENCH_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(sort $(wildcard tests/bench/bench_*.c)))
+bench: $(BENCH_BIN) $(PROGRAM) ## time the library against its peers
+	@set -e; for b in $(BENCH_BIN); do $$b; done
+
+abi-baseline: lib ## write the committed ABI baseline and layout (for a version that breaks or extends the ABI)
+	@$(SCRIPT_ENV) tests/abi/write_baseline.sh
+
+# ---- documentation, format -------------------------------------------------------------------------------------------
+.PHONY: docs test-docs format check-format
+docs: ## the API reference, in build/docs/
+	@mkdir -p $(BUILD)/docs
+	@$(or $(PYTHON),python3) docs/generate_reference.py include/salf.h $(BUILD)/docs
+
+test-docs: ## the API reference is complete
+	@$(SCRIPT_ENV) $(RUN) test-docs '$(or $(PYTHON),python3) docs/generate_reference.py --check include/salf.h $(BUILD)/docs'
+
+FORMATTED = $(shell find libsalf tests examples -name '*.[ch]')
+format: ## clang-format the sources
+	clang-format -i $(FORMATTED)
+check-format: ## fail when clang-format would change something
+	clang-format --dry-run --Werror $(FORMATTED)
+
+# ---- install ---------------------------------------------------------------------------------------------------------
+.PHONY: install install-headers install-shared install-static install-pc install-bin uninstall
+install: install-headers install-shared install-static install-pc install-bin ## all of these (prefix=, libdir=, DESTDIR=)
+
+install-headers: ## salf.h
+	install -d '$(DESTDIR)$(includedir)'
+	install -m 644 include/salf.h '$(DESTDIR)$(includedir)/salf.h'
+
+install-shared: $(SHARED_LIB) ## libsalf.so
+	install -d '$(DESTDIR)$(libdir)'
+	install -m 755 $(SHARED_LIB) '$(DESTDIR)$(libdir)/libsalf.so.$(VERSION)'
+	ln -sf libsalf.so.$(VERSION) '$(DESTDIR)$(libdir)/$(SONAME)'
+	ln -sf $(SONAME) '$(DESTDIR)$(libdir)/libsalf.so'
+
+install-static: $(STATIC_LIB) ## libsalf.a
+	install -d '$(DESTDIR)$(libdir)'
+	install -m 644 $(STATIC_LIB) '$(DESTDIR)$(libdir)/libsalf.a'
+
+# Folders under the prefix are written relative to it, so that the installed tree can be moved.
+under_prefix = $(patsubst $(prefix)/%,$${prefix}/%,$(1))
+install-pc: ## salf.pc
+	install -d '$(DESTDIR)$(libdir)/pkgconfig'
+	sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(call under_prefix,$(libdir))|' -e 's|@version@|$(VERSION)|' \
+	    -e 's|@includedir@|$(call under_prefix,$(includedir))|' pkgconfig/salf.pc.in \
+	    >'$(DESTDIR)$(libdir)/pkgconfig/salf.pc'
+
+install-bin: $(PROGRAM) ## the program salf
+	install -d '$(DESTDIR)$(bindir)'
+	install -m 755 $(PROGRAM) '$(DESTDIR)$(bindir)/salf'
+
+uninstall: ## remove what install put there
+	rm -f '$(DESTDIR)$(includedir)/salf.h' '$(DESTDIR)$(libdir)/libsalf.so.$(VERSION)' '$(DESTDIR)$(libdir)/$(SONAME)' \
+	    '$(DESTDIR)$(libdir)/libsalf.so' '$(DESTDIR)$(libdir)/libsalf.a' '$(DESTDIR)$(libdir)/pkgconfig/salf.pc' \
+	    '$(DESTDIR)$(bindir)/salf'
 
 .PHONY: clean help
 clean: ## remove build/
