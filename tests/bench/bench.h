@@ -1,0 +1,44 @@
+/*
+ * bench.h - measuring: medians of repeated runs, and rows that compare with a floor and a peer of the same run.
+ *
+ * Machines are shared and their speed drifts, so a row quotes ratios: time over floor (what the hardware measured in
+ * this run would need at least) and peer over time. Times are shown to make the ratios checkable, not to be quoted.
+ */
+#ifndef SALF_BENCH_H
+#define SALF_BENCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef void (*bench_fn)(void *user);
+
+/* Median seconds of one call over `repeats` runs after one warm-up. */
+double bench_median(bench_fn run, void *user, int repeats);
+double bench_now(void);
+
+/* A row of the table; floor, peer 0: none. floor_text and peer_text say what they are. */
+void bench_header(void);
+void bench_row(const char *what, double seconds, double floor, const char *floor_text, double peer,
+               const char *peer_text);
+
+/* What the machine can do, measured: multiply-add rates in FLOP/s and bandwidths in bytes/s. */
+typedef struct bench_limits {
+    double sgemm;
+    double dsyrk;
+    double read;
+    double copy;
+} bench_limits;
+bench_limits bench_measure_limits(void);
+
+/* Median seconds that tests/bench/peer_torch.py prints for these arguments, or 0 when PyTorch is not there. */
+double bench_torch(const char *arguments);
+
+/* Memory, aborting the benchmark with a message when there is none; filled with uniform numbers in [-0.5, 0.5). */
+void *bench_alloc(uint64_t bytes);
+float *bench_random(uint64_t count);
+
+/* Ends the benchmark with the library's message when a call failed. */
+void bench_check(int32_t status, const char *what);
+#define BENCH_OK(call) bench_check((call), #call)
+
+#endif

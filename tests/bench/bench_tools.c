@@ -1,0 +1,151 @@
+/* bench_tools.c - see bench.h. */
+#include <cblas.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "bench.h"
+#include "salf.h"
+
+double bench_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static int compare(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double bench_median(bench_fn run, void *user, int repeats) {
+    double times[64];
+    if (repeats > 64) repeats = 64;
+    if (repeats > 1) run(user); /* warm-up */
+    for (int i = 0; i < repeats; i++) {
+        const double start = bench_now();
+        run(user);
+        times[i] = bench_now() - start;
+    }
+    qsort(times, (size_t)repeats, sizeof *times, compare);
+    return times[repeats / 2];
+}
+
+void bench_header(void) {
+    printf("| %-46s | %10s | %9s | %-24s | %9s | %-28s |\n", "what", "time", "x floor", "floor", "peer/time", "peer");
+    printf("|%.48s|%.12s|%.11s|%.26s|%.11s|%.30s|\n", "------------------------------------------------",
+           "-----------:", "----------:", "--------------------------",
+           "----------:", "------------------------------");
+}
+
+static void print_ratio(double ratio) {
+    if (ratio > 0)
+        printf(" %9.2f |", ratio);
+    else
+        printf(" %9s |", "-");
+}
+
+void bench_row(const char *what, double seconds, double floor, const char *floor_text, double peer,
+               const char *peer_text) {
+    printf("| %-46s | %7.3f ms |", what, seconds * 1e3);
+    print_ratio(floor > 0 ? seconds / floor : 0);
+    printf(" %-24s |", floor > 0 ? floor_text : "-");
+    print_ratio(peer > 0 ? peer / seconds : 0);
+    printf(" %-28s |\n", peer > 0 ? peer_text : "-");
+    fflush(stdout);
+}
+
+void *bench_alloc(uint64_t bytes) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, 64, bytes ? bytes : 1) != 0) {
+        fprintf(stderr, "bench: no memory for %llu bytes\n", (unsigned long long)bytes);
+        exit(EXIT_FAILURE);
+    }
+    return memory;
+}
+
+float *bench_random(uint64_t count) {
+    float *values = bench_alloc(count * sizeof *values);
+    uint64_t state = 88172645463325252u;
+    for (uint64_t i = 0; i < count; i++) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        values[i] = (float)(state >> 40) * 0x1p-24f - 0.5f;
+    }
+    return values;
+}
+
+void bench_check(int32_t status, const char *what) {
+    if (status == SALF_OK) return;
+    fprintf(stderr, "bench: %s: %s: %s\n", what, salf_status_name(status), salf_last_error());
+    exit(EXIT_FAILURE);
+}
+
+double bench_torch(const char *arguments) {
+    const char *python = getenv("SALF_BENCH_PYTHON");
+    char command[512], line[256];
+    snprintf(command, sizeof command, "%s tests/bench/peer_torch.py %s 2>/dev/null",
+             python && *python ? python : "python3", arguments);
+    FILE *pipe = popen(command, "r");
+    if (!pipe) return 0;
+    double seconds = 0;
+    if (fgets(line, sizeof line, pipe)) {
+        const char *tab = strchr(line, '\t');
+        if (tab) seconds = strtod(tab + 1, NULL);
+    }
+    pclose(pipe);
+    return seconds;
+}
+
+/* ---- what the machine can do ---- */
+
+typedef struct {
+    float *a, *b, *c;
+    double *g, *x;
+    int n;
+    uint64_t bytes;
+    volatile float sink;
+} limits_work;
+
+static void run_sgemm(void *user) {
+    limits_work *w = user;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, w->n, w->n, w->n, 1, w->a, w->n, w->b, w->n, 0, w->c, w->n);
+}
+
+static void run_dsyrk(void *user) {
+    limits_work *w = user;
+    cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, w->n, w->n, 1, w->x, w->n, 0, w->g, w->n);
+}
+
+static void run_read(void *user) {
+    limits_work *w = user;
+    const uint64_t n = w->bytes / sizeof(float);
+    float sums[64] = {0}; /* enough independent chains to wait for memory, not for additions */
+    for (uint64_t i = 0; i + 64 <= n; i += 64)
+        for (int lane = 0; lane < 64; lane++) sums[lane] += w->a[i + (uint64_t)lane];
+    for (int lane = 0; lane < 64; lane++) w->sink = w->sink + sums[lane];
+}
+
+static void run_copy(void *user) {
+    limits_work *w = user;
+    memcpy(w->c, w->a, w->bytes);
+}
+
+bench_limits bench_measure_limits(void) {
+    limits_work w = {.n = 1536, .bytes = (uint64_t)256 << 20};
+    w.a = bench_random(w.bytes / sizeof(float));
+    w.b = bench_random((uint64_t)w.n * (uint64_t)w.n);
+    w.c = bench_alloc(w.bytes);
+    w.x = bench_alloc((uint64_t)w.n * (uint64_t)w.n * sizeof(double));
+    w.g = bench_alloc((uint64_t)w.n * (uint64_t)w.n * sizeof(double));
+    for (int64_t i = 0; i < (int64_t)w.n * w.n; i++) w.x[i] = (double)w.a[i];
+    const double n = w.n, bytes = (double)w.bytes;
+    const bench_limits limits = {.sgemm = 2 * n * n * n / bench_median(run_sgemm, &w, 5),
+                                 .dsyrk = n * n * n / bench_median(run_dsyrk, &w, 5),
+                                 .read = bytes / bench_median(run_read, &w, 5),
+                                 .copy = bytes / bench_median(run_copy, &w, 5)};
+    free(w.a), free(w.b), free(w.c), free(w.x), free(w.g);
+    return limits;
+}
