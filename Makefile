@@ -138,7 +138,7 @@ run-demo: $(PROGRAM)
 HOST_TESTS := $(filter $(BUILD)/tests/unit/test_trainer_% $(BUILD)/tests/unit/test_cli_%,$(TEST_BIN))
 SUITES := test-unit test-cli test-abi test-install test-docs test-fuzz test-asan test-tsan test-valgrind test-clang
 SUITE ?= test-unit
-RESULTS := $(abspath $(BUILD))/results
+RESULTS ?= $(abspath $(BUILD))/results
 RUN = RESULTS=$(RESULTS) tests/run.sh
 PYTHON ?= $(shell for p in python3 /usr/bin/python3; do $$p -c 'import cffi' 2>/dev/null && echo $$p && break; done)
 SCRIPT_ENV = CC='$(CC)' BUILD='$(BUILD)' PYTHON='$(or $(PYTHON),python3)' VERSION='$(VERSION)' SONAME='$(SONAME)'

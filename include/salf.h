@@ -149,6 +149,7 @@ typedef struct salf_context salf_context;
  * where its plugin and a device are there, else cpu, else reference. */
 enum { SALF_BACKEND_AUTO = 0, SALF_BACKEND_REFERENCE = 1, SALF_BACKEND_CPU = 2, SALF_BACKEND_CUDA = 3 };
 
+/* Levels of log messages, the gravest first. */
 enum { SALF_LOG_ERROR = 1, SALF_LOG_WARNING = 2, SALF_LOG_INFO = 3, SALF_LOG_DEBUG = 4 };
 
 /* Operations of all_reduce. */
@@ -465,6 +466,8 @@ typedef struct salf_trace {
     const int32_t *eof;       /* [rows], 0 ... m-1 */
 } salf_trace;
 
+/* A probe for a basis, for any number of batches. Errors: SALF_E_ARGUMENT (an option, or no n_layers where the basis knows
+ * no model), SALF_E_LABEL and SALF_E_PADDING (a candidate). */
 SALF_API salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_probe_options *options);
 SALF_API void salf_probe_destroy(salf_probe *probe);
 /* Starts a batch: the right next token of each row (copied). An unfinished batch is dropped. Errors: SALF_E_LABEL,
@@ -502,6 +505,8 @@ typedef struct salf_loss_options {
     int64_t n_candidates;
 } salf_loss_options;
 
+/* A loss over a basis, for any number of calls. Errors: SALF_E_ARGUMENT (an option), SALF_E_LABEL and SALF_E_PADDING (a
+ * candidate). */
 SALF_API salf_status salf_loss_create(salf_loss **out, salf_basis *basis, const salf_loss_options *options);
 SALF_API void salf_loss_destroy(salf_loss *loss);
 /* Loss of each row, losses [rows] float32, and scale * its gradient with respect to the state, written to gradient

@@ -1,0 +1,104 @@
+/*
+ * 05_row_blocks.c - a basis from a head that no rank holds whole.
+ *
+ * Three ranks (threads here) own the rows of the head in blocks that no one else has. Each feeds its own builder; the
+ * partial states are summed, as an all-reduce would, and give the basis of the whole head. It is compared with the one
+ * made at once.
+ *
+ *   cc 05_row_blocks.c $(pkg-config --cflags --libs salf) -pthread -o row_blocks
+ */
+#include <pthread.h>
+#include <salf.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { RANKS = 3, VOCAB = 300, HIDDEN = 24, BLOCK = 20, LABELS = 4 };
+
+static float head[VOCAB][HIDDEN];
+static const int32_t labels[LABELS] = {0, 150, 17, 299};
+static salf_context *context;
+
+static void check(salf_status status) {
+    if (status == SALF_OK) return;
+    fprintf(stderr, "%s: %s\n", salf_status_name(status), salf_last_error());
+    exit(EXIT_FAILURE);
+}
+
+typedef struct rank {
+    int number;
+    salf_basis_builder *builder;
+} rank;
+
+static void *run_rank(void *user) { /* blocks rank, rank + 3, rank + 6, ... of the head */
+    rank *self = user;
+    check(salf_basis_builder_create(&self->builder, context, VOCAB, HIDDEN, labels, LABELS, NULL));
+    for (int first = self->number * BLOCK; first < VOCAB; first += RANKS * BLOCK) {
+        const salf_tensor block = {.data = head[first], .rows = BLOCK, .cols = HIDDEN, .dtype = SALF_F32};
+        check(salf_basis_builder_add(self->builder, first, &block));
+    }
+    return NULL;
+}
+
+static salf_basis *basis_from_ranks(void) {
+    pthread_t threads[RANKS];
+    rank ranks[RANKS];
+    double *sum;
+    int64_t count;
+    salf_basis *basis;
+    for (int r = 0; r < RANKS; r++) {
+        ranks[r] = (rank){r, NULL};
+        if (pthread_create(&threads[r], NULL, run_rank, &ranks[r]) != 0) exit(EXIT_FAILURE);
+    }
+    for (int r = 0; r < RANKS; r++) pthread_join(threads[r], NULL);
+    check(salf_basis_builder_partial(ranks[0].builder, &sum, &count));
+    for (int r = 1; r < RANKS; r++) {
+        double *part;
+        check(salf_basis_builder_partial(ranks[r].builder, &part, &count));
+        for (int64_t i = 0; i < count; i++) sum[i] += part[i];
+    }
+    check(salf_basis_builder_finish(ranks[0].builder, NULL, &basis));
+    for (int r = 0; r < RANKS; r++) salf_basis_builder_destroy(ranks[r].builder);
+    return basis;
+}
+
+static salf_basis *basis_at_once(void) {
+    salf_model *model;
+    salf_basis *basis;
+    salf_model_options description;
+    salf_options_init(&description, sizeof description);
+    description.n_layers = 1;
+    description.hidden = HIDDEN;
+    description.vocab = VOCAB;
+    description.head = (salf_tensor){.data = head, .rows = VOCAB, .cols = HIDDEN, .dtype = SALF_F32};
+    check(salf_model_create(&model, context, &description));
+    check(salf_basis_create(&basis, model, labels, LABELS, NULL));
+    salf_model_destroy(model); /* the basis keeps it alive */
+    return basis;
+}
+
+static void read_rows(salf_basis *basis, double *rows) {
+    const salf_tensor out = {.data = rows, .rows = LABELS, .cols = HIDDEN, .dtype = SALF_F64};
+    check(salf_basis_rows(basis, labels, LABELS, &out));
+    salf_basis_destroy(basis);
+}
+
+int main(void) {
+    uint32_t state = 1;
+    for (int i = 0; i < VOCAB * HIDDEN; i++) {
+        state = state * 1664525u + 1013904223u;
+        head[i / HIDDEN][i % HIDDEN] = (float)(state >> 8) / (float)(1 << 23) - 1;
+    }
+    double parts[LABELS * HIDDEN], whole[LABELS * HIDDEN], worst = 0, largest = 0;
+    check(salf_context_create(&context, NULL));
+    read_rows(basis_from_ranks(), parts);
+    read_rows(basis_at_once(), whole);
+    salf_context_destroy(context);
+    for (int i = 0; i < LABELS * HIDDEN; i++) {
+        const double difference = parts[i] > whole[i] ? parts[i] - whole[i] : whole[i] - parts[i];
+        const double size = whole[i] > 0 ? whole[i] : -whole[i];
+        if (difference > worst) worst = difference;
+        if (size > largest) largest = size;
+    }
+    printf("%d ranks, %d rows each: largest difference %.1g of %.3g\n", RANKS, VOCAB / RANKS, worst, largest);
+    return worst <= 1e-6 * largest ? EXIT_SUCCESS : EXIT_FAILURE;
+}

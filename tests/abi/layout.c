@@ -1,0 +1,287 @@
+/*
+ * layout.c - sizes and offsets of the public structs on machines with 64-bit pointers. Compiling it is the test.
+ *
+ * Written by write_layout.py when the ABI is extended or broken (make abi-baseline); a line that changes without a new
+ * SALF_SOVERSION breaks programs that are already built. Structs that begin with struct_size may grow at their end.
+ */
+#include <salf.h>
+#include <stddef.h>
+
+#if UINTPTR_MAX == 0xffffffffffffffffu
+#define AT(type, field, offset) _Static_assert(offsetof(type, field) == (offset), #type "." #field " moved")
+#define SIZE(type, size) _Static_assert(sizeof(type) == (size), #type " changed its size")
+#define GROWS(type, size) _Static_assert(sizeof(type) >= (size), #type " shrank")
+
+GROWS(salf_basis_info, 104);
+AT(salf_basis_info, struct_size, 0);
+AT(salf_basis_info, mode, 4);
+AT(salf_basis_info, side, 8);
+AT(salf_basis_info, method, 12);
+AT(salf_basis_info, hidden, 16);
+AT(salf_basis_info, vocab, 24);
+AT(salf_basis_info, n_labels, 32);
+AT(salf_basis_info, rank, 40);
+AT(salf_basis_info, rtol, 48);
+AT(salf_basis_info, ridge, 56);
+AT(salf_basis_info, sigma_max, 64);
+AT(salf_basis_info, sigma_min, 72);
+AT(salf_basis_info, condition, 80);
+AT(salf_basis_info, fingerprint, 88);
+AT(salf_basis_info, has_norms, 96);
+AT(salf_basis_info, has_table, 100);
+
+GROWS(salf_basis_options, 32);
+AT(salf_basis_options, struct_size, 0);
+AT(salf_basis_options, mode, 4);
+AT(salf_basis_options, rtol, 8);
+AT(salf_basis_options, ridge, 16);
+AT(salf_basis_options, side, 24);
+AT(salf_basis_options, prepare, 28);
+
+GROWS(salf_context_info, 40);
+AT(salf_context_info, struct_size, 0);
+AT(salf_context_info, backend, 4);
+AT(salf_context_info, backend_name, 8);
+AT(salf_context_info, kernels, 16);
+AT(salf_context_info, device, 24);
+AT(salf_context_info, threads, 28);
+AT(salf_context_info, rank, 32);
+AT(salf_context_info, ranks, 36);
+
+GROWS(salf_context_options, 120);
+AT(salf_context_options, struct_size, 0);
+AT(salf_context_options, backend, 4);
+AT(salf_context_options, device, 8);
+AT(salf_context_options, threads, 12);
+AT(salf_context_options, stream, 16);
+AT(salf_context_options, workspace_limit, 24);
+AT(salf_context_options, alloc, 32);
+AT(salf_context_options, free, 40);
+AT(salf_context_options, alloc_user, 48);
+AT(salf_context_options, log, 56);
+AT(salf_context_options, log_user, 64);
+AT(salf_context_options, log_level, 72);
+AT(salf_context_options, rank, 76);
+AT(salf_context_options, ranks, 80);
+AT(salf_context_options, reserved, 84);
+AT(salf_context_options, all_reduce, 88);
+AT(salf_context_options, broadcast, 96);
+AT(salf_context_options, communicator_user, 104);
+AT(salf_context_options, plugin_path, 112);
+
+GROWS(salf_cost, 80);
+AT(salf_cost, struct_size, 0);
+AT(salf_cost, reserved, 4);
+AT(salf_cost, forward, 8);
+AT(salf_cost, activation_gradient, 16);
+AT(salf_cost, weight_gradient, 24);
+AT(salf_cost, head, 32);
+AT(salf_cost, probe, 40);
+AT(salf_cost, total, 48);
+AT(salf_cost, full_total, 56);
+AT(salf_cost, step_saving, 64);
+AT(salf_cost, depth_saving, 72);
+
+GROWS(salf_cost_options, 120);
+AT(salf_cost_options, struct_size, 0);
+AT(salf_cost_options, n_layers, 4);
+AT(salf_cost_options, hidden, 8);
+AT(salf_cost_options, ffn_hidden, 16);
+AT(salf_cost_options, vocab, 24);
+AT(salf_cost_options, n_heads, 32);
+AT(salf_cost_options, n_kv_heads, 36);
+AT(salf_cost_options, head_dim, 40);
+AT(salf_cost_options, gated_ffn, 44);
+AT(salf_cost_options, lora_rank, 48);
+AT(salf_cost_options, matrices, 52);
+AT(salf_cost_options, rows, 56);
+AT(salf_cost_options, row_tokens, 64);
+AT(salf_cost_options, head_positions, 72);
+AT(salf_cost_options, probe, 80);
+AT(salf_cost_options, metric, 84);
+AT(salf_cost_options, train_embedding, 88);
+AT(salf_cost_options, train_head, 92);
+AT(salf_cost_options, eof, 96);
+AT(salf_cost_options, trainable, 104);
+AT(salf_cost_options, cut, 112);
+AT(salf_cost_options, reserved, 116);
+
+GROWS(salf_decision, 120);
+AT(salf_decision, struct_size, 0);
+AT(salf_decision, n_layers, 4);
+AT(salf_decision, step, 8);
+AT(salf_decision, cut, 16);
+AT(salf_decision, graph_changed, 20);
+AT(salf_decision, train_embedding, 24);
+AT(salf_decision, train_head, 28);
+AT(salf_decision, trainable, 32);
+AT(salf_decision, rate_scale, 40);
+AT(salf_decision, added, 48);
+AT(salf_decision, removed, 56);
+AT(salf_decision, reset, 64);
+AT(salf_decision, n_added, 72);
+AT(salf_decision, n_removed, 76);
+AT(salf_decision, n_reset, 80);
+AT(salf_decision, reserved, 84);
+AT(salf_decision, rows, 88);
+AT(salf_decision, eof, 96);
+AT(salf_decision, order, 104);
+AT(salf_decision, active_rows, 112);
+
+GROWS(salf_loss_options, 32);
+AT(salf_loss_options, struct_size, 0);
+AT(salf_loss_options, kind, 4);
+AT(salf_loss_options, temperature, 8);
+AT(salf_loss_options, candidates, 16);
+AT(salf_loss_options, n_candidates, 24);
+
+GROWS(salf_model_info, 136);
+AT(salf_model_info, struct_size, 0);
+AT(salf_model_info, family, 4);
+AT(salf_model_info, n_layers, 8);
+AT(salf_model_info, tied, 12);
+AT(salf_model_info, hidden, 16);
+AT(salf_model_info, vocab, 24);
+AT(salf_model_info, valid_vocab, 32);
+AT(salf_model_info, fingerprint, 40);
+AT(salf_model_info, head_dtype, 48);
+AT(salf_model_info, norm_kind, 52);
+AT(salf_model_info, norm_eps, 56);
+AT(salf_model_info, logit_scale, 64);
+AT(salf_model_info, logit_softcap, 72);
+AT(salf_model_info, rope_theta, 80);
+AT(salf_model_info, embedding_scale, 88);
+AT(salf_model_info, ffn_hidden, 96);
+AT(salf_model_info, max_positions, 104);
+AT(salf_model_info, n_heads, 112);
+AT(salf_model_info, n_kv_heads, 116);
+AT(salf_model_info, head_dim, 120);
+AT(salf_model_info, attention_bias, 124);
+AT(salf_model_info, bos_token, 128);
+AT(salf_model_info, eos_token, 132);
+
+GROWS(salf_model_options, 376);
+AT(salf_model_options, struct_size, 0);
+AT(salf_model_options, n_layers, 4);
+AT(salf_model_options, hidden, 8);
+AT(salf_model_options, vocab, 16);
+AT(salf_model_options, valid_vocab, 24);
+AT(salf_model_options, head, 32);
+AT(salf_model_options, embedding, 88);
+AT(salf_model_options, head_rows, 144);
+AT(salf_model_options, head_rows_user, 152);
+AT(salf_model_options, embedding_rows, 160);
+AT(salf_model_options, embedding_rows_user, 168);
+AT(salf_model_options, tied, 176);
+AT(salf_model_options, norm_kind, 180);
+AT(salf_model_options, norm_eps, 184);
+AT(salf_model_options, norm_weight, 192);
+AT(salf_model_options, norm_bias, 248);
+AT(salf_model_options, logit_bias, 304);
+AT(salf_model_options, logit_scale, 360);
+AT(salf_model_options, logit_softcap, 368);
+
+SIZE(salf_named_tensor, 136);
+AT(salf_named_tensor, name, 0);
+AT(salf_named_tensor, shape, 8);
+AT(salf_named_tensor, n_dims, 72);
+AT(salf_named_tensor, reserved, 76);
+AT(salf_named_tensor, view, 80);
+
+GROWS(salf_observation, 48);
+AT(salf_observation, struct_size, 0);
+AT(salf_observation, reserved, 4);
+AT(salf_observation, step, 8);
+AT(salf_observation, trace, 16);
+AT(salf_observation, gradient_l1, 24);
+AT(salf_observation, gradient_norm, 32);
+AT(salf_observation, parameter_norm, 40);
+
+GROWS(salf_planner_options, 56);
+AT(salf_planner_options, struct_size, 0);
+AT(salf_planner_options, growth, 4);
+AT(salf_planner_options, infill, 8);
+AT(salf_planner_options, matching, 12);
+AT(salf_planner_options, ratio, 16);
+AT(salf_planner_options, weights, 24);
+AT(salf_planner_options, seed, 32);
+AT(salf_planner_options, probe_limit, 40);
+AT(salf_planner_options, as_published, 48);
+AT(salf_planner_options, reserved, 52);
+
+GROWS(salf_policy_options, 136);
+AT(salf_policy_options, struct_size, 0);
+AT(salf_policy_options, reduction, 4);
+AT(salf_policy_options, first_layer, 8);
+AT(salf_policy_options, order, 12);
+AT(salf_policy_options, interval, 16);
+AT(salf_policy_options, total_steps, 24);
+AT(salf_policy_options, seed, 32);
+AT(salf_policy_options, n_active, 40);
+AT(salf_policy_options, always_on, 44);
+AT(salf_policy_options, keep_moments, 48);
+AT(salf_policy_options, train_embedding, 52);
+AT(salf_policy_options, train_head, 56);
+AT(salf_policy_options, cubic, 60);
+AT(salf_policy_options, scale_rate, 64);
+AT(salf_policy_options, reserved, 68);
+AT(salf_policy_options, start, 72);
+AT(salf_policy_options, level, 80);
+AT(salf_policy_options, percentile, 88);
+AT(salf_policy_options, script, 96);
+AT(salf_policy_options, n_script, 104);
+AT(salf_policy_options, callback, 112);
+AT(salf_policy_options, callback_user, 120);
+AT(salf_policy_options, planner, 128);
+
+GROWS(salf_probe_options, 56);
+AT(salf_probe_options, struct_size, 0);
+AT(salf_probe_options, n_layers, 4);
+AT(salf_probe_options, metric, 8);
+AT(salf_probe_options, lens, 12);
+AT(salf_probe_options, scores, 16);
+AT(salf_probe_options, eof_rule, 20);
+AT(salf_probe_options, nonfinite, 24);
+AT(salf_probe_options, reserved, 28);
+AT(salf_probe_options, temperature, 32);
+AT(salf_probe_options, candidates, 40);
+AT(salf_probe_options, n_candidates, 48);
+
+SIZE(salf_stage, 48);
+AT(salf_stage, layer, 0);
+AT(salf_stage, reserved, 4);
+AT(salf_stage, count, 8);
+AT(salf_stage, matched, 16);
+AT(salf_stage, filled, 24);
+AT(salf_stage, probed, 32);
+AT(salf_stage, data, 40);
+
+SIZE(salf_task, 24);
+AT(salf_task, kind, 0);
+AT(salf_task, layer, 4);
+AT(salf_task, n_data, 8);
+AT(salf_task, data, 16);
+
+SIZE(salf_tensor, 56);
+AT(salf_tensor, data, 0);
+AT(salf_tensor, row_index, 8);
+AT(salf_tensor, rows, 16);
+AT(salf_tensor, cols, 24);
+AT(salf_tensor, row_stride, 32);
+AT(salf_tensor, dtype, 40);
+AT(salf_tensor, memory, 44);
+AT(salf_tensor, index_memory, 48);
+AT(salf_tensor, reserved, 52);
+
+SIZE(salf_trace, 40);
+AT(salf_trace, rows, 0);
+AT(salf_trace, n_layers, 8);
+AT(salf_trace, n_nonfinite, 12);
+AT(salf_trace, deviations, 16);
+AT(salf_trace, gains, 24);
+AT(salf_trace, eof, 32);
+#endif
+
+int main(void) {
+    return 0;
+}

@@ -1,0 +1,104 @@
+#!/bin/bash
+# Installs the library as a distribution does, builds every numbered example as a user does (pkg-config tells all), runs
+# them, and uninstalls. Once staged with DESTDIR and linked to the shared library, once in place with the static one.
+set -u
+export MAKEFLAGS= LC_ALL=C
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+status=0
+CC=${CC:-gcc}
+make=(make --no-print-directory BUILD="${BUILD:-build}" CC="$CC")
+
+report() { # name, exit status of what was tried
+    if [ "$2" -eq 0 ]; then echo "ok - $1"; else echo "not ok - $1"; status=1; sed 's/^/    /' "$work/output" | tail -20; fi
+}
+
+quietly() { "$@" >"$work/output" 2>&1; }
+
+# What an example must print, so that one that runs and says nothing true does not pass.
+declare -A words=([01_plan]='saving 0.644' [02_basis]='rank 4 of 4' [03_probe]='datum 3: freeze below layer 7'
+    [04_host_loop]='layer backwards instead of 72' [05_row_blocks]='3 ranks, 100 rows each')
+
+build_and_run() { # folder for programs, what kind of linking, flags for pkg-config
+    local out=$1 kind=$2 source name flags
+    shift 2
+    mkdir -p "$out"
+    flags=$(pkg-config --cflags --libs "$@" salf) || { report "$kind: pkg-config knows salf" 1; return; }
+    for source in examples/[0-9]*.c; do
+        name=$(basename "$source" .c)
+        # shellcheck disable=SC2086
+        quietly $CC -std=c11 -Wall -Wextra -Werror "$source" $flags -pthread -o "$out/$name"
+        report "$kind: $name builds" $?
+        quietly "$out/$name"
+        report "$kind: $name runs" $?
+        grep -qF -- "${words[$name]-no words are set for this example}" "$work/output"
+        report "$kind: $name prints '${words[$name]-}'" $?
+    done
+}
+
+# Staged: below DESTDIR lies what will be at /opt/salf.
+stage=$work/stage
+quietly "${make[@]}" install DESTDIR="$stage" prefix=/opt/salf
+report "install with DESTDIR" $?
+(cd "$stage/opt/salf" && find . ! -type d | sort) >"$work/found"
+sort >"$work/expected" <<END
+./bin/salf
+./include/salf.h
+./lib/libsalf.a
+./lib/libsalf.so
+./lib/$SONAME
+./lib/libsalf.so.$VERSION
+./lib/pkgconfig/salf.pc
+END
+quietly diff "$work/expected" "$work/found"
+report "it puts there what it should" $?
+quietly grep -rIl -e "$work" -e "$PWD" "$stage/opt/salf/lib/pkgconfig" "$stage/opt/salf/include"
+report "no path of the build is left in text files" $((!$?))
+
+export PKG_CONFIG_PATH=$stage/opt/salf/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$stage
+export LD_LIBRARY_PATH=$stage/opt/salf/lib
+quietly pkg-config --exists --print-errors "salf = $VERSION"
+report "pkg-config finds this version" $?
+quietly pkg-config --exists 'salf >= 99'
+report "pkg-config refuses a version that is not there" $((!$?))
+build_and_run "$work/shared" shared
+quietly readelf -dW "$work/shared/01_plan"
+grep -qF "[$SONAME]" "$work/output"
+report "examples need $SONAME" $?
+quietly env -u LD_LIBRARY_PATH "$stage/opt/salf/bin/salf" --version
+grep -qF "$VERSION" "$work/output"
+report "the installed program finds its library and tells its version" $?
+
+if [ -r "${SALF_SHARED:-../shared}/models/stories260k/config.json" ]; then
+    quietly "$work/shared/02_basis" "${SALF_SHARED:-../shared}/models/stories260k"
+    grep -qE '^rank [0-9]+ of 64' "$work/output"
+    report "02_basis reads a checkpoint" $?
+else
+    echo "skip - 02_basis reads a checkpoint: ${SALF_SHARED:-../shared}/models/stories260k is not there"
+fi
+quietly "$work/shared/02_basis" "$work/no-such-folder"
+[ $? -eq 1 ] && grep -q 'SALF_E_NOT_FOUND.*no-such-folder' "$work/output"
+report "02_basis names a folder that is not there" $?
+
+touch "$stage/opt/salf/lib/not-ours"
+quietly "${make[@]}" uninstall DESTDIR="$stage" prefix=/opt/salf
+report "uninstall" $?
+[ "$(cd "$stage/opt/salf" && find . ! -type d)" = ./lib/not-ours ]
+report "it leaves nothing behind, and what others put there" $?
+
+# In place, headers, static library and salf.pc only.
+unset PKG_CONFIG_SYSROOT_DIR LD_LIBRARY_PATH
+prefix=$work/prefix
+quietly "${make[@]}" install-headers install-static install-pc prefix="$prefix" libdir="$prefix/lib64"
+report "install into a prefix with another libdir, without the shared library" $?
+export PKG_CONFIG_PATH=$prefix/lib64/pkgconfig
+quietly pkg-config --variable=libdir salf
+grep -qx "$prefix/lib64" "$work/output"
+report "salf.pc names that libdir" $?
+quietly grep -x 'libdir=${prefix}/lib64' "$prefix/lib64/pkgconfig/salf.pc"
+report "salf.pc is relative to its prefix" $?
+build_and_run "$work/static" static --static
+quietly readelf -dW "$work/static/01_plan"
+! grep -q libsalf "$work/output"
+report "statically linked examples do not need libsalf.so" $?
+exit $status
