@@ -239,9 +239,18 @@ endif
 clang-suite: all examples $(TEST_BIN) $(FUZZ_BIN)
 
 .PHONY: bench abi-baseline
-BENCH_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(sort $(wildcard tests/bench/bench_*.c)))
-bench: $(BENCH_BIN) $(PROGRAM) ## time the library against its peers
-	@set -e; for b in $(BENCH_BIN); do $$b; done
+# Programs of tests/bench are the files with a main; the others are linked to each, and the trainer's parts to bench_train*.
+BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
+BENCH_MAIN := $(if $(BENCH_SRC),$(sort $(shell grep -l '^int main' $(BENCH_SRC))))
+BENCH_BIN := $(BENCH_MAIN:tests/bench/%.c=$(BUILD)/bench/%)
+$(filter $(BUILD)/bench/bench_train%,$(BENCH_BIN)): $(HOST_PARTS)
+$(BENCH_BIN): $(BUILD)/bench/%: $(OBJ)/tests/bench/%.o $(patsubst %.c,$(OBJ)/%.o,$(filter-out $(BENCH_MAIN),$(BENCH_SRC))) \
+    $(STATIC_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(LIBS)
+
+bench: $(BENCH_BIN) $(PROGRAM) ## time the library against its peers (BENCH_FLAGS=--quick)
+	@set -e; for b in $(BENCH_BIN); do $$b $(BENCH_FLAGS); done
 
 abi-baseline: lib ## write the committed ABI baseline and layout (for a version that breaks or extends the ABI)
 	@$(SCRIPT_ENV) tests/abi/write_baseline.sh
