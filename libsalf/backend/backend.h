@@ -123,7 +123,7 @@ typedef struct slf_backend {
     /* P [D][D] in place of the upper triangle of G: full and symmetric. Scratch at most 2 D*D*8 bytes. */
     salf_status (*factor)(void *state, int64_t dim, double *gram, const slf_factor_request *request,
                           slf_factor_result *result);
-    /* Y [rows][D] = X P, float64. */
+    /* Y [rows][D] = X P, float64. rows may also be SALF_F64 (states that normalise made). out does not overlap rows. */
     salf_status (*apply)(void *state, const double *p, const salf_tensor *rows, double *out);
     /* |x_i P| for each row, float64. */
     salf_status (*apply_norms)(void *state, const double *p, const salf_tensor *rows, double *norms);
