@@ -80,7 +80,7 @@ const char *slf_dtype_name(int32_t dtype);
 salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols, bool device_ok);
 /* Address of row r of a host view. */
 const void *slf_tensor_row(const salf_tensor *tensor, int64_t r);
-/* Row r of a host view as float32 or float64, [cols]. */
+/* Row r of a host view as float32 or float64, [cols]; the latter also of a float64 view. */
 void slf_row_to_f32(const salf_tensor *tensor, int64_t r, float *out);
 void slf_row_to_f64(const salf_tensor *tensor, int64_t r, double *out);
 /* A plain contiguous host view. */
