@@ -19,15 +19,16 @@ quietly() { "$@" >"$work/output" 2>&1; }
 declare -A words=([01_plan]='saving 0.644' [02_basis]='rank 4 of 4' [03_probe]='datum 3: freeze below layer 7'
     [04_host_loop]='layer backwards instead of 72' [05_row_blocks]='3 ranks, 100 rows each')
 
-build_and_run() { # folder for programs, what kind of linking, flags for pkg-config
+build_and_run() { # folder for programs, what kind of linking, arguments of pkg-config
     local out=$1 kind=$2 source name flags
     shift 2
     mkdir -p "$out"
-    flags=$(pkg-config --cflags --libs "$@" salf) || { report "$kind: pkg-config knows salf" 1; return; }
+    flags=$(pkg-config --cflags --libs "$@" 2>"$work/output")
+    report "$kind: pkg-config --libs $*" $?
     for source in examples/[0-9]*.c; do
         name=$(basename "$source" .c)
         # shellcheck disable=SC2086
-        quietly $CC -std=c11 -Wall -Wextra -Werror "$source" $flags -pthread -o "$out/$name"
+        quietly $CC -std=c11 -Wall -Wextra -Werror "$source" $flags -lm -pthread -o "$out/$name"
         report "$kind: $name builds" $?
         quietly "$out/$name"
         report "$kind: $name runs" $?
@@ -61,7 +62,7 @@ quietly pkg-config --exists --print-errors "salf = $VERSION"
 report "pkg-config finds this version" $?
 quietly pkg-config --exists 'salf >= 99'
 report "pkg-config refuses a version that is not there" $((!$?))
-build_and_run "$work/shared" shared
+build_and_run "$work/shared" shared salf
 quietly readelf -dW "$work/shared/01_plan"
 grep -qF "[$SONAME]" "$work/output"
 report "examples need $SONAME" $?
@@ -97,8 +98,15 @@ grep -qx "$prefix/lib64" "$work/output"
 report "salf.pc names that libdir" $?
 quietly grep -x 'libdir=${prefix}/lib64' "$prefix/lib64/pkgconfig/salf.pc"
 report "salf.pc is relative to its prefix" $?
-build_and_run "$work/static" static --static
+build_and_run "$work/static" static salf openblas jansson
 quietly readelf -dW "$work/static/01_plan"
 ! grep -q libsalf "$work/output"
 report "statically linked examples do not need libsalf.so" $?
+
+# --static also names what OpenBLAS itself needs when it is linked statically, the Fortran run-time library.
+if echo 'int main(void) { return 0; }' | quietly $CC -x c - -lgfortran -o "$work/fortran"; then
+    build_and_run "$work/all-static" all-static --static salf
+else
+    echo "skip - all-static: there is no libgfortran to link"
+fi
 exit $status
