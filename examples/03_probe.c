@@ -44,12 +44,13 @@ int main(void) {
     salf_model *model;
     salf_basis *basis;
     salf_probe *probe;
-    salf_model_options description;
-    salf_options_init(&description, sizeof description);
-    description.n_layers = LAYERS;
-    description.hidden = HIDDEN;
-    description.vocab = VOCAB;
-    description.head = (salf_tensor){.data = head, .rows = VOCAB, .cols = HIDDEN, .dtype = SALF_F32};
+    const salf_model_options description = {
+        .struct_size = sizeof description,
+        .n_layers = LAYERS,
+        .hidden = HIDDEN,
+        .vocab = VOCAB,
+        .head = {.data = head, .rows = VOCAB, .cols = HIDDEN, .dtype = SALF_F32},
+    };
     check(salf_context_create(&context, NULL));
     check(salf_model_create(&model, context, &description));
     check(salf_basis_create(&basis, model, labels, ROWS, NULL));

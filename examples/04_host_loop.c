@@ -11,7 +11,6 @@
 #include <salf.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { LAYERS = 6, HIDDEN = 8, VOCAB = 8, ROWS = 4, STEPS = 3 };
 
@@ -25,8 +24,7 @@ static void check(salf_status status) {
 }
 
 static void forward_embedding(void) {
-    memset(state, 0, sizeof state);
-    for (int r = 0; r < ROWS; r++) state[r][0] = 1;
+    for (int i = 0; i < ROWS * HIDDEN; i++) state[i / HIDDEN][i % HIDDEN] = i % HIDDEN == 0;
 }
 
 static void forward_layer(int k, int step, const int32_t *labels) {
@@ -67,20 +65,19 @@ int main(void) {
     static float head[VOCAB][HIDDEN];
     for (int i = 0; i < VOCAB; i++) head[i][i] = 1;
     const int32_t labels[ROWS] = {1, 2, 3, 4};
+    const salf_model_options description = {
+        .struct_size = sizeof description,
+        .n_layers = LAYERS,
+        .hidden = HIDDEN,
+        .vocab = VOCAB,
+        .head = {.data = head, .rows = VOCAB, .cols = HIDDEN, .dtype = SALF_F32},
+    };
+    const salf_policy_options options = {.struct_size = sizeof options, .reduction = SALF_REDUCE_PREFIX};
     salf_context *context;
     salf_model *model;
     salf_basis *basis;
     salf_probe *probe;
     salf_policy *policy;
-    salf_model_options description;
-    salf_policy_options options;
-    salf_options_init(&description, sizeof description);
-    salf_options_init(&options, sizeof options);
-    description.n_layers = LAYERS;
-    description.hidden = HIDDEN;
-    description.vocab = VOCAB;
-    description.head = (salf_tensor){.data = head, .rows = VOCAB, .cols = HIDDEN, .dtype = SALF_F32};
-    options.reduction = SALF_REDUCE_PREFIX;
     check(salf_context_create(&context, NULL));
     check(salf_model_create(&model, context, &description));
     check(salf_basis_create(&basis, model, labels, ROWS, NULL));

@@ -9,7 +9,7 @@ mv "$here/layout.c.new" "$here/layout.c"
     echo "# Structs that begin with struct_size may grow at their end: old callers pass the size they know."
     sed -n '/^typedef struct salf_[a-z_]* {$/{N;/uint32_t struct_size/s/^typedef struct \([a-z_]*\).*/\1/p}' include/salf.h |
         while read -r name; do
-            printf '\n[suppress_type]\n  name = %s\n  type_kind = struct\n  has_data_member_inserted_at = end\n' "$name"
+            printf '\n[suppress_type]\n  name = %s\n  type_kind = struct\n  has_data_member_inserted_at = end\n  has_size_change = yes\n' "$name"
         done
 } >"$here/suppressions.ini"
 [ "$(uname -m)" = x86_64 ] || { echo "the baseline is that of x86_64" >&2; exit 1; }
