@@ -1,0 +1,49 @@
+/* tokenizer.h - byte-pair tokenizer in the .bin form of small Llama-style models, and a trainer that writes it.
+ *
+ * File, little-endian: uint32 longest piece in bytes; then for each id float32 score, int32 length, bytes. Encoding: id
+ * 1, then the text behind one space, split into UTF-8 characters; then the adjacent pair whose joined bytes are the
+ * piece of the highest score (the leftmost when equal) is merged, until no pair is a piece. A character without a piece
+ * becomes its bytes (pieces <0x00> ... <0xFF>) where the file has them; in a file without byte pieces a run of such
+ * characters becomes one id 0. An empty text is id 1 alone. */
+#ifndef SALF_EXAMPLE_TOKENIZER_H
+#define SALF_EXAMPLE_TOKENIZER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { TOKEN_UNKNOWN = 0, TOKEN_START = 1, TOKEN_END = 2 };
+
+/* Immutable once made: safe to share between threads. */
+typedef struct tokenizer tokenizer;
+
+/* Reads a file. Returns 0, or -1 with *out NULL and a one-line message that begins with the path. */
+int tokenizer_load(tokenizer **out, const char *path, char *message, size_t message_size);
+/* Writes a file, through a temporary name. Returns 0 or -1 with a message. */
+int tokenizer_save(const tokenizer *t, const char *path, char *message, size_t message_size);
+void tokenizer_destroy(tokenizer *t);
+
+/* Number of ids. */
+int32_t tokenizer_size(const tokenizer *t);
+/* Bytes of a piece, borrowed, 0-terminated; *length may be NULL. NULL for an id out of range. */
+const char *tokenizer_piece(const tokenizer *t, int32_t id, int32_t *length);
+
+/* Ids of a text, with the start token in front, into ids, which has room for strlen(text) + 2 (always enough). Returns
+ * their number, or -1 when memory is short. */
+int64_t tokenizer_encode(const tokenizer *t, const char *text, int32_t *ids);
+/* The same into a fresh list, freed by the caller; NULL when memory is short. */
+int32_t *tokenizer_encode_new(const tokenizer *t, const char *text, int64_t *n);
+/* First id of a word as it stands inside a text, that is behind a space; TOKEN_UNKNOWN when it has none, -1 when memory
+ * is short. */
+int32_t tokenizer_first_id(const tokenizer *t, const char *word);
+
+/* Text of ids, freed by the caller; NULL when memory is short. One leading space after the start token is dropped, ids
+ * 1 and 2 and those out of range print nothing. */
+char *tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n);
+
+/* Trains `size` pieces (3 special, 256 bytes, then characters and merges, most frequent first; ties by the order of the
+ * bytes) on n texts. Merges stay inside words: a piece holds a space only as its first byte. The same texts give the
+ * same file on every machine. Returns 0 or -1 with a message. */
+int tokenizer_train(tokenizer **out, const char *const *texts, int64_t n, int32_t size, char *message,
+                    size_t message_size);
+
+#endif
