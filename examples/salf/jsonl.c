@@ -1,0 +1,229 @@
+/* jsonl.c - JSON lines: fields are written as they come; reading is Jansson's, one line at a time. */
+#include "jsonl.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int jsonl_open(jsonl_writer *w, const char *path, int64_t keep, char *message, size_t message_size) {
+    *w = (jsonl_writer){0};
+    if (!strcmp(path, "-")) return w->file = stdout, 0;
+    FILE *file = fopen(path, keep > 0 ? "r+b" : "wb");
+    if (!file) return snprintf(message, message_size, "%s: cannot be opened for writing", path), -1;
+    if (keep > 0 && (fseek(file, 0, SEEK_END) || ftell(file) < keep || ftruncate(fileno(file), (off_t)keep) ||
+                     fseek(file, (long)keep, SEEK_SET))) {
+        fclose(file);
+        snprintf(message, message_size, "%s: has fewer than the %" PRId64 " bytes it is to be continued after", path,
+                 keep);
+        return -1;
+    }
+    w->file = file;
+    return 0;
+}
+
+int64_t jsonl_sync(jsonl_writer *w) {
+    if (!w->file) return 0;
+    if (fflush(w->file)) return w->failed = 1, -1;
+    if (w->file == stdout) return 0;
+    if (fsync(fileno(w->file))) return w->failed = 1, -1;
+    return ftell(w->file);
+}
+
+int jsonl_close(jsonl_writer *w) {
+    int failed = w->failed;
+    if (w->file == stdout) {
+        failed |= fflush(stdout) != 0;
+    } else if (w->file) {
+        failed |= fclose(w->file) != 0;
+    }
+    *w = (jsonl_writer){0};
+    return failed ? -1 : 0;
+}
+
+static void put(jsonl_writer *w, const char *text) {
+    if (w->file && fputs(text, w->file) == EOF) w->failed = 1;
+}
+
+/* Length of the valid UTF-8 sequence at s, or 0. Overlong forms, surrogates and numbers above U+10FFFF are not valid.
+ */
+static int utf8_length(const unsigned char *s) {
+    if (s[0] < 0x80) return 1;
+    const int n = s[0] >= 0xF0 ? 4 : s[0] >= 0xE0 ? 3 : 2;
+    if (s[0] < 0xC2 || s[0] > 0xF4) return 0;
+    for (int i = 1; i < n; i++) {
+        if ((s[i] & 0xC0) != 0x80) return 0;
+    }
+    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F)) return 0;
+    if ((s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F)) return 0;
+    return n;
+}
+
+static void put_string(jsonl_writer *w, const char *text) {
+    const unsigned char *s = (const unsigned char *)text;
+    put(w, "\"");
+    while (*s) {
+        char part[8];
+        const int n = utf8_length(s);
+        if (*s == '"' || *s == '\\') {
+            snprintf(part, sizeof part, "\\%c", *s);
+        } else if (*s < 0x20 || *s == 0x7F) {
+            snprintf(part, sizeof part, "\\u%04x", *s);
+        } else if (n == 0) {
+            snprintf(part, sizeof part, "\\ufffd");
+        } else {
+            memcpy(part, s, (size_t)n);
+            part[n] = 0;
+        }
+        put(w, part);
+        s += n ? n : 1;
+    }
+    put(w, "\"");
+}
+
+static void put_real(jsonl_writer *w, double value) {
+    char text[40] = "null";
+    for (int digits = 6; isfinite(value) && digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) >= value && strtod(text, NULL) <= value) break;
+    }
+    put(w, text);
+}
+
+static void put_int(jsonl_writer *w, int64_t value) {
+    char text[24];
+    snprintf(text, sizeof text, "%" PRId64, value);
+    put(w, text);
+}
+
+static void put_key(jsonl_writer *w, const char *key) {
+    if (w->open > 1) put(w, ",");
+    w->open = 2;
+    put_string(w, key);
+    put(w, ":");
+}
+
+void jsonl_begin(jsonl_writer *w, const char *event) {
+    w->open = 1;
+    put(w, "{");
+    if (event) jsonl_text(w, "event", event);
+}
+
+void jsonl_end(jsonl_writer *w) {
+    put(w, "}\n");
+    if (w->file && fflush(w->file)) w->failed = 1;
+    w->open = 0;
+}
+
+void jsonl_text(jsonl_writer *w, const char *key, const char *value) {
+    put_key(w, key);
+    put_string(w, value);
+}
+
+void jsonl_int(jsonl_writer *w, const char *key, int64_t value) {
+    put_key(w, key);
+    put_int(w, value);
+}
+
+void jsonl_real(jsonl_writer *w, const char *key, double value) {
+    put_key(w, key);
+    put_real(w, value);
+}
+
+static void put_reals(jsonl_writer *w, const double *values, int64_t n) {
+    put(w, "[");
+    for (int64_t i = 0; i < n; i++) {
+        if (i) put(w, ",");
+        put_real(w, values[i]);
+    }
+    put(w, "]");
+}
+
+static void put_ints(jsonl_writer *w, const int64_t *values, int64_t n) {
+    put(w, "[");
+    for (int64_t i = 0; i < n; i++) {
+        if (i) put(w, ",");
+        put_int(w, values[i]);
+    }
+    put(w, "]");
+}
+
+void jsonl_texts(jsonl_writer *w, const char *key, const char *const *values, int64_t n) {
+    put_key(w, key);
+    put(w, "[");
+    for (int64_t i = 0; i < n; i++) {
+        if (i) put(w, ",");
+        put_string(w, values[i]);
+    }
+    put(w, "]");
+}
+
+void jsonl_ints(jsonl_writer *w, const char *key, const int64_t *values, int64_t n) {
+    put_key(w, key);
+    put_ints(w, values, n);
+}
+
+void jsonl_reals(jsonl_writer *w, const char *key, const double *values, int64_t n) {
+    put_key(w, key);
+    put_reals(w, values, n);
+}
+
+void jsonl_real_rows(jsonl_writer *w, const char *key, const double *values, int64_t rows, int64_t columns) {
+    put_key(w, key);
+    put(w, "[");
+    for (int64_t i = 0; i < rows; i++) {
+        if (i) put(w, ",");
+        put_reals(w, values + i * columns, columns);
+    }
+    put(w, "]");
+}
+
+void jsonl_int_rows(jsonl_writer *w, const char *key, const int64_t *values, int64_t rows, int64_t columns) {
+    put_key(w, key);
+    put(w, "[");
+    for (int64_t i = 0; i < rows; i++) {
+        if (i) put(w, ",");
+        put_ints(w, values + i * columns, columns);
+    }
+    put(w, "]");
+}
+
+static int take_line(const char *path, int64_t number, const char *line, size_t length, jsonl_take_fn take, void *user,
+                     char *message, size_t message_size) {
+    json_error_t error;
+    json_t *object = json_loadb(line, length, JSON_REJECT_DUPLICATES, &error);
+    if (!object) {
+        snprintf(message, message_size, "%s:%" PRId64 ": %s", path, number, error.text);
+        return -1;
+    }
+    int code = -1;
+    if (json_is_object(object)) {
+        code = take(user, object);
+    } else {
+        snprintf(message, message_size, "%s:%" PRId64 ": not an object", path, number);
+    }
+    json_decref(object);
+    return code;
+}
+
+int jsonl_read(const char *path, jsonl_take_fn take, void *user, char *message, size_t message_size) {
+    FILE *file = fopen(path, "rb");
+    if (!file) return snprintf(message, message_size, "%s: cannot be opened", path), -1;
+    char *line = NULL;
+    size_t room = 0;
+    ssize_t length;
+    int code = 0;
+    for (int64_t number = 1; code == 0 && (length = getline(&line, &room, file)) > 0; number++) {
+        if (line[length - 1] != '\n') break;
+        if (length > 1) code = take_line(path, number, line, (size_t)length, take, user, message, message_size);
+    }
+    if (code == 0 && ferror(file)) {
+        snprintf(message, message_size, "%s: cannot be read", path);
+        code = -1;
+    }
+    free(line);
+    fclose(file);
+    return code;
+}
