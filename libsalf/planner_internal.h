@@ -1,0 +1,112 @@
+/* planner_internal.h - parts of the budget planner: counts, the order of fills, the settling of all data, state. */
+#ifndef SALF_PLANNER_INTERNAL_H
+#define SALF_PLANNER_INTERNAL_H
+
+#include "internal.h"
+
+/* A random permutation of 0 ... count-1, drawn as far as it is read. */
+typedef struct slf_shuffle {
+    uint32_t *ids;       /* [count]; NULL until begun */
+    uint32_t *bucket_at; /* [2^bits + 1] */
+    int64_t count;
+    int64_t drawn; /* positions read so far */
+    uint64_t seed;
+    int32_t bits;
+    uint32_t bucket; /* that holds position drawn */
+} slf_shuffle;
+
+salf_status slf_shuffle_begin(slf_shuffle *shuffle, const salf_context *context, int64_t count, uint64_t seed);
+void slf_shuffle_free(slf_shuffle *shuffle, const salf_context *context);
+uint32_t slf_shuffle_next(slf_shuffle *shuffle); /* at most count times */
+
+/* Task at hand: none, given and not answered, or reported and not done. */
+enum { SLF_TASK_NONE = 0, SLF_TASK_GIVEN = 1, SLF_TASK_REPORTED = 2 };
+
+/* What changes while a plan is worked through; replaced as a whole by a load. */
+typedef struct slf_planner_state {
+    int32_t layer;      /* whose turn it is; m when the plan is complete */
+    int32_t task_state; /* SLF_TASK_* */
+    int32_t task_kind;
+    int32_t reserved;
+    int64_t task_n;
+    uint32_t *task_ids; /* ONLINE: [task_room] */
+    int64_t task_room;
+    int64_t *matched; /* [m], followed by filled [m] and probed [m] in one block */
+    int64_t *filled;
+    int64_t *probed;
+
+    /* OFFLINE, NONE */
+    bool settled;
+    void *labels;      /* [N] u8 or u16: eof of each datum, once settled its layer; NULL until needed */
+    uint64_t *by_fill; /* [N bits] settled: drawn to fill, not matched */
+    uint32_t *data;    /* [N] settled: ids by layer, matched before filled, ascending */
+    int64_t position;  /* data of this layer that were trained */
+
+    /* ONLINE */
+    uint64_t *used;    /* [N bits] belongs to a layer; NULL until the first task */
+    uint64_t *pending; /* [N bits] drawn to fill this layer, not yet given out */
+    int64_t scan;      /* ids below were probed for this layer */
+    slf_shuffle shuffle;
+} slf_planner_state;
+
+struct salf_planner {
+    atomic_int references;
+    salf_context *context;
+    salf_planner_options options;
+    int32_t m;
+    int64_t n;
+    double *weights; /* [m] or NULL */
+    int64_t *counts; /* [m] */
+    slf_planner_state state;
+};
+
+salf_planner *slf_planner_retain(salf_planner *planner);
+/* The task at hand, kind DONE where there is none. */
+void slf_planner_task(const salf_planner *planner, salf_task *task);
+int32_t slf_planner_layers(const salf_planner *planner);
+
+/* planner_counts.c */
+salf_status slf_planner_count(const salf_context *context, const salf_planner_options *options, int32_t m, int64_t n,
+                              int64_t *counts);
+
+/* planner_match.c: labels are one byte where m allows, else two; the largest value means unknown. */
+#define SLF_MOST_LABELS 65535
+int32_t slf_label_size(int32_t m);
+uint32_t slf_label_get(const salf_planner *planner, const void *labels, int64_t i);
+void slf_label_set(const salf_planner *planner, void *labels, int64_t i, uint32_t value);
+uint32_t slf_label_unknown(const salf_planner *planner);
+salf_status slf_planner_new_labels(const salf_planner *planner, void **labels);
+salf_status slf_planner_settle(salf_planner *planner);
+/* Ids by layer, matched before filled, ascending: data [N] from labels and by_fill. matched, filled [m] are counted. */
+salf_status slf_planner_collect(const salf_planner *planner, slf_planner_state *state);
+
+/* planner_state.c */
+salf_status slf_state_init(slf_planner_state *state, const salf_planner *planner);
+void slf_state_free(slf_planner_state *state, const salf_planner *planner);
+salf_status slf_state_room(slf_planner_state *state, const salf_planner *planner, int64_t n);
+salf_status slf_state_online(slf_planner_state *state, const salf_planner *planner);
+
+static inline bool slf_bit_get(const uint64_t *bits, int64_t i) {
+    return bits[i >> 6] >> (i & 63) & 1;
+}
+static inline void slf_bit_set(uint64_t *bits, int64_t i) {
+    bits[i >> 6] |= (uint64_t)1 << (i & 63);
+}
+static inline void slf_bit_clear(uint64_t *bits, int64_t i) {
+    bits[i >> 6] &= ~((uint64_t)1 << (i & 63));
+}
+static inline int64_t slf_bit_words(int64_t n) {
+    return n / 64 + (n % 64 != 0);
+}
+/* Number of the lowest set bit of a word that is not 0. */
+static inline int32_t slf_lowest_bit(uint64_t word) {
+#if defined(__GNUC__)
+    return __builtin_ctzll(word);
+#else
+    int32_t i = 0;
+    while (!(word >> i & 1)) i++;
+    return i;
+#endif
+}
+
+#endif
