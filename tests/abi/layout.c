@@ -9,8 +9,8 @@
 
 #if UINTPTR_MAX == 0xffffffffffffffffu
 #define AT(type, field, offset) _Static_assert(offsetof(type, field) == (offset), #type "." #field " moved")
-#define SIZE(type, size) _Static_assert(sizeof(type) == (size), #type " changed its size")
-#define GROWS(type, size) _Static_assert(sizeof(type) >= (size), #type " shrank")
+#define SIZE(type, size)        _Static_assert(sizeof(type) == (size), #type " changed its size")
+#define GROWS(type, size)       _Static_assert(sizeof(type) >= (size), #type " shrank")
 
 GROWS(salf_basis_info, 104);
 AT(salf_basis_info, struct_size, 0);

@@ -23,8 +23,8 @@ print(
 
 #if UINTPTR_MAX == 0xffffffffffffffffu
 #define AT(type, field, offset) _Static_assert(offsetof(type, field) == (offset), #type "." #field " moved")
-#define SIZE(type, size) _Static_assert(sizeof(type) == (size), #type " changed its size")
-#define GROWS(type, size) _Static_assert(sizeof(type) >= (size), #type " shrank")"""
+#define SIZE(type, size)        _Static_assert(sizeof(type) == (size), #type " changed its size")
+#define GROWS(type, size)       _Static_assert(sizeof(type) >= (size), #type " shrank")"""
 )
 for name, kind in structs(ffi):
     growing = kind.fields[0][0] == "struct_size"

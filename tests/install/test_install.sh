@@ -2,7 +2,7 @@
 # Installs the library as a distribution does, builds every numbered example as a user does (pkg-config tells all), runs
 # them, and uninstalls. Once staged with DESTDIR and linked to the shared library, once in place with the static one.
 set -u
-export MAKEFLAGS= LC_ALL=C
+export MAKEFLAGS="" LC_ALL=C
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 status=0
