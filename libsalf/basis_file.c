@@ -279,7 +279,7 @@ static salf_status upload_held(const salf_context *context, int64_t dim, slf_lab
 static salf_status fill_held(const loaded_file *file, const salf_context *context, slf_label_rows *held) {
     const int64_t dim = file->number[META_HIDDEN];
     salf_named_tensor labels = {0}, rows = {0};
-    if (has_tensor(file, "labels")) {
+    if (has_tensor(file, "labels") || has_tensor(file, "rows")) {
         SLF_TRY(get_tensor(file, "labels", SALF_I32, -1, 0, &labels));
         SLF_TRY(get_tensor(file, "rows", SALF_F64, labels.shape[0], dim, &rows));
     }
@@ -302,11 +302,9 @@ static salf_status fill_held(const loaded_file *file, const salf_context *contex
 
 static salf_status table_norms(const float *rows, int64_t n, int64_t dim, double *norms) {
     for (int64_t i = 0; i < n; i++) {
-        double sum = 0;
-        for (int64_t j = 0; j < dim; j++) sum += (double)rows[i * dim + j] * (double)rows[i * dim + j];
-        if (!isfinite(sum))
+        norms[i] = slf_norm2_f32(rows + i * dim, dim);
+        if (!isfinite(norms[i]))
             return slf_fail(SALF_E_NONFINITE, "salf_basis_load: row %lld of the table is not finite", (long long)i);
-        norms[i] = sqrt(sum);
     }
     return SALF_OK;
 }

@@ -25,6 +25,7 @@ bool slf_device_readable(const salf_context *context);
 salf_status slf_rows_to_host(const salf_context *context, const salf_tensor *rows, double *device, double *host);
 /* Euclidean norm; NaN when an element is. */
 double slf_norm2(const double *x, int64_t n);
+double slf_norm2_f32(const float *x, int64_t n);
 
 /* ---- basis_labels.c: rows of some labels ---- */
 

@@ -107,25 +107,19 @@ static salf_status solve_block(const salf_basis *basis, const float *w, int64_t 
     return slf_download(context, exact, device, (uint64_t)(n * dim) * sizeof(double));
 }
 
-static double square_norm(const float *x, int64_t n) {
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
-    return sum;
-}
-
 /* Norms of the rows, 0 for zero rows; refuses those unless zero_ok. */
 static salf_status row_norms(const salf_basis *basis, const float *w, bool zero_ok, slf_label_rows *rows) {
     const int64_t dim = basis->info.hidden;
     for (int64_t i = 0; i < rows->n; i++) {
         const double norm = slf_norm2(rows->exact + i * dim, dim);
-        const double w_square = square_norm(w + i * dim, dim);
-        const bool zero = w_square <= 0 || norm * norm <= basis->noise * basis->noise * w_square;
+        const double w_norm = slf_norm2_f32(w + i * dim, dim);
+        const bool zero = w_norm <= 0 || norm <= basis->noise * w_norm;
         rows->host_norms[i] = zero ? 0 : norm;
         if (!(norm <= 1e300)) /* also NaN */
             return slf_fail(SALF_E_NONFINITE, "basis row of label %d is not finite", (int)rows->labels[i]);
         if (zero && !zero_ok)
             return slf_fail(SALF_E_ZERO_ROW, "label %d: its %s is zero", (int)rows->labels[i],
-                            w_square <= 0 ? "row of the matrix" : "basis row after truncation");
+                            w_norm <= 0 ? "row of the matrix" : "basis row after truncation");
     }
     return SALF_OK;
 }

@@ -141,8 +141,9 @@ static salf_status table_block(salf_basis *basis, block_room *room, slf_label_ro
         const double *row = room->host + i * dim;
         const double norm = judged_norm(basis, room, i, slf_norm2(row, dim));
         if (!isfinite(norm)) return slf_fail(SALF_E_NONFINITE, "basis row %lld is not finite", (long long)(first + i));
-        table->host_norms[first + i] = norm;
-        for (int64_t j = 0; j < dim; j++) room->narrow[i * dim + j] = norm > 0 ? (float)row[j] : 0;
+        float *narrow = room->narrow + i * dim;
+        for (int64_t j = 0; j < dim; j++) narrow[j] = norm > 0 ? (float)row[j] : 0;
+        table->host_norms[first + i] = slf_norm2_f32(narrow, dim); /* of what is kept, as a file of it would give */
     }
     SLF_TRY(slf_upload(context, table->rows + first * dim, room->narrow, (uint64_t)(count * dim) * sizeof(float)));
     return context->backend->sync(context->backend_state); /* narrow is used again */

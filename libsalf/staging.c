@@ -78,3 +78,9 @@ double slf_norm2(const double *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
     return sqrt(sum);
 }
+
+double slf_norm2_f32(const float *x, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+    return sqrt(sum);
+}
