@@ -1,0 +1,351 @@
+/* dataset.c - reading a classification folder. Files are read whole and cut up in place; one pass, O(bytes). */
+#include "dataset.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct built_in {
+    const char *name;
+    const char *template_text;
+    const char *words; /* label=word, in any order */
+} built_in;
+
+/* Words whose first tokens differ in small tokenizers too. */
+static const built_in known[] = {
+    {"trec", "{text} It is about a", "DESC=why,ENTY=thing,ABBR=letters,HUM=person,LOC=place,NUM=number"},
+    {"sst5", "{text} It was", "very negative=terrible,negative=bad,neutral=okay,positive=good,very positive=wonderful"},
+    {"mrpc", "{text} {text2} The two are", "not_equivalent=different,equivalent=same"},
+    {"webss", "{text} It is about",
+     "business=money,computers=computers,culture-arts-entertainment=music,education-science=school,engineering=engines,"
+     "health=doctors,politics-society=kings,sports=games"},
+    {"carer", "{text} I feel", "sadness=sad,joy=happy,love=love,anger=angry,fear=scared,surprise=surprised"},
+};
+
+typedef struct reader {
+    char path[4096];
+    char *message;
+    size_t message_size;
+} reader;
+
+static int fail_at(const reader *r, int64_t line, const char *what, const char *value) {
+    snprintf(r->message, r->message_size, "%s:%" PRId64 ": %s%s%s%s", r->path, line, what, value ? " '" : "",
+             value ? value : "", value ? "'" : "");
+    return -1;
+}
+
+static int fail_file(const reader *r, const char *what) {
+    snprintf(r->message, r->message_size, "%s: %s", r->path, what);
+    return -1;
+}
+
+static void set_path(reader *r, const char *folder, const char *file) {
+    const size_t n = strlen(folder);
+    snprintf(r->path, sizeof r->path, "%s%s%s", folder, n && folder[n - 1] == '/' ? "" : "/", file);
+}
+
+/* The whole file, 0-terminated. A byte 0 inside is refused: it would hide the rest of its line. */
+static char *slurp(const reader *r) {
+    FILE *file = fopen(r->path, "rb");
+    if (!file) return fail_file(r, "cannot be opened"), NULL;
+    char *data = NULL;
+    const char *wrong = "cannot be read";
+    long size = fseek(file, 0, SEEK_END) ? -1 : ftell(file);
+    if (size >= 0 && size < (1L << 31) && !fseek(file, 0, SEEK_SET)) {
+        data = malloc((size_t)size + 1);
+        if (!data) wrong = "out of memory";
+    }
+    int good = data && fread(data, 1, (size_t)size, file) == (size_t)size;
+    if (good && memchr(data, 0, (size_t)size)) good = 0, wrong = "contains a byte 0, so it is no text";
+    fclose(file);
+    if (good) return data[size] = 0, data;
+    free(data);
+    return fail_file(r, wrong), NULL;
+}
+
+static int64_t count_lines(const char *data) {
+    int64_t n = 0;
+    for (const char *s = data; *s; n++) {
+        s = strchr(s, '\n');
+        if (!s) return n + 1;
+        s++;
+    }
+    return n;
+}
+
+/* Cuts the line at *at off, without its line end, and moves *at behind it. */
+static char *next_line(char **at) {
+    char *line = *at;
+    char *end = strchr(line, '\n');
+    if (end) {
+        *end = 0;
+        *at = end + 1;
+        if (end > line && end[-1] == '\r') end[-1] = 0;
+    } else {
+        *at = line + strlen(line);
+    }
+    return line;
+}
+
+static char *copy_text(const char *text, size_t n) {
+    char *copy = malloc(n + 1);
+    if (!copy) return NULL;
+    memcpy(copy, text, n);
+    copy[n] = 0;
+    return copy;
+}
+
+static int32_t find_class(const dataset *data, const char *label, size_t n) {
+    for (int32_t c = 0; c < data->n_classes; c++) {
+        if (strlen(data->classes[c]) == n && !strncmp(data->classes[c], label, n)) return c;
+    }
+    return -1;
+}
+
+/* ---- labels.txt ---- */
+
+static int take_labels(dataset *data, const reader *r, char *at) {
+    const int64_t lines = count_lines(at);
+    if (lines < 2 || lines > 10000) return fail_file(r, "needs at least 2 and at most 10000 lines, one a class");
+    data->classes = calloc((size_t)lines, sizeof *data->classes);
+    data->words = calloc((size_t)lines, sizeof *data->words);
+    if (!data->classes || !data->words) return fail_file(r, "out of memory");
+    for (int64_t number = 1; *at; number++) {
+        const char *line = next_line(&at);
+        if (!*line) return fail_at(r, number, "the line is empty", NULL);
+        if (find_class(data, line, strlen(line)) >= 0) return fail_at(r, number, "the class is there twice:", line);
+        data->classes[data->n_classes] = copy_text(line, strlen(line));
+        if (!data->classes[data->n_classes++]) return fail_file(r, "out of memory");
+    }
+    return 0;
+}
+
+static int read_labels(dataset *data, reader *r, const char *folder) {
+    set_path(r, folder, "labels.txt");
+    char *text = slurp(r);
+    if (!text) return -1;
+    const int failed = take_labels(data, r, text);
+    free(text);
+    return failed;
+}
+
+/* ---- train.tsv, test.tsv ---- */
+
+static int take_example(const dataset *data, const reader *r, int64_t number, char *line, dataset_example *out) {
+    char *text = strchr(line, '\t');
+    if (!text) return fail_at(r, number, "there is no tab behind the label", NULL);
+    *text++ = 0;
+    out->label = find_class(data, line, strlen(line));
+    if (out->label < 0) {
+        snprintf(r->message, r->message_size, "%s:%" PRId64 ": label '%s' is not in labels.txt", r->path, number, line);
+        return -1;
+    }
+    char *text2 = strchr(text, '\t');
+    if (text2) *text2++ = 0;
+    if (!*text || (text2 && !*text2)) return fail_at(r, number, "the text is empty", NULL);
+    if (text2 && strchr(text2, '\t')) return fail_at(r, number, "there are more than three columns", NULL);
+    out->text = text;
+    out->text2 = text2;
+    return 0;
+}
+
+static int read_examples(dataset *data, reader *r, const char *folder, const char *file, char **memory,
+                         dataset_example **out, int64_t *n) {
+    set_path(r, folder, file);
+    *memory = slurp(r);
+    if (!*memory) return -1;
+    const int64_t lines = count_lines(*memory);
+    if (lines == 0) return fail_file(r, "holds no examples");
+    *out = malloc((size_t)lines * sizeof **out);
+    if (!*out) return fail_file(r, "out of memory");
+    char *at = *memory;
+    for (*n = 0; *n < lines; (*n)++) {
+        char *line = next_line(&at);
+        if (take_example(data, r, *n + 1, line, &(*out)[*n])) return -1;
+    }
+    return 0;
+}
+
+/* ---- words and templates ---- */
+
+static int set_word(char **words, int32_t c, const char *word, size_t n) {
+    char *copy = copy_text(word, n);
+    if (!copy) return -1;
+    free(words[c]);
+    words[c] = copy;
+    return 0;
+}
+
+/* Takes "label=word,..." into words. Returns 0, or -1 with a message. */
+static int take_word_list(const dataset *data, char **words, const char *list, char *message, size_t message_size) {
+    while (*list) {
+        const size_t n = strcspn(list, ",");
+        const char *equals = memchr(list, '=', n);
+        const size_t label = equals ? (size_t)(equals - list) : n;
+        const int32_t c = find_class(data, list, label);
+        if (!equals || label + 1 == n) {
+            return snprintf(message, message_size, "'%.*s' is not LABEL=WORD", (int)(n % 4096), list), -1;
+        }
+        if (c < 0) {
+            return snprintf(message, message_size, "'%.*s' is not a class of %s", (int)(label % 4096), list,
+                            data->name),
+                   -1;
+        }
+        if (set_word(words, c, equals + 1, n - label - 1)) return snprintf(message, message_size, "out of memory"), -1;
+        list += n + (list[n] == ',');
+    }
+    return 0;
+}
+
+static int take_word_file(const dataset *data, char **words, const reader *r) {
+    char *text = slurp(r);
+    if (!text) return -1;
+    char *at = text;
+    int failed = 0;
+    for (int64_t number = 1; *at && !failed; number++) {
+        char *line = next_line(&at);
+        char *word = strchr(line, '\t');
+        if (!word || !word[1]) {
+            failed = fail_at(r, number, "is not label<TAB>word", NULL);
+            break;
+        }
+        const int32_t c = find_class(data, line, (size_t)(word - line));
+        *word++ = 0;
+        if (c < 0) {
+            failed = fail_at(r, number, "there is no such class:", line);
+        } else if (set_word(words, c, word, strlen(word))) {
+            failed = fail_file(r, "out of memory");
+        }
+    }
+    free(text);
+    return failed;
+}
+
+static const built_in *find_known(const char *name) {
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (!strcmp(known[i].name, name)) return &known[i];
+    }
+    return NULL;
+}
+
+static int read_words(dataset *data, reader *r, const char *folder) {
+    const built_in *b = find_known(data->name);
+    char ignored[64];
+    for (int32_t c = 0; c < data->n_classes; c++) {
+        if (set_word(data->words, c, data->classes[c], strlen(data->classes[c]))) return fail_file(r, "out of memory");
+    }
+    set_path(r, folder, "words.txt");
+    if (access(r->path, F_OK) == 0) return take_word_file(data, data->words, r);
+    /* Another data set of the same name keeps its class names. */
+    if (b) (void)take_word_list(data, data->words, b->words, ignored, sizeof ignored);
+    return 0;
+}
+
+static int read_template(dataset *data, reader *r, const char *folder) {
+    const built_in *b = find_known(data->name);
+    set_path(r, folder, "template.txt");
+    if (access(r->path, F_OK)) {
+        const char *text = b ? b->template_text : "{text} {text2} It is about a";
+        data->template_text = copy_text(text, strlen(text));
+    } else {
+        data->template_text = slurp(r);
+        if (!data->template_text) return -1;
+        char *at = data->template_text;
+        next_line(&at);
+        if (*at) return fail_at(r, 2, "a template is one line", NULL);
+    }
+    if (!data->template_text) return fail_file(r, "out of memory");
+    char what[128];
+    if (dataset_check_template(data->template_text, what, sizeof what)) return fail_file(r, what);
+    return 0;
+}
+
+static char *last_part(const char *folder) {
+    size_t end = strlen(folder);
+    while (end > 1 && folder[end - 1] == '/') end--;
+    size_t start = end;
+    while (start > 0 && folder[start - 1] != '/') start--;
+    return copy_text(folder + start, end - start);
+}
+
+int dataset_load(dataset *out, const char *folder, char *message, size_t message_size) {
+    reader r = {.message = message, .message_size = message_size};
+    *out = (dataset){.name = last_part(folder)};
+    if (strlen(folder) + 16 > sizeof r.path || !out->name) {
+        snprintf(message, message_size, "%.200s...: path is too long", folder);
+    } else if (!read_labels(out, &r, folder) && !read_words(out, &r, folder) && !read_template(out, &r, folder) &&
+               !read_examples(out, &r, folder, "train.tsv", &out->memory[0], &out->train, &out->n_train) &&
+               !read_examples(out, &r, folder, "test.tsv", &out->memory[1], &out->test, &out->n_test)) {
+        return 0;
+    }
+    dataset_destroy(out);
+    return -1;
+}
+
+void dataset_destroy(dataset *data) {
+    for (int32_t c = 0; c < data->n_classes; c++) {
+        free(data->classes[c]);
+        free(data->words[c]);
+    }
+    free(data->classes);
+    free(data->words);
+    free(data->name);
+    free(data->template_text);
+    free(data->train);
+    free(data->test);
+    free(data->memory[0]);
+    free(data->memory[1]);
+    *data = (dataset){0};
+}
+
+/* ---- label tokens ---- */
+
+static int pick_tokens(const dataset *data, const tokenizer *t, char **words, int32_t *tokens, char *message,
+                       size_t message_size) {
+    for (int32_t c = 0; c < data->n_classes; c++) {
+        tokens[c] = tokenizer_first_id(t, words[c]);
+        if (tokens[c] < 0) return snprintf(message, message_size, "out of memory"), -1;
+        if (tokens[c] == TOKEN_UNKNOWN) {
+            snprintf(message, message_size, "word '%s' of class '%s' is not known to the tokenizer", words[c],
+                     data->classes[c]);
+            return -1;
+        }
+        for (int32_t other = 0; other < c; other++) {
+            if (tokens[other] != tokens[c]) continue;
+            snprintf(message, message_size,
+                     "words '%s' and '%s' of classes '%s' and '%s' begin with the same token %" PRId32
+                     " ('%s'); choose others with label words",
+                     words[other], words[c], data->classes[other], data->classes[c], tokens[c],
+                     tokenizer_piece(t, tokens[c], NULL));
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int dataset_tokens(const dataset *data, const tokenizer *t, const char *words, int32_t *tokens, char *message,
+                   size_t message_size) {
+    if (!words) return pick_tokens(data, t, data->words, tokens, message, message_size);
+    char **own = calloc((size_t)data->n_classes, sizeof *own);
+    reader r = {.message = message, .message_size = message_size};
+    int failed = own ? 0 : -1;
+    if (!own) {
+        snprintf(message, message_size, "out of memory");
+    } else if (strchr(words, '=')) {
+        failed = take_word_list(data, own, words, message, message_size);
+    } else {
+        snprintf(r.path, sizeof r.path, "%s", words);
+        failed = take_word_file(data, own, &r);
+    }
+    for (int32_t c = 0; c < data->n_classes && !failed; c++) {
+        if (own[c]) continue;
+        snprintf(message, message_size, "class '%s' has no word", data->classes[c]);
+        failed = -1;
+    }
+    if (!failed) failed = pick_tokens(data, t, own, tokens, message, message_size);
+    for (int32_t c = 0; own && c < data->n_classes; c++) free(own[c]);
+    free(own);
+    return failed ? -1 : 0;
+}

@@ -1,0 +1,345 @@
+/* tokenizer.c - pieces of a byte-pair tokenizer: file form, look-up by hash, encoding, decoding.
+ *
+ * Encoding a text of n characters costs n look-ups, then two look-ups and one pass over the scores of the neighbours
+ * for each merge: O(n^2) additions of small constant, a few microseconds for a sentence. */
+#include "tokenizer.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tokenizer_internal.h"
+
+enum { SIZE_MOST = 1 << 24, PIECE_MOST = 1 << 16 };
+
+static uint64_t hash_bytes(const char *bytes, int32_t length) {
+    uint64_t h = 14695981039346656037u; /* FNV-1a, spread by a final shift */
+    for (int32_t i = 0; i < length; i++) h = (h ^ (unsigned char)bytes[i]) * 1099511628211u;
+    return h ^ (h >> 29);
+}
+
+int32_t tokenizer_find(const tokenizer *t, const char *bytes, int32_t length) {
+    for (uint64_t i = hash_bytes(bytes, length) & t->mask;; i = (i + 1) & t->mask) {
+        const int32_t id = t->slots[i];
+        if (id < 0) return -1;
+        if (t->pieces[id].length == length && !memcmp(t->pieces[id].bytes, bytes, (size_t)length)) return id;
+    }
+}
+
+/* Of equal pieces the first keeps the slot. */
+static void insert(tokenizer *t, int32_t id) {
+    const tokenizer_entry *p = &t->pieces[id];
+    uint64_t i = hash_bytes(p->bytes, p->length) & t->mask;
+    for (; t->slots[i] >= 0; i = (i + 1) & t->mask) {
+        const tokenizer_entry *other = &t->pieces[t->slots[i]];
+        if (other->length == p->length && !memcmp(other->bytes, p->bytes, (size_t)p->length)) return;
+    }
+    t->slots[i] = id;
+}
+
+/* The byte pieces stand at consecutive ids from `<0x00>` on, or the file has none. */
+static void find_bytes(tokenizer *t) {
+    t->first_byte = -1;
+    const int32_t first = tokenizer_find(t, "<0x00>", 6);
+    if (first < 0 || first > t->size - 256) return;
+    for (int32_t b = 0; b < 256; b++) {
+        char name[8];
+        snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
+        const tokenizer_entry *p = &t->pieces[first + b];
+        if (p->length != 6 || memcmp(p->bytes, name, 6)) return;
+    }
+    t->first_byte = first;
+}
+
+int tokenizer_index(tokenizer *t) {
+    uint64_t room = 16;
+    while (room < 2 * (uint64_t)t->size) room *= 2;
+    t->slots = malloc(room * sizeof *t->slots);
+    if (!t->slots) return -1;
+    t->mask = room - 1;
+    memset(t->slots, -1, room * sizeof *t->slots);
+    /* The three special pieces are never made from text. */
+    for (int32_t id = 3; id < t->size; id++) insert(t, id);
+    find_bytes(t);
+    return 0;
+}
+
+int tokenizer_set(tokenizer *t, int32_t id, float score, const char *bytes, int32_t length) {
+    char *copy = malloc((size_t)length + 1);
+    if (!copy) return -1;
+    memcpy(copy, bytes, (size_t)length);
+    copy[length] = 0;
+    t->pieces[id] = (tokenizer_entry){.bytes = copy, .length = length, .score = score};
+    return 0;
+}
+
+void tokenizer_destroy(tokenizer *t) {
+    if (!t) return;
+    for (int32_t i = 0; i < t->size && t->pieces; i++) free(t->pieces[i].bytes);
+    free(t->pieces);
+    free(t->slots);
+    free(t);
+}
+
+/* ---- file ---- */
+
+static uint32_t get_u32(const unsigned char *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static void put_u32(unsigned char *p, uint32_t value) {
+    for (int i = 0; i < 4; i++) p[i] = (unsigned char)(value >> (8 * i));
+}
+
+static int add_piece(tokenizer *t, int64_t *room, float score, const char *bytes, int32_t length) {
+    if (t->size == *room) {
+        const int64_t more = *room ? 2 * *room : 1024;
+        tokenizer_entry *pieces = realloc(t->pieces, (size_t)more * sizeof *pieces);
+        if (!pieces) return -1;
+        t->pieces = pieces;
+        *room = more;
+    }
+    if (tokenizer_set(t, t->size, score, bytes, length)) return -1;
+    t->size++;
+    return 0;
+}
+
+/* Reads pieces until the end of the data; message gets what is wrong. */
+static int parse(tokenizer *t, const unsigned char *data, int64_t size, char *message, size_t message_size) {
+    int64_t room = 0, at = 4;
+    const uint32_t longest = size >= 4 ? get_u32(data) : 0;
+    if (size < 4) return snprintf(message, message_size, "ends inside its header"), -1;
+    if (longest < 1 || longest > PIECE_MOST) {
+        return snprintf(message, message_size, "longest piece is said to have %" PRIu32 " bytes", longest), -1;
+    }
+    for (; at < size && t->size < SIZE_MOST; at += 8 + t->pieces[t->size - 1].length) {
+        if (size - at < 8) return snprintf(message, message_size, "ends inside piece %" PRId32, t->size), -1;
+        const uint32_t bits = get_u32(data + at), length = get_u32(data + at + 4);
+        float score;
+        memcpy(&score, &bits, sizeof score);
+        if (length > longest || !isfinite(score)) {
+            snprintf(message, message_size, "piece %" PRId32 " has a length of %" PRIu32 " and a score of %g", t->size,
+                     length, (double)score);
+            return -1;
+        }
+        if (size - at - 8 < length) return snprintf(message, message_size, "ends inside piece %" PRId32, t->size), -1;
+        if (add_piece(t, &room, score, (const char *)data + at + 8, (int32_t)length)) {
+            return snprintf(message, message_size, "out of memory"), -1;
+        }
+    }
+    if (at < size) return snprintf(message, message_size, "has more than %d pieces", SIZE_MOST), -1;
+    if (t->size < 4) return snprintf(message, message_size, "has only %" PRId32 " pieces", t->size), -1;
+    return 0;
+}
+
+static unsigned char *read_all(const char *path, int64_t *size) {
+    FILE *file = fopen(path, "rb");
+    unsigned char *data = NULL;
+    long length = -1;
+    if (file && !fseek(file, 0, SEEK_END)) length = ftell(file);
+    if (length >= 0 && length < (1L << 30) && !fseek(file, 0, SEEK_SET)) data = malloc((size_t)length + 1);
+    if (data && fread(data, 1, (size_t)length, file) != (size_t)length) {
+        free(data);
+        data = NULL;
+    }
+    if (file) fclose(file);
+    *size = length;
+    return data;
+}
+
+int tokenizer_load(tokenizer **out, const char *path, char *message, size_t message_size) {
+    *out = NULL;
+    int64_t size;
+    char what[160] = "cannot be read";
+    tokenizer *t = NULL;
+    unsigned char *data = read_all(path, &size);
+    int failed = !data;
+    if (!failed) {
+        t = calloc(1, sizeof *t);
+        failed = !t || parse(t, data, size, what, sizeof what);
+        if (!t || (!failed && tokenizer_index(t))) failed = snprintf(what, sizeof what, "out of memory");
+    }
+    free(data);
+    if (failed) {
+        snprintf(message, message_size, "%s: %s", path, what);
+        tokenizer_destroy(t);
+        return -1;
+    }
+    *out = t;
+    return 0;
+}
+
+static int write_pieces(const tokenizer *t, FILE *file) {
+    unsigned char word[8];
+    uint32_t longest = 1;
+    for (int32_t i = 0; i < t->size; i++) {
+        if ((uint32_t)t->pieces[i].length > longest) longest = (uint32_t)t->pieces[i].length;
+    }
+    put_u32(word, longest);
+    int failed = fwrite(word, 1, 4, file) != 4;
+    for (int32_t i = 0; i < t->size && !failed; i++) {
+        const tokenizer_entry *p = &t->pieces[i];
+        uint32_t bits;
+        memcpy(&bits, &p->score, sizeof bits);
+        put_u32(word, bits);
+        put_u32(word + 4, (uint32_t)p->length);
+        failed = fwrite(word, 1, 8, file) != 8 || fwrite(p->bytes, 1, (size_t)p->length, file) != (size_t)p->length;
+    }
+    return failed || fflush(file) || fsync(fileno(file)) ? -1 : 0;
+}
+
+int tokenizer_save(const tokenizer *t, const char *path, char *message, size_t message_size) {
+    const size_t room = strlen(path) + 8;
+    char *temporary = malloc(room);
+    if (!temporary) return snprintf(message, message_size, "out of memory"), -1;
+    snprintf(temporary, room, "%s.tmp", path);
+    FILE *file = fopen(temporary, "wb");
+    int failed = !file || write_pieces(t, file);
+    if (file && fclose(file)) failed = 1;
+    if (!failed && rename(temporary, path)) failed = 1;
+    if (failed) {
+        snprintf(message, message_size, "%s: cannot be written", path);
+        if (file) unlink(temporary);
+    }
+    free(temporary);
+    return failed ? -1 : 0;
+}
+
+/* ---- look-up ---- */
+
+int32_t tokenizer_size(const tokenizer *t) {
+    return t->size;
+}
+
+const char *tokenizer_piece(const tokenizer *t, int32_t id, int32_t *length) {
+    if (id < 0 || id >= t->size) return NULL;
+    if (length) *length = t->pieces[id].length;
+    return t->pieces[id].bytes;
+}
+
+/* ---- encoding ---- */
+
+int32_t tokenizer_character_length(const char *s) {
+    const unsigned char *u = (const unsigned char *)s;
+    int32_t n = 1;
+    if (u[0] < 0x80) return 1;
+    while (n < 4 && (u[n] & 0xC0) == 0x80) n++;
+    return n;
+}
+
+/* Ids of the characters of a text behind one space. */
+static int64_t split(const tokenizer *t, const char *text, int32_t *ids) {
+    int64_t n = 0;
+    int after_unknown = 0;
+    const char *space = " ";
+    for (const char *s = space; *s; s = s == space ? text : s + tokenizer_character_length(s)) {
+        const int32_t length = tokenizer_character_length(s);
+        const int32_t id = tokenizer_find(t, s, length);
+        if (id >= 0) {
+            ids[n++] = id;
+        } else if (t->first_byte >= 0) {
+            for (int32_t b = 0; b < length; b++) ids[n++] = t->first_byte + (unsigned char)s[b];
+        } else if (!after_unknown) {
+            ids[n++] = TOKEN_UNKNOWN;
+        }
+        after_unknown = id < 0 && t->first_byte < 0;
+    }
+    return n;
+}
+
+/* The piece that ids a and b make together, or -1. */
+static int32_t join(const tokenizer *t, int32_t a, int32_t b, char *scratch) {
+    if (a == TOKEN_UNKNOWN || b == TOKEN_UNKNOWN) return -1;
+    const tokenizer_entry *p = &t->pieces[a], *q = &t->pieces[b];
+    memcpy(scratch, p->bytes, (size_t)p->length);
+    memcpy(scratch + p->length, q->bytes, (size_t)q->length);
+    return tokenizer_find(t, scratch, p->length + q->length);
+}
+
+/* Merges ids [n]; joined [n]: piece of (i, i+1) or -1. Returns how many are left. */
+static int64_t merge(const tokenizer *t, int32_t *ids, int32_t *joined, int64_t n, char *scratch) {
+    for (int64_t i = 0; i + 1 < n; i++) joined[i] = join(t, ids[i], ids[i + 1], scratch);
+    for (;;) {
+        int64_t best = -1;
+        for (int64_t i = 0; i + 1 < n; i++) {
+            if (joined[i] < 0) continue;
+            if (best < 0 || t->pieces[joined[i]].score > t->pieces[joined[best]].score) best = i;
+        }
+        if (best < 0) return n;
+        ids[best] = joined[best];
+        const size_t rest = (size_t)(n - best - 2);
+        memmove(ids + best + 1, ids + best + 2, rest * sizeof *ids);
+        if (rest) memmove(joined + best + 1, joined + best + 2, (rest - 1) * sizeof *joined);
+        n--;
+        if (best > 0) joined[best - 1] = join(t, ids[best - 1], ids[best], scratch);
+        if (best + 1 < n) joined[best] = join(t, ids[best], ids[best + 1], scratch);
+    }
+}
+
+static int32_t longest_piece(const tokenizer *t, const int32_t *ids, int64_t n) {
+    int32_t longest = 0;
+    int64_t total = 0;
+    for (int64_t i = 0; i < n; i++) total += t->pieces[ids[i]].length;
+    for (int32_t i = 0; i < t->size; i++) {
+        if (t->pieces[i].length > longest) longest = t->pieces[i].length;
+    }
+    return total < longest ? (int32_t)total : longest;
+}
+
+int64_t tokenizer_encode(const tokenizer *t, const char *text, int32_t *ids) {
+    ids[0] = TOKEN_START;
+    if (!*text) return 1;
+    const int64_t n = split(t, text, ids + 1);
+    int32_t *joined = malloc((size_t)n * sizeof *joined);
+    char *scratch = malloc(2 * (size_t)longest_piece(t, ids + 1, n) + 1);
+    const int64_t left = joined && scratch ? merge(t, ids + 1, joined, n, scratch) + 1 : -1;
+    free(joined);
+    free(scratch);
+    return left;
+}
+
+int32_t *tokenizer_encode_new(const tokenizer *t, const char *text, int64_t *n) {
+    int32_t *ids = malloc((strlen(text) + 2) * sizeof *ids);
+    *n = ids ? tokenizer_encode(t, text, ids) : -1;
+    if (*n >= 0) return ids;
+    free(ids);
+    return NULL;
+}
+
+int32_t tokenizer_first_id(const tokenizer *t, const char *word) {
+    int64_t n;
+    int32_t *ids = tokenizer_encode_new(t, word, &n);
+    const int32_t id = !ids ? -1 : n > 1 ? ids[1] : TOKEN_UNKNOWN;
+    free(ids);
+    return id;
+}
+
+/* ---- decoding ---- */
+
+static int is_silent(const tokenizer *t, int32_t id) {
+    return id < 0 || id >= t->size || id == TOKEN_START || id == TOKEN_END;
+}
+
+char *tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n) {
+    size_t room = 1;
+    for (int64_t i = 0; i < n; i++) room += is_silent(t, ids[i]) ? 0 : (size_t)t->pieces[ids[i]].length;
+    char *text = malloc(room);
+    if (!text) return NULL;
+    size_t at = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (is_silent(t, ids[i])) continue;
+        if (t->first_byte >= 0 && ids[i] >= t->first_byte && ids[i] < t->first_byte + 256) {
+            text[at++] = (char)(unsigned char)(ids[i] - t->first_byte);
+            continue;
+        }
+        const tokenizer_entry *p = &t->pieces[ids[i]];
+        const int drop = i > 0 && ids[i - 1] == TOKEN_START && p->length > 0 && p->bytes[0] == ' ';
+        memcpy(text + at, p->bytes + drop, (size_t)(p->length - drop));
+        at += (size_t)(p->length - drop);
+    }
+    text[at] = 0;
+    return text;
+}
