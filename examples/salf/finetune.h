@@ -1,0 +1,131 @@
+/* finetune.h - what the files of `salf finetune` share: settings, the session, batches, training and evaluation.
+ *
+ * Functions return 0, or -1 after printing one line on standard error. */
+#ifndef SALF_EXAMPLE_FINETUNE_H
+#define SALF_EXAMPLE_FINETUNE_H
+
+#include <stdint.h>
+
+#include "args.h"
+#include "decoder.h"
+#include "jsonl.h"
+#include "methods.h"
+#include "salf.h"
+#include "tally.h"
+
+enum { LOSS_LM = 0, LOSS_COSINE = 1, LOSS_SEMANTIC_CE = 2 };
+enum { SCHEDULE_CONSTANT = 0, SCHEDULE_LINEAR = 1, SCHEDULE_COSINE = 2 };
+
+typedef struct finetune_settings {
+    const char *model;      /* checkpoint folder */
+    const char *tokenizer;  /* .bin file */
+    const char *data;       /* folder with train.tsv, test.tsv, labels.txt */
+    const char *prompt;     /* template; NULL: the default of dataset.h */
+    const char *words;      /* label words; NULL: those of dataset.h */
+    const char *log;        /* JSON lines; NULL: none */
+    const char *checkpoint; /* folder; NULL: none */
+    const char *output;     /* folder; NULL: none */
+    method methods[METHODS_MAX];
+    int n_methods;
+    int32_t backend;
+    int32_t threads;
+    int32_t loss;
+    int32_t dense;
+    int32_t lora_rank;
+    int32_t targets; /* SALF_MATRIX_* that LoRA sits on */
+    int32_t schedule;
+    int32_t reduction; /* SALF_REDUCE_* */
+    int32_t matching;  /* SALF_MATCH_* */
+    int32_t lens;
+    int32_t as_published;
+    int32_t whole_vocabulary; /* prediction over all tokens */
+    int32_t resume;
+    double lora_alpha;
+    double rate;
+    double warmup; /* share of the run */
+    double weight_decay;
+    double clip;
+    double temperature; /* of ce and semantic-ce */
+    double probe_limit; /* multiple of the mean count of a layer; 0: none */
+    int64_t batch;
+    int64_t epochs;
+    int64_t limit_train; /* 0: all */
+    int64_t limit_test;
+    int64_t checkpoint_every; /* updates */
+    int64_t stop_after;       /* updates after which the process ends at once, as if killed; 0: never */
+    uint64_t seed;
+} finetune_settings;
+
+/* Prompts as tokens, packed. */
+typedef struct split {
+    int64_t n;
+    int32_t *tokens;  /* [offsets[n]] */
+    int64_t *offsets; /* [n + 1] */
+    int32_t *classes; /* [n] */
+} split;
+
+typedef struct session {
+    const finetune_settings *settings;
+    salf_context *context;
+    salf_model *model;
+    salf_model_info info;
+    salf_basis *basis; /* rows of the label tokens */
+    split train;
+    split test;
+    int32_t n_labels;
+    int32_t *label_tokens; /* [n_labels] first token of each label's word */
+    int64_t n_shortened;   /* prompts longer than the model's positions, cut at the left */
+    jsonl_writer log;
+} session;
+
+int session_open(session *out, const finetune_settings *settings);
+void session_close(session *s);
+
+/* A batch of prompts, ready for the decoder; grows as needed. */
+typedef struct prompt_batch {
+    decoder_batch batch;
+    int32_t *tokens;
+    int64_t *offsets;
+    int64_t *head_rows; /* the medium token of each prompt: its last */
+    int32_t *targets;   /* label token of each prompt */
+    int32_t *classes;
+    int64_t token_room;
+    int64_t row_room;
+} prompt_batch;
+
+int prompt_batch_fill(prompt_batch *b, const session *s, const split *from, const uint32_t *rows, int64_t n);
+void prompt_batch_free(prompt_batch *b);
+
+/* Joins a probe to a forward: the decoder's hook. seconds grows by the time the probe takes. */
+typedef struct probe_rider {
+    salf_probe *probe;
+    prompt_batch *batch;
+    int64_t width; /* D */
+    double seconds;
+} probe_rider;
+
+salf_status probe_rider_hook(void *user, int32_t space, int64_t rows, const float *states);
+
+/* Trains by method number index of the settings and evaluates; resume: from the middle, as the checkpoint has it.
+ * tallies [n_methods]: those before index are done. */
+int train_method(session *s, int index, int resume, tally *tallies);
+
+/* Macro F1 and accuracy on the test data into result; confusion [n_labels][n_labels + 1]. */
+int evaluate(session *s, decoder *d, tally *result, int64_t *confusion);
+/* Logs the deviations of the first data of the test set; when is "before" or "after". Nothing without a log. */
+int log_deviations(session *s, decoder *d, const method *m, const char *when);
+/* A probe for the metric of a method, riding on forwards. */
+salf_status make_probe(salf_probe **out, const session *s, int32_t metric);
+
+/* Opens the log (keeping its first keep bytes) and writes the run event where it is new. */
+int log_open(session *s, int64_t keep);
+void log_step(session *s, const method *m, const tally *before, const tally *now, int32_t cut, double rate);
+int log_plan(session *s, const method *m, const salf_planner *planner);
+void log_result(session *s, const method *m, const tally *t, const int64_t *eof_counts, const int64_t *confusion);
+
+/* Says on standard error what failed, with the library's or the decoder's message; returns -1. */
+int say_salf(const char *what);
+int say_decoder(const char *what);
+int say_no_memory(void);
+
+#endif

@@ -1,0 +1,107 @@
+/* runlog.c - the events of a fine-tuning run, in the schema of jsonl.h. */
+#include <stdlib.h>
+
+#include "finetune.h"
+
+static void log_run(session *s) {
+    static const char *const losses[] = {"lm", "cosine", "semantic-ce"};
+    const finetune_settings *o = s->settings;
+    const char *names[METHODS_MAX];
+    for (int i = 0; i < o->n_methods; i++) names[i] = o->methods[i].name;
+    jsonl_begin(&s->log, "run");
+    jsonl_text(&s->log, "model", o->model);
+    jsonl_text(&s->log, "data", o->data);
+    jsonl_int(&s->log, "layers", s->info.n_layers);
+    jsonl_int(&s->log, "train", s->train.n);
+    jsonl_int(&s->log, "test", s->test.n);
+    jsonl_int(&s->log, "classes", s->n_labels);
+    jsonl_int(&s->log, "seed", (int64_t)o->seed);
+    jsonl_text(&s->log, "loss", losses[o->loss]);
+    jsonl_text(&s->log, "trainable", o->dense ? "dense" : "lora");
+    jsonl_int(&s->log, "batch", o->batch);
+    jsonl_int(&s->log, "epochs", o->epochs);
+    jsonl_int(&s->log, "shortened", s->n_shortened);
+    jsonl_texts(&s->log, "methods", names, o->n_methods);
+    jsonl_end(&s->log);
+}
+
+int log_open(session *s, int64_t keep) {
+    char message[512];
+    if (!s->settings->log) return 0;
+    if (jsonl_open(&s->log, s->settings->log, keep, message, sizeof message) != 0) {
+        args_fail("finetune", "%s", message);
+        return -1;
+    }
+    if (keep == 0) log_run(s);
+    return 0;
+}
+
+static void log_seconds(session *s, const double *seconds) {
+    jsonl_real(&s->log, "forward_s", seconds[TALLY_FORWARD]);
+    jsonl_real(&s->log, "probe_s", seconds[TALLY_PROBE]);
+    jsonl_real(&s->log, "backward_s", seconds[TALLY_BACKWARD]);
+    jsonl_real(&s->log, "update_s", seconds[TALLY_UPDATE]);
+}
+
+void log_step(session *s, const method *m, const tally *before, const tally *now, int32_t cut, double rate) {
+    tally step;
+    if (!s->log.file) return;
+    for (int i = 0; i < TALLY_N; i++) step.v[i] = now->v[i] - before->v[i];
+    jsonl_begin(&s->log, "step");
+    jsonl_text(&s->log, "method", m->name);
+    jsonl_int(&s->log, "step", (int64_t)now->v[TALLY_STEPS] - 1);
+    jsonl_int(&s->log, "data", (int64_t)now->v[TALLY_TRAINED]);
+    jsonl_real(&s->log, "loss", step.v[TALLY_LOSS] / step.v[TALLY_TRAINED]);
+    jsonl_int(&s->log, "cut", cut);
+    jsonl_real(&s->log, "saving", tally_saving(&step));
+    jsonl_real(&s->log, "rate", rate);
+    log_seconds(s, step.v);
+    jsonl_end(&s->log);
+}
+
+int log_plan(session *s, const method *m, const salf_planner *planner) {
+    const int32_t n = s->info.n_layers;
+    int64_t *numbers = calloc((size_t)n * 3, sizeof *numbers);
+    double saving = 0;
+    if (!numbers) return say_no_memory();
+    salf_status status = salf_planner_saving(planner, &saving);
+    for (int32_t e = 0; e < n && status == SALF_OK; e++) {
+        salf_stage stage = {0};
+        status = salf_planner_get_stage(planner, e, &stage);
+        numbers[e] = stage.count;
+        numbers[n + e] = stage.matched;
+        numbers[2 * n + e] = stage.filled;
+    }
+    if (status == SALF_OK) {
+        jsonl_begin(&s->log, "plan");
+        jsonl_text(&s->log, "method", m->name);
+        jsonl_ints(&s->log, "counts", numbers, n);
+        jsonl_ints(&s->log, "matched", numbers + n, n);
+        jsonl_ints(&s->log, "filled", numbers + 2 * n, n);
+        jsonl_real(&s->log, "saving", saving);
+        jsonl_end(&s->log);
+    }
+    free(numbers);
+    return status == SALF_OK ? 0 : say_salf("plan");
+}
+
+void log_result(session *s, const method *m, const tally *t, const int64_t *eof_counts, const int64_t *confusion) {
+    if (m->probes) {
+        jsonl_begin(&s->log, "eof");
+        jsonl_text(&s->log, "method", m->name);
+        jsonl_ints(&s->log, "counts", eof_counts, s->info.n_layers);
+        jsonl_end(&s->log);
+    }
+    jsonl_begin(&s->log, "result");
+    jsonl_text(&s->log, "method", m->name);
+    jsonl_real(&s->log, "f1", t->v[TALLY_F1]);
+    jsonl_real(&s->log, "accuracy", t->v[TALLY_ACCURACY]);
+    jsonl_real(&s->log, "saving", tally_saving(t));
+    jsonl_real(&s->log, "predicted_saving", tally_predicted(t));
+    jsonl_int(&s->log, "steps", (int64_t)t->v[TALLY_STEPS]);
+    jsonl_int(&s->log, "trained", (int64_t)t->v[TALLY_TRAINED]);
+    jsonl_int(&s->log, "probed", (int64_t)t->v[TALLY_PROBED]);
+    log_seconds(s, t->v);
+    jsonl_int_rows(&s->log, "confusion", confusion, s->n_labels, (int64_t)s->n_labels + 1);
+    jsonl_end(&s->log);
+}

@@ -1,0 +1,169 @@
+/* session.c - model, data and basis of a fine-tuning run: opened once, shared by all methods. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "dataset.h"
+#include "finetune.h"
+
+int say_salf(const char *what) {
+    args_fail("finetune", "%s: %s", what, salf_last_error());
+    return -1;
+}
+
+int say_decoder(const char *what) {
+    args_fail("finetune", "%s: %s", what, decoder_error());
+    return -1;
+}
+
+int say_no_memory(void) {
+    args_fail("finetune", "out of memory");
+    return -1;
+}
+
+static int open_model(session *s) {
+    salf_context_options o;
+    salf_options_init(&o, sizeof o);
+    o.backend = s->settings->backend;
+    o.threads = s->settings->threads;
+    if (salf_context_create(&s->context, &o) != SALF_OK) return say_salf("backend");
+    if (salf_model_open(&s->model, s->context, s->settings->model, NULL) != SALF_OK) return say_salf("--model");
+    salf_options_init(&s->info, sizeof s->info);
+    if (salf_model_get_info(s->model, &s->info) != SALF_OK) return say_salf("--model");
+    return 0;
+}
+
+/* The ids of a prompt, shortened to the model's positions where it must be. */
+static int32_t *encode(session *s, const tokenizer *t, const char *prompt, const dataset_example *e, int64_t *n) {
+    int32_t *ids = dataset_prompt_ids(t, prompt, e, 0, n);
+    if (!ids || s->info.max_positions <= 0 || *n <= s->info.max_positions) return ids;
+    free(ids);
+    s->n_shortened++;
+    return dataset_prompt_ids(t, prompt, e, s->info.max_positions, n);
+}
+
+/* Appends n ids, doubling the room. */
+static int append(split *out, int64_t at, int64_t *room, const int32_t *ids, int64_t n) {
+    if (at + n > *room) {
+        int64_t larger = 2 * (at + n);
+        int32_t *tokens = realloc(out->tokens, (size_t)larger * sizeof *tokens);
+        if (!tokens) return -1;
+        out->tokens = tokens;
+        *room = larger;
+    }
+    memcpy(out->tokens + at, ids, (size_t)n * sizeof *ids);
+    return 0;
+}
+
+static int encode_split(session *s, split *out, const tokenizer *t, const char *prompt, const dataset_example *examples,
+                        int64_t n) {
+    int64_t room = 0;
+    out->offsets = malloc(((size_t)n + 1) * sizeof *out->offsets);
+    out->classes = malloc(((size_t)n + 1) * sizeof *out->classes);
+    if (!out->offsets || !out->classes) return say_no_memory();
+    out->offsets[0] = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t length = 0;
+        int32_t *ids = encode(s, t, prompt, &examples[i], &length);
+        int failed = !ids || append(out, out->offsets[i], &room, ids, length) != 0;
+        free(ids);
+        if (failed) return say_no_memory();
+        out->offsets[i + 1] = out->offsets[i] + length;
+        out->classes[i] = examples[i].label;
+        out->n = i + 1;
+    }
+    return 0;
+}
+
+static int64_t limited(int64_t n, int64_t limit) {
+    return limit > 0 && limit < n ? limit : n;
+}
+
+/* Training data are drawn evenly over the file when limited, as some sets are sorted by class. */
+static void spread(dataset_example *examples, int64_t n, int64_t kept) {
+    for (int64_t i = 0; i < kept; i++) examples[i] = examples[i * n / kept];
+}
+
+static int encode_data(session *s, dataset *data, const tokenizer *t) {
+    const finetune_settings *o = s->settings;
+    char message[512];
+    const char *prompt = o->prompt ? o->prompt : data->template_text;
+    if (dataset_check_template(prompt, message, sizeof message) != 0) {
+        args_misuse("finetune", "%s", message);
+        return -1;
+    }
+    s->n_labels = data->n_classes;
+    s->label_tokens = malloc((size_t)data->n_classes * sizeof *s->label_tokens);
+    if (!s->label_tokens) return say_no_memory();
+    if (dataset_tokens(data, t, o->words, s->label_tokens, message, sizeof message) != 0) {
+        args_fail("finetune", "%s", message);
+        return -1;
+    }
+    int64_t n_train = limited(data->n_train, o->limit_train), n_test = limited(data->n_test, o->limit_test);
+    spread(data->train, data->n_train, n_train);
+    spread(data->test, data->n_test, n_test);
+    if (encode_split(s, &s->train, t, prompt, data->train, n_train) != 0) return -1;
+    if (encode_split(s, &s->test, t, prompt, data->test, n_test) != 0) return -1;
+    if (s->train.n == 0 || s->test.n == 0) {
+        args_fail("finetune", "%s holds %lld training and %lld test data; both are needed", o->data,
+                  (long long)s->train.n, (long long)s->test.n);
+        return -1;
+    }
+    return 0;
+}
+
+static int open_data(session *s) {
+    char message[512];
+    tokenizer *t = NULL;
+    dataset data;
+    if (tokenizer_load(&t, s->settings->tokenizer, message, sizeof message) != 0) {
+        args_fail("finetune", "%s", message);
+        return -1;
+    }
+    int result = -1;
+    if (tokenizer_size(t) > s->info.vocab) {
+        args_fail("finetune", "%s has %d pieces, the model's vocabulary %lld", s->settings->tokenizer,
+                  (int)tokenizer_size(t), (long long)s->info.vocab);
+    } else if (dataset_load(&data, s->settings->data, message, sizeof message) != 0) {
+        args_fail("finetune", "%s", message);
+    } else {
+        result = encode_data(s, &data, t);
+        dataset_destroy(&data);
+    }
+    tokenizer_destroy(t);
+    return result;
+}
+
+/* Rows of the label tokens; with ce and rank also the norms of all rows, so that no probe pays for them. */
+static int open_basis(session *s) {
+    salf_basis_options o;
+    salf_options_init(&o, sizeof o);
+    if (s->settings->loss == LOSS_SEMANTIC_CE) o.prepare = SALF_PREPARE_VOCABULARY;
+    for (int i = 0; i < s->settings->n_methods; i++)
+        if (s->settings->methods[i].metric != SALF_METRIC_COSINE) o.prepare = SALF_PREPARE_VOCABULARY;
+    if (salf_basis_create(&s->basis, s->model, s->label_tokens, s->n_labels, &o) != SALF_OK)
+        return say_salf("semantic basis of the label words");
+    return 0;
+}
+
+int session_open(session *out, const finetune_settings *settings) {
+    *out = (session){.settings = settings};
+    int failed = open_model(out) != 0 || open_data(out) != 0 || open_basis(out) != 0;
+    if (failed) session_close(out);
+    return failed ? -1 : 0;
+}
+
+static void split_free(split *data) {
+    free(data->tokens);
+    free(data->offsets);
+    free(data->classes);
+}
+
+void session_close(session *s) {
+    split_free(&s->train);
+    split_free(&s->test);
+    free(s->label_tokens);
+    salf_basis_destroy(s->basis);
+    salf_model_destroy(s->model);
+    salf_context_destroy(s->context);
+    *s = (session){0};
+}

@@ -1,0 +1,402 @@
+/* trainloop.c - the host loop around libsalf: forward with probe, decision, backward from the cut up, update.
+ *
+ * Rows are trained at their own cut by prefix truncation: rows whose cut is m (probed but not taken) get no backward.
+ * Gradients of successive batches of one stage add up until --batch rows have been trained, so that every method
+ * updates on equally many rows; the sum is then divided by their number. The learning rate follows the share of data
+ * trained, which is the same measure for every method.
+ *
+ * The basis of the label words stays valid all along: the head is frozen, only layers train. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "progress.h"
+#include "run.h"
+
+static int open_decoder(run *r) {
+    const finetune_settings *o = r->s->settings;
+    decoder_training training = {.lora_rank = o->dense ? 0 : o->lora_rank,
+                                 .lora_targets = o->targets,
+                                 .lora_alpha = o->lora_alpha,
+                                 .seed = o->seed};
+    adamw_options adam = {.weight_decay = o->weight_decay};
+    if (decoder_open(&r->decoder, r->s->context, r->s->model, &training) != SALF_OK) return say_decoder("--model");
+    if (adamw_create(&r->optimizer, r->decoder, &adam) != SALF_OK) return say_decoder("optimizer");
+    return 0;
+}
+
+static int open_feed(run *r) {
+    const finetune_settings *o = r->s->settings;
+    feed_options options = {.n_layers = r->s->info.n_layers,
+                            .reduction = o->reduction,
+                            .matching = o->matching,
+                            .as_published = o->as_published,
+                            .n_data = r->s->train.n,
+                            .epochs = o->epochs,
+                            .batch = o->batch,
+                            .probe_limit = o->probe_limit,
+                            .seed = o->seed};
+    if (feed_create(&r->feed, r->s->context, r->m, &options) != SALF_OK) return say_salf("plan");
+    return 0;
+}
+
+static int open_loss(run *r) {
+    const finetune_settings *o = r->s->settings;
+    if (o->loss == LOSS_LM) return 0;
+    salf_loss_options options;
+    salf_options_init(&options, sizeof options);
+    options.kind = o->loss == LOSS_COSINE ? SALF_LOSS_COSINE : SALF_LOSS_CE;
+    options.temperature = o->temperature;
+    return salf_loss_create(&r->loss, r->s->basis, &options) == SALF_OK ? 0 : say_salf("loss");
+}
+
+static int open_buffers(run *r) {
+    const size_t rows = (size_t)r->s->settings->batch, width = (size_t)r->s->info.hidden;
+    r->eof_counts = calloc((size_t)r->s->info.n_layers, sizeof *r->eof_counts);
+    r->cuts = malloc(rows * sizeof *r->cuts);
+    r->compact = malloc(rows * sizeof *r->compact);
+    r->accepted = malloc(rows);
+    r->losses = malloc(rows * sizeof *r->losses);
+    r->gradient = malloc(rows * width * sizeof *r->gradient);
+    int whole = r->eof_counts && r->cuts && r->compact && r->accepted && r->losses && r->gradient;
+    return whole ? 0 : say_no_memory();
+}
+
+static int run_open(run *r, session *s, int index) {
+    *r = (run){.s = s, .index = index, .m = &s->settings->methods[index], .stage = -1};
+    r->rider = (probe_rider){.batch = &r->batch, .width = s->info.hidden};
+    salf_options_init(&r->decision, sizeof r->decision);
+    if (open_decoder(r) != 0 || open_feed(r) != 0 || open_loss(r) != 0 || open_buffers(r) != 0) return -1;
+    if (r->m->probes && make_probe(&r->rider.probe, s, r->m->metric) != SALF_OK) return say_salf("probe");
+    return 0;
+}
+
+static void run_close(run *r) {
+    free(r->eof_counts);
+    free(r->cuts);
+    free(r->compact);
+    free(r->accepted);
+    free(r->losses);
+    free(r->gradient);
+    prompt_batch_free(&r->batch);
+    salf_probe_destroy(r->rider.probe);
+    salf_loss_destroy(r->loss);
+    feed_destroy(&r->feed);
+    adamw_free(r->optimizer);
+    decoder_free(r->decoder);
+}
+
+/* ---- forward and decision ---- */
+
+/* The forward of a batch, its probe riding along when trace is not NULL. */
+static int forward(run *r, salf_trace *trace, int32_t keep) {
+    double start = tally_clock(), *v = r->tally.v;
+    const int64_t rows = r->batch.batch.n_sequences;
+    r->rider.seconds = 0;
+    if (trace && salf_probe_begin(r->rider.probe, r->batch.targets, rows) != SALF_OK) return say_salf("probe");
+    if (decoder_forward(r->decoder, &r->batch.batch, keep, trace ? probe_rider_hook : NULL, &r->rider) != SALF_OK)
+        return say_decoder("forward");
+    double end = tally_clock();
+    v[TALLY_FORWARD] += end - start - r->rider.seconds;
+    v[TALLY_PASSED] += (double)rows;
+    if (!trace) return 0;
+    if (salf_probe_end(r->rider.probe, trace) != SALF_OK) return say_salf("probe");
+    for (int64_t i = 0; i < rows; i++) r->eof_counts[trace->eof[i]]++;
+    v[TALLY_PROBED] += (double)rows;
+    v[TALLY_PROBE] += r->rider.seconds + tally_clock() - end;
+    return 0;
+}
+
+static int decide(run *r, const salf_trace *trace) {
+    salf_observation seen;
+    salf_options_init(&seen, sizeof seen);
+    seen.step = r->tasks;
+    seen.trace = trace;
+    if (salf_policy_decide(r->feed.policy, &seen, &r->decision) != SALF_OK) return say_salf("policy");
+    return 0;
+}
+
+/* Cut of every row of the task. PROBE: the planner takes some of the rows; the others are not trained. */
+static int choose_cuts(run *r, const feed_task *task, const salf_trace *trace) {
+    if (task->kind == SALF_TASK_PROBE) {
+        if (salf_planner_report(r->feed.planner, trace->eof, task->n, r->accepted) != SALF_OK) return say_salf("plan");
+        int64_t taken = 0;
+        for (int64_t i = 0; i < task->n; i++) {
+            r->cuts[i] = r->accepted[i] ? task->layer : r->s->info.n_layers;
+            taken += r->accepted[i];
+        }
+        return taken ? decide(r, NULL) : 0;
+    }
+    if (decide(r, r->m->policy == SALF_POLICY_SALF ? trace : NULL) != 0) return -1;
+    const int truncated = r->m->policy == SALF_POLICY_SALF && r->decision.eof;
+    for (int64_t i = 0; i < task->n; i++) r->cuts[i] = truncated ? r->decision.eof[i] : r->decision.cut;
+    return 0;
+}
+
+/* ---- loss, backward, update ---- */
+
+/* Losses and gradient of the normed states over 1 / batch; the update corrects for the number of rows. */
+static int compute_loss(run *r) {
+    double start = tally_clock(), scale = 1.0 / (double)r->s->settings->batch;
+    const int64_t rows = r->batch.batch.n_sequences, width = r->s->info.hidden;
+    if (!r->loss) {
+        if (decoder_cross_entropy(r->decoder, r->batch.targets, scale, 0, r->losses, r->gradient) != SALF_OK)
+            return say_decoder("loss");
+    } else {
+        union {
+            const float *in;
+            void *out;
+        } borrowed = {.in = decoder_normed(r->decoder)};
+        salf_tensor states = {.data = borrowed.out, .rows = rows, .cols = width, .dtype = SALF_F32};
+        salf_tensor gradient = {.data = r->gradient, .rows = rows, .cols = width, .dtype = SALF_F32};
+        if (salf_loss_compute(r->loss, r->batch.targets, &states, scale, r->losses, &gradient) != SALF_OK)
+            return say_salf("loss");
+    }
+    r->tally.v[TALLY_FORWARD] += tally_clock() - start;
+    return 0;
+}
+
+static int backward(run *r) {
+    double start = tally_clock();
+    decoder_plan plan = {.eof = r->cuts, .trainable = r->decision.trainable};
+    if (decoder_backward(r->decoder, r->gradient, &plan) != SALF_OK) return say_decoder("backward");
+    r->tally.v[TALLY_BACKWARD] += tally_clock() - start;
+    return 0;
+}
+
+/* Share of the peak learning rate when this share of the data has been trained. */
+static double schedule(const finetune_settings *o, double share) {
+    if (share < o->warmup) return share / o->warmup;
+    double left = o->warmup < 1 ? (1 - share) / (1 - o->warmup) : 0;
+    if (left < 0) left = 0;
+    if (o->schedule == SCHEDULE_LINEAR) return left;
+    return o->schedule == SCHEDULE_COSINE ? 0.5 - 0.5 * cos(3.14159265358979323846 * left) : 1;
+}
+
+/* The rate of the update at hand, at the middle of its rows: above 0 also at both ends of a run. */
+static double learning_rate(const run *r) {
+    double middle = r->tally.v[TALLY_TRAINED] - 0.5 * (double)r->pending;
+    return r->s->settings->rate * schedule(r->s->settings, middle / (double)r->feed.total);
+}
+
+/* Gradients carry 1 / batch; makes them the mean over the rows that were trained. */
+static void average_gradients(run *r) {
+    const float factor = (float)((double)r->s->settings->batch / (double)r->pending);
+    if (r->pending == r->s->settings->batch) return;
+    for (int64_t i = 0; i < decoder_n_parameters(r->decoder); i++) {
+        decoder_parameter *p = decoder_parameter_at(r->decoder, i);
+        if (!p->trains || !decoder_is_live(r->decoder, p->group)) continue;
+        for (int64_t j = 0; j < p->count; j++) p->gradient[j] *= factor;
+    }
+}
+
+static int update(run *r) {
+    double start = tally_clock();
+    average_gradients(r);
+    decoder_clip_gradients(r->decoder, r->s->settings->clip);
+    r->rate = learning_rate(r);
+    if (adamw_step(r->optimizer, r->rate, r->decision.rate_scale) != SALF_OK) return say_decoder("optimizer");
+    decoder_clear_gradients(r->decoder);
+    r->pending = 0;
+    r->tally.v[TALLY_STEPS] += 1;
+    r->tally.v[TALLY_UPDATE] += tally_clock() - start;
+    return 0;
+}
+
+/* ---- accounts ---- */
+
+/* Adds the predicted operations of rows with these cuts; rows that are not trained (cut m) cost their forward and
+ * probe, and belong to no step of a run that trains everything. */
+static int price(run *r, const int32_t *cuts, int64_t rows, int probed, int trained) {
+    const salf_model_info *info = &r->s->info;
+    const finetune_settings *o = r->s->settings;
+    salf_cost_options c;
+    salf_cost cost;
+    salf_options_init(&c, sizeof c);
+    salf_options_init(&cost, sizeof cost);
+    c.n_layers = info->n_layers;
+    c.hidden = info->hidden;
+    c.ffn_hidden = info->ffn_hidden;
+    c.vocab = info->vocab;
+    c.n_heads = info->n_heads;
+    c.n_kv_heads = info->n_kv_heads;
+    c.head_dim = info->head_dim;
+    c.gated_ffn = 1;
+    c.lora_rank = o->dense ? 0 : o->lora_rank;
+    c.matrices = o->dense ? 0 : o->targets;
+    c.rows = rows;
+    c.row_tokens = r->batch.offsets[r->batch.batch.n_sequences] / r->batch.batch.n_sequences;
+    c.probe = probed;
+    c.metric = r->m->metric;
+    c.eof = cuts;
+    c.trainable = trained ? r->decision.trainable : NULL;
+    if (salf_cost_estimate(&c, &cost) != SALF_OK) return say_salf("cost model");
+    r->tally.v[TALLY_FLOPS] += trained ? cost.total : cost.forward + cost.probe;
+    if (trained) r->tally.v[TALLY_FULL_FLOPS] += cost.full_total;
+    return 0;
+}
+
+/* Books the batch; returns the rows trained, or -1. */
+static int64_t account(run *r, int probed) {
+    const int32_t m = r->s->info.n_layers;
+    const int64_t rows = r->batch.batch.n_sequences;
+    int64_t n = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        if (r->cuts[i] >= m) continue;
+        r->tally.v[TALLY_DEPTH] += (double)r->cuts[i] / m;
+        r->compact[n++] = r->cuts[i];
+    }
+    r->tally.v[TALLY_TRAINED] += (double)n;
+    if (n > 0 && price(r, r->compact, n, probed, 1) != 0) return -1;
+    for (int64_t i = n; i < rows; i++) r->compact[i] = m;
+    if (n < rows && price(r, r->compact + n, rows - n, probed, 0) != 0) return -1;
+    return n;
+}
+
+static void account_loss(run *r) {
+    for (int64_t i = 0; i < r->batch.batch.n_sequences; i++)
+        if (r->cuts[i] < r->s->info.n_layers) r->tally.v[TALLY_LOSS] += (double)r->losses[i];
+}
+
+/* ---- the loop ---- */
+
+static int run_task(run *r, const feed_task *task) {
+    const int probing = r->m->policy == SALF_POLICY_SALF || task->kind == SALF_TASK_PROBE;
+    salf_trace trace = {0};
+    if (prompt_batch_fill(&r->batch, r->s, &r->s->train, task->data, task->n) != 0) return -1;
+    if (forward(r, probing ? &trace : NULL, 1) != 0) return -1;
+    double start = tally_clock();
+    if (choose_cuts(r, task, &trace) != 0) return -1;
+    if (probing) r->tally.v[TALLY_PROBE] += tally_clock() - start;
+    int64_t n = account(r, probing);
+    if (n < 0) return -1;
+    if (n > 0 && (compute_loss(r) != 0 || backward(r) != 0)) return -1;
+    if (n > 0) account_loss(r);
+    r->pending += n;
+    r->stage = task->layer;
+    r->tasks++;
+    return feed_done(&r->feed) == SALF_OK ? 0 : say_salf("plan");
+}
+
+/* OFFLINE: the eof of all data, by the weights before training, in one pass of inference; its time is the probe's. */
+static int probe_all(run *r) {
+    double start = tally_clock(), forward_before = r->tally.v[TALLY_FORWARD], probe_before = r->tally.v[TALLY_PROBE];
+    const int64_t step = r->s->settings->batch;
+    progress bar;
+    progress_start(&bar, "probing", r->feed.total);
+    int result = 0;
+    for (int64_t at = 0; at < r->feed.total && result == 0; at += step) {
+        int64_t n = r->feed.total - at < step ? r->feed.total - at : step;
+        salf_trace trace;
+        result = prompt_batch_fill(&r->batch, r->s, &r->s->train, r->feed.order + at, n);
+        if (result == 0) result = forward(r, &trace, 0);
+        if (result == 0 && salf_planner_set_eof(r->feed.planner, at, n, trace.eof) != SALF_OK)
+            result = say_salf("plan");
+        for (int64_t i = 0; i < n && result == 0; i++) r->cuts[i] = r->s->info.n_layers;
+        if (result == 0) result = price(r, r->cuts, n, 1, 0);
+        progress_update(&bar, at + n, NULL);
+    }
+    progress_end(&bar);
+    r->tally.v[TALLY_FORWARD] = forward_before;
+    r->tally.v[TALLY_PROBE] = probe_before + tally_clock() - start;
+    return result;
+}
+
+/* After an update: the log, the checkpoint, and the end that --stop-after asks for. */
+static int after_update(run *r, tally *logged, tally *tallies, int64_t *updates) {
+    const finetune_settings *o = r->s->settings;
+    log_step(r->s, r->m, logged, &r->tally, r->decision.cut, r->rate);
+    *logged = r->tally;
+    if (o->checkpoint && (int64_t)r->tally.v[TALLY_STEPS] % o->checkpoint_every == 0 &&
+        runstate_save(r->s, r, r->index, tallies) != 0)
+        return -1;
+    if (o->stop_after > 0 && ++*updates >= o->stop_after) _exit(137);
+    return 0;
+}
+
+static int train(run *r, tally *tallies) {
+    static int64_t updates;
+    tally logged = r->tally;
+    progress bar;
+    progress_start(&bar, r->m->name, r->feed.total);
+    int result = 0;
+    for (;;) {
+        feed_task task;
+        if (feed_next(&r->feed, &task) != SALF_OK) result = say_salf("plan");
+        if (result != 0) break;
+        const int ends = task.kind == SALF_TASK_DONE;
+        if (r->pending > 0 && (ends || task.layer != r->stage || r->pending >= r->s->settings->batch)) {
+            result = update(r);
+            if (result == 0) result = after_update(r, &logged, tallies, &updates);
+        }
+        if (ends || result != 0) break;
+        result = run_task(r, &task);
+        progress_update(&bar, (int64_t)r->tally.v[TALLY_TRAINED], NULL);
+        if (result != 0) break;
+    }
+    progress_end(&bar);
+    return result;
+}
+
+/* ---- one method from start to end ---- */
+
+/* "salf[geom][df]" as the name of a folder: "salf-geom-df"; "lift*[half]": "lift-star-half". */
+static void folder_name(const char *name, char *out, size_t size) {
+    size_t used = 0;
+    for (; *name && used + 6 < size; name++) {
+        if (*name == '[') out[used++] = '-';
+        if (*name == '*') used += (size_t)snprintf(out + used, size - used, "-star");
+        if (*name != '[' && *name != ']' && *name != '*') out[used++] = *name;
+    }
+    out[used] = '\0';
+}
+
+/* The merged model: into the output folder itself, or with several methods into one below it for each. */
+static int write_output(run *r) {
+    const finetune_settings *o = r->s->settings;
+    char path[4096], name[64];
+    if (!o->output) return 0;
+    folder_name(r->m->name, name, sizeof name);
+    int n = snprintf(path, sizeof path, o->n_methods > 1 ? "%s/%s" : "%s", o->output, name);
+    if (n < 0 || (size_t)n >= sizeof path) {
+        args_fail("finetune", "--output: the path is too long");
+        return -1;
+    }
+    mkdir(o->output, 0777);
+    return decoder_save(r->decoder, path, SALF_F32) == SALF_OK ? 0 : say_decoder("--output");
+}
+
+static int finish(run *r, tally *tallies) {
+    session *s = r->s;
+    const size_t cells = (size_t)s->n_labels * ((size_t)s->n_labels + 1);
+    int64_t *confusion = calloc(cells, sizeof *confusion);
+    if (!confusion) return say_no_memory();
+    int failed = evaluate(s, r->decoder, &r->tally, confusion) || log_deviations(s, r->decoder, r->m, "after");
+    if (!failed && r->feed.planner) failed = log_plan(s, r->m, r->feed.planner);
+    if (!failed) {
+        log_result(s, r->m, &r->tally, r->eof_counts, confusion);
+        failed = write_output(r);
+    }
+    free(confusion);
+    tallies[r->index] = r->tally;
+    if (!failed && s->settings->checkpoint) failed = runstate_save(s, NULL, r->index + 1, tallies);
+    return failed;
+}
+
+/* A fresh start, where there is no checkpoint inside this method. */
+static int begin(run *r) {
+    if (log_deviations(r->s, r->decoder, r->m, "before") != 0) return -1;
+    const int offline = r->feed.planner && r->m->probes && r->s->settings->matching == SALF_MATCH_OFFLINE;
+    return offline ? probe_all(r) : 0;
+}
+
+int train_method(session *s, int index, int resume, tally *tallies) {
+    run r;
+    int failed = run_open(&r, s, index);
+    if (!failed) failed = resume ? runstate_load(s, &r) : begin(&r);
+    if (!failed) failed = train(&r, tallies) || finish(&r, tallies);
+    run_close(&r);
+    return failed ? -1 : 0;
+}
