@@ -59,7 +59,7 @@ static salf_status scan_block(matrix_walk *walk, double *gram, uint64_t *hash) {
     SLF_TRY(backend->scan(state, &walk->block, walk->first, hash, &bad_row));
     if (bad_row >= 0)
         return slf_fail(SALF_E_NONFINITE, "row %lld of the matrix holds NaN or infinity",
-                        (long long)(bad_row < walk->first ? walk->first + bad_row : bad_row));
+                        (long long)(walk->first + bad_row));
     if (!gram) return SALF_OK;
     SLF_TRY(backend->gram(state, &walk->block, gram));
     return walk->buffer ? backend->sync(state) : SALF_OK; /* the buffer is filled again */

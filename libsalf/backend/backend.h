@@ -115,8 +115,8 @@ typedef struct slf_backend {
     salf_status (*poll)(void *state, int32_t *ready); /* 1 when all that was enqueued is done */
 
     /* -- basis -- */
-    /* One pass over rows: adds the fingerprint of rows first_row + r to *hash (host) and gives the first row that holds
-     * NaN or infinity, or -1 (host). Row hash: see random.c. */
+    /* One pass over rows: adds the fingerprint of rows first_row + r to *hash (host) and gives the first row r that
+     * holds NaN or infinity (counted from 0 in rows), or -1 (host). Row hash: see random.c. */
     salf_status (*scan)(void *state, const salf_tensor *rows, int64_t first_row, uint64_t *hash, int64_t *bad_row);
     /* G += X^T X, float64 [D][D], upper triangle (j >= i) only. 2 rows D^2 / 2 multiply-adds. */
     salf_status (*gram)(void *state, const salf_tensor *rows, double *gram);

@@ -342,6 +342,35 @@ START_TEST(bad_heads_and_options) {
 }
 END_TEST
 
+/* With a small workspace the head is read in many blocks; results and the rows named stay the same. */
+START_TEST(blocks_do_not_show) {
+    for (size_t k = 0; k < 2; k++) {
+        world x = make_world(backends[k], 40, 12, 10, 0, 0);
+        salf_context_options small;
+        salf_options_init(&small, sizeof small);
+        small.backend = backends[k];
+        small.workspace_limit = 1024;
+        salf_context *context;
+        CHECK_OK(salf_context_create(&context, &small));
+        salf_model *model = oracle_model(context, x.w, x.v, x.d, 3);
+        salf_basis *basis;
+        for (int32_t prepare = 0; prepare <= SALF_PREPARE_TABLE; prepare++) {
+            salf_basis_options options = options_of(SALF_BASIS_EXACT);
+            options.prepare = prepare;
+            CHECK_OK(salf_basis_create(&basis, model, some_labels, 5, &options));
+            ck_assert(rows_error(basis, some_labels, 5, x.b, x.d) < 1e-6);
+            CHECK_OK(salf_basis_check(basis, x.model));
+            salf_basis_destroy(basis);
+        }
+        x.w[35 * 12 + 1] = NAN;
+        CHECK_FAILS(salf_basis_create(&basis, model, NULL, 0, NULL), SALF_E_NONFINITE, "row 35 ");
+        salf_model_destroy(model);
+        salf_context_destroy(context);
+        drop_world(&x);
+    }
+}
+END_TEST
+
 START_TEST(rows_checks_its_output) {
     world x = make_world(SALF_BACKEND_CPU, 40, 12, 10, 0, 0);
     salf_basis *basis;
@@ -586,6 +615,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, padding_rows_are_left_out);
     HARNESS_ADD(suite, zero_rows_are_named);
     HARNESS_ADD(suite, bad_heads_and_options);
+    HARNESS_ADD(suite, blocks_do_not_show);
     HARNESS_ADD(suite, rows_checks_its_output);
     HARNESS_ADD(suite, check_and_refresh_follow_the_head);
     HARNESS_ADD(suite, builder_equals_create);
