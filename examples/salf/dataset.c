@@ -19,9 +19,9 @@ static const built_in known[] = {
     {"sst5", "{text} It was", "very negative=terrible,negative=bad,neutral=okay,positive=good,very positive=wonderful"},
     {"mrpc", "{text} {text2} The two are", "not_equivalent=different,equivalent=same"},
     {"webss", "{text} It is about",
-     "business=money,computers=computers,culture-arts-entertainment=music,education-science=school,engineering=engines,"
+     "business=money,computers=computers,culture-arts-entertainment=art,education-science=school,engineering=engines,"
      "health=doctors,politics-society=kings,sports=games"},
-    {"carer", "{text} I feel", "sadness=sad,joy=happy,love=love,anger=angry,fear=scared,surprise=surprised"},
+    {"carer", "{text} I feel", "sadness=sad,joy=happy,love=love,anger=angry,fear=fear,surprise=surprised"},
 };
 
 typedef struct reader {

@@ -312,7 +312,8 @@ int32_t *tokenizer_encode_new(const tokenizer *t, const char *text, int64_t *n) 
 int32_t tokenizer_first_id(const tokenizer *t, const char *word) {
     int64_t n;
     int32_t *ids = tokenizer_encode_new(t, word, &n);
-    const int32_t id = !ids ? -1 : n > 1 ? ids[1] : TOKEN_UNKNOWN;
+    const int lone_space = ids && n > 2 && t->pieces[ids[1]].length == 1 && t->pieces[ids[1]].bytes[0] == ' ';
+    const int32_t id = !ids ? -1 : n > 1 ? ids[1 + lone_space] : TOKEN_UNKNOWN;
     free(ids);
     return id;
 }

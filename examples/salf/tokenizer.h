@@ -32,8 +32,8 @@ const char *tokenizer_piece(const tokenizer *t, int32_t id, int32_t *length);
 int64_t tokenizer_encode(const tokenizer *t, const char *text, int32_t *ids);
 /* The same into a fresh list, freed by the caller; NULL when memory is short. */
 int32_t *tokenizer_encode_new(const tokenizer *t, const char *text, int64_t *n);
-/* First id of a word as it stands inside a text, that is behind a space; TOKEN_UNKNOWN when it has none, -1 when memory
- * is short. */
+/* First id of a word as it stands inside a text, that is behind a space; where the space is a token of its own, the one
+ * after it. TOKEN_UNKNOWN when it has none, -1 when memory is short. */
 int32_t tokenizer_first_id(const tokenizer *t, const char *word);
 
 /* Text of ids, freed by the caller; NULL when memory is short. One leading space after the start token is dropped, ids

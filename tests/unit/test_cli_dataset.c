@@ -1,0 +1,196 @@
+/* Classification folders, prompts, label tokens and metrics of the program. */
+#include "dataset.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "metrics.h"
+#include "unit/harness.h"
+
+static char folder[1024];
+static char message[1024];
+
+static void write_file(const char *name, const char *text) {
+    FILE *file = fopen(harness_path(name), "wb");
+    ck_assert_ptr_nonnull(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+/* A folder that is right; tests then spoil one file. */
+static void good_folder(void) {
+    write_file("labels.txt", "up\ndown now\n");
+    write_file("train.tsv", "up\ta bird\ndown now\ta stone\tin water\r\n");
+    write_file("test.tsv", "down now\train");
+    snprintf(folder, sizeof folder, "%s", harness_path(""));
+}
+
+START_TEST(reads_a_folder) {
+    dataset d;
+    good_folder();
+    ck_assert_msg(dataset_load(&d, folder, message, sizeof message) == 0, "%s", message);
+    ck_assert_int_eq(d.n_classes, 2);
+    ck_assert_int_eq(d.n_train, 2);
+    ck_assert_int_eq(d.n_test, 1);
+    ck_assert_str_eq(d.classes[1], "down now");
+    ck_assert_str_eq(d.words[0], "up");
+    ck_assert_int_eq(d.train[1].label, 1);
+    ck_assert_ptr_null(d.train[0].text2);
+    ck_assert_str_eq(d.train[1].text2, "in water");
+    ck_assert_str_eq(d.test[0].text, "rain");
+    dataset_destroy(&d);
+}
+END_TEST
+
+static void check_spoiled(const char *file, const char *text, const char *words) {
+    dataset d;
+    good_folder();
+    write_file(file, text);
+    ck_assert_int_eq(dataset_load(&d, folder, message, sizeof message), -1);
+    ck_assert_msg(strstr(message, file) && strstr(message, words), "'%s' lacks '%s' or '%s'", message, file, words);
+    ck_assert_ptr_null(d.train);
+}
+
+START_TEST(names_file_and_line) {
+    check_spoiled("train.tsv", "up\tx\nsideways\ty\n", "train.tsv:2: label 'sideways' is not in labels.txt");
+    check_spoiled("train.tsv", "up\tx\n\n", ":2: there is no tab");
+    check_spoiled("train.tsv", "up\t\n", ":1: the text is empty");
+    check_spoiled("test.tsv", "up\ta\tb\tc\n", ":1: there are more than three");
+    check_spoiled("test.tsv", "", "holds no examples");
+    check_spoiled("labels.txt", "up\n", "at least 2");
+    check_spoiled("labels.txt", "up\nup\n", ":2: the class is there twice: 'up'");
+    check_spoiled("words.txt", "up\n", ":1: is not label<TAB>word");
+    check_spoiled("words.txt", "left\tleft\n", ":1: there is no such class: 'left'");
+    remove(harness_path("words.txt"));
+    check_spoiled("template.txt", "It is", "has no {text}");
+    check_spoiled("template.txt", "{text}\nmore", ":2: a template is one line");
+    remove(harness_path("template.txt"));
+    dataset d;
+    ck_assert_int_eq(dataset_load(&d, "/nonexistent", message, sizeof message), -1);
+    ck_assert_msg(strstr(message, "/nonexistent/labels.txt") != NULL, "%s", message);
+}
+END_TEST
+
+static void check_prompt(const char *template_text, const dataset_example *e, const char *expected) {
+    char *prompt = dataset_prompt(template_text, e);
+    ck_assert_str_eq(prompt, expected);
+    free(prompt);
+}
+
+START_TEST(prompts) {
+    const dataset_example one = {.text = "a {text2}"}, two = {.text = "x", .text2 = "y"};
+    check_prompt("{text} {text2} It is", &one, "a {text2} It is");
+    check_prompt("{text} {text2} It is", &two, "x y It is");
+    check_prompt("{text2}-{text}", &two, "y-x");
+    check_prompt("<{text2}{text}>", &one, "<a {text2}>");
+    check_prompt("{tex {text}", &two, "{tex x");
+}
+END_TEST
+
+static tokenizer *small_tokenizer(void) {
+    static const char *const texts[] = {"up and up and up", "down down under under it is rain"};
+    tokenizer *t;
+    ck_assert_msg(tokenizer_train(&t, texts, 2, 400, message, sizeof message) == 0, "%s", message);
+    return t;
+}
+
+START_TEST(long_prompts_keep_the_template) {
+    static char text[4000];
+    tokenizer *t = small_tokenizer();
+    for (size_t i = 0; i + 2 < sizeof text; i += 2) memcpy(text + i, "\xc3\xa9", 2);
+    const dataset_example e = {.text = text, .text2 = "up down"};
+    int64_t n, whole;
+    int32_t *ids = dataset_prompt_ids(t, "{text} {text2} it is", &e, 64, &n);
+    ck_assert_int_le(n, 64);
+    ck_assert_int_gt(n, 32);
+    char *back = tokenizer_decode(t, ids, n);
+    ck_assert_ptr_nonnull(strstr(back, " it is"));
+    ck_assert_int_eq(back[0] & 0xFF, 0xC3);
+    free(back);
+    free(ids);
+    ids = dataset_prompt_ids(t, "{text} {text2} it is", &e, 0, &whole);
+    ck_assert_int_gt(whole, 3000);
+    free(ids);
+    tokenizer_destroy(t);
+}
+END_TEST
+
+START_TEST(label_tokens) {
+    dataset d;
+    int32_t tokens[2];
+    good_folder();
+    ck_assert_int_eq(dataset_load(&d, folder, message, sizeof message), 0);
+    tokenizer *t = small_tokenizer();
+    ck_assert_msg(dataset_tokens(&d, t, NULL, tokens, message, sizeof message) == 0, "%s", message);
+    ck_assert_int_eq(tokens[0], tokenizer_first_id(t, "up"));
+    ck_assert_int_eq(tokens[1], tokenizer_first_id(t, "down"));
+    ck_assert_int_eq(dataset_tokens(&d, t, "down now=under,up=down", tokens, message, sizeof message), 0);
+    ck_assert_int_eq(tokens[1], tokenizer_first_id(t, "under"));
+    ck_assert_int_eq(dataset_tokens(&d, t, "up=up,down now=up", tokens, message, sizeof message), -1);
+    ck_assert_msg(strstr(message, "begin with the same token") != NULL, "%s", message);
+    ck_assert_int_eq(dataset_tokens(&d, t, "up=up", tokens, message, sizeof message), -1);
+    ck_assert_msg(strstr(message, "'down now' has no word") != NULL, "%s", message);
+    ck_assert_int_eq(dataset_tokens(&d, t, "left=up", tokens, message, sizeof message), -1);
+    ck_assert_msg(strstr(message, "'left' is not a class") != NULL, "%s", message);
+    write_file("w.txt", "up\tdown\ndown now\tup\n");
+    ck_assert_int_eq(dataset_tokens(&d, t, harness_path("w.txt"), tokens, message, sizeof message), 0);
+    ck_assert_int_eq(tokens[1], tokenizer_first_id(t, "up"));
+    tokenizer_destroy(t);
+    dataset_destroy(&d);
+}
+END_TEST
+
+/* The words built in have distinct first tokens under each of the models' tokenizers. */
+START_TEST(shared_sets) {
+    static const char *const sets[] = {"trec", "sst5", "mrpc", "webss", "carer"};
+    static const char *const files[] = {"models/stories260k/tok512.bin", "models/stories656k/tok2048.bin",
+                                        "models/stories3m/tok4096.bin"};
+    static const int64_t train[] = {5452, 8544, 4076, 10060, 16000};
+    for (int s = 0; s < 5; s++) {
+        char name[64];
+        dataset d;
+        int32_t tokens[16];
+        snprintf(name, sizeof name, "data/%s", sets[s]);
+        const char *path = harness_shared(name);
+        if (!path) return;
+        ck_assert_msg(dataset_load(&d, path, message, sizeof message) == 0, "%s", message);
+        ck_assert_int_eq(d.n_train, train[s]);
+        for (int k = 0; k < 3; k++) {
+            tokenizer *t;
+            ck_assert_int_eq(tokenizer_load(&t, harness_shared(files[k]), message, sizeof message), 0);
+            const int failed = dataset_tokens(&d, t, NULL, tokens, message, sizeof message);
+            ck_assert_msg(!failed, "%s %s: %s", sets[s], files[k], message);
+            tokenizer_destroy(t);
+        }
+        dataset_destroy(&d);
+    }
+}
+END_TEST
+
+START_TEST(macro_f1_by_hand) {
+    const int32_t truth[] = {0, 0, 1, 1, 2}, predicted[] = {0, 1, 1, 1, -1};
+    int64_t confusion[4 * 5];
+    metrics m;
+    ck_assert_int_eq(metrics_compute(4, 5, truth, predicted, confusion, &m), 0);
+    /* class 0: 2/3, class 1: 4/5, class 2: 0, class 3 does not occur */
+    ck_assert_double_eq_tol(m.f1, (2.0 / 3 + 0.8) / 3, 1e-12);
+    ck_assert_double_eq_tol(m.accuracy, 0.6, 1e-12);
+    ck_assert_int_eq(confusion[0 * 5 + 1], 1);
+    ck_assert_int_eq(confusion[2 * 5 + 4], 1);
+    ck_assert_int_eq(metrics_compute(4, 5, truth, truth, NULL, &m), 0);
+    ck_assert_double_eq_tol(m.f1, 1, 1e-12);
+    ck_assert_int_eq(metrics_compute(4, 0, truth, truth, NULL, &m), 0);
+    ck_assert_double_eq_tol(m.f1 + m.accuracy, 0, 1e-12);
+}
+END_TEST
+
+void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, reads_a_folder);
+    HARNESS_ADD(suite, names_file_and_line);
+    HARNESS_ADD(suite, prompts);
+    HARNESS_ADD(suite, long_prompts_keep_the_template);
+    HARNESS_ADD(suite, label_tokens);
+    HARNESS_ADD(suite, shared_sets);
+    HARNESS_ADD(suite, macro_f1_by_hand);
+}
