@@ -126,7 +126,8 @@ int32_t decoder_is_live(const decoder *d, int32_t group);
  * Errors: SALF_E_ARGUMENT (token outside the vocabulary, sequence beyond max_positions, row out of range),
  * SALF_E_NO_MEMORY, or the hook's. */
 salf_status decoder_forward(decoder *d, const decoder_batch *batch, int32_t keep, decoder_hook hook, void *user);
-/* States at the head rows of the last forward after the final norm, [n_head_rows][D]; valid until the next forward. */
+/* States at the head rows of the last forward after the final norm, [n_head_rows][D]; valid until the next
+ * forward, and in its hook from space m on. */
 const float *decoder_normed(const decoder *d);
 /* Logits of these tokens at every head row, [n_head_rows][n_tokens]; tokens NULL: of all, n_tokens = V. */
 salf_status decoder_logits(decoder *d, const int32_t *tokens, int64_t n_tokens, float *logits);

@@ -1,0 +1,268 @@
+/*
+ * decoder_backward.c - gradients, with every sequence's own depth.
+ *
+ * Sequences are put in order of their eof; gradients of the residual stream lie in compact rows in that order, so that
+ * the sequences on which layer k's backward runs (eof <= k) are a prefix that shrinks on the way down. What the forward
+ * kept is read through the row of each compact row; only inputs of weight gradients are gathered, or computed again in
+ * compact form. When the order is the batch's own nothing is gathered at all.
+ *
+ * Cost of a layer with t active rows: 2 t operations a matrix weight for the activations' gradient, the same again for
+ * the weights' (LoRA: rank (in + out) in place of in * out); the lowest layer that trains passes nothing down.
+ */
+#include <string.h>
+
+#include "decoder_internal.h"
+#include "ops.h"
+
+/* The state of one backward. */
+typedef struct backward {
+    decoder *d;
+    const decoder_plan *plan;
+    int64_t *sequence; /* [n_sequences] by eof, stable */
+    int64_t *first;    /* [n_sequences + 1] first compact row of each in that order */
+    int64_t *weights;  /* [n_sequences] of the batch's order: where a sequence's attention weights begin */
+    int64_t *row;      /* [T] row of the batch of each compact row */
+    int64_t *compact;  /* [T] the inverse; -1: none */
+    int32_t shuffled;  /* 1: row is not the identity */
+    int64_t n_active;  /* sequences of the layer at hand */
+    int64_t rows;      /* their rows */
+} backward;
+
+static int32_t eof_of(const backward *b, int64_t sequence) {
+    return b->plan->eof ? b->plan->eof[sequence] : 0;
+}
+
+static int32_t layer_trains(const backward *b, int32_t k) {
+    return !b->plan->trainable || b->plan->trainable[k];
+}
+
+/* Rows of the batch for the operations; NULL is the identity, which is quicker. */
+static const int64_t *rows_of(const backward *b) {
+    return b->shuffled ? b->row : NULL;
+}
+
+/* ---- order ---- */
+
+/* Counting the places of each depth would need memory for m counters; depths are few, so they are gone through. */
+static void sort_sequences(backward *b) {
+    int64_t n = 0;
+    for (int32_t depth = 0; depth <= b->d->config.n_layers; depth++) {
+        for (int64_t s = 0; s < b->d->batch.n_sequences; s++) {
+            if (eof_of(b, s) == depth) b->sequence[n++] = s;
+        }
+    }
+}
+
+static void place_rows(backward *b) {
+    const decoder_batch *batch = &b->d->batch;
+    int64_t next = 0;
+    b->shuffled = 0;
+    for (int64_t i = 0; i < batch->n_sequences; i++) {
+        const int64_t s = b->sequence[i];
+        b->first[i] = next;
+        b->shuffled |= s != i;
+        for (int64_t r = batch->offsets[s]; r < batch->offsets[s + 1]; r++) {
+            b->compact[r] = next;
+            b->row[next++] = r;
+        }
+    }
+    b->first[batch->n_sequences] = next;
+    int64_t weights = 0;
+    for (int64_t s = 0; s < batch->n_sequences; s++) {
+        const int64_t n = batch->offsets[s + 1] - batch->offsets[s];
+        b->weights[s] = weights;
+        weights += n * n * b->d->config.n_heads;
+    }
+}
+
+static void set_up(backward *b) {
+    const int64_t n = b->d->batch.n_sequences, rows = b->d->batch.offsets[n];
+    b->sequence = b->d->order;
+    b->first = b->sequence + n;
+    b->weights = b->first + n + 1;
+    b->row = b->weights + n;
+    b->compact = b->row + rows;
+    sort_sequences(b);
+    place_rows(b);
+    b->n_active = n;
+}
+
+/* Sequences with eof <= k. */
+static void shrink(backward *b, int32_t k) {
+    while (b->n_active > 0 && eof_of(b, b->sequence[b->n_active - 1]) > k) b->n_active--;
+    b->rows = b->first[b->n_active];
+}
+
+/* ---- one layer ---- */
+
+/* Gradients through a projection: x [rows][in] its input, low = x A^T where weights train. d_x (may be NULL) is
+ * overwritten. */
+static void project_backward(backward *b, const projection *p, const float *x, const float *low, const float *d_y,
+                             float *d_x, int32_t weights) {
+    const int64_t low_width = (int64_t)p->n_adapters * p->rank, rows = b->rows;
+    float *d_low = b->d->scratch.d_low;
+    if (weights && p->d_weight) {
+        ops_gemm_tn(p->out, p->in, rows, 1.0f, d_y, p->out, x, p->in, 1.0f, p->d_weight, p->in);
+        if (p->d_bias) ops_column_sums(p->d_bias, d_y, rows, p->out);
+    }
+    if (d_x) ops_gemm_nn(rows, p->in, p->out, 1.0f, d_y, p->out, p->weight, p->in, 0.0f, d_x, p->in);
+    if (!p->n_adapters || (!weights && !d_x)) return;
+    for (int i = 0; i < p->n_adapters; i++) {
+        const adapter *a = &p->adapters[i];
+        const float *part = d_y + a->first;
+        ops_gemm_nn(rows, p->rank, a->count, p->scale, part, p->out, a->b, p->rank, 0.0f, d_low + i * p->rank,
+                    low_width);
+        if (weights) {
+            ops_gemm_tn(a->count, p->rank, rows, p->scale, part, p->out, low + i * p->rank, low_width, 1.0f, a->d_b,
+                        p->rank);
+        }
+    }
+    if (weights) ops_gemm_tn(low_width, p->in, rows, 1.0f, d_low, low_width, x, p->in, 1.0f, p->d_a, p->in);
+    if (d_x) ops_gemm_nn(rows, p->in, low_width, 1.0f, d_low, low_width, p->a, p->in, 1.0f, d_x, p->in);
+}
+
+/* The kept x A^T of the active rows. */
+static const float *active_low(backward *b, const projection *p, const float *low, int32_t weights) {
+    if (!b->shuffled || !weights || !p->n_adapters) return low;
+    ops_gather(b->d->scratch.low, low, b->row, b->rows, (int64_t)p->n_adapters * p->rank);
+    return b->d->scratch.low;
+}
+
+static void ffn_backward(backward *b, int32_t k, int32_t weights) {
+    decoder *d = b->d;
+    decoder_scratch *s = &d->scratch;
+    const decoder_layer *layer = &d->layers[k];
+    const layer_record *r = &d->records[k];
+    const projection *down = &layer->projections[PROJECT_DOWN], *gate_up = &layer->projections[PROJECT_GATE_UP];
+    if (weights) ops_swiglu(r->gate_up, rows_of(b), b->rows, d->config.ffn_hidden, s->hidden);
+    project_backward(b, down, s->hidden, active_low(b, down, r->low[PROJECT_DOWN], weights), s->d_stream, s->d_hidden,
+                     weights);
+    ops_swiglu_backward(r->gate_up, rows_of(b), b->rows, d->config.ffn_hidden, s->d_hidden, s->d_gate_up);
+    if (weights) {
+        ops_norm_apply(r->middle, r->scale2, rows_of(b), b->rows, d->config.hidden, layer->norm2, s->normed);
+    }
+    project_backward(b, gate_up, s->normed, active_low(b, gate_up, r->low[PROJECT_GATE_UP], weights), s->d_gate_up,
+                     s->d_normed, weights);
+    ops_norm_backward(r->middle, r->scale2, rows_of(b), b->rows, d->config.hidden, layer->norm2, s->d_normed,
+                      s->d_stream, weights ? layer->d_norm2 : NULL);
+}
+
+static void heads_backward(backward *b, int32_t k) {
+    decoder *d = b->d;
+    const layer_record *r = &d->records[k];
+    const ops_heads shape = {d->config.n_heads, d->config.n_kv_heads, d->config.head_dim};
+    const int64_t width = d->query_width + 2 * d->kv_width;
+    for (int64_t i = 0; i < b->n_active; i++) {
+        const int64_t s = b->sequence[i], from = d->batch.offsets[s], n = d->batch.offsets[s + 1] - from;
+        float *d_qkv = d->scratch.d_qkv + b->first[i] * width;
+        ops_attention_backward(&shape, n, r->qkv + from * width, r->weights + b->weights[s],
+                               d->scratch.d_attention + b->first[i] * d->query_width, d_qkv, d->scratch.d_weights);
+        ops_rope(d_qkv, n, width, shape.n_heads + shape.n_kv_heads, shape.head_dim, d->rope, -1.0f);
+    }
+}
+
+static const float *active_attention(backward *b, const layer_record *r, int32_t weights) {
+    if (!b->shuffled || !weights) return r->attention;
+    ops_gather(b->d->scratch.gathered, r->attention, b->row, b->rows, b->d->query_width);
+    return b->d->scratch.gathered;
+}
+
+static void attention_backward(backward *b, int32_t k, int32_t weights, int32_t lowest) {
+    decoder *d = b->d;
+    decoder_scratch *s = &d->scratch;
+    const decoder_layer *layer = &d->layers[k];
+    const layer_record *r = &d->records[k];
+    const projection *o = &layer->projections[PROJECT_O], *qkv = &layer->projections[PROJECT_QKV];
+    project_backward(b, o, active_attention(b, r, weights), active_low(b, o, r->low[PROJECT_O], weights), s->d_stream,
+                     s->d_attention, weights);
+    heads_backward(b, k);
+    if (weights) ops_norm_apply(r->input, r->scale1, rows_of(b), b->rows, d->config.hidden, layer->norm1, s->normed);
+    float *norm_gradient = weights ? layer->d_norm1 : NULL;
+    project_backward(b, qkv, s->normed, active_low(b, qkv, r->low[PROJECT_QKV], weights), s->d_qkv,
+                     lowest && !norm_gradient ? NULL : s->d_normed, weights);
+    if (lowest) {
+        if (norm_gradient) {
+            ops_norm_weight_backward(r->input, r->scale1, rows_of(b), b->rows, d->config.hidden, s->d_normed,
+                                     norm_gradient);
+        }
+        return;
+    }
+    ops_norm_backward(r->input, r->scale1, rows_of(b), b->rows, d->config.hidden, layer->norm1, s->d_normed,
+                      s->d_stream, norm_gradient);
+}
+
+/* ---- ends ---- */
+
+/* The lowest layer whose weights get a gradient from an active sequence; m: none. */
+static int32_t lowest_layer(const backward *b) {
+    const int32_t m = b->d->config.n_layers, shallowest = eof_of(b, b->sequence[0]);
+    for (int32_t k = shallowest; k < m; k++) {
+        if (layer_trains(b, k)) return k;
+    }
+    return m;
+}
+
+static int32_t embedding_trains(const backward *b) {
+    return b->plan->train_embedding && b->d->d_embedding && eof_of(b, b->sequence[0]) == 0;
+}
+
+/* Through the final norm, into the rows of the active sequences. */
+static void final_norm_backward(backward *b, const float *d_normed) {
+    decoder *d = b->d;
+    const int64_t hidden = d->config.hidden;
+    float *d_weight = b->plan->train_head ? d->d_final_norm : NULL;
+    if (d_weight) decoder_touch(d, d->config.n_layers);
+    memset(d->scratch.d_stream, 0, (size_t)(b->rows * hidden) * sizeof(float));
+    for (int64_t i = 0; i < d->batch.n_head_rows; i++) {
+        const int64_t from = d->batch.head_rows[i], to = b->compact[from];
+        if (to >= b->rows) continue;
+        ops_norm_backward(d->last + from * hidden, d->final_scale + i, NULL, 1, hidden, d->final_norm,
+                          d_normed + i * hidden, d->scratch.d_stream + to * hidden, d_weight);
+    }
+}
+
+static void embedding_backward(backward *b) {
+    decoder *d = b->d;
+    const int64_t hidden = d->config.hidden;
+    decoder_touch(d, DECODER_EMBEDDING);
+    for (int64_t i = 0; i < b->rows; i++) {
+        ops_add(d->d_embedding + d->batch.tokens[b->row[i]] * hidden, d->scratch.d_stream + i * hidden, hidden);
+    }
+}
+
+static salf_status check(const decoder *d, const decoder_plan *plan) {
+    if (d->inference) return decoder_fail(SALF_E_SEQUENCE, "the decoder was made for inference");
+    if (!d->ready || !d->kept) return decoder_fail(SALF_E_SEQUENCE, "no forward pass was kept for this backward");
+    for (int64_t s = 0; plan->eof && s < d->batch.n_sequences; s++) {
+        if (plan->eof[s] < 0 || plan->eof[s] > d->config.n_layers) {
+            return decoder_fail(SALF_E_ARGUMENT, "eof of sequence %lld is %d, not 0 ... %d", (long long)s,
+                                (int)plan->eof[s], (int)d->config.n_layers);
+        }
+    }
+    return SALF_OK;
+}
+
+salf_status decoder_backward(decoder *d, const float *d_normed, const decoder_plan *plan) {
+    static const decoder_plan everything = {NULL, NULL, 1, 1};
+    const int32_t m = d->config.n_layers;
+    backward b = {.d = d, .plan = plan ? plan : &everything};
+    const salf_status status = check(d, b.plan);
+    if (status) return status;
+    set_up(&b);
+    shrink(&b, m - 1);
+    if (!b.n_active) return SALF_OK;
+    const int32_t into_embedding = embedding_trains(&b), lowest = into_embedding ? 0 : lowest_layer(&b);
+    final_norm_backward(&b, d_normed);
+    for (int32_t k = m - 1; k >= lowest; k--) {
+        shrink(&b, k);
+        const int32_t weights = layer_trains(&b, k);
+        if (weights) decoder_touch(d, k);
+        ffn_backward(&b, k, weights);
+        attention_backward(&b, k, weights, k == lowest && !into_embedding);
+    }
+    if (into_embedding) {
+        shrink(&b, 0);
+        embedding_backward(&b);
+    }
+    return SALF_OK;
+}

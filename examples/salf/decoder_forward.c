@@ -1,0 +1,271 @@
+/*
+ * decoder_forward.c - the forward pass over packed sequences, and what it keeps for the backward.
+ *
+ * Per layer, x [T][D] being the latent space:
+ *     qkv = norm1(x) W_qkv^T + b, rotated;  a = attention(qkv);  y = x + a W_o^T
+ *     gate, up = norm2(y) W_gu^T;  next x = y + (silu(gate) * up) W_down^T
+ * Cost: 2 T operations a matrix weight, and 4 n^2 head_dim for each head and sequence of n rows. Kept: per layer and
+ * row 3 D + 2 Q + 2 KV + 2 F floats, and n a head for the attention weights; norms and SwiGLU outputs are computed
+ * again.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "decoder_internal.h"
+#include "ops.h"
+
+/* ---- memory ---- */
+
+float *arena_take(arena *a, int64_t count) {
+    const int64_t first = a->used;
+    a->used += (count + 15) / 16 * 16;
+    return a->measuring ? NULL : a->memory + first;
+}
+
+salf_status arena_fit(arena *a) {
+    if (a->used <= a->capacity) return SALF_OK;
+    free(a->memory);
+    a->memory = NULL;
+    a->capacity = 0;
+    if (a->used < PTRDIFF_MAX / 8) a->memory = aligned_alloc(64, (size_t)a->used * sizeof *a->memory);
+    if (!a->memory) return decoder_fail(SALF_E_NO_MEMORY, "no memory for %lld floats", (long long)a->used);
+    a->capacity = a->used;
+    return SALF_OK;
+}
+
+/* What the layout depends on. */
+typedef struct batch_size {
+    int64_t rows;    /* T */
+    int64_t longest; /* rows of the longest sequence */
+    int64_t squares; /* sum of n^2 over the sequences */
+} batch_size;
+
+static void lay_out_record(decoder *d, layer_record *r, const decoder_layer *layer, const batch_size *size) {
+    const int64_t rows = size->rows;
+    arena *a = &d->arena;
+    r->scale1 = arena_take(a, rows);
+    r->qkv = arena_take(a, rows * (d->query_width + 2 * d->kv_width));
+    r->weights = arena_take(a, size->squares * d->config.n_heads);
+    r->attention = arena_take(a, rows * d->query_width);
+    r->middle = arena_take(a, rows * d->config.hidden);
+    r->scale2 = arena_take(a, rows);
+    r->gate_up = arena_take(a, rows * 2 * d->config.ffn_hidden);
+    for (int i = 0; i < N_PROJECTIONS; i++) {
+        const projection *p = &layer->projections[i];
+        r->low[i] = arena_take(a, rows * p->n_adapters * p->rank);
+    }
+}
+
+static void lay_out_records(decoder *d, const batch_size *size) {
+    const int64_t space = size->rows * d->config.hidden;
+    const int32_t m = d->config.n_layers;
+    float *spaces[2] = {arena_take(&d->arena, space), arena_take(&d->arena, space)};
+    for (int32_t k = 0; k < m; k++) {
+        layer_record *r = &d->records[k];
+        if (d->kept || k == 0) {
+            lay_out_record(d, r, &d->layers[k], size);
+        } else {
+            *r = d->records[0]; /* inference: every layer writes over the one before */
+        }
+        r->input = d->kept && k > 0 ? arena_take(&d->arena, space) : spaces[k % 2];
+    }
+    d->last = spaces[d->kept ? 1 : m % 2];
+}
+
+static void lay_out_scratch(decoder *d, const batch_size *size) {
+    decoder_scratch *s = &d->scratch;
+    arena *a = &d->arena;
+    const int64_t rows = size->rows, hidden = d->config.hidden, ffn = d->config.ffn_hidden;
+    int64_t low = 0;
+    for (int i = 0; i < N_PROJECTIONS; i++) {
+        const int64_t width = d->layers[0].projections[i].n_adapters * (int64_t)d->layers[0].projections[i].rank;
+        if (width > low) low = width;
+    }
+    s->normed = arena_take(a, rows * hidden);
+    s->hidden = arena_take(a, rows * ffn);
+    d->final_scale = arena_take(a, d->batch.n_head_rows);
+    d->normed = arena_take(a, d->batch.n_head_rows * hidden);
+    if (!d->kept) return;
+    s->d_stream = arena_take(a, rows * hidden);
+    s->d_normed = arena_take(a, rows * hidden);
+    s->d_qkv = arena_take(a, rows * (d->query_width + 2 * d->kv_width));
+    s->d_attention = arena_take(a, rows * d->query_width);
+    s->gathered = arena_take(a, rows * d->query_width);
+    s->d_gate_up = arena_take(a, rows * 2 * ffn);
+    s->d_hidden = arena_take(a, rows * ffn);
+    s->d_weights = arena_take(a, size->longest * size->longest);
+    s->low = arena_take(a, rows * low);
+    s->d_low = arena_take(a, rows * low);
+}
+
+#define TILE_FLOATS (1 << 20) /* logits held at a time */
+
+static void lay_out_tile(decoder *d) {
+    int64_t rows = TILE_FLOATS / d->config.vocab;
+    if (rows < 1) rows = 1;
+    if (rows > d->batch.n_head_rows) rows = d->batch.n_head_rows;
+    d->tile_rows = rows;
+    d->tile = arena_take(&d->arena, rows * d->config.vocab);
+}
+
+static salf_status lay_out(decoder *d, const batch_size *size) {
+    for (d->arena.measuring = 1; d->arena.measuring >= 0; d->arena.measuring--) {
+        d->arena.used = 0;
+        lay_out_records(d, size);
+        lay_out_scratch(d, size);
+        lay_out_tile(d);
+        const salf_status status = d->arena.measuring ? arena_fit(&d->arena) : SALF_OK;
+        if (status) return status;
+    }
+    return SALF_OK;
+}
+
+static salf_status fit_rope(decoder *d, int64_t positions) {
+    if (positions <= d->rope_positions) return SALF_OK;
+    free(d->rope);
+    d->rope_positions = 0;
+    d->rope = malloc((size_t)(positions * d->config.head_dim) * sizeof *d->rope);
+    if (!d->rope) return decoder_fail(SALF_E_NO_MEMORY, "no memory for %lld positions", (long long)positions);
+    ops_rope_table(d->rope, positions, d->config.head_dim, d->config.rope_theta);
+    d->rope_positions = positions;
+    return SALF_OK;
+}
+
+/* The backward's index arrays: 4 for each sequence, 2 for each row. */
+static salf_status fit_order(decoder *d, int64_t rows) {
+    const int64_t need = 4 * d->batch.n_sequences + 2 * rows + 2;
+    if (need <= d->order_capacity) return SALF_OK;
+    free(d->order);
+    d->order_capacity = 0;
+    d->order = malloc((size_t)need * sizeof *d->order);
+    if (!d->order) return decoder_fail(SALF_E_NO_MEMORY, "no memory for the order of %lld rows", (long long)rows);
+    d->order_capacity = need;
+    return SALF_OK;
+}
+
+/* ---- checks ---- */
+
+#define MOST_ROWS (1 << 24) /* so that row counts times widths stay far below 2^63, and fit BLAS's integers */
+
+static salf_status check_sequences(const decoder *d, const decoder_batch *b, batch_size *size) {
+    if (b->n_sequences < 1 || b->n_sequences > MOST_ROWS) {
+        return decoder_fail(SALF_E_ARGUMENT, "n_sequences is %lld", (long long)b->n_sequences);
+    }
+    if (b->offsets[0] != 0) return decoder_fail(SALF_E_ARGUMENT, "offsets[0] is %lld", (long long)b->offsets[0]);
+    *size = (batch_size){0, 0, 0};
+    for (int64_t s = 0; s < b->n_sequences; s++) {
+        const int64_t n = b->offsets[s + 1] - b->offsets[s];
+        if (n < 1 || n > d->config.max_positions) {
+            return decoder_fail(SALF_E_ARGUMENT, "sequence %lld has %lld tokens, not 1 ... %lld", (long long)s,
+                                (long long)n, (long long)d->config.max_positions);
+        }
+        if (n > size->longest) size->longest = n;
+        size->squares += n * n;
+        size->rows += n;
+        if (size->rows > MOST_ROWS) return decoder_fail(SALF_E_ARGUMENT, "the batch has more than %d rows", MOST_ROWS);
+    }
+    return SALF_OK;
+}
+
+static salf_status check_batch(const decoder *d, const decoder_batch *b, batch_size *size) {
+    const salf_status status = check_sequences(d, b, size);
+    if (status) return status;
+    for (int64_t i = 0; i < size->rows; i++) {
+        if (b->tokens[i] < 0 || b->tokens[i] >= d->config.vocab) {
+            return decoder_fail(SALF_E_ARGUMENT, "token %d at row %lld is outside the vocabulary of %lld",
+                                (int)b->tokens[i], (long long)i, (long long)d->config.vocab);
+        }
+    }
+    for (int64_t i = 0; i < b->n_head_rows; i++) {
+        const int64_t row = b->head_rows[i], low = i ? b->head_rows[i - 1] + 1 : 0;
+        if (row < low || row >= size->rows) {
+            return decoder_fail(SALF_E_ARGUMENT, "head row %lld is %lld, not %lld ... %lld", (long long)i,
+                                (long long)row, (long long)low, (long long)size->rows - 1);
+        }
+    }
+    return SALF_OK;
+}
+
+/* ---- the pass ---- */
+
+/* y [rows][out] = (with beta 1: +=) x W^T and the rest of a projection; low [rows][n_adapters * rank] keeps x A^T. */
+static void project(const projection *p, int64_t rows, const float *x, float beta, float *y, float *low) {
+    const int64_t low_width = (int64_t)p->n_adapters * p->rank;
+    ops_gemm_nt(rows, p->out, p->in, 1.0f, x, p->in, p->weight, p->in, beta, y, p->out);
+    if (p->bias) ops_add_bias(y, p->bias, rows, p->out);
+    if (!p->n_adapters) return;
+    ops_gemm_nt(rows, low_width, p->in, 1.0f, x, p->in, p->a, p->in, 0.0f, low, low_width);
+    for (int i = 0; i < p->n_adapters; i++) {
+        const adapter *a = &p->adapters[i];
+        ops_gemm_nt(rows, a->count, p->rank, p->scale, low + i * p->rank, low_width, a->b, p->rank, 1.0f, y + a->first,
+                    p->out);
+    }
+}
+
+static void attend(const decoder *d, layer_record *r) {
+    const ops_heads shape = {d->config.n_heads, d->config.n_kv_heads, d->config.head_dim};
+    const int64_t width = d->query_width + 2 * d->kv_width;
+    float *weights = r->weights;
+    for (int64_t s = 0; s < d->batch.n_sequences; s++) {
+        const int64_t first = d->batch.offsets[s], n = d->batch.offsets[s + 1] - first;
+        float *qkv = r->qkv + first * width;
+        ops_rope(qkv, n, width, shape.n_heads + shape.n_kv_heads, shape.head_dim, d->rope, 1.0f);
+        ops_attention(&shape, n, qkv, weights, r->attention + first * d->query_width);
+        weights += shape.n_heads * n * n;
+    }
+}
+
+static void run_layer(decoder *d, int32_t k, int64_t rows, float *out) {
+    const decoder_layer *layer = &d->layers[k];
+    layer_record *r = &d->records[k];
+    const int64_t hidden = d->config.hidden;
+    const size_t bytes = (size_t)(rows * hidden) * sizeof *out;
+    ops_norm(r->input, NULL, rows, hidden, layer->norm1, d->config.norm_eps, d->scratch.normed, r->scale1);
+    project(&layer->projections[PROJECT_QKV], rows, d->scratch.normed, 0.0f, r->qkv, r->low[PROJECT_QKV]);
+    attend(d, r);
+    memcpy(r->middle, r->input, bytes);
+    project(&layer->projections[PROJECT_O], rows, r->attention, 1.0f, r->middle, r->low[PROJECT_O]);
+    ops_norm(r->middle, NULL, rows, hidden, layer->norm2, d->config.norm_eps, d->scratch.normed, r->scale2);
+    project(&layer->projections[PROJECT_GATE_UP], rows, d->scratch.normed, 0.0f, r->gate_up, r->low[PROJECT_GATE_UP]);
+    ops_swiglu(r->gate_up, NULL, rows, d->config.ffn_hidden, d->scratch.hidden);
+    memcpy(out, r->middle, bytes);
+    project(&layer->projections[PROJECT_DOWN], rows, d->scratch.hidden, 1.0f, out, r->low[PROJECT_DOWN]);
+}
+
+static salf_status run(decoder *d, int64_t rows, decoder_hook hook, void *user) {
+    const int64_t hidden = d->config.hidden;
+    const int32_t m = d->config.n_layers;
+    for (int64_t i = 0; i < rows; i++) {
+        memcpy(d->records[0].input + i * hidden, d->embedding + d->batch.tokens[i] * hidden,
+               (size_t)hidden * sizeof *d->embedding);
+    }
+    for (int32_t k = 0; k < m; k++) {
+        const salf_status status = hook ? hook(user, k, rows, d->records[k].input) : SALF_OK;
+        if (status) return status;
+        run_layer(d, k, rows, k + 1 < m ? d->records[k + 1].input : d->last);
+    }
+    ops_norm(d->last, d->batch.head_rows, d->batch.n_head_rows, hidden, d->final_norm, d->config.norm_eps, d->normed,
+             d->final_scale);
+    return hook ? hook(user, m, rows, d->last) : SALF_OK;
+}
+
+salf_status decoder_forward(decoder *d, const decoder_batch *batch, int32_t keep, decoder_hook hook, void *user) {
+    batch_size size = {0, 0, 0};
+    d->ready = 0;
+    salf_status status = check_batch(d, batch, &size);
+    if (status) return status;
+    d->batch = *batch;
+    d->kept = keep != 0;
+    status = lay_out(d, &size);
+    if (!status) status = fit_rope(d, size.longest);
+    if (!status && d->kept) status = fit_order(d, size.rows);
+    if (!status) status = run(d, size.rows, hook, user);
+    if (!status) d->ready = 1;
+    return status;
+}
+
+const float *decoder_normed(const decoder *d) {
+    return d->normed;
+}

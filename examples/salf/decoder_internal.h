@@ -1,0 +1,145 @@
+/*
+ * decoder_internal.h - what the decoder's files share: weights by layer, kept activations, scratch memory.
+ *
+ * Projections that read the same input are fused: q, k and v are one matrix [Q + 2 KV][D] and gate and up one
+ * [2 F][D], where Q = heads * head_dim, KV = kv_heads * head_dim and F is the FFN's hidden size. So a layer has four
+ * projections, and each may carry LoRA adapters on parts of its outputs.
+ */
+#ifndef SALF_EXAMPLE_DECODER_INTERNAL_H
+#define SALF_EXAMPLE_DECODER_INTERNAL_H
+
+#include "decoder.h"
+
+enum { PROJECT_QKV, PROJECT_O, PROJECT_GATE_UP, PROJECT_DOWN, N_PROJECTIONS };
+#define MAX_ADAPTERS 3
+
+/* LoRA on outputs first ... first + count - 1 of a projection. */
+typedef struct adapter {
+    int64_t first;
+    int64_t count;
+    const float *b; /* [count][rank] */
+    float *d_b;
+} adapter;
+
+/* y = x W^T + bias, and for adapter i with A_i its rows of a: y[first...] += scale (x A_i^T) B_i^T. */
+typedef struct projection {
+    int64_t in;
+    int64_t out;
+    const float *weight; /* [out][in] */
+    const float *bias;   /* [out] or NULL */
+    float *d_weight;     /* NULL unless it trains densely */
+    float *d_bias;
+    int32_t n_adapters;
+    int32_t rank;
+    float scale;
+    const float *a; /* [n_adapters * rank][in] */
+    float *d_a;
+    adapter adapters[MAX_ADAPTERS];
+} projection;
+
+typedef struct decoder_layer {
+    const float *norm1; /* [D] */
+    const float *norm2; /* [D] */
+    float *d_norm1;     /* NULL unless it trains */
+    float *d_norm2;
+    projection projections[N_PROJECTIONS];
+} decoder_layer;
+
+/* What a layer's backward reads; rows are those of the batch. */
+typedef struct layer_record {
+    float *input;              /* [T][D] latent space k */
+    float *scale1;             /* [T] 1 / rms of input */
+    float *qkv;                /* [T][Q + 2 KV], rotated */
+    float *weights;            /* attention, by sequence and head: [n][n], zero above the diagonal */
+    float *attention;          /* [T][Q] */
+    float *middle;             /* [T][D] stream after attention */
+    float *scale2;             /* [T] */
+    float *gate_up;            /* [T][2 F] */
+    float *low[N_PROJECTIONS]; /* [T][n_adapters * rank]: x A^T */
+} layer_record;
+
+/* A block of floats that grows to the largest need and is then reused. Laid out twice by the same code: first without
+ * memory, to measure, then for real. */
+typedef struct arena {
+    float *memory;
+    int64_t capacity;
+    int64_t used;
+    int32_t measuring;
+} arena;
+
+/* A range of a's memory for count floats; NULL while measuring. */
+float *arena_take(arena *a, int64_t count);
+/* Makes room for what was measured. */
+salf_status arena_fit(arena *a);
+
+typedef struct decoder_scratch {
+    float *normed;      /* [T][D] */
+    float *hidden;      /* [T][F] */
+    float *out;         /* [T][D] */
+    float *d_stream;    /* [T][D] gradient of the residual stream, compact rows */
+    float *d_normed;    /* [T][D] */
+    float *d_qkv;       /* [T][Q + 2 KV] */
+    float *d_attention; /* [T][Q] */
+    float *gathered;    /* [T][Q] attention outputs of the active rows */
+    float *d_gate_up;   /* [T][2 F] */
+    float *d_hidden;    /* [T][F] */
+    float *d_weights;   /* [n][n] of the longest sequence */
+    float *low;         /* [T][widest n_adapters * rank] */
+    float *d_low;       /* the same */
+} decoder_scratch;
+
+struct decoder {
+    decoder_config config;
+    decoder_training training;
+    int32_t inference; /* 1: nothing trains */
+    salf_context *context;
+    int64_t query_width; /* Q */
+    int64_t kv_width;    /* KV */
+    decoder_parameter *parameters;
+    int64_t n_parameters;
+    int64_t parameter_capacity;
+    float *values;    /* all parameters */
+    float *gradients; /* of those that train */
+    decoder_layer *layers;
+    uint8_t *live;          /* [m + 2], group -1 first */
+    const float *embedding; /* [V][D] */
+    float *d_embedding;
+    const float *final_norm; /* [D] */
+    float *d_final_norm;
+    const float *head; /* [V][D] */
+    float *d_head;
+
+    /* the last forward */
+    decoder_batch batch;
+    int32_t ready; /* 1: it succeeded */
+    int32_t kept;
+    layer_record *records; /* [m] */
+    float *last;           /* [T][D] space m */
+    float *final_scale;    /* [n_head_rows] */
+    float *normed;         /* [n_head_rows][D] */
+    decoder_scratch scratch;
+    arena arena;
+    float *tile; /* logits of a tile of rows */
+    int64_t tile_rows;
+    float *rope; /* [rope_positions][head_dim]: cosines, then sines */
+    int64_t rope_positions;
+    int64_t *order; /* of the backward: sequences by eof, offsets of compact rows, row of each compact row */
+    int64_t order_capacity;
+};
+
+/* Sets the message of decoder_error and gives status back. */
+salf_status decoder_fail(salf_status status, const char *format, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 2, 3)))
+#endif
+    ;
+/* The same with the library's message. */
+salf_status decoder_fail_library(salf_status status);
+
+/* Marks a group live; zeroes its gradients when it was not. */
+void decoder_touch(decoder *d, int32_t group);
+
+/* Fills x [count] from a stored tensor of any floating-point type. 0, or -1 when the type is not known. */
+int decoder_convert(float *x, const void *data, int32_t dtype, int64_t count);
+
+#endif

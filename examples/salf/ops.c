@@ -1,0 +1,266 @@
+/*
+ * ops.c - matrix products through BLAS, elementwise operations and attention in plain loops written so that a compiler
+ * vectorises them: no calls inside, sums in independent lanes, restrict on what cannot overlap.
+ *
+ * Cost: attention 4 n^2 head_dim a head forward and 10 backward; all else a few operations an element.
+ */
+#include "ops.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <string.h>
+
+#define LANES 16
+
+void ops_gemm_nn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                 float beta, float *c, int64_t ldc) {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb,
+                beta, c, (int)ldc);
+}
+
+void ops_gemm_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                 float beta, float *c, int64_t ldc) {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb, beta,
+                c, (int)ldc);
+}
+
+void ops_gemm_tn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                 float beta, float *c, int64_t ldc) {
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb, beta,
+                c, (int)ldc);
+}
+
+static float sum_lanes(const float *lane) {
+    float sum = 0.0f;
+    for (int i = 0; i < LANES; i++) sum += lane[i];
+    return sum;
+}
+
+float ops_dot(const float *restrict x, const float *restrict y, int64_t n) {
+    float lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int j = 0; j < LANES; j++) lane[j] += x[i + j] * y[i + j];
+    }
+    float rest = 0.0f;
+    for (; i < n; i++) rest += x[i] * y[i];
+    return sum_lanes(lane) + rest;
+}
+
+float ops_max(const float *x, int64_t n) {
+    float most = -INFINITY;
+    for (int64_t i = 0; i < n; i++) most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+/* exp by range reduction x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial of degree 6 for exp(r). Adding 1.5 * 2^23
+ * rounds to the integer n and leaves it in the low bits. */
+static inline float exp_float(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    const float shifted = x * 1.44269504f + 12582912.0f;
+    const float n = shifted - 12582912.0f;
+    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.0f / 720.0f;
+    p = p * r + 1.0f / 120.0f;
+    p = p * r + 1.0f / 24.0f;
+    p = p * r + 1.0f / 6.0f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    int32_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits - 0x4B400000 + 127) * (1 << 23);
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return p * power;
+}
+
+float ops_exp_sum(float *x, float shift, int64_t n) {
+    float lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int j = 0; j < LANES; j++) x[i + j] = exp_float(x[i + j] - shift);
+        for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
+    }
+    float rest = 0.0f;
+    for (; i < n; i++) rest += x[i] = exp_float(x[i] - shift);
+    return sum_lanes(lane) + rest;
+}
+
+void ops_norm(const float *x, const int64_t *row, int64_t rows, int64_t width, const float *weight, double eps,
+              float *y, float *scale) {
+    for (int64_t i = 0; i < rows; i++) {
+        const float *in = x + (row ? row[i] : i) * width;
+        scale[i] = (float)(1.0 / sqrt((double)ops_dot(in, in, width) / (double)width + eps));
+        float *restrict out = y + i * width;
+        for (int64_t j = 0; j < width; j++) out[j] = in[j] * scale[i] * weight[j];
+    }
+}
+
+void ops_norm_apply(const float *x, const float *scale, const int64_t *row, int64_t rows, int64_t width,
+                    const float *weight, float *y) {
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t from = row ? row[i] : i;
+        const float *in = x + from * width, r = scale[from];
+        float *restrict out = y + i * width;
+        for (int64_t j = 0; j < width; j++) out[j] = in[j] * r * weight[j];
+    }
+}
+
+void ops_norm_weight_backward(const float *x, const float *scale, const int64_t *row, int64_t rows, int64_t width,
+                              const float *d_y, float *d_weight) {
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t from = row ? row[i] : i;
+        const float *in = x + from * width, *dy = d_y + i * width, r = scale[from];
+        float *restrict dw = d_weight;
+        for (int64_t j = 0; j < width; j++) dw[j] += dy[j] * in[j] * r;
+    }
+}
+
+/* With r the scale: d_x = r (w d_y) - x r^3 / D * sum(w d_y x). */
+void ops_norm_backward(const float *x, const float *scale, const int64_t *row, int64_t rows, int64_t width,
+                       const float *weight, const float *d_y, float *d_x, float *d_weight) {
+    if (d_weight) ops_norm_weight_backward(x, scale, row, rows, width, d_y, d_weight);
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t from = row ? row[i] : i;
+        const float *in = x + from * width, *dy = d_y + i * width, r = scale[from];
+        float *restrict dx = d_x + i * width;
+        float lane[LANES] = {0};
+        int64_t j = 0;
+        for (; j + LANES <= width; j += LANES) {
+            for (int l = 0; l < LANES; l++) lane[l] += weight[j + l] * dy[j + l] * in[j + l];
+        }
+        float sum = 0.0f;
+        for (; j < width; j++) sum += weight[j] * dy[j] * in[j];
+        const float along = (sum + sum_lanes(lane)) * r * r * r / (float)width;
+        for (j = 0; j < width; j++) dx[j] += r * weight[j] * dy[j] - along * in[j];
+    }
+}
+
+void ops_swiglu(const float *gate_up, const int64_t *row, int64_t rows, int64_t width, float *hidden) {
+    for (int64_t i = 0; i < rows; i++) {
+        const float *gate = gate_up + (row ? row[i] : i) * 2 * width, *up = gate + width;
+        float *restrict out = hidden + i * width;
+        for (int64_t j = 0; j < width; j++) out[j] = gate[j] / (1.0f + exp_float(-gate[j])) * up[j];
+    }
+}
+
+void ops_swiglu_backward(const float *gate_up, const int64_t *row, int64_t rows, int64_t width, const float *d_hidden,
+                         float *d_gate_up) {
+    for (int64_t i = 0; i < rows; i++) {
+        const float *gate = gate_up + (row ? row[i] : i) * 2 * width, *up = gate + width;
+        const float *dh = d_hidden + i * width;
+        float *restrict d_gate = d_gate_up + i * 2 * width, *restrict d_up = d_gate + width;
+        for (int64_t j = 0; j < width; j++) {
+            const float sigmoid = 1.0f / (1.0f + exp_float(-gate[j])), silu = gate[j] * sigmoid;
+            d_gate[j] = dh[j] * up[j] * (sigmoid + silu * (1.0f - sigmoid));
+            d_up[j] = dh[j] * silu;
+        }
+    }
+}
+
+void ops_rope_table(float *table, int64_t positions, int64_t head_dim, double theta) {
+    const int64_t half = head_dim / 2;
+    for (int64_t p = 0; p < positions; p++) {
+        for (int64_t i = 0; i < half; i++) {
+            const double angle = (double)p * pow(theta, -2.0 * (double)i / (double)head_dim);
+            table[p * head_dim + i] = (float)cos(angle);
+            table[p * head_dim + half + i] = (float)sin(angle);
+        }
+    }
+}
+
+void ops_rope(float *x, int64_t n, int64_t stride, int64_t n_heads, int64_t head_dim, const float *table,
+              float direction) {
+    const int64_t half = head_dim / 2;
+    for (int64_t p = 0; p < n; p++) {
+        const float *cosine = table + p * head_dim, *sine = cosine + half;
+        for (int64_t h = 0; h < n_heads; h++) {
+            float *restrict low = x + p * stride + h * head_dim, *restrict high = low + half;
+            for (int64_t i = 0; i < half; i++) {
+                const float a = low[i], b = high[i], s = direction * sine[i];
+                low[i] = a * cosine[i] - b * s;
+                high[i] = b * cosine[i] + a * s;
+            }
+        }
+    }
+}
+
+static void softmax_causal(float *weights, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        float *row = weights + i * n;
+        const float inverse = 1.0f / ops_exp_sum(row, ops_max(row, i + 1), i + 1);
+        for (int64_t j = 0; j <= i; j++) row[j] *= inverse;
+        memset(row + i + 1, 0, sizeof *row * (size_t)(n - i - 1));
+    }
+}
+
+void ops_attention(const ops_heads *shape, int64_t n, const float *qkv, float *weights, float *out) {
+    const int64_t size = shape->head_dim, width = (shape->n_heads + 2 * shape->n_kv_heads) * size;
+    const float scale = (float)(1.0 / sqrt((double)size));
+    for (int64_t h = 0; h < shape->n_heads; h++) {
+        const int64_t kv = h / (shape->n_heads / shape->n_kv_heads);
+        const float *k = qkv + (shape->n_heads + kv) * size, *v = k + shape->n_kv_heads * size;
+        float *w = weights + h * n * n;
+        ops_gemm_nt(n, n, size, scale, qkv + h * size, width, k, width, 0.0f, w, n);
+        softmax_causal(w, n);
+        ops_gemm_nn(n, size, n, 1.0f, w, n, v, width, 0.0f, out + h * size, shape->n_heads * size);
+    }
+}
+
+/* d_s = w (d_w - sum_j w d_w), row by row, in place. */
+static void softmax_backward(const float *weights, float *d_weights, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        const float *w = weights + i * n;
+        float *restrict dw = d_weights + i * n;
+        const float mean = ops_dot(w, dw, i + 1);
+        for (int64_t j = 0; j <= i; j++) dw[j] = w[j] * (dw[j] - mean);
+        memset(dw + i + 1, 0, sizeof *dw * (size_t)(n - i - 1));
+    }
+}
+
+void ops_attention_backward(const ops_heads *shape, int64_t n, const float *qkv, const float *weights,
+                            const float *d_out, float *d_qkv, float *scratch) {
+    const int64_t size = shape->head_dim, queries = shape->n_heads * size;
+    const int64_t width = queries + 2 * shape->n_kv_heads * size, group = shape->n_heads / shape->n_kv_heads;
+    const float scale = (float)(1.0 / sqrt((double)size));
+    for (int64_t h = 0; h < shape->n_heads; h++) {
+        const int64_t key = queries + h / group * size, value = key + shape->n_kv_heads * size;
+        const float *w = weights + h * n * n, *d_o = d_out + h * size;
+        const float beta = h % group == 0 ? 0.0f : 1.0f; /* heads of a group add up in their shared k and v */
+        ops_gemm_tn(n, size, n, 1.0f, w, n, d_o, queries, beta, d_qkv + value, width);
+        ops_gemm_nt(n, n, size, 1.0f, d_o, queries, qkv + value, width, 0.0f, scratch, n);
+        softmax_backward(w, scratch, n);
+        ops_gemm_nn(n, size, n, scale, scratch, n, qkv + key, width, 0.0f, d_qkv + h * size, width);
+        ops_gemm_tn(n, size, n, scale, scratch, n, qkv + h * size, width, beta, d_qkv + key, width);
+    }
+}
+
+void ops_add(float *restrict y, const float *restrict x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] += x[i];
+}
+
+void ops_gather(float *y, const float *x, const int64_t *row, int64_t rows, int64_t width) {
+    for (int64_t i = 0; i < rows; i++) memcpy(y + i * width, x + row[i] * width, sizeof *y * (size_t)width);
+}
+
+void ops_column_sums(float *y, const float *x, int64_t rows, int64_t width) {
+    for (int64_t i = 0; i < rows; i++) ops_add(y, x + i * width, width);
+}
+
+void ops_add_bias(float *y, const float *bias, int64_t rows, int64_t width) {
+    for (int64_t i = 0; i < rows; i++) ops_add(y + i * width, bias, width);
+}
+
+double ops_sum_abs(const float *x, int64_t n) {
+    double sum = 0.0;
+    for (int64_t i = 0; i < n; i++) sum += fabs((double)x[i]);
+    return sum;
+}
+
+double ops_sum_squares(const float *x, int64_t n) {
+    double sum = 0.0;
+    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+    return sum;
+}

@@ -1,0 +1,71 @@
+/* ops.h - the operations of the decoder and their gradients, on float32 rows. Matrices are row-major. */
+#ifndef SALF_EXAMPLE_OPS_H
+#define SALF_EXAMPLE_OPS_H
+
+#include <stdint.h>
+
+/* c [m][n] = beta c + alpha a b, with a [m][k] and b [k][n], or either transposed (t): b of ops_gemm_nt is [n][k], a of
+ * ops_gemm_tn is [k][m]. Leading dimensions in elements. Sizes below 2^31. */
+void ops_gemm_nn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                 float beta, float *c, int64_t ldc);
+void ops_gemm_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                 float beta, float *c, int64_t ldc);
+void ops_gemm_tn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                 float beta, float *c, int64_t ldc);
+
+/* Sum of x_i y_i, in sixteen partial sums. */
+float ops_dot(const float *x, const float *y, int64_t n);
+/* x = exp(x - shift), and the sum of the results. Relative error of each below 2e-7; below -87 it is exp(-87). */
+float ops_exp_sum(float *x, float shift, int64_t n);
+float ops_max(const float *x, int64_t n);
+
+/* Rows of x that an operation reads: row[i] for its i-th, or i itself when row is NULL. */
+
+/* y_i = x_i * scale_i * weight with scale_i = 1 / sqrt(mean(x_i^2) + eps). */
+void ops_norm(const float *x, const int64_t *row, int64_t rows, int64_t width, const float *weight, double eps,
+              float *y, float *scale);
+/* The same from scales known already, scale indexed like x. */
+void ops_norm_apply(const float *x, const float *scale, const int64_t *row, int64_t rows, int64_t width,
+                    const float *weight, float *y);
+/* d_x_i += gradient through the norm of d_y_i; d_weight (may be NULL) += its weight's. d_x and d_y compact. */
+void ops_norm_backward(const float *x, const float *scale, const int64_t *row, int64_t rows, int64_t width,
+                       const float *weight, const float *d_y, float *d_x, float *d_weight);
+/* Only the weight's gradient of the above. */
+void ops_norm_weight_backward(const float *x, const float *scale, const int64_t *row, int64_t rows, int64_t width,
+                              const float *d_y, float *d_weight);
+
+/* hidden = silu(gate) * up, gate_up [rows][2 width] holding gate then up in a row. */
+void ops_swiglu(const float *gate_up, const int64_t *row, int64_t rows, int64_t width, float *hidden);
+/* d_gate_up for d_hidden; gate_up by row, the others compact. */
+void ops_swiglu_backward(const float *gate_up, const int64_t *row, int64_t rows, int64_t width, const float *d_hidden,
+                         float *d_gate_up);
+
+/* Rotates n_heads vectors of head_dim at x, rows apart by stride, rows being positions 0 ... n-1 of a sequence. table
+ * [n][head_dim]: cosines, then sines. direction 1, or -1 for the gradient. */
+void ops_rope(float *x, int64_t n, int64_t stride, int64_t n_heads, int64_t head_dim, const float *table,
+              float direction);
+void ops_rope_table(float *table, int64_t positions, int64_t head_dim, double theta);
+
+/* Shape of attention over one sequence of n rows; qkv [n][width] = q heads, k heads, v heads. */
+typedef struct ops_heads {
+    int64_t n_heads;
+    int64_t n_kv_heads;
+    int64_t head_dim;
+} ops_heads;
+/* Causal softmax attention: weights [n_heads][n][n] and out [n][n_heads * head_dim]. */
+void ops_attention(const ops_heads *shape, int64_t n, const float *qkv, float *weights, float *out);
+/* Gradient d_qkv [n][width], overwritten, for d_out; scratch [n][n]. */
+void ops_attention_backward(const ops_heads *shape, int64_t n, const float *qkv, const float *weights,
+                            const float *d_out, float *d_qkv, float *scratch);
+
+/* y += x; y_i = x_row(i); y_j += sum of column j of x [rows][width]; y = y + bias for every row. */
+void ops_add(float *y, const float *x, int64_t n);
+void ops_gather(float *y, const float *x, const int64_t *row, int64_t rows, int64_t width);
+void ops_column_sums(float *y, const float *x, int64_t rows, int64_t width);
+void ops_add_bias(float *y, const float *bias, int64_t rows, int64_t width);
+
+/* Sums of |x| and of x^2 in float64. */
+double ops_sum_abs(const float *x, int64_t n);
+double ops_sum_squares(const float *x, int64_t n);
+
+#endif
