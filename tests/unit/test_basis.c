@@ -342,6 +342,39 @@ START_TEST(bad_heads_and_options) {
 }
 END_TEST
 
+/* Every row but 7 has elements that add up to 0, and row 7 is constant: what truncation leaves of it is rounding alone.
+ */
+START_TEST(rounding_is_no_basis_row) {
+    for (size_t k = 0; k < 2; k++) {
+        world x = make_world(backends[k], 40, 12, 1, 0, 0);
+        for (int64_t i = 0; i < 40; i++) {
+            float sum = 0;
+            for (int64_t j = 0; j < 11; j++) sum += x.w[i * 12 + j] = (float)round(20 * (double)x.w[i * 12 + j]);
+            x.w[i * 12 + 11] = -sum;
+        }
+        for (int64_t j = 0; j < 12; j++) x.w[7 * 12 + j] = 0.0117f;
+        salf_basis_options options = options_of(SALF_BASIS_RTOL);
+        options.rtol = 0.01;
+        salf_basis *basis;
+        const int32_t label = 7;
+        CHECK_FAILS(salf_basis_create(&basis, x.model, &label, 1, &options), SALF_E_ZERO_ROW, "label 7");
+        options.prepare = SALF_PREPARE_TABLE;
+        CHECK_OK(salf_basis_create(&basis, x.model, NULL, 0, &options));
+        float row[12];
+        const salf_tensor out = oracle_view(row, SALF_F32, 1, 12);
+        CHECK_FAILS(salf_basis_rows(basis, &label, 1, &out), SALF_E_ZERO_ROW, "label 7");
+        salf_basis_destroy(basis);
+        options.rtol = 1e-6;
+        options.prepare = 0;
+        CHECK_OK(salf_basis_create(&basis, x.model, &label, 1, &options));
+        CHECK_OK(salf_basis_rows(basis, &label, 1, &out)); /* w / |w|^2 */
+        for (int j = 0; j < 12; j++) ck_assert(fabs((double)row[j] * 12 * 0.0117 - 1) < 1e-4);
+        salf_basis_destroy(basis);
+        drop_world(&x);
+    }
+}
+END_TEST
+
 /* With a small workspace the head is read in many blocks; results and the rows named stay the same. */
 START_TEST(blocks_do_not_show) {
     for (size_t k = 0; k < 2; k++) {
@@ -615,6 +648,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, padding_rows_are_left_out);
     HARNESS_ADD(suite, zero_rows_are_named);
     HARNESS_ADD(suite, bad_heads_and_options);
+    HARNESS_ADD(suite, rounding_is_no_basis_row);
     HARNESS_ADD(suite, blocks_do_not_show);
     HARNESS_ADD(suite, rows_checks_its_output);
     HARNESS_ADD(suite, check_and_refresh_follow_the_head);
