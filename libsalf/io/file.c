@@ -1,0 +1,87 @@
+/* file.c - atomic replacement of a file: temporary name in the same folder, fsync, rename, fsync of the folder. */
+#define _POSIX_C_SOURCE 200809L
+#include "io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static atomic_uint file_counter;
+
+static salf_status file_fail(const char *action, const char *path, int error) {
+    salf_status status = error == ENOSPC || error == EDQUOT ? SALF_E_NO_SPACE : SALF_E_IO;
+    return slf_fail(status, "%s %s: errno %d", action, path, error);
+}
+
+static void file_release(slf_file *file) {
+    slf_free(file->context, file->temporary);
+    slf_free(file->context, file->path);
+    *file = (slf_file){.descriptor = -1};
+}
+
+salf_status slf_file_begin(slf_file *file, const salf_context *context, const char *path) {
+    *file = (slf_file){.context = context, .descriptor = -1};
+    size_t room = strlen(path) + 48; /* ".tmp.", a pid, a counter */
+    file->path = slf_strdup(context, path);
+    file->temporary = file->path ? slf_alloc(context, room, 1) : NULL;
+    if (!file->temporary) {
+        file_release(file);
+        return SALF_E_NO_MEMORY;
+    }
+    snprintf(file->temporary, room, "%s.tmp.%ld.%u", path, (long)getpid(), atomic_fetch_add(&file_counter, 1));
+    file->descriptor = open(file->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (file->descriptor >= 0) return SALF_OK;
+    salf_status status = file_fail("cannot create", file->temporary, errno);
+    file_release(file);
+    return status;
+}
+
+salf_status slf_file_write(slf_file *file, const void *bytes, size_t n) {
+    const char *next = bytes;
+    while (n > 0) {
+        ssize_t written = write(file->descriptor, next, n);
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) return file_fail("cannot write", file->path, written < 0 ? errno : EIO);
+        next += written;
+        n -= (size_t)written;
+    }
+    return SALF_OK;
+}
+
+void slf_file_abandon(slf_file *file) {
+    if (file->descriptor >= 0) close(file->descriptor);
+    if (file->temporary) unlink(file->temporary);
+    file_release(file);
+}
+
+/* The folder's path takes the place of the temporary name, which is at least as long and no longer needed. */
+static salf_status sync_folder(slf_file *file) {
+    char *slash = strrchr(strcpy(file->temporary, file->path), '/');
+    if (!slash)
+        strcpy(file->temporary, ".");
+    else
+        slash[slash == file->temporary ? 1 : 0] = '\0';
+    int folder = open(file->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) return file_fail("cannot open folder", file->temporary, errno);
+    int error = fsync(folder) ? errno : 0;
+    close(folder);
+    return error && error != EINVAL ? file_fail("cannot sync folder", file->temporary, error) : SALF_OK;
+}
+
+salf_status slf_file_commit(slf_file *file) {
+    int error = fsync(file->descriptor) ? errno : 0;
+    if (close(file->descriptor) && !error) error = errno;
+    file->descriptor = -1;
+    if (!error && rename(file->temporary, file->path)) error = errno;
+    if (error) {
+        salf_status status = file_fail("cannot save", file->path, error);
+        slf_file_abandon(file);
+        return status;
+    }
+    salf_status status = sync_folder(file);
+    file_release(file);
+    return status;
+}
