@@ -277,7 +277,7 @@ salf_status salf_basis_check(const salf_basis *basis, const salf_model *model) {
         return slf_fail(SALF_E_STALE, "the basis is of a matrix [%lld][%lld], the model's is [%lld][%lld]%s",
                         (long long)basis->info.vocab, (long long)basis->info.hidden, (long long)model->info.valid_vocab,
                         (long long)model->info.hidden, matrix ? "" : " and absent");
-    uint64_t fingerprint;
+    uint64_t fingerprint = 0;
     SLF_TRY(slf_matrix_scan(model->context, matrix, basis->info.vocab, NULL, &fingerprint));
     if (fingerprint != basis->info.fingerprint)
         return slf_fail(SALF_E_STALE, "the basis was made from a head with fingerprint %016llx, the model's is %016llx",

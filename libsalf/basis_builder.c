@@ -295,7 +295,7 @@ salf_status salf_basis_builder_finish(salf_basis_builder *builder, salf_model *m
     SLF_REQUIRE(out);
     *out = NULL;
     SLF_REQUIRE(builder);
-    uint64_t fingerprint;
+    uint64_t fingerprint = 0;
     SLF_TRY(check_coverage(builder, &fingerprint));
     SLF_TRY(check_model(builder, model));
     salf_basis *basis;
