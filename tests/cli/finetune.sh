@@ -1,0 +1,129 @@
+#!/bin/bash
+# salf finetune: every method trains and lands in the table and the log; options are checked; and a run that is killed at
+# any moment and resumed ends with the same weights, bit for bit, and the same plan.
+set -u
+SALF=${SALF:-build/bin/salf}
+SALF_SHARED=${SALF_SHARED:-../shared}
+export OPENBLAS_NUM_THREADS=1
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+failed=0
+
+report() { # report STATUS NAME
+    if [ "$1" -eq 0 ]; then echo "ok $2"; else echo "not ok $2"; failed=1; fi
+}
+
+expect() { # expect CODE WORDS NAME COMMAND...: exit code and words on standard error
+    local code=$1 words=$2 name=$3
+    shift 3
+    "$@" >"$work/out" 2>"$work/err"
+    local got=$?
+    if [ $got -ne "$code" ] || ! grep -qF -- "$words" "$work/err"; then
+        echo "# exit code $got instead of $code, or '$words' is not in:"
+        sed 's/^/# /' "$work/err"
+        report 1 "$name"
+    else
+        report 0 "$name"
+    fi
+}
+
+if [ -f "$SALF_SHARED/models/stories260k/model.safetensors" ]; then
+    model=(--model "$SALF_SHARED/models/stories260k" --tokenizer "$SALF_SHARED/models/stories260k/tok512.bin"
+        --data "$SALF_SHARED/data/trec")
+elif [ -d examples/demo/model ]; then
+    model=(--model examples/demo/model --tokenizer examples/demo/tokenizer.bin --data examples/demo/data)
+else
+    echo "skip finetune: neither the shared models nor the demonstration's are here"
+    exit 0
+fi
+small=(--limit-train 96 --limit-test 40 --batch 8)
+
+# ---- options
+"$SALF" finetune --help >"$work/help" 2>&1 && grep -q -- '--method' "$work/help" && grep -qF 'lift*[arith][df]' "$work/help"
+report $? "help lists options and methods"
+expect 2 "'salf[third]'" "unknown method" "$SALF" finetune "${model[@]}" --method 'lora[full],salf[third]'
+expect 2 "--resume needs --checkpoint" "resume without checkpoint" "$SALF" finetune "${model[@]}" --resume
+expect 2 "'w'" "unknown target matrix" "$SALF" finetune "${model[@]}" --targets q,w
+expect 2 "{text}" "template without text" "$SALF" finetune "${model[@]}" --template 'nothing'
+expect 1 "$work/none" "missing model" "$SALF" finetune --model "$work/none" --tokenizer x --data y
+expect 1 "$work/none" "missing data" "$SALF" finetune "${model[@]}" --data "$work/none"
+
+# ---- all methods in one table
+all='lora[full],lora[half],lift[half],lift*[half],lift*[geom][bf],lift*[geom][df],lift*[arith][bf],lift*[arith][df]'
+all="$all,salf,salf[half],salf[geom][bf],salf[geom][df],salf[arith][bf],salf[arith][df],salf[ce],salf[half][rank]"
+"$SALF" finetune "${model[@]}" "${small[@]}" --method "$all" --log "$work/all.jsonl" >"$work/table" 2>"$work/err"
+report $? "all methods run"
+[ "$(wc -l <"$work/table")" -eq 17 ] && grep -q '^salf\[half\]\[rank\] ' "$work/table" && [ ! -s "$work/err" ]
+report $? "one line a method, nothing on standard error when piped"
+[ "$(grep -c '"event":"result"' "$work/all.jsonl")" -eq 16 ] && [ "$(grep -c '"event":"plan"' "$work/all.jsonl")" -eq 10 ]
+report $? "log has results and plans"
+awk '$1 == "lora[full]" { full = $4 } $1 == "lora[half]" { half = $4 } $1 == "salf[arith][df]" { deep = $4 }
+     END { exit !(full == 0 && half > 0.3 && deep > half) }' "$work/table"
+report $? "cost savings are in order"
+
+# ---- losses, dense training, reductions, matching
+for extra in "--loss cosine" "--loss semantic-ce" "--dense --lr 0.0005" "--matching offline" "--whole-vocabulary" \
+    "--reduction median --method salf" "--backend reference --lens normed" "--epochs 2 --schedule cosine --weight-decay 0.1"; do
+    # shellcheck disable=SC2086
+    "$SALF" finetune "${model[@]}" --limit-train 48 --limit-test 20 $extra >"$work/table" 2>"$work/err"
+    report $? "finetune $extra"
+done
+
+# ---- kill and resume
+command_of() { # command_of NAME: the command whose results lie under $work/NAME
+    command=("$SALF" finetune "${model[@]}" "${small[@]}" --method 'salf[half]' --method 'lift*[half],salf'
+        --checkpoint "$work/$1.ck" --checkpoint-every 3 --output "$work/$1" --log "$work/$1.jsonl")
+}
+
+run() { # run NAME OPTION...
+    command_of "$1"
+    "${command[@]}" "${@:2}" >"$work/$1.table" 2>"$work/err"
+}
+
+same() { # same A B: weights of every method, and plan
+    cmp "$work/$1/salf-half/model.safetensors" "$work/$2/salf-half/model.safetensors" &&
+        cmp "$work/$1/lift-star-half/model.safetensors" "$work/$2/lift-star-half/model.safetensors" &&
+        cmp "$work/$1/salf/model.safetensors" "$work/$2/salf/model.safetensors" &&
+        diff <(grep '"event":"\(plan\|eof\)"' "$work/$1.jsonl") <(grep '"event":"\(plan\|eof\)"' "$work/$2.jsonl") &&
+        diff <(grep -o '"step":[0-9]*,"data":[0-9]*,"loss":[^,]*' "$work/$1.jsonl") \
+            <(grep -o '"step":[0-9]*,"data":[0-9]*,"loss":[^,]*' "$work/$2.jsonl")
+}
+
+run whole
+report $? "uninterrupted run"
+for stop in 1 4 7; do
+    run "stop$stop" --stop-after "$stop"
+    code=$?
+    turns=0
+    while [ $code -eq 137 ] && [ $turns -lt 60 ]; do
+        turns=$((turns + 1))
+        run "stop$stop" --resume --stop-after $((stop + 3))
+        code=$?
+    done
+    [ $code -eq 0 ] && [ $turns -gt 0 ] && same whole "stop$stop"
+    report $? "ended after $stop updates and resumed $turns times: the same weights, plan and losses"
+done
+
+command_of killed
+"${command[@]}" >/dev/null 2>&1 &
+pid=$!
+for delay in 0.15 0.2 0.25 0.3; do
+    sleep $delay
+    kill -KILL $pid 2>/dev/null
+    wait $pid 2>/dev/null
+    "${command[@]}" --resume >/dev/null 2>&1 &
+    pid=$!
+done
+wait $pid && same whole killed
+report $? "kill -9 at several moments and resume: the same weights, plan and losses"
+
+run whole --resume && [ "$(wc -l <"$work/whole.table")" -eq 4 ]
+report $? "resuming a finished run prints its table again"
+expect 1 "--batch 8" "resume with another batch size names the option" "$SALF" finetune "${model[@]}" "${small[@]}" \
+    --method 'salf[half],lift*[half],salf' --checkpoint "$work/whole.ck" --resume --batch 4
+expect 1 "--method" "resume with other methods names the option" "$SALF" finetune "${model[@]}" "${small[@]}" \
+    --method 'salf' --checkpoint "$work/whole.ck" --resume
+head -c 1000 "$work/whole.ck/checkpoint.safetensors" >"$work/cut" && mv "$work/cut" "$work/whole.ck/checkpoint.safetensors"
+expect 1 "checkpoint.safetensors" "a checkpoint cut short is an error" "$SALF" finetune "${model[@]}" "${small[@]}" \
+    --method 'salf[half],lift*[half],salf' --checkpoint "$work/whole.ck" --resume
+exit $failed

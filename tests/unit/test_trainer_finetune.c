@@ -1,0 +1,229 @@
+/* Parts of the fine-tuning program: order of the data, budgets over it, checkpoint files, figures. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkpoint.h"
+#include "feed.h"
+#include "tally.h"
+#include "unit/harness.h"
+
+static method named(const char *name) {
+    method m;
+    ck_assert_int_eq(method_parse(&m, name, strlen(name)), 0);
+    return m;
+}
+
+static feed_options sizes(int32_t m, int64_t n, int64_t epochs, int64_t batch) {
+    return (feed_options){.n_layers = m, .n_data = n, .epochs = epochs, .batch = batch, .seed = 42};
+}
+
+/* Runs a feed to its end without training, PROBE tasks being answered with eof = datum mod m; counts uses of each datum
+ * and the data of each layer (-1 goes to 0). Returns the number of tasks. */
+static int64_t drain(feed *f, int64_t *uses, int64_t *layers) {
+    int64_t tasks = 0;
+    for (;;) {
+        feed_task task;
+        uint8_t accepted[64];
+        int32_t eof[64];
+        CHECK_OK(feed_next(f, &task));
+        if (task.kind == SALF_TASK_DONE) return tasks;
+        tasks++;
+        ck_assert_int_gt(task.n, 0);
+        ck_assert_int_le(task.n, f->options.batch);
+        memset(accepted, 1, sizeof accepted);
+        for (int64_t i = 0; i < task.n; i++) eof[i] = (int32_t)(task.data[i] % (uint32_t)f->options.n_layers);
+        if (task.kind == SALF_TASK_PROBE) CHECK_OK(salf_planner_report(f->planner, eof, task.n, accepted));
+        for (int64_t i = 0; i < task.n; i++) {
+            if (!accepted[i]) continue;
+            uses[task.data[i]]++;
+            layers[task.layer < 0 ? 0 : task.layer]++;
+        }
+        CHECK_OK(feed_done(f));
+    }
+}
+
+START_TEST(every_epoch_is_a_shuffle) {
+    salf_context *context = harness_context(SALF_BACKEND_AUTO, NULL);
+    method m = named("lora[full]");
+    feed_options o = sizes(4, 101, 3, 8);
+    feed a, b;
+    CHECK_OK(feed_create(&a, context, &m, &o));
+    CHECK_OK(feed_create(&b, context, &m, &o));
+    ck_assert_mem_eq(a.order, b.order, 303 * sizeof *a.order);
+    for (int e = 0; e < 3; e++) {
+        int seen[101] = {0};
+        for (int i = 0; i < 101; i++) seen[a.order[101 * e + i]]++;
+        for (int i = 0; i < 101; i++) ck_assert_int_eq(seen[i], 1);
+    }
+    ck_assert(memcmp(a.order, a.order + 101, 101 * sizeof *a.order) != 0);
+    feed_destroy(&b);
+    o.seed = 43;
+    CHECK_OK(feed_create(&b, context, &m, &o));
+    ck_assert(memcmp(a.order, b.order, 101 * sizeof *a.order) != 0);
+    feed_destroy(&b);
+    feed_destroy(&a);
+    salf_context_destroy(context);
+}
+END_TEST
+
+START_TEST(every_datum_is_used_once_an_epoch) {
+    salf_context *context = harness_context(SALF_BACKEND_AUTO, NULL);
+    const char *names[] = {"lora[full]", "lift[half]", "salf", "salf[half]", "salf[geom][df]", "lift*[arith][bf]"};
+    for (int i = 0; i < 6; i++) {
+        method m = named(names[i]);
+        feed_options o = sizes(5, 67, 2, 16);
+        feed f;
+        int64_t uses[67] = {0}, layers[5] = {0}, counts[5];
+        CHECK_OK(feed_create(&f, context, &m, &o));
+        int64_t tasks = drain(&f, uses, layers);
+        for (int d = 0; d < 67; d++)
+            ck_assert_msg(uses[d] == 2, "%s: datum %d used %d times", names[i], d, (int)uses[d]);
+        if (!f.planner) ck_assert_int_eq(tasks, 9);
+        if (f.planner) {
+            CHECK_OK(salf_planner_counts(f.planner, counts));
+            for (int e = 0; e < 5; e++) ck_assert_int_eq(layers[e], counts[e]);
+        }
+        feed_destroy(&f);
+    }
+    salf_context_destroy(context);
+}
+END_TEST
+
+START_TEST(a_task_stays_until_it_is_done) {
+    salf_context *context = harness_context(SALF_BACKEND_AUTO, NULL);
+    const char *names[] = {"lora[half]", "lift*[geom][bf]"};
+    for (int i = 0; i < 2; i++) {
+        method m = named(names[i]);
+        feed_options o = sizes(3, 20, 1, 4);
+        feed f;
+        feed_task task;
+        uint32_t first[4];
+        CHECK_OK(feed_create(&f, context, &m, &o));
+        CHECK_OK(feed_next(&f, &task));
+        int64_t n = task.n;
+        memcpy(first, task.data, (size_t)n * sizeof *first);
+        CHECK_OK(feed_next(&f, &task));
+        ck_assert_int_eq(task.n, n);
+        ck_assert_mem_eq(first, task.data, (size_t)n * sizeof *first);
+        CHECK_OK(feed_done(&f));
+        CHECK_OK(feed_next(&f, &task));
+        ck_assert(memcmp(first, task.data, sizeof *first) != 0);
+        feed_destroy(&f);
+    }
+    salf_context_destroy(context);
+}
+END_TEST
+
+START_TEST(probe_limit_bounds_each_stage) {
+    salf_context *context = harness_context(SALF_BACKEND_AUTO, NULL);
+    method m = named("salf[half]");
+    feed_options o = sizes(5, 500, 1, 16);
+    o.probe_limit = 1.5;
+    feed f;
+    int64_t uses[500] = {0}, layers[5] = {0};
+    CHECK_OK(feed_create(&f, context, &m, &o));
+    drain(&f, uses, layers);
+    for (int32_t e = 0; e < 5; e++) {
+        salf_stage stage;
+        CHECK_OK(salf_planner_get_stage(f.planner, e, &stage));
+        ck_assert_int_le(stage.probed, 151);
+        ck_assert_int_eq(stage.matched + stage.filled, stage.count);
+    }
+    feed_destroy(&f);
+    salf_context_destroy(context);
+}
+END_TEST
+
+START_TEST(checkpoint_round_trip) {
+    salf_context *context = harness_context(SALF_BACKEND_AUTO, NULL);
+    char path[1024], message[512];
+    snprintf(path, sizeof path, "%s", harness_path("checkpoint.safetensors"));
+    const float values[3] = {1.5f, -2, 0.25f};
+    const int64_t numbers[2] = {7, -9};
+    float back[3];
+    int64_t numbers_back[2];
+    checkpoint_writer w = {0};
+    checkpoint_put(&w, "values", SALF_F32, 3, values);
+    checkpoint_put(&w, "numbers", SALF_I64, 2, numbers);
+    checkpoint_put_bytes(&w, "blob", "abc", 3);
+    checkpoint_put_text(&w, "batch", "16");
+    checkpoint_put_text(&w, "method", "salf[half],lift*[half]");
+    CHECK_OK(checkpoint_write(&w, context, path));
+    ck_assert_ptr_null(w.tensors);
+
+    salf_tensors *file;
+    CHECK_OK(salf_tensors_open(&file, context, path));
+    ck_assert_int_eq(checkpoint_get(file, "values", SALF_F32, 3, back, message, sizeof message), 0);
+    ck_assert_mem_eq(back, values, sizeof values);
+    ck_assert_int_eq(checkpoint_get(file, "numbers", SALF_I64, 2, numbers_back, message, sizeof message), 0);
+    ck_assert_mem_eq(numbers_back, numbers, sizeof numbers);
+    const void *bytes;
+    uint64_t size;
+    ck_assert_int_eq(checkpoint_get_bytes(file, "blob", &bytes, &size, message, sizeof message), 0);
+    ck_assert(size == 3 && memcmp(bytes, "abc", 3) == 0);
+    ck_assert_int_eq(checkpoint_get(file, "values", SALF_F32, 4, back, message, sizeof message), -1);
+    ck_assert(harness_contains(message, "'values'") && harness_contains(message, "3 elements instead of 4"));
+    ck_assert_int_eq(checkpoint_get(file, "numbers", SALF_F64, 2, back, message, sizeof message), -1);
+    ck_assert_int_eq(checkpoint_get(file, "absent", SALF_F32, 3, back, message, sizeof message), -1);
+    ck_assert(harness_contains(message, "'absent'"));
+    const char *same[] = {"batch", "16", "method", "salf[half],lift*[half]"};
+    const char *other[] = {"method", "salf[half],lift*[half]", "batch", "8"};
+    const char *unknown[] = {"rank", "8"};
+    ck_assert_int_eq(checkpoint_check_text(file, same, 2, message, sizeof message), 0);
+    ck_assert_int_eq(checkpoint_check_text(file, other, 2, message, sizeof message), -1);
+    ck_assert(harness_contains(message, "--batch 16") && harness_contains(message, "--batch 8"));
+    ck_assert_int_eq(checkpoint_check_text(file, unknown, 1, message, sizeof message), -1);
+    salf_tensors_destroy(file);
+    salf_context_destroy(context);
+}
+END_TEST
+
+START_TEST(a_failed_write_leaves_the_old_file) {
+    salf_context *context = harness_context(SALF_BACKEND_AUTO, NULL);
+    checkpoint_writer w = {0};
+    checkpoint_put_bytes(&w, "blob", "abc", 3);
+    ck_assert_int_ne(checkpoint_write(&w, context, "/nonexistent/folder/checkpoint.safetensors"), SALF_OK);
+    ck_assert_ptr_null(w.owned);
+    checkpoint_put_bytes(&w, "blob", "abc", 3);
+    w.failed = 1;
+    ck_assert_int_eq(checkpoint_write(&w, context, harness_path("never.safetensors")), SALF_E_NO_MEMORY);
+    FILE *file = fopen(harness_path("never.safetensors"), "rb");
+    ck_assert_ptr_null(file);
+    salf_context_destroy(context);
+}
+END_TEST
+
+START_TEST(table_of_figures) {
+    method m[2] = {named("lora[full]"), named("salf[half]")};
+    tally t[2] = {{{0}}, {{0}}};
+    char text[2048] = "";
+    t[0].v[TALLY_TRAINED] = t[1].v[TALLY_TRAINED] = 10;
+    t[1].v[TALLY_DEPTH] = 4;
+    t[0].v[TALLY_BACKWARD] = 8;
+    t[1].v[TALLY_BACKWARD] = 5;
+    t[1].v[TALLY_FLOPS] = 30;
+    t[1].v[TALLY_FULL_FLOPS] = 40;
+    ck_assert_double_eq(tally_saving(&t[1]), 0.4);
+    ck_assert_double_eq(tally_predicted(&t[1]), 0.25);
+    ck_assert_double_eq(tally_predicted(&t[0]), 0);
+    FILE *out = fmemopen(text, sizeof text, "w");
+    tally_table(out, m, t, 2);
+    fclose(out);
+    ck_assert(harness_contains(text, "backward ratio") && harness_contains(text, "0.625"));
+    out = fmemopen(text, sizeof text, "w");
+    tally_table(out, m + 1, t + 1, 1);
+    fclose(out);
+    ck_assert(!harness_contains(text, "backward ratio"));
+}
+END_TEST
+
+void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, every_epoch_is_a_shuffle);
+    HARNESS_ADD(suite, every_datum_is_used_once_an_epoch);
+    HARNESS_ADD(suite, a_task_stays_until_it_is_done);
+    HARNESS_ADD(suite, probe_limit_bounds_each_stage);
+    HARNESS_ADD(suite, checkpoint_round_trip);
+    HARNESS_ADD(suite, a_failed_write_leaves_the_old_file);
+    HARNESS_ADD(suite, table_of_figures);
+}
