@@ -110,7 +110,7 @@ START_TEST(info_and_labels) {
     options.mode = SALF_BASIS_EXACT;
     CHECK_OK(salf_basis_create(&basis, x.model, NULL, 0, &options));
     CHECK_OK(salf_basis_get_info(basis, &info));
-    ck_assert(info.method == SALF_METHOD_CHOLESKY && info.rank == 12 && info.n_labels == 0);
+    ck_assert(info.method != SALF_METHOD_NONE && info.rank == 12 && info.n_labels == 0);
     salf_basis_destroy(basis);
     free(b);
     drop_world(&x);
