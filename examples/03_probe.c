@@ -49,6 +49,7 @@ int main(void) {
         .n_layers = LAYERS,
         .hidden = HIDDEN,
         .vocab = VOCAB,
+        .norm_kind = SALF_NORM_RMS,
         .head = {.data = head, .rows = VOCAB, .cols = HIDDEN, .dtype = SALF_F32},
     };
     check(salf_context_create(&context, NULL));

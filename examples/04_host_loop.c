@@ -70,6 +70,7 @@ int main(void) {
         .n_layers = LAYERS,
         .hidden = HIDDEN,
         .vocab = VOCAB,
+        .norm_kind = SALF_NORM_RMS,
         .head = {.data = head, .rows = VOCAB, .cols = HIDDEN, .dtype = SALF_F32},
     };
     const salf_policy_options options = {.struct_size = sizeof options, .reduction = SALF_REDUCE_PREFIX};

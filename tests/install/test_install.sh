@@ -17,7 +17,7 @@ quietly() { "$@" >"$work/output" 2>&1; }
 
 # What an example must print, so that one that runs and says nothing true does not pass.
 declare -A words=([01_plan]='saving 0.644' [02_basis]='rank 4 of 4' [03_probe]='datum 3: freeze below layer 7'
-    [04_host_loop]='layer backwards instead of 72' [05_row_blocks]='3 ranks, 100 rows each: the basis is the same')
+    [04_host_loop]='48 layer backwards instead of 72' [05_row_blocks]='3 ranks, 100 rows each: the basis is the same')
 
 build_and_run() { # folder for programs, what kind of linking, arguments of pkg-config
     local out=$1 kind=$2 source name flags
