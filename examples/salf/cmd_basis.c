@@ -1,0 +1,162 @@
+/* cmd_basis.c - `salf basis`: rows of the semantic basis of a checkpoint (paper, section 2.1). */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "args.h"
+#include "commands.h"
+#include "salf.h"
+
+typedef struct basis_settings {
+    const char *model;
+    const char *tokens;
+    const char *output;
+    double rtol;
+    double ridge;
+    int32_t rtol_given;
+    int32_t ridge_given;
+    int32_t exact;
+    int32_t input_side;
+    int32_t backend;
+} basis_settings;
+
+typedef struct basis_parts {
+    salf_context *context;
+    salf_model *model;
+    salf_basis *basis;
+    int32_t *tokens; /* [n] */
+    int64_t n;
+    float *rows; /* [n][D] */
+} basis_parts;
+
+static int read_settings(basis_settings *s, int argc, char **argv) {
+    const args_option options[] = {
+        {.name = "model",
+         .kind = ARGS_TEXT,
+         .value = &s->model,
+         .metavar = "PATH",
+         .help = "checkpoint folder: config.json and model.safetensors",
+         .required = 1},
+        {.name = "tokens",
+         .kind = ARGS_TEXT,
+         .value = &s->tokens,
+         .metavar = "ID,...",
+         .help = "token ids, such as 0,7,100",
+         .required = 1},
+        {.name = "rtol",
+         .kind = ARGS_REAL,
+         .value = &s->rtol,
+         .metavar = "R",
+         .help = "drop singular values at or below R times the largest; 0 is --exact (default max(V, D) * 2^-23)",
+         .least = 0,
+         .most = 1,
+         .given = &s->rtol_given},
+        {.name = "exact",
+         .kind = ARGS_FLAG,
+         .value = &s->exact,
+         .help = "keep every singular value that float64 resolves"},
+        {.name = "ridge",
+         .kind = ARGS_REAL,
+         .value = &s->ridge,
+         .metavar = "L",
+         .help = "regularise with L > 0 instead of dropping",
+         .given = &s->ridge_given},
+        {.name = "input-side",
+         .kind = ARGS_FLAG,
+         .value = &s->input_side,
+         .help = "rows of the embedding matrix instead of the head's basis"},
+        {.name = "output",
+         .letter = 'o',
+         .kind = ARGS_TEXT,
+         .value = &s->output,
+         .metavar = "FILE",
+         .help = "write the table as safetensors instead of printing it"},
+        {.name = "backend",
+         .kind = ARGS_CHOICE,
+         .value = &s->backend,
+         .choices = "auto|reference|cpu|cuda",
+         .help = "what computes (default auto)"},
+    };
+    const args_command command = {.name = "basis",
+                                  .summary = "Prints `token<TAB>values` for each token, with 9 significant digits; "
+                                             "rank and condition go to standard error.",
+                                  .options = options,
+                                  .n_options = sizeof options / sizeof options[0]};
+    const int code = args_parse(&command, argc, argv, NULL);
+    if (code >= 0) return code;
+    if (s->exact + s->rtol_given + s->ridge_given > 1)
+        return args_misuse("basis", "--rtol, --exact and --ridge exclude each other");
+    if (s->ridge_given && !(s->ridge > 0)) return args_misuse("basis", "--ridge: %g is not positive", s->ridge);
+    return -1;
+}
+
+static void basis_options(const basis_settings *s, salf_basis_options *o) {
+    salf_options_init(o, sizeof *o);
+    o->mode = s->ridge_given ? SALF_BASIS_RIDGE : SALF_BASIS_RTOL;
+    if (s->exact || (s->rtol_given && s->rtol <= 0)) o->mode = SALF_BASIS_EXACT;
+    o->rtol = s->rtol;
+    o->ridge = s->ridge;
+    o->side = s->input_side ? SALF_SIDE_INPUT : SALF_SIDE_OUTPUT;
+}
+
+static salf_status make_basis(const basis_settings *s, basis_parts *p) {
+    salf_context_options context_options;
+    salf_basis_options options;
+    salf_options_init(&context_options, sizeof context_options);
+    context_options.backend = s->backend;
+    basis_options(s, &options);
+    salf_status status = salf_context_create(&p->context, &context_options);
+    if (!status) status = salf_model_open(&p->model, p->context, s->model, NULL);
+    if (!status) status = salf_basis_create(&p->basis, p->model, p->tokens, p->n, &options);
+    return status;
+}
+
+static void print_info(const salf_basis_info *info) {
+    if (info->side == SALF_SIDE_INPUT) {
+        fprintf(stderr, "input side: %" PRId64 " rows of %" PRId64 "\n", info->vocab, info->hidden);
+        return;
+    }
+    fprintf(stderr, "rank %" PRId64 " of %" PRId64 ", sigma_max %.6g, sigma_min %.6g, condition %.6g\n", info->rank,
+            info->hidden, info->sigma_max, info->sigma_min, info->condition);
+}
+
+static int print_rows(basis_parts *p, int64_t hidden) {
+    p->rows = malloc((size_t)p->n * (size_t)hidden * sizeof *p->rows);
+    if (!p->rows) return args_fail("basis", "out of memory");
+    const salf_tensor out = {.data = p->rows, .rows = p->n, .cols = hidden, .dtype = SALF_F32};
+    if (salf_basis_rows(p->basis, p->tokens, p->n, &out)) return args_fail_salf("basis");
+    for (int64_t i = 0; i < p->n; i++) {
+        printf("%" PRId32, p->tokens[i]);
+        for (int64_t c = 0; c < hidden; c++) printf("\t%.9g", (double)p->rows[i * hidden + c]);
+        putchar('\n');
+    }
+    return EXIT_CODE_OK;
+}
+
+static int run(const basis_settings *s, basis_parts *p) {
+    char message[256];
+    salf_basis_info info;
+    if (args_int_list(s->tokens, INT32_MIN, INT32_MAX, &p->tokens, &p->n, message, sizeof message)) {
+        return args_misuse("basis", "--tokens: %s", message);
+    }
+    if (make_basis(s, p)) return args_fail_salf("basis");
+    salf_options_init(&info, sizeof info);
+    if (salf_basis_get_info(p->basis, &info)) return args_fail_salf("basis");
+    print_info(&info);
+    if (!s->output) return print_rows(p, info.hidden);
+    return salf_basis_save(p->basis, s->output) ? args_fail_salf("basis") : EXIT_CODE_OK;
+}
+
+int cmd_basis(int argc, char **argv) {
+    basis_settings s = {0};
+    basis_parts p = {0};
+    int code = read_settings(&s, argc, argv);
+    if (code >= 0) return code;
+    code = run(&s, &p);
+    free(p.rows);
+    free(p.tokens);
+    salf_basis_destroy(p.basis);
+    salf_model_destroy(p.model);
+    salf_context_destroy(p.context);
+    return code;
+}

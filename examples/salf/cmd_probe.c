@@ -1,0 +1,312 @@
+/* cmd_probe.c - `salf probe`: deviations of prompts in every latent space, and where to stop (paper, 3.1 to 3.3).
+ *
+ * Prompts run in batches without padding; the decoder's hook hands each latent space to the probe as it is computed,
+ * the rows of the last prompt tokens picked by index. Cost: one forward, and what the metric costs per space. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "args.h"
+#include "commands.h"
+#include "decoder.h"
+#include "salf.h"
+
+enum { BATCH_PROMPTS = 64, BATCH_TOKENS = 8192 };
+
+typedef struct probe_settings {
+    const char *model;
+    const char *prompts;
+    const char *candidates;
+    int32_t metric;
+    int32_t lens;
+    int32_t scores;
+    int32_t exact;
+    int32_t backend;
+    double rtol;
+    double temperature;
+} probe_settings;
+
+typedef struct prompt_list {
+    int64_t n;
+    int32_t *labels;  /* [n] */
+    int32_t **tokens; /* [n] */
+    int64_t *lengths; /* [n] */
+} prompt_list;
+
+typedef struct probe_parts {
+    prompt_list prompts;
+    int32_t *candidates;
+    int64_t n_candidates;
+    salf_context *context;
+    salf_model *model;
+    salf_basis *basis;
+    salf_probe *probe;
+    decoder *net;
+    int32_t n_layers;
+    int64_t hidden;
+} probe_parts;
+
+static int read_settings(probe_settings *s, int argc, char **argv) {
+    const args_option options[] = {
+        {.name = "model",
+         .kind = ARGS_TEXT,
+         .value = &s->model,
+         .metavar = "PATH",
+         .help = "checkpoint folder of a Llama-family model",
+         .required = 1},
+        {.name = "prompts",
+         .kind = ARGS_TEXT,
+         .value = &s->prompts,
+         .metavar = "FILE",
+         .help = "lines `label_id<TAB>id,id,...`: the right next token, and the prompt's token ids",
+         .required = 1},
+        {.name = "metric",
+         .kind = ARGS_CHOICE,
+         .value = &s->metric,
+         .choices = "cosine|ce|rank",
+         .help = "how deviation is measured (default cosine)"},
+        {.name = "lens",
+         .kind = ARGS_CHOICE,
+         .value = &s->lens,
+         .choices = "hf|normed|raw",
+         .help = "which spaces get the final norm first: the last, all, none (default hf)"},
+        {.name = "scores",
+         .kind = ARGS_CHOICE,
+         .value = &s->scores,
+         .choices = "basis|logits",
+         .help = "what ce and rank compare (default basis)"},
+        {.name = "candidates",
+         .kind = ARGS_TEXT,
+         .value = &s->candidates,
+         .metavar = "ID,...",
+         .help = "tokens that ce and rank compare with (default: the whole vocabulary)"},
+        {.name = "temperature",
+         .kind = ARGS_REAL,
+         .value = &s->temperature,
+         .metavar = "T",
+         .help = "temperature of ce (default 1)",
+         .least = 1e-6,
+         .most = 1e6},
+        {.name = "rtol",
+         .kind = ARGS_REAL,
+         .value = &s->rtol,
+         .metavar = "R",
+         .help = "drop singular values of the head at or below R times the largest (default max(V, D) * 2^-23)",
+         .least = 1e-300,
+         .most = 1},
+        {.name = "exact",
+         .kind = ARGS_FLAG,
+         .value = &s->exact,
+         .help = "keep every singular value that float64 resolves"},
+        {.name = "backend",
+         .kind = ARGS_CHOICE,
+         .value = &s->backend,
+         .choices = "auto|reference|cpu|cuda",
+         .help = "what computes the probe (default auto)"},
+    };
+    const args_command command = {.name = "probe",
+                                  .summary = "Prints, for each prompt, its deviations in latent spaces 0 ... m and its "
+                                             "end-of-freezing layer, tab-separated.",
+                                  .options = options,
+                                  .n_options = sizeof options / sizeof options[0]};
+    return args_parse(&command, argc, argv, NULL);
+}
+
+/* ---- prompts ---- */
+
+static int fail_line(const char *path, int64_t line, const char *what) {
+    return args_fail("probe", "%s:%" PRId64 ": %s", path, line, what);
+}
+
+static int take_prompt(prompt_list *list, const char *path, char *line) {
+    char message[256];
+    int32_t *label;
+    int64_t n;
+    char *tab = strchr(line, '\t');
+    if (!tab) return fail_line(path, list->n + 1, "there is no tab behind the label's id");
+    *tab = 0;
+    if (args_int_list(line, INT32_MIN, INT32_MAX, &label, &n, message, sizeof message))
+        return fail_line(path, list->n + 1, message);
+    list->labels[list->n] = label[0];
+    free(label);
+    if (n != 1) return fail_line(path, list->n + 1, "there is more than one label");
+    int32_t **tokens = &list->tokens[list->n];
+    if (args_int_list(tab + 1, 0, INT32_MAX, tokens, &list->lengths[list->n], message, sizeof message)) {
+        return fail_line(path, list->n + 1, message);
+    }
+    list->n++;
+    return -1;
+}
+
+static int make_room(prompt_list *list, int64_t *room) {
+    if (list->n < *room) return 0;
+    const int64_t more = *room ? 2 * *room : 256;
+    int32_t *labels = realloc(list->labels, (size_t)more * sizeof *labels);
+    if (labels) list->labels = labels;
+    int32_t **tokens = labels ? realloc(list->tokens, (size_t)more * sizeof *tokens) : NULL;
+    if (tokens) list->tokens = tokens;
+    int64_t *lengths = tokens ? realloc(list->lengths, (size_t)more * sizeof *lengths) : NULL;
+    if (lengths) list->lengths = lengths;
+    if (!lengths) return -1;
+    *room = more;
+    return 0;
+}
+
+static int read_prompts(prompt_list *list, const char *path) {
+    FILE *file = fopen(path, "rb");
+    if (!file) return args_fail("probe", "%s: cannot be opened", path);
+    char *line = NULL;
+    size_t size = 0;
+    ssize_t length;
+    int64_t room = 0;
+    int code = -1;
+    while (code < 0 && (length = getline(&line, &size, file)) > 0) {
+        while (length > 0 && (line[length - 1] == '\n' || line[length - 1] == '\r')) line[--length] = 0;
+        if (make_room(list, &room)) {
+            code = args_fail("probe", "out of memory");
+        } else {
+            code = take_prompt(list, path, line);
+        }
+    }
+    if (code < 0 && ferror(file)) code = args_fail("probe", "%s: cannot be read", path);
+    free(line);
+    fclose(file);
+    return code;
+}
+
+/* ---- one batch ---- */
+
+typedef struct batch_room {
+    int32_t *tokens;                    /* [sum of lengths] */
+    int64_t offsets[BATCH_PROMPTS + 1]; /* of the prompts in tokens */
+    int64_t last[BATCH_PROMPTS];        /* rows of the last prompt tokens */
+    const probe_parts *parts;
+    int64_t n;
+} batch_room;
+
+static salf_status observe(void *user, int32_t space, int64_t rows, const float *states) {
+    const batch_room *b = user;
+    const probe_parts *p = b->parts;
+    (void)rows;
+    salf_tensor view = {.row_index = b->last, .rows = b->n, .cols = p->hidden, .dtype = SALF_F32};
+    memcpy(&view.data, &states, sizeof view.data); /* the library only reads it */
+    return salf_probe_observe(p->probe, space, &view, SALF_STATE_RAW);
+}
+
+static int64_t take_batch(const prompt_list *list, int64_t first, batch_room *b) {
+    int64_t total = 0;
+    for (b->n = 0; first + b->n < list->n && b->n < BATCH_PROMPTS; b->n++) {
+        const int64_t length = list->lengths[first + b->n];
+        if (b->n > 0 && total + length > BATCH_TOKENS) break;
+        b->offsets[b->n] = total;
+        total += length;
+        b->last[b->n] = total - 1;
+    }
+    b->offsets[b->n] = total;
+    free(b->tokens);
+    b->tokens = malloc((size_t)total * sizeof *b->tokens);
+    for (int64_t i = 0; b->tokens && i < b->n; i++) {
+        memcpy(b->tokens + b->offsets[i], list->tokens[first + i],
+               (size_t)list->lengths[first + i] * sizeof *b->tokens);
+    }
+    return b->n;
+}
+
+static void print_trace(const salf_trace *trace) {
+    const int64_t spaces = trace->n_layers + 1;
+    for (int64_t r = 0; r < trace->rows; r++) {
+        for (int64_t k = 0; k < spaces; k++) printf("%.9g\t", trace->deviations[r * spaces + k]);
+        printf("%" PRId32 "\n", trace->eof[r]);
+    }
+}
+
+static int run_batch(probe_parts *p, batch_room *b, int64_t first) {
+    salf_trace trace;
+    if (!b->tokens) return args_fail("probe", "out of memory");
+    const decoder_batch batch = {
+        .tokens = b->tokens, .offsets = b->offsets, .n_sequences = b->n, .head_rows = b->last, .n_head_rows = b->n};
+    if (salf_probe_begin(p->probe, p->prompts.labels + first, b->n)) return args_fail_salf("probe");
+    if (decoder_forward(p->net, &batch, 0, observe, b)) {
+        const char *message = decoder_error();
+        return args_fail("probe", "prompts %" PRId64 " ... %" PRId64 ": %s", first + 1, first + b->n,
+                         *message ? message : salf_last_error());
+    }
+    if (salf_probe_end(p->probe, &trace)) return args_fail_salf("probe");
+    print_trace(&trace);
+    return EXIT_CODE_OK;
+}
+
+/* ---- everything ---- */
+
+static salf_status make_basis(const probe_settings *s, probe_parts *p) {
+    salf_basis_options options;
+    salf_options_init(&options, sizeof options);
+    options.mode = s->exact ? SALF_BASIS_EXACT : SALF_BASIS_RTOL;
+    options.rtol = s->rtol;
+    if (s->metric != SALF_METRIC_COSINE && !p->candidates) options.prepare = SALF_PREPARE_VOCABULARY;
+    return salf_basis_create(&p->basis, p->model, p->prompts.labels, p->prompts.n, &options);
+}
+
+static salf_status make_probe(const probe_settings *s, probe_parts *p) {
+    salf_probe_options options;
+    salf_options_init(&options, sizeof options);
+    options.metric = s->metric;
+    options.lens = s->lens;
+    options.scores = s->scores;
+    options.temperature = s->temperature;
+    options.candidates = p->candidates;
+    options.n_candidates = p->n_candidates;
+    return salf_probe_create(&p->probe, p->basis, &options);
+}
+
+static int prepare(const probe_settings *s, probe_parts *p) {
+    char message[256];
+    salf_context_options options;
+    if (s->candidates &&
+        args_int_list(s->candidates, INT32_MIN, INT32_MAX, &p->candidates, &p->n_candidates, message, sizeof message)) {
+        return args_misuse("probe", "--candidates: %s", message);
+    }
+    const int code = read_prompts(&p->prompts, s->prompts);
+    if (code >= 0) return code;
+    salf_options_init(&options, sizeof options);
+    options.backend = s->backend;
+    salf_status status = salf_context_create(&p->context, &options);
+    if (!status) status = salf_model_open(&p->model, p->context, s->model, NULL);
+    if (!status) status = make_basis(s, p);
+    if (!status) status = make_probe(s, p);
+    if (status) return args_fail_salf("probe");
+    if (decoder_open(&p->net, p->context, p->model, NULL)) return args_fail("probe", "%s", decoder_error());
+    p->n_layers = decoder_get_config(p->net)->n_layers;
+    p->hidden = decoder_get_config(p->net)->hidden;
+    return -1;
+}
+
+static void release(probe_parts *p) {
+    for (int64_t i = 0; i < p->prompts.n; i++) free(p->prompts.tokens[i]);
+    free(p->prompts.tokens);
+    free(p->prompts.labels);
+    free(p->prompts.lengths);
+    free(p->candidates);
+    decoder_free(p->net);
+    salf_probe_destroy(p->probe);
+    salf_basis_destroy(p->basis);
+    salf_model_destroy(p->model);
+    salf_context_destroy(p->context);
+}
+
+int cmd_probe(int argc, char **argv) {
+    probe_settings s = {0};
+    probe_parts p = {0};
+    batch_room b = {.parts = &p};
+    int code = read_settings(&s, argc, argv);
+    if (code >= 0) return code;
+    code = prepare(&s, &p);
+    for (int64_t first = 0; code <= 0 && first < p.prompts.n; first += b.n) {
+        take_batch(&p.prompts, first, &b);
+        code = run_batch(&p, &b, first);
+    }
+    free(b.tokens);
+    release(&p);
+    return code < 0 ? EXIT_CODE_OK : code;
+}
