@@ -1,0 +1,309 @@
+/*
+ * cmd_pretrain.c - `salf pretrain`: trains a small Llama-style model from scratch on the lines of a text file.
+ *
+ * Each step takes `batch` lines drawn at random, at most `context` tokens of each, and predicts every next token by
+ * softmax cross-entropy. Everything trains densely, the tied embedding too, by AdamW with linear warm-up over 5 % of
+ * the steps and a cosine down to a tenth of the rate. The same seed gives the same model on the same machine.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "adamw.h"
+#include "args.h"
+#include "commands.h"
+#include "decoder.h"
+#include "progress.h"
+#include "tokenizer.h"
+
+#define NAME      "pretrain"
+#define CLIP_NORM 1.0
+
+typedef struct pretrain_options {
+    const char *text;
+    const char *tokenizer;
+    const char *output;
+    int32_t layers, heads, kv_heads, dtype;
+    int64_t hidden, ffn, steps, batch, context, positions;
+    double lr, decay;
+    uint64_t seed;
+} pretrain_options;
+
+/* Examples as ids, one after the other: example i is ids[offsets[i]] ... ids[offsets[i+1]-1]. */
+typedef struct corpus {
+    int32_t *ids;
+    int64_t *offsets; /* [n + 1] */
+    int64_t n;
+} corpus;
+
+/* A batch with its arrays, each of `batch * context` (offsets: batch + 1). */
+typedef struct pretrain_batch {
+    int32_t *tokens;
+    int32_t *labels;
+    int64_t *offsets;
+    int64_t *rows;
+    float *losses;
+    float *d_normed; /* [batch * context][D] */
+} pretrain_batch;
+
+/* ---- text ---- */
+
+static char *read_file(const char *path) {
+    FILE *file = fopen(path, "rb");
+    char *text = NULL;
+    if (file && fseek(file, 0, SEEK_END) == 0) {
+        const long size = ftell(file);
+        rewind(file);
+        text = size >= 0 ? malloc((size_t)size + 1) : NULL;
+        if (text && fread(text, 1, (size_t)size, file) == (size_t)size) {
+            text[size] = 0;
+        } else {
+            free(text);
+            text = NULL;
+        }
+    }
+    if (file) fclose(file);
+    return text;
+}
+
+static int64_t count_lines(const char *text) {
+    int64_t n = 1;
+    for (; *text; text++) n += *text == '\n';
+    return n;
+}
+
+/* Cuts the text at its line ends. */
+static int64_t encode_lines(corpus *c, const tokenizer *t, char *text) {
+    int64_t used = 0;
+    for (char *line = text; line;) {
+        char *end = strchr(line, '\n');
+        if (end) *end = 0;
+        if (*line) {
+            const int64_t n = tokenizer_encode(t, line, c->ids + used);
+            if (n < 0) return -1;
+            used += n;
+            c->ids[used++] = TOKEN_END;
+            c->offsets[++c->n] = used;
+        }
+        line = end ? end + 1 : NULL;
+    }
+    return used;
+}
+
+static void corpus_free(corpus *c) {
+    free(c->ids);
+    free(c->offsets);
+}
+
+static int corpus_load(corpus *c, const tokenizer *t, const char *path) {
+    char *text = read_file(path);
+    memset(c, 0, sizeof *c);
+    if (!text) return args_fail(NAME, "%s: cannot be read", path);
+    const int64_t lines = count_lines(text);
+    c->ids = malloc((strlen(text) + 3 * (size_t)lines + 3) * sizeof *c->ids);
+    c->offsets = calloc((size_t)lines + 1, sizeof *c->offsets);
+    const int64_t used = c->ids && c->offsets ? encode_lines(c, t, text) : -1;
+    free(text);
+    if (used < 0) return args_fail(NAME, "out of memory");
+    if (c->n == 0) return args_fail(NAME, "%s: no text in it", path);
+    fprintf(stderr, "%lld examples, %lld tokens\n", (long long)c->n, (long long)used);
+    return EXIT_CODE_OK;
+}
+
+/* ---- batches ---- */
+
+static uint64_t random_bits(uint64_t *state) {
+    uint64_t z = *state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+static int64_t random_below(uint64_t *state, int64_t n) {
+    return (int64_t)(random_bits(state) % (uint64_t)n);
+}
+
+static void batch_free(pretrain_batch *b) {
+    free(b->tokens);
+    free(b->labels);
+    free(b->offsets);
+    free(b->rows);
+    free(b->losses);
+    free(b->d_normed);
+}
+
+static int batch_make(pretrain_batch *b, const pretrain_options *o) {
+    const size_t rows = (size_t)(o->batch * o->context);
+    *b = (pretrain_batch){.tokens = malloc(rows * sizeof *b->tokens),
+                          .labels = malloc(rows * sizeof *b->labels),
+                          .offsets = calloc((size_t)o->batch + 1, sizeof *b->offsets),
+                          .rows = malloc(rows * sizeof *b->rows),
+                          .losses = malloc(rows * sizeof *b->losses),
+                          .d_normed = malloc(rows * (size_t)o->hidden * sizeof *b->d_normed)};
+    const int complete = b->tokens && b->labels && b->offsets && b->rows && b->losses && b->d_normed;
+    for (size_t i = 0; complete && i < rows; i++) b->rows[i] = (int64_t)i;
+    return complete ? EXIT_CODE_OK : args_fail(NAME, "out of memory");
+}
+
+/* Draws examples; of one longer than the context, a random stretch. */
+static int64_t batch_fill(pretrain_batch *b, const pretrain_options *o, const corpus *c, uint64_t *state) {
+    int64_t rows = 0;
+    for (int64_t s = 0; s < o->batch; s++) {
+        const int64_t example = random_below(state, c->n);
+        const int32_t *ids = c->ids + c->offsets[example];
+        const int64_t pairs = c->offsets[example + 1] - c->offsets[example] - 1;
+        const int64_t n = pairs < o->context ? pairs : o->context, first = random_below(state, pairs - n + 1);
+        for (int64_t i = 0; i < n; i++, rows++) {
+            b->tokens[rows] = ids[first + i];
+            b->labels[rows] = ids[first + i + 1];
+        }
+        b->offsets[s + 1] = rows;
+    }
+    return rows;
+}
+
+/* ---- training ---- */
+
+static double rate_at(const pretrain_options *o, int64_t step) {
+    const double warm_up = fmax(1.0, 0.05 * (double)o->steps), at = (double)step + 1.0;
+    if (at < warm_up) return o->lr * at / warm_up;
+    const double done = (at - warm_up) / fmax(1.0, (double)o->steps - warm_up);
+    return o->lr * (0.1 + 0.9 * 0.5 * (1.0 + cos(3.141592653589793 * done)));
+}
+
+/* One step; *loss is the mean over its tokens, in nats. */
+static salf_status train_step(decoder *d, adamw *optimizer, const pretrain_options *o, pretrain_batch *b, int64_t rows,
+                              int64_t step, double *loss) {
+    const decoder_batch batch = {b->tokens, b->offsets, o->batch, b->rows, rows};
+    decoder_clear_gradients(d);
+    salf_status status = decoder_forward(d, &batch, 1, NULL, NULL);
+    if (!status) status = decoder_cross_entropy(d, b->labels, 1.0 / (double)rows, 1, b->losses, b->d_normed);
+    if (!status) status = decoder_backward(d, b->d_normed, NULL);
+    if (status) return status;
+    decoder_clip_gradients(d, CLIP_NORM);
+    *loss = 0.0;
+    for (int64_t i = 0; i < rows; i++) *loss += (double)b->losses[i] / (double)rows;
+    return adamw_step(optimizer, rate_at(o, step), NULL);
+}
+
+#define REPORTS 20 /* lines of progress in a run */
+
+static salf_status train(decoder *d, adamw *optimizer, const pretrain_options *o, const corpus *c, pretrain_batch *b) {
+    progress bar;
+    uint64_t state = o->seed ^ 0x5851F42D4C957F2Du;
+    double sum = 0.0;
+    int64_t n = 0;
+    salf_status status = SALF_OK;
+    progress_start(&bar, "pretraining", o->steps);
+    for (int64_t step = 0; !status && step < o->steps; step++) {
+        char note[32];
+        double loss = 0.0;
+        status = train_step(d, optimizer, o, b, batch_fill(b, o, c, &state), step, &loss);
+        sum += loss;
+        n++;
+        snprintf(note, sizeof note, "loss %.3f", sum / (double)n);
+        progress_update(&bar, step + 1, note);
+        if (status || ((step + 1) * REPORTS / o->steps == step * REPORTS / o->steps)) continue;
+        fprintf(stderr, "step %lld\tloss %.4f\n", (long long)step + 1, sum / (double)n);
+        sum = 0.0;
+        n = 0;
+    }
+    progress_end(&bar);
+    return status;
+}
+
+static int32_t dtype_of(const pretrain_options *o) {
+    return o->dtype == 0 ? SALF_F32 : SALF_BF16;
+}
+
+static int run_training(const pretrain_options *o, salf_context *context, const tokenizer *t, const corpus *c) {
+    const decoder_training everything = {.train_embedding = 1, .train_head = 1};
+    const adamw_options optimizer_options = {.beta2 = 0.95, .weight_decay = o->decay};
+    const decoder_config config = {.n_layers = o->layers,
+                                   .n_heads = o->heads,
+                                   .n_kv_heads = o->kv_heads ? o->kv_heads : o->heads,
+                                   .head_dim = (int32_t)(o->hidden / o->heads),
+                                   .hidden = o->hidden,
+                                   .ffn_hidden = o->ffn,
+                                   .vocab = tokenizer_size(t),
+                                   .max_positions = o->positions > o->context ? o->positions : o->context,
+                                   .norm_eps = 1e-5,
+                                   .rope_theta = 10000.0,
+                                   .tied = 1,
+                                   .bos_token = TOKEN_START,
+                                   .eos_token = TOKEN_END};
+    decoder *d = NULL;
+    adamw *optimizer = NULL;
+    pretrain_batch b = {0};
+    int code = batch_make(&b, o);
+    salf_status status = code ? SALF_OK : decoder_create(&d, context, &config, &everything, o->seed);
+    if (!code && !status) status = adamw_create(&optimizer, d, &optimizer_options);
+    if (!code && !status) status = train(d, optimizer, o, c, &b);
+    if (!code && !status) status = decoder_save(d, o->output, dtype_of(o));
+    if (status) code = args_fail(NAME, "%s", decoder_error());
+    adamw_free(optimizer);
+    decoder_free(d);
+    batch_free(&b);
+    return code;
+}
+
+static int prepare_and_train(const pretrain_options *o) {
+    char message[512];
+    tokenizer *t = NULL;
+    salf_context *context = NULL;
+    corpus c = {0};
+    if (tokenizer_load(&t, o->tokenizer, message, sizeof message)) return args_fail(NAME, "%s", message);
+    int code = salf_context_create(&context, NULL) ? args_fail_salf(NAME) : EXIT_CODE_OK;
+    if (!code) code = corpus_load(&c, t, o->text);
+    if (!code) code = run_training(o, context, t, &c);
+    corpus_free(&c);
+    salf_context_destroy(context);
+    tokenizer_destroy(t);
+    return code;
+}
+
+int cmd_pretrain(int argc, char **argv) {
+    pretrain_options o = {.layers = 6,
+                          .heads = 4,
+                          .hidden = 128,
+                          .ffn = 352,
+                          .steps = 2000,
+                          .batch = 16,
+                          .context = 128,
+                          .positions = 512,
+                          .lr = 3e-3,
+                          .decay = 0.1,
+                          .seed = 42,
+                          .dtype = 1};
+    const args_option options[] = {
+        {"text", 't', ARGS_TEXT, &o.text, "FILE", "Text to learn, one example a line.", NULL, 0, 0, 1, NULL},
+        {"tokenizer", 0, ARGS_TEXT, &o.tokenizer, "FILE", "Tokenizer in the .bin form.", NULL, 0, 0, 1, NULL},
+        {"output", 'o', ARGS_TEXT, &o.output, "FOLDER", "Where the checkpoint is written.", NULL, 0, 0, 1, NULL},
+        {"layers", 0, ARGS_INT32, &o.layers, "N", "Layers (6).", NULL, 1, 4096, 0, NULL},
+        {"hidden", 0, ARGS_INT, &o.hidden, "N", "Hidden size (128).", NULL, 2, 65536, 0, NULL},
+        {"ffn", 0, ARGS_INT, &o.ffn, "N", "Hidden size of the feed-forward part (352).", NULL, 1, 262144, 0, NULL},
+        {"heads", 0, ARGS_INT32, &o.heads, "N", "Query heads (4).", NULL, 1, 4096, 0, NULL},
+        {"kv-heads", 0, ARGS_INT32, &o.kv_heads, "N", "Key and value heads (as many).", NULL, 1, 4096, 0, NULL},
+        {"steps", 0, ARGS_INT, &o.steps, "N", "Optimizer steps (2000).", NULL, 1, 1e12, 0, NULL},
+        {"batch", 0, ARGS_INT, &o.batch, "N", "Examples in a step (16).", NULL, 1, 65536, 0, NULL},
+        {"context", 0, ARGS_INT, &o.context, "N", "Most tokens of an example (128).", NULL, 1, 65536, 0, NULL},
+        {"positions", 0, ARGS_INT, &o.positions, "N", "Most positions the model claims (512).", NULL, 1, 1e6, 0, NULL},
+        {"lr", 0, ARGS_REAL, &o.lr, "X", "Peak learning rate (0.003).", NULL, 1e-12, 1e3, 0, NULL},
+        {"weight-decay", 0, ARGS_REAL, &o.decay, "X", "Weight decay (0.1).", NULL, 0, 1e3, 0, NULL},
+        {"seed", 0, ARGS_SEED, &o.seed, "N", "Seed of weights and batches (42).", NULL, 0, 0, 0, NULL},
+        {"dtype", 0, ARGS_CHOICE, &o.dtype, "TYPE", "Type the weights are written in: f32 or bf16 (bf16).", "f32|bf16",
+         0, 0, 0, NULL},
+    };
+    const args_command command = {.name = NAME,
+                                  .summary = "Trains a small Llama-style model from scratch on a text file.",
+                                  .options = options,
+                                  .n_options = (int)(sizeof options / sizeof *options)};
+    const int code = args_parse(&command, argc, argv, NULL);
+    if (code >= 0) return code;
+    if (o.hidden % (2 * (int64_t)o.heads)) {
+        return args_misuse(NAME, "--hidden: %lld is not an even multiple of %d heads", (long long)o.hidden,
+                           (int)o.heads);
+    }
+    return prepare_and_train(&o);
+}
