@@ -1,0 +1,121 @@
+/*
+ * cpu.c - the cpu backend: the reference table with OpenBLAS and vector kernels over its hot slots.
+ *
+ * gram and apply convert blocks of rows to float64 and call dsyrk (rows D^2 / 2) and dgemm (rows D^2).
+ */
+#include "cpu.h"
+
+#include <cblas.h>
+#include <pthread.h>
+
+#include "../../internal.h"
+
+static pthread_mutex_t blas_lock = PTHREAD_MUTEX_INITIALIZER;
+static int blas_users, blas_saved;
+
+void slf_blas_enter(const slf_services *services) {
+    if (services->options->threads <= 0) return;
+    pthread_mutex_lock(&blas_lock);
+    if (blas_users++ == 0) blas_saved = openblas_get_num_threads();
+    openblas_set_num_threads(services->options->threads);
+    pthread_mutex_unlock(&blas_lock);
+}
+
+void slf_blas_leave(const slf_services *services) {
+    if (services->options->threads <= 0) return;
+    pthread_mutex_lock(&blas_lock);
+    if (--blas_users == 0) openblas_set_num_threads(blas_saved);
+    pthread_mutex_unlock(&blas_lock);
+}
+
+static salf_status cpu_open(void **state, const slf_services *services) {
+    slf_cpu_state *cpu = services->alloc(services->context, 1, sizeof *cpu);
+    if (!cpu) return SALF_E_NO_MEMORY;
+    cpu->host.services = *services;
+    cpu->kernels = slf_kernels_select();
+    *state = cpu;
+    return SALF_OK;
+}
+
+static const char *cpu_kernels(const void *state) {
+    return ((const slf_cpu_state *)state)->kernels->name;
+}
+
+/* Rows of a float64 block, of vectors vectors each, that fit half the workspace and 2 MiB. */
+static int64_t block_rows(const slf_cpu_state *cpu, int64_t dim, int64_t vectors, int64_t rows) {
+    const uint64_t limit = cpu->host.services.options->workspace_limit / 2;
+    const int64_t bytes = limit < (2u << 20) ? (int64_t)limit : (int64_t)(2u << 20);
+    int64_t n = bytes / (8 * dim * vectors);
+    n = n < rows ? n : rows;
+    return n > 0 ? n : 1;
+}
+
+static salf_status cpu_gram(void *state, const salf_tensor *rows, double *gram) {
+    const slf_cpu_state *cpu = state;
+    const int64_t dim = rows->cols, most = block_rows(cpu, dim, 1, rows->rows);
+    double *x = slf_host_doubles(&cpu->host, most * dim);
+    if (!x) return SALF_E_NO_MEMORY;
+    slf_blas_enter(&cpu->host.services);
+    for (int64_t r = 0; r < rows->rows; r += most) {
+        const int64_t n = rows->rows - r < most ? rows->rows - r : most;
+        for (int64_t k = 0; k < n; k++) slf_row_to_f64(rows, r + k, x + k * dim);
+        cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)dim, (int)n, 1, x, (int)dim, 1, gram, (int)dim);
+    }
+    slf_blas_leave(&cpu->host.services);
+    slf_host_free(&cpu->host, x);
+    return SALF_OK;
+}
+
+/* out [rows][D] = X P, or with norms the lengths of its rows. */
+static salf_status product(const slf_cpu_state *cpu, const double *p, const salf_tensor *rows, double *out,
+                           double *norms) {
+    const int64_t dim = rows->cols, most = block_rows(cpu, dim, 2, rows->rows);
+    const int d = (int)dim;
+    double *x = slf_host_doubles(&cpu->host, 2 * most * dim);
+    if (!x) return SALF_E_NO_MEMORY;
+    slf_blas_enter(&cpu->host.services);
+    for (int64_t r = 0; r < rows->rows; r += most) {
+        const int64_t n = rows->rows - r < most ? rows->rows - r : most;
+        double *y = norms ? x + most * dim : out + r * dim;
+        for (int64_t k = 0; k < n; k++) slf_row_to_f64(rows, r + k, x + k * dim);
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, d, d, 1, x, d, p, d, 0, y, d);
+        for (int64_t k = 0; norms && k < n; k++) norms[r + k] = slf_reference_length(y + k * dim, dim);
+    }
+    slf_blas_leave(&cpu->host.services);
+    slf_host_free(&cpu->host, x);
+    return SALF_OK;
+}
+
+static salf_status cpu_apply(void *state, const double *p, const salf_tensor *rows, double *out) {
+    return product(state, p, rows, out, NULL);
+}
+
+static salf_status cpu_apply_norms(void *state, const double *p, const salf_tensor *rows, double *norms) {
+    return product(state, p, rows, NULL, norms);
+}
+
+const slf_backend slf_backend_cpu = {
+    .abi_version = SLF_BACKEND_ABI,
+    .size = sizeof(slf_backend),
+    .id = SALF_BACKEND_CPU,
+    .name = "cpu",
+    .open = cpu_open,
+    .close = slf_reference_close,
+    .kernels = cpu_kernels,
+    .alloc = slf_reference_alloc,
+    .free = slf_reference_free,
+    .copy = slf_reference_copy,
+    .zero = slf_reference_zero,
+    .sync = slf_reference_sync,
+    .poll = slf_reference_poll,
+    .scan = slf_reference_scan,
+    .gram = cpu_gram,
+    .factor = slf_cpu_factor,
+    .apply = cpu_apply,
+    .apply_norms = cpu_apply_norms,
+    .cosine = slf_cpu_cosine,
+    .normalise = slf_reference_normalise,
+    .score = slf_cpu_score,
+    .cosine_loss = slf_reference_cosine_loss,
+    .score_loss = slf_reference_score_loss,
+};

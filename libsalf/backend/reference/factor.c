@@ -1,0 +1,125 @@
+/*
+ * factor.c - P = Q f(Lambda) Q^T from G = Q Lambda Q^T by cyclic Jacobi rotations.
+ *
+ * Each sweep visits every pair (p, q) and rotates so that G_pq becomes 0; convergence is quadratic, some ten sweeps of
+ * 3 D^3 multiply-adds. Singular values of the head are sqrt(max(lambda, 0)).
+ */
+#include <float.h>
+#include <math.h>
+
+#include "../../internal.h"
+#include "reference.h"
+
+enum { MOST_SWEEPS = 60 };
+
+/* Rows p and q of m [..][dim] become c p - s q and s p + c q. */
+static void rotate_rows(double *m, int64_t dim, int64_t p, int64_t q, double c, double s) {
+    for (int64_t k = 0; k < dim; k++) {
+        const double a = m[p * dim + k], b = m[q * dim + k];
+        m[p * dim + k] = c * a - s * b;
+        m[q * dim + k] = s * a + c * b;
+    }
+}
+
+static void rotate_columns(double *m, int64_t dim, int64_t p, int64_t q, double c, double s) {
+    for (int64_t k = 0; k < dim; k++) {
+        const double a = m[k * dim + p], b = m[k * dim + q];
+        m[k * dim + p] = c * a - s * b;
+        m[k * dim + q] = s * a + c * b;
+    }
+}
+
+/* One sweep; whether any pair was worth a rotation. floor is the size below which an element is rounding. */
+static bool sweep(double *g, double *qt, int64_t dim, double floor) {
+    bool rotated = false;
+    for (int64_t p = 0; p < dim; p++)
+        for (int64_t q = p + 1; q < dim; q++) {
+            const double off = g[p * dim + q];
+            if (fabs(off) <= floor) continue;
+            const double theta = (g[q * dim + q] - g[p * dim + p]) / (2 * off);
+            const double t = copysign(1, theta) / (fabs(theta) + hypot(theta, 1));
+            const double c = 1 / sqrt(t * t + 1);
+            rotate_rows(g, dim, p, q, c, t * c);
+            rotate_columns(g, dim, p, q, c, t * c);
+            rotate_rows(qt, dim, p, q, c, t * c);
+            rotated = true;
+        }
+    return rotated;
+}
+
+/* Completes the lower triangle, makes Q^T the identity; the Frobenius norm, which is not finite when G is not. */
+static double prepare(double *g, double *qt, int64_t dim) {
+    double sum = 0;
+    for (int64_t i = 0; i < dim; i++)
+        for (int64_t j = 0; j < dim; j++) {
+            if (j < i) g[i * dim + j] = g[j * dim + i];
+            qt[i * dim + j] = i == j;
+            sum = hypot(sum, g[i * dim + j]);
+        }
+    return sum;
+}
+
+salf_status slf_reference_spectrum(const slf_services *services, int64_t dim, double *lambda,
+                                   const slf_factor_request *request, slf_factor_result *result) {
+    double most = 0, least = INFINITY, least_kept = INFINITY;
+    for (int64_t k = 0; k < dim; k++) {
+        if (!isfinite(lambda[k]))
+            return services->fail(SALF_E_NUMERIC, "eigenvalue %lld of the Gram matrix is not finite", (long long)k);
+        lambda[k] = fmax(lambda[k], 0);
+        most = fmax(most, sqrt(lambda[k]));
+        least = fmin(least, sqrt(lambda[k]));
+    }
+    const bool ridge = request->mode == SALF_BASIS_RIDGE;
+    const double threshold = most * (ridge ? sqrt((double)dim * DBL_EPSILON) : request->rtol);
+    result->rank = 0;
+    for (int64_t k = 0; k < dim; k++) {
+        const double sigma = sqrt(lambda[k]);
+        const bool counted = sigma > threshold;
+        result->rank += counted;
+        if (counted || ridge) least_kept = fmin(least_kept, sigma);
+        const double shifted = lambda[k] + (ridge ? request->ridge : 0);
+        lambda[k] = (counted || ridge) && shifted > 0 ? 1 / shifted : 0;
+    }
+    result->method = SALF_METHOD_EIGEN;
+    result->sigma_max = most;
+    result->sigma_min = least;
+    result->sigma_min_kept = isfinite(least_kept) ? least_kept : 0;
+    return SALF_OK;
+}
+
+/* P = Q diag(weight) Q^T from Q^T [dim][dim]. */
+static void assemble(double *p, const double *qt, const double *weight, int64_t dim) {
+    for (int64_t i = 0; i < dim * dim; i++) p[i] = 0;
+    for (int64_t k = 0; k < dim; k++) {
+        if (weight[k] == 0) continue;
+        const double *q = qt + k * dim;
+        for (int64_t i = 0; i < dim; i++)
+            for (int64_t j = 0; j < dim; j++) p[i * dim + j] += weight[k] * (q[i] * q[j]);
+    }
+}
+
+static salf_status factor_with(const slf_services *services, int64_t dim, double *gram, double *qt, double *lambda,
+                               const slf_factor_request *request, slf_factor_result *result) {
+    const double size = prepare(gram, qt, dim);
+    if (!isfinite(size))
+        return services->fail(SALF_E_NUMERIC, "the Gram matrix [%lld][%lld] is not finite", (long long)dim,
+                              (long long)dim);
+    int sweeps = 0;
+    while (sweep(gram, qt, dim, size * (DBL_EPSILON / 16) / (double)dim))
+        if (++sweeps == MOST_SWEEPS)
+            return services->fail(SALF_E_NUMERIC, "Jacobi rotations did not converge in %d sweeps", sweeps);
+    for (int64_t k = 0; k < dim; k++) lambda[k] = gram[k * dim + k];
+    SLF_TRY(slf_reference_spectrum(services, dim, lambda, request, result));
+    assemble(gram, qt, lambda, dim);
+    return SALF_OK;
+}
+
+salf_status slf_reference_factor(void *state, int64_t dim, double *gram, const slf_factor_request *request,
+                                 slf_factor_result *result) {
+    const slf_host_state *host = state;
+    double *qt = slf_host_doubles(host, dim * dim + dim);
+    if (!qt) return SALF_E_NO_MEMORY;
+    const salf_status status = factor_with(&host->services, dim, gram, qt, qt + dim * dim, request, result);
+    slf_host_free(host, qt);
+    return status;
+}

@@ -1,0 +1,53 @@
+/* reference.h - functions of the reference backend that other host backends keep in their tables. */
+#ifndef SALF_REFERENCE_H
+#define SALF_REFERENCE_H
+
+#include "../backend.h"
+
+/* State of a backend in host memory; slot functions of the reference accept any state that begins with it. */
+typedef struct slf_host_state {
+    slf_services services;
+} slf_host_state;
+
+/* count doubles through the services; NULL with the message set. */
+double *slf_host_doubles(const slf_host_state *host, int64_t count);
+void slf_host_free(const slf_host_state *host, void *memory);
+/* The final norm applied in place to one row h [dim]. */
+void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h);
+double slf_reference_length(const double *x, int64_t dim);
+/* The value of 1 / f(lambda) that a mode gives an eigenvalue of G, and the statistics of all of them. lambda [dim]
+ * becomes the weights f(lambda), in any order. SALF_E_NUMERIC when one is not finite. */
+salf_status slf_reference_spectrum(const slf_services *services, int64_t dim, double *lambda,
+                                   const slf_factor_request *request, slf_factor_result *result);
+
+salf_status slf_reference_open(void **state, const slf_services *services);
+void slf_reference_close(void *state);
+salf_status slf_reference_alloc(void *state, uint64_t bytes, void **memory);
+void slf_reference_free(void *state, void *memory);
+salf_status slf_reference_copy(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory,
+                               uint64_t bytes);
+salf_status slf_reference_zero(void *state, void *memory, uint64_t bytes);
+salf_status slf_reference_sync(void *state);
+salf_status slf_reference_poll(void *state, int32_t *ready);
+salf_status slf_reference_scan(void *state, const salf_tensor *rows, int64_t first_row, uint64_t *hash,
+                               int64_t *bad_row);
+salf_status slf_reference_gram(void *state, const salf_tensor *rows, double *gram);
+salf_status slf_reference_factor(void *state, int64_t dim, double *gram, const slf_factor_request *request,
+                                 slf_factor_result *result);
+salf_status slf_reference_apply(void *state, const double *p, const salf_tensor *rows, double *out);
+salf_status slf_reference_apply_norms(void *state, const double *p, const salf_tensor *rows, double *norms);
+salf_status slf_reference_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
+                                 const double *norms, const int32_t *which, double *out, int64_t out_stride);
+salf_status slf_reference_normalise(void *state, const salf_tensor *states, const slf_norm *norm, int32_t unit,
+                                    double *out);
+salf_status slf_reference_score(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
+                                const int32_t *ids, const double *inverse_norm, const float *bias,
+                                const slf_score_rule *rule, const slf_score_sums *sums);
+salf_status slf_reference_cosine_loss(void *state, const salf_tensor *states, const float *basis, const double *norms,
+                                      const int32_t *which, double scale, float *loss, const salf_tensor *gradient);
+salf_status slf_reference_score_loss(void *state, const salf_tensor *states, const slf_query *query,
+                                     const slf_score_rule *rule, const slf_score_sums *sums, const double *p,
+                                     const float *basis, const double *norms, const int32_t *which, double scale,
+                                     float *loss, const salf_tensor *gradient);
+
+#endif
