@@ -105,7 +105,7 @@ static salf_status factor_with(const slf_services *services, int64_t dim, double
         return services->fail(SALF_E_NUMERIC, "the Gram matrix [%lld][%lld] is not finite", (long long)dim,
                               (long long)dim);
     int sweeps = 0;
-    while (sweep(gram, qt, dim, size * (DBL_EPSILON / 16) / (double)dim))
+    while (sweep(gram, qt, dim, size * DBL_EPSILON))
         if (++sweeps == MOST_SWEEPS)
             return services->fail(SALF_E_NUMERIC, "Jacobi rotations did not converge in %d sweeps", sweeps);
     for (int64_t k = 0; k < dim; k++) lambda[k] = gram[k * dim + k];
