@@ -1,0 +1,273 @@
+/* report_charts.c - curves, violins and bars as inline SVG. Colours are CSS classes, so that one drawing serves light
+ * and dark pages. A violin is a Gaussian kernel density with Silverman's bandwidth, O(rows * 60) a space. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "report.h"
+
+enum { WIDTH = 760, HEIGHT = 300, LEFT = 64, RIGHT = 16, TOP = 14, BOTTOM = 46, CELLS = 60 };
+
+/* Plot area and the values at its edges. */
+typedef struct frame {
+    double x0, x1, y0, y1;
+} frame;
+
+static double px(const frame *f, double x) {
+    return LEFT + (x - f->x0) / (f->x1 - f->x0) * (WIDTH - LEFT - RIGHT);
+}
+
+static double py(const frame *f, double y) {
+    return HEIGHT - BOTTOM - (y - f->y0) / (f->y1 - f->y0) * (HEIGHT - TOP - BOTTOM);
+}
+
+void html_text(FILE *out, const char *text) {
+    for (; *text; text++) {
+        switch (*text) {
+        case '<':
+            fputs("&lt;", out);
+            break;
+        case '>':
+            fputs("&gt;", out);
+            break;
+        case '&':
+            fputs("&amp;", out);
+            break;
+        case '"':
+            fputs("&quot;", out);
+            break;
+        default:
+            fputc(*text, out);
+        }
+    }
+}
+
+/* A round step that cuts span into about n parts. */
+static double round_step(double span, int n) {
+    const double raw = span / n, base = pow(10, floor(log10(raw)));
+    const double part = raw / base;
+    return base * (part < 1.5 ? 1 : part < 3.5 ? 2 : part < 7.5 ? 5 : 10);
+}
+
+static void widen(frame *f) {
+    if (!(f->x1 > f->x0)) f->x1 = f->x0 + 1;
+    const double margin = f->y1 > f->y0 ? 0.04 * (f->y1 - f->y0) : 0.5;
+    f->y0 -= margin;
+    f->y1 += margin;
+}
+
+static void open_chart(FILE *out, const char *title, const char *detail) {
+    fputs("<figure><figcaption>", out);
+    html_text(out, title);
+    fprintf(out, "</figcaption><svg viewBox=\"0 0 %d %d\" role=\"img\"><title>", WIDTH, HEIGHT);
+    html_text(out, title);
+    fputs("</title><desc>", out);
+    html_text(out, detail);
+    fputs("</desc>\n", out);
+}
+
+static void close_chart(FILE *out) {
+    fputs("</svg></figure>\n", out);
+}
+
+static void y_axis(FILE *out, const frame *f, const char *label) {
+    const double step = round_step(f->y1 - f->y0, 5);
+    for (double y = ceil(f->y0 / step) * step; y <= f->y1; y += step) {
+        fprintf(out, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>", LEFT, WIDTH - RIGHT,
+                py(f, y), py(f, y));
+        fprintf(out, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.6g</text>\n", LEFT - 6, py(f, y) + 4,
+                fabs(y) < 1e-9 * step ? 0 : y);
+    }
+    fprintf(out, "<text transform=\"translate(14 %d) rotate(-90)\" text-anchor=\"middle\">",
+            (HEIGHT - BOTTOM + TOP) / 2);
+    html_text(out, label);
+    fputs("</text>\n", out);
+}
+
+static void x_label(FILE *out, const char *label) {
+    fprintf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">", (WIDTH + LEFT - RIGHT) / 2, HEIGHT - 8);
+    html_text(out, label);
+    fputs("</text>\n", out);
+}
+
+static void legend(FILE *out, const char *const *names, int n) {
+    fputs("<p class=\"legend\">", out);
+    for (int i = 0; i < n; i++) {
+        fprintf(out, "<span><i class=\"b%d\"></i>", i % 8);
+        html_text(out, names[i]);
+        fputs("</span> ", out);
+    }
+    fputs("</p>\n", out);
+}
+
+/* ---- curves ---- */
+
+static int extend(frame *f, const curve *c) {
+    for (int64_t i = 0; i < c->n; i++) {
+        f->x0 = fmin(f->x0, c->x[i]);
+        f->x1 = fmax(f->x1, c->x[i]);
+        f->y0 = fmin(f->y0, c->y[i]);
+        f->y1 = fmax(f->y1, c->y[i]);
+    }
+    return c->n > 1;
+}
+
+void chart_curves(FILE *out, const report *r, const char *title, const char *x_name, const char *y_label,
+                  const curve *(*pick)(const report_method *m)) {
+    const char *names[REPORT_METHODS];
+    frame f = {INFINITY, -INFINITY, INFINITY, -INFINITY};
+    int drawn = 0;
+    for (int i = 0; i < r->n; i++) {
+        names[i] = r->methods[i].name;
+        drawn += extend(&f, pick(&r->methods[i]));
+    }
+    if (!drawn) return;
+    widen(&f);
+    open_chart(out, title, "One line for each method.");
+    y_axis(out, &f, y_label);
+    const double step = round_step(f.x1 - f.x0, 8);
+    for (double x = ceil(f.x0 / step) * step; x <= f.x1; x += step) {
+        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.6g</text>\n", px(&f, x), HEIGHT - BOTTOM + 16,
+                x);
+    }
+    for (int i = 0; i < r->n; i++) {
+        const curve *c = pick(&r->methods[i]);
+        if (c->n < 2) continue;
+        fprintf(out, "<polyline class=\"l%d\" points=\"", i % 8);
+        for (int64_t k = 0; k < c->n; k++) fprintf(out, "%.1f,%.1f ", px(&f, c->x[k]), py(&f, c->y[k]));
+        fputs("\"/>\n", out);
+    }
+    x_label(out, x_name);
+    close_chart(out);
+    legend(out, names, r->n);
+}
+
+/* ---- violins ---- */
+
+static double cell(const json_t *rows, size_t row, size_t space) {
+    const json_t *v = json_array_get(json_array_get(rows, row), space);
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+/* Finite values of a space, malloc'd; NULL when there are none. */
+static double *column(const json_t *rows, size_t space, size_t *n) {
+    double *values = malloc((json_array_size(rows) + 1) * sizeof *values);
+    *n = 0;
+    for (size_t i = 0; values && i < json_array_size(rows); i++) {
+        const double v = cell(rows, i, space);
+        if (isfinite(v)) values[(*n)++] = v;
+    }
+    if (*n) return values;
+    free(values);
+    return NULL;
+}
+
+static double bandwidth(const double *v, size_t n) {
+    double mean = 0, square = 0;
+    for (size_t i = 0; i < n; i++) mean += v[i] / (double)n;
+    for (size_t i = 0; i < n; i++) square += (v[i] - mean) * (v[i] - mean) / (double)n;
+    return fmax(1.06 * sqrt(square) * pow((double)n, -0.2), 1e-6);
+}
+
+/* Half a violin around x = center, to the side of sign, at most `room` wide. */
+static void half_violin(FILE *out, const frame *f, const json_t *rows, size_t space, double center, double room,
+                        const char *style) {
+    size_t n;
+    double *v = column(rows, space, &n);
+    if (!v) return;
+    const double h = bandwidth(v, n);
+    double low = v[0], high = v[0], mean = 0, density[CELLS + 1], top = 0;
+    for (size_t i = 0; i < n; i++) low = fmin(low, v[i]), high = fmax(high, v[i]), mean += v[i] / (double)n;
+    for (int c = 0; c <= CELLS; c++) {
+        const double y = low + (high - low) * c / CELLS;
+        density[c] = 0;
+        for (size_t i = 0; i < n; i++) density[c] += exp(-0.5 * (y - v[i]) * (y - v[i]) / (h * h));
+        top = fmax(top, density[c]);
+    }
+    fprintf(out, "<path class=\"%s\" d=\"M%.1f %.1f", style, center, py(f, low));
+    for (int c = 0; c <= CELLS; c++) {
+        fprintf(out, "L%.1f %.1f", center + room * density[c] / top, py(f, low + (high - low) * c / CELLS));
+    }
+    fprintf(out, "L%.1f %.1fZ\"/><line class=\"mean\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", center,
+            py(f, high), center, center + room, py(f, mean), py(f, mean));
+    free(v);
+}
+
+static size_t spaces_of(const json_t *rows) {
+    return json_array_size(json_array_get(rows, 0));
+}
+
+static void extend_rows(frame *f, const json_t *rows) {
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        for (size_t k = 0; k < spaces_of(rows); k++) {
+            const double v = cell(rows, i, k);
+            if (!isfinite(v)) continue;
+            f->y0 = fmin(f->y0, v);
+            f->y1 = fmax(f->y1, v);
+        }
+    }
+}
+
+void chart_violins(FILE *out, const char *method, const json_t *before, const json_t *after) {
+    const json_t *left = json_object_get(before, "rows"), *right = json_object_get(after, "rows");
+    const size_t spaces = spaces_of(left) > spaces_of(right) ? spaces_of(left) : spaces_of(right);
+    frame f = {-0.5, (double)spaces - 0.5, INFINITY, -INFINITY};
+    extend_rows(&f, left);
+    extend_rows(&f, right);
+    if (spaces == 0 || !(f.y1 >= f.y0)) return;
+    widen(&f);
+    char title[160];
+    const char *metric = json_string_value(json_object_get(before ? before : after, "metric"));
+    snprintf(title, sizeof title, "%s: %s deviation in each latent space", method, metric ? metric : "semantic");
+    open_chart(out, title, "Split violins: left before fine-tuning, right after; the short line is the mean.");
+    y_axis(out, &f, "deviation");
+    const double room = 0.42 * (px(&f, 1) - px(&f, 0));
+    for (size_t k = 0; k < spaces; k++) {
+        const double center = px(&f, (double)k);
+        half_violin(out, &f, left, k, center - 1, -room, "b0 v");
+        half_violin(out, &f, right, k, center + 1, room, "b1 v");
+        if (spaces <= 40 || k % 5 == 0) {
+            fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%zu</text>\n", center, HEIGHT - BOTTOM + 16,
+                    k);
+        }
+    }
+    x_label(out, "latent space (0: embedding)");
+    close_chart(out);
+    static const char *const names[] = {"before fine-tuning", "after fine-tuning"};
+    legend(out, names, 2);
+}
+
+/* ---- bars ---- */
+
+static double value_at(const json_t *list, size_t i) {
+    return json_number_value(json_array_get(list, i));
+}
+
+static void bar(FILE *out, const frame *f, size_t k, double low, double high, const char *style) {
+    const double width = 0.7 * (px(f, 1) - px(f, 0));
+    fprintf(out, "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"><title>%.0f</title></rect>\n",
+            style, px(f, (double)k) - width / 2, py(f, high), width, py(f, low) - py(f, high), high - low);
+}
+
+void chart_bars(FILE *out, const char *title, const char *y_label, const json_t *first, const json_t *second,
+                const char *first_name, const char *second_name) {
+    const size_t n = json_array_size(first);
+    frame f = {-0.5, (double)n - 0.5, 0, 1};
+    for (size_t k = 0; k < n; k++) f.y1 = fmax(f.y1, 1.05 * (value_at(first, k) + value_at(second, k)));
+    if (n == 0) return;
+    open_chart(out, title, "One bar for each layer.");
+    y_axis(out, &f, y_label);
+    for (size_t k = 0; k < n; k++) {
+        bar(out, &f, k, 0, value_at(first, k), "b0");
+        if (second) bar(out, &f, k, value_at(first, k), value_at(first, k) + value_at(second, k), "b1");
+        if (n <= 40 || k % 5 == 0) {
+            fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%zu</text>\n", px(&f, (double)k),
+                    HEIGHT - BOTTOM + 16, k);
+        }
+    }
+    x_label(out, "layer");
+    close_chart(out);
+    const char *const names[] = {first_name, second_name};
+    if (second) legend(out, names, 2);
+}
