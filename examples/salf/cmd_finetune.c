@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "dataset.h"
 #include "run.h"
 
 enum { PATH_SIZE = 4096 };
@@ -20,7 +21,7 @@ static finetune_settings default_settings(void) {
                                .warmup = 0.05,
                                .clip = 1,
                                .temperature = 1,
-                               .probe_limit = 2,
+                               .probe_limit = 0.5,
                                .batch = 16,
                                .epochs = 1,
                                .checkpoint_every = 50,
@@ -230,7 +231,8 @@ static int parse(finetune_settings *o, int argc, char **argv, const char **targe
          .metavar = "X",
          .least = 0,
          .most = 1e9,
-         .help = "online: most data probed for a layer, in multiples of data / layers, 0: no limit (default: 2)"},
+         .help = "online: most data probed for a layer, in multiples of data / layers, 0: no limit, as in Algorithm 4 "
+                 "(default: 0.5)"},
         {.name = "as-published",
          .kind = ARGS_FLAG,
          .value = &o->as_published,
@@ -333,6 +335,8 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
     if (code != -1) return code;
     if (targets && (code = parse_targets(targets, &o->targets)) != 0) return code;
     if (o->resume && !o->checkpoint) return args_misuse("finetune", "--resume needs --checkpoint");
+    if (o->prompt && dataset_check_template(o->prompt, message, sizeof message) != 0)
+        return args_misuse("finetune", "--template: %s", message);
     code = fill_defaults(o);
     return code ? code : -1;
 }

@@ -52,6 +52,9 @@ static salf_status make_policy(feed *f, salf_context *context, const method *m) 
     salf_options_init(&o, sizeof o);
     o.reduction = f->options.reduction;
     o.total_steps = (f->total + f->options.batch - 1) / f->options.batch;
+    o.interval = m->policy == SALF_POLICY_LIFT || m->policy == SALF_POLICY_LIFT_STAR
+                     ? (o.total_steps + f->options.n_layers - 1) / f->options.n_layers
+                     : 0; /* rounded up: with the remainder of steps / m the turns would start again at layer 0 */
     o.seed = f->options.seed;
     o.planner = f->planner;
     return salf_policy_create(&f->policy, context, m->policy, f->options.n_layers, &o);

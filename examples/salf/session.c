@@ -88,7 +88,7 @@ static int encode_data(session *s, dataset *data, const tokenizer *t) {
     char message[512];
     const char *prompt = o->prompt ? o->prompt : data->template_text;
     if (dataset_check_template(prompt, message, sizeof message) != 0) {
-        args_misuse("finetune", "%s", message);
+        args_fail("finetune", "%s", message);
         return -1;
     }
     s->n_labels = data->n_classes;
