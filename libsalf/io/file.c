@@ -1,5 +1,4 @@
 /* file.c - atomic replacement of a file: temporary name in the same folder, fsync, rename, fsync of the folder. */
-#define _POSIX_C_SOURCE 200809L
 #include "io.h"
 
 #include <errno.h>
@@ -12,8 +11,9 @@
 static atomic_uint file_counter;
 
 static salf_status file_fail(const char *action, const char *path, int error) {
-    salf_status status = error == ENOSPC || error == EDQUOT ? SALF_E_NO_SPACE : SALF_E_IO;
-    return slf_fail(status, "%s %s: errno %d", action, path, error);
+    char text[128];
+    if (strerror_r(error, text, sizeof text) != 0) text[0] = 0;
+    return slf_fail(error == ENOSPC || error == EDQUOT ? SALF_E_NO_SPACE : SALF_E_IO, "%s %s: %s", action, path, text);
 }
 
 static void file_release(slf_file *file) {

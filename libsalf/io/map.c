@@ -1,0 +1,66 @@
+/* map.c - files mapped into memory for reading, and paths. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io.h"
+
+static salf_status map_fail(const char *path, int error) {
+    char text[128];
+    if (strerror_r(error, text, sizeof text) != 0) text[0] = 0;
+    return slf_fail(error == ENOENT || error == ENOTDIR ? SALF_E_NOT_FOUND : SALF_E_IO, "%s: %s", path, text);
+}
+
+static salf_status map_descriptor(slf_map *map, int descriptor, const char *path) {
+    struct stat info;
+    if (fstat(descriptor, &info) != 0) return map_fail(path, errno);
+    if (!S_ISREG(info.st_mode)) return slf_fail(SALF_E_IO, "%s: not a regular file", path);
+    if (info.st_size == 0) return SALF_OK;
+    void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    if (bytes == MAP_FAILED) return map_fail(path, errno);
+    map->bytes = bytes;
+    map->size = (uint64_t)info.st_size;
+    return SALF_OK;
+}
+
+salf_status slf_map_open(slf_map *map, const char *path) {
+    *map = (slf_map){0};
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not to wait for the writer of a fifo */
+    if (descriptor < 0) return map_fail(path, errno);
+    const salf_status status = map_descriptor(map, descriptor, path);
+    close(descriptor);
+    return status;
+}
+
+void slf_map_close(slf_map *map) {
+    union { /* munmap takes a pointer that is not const */
+        const uint8_t *in;
+        void *out;
+    } bytes = {.in = map->bytes};
+    if (map->size > 0) munmap(bytes.out, (size_t)map->size);
+    *map = (slf_map){0};
+}
+
+char *slf_path_join(const salf_context *context, const char *folder, const char *name) {
+    const size_t before = strlen(folder), after = strlen(name) + 1;
+    const size_t slash = before > 0 && folder[before - 1] != '/';
+    char *path = slf_alloc(context, before + slash + after, 1);
+    if (!path) return NULL;
+    memcpy(path, folder, before);
+    if (slash) path[before] = '/';
+    memcpy(path + before + slash, name, after);
+    return path;
+}
+
+bool slf_path_is_folder(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool slf_path_exists(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0;
+}
