@@ -3,10 +3,10 @@
 . "$(dirname "$0")/lib/tap.sh"
 
 plan() { # expected text, then arguments
-    expected=$1
+    text=$1
     shift
     run 0 plan "$@"
-    [ "$(cat "$work/out")" = "$expected" ]
+    [ "$(cat "$work/out")" = "$text" ]
     check $? "plan $*"
 }
 plan "$(printf '0\t1\n1\t2\n2\t4\n3\t1\nsaving\t0.406250')" --layers 4 --data 8 --growth geometric

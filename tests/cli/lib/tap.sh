@@ -12,12 +12,12 @@ check() { if [ "$1" -eq 0 ]; then ok "$2"; else not_ok "$2"; fi; } # status, nam
 
 # run CODE ARGUMENT...: runs the program, output in $work/out and $work/err, and checks the exit code.
 run() {
-    expected=$1
+    exit_code=$1
     shift
     code=0
     "$SALF" "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
-    if [ "$code" -eq "$expected" ]; then ok "salf $* ends with $expected"; else
-        not_ok "salf $* ends with $code, not $expected"
+    if [ "$code" -eq "$exit_code" ]; then ok "salf $* ends with $exit_code"; else
+        not_ok "salf $* ends with $code, not $exit_code"
         sed 's/^/# /' "$work/err"
     fi
 }
