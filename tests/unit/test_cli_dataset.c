@@ -168,6 +168,21 @@ START_TEST(shared_sets) {
 }
 END_TEST
 
+/* The data of the demonstration; tests run from the repository root. */
+START_TEST(demonstration) {
+    dataset d;
+    tokenizer *t;
+    int32_t tokens[16];
+    ck_assert_msg(dataset_load(&d, "examples/demo/data", message, sizeof message) == 0, "%s", message);
+    ck_assert_int_eq(d.n_classes, 6);
+    ck_assert_str_eq(d.template_text, "{text} It is about");
+    ck_assert_int_eq(tokenizer_load(&t, "examples/demo/tokenizer.bin", message, sizeof message), 0);
+    ck_assert_msg(dataset_tokens(&d, t, NULL, tokens, message, sizeof message) == 0, "%s", message);
+    tokenizer_destroy(t);
+    dataset_destroy(&d);
+}
+END_TEST
+
 START_TEST(macro_f1_by_hand) {
     const int32_t truth[] = {0, 0, 1, 1, 2}, predicted[] = {0, 1, 1, 1, -1};
     int64_t confusion[4 * 5];
@@ -192,5 +207,6 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, long_prompts_keep_the_template);
     HARNESS_ADD(suite, label_tokens);
     HARNESS_ADD(suite, shared_sets);
+    HARNESS_ADD(suite, demonstration);
     HARNESS_ADD(suite, macro_f1_by_hand);
 }
