@@ -306,6 +306,15 @@ static salf_status check_step(const salf_policy *p, int64_t step) {
                     (long long)p->memory.last_step);
 }
 
+/* The next memory starts as the last one; a load that failed may have left anything there. */
+static void begin(salf_policy *p) {
+    p->next = p->memory;
+    memcpy(p->next_summed, p->summed, (size_t)p->m * sizeof *p->summed);
+    memcpy(p->next_previous, p->previous, (size_t)p->m * sizeof *p->previous);
+    p->n_reset = 0;
+    p->rows = -1;
+}
+
 salf_status salf_policy_decide(salf_policy *policy, const salf_observation *observation, salf_decision *decision) {
     SLF_REQUIRE(policy);
     SLF_REQUIRE(observation);
@@ -313,9 +322,7 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *obse
     salf_observation seen;
     SLF_TRY(slf_options_read(&seen, sizeof seen, observation, "salf_observation"));
     SLF_TRY(check_step(policy, seen.step));
-    policy->next = policy->memory;
-    policy->n_reset = 0;
-    policy->rows = -1;
+    begin(policy);
     SLF_TRY(decide_of_kind[policy->kind](policy, &seen));
     salf_decision own = {
         .n_layers = policy->m, .step = seen.step, .trainable = policy->trainable, .rate_scale = policy->rate_scale};
@@ -417,7 +424,7 @@ static salf_status read_number(slf_blob *blob, const char *name, int64_t least, 
     return slf_fail(SALF_E_CORRUPT, "salf_policy_load: the state's %s is %lld", name, (long long)*out);
 }
 
-/* Reads into what the next decision overwrites anyway, so that a bad state changes nothing. */
+/* Reads into what the next decision sets anew anyway, so that a bad state changes nothing. */
 static salf_status read_policy(salf_policy *p, slf_blob *blob, slf_policy_memory *memory) {
     int64_t embedding, head, frozen, compared;
     SLF_TRY(read_number(blob, "last step", -1, INT64_MAX, &memory->last_step));

@@ -64,8 +64,7 @@ salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) 
     const size_t bytes = (size_t)p->m * sizeof(double);
     SLF_TRY(sum_norms(p, seen->gradient_l1, "gradient_l1", p->memory.last_step < 0, p->scratch));
     const bool again = seen->step == p->memory.last_step; /* after a load: counted already */
-    for (int32_t k = 0; k < p->m; k++) p->next_summed[k] = p->summed[k] + (again ? 0 : p->scratch[k]);
-    memcpy(p->next_previous, p->previous, bytes);
+    for (int32_t k = 0; k < p->m && !again; k++) p->next_summed[k] += p->scratch[k];
     const int64_t interval = seen->step / p->turn_steps;
     if (interval > p->memory.interval) {
         if (p->memory.compared) p->next.frozen = frozen_after(p);
@@ -86,9 +85,11 @@ static salf_status check_pair(const salf_policy *p, const salf_observation *seen
     if (!gradients) return SALF_OK;
     SLF_TRY(check_norms(seen->gradient_norm, p->m, "gradient_norm"));
     SLF_TRY(check_norms(seen->parameter_norm, p->m, "parameter_norm"));
-    for (int32_t k = 0; k < p->m; k++)
-        if (seen->parameter_norm[k] == 0 && seen->gradient_norm[k] != 0)
-            return slf_fail(SALF_E_ARGUMENT, "salf_policy_decide: parameter_norm of layer %d is 0", (int)k);
+    for (int32_t k = 0; k < p->m; k++) {
+        if (seen->gradient_norm[k] == 0 || isfinite(seen->gradient_norm[k] / seen->parameter_norm[k])) continue;
+        return slf_fail(SALF_E_ARGUMENT, "salf_policy_decide: parameter_norm of layer %d is %g, gradient_norm %g",
+                        (int)k, seen->parameter_norm[k], seen->gradient_norm[k]);
+    }
     return SALF_OK;
 }
 

@@ -26,7 +26,7 @@ struct salf_policy {
 
     slf_policy_memory memory;
     uint8_t *trained; /* [m] of the last decision */
-    double *summed;   /* [m] AUTOFREEZE: L1 norms of this interval; RGN: last rate scales */
+    double *summed;   /* [m] AUTOFREEZE: L1 norms of this interval */
     double *previous; /* [m] AUTOFREEZE: of the interval before */
 
     /* the decision being made */
