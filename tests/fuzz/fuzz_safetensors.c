@@ -1,0 +1,49 @@
+/* fuzz_safetensors.c - any bytes as a safetensors file: refused with a message, or every element can be read. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/io.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* Sum of the bytes of a view, row by row as users read it, so that none lies outside the file. */
+static unsigned touch(const salf_tensor *view) {
+    const int64_t bytes = view->cols * slf_dtype_size(view->dtype);
+    unsigned sum = 0;
+    if (bytes == 0) return 0; /* any number of rows without elements */
+    for (int64_t r = 0; r < view->rows; r++) {
+        const uint8_t *row = slf_tensor_row(view, r);
+        if ((uintptr_t)row % (uintptr_t)slf_dtype_size(view->dtype) != 0) abort();
+        for (int64_t i = 0; i < bytes; i++) sum += row[i];
+    }
+    return sum;
+}
+
+static void use(const salf_tensors *tensors) {
+    static volatile unsigned result;
+    const int64_t n = salf_tensors_count(tensors);
+    for (int64_t i = 0; i < n; i++) {
+        salf_named_tensor at, found;
+        const salf_status status = salf_tensors_at(tensors, i, &at);
+        if (status == SALF_E_DTYPE) continue;
+        if (status != SALF_OK || salf_tensors_find(tensors, at.name, &found) != SALF_OK) abort();
+        if (found.view.data != at.view.data || strcmp(found.name, at.name) != 0) abort();
+        result += touch(&at.view);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static salf_context *context;
+    if (!context) {
+        salf_context_options options;
+        salf_options_init(&options, sizeof options);
+        options.backend = SALF_BACKEND_REFERENCE;
+        if (salf_context_create(&context, &options) != SALF_OK) abort();
+    }
+    salf_tensors *tensors;
+    const salf_status status = slf_tensors_from_memory(&tensors, context, data, size);
+    if (status != SALF_OK && (tensors || salf_last_error()[0] == '\0')) abort();
+    if (status == SALF_OK) use(tensors);
+    salf_tensors_destroy(tensors);
+    return 0;
+}
