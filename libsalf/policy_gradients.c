@@ -49,20 +49,23 @@ static int32_t frozen_after(salf_policy *p) {
     return k;
 }
 
-static salf_status sum_norms(salf_policy *p, const double *norms, const char *name, bool optional, double *sums) {
+/* L1 norms of all ranks into sums [m+1]; none are there at the first decision. */
+static salf_status sum_norms(salf_policy *p, const salf_observation *seen, double *sums) {
+    const double *norms = seen->gradient_l1;
     salf_status local = SALF_OK;
     memset(sums, 0, ((size_t)p->m + 1) * sizeof *sums);
     if (norms)
-        local = check_norms(norms, p->m, name);
-    else if (!optional)
-        local = slf_fail(SALF_E_NULL, "salf_policy_decide: %s is NULL at a step after the first", name);
+        local = check_norms(norms, p->m, "gradient_l1");
+    else if (p->memory.last_step >= 0)
+        local = slf_fail(SALF_E_NULL, "salf_policy_decide: gradient_l1 is NULL at step %lld, after the first decision",
+                         (long long)seen->step);
     if (norms && local == SALF_OK) memcpy(sums, norms, (size_t)p->m * sizeof *sums);
     return slf_policy_sum(p, local, sums, p->m);
 }
 
 salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) {
     const size_t bytes = (size_t)p->m * sizeof(double);
-    SLF_TRY(sum_norms(p, seen->gradient_l1, "gradient_l1", p->memory.last_step < 0, p->scratch));
+    SLF_TRY(sum_norms(p, seen, p->scratch));
     const bool again = seen->step == p->memory.last_step; /* after a load: counted already */
     for (int32_t k = 0; k < p->m && !again; k++) p->next_summed[k] += p->scratch[k];
     const int64_t interval = seen->step / p->turn_steps;

@@ -1,6 +1,5 @@
-/* test_policy.c - every kind: invariants of a decision, save and load at every step, known sequences, ranks, bad input.
+/* test_policy.c - every kind: invariants of a decision, save and load at every step, known sequences, bad input.
  */
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -153,94 +152,6 @@ START_TEST(known_cuts) {
 }
 END_TEST
 
-/* ---- ranks ---- */
-
-typedef struct group {
-    pthread_barrier_t barrier;
-    double sums[3][32];
-} group;
-
-typedef struct member {
-    group *all;
-    int32_t rank;
-    int32_t reduction;
-    bool broken;
-    int32_t cut;
-    salf_status status;
-} member;
-
-static int32_t reduce(void *user, void *buffer, int64_t count, int32_t dtype, int32_t operation) {
-    member *me = user;
-    memcpy(me->all->sums[me->rank], buffer, (size_t)count * 8);
-    pthread_barrier_wait(&me->all->barrier);
-    for (int64_t i = 0; i < count; i++) {
-        double real = 0;
-        int64_t whole = 0;
-        for (int r = 0; r < 3; r++) {
-            int64_t part;
-            if (dtype == SALF_F64) {
-                real += me->all->sums[r][i];
-                continue;
-            }
-            memcpy(&part, &me->all->sums[r][i], sizeof part);
-            whole = operation == SALF_REDUCE_SUM ? whole + part : r == 0 || part < whole ? part : whole;
-        }
-        memcpy((char *)buffer + 8 * i, dtype == SALF_F64 ? (void *)&real : (void *)&whole, 8);
-    }
-    pthread_barrier_wait(&me->all->barrier);
-    return 0;
-}
-
-static int32_t broadcast(void *user, void *buffer, int64_t bytes, int32_t root) {
-    (void)user, (void)buffer, (void)bytes, (void)root;
-    return 0;
-}
-
-static void *work(void *user) {
-    member *me = user;
-    salf_context_options o;
-    salf_options_init(&o, sizeof o);
-    o.backend = SALF_BACKEND_REFERENCE;
-    o.rank = me->rank;
-    o.ranks = 3;
-    o.all_reduce = reduce;
-    o.broadcast = broadcast;
-    o.communicator_user = me;
-    salf_context *context = NULL;
-    me->status = salf_context_create(&context, &o);
-    salf_policy *policy = make(context, SALF_POLICY_SALF, NULL, me->reduction);
-    inputs in;
-    look(&in, 0, (uint64_t)me->rank * 1000);
-    if (me->broken) in.seen.trace = NULL;
-    salf_decision d = {.struct_size = sizeof d};
-    me->status = salf_policy_decide(policy, &in.seen, &d);
-    me->cut = me->status == SALF_OK ? d.cut : -1;
-    salf_policy_destroy(policy);
-    salf_context_destroy(context);
-    return NULL;
-}
-
-START_TEST(ranks_agree_and_none_hangs) {
-    for (int round = 0; round < 10; round++) {
-        group all;
-        member members[3];
-        pthread_t threads[3];
-        pthread_barrier_init(&all.barrier, NULL, 3);
-        for (int r = 0; r < 3; r++) {
-            members[r] = (member){.all = &all, .rank = r, .reduction = round % 5, .broken = round >= 5 && r == 1};
-            pthread_create(&threads[r], NULL, work, &members[r]);
-        }
-        for (int r = 0; r < 3; r++) pthread_join(threads[r], NULL);
-        pthread_barrier_destroy(&all.barrier);
-        for (int r = 0; r < 3; r++) {
-            const salf_status want = round < 5 ? SALF_OK : r == 1 ? SALF_E_NULL : SALF_E_MISMATCH;
-            ck_assert_int_eq(members[r].status, want);
-            ck_assert_int_eq(members[r].cut, members[0].cut);
-        }
-    }
-}
-END_TEST
-
 START_TEST(bad_options_are_named) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
     salf_policy *policy = NULL;
@@ -272,6 +183,5 @@ END_TEST
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, all_kinds_hold_together_and_resume);
     HARNESS_ADD(suite, known_cuts);
-    HARNESS_ADD(suite, ranks_agree_and_none_hangs);
     HARNESS_ADD(suite, bad_options_are_named);
 }
