@@ -539,7 +539,7 @@ typedef struct salf_planner_options {
     uint64_t seed;
     int64_t probe_limit;  /* ONLINE: most data probed for one layer; 0 = all that are unused */
     int32_t as_published; /* 1: ARITHMETIC with BREADTH books class k = 1..m at layer k mod m, as Table 5 of the paper
-                             requires */
+                             requires; no effect with DEPTH, an error with other growths */
     int32_t reserved;
 } salf_planner_options;
 
@@ -634,7 +634,8 @@ typedef int32_t (*salf_cut_fn)(void *user, int64_t step, int32_t n_layers, const
 
 typedef struct salf_policy_options {
     uint32_t struct_size;
-    int32_t reduction;    /* SALF, CALLBACK */
+    int32_t reduction;    /* SALF; CALLBACK: PREFIX truncates each row of the trace at its own eof or the cut, whichever is
+                             deeper; the others give all rows the cut */
     int32_t first_layer;  /* SUFFIX */
     int32_t order;        /* LIFT, LIFT_STAR, BLOCK */
     int64_t interval;     /* LIFT*, LISA, BLOCK, AUTOFREEZE: steps; 0 = total_steps / m (at least 1) */
@@ -659,7 +660,8 @@ typedef struct salf_policy_options {
 } salf_policy_options;
 
 /* What the host knows at a step. trace: SALF (required), CALLBACK. gradient_l1 [m]: AUTOFREEZE, L1 norm of each layer's
- * gradients since the last decision (0 for a layer that is frozen). gradient_norm, parameter_norm [m]: RGN. */
+ * gradients since the last decision (0 for a layer that is frozen). gradient_norm, parameter_norm [m]: RGN. Norms may be NULL at
+ * the first decision only. */
 typedef struct salf_observation {
     uint32_t struct_size;
     int32_t reserved;
