@@ -36,16 +36,16 @@ typedef struct member {
 } member;
 
 static void combine(void *out, const group *all, int64_t i, int32_t dtype, int32_t operation) {
-    double real = 0;
-    int64_t whole = 0;
-    for (int r = 0; r < RANKS; r++) {
-        double x;
-        int64_t n;
-        memcpy(&x, all->parts[r] + 8 * i, 8);
-        memcpy(&n, all->parts[r] + 8 * i, 8);
-        real += x;
-        whole = operation == SALF_REDUCE_SUM ? whole + n : r == 0 || n < whole ? n : whole;
-    }
+    double real = 0, x;
+    int64_t whole = 0, n;
+    for (int r = 0; r < RANKS; r++)
+        if (dtype == SALF_F64) {
+            memcpy(&x, all->parts[r] + 8 * i, 8);
+            real += x;
+        } else {
+            memcpy(&n, all->parts[r] + 8 * i, 8);
+            whole = operation == SALF_REDUCE_SUM ? whole + n : r == 0 || n < whole ? n : whole;
+        }
     memcpy(out, dtype == SALF_F64 ? (void *)&real : (void *)&whole, 8);
 }
 
