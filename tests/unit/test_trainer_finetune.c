@@ -1,11 +1,16 @@
 /* Parts of the fine-tuning program: order of the data, budgets over it, checkpoint files, figures. */
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "checkpoint.h"
+#include "commands.h"
+#include "decoder.h"
 #include "feed.h"
+#include "jsonl.h"
 #include "tally.h"
+#include "tokenizer.h"
 #include "unit/harness.h"
 
 static method named(const char *name) {
@@ -218,7 +223,137 @@ START_TEST(table_of_figures) {
 }
 END_TEST
 
+/* ---- a whole run on a task that a random model can learn ---- */
+
+static void write_text(const char *path, const char *text) {
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+/* n examples: the class is the colour, the other words are noise. */
+static void write_examples(const char *path, int n, uint64_t seed) {
+    static const char *const colours[] = {"red", "blue"};
+    static const char *const noise[] = {"house", "tree", "car", "boat", "stone"};
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    for (int i = 0; i < n; i++) {
+        int class = harness_uniform(&seed) < 0.5;
+        fprintf(file, "%s\tthe %s %s", class ? "cold" : "warm", colours[class],
+                noise[(int)(5 * harness_uniform(&seed))]);
+        fprintf(file, " and %s\n", noise[(int)(5 * harness_uniform(&seed))]);
+    }
+    fclose(file);
+}
+
+typedef struct toy {
+    char model[512], tokenizer[512], data[512], log[512];
+} toy;
+
+static toy make_toy(void) {
+    toy t;
+    char path[600], message[256];
+    snprintf(t.model, sizeof t.model, "%s", harness_path("model"));
+    snprintf(t.tokenizer, sizeof t.tokenizer, "%s", harness_path("tokenizer.bin"));
+    snprintf(t.log, sizeof t.log, "%s", harness_path("log.jsonl"));
+    snprintf(t.data, sizeof t.data, "%s", harness_path("labels.txt"));
+    write_text(t.data, "warm\ncold\n");
+    *strrchr(t.data, '/') = '\0';
+    snprintf(path, sizeof path, "%s/train.tsv", t.data);
+    write_examples(path, 240, 1);
+    snprintf(path, sizeof path, "%s/test.tsv", t.data);
+    write_examples(path, 60, 2);
+    const char *texts[] = {"the red house and tree", "the blue car and boat", "a stone is warm or cold, warm or cold"};
+    tokenizer *words;
+    ck_assert_msg(tokenizer_train(&words, texts, 3, 360, message, sizeof message) == 0, "%s", message);
+    ck_assert_msg(tokenizer_save(words, t.tokenizer, message, sizeof message) == 0, "%s", message);
+    decoder_config c = {.n_layers = 3, .n_heads = 2, .n_kv_heads = 1, .head_dim = 8, .hidden = 16, .ffn_hidden = 32};
+    c.vocab = tokenizer_size(words);
+    c.max_positions = 64;
+    c.norm_eps = 1e-5;
+    c.rope_theta = 10000;
+    c.tied = 1;
+    c.bos_token = 1;
+    c.eos_token = 2;
+    decoder *d;
+    salf_context *context = harness_context(SALF_BACKEND_AUTO, NULL);
+    ck_assert_msg(decoder_create(&d, context, &c, NULL, 7) == SALF_OK, "%s", decoder_error());
+    for (int64_t i = 0; i < decoder_n_parameters(d); i++) { /* states of a size that a random model can tell apart */
+        decoder_parameter *p = decoder_parameter_at(d, i);
+        for (int64_t j = 0; p->decays && j < p->count; j++) p->values[j] *= 10;
+    }
+    ck_assert_msg(decoder_save(d, t.model, SALF_F32) == SALF_OK, "%s", decoder_error());
+    decoder_free(d);
+    tokenizer_destroy(words);
+    salf_context_destroy(context);
+    return t;
+}
+
+typedef struct results {
+    int n;
+    double f1[8], saving[8];
+    int64_t trained[8];
+} results;
+
+static int take_result(void *user, const json_t *object) {
+    results *r = user;
+    if (strcmp(json_string_value(json_object_get(object, "event")), "result") != 0) return 0;
+    r->f1[r->n] = json_number_value(json_object_get(object, "f1"));
+    r->saving[r->n] = json_number_value(json_object_get(object, "saving"));
+    r->trained[r->n++] = json_integer_value(json_object_get(object, "trained"));
+    return 0;
+}
+
+START_TEST(a_whole_run_learns) {
+    toy t = make_toy();
+    char message[256];
+    const char *words[] = {"finetune",
+                           "--model",
+                           t.model,
+                           "--tokenizer",
+                           t.tokenizer,
+                           "--data",
+                           t.data,
+                           "--method",
+                           "lora[full]",
+                           "--dense",
+                           "--method=salf[half],lift*[half]",
+                           "--log",
+                           t.log,
+                           "--epochs",
+                           "4",
+                           "--lr",
+                           "0.01",
+                           "--template",
+                           "{text} is",
+                           "--label-words",
+                           "warm=warm,cold=cold"};
+    char *argv[32];
+    int argc = sizeof words / sizeof words[0];
+    for (int i = 0; i < argc; i++) {
+        argv[i] = malloc(strlen(words[i]) + 1);
+        ck_assert_ptr_nonnull(argv[i]);
+        strcpy(argv[i], words[i]);
+    }
+    char *kept[32];
+    memcpy(kept, argv, sizeof argv);
+    ck_assert_int_eq(cmd_finetune(argc, argv), 0);
+    for (int i = 0; i < argc; i++) free(kept[i]);
+    results r = {0};
+    ck_assert_msg(jsonl_read(t.log, take_result, &r, message, sizeof message) == 0, "%s", message);
+    ck_assert_int_eq(r.n, 3);
+    ck_assert_double_eq(r.saving[0], 0);
+    ck_assert_double_eq_tol(r.saving[1], 1.0 / 3, 1e-9);
+    ck_assert_double_eq_tol(r.saving[2], 1.0 / 3, 1e-9);
+    for (int i = 0; i < 3; i++) ck_assert_int_eq(r.trained[i], 960);
+    ck_assert_msg(r.f1[0] > 0.95, "macro F1 of lora[full] is %g", r.f1[0]);
+    ck_assert_msg(r.f1[1] > 0.8 && r.f1[2] > 0.8, "macro F1 is %g and %g", r.f1[1], r.f1[2]);
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, a_whole_run_learns);
     HARNESS_ADD(suite, every_epoch_is_a_shuffle);
     HARNESS_ADD(suite, every_datum_is_used_once_an_epoch);
     HARNESS_ADD(suite, a_task_stays_until_it_is_done);
