@@ -261,9 +261,9 @@ static toy make_toy(void) {
     write_text(t.data, "warm\ncold\n");
     *strrchr(t.data, '/') = '\0';
     snprintf(path, sizeof path, "%s/train.tsv", t.data);
-    write_examples(path, 240, 1);
+    write_examples(path, 120, 1);
     snprintf(path, sizeof path, "%s/test.tsv", t.data);
-    write_examples(path, 60, 2);
+    write_examples(path, 30, 2);
     const char *texts[] = {"the red house and tree", "the blue car and boat", "a stone is warm or cold, warm or cold"};
     tokenizer *words;
     ck_assert_msg(tokenizer_train(&words, texts, 3, 360, message, sizeof message) == 0, "%s", message);
@@ -322,9 +322,9 @@ START_TEST(a_whole_run_learns) {
                            "--log",
                            t.log,
                            "--epochs",
-                           "4",
+                           "2",
                            "--lr",
-                           "0.01",
+                           "0.02",
                            "--template",
                            "{text} is",
                            "--label-words",
@@ -346,7 +346,7 @@ START_TEST(a_whole_run_learns) {
     ck_assert_double_eq(r.saving[0], 0);
     ck_assert_double_eq_tol(r.saving[1], 1.0 / 3, 1e-9);
     ck_assert_double_eq_tol(r.saving[2], 1.0 / 3, 1e-9);
-    for (int i = 0; i < 3; i++) ck_assert_int_eq(r.trained[i], 960);
+    for (int i = 0; i < 3; i++) ck_assert_int_eq(r.trained[i], 240);
     ck_assert_msg(r.f1[0] > 0.95, "macro F1 of lora[full] is %g", r.f1[0]);
     ck_assert_msg(r.f1[1] > 0.8 && r.f1[2] > 0.8, "macro F1 is %g and %g", r.f1[1], r.f1[2]);
 }
