@@ -57,6 +57,7 @@ typedef struct slf_entry {
     uint64_t begin; /* offsets in the data part of its file */
     uint64_t end;
     int64_t shape[8];
+    int64_t file; /* how many mapped files the handle had when this one was added, itself included */
     int32_t n_dims;
     int32_t dtype;      /* SALF_F32 ...; 0: another type */
     char type_name[16]; /* as the file has it */

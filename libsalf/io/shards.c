@@ -36,10 +36,11 @@ static salf_status check_shard_name(const char *shard, const char *tensor, const
                     shard ? shard : "");
 }
 
-/* Opens a shard once; seen holds the names of those that are open. */
-static salf_status open_shard(salf_tensors *tensors, json_t *seen, const char *folder, const char *shard) {
-    if (json_object_get(seen, shard)) return SALF_OK;
-    if (json_object_set_new(seen, shard, json_true()) != 0) return slf_fail(SALF_E_NO_MEMORY, "out of memory");
+/* Opens a shard once; files holds the number that slf_entry.file has for the tensors of each that is open. */
+static salf_status open_shard(salf_tensors *tensors, json_t *files, const char *folder, const char *shard) {
+    if (json_object_get(files, shard)) return SALF_OK;
+    if (json_object_set_new(files, shard, json_integer(tensors->n_maps + 1)) != 0)
+        return slf_fail(SALF_E_NO_MEMORY, "out of memory");
     char *path = slf_path_join(tensors->context, folder, shard);
     if (!path) return SALF_E_NO_MEMORY;
     const salf_status status = add_mapped(tensors, path);
@@ -47,39 +48,40 @@ static salf_status open_shard(salf_tensors *tensors, json_t *seen, const char *f
     return status;
 }
 
-/* Whether entries first ... of the handle (those of one shard) hold a name is settled after sealing, by name alone: a
- * name is in one file only, so being there at all and the map agreeing on the number of shards is enough to notice a
- * missing one. */
-static salf_status check_map(const salf_tensors *tensors, json_t *map, const char *path) {
+/* Every tensor of the map is in the shard that it names. Shards may hold more than the map says. */
+static salf_status check_map(const salf_tensors *tensors, json_t *map, const json_t *files, const char *path) {
     const char *name;
     json_t *shard;
     json_object_foreach(map, name, shard) {
-        if (!slf_tensors_entry(tensors, name))
-            return slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' is not in '%s'", path, name, json_string_value(shard));
+        const slf_entry *entry = slf_tensors_entry(tensors, name);
+        const char *file = json_string_value(shard);
+        if (!entry || entry->file != json_integer_value(json_object_get(files, file)))
+            return slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' is not in '%s'", path, name, file);
     }
     return SALF_OK;
 }
 
-static salf_status open_shards(salf_tensors *tensors, json_t *map, json_t *seen, const char *folder, const char *path) {
+static salf_status open_shards(salf_tensors *tensors, json_t *map, json_t *files, const char *folder,
+                               const char *path) {
     const char *name;
     json_t *shard;
     tensors->maps = slf_alloc_zero(tensors->context, json_object_size(map), sizeof *tensors->maps);
     if (!tensors->maps) return SALF_E_NO_MEMORY;
     json_object_foreach(map, name, shard) {
         SLF_TRY(check_shard_name(json_string_value(shard), name, path));
-        SLF_TRY(open_shard(tensors, seen, folder, json_string_value(shard)));
+        SLF_TRY(open_shard(tensors, files, folder, json_string_value(shard)));
     }
     SLF_TRY(slf_tensors_seal(tensors, path));
-    return check_map(tensors, map, path);
+    return check_map(tensors, map, files, path);
 }
 
 static salf_status open_index(salf_tensors *tensors, const char *path) {
     json_t *index;
     SLF_TRY(slf_json_load(&index, path));
-    json_t *map = json_object_get(index, "weight_map"), *seen = json_object();
+    json_t *map = json_object_get(index, "weight_map"), *files = json_object();
     char *folder = slf_strdup(tensors->context, path);
     salf_status status = folder ? SALF_OK : SALF_E_NO_MEMORY;
-    if (status == SALF_OK && !seen) status = slf_fail(SALF_E_NO_MEMORY, "out of memory");
+    if (status == SALF_OK && !files) status = slf_fail(SALF_E_NO_MEMORY, "out of memory");
     if (status == SALF_OK && !json_is_object(map)) status = slf_fail(SALF_E_CORRUPT, "%s: no weight_map", path);
     if (status == SALF_OK) {
         char *slash = strrchr(folder, '/');
@@ -87,10 +89,10 @@ static salf_status open_index(salf_tensors *tensors, const char *path) {
             slash[1] = 0;
         else
             folder[0] = 0;
-        status = open_shards(tensors, map, seen, *folder ? folder : ".", path);
+        status = open_shards(tensors, map, files, *folder ? folder : ".", path);
     }
     slf_free(tensors->context, folder);
-    json_decref(seen);
+    json_decref(files);
     json_decref(index);
     return status;
 }

@@ -70,18 +70,27 @@ static salf_status read_place(slf_entry *entry, const json_t *offsets, const cha
     return SALF_OK;
 }
 
-/* The product of the shape and the element size must be the number of bytes. */
-static salf_status check_bytes(const slf_entry *entry, int64_t element, const char *path) {
-    uint64_t bytes = (uint64_t)element;
-    for (int32_t d = 0; d < entry->n_dims; d++)
-        if (entry->shape[d] == 0) bytes = 0;
-    for (int32_t d = 0; d < entry->n_dims && bytes > 0; d++) {
-        if ((uint64_t)entry->shape[d] > (uint64_t)INT64_MAX / bytes)
-            return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': dimension %d of %" PRId64 " overflows", path, entry->name,
-                            (int)d, entry->shape[d]);
-        bytes *= (uint64_t)entry->shape[d];
+int64_t slf_shape_elements(const int64_t *shape, int32_t n_dims) {
+    int64_t product = 1;
+    bool empty = false;
+    for (int32_t d = 0; d < n_dims; d++) {
+        if (shape[d] < 0) return -1;
+        if (shape[d] == 0) empty = true;
+        if (shape[d] > 0 && product > INT64_MAX / 16 / shape[d]) return -1;
+        if (shape[d] > 0) product *= shape[d];
     }
-    if (bytes == entry->end - entry->begin) return SALF_OK;
+    return empty ? 0 : product;
+}
+
+/* The product of the shape and the element size must be the number of bytes. Elements of an unknown type have size 0,
+ * and only their shape is checked. */
+static salf_status check_bytes(const slf_entry *entry, int64_t element, const char *path) {
+    const int64_t elements = slf_shape_elements(entry->shape, entry->n_dims);
+    if (elements < 0)
+        return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': the product of its %d dimensions overflows", path,
+                        entry->name, (int)entry->n_dims);
+    const uint64_t bytes = (uint64_t)elements * (uint64_t)element;
+    if (element == 0 || bytes == entry->end - entry->begin) return SALF_OK;
     return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': %" PRIu64 " bytes of data for a shape of %" PRIu64, path,
                     entry->name, entry->end - entry->begin, bytes);
 }
@@ -91,9 +100,8 @@ static salf_status read_type(slf_entry *entry, const json_t *type, const char *p
     if (!name) return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': no dtype", path, entry->name);
     const slf_file_type *known = slf_file_type_by_name(name);
     strncpy(entry->type_name, name, sizeof entry->type_name - 1);
-    if (!known) return SALF_OK; /* of a later version of the format; an error only when asked for */
-    entry->dtype = known->dtype;
-    return check_bytes(entry, known->bytes, path);
+    entry->dtype = known ? known->dtype : 0; /* of a later version of the format; an error only when asked for */
+    return check_bytes(entry, known ? known->bytes : 0, path);
 }
 
 static salf_status read_entry(slf_entry *entry, const json_t *json, const char *path) {
@@ -114,7 +122,7 @@ static slf_entry *next_entry(salf_tensors *tensors, const char *name) {
         tensors->room = room;
     }
     slf_entry *entry = &tensors->entries[tensors->n];
-    *entry = (slf_entry){.name = slf_strdup(tensors->context, name)};
+    *entry = (slf_entry){.name = slf_strdup(tensors->context, name), .file = tensors->n_maps};
     return entry->name ? entry : NULL;
 }
 
@@ -129,7 +137,7 @@ static salf_status add_entry(salf_tensors *tensors, const char *name, const json
 /* ---- metadata ---- */
 
 static salf_status read_metadata(salf_tensors *tensors, json_t *json, const char *path) {
-    if (tensors->metadata) return SALF_OK; /* the first file's counts */
+    if (tensors->n_maps > 1) return SALF_OK; /* the first file's counts */
     const uint64_t n = 2 * json_object_size(json);
     tensors->metadata = slf_alloc_zero(tensors->context, n, sizeof *tensors->metadata);
     if (!tensors->metadata) return SALF_E_NO_MEMORY;

@@ -37,16 +37,7 @@ static salf_status check_shape(const salf_named_tensor *t) {
     if (v->rows < 0 || v->cols < 0 || (v->cols > 0 && v->rows > INT64_MAX / 16 / v->cols))
         return slf_fail(SALF_E_SHAPE, "salf_tensors_save: tensor '%s' is [%lld][%lld]", t->name, (long long)v->rows,
                         (long long)v->cols);
-    if (t->n_dims == 0) return SALF_OK;
-    int64_t left = v->rows * v->cols; /* what the dimensions so far divide without rest */
-    bool empty = false;
-    for (int32_t d = 0; d < t->n_dims; d++) {
-        if (t->shape[d] < 0) left = -1;
-        if (t->shape[d] == 0) empty = true;
-        if (t->shape[d] > 0 && left > 0) left = left % t->shape[d] == 0 ? left / t->shape[d] : -1;
-    }
-    const bool agrees = empty ? v->rows * v->cols == 0 : left == 1;
-    if (left >= 0 && agrees) return SALF_OK;
+    if (t->n_dims == 0 || slf_shape_elements(t->shape, t->n_dims) == v->rows * v->cols) return SALF_OK;
     return slf_fail(SALF_E_SHAPE, "salf_tensors_save: tensor '%s': shape and view [%lld][%lld] disagree", t->name,
                     (long long)v->rows, (long long)v->cols);
 }
