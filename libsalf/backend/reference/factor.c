@@ -29,19 +29,32 @@ static void rotate_columns(double *m, int64_t dim, int64_t p, int64_t q, double 
     }
 }
 
-/* One sweep; whether any pair was worth a rotation. floor is the size below which an element is rounding. */
+/* Rotates rows and columns p, q of g so that the element off between them becomes 0, and Q^T along. The three elements
+ * that the angle determines are set from it, free of the others' rounding. */
+static void rotate(double *g, double *qt, int64_t dim, int64_t p, int64_t q) {
+    const double off = g[p * dim + q], a = g[p * dim + p], b = g[q * dim + q];
+    const double theta = (b - a) / (2 * off);
+    const double t = copysign(1, theta) / (fabs(theta) + hypot(theta, 1));
+    const double c = 1 / sqrt(t * t + 1);
+    rotate_rows(g, dim, p, q, c, t * c);
+    rotate_columns(g, dim, p, q, c, t * c);
+    rotate_rows(qt, dim, p, q, c, t * c);
+    g[p * dim + p] = a - t * off;
+    g[q * dim + q] = b + t * off;
+    g[p * dim + q] = g[q * dim + p] = 0;
+}
+
+/* One sweep; whether any pair was worth a rotation. An element is rounding when it is small against its own two
+ * diagonal elements, so that small eigenvalues of a positive matrix come out to high relative accuracy (Demmel and
+ * Veselic); floor stops what rounding leaves where G has no rank. */
 static bool sweep(double *g, double *qt, int64_t dim, double floor) {
     bool rotated = false;
     for (int64_t p = 0; p < dim; p++)
         for (int64_t q = p + 1; q < dim; q++) {
-            const double off = g[p * dim + q];
-            if (fabs(off) <= floor) continue;
-            const double theta = (g[q * dim + q] - g[p * dim + p]) / (2 * off);
-            const double t = copysign(1, theta) / (fabs(theta) + hypot(theta, 1));
-            const double c = 1 / sqrt(t * t + 1);
-            rotate_rows(g, dim, p, q, c, t * c);
-            rotate_columns(g, dim, p, q, c, t * c);
-            rotate_rows(qt, dim, p, q, c, t * c);
+            const double off = fabs(g[p * dim + q]);
+            const double own = DBL_EPSILON * sqrt(fabs(g[p * dim + p])) * sqrt(fabs(g[q * dim + q]));
+            if (off <= floor || off <= own) continue;
+            rotate(g, qt, dim, p, q);
             rotated = true;
         }
     return rotated;
@@ -105,7 +118,7 @@ static salf_status factor_with(const slf_services *services, int64_t dim, double
         return services->fail(SALF_E_NUMERIC, "the Gram matrix [%lld][%lld] is not finite", (long long)dim,
                               (long long)dim);
     int sweeps = 0;
-    while (sweep(gram, qt, dim, size * DBL_EPSILON))
+    while (sweep(gram, qt, dim, size * DBL_EPSILON * DBL_EPSILON))
         if (++sweeps == MOST_SWEEPS)
             return services->fail(SALF_E_NUMERIC, "Jacobi rotations did not converge in %d sweeps", sweeps);
     for (int64_t k = 0; k < dim; k++) lambda[k] = gram[k * dim + k];

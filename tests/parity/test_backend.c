@@ -1,0 +1,472 @@
+/*
+ * test_backend.c - slots of the backends that make a basis: scan, gram, factor, apply, and their memory.
+ *
+ * Oracles are the definitions, in long double. A head W = U S V^T has G = V S^2 V^T, so its pseudo-inverse is known
+ * exactly from the factors: P = V S^-2 V^T over the singular values kept.
+ */
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "parity.h"
+
+/* ---- memory ---- */
+
+static void check_memory(const parity_case *c) {
+    char bytes[] = "state of mind", back[sizeof bytes] = {0};
+    void *memory = NULL, *empty = NULL;
+    int32_t ready = 0;
+    CHECK_OK(c->backend->alloc(c->state, sizeof bytes, &memory));
+    CHECK_OK(c->backend->alloc(c->state, 0, &empty));
+    CHECK_OK(c->backend->copy(c->state, memory, SALF_MEMORY_HOST, bytes, SALF_MEMORY_HOST, sizeof bytes));
+    CHECK_OK(c->backend->copy(c->state, back, SALF_MEMORY_HOST, memory, SALF_MEMORY_HOST, sizeof bytes));
+    CHECK_OK(c->backend->sync(c->state));
+    CHECK_OK(c->backend->poll(c->state, &ready));
+    ck_assert_int_eq(ready, 1);
+    ck_assert_str_eq(back, bytes);
+    CHECK_OK(c->backend->zero(c->state, memory, sizeof bytes));
+    CHECK_OK(c->backend->copy(c->state, back, SALF_MEMORY_HOST, memory, SALF_MEMORY_HOST, sizeof bytes));
+    for (size_t i = 0; i < sizeof back; i++) ck_assert_int_eq(back[i], 0);
+    CHECK_OK(c->backend->copy(c->state, NULL, SALF_MEMORY_HOST, NULL, SALF_MEMORY_HOST, 0));
+    c->backend->free(c->state, memory);
+    c->backend->free(c->state, empty);
+    c->backend->free(c->state, NULL);
+    ck_assert_int_gt((int)strlen(c->backend->kernels(c->state)), 0);
+}
+
+START_TEST(memory_is_copied_and_zeroed) {
+    parity_backends(1, 1, check_memory);
+}
+END_TEST
+
+/* ---- scan ---- */
+
+static void check_scan(const parity_case *c) {
+    uint64_t seed = 1, hash = 17, expected = 17, parts = 17;
+    int64_t bad = 5;
+    parity_matrix x = parity_normal(&seed, c->rows, c->dim, c->dtype, c->scattered);
+    float *row = parity_zeros(c->dim, sizeof *row);
+    for (int64_t r = 0; r < c->rows; r++) {
+        for (int64_t i = 0; i < c->dim; i++) row[i] = (float)x.value[r * c->dim + i];
+        expected += slf_row_hash(row, c->dim, 100 + r);
+        salf_tensor one = x.view; /* row by row gives the same sum */
+        const int64_t index = c->scattered ? x.index[r] : r;
+        one.rows = 1;
+        one.row_index = &index;
+        CHECK_OK(c->backend->scan(c->state, &one, 100 + r, &parts, &bad));
+    }
+    CHECK_OK(c->backend->scan(c->state, &x.view, 100, &hash, &bad));
+    ck_assert_uint_eq(hash, expected);
+    ck_assert_uint_eq(parts, expected);
+    ck_assert_int_eq(bad, -1);
+    free(row);
+    parity_matrix_free(&x);
+}
+
+START_TEST(scan_adds_row_hashes) {
+    parity_each(check_scan);
+}
+END_TEST
+
+static void check_scan_bad(const parity_case *c) {
+    static const double bad_values[] = {NAN, INFINITY, -INFINITY};
+    uint64_t seed = 2, hash = 0;
+    double *values = parity_doubles(&seed, c->rows * c->dim);
+    for (int64_t r = c->rows - 1; r >= 0; r--) { /* the first of several is named */
+        int64_t bad = -7;
+        values[r * c->dim + (r * 5) % c->dim] = bad_values[r % 3];
+        parity_matrix x = parity_matrix_of(values, c->rows, c->dim, c->dtype, c->scattered);
+        CHECK_OK(c->backend->scan(c->state, &x.view, 0, &hash, &bad));
+        ck_assert_int_eq(bad, r);
+        parity_matrix_free(&x);
+    }
+    free(values);
+}
+
+START_TEST(scan_names_the_first_bad_row) {
+    parity_each(check_scan_bad);
+}
+END_TEST
+
+/* ---- gram ---- */
+
+static void check_gram(const parity_case *c) {
+    const int64_t d = c->dim;
+    uint64_t seed = 3;
+    parity_matrix x = parity_normal(&seed, c->rows, d, c->dtype, c->scattered);
+    double *gram = parity_doubles(&seed, d * d), *before = parity_zeros(d * d, sizeof *before);
+    memcpy(before, gram, (size_t)(d * d) * sizeof *gram);
+    CHECK_OK(c->backend->gram(c->state, &x.view, gram));
+    for (int64_t i = 0; i < d; i++)
+        for (int64_t j = 0; j < d; j++) {
+            long double sum = (long double)before[i * d + j], size = fabsl(sum);
+            for (int64_t r = 0; j >= i && r < c->rows; r++) {
+                const long double term = (long double)x.value[r * d + i] * (long double)x.value[r * d + j];
+                sum += term;
+                size += fabsl(term);
+            }
+            const double tolerance = j < i ? 0 : (double)size * (double)(c->rows + 2) * DBL_EPSILON;
+            parity_near(c, "gram", i * d + j, gram[i * d + j], (double)sum, tolerance);
+        }
+    free(gram), free(before);
+    parity_matrix_free(&x);
+}
+
+START_TEST(gram_adds_to_the_upper_triangle) {
+    parity_each(check_gram);
+}
+END_TEST
+
+/* ---- factor ---- */
+
+typedef struct {
+    int64_t dim;
+    double *sigma; /* [dim] */
+    long double *v;
+} head;
+
+/* Singular values from 1 down to 1 / kappa, in geometric steps, times scale; the last `zeros` are 0. */
+static head head_of(uint64_t *seed, int64_t dim, double kappa, int64_t zeros, double scale) {
+    head w = {dim, parity_zeros(dim, sizeof(double)), parity_orthogonal(seed, dim)};
+    const int64_t kept = dim - zeros;
+    for (int64_t k = 0; k < kept; k++)
+        w.sigma[k] = scale * (kept > 1 ? pow(kappa, -(double)k / (double)(kept - 1)) : 1);
+    return w;
+}
+
+static void head_free(head *w) {
+    free(w->sigma);
+    free(w->v);
+}
+
+/* out [dim][dim] = V diag(weight) V^T, upper triangle only when upper. */
+static void assemble(const head *w, const long double *weight, bool upper, double *out) {
+    for (int64_t i = 0; i < w->dim; i++)
+        for (int64_t j = 0; j < w->dim; j++) {
+            long double sum = 0;
+            for (int64_t k = 0; k < w->dim; k++) sum += weight[k] * w->v[k * w->dim + i] * w->v[k * w->dim + j];
+            out[i * w->dim + j] = upper && j < i ? -1e30 : (double)sum;
+        }
+}
+
+typedef struct {
+    int64_t rank;
+    double largest;  /* |P| */
+    double kappa;    /* sigma_max / smallest kept */
+    double smallest; /* kept */
+} expectation;
+
+/* The exact P for a request, and what is to be said of it. */
+static expectation exact_inverse(const head *w, const slf_factor_request *request, double *p) {
+    const bool ridge = request->mode == SALF_BASIS_RIDGE;
+    const double threshold = (ridge ? sqrt((double)w->dim * DBL_EPSILON) : request->rtol) * w->sigma[0];
+    expectation e = {.smallest = INFINITY};
+    long double *weight = parity_zeros(w->dim, sizeof *weight);
+    for (int64_t k = 0; k < w->dim; k++) {
+        const long double square = (long double)w->sigma[k] * (long double)w->sigma[k];
+        const bool kept = w->sigma[k] > threshold;
+        e.rank += kept;
+        if (kept || ridge) e.smallest = fmin(e.smallest, w->sigma[k]);
+        if (kept || ridge) weight[k] = 1 / (square + (ridge ? (long double)request->ridge : 0));
+        e.largest = fmax(e.largest, (double)weight[k]);
+    }
+    const double add = ridge ? request->ridge : 0;
+    e.kappa = sqrt((w->sigma[0] * w->sigma[0] + add) * e.largest);
+    assemble(w, weight, false, p);
+    free(weight);
+    return e;
+}
+
+static void gram_of(const head *w, double *gram) {
+    long double *squares = parity_zeros(w->dim, sizeof *squares);
+    for (int64_t k = 0; k < w->dim; k++) squares[k] = (long double)w->sigma[k] * (long double)w->sigma[k];
+    assemble(w, squares, true, gram);
+    free(squares);
+}
+
+/* Rounding of G to float64 is a perturbation of up to eps |G|, which moves P by eps kappa^2 |P|; algorithms add a
+ * small multiple of D of that. */
+static void check_factor(const parity_case *base, const head *w, const slf_factor_request *request) {
+    parity_case c = *base;
+    const int64_t d = c.dim = w->dim;
+    double *gram = parity_zeros(d * d, sizeof *gram), *exact = parity_zeros(d * d, sizeof *exact);
+    slf_factor_result result = {0};
+    const expectation e = exact_inverse(w, request, exact);
+    gram_of(w, gram);
+    CHECK_OK(c.backend->factor(c.state, d, gram, request, &result));
+    const double noise = 4 * (double)(d + 4) * DBL_EPSILON;
+    for (int64_t i = 0; i < d; i++)
+        for (int64_t j = 0; j < d; j++) {
+            parity_near(&c, "P", i * d + j, gram[i * d + j], exact[i * d + j], noise * e.kappa * e.kappa * e.largest);
+            ck_assert_double_eq(gram[i * d + j], gram[j * d + i]);
+        }
+    ck_assert_msg(result.rank == e.rank, "%s: rank %lld, expected %lld (D %lld, mode %d)", c.backend->name,
+                  (long long)result.rank, (long long)e.rank, (long long)d, (int)request->mode);
+    /* eigenvalues are known to noise * sigma_max^2 */
+    const double unsure = noise * w->sigma[0] * w->sigma[0], least = w->sigma[d - 1];
+    parity_near(&c, "sigma_max^2", 0, result.sigma_max * result.sigma_max, w->sigma[0] * w->sigma[0], unsure);
+    parity_near(&c, "sigma_min^2", 0, result.sigma_min * result.sigma_min, least * least, unsure);
+    parity_near(&c, "kept^2", 0, result.sigma_min_kept * result.sigma_min_kept, e.smallest * e.smallest, unsure);
+    ck_assert(result.method == SALF_METHOD_EIGEN || result.method == SALF_METHOD_CHOLESKY);
+    free(gram), free(exact);
+}
+
+static slf_factor_request exact_request(int64_t dim) {
+    return (slf_factor_request){.mode = SALF_BASIS_EXACT, .rtol = sqrt((double)dim * DBL_EPSILON)};
+}
+
+static void check_factors(const parity_case *c) {
+    static const int64_t dims[] = {1, 2, 3, 8, 17, 40, 64};
+    static const double kappas[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6};
+    uint64_t seed = 4;
+    for (size_t n = 0; n < sizeof dims / sizeof *dims; n++)
+        for (size_t k = 0; k < sizeof kappas / sizeof *kappas; k++)
+            for (int64_t zeros = 0; zeros < 2 && zeros * 2 < dims[n]; zeros++) {
+                head w = head_of(&seed, dims[n], kappas[k], zeros * dims[n] / 3, 3.5);
+                slf_factor_request request = exact_request(dims[n]);
+                check_factor(c, &w, &request);
+                request = (slf_factor_request){.mode = SALF_BASIS_RTOL, .rtol = 3.3e-4};
+                check_factor(c, &w, &request);
+                request = (slf_factor_request){.mode = SALF_BASIS_RIDGE, .ridge = 1e-3};
+                check_factor(c, &w, &request);
+                head_free(&w);
+            }
+}
+
+START_TEST(factor_is_the_pseudo_inverse) {
+    parity_backends(0, 0, check_factors);
+}
+END_TEST
+
+static void check_factor_large(const parity_case *c) {
+    static const int64_t dims[] = {129, 200};
+    uint64_t seed = 5;
+    for (size_t n = 0; n < 2; n++) {
+        head w = head_of(&seed, dims[n], 1e6, 0, 1e-4);
+        const slf_factor_request exact = exact_request(dims[n]);
+        check_factor(c, &w, &exact);
+        head_free(&w);
+    }
+}
+
+START_TEST(factor_of_large_ill_conditioned_heads) {
+    parity_backends(0, 0, check_factor_large);
+}
+END_TEST
+
+/* All singular values equal, or in two groups: eigenvectors are not unique, P is. */
+static void check_factor_duplicates(const parity_case *c) {
+    uint64_t seed = 6;
+    head w = head_of(&seed, 24, 1, 0, 2);
+    const slf_factor_request exact = exact_request(24), rtol = {.mode = SALF_BASIS_RTOL, .rtol = 0.1};
+    check_factor(c, &w, &exact);
+    for (int64_t k = 10; k < 24; k++) w.sigma[k] = 1e-3;
+    check_factor(c, &w, &exact);
+    check_factor(c, &w, &rtol);
+    head_free(&w);
+}
+
+START_TEST(factor_with_equal_singular_values) {
+    parity_backends(0, 0, check_factor_duplicates);
+}
+END_TEST
+
+/* A graded matrix D A D with well-conditioned A: its small eigenvalues are determined to high relative accuracy, far
+ * below eps * lambda_max, and Jacobi must find them. Diagonal of 10^-2k; the oracle is the reciprocal condition of A.
+ */
+START_TEST(jacobi_keeps_small_eigenvalues) {
+    enum { N = 6 };
+    double gram[N * N];
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++) gram[i * N + j] = (i == j ? 1 : 0.1) * pow(10, -2 * (i + j));
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    const slf_factor_request request = {.mode = SALF_BASIS_EXACT, .rtol = 1e-30};
+    slf_factor_result result = {0};
+    CHECK_OK(context->backend->factor(context->backend_state, N, gram, &request, &result));
+    ck_assert_int_eq(result.rank, N);
+    /* The smallest eigenvalue of D A D is, to first order, the last pivot: 1 - r^T A'^-1 r with all off-diagonals 0.1,
+     * which for n - 1 = 5 others is 1 - 5 * 0.01 / (0.9 + 5 * 0.1). */
+    const double pivot = (1 - 0.05 / 1.4) * pow(10, -4 * (N - 1));
+    ck_assert_double_eq_tol(result.sigma_min * result.sigma_min / pivot, 1, 1e-3);
+    salf_context_destroy(context);
+}
+END_TEST
+
+static void check_factor_not_finite(const parity_case *c) {
+    static const double bad[] = {NAN, INFINITY, -INFINITY};
+    for (int k = 0; k < 3; k++)
+        for (int at = 0; at < 3; at++) {
+            double gram[] = {2, 0.5, -1e30, 3};
+            const slf_factor_request request = exact_request(2);
+            slf_factor_result result = {0};
+            gram[at == 2 ? 3 : at] = bad[k];
+            CHECK_FAILS(c->backend->factor(c->state, 2, gram, &request, &result), SALF_E_NUMERIC, "finite");
+        }
+}
+
+START_TEST(factor_refuses_what_is_not_finite) {
+    parity_backends(0, 0, check_factor_not_finite);
+}
+END_TEST
+
+static void check_factor_zero(const parity_case *c) {
+    double gram[9] = {0};
+    const slf_factor_request request = exact_request(3);
+    slf_factor_result result = {.rank = 7};
+    CHECK_OK(c->backend->factor(c->state, 3, gram, &request, &result));
+    ck_assert_int_eq(result.rank, 0);
+    ck_assert_double_eq(result.sigma_max, 0);
+    ck_assert_double_eq(result.sigma_min_kept, 0);
+    for (int i = 0; i < 9; i++) ck_assert_double_eq(gram[i], 0);
+}
+
+START_TEST(factor_of_zero) {
+    parity_backends(0, 0, check_factor_zero);
+}
+END_TEST
+
+/* Scratch beyond gram, and which method: Cholesky exactly where nothing is dropped and float64 can be trusted. */
+START_TEST(factor_scratch_and_method) {
+    enum { D = 96 };
+    uint64_t seed = 7;
+    for (int dropped = 0; dropped < 2; dropped++) {
+        harness_memory memory;
+        salf_context *context = harness_context(SALF_BACKEND_CPU, &memory);
+        head w = head_of(&seed, D, 100, dropped ? 5 : 0, 1);
+        double *gram = parity_zeros(D * D, sizeof *gram);
+        const slf_factor_request request = exact_request(D);
+        slf_factor_result result = {0};
+        gram_of(&w, gram);
+        memory.most = memory.bytes;
+        const int64_t before = memory.bytes;
+        CHECK_OK(context->backend->factor(context->backend_state, D, gram, &request, &result));
+        ck_assert_int_eq(result.method, dropped ? SALF_METHOD_EIGEN : SALF_METHOD_CHOLESKY);
+        const int64_t scratch = memory.most - before, vectors = 64 * D * (int64_t)sizeof(double);
+        ck_assert_msg(scratch <= 2 * D * D * (int64_t)sizeof(double) + vectors, "%lld bytes of scratch",
+                      (long long)scratch);
+        free(gram);
+        head_free(&w);
+        salf_context_destroy(context);
+    }
+}
+END_TEST
+
+/* ---- apply ---- */
+
+static void check_apply_view(const parity_case *c, const parity_matrix *x, const double *p) {
+    const int64_t d = c->dim;
+    double *out = parity_zeros(c->rows * d + 1, sizeof *out), *norms = parity_zeros(c->rows + 1, sizeof *norms);
+    out[c->rows * d] = norms[c->rows] = 4.25;
+    CHECK_OK(c->backend->apply(c->state, p, &x->view, out));
+    CHECK_OK(c->backend->apply_norms(c->state, p, &x->view, norms));
+    for (int64_t r = 0; r < c->rows; r++) {
+        long double square = 0;
+        double unsure = 0;
+        for (int64_t j = 0; j < d; j++) {
+            long double sum = 0, size = 0;
+            for (int64_t i = 0; i < d; i++) {
+                const long double term = (long double)x->value[r * d + i] * (long double)p[i * d + j];
+                sum += term;
+                size += fabsl(term);
+            }
+            const double tolerance = (double)(d + 2) * DBL_EPSILON * (double)size;
+            parity_near(c, "apply", r * d + j, out[r * d + j], (double)sum, tolerance);
+            square += sum * sum;
+            unsure += tolerance;
+        }
+        parity_near(c, "norm", r, norms[r], (double)sqrtl(square), unsure + (double)(d + 2) * DBL_EPSILON);
+    }
+    ck_assert_double_eq(out[c->rows * d], 4.25);
+    ck_assert_double_eq(norms[c->rows], 4.25);
+    free(out), free(norms);
+}
+
+static void check_apply(const parity_case *c) {
+    const int64_t d = c->dim;
+    uint64_t seed = 8;
+    double *p = parity_doubles(&seed, d * d);
+    for (int64_t i = 0; i < d; i++)
+        for (int64_t j = 0; j < i; j++) p[i * d + j] = p[j * d + i];
+    /* float64 rows take the turn of float16 ones that are scattered, which leave the other float16 case */
+    const int32_t dtype = c->dtype == SALF_F16 && c->scattered ? SALF_F64 : c->dtype;
+    parity_matrix x = parity_normal(&seed, c->rows, d, dtype, c->scattered);
+    check_apply_view(c, &x, p);
+    parity_matrix_free(&x);
+    free(p);
+}
+
+START_TEST(apply_is_the_product) {
+    parity_each(check_apply);
+}
+END_TEST
+
+/* ---- allocation ---- */
+
+typedef struct {
+    int slot;
+} failing;
+
+static salf_status body(harness_memory *memory, int32_t backend, void *user) {
+    enum { D = 12, ROWS = 5 };
+    salf_context *context = NULL;
+    uint64_t seed = 9, hash = 0;
+    int64_t bad;
+    salf_status status = harness_context_or_status(&context, backend, memory);
+    if (status != SALF_OK) return status;
+    const slf_backend *b = context->backend;
+    void *state = context->backend_state, *block = NULL;
+    head w = head_of(&seed, D, 10, ((failing *)user)->slot == 3 ? 4 : 0, 1);
+    parity_matrix x = parity_normal(&seed, ROWS, D, SALF_BF16, true);
+    double p[D * D], out[ROWS * D];
+    slf_factor_result result;
+    const slf_factor_request request = exact_request(D);
+    gram_of(&w, p);
+    switch (((failing *)user)->slot) {
+    case 0:
+        status = b->scan(state, &x.view, 0, &hash, &bad);
+        break;
+    case 1:
+        status = b->gram(state, &x.view, p);
+        break;
+    case 2: /* nothing dropped */
+    case 3:
+        status = b->factor(state, D, p, &request, &result);
+        break;
+    case 4:
+        status = b->apply(state, p, &x.view, out);
+        break;
+    case 5:
+        status = b->apply_norms(state, p, &x.view, out);
+        break;
+    default:
+        status = b->alloc(state, 64, &block);
+    }
+    b->free(state, block);
+    parity_matrix_free(&x);
+    head_free(&w);
+    salf_context_destroy(context);
+    return status;
+}
+
+START_TEST(failing_allocations_leak_nothing) {
+    for (int32_t id = SALF_BACKEND_REFERENCE; id <= SALF_BACKEND_CPU; id++)
+        for (int slot = 0; slot <= 6; slot++) harness_fail_each_allocation(body, id, &(failing){slot});
+}
+END_TEST
+
+void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, memory_is_copied_and_zeroed);
+    HARNESS_ADD(suite, scan_adds_row_hashes);
+    HARNESS_ADD(suite, scan_names_the_first_bad_row);
+    HARNESS_ADD(suite, gram_adds_to_the_upper_triangle);
+    HARNESS_ADD(suite, factor_is_the_pseudo_inverse);
+    HARNESS_ADD(suite, factor_of_large_ill_conditioned_heads);
+    HARNESS_ADD(suite, factor_with_equal_singular_values);
+    HARNESS_ADD(suite, jacobi_keeps_small_eigenvalues);
+    HARNESS_ADD(suite, factor_refuses_what_is_not_finite);
+    HARNESS_ADD(suite, factor_of_zero);
+    HARNESS_ADD(suite, factor_scratch_and_method);
+    HARNESS_ADD(suite, apply_is_the_product);
+    HARNESS_ADD(suite, failing_allocations_leak_nothing);
+}
