@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "decoder_internal.h"
+#include "vectorised.h"
 
 /* sqrtf may set errno, which keeps gcc from vectorising it; its arguments here are never negative. */
 #if defined(__GNUC__) && !defined(__clang__)
@@ -112,8 +113,8 @@ static coefficients coefficients_at(const adamw_options *o, int64_t t, double lr
                           .keep = decays ? (float)(1.0 - lr * o->weight_decay) : 1.0f};
 }
 
-static void update(const coefficients *c, int64_t n, const float *restrict g, float *restrict first,
-                   float *restrict second, float *restrict w) {
+VECTORISED static void update(const coefficients *c, int64_t n, const float *restrict g, float *restrict first,
+                              float *restrict second, float *restrict w) {
     const coefficients k = *c;
     for (int64_t i = 0; i < n; i++) {
         first[i] = k.beta1 * first[i] + (1.0f - k.beta1) * g[i];

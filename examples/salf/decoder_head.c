@@ -33,8 +33,8 @@ salf_status decoder_logits(decoder *d, const int32_t *tokens, int64_t n_tokens, 
 /* Loss of a row of logits z [V], which becomes scale times its gradient. */
 static float row_loss(float *z, int64_t vocab, int32_t label, float scale) {
     const float most = ops_max(z, vocab), at_label = z[label];
-    const float sum = ops_exp_sum(z, most, vocab), factor = scale / sum;
-    for (int64_t i = 0; i < vocab; i++) z[i] *= factor;
+    const float sum = ops_exp_sum(z, most, vocab);
+    ops_scale(z, scale / sum, vocab);
     z[label] -= scale;
     return (float)(log((double)sum) + (double)most - (double)at_label);
 }
@@ -133,7 +133,7 @@ double decoder_clip_gradients(decoder *d, double max_norm) {
     const float factor = (float)(max_norm / norm);
     for (int64_t i = 0; i < d->n_parameters; i++) {
         decoder_parameter *p = &d->parameters[i];
-        for (int64_t j = 0; has_gradient(d, p) && j < p->count; j++) p->gradient[j] *= factor;
+        if (has_gradient(d, p)) ops_scale(p->gradient, factor, p->count);
     }
     return norm;
 }

@@ -10,6 +10,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "vectorised.h"
+
 #define LANES 16
 
 void ops_gemm_nn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
@@ -36,7 +38,7 @@ static float sum_lanes(const float *lane) {
     return sum;
 }
 
-float ops_dot(const float *restrict x, const float *restrict y, int64_t n) {
+VECTORISED float ops_dot(const float *restrict x, const float *restrict y, int64_t n) {
     float lane[LANES] = {0};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
@@ -47,10 +49,16 @@ float ops_dot(const float *restrict x, const float *restrict y, int64_t n) {
     return sum_lanes(lane) + rest;
 }
 
-float ops_max(const float *x, int64_t n) {
-    float most = -INFINITY;
-    for (int64_t i = 0; i < n; i++) most = x[i] > most ? x[i] : most;
-    return most;
+VECTORISED float ops_max(const float *x, int64_t n) {
+    float lane[LANES];
+    int64_t i = 0;
+    for (int j = 0; j < LANES; j++) lane[j] = -INFINITY;
+    for (; i + LANES <= n; i += LANES) {
+        for (int j = 0; j < LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+    }
+    for (; i < n; i++) lane[0] = x[i] > lane[0] ? x[i] : lane[0];
+    for (int j = 1; j < LANES; j++) lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
+    return lane[0];
 }
 
 /* exp by range reduction x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial of degree 6 for exp(r). Adding 1.5 * 2^23
@@ -76,7 +84,7 @@ static inline float exp_float(float x) {
     return p * power;
 }
 
-float ops_exp_sum(float *x, float shift, int64_t n) {
+VECTORISED float ops_exp_sum(float *x, float shift, int64_t n) {
     float lane[LANES] = {0};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
@@ -88,8 +96,8 @@ float ops_exp_sum(float *x, float shift, int64_t n) {
     return sum_lanes(lane) + rest;
 }
 
-void ops_norm(const float *x, const int64_t *row, int64_t rows, int64_t width, const float *weight, double eps,
-              float *y, float *scale) {
+VECTORISED void ops_norm(const float *x, const int64_t *row, int64_t rows, int64_t width, const float *weight,
+                         double eps, float *y, float *scale) {
     for (int64_t i = 0; i < rows; i++) {
         const float *in = x + (row ? row[i] : i) * width;
         scale[i] = (float)(1.0 / sqrt((double)ops_dot(in, in, width) / (double)width + eps));
@@ -98,8 +106,8 @@ void ops_norm(const float *x, const int64_t *row, int64_t rows, int64_t width, c
     }
 }
 
-void ops_norm_apply(const float *x, const float *scale, const int64_t *row, int64_t rows, int64_t width,
-                    const float *weight, float *y) {
+VECTORISED void ops_norm_apply(const float *x, const float *scale, const int64_t *row, int64_t rows, int64_t width,
+                               const float *weight, float *y) {
     for (int64_t i = 0; i < rows; i++) {
         const int64_t from = row ? row[i] : i;
         const float *in = x + from * width, r = scale[from];
@@ -108,8 +116,8 @@ void ops_norm_apply(const float *x, const float *scale, const int64_t *row, int6
     }
 }
 
-void ops_norm_weight_backward(const float *x, const float *scale, const int64_t *row, int64_t rows, int64_t width,
-                              const float *d_y, float *d_weight) {
+VECTORISED void ops_norm_weight_backward(const float *x, const float *scale, const int64_t *row, int64_t rows,
+                                         int64_t width, const float *d_y, float *d_weight) {
     for (int64_t i = 0; i < rows; i++) {
         const int64_t from = row ? row[i] : i;
         const float *in = x + from * width, *dy = d_y + i * width, r = scale[from];
@@ -119,8 +127,8 @@ void ops_norm_weight_backward(const float *x, const float *scale, const int64_t 
 }
 
 /* With r the scale: d_x = r (w d_y) - x r^3 / D * sum(w d_y x). */
-void ops_norm_backward(const float *x, const float *scale, const int64_t *row, int64_t rows, int64_t width,
-                       const float *weight, const float *d_y, float *d_x, float *d_weight) {
+VECTORISED void ops_norm_backward(const float *x, const float *scale, const int64_t *row, int64_t rows, int64_t width,
+                                  const float *weight, const float *d_y, float *d_x, float *d_weight) {
     if (d_weight) ops_norm_weight_backward(x, scale, row, rows, width, d_y, d_weight);
     for (int64_t i = 0; i < rows; i++) {
         const int64_t from = row ? row[i] : i;
@@ -138,7 +146,7 @@ void ops_norm_backward(const float *x, const float *scale, const int64_t *row, i
     }
 }
 
-void ops_swiglu(const float *gate_up, const int64_t *row, int64_t rows, int64_t width, float *hidden) {
+VECTORISED void ops_swiglu(const float *gate_up, const int64_t *row, int64_t rows, int64_t width, float *hidden) {
     for (int64_t i = 0; i < rows; i++) {
         const float *gate = gate_up + (row ? row[i] : i) * 2 * width, *up = gate + width;
         float *restrict out = hidden + i * width;
@@ -146,8 +154,8 @@ void ops_swiglu(const float *gate_up, const int64_t *row, int64_t rows, int64_t 
     }
 }
 
-void ops_swiglu_backward(const float *gate_up, const int64_t *row, int64_t rows, int64_t width, const float *d_hidden,
-                         float *d_gate_up) {
+VECTORISED void ops_swiglu_backward(const float *gate_up, const int64_t *row, int64_t rows, int64_t width,
+                                    const float *d_hidden, float *d_gate_up) {
     for (int64_t i = 0; i < rows; i++) {
         const float *gate = gate_up + (row ? row[i] : i) * 2 * width, *up = gate + width;
         const float *dh = d_hidden + i * width;
@@ -171,8 +179,8 @@ void ops_rope_table(float *table, int64_t positions, int64_t head_dim, double th
     }
 }
 
-void ops_rope(float *x, int64_t n, int64_t stride, int64_t n_heads, int64_t head_dim, const float *table,
-              float direction) {
+VECTORISED void ops_rope(float *x, int64_t n, int64_t stride, int64_t n_heads, int64_t head_dim, const float *table,
+                         float direction) {
     const int64_t half = head_dim / 2;
     for (int64_t p = 0; p < n; p++) {
         const float *cosine = table + p * head_dim, *sine = cosine + half;
@@ -187,7 +195,7 @@ void ops_rope(float *x, int64_t n, int64_t stride, int64_t n_heads, int64_t head
     }
 }
 
-static void softmax_causal(float *weights, int64_t n) {
+VECTORISED static void softmax_causal(float *weights, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         float *row = weights + i * n;
         const float inverse = 1.0f / ops_exp_sum(row, ops_max(row, i + 1), i + 1);
@@ -210,7 +218,7 @@ void ops_attention(const ops_heads *shape, int64_t n, const float *qkv, float *w
 }
 
 /* d_s = w (d_w - sum_j w d_w), row by row, in place. */
-static void softmax_backward(const float *weights, float *d_weights, int64_t n) {
+VECTORISED static void softmax_backward(const float *weights, float *d_weights, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         const float *w = weights + i * n;
         float *restrict dw = d_weights + i * n;
@@ -237,7 +245,7 @@ void ops_attention_backward(const ops_heads *shape, int64_t n, const float *qkv,
     }
 }
 
-void ops_add(float *restrict y, const float *restrict x, int64_t n) {
+VECTORISED void ops_add(float *restrict y, const float *restrict x, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] += x[i];
 }
 
@@ -253,14 +261,30 @@ void ops_add_bias(float *y, const float *bias, int64_t rows, int64_t width) {
     for (int64_t i = 0; i < rows; i++) ops_add(y + i * width, bias, width);
 }
 
-double ops_sum_abs(const float *x, int64_t n) {
+static double sum_wide_lanes(const double *lane) {
     double sum = 0.0;
-    for (int64_t i = 0; i < n; i++) sum += fabs((double)x[i]);
+    for (int i = 0; i < LANES; i++) sum += lane[i];
     return sum;
 }
 
-double ops_sum_squares(const float *x, int64_t n) {
-    double sum = 0.0;
-    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
-    return sum;
+VECTORISED double ops_sum_abs(const float *x, int64_t n) {
+    double lane[LANES] = {0};
+    for (int64_t i = 0; i + LANES <= n; i += LANES) {
+        for (int j = 0; j < LANES; j++) lane[j] += fabs((double)x[i + j]);
+    }
+    for (int64_t i = n / LANES * LANES; i < n; i++) lane[0] += fabs((double)x[i]);
+    return sum_wide_lanes(lane);
+}
+
+VECTORISED double ops_sum_squares(const float *x, int64_t n) {
+    double lane[LANES] = {0};
+    for (int64_t i = 0; i + LANES <= n; i += LANES) {
+        for (int j = 0; j < LANES; j++) lane[j] += (double)x[i + j] * (double)x[i + j];
+    }
+    for (int64_t i = n / LANES * LANES; i < n; i++) lane[0] += (double)x[i] * (double)x[i];
+    return sum_wide_lanes(lane);
+}
+
+VECTORISED void ops_scale(float *x, float factor, int64_t n) {
+    for (int64_t i = 0; i < n; i++) x[i] *= factor;
 }

@@ -64,8 +64,10 @@ void ops_gather(float *y, const float *x, const int64_t *row, int64_t rows, int6
 void ops_column_sums(float *y, const float *x, int64_t rows, int64_t width);
 void ops_add_bias(float *y, const float *bias, int64_t rows, int64_t width);
 
-/* Sums of |x| and of x^2 in float64. */
+/* Sums of |x| and of x^2 in float64, in sixteen partial sums. */
 double ops_sum_abs(const float *x, int64_t n);
 double ops_sum_squares(const float *x, int64_t n);
+/* x = factor x. */
+void ops_scale(float *x, float factor, int64_t n);
 
 #endif

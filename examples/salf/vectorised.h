@@ -1,0 +1,29 @@
+/*
+ * vectorised.h - VECTORISED before a function has it compiled for AVX-512, for AVX2 and for the base instruction set,
+ * and the best that the machine has chosen when the program starts. Results may differ between machines in the last
+ * bits, never between two calls on one.
+ *
+ * Empty where the compiler, the processor or the C library knows no such choice, and under the thread sanitizer, whose
+ * own start comes after it.
+ */
+#ifndef SALF_EXAMPLE_VECTORISED_H
+#define SALF_EXAMPLE_VECTORISED_H
+
+#include <limits.h> /* any header of the C library says whether it is glibc */
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define VECTORISED
+#endif
+#endif
+#if !defined(VECTORISED) && defined(__has_attribute) && defined(__x86_64__) && defined(__GLIBC__) && \
+    !defined(__SANITIZE_THREAD__)
+#if __has_attribute(target_clones)
+#define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#endif
+#endif
+#ifndef VECTORISED
+#define VECTORISED
+#endif
+
+#endif
