@@ -4,7 +4,8 @@
 
 #include "internal.h"
 
-/* A random permutation of 0 ... count-1, drawn as far as it is read. */
+/* A random permutation of 0 ... count-1: memory at once, so that reading cannot fail; work when it is first read, and
+ * as far as it is read. */
 typedef struct slf_shuffle {
     uint32_t *ids;       /* [count]; NULL until begun */
     uint32_t *bucket_at; /* [2^bits + 1] */
@@ -13,6 +14,7 @@ typedef struct slf_shuffle {
     uint64_t seed;
     int32_t bits;
     uint32_t bucket; /* that holds position drawn */
+    bool dealt;
 } slf_shuffle;
 
 salf_status slf_shuffle_begin(slf_shuffle *shuffle, const salf_context *context, int64_t count, uint64_t seed);

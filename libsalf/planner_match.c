@@ -56,6 +56,20 @@ static void shuffle_bucket(slf_shuffle *s) {
     }
 }
 
+/* Ids into their buckets, and the first bucket into order. */
+static void deal_all(slf_shuffle *s) {
+    const uint32_t buckets = (uint32_t)1 << s->bits;
+    uint32_t *cursor = s->bucket_at + buckets + 1; /* [buckets] */
+    deal(s, s->bucket_at + 1, false);
+    for (uint32_t b = 0; b < buckets; b++) {
+        cursor[b] = s->bucket_at[b];
+        s->bucket_at[b + 1] += s->bucket_at[b];
+    }
+    deal(s, cursor, true);
+    shuffle_bucket(s);
+    s->dealt = true;
+}
+
 salf_status slf_shuffle_begin(slf_shuffle *s, const salf_context *context, int64_t count, uint64_t seed) {
     int32_t bits = 0;
     while (bits < MOST_BITS && count >> bits > 65536) bits++;
@@ -67,14 +81,6 @@ salf_status slf_shuffle_begin(slf_shuffle *s, const salf_context *context, int64
         slf_shuffle_free(s, context);
         return SALF_E_NO_MEMORY;
     }
-    uint32_t *cursor = s->bucket_at + buckets + 1; /* [buckets] */
-    deal(s, s->bucket_at + 1, false);
-    for (uint32_t b = 0; b < buckets; b++) {
-        cursor[b] = s->bucket_at[b];
-        s->bucket_at[b + 1] += s->bucket_at[b];
-    }
-    deal(s, cursor, true);
-    shuffle_bucket(s);
     return SALF_OK;
 }
 
@@ -85,6 +91,7 @@ void slf_shuffle_free(slf_shuffle *s, const salf_context *context) {
 }
 
 uint32_t slf_shuffle_next(slf_shuffle *s) {
+    if (!s->dealt) deal_all(s);
     while ((uint64_t)s->drawn >= s->bucket_at[s->bucket + 1]) {
         s->bucket++;
         shuffle_bucket(s);
@@ -171,9 +178,7 @@ static int64_t match_stage(settling *s, int32_t e) {
     return taken;
 }
 
-static salf_status fill_stage(settling *s, int32_t e, int64_t missing) {
-    if (missing > 0 && !s->shuffle.ids)
-        SLF_TRY(slf_shuffle_begin(&s->shuffle, s->planner->context, s->planner->n, s->planner->options.seed));
+static void fill_stage(settling *s, int32_t e, int64_t missing) {
     while (missing > 0) {
         const uint32_t id = slf_shuffle_next(&s->shuffle);
         if (slf_bit_get(s->used, id)) continue;
@@ -183,7 +188,6 @@ static salf_status fill_stage(settling *s, int32_t e, int64_t missing) {
         slf_label_set(s->planner, s->state->labels, id, (uint32_t)e);
         missing--;
     }
-    return SALF_OK;
 }
 
 static salf_status settle_with(settling *s) {
@@ -198,11 +202,11 @@ static salf_status settle_with(settling *s) {
     s->state->by_fill = slf_alloc_zero(p->context, words, sizeof *s->used);
     if (!s->at || !s->sorted || !s->candidates || !s->used || !s->state->by_fill) return SALF_E_NO_MEMORY;
     if (offline) SLF_TRY(sort_by_eof(s));
-    /* The permutation is made before anything is booked, so that labels are still eof when there is no memory. */
+    /* Nothing can fail once data are booked: labels are still eof when there is no memory. */
     SLF_TRY(slf_shuffle_begin(&s->shuffle, p->context, p->n, p->options.seed));
     for (int32_t e = 0; e < p->m; e++) {
         const int64_t matched = offline ? match_stage(s, e) : 0;
-        SLF_TRY(fill_stage(s, e, p->counts[e] - matched));
+        fill_stage(s, e, p->counts[e] - matched);
     }
     s->state->data = s->sorted;
     s->sorted = NULL;

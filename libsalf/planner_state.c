@@ -222,6 +222,9 @@ static salf_status check_turn(const salf_planner *p, const slf_planner_state *s,
     if (open && (!started || s->layer == p->m)) return bad_state("task state", s->task_state);
     if (!open && s->task_n != 0) return bad_state("task size", s->task_n);
     if (open && s->task_kind == SALF_TASK_DONE) return bad_state("task kind", s->task_kind);
+    if (s->task_state == SLF_TASK_GIVEN && s->task_n == 0) return bad_state("task size", s->task_n);
+    if (s->task_state == SLF_TASK_REPORTED && s->task_kind != SALF_TASK_PROBE)
+        return bad_state("task kind", s->task_kind);
     if (s->settled) {
         const int64_t count = s->layer < p->m ? p->counts[s->layer] : 0;
         if (s->position > count) return bad_state("position", s->position);
@@ -289,7 +292,6 @@ static salf_status read_task(const salf_planner *p, slf_blob *blob, slf_planner_
             return bad_state("datum of the task", id);
         s->task_ids[i] = (uint32_t)id;
     }
-    if (probe && s->task_n == 0) return bad_state("task size", s->task_n);
     return SALF_OK;
 }
 
