@@ -23,6 +23,7 @@ typedef struct run {
     int64_t pending;     /* rows whose gradients wait for the update */
     int32_t stage;       /* layer of the pending rows' stage; -1 without a planner */
     int64_t *eof_counts; /* [m]: own eof of the data probed */
+    double *rates;       /* [m] scratch: rate factors of the layers */
     int32_t *cuts;       /* [batch] cut of each row, m: not trained */
     int32_t *compact;    /* [batch] scratch: cuts of the rows that train */
     uint8_t *accepted;   /* [batch] */

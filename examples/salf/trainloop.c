@@ -60,7 +60,8 @@ static int open_buffers(run *r) {
     r->accepted = malloc(rows);
     r->losses = malloc(rows * sizeof *r->losses);
     r->gradient = malloc(rows * width * sizeof *r->gradient);
-    int whole = r->eof_counts && r->cuts && r->compact && r->accepted && r->losses && r->gradient;
+    r->rates = malloc((size_t)r->s->info.n_layers * sizeof *r->rates);
+    int whole = r->rates && r->eof_counts && r->cuts && r->compact && r->accepted && r->losses && r->gradient;
     return whole ? 0 : say_no_memory();
 }
 
@@ -75,6 +76,7 @@ static int run_open(run *r, session *s, int index) {
 
 static void run_close(run *r) {
     free(r->eof_counts);
+    free(r->rates);
     free(r->cuts);
     free(r->compact);
     free(r->accepted);
@@ -192,12 +194,22 @@ static void average_gradients(run *r) {
     }
 }
 
+/* Rate factors of the layers. Under prefix truncation a layer that only few rows of the batch train moves by their
+ * share: AdamW would otherwise take a full step from one row's gradient, where training datum by datum takes one of
+ * many. */
+static const double *layer_rates(run *r) {
+    if (r->m->policy != SALF_POLICY_SALF || !r->decision.active_rows) return r->decision.rate_scale;
+    for (int32_t k = 0; k < r->s->info.n_layers; k++)
+        r->rates[k] = r->decision.rate_scale[k] * (double)r->decision.active_rows[k] / (double)r->decision.rows;
+    return r->rates;
+}
+
 static int update(run *r) {
     double start = tally_clock();
     average_gradients(r);
     decoder_clip_gradients(r->decoder, r->s->settings->clip);
     r->rate = learning_rate(r);
-    if (adamw_step(r->optimizer, r->rate, r->decision.rate_scale) != SALF_OK) return say_decoder("optimizer");
+    if (adamw_step(r->optimizer, r->rate, layer_rates(r)) != SALF_OK) return say_decoder("optimizer");
     decoder_clear_gradients(r->decoder);
     r->pending = 0;
     r->tally.v[TALLY_STEPS] += 1;
