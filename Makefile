@@ -42,6 +42,10 @@ HOST_FLAGS := $(COMMON_FLAGS) -Iinclude -Iexamples/salf $(DEPS_CFLAGS)
 TEST_FLAGS := $(COMMON_FLAGS) -Iinclude -Ilibsalf -Iexamples/salf -Itests $(DEPS_CFLAGS) $(CHECK_CFLAGS)
 LIBS := $(DEPS_LIBS) -lm -lpthread -ldl
 
+# Short lines while building; V=1 shows the commands.
+V ?= 0
+say = $(if $(filter 0,$(V)),@printf '  %-7s %s\n' $(1) $(or $(2),$@) &&)
+
 # Objects live in a folder named after a hash of compiler and flags, so that changing either rebuilds.
 HASH := $(shell printf '%s' '$(CC) $(subst ','\'',$(LIB_FLAGS))' | cksum | cut -d' ' -f1)
 OBJ := $(BUILD)/obj/$(HASH)
@@ -75,30 +79,30 @@ $(STAMP):
 
 $(OBJ)/libsalf/%.o: libsalf/%.c | $(STAMP)
 	@mkdir -p $(@D)
-	$(CC) $(LIB_FLAGS) -c $< -o $@
+	$(call say,CC,$<)$(CC) $(LIB_FLAGS) -c $< -o $@
 
 $(OBJ)/examples/salf/%.o: examples/salf/%.c | $(STAMP)
 	@mkdir -p $(@D)
-	$(CC) $(HOST_FLAGS) -c $< -o $@
+	$(call say,CC,$<)$(CC) $(HOST_FLAGS) -c $< -o $@
 
 $(OBJ)/tests/%.o: tests/%.c | $(STAMP)
 	@mkdir -p $(@D)
-	$(CC) $(TEST_FLAGS) -c $< -o $@
+	$(call say,CC,$<)$(CC) $(TEST_FLAGS) -c $< -o $@
 
 $(SHARED_LIB): $(LIB_OBJ) $(STAMP)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) $(if $(SANITIZE),,-Wl,-z,defs) -o $@ $(LIB_OBJ) $(LIBS)
+	$(call say,LINK)$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) $(if $(SANITIZE),,-Wl,-z,defs) -o $@ $(LIB_OBJ) $(LIBS)
 	@ln -sf libsalf.so.$(VERSION) $(BUILD)/lib/$(SONAME)
 	@ln -sf $(SONAME) $(BUILD)/lib/libsalf.so
 
 $(STATIC_LIB): $(LIB_OBJ) $(STAMP)
 	@mkdir -p $(@D)
 	@rm -f $@
-	$(AR) rcs $@ $(LIB_OBJ)
+	$(call say,AR)$(AR) rcs $@ $(LIB_OBJ)
 
 $(PROGRAM): $(HOST_OBJ) $(SHARED_LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -o $@ $(HOST_OBJ) -L$(BUILD)/lib -lsalf -Wl,-rpath,'$$ORIGIN/../lib' $(LIBS)
+	$(call say,LINK)$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -o $@ $(HOST_OBJ) -L$(BUILD)/lib -lsalf -Wl,-rpath,'$$ORIGIN/../lib' $(LIBS)
 
 # Numbered examples: only the public header and the shared library, as at a user's.
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard examples/[0-9]*.c)))
@@ -107,7 +111,7 @@ EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard exampl
 examples: $(EXAMPLES) ## the numbered examples, in build/examples/
 $(BUILD)/examples/%: examples/%.c include/salf.h $(SHARED_LIB)
 	@mkdir -p $(@D)
-	$(CC) -std=c11 $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) -Iinclude -o $@ $< -L$(BUILD)/lib -lsalf \
+	$(call say,LINK)$(CC) -std=c11 $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) -Iinclude -o $@ $< -L$(BUILD)/lib -lsalf \
 	    -Wl,-rpath,'$$ORIGIN/../lib' -Wl,-rpath-link,$(BUILD)/lib -lm -pthread
 
 # ---- from nothing to a run -------------------------------------------------------------------------------------------
@@ -128,9 +132,11 @@ demo: deps ## install, build, and fine-tune a model with five methods (MODEL= TO
 run-demo: $(PROGRAM)
 	@mkdir -p $(BUILD)/demo
 	@rm -f $(BUILD)/demo/log.jsonl
-	$(PROGRAM) finetune --model $(MODEL) --tokenizer $(TOKENIZER) --data $(DATA) --method '$(METHODS)' \
+	@echo "Fine-tuning $(MODEL) on $(DATA)"
+	@$(PROGRAM) finetune --model $(MODEL) --tokenizer $(TOKENIZER) --data $(DATA) --method '$(METHODS)' \
 	    --log $(BUILD)/demo/log.jsonl $(DEMO_FLAGS)
-	$(PROGRAM) report $(BUILD)/demo/log.jsonl -o $(BUILD)/demo/report.html
+	@$(PROGRAM) report $(BUILD)/demo/log.jsonl -o $(BUILD)/demo/report.html
+	@echo "Report with charts: $(BUILD)/demo/report.html"
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
 # Every suite runs through tests/run.sh, which counts. Unit tests link the static library, so that they reach what is not
@@ -160,7 +166,7 @@ run-tests:
 $(HOST_TESTS): $(HOST_PARTS)
 $(TEST_BIN): $(BUILD)/tests/%: $(OBJ)/tests/%.o $(TEST_HELP_OBJ) $(STATIC_LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(CHECK_LIBS) $(LIBS)
+	$(call say,LINK)$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(CHECK_LIBS) $(LIBS)
 
 .PHONY: test-runner test-unit test-cli test-abi test-install test-docs
 test-runner: ## the program that runs and counts the tests
@@ -185,11 +191,11 @@ FUZZERS := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzzers/%)
 FUZZ_SECONDS ?= 60
 $(FUZZ_BIN): $(BUILD)/tests/fuzz/%: $(OBJ)/tests/fuzz/%.o $(OBJ)/tests/fuzz/replay.o $(STATIC_LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LINK)$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(FUZZERS): $(BUILD)/fuzzers/%: $(OBJ)/tests/fuzz/%.o $(STATIC_LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -fsanitize=fuzzer,address,undefined $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LINK)$(CC) $(CFLAGS) -fsanitize=fuzzer,address,undefined $(LDFLAGS) -o $@ $^ $(LIBS)
 
 .PHONY: test-fuzz fuzz fuzzers
 test-fuzz: $(FUZZ_BIN) ## replay the fuzz corpus
@@ -252,7 +258,7 @@ $(filter $(BUILD)/bench/bench_train%,$(BENCH_BIN)): $(HOST_PARTS)
 $(BENCH_BIN): $(BUILD)/bench/%: $(OBJ)/tests/bench/%.o $(patsubst %.c,$(OBJ)/%.o,$(filter-out $(BENCH_MAIN),$(BENCH_SRC))) \
     $(STATIC_LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(LIBS)
+	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(LIBS)
 
 bench: $(BENCH_BIN) $(PROGRAM) ## time the library against its peers (BENCH_FLAGS=--quick)
 	@set -e; for b in $(BENCH_BIN); do $$b $(BENCH_FLAGS); done
