@@ -15,6 +15,8 @@ typedef struct slf_kernels {
     void (*exp)(double *x, int64_t n);
 } slf_kernels;
 
+/* Kernels that this processor can run, the fastest first; NULL past the last. */
+const slf_kernels *slf_kernels_at(int which);
 const slf_kernels *slf_kernels_select(void);
 
 typedef struct slf_cpu_state {

@@ -4,6 +4,7 @@
  * Each loop is written once in plain C over 32 independent lanes, so that the compiler can turn it into vectors.
  */
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "../../half.h"
@@ -91,12 +92,20 @@ KERNELS(avx2, "avx2", __attribute__((target("avx2,fma"))))
 KERNELS(avx512, "avx512", __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))))
 #endif
 
-const slf_kernels *slf_kernels_select(void) {
+const slf_kernels *slf_kernels_at(int which) {
+    const slf_kernels *usable[3];
+    int n = 0;
 #ifdef HAVE_X86
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"))
-        return &kernels_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &kernels_avx2;
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        usable[n++] = &kernels_avx512;
+    if (avx2) usable[n++] = &kernels_avx2;
 #endif
-    return &kernels_plain;
+    usable[n++] = &kernels_plain;
+    return which < n ? usable[which] : NULL;
+}
+
+const slf_kernels *slf_kernels_select(void) {
+    return slf_kernels_at(0);
 }
