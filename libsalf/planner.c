@@ -165,7 +165,9 @@ salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n
             return slf_fail(SALF_E_ARGUMENT, "salf_planner_set_eof: eof of datum %lld is %d, not in 0 ... %d",
                             (long long)(first + i), (int)eof[i], (int)planner->m - 1);
     if (!planner->state.labels) SLF_TRY(slf_planner_new_labels(planner, &planner->state.labels));
-    for (int64_t i = 0; i < n; i++) slf_label_set(planner, planner->state.labels, first + i, (uint32_t)eof[i]);
+    void *labels = planner->state.labels;
+    const bool byte = slf_label_is_byte(planner->m);
+    for (int64_t i = 0; i < n; i++) slf_label_write(byte, labels, first + i, (uint32_t)eof[i]);
     return SALF_OK;
 }
 

@@ -71,12 +71,26 @@ int32_t slf_planner_layers(const salf_planner *planner);
 salf_status slf_planner_count(const salf_context *context, const salf_planner_options *options, int32_t m, int64_t n,
                               int64_t *counts);
 
-/* planner_match.c: labels are one byte where m allows, else two; the largest value means unknown. */
+/* Labels are one byte where m allows, else two; the largest value means unknown. Loops take their width once, as the
+ * compiler cannot: a byte that is written may lie anywhere. */
 #define SLF_MOST_LABELS 65535
-int32_t slf_label_size(int32_t m);
-uint32_t slf_label_get(const salf_planner *planner, const void *labels, int64_t i);
-void slf_label_set(const salf_planner *planner, void *labels, int64_t i, uint32_t value);
-uint32_t slf_label_unknown(const salf_planner *planner);
+static inline bool slf_label_is_byte(int32_t m) {
+    return m < UINT8_MAX;
+}
+static inline uint32_t slf_label_read(bool byte, const void *labels, int64_t i) {
+    return byte ? ((const uint8_t *)labels)[i] : ((const uint16_t *)labels)[i];
+}
+static inline void slf_label_write(bool byte, void *labels, int64_t i, uint32_t value) {
+    if (byte)
+        ((uint8_t *)labels)[i] = (uint8_t)value;
+    else
+        ((uint16_t *)labels)[i] = (uint16_t)value;
+}
+static inline uint32_t slf_label_unknown(bool byte) {
+    return byte ? UINT8_MAX : UINT16_MAX;
+}
+
+/* planner_match.c */
 salf_status slf_planner_new_labels(const salf_planner *planner, void **labels);
 salf_status slf_planner_settle(salf_planner *planner);
 /* Ids by layer, matched before filled, ascending: data [N] from labels and by_fill. matched, filled [m] are counted. */

@@ -101,25 +101,6 @@ uint32_t slf_shuffle_next(slf_shuffle *s) {
 
 /* ---- labels ---- */
 
-int32_t slf_label_size(int32_t m) {
-    return m < UINT8_MAX ? 1 : 2;
-}
-
-uint32_t slf_label_get(const salf_planner *planner, const void *labels, int64_t i) {
-    return slf_label_size(planner->m) == 1 ? ((const uint8_t *)labels)[i] : ((const uint16_t *)labels)[i];
-}
-
-void slf_label_set(const salf_planner *planner, void *labels, int64_t i, uint32_t value) {
-    if (slf_label_size(planner->m) == 1)
-        ((uint8_t *)labels)[i] = (uint8_t)value;
-    else
-        ((uint16_t *)labels)[i] = (uint16_t)value;
-}
-
-uint32_t slf_label_unknown(const salf_planner *planner) {
-    return slf_label_size(planner->m) == 1 ? UINT8_MAX : UINT16_MAX;
-}
-
 salf_status slf_planner_new_labels(const salf_planner *planner, void **labels) {
     if (planner->m >= SLF_MOST_LABELS)
         return slf_fail(SALF_E_OVERFLOW, "salf_planner: %d layers; data can be matched to at most %d", (int)planner->m,
@@ -127,7 +108,7 @@ salf_status slf_planner_new_labels(const salf_planner *planner, void **labels) {
     if (planner->n > (int64_t)UINT32_MAX)
         return slf_fail(SALF_E_OVERFLOW, "salf_planner: %lld data; at most %lld can be matched", (long long)planner->n,
                         (long long)UINT32_MAX);
-    const size_t size = (size_t)slf_label_size(planner->m);
+    const size_t size = slf_label_is_byte(planner->m) ? 1 : 2;
     *labels = slf_alloc(planner->context, (uint64_t)planner->n, size);
     if (!*labels) return SALF_E_NO_MEMORY;
     memset(*labels, 0xFF, (size_t)planner->n * size);
@@ -147,45 +128,69 @@ typedef struct settling {
 } settling;
 
 static salf_status sort_by_eof(settling *s) {
-    const salf_planner *p = s->planner;
+    const int32_t m = s->planner->m;
+    const int64_t n = s->planner->n;
     const void *labels = s->state->labels;
-    memset(s->at, 0, ((size_t)p->m + 2) * sizeof *s->at);
-    for (int64_t i = 0; i < p->n; i++) {
-        const uint32_t eof = slf_label_get(p, labels, i);
-        if (eof >= (uint32_t)p->m)
+    const bool byte = slf_label_is_byte(m);
+    int64_t *at = s->at;
+    uint32_t *sorted = s->sorted;
+    memset(at, 0, ((size_t)m + 2) * sizeof *at);
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t eof = slf_label_read(byte, labels, i);
+        if (eof >= (uint32_t)m)
             return slf_fail(SALF_E_SEQUENCE, "salf_planner_match: the eof of datum %lld is not set", (long long)i);
-        s->at[eof + 2]++;
+        at[eof + 2]++;
     }
-    for (int32_t e = 0; e < p->m; e++) s->at[e + 2] += s->at[e + 1];
-    for (int64_t i = 0; i < p->n; i++) s->sorted[s->at[slf_label_get(p, labels, i) + 1]++] = (uint32_t)i;
+    for (int32_t e = 0; e < m; e++) at[e + 2] += at[e + 1];
+    for (int64_t i = 0; i < n; i++) sorted[at[slf_label_read(byte, labels, i) + 1]++] = (uint32_t)i;
     return SALF_OK;
 }
 
+static void add_candidates(settling *s, int32_t e) {
+    const uint32_t *sorted = s->sorted;
+    const uint64_t *used = s->used;
+    uint64_t *candidates = s->candidates;
+    const int64_t end = s->at[e + 1];
+    for (int64_t i = s->at[e]; i < end; i++) {
+        const uint32_t id = sorted[i];
+        candidates[id >> 6] |= ((uint64_t)1 << (id & 63)) & ~used[id >> 6];
+    }
+}
+
+/* The lowest n set bits of a word. */
+static uint64_t lowest_bits(uint64_t word, int64_t n) {
+    uint64_t rest = word;
+    for (; n > 0 && rest != 0; n--) rest &= rest - 1;
+    return word ^ rest;
+}
+
 static int64_t match_stage(settling *s, int32_t e) {
-    for (int64_t i = s->at[e]; i < s->at[e + 1]; i++)
-        if (!slf_bit_get(s->used, s->sorted[i])) slf_bit_set(s->candidates, s->sorted[i]);
+    add_candidates(s, e);
     const int64_t words = slf_bit_words(s->planner->n), wanted = s->planner->counts[e];
+    const bool byte = slf_label_is_byte(s->planner->m);
+    uint64_t *candidates = s->candidates, *used = s->used;
+    void *labels = s->state->labels;
     int64_t taken = 0;
-    for (int64_t w = 0; w < words; w++)
-        while (s->candidates[w]) {
-            if (taken == wanted) return taken;
-            const int64_t i = w * 64 + slf_lowest_bit(s->candidates[w]);
-            slf_bit_clear(s->candidates, i);
-            slf_bit_set(s->used, i);
-            slf_label_set(s->planner, s->state->labels, i, (uint32_t)e);
-            taken++;
-        }
+    for (int64_t w = 0; w < words && taken < wanted; w++) {
+        if (candidates[w] == 0) continue;
+        uint64_t word = wanted - taken >= 64 ? candidates[w] : lowest_bits(candidates[w], wanted - taken);
+        candidates[w] ^= word;
+        used[w] |= word;
+        for (; word != 0; word &= word - 1, taken++)
+            slf_label_write(byte, labels, w * 64 + slf_lowest_bit(word), (uint32_t)e);
+    }
     return taken;
 }
 
+/* No candidates are left where something is missing. */
 static void fill_stage(settling *s, int32_t e, int64_t missing) {
+    const bool byte = slf_label_is_byte(s->planner->m);
     while (missing > 0) {
         const uint32_t id = slf_shuffle_next(&s->shuffle);
         if (slf_bit_get(s->used, id)) continue;
         slf_bit_set(s->used, id);
-        slf_bit_clear(s->candidates, id);
         slf_bit_set(s->state->by_fill, id);
-        slf_label_set(s->planner, s->state->labels, id, (uint32_t)e);
+        slf_label_write(byte, s->state->labels, id, (uint32_t)e);
         missing--;
     }
 }
@@ -229,41 +234,49 @@ salf_status slf_planner_settle(salf_planner *planner) {
     return status;
 }
 
+static salf_status count_stages(const salf_planner *planner, slf_planner_state *state) {
+    const uint32_t m = (uint32_t)planner->m;
+    const bool byte = slf_label_is_byte(planner->m);
+    int64_t *matched = state->matched, *filled = state->filled;
+    memset(matched, 0, m * sizeof *matched);
+    memset(filled, 0, m * sizeof *filled);
+    for (int64_t i = 0; i < planner->n; i++) {
+        const uint32_t e = slf_label_read(byte, state->labels, i);
+        if (e >= m)
+            return slf_fail(SALF_E_CORRUPT, "salf_planner: datum %lld belongs to layer %u of %u", (long long)i, e, m);
+        const bool fill = slf_bit_get(state->by_fill, i);
+        filled[e] += fill;
+        matched[e] += !fill;
+    }
+    for (uint32_t e = 0; e < m; e++)
+        if (matched[e] + filled[e] != planner->counts[e])
+            return slf_fail(SALF_E_CORRUPT, "salf_planner: layer %u holds %lld data instead of %lld", e,
+                            (long long)(matched[e] + filled[e]), (long long)planner->counts[e]);
+    return SALF_OK;
+}
+
 /* matched and filled serve as cursors while data are placed: matched from the stage's start, filled after them. */
 salf_status slf_planner_collect(const salf_planner *planner, slf_planner_state *state) {
+    SLF_TRY(count_stages(planner, state));
     const int32_t m = planner->m;
-    memset(state->matched, 0, (size_t)m * sizeof *state->matched);
-    memset(state->filled, 0, (size_t)m * sizeof *state->filled);
-    for (int64_t i = 0; i < planner->n; i++) {
-        const uint32_t e = slf_label_get(planner, state->labels, i);
-        if (e >= (uint32_t)m)
-            return slf_fail(SALF_E_CORRUPT, "salf_planner: datum %lld belongs to layer %u of %d", (long long)i, e,
-                            (int)m);
-        if (slf_bit_get(state->by_fill, i))
-            state->filled[e]++;
-        else
-            state->matched[e]++;
-    }
-    int64_t first = 0;
+    const bool byte = slf_label_is_byte(m);
+    int64_t *matched = state->matched, *filled = state->filled, first = 0;
+    uint32_t *data = state->data;
     for (int32_t e = 0; e < m; e++) {
-        const int64_t matched = state->matched[e], filled = state->filled[e];
-        if (matched + filled != planner->counts[e])
-            return slf_fail(SALF_E_CORRUPT, "salf_planner: layer %d holds %lld data instead of %lld", (int)e,
-                            (long long)(matched + filled), (long long)planner->counts[e]);
-        state->matched[e] = first;
-        state->filled[e] = first + matched;
+        filled[e] = first + matched[e];
+        matched[e] = first;
         first += planner->counts[e];
     }
     for (int64_t i = 0; i < planner->n; i++) {
-        const uint32_t e = slf_label_get(planner, state->labels, i);
-        int64_t *cursor = slf_bit_get(state->by_fill, i) ? state->filled : state->matched;
-        state->data[cursor[e]++] = (uint32_t)i;
+        const uint32_t e = slf_label_read(byte, state->labels, i);
+        int64_t *cursor = slf_bit_get(state->by_fill, i) ? filled : matched;
+        data[cursor[e]++] = (uint32_t)i;
     }
     first = 0;
     for (int32_t e = 0; e < m; e++) {
-        state->matched[e] -= first;
+        matched[e] -= first;
         first += planner->counts[e];
-        state->filled[e] = planner->counts[e] - state->matched[e];
+        filled[e] = planner->counts[e] - matched[e];
     }
     return SALF_OK;
 }

@@ -120,12 +120,12 @@ static void put_words(slf_blob *blob, const uint64_t *words, int64_t n) {
 }
 
 static void put_labels(slf_blob *blob, const salf_planner *p) {
-    if (slf_label_size(p->m) == 1) {
+    if (slf_label_is_byte(p->m)) {
         slf_blob_put(blob, p->state.labels, (uint64_t)p->n);
         return;
     }
     for (int64_t i = 0; i < p->n; i++) {
-        const uint32_t label = slf_label_get(p, p->state.labels, i);
+        const uint32_t label = slf_label_read(false, p->state.labels, i);
         const uint8_t bytes[2] = {(uint8_t)label, (uint8_t)(label >> 8)};
         slf_blob_put(blob, bytes, sizeof bytes);
     }
@@ -251,7 +251,8 @@ static salf_status get_bits(const salf_planner *p, slf_blob *blob, uint64_t **ou
 }
 
 static salf_status read_labels(const salf_planner *p, slf_blob *blob, slf_planner_state *s) {
-    const uint64_t size = (uint64_t)slf_label_size(p->m);
+    const bool byte = slf_label_is_byte(p->m);
+    const uint64_t size = byte ? 1 : 2;
     if (p->n > (int64_t)UINT32_MAX) return bad_state("flag of labels", 1);
     SLF_TRY(enough(blob, (uint64_t)p->n * size));
     SLF_TRY(slf_planner_new_labels(p, &s->labels));
@@ -259,9 +260,9 @@ static salf_status read_labels(const salf_planner *p, slf_blob *blob, slf_planne
         uint8_t bytes[2] = {0, 0};
         slf_blob_get(blob, bytes, size);
         const uint32_t label = bytes[0] | (uint32_t)bytes[1] << 8;
-        if (label >= (uint32_t)p->m && (s->settled || label != slf_label_unknown(p)))
+        if (label >= (uint32_t)p->m && (s->settled || label != slf_label_unknown(byte)))
             return bad_state("layer of a datum", label);
-        slf_label_set(p, s->labels, i, label);
+        slf_label_write(byte, s->labels, i, label);
     }
     return SALF_OK;
 }
