@@ -105,6 +105,8 @@ salf_status slf_model_take_norm(salf_model *model, int32_t kind, const salf_tens
     const int64_t dim = model->info.hidden;
     if (kind < SALF_NORM_NONE || kind > SALF_NORM_RMS1P)
         return slf_fail(SALF_E_ARGUMENT, "norm_kind is %d, none of SALF_NORM_*", (int)kind);
+    if (weight->data && kind == SALF_NORM_NONE)
+        return slf_fail(SALF_E_ARGUMENT, "norm_weight is given, but norm_kind is SALF_NORM_NONE");
     if (bias->data && kind != SALF_NORM_LAYER)
         return slf_fail(SALF_E_ARGUMENT, "norm_bias is given, but norm_kind is %d, not SALF_NORM_LAYER", (int)kind);
     SLF_TRY(slf_model_copy_vector(model->context, weight, dim, "norm_weight", &model->norm_weight));

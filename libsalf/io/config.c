@@ -104,8 +104,8 @@ static void read_shape(reader *r, salf_model_info *info, bool gpt2) {
     if (info->n_heads % info->n_kv_heads != 0)
         r->status = slf_fail(SALF_E_CORRUPT, "%s: %d heads over %d key-value heads", r->path, (int)info->n_heads,
                              (int)info->n_kv_heads);
-    const int64_t head_dim = info->hidden / info->n_heads;
-    info->head_dim = (int32_t)integer(r, "head_dim", 1, 65535, head_dim > 0 ? head_dim : 0);
+    const int64_t head_dim = info->family == SALF_FAMILY_GEMMA2 ? 256 : info->hidden / info->n_heads;
+    info->head_dim = (int32_t)integer(r, "head_dim", 1, 65535, head_dim);
     info->valid_vocab = info->vocab;
 }
 
@@ -114,13 +114,15 @@ static void read_numbers(reader *r, salf_model_info *info, bool gpt2) {
     const json_t *rope = field(r, "rope_parameters"); /* where newer files keep it */
     const json_t *theta = field(r, "rope_theta");
     if (!theta && json_is_object(rope)) theta = json_object_get(rope, "rope_theta");
+    if (json_is_null(theta)) theta = NULL;
     info->norm_eps = number(r, field(r, eps), eps, gpt2 ? 1e-5 : 1e-6);
     info->rope_theta = gpt2 ? 0 : number(r, theta, "rope_theta", 10000);
     info->logit_scale = 1;
     info->embedding_scale = 1;
     if (info->family == SALF_FAMILY_GEMMA2) {
         info->embedding_scale = sqrt((double)info->hidden);
-        info->logit_softcap = number(r, field(r, "final_logit_softcapping"), "final_logit_softcapping", 0);
+        const char *cap = "final_logit_softcapping"; /* null: none */
+        info->logit_softcap = number(r, field(r, cap), cap, json_object_get(r->json, cap) ? 0 : 30);
     }
 }
 
