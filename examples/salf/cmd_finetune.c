@@ -394,6 +394,7 @@ int cmd_finetune(int argc, char **argv) {
     if (session_open(&s, &given) != 0) return EXIT_CODE_FAILED;
     code = run_all(&s, tallies) == 0 ? EXIT_CODE_OK : EXIT_CODE_FAILED;
     if (code == EXIT_CODE_OK) tally_table(stdout, given.methods, tallies, given.n_methods);
+    if (code == EXIT_CODE_OK && isatty(STDOUT_FILENO)) tally_legend(stdout);
     session_close(&s);
     return code;
 }

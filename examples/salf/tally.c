@@ -30,10 +30,18 @@ void tally_table(FILE *out, const method *methods, const tally *tallies, int cou
             "forward s", "probe s", "backward s", "update s", full ? "  backward ratio" : "");
     for (int i = 0; i < count; i++) {
         const double *v = tallies[i].v;
-        fprintf(out, "%-18s %8.3f %8.3f %7.3f %9.3f %9.2f %8.2f %10.2f %8.2f", methods[i].name, v[TALLY_F1],
+        fprintf(out, "%-18s %8.3f %8.3f %7.3f %9.3f %9.2f %8.3f %10.2f %8.3f", methods[i].name, v[TALLY_F1],
                 v[TALLY_ACCURACY], tally_saving(&tallies[i]), tally_predicted(&tallies[i]), v[TALLY_FORWARD],
                 v[TALLY_PROBE], v[TALLY_BACKWARD], v[TALLY_UPDATE]);
         if (full) fprintf(out, "  %14.3f", v[TALLY_BACKWARD] / full->v[TALLY_BACKWARD]);
         fputc('\n', out);
     }
+}
+
+void tally_legend(FILE *out) {
+    fputs(
+        "saving: mean share of layers that the backward left out, as the paper counts; predicted: share of all "
+        "floating-point\noperations of the run that were saved, forward passes of data that were only probed counted; "
+        "seconds are measured\n",
+        out);
 }

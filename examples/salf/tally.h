@@ -39,5 +39,7 @@ double tally_clock(void);
 
 /* One line a method; the last column, backward time relative to lora[full], where that is among them. */
 void tally_table(FILE *out, const method *methods, const tally *tallies, int count);
+/* What its columns mean, for readers at a terminal. */
+void tally_legend(FILE *out);
 
 #endif
