@@ -1,15 +1,6 @@
 /*
- * basis_file.c - a basis as a safetensors file.
- *
- * Metadata (strings): "format" = "salf-basis", "version" = "1", and as decimal numbers "mode", "side", "prepare",
- * "method" (SALF_BASIS_*, SALF_SIDE_*, SALF_PREPARE_*, SALF_METHOD_*), "hidden" D, "vocab" V (valid rows),
- * "padded_vocab", "rank"; "fingerprint" of the head in 16 hexadecimal digits. Tensors: spectrum       float64 [7] rtol
- * in force, rtol asked for (0 = default), ridge, sigma_max, sigma_min, smallest singular value kept, max |w_i| / |b_i|
- * (0 without inverse_norms) labels         int32 [n]       ascending; absent, with rows, when no label is held or the
- * table is rows           float64 [n][D]  basis rows of the labels table          float32 [V][D]  rows of all tokens,
- * zero rows as zeros; instead of labels and rows projection     float64 [D][D]  P; output side without a table
- *   inverse_norms  float64 [V]     1 / |b_i|, 0 for a zero row; where computed and there is no table
- * Numbers that are not whole are kept as a tensor: exact, and the same in every locale.
+ * basis_file.c - a basis as a safetensors file: save, and load with every value checked. The layout is described in
+ * docs/formats.md. Numbers that are not whole are kept as a tensor: exact, and the same in every locale.
  */
 #include <errno.h>
 #include <math.h>

@@ -1,9 +1,7 @@
 /*
- * state.c - saved state of handles as bytes: written once to measure, once for real, with a header in front.
- *
- * Header, 32 bytes, all numbers little-endian: "SALF", four letters of the kind, u32 version, u32 zero, u64 length of
- * the payload, u64 checksum of header (without the checksum) and payload. The checksum finds damage; it is no defence
- * against an adversary, so readers check every value all the same.
+ * state.c - saved state of handles as bytes: written once to measure, once for real, with a header in front (described
+ * in docs/formats.md). The checksum finds damage; it is no defence against an adversary, so readers check every value
+ * all the same.
  */
 #include <string.h>
 

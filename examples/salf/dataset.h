@@ -1,9 +1,5 @@
-/* dataset.h - classification data in a folder, prompts from a template, and one word per class.
- *
- * The folder holds train.tsv, test.tsv (`label<TAB>text[<TAB>text2]`, one example a line) and labels.txt (the classes,
- * one a line; the line number from 0 is the class); and, if the data set has its own, template.txt (one line) and
- * words.txt
- * (`label<TAB>word`). */
+/* dataset.h - classification data in a folder (its files: docs/formats.md), prompts from a template, and one word per
+ * class. */
 #ifndef SALF_EXAMPLE_DATASET_H
 #define SALF_EXAMPLE_DATASET_H
 

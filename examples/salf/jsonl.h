@@ -1,21 +1,5 @@
-/* jsonl.h - JSON lines: a writer that needs no memory, a reader over Jansson, and the log of a fine-tuning run.
- *
- * The log has one object a line. "event" comes first and says what it is; "method" is the method's name. Readers ignore
- * events and keys they do not know. m is the number of layers.
- *   {"event":"run","model":"...","data":"...","layers":m,"train":N,"test":N,"classes":C,"seed":S,"loss":"lm",
- *    "trainable":"lora","batch":B,"epochs":E,"methods":["...",...]}              once, first
- *   {"event":"deviations","method":"...","when":"before|after","metric":"cosine","rows":[[m+1 numbers],...]}
- *                                                                                a sample of about 200 data
- *   {"event":"plan","method":"...","counts":[m],"matched":[m],"filled":[m],"saving":x}   budgeted methods, at their end
- *   {"event":"eof","method":"...","counts":[m]}             data trained or probed by their own eof, at the method's
- * end
- *   {"event":"step","method":"...","step":i,"data":d,"loss":x,"cut":c,"saving":x,"rate":x,
- *    "forward_s":x,"probe_s":x,"backward_s":x,"update_s":x}      step from 0; data: trained so far; seconds of this
- * step
- *   {"event":"eval","method":"...","step":i,"f1":x,"accuracy":x}
- *   {"event":"result","method":"...","f1":x,"accuracy":x,"saving":x,"predicted_saving":x,"steps":n,"trained":n,
- *    "probed":n,"forward_s":x,"probe_s":x,"backward_s":x,"update_s":x,"confusion":[[C+1 integers],...]}
- * saving is the paper's (mean cut / m); predicted_saving that of the whole step by the cost model, probe counted. */
+/* jsonl.h - JSON lines: a writer that needs no memory, a reader over Jansson. The events of a fine-tuning run are
+ * described in docs/formats.md. */
 #ifndef SALF_EXAMPLE_JSONL_H
 #define SALF_EXAMPLE_JSONL_H
 

@@ -1,4 +1,4 @@
-/* runlog.c - the events of a fine-tuning run, in the schema of jsonl.h. */
+/* runlog.c - the events of a fine-tuning run, as docs/formats.md describes them. */
 #include <stdlib.h>
 
 #include "finetune.h"

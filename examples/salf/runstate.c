@@ -1,9 +1,5 @@
-/* runstate.c - what of a run goes into its checkpoint, and back.
- *
- * Tensors: "run" (I64: methods done, 1 when inside one, log length, batches run, data position), "tallies" (F64,
- * [methods][TALLY_N]), and inside a method "tally", "eof_counts", the blobs "policy" and "planner", "optimizer.steps",
- * and of each trained parameter "value.", "first." and "second." with its name. Options are metadata. Random numbers
- * need nothing: they are functions of seed and position. */
+/* runstate.c - what of a run goes into its checkpoint, and back. The tensors of the file are described in
+ * docs/formats.md. Random numbers need nothing: they are functions of seed and position. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,10 +1,5 @@
-/* tokenizer.h - byte-pair tokenizer in the .bin form of small Llama-style models, and a trainer that writes it.
- *
- * File, little-endian: uint32 longest piece in bytes; then for each id float32 score, int32 length, bytes. Encoding: id
- * 1, then the text behind one space, split into UTF-8 characters; then the adjacent pair whose joined bytes are the
- * piece of the highest score (the leftmost when equal) is merged, until no pair is a piece. A character without a piece
- * becomes its bytes (pieces <0x00> ... <0xFF>) where the file has them; in a file without byte pieces a run of such
- * characters becomes one id 0. An empty text is id 1 alone. */
+/* tokenizer.h - byte-pair tokenizer in the .bin form of small Llama-style models (file and encoding: docs/formats.md),
+ * and a trainer that writes it. */
 #ifndef SALF_EXAMPLE_TOKENIZER_H
 #define SALF_EXAMPLE_TOKENIZER_H
 
