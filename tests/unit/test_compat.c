@@ -1,0 +1,186 @@
+/*
+ * test_compat.c - files of released formats stay readable: what tests/compat holds is loaded and must mean what it
+ * meant.
+ *
+ * The files were written by this program with SALF_WRITE_COMPAT=1, once for each format version; they are never written
+ * again.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness.h"
+
+enum { VOCAB = 12, HIDDEN = 4, LAYERS = 4, DATA = 20 };
+
+static const char *const folder = "tests/compat";
+
+static bool writing(void) {
+    return getenv("SALF_WRITE_COMPAT") != NULL;
+}
+
+static void path_of(char *path, size_t room, const char *name) {
+    snprintf(path, room, "%s/%s", folder, name);
+}
+
+/* ---- basis ---- */
+
+static void fill_head(float *head) {
+    for (int i = 0; i < VOCAB * HIDDEN; i++) head[i] = (float)((i * 7 + i / HIDDEN * 3) % 11 - 5);
+}
+
+static salf_model *tiny_model(salf_context *context, float *head) {
+    salf_model *model;
+    fill_head(head);
+    const salf_model_options o = {
+        .struct_size = sizeof o,
+        .n_layers = LAYERS,
+        .hidden = HIDDEN,
+        .vocab = VOCAB,
+        .head = {.data = head, .rows = VOCAB, .cols = HIDDEN, .dtype = SALF_F32},
+    };
+    CHECK_OK(salf_model_create(&model, context, &o));
+    return model;
+}
+
+START_TEST(basis_of_format_1) {
+    const int32_t labels[3] = {2, 5, 9};
+    float head[VOCAB * HIDDEN];
+    double now[3 * HIDDEN], then[3 * HIDDEN];
+    char path[256];
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    salf_model *model = tiny_model(context, head);
+    salf_basis *fresh, *kept;
+    path_of(path, sizeof path, "basis-1.safetensors");
+    CHECK_OK(salf_basis_create(&fresh, model, labels, 3, NULL));
+    if (writing()) CHECK_OK(salf_basis_save(fresh, path));
+    CHECK_OK(salf_basis_load(&kept, context, path, model)); /* also: the fingerprint is computed as it was */
+    const salf_tensor a = {.data = now, .rows = 3, .cols = HIDDEN, .dtype = SALF_F64};
+    const salf_tensor b = {.data = then, .rows = 3, .cols = HIDDEN, .dtype = SALF_F64};
+    CHECK_OK(salf_basis_rows(fresh, labels, 3, &a));
+    CHECK_OK(salf_basis_rows(kept, labels, 3, &b));
+    for (int i = 0; i < 3 * HIDDEN; i++) ck_assert_double_eq_tol(now[i], then[i], 1e-12);
+    salf_basis_destroy(kept);
+    salf_basis_destroy(fresh);
+    salf_model_destroy(model);
+    salf_context_destroy(context);
+}
+END_TEST
+
+/* ---- states ---- */
+
+static void write_bytes(const char *path, const void *bytes, uint64_t size) {
+    FILE *file = fopen(path, "wb");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_eq(fwrite(bytes, 1, (size_t)size, file), size);
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+static uint64_t read_bytes(const char *path, void *bytes, size_t room) {
+    FILE *file = fopen(path, "rb");
+    ck_assert_msg(file != NULL, "%s is missing", path);
+    const size_t size = fread(bytes, 1, room, file);
+    fclose(file);
+    return size;
+}
+
+static salf_planner *tiny_planner(salf_context *context) {
+    const salf_planner_options o = {.struct_size = sizeof o,
+                                    .growth = SALF_GROWTH_ARITHMETIC,
+                                    .infill = SALF_INFILL_DEPTH,
+                                    .matching = SALF_MATCH_ONLINE,
+                                    .seed = 7};
+    salf_planner *planner;
+    CHECK_OK(salf_planner_create(&planner, context, LAYERS, DATA, &o));
+    return planner;
+}
+
+/* Datum d has eof d mod m. Runs at most `tasks` tasks (-1: to the end), and adds id * (layer + 1) of what is trained.
+ */
+static uint64_t run_plan(salf_planner *planner, int tasks) {
+    uint64_t trained = 0;
+    for (salf_task task; tasks != 0; tasks--) {
+        CHECK_OK(salf_planner_next(planner, 3, &task));
+        if (task.kind == SALF_TASK_DONE) return trained;
+        uint32_t ids[3];
+        int32_t eof[3];
+        uint8_t accepted[3] = {1, 1, 1};
+        for (int64_t i = 0; i < task.n_data; i++) {
+            ids[i] = task.data[i];
+            eof[i] = (int32_t)(ids[i] % LAYERS);
+        }
+        const int64_t n = task.n_data, layer = task.layer;
+        if (task.kind == SALF_TASK_PROBE) CHECK_OK(salf_planner_report(planner, eof, n, accepted));
+        CHECK_OK(salf_planner_done(planner));
+        for (int64_t i = 0; i < n; i++) trained += accepted[i] ? ids[i] * (uint64_t)(layer + 1) : 0;
+    }
+    return trained;
+}
+
+START_TEST(planner_state_of_format_1) {
+    uint8_t bytes[4096];
+    char path[256];
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    path_of(path, sizeof path, "planner-1.bin");
+    salf_planner *planner = tiny_planner(context);
+    run_plan(planner, 4);
+    if (writing()) {
+        uint64_t size = sizeof bytes;
+        CHECK_OK(salf_planner_save(planner, bytes, &size));
+        write_bytes(path, bytes, size);
+    }
+    salf_planner *kept = tiny_planner(context);
+    CHECK_OK(salf_planner_load(kept, bytes, read_bytes(path, bytes, sizeof bytes)));
+    ck_assert_uint_eq(run_plan(kept, -1), run_plan(planner, -1));
+    salf_planner_destroy(kept);
+    salf_planner_destroy(planner);
+    salf_context_destroy(context);
+}
+END_TEST
+
+static salf_policy *tiny_policy(salf_context *context) {
+    const salf_policy_options o = {.struct_size = sizeof o, .interval = 2, .n_active = 2, .seed = 7};
+    salf_policy *policy;
+    CHECK_OK(salf_policy_create(&policy, context, SALF_POLICY_LISA, LAYERS, &o));
+    return policy;
+}
+
+/* Decisions of steps first ... last-1 as a number. */
+static uint64_t run_policy(salf_policy *policy, int64_t first, int64_t last) {
+    uint64_t seen = 0;
+    for (int64_t step = first; step < last; step++) {
+        const salf_observation observation = {.struct_size = sizeof observation, .step = step};
+        salf_decision decision = {.struct_size = sizeof decision};
+        CHECK_OK(salf_policy_decide(policy, &observation, &decision));
+        for (int k = 0; k < LAYERS; k++) seen = seen * 31 + decision.trainable[k];
+        seen = seen * 31 + (uint64_t)decision.n_added * 5 + (uint64_t)decision.n_removed;
+    }
+    return seen;
+}
+
+START_TEST(policy_state_of_format_1) {
+    uint8_t bytes[4096];
+    char path[256];
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    path_of(path, sizeof path, "policy-1.bin");
+    salf_policy *policy = tiny_policy(context);
+    run_policy(policy, 0, 3);
+    if (writing()) {
+        uint64_t size = sizeof bytes;
+        CHECK_OK(salf_policy_save(policy, bytes, &size));
+        write_bytes(path, bytes, size);
+    }
+    salf_policy *kept = tiny_policy(context);
+    CHECK_OK(salf_policy_load(kept, bytes, read_bytes(path, bytes, sizeof bytes)));
+    ck_assert_uint_eq(run_policy(kept, 3, 12), run_policy(policy, 3, 12));
+    salf_policy_destroy(kept);
+    salf_policy_destroy(policy);
+    salf_context_destroy(context);
+}
+END_TEST
+
+void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, basis_of_format_1);
+    HARNESS_ADD(suite, planner_state_of_format_1);
+    HARNESS_ADD(suite, policy_state_of_format_1);
+}
