@@ -1,0 +1,498 @@
+/*
+ * test_backend_score.c - slots of the backends that run over a vocabulary: score and score_loss.
+ *
+ * Oracles are the definitions, in long double, over all scores at once. Products in float32 err by at most unsure() in
+ * a score, which bounds what the sums may be off by and how many scores may fall on the other side of a target.
+ */
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "parity.h"
+
+/* Rows of a vocabulary, states to score, and what a rule makes of them. */
+typedef struct {
+    slf_score_rule rule;
+    parity_matrix x; /* [vocab][dim] */
+    int64_t vocab, rows, dim, first;
+    int32_t *ids; /* [vocab] or NULL */
+    double *inverse_norm;
+    float *bias;
+    double *z; /* [rows][dim] */
+    int32_t *label;
+    double *target;
+    int64_t *at;    /* [rows] which of the vocabulary rows is the label, or -1 */
+    double largest; /* of |x_i| |z_r| and their factors: bounds |s| */
+} problem;
+
+typedef struct {
+    bool logits, wide, capped, biased, ids;
+    double temperature;
+} variant;
+
+static const variant variants[] = {{.temperature = 1},
+                                   {.wide = true, .ids = true, .temperature = 0.3},
+                                   {.logits = true, .capped = true, .biased = true, .temperature = 2},
+                                   {.logits = true, .wide = true, .biased = true, .ids = true, .temperature = 0.7},
+                                   {.logits = true, .temperature = 1}};
+enum { VARIANTS = sizeof variants / sizeof *variants };
+
+static long double score_of(const problem *p, int64_t r, int64_t i) {
+    long double q = 0;
+    for (int64_t k = 0; k < p->dim; k++)
+        q += (long double)p->x.value[i * p->dim + k] * (long double)p->z[r * p->dim + k];
+    if (!p->rule.logits) return q * (long double)p->inverse_norm[i];
+    const long double logit = (long double)p->rule.logit_scale * q + (p->bias ? (long double)p->bias[i] : 0);
+    const long double cap = (long double)p->rule.softcap;
+    return cap > 0 ? cap * tanhl(logit / cap) : logit;
+}
+
+static double length_of(const double *x, int64_t dim) {
+    double square = 0;
+    for (int64_t k = 0; k < dim; k++) square += x[k] * x[k];
+    return sqrt(square);
+}
+
+static void make_states(problem *p, uint64_t *seed) {
+    p->z = parity_doubles(seed, p->rows * p->dim);
+    p->label = parity_zeros(p->rows, sizeof *p->label);
+    p->target = parity_zeros(p->rows, sizeof *p->target);
+    p->at = parity_zeros(p->rows, sizeof *p->at);
+    for (int64_t r = 0; r < p->rows; r++) {
+        double *z = p->z + r * p->dim;
+        const double length = length_of(z, p->dim);
+        for (int64_t k = 0; k < p->dim; k++) z[k] /= p->rule.logits ? 1 : length;
+        const int64_t i = (r * 5 + 1) % p->vocab;
+        p->at[r] = r % 4 == 3 ? -1 : i; /* labels outside the candidates occur */
+        p->label[r] = p->at[r] < 0 ? 7 : p->ids ? p->ids[i] : (int32_t)(p->first + i);
+        p->target[r] = (double)score_of(p, r, i) - (p->at[r] < 0 ? 0.01 : 0);
+        for (int64_t v = 0; v < p->vocab; v++) {
+            const double size = length_of(p->x.value + v * p->dim, p->dim) * length_of(z, p->dim);
+            p->largest = fmax(p->largest, size * (p->rule.logits ? p->rule.logit_scale : p->inverse_norm[v]));
+        }
+    }
+}
+
+static problem problem_of(uint64_t *seed, const parity_case *c, int64_t vocab, const variant *v) {
+    problem p = {.vocab = vocab, .rows = c->rows, .dim = c->dim, .first = 50};
+    p.rule = (slf_score_rule){.inverse_temperature = 1 / v->temperature,
+                              .shift = 1,
+                              .logits = v->logits,
+                              .wide = v->wide,
+                              .logit_scale = 0.25,
+                              .softcap = v->capped ? 3 : 0};
+    p.x = parity_normal(seed, vocab, c->dim, c->dtype, c->scattered);
+    if (v->ids) p.ids = parity_zeros(vocab, sizeof *p.ids);
+    if (v->biased) p.bias = parity_zeros(vocab, sizeof *p.bias);
+    if (!v->logits) p.inverse_norm = parity_zeros(vocab, sizeof *p.inverse_norm);
+    for (int64_t i = 0; i < vocab; i++) {
+        if (p.ids) p.ids[i] = (int32_t)(1000 + (i * 7) % 5003);
+        if (p.bias) p.bias[i] = (float)harness_normal(seed);
+        if (p.inverse_norm) p.inverse_norm[i] = i % 11 == 5 ? 0 : 1 / length_of(p.x.value + i * c->dim, c->dim);
+    }
+    make_states(&p, seed);
+    return p;
+}
+
+static void problem_free(problem *p) {
+    parity_matrix_free(&p->x);
+    free(p->ids), free(p->inverse_norm), free(p->bias), free(p->z), free(p->label), free(p->target), free(p->at);
+}
+
+static slf_query query_of(const problem *p) {
+    return (slf_query){.rows = p->rows, .dim = p->dim, .z = p->z, .label = p->label, .target = p->target};
+}
+
+/* Most that a score may be off by. */
+static double unsure(const problem *p) {
+    return (p->rule.wide ? DBL_EPSILON : FLT_EPSILON) * (double)(p->dim + 8) * p->largest;
+}
+
+static slf_score_sums sums_of(int64_t rows, int64_t dim, bool logits) {
+    slf_score_sums sums = {.sum = parity_zeros(rows, sizeof(double)),
+                           .count = parity_zeros(rows, sizeof(int64_t)),
+                           .weighted = parity_zeros(rows, sizeof(double))};
+    if (!logits) sums.vector = parity_zeros(rows * dim, sizeof(double));
+    if (logits) sums.maximum = parity_zeros(rows, sizeof(double));
+    for (int64_t r = 0; logits && r < rows; r++) sums.maximum[r] = -INFINITY;
+    return sums;
+}
+
+static void sums_free(slf_score_sums *sums) {
+    free(sums->sum), free(sums->count), free(sums->weighted), free(sums->vector), free(sums->maximum);
+}
+
+/* Takes vocabulary rows begin ... end-1 into the sums. */
+static salf_status score_part(const parity_case *c, const problem *p, int64_t begin, int64_t end,
+                              const slf_score_sums *sums) {
+    salf_tensor block = p->x.view;
+    block.rows = end - begin;
+    if (block.row_index)
+        block.row_index += begin;
+    else
+        block.data = (char *)block.data + begin * p->dim * slf_dtype_size(block.dtype);
+    const slf_query query = query_of(p);
+    return c->backend->score(c->state, &query, &block, p->first + begin, p->ids ? p->ids + begin : NULL,
+                             p->inverse_norm ? p->inverse_norm + begin : NULL, p->bias ? p->bias + begin : NULL,
+                             &p->rule, sums);
+}
+
+static void check_count(const parity_case *c, const problem *p, int64_t r, const long double *s, int64_t count) {
+    int64_t least = 0, most = 0;
+    for (int64_t i = 0; i < p->vocab; i++) {
+        const double above = (double)(s[i] - (long double)p->target[r]);
+        least += i != p->at[r] && above > unsure(p);
+        most += i != p->at[r] && above > -unsure(p);
+    }
+    ck_assert_msg(count >= least && count <= most, "%s: row %lld: count %lld outside %lld ... %lld", c->backend->name,
+                  (long long)r, (long long)count, (long long)least, (long long)most);
+}
+
+static void check_vector(const parity_case *c, const problem *p, int64_t r, const long double *u, double off,
+                         const double *vector) {
+    const double rounding = (p->rule.wide ? DBL_EPSILON : FLT_EPSILON) * (double)(p->vocab + 8);
+    for (int64_t k = 0; k < p->dim; k++) {
+        long double sum = 0, size = 0;
+        for (int64_t i = 0; i < p->vocab; i++) {
+            const long double term = u[i] * (long double)p->inverse_norm[i] * (long double)p->x.value[i * p->dim + k];
+            sum += term;
+            size += fabsl(term);
+        }
+        parity_near(c, "vector", r * p->dim + k, vector[k], (double)sum, (double)size * (off + rounding));
+    }
+}
+
+static void check_row(const parity_case *c, const problem *p, int64_t r, const slf_score_sums *sums) {
+    const long double inverse_t = (long double)p->rule.inverse_temperature;
+    long double *s = parity_zeros(2 * p->vocab, sizeof *s), *u = s + p->vocab, sum = 0, weighted = 0, size = 0;
+    long double shift = p->rule.logits ? -INFINITY : (long double)p->rule.shift;
+    for (int64_t i = 0; i < p->vocab; i++) {
+        s[i] = score_of(p, r, i);
+        if (p->rule.logits && s[i] > shift) shift = s[i];
+    }
+    for (int64_t i = 0; i < p->vocab; i++) {
+        u[i] = expl((s[i] - shift) * inverse_t);
+        sum += u[i];
+        weighted += u[i] * s[i];
+        size += u[i] * fabsl(s[i]);
+    }
+    const double ds = unsure(p), off = expm1(2 * ds * p->rule.inverse_temperature) + 1e-14;
+    check_count(c, p, r, s, sums->count[r]);
+    parity_near(c, "sum", r, sums->sum[r], (double)sum, (double)sum * off);
+    parity_near(c, "weighted", r, sums->weighted[r], (double)weighted, (double)size * off + (double)sum * ds);
+    if (sums->maximum) parity_near(c, "maximum", r, sums->maximum[r], (double)shift, ds + 1e-15);
+    if (sums->vector) check_vector(c, p, r, u, off, sums->vector + r * p->dim);
+    free(s);
+}
+
+static void check_variant(const parity_case *c, int64_t vocab, const variant *v, uint64_t *seed) {
+    problem p = problem_of(seed, c, vocab, v);
+    slf_score_sums all = sums_of(p.rows, p.dim, v->logits), few = {0};
+    few.count = parity_zeros(p.rows, sizeof *few.count);
+    const int64_t cut = vocab / 3, second = vocab - vocab / 4;
+    CHECK_OK(score_part(c, &p, 0, cut, &all));
+    CHECK_OK(score_part(c, &p, cut, second, &all));
+    CHECK_OK(score_part(c, &p, second, vocab, &all));
+    CHECK_OK(score_part(c, &p, 0, vocab, &few)); /* the count alone, in one go */
+    long double *s = parity_zeros(vocab, sizeof *s);
+    for (int64_t r = 0; r < p.rows; r++) {
+        check_row(c, &p, r, &all);
+        for (int64_t i = 0; i < vocab; i++) s[i] = score_of(&p, r, i);
+        check_count(c, &p, r, s, few.count[r]);
+    }
+    free(s), free(few.count);
+    sums_free(&all);
+    problem_free(&p);
+}
+
+static void check_score(const parity_case *c) {
+    uint64_t seed = 21;
+    for (int v = 0; v < VARIANTS; v++) {
+        check_variant(c, c->dim > 2 ? c->dim / 2 : 1, &variants[v], &seed);
+        if (c->dim < 129 || c->rows == 5) check_variant(c, c->dim + 37, &variants[v], &seed);
+    }
+}
+
+START_TEST(score_is_the_definition) {
+    parity_each(check_score);
+}
+END_TEST
+
+/* More rows of both kinds than one tile has. */
+static void check_score_tiles(const parity_case *c) {
+    uint64_t seed = 22;
+    for (int v = 0; v < VARIANTS; v++) check_variant(c, 700, &variants[v], &seed);
+}
+
+START_TEST(score_across_tiles) {
+    parity_backends(5, 301, check_score_tiles);
+}
+END_TEST
+
+/* A state with NaN spoils its own sums only; a state of zeros scores 0 everywhere. */
+static void check_score_not_finite(const parity_case *c) {
+    for (int v = 0; v < VARIANTS; v++) {
+        uint64_t seed = 23;
+        problem p = problem_of(&seed, c, 40, &variants[v]);
+        p.z[1 * p.dim + 2] = NAN;
+        for (int64_t k = 0; k < p.dim; k++) p.z[2 * p.dim + k] = 0;
+        slf_score_sums sums = sums_of(p.rows, p.dim, variants[v].logits);
+        CHECK_OK(score_part(c, &p, 0, 17, &sums));
+        CHECK_OK(score_part(c, &p, 17, 40, &sums));
+        ck_assert(isnan(sums.sum[1]));
+        for (int64_t r = 0; r < p.rows; r++)
+            if (r != 1) check_row(c, &p, r, &sums);
+        sums_free(&sums);
+        problem_free(&p);
+    }
+}
+
+START_TEST(score_of_not_finite_states) {
+    parity_backends(9, 5, check_score_not_finite);
+}
+END_TEST
+
+/* Logits far beyond what exp can hold: the running maximum keeps the sum between 1 and the count. */
+static void check_score_large_logits(const parity_case *c) {
+    const double rows[] = {1, 500, 2000, 1999, -3000}, z[] = {1, 10};
+    const int32_t label[] = {1, 3};
+    const double target[] = {500, 19990};
+    parity_matrix x = parity_matrix_of(rows, 5, 1, SALF_F32, false);
+    const slf_query query = {.rows = 2, .dim = 1, .z = z, .label = label, .target = target};
+    const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .wide = 1, .logit_scale = 1};
+    slf_score_sums sums = sums_of(2, 1, true);
+    CHECK_OK(c->backend->score(c->state, &query, &x.view, 0, NULL, NULL, NULL, &rule, &sums));
+    ck_assert_double_eq_tol(sums.sum[0], 1 + exp(-1), 1e-15);
+    ck_assert_double_eq_tol(sums.sum[1], 1 + exp(-10), 1e-15);
+    ck_assert_double_eq(sums.maximum[1], 20000);
+    ck_assert_int_eq(sums.count[0], 2);
+    ck_assert_int_eq(sums.count[1], 1);
+    sums_free(&sums);
+    parity_matrix_free(&x);
+}
+
+START_TEST(score_of_large_logits) {
+    parity_backends(1, 2, check_score_large_logits);
+}
+END_TEST
+
+/* A score equal to the target does not count, in either width. */
+static void check_score_ties(const parity_case *c) {
+    const double rows[] = {2, 3, 2, 1}, z[] = {1};
+    const int32_t label[] = {0};
+    const double target[] = {2};
+    parity_matrix x = parity_matrix_of(rows, 4, 1, SALF_F16, false);
+    const slf_query query = {.rows = 1, .dim = 1, .z = z, .label = label, .target = target};
+    for (int32_t wide = 0; wide < 2; wide++) {
+        const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .wide = wide, .logit_scale = 1};
+        int64_t count = 0;
+        const slf_score_sums sums = {.count = &count};
+        CHECK_OK(c->backend->score(c->state, &query, &x.view, 0, NULL, NULL, NULL, &rule, &sums));
+        ck_assert_int_eq(count, 1);
+    }
+    parity_matrix_free(&x);
+}
+
+START_TEST(score_of_ties) {
+    parity_backends(1, 1, check_score_ties);
+}
+END_TEST
+
+/* ---- score_loss ---- */
+
+/* Semantic cross-entropy over a basis B = W P: log sum exp(s_i / t) - s_l / t. */
+typedef struct {
+    int64_t vocab, dim;
+    const double *b; /* [vocab][dim] */
+    double inverse_t;
+} entropy;
+
+static long double entropy_of(const entropy *e, const double *h, int64_t l) {
+    long double sum = 0, own = 0;
+    const long double length = (long double)length_of(h, e->dim);
+    for (int64_t i = 0; i < e->vocab; i++) {
+        long double dot = 0, square = 0;
+        for (int64_t k = 0; k < e->dim; k++) {
+            const long double b = (long double)e->b[i * e->dim + k];
+            dot += b * (long double)h[k];
+            square += b * b;
+        }
+        const long double s = square > 0 ? dot / (length * sqrtl(square)) : 0;
+        if (i == l) own = s;
+        sum += expl((s - 1) * (long double)e->inverse_t);
+    }
+    return logl(sum) + (1 - own) * (long double)e->inverse_t;
+}
+
+/* A symmetric positive P, or the identity. */
+static double *inverse_of(uint64_t *seed, int64_t dim, bool identity) {
+    double *a = parity_doubles(seed, dim * dim), *p = parity_zeros(dim * dim, sizeof *p);
+    for (int64_t i = 0; i < dim; i++)
+        for (int64_t j = 0; j < dim; j++) {
+            for (int64_t k = 0; k < dim && !identity; k++) p[i * dim + j] += a[i * dim + k] * a[j * dim + k];
+            p[i * dim + j] += i == j;
+        }
+    free(a);
+    return p;
+}
+
+static void times(const double *p, const double *x, int64_t dim, double *y) {
+    for (int64_t i = 0; i < dim; i++) {
+        y[i] = 0;
+        for (int64_t k = 0; k < dim; k++) y[i] += p[i * dim + k] * x[k];
+    }
+}
+
+static void check_entropy_gradient(const parity_case *c, const entropy *e, const double *h, int64_t l, double scale,
+                                   const float *gradient) {
+    double *moved = parity_zeros(e->dim, sizeof *moved);
+    const double length = length_of(h, e->dim), step = 1e-5 * length;
+    memcpy(moved, h, (size_t)e->dim * sizeof *moved);
+    for (int64_t k = 0; k < e->dim; k += 1 + e->dim / 4) {
+        moved[k] = h[k] + step;
+        const long double above = entropy_of(e, moved, l);
+        moved[k] = h[k] - step;
+        const long double below = entropy_of(e, moved, l);
+        moved[k] = h[k];
+        const double expected = scale * (double)((above - below) / (2 * (long double)step));
+        parity_near(c, "gradient", k, (double)gradient[k], expected, 3e-5 * fabs(scale) * e->inverse_t / length);
+    }
+    free(moved);
+}
+
+static void check_loss(const parity_case *c, bool identity, int32_t wide) {
+    enum { VOCAB = 30 };
+    const int64_t d = c->dim;
+    const double scale = 1.5, inverse_t = 1 / 0.4;
+    uint64_t seed = 24;
+    double *p = inverse_of(&seed, d, identity), *b = parity_zeros(VOCAB * d, sizeof *b);
+    parity_matrix w = parity_normal(&seed, VOCAB, d, c->dtype, c->scattered);
+    parity_matrix h = parity_normal(&seed, c->rows, d, c->dtype, c->scattered);
+    parity_matrix g = parity_normal(&seed, c->rows, d, SALF_F32, c->scattered);
+    problem q = {.x = w, .vocab = VOCAB, .rows = c->rows, .dim = d};
+    q.rule = (slf_score_rule){.inverse_temperature = inverse_t, .shift = 1, .wide = wide};
+    q.inverse_norm = parity_zeros(VOCAB, sizeof *q.inverse_norm);
+    q.z = parity_zeros(c->rows * d, sizeof *q.z);
+    q.label = parity_zeros(c->rows, sizeof *q.label);
+    q.target = parity_zeros(c->rows, sizeof *q.target);
+    float *rows = parity_zeros(VOCAB * d, sizeof *rows), *loss = parity_zeros(c->rows + 1, sizeof *loss);
+    double *norms = parity_zeros(VOCAB, sizeof *norms);
+    for (int64_t i = 0; i < VOCAB; i++) {
+        if (i != 4) times(p, w.value + i * d, d, b + i * d); /* row 4 counts as a zero row */
+        norms[i] = length_of(b + i * d, d);
+        q.inverse_norm[i] = norms[i] > 0 ? 1 / norms[i] : 0;
+        for (int64_t k = 0; k < d; k++) rows[i * d + k] = (float)b[i * d + k];
+    }
+    for (int64_t r = 0; r < c->rows; r++) {
+        const double length = length_of(h.value + r * d, d);
+        times(p, h.value + r * d, d, q.z + r * d);
+        for (int64_t k = 0; k < d; k++) q.z[r * d + k] /= length;
+        q.label[r] = (int32_t)(5 + r % 20);
+        for (int64_t k = 0; k < d; k++)
+            q.target[r] += w.value[q.label[r] * d + k] * q.z[r * d + k] * q.inverse_norm[q.label[r]];
+    }
+    slf_score_sums sums = sums_of(c->rows, d, false);
+    CHECK_OK(score_part(c, &q, 0, 11, &sums));
+    CHECK_OK(score_part(c, &q, 11, VOCAB, &sums));
+    const slf_query query = query_of(&q);
+    const entropy e = {VOCAB, d, b, inverse_t};
+    CHECK_OK(c->backend->score_loss(c->state, &h.view, &query, &q.rule, &sums, identity ? NULL : p, rows, norms,
+                                    q.label, scale, loss, &g.view));
+    for (int64_t r = 0; r < c->rows; r++) {
+        const double expected = (double)entropy_of(&e, h.value + r * d, q.label[r]);
+        parity_near(c, "loss", r, (double)loss[r], expected, 1e-5 * (1 + fabs(expected)));
+        if (d < 129) check_entropy_gradient(c, &e, h.value + r * d, q.label[r], scale, slf_tensor_row(&g.view, r));
+    }
+    sums.vector = (free(sums.vector), NULL); /* the loss alone needs neither vector nor weighted sum */
+    float *alone = parity_zeros(c->rows + 1, sizeof *alone);
+    CHECK_OK(c->backend->score_loss(c->state, &h.view, &query, &q.rule, &sums, identity ? NULL : p, rows, norms,
+                                    q.label, scale, alone, NULL));
+    ck_assert_mem_eq(loss, alone, (size_t)c->rows * sizeof *loss);
+    sums_free(&sums);
+    parity_matrix_free(&h), parity_matrix_free(&g);
+    problem_free(&q);
+    free(p), free(b), free(rows), free(norms), free(loss), free(alone);
+}
+
+static void check_losses(const parity_case *c) {
+    if (c->rows > 5) return;
+    check_loss(c, true, 0);
+    check_loss(c, false, 1);
+}
+
+START_TEST(score_loss_and_gradient) {
+    parity_each(check_losses);
+}
+END_TEST
+
+/* ---- threads, allocation ---- */
+
+/* The library's own loops give the same bits for every count; OpenBLAS may split a product elsewhere, so its results
+ * are held to the bound on rounding. */
+START_TEST(threads_change_rounding_at_most) {
+    uint64_t seed = 25;
+    for (int v = 0; v < VARIANTS; v++)
+        for (int32_t threads = 0; threads <= 3; threads++) {
+            salf_context *context = parity_context(SALF_BACKEND_CPU, threads);
+            const parity_case c = {.context = context,
+                                   .backend = context->backend,
+                                   .state = context->backend_state,
+                                   .id = SALF_BACKEND_CPU,
+                                   .dtype = SALF_BF16,
+                                   .rows = 70,
+                                   .dim = 65};
+            check_variant(&c, 600, &variants[v], &seed);
+            salf_context_destroy(context);
+        }
+}
+END_TEST
+
+static salf_status body(harness_memory *memory, int32_t backend, void *user) {
+    salf_context *context = NULL;
+    uint64_t seed = 26;
+    salf_status status = harness_context_or_status(&context, backend, memory);
+    if (status != SALF_OK) return status;
+    const parity_case c = {
+        .backend = context->backend, .state = context->backend_state, .rows = 3, .dim = 6, .dtype = SALF_F16};
+    const variant *v = user ? user : &variants[0];
+    problem p = problem_of(&seed, &c, 8, v);
+    slf_score_sums sums = sums_of(3, 6, v->logits);
+    status = score_part(&c, &p, 0, 8, &sums);
+    if (status == SALF_OK && !user) { /* and the loss of these states */
+        const slf_query query = query_of(&p);
+        const salf_tensor states = slf_tensor_host(p.z, SALF_F64, 3, 6);
+        static const float rows[6] = {1};
+        static const double norms[] = {1};
+        static const int32_t which[3] = {0};
+        float loss[3], gradient[18];
+        const salf_tensor g = slf_tensor_host(gradient, SALF_F32, 3, 6);
+        status = c.backend->score_loss(c.state, &states, &query, &p.rule, &sums, NULL, rows, norms, which, 1, loss, &g);
+    }
+    sums_free(&sums);
+    problem_free(&p);
+    salf_context_destroy(context);
+    return status;
+}
+
+START_TEST(failing_allocations_leak_nothing) {
+    for (int32_t id = SALF_BACKEND_REFERENCE; id <= SALF_BACKEND_CPU; id++) {
+        harness_fail_each_allocation(body, id, NULL);
+        for (int v = 1; v < VARIANTS; v++) {
+            variant copy = variants[v];
+            harness_fail_each_allocation(body, id, &copy);
+        }
+    }
+}
+END_TEST
+
+void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, score_is_the_definition);
+    HARNESS_ADD(suite, score_across_tiles);
+    HARNESS_ADD(suite, score_of_not_finite_states);
+    HARNESS_ADD(suite, score_of_large_logits);
+    HARNESS_ADD(suite, score_of_ties);
+    HARNESS_ADD(suite, score_loss_and_gradient);
+    HARNESS_ADD(suite, threads_change_rounding_at_most);
+    HARNESS_ADD(suite, failing_allocations_leak_nothing);
+}
