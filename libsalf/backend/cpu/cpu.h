@@ -2,6 +2,8 @@
 #ifndef SALF_CPU_H
 #define SALF_CPU_H
 
+#include <stdbool.h>
+
 #include "../reference/reference.h"
 
 /* Inner loops for one instruction set. */
@@ -33,9 +35,20 @@ void slf_blas_leave(const slf_services *services);
 int slf_lapack_cholesky(int n, double *a);
 int slf_lapack_cholesky_inverse(int n, double *a);
 /* Workspace of slf_lapack_eigen, in doubles and in ints. */
-int64_t slf_lapack_eigen_work(int n, int vectors);
-int64_t slf_lapack_eigen_iwork(int n, int vectors);
-int slf_lapack_eigen(int n, double *a, double *lambda, int vectors, double *work, int *iwork);
+int64_t slf_lapack_eigen_work(int n);
+int64_t slf_lapack_eigen_iwork(int n);
+/* Eigenvalues, ascending, and eigenvectors in the rows of a. */
+int slf_lapack_eigen(int n, double *a, double *lambda, double *work, int *iwork);
+/* The largest eigenvalue and its vector [n] of a tridiagonal matrix, which is destroyed; work [6][n], iwork [6][n]. */
+int slf_lapack_tridiagonal_largest(int n, double *diagonal, double *side, double *value, double *vector, double *work,
+                                   int *iwork);
+
+/* y = A x for a symmetric A. */
+typedef void (*slf_operator_fn)(void *user, const double *x, double *y);
+/* The largest eigenvalue of A, to about 1e-9 of it or better. It is not reached where too many eigenvalues crowd
+ * around it. */
+salf_status slf_lanczos_largest(const slf_host_state *host, int64_t dim, slf_operator_fn product, void *user,
+                                double *largest, bool *converged);
 
 salf_status slf_cpu_factor(void *state, int64_t dim, double *gram, const slf_factor_request *request,
                            slf_factor_result *result);
