@@ -160,11 +160,13 @@ static int by_place(const void *a, const void *b) {
     return (x->end > y->end) - (x->end < y->end);
 }
 
-static salf_status check_places(slf_entry *entries, int64_t n, uint64_t data_bytes, const char *path) {
+/* Of the entries of one file: first and those after it. */
+static salf_status check_places(salf_tensors *tensors, int64_t first, uint64_t data_bytes, const char *path) {
     uint64_t place = 0;
-    if (n > 0) qsort(entries, (size_t)n, sizeof *entries, by_place);
-    for (int64_t i = 0; i < n; i++) {
-        const slf_entry *e = &entries[i];
+    const int64_t n = tensors->n - first;
+    if (n > 0) qsort(&tensors->entries[first], (size_t)n, sizeof *tensors->entries, by_place);
+    for (int64_t i = first; i < tensors->n; i++) {
+        const slf_entry *e = &tensors->entries[i];
         if (e->begin != place)
             return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' begins at %" PRIu64 " of the data, %s %" PRIu64, path,
                             e->name, e->begin,
@@ -230,7 +232,7 @@ salf_status slf_tensors_add_file(salf_tensors *tensors, const uint8_t *bytes, ui
     salf_status status = read_header(tensors, header, path);
     json_decref(header);
     const uint64_t data_bytes = size - 8 - header_bytes;
-    if (status == SALF_OK) status = check_places(tensors->entries + first, tensors->n - first, data_bytes, path);
+    if (status == SALF_OK) status = check_places(tensors, first, data_bytes, path);
     if (status == SALF_OK) status = place_data(tensors, first, bytes + 8 + header_bytes);
     return status;
 }

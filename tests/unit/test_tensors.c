@@ -1,5 +1,4 @@
-/* Tensor files: what is saved comes back, files that lie are refused with what is wrong with them, and a save that
- * fails leaves the old file. */
+/* Tensor files: what is saved comes back; a save that fails leaves the old file and nothing beside it. */
 #define _GNU_SOURCE /* unshare */
 #include <dirent.h>
 #include <sched.h>
@@ -12,61 +11,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "harness.h"
 #include "io/io.h"
 
 static const int32_t all_dtypes[] = {SALF_F32, SALF_BF16, SALF_F16, SALF_F64, SALF_I8, SALF_U8, SALF_I32, SALF_I64};
 enum { N_DTYPES = sizeof all_dtypes / sizeof *all_dtypes };
 
+enum { ROOM = 512 };
+
 /* ---- helpers ---- */
 
 static salf_named_tensor named(const char *name, const void *data, int32_t dtype, int64_t rows, int64_t cols) {
     return (salf_named_tensor){.name = name, .view = slf_tensor_host(data, dtype, rows, cols)};
-}
-
-/* A path in the scratch folder that stays valid. */
-static char *path_of(const char *name) {
-    char *path = strdup(harness_path(name));
-    ck_assert_ptr_nonnull(path);
-    return path;
-}
-
-static void write_bytes(const char *path, const void *bytes, size_t n) {
-    FILE *file = fopen(path, "wb");
-    ck_assert_msg(file != NULL, "%s", path);
-    ck_assert_uint_eq(fwrite(bytes, 1, n, file), n);
-    ck_assert_int_eq(fclose(file), 0);
-}
-
-static size_t read_bytes(const char *path, uint8_t *bytes, size_t room) {
-    FILE *file = fopen(path, "rb");
-    ck_assert_msg(file != NULL, "%s", path);
-    const size_t n = fread(bytes, 1, room, file);
-    fclose(file);
-    return n;
-}
-
-/* Header length, header and n bytes of data, which count from 0; returns the size. */
-static size_t build(uint8_t *out, const char *header, size_t n) {
-    const size_t length = strlen(header);
-    for (int i = 0; i < 8; i++) out[i] = (uint8_t)((uint64_t)length >> 8 * i);
-    memcpy(out + 8, header, length);
-    for (size_t i = 0; i < n; i++) out[8 + length + i] = (uint8_t)i;
-    return 8 + length + n;
-}
-
-static void write_file(const char *path, const char *header, size_t n) {
-    uint8_t bytes[2048];
-    ck_assert_uint_lt(strlen(header) + n + 8, sizeof bytes);
-    write_bytes(path, bytes, build(bytes, header, n));
-}
-
-static salf_status open_status(salf_context *context, const char *path) {
-    salf_tensors *tensors;
-    const salf_status status = salf_tensors_open(&tensors, context, path);
-    ck_assert((status == SALF_OK) == (tensors != NULL));
-    salf_tensors_destroy(tensors);
-    return status;
 }
 
 static int files_in(const char *folder) {
@@ -82,7 +39,7 @@ static int files_in(const char *folder) {
 
 START_TEST(every_dtype_comes_back) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *path = path_of("dtypes.safetensors");
+    char *path = files_path("dtypes.safetensors");
     uint8_t data[96];
     char names[N_DTYPES][16];
     salf_named_tensor in[N_DTYPES];
@@ -114,7 +71,7 @@ END_TEST
 
 START_TEST(strides_and_indices_are_followed) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *path = path_of("strides.safetensors");
+    char *path = files_path("strides.safetensors");
     int32_t data[20];
     for (int i = 0; i < 20; i++) data[i] = i;
     const int64_t index[] = {3, 0, 3};
@@ -142,7 +99,7 @@ END_TEST
 /* Shapes of 1 to 8 dimensions, and of none through a file written by hand. */
 START_TEST(shapes_come_back) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *path = path_of("shapes.safetensors");
+    char *path = files_path("shapes.safetensors");
     uint16_t data[256] = {7};
     for (int32_t n = 1; n <= 8; n++) {
         const int64_t cols = n == 1 ? 3 : (int64_t)1 << (n - 1), rows = n == 1 ? 1 : 2;
@@ -158,7 +115,7 @@ START_TEST(shapes_come_back) {
         ck_assert(out.view.rows == rows && out.view.cols == cols && out.view.row_stride == cols);
         salf_tensors_destroy(tensors);
     }
-    write_file(path, "{\"x\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1);
+    files_write_tensors(path, "{\"x\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1);
     salf_tensors *tensors;
     salf_named_tensor out;
     CHECK_OK(salf_tensors_open(&tensors, context, path));
@@ -172,7 +129,7 @@ END_TEST
 
 START_TEST(empty_tensors_come_back) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *path = path_of("empty.safetensors");
+    char *path = files_path("empty.safetensors");
     float one = 1;
     salf_named_tensor in[] = {named("a", NULL, SALF_F32, 0, 5), named("b", NULL, SALF_F64, 3, 0),
                               named("c", NULL, SALF_I8, 0, 0), named("one", &one, SALF_F32, 1, 1)},
@@ -201,7 +158,7 @@ END_TEST
 
 START_TEST(names_and_metadata_come_back) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *path = path_of("names.safetensors");
+    char *path = files_path("names.safetensors");
     const float data[2] = {1, 2};
     const char *const metadata[] = {"format", "pt", "\"quoted\\\n", "Gr\xc3\xbc\xc3\x9f", "empty", ""};
     const salf_named_tensor in[] = {named("\xe5\xb1\x82.0", data, SALF_F32, 1, 2),
@@ -231,7 +188,7 @@ END_TEST
 /* The same content, given in another order, makes the same bytes; the handle outlives the context's owner. */
 START_TEST(same_content_same_bytes) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *a = path_of("a.safetensors"), *b = path_of("b.safetensors");
+    char *a = files_path("a.safetensors"), *b = files_path("b.safetensors");
     const double data[3] = {1, 2, 3};
     const salf_named_tensor in[] = {named("u8", data, SALF_U8, 1, 3), named("f64", data, SALF_F64, 1, 3),
                                     named("bf", data, SALF_BF16, 1, 3)};
@@ -239,8 +196,8 @@ START_TEST(same_content_same_bytes) {
     CHECK_OK(salf_tensors_save(context, a, in, 3, NULL, 0));
     CHECK_OK(salf_tensors_save(context, b, other, 3, NULL, 0));
     uint8_t bytes_a[1024], bytes_b[1024];
-    const size_t n = read_bytes(a, bytes_a, sizeof bytes_a);
-    ck_assert_uint_eq(read_bytes(b, bytes_b, sizeof bytes_b), n);
+    const size_t n = files_read(a, bytes_a, sizeof bytes_a);
+    ck_assert_uint_eq(files_read(b, bytes_b, sizeof bytes_b), n);
     ck_assert_mem_eq(bytes_a, bytes_b, n);
     salf_tensors *tensors;
     salf_named_tensor out;
@@ -254,299 +211,11 @@ START_TEST(same_content_same_bytes) {
 }
 END_TEST
 
-/* ---- files that lie ---- */
-
-#define ONE(dtype, shape, begin, end) \
-    "{\"t\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}}"
-#define TWO(begin_a, end_a, begin_b, end_b)                                                                     \
-    "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[" begin_a "," end_a "]},\"b\":{\"dtype\":\"U8\"," \
-    "\"shape\":[4],\"data_offsets\":[" begin_b "," end_b "]}}"
-
-static const struct {
-    const char *header;
-    size_t data;
-    salf_status status;
-    const char *words;
-} lies[] = {
-    {"", 0, SALF_E_CORRUPT, "'{'"},
-    {"[1]", 0, SALF_E_CORRUPT, "'{'"},
-    {" {}", 0, SALF_E_CORRUPT, "'{'"},
-    {"{", 0, SALF_E_CORRUPT, "line 1"},
-    {"{\"t\":}", 0, SALF_E_CORRUPT, "line 1"},
-    {"{} x", 0, SALF_E_CORRUPT, "line 1"},
-    {"{\"t\":{},\"t\":{}}", 0, SALF_E_CORRUPT, "duplicate"},
-    {"{\"t\\u0000\":{}}", 0, SALF_E_CORRUPT, "line 1"},
-    {"{\"t\xff\":{}}", 0, SALF_E_CORRUPT, "decode byte 0xff"},
-    {"{\"t\":3}", 0, SALF_E_CORRUPT, "'t' is no object"},
-    {"{\"\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, SALF_E_CORRUPT, "without a name"},
-    {"{\"t\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, SALF_E_CORRUPT, "no shape"},
-    {"{\"t\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, SALF_E_CORRUPT, "no dtype"},
-    {"{\"t\":{\"dtype\":7,\"shape\":[1],\"data_offsets\":[0,4]}}", 4, SALF_E_CORRUPT, "no dtype"},
-    {"{\"t\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, SALF_E_CORRUPT, "data_offsets"},
-    {"{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4,8]}}", 4, SALF_E_CORRUPT, "data_offsets"},
-    {"{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":{\"0\":0}}}", 4, SALF_E_CORRUPT, "data_offsets"},
-    {ONE("F32", "3", "0", "4"), 4, SALF_E_CORRUPT, "no shape"},
-    {ONE("F32", "[-1]", "0", "4"), 4, SALF_E_CORRUPT, "dimension 0"},
-    {ONE("F32", "[1,-1]", "0", "4"), 4, SALF_E_CORRUPT, "dimension 1"},
-    {ONE("F32", "[1.0]", "0", "4"), 4, SALF_E_CORRUPT, "dimension 0"},
-    {ONE("F32", "[\"1\"]", "0", "4"), 4, SALF_E_CORRUPT, "dimension 0"},
-    {ONE("F32", "[9223372036854775808]", "0", "4"), 4, SALF_E_CORRUPT, "line 1"},
-    {ONE("F32", "[9223372036854775807]", "0", "4"), 4, SALF_E_CORRUPT, "overflow"},
-    {ONE("F32", "[4294967296,4294967296]", "0", "0"), 0, SALF_E_CORRUPT, "overflow"},
-    {ONE("U8", "[0,4611686018427387904,4611686018427387904]", "0", "0"), 0, SALF_E_CORRUPT, "overflow"},
-    {ONE("F99", "[4611686018427387904,4611686018427387904]", "0", "0"), 0, SALF_E_CORRUPT, "overflow"},
-    {ONE("F32", "[1,1,1,1,1,1,1,1,1]", "0", "4"), 4, SALF_E_UNSUPPORTED, "9 dimensions"},
-    {ONE("F32", "[2]", "0", "4"), 4, SALF_E_CORRUPT, "4 bytes of data for a shape of 8"},
-    {ONE("BOOL", "[5]", "0", "4"), 4, SALF_E_CORRUPT, "4 bytes of data for a shape of 5"},
-    {ONE("F32", "[0]", "0", "4"), 4, SALF_E_CORRUPT, "4 bytes of data for a shape of 0"},
-    {ONE("F32", "[1]", "4", "0"), 4, SALF_E_CORRUPT, "[4, 0]"},
-    {ONE("F32", "[1]", "-4", "0"), 4, SALF_E_CORRUPT, "[-4, 0]"},
-    {ONE("F32", "[1]", "0.0", "4"), 4, SALF_E_CORRUPT, "integers"},
-    {ONE("F32", "[1]", "0", "4"), 3, SALF_E_TRUNCATED, "ends at 4"},
-    {ONE("F32", "[1]", "4", "8"), 8, SALF_E_CORRUPT, "hole"},
-    {ONE("F32", "[1]", "9223372036854775803", "9223372036854775807"), 8, SALF_E_CORRUPT, "hole"},
-    {ONE("F32", "[1]", "0", "4"), 9, SALF_E_CORRUPT, "5 bytes after"},
-    {"{}", 2, SALF_E_CORRUPT, "2 bytes after"},
-    {TWO("0", "4", "2", "6"), 6, SALF_E_CORRUPT, "inside the one before"},
-    {TWO("0", "4", "0", "4"), 4, SALF_E_CORRUPT, "inside the one before"},
-    {TWO("0", "4", "5", "9"), 9, SALF_E_CORRUPT, "hole"},
-    {TWO("4", "8", "0", "4"), 7, SALF_E_TRUNCATED, "'a' ends at 8"},
-    {"{\"__metadata__\":3}", 0, SALF_E_CORRUPT, "__metadata__"},
-    {"{\"__metadata__\":{\"k\":3}}", 0, SALF_E_CORRUPT, "metadata 'k' is no string"},
-};
-
-START_TEST(lies_are_refused) {
-    harness_memory memory;
-    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, &memory);
-    char *path = path_of("lie.safetensors");
-    const int64_t alive = memory.alive;
-    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
-        write_file(path, lies[i].header, lies[i].data);
-        const salf_status status = open_status(context, path);
-        ck_assert_msg(status == lies[i].status && harness_contains(salf_last_error(), lies[i].words) &&
-                          harness_contains(salf_last_error(), "lie.safetensors"),
-                      "%s: %s: %s", lies[i].header, salf_status_name(status), salf_last_error());
-        ck_assert_int_eq(memory.alive, alive);
-    }
-    salf_context_destroy(context);
-    free(path);
-}
-END_TEST
-
-START_TEST(lengths_that_lie_are_refused) {
-    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *path = path_of("length.safetensors");
-    uint8_t bytes[256];
-    const size_t n = build(bytes, ONE("U8", "[4]", "0", "4"), 4);
-    write_bytes(path, bytes, 0);
-    CHECK_FAILS(open_status(context, path), SALF_E_TRUNCATED, "0 bytes");
-    write_bytes(path, bytes, 7);
-    CHECK_FAILS(open_status(context, path), SALF_E_TRUNCATED, "7 bytes");
-    write_bytes(path, bytes, 8);
-    CHECK_FAILS(open_status(context, path), SALF_E_TRUNCATED, "in a file of 8");
-    for (size_t cut = 9; cut < n; cut++) {
-        write_bytes(path, bytes, cut);
-        CHECK_FAILS(open_status(context, path), SALF_E_TRUNCATED, "length.safetensors");
-    }
-    bytes[7] = 0x80;
-    write_bytes(path, bytes, n);
-    CHECK_FAILS(open_status(context, path), SALF_E_CORRUPT, "no safetensors file");
-    bytes[7] = 0, bytes[4] = 0, bytes[3] = 0x05;
-    write_bytes(path, bytes, n);
-    CHECK_FAILS(open_status(context, path), SALF_E_TRUNCATED, "header of 83");
-    memset(bytes, 0xff, 8);
-    write_bytes(path, bytes, n);
-    CHECK_FAILS(open_status(context, path), SALF_E_CORRUPT, "18446744073709551615");
-    salf_context_destroy(context);
-    free(path);
-}
-END_TEST
-
-/* Types that are not known here are passed over until one is asked for. */
-START_TEST(other_types_are_tolerated) {
-    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *path = path_of("types.safetensors");
-    write_file(path,
-               "{\"a\":{\"dtype\":\"F4_SOMETHING_OF_A_LONG_NAME\",\"shape\":[3],\"data_offsets\":[0,2]},"
-               "\"b\":{\"dtype\":\"BOOL\",\"shape\":[2],\"data_offsets\":[2,4]},"
-               "\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[4,5]}}",
-               5);
-    salf_tensors *tensors;
-    salf_named_tensor out = {.n_dims = 77};
-    CHECK_OK(salf_tensors_open(&tensors, context, path));
-    ck_assert_int_eq(salf_tensors_count(tensors), 3);
-    CHECK_FAILS(salf_tensors_find(tensors, "a", &out), SALF_E_DTYPE, "F4_SOMETHING");
-    CHECK_FAILS(salf_tensors_at(tensors, 1, &out), SALF_E_DTYPE, "BOOL");
-    ck_assert_int_eq(out.n_dims, 77);
-    CHECK_OK(salf_tensors_find(tensors, "c", &out));
-    ck_assert_int_eq(*(const uint8_t *)out.view.data, 4);
-    salf_tensors_destroy(tensors);
-    salf_context_destroy(context);
-    free(path);
-}
-END_TEST
-
-START_TEST(unaligned_data_is_aligned) {
-    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *path = path_of("unaligned.safetensors");
-    write_file(path,
-               "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-               "\"b\":{\"dtype\":\"F64\",\"shape\":[2],\"data_offsets\":[1,17]},"
-               "\"c\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[17,21]}}",
-               21);
-    salf_tensors *tensors;
-    salf_named_tensor out;
-    uint8_t expected[21];
-    for (size_t i = 0; i < sizeof expected; i++) expected[i] = (uint8_t)i;
-    CHECK_OK(salf_tensors_open(&tensors, context, path));
-    CHECK_OK(salf_tensors_find(tensors, "b", &out));
-    ck_assert_uint_eq((uintptr_t)out.view.data % 8, 0);
-    ck_assert_mem_eq(out.view.data, expected + 1, 16);
-    CHECK_OK(salf_tensors_find(tensors, "c", &out));
-    ck_assert_uint_eq((uintptr_t)out.view.data % 2, 0);
-    ck_assert_mem_eq(out.view.data, expected + 17, 4);
-    salf_tensors_destroy(tensors);
-    salf_context_destroy(context);
-    free(path);
-}
-END_TEST
-
-/* ---- paths ---- */
-
-START_TEST(paths_that_are_no_files) {
-    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    salf_tensors *tensors;
-    CHECK_FAILS(open_status(context, "/nonexistent/x.safetensors"), SALF_E_NOT_FOUND, "/nonexistent/x.safetensors");
-    CHECK_FAILS(open_status(context, "/nonexistent/x.json"), SALF_E_NOT_FOUND, "/nonexistent/x.json");
-    CHECK_FAILS(open_status(context, ""), SALF_E_NOT_FOUND, "");
-    char *folder = path_of("folder.json"), *fifo = path_of("fifo"), *beneath = path_of("fifo/x");
-    ck_assert_int_eq(mkdir(folder, 0777), 0);
-    CHECK_FAILS(open_status(context, folder), SALF_E_NOT_FOUND, "model.safetensors");
-    ck_assert_int_eq(mkfifo(fifo, 0666), 0);
-    CHECK_FAILS(open_status(context, fifo), SALF_E_IO, "not a regular file");
-    CHECK_FAILS(open_status(context, beneath), SALF_E_NOT_FOUND, "fifo/x");
-    CHECK_FAILS(open_status(context, "/dev/null"), SALF_E_IO, "not a regular file");
-    CHECK_FAILS(salf_tensors_open(NULL, context, fifo), SALF_E_NULL, "out");
-    CHECK_FAILS(salf_tensors_open(&tensors, NULL, fifo), SALF_E_NULL, "context");
-    CHECK_FAILS(salf_tensors_open(&tensors, context, NULL), SALF_E_NULL, "path");
-    salf_context_destroy(context);
-    free(folder);
-    free(fifo);
-    free(beneath);
-}
-END_TEST
-
-/* ---- shards ---- */
-
-enum { ROOM = 512 };
-
-/* A folder of the scratch folder with shards one ("a", "b"; metadata) and two ("c"; metadata) and an index. */
-static char *shard_folder(const char *name, const char *index) {
-    char path[ROOM];
-    char *folder = path_of(name);
-    mkdir(folder, 0777);
-    snprintf(path, sizeof path, "%s/one.safetensors", folder);
-    write_file(path,
-               "{\"__metadata__\":{\"which\":\"one\"},\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
-               "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}",
-               3);
-    snprintf(path, sizeof path, "%s/two.safetensors", folder);
-    write_file(path,
-               "{\"__metadata__\":{\"which\":\"two\",\"more\":\"x\"},"
-               "\"c\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
-               4);
-    snprintf(path, sizeof path, "%s/again.safetensors", folder);
-    write_file(path, "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4);
-    snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder);
-    write_bytes(path, index, strlen(index));
-    return folder;
-}
-
-START_TEST(shards_are_one) {
-    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *folder = shard_folder("shards", "{\"metadata\":{\"total_size\":7},\"weight_map\":{\"b\":\"one.safetensors\","
-                                          "\"c\":\"two.safetensors\",\"a\":\"one.safetensors\"}}");
-    char index[ROOM];
-    snprintf(index, sizeof index, "%s/model.safetensors.index.json", folder);
-    const char *const paths[] = {folder, index};
-    for (int i = 0; i < 2; i++) {
-        salf_tensors *tensors;
-        salf_named_tensor out;
-        CHECK_OK(salf_tensors_open(&tensors, context, paths[i]));
-        ck_assert_int_eq(salf_tensors_count(tensors), 3);
-        CHECK_OK(salf_tensors_at(tensors, 2, &out));
-        ck_assert_str_eq(out.name, "c");
-        ck_assert_int_eq(((const uint8_t *)out.view.data)[3], 3);
-        ck_assert_str_eq(salf_tensors_metadata(tensors, "which"), "one");
-        ck_assert_ptr_null(salf_tensors_metadata(tensors, "more"));
-        salf_tensors_destroy(tensors);
-    }
-    /* the index by its bare name, from its own folder */
-    char before[4096];
-    salf_tensors *tensors;
-    ck_assert_ptr_nonnull(getcwd(before, sizeof before));
-    ck_assert_int_eq(chdir(folder), 0);
-    CHECK_OK(salf_tensors_open(&tensors, context, "model.safetensors.index.json"));
-    salf_tensors_destroy(tensors);
-    CHECK_OK(salf_tensors_open(&tensors, context, "."));
-    salf_tensors_destroy(tensors);
-    ck_assert_int_eq(chdir(before), 0);
-    /* a single file in the folder comes first */
-    char single[ROOM];
-    snprintf(single, sizeof single, "%s/model.safetensors", folder);
-    write_file(single, "{}", 0);
-    CHECK_OK(salf_tensors_open(&tensors, context, folder));
-    ck_assert_int_eq(salf_tensors_count(tensors), 0);
-    salf_tensors_destroy(tensors);
-    salf_context_destroy(context);
-    free(folder);
-}
-END_TEST
-
-START_TEST(indices_that_lie_are_refused) {
-    static const struct {
-        const char *index;
-        salf_status status;
-        const char *words;
-    } bad[] = {
-        {"", SALF_E_TRUNCATED, "empty"},
-        {"[]", SALF_E_CORRUPT, "not a JSON object"},
-        {"{}", SALF_E_CORRUPT, "no weight_map"},
-        {"{\"weight_map\":[]}", SALF_E_CORRUPT, "no weight_map"},
-        {"{\"weight_map\":{\"a\":1}}", SALF_E_CORRUPT, "'a'"},
-        {"{\"weight_map\":{\"a\":\"\"}}", SALF_E_CORRUPT, "'a'"},
-        {"{\"weight_map\":{\"a\":\"..\"}}", SALF_E_CORRUPT, "'..'"},
-        {"{\"weight_map\":{\"a\":\"../bad/one.safetensors\"}}", SALF_E_CORRUPT, "../bad"},
-        {"{\"weight_map\":{\"a\":\"/etc/passwd\"}}", SALF_E_CORRUPT, "/etc/passwd"},
-        {"{\"weight_map\":{\"a\":\"..\\\\x\"}}", SALF_E_CORRUPT, "'a'"},
-        {"{\"weight_map\":{\"a\":\"three.safetensors\"}}", SALF_E_NOT_FOUND, "three.safetensors"},
-        {"{\"weight_map\":{\"a\":\"model.safetensors.index.json\"}}", SALF_E_CORRUPT, "index.json"},
-        {"{\"weight_map\":{\"x\":\"one.safetensors\"}}", SALF_E_MISMATCH, "'x' is not in 'one.safetensors'"},
-        {"{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}}", SALF_E_MISMATCH,
-         "'b' is not in 'two.safetensors'"},
-        {"{\"weight_map\":{\"c\":\"one.safetensors\",\"b\":\"two.safetensors\"}}", SALF_E_MISMATCH, "is not in"},
-        {"{\"weight_map\":{\"b\":\"one.safetensors\",\"a\":\"again.safetensors\"}}", SALF_E_CORRUPT, "'a' is there"},
-    };
-    harness_memory memory;
-    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, &memory);
-    const int64_t alive = memory.alive;
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        char *folder = shard_folder("bad", bad[i].index);
-        const salf_status status = open_status(context, folder);
-        ck_assert_msg(status == bad[i].status && harness_contains(salf_last_error(), bad[i].words), "%s: %s: %s",
-                      bad[i].index, salf_status_name(status), salf_last_error());
-        ck_assert_int_eq(memory.alive, alive);
-        free(folder);
-    }
-    salf_context_destroy(context);
-}
-END_TEST
-
 /* ---- saves that fail ---- */
 
 START_TEST(bad_tensors_are_not_saved) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *folder = path_of("refused"), path[ROOM];
+    char *folder = files_path("refused"), path[ROOM];
     ck_assert_int_eq(mkdir(folder, 0777), 0);
     snprintf(path, sizeof path, "%s/x", folder);
     const float data[6] = {0};
@@ -595,7 +264,7 @@ START_TEST(unwritable_places) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
     const float data[1] = {1};
     const salf_named_tensor t = named("x", data, SALF_F32, 1, 1);
-    char *folder = path_of("target"), path[ROOM];
+    char *folder = files_path("target"), path[ROOM];
     CHECK_FAILS(salf_tensors_save(context, "/nonexistent/x", &t, 1, NULL, 0), SALF_E_IO, "/nonexistent/x");
     ck_assert_int_eq(mkdir(folder, 0777), 0);
     snprintf(path, sizeof path, "%s/inner", folder);
@@ -619,14 +288,14 @@ END_TEST
 /* Writing fails in the middle, by a limit on the size of files: the old file stays, and nothing lies beside it. */
 START_TEST(failed_save_keeps_the_old_file) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *folder = path_of("kept"), path[ROOM];
+    char *folder = files_path("kept"), path[ROOM];
     ck_assert_int_eq(mkdir(folder, 0777), 0);
     snprintf(path, sizeof path, "%s/x", folder);
     float *data = calloc(65536, sizeof *data);
     salf_named_tensor t = named("x", data, SALF_F32, 1, 4);
     uint8_t before[1024], after[1024];
     CHECK_OK(salf_tensors_save(context, path, &t, 1, NULL, 0));
-    const size_t n = read_bytes(path, before, sizeof before);
+    const size_t n = files_read(path, before, sizeof before);
     struct rlimit old;
     ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
     const struct rlimit small = {.rlim_cur = 100000, .rlim_max = old.rlim_max};
@@ -638,7 +307,7 @@ START_TEST(failed_save_keeps_the_old_file) {
     t.view.row_stride = 256;
     CHECK_FAILS(salf_tensors_save(context, path, &t, 1, NULL, 0), SALF_E_IO, path);
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &old), 0);
-    ck_assert_uint_eq(read_bytes(path, after, sizeof after), n);
+    ck_assert_uint_eq(files_read(path, after, sizeof after), n);
     ck_assert_mem_eq(before, after, n);
     ck_assert_int_eq(files_in(folder), 1);
     CHECK_OK(salf_tensors_save(context, path, &t, 1, NULL, 0)); /* and works again */
@@ -651,7 +320,7 @@ END_TEST
 /* A mounted file that is open keeps its contents when another is saved over it. */
 START_TEST(open_handle_survives_a_save) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *path = path_of("replaced.safetensors");
+    char *path = files_path("replaced.safetensors");
     const float first[2] = {1, 2}, second[2] = {3, 4};
     const salf_named_tensor a = named("x", first, SALF_F32, 1, 2), b = named("x", second, SALF_F32, 1, 2);
     salf_named_tensor out;
@@ -681,7 +350,7 @@ static bool mount_small(const char *folder) {
 }
 
 START_TEST(full_device) {
-    char *folder = path_of("full"), path[ROOM];
+    char *folder = files_path("full"), path[ROOM];
     ck_assert_int_eq(mkdir(folder, 0777), 0);
     if (!mount_small(folder)) {
         fprintf(stderr, "SKIPPED: no small file system can be mounted here\n");
@@ -694,10 +363,10 @@ START_TEST(full_device) {
     uint8_t before[1024], after[1024];
     salf_named_tensor t = named("x", data, SALF_F32, 1, 4);
     CHECK_OK(salf_tensors_save(context, path, &t, 1, NULL, 0));
-    const size_t n = read_bytes(path, before, sizeof before);
+    const size_t n = files_read(path, before, sizeof before);
     t.view = slf_tensor_host(data, SALF_F32, 256, 256);
     CHECK_FAILS(salf_tensors_save(context, path, &t, 1, NULL, 0), SALF_E_NO_SPACE, path);
-    ck_assert_uint_eq(read_bytes(path, after, sizeof after), n);
+    ck_assert_uint_eq(files_read(path, after, sizeof after), n);
     ck_assert_mem_eq(before, after, n);
     ck_assert_int_eq(files_in(folder), 1);
     salf_context_destroy(context);
@@ -708,32 +377,6 @@ START_TEST(full_device) {
 END_TEST
 
 /* ---- memory ---- */
-
-static salf_status open_body(harness_memory *memory, int32_t backend, void *user) {
-    salf_context *context;
-    salf_tensors *tensors = NULL;
-    salf_status status = harness_context_or_status(&context, backend, memory);
-    if (status != SALF_OK) return status;
-    status = salf_tensors_open(&tensors, context, user);
-    ck_assert((status == SALF_OK) == (tensors != NULL));
-    salf_tensors_destroy(tensors);
-    salf_context_destroy(context);
-    return status;
-}
-
-START_TEST(each_allocation_of_open_can_fail) {
-    char *folder = shard_folder("memory", "{\"weight_map\":{\"b\":\"one.safetensors\",\"c\":\"two.safetensors\"}}");
-    char *unaligned = path_of("memory.safetensors");
-    write_file(unaligned,
-               "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-               "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[1,9]}}",
-               9);
-    harness_fail_each_allocation(open_body, SALF_BACKEND_REFERENCE, folder);
-    harness_fail_each_allocation(open_body, SALF_BACKEND_REFERENCE, unaligned);
-    free(folder);
-    free(unaligned);
-}
-END_TEST
 
 static salf_status save_body(harness_memory *memory, int32_t backend, void *user) {
     salf_context *context;
@@ -748,7 +391,7 @@ static salf_status save_body(harness_memory *memory, int32_t backend, void *user
 }
 
 START_TEST(each_allocation_of_save_can_fail) {
-    char *folder = path_of("save"), path[ROOM];
+    char *folder = files_path("save"), path[ROOM];
     ck_assert_int_eq(mkdir(folder, 0777), 0);
     snprintf(path, sizeof path, "%s/x", folder);
     harness_fail_each_allocation(save_body, SALF_BACKEND_REFERENCE, path);
@@ -761,7 +404,7 @@ END_TEST
 START_TEST(many_tensors) {
     enum { N = 500 };
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    char *path = path_of("many.safetensors");
+    char *path = files_path("many.safetensors");
     char(*names)[16] = malloc(N * sizeof *names);
     int32_t *values = malloc(N * sizeof *values);
     salf_named_tensor *in = malloc(N * sizeof *in);
@@ -798,19 +441,11 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, empty_tensors_come_back);
     HARNESS_ADD(suite, names_and_metadata_come_back);
     HARNESS_ADD(suite, same_content_same_bytes);
-    HARNESS_ADD(suite, lies_are_refused);
-    HARNESS_ADD(suite, lengths_that_lie_are_refused);
-    HARNESS_ADD(suite, other_types_are_tolerated);
-    HARNESS_ADD(suite, unaligned_data_is_aligned);
-    HARNESS_ADD(suite, paths_that_are_no_files);
-    HARNESS_ADD(suite, shards_are_one);
-    HARNESS_ADD(suite, indices_that_lie_are_refused);
     HARNESS_ADD(suite, bad_tensors_are_not_saved);
     HARNESS_ADD(suite, unwritable_places);
     HARNESS_ADD(suite, failed_save_keeps_the_old_file);
     HARNESS_ADD(suite, open_handle_survives_a_save);
     HARNESS_ADD(suite, full_device);
-    HARNESS_ADD(suite, each_allocation_of_open_can_fail);
     HARNESS_ADD(suite, each_allocation_of_save_can_fail);
     HARNESS_ADD(suite, many_tensors);
 }
