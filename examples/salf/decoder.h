@@ -87,7 +87,9 @@ typedef struct decoder_batch {
 } decoder_batch;
 
 /* Receives latent space 0 ... m, in order: states [T][D] float32, contiguous, raw (no final norm; see decoder_normed
- * for the normed last states). Valid during the call. Returns SALF_OK or the status that the forward shall fail with.
+ * for the normed last states). In space m only the batch's head rows hold states, the others zeros: the last layer is
+ * not computed where nothing reads it. Who needs all its rows makes all of them head rows. Valid during the call.
+ * Returns SALF_OK or the status that the forward shall fail with.
  */
 typedef salf_status (*decoder_hook)(void *user, int32_t space, int64_t rows, const float *states);
 

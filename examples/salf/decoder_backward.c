@@ -6,6 +6,10 @@
  * kept is read through the row of each compact row; only inputs of weight gradients are gathered, or computed again in
  * compact form. When the order is the batch's own nothing is gathered at all.
  *
+ * In the last layer the forward went on behind the attention at the head rows only (its tail), and so does the way
+ * back: there the stream's gradient lies in compact head rows, which are spread over all active rows once the gradient
+ * of the attention has been taken.
+ *
  * Cost of a layer with t active rows: 2 t operations a matrix weight for the activations' gradient, the same again for
  * the weights' (LoRA: rank (in + out) in place of in * out); the lowest layer that trains passes nothing down.
  */
@@ -23,9 +27,17 @@ typedef struct backward {
     int64_t *weights;  /* [n_sequences] of the batch's order: where a sequence's attention weights begin */
     int64_t *row;      /* [T] row of the batch of each compact row */
     int64_t *compact;  /* [T] the inverse; -1: none */
+    int64_t *head;     /* [n_head_rows] index in the batch's head rows of each compact head row */
+    int64_t *head_row; /* [n_head_rows] compact row of each compact head row, ascending */
+    int64_t *head_end; /* [n_sequences] compact head rows of the sequences of that order up to each */
     int32_t shuffled;  /* 1: row is not the identity */
-    int64_t n_active;  /* sequences of the layer at hand */
-    int64_t rows;      /* their rows */
+
+    /* of the layer at hand */
+    int64_t n_active;    /* sequences */
+    int64_t rows;        /* their rows */
+    int32_t heads_only;  /* 1: its tail are the head rows */
+    int64_t n_tail;      /* rows of its tail */
+    const int64_t *tail; /* [n_tail] where the record keeps them; NULL: in this order */
 } backward;
 
 static int32_t eof_of(const backward *b, int64_t sequence) {
@@ -50,6 +62,24 @@ static void sort_sequences(backward *b) {
         for (int64_t s = 0; s < b->d->batch.n_sequences; s++) {
             if (eof_of(b, s) == depth) b->sequence[n++] = s;
         }
+    }
+}
+
+/* Head rows of a sequence are neighbours in the batch's list, which ascends; `first` is indexed by sequence. */
+static void place_heads(backward *b, int64_t *first) {
+    const decoder_batch *batch = &b->d->batch;
+    int64_t h = 0, n = 0;
+    for (int64_t s = 0; s < batch->n_sequences; s++) {
+        first[s] = h;
+        while (h < batch->n_head_rows && batch->head_rows[h] < batch->offsets[s + 1]) h++;
+    }
+    for (int64_t i = 0; i < batch->n_sequences; i++) {
+        const int64_t s = b->sequence[i];
+        for (h = first[s]; h < batch->n_head_rows && batch->head_rows[h] < batch->offsets[s + 1]; h++) {
+            b->head[n] = h;
+            b->head_row[n++] = b->compact[batch->head_rows[h]];
+        }
+        b->head_end[i] = n;
     }
 }
 
@@ -82,24 +112,37 @@ static void set_up(backward *b) {
     b->weights = b->first + n + 1;
     b->row = b->weights + n;
     b->compact = b->row + rows;
+    b->head = b->compact + rows;
+    b->head_row = b->head + b->d->batch.n_head_rows;
+    b->head_end = b->head_row + b->d->batch.n_head_rows;
     sort_sequences(b);
     place_rows(b);
+    place_heads(b, b->head_end + n);
     b->n_active = n;
 }
 
-/* Sequences with eof <= k. */
+/* Head rows of the first `sequences` of the order. */
+static int64_t heads_before(const backward *b, int64_t sequences) {
+    return sequences > 0 ? b->head_end[sequences - 1] : 0;
+}
+
+/* Sequences with eof <= k, and the rows that layer k's backward runs on. */
 static void shrink(backward *b, int32_t k) {
+    int64_t unused;
     while (b->n_active > 0 && eof_of(b, b->sequence[b->n_active - 1]) > k) b->n_active--;
     b->rows = b->first[b->n_active];
+    b->heads_only = decoder_tail(b->d, k, &unused) != NULL;
+    b->n_tail = b->heads_only ? heads_before(b, b->n_active) : b->rows;
+    b->tail = !b->shuffled ? NULL : b->heads_only ? b->head : b->row;
 }
 
 /* ---- one layer ---- */
 
 /* Gradients through a projection: x [rows][in] its input, low = x A^T where weights train. d_x (may be NULL) is
  * overwritten. */
-static void project_backward(backward *b, const projection *p, const float *x, const float *low, const float *d_y,
-                             float *d_x, int32_t weights) {
-    const int64_t low_width = (int64_t)p->n_adapters * p->rank, rows = b->rows;
+static void project_backward(backward *b, const projection *p, int64_t rows, const float *x, const float *low,
+                             const float *d_y, float *d_x, int32_t weights) {
+    const int64_t low_width = (int64_t)p->n_adapters * p->rank;
     float *d_low = b->d->scratch.d_low;
     if (weights && p->d_weight) {
         ops_gemm_tn(p->out, p->in, rows, 1.0f, d_y, p->out, x, p->in, 1.0f, p->d_weight, p->in);
@@ -121,11 +164,16 @@ static void project_backward(backward *b, const projection *p, const float *x, c
     if (d_x) ops_gemm_nn(rows, p->in, low_width, 1.0f, d_low, low_width, p->a, p->in, 1.0f, d_x, p->in);
 }
 
-/* The kept x A^T of the active rows. */
-static const float *active_low(backward *b, const projection *p, const float *low, int32_t weights) {
-    if (!b->shuffled || !weights || !p->n_adapters) return low;
-    ops_gather(b->d->scratch.low, low, b->row, b->rows, (int64_t)p->n_adapters * p->rank);
+/* The kept x A^T of the active rows, or those of the tail; row NULL: they lie in order. */
+static const float *active_low(backward *b, const projection *p, const float *low, const int64_t *row, int64_t rows,
+                               int32_t weights) {
+    if (!row || !weights || !p->n_adapters) return low;
+    ops_gather(b->d->scratch.low, low, row, rows, (int64_t)p->n_adapters * p->rank);
     return b->d->scratch.low;
+}
+
+static const float *tail_low(backward *b, const projection *p, const float *low, int32_t weights) {
+    return active_low(b, p, low, b->tail, b->n_tail, weights);
 }
 
 static void ffn_backward(backward *b, int32_t k, int32_t weights) {
@@ -134,17 +182,39 @@ static void ffn_backward(backward *b, int32_t k, int32_t weights) {
     const decoder_layer *layer = &d->layers[k];
     const layer_record *r = &d->records[k];
     const projection *down = &layer->projections[PROJECT_DOWN], *gate_up = &layer->projections[PROJECT_GATE_UP];
-    if (weights) ops_swiglu(r->gate_up, rows_of(b), b->rows, d->config.ffn_hidden, s->hidden);
-    project_backward(b, down, s->hidden, active_low(b, down, r->low[PROJECT_DOWN], weights), s->d_stream, s->d_hidden,
-                     weights);
-    ops_swiglu_backward(r->gate_up, rows_of(b), b->rows, d->config.ffn_hidden, s->d_hidden, s->d_gate_up);
-    if (weights) {
-        ops_norm_apply(r->middle, r->scale2, rows_of(b), b->rows, d->config.hidden, layer->norm2, s->normed);
-    }
-    project_backward(b, gate_up, s->normed, active_low(b, gate_up, r->low[PROJECT_GATE_UP], weights), s->d_gate_up,
+    const int64_t rows = b->n_tail, hidden = d->config.hidden, ffn = d->config.ffn_hidden;
+    if (weights) ops_swiglu(r->gate_up, b->tail, rows, ffn, s->hidden);
+    project_backward(b, down, rows, s->hidden, tail_low(b, down, r->low[PROJECT_DOWN], weights), s->d_stream,
+                     s->d_hidden, weights);
+    ops_swiglu_backward(r->gate_up, b->tail, rows, ffn, s->d_hidden, s->d_gate_up);
+    if (weights) ops_norm_apply(r->middle, r->scale2, b->tail, rows, hidden, layer->norm2, s->normed);
+    project_backward(b, gate_up, rows, s->normed, tail_low(b, gate_up, r->low[PROJECT_GATE_UP], weights), s->d_gate_up,
                      s->d_normed, weights);
-    ops_norm_backward(r->middle, r->scale2, rows_of(b), b->rows, d->config.hidden, layer->norm2, s->d_normed,
-                      s->d_stream, weights ? layer->d_norm2 : NULL);
+    ops_norm_backward(r->middle, r->scale2, b->tail, rows, hidden, layer->norm2, s->d_normed, s->d_stream,
+                      weights ? layer->d_norm2 : NULL);
+}
+
+/* Attention of the last layer over the n rows from `from` on, whose queries are the head rows of the order's sequence
+ * i.
+ */
+static void sparse_attention_backward(backward *b, const ops_heads *shape, const layer_record *r, int64_t i,
+                                      int64_t from, int64_t n, float *d_qkv) {
+    decoder *d = b->d;
+    const int64_t width = d->query_width + 2 * d->kv_width, queries = d->query_width;
+    const int64_t first = heads_before(b, i);
+    float *values = d->scratch.query + first * queries, *d_q = d->scratch.d_query + first * queries;
+    const int64_t *position = d->batch.head_rows + (b->head_end[i] > first ? b->head[first] : 0);
+    const ops_queries q = {b->head_end[i] - first, values, queries, position, from};
+    for (int64_t j = 0; j < q.n; j++) {
+        memcpy(values + j * queries, r->qkv + position[j] * width, (size_t)queries * sizeof *values);
+    }
+    memset(d_qkv, 0, (size_t)(n * width) * sizeof *d_qkv);
+    if (!q.n) return;
+    ops_attention_backward(shape, n, r->qkv + from * width, &q, r->weights + b->weights[b->sequence[i]],
+                           d->scratch.d_attention + first * queries, d_qkv, d_q, d->scratch.d_weights);
+    for (int64_t j = 0; j < q.n; j++) {
+        memcpy(d_qkv + (position[j] - from) * width, d_q + j * queries, (size_t)queries * sizeof *d_q);
+    }
 }
 
 static void heads_backward(backward *b, int32_t k) {
@@ -155,15 +225,21 @@ static void heads_backward(backward *b, int32_t k) {
     for (int64_t i = 0; i < b->n_active; i++) {
         const int64_t s = b->sequence[i], from = d->batch.offsets[s], n = d->batch.offsets[s + 1] - from;
         float *d_qkv = d->scratch.d_qkv + b->first[i] * width;
-        ops_attention_backward(&shape, n, r->qkv + from * width, r->weights + b->weights[s],
-                               d->scratch.d_attention + b->first[i] * d->query_width, d_qkv, d->scratch.d_weights);
+        const ops_queries q = {n, r->qkv + from * width, width, NULL, 0};
+        if (b->heads_only) {
+            sparse_attention_backward(b, &shape, r, i, from, n, d_qkv);
+        } else {
+            ops_attention_backward(&shape, n, q.values, &q, r->weights + b->weights[s],
+                                   d->scratch.d_attention + b->first[i] * d->query_width, d_qkv, d_qkv,
+                                   d->scratch.d_weights);
+        }
         ops_rope(d_qkv, n, width, shape.n_heads + shape.n_kv_heads, shape.head_dim, d->rope, -1.0f);
     }
 }
 
 static const float *active_attention(backward *b, const layer_record *r, int32_t weights) {
-    if (!b->shuffled || !weights) return r->attention;
-    ops_gather(b->d->scratch.gathered, r->attention, b->row, b->rows, b->d->query_width);
+    if (!b->tail || !weights) return r->attention;
+    ops_gather(b->d->scratch.gathered, r->attention, b->tail, b->n_tail, b->d->query_width);
     return b->d->scratch.gathered;
 }
 
@@ -173,13 +249,13 @@ static void attention_backward(backward *b, int32_t k, int32_t weights, int32_t 
     const decoder_layer *layer = &d->layers[k];
     const layer_record *r = &d->records[k];
     const projection *o = &layer->projections[PROJECT_O], *qkv = &layer->projections[PROJECT_QKV];
-    project_backward(b, o, active_attention(b, r, weights), active_low(b, o, r->low[PROJECT_O], weights), s->d_stream,
-                     s->d_attention, weights);
+    project_backward(b, o, b->n_tail, active_attention(b, r, weights), tail_low(b, o, r->low[PROJECT_O], weights),
+                     s->d_stream, s->d_attention, weights);
     heads_backward(b, k);
     if (weights) ops_norm_apply(r->input, r->scale1, rows_of(b), b->rows, d->config.hidden, layer->norm1, s->normed);
     float *norm_gradient = weights ? layer->d_norm1 : NULL;
-    project_backward(b, qkv, s->normed, active_low(b, qkv, r->low[PROJECT_QKV], weights), s->d_qkv,
-                     lowest && !norm_gradient ? NULL : s->d_normed, weights);
+    project_backward(b, qkv, b->rows, s->normed, active_low(b, qkv, r->low[PROJECT_QKV], rows_of(b), b->rows, weights),
+                     s->d_qkv, lowest && !norm_gradient ? NULL : s->d_normed, weights);
     if (lowest) {
         if (norm_gradient) {
             ops_norm_weight_backward(r->input, r->scale1, rows_of(b), b->rows, d->config.hidden, s->d_normed,
@@ -187,6 +263,7 @@ static void attention_backward(backward *b, int32_t k, int32_t weights, int32_t 
         }
         return;
     }
+    if (b->heads_only) ops_scatter(s->d_stream, s->d_stream, b->head_row, b->n_tail, b->rows, d->config.hidden);
     ops_norm_backward(r->input, r->scale1, rows_of(b), b->rows, d->config.hidden, layer->norm1, s->d_normed,
                       s->d_stream, norm_gradient);
 }
@@ -206,17 +283,16 @@ static int32_t embedding_trains(const backward *b) {
     return b->plan->train_embedding && b->d->d_embedding && eof_of(b, b->sequence[0]) == 0;
 }
 
-/* Through the final norm, into the rows of the active sequences. */
+/* Through the final norm, into the tail of the active sequences. */
 static void final_norm_backward(backward *b, const float *d_normed) {
     decoder *d = b->d;
     const int64_t hidden = d->config.hidden;
     float *d_weight = b->plan->train_head ? d->d_final_norm : NULL;
     if (d_weight) decoder_touch(d, d->config.n_layers);
-    memset(d->scratch.d_stream, 0, (size_t)(b->rows * hidden) * sizeof(float));
-    for (int64_t i = 0; i < d->batch.n_head_rows; i++) {
-        const int64_t from = d->batch.head_rows[i], to = b->compact[from];
-        if (to >= b->rows) continue;
-        ops_norm_backward(d->last + from * hidden, d->final_scale + i, NULL, 1, hidden, d->final_norm,
+    memset(d->scratch.d_stream, 0, (size_t)(b->n_tail * hidden) * sizeof(float));
+    for (int64_t j = 0; j < heads_before(b, b->n_active); j++) {
+        const int64_t i = b->head[j], to = b->heads_only ? j : b->head_row[j];
+        ops_norm_backward(d->last + d->batch.head_rows[i] * hidden, d->final_scale + i, NULL, 1, hidden, d->final_norm,
                           d_normed + i * hidden, d->scratch.d_stream + to * hidden, d_weight);
     }
 }

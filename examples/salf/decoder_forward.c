@@ -4,6 +4,8 @@
  * Per layer, x [T][D] being the latent space:
  *     qkv = norm1(x) W_qkv^T + b, rotated;  a = attention(qkv);  y = x + a W_o^T
  *     gate, up = norm2(y) W_gu^T;  next x = y + (silu(gate) * up) W_down^T
+ * In the last layer a is computed only at the head rows, and so is all that follows.
+ *
  * Cost: 2 T operations a matrix weight, and 4 n^2 head_dim for each head and sequence of n rows. Kept: per layer and
  * row 3 D + 2 Q + 2 KV + 2 F floats, and n a head for the attention weights; norms and SwiGLU outputs are computed
  * again.
@@ -42,19 +44,20 @@ typedef struct batch_size {
     int64_t squares; /* sum of n^2 over the sequences */
 } batch_size;
 
-static void lay_out_record(decoder *d, layer_record *r, const decoder_layer *layer, const batch_size *size) {
+static void lay_out_record(decoder *d, int32_t k, int64_t tail, const batch_size *size) {
     const int64_t rows = size->rows;
+    layer_record *r = &d->records[k];
     arena *a = &d->arena;
     r->scale1 = arena_take(a, rows);
     r->qkv = arena_take(a, rows * (d->query_width + 2 * d->kv_width));
     r->weights = arena_take(a, size->squares * d->config.n_heads);
-    r->attention = arena_take(a, rows * d->query_width);
-    r->middle = arena_take(a, rows * d->config.hidden);
-    r->scale2 = arena_take(a, rows);
-    r->gate_up = arena_take(a, rows * 2 * d->config.ffn_hidden);
+    r->attention = arena_take(a, tail * d->query_width);
+    r->middle = arena_take(a, tail * d->config.hidden);
+    r->scale2 = arena_take(a, tail);
+    r->gate_up = arena_take(a, tail * 2 * d->config.ffn_hidden);
     for (int i = 0; i < N_PROJECTIONS; i++) {
-        const projection *p = &layer->projections[i];
-        r->low[i] = arena_take(a, rows * p->n_adapters * p->rank);
+        const projection *p = &d->layers[k].projections[i];
+        r->low[i] = arena_take(a, (i == PROJECT_QKV ? rows : tail) * p->n_adapters * p->rank);
     }
 }
 
@@ -65,7 +68,9 @@ static void lay_out_records(decoder *d, const batch_size *size) {
     for (int32_t k = 0; k < m; k++) {
         layer_record *r = &d->records[k];
         if (d->kept || k == 0) {
-            lay_out_record(d, r, &d->layers[k], size);
+            int64_t tail = size->rows; /* the record that all layers of an inference share has room for any */
+            if (d->kept) decoder_tail(d, k, &tail);
+            lay_out_record(d, k, tail, size);
         } else {
             *r = d->records[0]; /* inference: every layer writes over the one before */
         }
@@ -85,14 +90,17 @@ static void lay_out_scratch(decoder *d, const batch_size *size) {
     }
     s->normed = arena_take(a, rows * hidden);
     s->hidden = arena_take(a, rows * ffn);
+    s->out = arena_take(a, d->batch.n_head_rows * hidden);
     d->final_scale = arena_take(a, d->batch.n_head_rows);
     d->normed = arena_take(a, d->batch.n_head_rows * hidden);
+    s->query = arena_take(a, d->batch.n_head_rows * d->query_width);
     if (!d->kept) return;
     s->d_stream = arena_take(a, rows * hidden);
     s->d_normed = arena_take(a, rows * hidden);
     s->d_qkv = arena_take(a, rows * (d->query_width + 2 * d->kv_width));
     s->d_attention = arena_take(a, rows * d->query_width);
     s->gathered = arena_take(a, rows * d->query_width);
+    s->d_query = arena_take(a, d->batch.n_head_rows * d->query_width);
     s->d_gate_up = arena_take(a, rows * 2 * ffn);
     s->d_hidden = arena_take(a, rows * ffn);
     s->d_weights = arena_take(a, size->longest * size->longest);
@@ -133,9 +141,9 @@ static salf_status fit_rope(decoder *d, int64_t positions) {
     return SALF_OK;
 }
 
-/* The backward's index arrays: 4 for each sequence, 2 for each row. */
+/* The backward's index arrays: 5 for each sequence, 2 for each row and for each head row. */
 static salf_status fit_order(decoder *d, int64_t rows) {
-    const int64_t need = 4 * d->batch.n_sequences + 2 * rows + 2;
+    const int64_t need = 5 * d->batch.n_sequences + 2 * rows + 2 * d->batch.n_head_rows + 3;
     if (need <= d->order_capacity) return SALF_OK;
     free(d->order);
     d->order_capacity = 0;
@@ -204,16 +212,48 @@ static void project(const projection *p, int64_t rows, const float *x, float bet
     }
 }
 
-static void attend(const decoder *d, layer_record *r) {
+const int64_t *decoder_tail(const decoder *d, int32_t k, int64_t *n) {
+    const int64_t rows = d->batch.offsets[d->batch.n_sequences];
+    const int some = k == d->config.n_layers - 1 && d->batch.n_head_rows < rows;
+    *n = some ? d->batch.n_head_rows : rows;
+    return some ? d->batch.head_rows : NULL;
+}
+
+/* Queries of the sequence that begins at a row: its part of the tail, from index `at` on. */
+static ops_queries take_queries(const decoder *d, const layer_record *r, const int64_t *tail, int64_t at, int64_t first,
+                                int64_t n) {
+    const int64_t width = d->query_width + 2 * d->kv_width;
+    if (!tail) return (ops_queries){n, r->qkv + first * width, width, NULL, 0};
+    float *query = d->scratch.query + at * d->query_width;
+    ops_queries q = {0, query, d->query_width, tail + at, first};
+    for (; at < d->batch.n_head_rows && tail[at] < first + n; at++, q.n++) {
+        memcpy(query + q.n * d->query_width, r->qkv + tail[at] * width, (size_t)d->query_width * sizeof *query);
+    }
+    return q;
+}
+
+static void attend(const decoder *d, int32_t k, layer_record *r) {
     const ops_heads shape = {d->config.n_heads, d->config.n_kv_heads, d->config.head_dim};
     const int64_t width = d->query_width + 2 * d->kv_width;
-    float *weights = r->weights;
+    float *weights = r->weights, *out = r->attention;
+    int64_t done = 0, n_tail;
+    const int64_t *tail = decoder_tail(d, k, &n_tail);
     for (int64_t s = 0; s < d->batch.n_sequences; s++) {
         const int64_t first = d->batch.offsets[s], n = d->batch.offsets[s + 1] - first;
         float *qkv = r->qkv + first * width;
         ops_rope(qkv, n, width, shape.n_heads + shape.n_kv_heads, shape.head_dim, d->rope, 1.0f);
-        ops_attention(&shape, n, qkv, weights, r->attention + first * d->query_width);
+        const ops_queries q = take_queries(d, r, tail, done, first, n);
+        ops_attention(&shape, n, qkv, &q, weights, out + done * d->query_width);
+        done += q.n;
         weights += shape.n_heads * n * n;
+    }
+}
+
+static void take_rows(float *y, const float *x, const int64_t *row, int64_t rows, int64_t width) {
+    if (row) {
+        ops_gather(y, x, row, rows, width);
+    } else {
+        memcpy(y, x, (size_t)(rows * width) * sizeof *y);
     }
 }
 
@@ -221,17 +261,20 @@ static void run_layer(decoder *d, int32_t k, int64_t rows, float *out) {
     const decoder_layer *layer = &d->layers[k];
     layer_record *r = &d->records[k];
     const int64_t hidden = d->config.hidden;
-    const size_t bytes = (size_t)(rows * hidden) * sizeof *out;
+    int64_t n_tail;
+    const int64_t *tail = decoder_tail(d, k, &n_tail);
+    float *next = tail ? d->scratch.out : out;
     ops_norm(r->input, NULL, rows, hidden, layer->norm1, d->config.norm_eps, d->scratch.normed, r->scale1);
     project(&layer->projections[PROJECT_QKV], rows, d->scratch.normed, 0.0f, r->qkv, r->low[PROJECT_QKV]);
-    attend(d, r);
-    memcpy(r->middle, r->input, bytes);
-    project(&layer->projections[PROJECT_O], rows, r->attention, 1.0f, r->middle, r->low[PROJECT_O]);
-    ops_norm(r->middle, NULL, rows, hidden, layer->norm2, d->config.norm_eps, d->scratch.normed, r->scale2);
-    project(&layer->projections[PROJECT_GATE_UP], rows, d->scratch.normed, 0.0f, r->gate_up, r->low[PROJECT_GATE_UP]);
-    ops_swiglu(r->gate_up, NULL, rows, d->config.ffn_hidden, d->scratch.hidden);
-    memcpy(out, r->middle, bytes);
-    project(&layer->projections[PROJECT_DOWN], rows, d->scratch.hidden, 1.0f, out, r->low[PROJECT_DOWN]);
+    attend(d, k, r);
+    take_rows(r->middle, r->input, tail, n_tail, hidden);
+    project(&layer->projections[PROJECT_O], n_tail, r->attention, 1.0f, r->middle, r->low[PROJECT_O]);
+    ops_norm(r->middle, NULL, n_tail, hidden, layer->norm2, d->config.norm_eps, d->scratch.normed, r->scale2);
+    project(&layer->projections[PROJECT_GATE_UP], n_tail, d->scratch.normed, 0.0f, r->gate_up, r->low[PROJECT_GATE_UP]);
+    ops_swiglu(r->gate_up, NULL, n_tail, d->config.ffn_hidden, d->scratch.hidden);
+    take_rows(next, r->middle, NULL, n_tail, hidden);
+    project(&layer->projections[PROJECT_DOWN], n_tail, d->scratch.hidden, 1.0f, next, r->low[PROJECT_DOWN]);
+    if (tail) ops_scatter(out, next, tail, n_tail, rows, hidden);
 }
 
 static salf_status run(decoder *d, int64_t rows, decoder_hook hook, void *user) {

@@ -45,17 +45,19 @@ typedef struct decoder_layer {
     projection projections[N_PROJECTIONS];
 } decoder_layer;
 
-/* What a layer's backward reads; rows are those of the batch. */
+/* What a layer's backward reads; rows are those of the batch. In the last layer everything behind the attention weights
+ * is computed at the head rows only, there being no use for the others: T is n_head_rows there in what is marked *. */
 typedef struct layer_record {
     float *input;              /* [T][D] latent space k */
     float *scale1;             /* [T] 1 / rms of input */
     float *qkv;                /* [T][Q + 2 KV], rotated */
-    float *weights;            /* attention, by sequence and head: [n][n], zero above the diagonal */
-    float *attention;          /* [T][Q] */
-    float *middle;             /* [T][D] stream after attention */
-    float *scale2;             /* [T] */
-    float *gate_up;            /* [T][2 F] */
-    float *low[N_PROJECTIONS]; /* [T][n_adapters * rank]: x A^T */
+    float *weights;            /* attention, by sequence (n_heads n^2 apart) and head: [n or its head rows][n], zero
+                                  above the diagonal */
+    float *attention;          /* * [T][Q] */
+    float *middle;             /* * [T][D] stream after attention */
+    float *scale2;             /* * [T] */
+    float *gate_up;            /* * [T][2 F] */
+    float *low[N_PROJECTIONS]; /* [T][n_adapters * rank]: x A^T; * but for q, k and v */
 } layer_record;
 
 /* A block of floats that grows to the largest need and is then reused. Laid out twice by the same code: first without
@@ -75,12 +77,14 @@ salf_status arena_fit(arena *a);
 typedef struct decoder_scratch {
     float *normed;      /* [T][D] */
     float *hidden;      /* [T][F] */
-    float *out;         /* [T][D] */
+    float *out;         /* [n_head_rows][D] last space at the head rows */
     float *d_stream;    /* [T][D] gradient of the residual stream, compact rows */
     float *d_normed;    /* [T][D] */
     float *d_qkv;       /* [T][Q + 2 KV] */
     float *d_attention; /* [T][Q] */
     float *gathered;    /* [T][Q] attention outputs of the active rows */
+    float *query;       /* [n_head_rows][Q] queries of the last layer */
+    float *d_query;     /* the same */
     float *d_gate_up;   /* [T][2 F] */
     float *d_hidden;    /* [T][F] */
     float *d_weights;   /* [n][n] of the longest sequence */
@@ -135,6 +139,10 @@ salf_status decoder_fail(salf_status status, const char *format, ...)
     ;
 /* The same with the library's message. */
 salf_status decoder_fail_library(salf_status status);
+
+/* Rows on which layer k goes on behind its attention: head rows of the batch in the last layer, unless these are all.
+ * NULL: all. */
+const int64_t *decoder_tail(const decoder *d, int32_t k, int64_t *n);
 
 /* Marks a group live; zeroes its gradients when it was not. */
 void decoder_touch(decoder *d, int32_t group);

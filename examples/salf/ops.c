@@ -195,53 +195,61 @@ VECTORISED void ops_rope(float *x, int64_t n, int64_t stride, int64_t n_heads, i
     }
 }
 
-VECTORISED static void softmax_causal(float *weights, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
+/* Rows that query i sees. */
+static int64_t seen_by(const ops_queries *q, int64_t i) {
+    return (q->position ? q->position[i] - q->first : i) + 1;
+}
+
+static void softmax_causal(const ops_queries *q, float *weights, int64_t n) {
+    for (int64_t i = 0; i < q->n; i++) {
         float *row = weights + i * n;
-        const float inverse = 1.0f / ops_exp_sum(row, ops_max(row, i + 1), i + 1);
-        for (int64_t j = 0; j <= i; j++) row[j] *= inverse;
-        memset(row + i + 1, 0, sizeof *row * (size_t)(n - i - 1));
+        const int64_t seen = seen_by(q, i);
+        const float sum = ops_exp_sum(row, ops_max(row, seen), seen);
+        ops_scale(row, 1.0f / sum, seen);
+        memset(row + seen, 0, sizeof *row * (size_t)(n - seen));
     }
 }
 
-void ops_attention(const ops_heads *shape, int64_t n, const float *qkv, float *weights, float *out) {
+void ops_attention(const ops_heads *shape, int64_t n, const float *qkv, const ops_queries *q, float *weights,
+                   float *out) {
     const int64_t size = shape->head_dim, width = (shape->n_heads + 2 * shape->n_kv_heads) * size;
     const float scale = (float)(1.0 / sqrt((double)size));
     for (int64_t h = 0; h < shape->n_heads; h++) {
         const int64_t kv = h / (shape->n_heads / shape->n_kv_heads);
         const float *k = qkv + (shape->n_heads + kv) * size, *v = k + shape->n_kv_heads * size;
-        float *w = weights + h * n * n;
-        ops_gemm_nt(n, n, size, scale, qkv + h * size, width, k, width, 0.0f, w, n);
-        softmax_causal(w, n);
-        ops_gemm_nn(n, size, n, 1.0f, w, n, v, width, 0.0f, out + h * size, shape->n_heads * size);
+        float *w = weights + h * q->n * n;
+        ops_gemm_nt(q->n, n, size, scale, q->values + h * size, q->stride, k, width, 0.0f, w, n);
+        softmax_causal(q, w, n);
+        ops_gemm_nn(q->n, size, n, 1.0f, w, n, v, width, 0.0f, out + h * size, shape->n_heads * size);
     }
 }
 
 /* d_s = w (d_w - sum_j w d_w), row by row, in place. */
-VECTORISED static void softmax_backward(const float *weights, float *d_weights, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
+VECTORISED static void softmax_backward(const ops_queries *q, const float *weights, float *d_weights, int64_t n) {
+    for (int64_t i = 0; i < q->n; i++) {
         const float *w = weights + i * n;
         float *restrict dw = d_weights + i * n;
-        const float mean = ops_dot(w, dw, i + 1);
-        for (int64_t j = 0; j <= i; j++) dw[j] = w[j] * (dw[j] - mean);
-        memset(dw + i + 1, 0, sizeof *dw * (size_t)(n - i - 1));
+        const int64_t seen = seen_by(q, i);
+        const float mean = ops_dot(w, dw, seen);
+        for (int64_t j = 0; j < seen; j++) dw[j] = w[j] * (dw[j] - mean);
+        memset(dw + seen, 0, sizeof *dw * (size_t)(n - seen));
     }
 }
 
-void ops_attention_backward(const ops_heads *shape, int64_t n, const float *qkv, const float *weights,
-                            const float *d_out, float *d_qkv, float *scratch) {
+void ops_attention_backward(const ops_heads *shape, int64_t n, const float *qkv, const ops_queries *q,
+                            const float *weights, const float *d_out, float *d_qkv, float *d_q, float *scratch) {
     const int64_t size = shape->head_dim, queries = shape->n_heads * size;
     const int64_t width = queries + 2 * shape->n_kv_heads * size, group = shape->n_heads / shape->n_kv_heads;
     const float scale = (float)(1.0 / sqrt((double)size));
     for (int64_t h = 0; h < shape->n_heads; h++) {
         const int64_t key = queries + h / group * size, value = key + shape->n_kv_heads * size;
-        const float *w = weights + h * n * n, *d_o = d_out + h * size;
+        const float *w = weights + h * q->n * n, *d_o = d_out + h * size;
         const float beta = h % group == 0 ? 0.0f : 1.0f; /* heads of a group add up in their shared k and v */
-        ops_gemm_tn(n, size, n, 1.0f, w, n, d_o, queries, beta, d_qkv + value, width);
-        ops_gemm_nt(n, n, size, 1.0f, d_o, queries, qkv + value, width, 0.0f, scratch, n);
-        softmax_backward(w, scratch, n);
-        ops_gemm_nn(n, size, n, scale, scratch, n, qkv + key, width, 0.0f, d_qkv + h * size, width);
-        ops_gemm_tn(n, size, n, scale, scratch, n, qkv + h * size, width, beta, d_qkv + key, width);
+        ops_gemm_tn(n, size, q->n, 1.0f, w, n, d_o, queries, beta, d_qkv + value, width);
+        ops_gemm_nt(q->n, n, size, 1.0f, d_o, queries, qkv + value, width, 0.0f, scratch, n);
+        softmax_backward(q, w, scratch, n);
+        ops_gemm_nn(q->n, size, n, scale, scratch, n, qkv + key, width, 0.0f, d_q + h * size, q->stride);
+        ops_gemm_tn(n, size, q->n, scale, scratch, n, q->values + h * size, q->stride, beta, d_qkv + key, width);
     }
 }
 
@@ -251,6 +259,18 @@ VECTORISED void ops_add(float *restrict y, const float *restrict x, int64_t n) {
 
 void ops_gather(float *y, const float *x, const int64_t *row, int64_t rows, int64_t width) {
     for (int64_t i = 0; i < rows; i++) memcpy(y + i * width, x + row[i] * width, sizeof *y * (size_t)width);
+}
+
+/* From the end, so that within one array nothing is overwritten before it is moved: row[i] >= i. */
+void ops_scatter(float *y, const float *x, const int64_t *row, int64_t n, int64_t rows, int64_t width) {
+    const size_t bytes = sizeof *y * (size_t)width;
+    for (int64_t i = rows - 1; i >= 0; i--) {
+        if (n > 0 && row[n - 1] == i) {
+            memmove(y + i * width, x + --n * width, bytes);
+        } else {
+            memset(y + i * width, 0, bytes);
+        }
+    }
 }
 
 void ops_column_sums(float *y, const float *x, int64_t rows, int64_t width) {

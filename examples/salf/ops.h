@@ -46,18 +46,32 @@ void ops_rope(float *x, int64_t n, int64_t stride, int64_t n_heads, int64_t head
               float direction);
 void ops_rope_table(float *table, int64_t positions, int64_t head_dim, double theta);
 
-/* Shape of attention over one sequence of n rows; qkv [n][width] = q heads, k heads, v heads. */
+/* Shape of attention over one sequence of n rows; qkv [n][width] = q heads, k heads, v heads, width = (n_heads +
+ * 2 n_kv_heads) * head_dim. */
 typedef struct ops_heads {
     int64_t n_heads;
     int64_t n_kv_heads;
     int64_t head_dim;
 } ops_heads;
-/* Causal softmax attention: weights [n_heads][n][n] and out [n][n_heads * head_dim]. */
-void ops_attention(const ops_heads *shape, int64_t n, const float *qkv, float *weights, float *out);
-/* Gradient d_qkv [n][width], overwritten, for d_out; scratch [n][n]. */
-void ops_attention_backward(const ops_heads *shape, int64_t n, const float *qkv, const float *weights,
-                            const float *d_out, float *d_qkv, float *scratch);
+/* The queries: all n rows of qkv, or some of them copied together. */
+typedef struct ops_queries {
+    int64_t n;
+    const float *values; /* [n][stride], of each row the first n_heads * head_dim */
+    int64_t stride;
+    const int64_t *position; /* position[i] - first is query i's in the sequence, ascending; NULL: i */
+    int64_t first;
+} ops_queries;
+/* Causal softmax attention: weights [n_heads][q->n][n], and out [q->n][n_heads * head_dim]. Of qkv only k and v are
+ * read. */
+void ops_attention(const ops_heads *shape, int64_t n, const float *qkv, const ops_queries *q, float *weights,
+                   float *out);
+/* Gradients for d_out, overwriting k and v of d_qkv [n][width] and d_q, laid out like the queries; scratch [q->n][n].
+ */
+void ops_attention_backward(const ops_heads *shape, int64_t n, const float *qkv, const ops_queries *q,
+                            const float *weights, const float *d_out, float *d_qkv, float *d_q, float *scratch);
 
+/* y [rows][width] = x_i in row[i], zero in the others; row ascending, and y may be x. */
+void ops_scatter(float *y, const float *x, const int64_t *row, int64_t n, int64_t rows, int64_t width);
 /* y += x; y_i = x_row(i); y_j += sum of column j of x [rows][width]; y = y + bias for every row. */
 void ops_add(float *y, const float *x, int64_t n);
 void ops_gather(float *y, const float *x, const int64_t *row, int64_t rows, int64_t width);

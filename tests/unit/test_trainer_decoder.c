@@ -174,7 +174,26 @@ static void make_case(small_case *c, int32_t bias, int32_t tied, const decoder_t
     scramble(c->d);
     c->batch = (decoder_batch){TOKENS, OFFSETS, N_SEQUENCES, HEAD_ROWS, N_HEADS_ROWS};
     uint64_t state = 4;
-    for (int i = 0; i < N_HEADS_ROWS * 12; i++) c->d_normed[i] = (float)harness_normal(&state);
+    for (int i = 0; i < MOST_ROWS * 12; i++) c->d_normed[i] = (float)harness_normal(&state);
+}
+
+/* Head rows of all kinds: every row, of one sequence only, the first of each, several and none, one, none at all. */
+static const struct {
+    int64_t n;
+    int64_t rows[18];
+} HEAD_CHOICES[] = {
+    {18, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17}},
+    {7, {8, 9, 10, 11, 12, 13, 14}},
+    {5, {0, 5, 8, 15, 16}},
+    {6, {1, 4, 9, 10, 14, 17}},
+    {1, {6}},
+    {0, {0}},
+};
+#define N_HEAD_CHOICES 6
+
+static void set_heads(small_case *c, int choice) {
+    c->batch.head_rows = HEAD_CHOICES[choice].rows;
+    c->batch.n_head_rows = HEAD_CHOICES[choice].n;
 }
 
 /* Loss over the sequences with eof <= depth. */
@@ -184,9 +203,10 @@ static double oracle_loss(const small_case *c, const int32_t *eof, int32_t depth
     for (int64_t s = 0; s < N_SEQUENCES; s++) {
         if (eof && eof[s] > depth) continue;
         oracle(c->d, TOKENS + OFFSETS[s], OFFSETS[s + 1] - OFFSETS[s], x, NULL);
-        for (int i = 0; i < N_HEADS_ROWS; i++) {
-            if (HEAD_ROWS[i] < OFFSETS[s] || HEAD_ROWS[i] >= OFFSETS[s + 1]) continue;
-            norm(c->d, find(c->d, "model.norm.weight")->values, x[HEAD_ROWS[i] - OFFSETS[s]], y);
+        for (int i = 0; i < c->batch.n_head_rows; i++) {
+            const int64_t row = c->batch.head_rows[i];
+            if (row < OFFSETS[s] || row >= OFFSETS[s + 1]) continue;
+            norm(c->d, find(c->d, "model.norm.weight")->values, x[row - OFFSETS[s]], y);
             for (int j = 0; j < 12; j++) loss += (double)c->d_normed[i * 12 + j] * y[j];
         }
     }
@@ -242,8 +262,18 @@ static void check_gradients(small_case *c, const decoder_plan *plan) {
 typedef struct seen_spaces {
     int32_t next;
     double worst;
+    const decoder_batch *batch;
     const double *expected; /* [n_sequences] of [m + 1][n][D] */
 } seen_spaces;
+
+/* In the last space rows that are not head rows hold zeros. */
+static int32_t is_computed(const decoder_batch *batch, int32_t space, int64_t row) {
+    if (space < N_LAYERS) return 1;
+    for (int64_t i = 0; i < batch->n_head_rows; i++) {
+        if (batch->head_rows[i] == row) return 1;
+    }
+    return 0;
+}
 
 static salf_status compare_space(void *user, int32_t space, int64_t rows, const float *states) {
     seen_spaces *seen = user;
@@ -253,7 +283,8 @@ static salf_status compare_space(void *user, int32_t space, int64_t rows, const 
         const int64_t n = OFFSETS[s + 1] - OFFSETS[s];
         const double *expected = seen->expected + OFFSETS[s] * 12 * (N_LAYERS + 1) + space * n * 12;
         for (int64_t i = 0; i < n * 12; i++) {
-            const double error = fabs((double)states[OFFSETS[s] * 12 + i] - expected[i]);
+            const int32_t computed = is_computed(seen->batch, space, OFFSETS[s] + i / 12);
+            const double error = fabs((double)states[OFFSETS[s] * 12 + i] - (computed ? expected[i] : 0.0));
             if (error > seen->worst) seen->worst = error;
         }
     }
@@ -268,11 +299,12 @@ START_TEST(forward_agrees_with_a_plain_one_in_every_space) {
     for (int64_t s = 0; s < N_SEQUENCES; s++) {
         oracle(c.d, TOKENS + OFFSETS[s], OFFSETS[s + 1] - OFFSETS[s], x, expected + OFFSETS[s] * 12 * (N_LAYERS + 1));
     }
-    for (int32_t keep = 0; keep < 2; keep++) {
-        seen_spaces seen = {0, 0.0, expected};
-        ck_assert_int_eq(decoder_forward(c.d, &c.batch, keep, compare_space, &seen), SALF_OK);
+    for (int i = 0; i < 2 * N_HEAD_CHOICES; i++) {
+        set_heads(&c, i / 2);
+        seen_spaces seen = {0, 0.0, &c.batch, expected};
+        ck_assert_int_eq(decoder_forward(c.d, &c.batch, i % 2, compare_space, &seen), SALF_OK);
         ck_assert_int_eq(seen.next, N_LAYERS + 1);
-        ck_assert_msg(seen.worst < 2e-5, "keep %d: %g", (int)keep, seen.worst);
+        ck_assert_msg(seen.worst < 2e-5, "head rows %d, keep %d: %g", i / 2, i % 2, seen.worst);
     }
     decoder_free(c.d);
 }
@@ -313,6 +345,20 @@ START_TEST(every_sequence_is_cut_at_its_own_depth) {
             const decoder_plan plan = {eof[i], NULL, 1, 1};
             check_gradients(&c, &plan);
         }
+        decoder_free(c.d);
+    }
+}
+END_TEST
+
+START_TEST(gradients_with_head_rows_of_all_kinds) {
+    static const int32_t eof[][N_SEQUENCES] = {{0, 0, 0, 0, 0}, {3, 0, 3, 1, 1}, {3, 3, 3, 4, 0}};
+    for (int i = 0; i < 3 * N_HEAD_CHOICES; i++) {
+        const decoder_training training = {.lora_rank = i % 2 ? 3 : 0, .train_embedding = 1, .train_head = 1};
+        const decoder_plan plan = {eof[i % 3], NULL, 1, 1};
+        small_case c;
+        make_case(&c, 1, 0, &training);
+        set_heads(&c, i / 3);
+        check_gradients(&c, &plan);
         decoder_free(c.d);
     }
 }
@@ -472,6 +518,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, dense_gradients_agree_with_differences);
     HARNESS_ADD(suite, lora_gradients_agree_with_differences);
     HARNESS_ADD(suite, every_sequence_is_cut_at_its_own_depth);
+    HARNESS_ADD(suite, gradients_with_head_rows_of_all_kinds);
     HARNESS_ADD(suite, only_the_layers_asked_for_get_gradients);
     HARNESS_ADD(suite, nothing_runs_when_no_sequence_trains);
     HARNESS_ADD(suite, cross_entropy_and_its_gradients_are_right);

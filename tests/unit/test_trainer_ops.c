@@ -168,10 +168,11 @@ static double attention_loss(const float *qkv, const float *c) {
 START_TEST(attention_and_its_gradient) {
     float qkv[ROWS * WIDTH], c[ROWS * 24], out[ROWS * 24], weights[4 * ROWS * ROWS], d_qkv[ROWS * WIDTH];
     float scratch[ROWS * ROWS];
+    const ops_queries all = {ROWS, qkv, WIDTH, NULL, 0};
     uint64_t state = 31;
     fill(qkv, ROWS * WIDTH, 1.0, &state);
     fill(c, ROWS * 24, 1.0, &state);
-    ops_attention(&HEADS, ROWS, qkv, weights, out);
+    ops_attention(&HEADS, ROWS, qkv, &all, weights, out);
     double loss = 0.0;
     for (int i = 0; i < ROWS * 24; i++) loss += (double)out[i] * (double)c[i];
     ck_assert_double_eq_tol(loss, attention_loss(qkv, c), 1e-4);
@@ -179,12 +180,74 @@ START_TEST(attention_and_its_gradient) {
         for (int j = i + 1; j < ROWS; j++) ck_assert(weights[i * ROWS + j] == 0.0f);
     }
     memset(d_qkv, 0x7f, sizeof d_qkv); /* it is overwritten */
-    ops_attention_backward(&HEADS, ROWS, qkv, weights, c, d_qkv, scratch);
+    ops_attention_backward(&HEADS, ROWS, qkv, &all, weights, c, d_qkv, d_qkv, scratch);
     for (int j = 0; j < ROWS * WIDTH; j++) {
         double expected;
         DIFFERENCE(expected, qkv, j, attention_loss(qkv, c));
         ck_assert_msg(fabs((double)d_qkv[j] - expected) < 2e-5, "%d: %g, not %g", j, (double)d_qkv[j], expected);
     }
+}
+END_TEST
+
+/* Some of the queries: the same outputs, and the gradients of a loss that ignores the others. */
+START_TEST(attention_of_some_queries) {
+    static const int64_t position[] = {100, 103, 108};
+    float qkv[ROWS * WIDTH], q[3 * 24], c[ROWS * 24] = {0}, some_c[3 * 24], out[ROWS * 24], some[3 * 24];
+    float weights[4 * ROWS * ROWS], d_qkv[ROWS * WIDTH], some_d[ROWS * WIDTH], d_q[3 * 24], scratch[ROWS * ROWS];
+    const ops_queries all = {ROWS, qkv, WIDTH, NULL, 0}, three = {3, q, 24, position, 100};
+    uint64_t state = 37;
+    fill(qkv, ROWS * WIDTH, 1.0, &state);
+    fill(some_c, 3 * 24, 1.0, &state);
+    for (int i = 0; i < 3; i++) {
+        memcpy(q + i * 24, qkv + (position[i] - 100) * WIDTH, 24 * sizeof *q);
+        memcpy(c + (position[i] - 100) * 24, some_c + i * 24, 24 * sizeof *c);
+    }
+    ops_attention(&HEADS, ROWS, qkv, &all, weights, out);
+    ops_attention_backward(&HEADS, ROWS, qkv, &all, weights, c, d_qkv, d_qkv, scratch);
+    ops_attention(&HEADS, ROWS, qkv, &three, weights, some);
+    ops_attention_backward(&HEADS, ROWS, qkv, &three, weights, some_c, some_d, d_q, scratch);
+    for (int i = 0; i < 3 * 24; i++) {
+        const int64_t row = position[i / 24] - 100;
+        ck_assert_double_eq_tol(some[i], out[row * 24 + i % 24], 1e-6);
+        ck_assert_double_eq_tol(d_q[i], d_qkv[row * WIDTH + i % 24], 1e-6);
+    }
+    for (int i = 0; i < ROWS * WIDTH; i++) {
+        if (i % WIDTH >= 24) ck_assert_double_eq_tol(some_d[i], d_qkv[i], 1e-6);
+    }
+}
+END_TEST
+
+START_TEST(rows_are_spread_in_place) {
+    static const int64_t row[] = {1, 2, 5};
+    float x[7 * 3], y[7 * 3];
+    uint64_t state = 5;
+    fill(x, 7 * 3, 1.0, &state);
+    ops_scatter(y, x, row, 3, 7, 3);
+    for (int i = 0; i < 7 * 3; i++) {
+        const int at = i / 3 == 1 ? 0 : i / 3 == 2 ? 1 : i / 3 == 5 ? 2 : -1;
+        ck_assert(y[i] == (at < 0 ? 0.0f : x[at * 3 + i % 3]));
+    }
+    ops_scatter(x, x, row, 3, 7, 3);
+    ck_assert_mem_eq(x, y, sizeof x);
+    ops_scatter(x, x, NULL, 0, 7, 3);
+    for (int i = 0; i < 7 * 3; i++) ck_assert(x[i] == 0.0f);
+}
+END_TEST
+
+START_TEST(long_sums_are_kept_in_double) {
+    float x[MOST];
+    double sum = 0.0, squares = 0.0;
+    uint64_t state = 6;
+    fill(x, MOST, 3.0, &state);
+    for (int64_t n = 0; n < MOST; n++) {
+        ck_assert_double_eq_tol(ops_sum_abs(x, n), sum, 1e-12 * (1.0 + sum));
+        ck_assert_double_eq_tol(ops_sum_squares(x, n), squares, 1e-12 * (1.0 + squares));
+        sum += fabs((double)x[n]);
+        squares += (double)x[n] * (double)x[n];
+    }
+    ops_scale(x, -2.0f, MOST - 5);
+    ck_assert_double_eq_tol(ops_sum_squares(x, MOST - 5) / 4.0 + ops_sum_squares(x + MOST - 5, 5), squares,
+                            1e-6 * squares);
 }
 END_TEST
 
@@ -205,6 +268,9 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, norm_and_its_gradient);
     HARNESS_ADD(suite, swiglu_and_its_gradient);
     HARNESS_ADD(suite, rotation_keeps_lengths_and_is_undone);
+    HARNESS_ADD(suite, attention_of_some_queries);
+    HARNESS_ADD(suite, rows_are_spread_in_place);
+    HARNESS_ADD(suite, long_sums_are_kept_in_double);
     HARNESS_ADD(suite, attention_and_its_gradient);
     HARNESS_ADD(suite, products_take_the_transpose_they_name);
 }
