@@ -65,6 +65,7 @@ static salf_status sync_folder(slf_file *file) {
     else
         slash[slash == file->temporary ? 1 : 0] = '\0';
     int folder = open(file->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0 && errno == EACCES) return SALF_OK; /* may be written to, not read: the file is there all the same */
     if (folder < 0) return file_fail("cannot open folder", file->temporary, errno);
     int error = fsync(folder) ? errno : 0;
     close(folder);

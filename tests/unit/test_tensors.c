@@ -273,13 +273,20 @@ START_TEST(unwritable_places) {
     ck_assert_int_eq(files_in(folder), 1);
     ck_assert_int_eq(chmod(folder, 0555), 0);
     ck_assert_int_eq(chmod(harness_path("."), 0755), 0);
+    snprintf(path, sizeof path, "%s/x", folder);
     if (geteuid() != 0 || seteuid(65534) == 0) { /* root may write to every folder */
-        snprintf(path, sizeof path, "%s/x", folder);
         CHECK_FAILS(salf_tensors_save(context, path, &t, 1, NULL, 0), SALF_E_IO, "cannot create");
         ck_assert_int_eq(seteuid(getuid()), 0);
     }
     ck_assert_int_eq(chmod(folder, 0777), 0);
     ck_assert_int_eq(files_in(folder), 1);
+    ck_assert_int_eq(chmod(folder, 0333), 0);
+    if (geteuid() != 0 || seteuid(65534) == 0) { /* a folder that may be written to, but not read */
+        CHECK_OK(salf_tensors_save(context, path, &t, 1, NULL, 0));
+        ck_assert_int_eq(seteuid(getuid()), 0);
+    }
+    ck_assert_int_eq(chmod(folder, 0777), 0);
+    ck_assert_int_eq(files_in(folder), 2);
     salf_context_destroy(context);
     free(folder);
 }
@@ -345,7 +352,7 @@ END_TEST
  */
 static bool mount_small(const char *folder) {
     if (unshare(CLONE_NEWNS) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return false;
-    return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+    return mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) == 0 &&
            mount("tmpfs", folder, "tmpfs", 0, "size=64k") == 0;
 }
 
