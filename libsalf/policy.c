@@ -299,6 +299,12 @@ static void keep(salf_policy *p, const salf_decision *d) {
     p->loaded = false;
 }
 
+static bool is_collective(int32_t kind) {
+    static const int32_t kinds[] = {SALF_POLICY_SALF, SALF_POLICY_CALLBACK, SALF_POLICY_BUDGET, SALF_POLICY_AUTOFREEZE,
+                                    SALF_POLICY_RGN};
+    return is_one_of(kind, kinds, sizeof kinds / sizeof *kinds);
+}
+
 static salf_status check_step(const salf_policy *p, int64_t step) {
     if (step < 0) return slf_fail(SALF_E_ARGUMENT, "salf_policy_decide: step is %lld", (long long)step);
     if (step > p->memory.last_step || (p->loaded && step == p->memory.last_step)) return SALF_OK;
@@ -319,10 +325,11 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *obse
     SLF_REQUIRE(policy);
     SLF_REQUIRE(observation);
     SLF_REQUIRE(decision);
-    salf_observation seen;
-    SLF_TRY(slf_options_read(&seen, sizeof seen, observation, "salf_observation"));
-    SLF_TRY(check_step(policy, seen.step));
+    salf_observation seen = {0};
     begin(policy);
+    policy->early = slf_options_read(&seen, sizeof seen, observation, "salf_observation");
+    if (policy->early == SALF_OK) policy->early = check_step(policy, seen.step);
+    if (!is_collective(policy->kind)) SLF_TRY(policy->early);
     SLF_TRY(decide_of_kind[policy->kind](policy, &seen));
     salf_decision own = {
         .n_layers = policy->m, .step = seen.step, .trainable = policy->trainable, .rate_scale = policy->rate_scale};

@@ -52,11 +52,11 @@ static int32_t frozen_after(salf_policy *p) {
 /* L1 norms of all ranks into sums [m+1]; none are there at the first decision. */
 static salf_status sum_norms(salf_policy *p, const salf_observation *seen, double *sums) {
     const double *norms = seen->gradient_l1;
-    salf_status local = SALF_OK;
+    salf_status local = p->early;
     memset(sums, 0, ((size_t)p->m + 1) * sizeof *sums);
-    if (norms)
+    if (local == SALF_OK && norms)
         local = check_norms(norms, p->m, "gradient_l1");
-    else if (p->memory.last_step >= 0)
+    else if (local == SALF_OK && p->memory.last_step >= 0)
         local = slf_fail(SALF_E_NULL, "salf_policy_decide: gradient_l1 is NULL at step %lld, after the first decision",
                          (long long)seen->step);
     if (norms && local == SALF_OK) memcpy(sums, norms, (size_t)p->m * sizeof *sums);
@@ -81,6 +81,7 @@ salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) 
 }
 
 static salf_status check_pair(const salf_policy *p, const salf_observation *seen) {
+    SLF_TRY(p->early);
     const bool gradients = seen->gradient_norm != NULL, parameters = seen->parameter_norm != NULL;
     if (gradients != parameters || (!gradients && p->memory.last_step >= 0))
         return slf_fail(SALF_E_NULL, "salf_policy_decide: %s is NULL at step %lld",

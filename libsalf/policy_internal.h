@@ -30,6 +30,7 @@ struct salf_policy {
     double *previous; /* [m] AUTOFREEZE: of the interval before */
 
     /* the decision being made */
+    salf_status early; /* what is wrong with the call itself: kinds that talk to other ranks tell them first */
     slf_policy_memory next;
     uint8_t *trainable;    /* [m] */
     double *rate_scale;    /* [m] */

@@ -82,7 +82,7 @@ salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     const bool mean = p->options.reduction == SALF_REDUCE_MEAN_GAIN,
                prefix = p->options.reduction == SALF_REDUCE_PREFIX;
     const salf_trace *t = seen->trace;
-    salf_status local = check_trace(p, t, mean);
+    salf_status local = p->early == SALF_OK ? check_trace(p, t, mean) : p->early;
     if (local == SALF_OK) local = slf_policy_rows(p, t->rows);
     int32_t cut = 0;
     SLF_TRY(mean ? by_mean_gain(p, t, local, &cut) : by_histogram(p, t, local, &cut));
@@ -92,6 +92,7 @@ salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
 }
 
 static salf_status ask_host(salf_policy *p, const salf_observation *seen, int32_t *cut) {
+    SLF_TRY(p->early);
     if (seen->trace) {
         SLF_TRY(check_trace(p, seen->trace, false));
         SLF_TRY(slf_policy_rows(p, seen->trace->rows));
@@ -121,8 +122,8 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
 salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
     salf_task task;
     slf_planner_task(p->planner, &task);
-    salf_status local = SALF_OK;
-    if (task.kind == SALF_TASK_DONE)
+    salf_status local = p->early;
+    if (local == SALF_OK && task.kind == SALF_TASK_DONE)
         local = slf_fail(SALF_E_SEQUENCE, "salf_policy_decide: no task of the planner is open at step %lld",
                          (long long)seen->step);
     if (local == SALF_OK) local = slf_policy_rows(p, task.n_data);

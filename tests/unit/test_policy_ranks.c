@@ -302,6 +302,36 @@ START_TEST(rgn_sums_over_ranks) {
 }
 END_TEST
 
+/* A call that is wrong in itself, on one rank, is told to the others too. */
+START_TEST(a_step_back_on_one_rank_hangs_nobody) {
+    static const int32_t kinds[] = {SALF_POLICY_SALF, SALF_POLICY_CALLBACK, SALF_POLICY_BUDGET, SALF_POLICY_AUTOFREEZE,
+                                    SALF_POLICY_RGN};
+    static const double norms[M] = {1, 2, 3, 4};
+    int32_t cut = 1;
+    for (int i = 0; i < 5; i++)
+        for (int32_t bad = 0; bad < RANKS; bad++) {
+            salf_trace traces[RANKS];
+            give_traces(traces, SALF_REDUCE_MEDIAN);
+            for (int r = 0; r < RANKS; r++) {
+                members[r].kind = kinds[i];
+                members[r].options.interval = 1;
+                members[r].options.callback = ask;
+                members[r].options.callback_user = &cut;
+                members[r].n_steps = 2;
+                members[r].seen[0] = (salf_observation){.step = 6,
+                                                        .trace = &traces[r],
+                                                        .gradient_l1 = norms,
+                                                        .gradient_norm = norms,
+                                                        .parameter_norm = norms};
+                members[r].seen[1] = members[r].seen[0];
+                members[r].seen[1].step = r == bad ? 5 : 7;
+            }
+            run();
+            check_failure(bad, SALF_E_SEQUENCE, "step 5 after step 6");
+        }
+}
+END_TEST
+
 /* Draws depend on seed and step alone: no collectives, the same on every rank. */
 START_TEST(draws_agree_without_talking) {
     static const int32_t kinds[] = {SALF_POLICY_LISA, SALF_POLICY_BLOCK, SALF_POLICY_RANDOM};
@@ -326,5 +356,6 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, budget_needs_planners_at_one_layer);
     HARNESS_ADD(suite, autofreeze_sums_over_ranks);
     HARNESS_ADD(suite, rgn_sums_over_ranks);
+    HARNESS_ADD(suite, a_step_back_on_one_rank_hangs_nobody);
     HARNESS_ADD(suite, draws_agree_without_talking);
 }
