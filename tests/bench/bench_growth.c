@@ -1,0 +1,153 @@
+/*
+ * bench_growth.c - how time grows when one size doubles in turn, against the exponent that counting operations gives.
+ *
+ * Every row doubles a size twice and quotes log2(time(4 n) / time(n)) / 2 beside the same figure for the operations.
+ * Basis: V D^2 for the Gram matrix and 4/3 D^3 + D^3 for spectrum, factor and inverse; probe: rows * spaces * D;
+ * planner: data + layers.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "salf.h"
+
+typedef struct {
+    salf_context *context;
+    float *numbers;
+    int64_t vocab, hidden, rows, spaces, data;
+} sizes;
+
+static salf_tensor view(const sizes *s, int64_t rows) {
+    return (salf_tensor){
+        .data = s->numbers, .rows = rows, .cols = s->hidden, .row_stride = s->hidden, .dtype = SALF_F32};
+}
+
+static salf_basis *make_basis(const sizes *s) {
+    const salf_model_options o = {
+        .struct_size = sizeof o, .n_layers = 1, .hidden = s->hidden, .vocab = s->vocab, .head = view(s, s->vocab)};
+    const int32_t labels[2] = {1, 2};
+    salf_model *model;
+    salf_basis *basis;
+    BENCH_OK(salf_model_create(&model, s->context, &o));
+    BENCH_OK(salf_basis_create(&basis, model, labels, 2, NULL));
+    salf_model_destroy(model);
+    return basis;
+}
+
+static void run_basis(void *user) {
+    salf_basis_destroy(make_basis(user));
+}
+
+static double basis_operations(const sizes *s) {
+    const double v = (double)s->vocab, d = (double)s->hidden;
+    return v * d * d + 7.0 / 3.0 * d * d * d;
+}
+
+typedef struct {
+    sizes *s;
+    salf_probe *probe;
+    int32_t *labels;
+} probing;
+
+static void run_probe(void *user) {
+    const probing *p = user;
+    salf_trace trace;
+    BENCH_OK(salf_probe_begin(p->probe, p->labels, p->s->rows));
+    for (int32_t k = 0; k < p->s->spaces; k++) {
+        salf_tensor states = view(p->s, p->s->rows);
+        states.data = p->s->numbers + (int64_t)k * p->s->rows * p->s->hidden;
+        BENCH_OK(salf_probe_observe(p->probe, k, &states, SALF_STATE_RAW));
+    }
+    BENCH_OK(salf_probe_end(p->probe, &trace));
+}
+
+static double time_probe(sizes *s) {
+    const salf_probe_options o = {.struct_size = sizeof o, .n_layers = (int32_t)s->spaces - 1, .lens = SALF_LENS_RAW};
+    salf_basis_options bo = {.struct_size = sizeof bo};
+    probing p = {.s = s};
+    const salf_model_options mo = {.struct_size = sizeof mo,
+                                   .n_layers = (int32_t)s->spaces - 1,
+                                   .hidden = s->hidden,
+                                   .vocab = 2 * s->hidden,
+                                   .head = view(s, 2 * s->hidden)};
+    salf_model *model;
+    salf_basis *basis;
+    p.labels = bench_alloc((uint64_t)s->rows * sizeof *p.labels);
+    for (int64_t r = 0; r < s->rows; r++) p.labels[r] = (int32_t)(r % 6);
+    BENCH_OK(salf_model_create(&model, s->context, &mo));
+    BENCH_OK(salf_basis_create(&basis, model, p.labels, 6, &bo));
+    BENCH_OK(salf_probe_create(&p.probe, basis, &o));
+    const double seconds = bench_median(run_probe, &p, 9);
+    salf_probe_destroy(p.probe);
+    salf_basis_destroy(basis);
+    salf_model_destroy(model);
+    free(p.labels);
+    return seconds;
+}
+
+static void run_planner(void *user) {
+    const sizes *s = user;
+    const salf_planner_options o = {.struct_size = sizeof o,
+                                    .growth = SALF_GROWTH_ARITHMETIC,
+                                    .infill = SALF_INFILL_DEPTH,
+                                    .matching = SALF_MATCH_NONE,
+                                    .seed = 1};
+    salf_planner *planner;
+    BENCH_OK(salf_planner_create(&planner, s->context, 32, s->data, &o));
+    BENCH_OK(salf_planner_match(planner));
+    salf_planner_destroy(planner);
+}
+
+static void growth_row(const char *what, double small, double large, double operations) {
+    printf("| %-40s | %10.3f ms | %10.3f ms | %9.2f | %9.2f |\n", what, small * 1e3, large * 1e3,
+           log2(large / small) / 2, log2(operations) / 2);
+    fflush(stdout);
+}
+
+static void bench_basis(sizes s) {
+    sizes wide = s;
+    s.vocab = 16384, s.hidden = 512;
+    const double small = bench_median(run_basis, &s, 5), before = basis_operations(&s);
+    s.vocab *= 4;
+    growth_row("basis, V 16384 to 65536, D 512", small, bench_median(run_basis, &s, 5), basis_operations(&s) / before);
+    wide.vocab = 32768, wide.hidden = 256;
+    const double narrow = bench_median(run_basis, &wide, 5), less = basis_operations(&wide);
+    wide.hidden *= 4;
+    growth_row("basis, D 256 to 1024, V 32768", narrow, bench_median(run_basis, &wide, 5),
+               basis_operations(&wide) / less);
+}
+
+static void bench_probe(sizes s) {
+    s.hidden = 896, s.rows = 1024, s.spaces = 9;
+    sizes more_rows = s, more_spaces = s;
+    const double small = time_probe(&s);
+    more_rows.rows *= 4;
+    growth_row("cosine probe, rows 1024 to 4096", small, time_probe(&more_rows), 4);
+    more_spaces.spaces *= 4;
+    growth_row("cosine probe, spaces 9 to 36", small, time_probe(&more_spaces), 4);
+}
+
+static void bench_planner(sizes s) {
+    s.data = 5000000;
+    const double small = bench_median(run_planner, &s, 5);
+    s.data *= 4;
+    growth_row("match without eof, 5 to 20 million data", small, bench_median(run_planner, &s, 5), 4);
+}
+
+int main(void) {
+    sizes s = {0};
+    const salf_context_options o = {.struct_size = sizeof o, .backend = SALF_BACKEND_CPU};
+    BENCH_OK(salf_context_create(&s.context, &o));
+    s.numbers = bench_random((uint64_t)36 * 4096 * 896);
+    printf("\n| %-40s | %13s | %13s | %9s | %9s |\n", "size", "time", "time at 4x", "exponent", "expected");
+    printf("|%.42s|%.15s|%.15s|%.11s|%.11s|\n", "------------------------------------------",
+           "--------------:", "--------------:", "----------:", "----------:");
+    bench_basis(s);
+    bench_probe(s);
+    bench_planner(s);
+    free(s.numbers);
+    salf_context_destroy(s.context);
+    return 0;
+}
