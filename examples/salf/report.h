@@ -28,16 +28,28 @@ typedef struct report {
     int n;
 } report;
 
+/* The whole page. */
+void report_page(FILE *out, const report *r);
+
 /* Text with the characters that mean something in HTML replaced. */
 void html_text(FILE *out, const char *text);
 
-/* Lines of one chart; pick chooses the curve. Nothing is drawn when none has two points. */
-void chart_curves(FILE *out, const report *r, const char *title, const char *x_label, const char *y_label,
-                  const curve *(*pick)(const report_method *m));
-/* Split violins, one per latent space: deviations before on the left, after on the right (either may be NULL). */
-void chart_violins(FILE *out, const char *method, const json_t *before, const json_t *after);
-/* One bar a layer; with a second list, both are stacked (lower: first). */
-void chart_bars(FILE *out, const char *title, const char *y_label, const json_t *first, const json_t *second,
-                const char *first_name, const char *second_name);
+/* The two colours of charts that show a pair. */
+#define CHART_PLAIN  "plain"
+#define CHART_STRONG "strong"
+
+typedef const curve *(*chart_pick)(const report_method *m);
+
+/* Lines of one chart, method i in colour i; nothing is drawn when no curve has two points. Returns what it drew. */
+int chart_curves(FILE *out, const report *r, const char *title, const char *x_name, const char *y_name,
+                 chart_pick pick);
+/* A point for each method whose result has both figures, in colour i. */
+void chart_points(FILE *out, const report *r, const char *title, const char *x_name, const char *y_name,
+                  const char *x_key, const char *y_key);
+/* Split violins of method number i, one per latent space: deviations before (plain) on the left, after (strong) on the
+ * right; either may be missing. Methods with the same metric get the same scale. */
+void chart_violins(FILE *out, const report *r, int i);
+/* One bar a layer; with a second list, both are stacked: the first below, strong, the second plain. */
+void chart_bars(FILE *out, const char *title, const json_t *first, const json_t *second);
 
 #endif

@@ -7,7 +7,8 @@
 
 #include "report.h"
 
-enum { WIDTH = 760, HEIGHT = 300, LEFT = 64, RIGHT = 16, TOP = 14, BOTTOM = 46, CELLS = 60 };
+/* Drawn for about 480 pixels of width: two charts beside each other on a screen, one on a phone. */
+enum { WIDTH = 480, HEIGHT = 264, LEFT = 58, RIGHT = 10, TOP = 10, BOTTOM = 46, CELLS = 60, LABEL_ROOM = 26 };
 
 /* Plot area and the values at its edges. */
 typedef struct frame {
@@ -79,7 +80,7 @@ static void y_axis(FILE *out, const frame *f, const char *label) {
         fprintf(out, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.6g</text>\n", LEFT - 6, py(f, y) + 4,
                 fabs(y) < 1e-9 * step ? 0 : y);
     }
-    fprintf(out, "<text transform=\"translate(14 %d) rotate(-90)\" text-anchor=\"middle\">",
+    fprintf(out, "<text transform=\"translate(13 %d) rotate(-90)\" text-anchor=\"middle\">",
             (HEIGHT - BOTTOM + TOP) / 2);
     html_text(out, label);
     fputs("</text>\n", out);
@@ -91,14 +92,14 @@ static void x_label(FILE *out, const char *label) {
     fputs("</text>\n", out);
 }
 
-static void legend(FILE *out, const char *const *names, int n) {
-    fputs("<p class=\"legend\">", out);
-    for (int i = 0; i < n; i++) {
-        fprintf(out, "<span><i class=\"b%d\"></i>", i % 8);
-        html_text(out, names[i]);
-        fputs("</span> ", out);
+/* Numbers 0 ... n-1 under their places, as many as there is room for. */
+static void count_axis(FILE *out, const frame *f, size_t n) {
+    const double pitch = px(f, 1) - px(f, 0);
+    const size_t stride = pitch >= LABEL_ROOM ? 1 : pitch * 2 >= LABEL_ROOM ? 2 : pitch * 5 >= LABEL_ROOM ? 5 : 10;
+    for (size_t k = 0; k < n; k += stride) {
+        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%zu</text>\n", px(f, (double)k),
+                HEIGHT - BOTTOM + 18, k);
     }
-    fputs("</p>\n", out);
 }
 
 /* ---- curves ---- */
@@ -113,24 +114,25 @@ static int extend(frame *f, const curve *c) {
     return c->n > 1;
 }
 
-void chart_curves(FILE *out, const report *r, const char *title, const char *x_name, const char *y_label,
-                  const curve *(*pick)(const report_method *m)) {
-    const char *names[REPORT_METHODS];
+static void x_axis(FILE *out, const frame *f) {
+    const double step = round_step(f->x1 - f->x0, 5);
+    for (double x = ceil(f->x0 / step) * step; x <= f->x1; x += step) {
+        const char *anchor = px(f, x) > WIDTH - RIGHT - 12 ? "end" : "middle";
+        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"%s\">%.6g</text>\n", px(f, x), HEIGHT - BOTTOM + 18,
+                anchor, x);
+    }
+}
+
+int chart_curves(FILE *out, const report *r, const char *title, const char *x_name, const char *y_name,
+                 chart_pick pick) {
     frame f = {INFINITY, -INFINITY, INFINITY, -INFINITY};
     int drawn = 0;
-    for (int i = 0; i < r->n; i++) {
-        names[i] = r->methods[i].name;
-        drawn += extend(&f, pick(&r->methods[i]));
-    }
-    if (!drawn) return;
+    for (int i = 0; i < r->n; i++) drawn += extend(&f, pick(&r->methods[i]));
+    if (!drawn) return 0;
     widen(&f);
     open_chart(out, title, "One line for each method.");
-    y_axis(out, &f, y_label);
-    const double step = round_step(f.x1 - f.x0, 8);
-    for (double x = ceil(f.x0 / step) * step; x <= f.x1; x += step) {
-        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.6g</text>\n", px(&f, x), HEIGHT - BOTTOM + 16,
-                x);
-    }
+    y_axis(out, &f, y_name);
+    x_axis(out, &f);
     for (int i = 0; i < r->n; i++) {
         const curve *c = pick(&r->methods[i]);
         if (c->n < 2) continue;
@@ -140,7 +142,36 @@ void chart_curves(FILE *out, const report *r, const char *title, const char *x_n
     }
     x_label(out, x_name);
     close_chart(out);
-    legend(out, names, r->n);
+    return 1;
+}
+
+/* ---- points ---- */
+
+static double result_of(const report_method *m, const char *key) {
+    const json_t *v = json_object_get(m->result, key);
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+void chart_points(FILE *out, const report *r, const char *title, const char *x_name, const char *y_name,
+                  const char *x_key, const char *y_key) {
+    frame f = {0, 0, 0, 0};
+    for (int i = 0; i < r->n; i++) {
+        f.x1 = fmax(f.x1, 1.06 * result_of(&r->methods[i], x_key));
+        f.y1 = fmax(f.y1, 1.1 * result_of(&r->methods[i], y_key));
+    }
+    if (!(f.x1 > 0 && f.y1 > 0)) return;
+    open_chart(out, title, "One point for each method.");
+    y_axis(out, &f, y_name);
+    x_axis(out, &f);
+    for (int i = 0; i < r->n; i++) {
+        const double x = result_of(&r->methods[i], x_key), y = result_of(&r->methods[i], y_key);
+        if (!isfinite(x) || !isfinite(y)) continue;
+        fprintf(out, "<circle class=\"b%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"6\"><title>", i % 8, px(&f, x), py(&f, y));
+        html_text(out, r->methods[i].name);
+        fputs("</title></circle>\n", out);
+    }
+    x_label(out, x_name);
+    close_chart(out);
 }
 
 /* ---- violins ---- */
@@ -209,33 +240,43 @@ static void extend_rows(frame *f, const json_t *rows) {
     }
 }
 
-void chart_violins(FILE *out, const char *method, const json_t *before, const json_t *after) {
-    const json_t *left = json_object_get(before, "rows"), *right = json_object_get(after, "rows");
-    const size_t spaces = spaces_of(left) > spaces_of(right) ? spaces_of(left) : spaces_of(right);
+static const char *metric_of(const report_method *m) {
+    const char *metric = json_string_value(json_object_get(m->before ? m->before : m->after, "metric"));
+    return metric ? metric : "semantic";
+}
+
+/* Edges over all methods that measure the same. */
+static frame violin_frame(const report *r, const report_method *shown, size_t spaces) {
     frame f = {-0.5, (double)spaces - 0.5, INFINITY, -INFINITY};
-    extend_rows(&f, left);
-    extend_rows(&f, right);
+    for (int i = 0; i < r->n; i++) {
+        const report_method *m = &r->methods[i];
+        if (strcmp(metric_of(m), metric_of(shown)) != 0) continue;
+        extend_rows(&f, json_object_get(m->before, "rows"));
+        extend_rows(&f, json_object_get(m->after, "rows"));
+    }
+    return f;
+}
+
+void chart_violins(FILE *out, const report *r, int i) {
+    const report_method *m = &r->methods[i];
+    const json_t *left = json_object_get(m->before, "rows"), *right = json_object_get(m->after, "rows");
+    const size_t spaces = spaces_of(left) > spaces_of(right) ? spaces_of(left) : spaces_of(right);
+    frame f = violin_frame(r, m, spaces);
+    char label[64];
     if (spaces == 0 || !(f.y1 >= f.y0)) return;
     widen(&f);
-    char title[160];
-    const char *metric = json_string_value(json_object_get(before ? before : after, "metric"));
-    snprintf(title, sizeof title, "%s: %s deviation in each latent space", method, metric ? metric : "semantic");
-    open_chart(out, title, "Split violins: left before fine-tuning, right after; the short line is the mean.");
-    y_axis(out, &f, "deviation");
+    snprintf(label, sizeof label, "%s deviation", metric_of(m));
+    open_chart(out, m->name, "Split violins: left before fine-tuning, right after; the short line is the mean.");
+    y_axis(out, &f, label);
     const double room = 0.42 * (px(&f, 1) - px(&f, 0));
     for (size_t k = 0; k < spaces; k++) {
         const double center = px(&f, (double)k);
-        half_violin(out, &f, left, k, center - 1, -room, "b0 v");
-        half_violin(out, &f, right, k, center + 1, room, "b1 v");
-        if (spaces <= 40 || k % 5 == 0) {
-            fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%zu</text>\n", center, HEIGHT - BOTTOM + 16,
-                    k);
-        }
+        half_violin(out, &f, left, k, center - 0.5, -room, CHART_PLAIN);
+        half_violin(out, &f, right, k, center + 0.5, room, CHART_STRONG);
     }
-    x_label(out, "latent space (0: embedding)");
+    count_axis(out, &f, spaces);
+    x_label(out, "latent space");
     close_chart(out);
-    static const char *const names[] = {"before fine-tuning", "after fine-tuning"};
-    legend(out, names, 2);
 }
 
 /* ---- bars ---- */
@@ -250,24 +291,19 @@ static void bar(FILE *out, const frame *f, size_t k, double low, double high, co
             style, px(f, (double)k) - width / 2, py(f, high), width, py(f, low) - py(f, high), high - low);
 }
 
-void chart_bars(FILE *out, const char *title, const char *y_label, const json_t *first, const json_t *second,
-                const char *first_name, const char *second_name) {
+void chart_bars(FILE *out, const char *title, const json_t *first, const json_t *second) {
     const size_t n = json_array_size(first);
     frame f = {-0.5, (double)n - 0.5, 0, 1};
     for (size_t k = 0; k < n; k++) f.y1 = fmax(f.y1, 1.05 * (value_at(first, k) + value_at(second, k)));
     if (n == 0) return;
     open_chart(out, title, "One bar for each layer.");
-    y_axis(out, &f, y_label);
+    y_axis(out, &f, "data");
     for (size_t k = 0; k < n; k++) {
-        bar(out, &f, k, 0, value_at(first, k), "b0");
-        if (second) bar(out, &f, k, value_at(first, k), value_at(first, k) + value_at(second, k), "b1");
-        if (n <= 40 || k % 5 == 0) {
-            fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%zu</text>\n", px(&f, (double)k),
-                    HEIGHT - BOTTOM + 16, k);
-        }
+        const double low = value_at(first, k);
+        bar(out, &f, k, 0, low, CHART_STRONG);
+        if (second) bar(out, &f, k, low, low + value_at(second, k), CHART_PLAIN);
     }
+    count_axis(out, &f, n);
     x_label(out, "layer");
     close_chart(out);
-    const char *const names[] = {first_name, second_name};
-    if (second) legend(out, names, 2);
 }

@@ -17,13 +17,31 @@ printf '{"event":"result","method":"cut' >"$work/tail"
 sed '$d' "$work/log" >"$work/log.jsonl"
 cat "$work/tail" >>"$work/log.jsonl"
 run 0 report "$work/log.jsonl" -o "$work/r.html"
-for text in '<td>salf[half]</td><td>0.750</td>' 'm&lt;b&gt;' 'Training loss' 'cosine deviation' 'plan, data per' \
-    'end-of-freezing' '<td>25.0 %</td>'; do
+for text in '<td>salf[half]</td><td class="share" style="--w:100.0%">0.750</td>' 'm&lt;b&gt;' 'Training loss' \
+    'cosine deviation' '<h2>Plans</h2>' '<h2>End-of-freezing layers</h2>' '<td>25.0 %</td>' '>1.50</td>'; do
     grep -qF -- "$text" "$work/r.html"
     check $? "page has $text"
 done
+# Tags that need an end have one; a chart for each of: loss, points, deviations, plan, end of freezing.
+for tag in svg figure div table p h2 span; do
+    [ "$(grep -o "<$tag[ >]" "$work/r.html" | wc -l)" -eq "$(grep -o "</$tag>" "$work/r.html" | wc -l)" ]
+    check $? "every $tag is closed"
+done
+[ "$(grep -o '<svg ' "$work/r.html" | wc -l)" -eq 5 ]
+check $? 'page has five charts'
+! grep -q 'lora\[full\]' "$work/r.html"
+check $? 'no column compares with a method that is not there'
 ! grep -qiE 'nan|inf[^o]|<script|http' "$work/r.html"
 check $? 'page has no bad numbers, scripts or links'
+cat >"$work/small.jsonl" <<'END'
+{"event":"result","method":"lora[full]","f1":0.5,"probe_s":0,"backward_s":2}
+{"event":"result","method":"other","f1":null,"backward_s":1}
+END
+run 0 report "$work/small.jsonl" -o "$work/small.html"
+grep -qF '<td>1.00</td>' "$work/small.html" && grep -qF '<td>0.50</td>' "$work/small.html"
+check $? 'backward times are compared with lora[full]'
+! grep -qE '<h2>(Deviation|Plans|End)' "$work/small.html"
+check $? 'sections without content are left out'
 printf '{"event":\n' >"$work/bad.jsonl"
 run 1 report "$work/bad.jsonl" -o "$work/none.html"
 tells 'bad.jsonl:1:'
