@@ -115,7 +115,7 @@ static int extend(frame *f, const curve *c) {
 }
 
 static void x_axis(FILE *out, const frame *f) {
-    const double step = round_step(f->x1 - f->x0, 5);
+    const double step = round_step(f->x1 - f->x0, 4);
     for (double x = ceil(f->x0 / step) * step; x <= f->x1; x += step) {
         const char *anchor = px(f, x) > WIDTH - RIGHT - 12 ? "end" : "middle";
         fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"%s\">%.6g</text>\n", px(f, x), HEIGHT - BOTTOM + 18,

@@ -15,7 +15,7 @@ static const char style[] =
     "--c7:#a3abba}}"
     "body{font:16px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:1020px;margin:2rem auto;"
     "padding:0 1rem}h1{font-size:1.5rem;margin-bottom:.3rem}h2{font-size:1.15rem;margin:2.4rem 0 .3rem}"
-    "p{max-width:46rem;margin:.4rem 0 .9rem}.note{color:var(--soft);font-size:.9rem}"
+    "p{max-width:46rem;overflow-wrap:anywhere;margin:.4rem 0 .9rem}.note{color:var(--soft);font-size:.9rem}"
     ".table{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}"
     "th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}"
     "thead th{font-weight:600;vertical-align:bottom;white-space:normal}th:first-child,td:first-child{text-align:left;"
@@ -227,8 +227,8 @@ static void write_run(FILE *out, const json_t *run) {
     fprintf(out, ": %.0f training and %.0f test texts", run_number(run, "train"), run_number(run, "test"));
     if (run_number(run, "classes") > 0) fprintf(out, " of %.0f classes", run_number(run, "classes"));
     if (run_number(run, "batch") > 0) {
-        fprintf(out, ", %.0f an update, %.0f pass%s over the data", run_number(run, "batch"), run_number(run, "epochs"),
-                run_number(run, "epochs") > 1 ? "es" : "");
+        fprintf(out, ", updates of %.0f, %.0f pass%s over the data", run_number(run, "batch"),
+                run_number(run, "epochs"), run_number(run, "epochs") > 1 ? "es" : "");
     }
     fprintf(out, "; seed %.0f.</p>\n", run_number(run, "seed"));
 }
