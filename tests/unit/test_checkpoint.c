@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "files.h"
 #include "harness.h"
 #include "io/io.h"
 #include "oracle.h"
@@ -255,6 +256,39 @@ START_TEST(one_layer_too_many) {
     save_parts(context, folder, parts, PLAIN + 1);
     salf_model *model;
     CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_MISMATCH, "layer 2 is there");
+    salf_context_destroy(context);
+}
+END_TEST
+
+START_TEST(layer_norm_needs_its_bias) {
+    salf_context *context = harness_context(SALF_BACKEND_CPU, NULL);
+    const part parts[] = {{"wte.weight", SALF_F32, V, D}, {"ln_f.weight", SALF_F32, 0, D}, GPT2_LAYERS("")};
+    char folder[ROOM];
+    make_folder(folder, "bias", "{\"model_type\":\"gpt2\"," GPT2_SHAPE "}");
+    save_parts(context, folder, parts, 4);
+    salf_model *model;
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_MISMATCH, "ln_f.bias' is missing");
+    salf_context_destroy(context);
+}
+END_TEST
+
+/* A tied model with neither of its names, and a head of a type that has no place here. */
+START_TEST(heads_that_cannot_be_used) {
+    salf_context *context = harness_context(SALF_BACKEND_CPU, NULL);
+    const part parts[] = {{"model.norm.weight", SALF_F32, 0, D}, LAYERS("model."), {"wte.weight", SALF_F32, V, D}};
+    char folder[ROOM], path[ROOM + 32];
+    make_folder(folder, "unusable", "{\"model_type\":\"llama\",\"tie_word_embeddings\":true," LLAMA_SHAPE "}");
+    save_parts(context, folder, parts, 4);
+    salf_model *model;
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_MISMATCH,
+                "neither 'model.embed_tokens.weight' nor 'lm_head.weight'");
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    files_write_tensors(path,
+                        "{\"lm_head.weight\":{\"dtype\":\"F8_E4M3\",\"shape\":[7,4],\"data_offsets\":[0,28]},"
+                        "\"layers.0.x\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},"
+                        "\"layers.1.x\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+                        28);
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_DTYPE, "F8_E4M3");
     salf_context_destroy(context);
 }
 END_TEST
@@ -531,6 +565,8 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, families_are_understood);
     HARNESS_ADD(suite, tensors_that_disagree_are_refused);
     HARNESS_ADD(suite, one_layer_too_many);
+    HARNESS_ADD(suite, layer_norm_needs_its_bias);
+    HARNESS_ADD(suite, heads_that_cannot_be_used);
     HARNESS_ADD(suite, norm_with_nan);
     HARNESS_ADD(suite, configurations_that_make_no_sense_are_refused);
     HARNESS_ADD(suite, configurations_are_read);

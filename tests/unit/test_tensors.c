@@ -191,10 +191,12 @@ START_TEST(same_content_same_bytes) {
     char *a = files_path("a.safetensors"), *b = files_path("b.safetensors");
     const double data[3] = {1, 2, 3};
     const salf_named_tensor in[] = {named("u8", data, SALF_U8, 1, 3), named("f64", data, SALF_F64, 1, 3),
-                                    named("bf", data, SALF_BF16, 1, 3)};
-    const salf_named_tensor other[] = {in[2], in[0], in[1]};
-    CHECK_OK(salf_tensors_save(context, a, in, 3, NULL, 0));
-    CHECK_OK(salf_tensors_save(context, b, other, 3, NULL, 0));
+                                    named("bf", data, SALF_BF16, 1, 3), named("f64b", data, SALF_F64, 1, 3),
+                                    named("i8", data, SALF_I8, 1, 3)};
+    enum { N = sizeof in / sizeof *in };
+    const salf_named_tensor other[N] = {in[4], in[3], in[2], in[0], in[1]};
+    CHECK_OK(salf_tensors_save(context, a, in, N, NULL, 0));
+    CHECK_OK(salf_tensors_save(context, b, other, N, NULL, 0));
     uint8_t bytes_a[1024], bytes_b[1024];
     const size_t n = files_read(a, bytes_a, sizeof bytes_a);
     ck_assert_uint_eq(files_read(b, bytes_b, sizeof bytes_b), n);
@@ -205,6 +207,8 @@ START_TEST(same_content_same_bytes) {
     salf_context_destroy(context);
     CHECK_OK(salf_tensors_find(tensors, "f64", &out));
     ck_assert_mem_eq(out.view.data, data, sizeof data);
+    ck_assert_uint_eq(bytes_a[0] % 8, 0); /* all data are aligned in the file, none has to be copied */
+    for (int i = 0; i < N; i++) ck_assert_ptr_null(slf_tensors_entry(tensors, in[i].name)->copy);
     salf_tensors_destroy(tensors);
     free(a);
     free(b);

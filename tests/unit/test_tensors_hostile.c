@@ -268,6 +268,19 @@ START_TEST(shards_are_one) {
 }
 END_TEST
 
+/* Metadata are the first shard's also when it has none. */
+START_TEST(metadata_of_the_first_shard) {
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    char *folder = shard_folder("first", "{\"weight_map\":{\"a\":\"again.safetensors\",\"c\":\"two.safetensors\"}}");
+    salf_tensors *tensors;
+    CHECK_OK(salf_tensors_open(&tensors, context, folder));
+    ck_assert_ptr_null(salf_tensors_metadata(tensors, "which"));
+    salf_tensors_destroy(tensors);
+    salf_context_destroy(context);
+    free(folder);
+}
+END_TEST
+
 START_TEST(indices_that_lie_are_refused) {
     static const struct {
         const char *index;
@@ -342,6 +355,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, unaligned_data_is_aligned);
     HARNESS_ADD(suite, paths_that_are_no_files);
     HARNESS_ADD(suite, shards_are_one);
+    HARNESS_ADD(suite, metadata_of_the_first_shard);
     HARNESS_ADD(suite, indices_that_lie_are_refused);
     HARNESS_ADD(suite, each_allocation_of_open_can_fail);
 }
