@@ -118,7 +118,7 @@ typedef struct slf_backend {
     /* One pass over rows: adds the fingerprint of rows first_row + r to *hash (host) and gives the first row r that
      * holds NaN or infinity (counted from 0 in rows), or -1 (host). Row hash: see random.c. */
     salf_status (*scan)(void *state, const salf_tensor *rows, int64_t first_row, uint64_t *hash, int64_t *bad_row);
-    /* G += X^T X, float64 [D][D], upper triangle (j >= i) only. 2 rows D^2 / 2 multiply-adds. */
+    /* G += X^T X, float64 [D][D], upper triangle (j >= i) only. rows D^2 floating-point operations. */
     salf_status (*gram)(void *state, const salf_tensor *rows, double *gram);
     /* P [D][D] in place of the upper triangle of G: full and symmetric. Scratch at most 2 D*D*8 bytes. */
     salf_status (*factor)(void *state, int64_t dim, double *gram, const slf_factor_request *request,

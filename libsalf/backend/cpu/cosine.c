@@ -1,20 +1,22 @@
 /*
- * cosine.c - one pass over the states: dot product with the basis row and squared length, in pieces of 1024 elements.
+ * cosine.c - deviations 1 - cos(norm(h), b), one row of states at a time.
  *
- * Float32 lanes within a piece, float64 between pieces. RMS norm needs no pass of its own: its scale cancels. Rows that
- * float32 cannot hold (squares that overflow or vanish), LayerNorm and biases take the float64 path.
+ * Without a norm one pass over a row gives h . b and |h|^2. RMS norm needs no pass of its own: its scale cancels. Where
+ * a bias is added to it, and in LayerNorm, one or two passes before give the scale and the mean; the row is in the
+ * cache by then. Rows that float32 cannot hold (squares that overflow or vanish) take the float64 path of the
+ * reference. rows * D multiply-adds.
  */
 #include <math.h>
 
 #include "../../internal.h"
 #include "cpu.h"
 
-enum { PIECE = 1024 };
-
 typedef struct {
     const slf_cpu_state *cpu;
+    void *state; /* the same, as the reference takes it */
     const salf_tensor *states;
-    const slf_norm *norm;
+    const slf_norm *norm; /* NULL: nothing that changes a cosine */
+    float *weight, *bias; /* [D], completed with ones and zeros; NULL without norm */
     const float *basis;
     const double *norms;
     const int32_t *which;
@@ -22,54 +24,86 @@ typedef struct {
     int64_t out_stride;
 } cosine_job;
 
-/* Elements first ... first+n-1 of a row as float32, in place where they are that already. */
-static const float *piece_of(const cosine_job *job, const void *row, int64_t first, int64_t n, float *buffer) {
-    const int32_t dtype = job->states->dtype;
-    if (dtype == SALF_F32) return (const float *)row + first;
-    job->cpu->kernels->widen((const char *)row + first * slf_dtype_size(dtype), dtype, n, buffer);
-    return buffer;
+/* Whether float32 lanes can be trusted with a sum of squares. */
+static bool usable(double square) {
+    return square > 1e-25 && isfinite(square);
+}
+
+/* The shift and scale of a row's norm; false when they need float64. */
+static bool row_affine(const cosine_job *job, const void *row, slf_affine *affine) {
+    const int64_t dim = job->states->cols;
+    *affine = (slf_affine){.scale = 1, .weight = job->weight, .bias = job->bias};
+    if (job->norm->kind == SALF_NORM_RMS && !job->norm->bias) return true;
+    slf_pair sums = job->cpu->kernels->reduce(row, job->states->dtype, dim, affine, NULL);
+    if (!usable(sums.square)) return false;
+    if (job->norm->kind == SALF_NORM_LAYER) {
+        const double mean = sums.first / (double)dim;
+        affine->high = (float)mean;
+        affine->low = (float)(mean - (double)affine->high);
+        sums = job->cpu->kernels->reduce(row, job->states->dtype, dim, affine, NULL);
+        if (!usable(sums.square)) return false;
+    }
+    affine->scale = (float)(1 / sqrt(sums.square / (double)dim + (double)job->norm->eps));
+    return true;
 }
 
 /* NaN where float32 lanes are not to be trusted. */
 static void cosine_rows(void *user, int64_t begin, int64_t end) {
     const cosine_job *job = user;
     const int64_t dim = job->states->cols;
-    const float *weight = job->norm && job->norm->kind != SALF_NORM_NONE ? job->norm->weight : NULL;
-    float buffer[PIECE], scaled[PIECE];
     for (int64_t r = begin; r < end; r++) {
         const void *row = slf_tensor_row(job->states, r);
         const float *b = job->basis + job->which[r] * dim;
-        double dot = 0, square = 0;
-        for (int64_t first = 0; first < dim; first += PIECE) {
-            const int64_t n = dim - first < PIECE ? dim - first : PIECE;
-            const float *h = piece_of(job, row, first, n, buffer);
-            if (weight) {
-                for (int64_t i = 0; i < n; i++) scaled[i] = h[i] * weight[first + i];
-                h = scaled;
-            }
-            job->cpu->kernels->dot_square(h, b + first, n, &dot, &square);
+        slf_affine affine;
+        double deviation = (double)NAN;
+        if (!job->norm || row_affine(job, row, &affine)) {
+            const slf_pair sums =
+                job->cpu->kernels->reduce(row, job->states->dtype, dim, job->norm ? &affine : NULL, b);
+            if (usable(sums.square) && isfinite(sums.first))
+                deviation = 1 - sums.first / (sqrt(sums.square) * job->norms[job->which[r]]);
         }
-        const bool usable = square > 1e-25 && isfinite(square) && isfinite(dot);
-        job->out[r * job->out_stride] = usable ? 1 - dot / (sqrt(square) * job->norms[job->which[r]]) : (double)NAN;
+        job->out[r * job->out_stride] = deviation;
     }
+}
+
+/* Rows that are NaN after cosine_rows, by the reference. */
+static salf_status special_rows(const cosine_job *job, const slf_norm *norm) {
+    for (int64_t r = 0; r < job->states->rows; r++) {
+        double *out = job->out + r * job->out_stride;
+        if (!isnan(*out)) continue;
+        salf_tensor row = *job->states;
+        const int64_t index = row.row_index ? row.row_index[r] : r;
+        row.row_index = &index;
+        row.rows = 1;
+        SLF_TRY(slf_reference_cosine(job->state, &row, norm, job->basis, job->norms, job->which + r, out, 1));
+    }
+    return SALF_OK;
+}
+
+/* Copies of weight and bias [2][D] with what is absent filled in. */
+static salf_status complete_norm(cosine_job *job) {
+    const slf_services *services = &job->cpu->host.services;
+    const int64_t dim = job->states->cols;
+    job->weight = services->alloc(services->context, 2 * (uint64_t)dim, sizeof(float));
+    if (!job->weight) return SALF_E_NO_MEMORY;
+    job->bias = job->weight + dim;
+    for (int64_t i = 0; i < dim; i++) {
+        job->weight[i] = job->norm->weight ? job->norm->weight[i] : 1;
+        job->bias[i] = job->norm->bias ? job->norm->bias[i] : 0;
+    }
+    return SALF_OK;
 }
 
 salf_status slf_cpu_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
                            const double *norms, const int32_t *which, double *out, int64_t out_stride) {
     const slf_cpu_state *cpu = state;
-    if (norm && norm->kind != SALF_NORM_NONE && (norm->kind == SALF_NORM_LAYER || norm->bias))
-        return slf_reference_cosine(state, states, norm, basis, norms, which, out, out_stride);
-    cosine_job job = {cpu, states, norm, basis, norms, which, out, out_stride};
+    cosine_job job = {cpu, state, states, norm, NULL, NULL, basis, norms, which, out, out_stride};
+    const bool plain_rms = norm && norm->kind == SALF_NORM_RMS && !norm->weight && !norm->bias;
+    if (!norm || norm->kind == SALF_NORM_NONE || plain_rms) job.norm = NULL;
+    if (job.norm) SLF_TRY(complete_norm(&job));
     const slf_services *services = &cpu->host.services;
     services->parallel_for(services->context, states->rows, 8, cosine_rows, &job);
-    for (int64_t r = 0; r < states->rows; r++) {
-        if (!isnan(out[r * out_stride])) continue;
-        salf_tensor row = *states;
-        row.row_index = row.row_index ? row.row_index + r : NULL;
-        row.rows = 1;
-        if (!row.row_index)
-            row.data = (char *)row.data + r * (row.row_stride ? row.row_stride : row.cols) * slf_dtype_size(row.dtype);
-        SLF_TRY(slf_reference_cosine(state, &row, norm, basis, norms, which + r, out + r * out_stride, 1));
-    }
-    return SALF_OK;
+    const salf_status status = special_rows(&job, norm);
+    slf_host_free(&cpu->host, job.weight);
+    return status;
 }

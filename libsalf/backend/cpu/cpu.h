@@ -6,13 +6,25 @@
 
 #include "../reference/reference.h"
 
+/* x_i = ((h_i - high) - low) * scale * weight_i + bias_i; the shift is in two parts to keep what float32 would lose. */
+typedef struct slf_affine {
+    float high, low, scale;
+    const float *weight, *bias;
+} slf_affine;
+
+typedef struct slf_pair {
+    double first, square;
+} slf_pair;
+
 /* Inner loops for one instruction set. */
 typedef struct slf_kernels {
     const char *name;
     /* n elements of a dtype (F32, BF16, F16) as float32. */
     void (*widen)(const void *in, int32_t dtype, int64_t n, float *out);
-    /* *dot += sum h_i b_i, *square += sum h_i^2 over at most 1024 elements, in float32 lanes. */
-    void (*dot_square)(const float *h, const float *b, int64_t n, double *dot, double *square);
+    /* Sums over a row h [n], in float32 lanes within pieces of 1024 elements, in float64 between them.
+     * affine NULL: sum h b and sum h^2; basis row b NULL: sum x and sum x^2 with x = (h - high) - low; neither NULL:
+     * sum x b and sum x^2 with the whole of affine. */
+    slf_pair (*reduce)(const void *row, int32_t dtype, int64_t n, const slf_affine *affine, const float *b);
     /* x_i = exp(x_i), to 2 ulp for results that are normal numbers. */
     void (*exp)(double *x, int64_t n);
 } slf_kernels;

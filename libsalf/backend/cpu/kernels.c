@@ -19,7 +19,8 @@
 #define HAVE_X86 1
 #endif
 
-enum { LANES = 32 };
+/* Sums run in float32 lanes over PIECE elements, and in float64 between pieces. */
+enum { LANES = 32, PIECE = 1024 };
 
 INLINE void widen_loop(const void *in, int32_t dtype, int64_t n, float *out) {
     const uint16_t *halves = in;
@@ -32,22 +33,100 @@ INLINE void widen_loop(const void *in, int32_t dtype, int64_t n, float *out) {
     }
 }
 
-INLINE void dot_square_loop(const float *h, const float *b, int64_t n, double *dot, double *square) {
+/* Element i of a row as float32; dtype is a constant where this is inlined. */
+INLINE float element(const void *row, int32_t dtype, int64_t i) {
+    if (dtype == SALF_F32) return ((const float *)row)[i];
+    const uint16_t half = ((const uint16_t *)row)[i];
+    return dtype == SALF_BF16 ? slf_bf16_to_f32(half) : slf_f16_to_f32(half);
+}
+
+INLINE double lanes_sum(float lanes[LANES]) {
+    for (int width = LANES / 2; width >= 4; width /= 2)
+        for (int k = 0; k < width; k++) lanes[k] += lanes[k + width];
+    return ((double)lanes[0] + (double)lanes[1]) + ((double)lanes[2] + (double)lanes[3]);
+}
+
+/* Elements first ... last-1 of a row, at most PIECE. */
+INLINE void dot_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const float *b, slf_pair *out) {
     float d[LANES] = {0}, s[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
+    int64_t i = first;
+    for (; i + LANES <= last; i += LANES)
         for (int k = 0; k < LANES; k++) {
-            d[k] += h[i + k] * b[i + k];
-            s[k] += h[i + k] * h[i + k];
+            const float h = element(row, dtype, i + k);
+            d[k] += h * b[i + k];
+            s[k] += h * h;
         }
-    for (int k = 0; i < n; i++, k++) {
-        d[k] += h[i] * b[i];
-        s[k] += h[i] * h[i];
+    for (int k = 0; i < last; i++, k++) {
+        const float h = element(row, dtype, i);
+        d[k] += h * b[i];
+        s[k] += h * h;
     }
-    for (int k = 0; k < LANES; k++) {
-        *dot += (double)d[k];
-        *square += (double)s[k];
+    out->first += lanes_sum(d);
+    out->square += lanes_sum(s);
+}
+
+INLINE void sums_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const slf_affine *a,
+                       slf_pair *out) {
+    float t[LANES] = {0}, s[LANES] = {0};
+    const float high = a->high, low = a->low;
+    int64_t i = first;
+    for (; i + LANES <= last; i += LANES)
+        for (int k = 0; k < LANES; k++) {
+            const float h = (element(row, dtype, i + k) - high) - low;
+            t[k] += h;
+            s[k] += h * h;
+        }
+    for (int k = 0; i < last; i++, k++) {
+        const float h = (element(row, dtype, i) - high) - low;
+        t[k] += h;
+        s[k] += h * h;
     }
+    out->first += lanes_sum(t);
+    out->square += lanes_sum(s);
+}
+
+INLINE void affine_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const slf_affine *a,
+                         const float *b, slf_pair *out) {
+    float d[LANES] = {0}, s[LANES] = {0};
+    const float high = a->high, low = a->low, scale = a->scale, *weight = a->weight, *bias = a->bias;
+    int64_t i = first;
+    for (; i + LANES <= last; i += LANES)
+        for (int k = 0; k < LANES; k++) {
+            const float h = ((element(row, dtype, i + k) - high) - low) * scale * weight[i + k] + bias[i + k];
+            d[k] += h * b[i + k];
+            s[k] += h * h;
+        }
+    for (int k = 0; i < last; i++, k++) {
+        const float h = ((element(row, dtype, i) - high) - low) * scale * weight[i] + bias[i];
+        d[k] += h * b[i];
+        s[k] += h * h;
+    }
+    out->first += lanes_sum(d);
+    out->square += lanes_sum(s);
+}
+
+INLINE void reduce_typed(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
+                         slf_pair *out) {
+    for (int64_t first = 0; first < n; first += PIECE) {
+        const int64_t last = n - first < PIECE ? n : first + PIECE;
+        if (!a)
+            dot_piece(row, dtype, first, last, b, out);
+        else if (!b)
+            sums_piece(row, dtype, first, last, a, out);
+        else
+            affine_piece(row, dtype, first, last, a, b, out);
+    }
+}
+
+INLINE slf_pair reduce_loop(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b) {
+    slf_pair out = {0, 0};
+    if (dtype == SALF_F32)
+        reduce_typed(row, SALF_F32, n, a, b, &out);
+    else if (dtype == SALF_BF16)
+        reduce_typed(row, SALF_BF16, n, a, b, &out);
+    else
+        reduce_typed(row, SALF_F16, n, a, b, &out);
+    return out;
 }
 
 /* exp(x) = 2^n exp(r), |r| <= ln 2 / 2: Taylor to r^13, whose remainder is below 2^-57. Arguments are clamped to
@@ -74,17 +153,18 @@ INLINE void exp_loop(double *x, int64_t n) {
     }
 }
 
-#define KERNELS(suffix, label, attributes)                                                                        \
-    attributes static void widen_##suffix(const void *in, int32_t dtype, int64_t n, float *out) {                 \
-        widen_loop(in, dtype, n, out);                                                                            \
-    }                                                                                                             \
-    attributes static void dot_square_##suffix(const float *h, const float *b, int64_t n, double *d, double *s) { \
-        dot_square_loop(h, b, n, d, s);                                                                           \
-    }                                                                                                             \
-    attributes static void exp_##suffix(double *x, int64_t n) {                                                   \
-        exp_loop(x, n);                                                                                           \
-    }                                                                                                             \
-    static const slf_kernels kernels_##suffix = {label, widen_##suffix, dot_square_##suffix, exp_##suffix};
+#define KERNELS(suffix, label, attributes)                                                                     \
+    attributes static void widen_##suffix(const void *in, int32_t dtype, int64_t n, float *out) {              \
+        widen_loop(in, dtype, n, out);                                                                         \
+    }                                                                                                          \
+    attributes static slf_pair reduce_##suffix(const void *row, int32_t dtype, int64_t n, const slf_affine *a, \
+                                               const float *b) {                                               \
+        return reduce_loop(row, dtype, n, a, b);                                                               \
+    }                                                                                                          \
+    attributes static void exp_##suffix(double *x, int64_t n) {                                                \
+        exp_loop(x, n);                                                                                        \
+    }                                                                                                          \
+    static const slf_kernels kernels_##suffix = {label, widen_##suffix, reduce_##suffix, exp_##suffix};
 
 KERNELS(plain, "c", )
 #ifdef HAVE_X86
