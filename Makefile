@@ -22,7 +22,7 @@ DESTDIR ?=
 export SALF_SHARED ?= ../shared
 
 # ---- facts -----------------------------------------------------------------------------------------------------------
-fact = $(shell sed -n 's/^.define SALF_$(1) \([0-9]*\).*/\1/p' include/salf.h)
+fact = $(shell sed -n 's/^.define SALF_$(1)  *\([0-9]*\).*/\1/p' include/salf.h)
 VERSION := $(call fact,VERSION_MAJOR).$(call fact,VERSION_MINOR).$(call fact,VERSION_PATCH)
 SOVERSION := $(call fact,SOVERSION)
 SONAME := libsalf.so.$(SOVERSION)
@@ -282,7 +282,7 @@ docs: ## the API reference, in build/docs/
 test-docs: ## the API reference is complete
 	@$(SCRIPT_ENV) $(RUN) test-docs $(sort $(wildcard tests/docs/*.sh))
 
-FORMATTED = $(shell find libsalf tests examples -name '*.[ch]')
+FORMATTED = $(shell find include libsalf tests examples -name '*.[ch]')
 format: ## clang-format the sources
 	clang-format -i $(FORMATTED)
 check-format: ## fail when clang-format would change something

@@ -12,15 +12,16 @@
  * W_o [V][D] is the LM head (logits = W_o h), W_i [V][D] the embedding matrix. Matrices are row-major.
  *
  * Rules that hold for every call, not repeated below:
- * - Functions that can fail return a salf_status: 0 is success, negative an error. salf_last_error() then holds one line
- *   that names the offending value. On failure outputs are untouched (handles: set to NULL) unless said otherwise, and
- *   handles stay usable.
- * - "out" handles are freed by the matching destroy function; destroy(NULL) does nothing. Handles keep what they were made
- *   from alive, so they may be destroyed in any order. Getters return pointers tied to their handle, for reading only.
+ * - Functions that can fail return a salf_status: 0 is success, negative an error. salf_last_error() then holds one
+ * line that names the offending value. On failure outputs are untouched (handles: set to NULL) unless said otherwise,
+ * and handles stay usable.
+ * - "out" handles are freed by the matching destroy function; destroy(NULL) does nothing. Handles keep what they were
+ * made from alive, so they may be destroyed in any order. Getters return pointers tied to their handle, for reading
+ * only.
  * - Options structs are extended only at their end. Set struct_size to sizeof the struct and zero the rest
  *   (salf_options_init does both); 0 or NULL in a field means its default; a NULL options pointer means all defaults.
- * - Threads: one thread at a time per handle; different handles may be used in parallel, also when they share a context, a
- *   model or a basis, which are safe to share once made.
+ * - Threads: one thread at a time per handle; different handles may be used in parallel, also when they share a
+ * context, a model or a basis, which are safe to share once made.
  * - Nothing here prints, exits, changes process-wide state or keeps a thread of the host.
  */
 #ifndef SALF_H
@@ -34,7 +35,7 @@
 #define SALF_VERSION_MAJOR 0
 #define SALF_VERSION_MINOR 1
 #define SALF_VERSION_PATCH 0
-#define SALF_SOVERSION 0 /* number in the shared library's soname; raised when the ABI breaks */
+#define SALF_SOVERSION     0 /* number in the shared library's soname; raised when the ABI breaks */
 
 #ifndef SALF_API
 #define SALF_API
@@ -50,36 +51,36 @@ extern "C" {
 typedef int32_t salf_status;
 
 /* Every status: name, value, text. Values never change their meaning; gaps leave room for more of a kind. */
-#define SALF_STATUS_LIST(X)                                                                        \
-    X(SALF_OK, 0, "success")                                                                       \
-    X(SALF_E_ARGUMENT, -1, "invalid argument")                                                     \
-    X(SALF_E_NULL, -2, "required pointer is NULL")                                                 \
-    X(SALF_E_SHAPE, -3, "shapes disagree")                                                         \
-    X(SALF_E_DTYPE, -4, "data type not usable here")                                               \
-    X(SALF_E_SEQUENCE, -5, "call out of order")                                                    \
-    X(SALF_E_OVERFLOW, -6, "number too large")                                                     \
-    X(SALF_E_BUFFER, -7, "buffer too small")                                                       \
-    X(SALF_E_STRUCT, -8, "options struct of an unknown size or with unknown fields set")           \
-    X(SALF_E_UNSUPPORTED, -9, "not supported")                                                     \
-    X(SALF_E_LABEL, -20, "label outside the vocabulary or without a basis row")                    \
-    X(SALF_E_PADDING, -21, "label on a padding row of the vocabulary")                             \
-    X(SALF_E_ZERO_ROW, -22, "basis row is zero")                                                   \
-    X(SALF_E_NONFINITE, -23, "NaN or infinity in the data")                                        \
-    X(SALF_E_NUMERIC, -24, "numerical method failed")                                              \
-    X(SALF_E_STALE, -25, "basis belongs to another head")                                          \
-    X(SALF_E_IO, -40, "file could not be read or written")                                         \
-    X(SALF_E_NOT_FOUND, -41, "not found")                                                          \
-    X(SALF_E_TRUNCATED, -42, "data ends early")                                                    \
-    X(SALF_E_CORRUPT, -43, "data is damaged or hostile")                                           \
-    X(SALF_E_VERSION, -44, "written by another version")                                           \
-    X(SALF_E_MISMATCH, -45, "parts that belong together disagree")                                 \
-    X(SALF_E_NO_SPACE, -46, "no space left on the device")                                         \
-    X(SALF_E_NO_MEMORY, -60, "out of memory")                                                      \
-    X(SALF_E_WORKSPACE, -61, "workspace limit too small")                                          \
-    X(SALF_E_BACKEND, -80, "backend not available")                                                \
-    X(SALF_E_PLUGIN, -81, "backend plugin not usable")                                             \
-    X(SALF_E_DEVICE, -82, "device reported an error")                                              \
-    X(SALF_E_CALLBACK, -83, "callback of the host reported an error")                              \
+#define SALF_STATUS_LIST(X)                                                              \
+    X(SALF_OK, 0, "success")                                                             \
+    X(SALF_E_ARGUMENT, -1, "invalid argument")                                           \
+    X(SALF_E_NULL, -2, "required pointer is NULL")                                       \
+    X(SALF_E_SHAPE, -3, "shapes disagree")                                               \
+    X(SALF_E_DTYPE, -4, "data type not usable here")                                     \
+    X(SALF_E_SEQUENCE, -5, "call out of order")                                          \
+    X(SALF_E_OVERFLOW, -6, "number too large")                                           \
+    X(SALF_E_BUFFER, -7, "buffer too small")                                             \
+    X(SALF_E_STRUCT, -8, "options struct of an unknown size or with unknown fields set") \
+    X(SALF_E_UNSUPPORTED, -9, "not supported")                                           \
+    X(SALF_E_LABEL, -20, "label outside the vocabulary or without a basis row")          \
+    X(SALF_E_PADDING, -21, "label on a padding row of the vocabulary")                   \
+    X(SALF_E_ZERO_ROW, -22, "basis row is zero")                                         \
+    X(SALF_E_NONFINITE, -23, "NaN or infinity in the data")                              \
+    X(SALF_E_NUMERIC, -24, "numerical method failed")                                    \
+    X(SALF_E_STALE, -25, "basis belongs to another head")                                \
+    X(SALF_E_IO, -40, "file could not be read or written")                               \
+    X(SALF_E_NOT_FOUND, -41, "not found")                                                \
+    X(SALF_E_TRUNCATED, -42, "data ends early")                                          \
+    X(SALF_E_CORRUPT, -43, "data is damaged or hostile")                                 \
+    X(SALF_E_VERSION, -44, "written by another version")                                 \
+    X(SALF_E_MISMATCH, -45, "parts that belong together disagree")                       \
+    X(SALF_E_NO_SPACE, -46, "no space left on the device")                               \
+    X(SALF_E_NO_MEMORY, -60, "out of memory")                                            \
+    X(SALF_E_WORKSPACE, -61, "workspace limit too small")                                \
+    X(SALF_E_BACKEND, -80, "backend not available")                                      \
+    X(SALF_E_PLUGIN, -81, "backend plugin not usable")                                   \
+    X(SALF_E_DEVICE, -82, "device reported an error")                                    \
+    X(SALF_E_CALLBACK, -83, "callback of the host reported an error")                    \
     X(SALF_E_INTERNAL, -99, "internal error")
 
 #define SALF_STATUS_ENUM_(name, value, text) name = value,
@@ -111,24 +112,15 @@ SALF_API void salf_options_init(void *options, uint32_t struct_size);
 /* ---- 2. Tensors ------------------------------------------------------------------------------------------------- */
 
 /* Element types. Floating-point inputs may be F32, BF16 or F16; the others occur in tensor files. */
-enum {
-    SALF_F32 = 1,
-    SALF_BF16 = 2,
-    SALF_F16 = 3,
-    SALF_F64 = 4,
-    SALF_I8 = 5,
-    SALF_U8 = 6,
-    SALF_I32 = 7,
-    SALF_I64 = 8
-};
+enum { SALF_F32 = 1, SALF_BF16 = 2, SALF_F16 = 3, SALF_F64 = 4, SALF_I8 = 5, SALF_U8 = 6, SALF_I32 = 7, SALF_I64 = 8 };
 
 /* Where memory lies. Device memory is that of the context's device; only the cuda backend takes it. */
 enum { SALF_MEMORY_HOST = 0, SALF_MEMORY_DEVICE = 1 };
 
-/* A borrowed matrix [rows][cols]; a vector is one row. Element (r, c) is data[i * row_stride + c] with i = row_index[r],
- * or r when row_index is NULL. The caller keeps the memory alive and unchanged for the call (for descriptors: for the
- * handle's life; on a device: until the stream has passed the call). Inputs are never written through. rows may be 0, and
- * data is then ignored. This struct never changes its size. */
+/* A borrowed matrix [rows][cols]; a vector is one row. Element (r, c) is data[i * row_stride + c] with i =
+ * row_index[r], or r when row_index is NULL. The caller keeps the memory alive and unchanged for the call (for
+ * descriptors: for the handle's life; on a device: until the stream has passed the call). Inputs are never written
+ * through. rows may be 0, and data is then ignored. This struct never changes its size. */
 typedef struct salf_tensor {
     void *data;
     const int64_t *row_index; /* NULL, or [rows] */
@@ -155,8 +147,8 @@ enum { SALF_LOG_ERROR = 1, SALF_LOG_WARNING = 2, SALF_LOG_INFO = 3, SALF_LOG_DEB
 /* Operations of all_reduce. */
 enum { SALF_REDUCE_SUM = 0, SALF_REDUCE_MIN = 1 };
 
-/* Memory hooks for host memory. alloc returns size bytes aligned to align (a power of two, at most 4096) or NULL; free gets
- * the size back. Called from any thread that uses the context. */
+/* Memory hooks for host memory. alloc returns size bytes aligned to align (a power of two, at most 4096) or NULL; free
+ * gets the size back. Called from any thread that uses the context. */
 typedef void *(*salf_alloc_fn)(void *user, size_t size, size_t align);
 typedef void (*salf_free_fn)(void *user, void *memory, size_t size);
 
@@ -164,27 +156,27 @@ typedef void (*salf_free_fn)(void *user, void *memory, size_t size);
 typedef void (*salf_log_fn)(void *user, int32_t level, const char *message);
 
 /* Collective operations over the ranks of a distributed run; every rank calls them in the same order. Return 0, or any
- * other number for failure (SALF_E_CALLBACK). all_reduce: in place, count elements, dtype SALF_F64 or SALF_I64, operation
- * SALF_REDUCE_*. broadcast: bytes from rank root to all. */
+ * other number for failure (SALF_E_CALLBACK). all_reduce: in place, count elements, dtype SALF_F64 or SALF_I64,
+ * operation SALF_REDUCE_*. broadcast: bytes from rank root to all. */
 typedef int32_t (*salf_all_reduce_fn)(void *user, void *buffer, int64_t count, int32_t dtype, int32_t operation);
 typedef int32_t (*salf_broadcast_fn)(void *user, void *buffer, int64_t bytes, int32_t root);
 
 typedef struct salf_context_options {
     uint32_t struct_size;
-    int32_t backend;         /* SALF_BACKEND_* */
-    int32_t device;          /* ordinal of the device, for device backends */
-    int32_t threads;         /* 0: BLAS as the host left it, own kernels on the calling thread; n: up to n threads in both,
-                                BLAS's count being restored before a call returns */
-    void *stream;            /* the host's stream (cudaStream_t), or NULL for the default stream */
-    uint64_t workspace_limit; /* bytes of scratch a call may use beyond its results; 0 = 16 MiB; D*D matrices excepted */
-    salf_alloc_fn alloc;     /* NULL, and free NULL: the C library's */
+    int32_t backend; /* SALF_BACKEND_* */
+    int32_t device;  /* ordinal of the device, for device backends */
+    int32_t threads; /* 0: BLAS as the host left it, own kernels on the calling thread; n: up to n threads in both,
+                        BLAS's count being restored before a call returns */
+    void *stream;    /* the host's stream (cudaStream_t), or NULL for the default stream */
+    uint64_t workspace_limit; /* bytes of scratch of a call beyond results and D*D matrices; 0 = 16 MiB */
+    salf_alloc_fn alloc;      /* NULL, and free NULL: the C library's */
     salf_free_fn free;
     void *alloc_user;
     salf_log_fn log; /* NULL: silent */
     void *log_user;
-    int32_t log_level;           /* most verbose level passed on; 0 = SALF_LOG_WARNING */
-    int32_t rank;                /* of this process among ranks */
-    int32_t ranks;               /* 0 or 1: alone, callbacks unused */
+    int32_t log_level; /* most verbose level passed on; 0 = SALF_LOG_WARNING */
+    int32_t rank;      /* of this process among ranks */
+    int32_t ranks;     /* 0 or 1: alone, callbacks unused */
     int32_t reserved;
     salf_all_reduce_fn all_reduce; /* required when ranks > 1 */
     salf_broadcast_fn broadcast;   /* required when ranks > 1 */
@@ -216,7 +208,7 @@ SALF_API salf_status salf_context_get_info(const salf_context *context, salf_con
  * Immutable. */
 typedef struct salf_tensors salf_tensors;
 
-/* A named tensor of a file. view is [shape[0]][product of the rest] over the mapped memory, borrowed from the handle. */
+/* A named tensor of a file. view is [shape[0]][product of the rest] over mapped memory, borrowed from the handle. */
 typedef struct salf_named_tensor {
     const char *name;
     int64_t shape[8];
@@ -226,9 +218,9 @@ typedef struct salf_named_tensor {
 } salf_named_tensor;
 
 /* Opens a .safetensors file, an index file, or a folder that holds model.safetensors or model.safetensors.index.json.
- * Errors: SALF_E_NOT_FOUND, SALF_E_IO, SALF_E_TRUNCATED, SALF_E_CORRUPT (header that lies: bad JSON, offsets out of range,
- * overlapping or disagreeing with shapes; a shard outside the folder), SALF_E_DTYPE is given only when such a tensor is
- * asked for. */
+ * Errors: SALF_E_NOT_FOUND, SALF_E_IO, SALF_E_TRUNCATED, SALF_E_CORRUPT (header that lies: bad JSON, offsets out of
+ * range, overlapping or disagreeing with shapes; a shard outside the folder), SALF_E_DTYPE is given only when such a
+ * tensor is asked for. */
 SALF_API salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const char *path);
 SALF_API void salf_tensors_destroy(salf_tensors *tensors);
 SALF_API int64_t salf_tensors_count(const salf_tensors *tensors);
@@ -239,9 +231,9 @@ SALF_API salf_status salf_tensors_find(const salf_tensors *tensors, const char *
 /* Value of a metadata key of the file (the first shard's), or NULL. Borrowed. */
 SALF_API const char *salf_tensors_metadata(const salf_tensors *tensors, const char *key);
 
-/* Writes tensors (host memory, any dtype, names unique) and pairs of metadata strings (key, value, key, value, ...) as one
- * safetensors file: to a temporary name in the same folder, synced, then renamed over path. When n_dims is 0 the shape is
- * [view.rows][view.cols]. Errors: SALF_E_IO, SALF_E_NO_SPACE (and path is as before), SALF_E_ARGUMENT. */
+/* Writes tensors (host memory, any dtype, names unique) and pairs of metadata strings (key, value, key, value, ...) as
+ * one safetensors file: to a temporary name in the same folder, synced, then renamed over path. When n_dims is 0 the
+ * shape is [view.rows][view.cols]. Errors: SALF_E_IO, SALF_E_NO_SPACE (and path is as before), SALF_E_ARGUMENT. */
 SALF_API salf_status salf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
                                        int64_t n_tensors, const char *const *metadata, int64_t n_metadata);
 
@@ -269,19 +261,19 @@ typedef int32_t (*salf_rows_fn)(void *user, int64_t first, int64_t count, float 
 
 typedef struct salf_model_options {
     uint32_t struct_size;
-    int32_t n_layers;     /* m; required by salf_model_create */
-    int64_t hidden;       /* D; required by salf_model_create */
-    int64_t vocab;        /* V, rows of the head with padding; required by salf_model_create */
-    int64_t valid_vocab;  /* rows beyond it are padding and belong to no token; 0 = vocab */
-    salf_tensor head;     /* W_o [V][D], borrowed; data NULL: head_rows or none */
+    int32_t n_layers;      /* m; required by salf_model_create */
+    int64_t hidden;        /* D; required by salf_model_create */
+    int64_t vocab;         /* V, rows of the head with padding; required by salf_model_create */
+    int64_t valid_vocab;   /* rows beyond it are padding and belong to no token; 0 = vocab */
+    salf_tensor head;      /* W_o [V][D], borrowed; data NULL: head_rows or none */
     salf_tensor embedding; /* W_i [V][D], borrowed; data NULL: embedding_rows or none */
     salf_rows_fn head_rows;
     void *head_rows_user;
     salf_rows_fn embedding_rows;
     void *embedding_rows_user;
-    int32_t tied;      /* 1: one matrix serves as both; give it as either */
-    int32_t norm_kind; /* SALF_NORM_* of the final norm */
-    double norm_eps;   /* 0 = 1e-5 */
+    int32_t tied;            /* 1: one matrix serves as both; give it as either */
+    int32_t norm_kind;       /* SALF_NORM_* of the final norm */
+    double norm_eps;         /* 0 = 1e-5 */
     salf_tensor norm_weight; /* [1][D], borrowed; data NULL: ones (RMS1P: zeros) */
     salf_tensor norm_bias;   /* [1][D], borrowed; LAYER only; data NULL: zeros */
     salf_tensor logit_bias;  /* [1][V], borrowed; data NULL: none */
@@ -318,10 +310,10 @@ typedef struct salf_model_info {
 
 /* Model from a description; its pointers stay borrowed. Errors: SALF_E_ARGUMENT, SALF_E_SHAPE, SALF_E_DTYPE. */
 SALF_API salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options);
-/* Model from a Hugging Face checkpoint folder: config.json and model.safetensors, single or sharded, memory-mapped. Tied
- * heads may be stored under either name. options may override what the config says (valid_vocab, logit_*, norm_eps);
- * tensors in it must be empty. Errors: those of salf_tensors_open; SALF_E_MISMATCH (config and tensors disagree),
- * SALF_E_UNSUPPORTED (a family or setting that is not known). */
+/* Model from a Hugging Face checkpoint folder: config.json and model.safetensors, single or sharded, memory-mapped.
+ * Tied heads may be stored under either name. options may override what the config says (valid_vocab, logit_*,
+ * norm_eps); tensors in it must be empty. Errors: those of salf_tensors_open; SALF_E_MISMATCH (config and tensors
+ * disagree), SALF_E_UNSUPPORTED (a family or setting that is not known). */
 SALF_API salf_status salf_model_open(salf_model **out, salf_context *context, const char *path,
                                      const salf_model_options *options);
 SALF_API void salf_model_destroy(salf_model *model);
@@ -334,7 +326,7 @@ SALF_API salf_status salf_model_fingerprint(const salf_model *model, uint64_t *f
 /* ---- 6. Semantic basis (paper 2.1) ------------------------------------------------------------------------------ */
 
 /* Semantic-basis table: row l stands for token l. Output side: row l of (W_o^+)^T, that is P w_l with P = (W_o^T W_o)^+
- * [D][D]; input side: row l of W_i. Gram matrix and factor are float64 whatever the head's type. Immutable once made. */
+ * [D][D]; input side: row l of W_i. Gram matrix and factor are float64 whatever the head's type. Immutable. */
 typedef struct salf_basis salf_basis;
 
 /* Which singular values of the head count. RTOL drops those at or below rtol * sigma_max; EXACT keeps all that float64
@@ -363,12 +355,12 @@ typedef struct salf_basis_info {
     uint32_t struct_size;
     int32_t mode;
     int32_t side;
-    int32_t method;  /* SALF_METHOD_*; NONE for the input side */
+    int32_t method; /* SALF_METHOD_*; NONE for the input side */
     int64_t hidden;
-    int64_t vocab;   /* valid rows */
+    int64_t vocab;    /* valid rows */
     int64_t n_labels; /* rows held ready; vocab when the table is */
-    int64_t rank;    /* singular values kept */
-    double rtol;     /* in force */
+    int64_t rank;     /* singular values kept */
+    double rtol;      /* in force */
     double ridge;
     double sigma_max; /* of the head; 0 for the input side */
     double sigma_min; /* smallest, kept or not */
@@ -378,30 +370,31 @@ typedef struct salf_basis_info {
     int32_t has_table;
 } salf_basis_info;
 
-/* Basis of a model for n_labels labels (any order, repeats allowed; may be 0). Cost V D^2 flops for the Gram matrix (2 V D^2
- * multiply-adds halved by symmetry), O(D^3) for the factor, 2 D^2 a label; memory beyond the result at most 3 D*D*8 bytes
- * plus the workspace. Errors: SALF_E_LABEL, SALF_E_PADDING, SALF_E_ZERO_ROW (also when truncation leaves nothing of a
- * label's row), SALF_E_NONFINITE (names the row), SALF_E_NUMERIC, SALF_E_CALLBACK. */
+/* Basis of a model for n_labels labels (any order, repeats allowed; may be 0). Cost in floating-point operations: V D^2
+ * for the Gram matrix, O(D^3) for the factor, 2 D^2 a label; memory beyond the result at most 3 D*D*8 bytes plus the
+ * workspace. Errors: SALF_E_LABEL, SALF_E_PADDING, SALF_E_ZERO_ROW (also when truncation leaves nothing of a label's
+ * row), SALF_E_NONFINITE (names the row), SALF_E_NUMERIC, SALF_E_CALLBACK. */
 SALF_API salf_status salf_basis_create(salf_basis **out, salf_model *model, const int32_t *labels, int64_t n_labels,
                                        const salf_basis_options *options);
 /* The same labels and options for another or a changed head. */
 SALF_API salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_model *model);
 SALF_API void salf_basis_destroy(salf_basis *basis);
 SALF_API salf_status salf_basis_get_info(const salf_basis *basis, salf_basis_info *info);
-/* The labels whose rows are held, ascending, without repeats; *labels is NULL when the whole table is held. Borrowed. */
+/* The labels whose rows are held, ascending, without repeats; *labels is NULL when the table is held. Borrowed. */
 SALF_API salf_status salf_basis_get_labels(const salf_basis *basis, const int32_t **labels, int64_t *n_labels);
 /* Copies rows of n labels to out [n][D], F32 or F64 in host memory. */
 SALF_API salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int64_t n_labels,
                                      const salf_tensor *out);
 /* SALF_OK when the model's head is the one this basis was made from, SALF_E_STALE when not. Cost V*D. */
 SALF_API salf_status salf_basis_check(const salf_basis *basis, const salf_model *model);
-/* Saves rows, labels, norms, P and metadata as safetensors, atomically; loads them again. model may be NULL on load: then
- * only the held rows serve, and ce and rank need the table. With a model the fingerprint must match (SALF_E_STALE). */
+/* Saves rows, labels, norms, P and metadata as safetensors, atomically; loads them again. model may be NULL on load:
+ * then only the held rows serve, and ce and rank need the table. With a model the fingerprint must match
+ * (SALF_E_STALE). */
 SALF_API salf_status salf_basis_save(const salf_basis *basis, const char *path);
 SALF_API salf_status salf_basis_load(salf_basis **out, salf_context *context, const char *path, salf_model *model);
 
-/* Builder: an output-side basis from row blocks of the head in any order, on any number of ranks. Its partial state is one
- * vector of doubles; the sum of the vectors of several builders is the state of all their rows together. */
+/* Builder: an output-side basis from row blocks of the head in any order, on any number of ranks. Its partial state is
+ * one vector of doubles; the sum of the vectors of several builders is the state of all their rows together. */
 typedef struct salf_basis_builder salf_basis_builder;
 
 /* Rows of the labels are picked out as they pass. vocab counts valid rows over all ranks. */
@@ -417,14 +410,14 @@ SALF_API salf_status salf_basis_builder_partial(salf_basis_builder *builder, dou
 SALF_API salf_status salf_basis_builder_merge(salf_basis_builder *builder, const salf_basis_builder *other);
 /* Sums the partial states over the context's ranks, in place. */
 SALF_API salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder);
-/* Makes the basis. Every row must have been added exactly once (SALF_E_SEQUENCE names how many were). model (may be NULL)
- * serves later whole-vocabulary needs. The builder stays as it was. */
+/* Makes the basis. Every row must have been added exactly once (SALF_E_SEQUENCE names how many were). model (may be
+ * NULL) serves later whole-vocabulary needs. The builder stays as it was. */
 SALF_API salf_status salf_basis_builder_finish(salf_basis_builder *builder, salf_model *model, salf_basis **out);
 
 /* ---- 7. Deviation probe (paper 3.1 to 3.3, Algorithms 1 to 3) ---------------------------------------------------- */
 
-/* Takes the states of the training forward itself, space by space, and says for each datum where to stop. Keeps no state:
- * a view is reduced to one number a row before observe returns (on a device: in stream order). */
+/* Takes the states of the training forward itself, space by space, and says for each datum where to stop. Keeps no
+ * state: a view is reduced to one number a row before observe returns (on a device: in stream order). */
 typedef struct salf_probe salf_probe;
 
 /* Deviation of state h from the basis b_l of the right token l, with s_i = cos(h, b_i): COSINE 1 - s_l; CE
@@ -466,8 +459,8 @@ typedef struct salf_trace {
     const int32_t *eof;       /* [rows], 0 ... m-1 */
 } salf_trace;
 
-/* A probe for a basis, for any number of batches. Errors: SALF_E_ARGUMENT (an option, or no n_layers where the basis knows
- * no model), SALF_E_LABEL and SALF_E_PADDING (a candidate). */
+/* A probe for a basis, for any number of batches. Errors: SALF_E_ARGUMENT (an option, or no n_layers where the basis
+ * knows no model), SALF_E_LABEL and SALF_E_PADDING (a candidate). */
 SALF_API salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_probe_options *options);
 SALF_API void salf_probe_destroy(salf_probe *probe);
 /* Starts a batch: the right next token of each row (copied). An unfinished batch is dropped. Errors: SALF_E_LABEL,
@@ -476,21 +469,22 @@ SALF_API salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, 
 /* States of one space for the batch's rows; state_kind is SALF_STATE_*. Spaces come in ascending order, each once; a
  * pipeline stage may leave out the others' and ask for its part with salf_probe_partial. Errors: SALF_E_SEQUENCE,
  * SALF_E_SHAPE, SALF_E_DTYPE, SALF_E_ARGUMENT (normed states where the lens needs raw ones). */
-SALF_API salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tensor *states, int32_t state_kind);
+SALF_API salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tensor *states,
+                                        int32_t state_kind);
 /* Ends the batch and waits for its result. SALF_E_SEQUENCE when a space is missing, SALF_E_NONFINITE. */
 SALF_API salf_status salf_probe_end(salf_probe *probe, salf_trace *trace);
 /* For devices: enqueue the end of the batch and return; ready becomes 1 once salf_probe_end would not wait. */
 SALF_API salf_status salf_probe_flush(salf_probe *probe);
 SALF_API salf_status salf_probe_poll(salf_probe *probe, int32_t *ready);
-/* Ends the batch with the spaces observed so far: deviations only, NaN where a space was not observed; gains and eof are
- * NULL. Gather them and call salf_eof_from_deviations. */
+/* Ends the batch with the spaces observed so far: deviations only, NaN where a space was not observed; gains and eof
+ * are NULL. Gather them and call salf_eof_from_deviations. */
 SALF_API salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace);
 
 /* Gains [rows][m] (may be NULL) and eof [rows] from deviations [rows][m+1] by a rule SALF_EOF_*. nonfinite as above. */
-SALF_API salf_status salf_eof_from_deviations(int32_t n_layers, int64_t rows, const double *deviations, int32_t eof_rule,
-                                              int32_t nonfinite, double *gains, int32_t *eof);
+SALF_API salf_status salf_eof_from_deviations(int32_t n_layers, int64_t rows, const double *deviations,
+                                              int32_t eof_rule, int32_t nonfinite, double *gains, int32_t *eof);
 
-/* ---- 8. Semantic losses (paper 2.2, Algorithms 1 and 2) ----------------------------------------------------------- */
+/* ---- 8. Semantic losses (paper 2.2, Algorithms 1 and 2) --------------------------------------------------------- */
 
 typedef struct salf_loss salf_loss;
 
@@ -510,12 +504,12 @@ typedef struct salf_loss_options {
 SALF_API salf_status salf_loss_create(salf_loss **out, salf_basis *basis, const salf_loss_options *options);
 SALF_API void salf_loss_destroy(salf_loss *loss);
 /* Loss of each row, losses [rows] float32, and scale * its gradient with respect to the state, written to gradient
- * [rows][D] (F32, rows through row_index allowed; NULL: not wanted). states as they enter the head, after the final norm.
- * A zero state is SALF_E_NUMERIC, a non-finite one SALF_E_NONFINITE, both naming the row. */
+ * [rows][D] (F32, rows through row_index allowed; NULL: not wanted). states as they enter the head, after the final
+ * norm. A zero state is SALF_E_NUMERIC, a non-finite one SALF_E_NONFINITE, both naming the row. */
 SALF_API salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
                                        float *losses, const salf_tensor *gradient);
 
-/* ---- 9. Budget planner (paper 3.4, Appendix A.3, Algorithm 4) ------------------------------------------------------ */
+/* ---- 9. Budget planner (paper 3.4, Appendix A.3, Algorithm 4) --------------------------------------------------- */
 
 /* How many data train at which depth, and which. Plain integers: no tensors, no backend. */
 typedef struct salf_planner salf_planner;
@@ -525,8 +519,8 @@ typedef struct salf_planner salf_planner;
 enum { SALF_GROWTH_UNIFORM = 0, SALF_GROWTH_GEOMETRIC = 1, SALF_GROWTH_ARITHMETIC = 2, SALF_GROWTH_CUSTOM = 3 };
 /* How what is left fills layers that are not full: one layer after the other, or one datum each in turns. */
 enum { SALF_INFILL_BREADTH = 0, SALF_INFILL_DEPTH = 1 };
-/* Which data go to a layer: ONLINE by an eof probed when the layer's turn comes, OFFLINE by an eof known for all data before,
- * NONE by a seeded uniform draw (budgets for lift*). */
+/* Which data go to a layer: ONLINE by an eof probed when the layer's turn comes, OFFLINE by an eof known for all data
+ * before, NONE by a seeded uniform draw (budgets for lift*). */
 enum { SALF_MATCH_ONLINE = 0, SALF_MATCH_OFFLINE = 1, SALF_MATCH_NONE = 2 };
 
 typedef struct salf_planner_options {
@@ -543,20 +537,20 @@ typedef struct salf_planner_options {
     int32_t reserved;
 } salf_planner_options;
 
-/* One layer of the plan. data is known once the layer is settled (OFFLINE and NONE: after salf_planner_match; ONLINE: NULL);
- * matched first, then filled. Borrowed. */
+/* One layer of the plan. data is known once the layer is settled (OFFLINE and NONE: after salf_planner_match; ONLINE:
+ * NULL); matched first, then filled. Borrowed. */
 typedef struct salf_stage {
     int32_t layer;
     int32_t reserved;
-    int64_t count;   /* data to train with this eof */
-    int64_t matched; /* of them, those whose own eof allows it */
-    int64_t filled;  /* of them, drawn to fill the shortfall */
-    int64_t probed;  /* ONLINE: data probed so far */
+    int64_t count;        /* data to train with this eof */
+    int64_t matched;      /* of them, those whose own eof allows it */
+    int64_t filled;       /* of them, drawn to fill the shortfall */
+    int64_t probed;       /* ONLINE: data probed so far */
     const uint32_t *data; /* [count] datum ids */
 } salf_stage;
 
-/* What to do next. PROBE: run the training forward with a probe on these data and report their eof. TRAIN: train these with
- * cut = layer. DONE: the plan is complete. */
+/* What to do next. PROBE: run the training forward with a probe on these data and report their eof. TRAIN: train these
+ * with cut = layer. DONE: the plan is complete. */
 enum { SALF_TASK_DONE = 0, SALF_TASK_PROBE = 1, SALF_TASK_TRAIN = 2 };
 
 typedef struct salf_task {
@@ -581,11 +575,11 @@ SALF_API salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, 
  * salf_planner_next if not before. SALF_E_SEQUENCE when an eof is missing (names the datum). */
 SALF_API salf_status salf_planner_match(salf_planner *planner);
 SALF_API salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, salf_stage *stage);
-/* The next task, of at most max_data data of one layer. Until it is answered (PROBE: report and done; TRAIN: done) the same
- * task is given again, also after a save and load. */
+/* The next task, of at most max_data data of one layer. Until it is answered (PROBE: report and done; TRAIN: done) the
+ * same task is given again, also after a save and load. */
 SALF_API salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task *task);
-/* Answers a PROBE task: the eof of its data, in its order. accepted [n] becomes 1 for those the layer takes: train them now,
- * with the states at hand, then call done. (After a kill in between they come again as a TRAIN task.) */
+/* Answers a PROBE task: the eof of its data, in its order. accepted [n] becomes 1 for those the layer takes: train them
+ * now, with the states at hand, then call done. (After a kill in between they come again as a TRAIN task.) */
 SALF_API salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64_t n, uint8_t *accepted);
 /* The data of the task at hand have been trained. */
 SALF_API salf_status salf_planner_done(salf_planner *planner);
@@ -595,32 +589,33 @@ SALF_API salf_status salf_planner_done(salf_planner *planner);
 SALF_API salf_status salf_planner_save(const salf_planner *planner, void *buffer, uint64_t *size);
 SALF_API salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_t size);
 
-/* ---- 10. Freezing policy ------------------------------------------------------------------------------------------ */
+/* ---- 10. Freezing policy ---------------------------------------------------------------------------------------- */
 
 typedef struct salf_policy salf_policy;
 
 enum {
-    SALF_POLICY_FULL = 0,       /* every layer, always */
-    SALF_POLICY_SUFFIX = 1,     /* layers first_layer ... m-1 */
-    SALF_POLICY_HALF = 2,       /* SUFFIX with floor(m/2): LoRA[half] of the paper */
-    SALF_POLICY_SALF = 3,       /* by the trace of each batch (paper, Algorithm 3) */
-    SALF_POLICY_BUDGET = 4,     /* by the planner's task at hand (paper, Algorithm 4) */
-    SALF_POLICY_LIFT = 5,       /* one layer at a time, in turns of interval steps */
-    SALF_POLICY_LIFT_STAR = 6,  /* the same turns; that layer and all deeper ones (paper 4.1) */
-    SALF_POLICY_LISA = 7,       /* n_active layers drawn every interval steps */
-    SALF_POLICY_BLOCK = 8,      /* block coordinate descent: one layer a phase, order redrawn each round */
-    SALF_POLICY_FREEZEOUT = 9,  /* half-cosine annealing of each layer's rate, frozen at 0 */
-    SALF_POLICY_LINEAR = 10,    /* frozen depth grows linearly from start to level */
+    SALF_POLICY_FULL = 0,        /* every layer, always */
+    SALF_POLICY_SUFFIX = 1,      /* layers first_layer ... m-1 */
+    SALF_POLICY_HALF = 2,        /* SUFFIX with floor(m/2): LoRA[half] of the paper */
+    SALF_POLICY_SALF = 3,        /* by the trace of each batch (paper, Algorithm 3) */
+    SALF_POLICY_BUDGET = 4,      /* by the planner's task at hand (paper, Algorithm 4) */
+    SALF_POLICY_LIFT = 5,        /* one layer at a time, in turns of interval steps */
+    SALF_POLICY_LIFT_STAR = 6,   /* the same turns; that layer and all deeper ones (paper 4.1) */
+    SALF_POLICY_LISA = 7,        /* n_active layers drawn every interval steps */
+    SALF_POLICY_BLOCK = 8,       /* block coordinate descent: one layer a phase, order redrawn each round */
+    SALF_POLICY_FREEZEOUT = 9,   /* half-cosine annealing of each layer's rate, frozen at 0 */
+    SALF_POLICY_LINEAR = 10,     /* frozen depth grows linearly from start to level */
     SALF_POLICY_AUTOFREEZE = 11, /* freeze the prefix whose gradients change least */
-    SALF_POLICY_RGN = 12,       /* learning-rate scales from gradient norm / parameter norm */
-    SALF_POLICY_RANDOM = 13,    /* a random suffix each step */
-    SALF_POLICY_SCRIPTED = 14,  /* cuts from a table */
-    SALF_POLICY_CALLBACK = 15   /* cuts from the host */
+    SALF_POLICY_RGN = 12,        /* learning-rate scales from gradient norm / parameter norm */
+    SALF_POLICY_RANDOM = 13,     /* a random suffix each step */
+    SALF_POLICY_SCRIPTED = 14,   /* cuts from a table */
+    SALF_POLICY_CALLBACK = 15    /* cuts from the host */
 };
 /* Orders of LIFT and BLOCK. DEFAULT: front to end for LIFT, random for BLOCK. */
 enum { SALF_ORDER_DEFAULT = 0, SALF_ORDER_FORWARD = 1, SALF_ORDER_BACKWARD = 2, SALF_ORDER_RANDOM = 3 };
-/* One cut from many eof: PREFIX cuts at the smallest and truncates each row at its own (rows sorted by eof: active); the
- * others give the batch one cut: argmax of the mean gain curve, smallest, (lower) median, most frequent (ties shallow). */
+/* One cut from many eof: PREFIX cuts at the smallest and truncates each row at its own (rows sorted by eof: active);
+ * the others give the batch one cut: argmax of the mean gain curve, smallest, (lower) median, most frequent (ties
+ * shallow). */
 enum {
     SALF_REDUCE_MEAN_GAIN = 0,
     SALF_REDUCE_SMALLEST = 1,
@@ -634,22 +629,22 @@ typedef int32_t (*salf_cut_fn)(void *user, int64_t step, int32_t n_layers, const
 
 typedef struct salf_policy_options {
     uint32_t struct_size;
-    int32_t reduction;    /* SALF; CALLBACK: PREFIX truncates each row of the trace at its own eof or the cut, whichever is
-                             deeper; the others give all rows the cut */
-    int32_t first_layer;  /* SUFFIX */
-    int32_t order;        /* LIFT, LIFT_STAR, BLOCK */
-    int64_t interval;     /* LIFT*, LISA, BLOCK, AUTOFREEZE: steps; 0 = total_steps / m (at least 1) */
-    int64_t total_steps;  /* of the run; needed where interval is 0, by FREEZEOUT and by LINEAR */
+    int32_t reduction; /* SALF; CALLBACK: PREFIX truncates each row of the trace at its own eof or the cut, whichever is
+                          deeper; the others give all rows the cut */
+    int32_t first_layer; /* SUFFIX */
+    int32_t order;       /* LIFT, LIFT_STAR, BLOCK */
+    int64_t interval;    /* LIFT*, LISA, BLOCK, AUTOFREEZE: steps; 0 = total_steps / m (at least 1) */
+    int64_t total_steps; /* of the run; needed where interval is 0, by FREEZEOUT and by LINEAR */
     uint64_t seed;
-    int32_t n_active;     /* LISA: 0 = 2 */
-    int32_t always_on;    /* LISA: embedding and head train at every step */
-    int32_t keep_moments; /* BLOCK: 1 = do not reset a layer's optimizer state when its phase begins */
+    int32_t n_active;        /* LISA: 0 = 2 */
+    int32_t always_on;       /* LISA: embedding and head train at every step */
+    int32_t keep_moments;    /* BLOCK: 1 = do not reset a layer's optimizer state when its phase begins */
     int32_t train_embedding; /* embedding trains whenever the backward reaches it (cut 0) */
     int32_t train_head;      /* head trains at every step */
     int32_t cubic;           /* FREEZEOUT: cube the freezing times */
     int32_t scale_rate;      /* FREEZEOUT: initial rate of layer i times 1 / t_i */
     int32_t reserved;
-    double start;      /* FREEZEOUT: t0 of the first layer, default 0.5; LINEAR: fraction of the run before freezing begins */
+    double start;      /* FREEZEOUT: t0 of the first layer, 0 = 0.5; LINEAR: share of the run before freezing begins */
     double level;      /* LINEAR: fraction of the layers frozen at the end; 0 = 0.5 */
     double percentile; /* AUTOFREEZE: 0 ... 100; 0 = 50 */
     const int32_t *script; /* SCRIPTED: [n_script] cuts; the last one holds on. Copied */
@@ -660,8 +655,8 @@ typedef struct salf_policy_options {
 } salf_policy_options;
 
 /* What the host knows at a step. trace: SALF (required), CALLBACK. gradient_l1 [m]: AUTOFREEZE, L1 norm of each layer's
- * gradients since the last decision (0 for a layer that is frozen). gradient_norm, parameter_norm [m]: RGN. Norms may be NULL at
- * the first decision only. */
+ * gradients since the last decision (0 for a layer that is frozen). gradient_norm, parameter_norm [m]: RGN. Norms may
+ * be NULL at the first decision only. */
 typedef struct salf_observation {
     uint32_t struct_size;
     int32_t reserved;
@@ -677,37 +672,38 @@ typedef struct salf_decision {
     uint32_t struct_size;
     int32_t n_layers;
     int64_t step;
-    int32_t cut;            /* lowest layer the backward must reach; m when it need not reach any */
-    int32_t graph_changed;  /* 1: the trainable set differs from the last decision's (recompile, re-wrap, re-capture) */
+    int32_t cut;           /* lowest layer the backward must reach; m when it need not reach any */
+    int32_t graph_changed; /* 1: the trainable set differs from the last decision's (recompile, re-wrap, re-capture) */
     int32_t train_embedding;
     int32_t train_head;
-    const uint8_t *trainable;   /* [m] */
-    const double *rate_scale;   /* [m] factor on the learning rate; 0 where not trainable */
-    const int32_t *added;       /* [n_added] layers that train now and did not before */
-    const int32_t *removed;     /* [n_removed] layers that trained before and do not now: clear their gradients */
-    const int32_t *reset;       /* [n_reset] layers whose optimizer moments and step count start afresh */
+    const uint8_t *trainable; /* [m] */
+    const double *rate_scale; /* [m] factor on the learning rate; 0 where not trainable */
+    const int32_t *added;     /* [n_added] layers that train now and did not before */
+    const int32_t *removed;   /* [n_removed] layers that trained before and do not now: clear their gradients */
+    const int32_t *reset;     /* [n_reset] layers whose optimizer moments and step count start afresh */
     int32_t n_added;
     int32_t n_removed;
     int32_t n_reset;
     int32_t reserved;
     int64_t rows;
-    const int32_t *eof;          /* [rows] cut of each row; NULL unless the policy saw a trace or a task */
-    const int64_t *order;        /* [rows] rows by eof ascending, stable; NULL with eof */
-    const int64_t *active_rows;  /* [m] layer k's backward runs on the first active_rows[k] of order; NULL with eof */
+    const int32_t *eof;         /* [rows] cut of each row; NULL unless the policy saw a trace or a task */
+    const int64_t *order;       /* [rows] rows by eof ascending, stable; NULL with eof */
+    const int64_t *active_rows; /* [m] layer k's backward runs on the first active_rows[k] of order; NULL with eof */
 } salf_decision;
 
 /* A policy for n_layers layers. The first decision reports every trainable layer as added. */
 SALF_API salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t kind, int32_t n_layers,
                                         const salf_policy_options *options);
 SALF_API void salf_policy_destroy(salf_policy *policy);
-/* The decision for a step. With several ranks it is collective and all ranks get the same cut and trainable set. The same
- * step may be asked again only by a loaded policy; a smaller one is SALF_E_SEQUENCE. */
-SALF_API salf_status salf_policy_decide(salf_policy *policy, const salf_observation *observation, salf_decision *decision);
+/* The decision for a step. With several ranks it is collective and all ranks get the same cut and trainable set. The
+ * same step may be asked again only by a loaded policy; a smaller one is SALF_E_SEQUENCE. */
+SALF_API salf_status salf_policy_decide(salf_policy *policy, const salf_observation *observation,
+                                        salf_decision *decision);
 /* State as bytes, as for the planner; loadable before any optimizer exists. */
 SALF_API salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *size);
 SALF_API salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t size);
 
-/* ---- 11. Cost model ------------------------------------------------------------------------------------------------ */
+/* ---- 11. Cost model --------------------------------------------------------------------------------------------- */
 
 /* Matrices LoRA sits on, or that train densely: a mask. */
 enum {
@@ -728,25 +724,25 @@ typedef struct salf_cost_options {
     int64_t ffn_hidden;
     int64_t vocab;
     int32_t n_heads;
-    int32_t n_kv_heads;  /* 0 = n_heads */
-    int32_t head_dim;    /* 0 = hidden / n_heads */
-    int32_t gated_ffn;   /* 1: three matrices, 0: two */
-    int32_t lora_rank;   /* 0: dense training */
-    int32_t matrices;    /* SALF_MATRIX_* that train; 0 = all */
-    int64_t rows;        /* sequences in the step */
-    int64_t row_tokens;  /* tokens of each */
+    int32_t n_kv_heads;     /* 0 = n_heads */
+    int32_t head_dim;       /* 0 = hidden / n_heads */
+    int32_t gated_ffn;      /* 1: three matrices, 0: two */
+    int32_t lora_rank;      /* 0: dense training */
+    int32_t matrices;       /* SALF_MATRIX_* that train; 0 = all */
+    int64_t rows;           /* sequences in the step */
+    int64_t row_tokens;     /* tokens of each */
     int64_t head_positions; /* positions at which logits are computed; 0 = rows */
-    int32_t probe;       /* 1: a probe runs */
-    int32_t metric;      /* SALF_METRIC_* of it, over the whole vocabulary */
+    int32_t probe;          /* 1: a probe runs */
+    int32_t metric;         /* SALF_METRIC_* of it, over the whole vocabulary */
     int32_t train_embedding;
     int32_t train_head;
-    const int32_t *eof;  /* [rows] cut of each row (prefix truncation); NULL: cut for all */
+    const int32_t *eof;       /* [rows] cut of each row (prefix truncation); NULL: cut for all */
     const uint8_t *trainable; /* [m]; NULL: all layers from cut up */
     int32_t cut;
     int32_t reserved;
 } salf_cost_options;
 
-/* Floating-point operations (a multiply-add counts 2) of one training step, and of the same step with nothing frozen. */
+/* Floating-point operations (a multiply-add counts 2) of a training step, and of the same step with nothing frozen. */
 typedef struct salf_cost {
     uint32_t struct_size;
     int32_t reserved;

@@ -37,7 +37,7 @@ changed() { # change as a sed expression, name of the check, expected
 compare "${BUILD:-build}/lib/$SONAME" same "libsalf.so is compatible with the baseline" include
 changed 's/^    const char \*plugin_path;.*/&\n    int64_t added_at_the_end;/' \
     "a field added at the end of an options struct is allowed" same
-changed 's/^    int32_t device;          .*ordinal.*/    int64_t added_inside;\n&/' \
+changed 's/^    int32_t device; .*ordinal.*/    int64_t added_inside;\n&/' \
     "a field added inside an options struct is found" differs
 changed 's/^    int64_t row_stride;/    int64_t added;\n&/' "a change of salf_tensor is found" differs
 changed 's/SALF_API int32_t salf_version_number(void);//' "a removed function is found" differs
