@@ -138,42 +138,46 @@ static void shrink(backward *b, int32_t k) {
 
 /* ---- one layer ---- */
 
-/* Gradients through a projection: x [rows][in] its input, low = x A^T where weights train. d_x (may be NULL) is
- * overwritten. */
-static void project_backward(backward *b, const projection *p, int64_t rows, const float *x, const float *low,
-                             const float *d_y, float *d_x, int32_t weights) {
+/* Gradient of a projection's input, d_x [rows][in], overwritten; NULL: not needed. Leaves d_low [rows][n_adapters *
+ * rank], the gradient of x A^T, in its scratch. */
+static void input_backward(backward *b, const projection *p, int64_t rows, const float *d_y, float *d_x) {
     const int64_t low_width = (int64_t)p->n_adapters * p->rank;
     float *d_low = b->d->scratch.d_low;
-    if (weights && p->d_weight) {
-        ops_gemm_tn(p->out, p->in, rows, 1.0f, d_y, p->out, x, p->in, 1.0f, p->d_weight, p->in);
-        if (p->d_bias) ops_column_sums(p->d_bias, d_y, rows, p->out);
-    }
     if (d_x) ops_gemm_nn(rows, p->in, p->out, 1.0f, d_y, p->out, p->weight, p->in, 0.0f, d_x, p->in);
-    if (!p->n_adapters || (!weights && !d_x)) return;
     for (int i = 0; i < p->n_adapters; i++) {
         const adapter *a = &p->adapters[i];
-        const float *part = d_y + a->first;
-        ops_gemm_nn(rows, p->rank, a->count, p->scale, part, p->out, a->b, p->rank, 0.0f, d_low + i * p->rank,
+        ops_gemm_nn(rows, p->rank, a->count, p->scale, d_y + a->first, p->out, a->b, p->rank, 0.0f, d_low + i * p->rank,
                     low_width);
-        if (weights) {
-            ops_gemm_tn(a->count, p->rank, rows, p->scale, part, p->out, low + i * p->rank, low_width, 1.0f, a->d_b,
-                        p->rank);
-        }
     }
-    if (weights) ops_gemm_tn(low_width, p->in, rows, 1.0f, d_low, low_width, x, p->in, 1.0f, p->d_a, p->in);
-    if (d_x) ops_gemm_nn(rows, p->in, low_width, 1.0f, d_low, low_width, p->a, p->in, 1.0f, d_x, p->in);
+    if (d_x && p->n_adapters) {
+        ops_gemm_nn(rows, p->in, low_width, 1.0f, d_low, low_width, p->a, p->in, 1.0f, d_x, p->in);
+    }
+}
+
+/* Gradients of its weights, after input_backward: x [rows][in] its input and low = x A^T. */
+static void weights_backward(backward *b, const projection *p, int64_t rows, const float *x, const float *low,
+                             const float *d_y) {
+    const int64_t low_width = (int64_t)p->n_adapters * p->rank;
+    if (p->d_weight) ops_gemm_tn(p->out, p->in, rows, 1.0f, d_y, p->out, x, p->in, 1.0f, p->d_weight, p->in);
+    if (p->d_bias) ops_column_sums(p->d_bias, d_y, rows, p->out);
+    for (int i = 0; i < p->n_adapters; i++) {
+        const adapter *a = &p->adapters[i];
+        ops_gemm_tn(a->count, p->rank, rows, p->scale, d_y + a->first, p->out, low + i * p->rank, low_width, 1.0f,
+                    a->d_b, p->rank);
+    }
+    if (!p->n_adapters) return;
+    ops_gemm_tn(low_width, p->in, rows, 1.0f, b->d->scratch.d_low, low_width, x, p->in, 1.0f, p->d_a, p->in);
 }
 
 /* The kept x A^T of the active rows, or those of the tail; row NULL: they lie in order. */
-static const float *active_low(backward *b, const projection *p, const float *low, const int64_t *row, int64_t rows,
-                               int32_t weights) {
-    if (!row || !weights || !p->n_adapters) return low;
+static const float *active_low(backward *b, const projection *p, const float *low, const int64_t *row, int64_t rows) {
+    if (!row || !p->n_adapters) return low;
     ops_gather(b->d->scratch.low, low, row, rows, (int64_t)p->n_adapters * p->rank);
     return b->d->scratch.low;
 }
 
-static const float *tail_low(backward *b, const projection *p, const float *low, int32_t weights) {
-    return active_low(b, p, low, b->tail, b->n_tail, weights);
+static const float *tail_low(backward *b, const projection *p, const float *low) {
+    return active_low(b, p, low, b->tail, b->n_tail);
 }
 
 static void ffn_backward(backward *b, int32_t k, int32_t weights) {
@@ -183,13 +187,14 @@ static void ffn_backward(backward *b, int32_t k, int32_t weights) {
     const layer_record *r = &d->records[k];
     const projection *down = &layer->projections[PROJECT_DOWN], *gate_up = &layer->projections[PROJECT_GATE_UP];
     const int64_t rows = b->n_tail, hidden = d->config.hidden, ffn = d->config.ffn_hidden;
-    if (weights) ops_swiglu(r->gate_up, b->tail, rows, ffn, s->hidden);
-    project_backward(b, down, rows, s->hidden, tail_low(b, down, r->low[PROJECT_DOWN], weights), s->d_stream,
-                     s->d_hidden, weights);
-    ops_swiglu_backward(r->gate_up, b->tail, rows, ffn, s->d_hidden, s->d_gate_up);
-    if (weights) ops_norm_apply(r->middle, r->scale2, b->tail, rows, hidden, layer->norm2, s->normed);
-    project_backward(b, gate_up, rows, s->normed, tail_low(b, gate_up, r->low[PROJECT_GATE_UP], weights), s->d_gate_up,
-                     s->d_normed, weights);
+    input_backward(b, down, rows, s->d_stream, s->d_hidden);
+    ops_swiglu_backward(r->gate_up, b->tail, rows, ffn, s->d_hidden, s->d_gate_up, s->hidden);
+    if (weights) weights_backward(b, down, rows, s->hidden, tail_low(b, down, r->low[PROJECT_DOWN]), s->d_stream);
+    input_backward(b, gate_up, rows, s->d_gate_up, s->d_normed);
+    if (weights) {
+        ops_norm_apply(r->middle, r->scale2, b->tail, rows, hidden, layer->norm2, s->normed);
+        weights_backward(b, gate_up, rows, s->normed, tail_low(b, gate_up, r->low[PROJECT_GATE_UP]), s->d_gate_up);
+    }
     ops_norm_backward(r->middle, r->scale2, b->tail, rows, hidden, layer->norm2, s->d_normed, s->d_stream,
                       weights ? layer->d_norm2 : NULL);
 }
@@ -237,8 +242,8 @@ static void heads_backward(backward *b, int32_t k) {
     }
 }
 
-static const float *active_attention(backward *b, const layer_record *r, int32_t weights) {
-    if (!b->tail || !weights) return r->attention;
+static const float *active_attention(backward *b, const layer_record *r) {
+    if (!b->tail) return r->attention;
     ops_gather(b->d->scratch.gathered, r->attention, b->tail, b->n_tail, b->d->query_width);
     return b->d->scratch.gathered;
 }
@@ -249,13 +254,18 @@ static void attention_backward(backward *b, int32_t k, int32_t weights, int32_t 
     const decoder_layer *layer = &d->layers[k];
     const layer_record *r = &d->records[k];
     const projection *o = &layer->projections[PROJECT_O], *qkv = &layer->projections[PROJECT_QKV];
-    project_backward(b, o, b->n_tail, active_attention(b, r, weights), tail_low(b, o, r->low[PROJECT_O], weights),
-                     s->d_stream, s->d_attention, weights);
+    input_backward(b, o, b->n_tail, s->d_stream, s->d_attention);
+    if (weights) {
+        weights_backward(b, o, b->n_tail, active_attention(b, r), tail_low(b, o, r->low[PROJECT_O]), s->d_stream);
+    }
     heads_backward(b, k);
-    if (weights) ops_norm_apply(r->input, r->scale1, rows_of(b), b->rows, d->config.hidden, layer->norm1, s->normed);
     float *norm_gradient = weights ? layer->d_norm1 : NULL;
-    project_backward(b, qkv, b->rows, s->normed, active_low(b, qkv, r->low[PROJECT_QKV], rows_of(b), b->rows, weights),
-                     s->d_qkv, lowest && !norm_gradient ? NULL : s->d_normed, weights);
+    input_backward(b, qkv, b->rows, s->d_qkv, lowest && !norm_gradient ? NULL : s->d_normed);
+    if (weights) {
+        ops_norm_apply(r->input, r->scale1, rows_of(b), b->rows, d->config.hidden, layer->norm1, s->normed);
+        weights_backward(b, qkv, b->rows, s->normed, active_low(b, qkv, r->low[PROJECT_QKV], rows_of(b), b->rows),
+                         s->d_qkv);
+    }
     if (lowest) {
         if (norm_gradient) {
             ops_norm_weight_backward(r->input, r->scale1, rows_of(b), b->rows, d->config.hidden, s->d_normed,

@@ -36,9 +36,9 @@ void ops_norm_weight_backward(const float *x, const float *scale, const int64_t 
 
 /* hidden = silu(gate) * up, gate_up [rows][2 width] holding gate then up in a row. */
 void ops_swiglu(const float *gate_up, const int64_t *row, int64_t rows, int64_t width, float *hidden);
-/* d_gate_up for d_hidden; gate_up by row, the others compact. */
+/* d_gate_up for d_hidden, and hidden once more; gate_up by row, the others compact. */
 void ops_swiglu_backward(const float *gate_up, const int64_t *row, int64_t rows, int64_t width, const float *d_hidden,
-                         float *d_gate_up);
+                         float *d_gate_up, float *hidden);
 
 /* Rotates n_heads vectors of head_dim at x, rows apart by stride, rows being positions 0 ... n-1 of a sequence. table
  * [n][head_dim]: cosines, then sines. direction 1, or -1 for the gradient. */

@@ -99,12 +99,13 @@ static double swiglu(float gate, float up) {
 
 START_TEST(swiglu_and_its_gradient) {
     const int64_t row[] = {1, 0}, n = 21;
-    float x[2 * 42], hidden[2 * 21], d_hidden[2 * 21], d_x[2 * 42];
+    float x[2 * 42], hidden[2 * 21], again[2 * 21], d_hidden[2 * 21], d_x[2 * 42];
     uint64_t state = 9;
     fill(x, 2 * 2 * n, 3.0, &state);
     fill(d_hidden, 2 * n, 1.0, &state);
     ops_swiglu(x, row, 2, n, hidden);
-    ops_swiglu_backward(x, row, 2, n, d_hidden, d_x);
+    ops_swiglu_backward(x, row, 2, n, d_hidden, d_x, again);
+    for (int64_t i = 0; i < 2 * n; i++) ck_assert_double_eq_tol(again[i], hidden[i], 1e-5);
     for (int64_t i = 0; i < 2; i++) {
         float *gate = x + row[i] * 2 * n, *up = gate + n;
         for (int64_t j = 0; j < n; j++) {
