@@ -161,19 +161,25 @@ VECTORISED void ops_swiglu(const float *gate_up, const int64_t *row, int64_t row
     }
 }
 
+/* A row of it; parameters may be restrict where gcc heeds it. */
+static inline void swiglu_row_backward(int64_t width, const float *restrict gate, const float *restrict up,
+                                       const float *restrict dh, float *restrict d_gate, float *restrict d_up,
+                                       float *restrict hidden) {
+    for (int64_t j = 0; j < width; j++) {
+        const float sigmoid = 1.0f / (1.0f + exp_float(-gate[j])), silu = gate[j] * sigmoid;
+        d_gate[j] = dh[j] * up[j] * (sigmoid + silu * (1.0f - sigmoid));
+        d_up[j] = dh[j] * silu;
+        hidden[j] = silu * up[j];
+    }
+}
+
 VECTORISED void ops_swiglu_backward(const float *gate_up, const int64_t *row, int64_t rows, int64_t width,
                                     const float *d_hidden, float *d_gate_up, float *hidden) {
     for (int64_t i = 0; i < rows; i++) {
-        const float *gate = gate_up + (row ? row[i] : i) * 2 * width, *up = gate + width;
-        const float *dh = d_hidden + i * width;
-        float *restrict d_gate = d_gate_up + i * 2 * width, *restrict d_up = d_gate + width;
-        float *restrict out = hidden + i * width;
-        for (int64_t j = 0; j < width; j++) {
-            const float sigmoid = 1.0f / (1.0f + exp_float(-gate[j])), silu = gate[j] * sigmoid;
-            d_gate[j] = dh[j] * up[j] * (sigmoid + silu * (1.0f - sigmoid));
-            d_up[j] = dh[j] * silu;
-            out[j] = silu * up[j];
-        }
+        const float *gate = gate_up + (row ? row[i] : i) * 2 * width;
+        float *d_gate = d_gate_up + i * 2 * width;
+        swiglu_row_backward(width, gate, gate + width, d_hidden + i * width, d_gate, d_gate + width,
+                            hidden + i * width);
     }
 }
 
