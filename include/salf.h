@@ -219,8 +219,9 @@ typedef struct salf_named_tensor {
 
 /* Opens a .safetensors file, an index file, or a folder that holds model.safetensors or model.safetensors.index.json.
  * Errors: SALF_E_NOT_FOUND, SALF_E_IO, SALF_E_TRUNCATED, SALF_E_CORRUPT (header that lies: bad JSON, offsets out of
- * range, overlapping or disagreeing with shapes; a shard outside the folder), SALF_E_DTYPE is given only when such a
- * tensor is asked for. */
+ * range, overlapping or disagreeing with shapes; a shard outside the folder), SALF_E_MISMATCH (an index and its
+ * shards), SALF_E_UNSUPPORTED (more than 8 dimensions). An element type that is not known here is an error only when
+ * such a tensor is asked for (SALF_E_DTYPE). */
 SALF_API salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const char *path);
 SALF_API void salf_tensors_destroy(salf_tensors *tensors);
 SALF_API int64_t salf_tensors_count(const salf_tensors *tensors);
@@ -233,7 +234,8 @@ SALF_API const char *salf_tensors_metadata(const salf_tensors *tensors, const ch
 
 /* Writes tensors (host memory, any dtype, names unique) and pairs of metadata strings (key, value, key, value, ...) as
  * one safetensors file: to a temporary name in the same folder, synced, then renamed over path. When n_dims is 0 the
- * shape is [view.rows][view.cols]. Errors: SALF_E_IO, SALF_E_NO_SPACE (and path is as before), SALF_E_ARGUMENT. */
+ * shape is [view.rows][view.cols]. Errors: SALF_E_IO and SALF_E_NO_SPACE (path is as before, unless the
+ * message says that only the folder could not be synced), SALF_E_ARGUMENT, SALF_E_SHAPE, SALF_E_DTYPE. */
 SALF_API salf_status salf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
                                        int64_t n_tensors, const char *const *metadata, int64_t n_metadata);
 
@@ -308,7 +310,8 @@ typedef struct salf_model_info {
     int32_t eos_token;      /* -1: unknown */
 } salf_model_info;
 
-/* Model from a description; its pointers stay borrowed. Errors: SALF_E_ARGUMENT, SALF_E_SHAPE, SALF_E_DTYPE. */
+/* Model from a description; its pointers stay borrowed. Errors: SALF_E_ARGUMENT, SALF_E_NULL, SALF_E_SHAPE,
+ * SALF_E_DTYPE, SALF_E_NONFINITE (in a norm or bias). */
 SALF_API salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options);
 /* Model from a Hugging Face checkpoint folder: config.json and model.safetensors, single or sharded, memory-mapped.
  * Tied heads may be stored under either name. options may override what the config says (valid_vocab, logit_*,

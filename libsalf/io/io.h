@@ -47,6 +47,8 @@ bool slf_path_exists(const char *path);
 salf_status slf_json_parse(json_t **out, const void *bytes, uint64_t size, const char *path);
 /* The same from a file of at most 64 MB. */
 salf_status slf_json_load(json_t **out, const char *path);
+/* Whether JSON can hold the text as a string. */
+bool slf_is_utf8(const char *text);
 
 /* ---- tensors.c, shards.c ---- */
 

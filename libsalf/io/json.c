@@ -10,7 +10,7 @@ salf_status slf_json_parse(json_t **out, const void *bytes, uint64_t size, const
     json_error_t error;
     *out = NULL;
     json_t *json = json_loadb(bytes, (size_t)size, JSON_REJECT_DUPLICATES, &error);
-    if (!json && json_error_code(&error) == json_error_out_of_memory)
+    if (!json && !*error.text) /* only a lack of memory leaves no text */
         return slf_fail(SALF_E_NO_MEMORY, "%s: out of memory while reading JSON", path);
     if (!json) return slf_fail(SALF_E_CORRUPT, "%s: line %d: %s", path, error.line, error.text);
     if (!json_is_object(json)) {
@@ -35,4 +35,33 @@ salf_status slf_json_load(json_t **out, const char *path) {
         status = slf_json_parse(out, map.bytes, map.size, path);
     slf_map_close(&map);
     return status;
+}
+
+/* Length of the UTF-8 sequence that begins with byte c, 0 for a byte that begins none; *least: smallest code of it. */
+static int sequence_length(unsigned char c, uint32_t *code, uint32_t *least) {
+    const int length = c < 0x80                ? 1
+                       : c >= 0xC2 && c < 0xE0 ? 2
+                       : c >= 0xE0 && c < 0xF0 ? 3
+                       : c >= 0xF0 && c < 0xF5 ? 4
+                                               : 0;
+    static const uint32_t smallest[5] = {0, 0, 0x80, 0x800, 0x10000};
+    static const unsigned char bits[5] = {0, 0x7F, 0x1F, 0x0F, 0x07};
+    *code = c & bits[length];
+    *least = smallest[length];
+    return length;
+}
+
+bool slf_is_utf8(const char *text) {
+    for (const unsigned char *at = (const unsigned char *)text; *at;) {
+        uint32_t code, least;
+        const int length = sequence_length(*at, &code, &least);
+        if (length == 0) return false;
+        for (int i = 1; i < length; i++) {
+            if ((at[i] & 0xC0) != 0x80) return false; /* also the end of the text */
+            code = code << 6 | (at[i] & 0x3Fu);
+        }
+        if (code < least || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return false;
+        at += length;
+    }
+    return true;
 }

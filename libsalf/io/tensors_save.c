@@ -45,6 +45,8 @@ static salf_status check_shape(const salf_named_tensor *t) {
 static salf_status check_tensor(const salf_named_tensor *t, int64_t index) {
     if (!t->name || !*t->name || strcmp(t->name, "__metadata__") == 0)
         return slf_fail(SALF_E_ARGUMENT, "salf_tensors_save: tensor %lld has no usable name", (long long)index);
+    if (!slf_is_utf8(t->name))
+        return slf_fail(SALF_E_ARGUMENT, "salf_tensors_save: the name '%s' is not UTF-8", t->name);
     if (!slf_file_type_by_dtype(t->view.dtype))
         return slf_fail(SALF_E_DTYPE, "salf_tensors_save: tensor '%s' has dtype %d", t->name, (int)t->view.dtype);
     SLF_TRY(check_shape(t));
@@ -57,15 +59,17 @@ static salf_status check_tensor(const salf_named_tensor *t, int64_t index) {
 
 /* ---- header ---- */
 
-static json_t *shape_of(const salf_named_tensor *t) {
-    json_t *shape = json_array();
-    const int64_t plain[2] = {t->view.rows, t->view.cols};
-    const int64_t *sizes = t->n_dims ? t->shape : plain;
+static salf_status no_memory(void) {
+    return slf_fail(SALF_E_NO_MEMORY, "out of memory while writing JSON");
+}
+
+/* An array of integers; NULL without memory. */
+static json_t *integers(const int64_t *values, int32_t n) {
+    json_t *array = json_array();
     int failed = 0;
-    for (int32_t d = 0; d < (t->n_dims ? t->n_dims : 2); d++)
-        failed |= json_array_append_new(shape, json_integer(sizes[d]));
-    if (!failed) return shape;
-    json_decref(shape);
+    for (int32_t i = 0; i < n; i++) failed |= json_array_append_new(array, json_integer(values[i]));
+    if (!failed) return array;
+    json_decref(array);
     return NULL;
 }
 
@@ -73,34 +77,39 @@ static uint64_t bytes_of(const salf_named_tensor *t) {
     return (uint64_t)t->view.rows * (uint64_t)t->view.cols * (uint64_t)slf_dtype_size(t->view.dtype);
 }
 
+static salf_status describe(json_t *entry, const salf_named_tensor *t, uint64_t begin, uint64_t end) {
+    const int64_t plain[2] = {t->view.rows, t->view.cols}, place[2] = {(int64_t)begin, (int64_t)end};
+    json_t *shape = integers(t->n_dims ? t->shape : plain, t->n_dims ? t->n_dims : 2);
+    const char *type = slf_file_type_by_dtype(t->view.dtype)->name;
+    if (json_object_set_new(entry, "shape", shape) != 0 ||
+        json_object_set_new(entry, "dtype", json_string(type)) != 0 ||
+        json_object_set_new(entry, "data_offsets", integers(place, 2)) != 0)
+        return no_memory();
+    return SALF_OK;
+}
+
 static salf_status add_to_header(json_t *header, const salf_named_tensor *t, uint64_t *place) {
     if (json_object_get(header, t->name))
         return slf_fail(SALF_E_ARGUMENT, "salf_tensors_save: two tensors are called '%s'", t->name);
     const uint64_t begin = *place, end = begin + bytes_of(t);
-    json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", slf_file_type_by_dtype(t->view.dtype)->name, "shape",
-                              shape_of(t), "data_offsets", (json_int_t)begin, (json_int_t)end);
-    if (!entry) return slf_fail(SALF_E_NO_MEMORY, "out of memory while writing JSON");
-    if (json_object_set_new(header, t->name, entry) != 0)
-        return slf_fail(SALF_E_ARGUMENT, "salf_tensors_save: the name '%s' is not UTF-8", t->name);
+    json_t *entry = json_object();
+    if (json_object_set_new(header, t->name, entry) != 0) return no_memory();
     *place = end;
-    return SALF_OK;
+    return describe(entry, t, begin, end);
 }
 
 static salf_status add_metadata(json_t *header, const char *const *pairs, int64_t n) {
     if (n == 0) return SALF_OK;
     json_t *metadata = json_object();
-    salf_status status = metadata ? SALF_OK : slf_fail(SALF_E_NO_MEMORY, "out of memory while writing JSON");
-    for (int64_t i = 0; i < n && status == SALF_OK; i++) {
+    if (json_object_set_new(header, "__metadata__", metadata) != 0) return no_memory();
+    for (int64_t i = 0; i < n; i++) {
         const char *key = pairs[2 * i], *value = pairs[2 * i + 1];
-        if (!key || !value || json_object_set_new(metadata, key, json_string(value)) != 0)
-            status = slf_fail(SALF_E_ARGUMENT, "salf_tensors_save: metadata '%s' is not a pair of UTF-8 strings",
-                              key ? key : "NULL");
+        if (!key || !value || !slf_is_utf8(key) || !slf_is_utf8(value))
+            return slf_fail(SALF_E_ARGUMENT, "salf_tensors_save: metadata '%s' is not a pair of UTF-8 strings",
+                            key ? key : "NULL");
+        if (json_object_set_new(metadata, key, json_string(value)) != 0) return no_memory();
     }
-    if (status != SALF_OK)
-        json_decref(metadata);
-    else if (json_object_set_new(header, "__metadata__", metadata) != 0)
-        status = slf_fail(SALF_E_NO_MEMORY, "out of memory while writing JSON");
-    return status;
+    return SALF_OK;
 }
 
 static int by_layout(const void *a, const void *b) {
@@ -120,16 +129,23 @@ static salf_status fill_header(json_t *header, const salf_named_tensor **order, 
 
 /* ---- writing ---- */
 
-static salf_status write_header(slf_file *file, const json_t *header) {
-    char *text = json_dumps(header, JSON_COMPACT);
-    if (!text) return slf_fail(SALF_E_NO_MEMORY, "out of memory while writing JSON");
-    const uint64_t length = strlen(text), padded = (length + 7) / 8 * 8;
+static salf_status write_text(slf_file *file, const char *text, uint64_t length) {
+    const uint64_t padded = (length + 7) / 8 * 8;
     uint8_t size[8];
     for (int i = 0; i < 8; i++) size[i] = (uint8_t)(padded >> 8 * i);
-    salf_status status = slf_file_write(file, size, sizeof size);
-    if (status == SALF_OK) status = slf_file_write(file, text, (size_t)length);
-    if (status == SALF_OK) status = slf_file_write(file, "        ", (size_t)(padded - length));
-    free(text);
+    SLF_TRY(slf_file_write(file, size, sizeof size));
+    SLF_TRY(slf_file_write(file, text, (size_t)length));
+    return slf_file_write(file, "        ", (size_t)(padded - length));
+}
+
+static salf_status write_header(slf_file *file, const json_t *header) {
+    const size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
+    if (length == 0) return no_memory();
+    char *text = slf_alloc(file->context, length, 1);
+    if (!text) return SALF_E_NO_MEMORY;
+    const salf_status status =
+        json_dumpb(header, text, length, JSON_COMPACT) == length ? write_text(file, text, length) : no_memory();
+    slf_free(file->context, text);
     return status;
 }
 
@@ -167,7 +183,7 @@ salf_status salf_tensors_save(salf_context *context, const char *path, const sal
     for (int64_t i = 0; i < n_tensors; i++) order[i] = &tensors[i];
     if (n_tensors > 0) qsort(order, (size_t)n_tensors, sizeof *order, by_layout);
     json_t *header = json_object();
-    salf_status status = header ? SALF_OK : slf_fail(SALF_E_NO_MEMORY, "out of memory while writing JSON");
+    salf_status status = header ? SALF_OK : no_memory();
     if (status == SALF_OK) status = fill_header(header, order, n_tensors, metadata, n_metadata);
     if (status == SALF_OK) status = write_file(context, path, header, order, n_tensors);
     json_decref(header);
