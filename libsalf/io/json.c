@@ -1,6 +1,7 @@
 /*
  * json.c - JSON through jansson: integers are exact to 64 bits, a key that stands twice is an error, nesting is
  * bounded. jansson takes its memory from malloc: its own hooks are process-wide, and a library must not set them.
+ * When malloc fails inside it, it does not always say so: the lack of memory may look like bad JSON.
  */
 #include "io.h"
 
