@@ -1,11 +1,9 @@
 /*
  * planner_state.c - what a planner remembers, and its form as bytes.
  *
- * Payload: sizes and options, to find a planner made otherwise; turn and task; matched, filled, probed [m]; then
- * OFFLINE and NONE: labels [N] (u8, or u16 little-endian) and, when settled, which data fill [N bits]; ONLINE: used and
- * pending [N bits], how far the permutation was read (it is drawn again on load), and the ids of the task. A load
- * builds a second state, checks it whole and then takes it over. No size in it is believed: what is allocated follows
- * from the planner's own N and m, after the payload has proved long enough.
+ * The payload is described in docs/formats.md. A load builds a second state, checks it whole and then takes it over. No
+ * size in it is believed: what is allocated follows from the planner's own N and m, after the payload has proved long
+ * enough.
  */
 #include <string.h>
 

@@ -1,13 +1,6 @@
 /*
- * config.c - config.json of a Hugging Face checkpoint: what the families call the same things, and their defaults.
- *
- *   meaning            Llama, Qwen2, Gemma2, Mistral     GPT-2
- *   layers             num_hidden_layers                 n_layer
- *   hidden size        hidden_size                       n_embd
- *   heads              num_attention_heads               n_head
- *   FFN                intermediate_size                 n_inner (4 n_embd)
- *   positions          max_position_embeddings           n_positions
- *   eps                rms_norm_eps                      layer_norm_epsilon
+ * config.c - config.json of a Hugging Face checkpoint: families, their names for the same things, their defaults. The
+ * table of names is in docs/formats.md.
  */
 #include <math.h>
 #include <string.h>

@@ -1,0 +1,36 @@
+#!/bin/bash
+# docs/formats.md names every key and tensor that the sources read or write; a new one has to be described there.
+set -u
+status=0
+described() { # what, names...
+    local what=$1 name lacking=
+    shift
+    for name; do grep -qF -- "\`$name\`" docs/formats.md || grep -qF -- "\`$name." docs/formats.md || lacking+=" $name"; done
+    if [ $# -ge 3 ] && [ -z "$lacking" ]; then echo "ok - $what are described"; else
+        echo "not ok - $what ($#) are described, but not:$lacking"
+        status=1
+    fi
+}
+quoted() { # pattern that ends before a string, files...: the strings that follow it
+    local pattern=$1
+    shift
+    grep -ohE -- "$pattern\"[A-Za-z_.*-]+\"" "$@" | sed 's/.*"\(.*\)"/\1/' | sort -u
+}
+
+described "keys of the log" $(quoted 'jsonl_[a-z_]+\([^"]*, ' examples/salf/runlog.c examples/salf/evaluate.c)
+described "keys the report reads" $(quoted 'json_object_get\([^"]*, ' examples/salf/cmd_report.c examples/salf/report_*.c)
+described "metadata of a basis" $(sed -n '/meta_keys\[META_COUNT\] = /,/;/p' libsalf/basis_file.c | grep -oE '"[a-z_]+"' | tr -d '"')
+described "tensors of a basis" $(quoted '(put|get)_[a-z]+\([^"]*, ' libsalf/basis_file.c)
+described "tensors of a training checkpoint" $(quoted '(checkpoint_put|put_blob)\(w?&?w, ' examples/salf/runstate.c)
+described "keys of config.json" \
+    $(quoted '(integer|number|flag|token|field)\([^"]*, ' libsalf/io/config.c) n_layer n_embd n_head n_inner n_positions
+described "model types" $(sed -n '/families\[\] = /,/};/p' libsalf/io/config.c | grep -oE '"[a-z0-9]+"' | tr -d '"')
+described "element types" $(sed -n '/file_types\[\] = /,/};/p' libsalf/io/tensors_save.c | grep -oE '"[A-Z0-9_]+"' |
+    tr -d '"' | sed 's/^F8_.*/F8_*/')
+if (described "some" rows labels not_there) | grep -q '^not ok .*not: not_there$'; then
+    echo "ok - a name that is not described is found"
+else
+    echo "not ok - a name that is not described is found"
+    status=1
+fi
+exit $status
