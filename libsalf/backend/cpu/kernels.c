@@ -22,6 +22,16 @@
 /* Sums run in float32 lanes over PIECE elements, and in float64 between pieces. */
 enum { LANES = 32, PIECE = 1024 };
 
+/* slf_f16_to_f32 without a branch, so that it becomes vectors everywhere. */
+INLINE float f16_to_f32(uint16_t half) {
+    const uint32_t magnitude = (uint32_t)(half & 0x7fffu) << 13;
+    const float scaled = slf_float_from_bits(magnitude) * 0x1p112f;
+    uint32_t bits;
+    memcpy(&bits, &scaled, sizeof bits);
+    const uint32_t special = 0u - (uint32_t)(magnitude >= 0x0f800000u); /* infinity and NaN */
+    return slf_float_from_bits(bits | (special & 0x7f800000u) | (uint32_t)(half & 0x8000u) << 16);
+}
+
 INLINE void widen_loop(const void *in, int32_t dtype, int64_t n, float *out) {
     const uint16_t *halves = in;
     if (dtype == SALF_F32) {
@@ -29,7 +39,7 @@ INLINE void widen_loop(const void *in, int32_t dtype, int64_t n, float *out) {
     } else if (dtype == SALF_BF16) {
         for (int64_t i = 0; i < n; i++) out[i] = slf_bf16_to_f32(halves[i]);
     } else {
-        for (int64_t i = 0; i < n; i++) out[i] = slf_f16_to_f32(halves[i]);
+        for (int64_t i = 0; i < n; i++) out[i] = f16_to_f32(halves[i]);
     }
 }
 
@@ -37,7 +47,7 @@ INLINE void widen_loop(const void *in, int32_t dtype, int64_t n, float *out) {
 INLINE float element(const void *row, int32_t dtype, int64_t i) {
     if (dtype == SALF_F32) return ((const float *)row)[i];
     const uint16_t half = ((const uint16_t *)row)[i];
-    return dtype == SALF_BF16 ? slf_bf16_to_f32(half) : slf_f16_to_f32(half);
+    return dtype == SALF_BF16 ? slf_bf16_to_f32(half) : f16_to_f32(half);
 }
 
 INLINE double lanes_sum(float lanes[LANES]) {
