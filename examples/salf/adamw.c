@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "decoder_internal.h"
+#include "memory.h"
 #include "vectorised.h"
 
 /* sqrtf may set errno, which keeps gcc from vectorising it; its arguments here are never negative. */
@@ -39,12 +40,12 @@ salf_status adamw_create(adamw **out, decoder *d, const adamw_options *options) 
     if (o.eps == 0.0) o.eps = 1e-8;
     const salf_status status = check_options(&o);
     if (status) return status;
-    adamw *a = calloc(1, sizeof *a);
+    adamw *a = memory_take(1, sizeof *a);
     if (!a) return decoder_fail(SALF_E_NO_MEMORY, "no memory for an optimizer");
     a->d = d;
     a->options = o;
-    a->steps = calloc((size_t)d->config.n_layers + 2, sizeof *a->steps);
-    a->moments = calloc((size_t)d->n_parameters, sizeof *a->moments);
+    a->steps = memory_take((int64_t)d->config.n_layers + 2, sizeof *a->steps);
+    a->moments = memory_take(d->n_parameters, sizeof *a->moments);
     if (!a->steps || !a->moments) {
         adamw_free(a);
         return decoder_fail(SALF_E_NO_MEMORY, "no memory for an optimizer");
@@ -74,7 +75,7 @@ void adamw_moments(adamw *optimizer, int64_t index, float **first, float **secon
 salf_status adamw_make_moments(adamw *optimizer, int64_t index, float **first, float **second) {
     const decoder_parameter *p = decoder_parameter_at(optimizer->d, index);
     if (!p || !p->trains) return decoder_fail(SALF_E_ARGUMENT, "parameter %lld does not train", (long long)index);
-    if (!optimizer->moments[index]) optimizer->moments[index] = calloc((size_t)p->count, 2 * sizeof(float));
+    if (!optimizer->moments[index]) optimizer->moments[index] = memory_take(p->count, 2 * sizeof(float));
     if (!optimizer->moments[index]) return decoder_fail(SALF_E_NO_MEMORY, "no memory for the moments of %s", p->name);
     adamw_moments(optimizer, index, first, second);
     return SALF_OK;

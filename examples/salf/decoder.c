@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "decoder_internal.h"
+#include "memory.h"
 
 static _Thread_local char error_message[512];
 
@@ -151,7 +152,7 @@ static void add_layer(table_builder *b) {
 static salf_status build_table(decoder *d) {
     const decoder_config *c = &d->config;
     d->parameter_capacity = (int64_t)c->n_layers * MOST_OF_A_LAYER + 3;
-    d->parameters = calloc((size_t)d->parameter_capacity, sizeof *d->parameters);
+    d->parameters = memory_take(d->parameter_capacity, sizeof *d->parameters);
     if (!d->parameters) return decoder_fail(SALF_E_NO_MEMORY, "no memory for %d layers", (int)c->n_layers);
     table_builder b = {d, DECODER_EMBEDDING};
     add(&b, WITH_EMBEDDING, c->vocab, c->hidden, "model.embed_tokens", ".weight");
@@ -161,17 +162,22 @@ static salf_status build_table(decoder *d) {
     return SALF_OK;
 }
 
+#define MOST_VALUES (1LL << 56) /* so that no sum of sizes in bytes overflows */
+
 static salf_status allocate_values(decoder *d) {
     int64_t values = 0, gradients = 0;
     for (int64_t i = 0; i < d->n_parameters; i++) {
+        if (d->parameters[i].count > MOST_VALUES - values) {
+            return decoder_fail(SALF_E_NO_MEMORY, "no memory for a model of more than %lld parameters", MOST_VALUES);
+        }
         values += d->parameters[i].count;
         if (d->parameters[i].trains) gradients += d->parameters[i].count;
     }
-    d->values = calloc((size_t)values, sizeof *d->values);
-    d->gradients = calloc((size_t)gradients + 1, sizeof *d->gradients);
-    d->layers = calloc((size_t)d->config.n_layers, sizeof *d->layers);
-    d->records = calloc((size_t)d->config.n_layers, sizeof *d->records);
-    d->live = calloc((size_t)d->config.n_layers + 2, 1);
+    d->values = memory_take(values, sizeof *d->values);
+    d->gradients = memory_take(gradients, sizeof *d->gradients);
+    d->layers = memory_take(d->config.n_layers, sizeof *d->layers);
+    d->records = memory_take(d->config.n_layers, sizeof *d->records);
+    d->live = memory_take((int64_t)d->config.n_layers + 2, 1);
     if (!d->values || !d->gradients || !d->layers || !d->records || !d->live) {
         return decoder_fail(SALF_E_NO_MEMORY, "no memory for %lld parameters", (long long)values);
     }
@@ -415,7 +421,7 @@ static salf_status prepare(decoder *d, const decoder_training *training) {
 }
 
 static salf_status allocate(decoder **out, salf_context *context) {
-    *out = calloc(1, sizeof **out);
+    *out = memory_take(1, sizeof **out);
     if (!*out) return decoder_fail(SALF_E_NO_MEMORY, "no memory for a decoder");
     (*out)->context = context;
     return SALF_OK;

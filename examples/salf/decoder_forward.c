@@ -10,12 +10,12 @@
  * row 3 D + 2 Q + 2 KV + 2 F floats, and n a head for the attention weights; norms and SwiGLU outputs are computed
  * again.
  */
-#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "decoder_internal.h"
+#include "memory.h"
 #include "ops.h"
 
 /* ---- memory ---- */
@@ -31,7 +31,7 @@ salf_status arena_fit(arena *a) {
     free(a->memory);
     a->memory = NULL;
     a->capacity = 0;
-    if (a->used < PTRDIFF_MAX / 8) a->memory = aligned_alloc(64, (size_t)a->used * sizeof *a->memory);
+    a->memory = memory_take_floats(a->used);
     if (!a->memory) return decoder_fail(SALF_E_NO_MEMORY, "no memory for %lld floats", (long long)a->used);
     a->capacity = a->used;
     return SALF_OK;
@@ -134,7 +134,7 @@ static salf_status fit_rope(decoder *d, int64_t positions) {
     if (positions <= d->rope_positions) return SALF_OK;
     free(d->rope);
     d->rope_positions = 0;
-    d->rope = malloc((size_t)(positions * d->config.head_dim) * sizeof *d->rope);
+    d->rope = memory_take(positions * d->config.head_dim, sizeof *d->rope);
     if (!d->rope) return decoder_fail(SALF_E_NO_MEMORY, "no memory for %lld positions", (long long)positions);
     ops_rope_table(d->rope, positions, d->config.head_dim, d->config.rope_theta);
     d->rope_positions = positions;
@@ -147,7 +147,7 @@ static salf_status fit_order(decoder *d, int64_t rows) {
     if (need <= d->order_capacity) return SALF_OK;
     free(d->order);
     d->order_capacity = 0;
-    d->order = malloc((size_t)need * sizeof *d->order);
+    d->order = memory_take(need, sizeof *d->order);
     if (!d->order) return decoder_fail(SALF_E_NO_MEMORY, "no memory for the order of %lld rows", (long long)rows);
     d->order_capacity = need;
     return SALF_OK;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "decoder_internal.h"
+#include "memory.h"
 #include "ops.h"
 
 /* Round to nearest even; NaN stays NaN. */
@@ -67,9 +68,9 @@ static salf_status save_weights(const decoder *d, const char *path, int32_t dtyp
         total += d->parameters[i].count;
         if (d->parameters[i].count > most) most = d->parameters[i].count;
     }
-    salf_named_tensor *tensors = calloc((size_t)(d->n_parameters > 0 ? d->n_parameters : 1), sizeof *tensors);
-    float *merged = malloc((size_t)most * sizeof *merged);
-    char *data = malloc((size_t)total * element), *next = data;
+    salf_named_tensor *tensors = memory_take(d->n_parameters, sizeof *tensors);
+    float *merged = memory_take(most, sizeof *merged);
+    char *data = memory_take(total, element), *next = data;
     salf_status status = SALF_OK;
     if (!tensors || !merged || !data) status = decoder_fail(SALF_E_NO_MEMORY, "no memory to save %s", path);
     for (int64_t i = 0; !status && i < d->n_parameters; i++) {
