@@ -154,12 +154,17 @@ static double result_of(const report_method *m, const char *key) {
 
 void chart_points(FILE *out, const report *r, const char *title, const char *x_name, const char *y_name,
                   const char *x_key, const char *y_key) {
-    frame f = {0, 0, 0, 0};
+    frame f = {0, 0, INFINITY, -INFINITY};
     for (int i = 0; i < r->n; i++) {
+        const double y = result_of(&r->methods[i], y_key);
         f.x1 = fmax(f.x1, 1.06 * result_of(&r->methods[i], x_key));
-        f.y1 = fmax(f.y1, 1.1 * result_of(&r->methods[i], y_key));
+        f.y0 = fmin(f.y0, y);
+        f.y1 = fmax(f.y1, y);
     }
-    if (!(f.x1 > 0 && f.y1 > 0)) return;
+    if (!(f.x1 > 0 && f.y1 >= f.y0)) return;
+    const double margin = fmax(0.4 * (f.y1 - f.y0), 0.02);
+    f.y0 = fmax(f.y0 - margin, 0);
+    f.y1 += margin;
     open_chart(out, title, "One point for each method.");
     y_axis(out, &f, y_name);
     x_axis(out, &f);
