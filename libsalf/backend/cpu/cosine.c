@@ -35,15 +35,15 @@ static bool row_affine(const cosine_job *job, const void *row, slf_affine *affin
     *affine = (slf_affine){.scale = 1, .weight = job->weight, .bias = job->bias};
     if (job->norm->kind == SALF_NORM_RMS && !job->norm->bias) return true;
     slf_pair sums = job->cpu->kernels->reduce(row, job->states->dtype, dim, affine, NULL);
-    if (!usable(sums.square)) return false;
+    if (!usable(sums.second)) return false;
     if (job->norm->kind == SALF_NORM_LAYER) {
         const double mean = sums.first / (double)dim;
         affine->high = (float)mean;
         affine->low = (float)(mean - (double)affine->high);
         sums = job->cpu->kernels->reduce(row, job->states->dtype, dim, affine, NULL);
-        if (!usable(sums.square)) return false;
+        if (!usable(sums.second)) return false;
     }
-    affine->scale = (float)(1 / sqrt(sums.square / (double)dim + (double)job->norm->eps));
+    affine->scale = (float)(1 / sqrt(sums.second / (double)dim + (double)job->norm->eps));
     return true;
 }
 
@@ -59,8 +59,8 @@ static void cosine_rows(void *user, int64_t begin, int64_t end) {
         if (!job->norm || row_affine(job, row, &affine)) {
             const slf_pair sums =
                 job->cpu->kernels->reduce(row, job->states->dtype, dim, job->norm ? &affine : NULL, b);
-            if (usable(sums.square) && isfinite(sums.first))
-                deviation = 1 - sums.first / (sqrt(sums.square) * job->norms[job->which[r]]);
+            if (usable(sums.second) && isfinite(sums.first))
+                deviation = 1 - sums.first / (sqrt(sums.second) * job->norms[job->which[r]]);
         }
         job->out[r * job->out_stride] = deviation;
     }

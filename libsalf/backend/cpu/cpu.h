@@ -13,7 +13,7 @@ typedef struct slf_affine {
 } slf_affine;
 
 typedef struct slf_pair {
-    double first, square;
+    double first, second;
 } slf_pair;
 
 /* Inner loops for one instruction set. */
@@ -27,6 +27,8 @@ typedef struct slf_kernels {
     slf_pair (*reduce)(const void *row, int32_t dtype, int64_t n, const slf_affine *affine, const float *b);
     /* x_i = exp(x_i), to 2 ulp for results that are normal numbers. */
     void (*exp)(double *x, int64_t n);
+    /* The same, and sum x_i and sum x_i s_i. */
+    slf_pair (*exp_sums)(double *x, const double *s, int64_t n);
 } slf_kernels;
 
 /* Kernels that this processor can run, the fastest first; NULL past the last. */

@@ -20,7 +20,7 @@
 #endif
 
 /* Sums run in float32 lanes over PIECE elements, and in float64 between pieces. */
-enum { LANES = 32, PIECE = 1024 };
+enum { LANES = 32, WIDE_LANES = 16, PIECE = 1024 };
 
 /* slf_f16_to_f32 without a branch, so that it becomes vectors everywhere. */
 INLINE float f16_to_f32(uint16_t half) {
@@ -72,7 +72,7 @@ INLINE void dot_piece(const void *row, int32_t dtype, int64_t first, int64_t las
         s[k] += h * h;
     }
     out->first += lanes_sum(d);
-    out->square += lanes_sum(s);
+    out->second += lanes_sum(s);
 }
 
 INLINE void sums_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const slf_affine *a,
@@ -92,7 +92,7 @@ INLINE void sums_piece(const void *row, int32_t dtype, int64_t first, int64_t la
         s[k] += h * h;
     }
     out->first += lanes_sum(t);
-    out->square += lanes_sum(s);
+    out->second += lanes_sum(s);
 }
 
 INLINE void affine_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const slf_affine *a,
@@ -112,7 +112,7 @@ INLINE void affine_piece(const void *row, int32_t dtype, int64_t first, int64_t 
         s[k] += h * h;
     }
     out->first += lanes_sum(d);
-    out->square += lanes_sum(s);
+    out->second += lanes_sum(s);
 }
 
 INLINE void reduce_typed(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
@@ -163,6 +163,27 @@ INLINE void exp_loop(double *x, int64_t n) {
     }
 }
 
+INLINE slf_pair exp_sums_loop(double *x, const double *s, int64_t n) {
+    double sum[WIDE_LANES] = {0}, weighted[WIDE_LANES] = {0};
+    exp_loop(x, n);
+    int64_t i = 0;
+    for (; i + WIDE_LANES <= n; i += WIDE_LANES)
+        for (int k = 0; k < WIDE_LANES; k++) {
+            sum[k] += x[i + k];
+            weighted[k] += x[i + k] * s[i + k];
+        }
+    for (int k = 0; i < n; i++, k++) {
+        sum[k] += x[i];
+        weighted[k] += x[i] * s[i];
+    }
+    slf_pair out = {0, 0};
+    for (int k = 0; k < WIDE_LANES; k++) {
+        out.first += sum[k];
+        out.second += weighted[k];
+    }
+    return out;
+}
+
 #define KERNELS(suffix, label, attributes)                                                                     \
     attributes static void widen_##suffix(const void *in, int32_t dtype, int64_t n, float *out) {              \
         widen_loop(in, dtype, n, out);                                                                         \
@@ -174,7 +195,11 @@ INLINE void exp_loop(double *x, int64_t n) {
     attributes static void exp_##suffix(double *x, int64_t n) {                                                \
         exp_loop(x, n);                                                                                        \
     }                                                                                                          \
-    static const slf_kernels kernels_##suffix = {label, widen_##suffix, reduce_##suffix, exp_##suffix};
+    attributes static slf_pair exp_sums_##suffix(double *x, const double *s, int64_t n) {                      \
+        return exp_sums_loop(x, s, n);                                                                         \
+    }                                                                                                          \
+    static const slf_kernels kernels_##suffix = {label, widen_##suffix, reduce_##suffix, exp_##suffix,         \
+                                                 exp_sums_##suffix};
 
 KERNELS(plain, "c", )
 #ifdef HAVE_X86
