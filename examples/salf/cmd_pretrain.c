@@ -3,17 +3,23 @@
  *
  * Each step takes `batch` lines drawn at random, at most `context` tokens of each, and predicts every next token by
  * softmax cross-entropy. Everything trains densely, the tied embedding too, by AdamW with linear warm-up over 5 % of
- * the steps and a cosine down to a tenth of the rate. The same seed gives the same model on the same machine.
+ * the steps and a cosine down to a tenth of the rate. The same seed gives the same model on the same machine with as
+ * many threads. The checkpoint's files appear whole, at the end; a run that is killed leaves an earlier one as it was.
  */
+#include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "adamw.h"
 #include "args.h"
 #include "commands.h"
 #include "decoder.h"
+#include "memory.h"
 #include "progress.h"
 #include "tokenizer.h"
 
@@ -49,16 +55,16 @@ typedef struct pretrain_batch {
 
 /* ---- text ---- */
 
-static char *read_file(const char *path) {
+/* The file with a zero byte behind it, freed by the caller; NULL when it cannot be read. */
+static char *read_file(const char *path, size_t *size) {
     FILE *file = fopen(path, "rb");
     char *text = NULL;
     if (file && fseek(file, 0, SEEK_END) == 0) {
-        const long size = ftell(file);
+        const long end = ftell(file);
         rewind(file);
-        text = size >= 0 ? malloc((size_t)size + 1) : NULL;
-        if (text && fread(text, 1, (size_t)size, file) == (size_t)size) {
-            text[size] = 0;
-        } else {
+        *size = (size_t)end;
+        text = end >= 0 && end < LONG_MAX ? memory_take((int64_t)end + 1, 1) : NULL;
+        if (text && fread(text, 1, *size, file) != *size) {
             free(text);
             text = NULL;
         }
@@ -79,6 +85,7 @@ static int64_t encode_lines(corpus *c, const tokenizer *t, char *text) {
     for (char *line = text; line;) {
         char *end = strchr(line, '\n');
         if (end) *end = 0;
+        line[strcspn(line, "\r")] = 0;
         if (*line) {
             const int64_t n = tokenizer_encode(t, line, c->ids + used);
             if (n < 0) return -1;
@@ -97,12 +104,18 @@ static void corpus_free(corpus *c) {
 }
 
 static int corpus_load(corpus *c, const tokenizer *t, const char *path) {
-    char *text = read_file(path);
+    size_t size = 0;
+    char *text = read_file(path, &size);
     memset(c, 0, sizeof *c);
     if (!text) return args_fail(NAME, "%s: cannot be read", path);
+    if (strlen(text) != size) {
+        const size_t at = strlen(text);
+        free(text);
+        return args_fail(NAME, "%s: not text, byte %zu is zero", path, at + 1);
+    }
     const int64_t lines = count_lines(text);
-    c->ids = malloc((strlen(text) + 3 * (size_t)lines + 3) * sizeof *c->ids);
-    c->offsets = calloc((size_t)lines + 1, sizeof *c->offsets);
+    c->ids = memory_take((int64_t)size + 3 * lines + 3, sizeof *c->ids);
+    c->offsets = memory_take(lines + 1, sizeof *c->offsets);
     const int64_t used = c->ids && c->offsets ? encode_lines(c, t, text) : -1;
     free(text);
     if (used < 0) return args_fail(NAME, "out of memory");
@@ -134,15 +147,15 @@ static void batch_free(pretrain_batch *b) {
 }
 
 static int batch_make(pretrain_batch *b, const pretrain_options *o) {
-    const size_t rows = (size_t)(o->batch * o->context);
-    *b = (pretrain_batch){.tokens = malloc(rows * sizeof *b->tokens),
-                          .labels = malloc(rows * sizeof *b->labels),
-                          .offsets = calloc((size_t)o->batch + 1, sizeof *b->offsets),
-                          .rows = malloc(rows * sizeof *b->rows),
-                          .losses = malloc(rows * sizeof *b->losses),
-                          .d_normed = malloc(rows * (size_t)o->hidden * sizeof *b->d_normed)};
+    const int64_t rows = o->batch * o->context;
+    *b = (pretrain_batch){.tokens = memory_take(rows, sizeof *b->tokens),
+                          .labels = memory_take(rows, sizeof *b->labels),
+                          .offsets = memory_take(o->batch + 1, sizeof *b->offsets),
+                          .rows = memory_take(rows, sizeof *b->rows),
+                          .losses = memory_take(rows, sizeof *b->losses),
+                          .d_normed = memory_take(rows * o->hidden, sizeof *b->d_normed)};
     const int complete = b->tokens && b->labels && b->offsets && b->rows && b->losses && b->d_normed;
-    for (size_t i = 0; complete && i < rows; i++) b->rows[i] = (int64_t)i;
+    for (int64_t i = 0; complete && i < rows; i++) b->rows[i] = i;
     return complete ? EXIT_CODE_OK : args_fail(NAME, "out of memory");
 }
 
@@ -172,7 +185,7 @@ static double rate_at(const pretrain_options *o, int64_t step) {
     return o->lr * (0.1 + 0.9 * 0.5 * (1.0 + cos(3.141592653589793 * done)));
 }
 
-/* One step; *loss is the mean over its tokens, in nats. */
+/* One step; *loss is the mean over its tokens, in nats. Nothing is updated when it or the gradients are not finite. */
 static salf_status train_step(decoder *d, adamw *optimizer, const pretrain_options *o, pretrain_batch *b, int64_t rows,
                               int64_t step, double *loss) {
     const decoder_batch batch = {b->tokens, b->offsets, o->batch, b->rows, rows};
@@ -181,36 +194,43 @@ static salf_status train_step(decoder *d, adamw *optimizer, const pretrain_optio
     if (!status) status = decoder_cross_entropy(d, b->labels, 1.0 / (double)rows, 1, b->losses, b->d_normed);
     if (!status) status = decoder_backward(d, b->d_normed, NULL);
     if (status) return status;
-    decoder_clip_gradients(d, CLIP_NORM);
     *loss = 0.0;
     for (int64_t i = 0; i < rows; i++) *loss += (double)b->losses[i] / (double)rows;
+    if (!isfinite(decoder_clip_gradients(d, CLIP_NORM))) *loss = NAN;
+    if (!isfinite(*loss)) return SALF_OK;
     return adamw_step(optimizer, rate_at(o, step), NULL);
 }
 
 #define REPORTS 20 /* lines of progress in a run */
 
-static salf_status train(decoder *d, adamw *optimizer, const pretrain_options *o, const corpus *c, pretrain_batch *b) {
+/* What stopped a step, or EXIT_CODE_OK. */
+static int check_step(const pretrain_options *o, int64_t step, salf_status status, double loss) {
+    if (status) return args_fail(NAME, "%s", decoder_error());
+    if (isfinite(loss)) return EXIT_CODE_OK;
+    return args_fail(NAME, "training diverged at step %lld; a lower --lr than %g may help", (long long)step + 1, o->lr);
+}
+
+static int train(decoder *d, adamw *optimizer, const pretrain_options *o, const corpus *c, pretrain_batch *b) {
     progress bar;
     uint64_t state = o->seed ^ 0x5851F42D4C957F2Du;
-    double sum = 0.0;
-    int64_t n = 0;
+    double sum = 0.0, loss = 0.0;
+    int64_t n = 0, step = 0;
     salf_status status = SALF_OK;
     progress_start(&bar, "pretraining", o->steps);
-    for (int64_t step = 0; !status && step < o->steps; step++) {
+    for (; !status && isfinite(loss) && step < o->steps; step++) {
         char note[32];
-        double loss = 0.0;
         status = train_step(d, optimizer, o, b, batch_fill(b, o, c, &state), step, &loss);
         sum += loss;
         n++;
         snprintf(note, sizeof note, "loss %.3f", sum / (double)n);
         progress_update(&bar, step + 1, note);
-        if (status || ((step + 1) * REPORTS / o->steps == step * REPORTS / o->steps)) continue;
+        if (status || (step + 1) * REPORTS / o->steps == step * REPORTS / o->steps) continue;
         fprintf(stderr, "step %lld\tloss %.4f\n", (long long)step + 1, sum / (double)n);
         sum = 0.0;
         n = 0;
     }
     progress_end(&bar);
-    return status;
+    return check_step(o, step - 1, status, loss);
 }
 
 static int32_t dtype_of(const pretrain_options *o) {
@@ -239,13 +259,22 @@ static int run_training(const pretrain_options *o, salf_context *context, const 
     int code = batch_make(&b, o);
     salf_status status = code ? SALF_OK : decoder_create(&d, context, &config, &everything, o->seed);
     if (!code && !status) status = adamw_create(&optimizer, d, &optimizer_options);
-    if (!code && !status) status = train(d, optimizer, o, c, &b);
+    if (!code && !status) code = train(d, optimizer, o, c, &b);
     if (!code && !status) status = decoder_save(d, o->output, dtype_of(o));
     if (status) code = args_fail(NAME, "%s", decoder_error());
     adamw_free(optimizer);
     decoder_free(d);
     batch_free(&b);
     return code;
+}
+
+/* Before hours of training rather than after them. */
+static int check_output(const char *folder) {
+    if (mkdir(folder, 0777) != 0 && errno != EEXIST) return args_fail(NAME, "%s: %s", folder, strerror(errno));
+    struct stat about;
+    if (stat(folder, &about) == 0 && !S_ISDIR(about.st_mode)) return args_fail(NAME, "%s: not a folder", folder);
+    if (access(folder, W_OK | X_OK) != 0) return args_fail(NAME, "%s: %s", folder, strerror(errno));
+    return EXIT_CODE_OK;
 }
 
 static int prepare_and_train(const pretrain_options *o) {
@@ -256,6 +285,7 @@ static int prepare_and_train(const pretrain_options *o) {
     if (tokenizer_load(&t, o->tokenizer, message, sizeof message)) return args_fail(NAME, "%s", message);
     int code = salf_context_create(&context, NULL) ? args_fail_salf(NAME) : EXIT_CODE_OK;
     if (!code) code = corpus_load(&c, t, o->text);
+    if (!code) code = check_output(o->output);
     if (!code) code = run_training(o, context, t, &c);
     corpus_free(&c);
     salf_context_destroy(context);
