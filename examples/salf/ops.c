@@ -68,6 +68,10 @@ VECTORISED float ops_max(const float *x, int64_t n) {
     return lane[0];
 }
 
+VECTORISED void ops_scale(float *x, float factor, int64_t n) {
+    for (int64_t i = 0; i < n; i++) x[i] *= factor;
+}
+
 /* exp by range reduction x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial of degree 6 for exp(r). Adding 1.5 * 2^23
  * rounds to the integer n and leaves it in the low bits. */
 static inline float exp_float(float x) {
@@ -318,8 +322,4 @@ VECTORISED double ops_sum_squares(const float *x, int64_t n) {
     }
     for (int64_t i = n / LANES * LANES; i < n; i++) lane[0] += (double)x[i] * (double)x[i];
     return sum_wide_lanes(lane);
-}
-
-VECTORISED void ops_scale(float *x, float factor, int64_t n) {
-    for (int64_t i = 0; i < n; i++) x[i] *= factor;
 }
