@@ -104,7 +104,7 @@ void parity_each(void (*check)(const parity_case *c)) {
         for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
             for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
                 c.dim = dims[d];
-                c.rows = rows[r];
+                c.rows = dims[d] < 100 ? rows[r] : rows[r] / 3;
                 each_form(&c, check);
             }
         salf_context_destroy(context);
