@@ -134,7 +134,7 @@ run-demo: $(PROGRAM)
 	@rm -f $(BUILD)/demo/log.jsonl
 	@echo "Fine-tuning $(MODEL) on $(DATA)"
 	@$(PROGRAM) finetune --model $(MODEL) --tokenizer $(TOKENIZER) --data $(DATA) --method '$(METHODS)' \
-	    --log $(BUILD)/demo/log.jsonl $(DEMO_FLAGS)
+	    --eval-every 25 --log $(BUILD)/demo/log.jsonl $(DEMO_FLAGS)
 	@$(PROGRAM) report $(BUILD)/demo/log.jsonl -o $(BUILD)/demo/report.html
 	@echo "Report with charts: $(BUILD)/demo/report.html"
 
@@ -279,7 +279,7 @@ docs: ## the API reference, in build/docs/
 	@mkdir -p $(BUILD)/docs
 	@$(or $(PYTHON),python3) docs/generate_reference.py include/salf.h $(BUILD)/docs
 
-test-docs: ## the API reference is complete
+test-docs: all ## documents: API reference, links, snippets, formats, structure
 	@$(SCRIPT_ENV) $(RUN) test-docs $(sort $(wildcard tests/docs/*.sh))
 
 FORMATTED = $(shell find include libsalf tests examples -name '*.[ch]')

@@ -215,9 +215,11 @@ static salf_status choose_backend(salf_context *context) {
     int32_t id = context->options.backend;
     if (id == SALF_BACKEND_AUTO) SLF_TRY(backend_of_environment(&id));
     if (id != SALF_BACKEND_AUTO) return open_by_id(context, id);
+    const slf_message kept = slf_message_keep();
     const salf_status status = open_cuda(context);
     if (status == SALF_OK || status == SALF_E_NO_MEMORY) return status;
     slf_log(context, SALF_LOG_INFO, "no cuda backend (%s); using cpu", salf_last_error());
+    slf_message_restore(&kept);
     return open_by_id(context, SALF_BACKEND_CPU);
 }
 

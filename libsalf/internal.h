@@ -15,6 +15,13 @@
 /* Sets this thread's message (printf form, one line) and returns status. Every error of the library starts here. */
 salf_status slf_fail(salf_status status, const char *format, ...) SLF_PRINTF(2, 3);
 
+/* The message as it stands, for a call that tries something, fails at it and succeeds all the same. */
+typedef struct slf_message {
+    char text[512];
+} slf_message;
+slf_message slf_message_keep(void);
+void slf_message_restore(const slf_message *kept);
+
 /* Returns early with the status of a failing call; for places that hold nothing to free. */
 #define SLF_TRY(call)                             \
     do {                                          \

@@ -53,6 +53,16 @@ salf_status slf_fail(salf_status status, const char *format, ...) {
     return status;
 }
 
+slf_message slf_message_keep(void) {
+    slf_message kept;
+    memcpy(kept.text, last_error, sizeof kept.text);
+    return kept;
+}
+
+void slf_message_restore(const slf_message *kept) {
+    memcpy(last_error, kept->text, sizeof last_error);
+}
+
 #define TEXT_(x) #x
 #define TEXT(x)  TEXT_(x)
 

@@ -52,6 +52,7 @@ typedef struct finetune_settings {
     int64_t limit_train; /* 0: all */
     int64_t limit_test;
     int64_t checkpoint_every; /* updates */
+    int64_t eval_every;       /* updates between tests on the way; 0: at the end only */
     int64_t stop_after;       /* updates after which the process ends at once, as if killed; 0: never */
     uint64_t seed;
 } finetune_settings;
@@ -121,6 +122,8 @@ salf_status make_probe(salf_probe **out, const session *s, int32_t metric);
 int log_open(session *s, int64_t keep);
 void log_step(session *s, const method *m, const tally *before, const tally *now, int32_t cut, double rate);
 int log_plan(session *s, const method *m, const salf_planner *planner);
+/* Macro F1 and accuracy after some updates, for the report's curve. */
+void log_eval(session *s, const method *m, const tally *t);
 void log_result(session *s, const method *m, const tally *t, const int64_t *eof_counts, const int64_t *confusion);
 
 /* Says on standard error what failed, with the library's or the decoder's message; returns -1. */

@@ -85,6 +85,15 @@ int log_plan(session *s, const method *m, const salf_planner *planner) {
     return status == SALF_OK ? 0 : say_salf("plan");
 }
 
+void log_eval(session *s, const method *m, const tally *t) {
+    jsonl_begin(&s->log, "eval");
+    jsonl_text(&s->log, "method", m->name);
+    jsonl_int(&s->log, "step", (int64_t)t->v[TALLY_STEPS]);
+    jsonl_real(&s->log, "f1", t->v[TALLY_F1]);
+    jsonl_real(&s->log, "accuracy", t->v[TALLY_ACCURACY]);
+    jsonl_end(&s->log);
+}
+
 void log_result(session *s, const method *m, const tally *t, const int64_t *eof_counts, const int64_t *confusion) {
     if (m->probes) {
         jsonl_begin(&s->log, "eof");

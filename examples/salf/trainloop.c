@@ -316,11 +316,30 @@ static int probe_all(run *r) {
     return result;
 }
 
+static int64_t *new_confusion(const session *s) {
+    int64_t *confusion = calloc((size_t)s->n_labels * ((size_t)s->n_labels + 1), sizeof *confusion);
+    if (!confusion) say_no_memory();
+    return confusion;
+}
+
+/* A test between updates; the run's own figures stay as they are. */
+static int test_on_the_way(run *r) {
+    const int64_t every = r->s->settings->eval_every;
+    tally seen = r->tally;
+    if (every == 0 || (int64_t)seen.v[TALLY_STEPS] % every != 0) return 0;
+    int64_t *confusion = new_confusion(r->s);
+    int failed = !confusion || evaluate(r->s, r->decoder, &seen, confusion) != 0;
+    free(confusion);
+    if (!failed) log_eval(r->s, r->m, &seen);
+    return failed ? -1 : 0;
+}
+
 /* After an update: the log, the checkpoint, and the end that --stop-after asks for. */
 static int after_update(run *r, tally *logged, tally *tallies, int64_t *updates) {
     const finetune_settings *o = r->s->settings;
     log_step(r->s, r->m, logged, &r->tally, r->decision.cut, r->rate);
     *logged = r->tally;
+    if (test_on_the_way(r) != 0) return -1;
     if (o->checkpoint && (int64_t)r->tally.v[TALLY_STEPS] % o->checkpoint_every == 0 &&
         runstate_save(r->s, r, r->index, tallies) != 0)
         return -1;
@@ -382,9 +401,8 @@ static int write_output(run *r) {
 
 static int finish(run *r, tally *tallies) {
     session *s = r->s;
-    const size_t cells = (size_t)s->n_labels * ((size_t)s->n_labels + 1);
-    int64_t *confusion = calloc(cells, sizeof *confusion);
-    if (!confusion) return say_no_memory();
+    int64_t *confusion = new_confusion(s);
+    if (!confusion) return -1;
     int failed = evaluate(s, r->decoder, &r->tally, confusion) || log_deviations(s, r->decoder, r->m, "after");
     if (!failed && r->feed.planner) failed = log_plan(s, r->m, r->feed.planner);
     if (!failed) {

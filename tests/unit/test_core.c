@@ -240,7 +240,9 @@ START_TEST(auto_falls_back_to_the_cpu_and_says_so) {
                               .log = keep_line,
                               .log_user = line,
                               .log_level = SALF_LOG_INFO};
+    slf_fail(SALF_E_IO, "the message before");
     CHECK_OK(salf_context_create(&context, &o));
+    ck_assert_str_eq(salf_last_error(), "the message before"); /* a call that succeeds leaves it as it is */
     ck_assert(harness_contains(line, "3:no cuda backend"));
     ck_assert(harness_contains(line, "/nonexistent/p.so"));
     salf_context_info info = {.struct_size = sizeof info};
