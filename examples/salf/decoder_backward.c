@@ -216,7 +216,7 @@ static void sparse_attention_backward(backward *b, const ops_heads *shape, const
     memset(d_qkv, 0, (size_t)(n * width) * sizeof *d_qkv);
     if (!q.n) return;
     ops_attention_backward(shape, n, r->qkv + from * width, &q, r->weights + b->weights[b->sequence[i]],
-                           d->scratch.d_attention + first * queries, d_qkv, d_q, d->scratch.d_weights);
+                           d->scratch.d_attention + first * queries, d_qkv, d_q, d->scratch.attention);
     for (int64_t j = 0; j < q.n; j++) {
         memcpy(d_qkv + (position[j] - from) * width, d_q + j * queries, (size_t)queries * sizeof *d_q);
     }
@@ -236,7 +236,7 @@ static void heads_backward(backward *b, int32_t k) {
         } else {
             ops_attention_backward(&shape, n, q.values, &q, r->weights + b->weights[s],
                                    d->scratch.d_attention + b->first[i] * d->query_width, d_qkv, d_qkv,
-                                   d->scratch.d_weights);
+                                   d->scratch.attention);
         }
         ops_rope(d_qkv, n, width, shape.n_heads + shape.n_kv_heads, shape.head_dim, d->rope, -1.0f);
     }

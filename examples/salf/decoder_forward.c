@@ -83,6 +83,7 @@ static void lay_out_scratch(decoder *d, const batch_size *size) {
     decoder_scratch *s = &d->scratch;
     arena *a = &d->arena;
     const int64_t rows = size->rows, hidden = d->config.hidden, ffn = d->config.ffn_hidden;
+    const ops_heads shape = {d->config.n_heads, d->config.n_kv_heads, d->config.head_dim};
     int64_t low = 0;
     for (int i = 0; i < N_PROJECTIONS; i++) {
         const int64_t width = d->layers[0].projections[i].n_adapters * (int64_t)d->layers[0].projections[i].rank;
@@ -93,6 +94,7 @@ static void lay_out_scratch(decoder *d, const batch_size *size) {
     s->out = arena_take(a, d->batch.n_head_rows * hidden);
     d->final_scale = arena_take(a, d->batch.n_head_rows);
     d->normed = arena_take(a, d->batch.n_head_rows * hidden);
+    s->attention = arena_take(a, ops_attention_scratch(&shape, size->longest));
     s->query = arena_take(a, d->batch.n_head_rows * d->query_width);
     if (!d->kept) return;
     s->d_stream = arena_take(a, rows * hidden);
@@ -103,7 +105,6 @@ static void lay_out_scratch(decoder *d, const batch_size *size) {
     s->d_query = arena_take(a, d->batch.n_head_rows * d->query_width);
     s->d_gate_up = arena_take(a, rows * 2 * ffn);
     s->d_hidden = arena_take(a, rows * ffn);
-    s->d_weights = arena_take(a, size->longest * size->longest);
     s->low = arena_take(a, rows * low);
     s->d_low = arena_take(a, rows * low);
 }
@@ -243,7 +244,7 @@ static void attend(const decoder *d, int32_t k, layer_record *r) {
         float *qkv = r->qkv + first * width;
         ops_rope(qkv, n, width, shape.n_heads + shape.n_kv_heads, shape.head_dim, d->rope, 1.0f);
         const ops_queries q = take_queries(d, r, tail, done, first, n);
-        ops_attention(&shape, n, qkv, &q, weights, out + done * d->query_width);
+        ops_attention(&shape, n, qkv, &q, weights, out + done * d->query_width, d->scratch.attention);
         done += q.n;
         weights += shape.n_heads * n * n;
     }

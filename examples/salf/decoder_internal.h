@@ -87,7 +87,7 @@ typedef struct decoder_scratch {
     float *d_query;     /* the same */
     float *d_gate_up;   /* [T][2 F] */
     float *d_hidden;    /* [T][F] */
-    float *d_weights;   /* [n][n] of the longest sequence */
+    float *attention;   /* of the attention over the longest sequence */
     float *low;         /* [T][widest n_adapters * rank] */
     float *d_low;       /* the same */
 } decoder_scratch;

@@ -168,12 +168,12 @@ static double attention_loss(const float *qkv, const float *c) {
 
 START_TEST(attention_and_its_gradient) {
     float qkv[ROWS * WIDTH], c[ROWS * 24], out[ROWS * 24], weights[4 * ROWS * ROWS], d_qkv[ROWS * WIDTH];
-    float scratch[ROWS * ROWS];
+    float scratch[6 * 16 + 16 * ROWS];
     const ops_queries all = {ROWS, qkv, WIDTH, NULL, 0};
     uint64_t state = 31;
     fill(qkv, ROWS * WIDTH, 1.0, &state);
     fill(c, ROWS * 24, 1.0, &state);
-    ops_attention(&HEADS, ROWS, qkv, &all, weights, out);
+    ops_attention(&HEADS, ROWS, qkv, &all, weights, out, scratch);
     double loss = 0.0;
     for (int i = 0; i < ROWS * 24; i++) loss += (double)out[i] * (double)c[i];
     ck_assert_double_eq_tol(loss, attention_loss(qkv, c), 1e-4);
@@ -194,7 +194,7 @@ END_TEST
 START_TEST(attention_of_some_queries) {
     static const int64_t position[] = {100, 103, 108};
     float qkv[ROWS * WIDTH], q[3 * 24], c[ROWS * 24] = {0}, some_c[3 * 24], out[ROWS * 24], some[3 * 24];
-    float weights[4 * ROWS * ROWS], d_qkv[ROWS * WIDTH], some_d[ROWS * WIDTH], d_q[3 * 24], scratch[ROWS * ROWS];
+    float weights[4 * ROWS * ROWS], d_qkv[ROWS * WIDTH], some_d[ROWS * WIDTH], d_q[3 * 24], scratch[6 * 16 + 16 * ROWS];
     const ops_queries all = {ROWS, qkv, WIDTH, NULL, 0}, three = {3, q, 24, position, 100};
     uint64_t state = 37;
     fill(qkv, ROWS * WIDTH, 1.0, &state);
@@ -203,9 +203,9 @@ START_TEST(attention_of_some_queries) {
         memcpy(q + i * 24, qkv + (position[i] - 100) * WIDTH, 24 * sizeof *q);
         memcpy(c + (position[i] - 100) * 24, some_c + i * 24, 24 * sizeof *c);
     }
-    ops_attention(&HEADS, ROWS, qkv, &all, weights, out);
+    ops_attention(&HEADS, ROWS, qkv, &all, weights, out, scratch);
     ops_attention_backward(&HEADS, ROWS, qkv, &all, weights, c, d_qkv, d_qkv, scratch);
-    ops_attention(&HEADS, ROWS, qkv, &three, weights, some);
+    ops_attention(&HEADS, ROWS, qkv, &three, weights, some, scratch);
     ops_attention_backward(&HEADS, ROWS, qkv, &three, weights, some_c, some_d, d_q, scratch);
     for (int i = 0; i < 3 * 24; i++) {
         const int64_t row = position[i / 24] - 100;
