@@ -25,7 +25,7 @@ described "tensors of a training checkpoint" $(quoted '(checkpoint_put|put_blob)
 described "keys of config.json" \
     $(quoted '(integer|number|flag|token|field)\([^"]*, ' libsalf/io/config.c) n_layer n_embd n_head n_inner n_positions
 described "model types" $(sed -n '/families\[\] = /,/};/p' libsalf/io/config.c | grep -oE '"[a-z0-9]+"' | tr -d '"')
-described "element types" $(sed -n '/file_types\[\] = /,/};/p' libsalf/io/tensors_save.c | grep -oE '"[A-Z0-9_]+"' |
+described "element types" $(sed -n '/file_types\[\] = /,/};/p' libsalf/io/tensors_types.c | grep -oE '"[A-Z0-9_]+"' |
     tr -d '"' | sed 's/^F8_.*/F8_*/')
 if (described "some" rows labels not_there) | grep -q '^not ok .*not: not_there$'; then
     echo "ok - a name that is not described is found"
