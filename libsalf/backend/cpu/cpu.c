@@ -10,6 +10,8 @@
 
 #include "../../internal.h"
 
+enum { MOST_BLOCK = 32 << 20 }; /* bytes */
+
 static pthread_mutex_t blas_lock = PTHREAD_MUTEX_INITIALIZER;
 static int blas_users, blas_saved;
 
@@ -41,10 +43,11 @@ static const char *cpu_kernels(const void *state) {
     return ((const slf_cpu_state *)state)->kernels->name;
 }
 
-/* Rows of a float64 block, of vectors vectors each, that fit half the workspace and 2 MiB. */
+/* Rows of a float64 block, of vectors vectors each, that fit half the workspace: many, since every block passes over
+ * all of G or P. */
 static int64_t block_rows(const slf_cpu_state *cpu, int64_t dim, int64_t vectors, int64_t rows) {
     const uint64_t limit = cpu->host.services.options->workspace_limit / 2;
-    const int64_t bytes = limit < (2u << 20) ? (int64_t)limit : (int64_t)(2u << 20);
+    const int64_t bytes = limit < MOST_BLOCK ? (int64_t)limit : (int64_t)MOST_BLOCK;
     int64_t n = bytes / (8 * dim * vectors);
     n = n < rows ? n : rows;
     return n > 0 ? n : 1;
