@@ -401,6 +401,26 @@ START_TEST(apply_is_the_product) {
 }
 END_TEST
 
+/* A workspace of 2 KiB: rows go through gram, apply and apply_norms in blocks of a few. */
+START_TEST(blocks_join) {
+    salf_context_options options;
+    salf_options_init(&options, sizeof options);
+    options.backend = SALF_BACKEND_CPU;
+    options.workspace_limit = 2048;
+    salf_context *context = NULL;
+    CHECK_OK(salf_context_create(&context, &options));
+    const parity_case c = {.context = context,
+                           .backend = context->backend,
+                           .state = context->backend_state,
+                           .dtype = SALF_F32,
+                           .rows = 33,
+                           .dim = 17};
+    check_gram(&c);
+    check_apply(&c);
+    salf_context_destroy(context);
+}
+END_TEST
+
 /* ---- allocation ---- */
 
 typedef struct {
@@ -468,5 +488,6 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, factor_of_zero);
     HARNESS_ADD(suite, factor_scratch_and_method);
     HARNESS_ADD(suite, apply_is_the_product);
+    HARNESS_ADD(suite, blocks_join);
     HARNESS_ADD(suite, failing_allocations_leak_nothing);
 }

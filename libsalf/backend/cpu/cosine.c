@@ -29,6 +29,11 @@ static bool usable(double square) {
     return square > 1e-25 && isfinite(square);
 }
 
+static void set_shift(slf_affine *affine, double mean) {
+    affine->high = (float)mean;
+    affine->low = (float)(mean - (double)affine->high);
+}
+
 /* The shift and scale of a row's norm; false when they need float64. */
 static bool row_affine(const cosine_job *job, const void *row, slf_affine *affine) {
     const int64_t dim = job->states->cols;
@@ -37,11 +42,11 @@ static bool row_affine(const cosine_job *job, const void *row, slf_affine *affin
     slf_pair sums = job->cpu->kernels->reduce(row, job->states->dtype, dim, affine, NULL);
     if (!usable(sums.second)) return false;
     if (job->norm->kind == SALF_NORM_LAYER) {
-        const double mean = sums.first / (double)dim;
-        affine->high = (float)mean;
-        affine->low = (float)(mean - (double)affine->high);
+        set_shift(affine, sums.first / (double)dim);
         sums = job->cpu->kernels->reduce(row, job->states->dtype, dim, affine, NULL);
         if (!usable(sums.second)) return false;
+        /* what is left of the mean: float32 sums of large elements lose that much */
+        set_shift(affine, (double)affine->high + (double)affine->low + sums.first / (double)dim);
     }
     affine->scale = (float)(1 / sqrt(sums.second / (double)dim + (double)job->norm->eps));
     return true;
