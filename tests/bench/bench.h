@@ -29,6 +29,9 @@ typedef struct bench_limits {
     double copy;
 } bench_limits;
 bench_limits bench_measure_limits(void);
+/* Threads that the library's context, BLAS, the limits and PyTorch use: SALF_BENCH_THREADS, else the number of
+ * processors. */
+int bench_threads(void);
 
 /* Median seconds that tests/bench/peer_torch.py prints for these arguments, or 0 when PyTorch is not there. */
 double bench_torch(const char *arguments);

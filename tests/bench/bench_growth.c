@@ -138,7 +138,7 @@ static void bench_planner(sizes s) {
 
 int main(void) {
     sizes s = {0};
-    const salf_context_options o = {.struct_size = sizeof o, .backend = SALF_BACKEND_CPU};
+    const salf_context_options o = {.struct_size = sizeof o, .backend = SALF_BACKEND_CPU, .threads = bench_threads()};
     BENCH_OK(salf_context_create(&s.context, &o));
     s.numbers = bench_random((uint64_t)36 * 4096 * 896);
     printf("\n| %-40s | %13s | %13s | %9s | %9s |\n", "size", "time", "time at 4x", "exponent", "expected");

@@ -1,9 +1,11 @@
 /* bench_tools.c - see bench.h. */
 #include <cblas.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "bench.h"
 #include "salf.h"
@@ -86,8 +88,8 @@ void bench_check(int32_t status, const char *what) {
 double bench_torch(const char *arguments) {
     const char *python = getenv("SALF_BENCH_PYTHON");
     char command[512], line[256];
-    snprintf(command, sizeof command, "%s tests/bench/peer_torch.py %s 2>/dev/null",
-             python && *python ? python : "python3", arguments);
+    snprintf(command, sizeof command, "SALF_BENCH_THREADS=%d %s tests/bench/peer_torch.py %s 2>/dev/null",
+             bench_threads(), python && *python ? python : "python3", arguments);
     FILE *pipe = popen(command, "r");
     if (!pipe) return 0;
     double seconds = 0;
@@ -106,7 +108,6 @@ typedef struct {
     double *g, *x;
     int n;
     uint64_t bytes;
-    volatile float sink;
 } limits_work;
 
 static void run_sgemm(void *user) {
@@ -119,13 +120,39 @@ static void run_dsyrk(void *user) {
     cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, w->n, w->n, 1, w->x, w->n, 0, w->g, w->n);
 }
 
-static void run_read(void *user) {
-    limits_work *w = user;
-    const uint64_t n = w->bytes / sizeof(float);
+int bench_threads(void) {
+    const char *wish = getenv("SALF_BENCH_THREADS");
+    const long n = wish && *wish ? strtol(wish, NULL, 10) : sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > 64 ? 64 : (int)n;
+}
+
+/* A share of the memory, read by one thread. */
+typedef struct {
+    const float *values;
+    uint64_t n;
+    volatile float sink;
+} read_share;
+
+static void *read_all(void *argument) {
+    read_share *share = argument;
     float sums[64] = {0}; /* enough independent chains to wait for memory, not for additions */
-    for (uint64_t i = 0; i + 64 <= n; i += 64)
-        for (int lane = 0; lane < 64; lane++) sums[lane] += w->a[i + (uint64_t)lane];
-    for (int lane = 0; lane < 64; lane++) w->sink = w->sink + sums[lane];
+    for (uint64_t i = 0; i + 64 <= share->n; i += 64)
+        for (int lane = 0; lane < 64; lane++) sums[lane] += share->values[i + (uint64_t)lane];
+    for (int lane = 0; lane < 64; lane++) share->sink = share->sink + sums[lane];
+    return NULL;
+}
+
+static void run_read(void *user) {
+    const limits_work *w = user;
+    const int threads = bench_threads();
+    const uint64_t n = w->bytes / sizeof(float) / (uint64_t)threads;
+    pthread_t others[64];
+    read_share shares[64];
+    for (int t = 0; t < threads; t++) shares[t] = (read_share){.values = w->a + (uint64_t)t * n, .n = n};
+    for (int t = 1; t < threads; t++)
+        if (pthread_create(&others[t], NULL, read_all, &shares[t]) != 0) exit(EXIT_FAILURE);
+    read_all(&shares[0]);
+    for (int t = 1; t < threads; t++) pthread_join(others[t], NULL);
 }
 
 static void run_copy(void *user) {

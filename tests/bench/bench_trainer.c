@@ -82,7 +82,7 @@ static void run_backward(void *user) {
 
 static void make_trainer(trainer *t) {
     memset(t, 0, sizeof *t);
-    const salf_context_options o = {.struct_size = sizeof o, .backend = SALF_BACKEND_CPU};
+    const salf_context_options o = {.struct_size = sizeof o, .backend = SALF_BACKEND_CPU, .threads = bench_threads()};
     const decoder_config config = {.n_layers = LAYERS,
                                    .n_heads = HEADS,
                                    .n_kv_heads = KV_HEADS,
