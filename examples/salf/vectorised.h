@@ -11,14 +11,10 @@
 
 #include <limits.h> /* any header of the C library says whether it is glibc */
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define VECTORISED
-#endif
-#endif
-#if !defined(VECTORISED) && defined(__has_attribute) && defined(__x86_64__) && defined(__GLIBC__) && \
+/* GCC knows these levels from version 12 on; clang's clones are not visible to other files under their own name. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__) && \
     !defined(__SANITIZE_THREAD__)
-#if __has_attribute(target_clones)
+#if __GNUC__ >= 12
 #define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #endif
 #endif
