@@ -62,6 +62,8 @@ salf_status slf_label_check(int32_t label, int64_t vocab, int64_t padded_vocab, 
 /* Checked labels in ascending order without repeats. */
 salf_status slf_labels_unique(const salf_context *context, const int32_t *labels, int64_t n, int64_t vocab,
                               int64_t padded_vocab, const char *who, int32_t **out, int64_t *n_out);
+/* Sorts labels in place, without repeats; how many are left. */
+int64_t slf_labels_sort(int32_t *labels, int64_t n);
 /* Position of a label in ascending labels [n], or -1. */
 int64_t slf_label_find(const int32_t *labels, int64_t n, int32_t label);
 

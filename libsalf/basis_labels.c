@@ -24,6 +24,14 @@ static int compare_labels(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+int64_t slf_labels_sort(int32_t *labels, int64_t n) {
+    int64_t unique = 0;
+    if (n > 0) qsort(labels, (size_t)n, sizeof *labels, compare_labels);
+    for (int64_t i = 0; i < n; i++)
+        if (unique == 0 || labels[i] != labels[unique - 1]) labels[unique++] = labels[i];
+    return unique;
+}
+
 salf_status slf_labels_unique(const salf_context *context, const int32_t *labels, int64_t n, int64_t vocab,
                               int64_t padded_vocab, const char *who, int32_t **out, int64_t *n_out) {
     if (n < 0) return slf_fail(SALF_E_ARGUMENT, "%s: %lld labels", who, (long long)n);
@@ -31,15 +39,9 @@ salf_status slf_labels_unique(const salf_context *context, const int32_t *labels
     for (int64_t i = 0; i < n; i++) SLF_TRY(slf_label_check(labels[i], vocab, padded_vocab, who));
     int32_t *sorted = slf_alloc(context, (uint64_t)n, sizeof *sorted);
     if (!sorted) return SALF_E_NO_MEMORY;
-    int64_t unique = 0;
-    if (n > 0) {
-        memcpy(sorted, labels, (size_t)n * sizeof *sorted);
-        qsort(sorted, (size_t)n, sizeof *sorted, compare_labels);
-    }
-    for (int64_t i = 0; i < n; i++)
-        if (unique == 0 || sorted[i] != sorted[unique - 1]) sorted[unique++] = sorted[i];
+    if (n > 0) memcpy(sorted, labels, (size_t)n * sizeof *sorted);
     *out = sorted;
-    *n_out = unique;
+    *n_out = slf_labels_sort(sorted, n);
     return SALF_OK;
 }
 

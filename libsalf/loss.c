@@ -11,15 +11,44 @@
 
 #include "basis_internal.h"
 
+/* Arrays for calls of up to rows rows, c = chunk of them at a time. */
+typedef struct {
+    int64_t rows;
+    int64_t chunk;
+    int32_t *which;         /* host [rows] */
+    double *host;           /* host [c][D] */
+    double *target;         /* host [c] */
+    double *device;         /* backend: the doubles below, one block */
+    double *scratch;        /* [c][D] */
+    double *z;              /* [c][D] */
+    double *vector;         /* [c][D] */
+    double *sum;            /* [c] */
+    double *weighted;       /* [c] */
+    double *device_target;  /* [c]; distances before */
+    int32_t *device_labels; /* backend [c], an own block with the next two */
+    int32_t *device_which;  /* [c] */
+    float *device_loss;     /* [c] */
+} loss_room;
+
 struct salf_loss {
     salf_context *context;
     salf_basis *basis;
     salf_loss_options options;  /* defaults filled in; candidates not kept */
     slf_vocabulary *vocabulary; /* NULL with COSINE */
     slf_label_set set;
+    loss_room room;
 };
 
 /* ---- life ---- */
+
+static void room_free(const salf_context *context, loss_room *room) {
+    slf_free(context, room->which);
+    slf_free(context, room->host);
+    slf_free(context, room->target);
+    slf_device_free(context, room->device);
+    slf_device_free(context, room->device_labels);
+    memset(room, 0, sizeof *room);
+}
 
 static salf_status read_options(salf_loss_options *own, const salf_loss_options *theirs) {
     SLF_TRY(slf_options_read(own, sizeof *own, theirs, "salf_loss_options"));
@@ -61,49 +90,18 @@ void salf_loss_destroy(salf_loss *loss) {
     salf_basis *basis = loss->basis;
     slf_vocabulary_destroy(loss->vocabulary);
     slf_label_set_free(context, &loss->set);
+    room_free(context, &loss->room);
     slf_free(context, loss);
     salf_basis_destroy(basis); /* holds the context */
 }
 
-/* ---- memory of a call ---- */
+/* ---- memory of a call, kept for the next one ---- */
 
-/* Arrays for a chunk of c rows. */
-typedef struct {
-    int64_t chunk;
-    int32_t *which;         /* host [rows], of the whole call */
-    double *host;           /* host [c][D] */
-    double *target;         /* host [c] */
-    double *device;         /* backend: the doubles below, one block */
-    double *scratch;        /* [c][D] */
-    double *z;              /* [c][D] */
-    double *vector;         /* [c][D] */
-    double *sum;            /* [c] */
-    double *weighted;       /* [c] */
-    double *device_target;  /* [c]; distances before */
-    int32_t *device_labels; /* backend [c], an own block with the next two */
-    int32_t *device_which;  /* [c] */
-    float *device_loss;     /* [c] */
-} loss_room;
-
-static void room_end(const salf_loss *loss, loss_room *room) {
-    slf_free(loss->context, room->which);
-    slf_free(loss->context, room->host);
-    slf_free(loss->context, room->target);
-    slf_device_free(loss->context, room->device);
-    slf_device_free(loss->context, room->device_labels);
-}
-
-static salf_status room_begin(const salf_loss *loss, int64_t rows, loss_room *room) {
-    const salf_context *context = loss->context;
-    const int64_t dim = loss->basis->info.hidden, fitting = slf_block_rows(context, 8 * dim);
-    const int64_t c = rows < fitting ? rows : fitting;
+static salf_status make_chunk_arrays(const salf_context *context, int64_t c, int64_t dim, loss_room *room) {
     void *doubles = NULL, *words = NULL;
-    memset(room, 0, sizeof *room);
-    room->chunk = c;
-    room->which = slf_alloc(context, (uint64_t)rows, sizeof *room->which);
     room->host = slf_alloc(context, (uint64_t)(c * dim), sizeof *room->host);
     room->target = slf_alloc(context, (uint64_t)c, sizeof *room->target);
-    if (!room->which || !room->host || !room->target) return SALF_E_NO_MEMORY;
+    if (!room->host || !room->target) return SALF_E_NO_MEMORY;
     SLF_TRY(slf_device_alloc(context, (uint64_t)(3 * c * dim + 3 * c), sizeof(double), &doubles));
     room->device = doubles;
     room->scratch = room->device;
@@ -116,6 +114,24 @@ static salf_status room_begin(const salf_loss *loss, int64_t rows, loss_room *ro
     room->device_labels = words;
     room->device_which = room->device_labels + c;
     room->device_loss = (float *)(void *)(room->device_which + c);
+    return SALF_OK;
+}
+
+/* Room for a call of this many rows: what is there, or new arrays where that is too small. */
+static salf_status make_room(const salf_loss *loss, int64_t rows, loss_room *room) {
+    const salf_context *context = loss->context;
+    const int64_t dim = loss->basis->info.hidden, fitting = slf_block_rows(context, 8 * dim);
+    const int64_t c = rows < fitting ? rows : fitting;
+    if (rows <= room->rows && c <= room->chunk) return SALF_OK;
+    room_free(context, room);
+    room->which = slf_alloc(context, (uint64_t)rows, sizeof *room->which);
+    const salf_status status = room->which ? make_chunk_arrays(context, c, dim, room) : SALF_E_NO_MEMORY;
+    if (status != SALF_OK) {
+        room_free(context, room);
+        return status;
+    }
+    room->rows = rows;
+    room->chunk = c;
     return SALF_OK;
 }
 
@@ -237,9 +253,6 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
     SLF_REQUIRE(states);
     SLF_TRY(check_arguments(loss, labels, states, scale, losses, gradient));
     if (states->rows == 0) return SALF_OK;
-    loss_room room;
-    salf_status status = room_begin(loss, states->rows, &room);
-    if (status == SALF_OK) status = compute(loss, labels, states, scale, &room, losses, gradient);
-    room_end(loss, &room);
-    return status;
+    SLF_TRY(make_room(loss, states->rows, &loss->room));
+    return compute(loss, labels, states, scale, &loss->room, losses, gradient);
 }

@@ -95,12 +95,6 @@ salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_pr
     return status;
 }
 
-static void drop_logit_rows(const salf_context *context, slf_logit_rows *rows) {
-    slf_free(context, rows->labels);
-    slf_free(context, rows->w);
-    memset(rows, 0, sizeof *rows);
-}
-
 void salf_probe_destroy(salf_probe *probe) {
     if (!probe) return;
     salf_context *context = probe->context;
@@ -110,7 +104,8 @@ void salf_probe_destroy(salf_probe *probe) {
     slf_device_free(context, probe->norm_bias);
     slf_free(context, probe->observed);
     slf_label_set_free(context, &probe->set);
-    drop_logit_rows(context, &probe->logit_rows);
+    slf_free(context, probe->logit_rows.labels);
+    slf_free(context, probe->logit_rows.w);
     slf_device_free(context, probe->device_block);
     slf_free(context, probe->host_block);
     slf_free(context, probe);
@@ -208,15 +203,32 @@ static salf_status check_labels(const salf_probe *probe, const int32_t *labels, 
     return SALF_OK;
 }
 
+/* The batch's labels, ascending, without repeats. */
+static salf_status sort_labels(const salf_probe *probe, slf_logit_rows *rows) {
+    if (rows->labels_room < probe->rows) {
+        slf_free(probe->context, rows->labels);
+        rows->labels_room = 0;
+        rows->labels = slf_alloc(probe->context, (uint64_t)probe->rows, sizeof *rows->labels);
+        if (!rows->labels) return SALF_E_NO_MEMORY;
+        rows->labels_room = probe->rows;
+    }
+    if (probe->rows > 0) memcpy(rows->labels, probe->labels, (size_t)probe->rows * sizeof *rows->labels);
+    rows->n = slf_labels_sort(rows->labels, probe->rows);
+    return SALF_OK;
+}
+
 /* Rows of the head of the batch's labels, for their logits. */
 static salf_status prepare_logit_rows(salf_probe *probe) {
     const salf_basis *basis = probe->basis;
     slf_logit_rows *rows = &probe->logit_rows;
-    drop_logit_rows(probe->context, rows);
-    SLF_TRY(slf_labels_unique(probe->context, probe->labels, probe->rows, basis->info.vocab, basis->padded_vocab,
-                              "salf_probe_begin", &rows->labels, &rows->n));
-    rows->w = slf_alloc(probe->context, (uint64_t)rows->n * (uint64_t)basis->info.hidden, sizeof *rows->w);
-    if (!rows->w) return SALF_E_NO_MEMORY;
+    SLF_TRY(sort_labels(probe, rows));
+    if (rows->w_room < rows->n) {
+        slf_free(probe->context, rows->w);
+        rows->w_room = 0;
+        rows->w = slf_alloc(probe->context, (uint64_t)rows->n * (uint64_t)basis->info.hidden, sizeof *rows->w);
+        if (!rows->w) return SALF_E_NO_MEMORY;
+        rows->w_room = rows->n;
+    }
     SLF_TRY(slf_basis_fetch(basis, &basis->model->head, rows->labels, rows->n, rows->w));
     for (int64_t r = 0; r < probe->rows; r++)
         probe->which[r] = (int32_t)slf_label_find(rows->labels, rows->n, probe->labels[r]);

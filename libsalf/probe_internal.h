@@ -7,9 +7,12 @@
 /* Where a probe stands in its batch. */
 enum { SLF_BATCH_NONE = 0, SLF_BATCH_OPEN = 1, SLF_BATCH_FLUSHED = 2 };
 
-/* Label rows of the head for logits, float32 on the host: [n][D] for ascending labels [n]. */
+/* Label rows of the head for logits, float32 on the host: [n][D] for ascending labels [n]. Grown when a batch needs
+ * more. */
 typedef struct slf_logit_rows {
     int64_t n;
+    int64_t labels_room;
+    int64_t w_room; /* rows */
     int32_t *labels;
     float *w;
 } slf_logit_rows;

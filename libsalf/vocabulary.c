@@ -29,6 +29,8 @@ struct slf_vocabulary {
     float *bias;         /* backend [n]; NULL: none */
     float *owned_rows;
     double *owned_norms;
+    float *block; /* host [block_rows][D], for rows of a callback; NULL where the matrix is a view */
+    int64_t block_rows;
     double growth; /* max |x_i| inverse_norm_i */
     bool projected;
     slf_score_rule rule;
@@ -56,6 +58,7 @@ void slf_vocabulary_destroy(slf_vocabulary *vocabulary) {
     slf_device_free(context, vocabulary->bias);
     slf_device_free(context, vocabulary->owned_rows);
     slf_device_free(context, vocabulary->owned_norms);
+    slf_free(context, vocabulary->block);
     slf_free(context, vocabulary);
 }
 
@@ -209,10 +212,25 @@ static salf_status take_candidates(slf_vocabulary *v, const int32_t *candidates,
     return SALF_OK;
 }
 
-static salf_status fill(slf_vocabulary *v, const int32_t *candidates, int64_t n, int32_t scores, const char *who) {
-    SLF_TRY(take_candidates(v, candidates, n, who));
+static salf_status choose_rows(slf_vocabulary *v, int32_t scores, const char *who) {
     if (scores == SALF_SCORE_LOGITS) return use_logits(v, who);
     return v->candidates ? use_candidates_basis(v) : use_whole_basis(v);
+}
+
+/* Room for a block of the matrix, once for all walks. */
+static salf_status make_block(slf_vocabulary *v) {
+    if (!v->matrix) return SALF_OK;
+    const int64_t fitting = slf_block_rows(v->context, v->matrix->n_cols);
+    v->block_rows = fitting < v->n ? fitting : v->n;
+    if (v->matrix->view.data) return SALF_OK;
+    v->block = slf_alloc(v->context, (uint64_t)v->block_rows * (uint64_t)v->matrix->n_cols, sizeof *v->block);
+    return v->block ? SALF_OK : SALF_E_NO_MEMORY;
+}
+
+static salf_status fill(slf_vocabulary *v, const int32_t *candidates, int64_t n, int32_t scores, const char *who) {
+    SLF_TRY(take_candidates(v, candidates, n, who));
+    SLF_TRY(choose_rows(v, scores, who));
+    return make_block(v);
 }
 
 salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const int32_t *candidates,
@@ -271,22 +289,14 @@ static salf_status walk_block(const slf_vocabulary *v, const slf_query *query, c
 static salf_status walk_matrix(const slf_vocabulary *v, const slf_query *query, const slf_score_rule *rule,
                                const slf_score_sums *sums) {
     const slf_matrix *matrix = v->matrix;
-    const int64_t rows = slf_block_rows(v->context, matrix->n_cols);
-    salf_status status = SALF_OK;
-    float *buffer = NULL;
-    if (!matrix->view.data) {
-        buffer =
-            slf_alloc(v->context, (uint64_t)(rows < v->n ? rows : v->n) * (uint64_t)matrix->n_cols, sizeof *buffer);
-        if (!buffer) return SALF_E_NO_MEMORY;
-    }
-    for (int64_t first = 0; first < v->n && status == SALF_OK; first += rows) {
+    for (int64_t first = 0; first < v->n; first += v->block_rows) {
+        const int64_t left = v->n - first;
         salf_tensor block;
-        status = slf_matrix_block(matrix, first, v->n - first < rows ? v->n - first : rows, buffer, &block);
-        if (status == SALF_OK) status = walk_block(v, query, &block, first, rule, sums);
-        if (status == SALF_OK && buffer) status = v->context->backend->sync(v->context->backend_state);
+        SLF_TRY(slf_matrix_block(matrix, first, left < v->block_rows ? left : v->block_rows, v->block, &block));
+        SLF_TRY(walk_block(v, query, &block, first, rule, sums));
+        if (v->block) SLF_TRY(v->context->backend->sync(v->context->backend_state)); /* the block is filled again */
     }
-    slf_free(v->context, buffer);
-    return status;
+    return SALF_OK;
 }
 
 salf_status slf_vocabulary_walk(const slf_vocabulary *vocabulary, const slf_query *query, const slf_score_rule *rule,
