@@ -247,20 +247,21 @@ else
 	@$(RUN) test-valgrind 'echo "SKIPPED: valgrind is not there"'
 endif
 
-test-clang: ## build everything with clang
+test-clang: ## build everything with clang, and run what it built of the unit tests
 ifneq ($(shell command -v clang),)
-	@$(RUN) test-clang '$(MAKE) BUILD=$(BUILD)/clang CC=clang clang-suite && echo "ok - everything builds with clang"'
+	@RESULTS=$(RESULTS) $(MAKE) BUILD=$(BUILD)/clang CC=clang clang-suite
 else
 	@$(RUN) test-clang 'echo "SKIPPED: clang is not there"'
 endif
-.PHONY: clang-suite
-clang-suite: all examples $(TEST_BIN) $(FUZZ_BIN)
-
-.PHONY: bench abi-baseline
 # Programs of tests/bench are the files with a main; the others are linked to each, and the trainer's parts to bench_train*.
 BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
 BENCH_MAIN := $(if $(BENCH_SRC),$(sort $(shell grep -l '^int main' $(BENCH_SRC))))
 BENCH_BIN := $(BENCH_MAIN:tests/bench/%.c=$(BUILD)/bench/%)
+.PHONY: clang-suite
+clang-suite: all examples $(TEST_BIN) $(FUZZ_BIN) $(BENCH_BIN)
+	@$(RUN) test-clang $(TEST_BIN)
+
+.PHONY: bench abi-baseline
 $(filter $(BUILD)/bench/bench_train%,$(BENCH_BIN)): $(HOST_PARTS)
 $(BENCH_BIN): $(BUILD)/bench/%: $(OBJ)/tests/bench/%.o $(patsubst %.c,$(OBJ)/%.o,$(filter-out $(BENCH_MAIN),$(BENCH_SRC))) \
     $(STATIC_LIB)
