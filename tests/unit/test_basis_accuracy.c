@@ -1,0 +1,340 @@
+/*
+ * test_basis_accuracy.c - heads W = U S V^T with chosen singular values, up to condition 1e6: rows against the
+ * pseudo-inverse of the float32 values as stored, by a one-sided Jacobi SVD in long double; ce and rank where float32
+ * products would give the wrong answer.
+ *
+ * With condition k = sigma_max / sigma_min the Gram matrix carries an error of up to D 2^-52 sigma_max^2, and b_l =
+ * P w_l a relative one of |P| times that: D 2^-52 k^2. That is what is allowed.
+ */
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness.h"
+#include "oracle.h"
+
+enum { MOST_V = 80, MOST_D = 24 };
+
+static const int32_t backends[] = {SALF_BACKEND_REFERENCE, SALF_BACKEND_CPU};
+
+/* ---- heads and their exact bases ---- */
+
+/* Orthonormal columns in q [n][k], k <= n, by Gram-Schmidt done twice. */
+static void orthonormal(double *q, int64_t n, int64_t k, uint64_t *seed) {
+    for (int64_t i = 0; i < n * k; i++) q[i] = harness_normal(seed);
+    for (int64_t c = 0; c < k; c++) {
+        for (int64_t b = 0; b < 2 * c; b++) {
+            double along = 0;
+            for (int64_t i = 0; i < n; i++) along += q[i * k + b % c] * q[i * k + c];
+            for (int64_t i = 0; i < n; i++) q[i * k + c] -= along * q[i * k + b % c];
+        }
+        double square = 0;
+        for (int64_t i = 0; i < n; i++) square += q[i * k + c] * q[i * k + c];
+        for (int64_t i = 0; i < n; i++) q[i * k + c] /= sqrt(square);
+    }
+}
+
+/* W [v][d] with singular values from 1 down to 1 / condition in equal ratios, or (clustered) a third of them 1 and the
+ * others 1 / condition: then rows of the head hardly show what their basis rows are made of. */
+static void make_head(float *w, int64_t v, int64_t d, double condition, bool clustered, uint64_t seed) {
+    const int64_t k = v < d ? v : d;
+    double left[MOST_V * MOST_D], right[MOST_D * MOST_D], sigma[MOST_D];
+    orthonormal(left, v, k, &seed);
+    orthonormal(right, d, k, &seed);
+    for (int64_t e = 0; e < k; e++) sigma[e] = pow(condition, clustered ? -(3 * e >= k) : -(double)e / (double)(k - 1));
+    for (int64_t i = 0; i < v; i++)
+        for (int64_t j = 0; j < d; j++) {
+            double sum = 0;
+            for (int64_t e = 0; e < k; e++) sum += left[i * k + e] * right[j * k + e] * sigma[e];
+            w[i * d + j] = (float)sum;
+        }
+}
+
+/* Makes columns p and q of a [n][d] orthogonal; the columns of r [d][d] follow. False when they were already. */
+static bool rotate_columns(long double *a, long double *r, int64_t n, int64_t d, int64_t p, int64_t q) {
+    long double pp = 0, qq = 0, pq = 0;
+    for (int64_t i = 0; i < n; i++) {
+        pp += a[i * d + p] * a[i * d + p];
+        qq += a[i * d + q] * a[i * d + q];
+        pq += a[i * d + p] * a[i * d + q];
+    }
+    if (pp <= 0 || qq <= 0 || fabsl(pq) <= 1e-19L * sqrtl(pp) * sqrtl(qq)) return false;
+    const long double theta = (qq - pp) / (2 * pq);
+    const long double t = (theta >= 0 ? 1 : -1) / (fabsl(theta) + sqrtl(theta * theta + 1));
+    const long double c = 1 / sqrtl(t * t + 1), s = t * c;
+    for (int64_t i = 0; i < n + d; i++) {
+        long double *row = i < n ? a + i * d : r + (i - n) * d;
+        const long double x = row[p], y = row[q];
+        row[p] = c * x - s * y;
+        row[q] = s * x + c * y;
+    }
+    return true;
+}
+
+/* What a mode keeps of the singular values, and what they are. */
+typedef struct {
+    double sigma_max, sigma_min, sigma_min_kept;
+    int64_t rank;
+} spectrum;
+
+/* B [v][d] from w by W = (W R) R^T: columns of W R are sigma_e u_e, so that b_l = sum_e (W R)_le / f_e r_e with f_e =
+ * sigma_e^2, or that + ridge. */
+static spectrum exact_basis(const float *w, int64_t v, int64_t d, double rtol, double ridge, double *b) {
+    long double a[MOST_V * MOST_D], r[MOST_D * MOST_D], square[MOST_D], most = 0;
+    const int64_t k = v < d ? v : d; /* columns beyond are zero but for rounding */
+    spectrum found = {.sigma_min = INFINITY, .sigma_min_kept = INFINITY};
+    for (int64_t i = 0; i < v * d; i++) a[i] = (long double)w[i];
+    for (int64_t i = 0; i < d * d; i++) r[i] = i / d == i % d;
+    bool rotated = true;
+    for (int sweep = 0; sweep < 40 && rotated; sweep++) {
+        rotated = false;
+        for (int64_t p = 0; p < d; p++)
+            for (int64_t q = p + 1; q < d; q++) rotated = rotate_columns(a, r, v, d, p, q) || rotated;
+    }
+    for (int64_t e = 0; e < d; e++) {
+        square[e] = 0;
+        for (int64_t i = 0; i < v; i++) square[e] += a[i * d + e] * a[i * d + e];
+        most = fmaxl(most, square[e]);
+    }
+    memset(b, 0, (size_t)(v * d) * sizeof *b);
+    for (int64_t e = 0; e < d; e++) {
+        if (k < d && square[e] < 1e-30L * most) continue;
+        const double sigma = (double)sqrtl(square[e]);
+        found.sigma_min = fmin(found.sigma_min, sigma);
+        if (ridge <= 0 && sigma <= rtol * (double)sqrtl(most)) continue;
+        found.rank++;
+        found.sigma_min_kept = fmin(found.sigma_min_kept, sigma);
+        for (int64_t i = 0; i < v; i++)
+            for (int64_t j = 0; j < d; j++)
+                b[i * d + j] += (double)(a[i * d + e] / (square[e] + (long double)ridge) * r[j * d + e]);
+    }
+    found.sigma_max = (double)sqrtl(most);
+    return found;
+}
+
+/* ---- rows ---- */
+
+typedef struct {
+    int64_t v, d;
+    double condition;
+    int32_t mode;
+    double rtol, ridge;
+} head_case;
+
+static double worst_row(const salf_basis *basis, const double *b, int64_t v, int64_t d) {
+    double rows[MOST_V * MOST_D], worst = 0;
+    int32_t labels[MOST_V];
+    for (int32_t i = 0; i < v; i++) labels[i] = i;
+    const salf_tensor out = oracle_view(rows, SALF_F64, v, d);
+    CHECK_OK(salf_basis_rows(basis, labels, v, &out));
+    for (int64_t i = 0; i < v; i++) {
+        double error = 0;
+        for (int64_t j = 0; j < d; j++) error += pow(rows[i * d + j] - b[i * d + j], 2);
+        worst = fmax(worst, sqrt(error / oracle_dot(b + i * d, b + i * d, d)));
+    }
+    return worst;
+}
+
+static void check_info(const salf_basis *basis, const spectrum *exact, double tolerance, const char *name) {
+    salf_basis_info info = {.struct_size = sizeof info};
+    CHECK_OK(salf_basis_get_info(basis, &info));
+    ck_assert_msg(info.rank == exact->rank, "%s: rank %lld, not %lld", name, (long long)info.rank,
+                  (long long)exact->rank);
+    ck_assert_msg(fabs(info.sigma_max / exact->sigma_max - 1) < 1e-6, "%s: sigma_max %g", name, info.sigma_max);
+    if (info.mode == SALF_BASIS_RIDGE && info.vocab < info.hidden) return; /* a ridge keeps the zeros, too */
+    const double condition = exact->sigma_max / exact->sigma_min_kept;
+    ck_assert_msg(fabs(info.condition / condition - 1) < fmax(tolerance, 1e-5), "%s: condition %g, not %g", name,
+                  info.condition, condition);
+}
+
+static void check_case(int32_t backend, const head_case *c) {
+    float w[MOST_V * MOST_D];
+    double b[MOST_V * MOST_D];
+    char name[160];
+    make_head(w, c->v, c->d, c->condition, false, 21);
+    const double fallback = (double)(c->v > c->d ? c->v : c->d) * 0x1p-23;
+    const double rtol = c->mode == SALF_BASIS_RTOL ? (c->rtol > 0 ? c->rtol : fallback) : 0;
+    const spectrum exact = exact_basis(w, c->v, c->d, rtol, c->ridge, b);
+    salf_context *context = harness_context(backend, NULL);
+    salf_model *model = oracle_model(context, w, c->v, c->d, 2);
+    salf_basis_options options;
+    salf_options_init(&options, sizeof options);
+    options.mode = c->mode;
+    options.rtol = c->rtol;
+    options.ridge = c->ridge;
+    salf_basis *basis;
+    CHECK_OK(salf_basis_create(&basis, model, NULL, 0, &options));
+    const double least = c->ridge > 0 && c->v < c->d ? 0 : pow(exact.sigma_min_kept, 2);
+    const double square = (pow(exact.sigma_max, 2) + c->ridge) / (least + c->ridge);
+    const double tolerance = (double)c->d * 0x1p-52 * square + 1e-13;
+    const double error = worst_row(basis, b, c->v, c->d);
+    snprintf(name, sizeof name, "backend %d [%d][%d] condition %g mode %d rtol %g ridge %g", (int)backend, (int)c->v,
+             (int)c->d, c->condition, (int)c->mode, c->rtol, c->ridge);
+    ck_assert_msg(error <= tolerance, "%s: error %.3g, more than %.3g", name, error, tolerance);
+    check_info(basis, &exact, tolerance, name);
+    salf_basis_destroy(basis);
+    salf_model_destroy(model);
+    salf_context_destroy(context);
+}
+
+START_TEST(rows_are_as_good_as_the_condition_allows) {
+    const struct { int64_t v, d; } shapes[] = {{80, 24}, {24, 24}, {17, 24}, {80, 2}};
+    const double conditions[] = {10, 1e3, 1e5, 1e6};
+    for (size_t k = 0; k < 2; k++)
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+            for (size_t n = 0; n < sizeof conditions / sizeof *conditions; n++) {
+                head_case c = {shapes[s].v, shapes[s].d, conditions[n], SALF_BASIS_EXACT, 0, 0};
+                check_case(backends[k], &c);
+                c.mode = SALF_BASIS_RTOL; /* the default drops the smallest at 1e6, and at 1e5 none */
+                check_case(backends[k], &c);
+                c.rtol = 0.03;
+                check_case(backends[k], &c);
+                c = (head_case){shapes[s].v, shapes[s].d, conditions[n], SALF_BASIS_RIDGE, 0, 1e-4};
+                check_case(backends[k], &c);
+            }
+}
+END_TEST
+
+/* ---- ce and rank where float32 products lose the answer ---- */
+
+enum { STATES = 120 };
+static const double steep = 1e5;
+
+typedef struct {
+    float w[MOST_V * MOST_D];
+    double b[MOST_V * MOST_D];
+    float states[STATES * MOST_D];
+    int32_t labels[STATES];
+} steep_head;
+
+static steep_head *make_steep_head(void) {
+    steep_head *x = calloc(1, sizeof *x);
+    uint64_t seed = 77;
+    make_head(x->w, MOST_V, MOST_D, steep, true, 4);
+    exact_basis(x->w, MOST_V, MOST_D, 0, 0, x->b);
+    for (int i = 0; i < STATES * MOST_D; i++) x->states[i] = (float)harness_normal(&seed);
+    for (int32_t r = 0; r < STATES; r++) x->labels[r] = r * 7 % MOST_V;
+    return x;
+}
+
+/* How many rows beat the label's by more than margin (which may be negative). */
+static int64_t rank_by(const steep_head *x, int r, double margin) {
+    const float *h = x->states + r * MOST_D;
+    const double target = oracle_cosine(h, x->b + x->labels[r] * MOST_D, MOST_D);
+    int64_t rank = 0;
+    for (int32_t i = 0; i < MOST_V; i++)
+        rank += i != x->labels[r] && oracle_cosine(h, x->b + i * MOST_D, MOST_D) > target + margin;
+    return rank;
+}
+
+/* The rank by w_i . z / |b_i| with z and the sums in float32. */
+static int64_t narrow_rank(const steep_head *x, int r) {
+    const float *h = x->states + r * MOST_D;
+    long double z[MOST_D] = {0};
+    double length = 0;
+    /* P = B^T B, since B = W P and W^T W P = I */
+    for (int64_t i = 0; i < MOST_V; i++) {
+        const double *b = x->b + i * MOST_D;
+        long double along = 0;
+        for (int64_t j = 0; j < MOST_D; j++) along += (long double)b[j] * (long double)h[j];
+        for (int64_t j = 0; j < MOST_D; j++) z[j] += along * (long double)b[j];
+    }
+    for (int64_t j = 0; j < MOST_D; j++) length += (double)h[j] * (double)h[j];
+    const double target = oracle_cosine(h, x->b + x->labels[r] * MOST_D, MOST_D);
+    int64_t rank = 0;
+    for (int32_t i = 0; i < MOST_V; i++) {
+        const double *b = x->b + i * MOST_D;
+        float product = 0;
+        for (int64_t j = 0; j < MOST_D; j++)
+            product += x->w[i * MOST_D + j] * (float)(z[j] / (long double)sqrt(length));
+        rank += i != x->labels[r] && (double)product / sqrt(oracle_dot(b, b, MOST_D)) > target;
+    }
+    return rank;
+}
+
+static const double margin = 2e-5; /* P is good for 4 D 2^-52 steep^2 */
+
+START_TEST(the_steep_head_defeats_float32) {
+    steep_head *x = make_steep_head();
+    int wrong = 0;
+    for (int r = 0; r < STATES; r++) {
+        const int64_t rank = narrow_rank(x, r);
+        wrong += rank > rank_by(x, r, -margin) || rank < rank_by(x, r, margin);
+    }
+    ck_assert_msg(wrong >= 3, "float32 products give %d of %d ranks wrong", wrong, (int)STATES);
+    free(x);
+}
+END_TEST
+
+static salf_basis *steep_basis(const steep_head *x, int32_t backend, uint64_t limit, int32_t prepare) {
+    salf_context_options options;
+    salf_options_init(&options, sizeof options);
+    options.backend = backend;
+    options.workspace_limit = limit;
+    salf_context *context;
+    CHECK_OK(salf_context_create(&context, &options));
+    salf_model *model = oracle_model(context, x->w, MOST_V, MOST_D, 1);
+    salf_basis_options how;
+    salf_options_init(&how, sizeof how);
+    how.mode = SALF_BASIS_EXACT;
+    how.prepare = prepare;
+    salf_basis *basis;
+    CHECK_OK(salf_basis_create(&basis, model, x->labels, 9, &how));
+    salf_model_destroy(model); /* the basis holds what it needs */
+    salf_context_destroy(context);
+    return basis;
+}
+
+static void check_deviations(const steep_head *x, salf_basis *basis, int32_t metric, const char *name) {
+    salf_probe_options options;
+    salf_options_init(&options, sizeof options);
+    options.metric = metric;
+    options.lens = SALF_LENS_RAW;
+    options.n_layers = 1;
+    options.temperature = 0.02;
+    salf_probe *probe;
+    salf_trace trace;
+    const salf_tensor states = oracle_view(x->states, SALF_F32, STATES, MOST_D);
+    CHECK_OK(salf_probe_create(&probe, basis, &options));
+    CHECK_OK(salf_probe_begin(probe, x->labels, STATES));
+    for (int32_t space = 0; space < 2; space++) CHECK_OK(salf_probe_observe(probe, space, &states, SALF_STATE_RAW));
+    CHECK_OK(salf_probe_end(probe, &trace));
+    for (int r = 0; r < STATES; r++) {
+        const double got = trace.deviations[2 * r], least = (double)rank_by(x, r, margin);
+        const double exact = oracle_deviation(metric, x->states + r * MOST_D, x->b, MOST_V, MOST_D, x->labels[r],
+                                              options.temperature, NULL, 0);
+        if (metric == SALF_METRIC_RANK)
+            ck_assert_msg(got >= least && got <= (double)rank_by(x, r, -margin), "%s row %d: rank %g, not %g", name, r,
+                          got, exact);
+        else
+            ck_assert_msg(fabs(got - exact) < 2 * margin / options.temperature, "%s row %d: ce %.9g, not %.9g", name, r,
+                          got, exact);
+    }
+    salf_probe_destroy(probe);
+}
+
+START_TEST(ce_and_rank_on_a_steep_head) {
+    steep_head *x = make_steep_head();
+    const uint64_t limits[] = {1, 0};
+    for (size_t k = 0; k < 2; k++)
+        for (size_t l = 0; l < 2; l++)
+            for (int32_t prepare = SALF_PREPARE_LABELS; prepare <= SALF_PREPARE_TABLE; prepare++) {
+                char name[80];
+                salf_basis *basis = steep_basis(x, backends[k], limits[l], prepare);
+                snprintf(name, sizeof name, "backend %d workspace %d prepare %d", (int)backends[k], (int)limits[l],
+                         (int)prepare);
+                check_deviations(x, basis, SALF_METRIC_CE, name);
+                check_deviations(x, basis, SALF_METRIC_RANK, name);
+                salf_basis_destroy(basis);
+            }
+    free(x);
+}
+END_TEST
+
+void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, rows_are_as_good_as_the_condition_allows);
+    HARNESS_ADD(suite, the_steep_head_defeats_float32);
+    HARNESS_ADD(suite, ce_and_rank_on_a_steep_head);
+}
