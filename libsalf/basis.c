@@ -133,11 +133,7 @@ static salf_status fill(salf_basis *basis, const slf_matrix *matrix, const int32
         SLF_TRY(factor_few(basis, matrix));
     else
         SLF_TRY(factor_head(basis, matrix));
-    float *w = slf_alloc(basis->context, (uint64_t)n * (uint64_t)basis->info.hidden, sizeof *w);
-    salf_status status = w ? slf_basis_fetch(basis, matrix, labels, n, w) : SALF_E_NO_MEMORY;
-    if (status == SALF_OK) status = slf_basis_complete(basis, labels, n, w);
-    slf_free(basis->context, w);
-    return status;
+    return slf_basis_complete(basis, labels, n, NULL);
 }
 
 static salf_status create(salf_basis **out, salf_model *model, const int32_t *labels, int64_t n_labels,

@@ -71,8 +71,8 @@ void slf_label_rows_free(const salf_context *context, slf_label_rows *rows);
 /* Rows of W of labels [n], float32 in host memory [n][D]. */
 salf_status slf_basis_fetch(const salf_basis *basis, const slf_matrix *matrix, const int32_t *labels, int64_t n,
                             float *out);
-/* Basis rows of ascending labels [n] from their rows of W, w [n][D] in host memory. zero_ok: zero rows are kept (norm
- * 0) instead of refused. */
+/* Basis rows of ascending labels [n] from their rows of W, w [n][D] in host memory, or (NULL) fetched by blocks from
+ * the basis's matrix. zero_ok: zero rows are kept (norm 0) instead of refused. */
 salf_status slf_basis_solve(const salf_basis *basis, const int32_t *labels, int64_t n, const float *w, bool zero_ok,
                             slf_label_rows *out);
 
@@ -124,7 +124,9 @@ salf_status slf_basis_read_options(salf_basis_options *own, const salf_basis_opt
 /* An empty basis with its context, model (may be NULL) and sizes set. */
 salf_status slf_basis_new(salf_basis **out, salf_context *context, salf_model *model, const salf_basis_options *options,
                           int64_t vocab, int64_t padded_vocab, int64_t hidden);
-/* Holds the rows of ascending labels (w [n][D] float32, host) and prepares what the options ask for. */
+/* Holds the rows of ascending labels (w [n][D] float32, host; NULL: the matrix's) and prepares what the options ask
+ * for.
+ */
 salf_status slf_basis_complete(salf_basis *basis, const int32_t *labels, int64_t n, const float *w);
 /* Sets noise from the spectrum. */
 void slf_basis_set_noise(salf_basis *basis);

@@ -109,12 +109,13 @@ static salf_status solve_block(const salf_basis *basis, const float *w, int64_t 
     return slf_download(context, exact, device, (uint64_t)(n * dim) * sizeof(double));
 }
 
-/* Norms of the rows, 0 for zero rows; refuses those unless zero_ok. */
-static salf_status row_norms(const salf_basis *basis, const float *w, bool zero_ok, slf_label_rows *rows) {
+/* Norms of the count rows from first on, 0 for zero rows; refuses those unless zero_ok. w [count][D]. */
+static salf_status row_norms(const salf_basis *basis, const float *w, int64_t first, int64_t count, bool zero_ok,
+                             slf_label_rows *rows) {
     const int64_t dim = basis->info.hidden;
-    for (int64_t i = 0; i < rows->n; i++) {
+    for (int64_t i = first; i < first + count; i++) {
         const double norm = slf_norm2(rows->exact + i * dim, dim);
-        const double w_norm = slf_norm2_f32(w + i * dim, dim);
+        const double w_norm = slf_norm2_f32(w + (i - first) * dim, dim);
         const bool zero = w_norm <= 0 || norm <= basis->noise * w_norm;
         rows->host_norms[i] = zero ? 0 : norm;
         if (!(norm <= 1e300)) /* also NaN */
@@ -159,18 +160,43 @@ static salf_status alloc_rows(const salf_context *context, const int32_t *labels
     return SALF_OK;
 }
 
-static salf_status solve_all(const salf_basis *basis, const float *w, slf_label_rows *rows) {
+/* Room for a block of labels. */
+typedef struct {
+    int64_t rows;
+    float *w;       /* host [rows][D]; NULL where the caller has W's rows */
+    double *device; /* backend [rows][D] */
+} solve_room;
+
+static salf_status room_begin(const salf_basis *basis, int64_t n, bool fetch, solve_room *room) {
     const salf_context *context = basis->context;
+    const int64_t dim = basis->info.hidden, block = slf_block_rows(context, 3 * dim);
+    void *device = NULL;
+    *room = (solve_room){.rows = n < block ? n : block};
+    const uint64_t elements = (uint64_t)room->rows * (uint64_t)dim;
+    if (fetch) room->w = slf_alloc(context, elements, sizeof *room->w);
+    if (fetch && !room->w) return SALF_E_NO_MEMORY;
+    SLF_TRY(slf_device_alloc(context, elements, sizeof(double), &device));
+    room->device = device;
+    return SALF_OK;
+}
+
+static void room_end(const salf_context *context, solve_room *room) {
+    slf_free(context, room->w);
+    slf_device_free(context, room->device);
+}
+
+static salf_status solve_all(const salf_basis *basis, const float *w, bool zero_ok, slf_label_rows *rows) {
     const int64_t dim = basis->info.hidden;
-    const int64_t block = slf_block_rows(context, 2 * dim);
-    void *device;
-    SLF_TRY(slf_device_alloc(context, (uint64_t)((rows->n < block ? rows->n : block) * dim), sizeof(double), &device));
-    salf_status status = SALF_OK;
-    for (int64_t first = 0; first < rows->n && status == SALF_OK; first += block) {
-        const int64_t count = rows->n - first < block ? rows->n - first : block;
-        status = solve_block(basis, w + first * dim, count, device, rows->exact + first * dim);
+    solve_room room;
+    salf_status status = room_begin(basis, rows->n, !w, &room);
+    for (int64_t first = 0; first < rows->n && status == SALF_OK; first += room.rows) {
+        const int64_t count = rows->n - first < room.rows ? rows->n - first : room.rows;
+        const float *block = w ? w + first * dim : room.w;
+        if (!w) status = slf_basis_fetch(basis, slf_basis_matrix(basis), rows->labels + first, count, room.w);
+        if (status == SALF_OK) status = solve_block(basis, block, count, room.device, rows->exact + first * dim);
+        if (status == SALF_OK) status = row_norms(basis, block, first, count, zero_ok, rows);
     }
-    slf_device_free(context, device);
+    room_end(basis->context, &room);
     return status;
 }
 
@@ -179,8 +205,7 @@ salf_status slf_basis_solve(const salf_basis *basis, const int32_t *labels, int6
     const salf_context *context = basis->context;
     slf_label_rows rows = {0};
     salf_status status = alloc_rows(context, labels, n, basis->info.hidden, &rows);
-    if (status == SALF_OK) status = solve_all(basis, w, &rows);
-    if (status == SALF_OK) status = row_norms(basis, w, zero_ok, &rows);
+    if (status == SALF_OK) status = solve_all(basis, w, zero_ok, &rows);
     if (status == SALF_OK) status = upload_rows(context, basis->info.hidden, &rows);
     if (status == SALF_OK) status = slf_upload(context, rows.norms, rows.host_norms, (uint64_t)n * sizeof(double));
     if (status != SALF_OK) {
@@ -210,15 +235,11 @@ static bool find_all(const slf_label_rows *rows, const int32_t *labels, int64_t 
 
 /* Solves all labels of the batch from the model's rows. */
 static salf_status solve_batch(slf_label_set *set, const salf_basis *basis, const int32_t *labels, int64_t n) {
-    const slf_matrix *matrix = slf_basis_matrix(basis);
     int32_t *unique;
     int64_t n_unique;
     SLF_TRY(slf_labels_unique(basis->context, labels, n, basis->info.vocab, basis->padded_vocab, "labels", &unique,
                               &n_unique));
-    float *w = slf_alloc(basis->context, (uint64_t)n_unique * (uint64_t)basis->info.hidden, sizeof *w);
-    salf_status status = w ? slf_basis_fetch(basis, matrix, unique, n_unique, w) : SALF_E_NO_MEMORY;
-    if (status == SALF_OK) status = slf_basis_solve(basis, unique, n_unique, w, false, &set->own);
-    slf_free(basis->context, w);
+    const salf_status status = slf_basis_solve(basis, unique, n_unique, NULL, false, &set->own);
     slf_free(basis->context, unique);
     return status;
 }

@@ -131,15 +131,12 @@ static salf_status gather_held(slf_vocabulary *v) {
 
 /* The solved rows change hands: vocabulary keeps the device copy. */
 static salf_status gather_solved(slf_vocabulary *v) {
-    float *w = NULL;
     slf_label_rows solved = {0};
     void *device_norms;
-    SLF_TRY(fetch_candidates(v, slf_basis_matrix(v->basis), &w));
-    salf_status status = slf_basis_solve(v->basis, v->candidates, v->n, w, true, &solved);
-    slf_free(v->context, w);
-    if (status != SALF_OK) return status;
+    SLF_TRY(slf_basis_solve(v->basis, v->candidates, v->n, NULL, true, &solved));
     for (int64_t i = 0; i < v->n; i++) solved.host_norms[i] = solved.host_norms[i] > 0 ? 1 / solved.host_norms[i] : 0;
-    status = slf_device_copy_of(v->context, solved.host_norms, (uint64_t)v->n, sizeof(double), &device_norms);
+    salf_status status =
+        slf_device_copy_of(v->context, solved.host_norms, (uint64_t)v->n, sizeof(double), &device_norms);
     if (status == SALF_OK) {
         v->inverse_norms = v->owned_norms = device_norms;
         v->rows = v->owned_rows = solved.rows;
