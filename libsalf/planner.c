@@ -148,6 +148,17 @@ salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, s
 
 /* ---- settling ---- */
 
+/* Index of the first eof that is not in 0 ... m-1, or n. Looked for only where the sign of an eof or of m-1 minus it
+ * says that there is one: a loop without exits is vectorised. */
+static int64_t first_bad_eof(int32_t m, int64_t n, const int32_t *eof) {
+    uint32_t signs = 0;
+    for (int64_t i = 0; i < n; i++) signs |= (uint32_t)eof[i] | ((uint32_t)(m - 1) - (uint32_t)eof[i]);
+    if (!(signs >> 31)) return n;
+    int64_t i = 0;
+    while (eof[i] >= 0 && eof[i] < m) i++;
+    return i;
+}
+
 salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n, const int32_t *eof) {
     SLF_REQUIRE(planner);
     if (planner->options.matching != SALF_MATCH_OFFLINE)
@@ -160,14 +171,16 @@ salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n
         return slf_fail(SALF_E_ARGUMENT, "salf_planner_set_eof: data %lld and the next %lld, of %lld", (long long)first,
                         (long long)n, (long long)planner->n);
     if (n > 0) SLF_REQUIRE(eof);
-    for (int64_t i = 0; i < n; i++)
-        if (eof[i] < 0 || eof[i] >= planner->m)
-            return slf_fail(SALF_E_ARGUMENT, "salf_planner_set_eof: eof of datum %lld is %d, not in 0 ... %d",
-                            (long long)(first + i), (int)eof[i], (int)planner->m - 1);
+    const int64_t bad = first_bad_eof(planner->m, n, eof);
+    if (bad < n)
+        return slf_fail(SALF_E_ARGUMENT, "salf_planner_set_eof: eof of datum %lld is %d, not in 0 ... %d",
+                        (long long)(first + bad), (int)eof[bad], (int)planner->m - 1);
     if (!planner->state.labels) SLF_TRY(slf_planner_new_labels(planner, &planner->state.labels));
     void *labels = planner->state.labels;
-    const bool byte = slf_label_is_byte(planner->m);
-    for (int64_t i = 0; i < n; i++) slf_label_write(byte, labels, first + i, (uint32_t)eof[i]);
+    if (slf_label_is_byte(planner->m))
+        for (int64_t i = 0; i < n; i++) slf_label_write(true, labels, first + i, (uint32_t)eof[i]);
+    else
+        for (int64_t i = 0; i < n; i++) slf_label_write(false, labels, first + i, (uint32_t)eof[i]);
     return SALF_OK;
 }
 
@@ -237,11 +250,14 @@ static salf_status draw_fill(salf_planner *p) {
     if (missing > 0 && !s->shuffle.ids) SLF_TRY(slf_shuffle_begin(&s->shuffle, p->context, p->n, p->options.seed));
     s->filled[s->layer] += missing;
     while (missing > 0) {
-        const uint32_t id = slf_shuffle_next(&s->shuffle);
-        if (slf_bit_get(s->used, id)) continue;
-        slf_bit_set(s->used, id);
-        slf_bit_set(s->pending, id);
-        missing--;
+        const uint32_t *ids;
+        const int64_t n = slf_shuffle_take(&s->shuffle, missing, &ids);
+        for (int64_t i = 0; i < n; i++) {
+            if (slf_bit_get(s->used, ids[i])) continue;
+            slf_bit_set(s->used, ids[i]);
+            slf_bit_set(s->pending, ids[i]);
+            missing--;
+        }
     }
     return SALF_OK;
 }

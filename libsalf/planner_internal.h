@@ -15,11 +15,14 @@ typedef struct slf_shuffle {
     int32_t bits;
     uint32_t bucket; /* that holds position drawn */
     bool dealt;
+    bool ordered; /* that bucket is shuffled */
 } slf_shuffle;
 
 salf_status slf_shuffle_begin(slf_shuffle *shuffle, const salf_context *context, int64_t count, uint64_t seed);
 void slf_shuffle_free(slf_shuffle *shuffle, const salf_context *context);
-uint32_t slf_shuffle_next(slf_shuffle *shuffle); /* at most count times */
+/* The next 1 ... most elements, most > 0; count in all. Their order means nothing, so where whole buckets are taken
+ * none is drawn. */
+int64_t slf_shuffle_take(slf_shuffle *shuffle, int64_t most, const uint32_t **ids);
 
 /* Task at hand: none, given and not answered, or reported and not done. */
 enum { SLF_TASK_NONE = 0, SLF_TASK_GIVEN = 1, SLF_TASK_REPORTED = 2 };

@@ -4,20 +4,21 @@
  * For e = 0 ... m-1: of the unused data with eof <= e, those with the c_e smallest ids; then, where they are fewer, a
  * uniform sample of all unused. NONE samples only.
  *
- * Matching: ids are sorted by eof once (counting sort). Stage e adds class e to a bitmap of candidates, which then
- * takes the lowest c_e bits: every datum enters and leaves once, and a scan reads N/64 words a stage: O(N + m N / 64),
- * in practice the N part. Memory a datum: label 1 (m > 254: 2), ids 4, permutation 4, three bitmaps 3/8: 9.4 bytes, of
- * which the permutation is not touched where nothing is filled.
+ * Matching: in order of id, each datum goes to the first layer from its eof on that is not full. This gives the same:
+ * a layer is then offered, in order of id, what no layer below took, and takes the first c_e of it. One pass, with a
+ * table of the first layer that is not full: O(N + m^2). How many a layer matches and lacks follows from the number of
+ * data of each eof, so that all fills are drawn before this pass. Memory a datum: label 1 (m > 254: 2), id 4, a bit;
+ * and a permutation, 4, which is not touched where nothing is filled.
  *
  * Filling: one random permutation of all ids for the whole plan; each fill takes the next unused ones. This is a
  * uniform sample at every stage: all that happened so far depends on the eof and on the prefix of the permutation read
  * so far, given which the unread rest is uniformly ordered, and so are the unused among it; and everything in the
  * prefix is used.
  *
- * Permutation: each id draws one of 2^b buckets, and each bucket is shuffled (Fisher-Yates) when it is first read.
- * Uniform: bucket draws are independent and alike for all ids, so that, given the sizes, every way to deal the ids out
- * is equally likely, and within a bucket every order is. Buckets of some 2^16 ids stay in cache, where a shuffle of all
- * would miss it at every step.
+ * Permutation: each id draws one of 2^b buckets, and each bucket is shuffled (Fisher-Yates) when a part of it is read;
+ * the order within buckets that are read whole does not matter. Uniform: bucket draws are independent and alike for all
+ * ids, so that, given the sizes, every way to deal the ids out is equally likely, and within a bucket every order is.
+ * Buckets of some 2^16 ids stay in cache, where a shuffle of all would miss it at every step.
  */
 #include <string.h>
 
@@ -55,9 +56,10 @@ static void shuffle_bucket(slf_shuffle *s) {
         s->ids[j] = s->ids[i];
         s->ids[i] = id;
     }
+    s->ordered = true;
 }
 
-/* Ids into their buckets, and the first bucket into order. */
+/* Ids into their buckets. */
 static void deal_all(slf_shuffle *s) {
     const uint32_t buckets = (uint32_t)1 << s->bits;
     uint32_t *cursor = s->bucket_at + buckets + 1; /* [buckets] */
@@ -67,7 +69,6 @@ static void deal_all(slf_shuffle *s) {
         s->bucket_at[b + 1] += s->bucket_at[b];
     }
     deal(s, cursor, true);
-    shuffle_bucket(s);
     s->dealt = true;
 }
 
@@ -91,13 +92,18 @@ void slf_shuffle_free(slf_shuffle *s, const salf_context *context) {
     *s = (slf_shuffle){0};
 }
 
-uint32_t slf_shuffle_next(slf_shuffle *s) {
+int64_t slf_shuffle_take(slf_shuffle *s, int64_t most, const uint32_t **ids) {
     if (!s->dealt) deal_all(s);
     while ((uint64_t)s->drawn >= s->bucket_at[s->bucket + 1]) {
         s->bucket++;
-        shuffle_bucket(s);
+        s->ordered = false;
     }
-    return s->ids[s->drawn++];
+    const int64_t left = (int64_t)s->bucket_at[s->bucket + 1] - s->drawn;
+    if (most < left && !s->ordered) shuffle_bucket(s);
+    const int64_t n = most < left ? most : left;
+    *ids = s->ids + s->drawn;
+    s->drawn += n;
+    return n;
 }
 
 /* ---- labels ---- */
@@ -116,147 +122,171 @@ salf_status slf_planner_new_labels(const salf_planner *planner, void **labels) {
     return SALF_OK;
 }
 
+/* ---- placing ---- */
+
+typedef struct part {
+    uint32_t at, end; /* where the next id goes; where the part is full */
+} part;
+
+typedef struct placing {
+    part *parts;      /* [2m] matched, then filled data of each layer */
+    uint32_t *target; /* [m+1] the first layer from e on that takes data; m: none */
+} placing;
+
+static salf_status placing_begin(placing *p, const salf_planner *planner) {
+    p->parts = slf_alloc(planner->context, 2 * (uint64_t)planner->m, sizeof *p->parts);
+    p->target = slf_alloc(planner->context, (uint64_t)planner->m + 1, sizeof *p->target);
+    return p->parts && p->target ? SALF_OK : SALF_E_NO_MEMORY;
+}
+
+static void placing_free(placing *p, const salf_planner *planner) {
+    slf_free(planner->context, p->parts);
+    slf_free(planner->context, p->target);
+}
+
+static void lay_out(const placing *p, const salf_planner *planner, const slf_planner_state *state) {
+    const int32_t m = planner->m;
+    uint32_t at = 0;
+    for (int32_t e = 0; e < m; e++) {
+        const uint32_t filled = at + (uint32_t)state->matched[e];
+        p->parts[e] = (part){at, filled};
+        p->parts[m + e] = (part){filled, 0}; /* never full */
+        at += (uint32_t)planner->counts[e];
+    }
+    p->target[m] = (uint32_t)m;
+    for (int32_t e = m - 1; e >= 0; e--) p->target[e] = state->matched[e] > 0 ? (uint32_t)e : p->target[e + 1];
+}
+
+/* A layer is full: what it would take goes on to the next that is not. */
+static void close_layer(uint32_t *target, uint32_t e) {
+    for (int64_t f = e; f >= 0 && target[f] == e; f--) target[f] = target[e + 1];
+}
+
+/* Data in order of id: those that fill stay at the layer of their label, all others go to their target. */
+static inline void place_labels(const placing *p, const salf_planner *planner, slf_planner_state *state, bool byte) {
+    const int64_t n = planner->n;
+    void *labels = state->labels;
+    uint32_t *data = state->data, *target = p->target;
+    part *matched = p->parts, *filled = p->parts + planner->m;
+    for (int64_t first = 0; first < n; first += 64) {
+        const uint64_t fills = state->by_fill[first / 64];
+        const int64_t end = n - first < 64 ? n : first + 64;
+        for (int64_t i = first; i < end; i++) {
+            const uint32_t label = slf_label_read(byte, labels, i);
+            const bool fill = fills >> (i & 63) & 1;
+            const uint32_t e = fill ? label : target[label];
+            part *to = (fill ? filled : matched) + e;
+            const uint32_t at = to->at++;
+            slf_label_write(byte, labels, i, e);
+            data[at] = (uint32_t)i;
+            if (at + 1 == to->end) close_layer(target, e);
+        }
+    }
+}
+
+static void place(const placing *p, const salf_planner *planner, slf_planner_state *state) {
+    lay_out(p, planner, state);
+    if (slf_label_is_byte(planner->m))
+        place_labels(p, planner, state, true);
+    else
+        place_labels(p, planner, state, false);
+}
+
 /* ---- settling ---- */
 
 typedef struct settling {
     salf_planner *planner;
     slf_planner_state *state;
-    int64_t *at;          /* [m+1] where each class begins in sorted */
-    uint32_t *sorted;     /* [N] ids by eof */
-    uint64_t *candidates; /* [N bits] unused, eof <= e */
-    uint64_t *used;       /* [N bits] */
+    int64_t *unused; /* [largest label + 1] data by label that no fill took */
     slf_shuffle shuffle;
+    placing placing;
 } settling;
 
-static salf_status sort_by_eof(settling *s) {
-    const int32_t m = s->planner->m;
+/* Four histograms, so that neighbours with the same eof do not wait for each other. */
+static void count_bytes(const uint8_t *labels, int64_t n, int64_t *count) {
+    uint32_t parts[4][256] = {{0}};
+    for (int64_t i = 0; i < n; i++) parts[i & 3][labels[i]]++;
+    for (int e = 0; e < 256; e++) count[e] = (int64_t)parts[0][e] + parts[1][e] + parts[2][e] + parts[3][e];
+}
+
+static salf_status count_eof(settling *s) {
     const int64_t n = s->planner->n;
-    const void *labels = s->state->labels;
-    const bool byte = slf_label_is_byte(m);
-    int64_t *at = s->at;
-    uint32_t *sorted = s->sorted;
-    memset(at, 0, ((size_t)m + 2) * sizeof *at);
-    for (int64_t i = 0; i < n; i++) {
-        const uint32_t eof = slf_label_read(byte, labels, i);
-        if (eof >= (uint32_t)m)
-            return slf_fail(SALF_E_SEQUENCE, "salf_planner_match: the eof of datum %lld is not set", (long long)i);
-        at[eof + 2]++;
-    }
-    for (int32_t e = 0; e < m; e++) at[e + 2] += at[e + 1];
-    for (int64_t i = 0; i < n; i++) sorted[at[slf_label_read(byte, labels, i) + 1]++] = (uint32_t)i;
-    return SALF_OK;
-}
-
-static void add_candidates(settling *s, int32_t e) {
-    const uint32_t *sorted = s->sorted;
-    const uint64_t *used = s->used;
-    uint64_t *candidates = s->candidates;
-    const int64_t end = s->at[e + 1];
-    for (int64_t i = s->at[e]; i < end; i++) {
-        const uint32_t id = sorted[i];
-        candidates[id >> 6] |= ((uint64_t)1 << (id & 63)) & ~used[id >> 6];
-    }
-}
-
-/* The lowest n set bits of a word. */
-static uint64_t lowest_bits(uint64_t word, int64_t n) {
-    uint64_t rest = word;
-    for (; n > 0 && rest != 0; n--) rest &= rest - 1;
-    return word ^ rest;
-}
-
-static int64_t match_stage(settling *s, int32_t e) {
-    add_candidates(s, e);
-    const int64_t words = slf_bit_words(s->planner->n), wanted = s->planner->counts[e];
     const bool byte = slf_label_is_byte(s->planner->m);
-    uint64_t *candidates = s->candidates, *used = s->used;
-    void *labels = s->state->labels;
-    int64_t taken = 0;
-    for (int64_t w = 0; w < words && taken < wanted; w++) {
-        if (candidates[w] == 0) continue;
-        uint64_t word = wanted - taken >= 64 ? candidates[w] : lowest_bits(candidates[w], wanted - taken);
-        candidates[w] ^= word;
-        used[w] |= word;
-        for (; word != 0; word &= word - 1, taken++)
-            slf_label_write(byte, labels, w * 64 + slf_lowest_bit(word), (uint32_t)e);
-    }
-    return taken;
+    const uint32_t unknown = slf_label_unknown(byte);
+    const void *labels = s->state->labels;
+    if (byte)
+        count_bytes(labels, n, s->unused);
+    else
+        for (int64_t i = 0; i < n; i++) s->unused[((const uint16_t *)labels)[i]]++;
+    if (s->unused[unknown] == 0) return SALF_OK;
+    int64_t i = 0;
+    while (slf_label_read(byte, labels, i) != unknown) i++;
+    return slf_fail(SALF_E_SEQUENCE, "salf_planner_match: the eof of datum %lld is not set", (long long)i);
 }
 
-/* No candidates are left where something is missing. */
+/* Used are the data with a label of at most e: either that is their eof, and no candidates are left where something is
+ * missing, or they filled a layer before. */
 static void fill_stage(settling *s, int32_t e, int64_t missing) {
     const bool byte = slf_label_is_byte(s->planner->m);
+    void *labels = s->state->labels;
+    uint64_t *by_fill = s->state->by_fill;
+    int64_t *unused = s->unused;
     while (missing > 0) {
-        const uint32_t id = slf_shuffle_next(&s->shuffle);
-        if (slf_bit_get(s->used, id)) continue;
-        slf_bit_set(s->used, id);
-        slf_bit_set(s->state->by_fill, id);
-        slf_label_write(byte, s->state->labels, id, (uint32_t)e);
-        missing--;
+        const uint32_t *ids;
+        const int64_t n = slf_shuffle_take(&s->shuffle, missing, &ids);
+        for (int64_t i = 0; i < n; i++) {
+            const uint32_t id = ids[i], label = slf_label_read(byte, labels, id);
+            if (label <= (uint32_t)e) continue;
+            unused[label]--;
+            slf_label_write(byte, labels, id, (uint32_t)e);
+            slf_bit_set(by_fill, id);
+            missing--;
+        }
     }
 }
 
-/* matched and filled serve as cursors while data are placed: matched from the stage's start, filled after them. */
-static void place_ids(const salf_planner *planner, slf_planner_state *state) {
-    const int32_t m = planner->m;
-    const bool byte = slf_label_is_byte(m);
-    int64_t *matched = state->matched, *filled = state->filled, first = 0;
-    uint32_t *data = state->data;
-    for (int32_t e = 0; e < m; e++) {
-        filled[e] = first + matched[e];
-        matched[e] = first;
-        first += planner->counts[e];
-    }
-    for (int64_t i = 0; i < planner->n; i++) {
-        const uint32_t e = slf_label_read(byte, state->labels, i);
-        int64_t *cursor = slf_bit_get(state->by_fill, i) ? filled : matched;
-        data[cursor[e]++] = (uint32_t)i;
-    }
-    first = 0;
-    for (int32_t e = 0; e < m; e++) {
-        matched[e] -= first;
-        first += planner->counts[e];
-        filled[e] = planner->counts[e] - matched[e];
+static void fill_stages(settling *s) {
+    int64_t candidates = 0;
+    for (int32_t e = 0; e < s->planner->m; e++) {
+        const int64_t count = s->planner->counts[e];
+        candidates += s->unused[e];
+        const int64_t matched = candidates < count ? candidates : count;
+        candidates -= matched;
+        fill_stage(s, e, count - matched);
+        s->state->matched[e] = matched;
+        s->state->filled[e] = count - matched;
     }
 }
 
 static salf_status settle_with(settling *s) {
     const salf_planner *p = s->planner;
-    const uint64_t words = (uint64_t)slf_bit_words(p->n);
-    const bool offline = p->options.matching == SALF_MATCH_OFFLINE;
-    if (!s->state->labels) SLF_TRY(slf_planner_new_labels(p, &s->state->labels));
-    s->at = slf_alloc(p->context, (uint64_t)p->m + 2, sizeof *s->at);
-    s->sorted = slf_alloc(p->context, (uint64_t)p->n, sizeof *s->sorted);
-    s->candidates = slf_alloc_zero(p->context, words, sizeof *s->candidates);
-    s->used = slf_alloc_zero(p->context, words, sizeof *s->used);
-    s->state->by_fill = slf_alloc_zero(p->context, words, sizeof *s->used);
-    if (!s->at || !s->sorted || !s->candidates || !s->used || !s->state->by_fill) return SALF_E_NO_MEMORY;
-    if (offline) SLF_TRY(sort_by_eof(s));
+    slf_planner_state *state = s->state;
+    const bool byte = slf_label_is_byte(p->m);
+    if (!state->labels) SLF_TRY(slf_planner_new_labels(p, &state->labels));
+    s->unused = slf_alloc_zero(p->context, (uint64_t)slf_label_unknown(byte) + 1, sizeof *s->unused);
+    state->by_fill = slf_alloc_zero(p->context, (uint64_t)slf_bit_words(p->n), sizeof *state->by_fill);
+    state->data = slf_alloc(p->context, (uint64_t)p->n, sizeof *state->data);
+    if (!s->unused || !state->by_fill || !state->data) return SALF_E_NO_MEMORY;
+    SLF_TRY(placing_begin(&s->placing, p));
+    if (p->options.matching == SALF_MATCH_OFFLINE) SLF_TRY(count_eof(s));
     /* Nothing can fail once data are booked: labels are still eof when there is no memory. */
     SLF_TRY(slf_shuffle_begin(&s->shuffle, p->context, p->n, p->options.seed));
-    for (int32_t e = 0; e < p->m; e++) {
-        const int64_t matched = offline ? match_stage(s, e) : 0;
-        fill_stage(s, e, p->counts[e] - matched);
-        s->state->matched[e] = matched;
-        s->state->filled[e] = p->counts[e] - matched;
-    }
-    s->state->data = s->sorted;
-    s->sorted = NULL;
-    place_ids(p, s->state);
+    fill_stages(s);
+    place(&s->placing, p, state);
     return SALF_OK;
 }
 
 salf_status slf_planner_settle(salf_planner *planner) {
     settling s = {.planner = planner, .state = &planner->state};
     const salf_status status = settle_with(&s);
-    slf_free(planner->context, s.at);
-    slf_free(planner->context, s.sorted);
-    slf_free(planner->context, s.candidates);
-    slf_free(planner->context, s.used);
+    slf_free(planner->context, s.unused);
     slf_shuffle_free(&s.shuffle, planner->context);
+    placing_free(&s.placing, planner);
     if (status != SALF_OK) {
         slf_free(planner->context, planner->state.by_fill);
+        slf_free(planner->context, planner->state.data);
         planner->state.by_fill = NULL;
+        planner->state.data = NULL;
     }
     planner->state.settled = status == SALF_OK;
     return status;
@@ -285,6 +315,9 @@ static salf_status count_stages(const salf_planner *planner, slf_planner_state *
 
 salf_status slf_planner_collect(const salf_planner *planner, slf_planner_state *state) {
     SLF_TRY(count_stages(planner, state));
-    place_ids(planner, state);
-    return SALF_OK;
+    placing p = {0};
+    const salf_status status = placing_begin(&p, planner);
+    if (status == SALF_OK) place(&p, planner, state);
+    placing_free(&p, planner);
+    return status;
 }

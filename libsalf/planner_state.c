@@ -276,8 +276,12 @@ static salf_status read_settled(const salf_planner *p, slf_blob *blob, slf_plann
 static salf_status redraw(const salf_planner *p, slf_planner_state *s, int64_t drawn) {
     if (drawn == 0) return SALF_OK;
     SLF_TRY(slf_shuffle_begin(&s->shuffle, p->context, p->n, p->options.seed));
-    while (s->shuffle.drawn < drawn)
-        if (!slf_bit_get(s->used, slf_shuffle_next(&s->shuffle))) return bad_state("length of the draw", drawn);
+    while (s->shuffle.drawn < drawn) {
+        const uint32_t *ids;
+        const int64_t n = slf_shuffle_take(&s->shuffle, drawn - s->shuffle.drawn, &ids);
+        for (int64_t i = 0; i < n; i++)
+            if (!slf_bit_get(s->used, ids[i])) return bad_state("length of the draw", drawn);
+    }
     return SALF_OK;
 }
 

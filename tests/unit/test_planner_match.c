@@ -18,6 +18,19 @@ static salf_planner *make(salf_context *context, int32_t m, int64_t n, int32_t m
     return planner;
 }
 
+/* Some layers hold nothing. */
+static salf_planner *make_gaps(salf_context *context, int32_t m, int64_t n) {
+    static const double weights[11] = {0, 2, 0, 0, 1, 3, 0, 1, 0, 2, 0};
+    salf_planner_options o;
+    salf_options_init(&o, sizeof o);
+    o.growth = SALF_GROWTH_CUSTOM;
+    o.weights = weights;
+    o.matching = SALF_MATCH_OFFLINE;
+    salf_planner *planner = NULL;
+    CHECK_OK(salf_planner_create(&planner, context, m, n, &o));
+    return planner;
+}
+
 static int32_t eof_of(int64_t id, int32_t m) {
     return (int32_t)((uint64_t)(id * id * 31 + id * 7) % (uint64_t)m);
 }
@@ -32,8 +45,8 @@ static void set_all(salf_planner *planner, int32_t m, int64_t n) {
 START_TEST(offline_follows_algorithm_4) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
     for (int64_t n = 1; n < 300; n += 13)
-        for (int32_t m = 1; m < 12; m += 2) {
-            salf_planner *planner = make(context, m, n, SALF_MATCH_OFFLINE, 0);
+        for (int32_t m = 1; m < 12; m++) {
+            salf_planner *planner = m % 2 ? make(context, m, n, SALF_MATCH_OFFLINE, 0) : make_gaps(context, m, n);
             set_all(planner, m, n);
             CHECK_OK(salf_planner_match(planner));
             bool used[300] = {false};
@@ -139,6 +152,53 @@ START_TEST(online_equals_offline_and_survives_kills) {
 }
 END_TEST
 
+/* Late eof, so that much is filled, over several buckets of the permutation; labels of one byte and of two. */
+START_TEST(large_fills_are_the_same_online) {
+    static const struct { int32_t m, spread; } plans[] = {{5, 2}, {300, 100}, {3, 1}};
+    const int64_t n = 150000;
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    int32_t *eof = malloc((size_t)n * sizeof *eof), *probed = malloc((size_t)n * sizeof *eof);
+    uint8_t *accepted = malloc((size_t)n), *seen = calloc((size_t)n, 1);
+    for (size_t c = 0; c < sizeof plans / sizeof *plans; c++) {
+        const int32_t m = plans[c].m;
+        for (int64_t i = 0; i < n; i++) eof[i] = m - 1 - eof_of(i, plans[c].spread);
+        salf_planner *offline = make(context, m, n, SALF_MATCH_OFFLINE, 0);
+        salf_planner *online = make(context, m, n, SALF_MATCH_ONLINE, 0);
+        CHECK_OK(salf_planner_set_eof(offline, 0, n, eof));
+        CHECK_OK(salf_planner_match(offline));
+        memset(seen, 0, (size_t)n);
+        int64_t at = 0;
+        int32_t layer = 0;
+        for (;;) {
+            salf_task task;
+            salf_stage stage;
+            CHECK_OK(salf_planner_next(online, n, &task));
+            if (task.kind == SALF_TASK_DONE) break;
+            at = task.layer == layer ? at : 0;
+            layer = task.layer;
+            if (task.kind == SALF_TASK_PROBE) {
+                for (int64_t i = 0; i < task.n_data; i++) probed[i] = eof[task.data[i]];
+                CHECK_OK(salf_planner_report(online, probed, task.n_data, accepted));
+                if (!memchr(accepted, 1, (size_t)task.n_data)) continue;
+                CHECK_OK(salf_planner_next(online, n, &task));
+            }
+            CHECK_OK(salf_planner_get_stage(offline, layer, &stage));
+            for (int64_t i = 0; i < task.n_data; i++) {
+                ck_assert_int_lt(at, stage.count);
+                ck_assert_int_eq(task.data[i], stage.data[at++]);
+                ck_assert_int_eq(seen[task.data[i]]++, 0);
+            }
+            CHECK_OK(salf_planner_done(online));
+        }
+        ck_assert_ptr_null(memchr(seen, 0, (size_t)n));
+        salf_planner_destroy(offline);
+        salf_planner_destroy(online);
+    }
+    free(eof), free(probed), free(accepted), free(seen);
+    salf_context_destroy(context);
+}
+END_TEST
+
 /* Layer of each datum under NONE over many seeds: chi-square of a 4 x 12 table, 33 degrees of freedom. */
 START_TEST(fills_are_uniform) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
@@ -193,6 +253,7 @@ END_TEST
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, offline_follows_algorithm_4);
     HARNESS_ADD(suite, online_equals_offline_and_survives_kills);
+    HARNESS_ADD(suite, large_fills_are_the_same_online);
     HARNESS_ADD(suite, fills_are_uniform);
     HARNESS_ADD(suite, calls_out_of_order_and_bad_values);
 }
