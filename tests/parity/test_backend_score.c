@@ -4,11 +4,13 @@
  * Oracles are the definitions, in long double, over all scores at once. Products in float32 err by at most unsure() in
  * a score, which bounds what the sums may be off by and how many scores may fall on the other side of a target.
  */
+#include <cblas.h>
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/cpu.h"
 #include "parity.h"
 
 /* Rows of a vocabulary, states to score, and what a rule makes of them. */
@@ -206,6 +208,18 @@ static void check_variant(const parity_case *c, int64_t vocab, const variant *v,
     problem_free(&p);
 }
 
+/* The sums without the vector, in two parts. */
+static void check_sums(const parity_case *c, int64_t vocab, const variant *v, uint64_t *seed) {
+    problem p = problem_of(seed, c, vocab, v);
+    slf_score_sums sums = sums_of(p.rows, p.dim, v->logits);
+    sums.vector = (free(sums.vector), NULL);
+    CHECK_OK(score_part(c, &p, 0, vocab / 3, &sums));
+    CHECK_OK(score_part(c, &p, vocab / 3, vocab, &sums));
+    for (int64_t r = 0; r < p.rows; r++) check_row(c, &p, r, &sums);
+    sums_free(&sums);
+    problem_free(&p);
+}
+
 static void check_score(const parity_case *c) {
     uint64_t seed = 21;
     for (int v = 0; v < VARIANTS; v++) {
@@ -230,6 +244,69 @@ START_TEST(score_across_tiles) {
 }
 END_TEST
 
+/* Every number of states around those that one panel or several hold, and hidden sizes of one stretch and of several.
+ */
+static void check_score_few(const parity_case *c) {
+    static const int64_t dims[] = {1, 37, 449, 905};
+    uint64_t seed = 27;
+    parity_case one = *c;
+    for (one.rows = 1; one.rows <= 70; one.rows++) {
+        one.dim = one.rows % 16 == 1 ? dims[one.rows / 16 % 4] : 11;
+        one.dtype = one.rows % 3 == 0 ? SALF_F32 : one.rows % 3 == 1 ? SALF_BF16 : SALF_F16;
+        one.scattered = one.rows % 5 == 0;
+        for (int v = 0; v < VARIANTS; v++)
+            if (!variants[v].wide) check_sums(&one, 41 + one.rows % 9, &variants[v], &seed);
+    }
+}
+
+/* With each of the instruction sets that are there. */
+static void check_score_few_kernels(const parity_case *c) {
+    if (c->id != SALF_BACKEND_CPU) {
+        check_score_few(c);
+        return;
+    }
+    slf_cpu_state *cpu = c->state;
+    for (int which = 0; slf_kernels_at(which); which++) {
+        cpu->kernels = slf_kernels_at(which);
+        check_score_few(c);
+    }
+}
+
+START_TEST(score_of_few_states) {
+    parity_backends(1, 1, check_score_few_kernels);
+}
+END_TEST
+
+/* Without the vector the sums of few states do not depend on the number of threads, to the last bit. */
+START_TEST(threads_change_nothing_for_few_states) {
+    for (int v = 0; v < VARIANTS; v++) {
+        double first[3][40];
+        for (int32_t threads = 1; threads <= 4; threads++) {
+            uint64_t seed = 28;
+            salf_context *context = parity_context(SALF_BACKEND_CPU, threads);
+            const parity_case c = {.context = context,
+                                   .backend = context->backend,
+                                   .state = context->backend_state,
+                                   .dtype = SALF_F16,
+                                   .rows = 40,
+                                   .dim = 65};
+            problem p = problem_of(&seed, &c, 1500, &variants[v]);
+            slf_score_sums sums = sums_of(40, 65, variants[v].logits);
+            sums.vector = (free(sums.vector), NULL);
+            CHECK_OK(score_part(&c, &p, 0, 1500, &sums));
+            const double *const now[] = {sums.sum, sums.weighted, sums.maximum ? sums.maximum : sums.sum};
+            for (int k = 0; k < 3 && !variants[v].wide; k++) {
+                if (threads == 1) memcpy(first[k], now[k], sizeof first[k]);
+                ck_assert_mem_eq(first[k], now[k], sizeof first[k]);
+            }
+            sums_free(&sums);
+            problem_free(&p);
+            salf_context_destroy(context);
+        }
+    }
+}
+END_TEST
+
 /* A state with NaN spoils its own sums only; a state of zeros scores 0 everywhere. */
 static void check_score_not_finite(const parity_case *c) {
     for (int v = 0; v < VARIANTS; v++) {
@@ -239,6 +316,16 @@ static void check_score_not_finite(const parity_case *c) {
         for (int64_t k = 0; k < p.dim; k++) p.z[2 * p.dim + k] = 0;
         slf_score_sums sums = sums_of(p.rows, p.dim, variants[v].logits);
         CHECK_OK(score_part(c, &p, 0, 17, &sums));
+        CHECK_OK(score_part(c, &p, 17, 40, &sums));
+        ck_assert(isnan(sums.sum[1]));
+        for (int64_t r = 0; r < p.rows; r++)
+            if (r != 1) check_row(c, &p, r, &sums);
+        sums.vector = (free(sums.vector), NULL);
+        for (int64_t r = 0; r < p.rows; r++) {
+            sums.sum[r] = sums.weighted[r] = 0, sums.count[r] = 0;
+            if (sums.maximum) sums.maximum[r] = -INFINITY;
+        }
+        CHECK_OK(score_part(c, &p, 0, 17, &sums)); /* the same without the vector */
         CHECK_OK(score_part(c, &p, 17, 40, &sums));
         ck_assert(isnan(sums.sum[1]));
         for (int64_t r = 0; r < p.rows; r++)
@@ -487,8 +574,11 @@ START_TEST(failing_allocations_leak_nothing) {
 END_TEST
 
 void harness_suite(Suite *suite) {
+    openblas_set_num_threads(1); /* a context without threads then has no more in BLAS: few states go without gemm */
     HARNESS_ADD(suite, score_is_the_definition);
     HARNESS_ADD(suite, score_across_tiles);
+    HARNESS_ADD(suite, score_of_few_states);
+    HARNESS_ADD(suite, threads_change_nothing_for_few_states);
     HARNESS_ADD(suite, score_of_not_finite_states);
     HARNESS_ADD(suite, score_of_large_logits);
     HARNESS_ADD(suite, score_of_ties);

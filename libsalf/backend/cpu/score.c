@@ -202,6 +202,8 @@ salf_status slf_cpu_score(void *state, const slf_query *query, const salf_tensor
                           const int32_t *ids, const double *inverse_norm, const float *bias, const slf_score_rule *rule,
                           const slf_score_sums *sums) {
     const slf_cpu_state *cpu = state;
+    if (slf_score_few_serves(cpu, query, rule, sums))
+        return slf_score_few(cpu, query, block, first, ids, inverse_norm, bias, rule, sums);
     score_job job = {.cpu = cpu,
                      .query = query,
                      .block = block,
