@@ -574,7 +574,7 @@ SALF_API salf_status salf_planner_counts(const salf_planner *planner, int64_t *c
 SALF_API salf_status salf_planner_saving(const salf_planner *planner, double *saving);
 /* OFFLINE: eof of data first ... first+n-1, in any pieces, before salf_planner_match. */
 SALF_API salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n, const int32_t *eof);
-/* OFFLINE and NONE: settles which data train at which layer; O(N + m N / 64). At most 2^32-1 data. Done by the first
+/* OFFLINE and NONE: settles which data train at which layer; O(N + m^2). At most 2^32-1 data. Done by the first
  * salf_planner_next if not before. SALF_E_SEQUENCE when an eof is missing (names the datum). */
 SALF_API salf_status salf_planner_match(salf_planner *planner);
 SALF_API salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, salf_stage *stage);
