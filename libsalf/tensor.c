@@ -120,7 +120,9 @@ void slf_row_to_f64(const salf_tensor *tensor, int64_t r, double *out) {
     case SALF_F16:
         for (int64_t i = 0; i < n; i++) out[i] = (double)slf_f16_to_f32(halves[i]);
         break;
-    case SALF_F64: memcpy(out, row, (size_t)n * sizeof(double)); break;
+    case SALF_F64:
+        memcpy(out, row, (size_t)n * sizeof(double));
+        break;
     default:
         for (int64_t i = 0; i < n; i++) out[i] = (double)floats[i];
     }
