@@ -168,7 +168,8 @@ typedef struct salf_context_options {
     int32_t threads; /* 0: BLAS as the host left it, own kernels on the calling thread; n: up to n threads in both,
                         BLAS's count being restored before a call returns */
     void *stream;    /* the host's stream (cudaStream_t), or NULL for the default stream */
-    uint64_t workspace_limit; /* bytes of scratch of a call beyond results and D*D matrices; 0 = 16 MiB */
+    uint64_t workspace_limit; /* bytes of scratch of a call beyond results and D*D matrices; 0 = 16 MiB, on a device
+                                 256 MiB */
     salf_alloc_fn alloc;      /* NULL, and free NULL: the C library's */
     salf_free_fn free;
     void *alloc_user;
@@ -476,9 +477,16 @@ SALF_API salf_status salf_probe_observe(salf_probe *probe, int32_t space, const 
                                         int32_t state_kind);
 /* Ends the batch and waits for its result. SALF_E_SEQUENCE when a space is missing, SALF_E_NONFINITE. */
 SALF_API salf_status salf_probe_end(salf_probe *probe, salf_trace *trace);
-/* For devices: enqueue the end of the batch and return; ready becomes 1 once salf_probe_end would not wait. */
+/* For devices: enqueue the end of the batch and return; ready becomes 1 once salf_probe_end would not wait.
+ * salf_probe_end then waits for this batch alone, not for what the host has enqueued since. */
 SALF_API salf_status salf_probe_flush(salf_probe *probe);
 SALF_API salf_status salf_probe_poll(salf_probe *probe, int32_t *ready);
+/* For CUDA graphs: observe ... flush, with views of device memory, may be captured from the context's stream after a
+ * batch of the same rows has run once. For a later batch call begin, launch the graph on that stream, and call this
+ * instead of observe ... flush; then salf_probe_end. SALF_E_SEQUENCE when rows differ or a larger batch or new labels
+ * moved what was captured (hold the task's labels in the basis and they never do); SALF_E_UNSUPPORTED without a device.
+ */
+SALF_API salf_status salf_probe_replay(salf_probe *probe);
 /* Ends the batch with the spaces observed so far: deviations only, NaN where a space was not observed; gains and eof
  * are NULL. Gather them and call salf_eof_from_deviations. */
 SALF_API salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace);
@@ -506,11 +514,13 @@ typedef struct salf_loss_options {
  * candidate). */
 SALF_API salf_status salf_loss_create(salf_loss **out, salf_basis *basis, const salf_loss_options *options);
 SALF_API void salf_loss_destroy(salf_loss *loss);
-/* Loss of each row, losses [rows] float32, and scale * its gradient with respect to the state, written to gradient
- * [rows][D] (F32, rows through row_index allowed; NULL: not wanted). states as they enter the head, after the final
- * norm. A zero state is SALF_E_NUMERIC, a non-finite one SALF_E_NONFINITE, both naming the row. */
+/* Loss of each row to losses [rows][1], F32, and scale * its gradient with respect to the state to gradient [rows][D]
+ * (F32, rows through row_index allowed; NULL: not wanted). states as they enter the head, after the final norm. A zero
+ * state is SALF_E_NUMERIC, a non-finite one SALF_E_NONFINITE, both naming the row. With states, losses and gradient on
+ * a device the work is enqueued and the call returns, so such a row has a NaN loss and a zero gradient instead; losses
+ * on a device must be in one piece. */
 SALF_API salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
-                                       float *losses, const salf_tensor *gradient);
+                                       const salf_tensor *losses, const salf_tensor *gradient);
 
 /* ---- 9. Budget planner (paper 3.4, Appendix A.3, Algorithm 4) --------------------------------------------------- */
 

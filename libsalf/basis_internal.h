@@ -9,6 +9,9 @@
 /* count * size bytes of backend memory. */
 salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out);
 void slf_device_free(const salf_context *context, void *memory);
+/* The same of host memory that copies to and from the backend reach without a stall. */
+salf_status slf_pinned_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out);
+void slf_pinned_free(const salf_context *context, void *memory);
 salf_status slf_upload(const salf_context *context, void *to, const void *from, uint64_t bytes);
 /* Waits until the bytes are there. */
 salf_status slf_download(const salf_context *context, void *to, const void *from, uint64_t bytes);
@@ -19,7 +22,10 @@ salf_status slf_device_copy_of(const salf_context *context, const void *from, ui
 salf_tensor slf_tensor_device(const salf_context *context, const void *data, int32_t dtype, int64_t rows, int64_t cols);
 /* Rows first ... first+count-1 of a view. */
 salf_tensor slf_tensor_slice(const salf_tensor *tensor, int64_t first, int64_t count);
+/* Whether the backend computes on a device. */
 bool slf_device_readable(const salf_context *context);
+/* Whether a view lies in the backend's own memory, index and all. */
+bool slf_tensor_at_hand(const salf_context *context, const salf_tensor *tensor);
 /* Rows of any floating type as they are, in float64: device [rows][cols] is scratch, host [rows][cols] receives them.
  */
 salf_status slf_rows_to_host(const salf_context *context, const salf_tensor *rows, double *device, double *host);
@@ -144,12 +150,16 @@ salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label
 const slf_score_rule *slf_vocabulary_rule(const slf_vocabulary *vocabulary);
 /* True when z = P h / |h| and the sums' vector is to be taken through P. */
 bool slf_vocabulary_projected(const slf_vocabulary *vocabulary);
-/* z [rows][D] of states, in backend memory; host_z [rows][D], when not NULL, receives it too. scratch: backend
- * [rows][D]. Decides whether products need float64 (rule->wide). */
+/* Sets all of query but label and target, from states: z [rows][D] and scratch [rows][D] are backend memory. Whether
+ * products need float64 is decided in the backend, in stream order. */
 salf_status slf_vocabulary_query(const slf_vocabulary *vocabulary, const salf_tensor *states, const slf_norm *norm,
-                                 double *scratch, double *z, double *host_z, slf_score_rule *rule);
+                                 double *scratch, double *z, slf_query *query);
 /* Adds every row of the vocabulary to sums. */
-salf_status slf_vocabulary_walk(const slf_vocabulary *vocabulary, const slf_query *query, const slf_score_rule *rule,
-                                const slf_score_sums *sums);
+salf_status slf_vocabulary_walk(const slf_vocabulary *vocabulary, const slf_query *query, const slf_score_sums *sums);
+/* The rows as one view with their biases (NULL: none), where they are in the backend's memory; false where they have to
+ * be fetched. */
+bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows, const float **bias);
+/* Row of a label among them; the label is known to be there. */
+int32_t slf_vocabulary_place(const slf_vocabulary *vocabulary, int32_t label);
 
 #endif

@@ -22,9 +22,12 @@ typedef struct {
     salf_tensor block;
 } matrix_walk;
 
+/* Blocks for as many rows as fit with floats_per_row of scratch each; 0: the caller needs none, and then a device,
+ * which has tiles of its own, gets a view whole. */
 static salf_status walk_begin(matrix_walk *walk, const salf_context *context, const slf_matrix *matrix, int64_t valid,
                               int64_t floats_per_row) {
-    const int64_t rows = slf_block_rows(context, floats_per_row);
+    int64_t rows = slf_block_rows(context, floats_per_row > matrix->n_cols ? floats_per_row : matrix->n_cols);
+    if (floats_per_row == 0 && matrix->view.data && slf_device_readable(context)) rows = valid;
     *walk = (matrix_walk){.context = context, .matrix = matrix, .valid = valid, .rows = rows < valid ? rows : valid};
     if (matrix->view.data) return SALF_OK;
     walk->buffer = slf_alloc(context, (uint64_t)walk->rows * (uint64_t)matrix->n_cols, sizeof(float));
@@ -36,6 +39,11 @@ static salf_status walk_load(matrix_walk *walk) {
     const int64_t left = walk->valid - walk->first;
     return slf_matrix_block(walk->matrix, walk->first, left < walk->rows ? left : walk->rows, walk->buffer,
                             &walk->block);
+}
+
+/* A buffer that a callback fills is filled again for the next block. */
+static salf_status walk_wait(const matrix_walk *walk) {
+    return walk->buffer ? walk->context->backend->sync(walk->context->backend_state) : SALF_OK;
 }
 
 static void walk_end(matrix_walk *walk) {
@@ -62,14 +70,14 @@ static salf_status scan_block(matrix_walk *walk, double *gram, uint64_t *hash) {
                         (long long)(walk->first + bad_row));
     if (!gram) return SALF_OK;
     SLF_TRY(backend->gram(state, &walk->block, gram));
-    return walk->buffer ? backend->sync(state) : SALF_OK; /* the buffer is filled again */
+    return walk_wait(walk);
 }
 
 salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
                             uint64_t *fingerprint) {
     matrix_walk walk;
     uint64_t hash = 0;
-    salf_status status = walk_begin(&walk, context, matrix, valid, matrix->n_cols);
+    salf_status status = walk_begin(&walk, context, matrix, valid, 0);
     for (; walk.first < valid && status == SALF_OK; walk.first += walk.block.rows)
         status = scan_block(&walk, gram, &hash);
     walk_end(&walk);
@@ -77,76 +85,83 @@ salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matri
     return status;
 }
 
-/* ---- rows and norms of a block ---- */
+/* ---- norms of all rows: |w_i| and |b_i|, made in the backend block by block and read once ---- */
 
-/* Room for a block in float64. */
 typedef struct {
-    matrix_walk walk;
-    double *device; /* backend [rows][D] */
-    double *host;   /* [rows][D] */
-    double *w_norm; /* [rows] */
-    float *narrow;  /* [rows][D]; table only */
-} block_room;
+    double *device; /* backend: w [vocab], then b [vocab] */
+    double *w;      /* host [vocab]: |w_i| */
+    double *b;      /* host [vocab]: |b_i| */
+} norm_room;
 
-static salf_status room_begin(block_room *room, const salf_basis *basis, bool narrow) {
+static salf_status norms_begin(norm_room *norms, const salf_basis *basis) {
     const salf_context *context = basis->context;
-    const int64_t dim = basis->info.hidden;
+    const uint64_t n = (uint64_t)basis->info.vocab;
     void *device;
-    memset(room, 0, sizeof *room);
-    SLF_TRY(walk_begin(&room->walk, context, slf_basis_matrix(basis), basis->info.vocab, 6 * dim));
-    const uint64_t elements = (uint64_t)room->walk.rows * (uint64_t)dim;
-    room->host = slf_alloc(context, elements, sizeof *room->host);
-    room->w_norm = slf_alloc(context, (uint64_t)room->walk.rows, sizeof *room->w_norm);
-    if (narrow) room->narrow = slf_alloc(context, elements, sizeof *room->narrow);
-    if (!room->host || !room->w_norm || (narrow && !room->narrow)) return SALF_E_NO_MEMORY;
-    SLF_TRY(slf_device_alloc(context, elements, sizeof(double), &device));
-    room->device = device;
+    *norms = (norm_room){.w = slf_alloc(context, 2 * n, sizeof(double))};
+    if (!norms->w) return SALF_E_NO_MEMORY;
+    norms->b = norms->w + n;
+    SLF_TRY(slf_device_alloc(context, 2 * n, sizeof(double), &device));
+    norms->device = device;
     return SALF_OK;
 }
 
-static void room_end(block_room *room, const salf_basis *basis) {
-    slf_free(basis->context, room->host);
-    slf_free(basis->context, room->w_norm);
-    slf_free(basis->context, room->narrow);
-    slf_device_free(basis->context, room->device);
-    slf_free(basis->context, room->walk.buffer);
+static salf_status norms_read(const norm_room *norms, const salf_basis *basis) {
+    return slf_download(basis->context, norms->w, norms->device, 2 * (uint64_t)basis->info.vocab * sizeof(double));
 }
 
-/* Loads the next block and |w_i| of its rows; host then holds the rows of W in float64. */
-static salf_status load_with_norms(block_room *room, const salf_basis *basis) {
-    const int64_t dim = basis->info.hidden;
-    SLF_TRY(walk_load(&room->walk));
-    SLF_TRY(slf_rows_to_host(basis->context, &room->walk.block, room->device, room->host));
-    for (int64_t i = 0; i < room->walk.block.rows; i++) room->w_norm[i] = slf_norm2(room->host + i * dim, dim);
+static void norms_end(norm_room *norms, const salf_basis *basis) {
+    slf_free(basis->context, norms->w);
+    slf_device_free(basis->context, norms->device);
+}
+
+static salf_status check_norms(const double *norms, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(norms[i])) return slf_fail(SALF_E_NONFINITE, "basis row %lld is not finite", (long long)i);
     return SALF_OK;
-}
-
-/* Norm of basis row i of the block, or 0 where that row is zero. NaN passes. */
-static double judged_norm(const salf_basis *basis, const block_room *room, int64_t i, double norm) {
-    return norm <= basis->noise * room->w_norm[i] ? 0 : norm;
 }
 
 /* ---- table ---- */
 
-static salf_status table_block(salf_basis *basis, block_room *room, slf_label_rows *table) {
-    const salf_context *context = basis->context;
+/* Room for a block of basis rows in float64. */
+typedef struct {
+    matrix_walk walk;
+    norm_room norms;
+    double *rows; /* backend [rows][D] */
+} table_room;
+
+static salf_status table_begin(table_room *room, const salf_basis *basis) {
+    const int64_t dim = basis->info.hidden;
+    void *rows;
+    memset(room, 0, sizeof *room);
+    SLF_TRY(norms_begin(&room->norms, basis));
+    SLF_TRY(walk_begin(&room->walk, basis->context, slf_basis_matrix(basis), basis->info.vocab, 3 * dim));
+    SLF_TRY(slf_device_alloc(basis->context, (uint64_t)(room->walk.rows * dim), sizeof(double), &rows));
+    room->rows = rows;
+    return SALF_OK;
+}
+
+static void table_end(table_room *room, const salf_basis *basis) {
+    norms_end(&room->norms, basis);
+    slf_device_free(basis->context, room->rows);
+    walk_end(&room->walk);
+}
+
+static salf_status table_block(const salf_basis *basis, table_room *room, slf_label_rows *table) {
+    const slf_backend *backend = basis->context->backend;
+    void *state = basis->context->backend_state;
+    const slf_norm none = {.kind = SALF_NORM_NONE};
     const int64_t dim = basis->info.hidden, first = room->walk.first;
-    SLF_TRY(load_with_norms(room, basis));
-    const int64_t count = room->walk.block.rows;
-    if (basis->info.side == SALF_SIDE_OUTPUT) {
-        SLF_TRY(context->backend->apply(context->backend_state, basis->p, &room->walk.block, room->device));
-        SLF_TRY(slf_download(context, room->host, room->device, (uint64_t)(count * dim) * sizeof(double)));
-    }
-    for (int64_t i = 0; i < count; i++) {
-        const double *row = room->host + i * dim;
-        const double norm = judged_norm(basis, room, i, slf_norm2(row, dim));
-        if (!isfinite(norm)) return slf_fail(SALF_E_NONFINITE, "basis row %lld is not finite", (long long)(first + i));
-        float *narrow = room->narrow + i * dim;
-        for (int64_t j = 0; j < dim; j++) narrow[j] = norm > 0 ? (float)row[j] : 0;
-        table->host_norms[first + i] = slf_norm2_f32(narrow, dim); /* of what is kept, as a file of it would give */
-    }
-    SLF_TRY(slf_upload(context, table->rows + first * dim, room->narrow, (uint64_t)(count * dim) * sizeof(float)));
-    return context->backend->sync(context->backend_state); /* narrow is used again */
+    double *w_norms = room->norms.device + first;
+    SLF_TRY(walk_load(&room->walk));
+    const salf_tensor *block = &room->walk.block;
+    SLF_TRY(backend->apply_norms(state, NULL, block, w_norms));
+    if (basis->info.side == SALF_SIDE_OUTPUT)
+        SLF_TRY(backend->apply(state, basis->p, block, room->rows));
+    else
+        SLF_TRY(backend->normalise(state, block, &none, 0, room->rows));
+    SLF_TRY(backend->narrow(state, room->rows, block->rows, dim, w_norms, basis->noise, table->rows + first * dim,
+                            table->norms + first));
+    return walk_wait(&room->walk);
 }
 
 /* 1 / norm in place, 0 for 0. */
@@ -182,14 +197,16 @@ static salf_status alloc_table(const salf_basis *basis, slf_label_rows *table) {
     return SALF_OK;
 }
 
+/* Norms are of the float32 rows, as a file of them would give. */
 static salf_status fill_table(salf_basis *basis, slf_label_rows *table) {
-    block_room room;
-    salf_status status = room_begin(&room, basis, true);
+    table_room room;
+    salf_status status = table_begin(&room, basis);
     for (; status == SALF_OK && room.walk.first < room.walk.valid; room.walk.first += room.walk.block.rows)
         status = table_block(basis, &room, table);
-    room_end(&room, basis);
-    if (status != SALF_OK) return status;
-    return slf_upload(basis->context, table->norms, table->host_norms, (uint64_t)table->n * sizeof(double));
+    if (status == SALF_OK)
+        status = slf_download(basis->context, table->host_norms, table->norms, (uint64_t)table->n * sizeof(double));
+    table_end(&room, basis);
+    return status == SALF_OK ? check_norms(table->host_norms, table->n) : status;
 }
 
 salf_status slf_basis_make_table(salf_basis *basis) {
@@ -246,38 +263,37 @@ bool slf_basis_has_norms(const salf_basis *basis) {
     return has;
 }
 
-static salf_status norms_block(const salf_basis *basis, block_room *room, double *device_norms, double *inverse,
-                               double *growth) {
-    const salf_context *context = basis->context;
-    SLF_TRY(load_with_norms(room, basis));
-    const int64_t count = room->walk.block.rows, first = room->walk.first;
-    double *norms = inverse + first;
-    if (basis->info.side == SALF_SIDE_OUTPUT) {
-        SLF_TRY(context->backend->apply_norms(context->backend_state, basis->p, &room->walk.block, device_norms));
-        SLF_TRY(slf_download(context, norms, device_norms, (uint64_t)count * sizeof(double)));
-    } else {
-        memcpy(norms, room->w_norm, (size_t)count * sizeof(double));
-    }
-    for (int64_t i = 0; i < count; i++) {
-        if (!isfinite(norms[i]))
-            return slf_fail(SALF_E_NONFINITE, "basis row %lld is not finite", (long long)(first + i));
-        norms[i] = judged_norm(basis, room, i, norms[i]);
-        if (norms[i] > 0 && room->w_norm[i] / norms[i] > *growth) *growth = room->w_norm[i] / norms[i];
-    }
-    invert(norms, count);
-    return SALF_OK;
+static salf_status norms_block(const salf_basis *basis, matrix_walk *walk, double *w_norms, double *b_norms) {
+    const slf_backend *backend = basis->context->backend;
+    void *state = basis->context->backend_state;
+    SLF_TRY(walk_load(walk));
+    SLF_TRY(backend->apply_norms(state, NULL, &walk->block, w_norms + walk->first));
+    const double *p = basis->info.side == SALF_SIDE_OUTPUT ? basis->p : NULL;
+    SLF_TRY(backend->apply_norms(state, p, &walk->block, b_norms + walk->first));
+    return walk_wait(walk);
 }
 
+static salf_status measure(const salf_basis *basis, norm_room *norms) {
+    matrix_walk walk;
+    SLF_TRY(norms_begin(norms, basis));
+    salf_status status = walk_begin(&walk, basis->context, slf_basis_matrix(basis), basis->info.vocab, 0);
+    for (; status == SALF_OK && walk.first < walk.valid; walk.first += walk.block.rows)
+        status = norms_block(basis, &walk, norms->device, norms->device + basis->info.vocab);
+    walk_end(&walk);
+    return status == SALF_OK ? norms_read(norms, basis) : status;
+}
+
+/* 1 / |b_i|, 0 for a row that is nothing but noise, and the largest |w_i| / |b_i|. */
 static salf_status all_norms(const salf_basis *basis, double *inverse, double *growth) {
-    block_room room;
-    void *device_norms = NULL;
-    salf_status status = room_begin(&room, basis, false);
-    if (status == SALF_OK)
-        status = slf_device_alloc(basis->context, (uint64_t)room.walk.rows, sizeof(double), &device_norms);
-    for (; status == SALF_OK && room.walk.first < room.walk.valid; room.walk.first += room.walk.block.rows)
-        status = norms_block(basis, &room, device_norms, inverse, growth);
-    slf_device_free(basis->context, device_norms);
-    room_end(&room, basis);
+    norm_room norms;
+    salf_status status = measure(basis, &norms);
+    if (status == SALF_OK) status = check_norms(norms.b, basis->info.vocab);
+    for (int64_t i = 0; i < basis->info.vocab && status == SALF_OK; i++) {
+        inverse[i] = norms.b[i] <= basis->noise * norms.w[i] ? 0 : norms.b[i];
+        if (inverse[i] > 0 && norms.w[i] / inverse[i] > *growth) *growth = norms.w[i] / inverse[i];
+    }
+    if (status == SALF_OK) invert(inverse, basis->info.vocab);
+    norms_end(&norms, basis);
     return status;
 }
 

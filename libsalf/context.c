@@ -12,9 +12,10 @@
 #include "plugin.h"
 #include "pool.h"
 
-#define ALIGNMENT         64u
-#define DEFAULT_WORKSPACE ((uint64_t)16 << 20)
-#define MOST_THREADS      1024
+#define ALIGNMENT        64u
+#define HOST_WORKSPACE   ((uint64_t)16 << 20)
+#define DEVICE_WORKSPACE ((uint64_t)256 << 20)
+#define MOST_THREADS     1024
 
 /* ---- memory: each block is preceded by one alignment unit that holds its whole size, which the free hook is given
  * ---- */
@@ -141,7 +142,6 @@ static void fill_defaults(salf_context_options *o) {
         o->alloc = default_alloc;
         o->free = default_free;
     }
-    if (o->workspace_limit == 0) o->workspace_limit = DEFAULT_WORKSPACE;
     if (o->log_level == 0) o->log_level = SALF_LOG_WARNING;
     if (o->ranks == 0) o->ranks = 1;
 }
@@ -160,7 +160,11 @@ static void service_parallel_for(const void *context, int64_t count, int64_t gra
     slf_parallel_for(context, count, grain, body, user);
 }
 
+/* The workspace, where the host sets no limit, depends on the backend; a failure leaves it unset for the next one. */
 static salf_status open_backend(salf_context *context, const slf_backend *backend) {
+    const uint64_t asked = context->options.workspace_limit;
+    if (asked == 0)
+        context->options.workspace_limit = backend->id == SALF_BACKEND_CUDA ? DEVICE_WORKSPACE : HOST_WORKSPACE;
     const slf_services services = {.options = &context->options,
                                    .fail = slf_fail,
                                    .alloc = service_alloc,
@@ -168,7 +172,11 @@ static salf_status open_backend(salf_context *context, const slf_backend *backen
                                    .parallel_for = service_parallel_for,
                                    .context = context};
     void *state = NULL;
-    SLF_TRY(backend->open(&state, &services));
+    const salf_status status = backend->open(&state, &services);
+    if (status != SALF_OK) {
+        context->options.workspace_limit = asked;
+        return status;
+    }
     context->backend = backend;
     context->backend_state = state;
     return SALF_OK;

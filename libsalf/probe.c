@@ -2,7 +2,8 @@
  * probe.c - deviation probe (paper 3.1 to 3.3, Algorithms 1 to 3): begin, observe the spaces, end.
  *
  * Memory: a few numbers per row and space, and for ce and rank a chunk of rows' queries z within the workspace. The
- * numbers are made in probe_observe.c; the choice of the layer in eof.c.
+ * numbers are made in probe_observe.c; the choice of the layer in eof.c. On a device everything up to flush is enqueued
+ * on the host's stream; end waits for the event behind the one copy of results, not for what the host enqueued since.
  */
 #include <math.h>
 #include <string.h>
@@ -70,6 +71,7 @@ static salf_status fill(salf_probe *probe) {
     SLF_TRY(take_norm(probe, probe->basis->model));
     probe->observed = slf_alloc_zero(probe->context, (uint64_t)options->n_layers + 1, 1);
     if (!probe->observed) return SALF_E_NO_MEMORY;
+    SLF_TRY(probe->context->backend->event_create(probe->context->backend_state, &probe->done));
     if (options->metric == SALF_METRIC_COSINE) return SALF_OK;
     return slf_vocabulary_create(&probe->vocabulary, probe->basis, options->candidates, options->n_candidates,
                                  options->scores, options->temperature, "salf_probe_create");
@@ -104,10 +106,10 @@ void salf_probe_destroy(salf_probe *probe) {
     slf_device_free(context, probe->norm_bias);
     slf_free(context, probe->observed);
     slf_label_set_free(context, &probe->set);
-    slf_free(context, probe->logit_rows.labels);
-    slf_free(context, probe->logit_rows.w);
+    slf_logit_rows_free(context, &probe->logit_rows);
     slf_device_free(context, probe->device_block);
-    slf_free(context, probe->host_block);
+    slf_pinned_free(context, probe->host_block);
+    if (probe->done) context->backend->event_destroy(context->backend_state, probe->done);
     slf_free(context, probe);
     salf_basis_destroy(basis); /* holds the context */
 }
@@ -133,9 +135,11 @@ static void lay_out_device(salf_probe *probe, carver *block) {
     const int64_t room = probe->chunk * probe->basis->info.hidden;
     probe->device_labels = carve(block, rows, sizeof(int32_t));
     probe->device_which = carve(block, rows, sizeof(int32_t));
-    probe->distances = carve(block, metric == SALF_METRIC_COSINE ? all : rows, sizeof(double));
-    if (metric == SALF_METRIC_COSINE) return;
-    probe->target = carve(block, rows, sizeof(double));
+    if (metric == SALF_METRIC_COSINE) {
+        probe->distances = carve(block, all, sizeof(double));
+        return;
+    }
+    probe->target = carve(block, all, sizeof(double));
     probe->scratch = carve(block, room, sizeof(double));
     probe->z = carve(block, room, sizeof(double));
     if (metric == SALF_METRIC_CE) probe->sum = carve(block, all, sizeof(double));
@@ -155,7 +159,6 @@ static void lay_out_host(salf_probe *probe, carver *block) {
     probe->host_sum = carve(block, all, sizeof(double));
     probe->host_maximum = carve(block, all, sizeof(double));
     probe->host_count = carve(block, all, sizeof(int64_t));
-    probe->host_z = carve(block, probe->chunk * probe->basis->info.hidden, sizeof(double));
 }
 
 /* Blocks of at least these sizes; what they held is gone. */
@@ -168,10 +171,10 @@ static salf_status grow(salf_probe *probe, uint64_t device_bytes, uint64_t host_
         probe->device_bytes = device_bytes;
     }
     if (host_bytes > probe->host_bytes) {
-        slf_free(probe->context, probe->host_block);
+        slf_pinned_free(probe->context, probe->host_block);
+        probe->host_block = NULL;
         probe->host_bytes = 0;
-        probe->host_block = slf_alloc(probe->context, host_bytes, 1);
-        if (!probe->host_block) return SALF_E_NO_MEMORY;
+        SLF_TRY(slf_pinned_alloc(probe->context, host_bytes, 1, &probe->host_block));
         probe->host_bytes = host_bytes;
     }
     return SALF_OK;
@@ -203,44 +206,15 @@ static salf_status check_labels(const salf_probe *probe, const int32_t *labels, 
     return SALF_OK;
 }
 
-/* The batch's labels, ascending, without repeats. */
-static salf_status sort_labels(const salf_probe *probe, slf_logit_rows *rows) {
-    if (rows->labels_room < probe->rows) {
-        slf_free(probe->context, rows->labels);
-        rows->labels_room = 0;
-        rows->labels = slf_alloc(probe->context, (uint64_t)probe->rows, sizeof *rows->labels);
-        if (!rows->labels) return SALF_E_NO_MEMORY;
-        rows->labels_room = probe->rows;
-    }
-    if (probe->rows > 0) memcpy(rows->labels, probe->labels, (size_t)probe->rows * sizeof *rows->labels);
-    rows->n = slf_labels_sort(rows->labels, probe->rows);
-    return SALF_OK;
-}
-
-/* Rows of the head of the batch's labels, for their logits. */
-static salf_status prepare_logit_rows(salf_probe *probe) {
-    const salf_basis *basis = probe->basis;
-    slf_logit_rows *rows = &probe->logit_rows;
-    SLF_TRY(sort_labels(probe, rows));
-    if (rows->w_room < rows->n) {
-        slf_free(probe->context, rows->w);
-        rows->w_room = 0;
-        rows->w = slf_alloc(probe->context, (uint64_t)rows->n * (uint64_t)basis->info.hidden, sizeof *rows->w);
-        if (!rows->w) return SALF_E_NO_MEMORY;
-        rows->w_room = rows->n;
-    }
-    SLF_TRY(slf_basis_fetch(basis, &basis->model->head, rows->labels, rows->n, rows->w));
-    for (int64_t r = 0; r < probe->rows; r++)
-        probe->which[r] = (int32_t)slf_label_find(rows->labels, rows->n, probe->labels[r]);
-    return SALF_OK;
-}
-
 static salf_status begin(salf_probe *probe, const int32_t *labels, int64_t n_rows) {
     const bool logits = probe->vocabulary && slf_vocabulary_rule(probe->vocabulary)->logits;
+    if (probe->state != SLF_BATCH_NONE) /* a batch that is dropped: its copies read the arrays filled here */
+        SLF_TRY(probe->context->backend->sync(probe->context->backend_state));
+    probe->state = SLF_BATCH_NONE;
     SLF_TRY(make_room(probe, n_rows));
     if (n_rows > 0) memcpy(probe->labels, labels, (size_t)n_rows * sizeof *labels);
     if (logits)
-        SLF_TRY(prepare_logit_rows(probe));
+        SLF_TRY(slf_probe_logit_rows(probe));
     else
         SLF_TRY(slf_label_set_prepare(&probe->set, probe->basis, labels, n_rows, probe->which, "salf_probe_begin"));
     const uint64_t bytes = (uint64_t)n_rows * sizeof(int32_t);
@@ -255,7 +229,6 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
     if (n_rows > INT64_MAX / 1024 / (probe->options.n_layers + 1))
         return slf_fail(SALF_E_OVERFLOW, "salf_probe_begin: %lld rows", (long long)n_rows);
     SLF_TRY(check_labels(probe, labels, n_rows));
-    probe->state = SLF_BATCH_NONE;
     SLF_TRY(begin(probe, labels, n_rows));
     memset(probe->observed, 0, (size_t)probe->options.n_layers + 1);
     probe->last_space = -1;
@@ -328,9 +301,17 @@ static salf_status check_complete(const salf_probe *probe, const char *who) {
     return SALF_OK;
 }
 
+static salf_status flush(salf_probe *probe) {
+    if (probe->state == SLF_BATCH_FLUSHED) return SALF_OK;
+    SLF_TRY(slf_probe_collect(probe));
+    SLF_TRY(probe->context->backend->event_record(probe->context->backend_state, probe->done));
+    probe->state = SLF_BATCH_FLUSHED;
+    return SALF_OK;
+}
+
 static salf_status collect_and_wait(salf_probe *probe) {
-    if (probe->state != SLF_BATCH_FLUSHED) SLF_TRY(slf_probe_collect(probe));
-    SLF_TRY(probe->context->backend->sync(probe->context->backend_state));
+    SLF_TRY(flush(probe));
+    SLF_TRY(probe->context->backend->event_wait(probe->context->backend_state, probe->done));
     slf_probe_deviations(probe);
     probe->state = SLF_BATCH_NONE;
     return SALF_OK;
@@ -364,11 +345,48 @@ salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
     return SALF_OK;
 }
 
+/* ---- graphs: what is flushed may be replayed as long as it would touch the same memory ---- */
+
+static slf_recording recording_of(const salf_probe *probe) {
+    const bool logits = probe->vocabulary && slf_vocabulary_rule(probe->vocabulary)->logits;
+    slf_recording recording = {
+        .rows = probe->rows, .device_block = probe->device_block, .host_block = probe->host_block};
+    recording.label_rows = logits ? probe->logit_rows.view.data : (const void *)probe->set.used->rows;
+    recording.label_numbers = logits ? (const void *)probe->logit_rows.bias : (const void *)probe->set.used->norms;
+    return recording;
+}
+
+static salf_status check_recording(const salf_probe *probe) {
+    const slf_recording *was = &probe->recording, is = recording_of(probe);
+    if (was->rows == 0) return slf_fail(SALF_E_SEQUENCE, "salf_probe_replay: no batch has been flushed before");
+    if (was->rows != is.rows)
+        return slf_fail(SALF_E_SEQUENCE, "salf_probe_replay: %lld rows, but %lld were captured", (long long)is.rows,
+                        (long long)was->rows);
+    if (was->device_block != is.device_block || was->host_block != is.host_block || was->label_rows != is.label_rows ||
+        was->label_numbers != is.label_numbers)
+        return slf_fail(SALF_E_SEQUENCE, "salf_probe_replay: a larger batch or new labels moved what was captured; "
+                                         "capture again");
+    return SALF_OK;
+}
+
 salf_status salf_probe_flush(salf_probe *probe) {
     SLF_REQUIRE(probe);
     SLF_TRY(check_complete(probe, "salf_probe_flush"));
-    if (probe->state == SLF_BATCH_FLUSHED) return SALF_OK;
-    SLF_TRY(slf_probe_collect(probe));
+    SLF_TRY(flush(probe));
+    probe->recording = recording_of(probe);
+    return SALF_OK;
+}
+
+salf_status salf_probe_replay(salf_probe *probe) {
+    SLF_REQUIRE(probe);
+    if (!slf_device_readable(probe->context))
+        return slf_fail(SALF_E_UNSUPPORTED, "salf_probe_replay: the %s backend has no graphs",
+                        probe->context->backend->name);
+    if (probe->state != SLF_BATCH_OPEN || probe->last_space >= 0)
+        return slf_fail(SALF_E_SEQUENCE, "salf_probe_replay: no batch has just begun");
+    SLF_TRY(check_recording(probe));
+    memset(probe->observed, 1, (size_t)probe->options.n_layers + 1);
+    probe->last_space = probe->options.n_layers;
     probe->state = SLF_BATCH_FLUSHED;
     return SALF_OK;
 }
@@ -378,7 +396,7 @@ salf_status salf_probe_poll(salf_probe *probe, int32_t *ready) {
     SLF_REQUIRE(ready);
     if (probe->state != SLF_BATCH_FLUSHED)
         return slf_fail(SALF_E_SEQUENCE, "salf_probe_poll: salf_probe_flush has not been called for a batch");
-    return probe->context->backend->poll(probe->context->backend_state, ready);
+    return probe->context->backend->event_poll(probe->context->backend_state, probe->done, ready);
 }
 
 salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace) {

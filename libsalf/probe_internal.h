@@ -1,4 +1,4 @@
-/* probe_internal.h - the probe's state, shared by its two files. */
+/* probe_internal.h - the probe's state, shared by its files. */
 #ifndef SALF_PROBE_INTERNAL_H
 #define SALF_PROBE_INTERNAL_H
 
@@ -7,15 +7,25 @@
 /* Where a probe stands in its batch. */
 enum { SLF_BATCH_NONE = 0, SLF_BATCH_OPEN = 1, SLF_BATCH_FLUSHED = 2 };
 
-/* Label rows of the head for logits, float32 on the host: [n][D] for ascending labels [n]. Grown when a batch needs
- * more. */
+/* Rows of the head that the batch's labels have, for their logits. */
 typedef struct slf_logit_rows {
-    int64_t n;
-    int64_t labels_room;
-    int64_t w_room; /* rows */
-    int32_t *labels;
-    float *w;
+    salf_tensor view;  /* rows that which counts in, in backend memory */
+    const float *bias; /* of the same rows, backend; NULL: none */
+    /* Rows that had to be fetched; grown when a batch needs more. */
+    int64_t room;    /* labels */
+    int32_t *labels; /* host, ascending */
+    float *w;        /* host: rows [n][D], then biases [n] */
+    float *device;   /* the same in backend memory */
 } slf_logit_rows;
+
+/* What a graph that captured observe ... flush refers to. */
+typedef struct slf_recording {
+    int64_t rows; /* 0: nothing to replay */
+    const void *device_block;
+    const void *host_block;
+    const void *label_rows;
+    const void *label_numbers; /* their norms, or biases */
+} slf_recording;
 
 struct salf_probe {
     salf_context *context;
@@ -32,22 +42,24 @@ struct salf_probe {
     int64_t rows;
     uint8_t *observed; /* [S] */
     int32_t *labels;   /* host [R] */
-    int32_t *which;    /* host [R]: place in the label set or in logit_rows */
+    int32_t *which;    /* host [R]: place in the label set or in logit_rows' view */
     slf_label_set set;
     slf_logit_rows logit_rows;
     int32_t *device_labels; /* backend [R] */
     int32_t *device_which;  /* backend [R] */
+    void *done;             /* event: the results are on the host */
+    slf_recording recording;
 
     /* Results by space, in backend memory. */
-    double *distances; /* COSINE: [R][S] deviations; else [R] of the space at hand */
+    double *distances; /* COSINE: [R][S] deviations */
+    double *target;    /* CE and RANK, as those below: [S][R] scores of the right tokens */
     double *sum;       /* CE: [S][R] */
     double *maximum;   /* CE with logits: [S][R] */
     int64_t *count;    /* RANK: [S][R] */
-    double *target;    /* [R] of the space at hand */
 
-    /* On the host. */
+    /* On the host, read at the end. */
     double *host_target; /* [S][R] */
-    double *host_sum;    /* CE: [S][R], read at the end */
+    double *host_sum;
     double *host_maximum;
     int64_t *host_count;
     double *deviations; /* [R][S] */
@@ -64,8 +76,11 @@ struct salf_probe {
     int64_t chunk;
     double *scratch; /* backend [chunk][D] */
     double *z;       /* backend [chunk][D] */
-    double *host_z;  /* [chunk][D] */
 };
+
+/* probe_logits.c: rows of the head for the batch's labels, and which of them each label has. */
+salf_status slf_probe_logit_rows(salf_probe *probe);
+void slf_logit_rows_free(const salf_context *context, slf_logit_rows *rows);
 
 /* probe_observe.c: takes the states of a space into the results; norm NULL: as they are. */
 salf_status slf_probe_reduce(salf_probe *probe, int32_t space, const salf_tensor *states, const slf_norm *norm);

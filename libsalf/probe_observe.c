@@ -16,58 +16,33 @@ static int32_t spaces_of(const salf_probe *probe) {
 static salf_status reduce_cosine(salf_probe *probe, int32_t space, const salf_tensor *states, const slf_norm *norm) {
     const slf_label_rows *used = probe->set.used;
     return probe->context->backend->cosine(probe->context->backend_state, states, norm, used->rows, used->norms,
-                                           probe->device_which, probe->distances + space, spaces_of(probe));
+                                           probe->device_which, 0, probe->distances + space, spaces_of(probe));
 }
 
-/* Scores of the right tokens from the basis rows: s_l = 1 - d, with the same products as cosine. */
-static salf_status basis_targets(salf_probe *probe, const salf_tensor *states, const slf_norm *norm, int64_t first,
-                                 double *target) {
+/* Scores of the right tokens: s_l from the basis rows with the same products as cosine, or logits from z = h. */
+static salf_status make_targets(const salf_probe *probe, const salf_tensor *states, const slf_norm *norm, int64_t first,
+                                double *target) {
+    const slf_backend *backend = probe->context->backend;
+    void *state = probe->context->backend_state;
+    const slf_score_rule *rule = slf_vocabulary_rule(probe->vocabulary);
+    const int32_t *which = probe->device_which + first;
+    if (rule->logits)
+        return backend->logit_targets(state, probe->z, states->rows, &probe->logit_rows.view, which,
+                                      probe->logit_rows.bias, rule, target);
     const slf_label_rows *used = probe->set.used;
-    SLF_TRY(probe->context->backend->cosine(probe->context->backend_state, states, norm, used->rows, used->norms,
-                                            probe->device_which + first, probe->distances, 1));
-    SLF_TRY(slf_download(probe->context, target, probe->distances, (uint64_t)states->rows * sizeof *target));
-    for (int64_t r = 0; r < states->rows; r++) target[r] = 1 - target[r];
-    return SALF_OK;
-}
-
-static double capped(double logit, double cap) {
-    return cap > 0 ? cap * tanh(logit / cap) : logit;
-}
-
-/* Logits of the right tokens, in float64 from host_z = h. */
-static void logit_targets(const salf_probe *probe, int64_t first, int64_t rows, double *target) {
-    const salf_model *model = probe->basis->model;
-    const int64_t dim = probe->basis->info.hidden;
-    for (int64_t r = 0; r < rows; r++) {
-        const float *w = probe->logit_rows.w + probe->which[first + r] * dim;
-        const double *h = probe->host_z + r * dim;
-        double product = 0;
-        for (int64_t i = 0; i < dim; i++) product += (double)w[i] * h[i];
-        const double bias = model->logit_bias ? (double)model->logit_bias[probe->labels[first + r]] : 0;
-        target[r] = capped(model->info.logit_scale * product + bias, model->info.logit_softcap);
-    }
+    return backend->cosine(state, states, norm, used->rows, used->norms, which, 1, target, 1);
 }
 
 static salf_status reduce_chunk(salf_probe *probe, int32_t space, const salf_tensor *states, const slf_norm *norm,
                                 int64_t first) {
     const int64_t at = space * probe->rows + first;
-    double *target = probe->host_target + at;
-    slf_score_rule rule;
-    SLF_TRY(slf_vocabulary_query(probe->vocabulary, states, norm, probe->scratch, probe->z, probe->host_z, &rule));
-    if (rule.logits)
-        logit_targets(probe, first, states->rows, target);
-    else
-        SLF_TRY(basis_targets(probe, states, norm, first, target));
-    SLF_TRY(slf_upload(probe->context, probe->target, target, (uint64_t)states->rows * sizeof *target));
-    const slf_query query = {.rows = states->rows,
-                             .dim = states->cols,
-                             .z = probe->z,
-                             .label = probe->device_labels + first,
-                             .target = probe->target};
+    slf_query query = {.label = probe->device_labels + first, .target = probe->target + at};
     const slf_score_sums sums = {.sum = probe->sum ? probe->sum + at : NULL,
                                  .maximum = probe->maximum ? probe->maximum + at : NULL,
                                  .count = probe->count ? probe->count + at : NULL};
-    return slf_vocabulary_walk(probe->vocabulary, &query, &rule, &sums);
+    SLF_TRY(slf_vocabulary_query(probe->vocabulary, states, norm, probe->scratch, probe->z, &query));
+    SLF_TRY(make_targets(probe, states, norm, first, probe->target + at));
+    return slf_vocabulary_walk(probe->vocabulary, &query, &sums);
 }
 
 /* Sums of a space start at 0 and maxima at -infinity; a space may be tried again after a failure. */
@@ -79,8 +54,7 @@ static salf_status clear_space(salf_probe *probe, int32_t space) {
     if (probe->sum) SLF_TRY(backend->zero(state, probe->sum + at, bytes));
     if (probe->count) SLF_TRY(backend->zero(state, probe->count + at, bytes));
     if (!probe->maximum) return SALF_OK;
-    for (int64_t r = 0; r < probe->rows; r++) probe->host_maximum[at + r] = -INFINITY;
-    return slf_upload(probe->context, probe->maximum + at, probe->host_maximum + at, bytes);
+    return backend->fill(state, probe->maximum + at, probe->rows, -INFINITY);
 }
 
 salf_status slf_probe_reduce(salf_probe *probe, int32_t space, const salf_tensor *states, const slf_norm *norm) {
@@ -105,6 +79,7 @@ static salf_status enqueue(const salf_probe *probe, void *to, const void *from) 
 
 salf_status slf_probe_collect(salf_probe *probe) {
     if (probe->options.metric == SALF_METRIC_COSINE) return enqueue(probe, probe->deviations, probe->distances);
+    SLF_TRY(enqueue(probe, probe->host_target, probe->target));
     SLF_TRY(enqueue(probe, probe->host_sum, probe->sum));
     SLF_TRY(enqueue(probe, probe->host_maximum, probe->maximum));
     return enqueue(probe, probe->host_count, probe->count);

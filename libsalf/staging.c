@@ -12,17 +12,35 @@ static int32_t backend_memory(const salf_context *context) {
     return slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
 }
 
-salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out) {
-    *out = NULL;
+/* At least 1 byte. */
+static salf_status bytes_of(uint64_t count, uint64_t size, uint64_t *bytes) {
     if (count > (uint64_t)INT64_MAX / size)
         return slf_fail(SALF_E_NO_MEMORY, "%llu elements of %llu bytes do not fit memory", (unsigned long long)count,
                         (unsigned long long)size);
-    const uint64_t bytes = count > 0 ? count * size : 1;
+    *bytes = count > 0 ? count * size : 1;
+    return SALF_OK;
+}
+
+salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out) {
+    uint64_t bytes = 0;
+    *out = NULL;
+    SLF_TRY(bytes_of(count, size, &bytes));
     return context->backend->alloc(context->backend_state, bytes, out);
 }
 
 void slf_device_free(const salf_context *context, void *memory) {
     if (memory) context->backend->free(context->backend_state, memory);
+}
+
+salf_status slf_pinned_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out) {
+    uint64_t bytes = 0;
+    *out = NULL;
+    SLF_TRY(bytes_of(count, size, &bytes));
+    return context->backend->host_alloc(context->backend_state, bytes, out);
+}
+
+void slf_pinned_free(const salf_context *context, void *memory) {
+    if (memory) context->backend->host_free(context->backend_state, memory);
 }
 
 salf_status slf_upload(const salf_context *context, void *to, const void *from, uint64_t bytes) {
@@ -65,6 +83,11 @@ salf_tensor slf_tensor_slice(const salf_tensor *tensor, int64_t first, int64_t c
     else
         slice.data = (char *)tensor->data + first * stride * slf_dtype_size(tensor->dtype);
     return slice;
+}
+
+bool slf_tensor_at_hand(const salf_context *context, const salf_tensor *tensor) {
+    const int32_t memory = backend_memory(context);
+    return tensor->memory == memory && (!tensor->row_index || tensor->index_memory == memory);
 }
 
 salf_status slf_rows_to_host(const salf_context *context, const salf_tensor *rows, double *device, double *host) {

@@ -7,7 +7,7 @@
  *
  * Float32 products: w_i . z / |b_i| is a sum whose terms reach |w_i| |z| / |b_i|, so its rounding error is near
  * 2^-24 |w_i| |z| / |b_i| (twice 2^-24 for z and the products, random in sign). The largest |w_i| / |b_i| is known with
- * the norms, |z| with z; where their product lets the error pass 1e-6 the products are made in float64 (rule->wide).
+ * the norms, |z| with z; where their product lets the error pass 1e-6 the products are made in float64 (query->wide).
  * With h itself as z the bound is 2^-24 and float32 serves; logits are made as models make them, in float32.
  */
 #include <math.h>
@@ -32,6 +32,7 @@ struct slf_vocabulary {
     float *block; /* host [block_rows][D], for rows of a callback; NULL where the matrix is a view */
     int64_t block_rows;
     double growth; /* max |x_i| inverse_norm_i */
+    int32_t *wide; /* backend, one number: whether the query at hand needs float64; NULL: none ever does */
     bool projected;
     slf_score_rule rule;
 };
@@ -58,6 +59,7 @@ void slf_vocabulary_destroy(slf_vocabulary *vocabulary) {
     slf_device_free(context, vocabulary->bias);
     slf_device_free(context, vocabulary->owned_rows);
     slf_device_free(context, vocabulary->owned_norms);
+    slf_device_free(context, vocabulary->wide);
     slf_free(context, vocabulary->block);
     slf_free(context, vocabulary);
 }
@@ -74,6 +76,10 @@ static salf_status use_whole_basis(slf_vocabulary *v) {
     v->matrix = slf_basis_matrix(v->basis);
     if (!v->matrix) return slf_fail(SALF_E_ARGUMENT, "the whole vocabulary needs the basis's table or a model");
     v->projected = v->basis->info.side == SALF_SIDE_OUTPUT;
+    if (!v->projected) return SALF_OK;
+    void *wide;
+    SLF_TRY(slf_device_alloc(v->context, 1, sizeof *v->wide, &wide));
+    v->wide = wide;
     return SALF_OK;
 }
 
@@ -219,6 +225,7 @@ static salf_status make_block(slf_vocabulary *v) {
     if (!v->matrix) return SALF_OK;
     const int64_t fitting = slf_block_rows(v->context, v->matrix->n_cols);
     v->block_rows = fitting < v->n ? fitting : v->n;
+    if (v->matrix->view.data && slf_device_readable(v->context)) v->block_rows = v->n; /* a device has its own tiles */
     if (v->matrix->view.data) return SALF_OK;
     v->block = slf_alloc(v->context, (uint64_t)v->block_rows * (uint64_t)v->matrix->n_cols, sizeof *v->block);
     return v->block ? SALF_OK : SALF_E_NO_MEMORY;
@@ -247,59 +254,64 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
 
 /* ---- use ---- */
 
-/* Largest |z_r|; NaN rows do not count. */
-static double longest(const double *z, int64_t rows, int64_t dim) {
-    double most = 0;
-    for (int64_t r = 0; r < rows; r++) {
-        const double norm = slf_norm2(z + r * dim, dim);
-        if (norm > most) most = norm;
-    }
-    return most;
+salf_status slf_vocabulary_query(const slf_vocabulary *vocabulary, const salf_tensor *states, const slf_norm *norm,
+                                 double *scratch, double *z, slf_query *query) {
+    const salf_context *context = vocabulary->context;
+    const slf_backend *backend = context->backend;
+    void *state = context->backend_state;
+    const slf_norm none = {.kind = SALF_NORM_NONE};
+    query->rows = states->rows;
+    query->dim = states->cols;
+    query->z = z;
+    query->wide = vocabulary->wide;
+    if (!norm) norm = &none;
+    if (!vocabulary->projected) return backend->normalise(state, states, norm, !vocabulary->rule.logits, z);
+    SLF_TRY(backend->normalise(state, states, norm, 1, scratch));
+    const salf_tensor unit = slf_tensor_device(context, scratch, SALF_F64, states->rows, states->cols);
+    SLF_TRY(backend->apply(state, vocabulary->basis->p, &unit, z));
+    const double most = WIDE_ERROR * 0x1p24 / vocabulary->growth; /* infinite where all rows are zero */
+    return backend->judge(state, z, states->rows, states->cols, most, vocabulary->wide);
 }
 
-salf_status slf_vocabulary_query(const slf_vocabulary *vocabulary, const salf_tensor *states, const slf_norm *norm,
-                                 double *scratch, double *z, double *host_z, slf_score_rule *rule) {
-    const salf_context *context = vocabulary->context;
-    const int64_t rows = states->rows, dim = states->cols;
-    const slf_norm none = {.kind = SALF_NORM_NONE};
-    if (!norm) norm = &none;
-    *rule = vocabulary->rule;
-    if (!vocabulary->projected) {
-        SLF_TRY(context->backend->normalise(context->backend_state, states, norm, !rule->logits, z));
-        return host_z ? slf_download(context, host_z, z, (uint64_t)(rows * dim) * sizeof *z) : SALF_OK;
-    }
-    SLF_TRY(context->backend->normalise(context->backend_state, states, norm, 1, scratch));
-    const salf_tensor unit = slf_tensor_device(context, scratch, SALF_F64, rows, dim);
-    SLF_TRY(context->backend->apply(context->backend_state, vocabulary->basis->p, &unit, z));
-    SLF_TRY(slf_download(context, host_z, z, (uint64_t)(rows * dim) * sizeof *z));
-    rule->wide = 0x1p-24 * vocabulary->growth * longest(host_z, rows, dim) > WIDE_ERROR;
-    return SALF_OK;
+/* What lies in the backend's memory whatever the vocabulary is of: candidates' rows or a table. */
+static salf_tensor own_rows(const slf_vocabulary *v) {
+    return slf_tensor_device(v->context, v->rows, SALF_F32, v->n, v->basis->info.hidden);
+}
+
+bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows, const float **bias) {
+    const slf_matrix *matrix = vocabulary->matrix;
+    if (matrix && (!matrix->view.data || !slf_tensor_at_hand(vocabulary->context, &matrix->view))) return false;
+    *rows = matrix ? matrix->view : own_rows(vocabulary);
+    *bias = vocabulary->bias;
+    return true;
+}
+
+int32_t slf_vocabulary_place(const slf_vocabulary *vocabulary, int32_t label) {
+    if (!vocabulary->candidates) return label;
+    return (int32_t)slf_label_find(vocabulary->candidates, vocabulary->n, label);
 }
 
 static salf_status walk_block(const slf_vocabulary *v, const slf_query *query, const salf_tensor *block, int64_t first,
-                              const slf_score_rule *rule, const slf_score_sums *sums) {
+                              const slf_score_sums *sums) {
     return v->context->backend->score(v->context->backend_state, query, block, first, v->ids ? v->ids + first : NULL,
                                       v->inverse_norms ? v->inverse_norms + first : NULL,
-                                      v->bias ? v->bias + first : NULL, rule, sums);
+                                      v->bias ? v->bias + first : NULL, &v->rule, sums);
 }
 
-static salf_status walk_matrix(const slf_vocabulary *v, const slf_query *query, const slf_score_rule *rule,
-                               const slf_score_sums *sums) {
+static salf_status walk_matrix(const slf_vocabulary *v, const slf_query *query, const slf_score_sums *sums) {
     const slf_matrix *matrix = v->matrix;
     for (int64_t first = 0; first < v->n; first += v->block_rows) {
         const int64_t left = v->n - first;
         salf_tensor block;
         SLF_TRY(slf_matrix_block(matrix, first, left < v->block_rows ? left : v->block_rows, v->block, &block));
-        SLF_TRY(walk_block(v, query, &block, first, rule, sums));
+        SLF_TRY(walk_block(v, query, &block, first, sums));
         if (v->block) SLF_TRY(v->context->backend->sync(v->context->backend_state)); /* the block is filled again */
     }
     return SALF_OK;
 }
 
-salf_status slf_vocabulary_walk(const slf_vocabulary *vocabulary, const slf_query *query, const slf_score_rule *rule,
-                                const slf_score_sums *sums) {
-    if (vocabulary->matrix) return walk_matrix(vocabulary, query, rule, sums);
-    const salf_tensor block = slf_tensor_device(vocabulary->context, vocabulary->rows, SALF_F32, vocabulary->n,
-                                                vocabulary->basis->info.hidden);
-    return walk_block(vocabulary, query, &block, 0, rule, sums);
+salf_status slf_vocabulary_walk(const slf_vocabulary *vocabulary, const slf_query *query, const slf_score_sums *sums) {
+    if (vocabulary->matrix) return walk_matrix(vocabulary, query, sums);
+    const salf_tensor block = own_rows(vocabulary);
+    return walk_block(vocabulary, query, &block, 0, sums);
 }

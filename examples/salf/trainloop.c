@@ -153,7 +153,8 @@ static int compute_loss(run *r) {
         } borrowed = {.in = decoder_normed(r->decoder)};
         salf_tensor states = {.data = borrowed.out, .rows = rows, .cols = width, .dtype = SALF_F32};
         salf_tensor gradient = {.data = r->gradient, .rows = rows, .cols = width, .dtype = SALF_F32};
-        if (salf_loss_compute(r->loss, r->batch.targets, &states, scale, r->losses, &gradient) != SALF_OK)
+        salf_tensor losses = {.data = r->losses, .rows = rows, .cols = 1, .dtype = SALF_F32};
+        if (salf_loss_compute(r->loss, r->batch.targets, &states, scale, &losses, &gradient) != SALF_OK)
             return say_salf("loss");
     }
     r->tally.v[TALLY_FORWARD] += tally_clock() - start;

@@ -8,9 +8,10 @@
  * "Backend memory" is what the backend's alloc gives: host memory for reference and cpu, device memory for cuda.
  * Arguments are in backend memory unless a comment says "host"; salf_tensor arguments say themselves where they lie,
  * and a backend that has SLF_CAN_DEVICE must take both. On a device every slot enqueues on the host's stream and
- * returns; only sync and slots that give host results wait. Slots check nothing that their callers in libsalf have
- * checked: pointers, shapes, dtypes, labels. Errors of BLAS, LAPACK and devices are mapped to a salf_status, with the
- * message set through services->fail.
+ * returns; only sync, event_wait, the two kinds of free, slots that give host results, and slots that are given views
+ * of host memory wait. What a slot takes must stay until the stream has passed it. Slots check nothing that their
+ * callers in libsalf have checked: pointers, shapes, dtypes, labels. They may be called from several threads at once.
+ * Errors of BLAS, LAPACK and devices are mapped to a salf_status, with the message set through services->fail.
  */
 #ifndef SALF_BACKEND_H
 #define SALF_BACKEND_H
@@ -20,7 +21,7 @@
 
 #include "salf.h"
 
-#define SLF_BACKEND_ABI 1
+#define SLF_BACKEND_ABI 2
 
 /* Capabilities. */
 enum { SLF_CAN_DEVICE = 1 /* reads device memory */ };
@@ -70,6 +71,7 @@ typedef struct slf_query {
     const double *z;      /* [rows][D]: BASIS P h / |h|; a table or candidates' rows h / |h|; LOGITS h */
     const int32_t *label; /* [rows] global token ids */
     const double *target; /* [rows] score of the label, s_l, computed exactly as cosine computes it (or as a logit) */
+    const int32_t *wide;  /* NULL, or one number, made by judge: where it is not 0 products are made in float64 */
 } slf_query;
 
 /* How scores come from products q_i = x_i . z of a block's rows x_i. */
@@ -78,7 +80,7 @@ typedef struct slf_score_rule {
     double shift;   /* u_i = exp((s_i - shift) / t); 1 for cosines, which lie in [-1, 1]. Unused with logits, where
                        a running maximum is kept */
     int32_t logits; /* 1: s_i = cap(scale * q_i + bias_i), 0: s_i = q_i * inverse_norm_i */
-    int32_t wide;   /* 1: products in float64 (ill-conditioned heads, where float32 would lose the answer) */
+    int32_t reserved;
     double logit_scale;
     double softcap; /* 0: none */
 } slf_score_rule;
@@ -105,14 +107,26 @@ typedef struct slf_backend {
     void (*close)(void *state);
     const char *(*kernels)(const void *state); /* instruction set in use */
     salf_status (*alloc)(void *state, uint64_t bytes, void **memory);
+    /* Work that was enqueued before may still use the memory. */
     void (*free)(void *state, void *memory);
+    /* Host memory that copies reach without a stall (page-locked, for a device). free as above. */
+    salf_status (*host_alloc)(void *state, uint64_t bytes, void **memory);
+    void (*host_free)(void *state, void *memory);
     /* Each side's memory is SALF_MEMORY_HOST or, for backend memory of a device backend, SALF_MEMORY_DEVICE. Copies to
      * the host are complete only after sync. */
     salf_status (*copy)(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory,
                         uint64_t bytes);
     salf_status (*zero)(void *state, void *memory, uint64_t bytes);
+    salf_status (*fill)(void *state, double *memory, int64_t count, double value);
     salf_status (*sync)(void *state);
-    salf_status (*poll)(void *state, int32_t *ready); /* 1 when all that was enqueued is done */
+    /* A point in the stream: record marks it (again), wait returns once all before it is done, ready becomes 1 when
+     * wait would not wait. An event that was never recorded is ready. A record that a graph captures is part of each
+     * replay. */
+    salf_status (*event_create)(void *state, void **event);
+    void (*event_destroy)(void *state, void *event);
+    salf_status (*event_record)(void *state, void *event);
+    salf_status (*event_wait)(void *state, void *event);
+    salf_status (*event_poll)(void *state, void *event, int32_t *ready);
 
     /* -- basis -- */
     /* One pass over rows: adds the fingerprint of rows first_row + r to *hash (host) and gives the first row r that
@@ -125,16 +139,26 @@ typedef struct slf_backend {
                           slf_factor_result *result);
     /* Y [rows][D] = X P, float64. rows may also be SALF_F64 (states that normalise made). out does not overlap rows. */
     salf_status (*apply)(void *state, const double *p, const salf_tensor *rows, double *out);
-    /* |x_i P| for each row, float64. */
+    /* |x_i P| for each row, float64; p NULL: |x_i|. */
     salf_status (*apply_norms)(void *state, const double *p, const salf_tensor *rows, double *norms);
+    /* out [rows][dim] = b in float32, 0 for a row with |b| <= noise * w_norms[i], and norms[i] = |out_i|. A row that is
+     * not finite gives a norm that is not. */
+    salf_status (*narrow)(void *state, const double *b, int64_t rows, int64_t dim, const double *w_norms, double noise,
+                          float *out, double *norms);
 
     /* -- probe -- */
     /* out[r * out_stride] = 1 - cos(norm(h_r), b_r), with b_r = basis + which[r] * D in float32 and |b_r| =
-     * norms[which[r]]; NaN when h_r is zero or not finite. norm may be NULL. */
+     * norms[which[r]]; with similarity 1 the cosine itself. NaN when h_r is zero or not finite. norm may be NULL. */
     salf_status (*cosine)(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                          const double *norms, const int32_t *which, double *out, int64_t out_stride);
+                          const double *norms, const int32_t *which, int32_t similarity, double *out,
+                          int64_t out_stride);
     /* h = norm(states) in float64 [rows][D] and, when unit is 1, h / |h| (NaN for a zero row). */
     salf_status (*normalise)(void *state, const salf_tensor *states, const slf_norm *norm, int32_t unit, double *out);
+    /* *wide = 1 when some |z_r| > most (NaN does not count), else 0. z [rows][dim]. */
+    salf_status (*judge)(void *state, const double *z, int64_t rows, int64_t dim, double most, int32_t *wide);
+    /* target[r] = cap(scale * w_l . z_r + bias[l]) with l = which[r], in float64; bias may be NULL. */
+    salf_status (*logit_targets)(void *state, const double *z, int64_t rows, const salf_tensor *w, const int32_t *which,
+                                 const float *bias, const slf_score_rule *rule, double *target);
     /* Takes a block of rows x_i of the vocabulary (ids first ... or, when ids is not NULL, ids[i]) into the sums, by
      * tiles: nothing of size rows * block is kept. inverse_norm [block] (0 for a zero row, whose similarity is 0) or
      * NULL with logits; bias [block] or NULL. */
@@ -143,8 +167,8 @@ typedef struct slf_backend {
                          const slf_score_sums *sums);
 
     /* -- losses -- */
-    /* loss[r] = 1 - cos(h_r, b_r) and gradient rows = scale * d loss / d h (NULL: not wanted); NaN loss as in cosine.
-     */
+    /* loss[r] = 1 - cos(h_r, b_r) and gradient rows = scale * d loss / d h (NULL: not wanted). A zero or non-finite
+     * state gives a NaN loss and a zero gradient, here and below. */
     salf_status (*cosine_loss)(void *state, const salf_tensor *states, const float *basis, const double *norms,
                                const int32_t *which, double scale, float *loss, const salf_tensor *gradient);
     /* From complete sums: loss[r] = shift / t + log sum - target / t, and gradient rows = scale / (t |h|) *

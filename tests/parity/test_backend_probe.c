@@ -81,7 +81,7 @@ static void check_cosine_norm(const parity_case *c, const parity_matrix *h, cons
     enum { STRIDE = 3 };
     double *out = parity_zeros(c->rows * STRIDE + 1, sizeof *out);
     for (int64_t i = 0; i <= c->rows * STRIDE; i++) out[i] = 7.5;
-    CHECK_OK(c->backend->cosine(c->state, &h->view, norm, b->rows, b->norms, b->which, out, STRIDE));
+    CHECK_OK(c->backend->cosine(c->state, &h->view, norm, b->rows, b->norms, b->which, 0, out, STRIDE));
     for (int64_t r = 0; r < c->rows; r++) {
         const double *row = h->value + r * c->dim;
         const int32_t l = b->which[r];
@@ -181,7 +181,7 @@ static void check_cosine_golden(const parity_case *c) {
     const int32_t which[] = {0, 0, 0, 0};
     double out[4];
     parity_matrix h = parity_matrix_of(states, 4, 4, SALF_F16, false);
-    CHECK_OK(c->backend->cosine(c->state, &h.view, NULL, rows, norms, which, out, 1));
+    CHECK_OK(c->backend->cosine(c->state, &h.view, NULL, rows, norms, which, 0, out, 1));
     static const double expected[] = {0, 2, 1, 1};
     for (int64_t r = 0; r < 4; r++) parity_near(c, "golden", r, out[r], expected[r], 1e-15);
     parity_matrix_free(&h);
@@ -330,8 +330,8 @@ START_TEST(threads_do_not_change_results) {
                 salf_context *context = parity_context(id, threads);
                 const slf_norm norm = norm_of(&b, kind);
                 double *out = threads == 0 ? first : again;
-                CHECK_OK(
-                    context->backend->cosine(context->backend_state, &h.view, &norm, b.rows, b.norms, b.which, out, 1));
+                CHECK_OK(context->backend->cosine(context->backend_state, &h.view, &norm, b.rows, b.norms, b.which, 0,
+                                                  out, 1));
                 ck_assert_mem_eq(first, out, ROWS * sizeof *first);
                 salf_context_destroy(context);
             }
@@ -419,7 +419,7 @@ static salf_status body(harness_memory *memory, int32_t backend, void *user) {
     const slf_norm norm = norm_of(&b, slot % NORMS);
     h.index[0] = 0; /* a row of NaN, for the way that takes */
     if (slot < NORMS)
-        status = t->cosine(context->backend_state, &h.view, &norm, b.rows, b.norms, b.which, out, 1);
+        status = t->cosine(context->backend_state, &h.view, &norm, b.rows, b.norms, b.which, 0, out, 1);
     else if (slot == NORMS)
         status = t->normalise(context->backend_state, &h.view, &norm, 1, out);
     else

@@ -25,6 +25,7 @@ typedef struct {
     int32_t *label;
     double *target;
     int64_t *at;    /* [rows] which of the vocabulary rows is the label, or -1 */
+    int32_t wide;   /* products in float64 */
     double largest; /* of |x_i| |z_r| and their factors: bounds |s| */
 } problem;
 
@@ -77,11 +78,10 @@ static void make_states(problem *p, uint64_t *seed) {
 }
 
 static problem problem_of(uint64_t *seed, const parity_case *c, int64_t vocab, const variant *v) {
-    problem p = {.vocab = vocab, .rows = c->rows, .dim = c->dim, .first = 50};
+    problem p = {.vocab = vocab, .rows = c->rows, .dim = c->dim, .first = 50, .wide = v->wide};
     p.rule = (slf_score_rule){.inverse_temperature = 1 / v->temperature,
                               .shift = 1,
                               .logits = v->logits,
-                              .wide = v->wide,
                               .logit_scale = 0.25,
                               .softcap = v->capped ? 3 : 0};
     p.x = parity_normal(seed, vocab, c->dim, c->dtype, c->scattered);
@@ -103,12 +103,13 @@ static void problem_free(problem *p) {
 }
 
 static slf_query query_of(const problem *p) {
-    return (slf_query){.rows = p->rows, .dim = p->dim, .z = p->z, .label = p->label, .target = p->target};
+    return (slf_query){
+        .rows = p->rows, .dim = p->dim, .z = p->z, .label = p->label, .target = p->target, .wide = &p->wide};
 }
 
 /* Most that a score may be off by. */
 static double unsure(const problem *p) {
-    return (p->rule.wide ? DBL_EPSILON : FLT_EPSILON) * (double)(p->dim + 8) * p->largest;
+    return (p->wide ? DBL_EPSILON : FLT_EPSILON) * (double)(p->dim + 8) * p->largest;
 }
 
 static slf_score_sums sums_of(int64_t rows, int64_t dim, bool logits) {
@@ -153,7 +154,7 @@ static void check_count(const parity_case *c, const problem *p, int64_t r, const
 
 static void check_vector(const parity_case *c, const problem *p, int64_t r, const long double *u, double off,
                          const double *vector) {
-    const double rounding = (p->rule.wide ? DBL_EPSILON : FLT_EPSILON) * (double)(p->vocab + 8);
+    const double rounding = (p->wide ? DBL_EPSILON : FLT_EPSILON) * (double)(p->vocab + 8);
     for (int64_t k = 0; k < p->dim; k++) {
         long double sum = 0, size = 0;
         for (int64_t i = 0; i < p->vocab; i++) {
@@ -346,8 +347,9 @@ static void check_score_large_logits(const parity_case *c) {
     const int32_t label[] = {1, 3};
     const double target[] = {500, 19990};
     parity_matrix x = parity_matrix_of(rows, 5, 1, SALF_F32, false);
-    const slf_query query = {.rows = 2, .dim = 1, .z = z, .label = label, .target = target};
-    const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .wide = 1, .logit_scale = 1};
+    const int32_t wide = 1;
+    const slf_query query = {.rows = 2, .dim = 1, .z = z, .label = label, .target = target, .wide = &wide};
+    const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .logit_scale = 1};
     slf_score_sums sums = sums_of(2, 1, true);
     CHECK_OK(c->backend->score(c->state, &query, &x.view, 0, NULL, NULL, NULL, &rule, &sums));
     ck_assert_double_eq_tol(sums.sum[0], 1 + exp(-1), 1e-15);
@@ -370,9 +372,9 @@ static void check_score_ties(const parity_case *c) {
     const int32_t label[] = {0};
     const double target[] = {2};
     parity_matrix x = parity_matrix_of(rows, 4, 1, SALF_F16, false);
-    const slf_query query = {.rows = 1, .dim = 1, .z = z, .label = label, .target = target};
+    const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .logit_scale = 1};
     for (int32_t wide = 0; wide < 2; wide++) {
-        const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .wide = wide, .logit_scale = 1};
+        const slf_query query = {.rows = 1, .dim = 1, .z = z, .label = label, .target = target, .wide = &wide};
         int64_t count = 0;
         const slf_score_sums sums = {.count = &count};
         CHECK_OK(c->backend->score(c->state, &query, &x.view, 0, NULL, NULL, NULL, &rule, &sums));
@@ -457,8 +459,8 @@ static void check_loss(const parity_case *c, bool identity, int32_t wide) {
     parity_matrix w = parity_normal(&seed, VOCAB, d, c->dtype, c->scattered);
     parity_matrix h = parity_normal(&seed, c->rows, d, c->dtype, c->scattered);
     parity_matrix g = parity_normal(&seed, c->rows, d, SALF_F32, c->scattered);
-    problem q = {.x = w, .vocab = VOCAB, .rows = c->rows, .dim = d};
-    q.rule = (slf_score_rule){.inverse_temperature = inverse_t, .shift = 1, .wide = wide};
+    problem q = {.x = w, .vocab = VOCAB, .rows = c->rows, .dim = d, .wide = wide};
+    q.rule = (slf_score_rule){.inverse_temperature = inverse_t, .shift = 1};
     q.inverse_norm = parity_zeros(VOCAB, sizeof *q.inverse_norm);
     q.z = parity_zeros(c->rows * d, sizeof *q.z);
     q.label = parity_zeros(c->rows, sizeof *q.label);

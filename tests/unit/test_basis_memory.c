@@ -255,7 +255,8 @@ static void loss_call(salf_loss *loss, const world *x, const int32_t *labels, in
     float gradient[ROWS * SMALL_D];
     const salf_tensor states = oracle_view(x->states, SALF_F32, rows, SMALL_D);
     const salf_tensor out = oracle_view(gradient, SALF_F32, rows, SMALL_D);
-    CHECK_OK(salf_loss_compute(loss, labels, &states, 1, losses, &out));
+    const salf_tensor to = oracle_view(losses, SALF_F32, rows, 1);
+    CHECK_OK(salf_loss_compute(loss, labels, &states, 1, &to, &out));
 }
 
 /* A short call, a long one, and then as many as one likes; short ones in between give the same. */

@@ -70,19 +70,20 @@ static double value_at(const world *x, const salf_loss_options *o, int r, int j,
 
 static void check_loss(world *x, const salf_loss_options *options) {
     salf_loss *loss;
-    float losses[ROWS], gradient[2 * ROWS * D], again[ROWS];
+    float losses[2 * ROWS], gradient[2 * ROWS * D], again[ROWS];
     const double scale = 0.75;
     const salf_tensor states = oracle_view(x->states, SALF_F32, ROWS, D);
     const int64_t index[ROWS] = {6, 0, 2, 4};
     salf_tensor out = oracle_view(gradient, SALF_F32, ROWS, D);
-    out.row_index = index;
+    const salf_tensor again_view = oracle_view(again, SALF_F32, ROWS, 1);
+    salf_tensor losses_view = oracle_view(losses, SALF_F32, ROWS, 1);
+    out.row_index = losses_view.row_index = index;
     CHECK_OK(salf_loss_create(&loss, x->basis, options));
-    CHECK_OK(salf_loss_compute(loss, labels, &states, scale, losses, &out));
-    CHECK_OK(salf_loss_compute(loss, labels, &states, scale, again, NULL));
+    CHECK_OK(salf_loss_compute(loss, labels, &states, scale, &losses_view, &out));
+    CHECK_OK(salf_loss_compute(loss, labels, &states, scale, &again_view, NULL));
     for (int r = 0; r < ROWS; r++) {
-        ck_assert_msg(fabs((double)losses[r] - value_at(x, options, r, 0, 0)) < 1e-5, "row %d: %g", r,
-                      (double)losses[r]);
-        ck_assert(fabs((double)losses[r] - (double)again[r]) < 1e-6);
+        ck_assert_msg(fabs((double)again[r] - value_at(x, options, r, 0, 0)) < 1e-5, "row %d: %g", r, (double)again[r]);
+        ck_assert(fabs((double)losses[index[r]] - (double)again[r]) < 1e-6);
         for (int j = 0; j < D; j++) {
             const double slope = (value_at(x, options, r, j, 1e-4) - value_at(x, options, r, j, -1e-4)) / 2e-4;
             const double got = (double)gradient[index[r] * D + j];
@@ -114,9 +115,10 @@ START_TEST(gradient_is_orthogonal_to_the_state) {
         float losses[ROWS], gradient[ROWS * D];
         salf_loss *loss;
         const salf_tensor states = oracle_view(x->states, SALF_F32, ROWS, D),
+                          losses_view = oracle_view(losses, SALF_F32, ROWS, 1),
                           out = oracle_view(gradient, SALF_F32, ROWS, D);
         CHECK_OK(salf_loss_create(&loss, x->basis, &options));
-        CHECK_OK(salf_loss_compute(loss, labels, &states, 1, losses, &out));
+        CHECK_OK(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out));
         for (int r = 0; r < ROWS; r++) {
             double product = 0;
             for (int j = 0; j < D; j++) product += (double)gradient[r * D + j] * (double)x->states[r * D + j];
@@ -142,8 +144,9 @@ START_TEST(sixteen_bit_states) {
             float losses[ROWS];
             salf_loss *loss;
             const salf_tensor states = oracle_view(half[n], n ? SALF_F16 : SALF_BF16, ROWS, D);
+            const salf_tensor losses_view = oracle_view(losses, SALF_F32, ROWS, 1);
             CHECK_OK(salf_loss_create(&loss, x->basis, &options));
-            CHECK_OK(salf_loss_compute(loss, labels, &states, 1, losses, NULL));
+            CHECK_OK(salf_loss_compute(loss, labels, &states, 1, &losses_view, NULL));
             for (int r = 0; r < ROWS; r++) ck_assert(fabs((double)losses[r] - value_at(x, &options, r, 0, 0)) < 1e-5);
             salf_loss_destroy(loss);
         }
@@ -157,28 +160,38 @@ START_TEST(bad_states_and_arguments) {
         const salf_loss_options options = options_of(kind, 0, kind);
         float losses[ROWS] = {5, 5, 5, 5}, gradient[ROWS * D] = {5};
         salf_loss *loss;
-        salf_tensor states = oracle_view(x->states, SALF_F32, ROWS, D), out = oracle_view(gradient, SALF_F32, ROWS, D);
+        salf_tensor states = oracle_view(x->states, SALF_F32, ROWS, D), out = oracle_view(gradient, SALF_F32, ROWS, D),
+                    losses_view = oracle_view(losses, SALF_F32, ROWS, 1);
         CHECK_OK(salf_loss_create(&loss, x->basis, &options));
         memset(x->states + 2 * D, 0, D * sizeof(float));
-        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, losses, &out), SALF_E_NUMERIC, "row 2");
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out), SALF_E_NUMERIC, "row 2");
         x->states[1 * D + 3] = NAN;
-        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, losses, &out), SALF_E_NONFINITE, "row 1");
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out), SALF_E_NONFINITE, "row 1");
         ck_assert(losses[0] == 5 && gradient[0] == 5);
         const int32_t outside[ROWS] = {3, 40, 0, 3}, stranger[ROWS] = {3, 8, 0, 3};
-        states.rows = out.rows = 1;
-        CHECK_FAILS(salf_loss_compute(loss, outside + 1, &states, 1, losses, &out), SALF_E_LABEL, "40");
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &out, &out), SALF_E_SHAPE, "losses: 10 columns");
+        losses_view.rows = 3;
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out), SALF_E_SHAPE, "losses: 3 rows");
+        states.rows = out.rows = losses_view.rows = 1;
+        losses_view.dtype = SALF_F16;
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out), SALF_E_DTYPE, "losses is float16");
+        losses_view.dtype = SALF_F32;
+        losses_view.memory = SALF_MEMORY_DEVICE;
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out), SALF_E_ARGUMENT, "device memory");
+        losses_view.memory = SALF_MEMORY_HOST;
+        CHECK_FAILS(salf_loss_compute(loss, outside + 1, &states, 1, &losses_view, &out), SALF_E_LABEL, "40");
         if (kind == SALF_LOSS_CE)
-            CHECK_FAILS(salf_loss_compute(loss, stranger + 1, &states, 1, losses, &out), SALF_E_LABEL, "label 8");
-        CHECK_FAILS(salf_loss_compute(loss, NULL, &states, 1, losses, &out), SALF_E_NULL, "labels");
+            CHECK_FAILS(salf_loss_compute(loss, stranger + 1, &states, 1, &losses_view, &out), SALF_E_LABEL, "label 8");
+        CHECK_FAILS(salf_loss_compute(loss, NULL, &states, 1, &losses_view, &out), SALF_E_NULL, "labels");
         CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, NULL, &out), SALF_E_NULL, "losses");
-        CHECK_FAILS(salf_loss_compute(loss, labels, &states, INFINITY, losses, &out), SALF_E_ARGUMENT, "inf");
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, INFINITY, &losses_view, &out), SALF_E_ARGUMENT, "inf");
         out.dtype = SALF_BF16;
-        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, losses, &out), SALF_E_DTYPE, "bfloat16");
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out), SALF_E_DTYPE, "bfloat16");
         out.dtype = SALF_F32;
         out.rows = 2;
-        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, losses, &out), SALF_E_SHAPE, "2 rows");
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out), SALF_E_SHAPE, "2 rows");
         states.cols = D - 1;
-        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, losses, NULL), SALF_E_SHAPE, "9 columns");
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, NULL), SALF_E_SHAPE, "9 columns");
         states.cols = D;
         states.rows = 0;
         CHECK_OK(salf_loss_compute(loss, NULL, &states, 1, NULL, NULL));
@@ -226,12 +239,13 @@ static salf_status loss_body(harness_memory *memory, int32_t backend, void *user
     salf_loss_options options = options_of(c->kind, 0, 0);
     options.candidates = c->candidates ? ids : NULL;
     options.n_candidates = c->candidates ? 3 : 0;
-    const salf_tensor states = oracle_view(head, SALF_F32, 2, 3), out = oracle_view(gradient, SALF_F32, 2, 3);
+    const salf_tensor states = oracle_view(head, SALF_F32, 2, 3), out = oracle_view(gradient, SALF_F32, 2, 3),
+                      losses_view = oracle_view(losses, SALF_F32, 2, 1);
     salf_status status = harness_context_or_status(&context, backend, memory);
     if (status == SALF_OK) status = salf_model_create(&model, context, &shape);
     if (status == SALF_OK) status = salf_basis_create(&basis, model, ids, 1, &make);
     if (status == SALF_OK) status = salf_loss_create(&loss, basis, &options);
-    if (status == SALF_OK) status = salf_loss_compute(loss, ids, &states, 1, losses, &out);
+    if (status == SALF_OK) status = salf_loss_compute(loss, ids, &states, 1, &losses_view, &out);
     salf_context_destroy(context);
     salf_model_destroy(model);
     salf_basis_destroy(basis);

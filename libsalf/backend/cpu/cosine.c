@@ -20,6 +20,7 @@ typedef struct {
     const float *basis;
     const double *norms;
     const int32_t *which;
+    bool similarity;
     double *out;
     int64_t out_stride;
 } cosine_job;
@@ -60,14 +61,14 @@ static void cosine_rows(void *user, int64_t begin, int64_t end) {
         const void *row = slf_tensor_row(job->states, r);
         const float *b = job->basis + job->which[r] * dim;
         slf_affine affine;
-        double deviation = (double)NAN;
+        double cosine = (double)NAN;
         if (!job->norm || row_affine(job, row, &affine)) {
             const slf_pair sums =
                 job->cpu->kernels->reduce(row, job->states->dtype, dim, job->norm ? &affine : NULL, b);
             if (usable(sums.second) && isfinite(sums.first))
-                deviation = 1 - sums.first / (sqrt(sums.second) * job->norms[job->which[r]]);
+                cosine = sums.first / (sqrt(sums.second) * job->norms[job->which[r]]);
         }
-        job->out[r * job->out_stride] = deviation;
+        job->out[r * job->out_stride] = job->similarity ? cosine : 1 - cosine;
     }
 }
 
@@ -80,7 +81,8 @@ static salf_status special_rows(const cosine_job *job, const slf_norm *norm) {
         const int64_t index = row.row_index ? row.row_index[r] : r;
         row.row_index = &index;
         row.rows = 1;
-        SLF_TRY(slf_reference_cosine(job->state, &row, norm, job->basis, job->norms, job->which + r, out, 1));
+        SLF_TRY(slf_reference_cosine(job->state, &row, norm, job->basis, job->norms, job->which + r, job->similarity,
+                                     out, 1));
     }
     return SALF_OK;
 }
@@ -100,9 +102,19 @@ static salf_status complete_norm(cosine_job *job) {
 }
 
 salf_status slf_cpu_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                           const double *norms, const int32_t *which, double *out, int64_t out_stride) {
+                           const double *norms, const int32_t *which, int32_t similarity, double *out,
+                           int64_t out_stride) {
     const slf_cpu_state *cpu = state;
-    cosine_job job = {cpu, state, states, norm, NULL, NULL, basis, norms, which, out, out_stride};
+    cosine_job job = {.cpu = cpu,
+                      .state = state,
+                      .states = states,
+                      .norm = norm,
+                      .basis = basis,
+                      .norms = norms,
+                      .which = which,
+                      .similarity = similarity != 0,
+                      .out = out,
+                      .out_stride = out_stride};
     const bool plain_rms = norm && norm->kind == SALF_NORM_RMS && !norm->weight && !norm->bias;
     if (!norm || norm->kind == SALF_NORM_NONE || plain_rms) job.norm = NULL;
     if (job.norm) SLF_TRY(complete_norm(&job));

@@ -94,7 +94,7 @@ static salf_status cpu_apply(void *state, const double *p, const salf_tensor *ro
 }
 
 static salf_status cpu_apply_norms(void *state, const double *p, const salf_tensor *rows, double *norms) {
-    return product(state, p, rows, NULL, norms);
+    return p ? product(state, p, rows, NULL, norms) : slf_reference_apply_norms(state, NULL, rows, norms);
 }
 
 const slf_backend slf_backend_cpu = {
@@ -107,17 +107,27 @@ const slf_backend slf_backend_cpu = {
     .kernels = cpu_kernels,
     .alloc = slf_reference_alloc,
     .free = slf_reference_free,
+    .host_alloc = slf_reference_alloc,
+    .host_free = slf_reference_free,
     .copy = slf_reference_copy,
     .zero = slf_reference_zero,
+    .fill = slf_reference_fill,
     .sync = slf_reference_sync,
-    .poll = slf_reference_poll,
+    .event_create = slf_reference_event_create,
+    .event_destroy = slf_reference_event_destroy,
+    .event_record = slf_reference_event,
+    .event_wait = slf_reference_event,
+    .event_poll = slf_reference_event_poll,
     .scan = slf_reference_scan,
     .gram = cpu_gram,
     .factor = slf_cpu_factor,
     .apply = cpu_apply,
     .apply_norms = cpu_apply_norms,
+    .narrow = slf_reference_narrow,
     .cosine = slf_cpu_cosine,
     .normalise = slf_reference_normalise,
+    .judge = slf_reference_judge,
+    .logit_targets = slf_reference_logit_targets,
     .score = slf_cpu_score,
     .cosine_loss = slf_reference_cosine_loss,
     .score_loss = slf_reference_score_loss,

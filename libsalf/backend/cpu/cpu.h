@@ -70,12 +70,12 @@ salf_status slf_cpu_score(void *state, const slf_query *query, const salf_tensor
                           const int32_t *ids, const double *inverse_norm, const float *bias, const slf_score_rule *rule,
                           const slf_score_sums *sums);
 /* The same for few query rows, without BLAS, where it serves. */
-bool slf_score_few_serves(const slf_cpu_state *cpu, const slf_query *query, const slf_score_rule *rule,
-                          const slf_score_sums *sums);
+bool slf_score_few_serves(const slf_cpu_state *cpu, const slf_query *query, const slf_score_sums *sums);
 salf_status slf_score_few(const slf_cpu_state *cpu, const slf_query *query, const salf_tensor *block, int64_t first,
                           const int32_t *ids, const double *inverse_norm, const float *bias, const slf_score_rule *rule,
                           const slf_score_sums *sums);
 salf_status slf_cpu_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                           const double *norms, const int32_t *which, double *out, int64_t out_stride);
+                           const double *norms, const int32_t *which, int32_t similarity, double *out,
+                           int64_t out_stride);
 
 #endif

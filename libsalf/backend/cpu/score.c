@@ -24,6 +24,7 @@ typedef struct {
     const float *bias;
     const slf_score_rule *rule;
     const slf_score_sums *sums;
+    bool wide;       /* products in float64 */
     bool in_place;   /* the block can be an operand of sgemm as it is */
     int64_t rows;    /* most query rows in a tile */
     int64_t columns; /* most block rows in a tile */
@@ -44,7 +45,7 @@ static double logit_of(const slf_score_rule *rule, double q, double bias) {
 static void row_scores(const score_job *job, int64_t r, int64_t i0, int64_t n) {
     const float *narrow = (const float *)job->product + r * n;
     const double *wide = job->product + r * n;
-    if (job->rule->wide)
+    if (job->wide)
         for (int64_t k = 0; k < n; k++) job->s[k] = wide[k];
     else
         for (int64_t k = 0; k < n; k++) job->s[k] = (double)narrow[k];
@@ -87,7 +88,7 @@ static double shift_of(const score_job *job, int64_t r, int64_t n) {
 static void keep_weights(const score_job *job, int64_t r, int64_t i0, int64_t n) {
     float *narrow = (float *)job->product + r * n;
     double *wide = job->product + r * n;
-    if (job->rule->wide)
+    if (job->wide)
         for (int64_t k = 0; k < n; k++) wide[k] = job->u[k] * job->inverse_norm[i0 + k];
     else
         for (int64_t k = 0; k < n; k++) narrow[k] = (float)(job->u[k] * job->inverse_norm[i0 + k]);
@@ -112,7 +113,7 @@ static void add_vectors(const score_job *job, const void *x, int stride, int64_t
     const int64_t dim = job->query->dim;
     const int d = (int)dim;
     double *vector = job->sums->vector + r0 * dim;
-    if (job->rule->wide) {
+    if (job->wide) {
         cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, d, n, 1, job->product, n, x, stride, 1, vector, d);
         return;
     }
@@ -127,7 +128,7 @@ static void tile(const score_job *job, const void *x, int stride, int64_t r0, in
     const int m = (int)rows, w = (int)n, d = (int)dim;
     const double *z = job->query->z + r0 * dim;
     float *z32 = (float *)job->z;
-    if (job->rule->wide) {
+    if (job->wide) {
         cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, w, d, 1, z, d, x, stride, 0, job->product, w);
     } else {
         for (int64_t i = 0; i < rows * dim; i++) z32[i] = (float)z[i];
@@ -148,7 +149,7 @@ static const void *operand(const score_job *job, int64_t i0, int64_t n, int *str
         return slf_tensor_row(block, i0);
     }
     for (int64_t k = 0; k < n; k++) {
-        if (job->rule->wide)
+        if (job->wide)
             slf_row_to_f64(block, i0 + k, job->x + k * dim);
         else
             job->cpu->kernels->widen(slf_tensor_row(block, i0 + k), block->dtype, dim, (float *)job->x + k * dim);
@@ -169,10 +170,10 @@ static void score_tiles(const score_job *job) {
 
 /* Doubles for the parts of job, in the order of its pointers; hands them out from memory unless that is NULL. */
 static int64_t lay_out(score_job *job, double *memory) {
-    const int64_t dim = job->query->dim, wide = job->rule->wide ? 2 : 1;
-    const bool vector = job->sums->vector && !job->rule->wide;
+    const int64_t dim = job->query->dim, wide = job->wide ? 2 : 1;
+    const bool vector = job->sums->vector && !job->wide;
     const int64_t sizes[] = {job->in_place ? 0 : job->columns * dim * wide,
-                             job->rule->wide ? 0 : job->rows * dim,
+                             job->wide ? 0 : job->rows * dim,
                              job->rows * job->columns * wide,
                              vector ? job->rows * dim : 0,
                              2 * job->columns,
@@ -202,7 +203,7 @@ salf_status slf_cpu_score(void *state, const slf_query *query, const salf_tensor
                           const int32_t *ids, const double *inverse_norm, const float *bias, const slf_score_rule *rule,
                           const slf_score_sums *sums) {
     const slf_cpu_state *cpu = state;
-    if (slf_score_few_serves(cpu, query, rule, sums))
+    if (slf_score_few_serves(cpu, query, sums))
         return slf_score_few(cpu, query, block, first, ids, inverse_norm, bias, rule, sums);
     score_job job = {.cpu = cpu,
                      .query = query,
@@ -213,8 +214,8 @@ salf_status slf_cpu_score(void *state, const slf_query *query, const salf_tensor
                      .bias = bias,
                      .rule = rule,
                      .sums = sums,
-                     .in_place = block->dtype == SALF_F32 && !block->row_index && !rule->wide &&
-                                 block->row_stride <= INT32_MAX};
+                     .wide = query->wide && *query->wide};
+    job.in_place = block->dtype == SALF_F32 && !block->row_index && !job.wide && block->row_stride <= INT32_MAX;
     choose_tiles(&job);
     double *memory = slf_host_doubles(&cpu->host, lay_out(&job, NULL));
     if (!memory) return SALF_E_NO_MEMORY;

@@ -274,10 +274,10 @@ static void add_part(const few_job *job, const panel_sums *part, int64_t r, int6
     if (sums->weighted) sums->weighted[r] = sums->weighted[r] * before + part->weighted[c] * here;
 }
 
-bool slf_score_few_serves(const slf_cpu_state *cpu, const slf_query *query, const slf_score_rule *rule,
-                          const slf_score_sums *sums) {
+bool slf_score_few_serves(const slf_cpu_state *cpu, const slf_query *query, const slf_score_sums *sums) {
     const few_kernels *few = few_for(cpu->kernels);
-    if (!few || rule->wide || sums->vector || query->rows < 1 || query->rows > MOST_ROWS) return false;
+    if (query->wide && *query->wide) return false;
+    if (!few || sums->vector || query->rows < 1 || query->rows > MOST_ROWS) return false;
     /* Without threads of its own the context has those of BLAS. */
     if (cpu->host.services.options->threads == 0 && openblas_get_num_threads() > 1) return false;
     const uint64_t bytes =

@@ -62,13 +62,36 @@ salf_status slf_reference_zero(void *state, void *memory, uint64_t bytes) {
     return SALF_OK;
 }
 
+salf_status slf_reference_fill(void *state, double *memory, int64_t count, double value) {
+    (void)state;
+    for (int64_t i = 0; i < count; i++) memory[i] = value;
+    return SALF_OK;
+}
+
 salf_status slf_reference_sync(void *state) {
     (void)state;
     return SALF_OK;
 }
 
-salf_status slf_reference_poll(void *state, int32_t *ready) {
+/* Nothing is ever pending here: an event is a NULL that is always ready. */
+
+salf_status slf_reference_event_create(void *state, void **event) {
     (void)state;
+    *event = NULL;
+    return SALF_OK;
+}
+
+void slf_reference_event_destroy(void *state, void *event) {
+    (void)state, (void)event;
+}
+
+salf_status slf_reference_event(void *state, void *event) {
+    (void)state, (void)event;
+    return SALF_OK;
+}
+
+salf_status slf_reference_event_poll(void *state, void *event, int32_t *ready) {
+    (void)state, (void)event;
     *ready = 1;
     return SALF_OK;
 }
@@ -138,10 +161,27 @@ salf_status slf_reference_apply_norms(void *state, const double *p, const salf_t
     if (!x) return SALF_E_NO_MEMORY;
     for (int64_t r = 0; r < rows->rows; r++) {
         slf_row_to_f64(rows, r, x);
-        row_times(p, x, dim, x + dim);
-        norms[r] = slf_reference_length(x + dim, dim);
+        if (p) row_times(p, x, dim, x + dim);
+        norms[r] = slf_reference_length(p ? x + dim : x, dim);
     }
     slf_host_free(state, x);
+    return SALF_OK;
+}
+
+salf_status slf_reference_narrow(void *state, const double *b, int64_t rows, int64_t dim, const double *w_norms,
+                                 double noise, float *out, double *norms) {
+    (void)state;
+    for (int64_t r = 0; r < rows; r++) {
+        const double length = slf_reference_length(b + r * dim, dim);
+        const bool zero = length <= noise * w_norms[r];
+        double square = 0;
+        for (int64_t i = 0; i < dim; i++) {
+            const float x = zero ? 0 : (float)b[r * dim + i];
+            out[r * dim + i] = x;
+            square += (double)x * (double)x;
+        }
+        norms[r] = sqrt(square);
+    }
     return SALF_OK;
 }
 
@@ -155,17 +195,27 @@ const slf_backend slf_backend_reference = {
     .kernels = kernels,
     .alloc = slf_reference_alloc,
     .free = slf_reference_free,
+    .host_alloc = slf_reference_alloc,
+    .host_free = slf_reference_free,
     .copy = slf_reference_copy,
     .zero = slf_reference_zero,
+    .fill = slf_reference_fill,
     .sync = slf_reference_sync,
-    .poll = slf_reference_poll,
+    .event_create = slf_reference_event_create,
+    .event_destroy = slf_reference_event_destroy,
+    .event_record = slf_reference_event,
+    .event_wait = slf_reference_event,
+    .event_poll = slf_reference_event_poll,
     .scan = slf_reference_scan,
     .gram = slf_reference_gram,
     .factor = slf_reference_factor,
     .apply = slf_reference_apply,
     .apply_norms = slf_reference_apply_norms,
+    .narrow = slf_reference_narrow,
     .cosine = slf_reference_cosine,
     .normalise = slf_reference_normalise,
+    .judge = slf_reference_judge,
+    .logit_targets = slf_reference_logit_targets,
     .score = slf_reference_score,
     .cosine_loss = slf_reference_cosine_loss,
     .score_loss = slf_reference_score_loss,

@@ -27,8 +27,12 @@ void slf_reference_free(void *state, void *memory);
 salf_status slf_reference_copy(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory,
                                uint64_t bytes);
 salf_status slf_reference_zero(void *state, void *memory, uint64_t bytes);
+salf_status slf_reference_fill(void *state, double *memory, int64_t count, double value);
 salf_status slf_reference_sync(void *state);
-salf_status slf_reference_poll(void *state, int32_t *ready);
+salf_status slf_reference_event_create(void *state, void **event);
+void slf_reference_event_destroy(void *state, void *event);
+salf_status slf_reference_event(void *state, void *event); /* record and wait */
+salf_status slf_reference_event_poll(void *state, void *event, int32_t *ready);
 salf_status slf_reference_scan(void *state, const salf_tensor *rows, int64_t first_row, uint64_t *hash,
                                int64_t *bad_row);
 salf_status slf_reference_gram(void *state, const salf_tensor *rows, double *gram);
@@ -36,10 +40,17 @@ salf_status slf_reference_factor(void *state, int64_t dim, double *gram, const s
                                  slf_factor_result *result);
 salf_status slf_reference_apply(void *state, const double *p, const salf_tensor *rows, double *out);
 salf_status slf_reference_apply_norms(void *state, const double *p, const salf_tensor *rows, double *norms);
+salf_status slf_reference_narrow(void *state, const double *b, int64_t rows, int64_t dim, const double *w_norms,
+                                 double noise, float *out, double *norms);
 salf_status slf_reference_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                                 const double *norms, const int32_t *which, double *out, int64_t out_stride);
+                                 const double *norms, const int32_t *which, int32_t similarity, double *out,
+                                 int64_t out_stride);
 salf_status slf_reference_normalise(void *state, const salf_tensor *states, const slf_norm *norm, int32_t unit,
                                     double *out);
+salf_status slf_reference_judge(void *state, const double *z, int64_t rows, int64_t dim, double most, int32_t *wide);
+salf_status slf_reference_logit_targets(void *state, const double *z, int64_t rows, const salf_tensor *w,
+                                        const int32_t *which, const float *bias, const slf_score_rule *rule,
+                                        double *target);
 salf_status slf_reference_score(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
                                 const int32_t *ids, const double *inverse_norm, const float *bias,
                                 const slf_score_rule *rule, const slf_score_sums *sums);

@@ -36,13 +36,14 @@ void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h) {
     }
 }
 
-static double one_minus_cosine(const double *h, const float *b, double norm_b, int64_t dim) {
+static double cosine_of(const double *h, const float *b, double norm_b, int64_t dim) {
     const double length = slf_reference_length(h, dim);
-    return length > 0 && isfinite(length) ? 1 - dot_f32(h, b, dim) / (length * norm_b) : (double)NAN;
+    return length > 0 && isfinite(length) ? dot_f32(h, b, dim) / (length * norm_b) : (double)NAN;
 }
 
 salf_status slf_reference_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                                 const double *norms, const int32_t *which, double *out, int64_t out_stride) {
+                                 const double *norms, const int32_t *which, int32_t similarity, double *out,
+                                 int64_t out_stride) {
     const int64_t dim = states->cols;
     double *h = slf_host_doubles(state, dim);
     if (!h) return SALF_E_NO_MEMORY;
@@ -50,8 +51,8 @@ salf_status slf_reference_cosine(void *state, const salf_tensor *states, const s
         slf_row_to_f64(states, r, h);
         const double length = slf_reference_length(h, dim);
         slf_reference_norm_row(norm, dim, h);
-        const double value = one_minus_cosine(h, basis + which[r] * dim, norms[which[r]], dim);
-        out[r * out_stride] = length > 0 ? value : (double)NAN;
+        const double cosine = length > 0 ? cosine_of(h, basis + which[r] * dim, norms[which[r]], dim) : (double)NAN;
+        out[r * out_stride] = similarity ? cosine : 1 - cosine;
     }
     slf_host_free(state, h);
     return SALF_OK;
@@ -72,10 +73,31 @@ salf_status slf_reference_normalise(void *state, const salf_tensor *states, cons
     return SALF_OK;
 }
 
+salf_status slf_reference_judge(void *state, const double *z, int64_t rows, int64_t dim, double most, int32_t *wide) {
+    (void)state;
+    *wide = 0;
+    for (int64_t r = 0; r < rows && !*wide; r++) *wide = slf_reference_length(z + r * dim, dim) > most;
+    return SALF_OK;
+}
+
 static double score_of(const slf_score_rule *rule, double product, double inverse_norm, double bias) {
     if (!rule->logits) return inverse_norm > 0 ? product * inverse_norm : 0;
     const double logit = rule->logit_scale * product + bias;
     return rule->softcap > 0 ? rule->softcap * tanh(logit / rule->softcap) : logit;
+}
+
+salf_status slf_reference_logit_targets(void *state, const double *z, int64_t rows, const salf_tensor *w,
+                                        const int32_t *which, const float *bias, const slf_score_rule *rule,
+                                        double *target) {
+    const int64_t dim = w->cols;
+    double *x = slf_host_doubles(state, dim);
+    if (!x) return SALF_E_NO_MEMORY;
+    for (int64_t r = 0; r < rows; r++) {
+        slf_row_to_f64(w, which[r], x);
+        target[r] = score_of(rule, dot(x, z + r * dim, dim), 0, bias ? (double)bias[which[r]] : 0);
+    }
+    slf_host_free(state, x);
+    return SALF_OK;
 }
 
 /* Raises the maximum of row r to s, rescaling what was summed under the old one. */
@@ -134,12 +156,14 @@ salf_status slf_reference_cosine_loss(void *state, const salf_tensor *states, co
         slf_row_to_f64(states, r, h);
         const float *b = basis + which[r] * dim;
         const double norm_b = norms[which[r]], length = slf_reference_length(h, dim);
-        const double value = one_minus_cosine(h, b, norm_b, dim);
-        loss[r] = (float)value;
+        const double cosine = cosine_of(h, b, norm_b, dim);
+        loss[r] = (float)(1 - cosine);
         if (!gradient) continue;
         float *g = gradient_row(gradient, r);
-        for (int64_t i = 0; i < dim; i++)
-            g[i] = (float)(-scale / length * ((double)b[i] / norm_b - (1 - value) * (h[i] / length)));
+        for (int64_t i = 0; i < dim; i++) {
+            const double towards = (double)b[i] / norm_b - cosine * (h[i] / length);
+            g[i] = isnan(cosine) ? 0 : (float)(-scale / length * towards);
+        }
     }
     slf_host_free(state, h);
     return SALF_OK;
@@ -160,7 +184,8 @@ salf_status slf_reference_score_loss(void *state, const salf_tensor *states, con
     if (!h) return SALF_E_NO_MEMORY;
     double *y = h + dim;
     for (int64_t r = 0; r < states->rows; r++) {
-        loss[r] = (float)((rule->shift - query->target[r]) * inverse_t + log(sums->sum[r]));
+        const bool usable = !isnan(query->target[r]); /* not a zero or non-finite state */
+        loss[r] = usable ? (float)((rule->shift - query->target[r]) * inverse_t + log(sums->sum[r])) : NAN;
         if (!gradient) continue;
         slf_row_to_f64(states, r, h);
         const double length = slf_reference_length(h, dim);
@@ -168,9 +193,10 @@ salf_status slf_reference_score_loss(void *state, const salf_tensor *states, con
         const float *b = basis + which[r] * dim;
         float *g = gradient_row(gradient, r);
         mean_vector(sums->vector + r * dim, p, sums->sum[r], dim, y);
-        for (int64_t i = 0; i < dim; i++)
-            g[i] =
-                (float)(scale * inverse_t / length * (y[i] - (double)b[i] / norms[which[r]] - along * (h[i] / length)));
+        for (int64_t i = 0; i < dim; i++) {
+            const double away = y[i] - (double)b[i] / norms[which[r]] - along * (h[i] / length);
+            g[i] = usable ? (float)(scale * inverse_t / length * away) : 0;
+        }
     }
     slf_host_free(state, h);
     return SALF_OK;
