@@ -170,10 +170,11 @@ $(TEST_BIN): $(BUILD)/tests/%: $(OBJ)/tests/%.o $(TEST_HELP_OBJ) $(STATIC_LIB)
 
 # Plugins that the test of the loader opens.
 TEST_PLUGINS := $(patsubst tests/%.c,$(BUILD)/tests/%.so,$(sort $(wildcard tests/plugin/*.c)))
-$(BUILD)/tests/unit/test_plugin: $(TEST_PLUGINS)
-$(TEST_PLUGINS): $(BUILD)/tests/%.so: tests/%.c libsalf/backend/backend.h include/salf.h $(STAMP)
+$(BUILD)/tests/unit/test_plugin $(BUILD)/tests/unit/test_device: $(TEST_PLUGINS)
+$(TEST_PLUGINS): $(BUILD)/tests/%.so: tests/%.c tests/plugin/recording.h $(STATIC_LIB)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(CC) -std=c11 $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) -fPIC -fvisibility=hidden -Iinclude -Ilibsalf -shared -o $@ $<
+	$(call say,LINK)$(CC) -std=c11 $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) -fPIC -fvisibility=hidden -Iinclude -Ilibsalf -shared \
+	    -Wl,--exclude-libs,ALL -o $@ $< $(STATIC_LIB) $(LIBS)
 
 .PHONY: test-runner test-unit test-cli test-abi test-install test-docs
 test-runner: ## the program that runs and counts the tests
