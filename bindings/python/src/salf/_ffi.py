@@ -1,0 +1,208 @@
+"""The loaded library, and what every call of it shares: status to exception, names to constants, option structs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import threading
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union
+
+from . import errors
+from ._library import load
+
+ffi, lib, library_path = load()
+
+NULL = ffi.NULL
+Name = Union[str, int]
+Record = TypeVar("Record")
+
+
+# ---- status to exception ----
+
+
+class _Pending(threading.local):
+    """Errors raised inside callbacks while a call of this thread was under way."""
+
+    def __init__(self) -> None:
+        self.errors: List[BaseException] = []
+
+
+pending = _Pending()
+
+
+def text(pointer: Any) -> str:
+    """A C string; bytes that are not UTF-8 are shown, not refused."""
+    raw: bytes = ffi.string(pointer)
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def encoded(value: Any, name: str) -> bytes:
+    """A path or text for the library."""
+    import os
+
+    try:
+        raw = os.fsencode(value)
+    except TypeError as error:
+        raise errors.ArgumentError(f"{name} is {value!r}, not a path or text") from error
+    if b"\0" in raw:
+        raise errors.ArgumentError(f"{name} {value!r} holds a NUL character")
+    return raw
+
+
+@functools.lru_cache(maxsize=None)
+def _class_of(status: int) -> Type[errors.Error]:
+    name = text(lib.salf_status_name(status))
+    return errors.CLASSES.get(errors.class_name(name), errors.Error)
+
+
+def error_of(status: int) -> errors.Error:
+    """The exception for a call that just failed in this thread."""
+    error = _class_of(status)(text(lib.salf_last_error()) or text(lib.salf_status_text(status)))
+    error.status = status
+    error.status_name = text(lib.salf_status_name(status))
+    return error
+
+
+def check(status: int) -> None:
+    """Raises what a call's status says. What a callback raised comes first, with the library's view as its cause."""
+    raised = pending.errors
+    if raised:
+        first = raised[0]
+        raised.clear()
+        raise first from (first.__cause__ or (error_of(status) if status != 0 else None))
+    if status != 0:
+        raise error_of(status)
+
+
+# ---- constants ----
+
+
+def constant(name: str) -> int:
+    """Value of a public constant by its C name, such as "SALF_METRIC_COSINE"."""
+    value = ffi.new("int64_t *")
+    check(lib.salf_constant(encoded(name, "name"), value))
+    return int(value[0])
+
+
+# Two groups of the header share a beginning: the operations of all_reduce are no reductions of a policy.
+_OTHERS = {"REDUCE": ("sum", "min")}
+
+
+@functools.lru_cache(maxsize=None)
+def names(group: str) -> Mapping[str, int]:
+    """The constants SALF_<group>_* by the rest of their names in lower case."""
+    start = f"SALF_{group}_"
+    found = {name[len(start):].lower(): int(getattr(lib, name)) for name in dir(lib) if name.startswith(start)}
+    return {name: value for name, value in found.items() if name not in _OTHERS.get(group, ())}
+
+
+def number_of(group: str, value: Name, field: str) -> int:
+    """The number of a constant that is given by its name or already as a number."""
+    if isinstance(value, str):
+        known = names(group)
+        if value.lower() in known:
+            return known[value.lower()]
+        raise errors.ArgumentError(f"{field} is {value!r}; known are {', '.join(sorted(known, key=known.__getitem__))}")
+    return integer(value, field)
+
+
+def name_of(group: str, value: int) -> str:
+    """The name of a constant, or the number as text where this package does not know it."""
+    for name, number in names(group).items():
+        if number == value:
+            return name
+    return str(value)
+
+
+# ---- option and result structs ----
+
+# Fields that hold constants, with the group they are of.
+GROUPS: Dict[str, str] = {
+    "backend": "BACKEND", "log_level": "LOG", "norm_kind": "NORM", "family": "FAMILY", "mode": "BASIS",
+    "side": "SIDE", "prepare": "PREPARE", "method": "METHOD", "metric": "METRIC", "lens": "LENS", "scores": "SCORE",
+    "eof_rule": "EOF", "nonfinite": "NONFINITE", "growth": "GROWTH", "infill": "INFILL", "matching": "MATCH",
+    "reduction": "REDUCE", "order": "ORDER",
+}  # fmt: skip
+
+
+def integer(value: Any, field: str) -> int:
+    """A whole number, from anything that is one."""
+    try:
+        return int(value.__index__())
+    except (AttributeError, TypeError):
+        raise errors.ArgumentError(f"{field} is {value!r}, not a whole number") from None
+
+
+def new_struct(name: str) -> Any:
+    """A zeroed struct that begins with struct_size."""
+    struct = ffi.new(f"{name} *")
+    lib.salf_options_init(struct, ffi.sizeof(name))
+    return struct
+
+
+def _field_types(struct: Any) -> Dict[str, str]:
+    return _fields_of(ffi.typeof(struct).item.cname)
+
+
+@functools.lru_cache(maxsize=None)
+def _fields_of(name: str) -> Dict[str, str]:
+    return {field: item.type.cname for field, item in ffi.typeof(name).fields}
+
+
+def set_fields(struct: Any, values: Mapping[str, Any]) -> None:
+    """Sets numeric fields of an options struct; names of constants become their numbers, None is left at 0."""
+    types = _field_types(struct)
+    for field, value in values.items():
+        if value is None:
+            continue
+        if field not in types:
+            raise errors.ArgumentError(f"{ffi.typeof(struct).item.cname} has no option {field!r}")
+        if field in GROUPS:
+            value = number_of(GROUPS[field], value, field)
+        try:
+            setattr(struct, field, float(value) if types[field] == "double" else integer(value, field))
+        except (TypeError, ValueError) as error:
+            raise errors.ArgumentError(f"{field} is {value!r}: {error}") from error
+        except OverflowError as error:
+            raise errors.OverflowError(f"{field} is {value!r}, which its type {types[field]} cannot hold") from error
+
+
+def _value_of(struct: Any, field: str) -> Any:
+    value = getattr(struct, field)
+    if field in GROUPS and isinstance(value, int):
+        return name_of(GROUPS[field], value)
+    if isinstance(value, (int, float)):
+        return value
+    return None if value == NULL else text(value)
+
+
+def record_of(kind: Type[Record], struct: Any, **given: Any) -> Record:
+    """A dataclass filled with the fields of the same names of a result struct; what is given goes before."""
+    values = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        value = given[field.name] if field.name in given else _value_of(struct, field.name)
+        values[field.name] = bool(value) if field.type == "bool" else value
+    return kind(**values)
+
+
+def read_state(save: Any, pointer: Any) -> bytes:
+    """The bytes of a save call of the form (handle, buffer, *size)."""
+    size = ffi.new("uint64_t *")
+    check(save(pointer, NULL, size))
+    buffer = bytearray(size[0])
+    check(save(pointer, ffi.from_buffer(buffer, require_writable=True), size))
+    return bytes(buffer[: size[0]])
+
+
+def state_bytes(state: Any, name: str) -> Tuple[Any, int]:
+    """A buffer with saved state, and its size in bytes."""
+    try:
+        view = memoryview(state).cast("B")
+    except TypeError as error:
+        raise errors.ArgumentError(f"{name}: {type(state).__name__} is no buffer of bytes") from error
+    return ffi.from_buffer(view), view.nbytes
+
+
+def optional_text(pointer: Any) -> Optional[str]:
+    """A C string, or None for NULL."""
+    return None if pointer == NULL else text(pointer)

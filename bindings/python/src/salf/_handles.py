@@ -1,0 +1,87 @@
+"""Lifetime of the library's handles.
+
+An `Owner` holds one C handle and what it needs to stay alive: callbacks, borrowed memory, the owners of what it was made
+from. The handle is destroyed when the last reference to its owner goes. A call holds one for as long as it runs, so that
+`close()` in a callback or in another thread only takes effect after it. At interpreter exit handles are left to the
+system: other threads may still be inside a call.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import TracebackType
+from typing import Any, Callable, Optional, Tuple, Type, TypeVar
+
+from . import errors
+from ._ffi import NULL, check, ffi, lib
+
+Self = TypeVar("Self", bound="Handle")
+
+
+class Owner:
+    """One C handle. As a context manager it gives the pointer for the length of a call; an exclusive one, which one
+    thread may use at a time, refuses a second user instead of letting both corrupt it."""
+
+    __slots__ = ("__weakref__", "_destroy", "_lock", "keep", "name", "pointer")
+
+    def __init__(self, name: str, pointer: Any, destroy: Optional[Callable[[Any], None]], keep: Tuple[Any, ...],
+                 exclusive: bool = False) -> None:
+        self.name = name
+        self.pointer = pointer
+        self._destroy = destroy
+        self.keep = keep
+        self._lock = threading.Lock() if exclusive else None
+
+    def __enter__(self) -> Any:
+        if self._lock is not None and not self._lock.acquire(blocking=False):
+            raise errors.SequenceError(f"{self.name} is in use: by another thread, or by the call that runs this callback")
+        return self.pointer
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    # Defaults bind what is needed: at interpreter exit module variables may be gone.
+    def __del__(self, _finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self._destroy is not None and not _finalizing():
+            self._destroy(self.pointer)
+
+
+def create(kind: str, keep: Tuple[Any, ...], call: Callable[[Any], int], exclusive: bool = False) -> Owner:
+    """Runs a create call, given its out parameter, and owns what it makes."""
+    out = ffi.new(f"salf_{kind} **")
+    status = call(out)
+    made = out[0]
+    owner = Owner(kind, made, getattr(lib, f"salf_{kind}_destroy") if made != NULL else None, keep, exclusive)
+    check(status)
+    return owner
+
+
+class Handle:
+    """Base of the classes around C handles: `with`, `close()`, `closed`."""
+
+    _owner: Optional[Owner] = None
+
+    def _use(self) -> Owner:
+        owner = self._owner
+        if owner is None:
+            raise errors.SequenceError(f"{type(self).__name__} is closed")
+        return owner
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._owner is None
+
+    def close(self) -> None:
+        """Gives the handle back; more often than once is fine. What was made from it stays usable."""
+        self._owner = None
+
+    def __enter__(self: Self) -> Self:
+        self._use()
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self.close()

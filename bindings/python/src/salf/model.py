@@ -1,0 +1,131 @@
+"""What the library must know of a language model: sizes, head, final norm, how logits are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, List, Optional
+
+from . import _callbacks, views
+from ._ffi import NULL, Name, check, encoded, ffi, lib, name_of, new_struct, record_of, set_fields
+from ._handles import Handle, Owner, create
+from .context import Context
+from .errors import ArgumentError
+from .tensors import Tensors
+
+Rows = Callable[[int, int, Any], Any]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Shape and settings. From rope_theta on, what only a checkpoint tells: 0 for a described model."""
+
+    family: str
+    n_layers: int
+    tied: bool
+    hidden: int
+    vocab: int
+    valid_vocab: int
+    fingerprint: int
+    head_dtype: Optional[str]
+    norm_kind: str
+    norm_eps: float
+    logit_scale: float
+    logit_softcap: float
+    rope_theta: float
+    embedding_scale: float
+    ffn_hidden: int
+    max_positions: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    attention_bias: bool
+    bos_token: int
+    eos_token: int
+
+
+class Model(Handle):
+    """A model from a description. Its head and embedding stay borrowed: they are not copied, and kept alive.
+
+    head, embedding: [vocab, hidden] tensors; or head_rows, embedding_rows: functions (first, count, out) that fill out, a
+    float32 array [count, hidden], for matrices that are quantised or not in memory. valid_vocab: rows beyond it are
+    padding; 0 for none. tied: one matrix serves as both. norm_kind: "none", "layer", "rms" or "rms1p" of the final norm;
+    norm_weight, norm_bias [hidden] and logit_bias [vocab] are copied, and read in host memory.
+    """
+
+    def __init__(self, context: Context, *, n_layers: int, head: Any = None, embedding: Any = None,
+                 head_rows: Optional[Rows] = None, embedding_rows: Optional[Rows] = None,
+                 hidden: Optional[int] = None, vocab: Optional[int] = None, valid_vocab: int = 0, tied: bool = False,
+                 norm_kind: Name = "rms", norm_eps: float = 0.0, norm_weight: Any = None, norm_bias: Any = None,
+                 logit_bias: Any = None, logit_scale: float = 0.0, logit_softcap: float = 0.0) -> None:
+        options, keep = new_struct("salf_model_options"), [context._use()]  # type: List[Any]
+        tensors = {"head": head, "embedding": embedding, "norm_weight": norm_weight, "norm_bias": norm_bias,
+                   "logit_bias": logit_bias}  # fmt: skip
+        for name, source in tensors.items():
+            if source is not None:
+                keep.append(views.fill(getattr(options, name), source, name, context._device))
+        known = options.head if head is not None else options.embedding
+        set_fields(options, {
+            "n_layers": n_layers, "hidden": known.cols if hidden is None else hidden,
+            "vocab": known.rows if vocab is None else vocab, "valid_vocab": valid_vocab, "tied": tied,
+            "norm_kind": norm_kind, "norm_eps": norm_eps, "logit_scale": logit_scale, "logit_softcap": logit_softcap,
+        })  # fmt: skip
+        for name, function in (("head_rows", head_rows), ("embedding_rows", embedding_rows)):
+            if function is not None:
+                keep.append(_callbacks.rows(function, options.hidden, name))
+                setattr(options, name, keep[-1])
+        self._start(context, keep, lambda pointer, out: lib.salf_model_create(out, pointer, options))
+
+    def _start(self, context: Context, keep: List[Any], call: Callable[[Any, Any], int]) -> None:
+        self.context = context
+        with context._use() as pointer:
+            self._owner: Optional[Owner] = create("model", tuple(keep), lambda out: call(pointer, out))
+
+    @classmethod
+    def open(cls, context: Context, path: Any, *, valid_vocab: Optional[int] = None, norm_eps: Optional[float] = None,
+             logit_scale: Optional[float] = None, logit_softcap: Optional[float] = None) -> "Model":
+        """A model from a Hugging Face checkpoint folder, memory-mapped. What is given replaces what its config says."""
+        options = new_struct("salf_model_options")
+        set_fields(options, {"valid_vocab": valid_vocab, "norm_eps": norm_eps, "logit_scale": logit_scale,
+                             "logit_softcap": logit_softcap})  # fmt: skip
+        name, model = encoded(path, "path"), cls.__new__(cls)
+        model._start(context, [context._use()], lambda pointer, out: lib.salf_model_open(out, pointer, name, options))
+        return model
+
+    @property
+    def info(self) -> ModelInfo:
+        """Shape and settings."""
+        info = new_struct("salf_model_info")
+        with self._use() as pointer:
+            check(lib.salf_model_get_info(pointer, info))
+        return record_of(ModelInfo, info, head_dtype=views.NAMES.get(info.head_dtype),
+                         family=name_of("FAMILY", info.family))
+
+    def fingerprint(self) -> int:
+        """Fingerprint of the head's valid rows, which does not depend on their type. Reads the whole head."""
+        value = ffi.new("uint64_t *")
+        with self._use() as pointer:
+            check(lib.salf_model_fingerprint(pointer, value))
+        return int(value[0])
+
+    @property
+    def tensors(self) -> Optional[Tensors]:
+        """All tensors of the checkpoint the model was opened from; None for a described model."""
+        owner = self._use()
+        with owner as pointer:
+            found = lib.salf_model_get_tensors(pointer)
+        return None if found == NULL else Tensors(Owner("tensors", found, None, (owner,)))
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<salf.Model (closed)>"
+        info = self.info
+        return f"<salf.Model {info.family}: {info.n_layers} layers, hidden {info.hidden}, vocab {info.vocab}>"
+
+
+def pointer_of(model: Optional[Model], name: str = "model") -> Any:
+    """The handle of a model that may be None."""
+    if model is None:
+        return NULL
+    if not isinstance(model, Model):
+        raise ArgumentError(f"{name} is {model!r}, not a salf.Model")
+    return model._use().pointer

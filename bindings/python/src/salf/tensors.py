@@ -1,0 +1,156 @@
+"""Tensor files: safetensors, single or sharded, memory-mapped and checked when opened; and writing one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from . import _arrays, views
+from ._ffi import NULL, check, encoded, ffi, lib, optional_text, text
+from ._handles import Handle, Owner, create
+from .context import Context
+from .errors import ArgumentError, DtypeError, NotFoundError, ShapeError
+
+_CODES = {"float32": "f", "float64": "d", "int8": "b", "uint8": "B", "int32": "i", "int64": "q", "float16": "H",
+          "bfloat16": "H"}  # fmt: skip
+_MAX_DIMS = 8
+
+
+def _bfloat16() -> Any:
+    try:
+        import ml_dtypes
+    except ImportError:
+        return None
+    return ml_dtypes.bfloat16
+
+
+class Tensor:
+    """A tensor of a file: name, dtype and shape, over mapped memory. Can be given wherever a tensor is taken."""
+
+    def __init__(self, named: Any, owner: Owner) -> None:
+        self.name = text(named.name)
+        self.shape: Tuple[int, ...] = tuple(named.shape[i] for i in range(named.n_dims))
+        self.dtype = views.NAMES[named.view.dtype]
+        self._address = int(ffi.cast("uintptr_t", named.view.data))
+        self._owner = owner
+
+    def numpy(self, raw: bool = False) -> Any:
+        """A read-only NumPy array over the file, without a copy. bfloat16 needs the package ml_dtypes; with raw=True its
+        16 bits are uint16. Without NumPy a flat memoryview; 16-bit floats are then always their bits."""
+        if _arrays.numpy is None:
+            return _arrays.borrowed_view(self._address, math.prod(self.shape), _CODES[self.dtype], self._owner).toreadonly()
+        if self.dtype != "bfloat16":
+            dtype = _arrays.numpy.dtype(self.dtype)
+            return _arrays.borrowed(self._address, self.shape, dtype.str, self._owner, False)
+        kind = None if raw else _bfloat16()
+        if kind is None and not raw:
+            raise DtypeError(f"{self.name} is bfloat16, which NumPy only knows with ml_dtypes; numpy(raw=True) gives its bits")
+        bits = _arrays.borrowed(self._address, self.shape, "<u2", self._owner, False)
+        return bits if raw else bits.view(kind)
+
+    def _memory(self) -> views.Memory:
+        strides: List[int] = []
+        for size in reversed(self.shape):
+            strides.append(strides[-1] * last if strides else 1)
+            last = size
+        return views.Memory(self._address, self.dtype, self.shape, tuple(reversed(strides)), -1, True, self._owner)
+
+    def __repr__(self) -> str:
+        return f"<salf.Tensor {self.name} {self.dtype} {list(self.shape)}>"
+
+
+class Tensors(Handle, Mapping[str, Tensor]):
+    """The tensors of a file, or of several behind an index, by name. Immutable."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+
+    @classmethod
+    def open(cls, context: Context, path: Any) -> "Tensors":
+        """Opens a .safetensors file, an index file, or a folder that holds one of them as Hugging Face names it."""
+        name = encoded(path, "path")
+        with context._use() as pointer:
+            owner = create("tensors", (context._owner,), lambda out: lib.salf_tensors_open(out, pointer, name))
+        return cls(owner)
+
+    def at(self, index: int) -> Tensor:
+        """Tensor number index, in order of name."""
+        named = ffi.new("salf_named_tensor *")
+        owner = self._use()
+        with owner as pointer:
+            check(lib.salf_tensors_at(pointer, index, named))
+        return Tensor(named, owner)
+
+    def __getitem__(self, name: str) -> Tensor:
+        named = ffi.new("salf_named_tensor *")
+        owner = self._use()
+        with owner as pointer:
+            try:
+                check(lib.salf_tensors_find(pointer, encoded(name, "name"), named))
+            except NotFoundError as error:
+                raise KeyError(name) from error
+        return Tensor(named, owner)
+
+    def __len__(self) -> int:
+        with self._use() as pointer:
+            return int(lib.salf_tensors_count(pointer))
+
+    def __iter__(self) -> Iterator[str]:
+        for i in range(len(self)):
+            yield self._name(i)
+
+    def _name(self, index: int) -> str:
+        """Of a tensor whose element type may be one that cannot be asked for: the error names it."""
+        return self.at(index).name
+
+    def metadata(self, key: str) -> Optional[str]:
+        """Value of a metadata key of the (first) file, or None."""
+        with self._use() as pointer:
+            return optional_text(lib.salf_tensors_metadata(pointer, encoded(key, "key")))
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def _fill_named(target: Any, name: str, source: Any) -> Tuple[Any, ...]:
+    """A salf_named_tensor for a tensor of any type and at most eight dimensions."""
+    memory = views.memory_of(source, name)
+    if len(memory.shape) > _MAX_DIMS:
+        raise ShapeError(f"{name} has {len(memory.shape)} dimensions; at most {_MAX_DIMS} can be written")
+    label = ffi.new("char[]", encoded(name, "name"))
+    target.name = label
+    target.n_dims = len(memory.shape)
+    for i, size in enumerate(memory.shape):
+        target.shape[i] = size
+    if memory.shape:
+        keep = views.fill(target.view, source, name, dtypes=views.ALL)
+        return (label, *keep)
+    # A scalar is a matrix of one element.
+    if memory.dtype not in views.DTYPES:
+        raise DtypeError(f"{name} is {memory.dtype}; known are {', '.join(views.DTYPES)}")
+    target.view.data, target.view.dtype = ffi.cast("void *", memory.address), views.DTYPES[memory.dtype]
+    target.view.rows = target.view.cols = target.view.row_stride = 1
+    return (label, memory.keep)
+
+
+def _metadata(pairs: Mapping[str, str]) -> Tuple[Any, List[Any]]:
+    flat: Sequence[str] = [item for pair in pairs.items() for item in pair]
+    for item in flat:
+        if not isinstance(item, str):
+            raise ArgumentError(f"metadata holds {item!r}, which is no text")
+    keep = [ffi.new("char[]", encoded(item, "metadata")) for item in flat]
+    return (ffi.new("char *[]", keep) if keep else NULL), keep
+
+
+def save_tensors(context: Context, path: Any, tensors: Mapping[str, Any],
+                 metadata: Optional[Mapping[str, str]] = None) -> None:
+    """Writes tensors in host memory, of any type tensor files know here, as one safetensors file: whole or not at all."""
+    pairs: Dict[str, str] = dict(metadata or {})
+    block = ffi.new("salf_named_tensor[]", max(len(tensors), 1))
+    keep = [_fill_named(block[i], name, source) for i, (name, source) in enumerate(tensors.items())]
+    texts, kept = _metadata(pairs)
+    with context._use() as pointer:
+        check(lib.salf_tensors_save(pointer, encoded(path, "path"), block, len(tensors), texts, len(pairs)))
+    del keep, kept

@@ -1,0 +1,198 @@
+"""Views: a tensor of the host's as the library sees it, without a copy.
+
+Taken are NumPy arrays, PyTorch tensors on CPU and CUDA, tensors of this package's tensor files, C-contiguous buffers
+(array.array, memoryview) and whatever has `__dlpack__`: float32, bfloat16 or float16, any distance between rows, the last
+dimension contiguous. Dimensions before the last are rows, [batch, length, D] is [batch * length, D], as long as one
+distance leads from each row to the next. What would need a copy is an error that says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from . import _dlpack, errors
+from ._arrays import numpy, whole_numbers
+from ._ffi import NULL, ffi, lib
+
+FLOATS = frozenset((lib.SALF_F32, lib.SALF_BF16, lib.SALF_F16))
+F32 = frozenset((lib.SALF_F32,))
+DTYPES: Mapping[str, int] = {
+    "float32": lib.SALF_F32, "bfloat16": lib.SALF_BF16, "float16": lib.SALF_F16, "float64": lib.SALF_F64,
+    "int8": lib.SALF_I8, "uint8": lib.SALF_U8, "int32": lib.SALF_I32, "int64": lib.SALF_I64,
+}  # fmt: skip
+NAMES: Mapping[int, str] = {number: name for name, number in DTYPES.items()}
+ALL = frozenset(NAMES)
+_FORMATS = {"f": "float32", "e": "float16", "d": "float64", "b": "int8", "B": "uint8", "i": "int32", "q": "int64",
+            "l": "int64"}  # fmt: skip
+
+
+class Memory(NamedTuple):
+    """Where a tensor lies. strides count elements; ordinal is the device's number, -1 in host memory."""
+
+    address: int
+    dtype: str
+    shape: Tuple[int, ...]
+    strides: Tuple[int, ...]
+    ordinal: int
+    read_only: bool
+    keep: Any
+
+
+# ---- where tensors of each kind lie ----
+
+
+def _in_elements(strides: Sequence[int], size: int, name: str) -> Tuple[int, ...]:
+    if any(step % size for step in strides):
+        raise errors.ArgumentError(f"{name}: elements of {size} bytes lie {tuple(strides)} bytes apart; a copy is needed")
+    return tuple(step // size for step in strides)
+
+
+def _of_numpy(array: Any, name: str) -> Memory:
+    dtype = array.dtype
+    if not dtype.isnative:
+        raise errors.DtypeError(f"{name} is {dtype}, of the other byte order; a copy is needed")
+    if not array.flags.aligned:
+        raise errors.ArgumentError(f"{name} is not aligned for {dtype}; a copy is needed")
+    address, read_only = array.__array_interface__["data"]
+    return Memory(address, dtype.name, array.shape, _in_elements(array.strides, dtype.itemsize, name), -1, read_only,
+                  array)
+
+
+@functools.lru_cache(maxsize=64)
+def _torch_name(dtype: Any) -> str:
+    return str(dtype).rpartition(".")[2]
+
+
+def _of_torch(tensor: Any, name: str) -> Memory:
+    device = tensor.device
+    if device.type not in ("cpu", "cuda"):
+        raise errors.ArgumentError(f"{name} is on {device}; host and CUDA memory can be read")
+    if str(tensor.layout) != "torch.strided":
+        raise errors.ArgumentError(f"{name} has the layout {tensor.layout}; a dense tensor is needed")
+    try:
+        address = tensor.data_ptr()
+    except RuntimeError as error:
+        raise errors.ArgumentError(f"{name}: {type(tensor).__name__} has no memory of its own: {error}") from error
+    if address == 0 and tensor.numel() > 0:
+        raise errors.ArgumentError(f"{name}: {type(tensor).__name__} has no memory of its own (sharded, or not made yet)")
+    ordinal = -1 if device.type == "cpu" else device.index
+    return Memory(address, _torch_name(tensor.dtype), tuple(tensor.shape), tensor.stride(), ordinal, False, tensor)
+
+
+def _of_dlpack(source: Any, stream: Optional[int], name: str) -> Memory:
+    seen = _dlpack.describe(source, stream, name)
+    ordinal = seen.ordinal if seen.device in (_dlpack.CUDA, _dlpack.CUDA_MANAGED) else -1
+    dtype = "bfloat16" if seen.dtype == "bfloat16" else seen.dtype
+    return Memory(seen.address, dtype, seen.shape, seen.strides, ordinal, seen.read_only, seen.capsule)
+
+
+def _of_buffer(source: Any, name: str) -> Memory:
+    try:
+        view = memoryview(source)
+        block = ffi.from_buffer(view)
+    except (TypeError, BufferError, ValueError) as error:
+        raise errors.ArgumentError(f"{name}: {type(source).__name__} is no tensor this package can look into: {error}"
+                                   ) from error
+    form = view.format.lstrip("@=")
+    shape = tuple(view.shape)
+    return Memory(int(ffi.cast("uintptr_t", block)), _FORMATS.get(form, f"of format {form!r}"), shape,
+                  _in_elements(view.strides, view.itemsize, name), -1, view.readonly, block)
+
+
+def memory_of(source: Any, name: str, stream: Optional[int] = None) -> Memory:
+    """Where a tensor lies, whichever library it is of."""
+    if numpy is not None and isinstance(source, numpy.ndarray):
+        return _of_numpy(source, name)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(source, torch.Tensor):
+        return _of_torch(source, name)
+    own = getattr(source, "_memory", None)
+    if callable(own):
+        memory: Memory = own()
+        return memory
+    if hasattr(source, "__dlpack__") and hasattr(source, "__dlpack_device__"):
+        return _of_dlpack(source, stream, name)
+    return _of_buffer(source, name)
+
+
+# ---- as a matrix ----
+
+
+def _as_matrix(memory: Memory, name: str) -> Tuple[int, int, int]:
+    """(rows, cols, row stride) of [..., cols]; a row stride is what leads from each row to the next, or there is none."""
+    shape, strides = memory.shape, memory.strides
+    if not shape:
+        raise errors.ShapeError(f"{name} is a single number; [rows, D] is needed")
+    cols, rows, stride = shape[-1], 1, 0
+    if cols > 1 and strides[-1] != 1:
+        raise errors.ArgumentError(f"{name}: the last dimension of shape {shape} has the stride {strides[-1]}, not 1; "
+                                   "a copy is needed")
+    for size, step in zip(reversed(shape[:-1]), reversed(strides[:-1])):
+        if size == 1:
+            continue
+        if rows > 1 and step != stride * rows:
+            raise errors.ArgumentError(f"{name}: rows of shape {shape} with strides {strides} are not evenly spaced; "
+                                       "a copy is needed")
+        stride = step if rows == 1 else stride
+        rows *= size
+    if rows > 1 and stride == 0:
+        raise errors.ArgumentError(f"{name} repeats one row {rows} times (stride 0); a copy is needed")
+    return rows, cols, stride if rows > 1 else cols
+
+
+def _check_index(low: int, high: int, limit: int, name: str) -> None:
+    for value in (low, high):
+        if not 0 <= value < limit:
+            raise errors.ArgumentError(f"rows of {name} names row {value}, but there are {limit}")
+
+
+def _set_index(target: Any, rows: Any, limit: int, name: str) -> Any:
+    """Chooses rows by number. On a device the numbers are int64 and not checked: that would wait for the device."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(rows, torch.Tensor) and rows.device.type == "cuda":
+        memory = _of_torch(rows, f"rows of {name}")
+        if memory.dtype != "int64" or len(memory.shape) != 1 or (memory.shape[0] > 1 and memory.strides[0] != 1):
+            raise errors.DtypeError(f"rows of {name} on a device have to be a contiguous row of int64, not "
+                                    f"{memory.dtype} {memory.shape}")
+        target.row_index = ffi.cast("int64_t *", memory.address)
+        target.index_memory = lib.SALF_MEMORY_DEVICE
+        target.rows = memory.shape[0]
+        return rows
+    pointer, count, keep = whole_numbers(rows, f"rows of {name}", "q")
+    if count:
+        low = min(pointer[0:count]) if numpy is None else int(keep.min())
+        high = max(pointer[0:count]) if numpy is None else int(keep.max())
+        _check_index(low, high, limit, name)
+    target.row_index = pointer
+    target.rows = count
+    return keep
+
+
+def fill(target: Any, source: Any, name: str, device: Tuple[int, Optional[int]] = (0, None), rows: Any = None,
+         dtypes: "frozenset[int]" = FLOATS, writable: bool = False) -> Tuple[Any, ...]:
+    """Makes a salf_tensor (pointer or field) the view of a tensor and returns what has to stay alive with it. device is
+    the context's (ordinal, stream). rows chooses rows by number."""
+    memory = memory_of(source, name, device[1])
+    code = DTYPES.get(memory.dtype, 0)
+    if code not in dtypes:
+        known = ", ".join(NAMES[number] for number in sorted(dtypes))
+        raise errors.DtypeError(f"{name} is {memory.dtype}; taken as it is are {known}")
+    if writable and memory.read_only:
+        raise errors.ArgumentError(f"{name} is read-only, and is to be written")
+    if memory.ordinal >= 0 and memory.ordinal != device[0]:
+        raise errors.ArgumentError(f"{name} is on device {memory.ordinal}, the context on device {device[0]}")
+    target.rows, target.cols, target.row_stride = _as_matrix(memory, name)
+    target.data = ffi.cast("void *", memory.address)
+    target.dtype = code
+    target.memory = lib.SALF_MEMORY_DEVICE if memory.ordinal >= 0 else lib.SALF_MEMORY_HOST
+    target.row_index, target.index_memory, target.reserved = NULL, lib.SALF_MEMORY_HOST, 0
+    return (memory.keep, None if rows is None else _set_index(target, rows, target.rows, name))
+
+
+def view(source: Any, name: str, device: Tuple[int, Optional[int]] = (0, None), rows: Any = None,
+         dtypes: "frozenset[int]" = FLOATS, writable: bool = False) -> Tuple[Any, Tuple[Any, ...]]:
+    """A new salf_tensor for a tensor, and what has to stay alive with it."""
+    target = ffi.new("salf_tensor *")
+    return target, fill(target, source, name, device, rows, dtypes, writable)
