@@ -4,6 +4,10 @@
 #include <pthread.h>
 #include <signal.h>
 
+/* Pieces of a loop for each thread: one that wakes late, or whose processor is taken away, leaves work to the others.
+ */
+enum { PIECES = 8 };
+
 typedef struct {
     slf_loop_fn body;
     void *user;
@@ -62,8 +66,8 @@ void slf_pool_run(slf_pool *pool, int64_t count, int64_t grain, slf_loop_fn body
         body(user, 0, count);
         return;
     }
-    const int64_t threads = pool->n_workers + 1;
-    const int64_t share = (count + threads - 1) / threads;
+    const int64_t pieces = PIECES * ((int64_t)pool->n_workers + 1);
+    const int64_t share = (count + pieces - 1) / pieces;
     pthread_mutex_lock(&pool->lock);
     pool->current = (loop){.body = body, .user = user, .count = count, .piece = share > grain ? share : grain};
     pool->next = 0;

@@ -1,8 +1,9 @@
 /*
  * bench.h - measuring: medians of repeated runs, and rows that compare with a floor and a peer of the same run.
  *
- * Machines are shared and their speed drifts, so a row quotes ratios: time over floor (what the hardware measured in
- * this run would need at least) and peer over time. Times are shown to make the ratios checkable, not to be quoted.
+ * Machines are shared and their speed drifts, so a row quotes ratios: time over floor (what the hardware, measured
+ * between the runs of that row, would need at least) and peer over time. Times are shown to make the ratios checkable,
+ * not to be quoted.
  */
 #ifndef SALF_BENCH_H
 #define SALF_BENCH_H
@@ -11,6 +12,16 @@
 #include <stdint.h>
 
 typedef void (*bench_fn)(void *user);
+
+/* What the command line asks for. */
+typedef struct bench_options {
+    bool quick;      /* --quick: smaller shapes, no PyTorch */
+    const char *row; /* --row NAME: that group of rows alone; NULL: all */
+} bench_options;
+/* Ends the program with a message when an argument is none of these, or the name none of groups (separated by spaces).
+ */
+bench_options bench_read_options(int argc, char **argv, const char *groups);
+bool bench_wants(const bench_options *options, const char *group);
 
 /* Median seconds of one call over `repeats` runs after one warm-up. */
 double bench_median(bench_fn run, void *user, int repeats);
@@ -28,7 +39,9 @@ typedef struct bench_limits {
     double read;
     double copy;
 } bench_limits;
-bench_limits bench_measure_limits(void);
+enum { BENCH_SGEMM = 1, BENCH_DSYRK = 2, BENCH_READ = 4, BENCH_COPY = 8 };
+/* As bench_median, with the limits in `which` measured before every run; *limits receives their medians. */
+double bench_beside(bench_fn run, void *user, int repeats, unsigned which, bench_limits *limits);
 /* Threads that the library's context, BLAS, the limits and PyTorch use: SALF_BENCH_THREADS, else the number of
  * processors. */
 int bench_threads(void);

@@ -1,6 +1,8 @@
 /*
  * bench_growth.c - how time grows when one size doubles in turn, against the exponent that counting operations gives.
  *
+ *   bench_growth [--row NAME]
+ *
  * Every row doubles a size twice and quotes log2(time(4 n) / time(n)) / 2 beside the same figure for the operations.
  * Basis: V D^2 for the Gram matrix and 4/3 D^3 + D^3 for spectrum, factor and inverse; probe: rows * spaces * D;
  * planner: data + layers.
@@ -136,7 +138,8 @@ static void bench_planner(sizes s) {
     growth_row("match without eof, 5 to 20 million data", small, bench_median(run_planner, &s, 5), 4);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    const bench_options options = bench_read_options(argc, argv, "basis probe planner");
     sizes s = {0};
     const salf_context_options o = {.struct_size = sizeof o, .backend = SALF_BACKEND_CPU, .threads = bench_threads()};
     BENCH_OK(salf_context_create(&s.context, &o));
@@ -144,9 +147,9 @@ int main(void) {
     printf("\n| %-40s | %13s | %13s | %9s | %9s |\n", "size", "time", "time at 4x", "exponent", "expected");
     printf("|%.42s|%.15s|%.15s|%.11s|%.11s|\n", "------------------------------------------",
            "--------------:", "--------------:", "----------:", "----------:");
-    bench_basis(s);
-    bench_probe(s);
-    bench_planner(s);
+    if (bench_wants(&options, "basis")) bench_basis(s);
+    if (bench_wants(&options, "probe")) bench_probe(s);
+    if (bench_wants(&options, "planner")) bench_planner(s);
     free(s.numbers);
     salf_context_destroy(s.context);
     return 0;

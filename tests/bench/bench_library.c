@@ -1,7 +1,7 @@
 /*
  * bench_library.c - the library's own rows: basis, probe, scores, planner, each against its floor and its peer.
  *
- *   bench_library [--quick]     --quick takes a vocabulary eight times smaller and leaves out PyTorch
+ *   bench_library [--quick] [--row NAME]     --quick takes a vocabulary eight times smaller and leaves out PyTorch
  *
  * Shapes: the head of Qwen2-0.5B, 151,936 x 896 float32, and that of GPT-2 XL, 50,257 x 1,600 bfloat16.
  */
@@ -19,8 +19,7 @@ void sgesdd_(const char *jobz, const int32_t *m, const int32_t *n, float *a, con
 
 typedef struct {
     salf_context *context;
-    bench_limits limits;
-    bool quick;
+    bench_options options;
 } bench;
 
 static const int32_t labels[6] = {11, 202, 3003, 4004, 5005, 6006};
@@ -109,13 +108,15 @@ static void bench_basis(const bench *b, int64_t vocab, int64_t hidden, int32_t d
     const double peer = time_sgesdd(head, vocab, hidden);
     char what[96];
     snprintf(what, sizeof what, "basis, 6 labels, %s", name);
-    bench_row(what, bench_median(run_basis, &w, 3), flops / b->limits.dsyrk, "float64 Gram at dsyrk", peer,
-              "sgesdd, same OpenBLAS");
+    bench_limits limits;
+    double seconds = bench_beside(run_basis, &w, 5, BENCH_DSYRK, &limits);
+    bench_row(what, seconds, flops / limits.dsyrk, "float64 Gram at dsyrk", peer, "sgesdd, same OpenBLAS");
     if (table) {
         w.prepare = SALF_PREPARE_TABLE;
         snprintf(what, sizeof what, "basis, full table, %s", name);
-        bench_row(what, bench_median(run_basis, &w, 3), flops / b->limits.dsyrk + 2 * flops / b->limits.sgemm,
-                  "Gram and sgemm of table", peer, "sgesdd, same OpenBLAS");
+        seconds = bench_beside(run_basis, &w, 3, BENCH_DSYRK | BENCH_SGEMM, &limits);
+        bench_row(what, seconds, flops / limits.dsyrk + 2 * flops / limits.sgemm, "Gram and sgemm of table", peer,
+                  "sgesdd, same OpenBLAS");
     }
     salf_model_destroy(w.model);
     free(head), free(halves);
@@ -168,8 +169,10 @@ static void bench_cosine(const bench *b, salf_basis *basis, int64_t hidden) {
         char arguments[96], what[96];
         snprintf(arguments, sizeof arguments, "cosine %d %d %d %s", ROWS, SPACES, (int)hidden, types[t].name);
         snprintf(what, sizeof what, "cosine probe, 4096 rows x 25 x %d, %s", (int)hidden, types[t].name);
-        bench_row(what, bench_median(run_probe, &w, 7), (double)w.space_bytes * SPACES / b->limits.read,
-                  "read bandwidth", b->quick ? 0 : bench_torch(arguments), "torch cosine_similarity");
+        bench_limits limits;
+        const double seconds = bench_beside(run_probe, &w, 15, BENCH_READ, &limits);
+        bench_row(what, seconds, (double)w.space_bytes * SPACES / limits.read, "read bandwidth",
+                  b->options.quick ? 0 : bench_torch(arguments), "torch cosine_similarity");
         if (t > 0) free(data);
     }
     salf_probe_destroy(w.probe);
@@ -186,17 +189,19 @@ static void bench_score(const bench *b, salf_basis *basis, int64_t vocab, int64_
                     .space_bytes = ROWS * hidden * 4,
                     .spaces = SPACES,
                     .dtype = SALF_F32};
-    const double floor = 2.0 * ROWS * SPACES * (double)vocab * (double)hidden / b->limits.sgemm;
+    const double flops = 2.0 * ROWS * SPACES * (double)vocab * (double)hidden;
     char arguments[96];
     snprintf(arguments, sizeof arguments, "score %d %d %d %d", ROWS, SPACES, (int)hidden, (int)vocab);
-    const double peer = b->quick ? 0 : bench_torch(arguments);
+    const double peer = b->options.quick ? 0 : bench_torch(arguments);
     for (int32_t metric = SALF_METRIC_CE; metric <= SALF_METRIC_RANK; metric++) {
         const salf_probe_options o = {
             .struct_size = sizeof o, .n_layers = SPACES - 1, .metric = metric, .lens = SALF_LENS_RAW};
         BENCH_OK(salf_probe_create(&w.probe, basis, &o));
+        bench_limits limits;
+        const double seconds = bench_beside(run_probe, &w, 5, BENCH_SGEMM, &limits);
         bench_row(metric == SALF_METRIC_CE ? "ce, whole vocabulary, 32 rows x 25"
                                            : "rank, whole vocabulary, 32 rows x 25",
-                  bench_median(run_probe, &w, 3), floor, "the product at sgemm", peer, "torch normalise, matmul, ce");
+                  seconds, flops / limits.sgemm, "the product at sgemm", peer, "torch normalise, matmul, ce");
         salf_probe_destroy(w.probe);
     }
     free(states);
@@ -251,7 +256,7 @@ static void run_one_pass(void *user) {
 }
 
 static void bench_planner(const bench *b) {
-    planner_work w = {.b = b, .n = b->quick ? 10000000 : 100000000};
+    planner_work w = {.b = b, .n = b->options.quick ? 10000000 : 100000000};
     w.eof = bench_alloc((uint64_t)w.n * sizeof *w.eof);
     w.copy = bench_alloc((uint64_t)w.n * 5);
     uint64_t state = 1;
@@ -268,33 +273,34 @@ static void bench_planner(const bench *b) {
     free(w.eof), free(w.copy);
 }
 
+static void bench_probes(const bench *b, int64_t vocab, int64_t hidden) {
+    float *head = bench_random((uint64_t)(vocab * hidden));
+    salf_model *model = describe(b, head, SALF_F32, vocab, hidden);
+    salf_basis *basis;
+    const bool score = bench_wants(&b->options, "score");
+    const salf_basis_options o = {.struct_size = sizeof o,
+                                  .prepare = score ? SALF_PREPARE_VOCABULARY : SALF_PREPARE_LABELS};
+    BENCH_OK(salf_basis_create(&basis, model, labels, 6, &o));
+    if (bench_wants(&b->options, "cosine")) bench_cosine(b, basis, hidden);
+    if (score) bench_score(b, basis, vocab, hidden);
+    salf_basis_destroy(basis);
+    salf_model_destroy(model);
+    free(head);
+}
+
 int main(int argc, char **argv) {
-    bench b = {.quick = argc > 1 && strcmp(argv[1], "--quick") == 0};
-    const int64_t shrink = b.quick ? 8 : 1;
+    bench b = {.options = bench_read_options(argc, argv, "basis basis-bfloat16 cosine score planner")};
+    const int64_t shrink = b.options.quick ? 8 : 1;
     const salf_context_options o = {.struct_size = sizeof o, .backend = SALF_BACKEND_CPU, .threads = bench_threads()};
     BENCH_OK(salf_context_create(&b.context, &o));
     salf_context_info info = {.struct_size = sizeof info};
     BENCH_OK(salf_context_get_info(b.context, &info));
-    b.limits = bench_measure_limits();
-    printf("libsalf %s, kernels %s, %d threads; measured here: sgemm %.0f GFLOP/s, dsyrk %.0f GFLOP/s, read %.1f GB/s, "
-           "copy %.1f GB/s\n\n",
-           salf_version_string(), info.kernels, bench_threads(), b.limits.sgemm * 1e-9, b.limits.dsyrk * 1e-9,
-           b.limits.read * 1e-9, b.limits.copy * 1e-9);
+    printf("libsalf %s, kernels %s, %d threads\n\n", salf_version_string(), info.kernels, bench_threads());
     bench_header();
-    bench_basis(&b, 151936 / shrink, 896, SALF_F32, true);
-    bench_basis(&b, 50257 / shrink, 1600, SALF_BF16, false);
-    const int64_t vocab = 151936 / shrink, hidden = 896;
-    float *head = bench_random((uint64_t)(vocab * hidden));
-    salf_model *model = describe(&b, head, SALF_F32, vocab, hidden);
-    salf_basis *basis;
-    const salf_basis_options bo = {.struct_size = sizeof bo, .prepare = SALF_PREPARE_VOCABULARY};
-    BENCH_OK(salf_basis_create(&basis, model, labels, 6, &bo));
-    bench_cosine(&b, basis, hidden);
-    bench_score(&b, basis, vocab, hidden);
-    salf_basis_destroy(basis);
-    salf_model_destroy(model);
-    free(head);
-    bench_planner(&b);
+    if (bench_wants(&b.options, "basis")) bench_basis(&b, 151936 / shrink, 896, SALF_F32, true);
+    if (bench_wants(&b.options, "basis-bfloat16")) bench_basis(&b, 50257 / shrink, 1600, SALF_BF16, false);
+    if (bench_wants(&b.options, "cosine") || bench_wants(&b.options, "score")) bench_probes(&b, 151936 / shrink, 896);
+    if (bench_wants(&b.options, "planner")) bench_planner(&b);
     salf_context_destroy(b.context);
     return 0;
 }

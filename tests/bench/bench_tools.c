@@ -10,6 +10,33 @@
 #include "bench.h"
 #include "salf.h"
 
+static bool is_group(const char *name, const char *groups) {
+    const size_t length = strlen(name);
+    for (const char *at = groups; *at; at += strcspn(at, " "), at += *at == ' ')
+        if (strcspn(at, " ") == length && strncmp(at, name, length) == 0) return true;
+    return false;
+}
+
+bench_options bench_read_options(int argc, char **argv, const char *groups) {
+    bench_options options = {0};
+    bool good = true;
+    for (int i = 1; i < argc && good; i++) {
+        if (strcmp(argv[i], "--quick") == 0)
+            options.quick = true;
+        else if (strcmp(argv[i], "--row") == 0 && i + 1 < argc)
+            good = is_group(options.row = argv[++i], groups);
+        else
+            good = false;
+    }
+    if (good) return options;
+    fprintf(stderr, "usage: %s [--quick] [--row NAME], NAME one of: %s\n", argv[0], groups);
+    exit(EXIT_FAILURE);
+}
+
+bool bench_wants(const bench_options *options, const char *group) {
+    return !options->row || strcmp(options->row, group) == 0;
+}
+
 double bench_now(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -21,17 +48,19 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static double time_once(bench_fn run, void *user) {
+    const double start = bench_now();
+    run(user);
+    return bench_now() - start;
+}
+
+static double median(double *values, int n) {
+    qsort(values, (size_t)n, sizeof *values, compare);
+    return values[n / 2];
+}
+
 double bench_median(bench_fn run, void *user, int repeats) {
-    double times[64];
-    if (repeats > 64) repeats = 64;
-    if (repeats > 1) run(user); /* warm-up */
-    for (int i = 0; i < repeats; i++) {
-        const double start = bench_now();
-        run(user);
-        times[i] = bench_now() - start;
-    }
-    qsort(times, (size_t)repeats, sizeof *times, compare);
-    return times[repeats / 2];
+    return bench_beside(run, user, repeats, 0, NULL);
 }
 
 void bench_header(void) {
@@ -160,19 +189,36 @@ static void run_copy(void *user) {
     memcpy(w->c, w->a, w->bytes);
 }
 
-bench_limits bench_measure_limits(void) {
-    limits_work w = {.n = 1536, .bytes = (uint64_t)256 << 20};
+static const limits_work *limits_room(void) {
+    static limits_work w;
+    if (w.a) return &w;
+    w = (limits_work){.n = 1536, .bytes = (uint64_t)256 << 20};
     w.a = bench_random(w.bytes / sizeof(float));
     w.b = bench_random((uint64_t)w.n * (uint64_t)w.n);
     w.c = bench_alloc(w.bytes);
+    memset(w.c, 0, w.bytes);
     w.x = bench_alloc((uint64_t)w.n * (uint64_t)w.n * sizeof(double));
     w.g = bench_alloc((uint64_t)w.n * (uint64_t)w.n * sizeof(double));
     for (int64_t i = 0; i < (int64_t)w.n * w.n; i++) w.x[i] = (double)w.a[i];
-    const double n = w.n, bytes = (double)w.bytes;
-    const bench_limits limits = {.sgemm = 2 * n * n * n / bench_median(run_sgemm, &w, 5),
-                                 .dsyrk = n * n * n / bench_median(run_dsyrk, &w, 5),
-                                 .read = bytes / bench_median(run_read, &w, 5),
-                                 .copy = bytes / bench_median(run_copy, &w, 5)};
-    free(w.a), free(w.b), free(w.c), free(w.x), free(w.g);
-    return limits;
+    return &w;
+}
+
+double bench_beside(bench_fn run, void *user, int repeats, unsigned which, bench_limits *limits) {
+    static const bench_fn fns[] = {run_sgemm, run_dsyrk, run_read, run_copy};
+    double times[64], limit_times[4][64];
+    limits_work w = which ? *limits_room() : (limits_work){0};
+    if (repeats > 64) repeats = 64;
+    for (int i = repeats > 1 ? -1 : 0; i < repeats; i++) { /* one to warm up */
+        const int at = i < 0 ? 0 : i;
+        for (int k = 0; k < 4; k++)
+            if (which >> k & 1) limit_times[k][at] = time_once(fns[k], &w);
+        times[at] = time_once(run, user);
+    }
+    const double n = w.n, bytes = (double)w.bytes, work[] = {2 * n * n * n, n * n * n, bytes, bytes};
+    for (int k = 0; k < 4; k++) {
+        if (!(which >> k & 1)) continue;
+        double *const rates[] = {&limits->sgemm, &limits->dsyrk, &limits->read, &limits->copy};
+        *rates[k] = work[k] / median(limit_times[k], repeats);
+    }
+    return median(times, repeats);
 }

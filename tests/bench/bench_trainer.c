@@ -2,7 +2,7 @@
  * bench_trainer.c - rows of the host trainer: a LoRA step against PyTorch eager, truncated backward passes against
  * their ideal share of the full one, and the probe's share of a step.
  *
- *   bench_trainer [--quick]     --quick leaves out PyTorch
+ *   bench_trainer [--quick] [--row NAME]     --quick leaves out PyTorch
  *
  * Shape of a 3-million-parameter model: 6 layers, D 192, FFN 512, 6 heads over 2 key-value heads, vocabulary 4,096;
  * LoRA of rank 8 on all matrices; batches of 16 sequences of 22 tokens, the loss at the last position.
@@ -176,12 +176,13 @@ static void bench_probe(trainer *t) {
 }
 
 int main(int argc, char **argv) {
+    const bench_options options = bench_read_options(argc, argv, "step truncation probe");
     trainer t;
     make_trainer(&t);
     bench_header();
-    bench_step(&t, argc > 1 && strcmp(argv[1], "--quick") == 0);
-    bench_truncation(&t);
-    bench_probe(&t);
+    if (bench_wants(&options, "step")) bench_step(&t, options.quick);
+    if (bench_wants(&options, "truncation")) bench_truncation(&t);
+    if (bench_wants(&options, "probe")) bench_probe(&t);
     free_trainer(&t);
     return 0;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu.h"
+#include "half.h"
 #include "parity.h"
 
 #define LANES_OFF 2.5e-6
@@ -402,6 +403,57 @@ START_TEST(widen_is_exact) {
 }
 END_TEST
 
+/* Sums over x_i b_i (or x_i) and x_i^2 by their definition; scale bounds the sum of magnitudes of the first. */
+static slf_pair exact_sums(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
+                           double *scale) {
+    slf_pair sums = {0, 0};
+    *scale = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const uint16_t half = ((const uint16_t *)row)[dtype == SALF_F32 ? 0 : i];
+        double x = dtype == SALF_F32    ? (double)((const float *)row)[i]
+                   : dtype == SALF_BF16 ? (double)slf_bf16_to_f32(half)
+                                        : (double)slf_f16_to_f32(half);
+        if (a) x = x - (double)a->high - (double)a->low;
+        if (a && b) x = x * (double)a->scale * (double)a->weight[i] + (double)a->bias[i];
+        sums.first += b ? x * (double)b[i] : x;
+        sums.second += x * x;
+        *scale += fabs(b ? x * (double)b[i] : x);
+    }
+    return sums;
+}
+
+/* Every kernel, type and kind of sum, at lengths around its blocks and pieces. */
+START_TEST(reduce_by_definition) {
+    enum { N = 2 * SLF_PIECE + 50 };
+    static float row[N], b[N], weight[N], bias[N];
+    static uint16_t halves[2][N];
+    uint64_t seed = 5;
+    const slf_affine affine = {0.5f, 1e-8f, 1.25f, weight, bias};
+    const slf_kernels *kernels;
+    for (int i = 0; i < N; i++) {
+        row[i] = (float)harness_normal(&seed), b[i] = (float)harness_normal(&seed);
+        weight[i] = (float)harness_normal(&seed), bias[i] = (float)harness_normal(&seed);
+        halves[0][i] = (uint16_t)(0x3f80 + i % 128 + (i % 3 ? 0 : 0x8000)); /* +- 1 ... 2 */
+        halves[1][i] = (uint16_t)(0x3c00 + i % 1024 + (i % 3 ? 0 : 0x8000));
+    }
+    for (int which = 0; (kernels = slf_kernels_at(which)) != NULL; which++)
+        for (int n = 0; n <= N; n += n < 140 || (n > SLF_PIECE - 70 && n < SLF_PIECE + 70) ? 1 : 61)
+            for (int kind = 0; kind < 9; kind++) {
+                const int32_t dtype = kind / 3 == 0 ? SALF_F32 : kind / 3 == 1 ? SALF_BF16 : SALF_F16;
+                const void *in = dtype == SALF_F32 ? (const void *)row : halves[dtype == SALF_F16];
+                const slf_affine *a = kind % 3 > 0 ? &affine : NULL;
+                const float *basis_row = kind % 3 != 1 ? b : NULL;
+                double scale;
+                const slf_pair exact = exact_sums(in, dtype, n, a, basis_row, &scale);
+                const slf_pair got = kernels->reduce(in, dtype, n, a, basis_row, in);
+                ck_assert_msg(fabs(got.first - exact.first) <= LANES_OFF * scale &&
+                                  fabs(got.second - exact.second) <= LANES_OFF * exact.second,
+                              "%s: kind %d, %d elements: %.9g and %.9g, not %.9g and %.9g", kernels->name, kind, n,
+                              got.first, got.second, exact.first, exact.second);
+            }
+}
+END_TEST
+
 /* ---- allocation ---- */
 
 static salf_status body(harness_memory *memory, int32_t backend, void *user) {
@@ -448,5 +500,6 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, threads_do_not_change_results);
     HARNESS_ADD(suite, exp_to_two_units);
     HARNESS_ADD(suite, widen_is_exact);
+    HARNESS_ADD(suite, reduce_by_definition);
     HARNESS_ADD(suite, failing_allocations_leak_nothing);
 }

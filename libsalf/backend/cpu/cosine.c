@@ -36,15 +36,15 @@ static void set_shift(slf_affine *affine, double mean) {
 }
 
 /* The shift and scale of a row's norm; false when they need float64. */
-static bool row_affine(const cosine_job *job, const void *row, slf_affine *affine) {
+static bool row_affine(const cosine_job *job, const void *row, const void *next, slf_affine *affine) {
     const int64_t dim = job->states->cols;
     *affine = (slf_affine){.scale = 1, .weight = job->weight, .bias = job->bias};
     if (job->norm->kind == SALF_NORM_RMS && !job->norm->bias) return true;
-    slf_pair sums = job->cpu->kernels->reduce(row, job->states->dtype, dim, affine, NULL);
+    slf_pair sums = job->cpu->kernels->reduce(row, job->states->dtype, dim, affine, NULL, next);
     if (!usable(sums.second)) return false;
     if (job->norm->kind == SALF_NORM_LAYER) {
         set_shift(affine, sums.first / (double)dim);
-        sums = job->cpu->kernels->reduce(row, job->states->dtype, dim, affine, NULL);
+        sums = job->cpu->kernels->reduce(row, job->states->dtype, dim, affine, NULL, next);
         if (!usable(sums.second)) return false;
         /* what is left of the mean: float32 sums of large elements lose that much */
         set_shift(affine, (double)affine->high + (double)affine->low + sums.first / (double)dim);
@@ -58,13 +58,13 @@ static void cosine_rows(void *user, int64_t begin, int64_t end) {
     const cosine_job *job = user;
     const int64_t dim = job->states->cols;
     for (int64_t r = begin; r < end; r++) {
-        const void *row = slf_tensor_row(job->states, r);
+        const void *row = slf_tensor_row(job->states, r), *next = slf_tensor_row(job->states, r + 1 < end ? r + 1 : r);
         const float *b = job->basis + job->which[r] * dim;
         slf_affine affine;
         double cosine = (double)NAN;
-        if (!job->norm || row_affine(job, row, &affine)) {
+        if (!job->norm || row_affine(job, row, next, &affine)) {
             const slf_pair sums =
-                job->cpu->kernels->reduce(row, job->states->dtype, dim, job->norm ? &affine : NULL, b);
+                job->cpu->kernels->reduce(row, job->states->dtype, dim, job->norm ? &affine : NULL, b, next);
             if (usable(sums.second) && isfinite(sums.first))
                 cosine = sums.first / (sqrt(sums.second) * job->norms[job->which[r]]);
         }

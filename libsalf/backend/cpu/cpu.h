@@ -6,6 +6,13 @@
 
 #include "../reference/reference.h"
 
+#if defined(__GNUC__) && defined(__x86_64__)
+#define SLF_HAVE_X86 1
+#endif
+
+/* Sums over rows of states run in float32 lanes over this many elements, and in float64 between such pieces. */
+#define SLF_PIECE 1024
+
 /* x_i = ((h_i - high) - low) * scale * weight_i + bias_i; the shift is in two parts to keep what float32 would lose. */
 typedef struct slf_affine {
     float high, low, scale;
@@ -21,15 +28,23 @@ typedef struct slf_kernels {
     const char *name;
     /* n elements of a dtype (F32, BF16, F16) as float32. */
     void (*widen)(const void *in, int32_t dtype, int64_t n, float *out);
-    /* Sums over a row h [n], in float32 lanes within pieces of 1024 elements, in float64 between them.
-     * affine NULL: sum h b and sum h^2; basis row b NULL: sum x and sum x^2 with x = (h - high) - low; neither NULL:
-     * sum x b and sum x^2 with the whole of affine. */
-    slf_pair (*reduce)(const void *row, int32_t dtype, int64_t n, const slf_affine *affine, const float *b);
+    /* Sums over a row h [n] of the types above. affine NULL: sum h b and sum h^2; basis row b NULL: sum x and sum x^2
+     * with x = (h - high) - low; neither NULL: sum x b and sum x^2 with the whole of affine. next: the row that will be
+     * asked for after this one, a hint. */
+    slf_pair (*reduce)(const void *row, int32_t dtype, int64_t n, const slf_affine *affine, const float *b,
+                       const void *next);
     /* x_i = exp(x_i), to 2 ulp for results that are normal numbers. */
     void (*exp)(double *x, int64_t n);
     /* The same, and sum x_i and sum x_i s_i. */
     slf_pair (*exp_sums)(double *x, const double *s, int64_t n);
 } slf_kernels;
+
+extern const slf_kernels slf_kernels_plain; /* run everywhere */
+#ifdef SLF_HAVE_X86
+slf_pair slf_reduce_avx2(const void *row, int32_t dtype, int64_t n, const slf_affine *affine, const float *b,
+                         const void *next);
+void slf_widen_avx2(const void *in, int32_t dtype, int64_t n, float *out);
+#endif
 
 /* Kernels that this processor can run, the fastest first; NULL past the last. */
 const slf_kernels *slf_kernels_at(int which);

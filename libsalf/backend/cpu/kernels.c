@@ -1,7 +1,9 @@
 /*
  * kernels.c - inner loops, compiled for several instruction sets and chosen at run time.
  *
- * Each loop is written once in plain C over 32 independent lanes, so that the compiler can turn it into vectors.
+ * Each loop is written once in plain C over independent lanes, so that the compiler can turn it into vectors. Where
+ * that falls short, conversion of 16-bit numbers above all, kernels_avx2.c has it by hand, for AVX-512 as well: those
+ * loops wait for memory.
  */
 #include <math.h>
 #include <stdbool.h>
@@ -10,17 +12,17 @@
 #include "../../half.h"
 #include "cpu.h"
 
+#ifdef SLF_HAVE_X86
+#include <cpuid.h>
+#endif
+
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
 #else
 #define INLINE static inline
 #endif
-#if defined(__GNUC__) && defined(__x86_64__)
-#define HAVE_X86 1
-#endif
 
-/* Sums run in float32 lanes over PIECE elements, and in float64 between pieces. */
-enum { LANES = 32, WIDE_LANES = 16, PIECE = 1024 };
+enum { LANES = 32, WIDE_LANES = 16 };
 
 /* slf_f16_to_f32 without a branch, so that it becomes vectors everywhere. */
 INLINE float f16_to_f32(uint16_t half) {
@@ -56,7 +58,7 @@ INLINE double lanes_sum(float lanes[LANES]) {
     return ((double)lanes[0] + (double)lanes[1]) + ((double)lanes[2] + (double)lanes[3]);
 }
 
-/* Elements first ... last-1 of a row, at most PIECE. */
+/* Elements first ... last-1 of a row, at most SLF_PIECE. */
 INLINE void dot_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const float *b, slf_pair *out) {
     float d[LANES] = {0}, s[LANES] = {0};
     int64_t i = first;
@@ -117,8 +119,8 @@ INLINE void affine_piece(const void *row, int32_t dtype, int64_t first, int64_t 
 
 INLINE void reduce_typed(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
                          slf_pair *out) {
-    for (int64_t first = 0; first < n; first += PIECE) {
-        const int64_t last = n - first < PIECE ? n : first + PIECE;
+    for (int64_t first = 0; first < n; first += SLF_PIECE) {
+        const int64_t last = n - first < SLF_PIECE ? n : first + SLF_PIECE;
         if (!a)
             dot_piece(row, dtype, first, last, b, out);
         else if (!b)
@@ -184,40 +186,52 @@ INLINE slf_pair exp_sums_loop(double *x, const double *s, int64_t n) {
     return out;
 }
 
-#define KERNELS(suffix, label, attributes)                                                                     \
-    attributes static void widen_##suffix(const void *in, int32_t dtype, int64_t n, float *out) {              \
-        widen_loop(in, dtype, n, out);                                                                         \
-    }                                                                                                          \
-    attributes static slf_pair reduce_##suffix(const void *row, int32_t dtype, int64_t n, const slf_affine *a, \
-                                               const float *b) {                                               \
-        return reduce_loop(row, dtype, n, a, b);                                                               \
-    }                                                                                                          \
-    attributes static void exp_##suffix(double *x, int64_t n) {                                                \
-        exp_loop(x, n);                                                                                        \
-    }                                                                                                          \
-    attributes static slf_pair exp_sums_##suffix(double *x, const double *s, int64_t n) {                      \
-        return exp_sums_loop(x, s, n);                                                                         \
-    }                                                                                                          \
-    static const slf_kernels kernels_##suffix = {label, widen_##suffix, reduce_##suffix, exp_##suffix,         \
-                                                 exp_sums_##suffix};
+static void widen_plain(const void *in, int32_t dtype, int64_t n, float *out) {
+    widen_loop(in, dtype, n, out);
+}
 
-KERNELS(plain, "c", )
-#ifdef HAVE_X86
-KERNELS(avx2, "avx2", __attribute__((target("avx2,fma"))))
-KERNELS(avx512, "avx512", __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))))
+static slf_pair reduce_plain(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
+                             const void *next) {
+    (void)next;
+    return reduce_loop(row, dtype, n, a, b);
+}
+
+#define EXPONENTIALS(suffix, attributes)                                                  \
+    attributes static void exp_##suffix(double *x, int64_t n) {                           \
+        exp_loop(x, n);                                                                   \
+    }                                                                                     \
+    attributes static slf_pair exp_sums_##suffix(double *x, const double *s, int64_t n) { \
+        return exp_sums_loop(x, s, n);                                                    \
+    }
+
+EXPONENTIALS(plain, )
+const slf_kernels slf_kernels_plain = {"c", widen_plain, reduce_plain, exp_plain, exp_sums_plain};
+
+#ifdef SLF_HAVE_X86
+EXPONENTIALS(avx2, __attribute__((target("avx2,fma"))))
+EXPONENTIALS(avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))))
+static const slf_kernels kernels_avx2 = {"avx2", slf_widen_avx2, slf_reduce_avx2, exp_avx2, exp_sums_avx2};
+static const slf_kernels kernels_avx512 = {"avx512", slf_widen_avx2, slf_reduce_avx2, exp_avx512, exp_sums_avx512};
+
+/* AVX2, FMA and F16C; the last has no name in __builtin_cpu_supports of all compilers. */
+static bool has_avx2(void) {
+    unsigned a, b, c, d;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
+           (c & bit_F16C);
+}
 #endif
 
 const slf_kernels *slf_kernels_at(int which) {
     const slf_kernels *usable[3];
     int n = 0;
-#ifdef HAVE_X86
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#ifdef SLF_HAVE_X86
+    const bool avx2 = has_avx2();
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         usable[n++] = &kernels_avx512;
     if (avx2) usable[n++] = &kernels_avx2;
 #endif
-    usable[n++] = &kernels_plain;
+    usable[n++] = &slf_kernels_plain;
     return which < n ? usable[which] : NULL;
 }
 

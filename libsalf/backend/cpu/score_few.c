@@ -15,8 +15,7 @@
 #include "../../internal.h"
 #include "cpu.h"
 
-#if defined(__GNUC__) && defined(__x86_64__)
-#define HAVE_X86 1
+#ifdef SLF_HAVE_X86
 #include <immintrin.h>
 #endif
 
@@ -63,7 +62,7 @@ struct few_job {
     panel_sums *part;      /* [pieces][panels] */
 };
 
-#ifdef HAVE_X86
+#ifdef SLF_HAVE_X86
 
 #define INLINE static inline __attribute__((always_inline))
 

@@ -1,0 +1,118 @@
+/*
+ * kernels_avx2.c - sums over rows of states, and conversion of 16-bit rows, for AVX2, FMA and F16C.
+ *
+ * reduce: blocks of 32 elements in four vectors and eight chains of additions; what is left of a row takes the plain
+ * loop. While a row is summed the next one is called into the cache: rows are short, and may lie apart, so that the
+ * processor's own read-ahead is late for each.
+ */
+#include "cpu.h"
+
+#ifdef SLF_HAVE_X86
+#include <immintrin.h>
+
+#define AVX2        __attribute__((target("avx2,fma,f16c")))
+#define INLINE_AVX2 static inline __attribute__((always_inline)) AVX2
+
+enum { WIDTH = 8, VECTORS = 4, BLOCK = WIDTH * VECTORS, LINE = 64 };
+
+/* Elements i ... i+7 of a row; dtype is a constant where this is inlined. */
+INLINE_AVX2 __m256 elements(const void *row, int32_t dtype, int64_t i) {
+    if (dtype == SALF_F32) return _mm256_loadu_ps((const float *)row + i);
+    const __m128i halves = _mm_loadu_si128((const __m128i *)(const void *)((const uint16_t *)row + i));
+    if (dtype == SALF_F16) return _mm256_cvtph_ps(halves);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+
+INLINE_AVX2 double vector_sum(__m256 x) {
+    float lanes[WIDTH];
+    _mm256_storeu_ps(lanes, x);
+    return (((double)lanes[0] + (double)lanes[1]) + ((double)lanes[2] + (double)lanes[3])) +
+           (((double)lanes[4] + (double)lanes[5]) + ((double)lanes[6] + (double)lanes[7]));
+}
+
+INLINE_AVX2 double vectors_sum(const __m256 x[VECTORS]) {
+    return vector_sum(_mm256_add_ps(_mm256_add_ps(x[0], x[1]), _mm256_add_ps(x[2], x[3])));
+}
+
+INLINE_AVX2 void call_ahead(const void *next, int64_t byte, int64_t bytes) {
+    for (int64_t line = 0; line < bytes; line += LINE) _mm_prefetch((const char *)next + byte + line, _MM_HINT_T0);
+}
+
+/* Elements first ... last-1, whole blocks; a and b as in slf_kernels.reduce. */
+INLINE_AVX2 void piece(const void *row, int32_t dtype, int64_t first, int64_t last, const slf_affine *a, const float *b,
+                       const void *next, slf_pair *out) {
+    const int64_t size = dtype == SALF_F32 ? 4 : 2;
+    const __m256 zero = _mm256_setzero_ps();
+    const __m256 high = a ? _mm256_set1_ps(a->high) : zero, low = a ? _mm256_set1_ps(a->low) : zero;
+    const __m256 scale = a ? _mm256_set1_ps(a->scale) : zero;
+    __m256 d[VECTORS] = {zero, zero, zero, zero}, s[VECTORS] = {zero, zero, zero, zero};
+    for (int64_t i = first; i < last; i += BLOCK) {
+        call_ahead(next, size * i, size * BLOCK);
+        for (int k = 0; k < VECTORS; k++) {
+            const int64_t j = i + k * WIDTH;
+            __m256 h = elements(row, dtype, j);
+            if (a) h = _mm256_sub_ps(_mm256_sub_ps(h, high), low);
+            if (a && b)
+                h = _mm256_fmadd_ps(_mm256_mul_ps(h, scale), _mm256_loadu_ps(a->weight + j),
+                                    _mm256_loadu_ps(a->bias + j));
+            d[k] = b ? _mm256_fmadd_ps(h, _mm256_loadu_ps(b + j), d[k]) : _mm256_add_ps(d[k], h);
+            s[k] = _mm256_fmadd_ps(h, h, s[k]);
+        }
+    }
+    out->first += vectors_sum(d);
+    out->second += vectors_sum(s);
+}
+
+/* dtype, and whether a and b are NULL, are constants in piece. */
+INLINE_AVX2 void pieces(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
+                        const void *next, slf_pair *out) {
+    for (int64_t first = 0; first < n; first += SLF_PIECE) {
+        const int64_t last = n - first < SLF_PIECE ? n : first + SLF_PIECE;
+        if (!a)
+            piece(row, dtype, first, last, NULL, b, next, out);
+        else if (!b)
+            piece(row, dtype, first, last, a, NULL, next, out);
+        else
+            piece(row, dtype, first, last, a, b, next, out);
+    }
+}
+
+/* The elements from i on, by the plain loop. */
+static void rest(const void *row, int32_t dtype, int64_t i, int64_t n, const slf_affine *a, const float *b,
+                 slf_pair *out) {
+    slf_affine shifted = {0};
+    if (a) shifted = (slf_affine){a->high, a->low, a->scale, a->weight + i, a->bias + i};
+    const char *from = (const char *)row + i * (dtype == SALF_F32 ? 4 : 2);
+    const slf_pair added = slf_kernels_plain.reduce(from, dtype, n - i, a ? &shifted : NULL, b ? b + i : NULL, from);
+    out->first += added.first;
+    out->second += added.second;
+}
+
+AVX2 slf_pair slf_reduce_avx2(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
+                              const void *next) {
+    slf_pair out = {0, 0};
+    const int64_t whole = n / BLOCK * BLOCK;
+    if (dtype == SALF_F32)
+        pieces(row, SALF_F32, whole, a, b, next, &out);
+    else if (dtype == SALF_BF16)
+        pieces(row, SALF_BF16, whole, a, b, next, &out);
+    else
+        pieces(row, SALF_F16, whole, a, b, next, &out);
+    if (whole < n) rest(row, dtype, whole, n, a, b, &out);
+    return out;
+}
+
+AVX2 void slf_widen_avx2(const void *in, int32_t dtype, int64_t n, float *out) {
+    int64_t i = 0;
+    if (dtype == SALF_BF16)
+        for (; i + WIDTH <= n; i += WIDTH) _mm256_storeu_ps(out + i, elements(in, SALF_BF16, i));
+    else if (dtype == SALF_F16)
+        for (; i + WIDTH <= n; i += WIDTH) _mm256_storeu_ps(out + i, elements(in, SALF_F16, i));
+    slf_kernels_plain.widen((const char *)in + i * (dtype == SALF_F32 ? 4 : 2), dtype, n - i, out + i);
+}
+
+#else
+
+typedef int slf_kernels_avx2_unused; /* C wants a declaration in every file */
+
+#endif
