@@ -57,6 +57,7 @@ class BuildPackage(build_py):
     """Adds the declarations and the library to what is built; an editable install finds both in the checkout."""
 
     def run(self):
+        """Builds the Python files, then what belongs to them."""
         super().run()
         if getattr(self, "editable_mode", False):
             return
@@ -74,10 +75,12 @@ class Wheel(bdist_wheel):
     """Any Python 3, and this platform when a library is carried."""
 
     def finalize_options(self):
+        """A wheel with a library is no pure one."""
         super().finalize_options()
         self.root_is_pure = BUILD == "system"
 
     def get_tag(self):
+        """Python, ABI and platform in the file name."""
         return ("py3", "none", "any" if BUILD == "system" else super().get_tag()[2])
 
 
@@ -85,6 +88,7 @@ class SourceDistribution(sdist):
     """Takes along what the library is built from."""
 
     def make_release_tree(self, base_dir, files):
+        """Python files first, then the sources of the library."""
         super().make_release_tree(base_dir, files)
         for name in NEEDED:
             source, target = os.path.join(ROOT, name), os.path.join(base_dir, "libsalf", name)

@@ -3,6 +3,8 @@ memoryviews of the same shape and type."""
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import math
 import operator
 import sys
@@ -12,13 +14,21 @@ from . import errors
 from ._ffi import NULL, ffi
 
 try:
-    import numpy
+    numpy: Any = importlib.import_module("numpy")
 except ImportError:  # the core works without it
-    numpy = None  # type: ignore[assignment]
+    numpy = None
 
 # Type codes of the array module, with NumPy's names.
-_DTYPES = {"d": "float64", "f": "float32", "i": "int32", "q": "int64", "B": "uint8", "?": "bool", "H": "uint16",
-           "b": "int8"}  # fmt: skip
+_DTYPES = {
+    "d": "float64",
+    "f": "float32",
+    "i": "int32",
+    "q": "int64",
+    "B": "uint8",
+    "?": "bool",
+    "H": "uint16",
+    "b": "int8",
+}
 _SIZES = {"d": 8, "f": 4, "i": 4, "q": 8, "B": 1, "?": 1, "H": 2, "b": 1}
 _C_TYPES = {"d": "double", "i": "int32_t", "q": "int64_t", "f": "float", "B": "uint8_t", "I": "uint32_t"}
 
@@ -79,10 +89,15 @@ def borrowed(address: int, shape: Sequence[int], typestr: str, owner: Any, writa
 
 def borrowed_view(address: int, count: int, code: str, owner: Any) -> Any:
     """The same without NumPy: a flat memoryview."""
-    import ctypes
-
-    kind = {"d": ctypes.c_double, "f": ctypes.c_float, "i": ctypes.c_int32, "q": ctypes.c_int64,
-            "B": ctypes.c_uint8, "b": ctypes.c_int8, "H": ctypes.c_uint16}[code]  # fmt: skip
+    kind: Any = {
+        "d": ctypes.c_double,
+        "f": ctypes.c_float,
+        "i": ctypes.c_int32,
+        "q": ctypes.c_int64,
+        "B": ctypes.c_uint8,
+        "b": ctypes.c_int8,
+        "H": ctypes.c_uint16,
+    }[code]
     memory: Any = (kind * count).from_address(address)
     memory.owner = owner
     return memoryview(memory).cast("B").cast(code)  # type: ignore[call-overload]

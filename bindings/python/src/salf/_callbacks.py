@@ -63,8 +63,10 @@ def communicator(link: Any) -> Tuple[Any, Any]:
         link.broadcast(in_call(buffer, size, "B"), root)
         return 0
 
-    return (ffi.callback("salf_all_reduce_fn", _guarded(all_reduce, 1)),
-            ffi.callback("salf_broadcast_fn", _guarded(broadcast, 1)))
+    return (
+        ffi.callback("salf_all_reduce_fn", _guarded(all_reduce, 1)),
+        ffi.callback("salf_broadcast_fn", _guarded(broadcast, 1)),
+    )
 
 
 def allocator(source: Any) -> Tuple[Any, Any]:

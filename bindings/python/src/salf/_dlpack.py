@@ -12,17 +12,38 @@ from typing import Any, NamedTuple, Optional, Tuple
 from . import errors
 
 CPU, CUDA, CUDA_HOST, CUDA_MANAGED = 1, 2, 3, 13
-_DEVICES = {1: "cpu", 2: "cuda", 3: "cuda_host", 4: "opencl", 7: "vulkan", 8: "metal", 9: "vpi", 10: "rocm",
-            11: "rocm_host", 13: "cuda_managed", 14: "oneapi", 15: "webgpu", 16: "hexagon"}  # fmt: skip
+_DEVICES = {
+    1: "cpu",
+    2: "cuda",
+    3: "cuda_host",
+    4: "opencl",
+    7: "vulkan",
+    8: "metal",
+    9: "vpi",
+    10: "rocm",
+    11: "rocm_host",
+    13: "cuda_managed",
+    14: "oneapi",
+    15: "webgpu",
+    16: "hexagon",
+}
 _KINDS = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex"}
 _READ_ONLY, _IS_COPIED = 1, 2
 
 
 class _Tensor(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
-                ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8),
-                ("lanes", ctypes.c_uint16), ("shape", ctypes.POINTER(ctypes.c_int64)),
-                ("strides", ctypes.POINTER(ctypes.c_int64)), ("byte_offset", ctypes.c_uint64)]  # fmt: skip
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    ]
 
 
 class _Managed(ctypes.Structure):
@@ -30,8 +51,14 @@ class _Managed(ctypes.Structure):
 
 
 class _Versioned(ctypes.Structure):
-    _fields_ = [("major", ctypes.c_uint32), ("minor", ctypes.c_uint32), ("manager", ctypes.c_void_p),
-                ("deleter", ctypes.c_void_p), ("flags", ctypes.c_uint64), ("tensor", _Tensor)]  # fmt: skip
+    _fields_ = [
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("manager", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("tensor", _Tensor),
+    ]
 
 
 class Described(NamedTuple):
@@ -78,8 +105,16 @@ def _read(tensor: _Tensor, flags: int, capsule: Any, name: str) -> Described:
     shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
     strides = tuple(tensor.strides[i] for i in range(tensor.ndim)) if tensor.strides else _contiguous(shape)
     dtype = f"{_KINDS.get(tensor.code, f'code {tensor.code} ')}{tensor.bits}"
-    return Described((tensor.data or 0) + tensor.byte_offset, dtype, shape, strides, tensor.device_type,
-                     tensor.device_id, bool(flags & _READ_ONLY), capsule)
+    return Described(
+        (tensor.data or 0) + tensor.byte_offset,
+        dtype,
+        shape,
+        strides,
+        tensor.device_type,
+        tensor.device_id,
+        bool(flags & _READ_ONLY),
+        capsule,
+    )
 
 
 def device_name(device: int) -> str:
@@ -96,7 +131,9 @@ def describe(source: Any, stream: Optional[int], name: str) -> Described:
     if _is_valid(capsule, b"dltensor_versioned"):
         versioned = _Versioned.from_address(_pointer(capsule, b"dltensor_versioned"))
         if versioned.major != 1:
-            raise errors.VersionError(f"{name} speaks DLPack {versioned.major}.{versioned.minor}; 1 and before are known")
+            raise errors.VersionError(
+                f"{name} speaks DLPack {versioned.major}.{versioned.minor}; 1 and before are known"
+            )
         if versioned.flags & _IS_COPIED:
             raise errors.ArgumentError(f"{name}: {type(source).__name__} had to copy itself to be seen through DLPack")
         return _read(versioned.tensor, versioned.flags, capsule, name)

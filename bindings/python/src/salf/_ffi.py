@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import threading
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union
 
@@ -38,8 +39,6 @@ def text(pointer: Any) -> str:
 
 def encoded(value: Any, name: str) -> bytes:
     """A path or text for the library."""
-    import os
-
     try:
         raw = os.fsencode(value)
     except TypeError as error:
@@ -49,7 +48,7 @@ def encoded(value: Any, name: str) -> bytes:
     return raw
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _class_of(status: int) -> Type[errors.Error]:
     name = text(lib.salf_status_name(status))
     return errors.CLASSES.get(errors.class_name(name), errors.Error)
@@ -88,11 +87,11 @@ def constant(name: str) -> int:
 _OTHERS = {"REDUCE": ("sum", "min")}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def names(group: str) -> Mapping[str, int]:
     """The constants SALF_<group>_* by the rest of their names in lower case."""
     start = f"SALF_{group}_"
-    found = {name[len(start):].lower(): int(getattr(lib, name)) for name in dir(lib) if name.startswith(start)}
+    found = {name[len(start) :].lower(): int(getattr(lib, name)) for name in dir(lib) if name.startswith(start)}
     return {name: value for name, value in found.items() if name not in _OTHERS.get(group, ())}
 
 
@@ -118,11 +117,25 @@ def name_of(group: str, value: int) -> str:
 
 # Fields that hold constants, with the group they are of.
 GROUPS: Dict[str, str] = {
-    "backend": "BACKEND", "log_level": "LOG", "norm_kind": "NORM", "family": "FAMILY", "mode": "BASIS",
-    "side": "SIDE", "prepare": "PREPARE", "method": "METHOD", "metric": "METRIC", "lens": "LENS", "scores": "SCORE",
-    "eof_rule": "EOF", "nonfinite": "NONFINITE", "growth": "GROWTH", "infill": "INFILL", "matching": "MATCH",
-    "reduction": "REDUCE", "order": "ORDER",
-}  # fmt: skip
+    "backend": "BACKEND",
+    "log_level": "LOG",
+    "norm_kind": "NORM",
+    "family": "FAMILY",
+    "mode": "BASIS",
+    "side": "SIDE",
+    "prepare": "PREPARE",
+    "method": "METHOD",
+    "metric": "METRIC",
+    "lens": "LENS",
+    "scores": "SCORE",
+    "eof_rule": "EOF",
+    "nonfinite": "NONFINITE",
+    "growth": "GROWTH",
+    "infill": "INFILL",
+    "matching": "MATCH",
+    "reduction": "REDUCE",
+    "order": "ORDER",
+}
 
 
 def integer(value: Any, field: str) -> int:
@@ -144,7 +157,7 @@ def _field_types(struct: Any) -> Dict[str, str]:
     return _fields_of(ffi.typeof(struct).item.cname)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _fields_of(name: str) -> Dict[str, str]:
     return {field: item.type.cname for field, item in ffi.typeof(name).fields}
 
@@ -158,7 +171,8 @@ def set_fields(struct: Any, values: Mapping[str, Any]) -> None:
         if field not in types:
             raise errors.ArgumentError(f"{ffi.typeof(struct).item.cname} has no option {field!r}")
         if field in GROUPS:
-            value = number_of(GROUPS[field], value, field)
+            setattr(struct, field, number_of(GROUPS[field], value, field))
+            continue
         try:
             setattr(struct, field, float(value) if types[field] == "double" else integer(value, field))
         except (TypeError, ValueError) as error:

@@ -1,9 +1,9 @@
 """Lifetime of the library's handles.
 
-An `Owner` holds one C handle and what it needs to stay alive: callbacks, borrowed memory, the owners of what it was made
-from. The handle is destroyed when the last reference to its owner goes. A call holds one for as long as it runs, so that
-`close()` in a callback or in another thread only takes effect after it. At interpreter exit handles are left to the
-system: other threads may still be inside a call.
+An `Owner` holds one C handle and what it needs to stay alive: callbacks, borrowed memory, the owners of what it was
+made from. The handle is destroyed when the last reference to its owner goes. A call holds one for as long as it runs,
+so that `close()` in a callback or in another thread only takes effect after it. At interpreter exit handles are left to
+the system: other threads may still be inside a call.
 """
 
 from __future__ import annotations
@@ -25,8 +25,14 @@ class Owner:
 
     __slots__ = ("__weakref__", "_destroy", "_lock", "keep", "name", "pointer")
 
-    def __init__(self, name: str, pointer: Any, destroy: Optional[Callable[[Any], None]], keep: Tuple[Any, ...],
-                 exclusive: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        pointer: Any,
+        destroy: Optional[Callable[[Any], None]],
+        keep: Tuple[Any, ...],
+        exclusive: bool = False,
+    ) -> None:
         self.name = name
         self.pointer = pointer
         self._destroy = destroy
@@ -35,7 +41,9 @@ class Owner:
 
     def __enter__(self) -> Any:
         if self._lock is not None and not self._lock.acquire(blocking=False):
-            raise errors.SequenceError(f"{self.name} is in use: by another thread, or by the call that runs this callback")
+            raise errors.SequenceError(
+                f"{self.name} is in use: by another thread, or by the call that runs this callback"
+            )
         return self.pointer
 
     def __exit__(self, *_: object) -> None:
@@ -82,6 +90,7 @@ class Handle:
         self._use()
         return self
 
-    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
-                 trace: Optional[TracebackType]) -> None:
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
         self.close()

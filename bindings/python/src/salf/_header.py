@@ -1,12 +1,13 @@
 """The C declarations of libsalf, derived from salf.h: used when a wheel is built, and in a checkout at import.
 
-`python_source(header)` gives the text of a module with one name, `ffi`: what cffi writes for its ABI mode. Such a module
-is loaded without a C compiler and without pycparser.
+`python_source(header)` gives the text of a module with one name, `ffi`: what cffi writes for its ABI mode. Such a
+module is loaded without a C compiler and without pycparser.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import re
@@ -45,7 +46,8 @@ def version(header: str) -> str:
 
 def python_source(header: str) -> str:
     """The text of the module `salf._declarations` for a header."""
-    import cffi  # with pycparser: only here, so that an installed package does not need the parser
+    # Here only: an installed package does without the parser that cffi then needs.
+    cffi = importlib.import_module("cffi")
 
     ffi: Any = cffi.FFI()
     ffi.cdef(preprocessed(header))

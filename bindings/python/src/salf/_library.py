@@ -8,6 +8,8 @@ import shutil
 import subprocess
 from typing import Any, Dict, List, Optional, Tuple
 
+from . import _header
+
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 # In a checkout this file is bindings/python/src/salf/_library.py.
 CHECKOUT = os.path.abspath(os.path.join(PACKAGE, *[os.pardir] * 4))
@@ -27,14 +29,13 @@ def declarations() -> Any:
             raise ImportError(f"salf needs the package {error.name}") from error
     if not _in_checkout():
         raise ImportError("salf is neither installed nor in a checkout of libsalf: there is no salf._declarations")
-    from . import _header
-
     namespace: Dict[str, Any] = {}
     try:
         exec(compile(_header.python_source(HEADER), _header.MODULE, "exec"), namespace)
     except (RuntimeError, ModuleNotFoundError) as error:
-        raise ImportError(f"salf in a checkout reads include/salf.h with cffi, pycparser and a C compiler: {error}"
-                          ) from error
+        raise ImportError(
+            f"salf in a checkout reads include/salf.h with cffi, pycparser and a C compiler: {error}"
+        ) from error
     return namespace["ffi"]
 
 
@@ -74,8 +75,9 @@ def _open(ffi: Any, paths: List[str]) -> Tuple[Any, str]:
             return ffi.dlopen(path, flags), path
         except OSError as error:
             failures.append(str(error))
-    raise ImportError("libsalf could not be loaded (build it with make, or name it with SALF_LIBRARY): "
-                      + "; ".join(failures))
+    raise ImportError(
+        "libsalf could not be loaded (build it with make, or name it with SALF_LIBRARY): " + "; ".join(failures)
+    )
 
 
 def _loaded_version(ffi: Any, lib: Any, path: str) -> Tuple[int, int]:
@@ -98,8 +100,10 @@ def check_version(ffi: Any, lib: Any, path: str) -> None:
     need = lib.SALF_VERSION_MAJOR * 10000 + lib.SALF_VERSION_MINOR * 100 + lib.SALF_VERSION_PATCH
     if soversion == lib.SALF_SOVERSION and number >= need:
         return
-    raise ImportError(f"{path} is libsalf {_text(number)} with ABI {soversion}; this package was made for libsalf "
-                      f"{_text(need)} or newer with ABI {lib.SALF_SOVERSION}")
+    raise ImportError(
+        f"{path} is libsalf {_text(number)} with ABI {soversion}; this package was made for libsalf "
+        f"{_text(need)} or newer with ABI {lib.SALF_SOVERSION}"
+    )
 
 
 def load() -> Tuple[Any, Any, str]:

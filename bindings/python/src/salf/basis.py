@@ -49,14 +49,23 @@ class Basis(Handle):
     vocabulary need) or "table" (all rows, float32).
     """
 
-    def __init__(self, model: Model, labels: Any = (), mode: Name = "rtol", rtol: float = 0.0, ridge: float = 0.0,
-                 side: Name = "output", prepare: Name = "labels") -> None:
+    def __init__(
+        self,
+        model: Model,
+        labels: Any = (),
+        mode: Name = "rtol",
+        rtol: float = 0.0,
+        ridge: float = 0.0,
+        side: Name = "output",
+        prepare: Name = "labels",
+    ) -> None:
         options = _options(mode, rtol, ridge, side, prepare)
         numbers, count, keep = whole_numbers(labels, "labels")
         pointer_of(model)
         with model._use() as pointer:
-            owner = create("basis", (model._owner,),
-                           lambda out: lib.salf_basis_create(out, pointer, numbers, count, options))
+            owner = create(
+                "basis", (model._owner,), lambda out: lib.salf_basis_create(out, pointer, numbers, count, options)
+            )
         del keep
         self._start(owner, model.context, model)
 
@@ -66,21 +75,24 @@ class Basis(Handle):
         self.model = model
 
     @classmethod
-    def _made(cls, owner: Owner, context: Context, model: Optional[Model]) -> "Basis":
+    def _made(cls, owner: Owner, context: Context, model: Optional[Model]) -> Basis:
         basis = cls.__new__(cls)
         basis._start(owner, context, model)
         return basis
 
     @classmethod
-    def load(cls, context: Context, path: Any, model: Optional[Model] = None) -> "Basis":
+    def load(cls, context: Context, path: Any, model: Optional[Model] = None) -> Basis:
         """A saved basis. Without a model only the rows it holds serve; with one, StaleError if the head is another."""
         name = encoded(path, "path")
         with context._use() as pointer:
-            owner = create("basis", (context._owner, model and model._owner),
-                           lambda out: lib.salf_basis_load(out, pointer, name, pointer_of(model)))
+            owner = create(
+                "basis",
+                (context._owner, model and model._owner),
+                lambda out: lib.salf_basis_load(out, pointer, name, pointer_of(model)),
+            )
         return cls._made(owner, context, model)
 
-    def refresh(self, model: Optional[Model] = None) -> "Basis":
+    def refresh(self, model: Optional[Model] = None) -> Basis:
         """A new basis of the same labels and options for another head, or for the same one after it changed."""
         model = model or self.model
         if model is None:
@@ -113,8 +125,9 @@ class Basis(Handle):
         if dtype not in ("float32", "float64"):
             raise ArgumentError(f"dtype is {dtype!r}; rows come as float64 or float32")
         array, place = _arrays.empty([count, self.info.hidden], "d" if dtype == "float64" else "f")
-        out = ffi.new("salf_tensor *", {"data": place, "rows": count, "cols": self.info.hidden,
-                                        "dtype": views.DTYPES[dtype]})  # fmt: skip
+        out = ffi.new(
+            "salf_tensor *", {"data": place, "rows": count, "cols": self.info.hidden, "dtype": views.DTYPES[dtype]}
+        )
         with self._use() as pointer:
             check(lib.salf_basis_rows(pointer, numbers, count, out))
         del keep
@@ -150,15 +163,27 @@ class BasisBuilder(Handle):
     """An output-side basis from blocks of the head's rows in any order, on any number of ranks. vocab counts the valid
     rows of all ranks."""
 
-    def __init__(self, context: Context, vocab: int, hidden: int, labels: Any = (), mode: Name = "rtol",
-                 rtol: float = 0.0, ridge: float = 0.0, prepare: Name = "labels") -> None:
+    def __init__(
+        self,
+        context: Context,
+        vocab: int,
+        hidden: int,
+        labels: Any = (),
+        mode: Name = "rtol",
+        rtol: float = 0.0,
+        ridge: float = 0.0,
+        prepare: Name = "labels",
+    ) -> None:
         options = _options(mode, rtol, ridge, "output", prepare)
         numbers, count, keep = whole_numbers(labels, "labels")
         self.context = context
         with context._use() as pointer:
             self._owner = create(
-                "basis_builder", (context._owner,), exclusive=True,
-                call=lambda out: lib.salf_basis_builder_create(out, pointer, vocab, hidden, numbers, count, options))
+                "basis_builder",
+                (context._owner,),
+                exclusive=True,
+                call=lambda out: lib.salf_basis_builder_create(out, pointer, vocab, hidden, numbers, count, options),
+            )
         del keep
 
     def add(self, first: int, rows: Any) -> None:
@@ -170,8 +195,8 @@ class BasisBuilder(Handle):
 
     @property
     def partial(self) -> Any:
-        """The partial state, a writable float64 array over the builder's own memory: the sum of those of several builders
-        is the state of all their rows together."""
+        """The partial state, a writable float64 array over the builder's own memory: the sum of those of several
+        builders is the state of all their rows together."""
         values, count = ffi.new("double **"), ffi.new("int64_t *")
         owner = self._use()
         with owner as pointer:
@@ -181,7 +206,7 @@ class BasisBuilder(Handle):
             return _arrays.borrowed_view(address, count[0], "d", owner)
         return _arrays.borrowed(address, [count[0]], "<f8", owner, True)
 
-    def merge(self, other: "BasisBuilder") -> None:
+    def merge(self, other: BasisBuilder) -> None:
         """Adds another builder's partial state."""
         with self._use() as pointer, other._use() as theirs:
             check(lib.salf_basis_builder_merge(pointer, theirs))
@@ -194,6 +219,9 @@ class BasisBuilder(Handle):
     def finish(self, model: Optional[Model] = None) -> Basis:
         """The basis; every row must have been added exactly once. model serves later whole-vocabulary needs."""
         with self._use() as pointer:
-            owner = create("basis", (self.context._owner, model and model._owner),
-                           lambda out: lib.salf_basis_builder_finish(pointer, pointer_of(model), out))
+            owner = create(
+                "basis",
+                (self.context._owner, model and model._owner),
+                lambda out: lib.salf_basis_builder_finish(pointer, pointer_of(model), out),
+            )
         return Basis._made(owner, self.context, model)

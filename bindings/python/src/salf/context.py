@@ -34,19 +34,37 @@ class Context(Handle):
     when they share a context.
 
     backend: "auto", "reference", "cpu" or "cuda". threads: 0 leaves BLAS as it is. stream: the stream that device work
-    is enqueued on, such as torch.cuda.current_stream(). workspace_limit: bytes of scratch of a call, 0 for 16 MiB. log: a
-    function (level, message) or a logging.Logger; log_level: "error", "warning" (default), "info" or "debug".
+    is enqueued on, such as torch.cuda.current_stream(). workspace_limit: bytes of scratch of a call, 0 for 16 MiB. log:
+    a function (level, message) or a logging.Logger; log_level: "error", "warning" (default), "info" or "debug".
     communicator: an object with rank, ranks, all_reduce(buffer, operation) and broadcast(buffer, root), which work in
     place on a float64 or int64, or byte, buffer; operation is "sum" or "min". allocator: an object with
     alloc(size, align) -> address and free(address, size). plugin_path: of libsalf-cuda.so, when not beside the library.
     """
 
-    def __init__(self, backend: Name = "auto", device: int = 0, threads: int = 0, stream: Any = None,
-                 workspace_limit: int = 0, log: Any = None, log_level: Optional[Name] = None,
-                 communicator: Any = None, plugin_path: Any = None, allocator: Any = None) -> None:
+    def __init__(
+        self,
+        backend: Name = "auto",
+        device: int = 0,
+        threads: int = 0,
+        stream: Any = None,
+        workspace_limit: int = 0,
+        log: Any = None,
+        log_level: Optional[Name] = None,
+        communicator: Any = None,
+        plugin_path: Any = None,
+        allocator: Any = None,
+    ) -> None:
         options = new_struct("salf_context_options")
-        set_fields(options, {"backend": backend, "device": device, "threads": threads,
-                             "workspace_limit": workspace_limit, "log_level": log_level})  # fmt: skip
+        set_fields(
+            options,
+            {
+                "backend": backend,
+                "device": device,
+                "threads": threads,
+                "workspace_limit": workspace_limit,
+                "log_level": log_level,
+            },
+        )
         keep: List[Any] = []
         self._stream = None if stream is None else _address(stream)
         options.stream = ffi.cast("void *", self._stream or 0)

@@ -34,20 +34,55 @@ def _mask(matrices: Union[Name, Sequence[Name]]) -> int:
     return mask
 
 
-def estimate_cost(*, n_layers: int, hidden: int, ffn_hidden: int, vocab: int, n_heads: int, rows: int,
-                  row_tokens: int, n_kv_heads: int = 0, head_dim: int = 0, gated_ffn: bool = False, lora_rank: int = 0,
-                  matrices: Union[Name, Sequence[Name]] = 0, head_positions: int = 0, probe: bool = False,
-                  metric: Name = "cosine", train_embedding: bool = False, train_head: bool = False, eof: Any = None,
-                  trainable: Any = None, cut: int = 0) -> Cost:
+def estimate_cost(
+    *,
+    n_layers: int,
+    hidden: int,
+    ffn_hidden: int,
+    vocab: int,
+    n_heads: int,
+    rows: int,
+    row_tokens: int,
+    n_kv_heads: int = 0,
+    head_dim: int = 0,
+    gated_ffn: bool = False,
+    lora_rank: int = 0,
+    matrices: Union[Name, Sequence[Name]] = 0,
+    head_positions: int = 0,
+    probe: bool = False,
+    metric: Name = "cosine",
+    train_embedding: bool = False,
+    train_head: bool = False,
+    eof: Any = None,
+    trainable: Any = None,
+    cut: int = 0,
+) -> Cost:
     """Prices a step. matrices: which train, such as ("q", "v"); 0 for all. eof: cut of each row, or cut for all.
     trainable: a truth value for each layer; None for all layers from cut up."""
     options, keep = new_struct("salf_cost_options"), []
-    set_fields(options, {
-        "n_layers": n_layers, "hidden": hidden, "ffn_hidden": ffn_hidden, "vocab": vocab, "n_heads": n_heads,
-        "n_kv_heads": n_kv_heads, "head_dim": head_dim, "gated_ffn": gated_ffn, "lora_rank": lora_rank,
-        "matrices": _mask(matrices), "rows": rows, "row_tokens": row_tokens, "head_positions": head_positions,
-        "probe": probe, "metric": metric, "train_embedding": train_embedding, "train_head": train_head, "cut": cut,
-    })  # fmt: skip
+    set_fields(
+        options,
+        {
+            "n_layers": n_layers,
+            "hidden": hidden,
+            "ffn_hidden": ffn_hidden,
+            "vocab": vocab,
+            "n_heads": n_heads,
+            "n_kv_heads": n_kv_heads,
+            "head_dim": head_dim,
+            "gated_ffn": gated_ffn,
+            "lora_rank": lora_rank,
+            "matrices": _mask(matrices),
+            "rows": rows,
+            "row_tokens": row_tokens,
+            "head_positions": head_positions,
+            "probe": probe,
+            "metric": metric,
+            "train_embedding": train_embedding,
+            "train_head": train_head,
+            "cut": cut,
+        },
+    )
     if eof is not None:
         options.eof, count, kept = whole_numbers(eof, "eof")
         keep.append(kept)

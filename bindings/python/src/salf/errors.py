@@ -134,7 +134,7 @@ class InternalError(Error):
 
 def class_name(status_name: str) -> str:
     """The name of the exception for a status: SALF_E_ZERO_ROW gives ZeroRowError."""
-    return "".join(part.capitalize() for part in status_name[len("SALF_E_"):].split("_")) + "Error"
+    return "".join(part.capitalize() for part in status_name[len("SALF_E_") :].split("_")) + "Error"
 
 
 def _classes() -> Dict[str, Type[Error]]:

@@ -23,14 +23,24 @@ class Loss(Handle):
         keep = set_candidates(options, candidates)
         self.context = basis.context
         with basis._use() as pointer:
-            self._owner = create("loss", (basis._owner,), lambda out: lib.salf_loss_create(out, pointer, options),
-                                 exclusive=True)
+            self._owner = create(
+                "loss", (basis._owner,), lambda out: lib.salf_loss_create(out, pointer, options), exclusive=True
+            )
         del keep
 
-    def compute(self, labels: Any, states: Any, scale: float = 1.0, gradient: Any = None, rows: Any = None,
-                gradient_rows: Any = None) -> Any:
+    def compute(
+        self,
+        labels: Any,
+        states: Any,
+        scale: float = 1.0,
+        gradient: Any = None,
+        losses: Any = None,
+        rows: Any = None,
+        gradient_rows: Any = None,
+    ) -> Any:
         """The loss of each row, float32. states: [..., D] after the final norm; gradient: float32 [..., D], which gets
-        scale times the gradient. rows and gradient_rows choose rows of either by number."""
+        scale times the gradient. rows and gradient_rows choose rows of either by number. losses: float32 [rows] to
+        write to; a new array otherwise. With states, losses and gradient on a device the work is only enqueued."""
         device = self.context._device
         numbers, count, keep = whole_numbers(labels, "labels")
         given, keep_states = views.view(states, "states", device, rows)
@@ -39,8 +49,10 @@ class Loss(Handle):
         target, keep_gradient = NULL, None
         if gradient is not None:
             target, keep_gradient = views.view(gradient, "gradient", device, gradient_rows, views.F32, writable=True)
-        losses, place = _arrays.empty([count], "f")
+        if losses is None:
+            losses = _arrays.empty([count], "f")[0]
+        place, keep_losses = views.view_column(losses, "losses", device)
         with self._use() as pointer:
             check(lib.salf_loss_compute(pointer, numbers, given, scale, place, target))
-        del keep, keep_states, keep_gradient
+        del keep, keep_states, keep_gradient, keep_losses
         return losses

@@ -46,29 +46,60 @@ class ModelInfo:
 class Model(Handle):
     """A model from a description. Its head and embedding stay borrowed: they are not copied, and kept alive.
 
-    head, embedding: [vocab, hidden] tensors; or head_rows, embedding_rows: functions (first, count, out) that fill out, a
-    float32 array [count, hidden], for matrices that are quantised or not in memory. valid_vocab: rows beyond it are
-    padding; 0 for none. tied: one matrix serves as both. norm_kind: "none", "layer", "rms" or "rms1p" of the final norm;
-    norm_weight, norm_bias [hidden] and logit_bias [vocab] are copied, and read in host memory.
+    head, embedding: [vocab, hidden] tensors; or head_rows, embedding_rows: functions (first, count, out) that fill out,
+    a float32 array [count, hidden], for matrices that are quantised or not in memory. valid_vocab: rows beyond it are
+    padding; 0 for none. tied: one matrix serves as both. norm_kind: "none", "layer", "rms" or "rms1p" of the final
+    norm; norm_weight, norm_bias [hidden] and logit_bias [vocab] are copied, and read in host memory.
     """
 
-    def __init__(self, context: Context, *, n_layers: int, head: Any = None, embedding: Any = None,
-                 head_rows: Optional[Rows] = None, embedding_rows: Optional[Rows] = None,
-                 hidden: Optional[int] = None, vocab: Optional[int] = None, valid_vocab: int = 0, tied: bool = False,
-                 norm_kind: Name = "rms", norm_eps: float = 0.0, norm_weight: Any = None, norm_bias: Any = None,
-                 logit_bias: Any = None, logit_scale: float = 0.0, logit_softcap: float = 0.0) -> None:
-        options, keep = new_struct("salf_model_options"), [context._use()]  # type: List[Any]
-        tensors = {"head": head, "embedding": embedding, "norm_weight": norm_weight, "norm_bias": norm_bias,
-                   "logit_bias": logit_bias}  # fmt: skip
+    def __init__(
+        self,
+        context: Context,
+        *,
+        n_layers: int,
+        head: Any = None,
+        embedding: Any = None,
+        head_rows: Optional[Rows] = None,
+        embedding_rows: Optional[Rows] = None,
+        hidden: Optional[int] = None,
+        vocab: Optional[int] = None,
+        valid_vocab: int = 0,
+        tied: bool = False,
+        norm_kind: Name = "rms",
+        norm_eps: float = 0.0,
+        norm_weight: Any = None,
+        norm_bias: Any = None,
+        logit_bias: Any = None,
+        logit_scale: float = 0.0,
+        logit_softcap: float = 0.0,
+    ) -> None:
+        options = new_struct("salf_model_options")
+        keep: List[Any] = [context._use()]
+        tensors = {
+            "head": head,
+            "embedding": embedding,
+            "norm_weight": norm_weight,
+            "norm_bias": norm_bias,
+            "logit_bias": logit_bias,
+        }
         for name, source in tensors.items():
             if source is not None:
                 keep.append(views.fill(getattr(options, name), source, name, context._device))
         known = options.head if head is not None else options.embedding
-        set_fields(options, {
-            "n_layers": n_layers, "hidden": known.cols if hidden is None else hidden,
-            "vocab": known.rows if vocab is None else vocab, "valid_vocab": valid_vocab, "tied": tied,
-            "norm_kind": norm_kind, "norm_eps": norm_eps, "logit_scale": logit_scale, "logit_softcap": logit_softcap,
-        })  # fmt: skip
+        set_fields(
+            options,
+            {
+                "n_layers": n_layers,
+                "hidden": known.cols if hidden is None else hidden,
+                "vocab": known.rows if vocab is None else vocab,
+                "valid_vocab": valid_vocab,
+                "tied": tied,
+                "norm_kind": norm_kind,
+                "norm_eps": norm_eps,
+                "logit_scale": logit_scale,
+                "logit_softcap": logit_softcap,
+            },
+        )
         for name, function in (("head_rows", head_rows), ("embedding_rows", embedding_rows)):
             if function is not None:
                 keep.append(_callbacks.rows(function, options.hidden, name))
@@ -81,12 +112,27 @@ class Model(Handle):
             self._owner: Optional[Owner] = create("model", tuple(keep), lambda out: call(pointer, out))
 
     @classmethod
-    def open(cls, context: Context, path: Any, *, valid_vocab: Optional[int] = None, norm_eps: Optional[float] = None,
-             logit_scale: Optional[float] = None, logit_softcap: Optional[float] = None) -> "Model":
+    def open(
+        cls,
+        context: Context,
+        path: Any,
+        *,
+        valid_vocab: Optional[int] = None,
+        norm_eps: Optional[float] = None,
+        logit_scale: Optional[float] = None,
+        logit_softcap: Optional[float] = None,
+    ) -> Model:
         """A model from a Hugging Face checkpoint folder, memory-mapped. What is given replaces what its config says."""
         options = new_struct("salf_model_options")
-        set_fields(options, {"valid_vocab": valid_vocab, "norm_eps": norm_eps, "logit_scale": logit_scale,
-                             "logit_softcap": logit_softcap})  # fmt: skip
+        set_fields(
+            options,
+            {
+                "valid_vocab": valid_vocab,
+                "norm_eps": norm_eps,
+                "logit_scale": logit_scale,
+                "logit_softcap": logit_softcap,
+            },
+        )
         name, model = encoded(path, "path"), cls.__new__(cls)
         model._start(context, [context._use()], lambda pointer, out: lib.salf_model_open(out, pointer, name, options))
         return model
@@ -97,8 +143,9 @@ class Model(Handle):
         info = new_struct("salf_model_info")
         with self._use() as pointer:
             check(lib.salf_model_get_info(pointer, info))
-        return record_of(ModelInfo, info, head_dtype=views.NAMES.get(info.head_dtype),
-                         family=name_of("FAMILY", info.family))
+        return record_of(
+            ModelInfo, info, head_dtype=views.NAMES.get(info.head_dtype), family=name_of("FAMILY", info.family)
+        )
 
     def fingerprint(self) -> int:
         """Fingerprint of the head's valid rows, which does not depend on their type. Reads the whole head."""

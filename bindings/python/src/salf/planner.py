@@ -38,23 +38,48 @@ class Planner(Handle):
     """A plan for n_data data over n_layers layers.
 
     growth: "uniform", "geometric" (by ratio), "arithmetic" or "custom" (by weights). infill: "breadth" or "depth".
-    matching: "online", "offline" or "none". probe_limit: most data probed for one layer, 0 for all unused. as_published:
-    arithmetic counts as Table 5 of the paper has them.
+    matching: "online", "offline" or "none". probe_limit: most data probed for one layer, 0 for all unused.
+    as_published: arithmetic counts as Table 5 of the paper has them.
     """
 
-    def __init__(self, context: Context, n_layers: int, n_data: int, growth: Name = "uniform",
-                 infill: Name = "breadth", matching: Name = "online", ratio: float = 0.0, weights: Any = None,
-                 seed: int = 0, probe_limit: int = 0, as_published: bool = False) -> None:
+    def __init__(
+        self,
+        context: Context,
+        n_layers: int,
+        n_data: int,
+        growth: Name = "uniform",
+        infill: Name = "breadth",
+        matching: Name = "online",
+        ratio: float = 0.0,
+        weights: Any = None,
+        seed: int = 0,
+        probe_limit: int = 0,
+        as_published: bool = False,
+    ) -> None:
         options, keep = new_struct("salf_planner_options"), None
-        set_fields(options, {"growth": growth, "infill": infill, "matching": matching, "ratio": ratio, "seed": seed,
-                             "probe_limit": probe_limit, "as_published": as_published})  # fmt: skip
+        set_fields(
+            options,
+            {
+                "growth": growth,
+                "infill": infill,
+                "matching": matching,
+                "ratio": ratio,
+                "seed": seed,
+                "probe_limit": probe_limit,
+                "as_published": as_published,
+            },
+        )
         if weights is not None:
             options.weights, shape, keep = doubles(weights, "weights")
             if tuple(shape) != (n_layers,):
                 raise ShapeError(f"weights have the shape {tuple(shape)} for {n_layers} layers")
         with context._use() as pointer:
-            self._owner = create("planner", (context._owner,), exclusive=True, call=lambda out: lib.salf_planner_create(
-                out, pointer, n_layers, n_data, options))  # fmt: skip
+            self._owner = create(
+                "planner",
+                (context._owner,),
+                exclusive=True,
+                call=lambda out: lib.salf_planner_create(out, pointer, n_layers, n_data, options),
+            )
         del keep
         self.context, self.n_layers, self.n_data = context, n_layers, n_data
 
@@ -105,7 +130,8 @@ class Planner(Handle):
         return Task(name_of("TASK", task.kind), task.layer, data)
 
     def report(self, eof: Any) -> Any:
-        """Answers a probe task with the eof of its data; True for those the layer takes: train them, then call done()."""
+        """Answers a probe task with the eof of its data; True for those the layer takes: train them, then call
+        done()."""
         numbers, count, keep = whole_numbers(eof, "eof")
         accepted, place = _arrays.empty([count], "?")
         with self._use() as pointer:

@@ -7,8 +7,7 @@ from typing import Any, Callable, List, Optional, Tuple
 
 from . import _arrays, _callbacks
 from ._arrays import doubles, whole_numbers
-from ._ffi import (NULL, Name, check, ffi, integer, lib, new_struct, number_of, read_state, set_fields,
-                   state_bytes)  # fmt: skip
+from ._ffi import NULL, Name, check, integer, lib, new_struct, number_of, read_state, set_fields, state_bytes
 from ._handles import Handle, create
 from .context import Context
 from .errors import ArgumentError, ShapeError
@@ -45,38 +44,80 @@ def _decision_of(found: Any) -> Decision:
     n, rows = found.n_layers, found.rows
     seen = found.eof != NULL
     return Decision(
-        step=found.step, n_layers=n, cut=found.cut, graph_changed=bool(found.graph_changed),
-        train_embedding=bool(found.train_embedding), train_head=bool(found.train_head),
-        trainable=tuple(bool(value) for value in found.trainable[0:n]), rate_scale=tuple(found.rate_scale[0:n]),
+        step=found.step,
+        n_layers=n,
+        cut=found.cut,
+        graph_changed=bool(found.graph_changed),
+        train_embedding=bool(found.train_embedding),
+        train_head=bool(found.train_head),
+        trainable=tuple(bool(value) for value in found.trainable[0:n]),
+        rate_scale=tuple(found.rate_scale[0:n]),
         added=tuple(found.added[0 : found.n_added]) if found.n_added else (),
         removed=tuple(found.removed[0 : found.n_removed]) if found.n_removed else (),
         reset=tuple(found.reset[0 : found.n_reset]) if found.n_reset else (),
         eof=_arrays.copied(found.eof, [rows], "i") if seen else None,
         order=_arrays.copied(found.order, [rows], "q") if seen else None,
-        active_rows=_arrays.copied(found.active_rows, [n], "q") if seen else None)  # fmt: skip
+        active_rows=_arrays.copied(found.active_rows, [n], "q") if seen else None,
+    )
 
 
 class Policy(Handle):
     """A policy for n_layers layers.
 
     kind: "full", "suffix", "half", "salf", "budget", "lift", "lift_star", "lisa", "block", "freezeout", "linear",
-    "autofreeze", "rgn", "random", "scripted" or "callback"; the options that each takes are those of salf_policy_options
-    in salf.h, by the same names. callback: a function (step, n_layers, trace) -> cut. planner: for "budget"; kept alive.
+    "autofreeze", "rgn", "random", "scripted" or "callback"; the options that each takes are those of
+    salf_policy_options in salf.h, by the same names. callback: a function (step, n_layers, trace) -> cut. planner: for
+    "budget"; kept alive.
     """
 
-    def __init__(self, context: Context, kind: Name = "salf", n_layers: int = 0, *, reduction: Name = "mean_gain",
-                 planner: Optional[Planner] = None, callback: Optional[Cut] = None, script: Any = None,
-                 first_layer: int = 0, order: Name = "default", interval: int = 0, total_steps: int = 0, seed: int = 0,
-                 n_active: int = 0, always_on: bool = False, keep_moments: bool = False, train_embedding: bool = False,
-                 train_head: bool = False, cubic: bool = False, scale_rate: bool = False, start: float = 0.0,
-                 level: float = 0.0, percentile: float = 0.0) -> None:
+    def __init__(
+        self,
+        context: Context,
+        kind: Name = "salf",
+        n_layers: int = 0,
+        *,
+        reduction: Name = "mean_gain",
+        planner: Optional[Planner] = None,
+        callback: Optional[Cut] = None,
+        script: Any = None,
+        first_layer: int = 0,
+        order: Name = "default",
+        interval: int = 0,
+        total_steps: int = 0,
+        seed: int = 0,
+        n_active: int = 0,
+        always_on: bool = False,
+        keep_moments: bool = False,
+        train_embedding: bool = False,
+        train_head: bool = False,
+        cubic: bool = False,
+        scale_rate: bool = False,
+        start: float = 0.0,
+        level: float = 0.0,
+        percentile: float = 0.0,
+    ) -> None:
         options = new_struct("salf_policy_options")
-        set_fields(options, {
-            "reduction": reduction, "first_layer": first_layer, "order": order, "interval": interval,
-            "total_steps": total_steps, "seed": seed, "n_active": n_active, "always_on": always_on,
-            "keep_moments": keep_moments, "train_embedding": train_embedding, "train_head": train_head,
-            "cubic": cubic, "scale_rate": scale_rate, "start": start, "level": level, "percentile": percentile,
-        })  # fmt: skip
+        set_fields(
+            options,
+            {
+                "reduction": reduction,
+                "first_layer": first_layer,
+                "order": order,
+                "interval": interval,
+                "total_steps": total_steps,
+                "seed": seed,
+                "n_active": n_active,
+                "always_on": always_on,
+                "keep_moments": keep_moments,
+                "train_embedding": train_embedding,
+                "train_head": train_head,
+                "cubic": cubic,
+                "scale_rate": scale_rate,
+                "start": start,
+                "level": level,
+                "percentile": percentile,
+            },
+        )
         keep: List[Any] = [context._use()]
         if script is not None:
             options.script, options.n_script, kept = whole_numbers(script, "script")
@@ -92,8 +133,12 @@ class Policy(Handle):
         self.n_layers = integer(n_layers, "n_layers")
         number = number_of("POLICY", kind, "kind")
         with context._use() as pointer:
-            self._owner = create("policy", tuple(keep), exclusive=True, call=lambda out: lib.salf_policy_create(
-                out, pointer, number, self.n_layers, options))  # fmt: skip
+            self._owner = create(
+                "policy",
+                tuple(keep),
+                exclusive=True,
+                call=lambda out: lib.salf_policy_create(out, pointer, number, self.n_layers, options),
+            )
 
     def _norms(self, values: Any, name: str) -> Tuple[Any, Any]:
         if values is None:
@@ -103,12 +148,19 @@ class Policy(Handle):
             raise ShapeError(f"{name} has the shape {tuple(shape)} for {self.n_layers} layers")
         return pointer, keep
 
-    def decide(self, step: int, trace: Optional[Trace] = None, gradient_l1: Any = None, gradient_norm: Any = None,
-               parameter_norm: Any = None) -> Decision:
+    def decide(
+        self,
+        step: int,
+        trace: Optional[Trace] = None,
+        gradient_l1: Any = None,
+        gradient_norm: Any = None,
+        parameter_norm: Any = None,
+    ) -> Decision:
         """The decision for a step; with several ranks all of them ask together and get the same cut.
 
-        trace: for "salf", and "callback" if wanted. gradient_l1: for "autofreeze", the L1 norm of each layer's gradients
-        since the last decision. gradient_norm, parameter_norm: for "rgn". Norms may be None at the first decision."""
+        trace: for "salf", and "callback" if wanted. gradient_l1: for "autofreeze", the L1 norm of each layer's
+        gradients since the last decision. gradient_norm, parameter_norm: for "rgn". Norms may be None at the first
+        decision."""
         seen, found = new_struct("salf_observation"), new_struct("salf_decision")
         set_fields(seen, {"step": step})
         seen.trace, keep = trace_struct(trace)

@@ -15,8 +15,8 @@ from .errors import ArgumentError, ShapeError
 
 @dataclass(frozen=True)
 class Trace:
-    """What a probe found: deviations [rows, n_layers + 1], gains [rows, n_layers], eof [rows]; gains and eof are None for
-    a part of the spaces. n_nonfinite counts rows that fell back to full training."""
+    """What a probe found: deviations [rows, n_layers + 1], gains [rows, n_layers], eof [rows]; gains and eof are None
+    for a part of the spaces. n_nonfinite counts rows that fell back to full training."""
 
     rows: int
     n_layers: int
@@ -26,7 +26,7 @@ class Trace:
     eof: Any
 
     @classmethod
-    def from_deviations(cls, deviations: Any, rule: Name = "most_gain", nonfinite: Name = "error") -> "Trace":
+    def from_deviations(cls, deviations: Any, rule: Name = "most_gain", nonfinite: Name = "error") -> Trace:
         """A trace from deviations that were gathered from several places."""
         _, shape, kept = doubles(deviations, "deviations")
         gains, eof = eof_from_deviations(deviations, rule, nonfinite)
@@ -36,14 +36,20 @@ class Trace:
         """A salf_trace over these arrays, and what keeps it alive."""
         deviations, shape, kept = doubles(self.deviations, "deviations")
         if tuple(shape) != (self.rows, self.n_layers + 1):
-            raise ShapeError(f"deviations of a trace of {self.rows} rows and {self.n_layers} layers have the shape {shape}")
-        struct = ffi.new("salf_trace *", {"rows": self.rows, "n_layers": self.n_layers,
-                                          "n_nonfinite": self.n_nonfinite, "deviations": deviations})  # fmt: skip
+            raise ShapeError(
+                f"deviations of a trace of {self.rows} rows and {self.n_layers} layers have the shape {shape}"
+            )
+        struct = ffi.new(
+            "salf_trace *",
+            {"rows": self.rows, "n_layers": self.n_layers, "n_nonfinite": self.n_nonfinite, "deviations": deviations},
+        )
         keep: List[Any] = [kept]
         if self.gains is not None:
             struct.gains, shape, kept = doubles(self.gains, "gains")
             if tuple(shape) != (self.rows, self.n_layers):
-                raise ShapeError(f"gains of a trace of {self.rows} rows and {self.n_layers} layers have the shape {shape}")
+                raise ShapeError(
+                    f"gains of a trace of {self.rows} rows and {self.n_layers} layers have the shape {shape}"
+                )
             keep.append(kept)
         if self.eof is not None:
             struct.eof, count, kept = whole_numbers(self.eof, "eof")
@@ -69,8 +75,17 @@ def eof_from_deviations(deviations: Any, rule: Name = "most_gain", nonfinite: Na
     rows, n = shape[0], shape[1] - 1
     gains, gains_at = _arrays.empty([rows, n], "d")
     eof, eof_at = _arrays.empty([rows], "i")
-    check(lib.salf_eof_from_deviations(n, rows, pointer, number_of("EOF", rule, "rule"),
-                                       number_of("NONFINITE", nonfinite, "nonfinite"), gains_at, eof_at))
+    check(
+        lib.salf_eof_from_deviations(
+            n,
+            rows,
+            pointer,
+            number_of("EOF", rule, "rule"),
+            number_of("NONFINITE", nonfinite, "nonfinite"),
+            gains_at,
+            eof_at,
+        )
+    )
     del keep
     return gains, eof
 
@@ -78,25 +93,45 @@ def eof_from_deviations(deviations: Any, rule: Name = "most_gain", nonfinite: Na
 class Probe(Handle):
     """A probe for a basis, for any number of batches: begin, observe each space, end.
 
-    metric: "cosine", "ce" or "rank". lens: "hf", "normed" or "raw". scores: "basis" or "logits". eof_rule: "most_gain" is
-    the paper's. nonfinite: "error" or "train_fully". n_layers: 0 for the model's. candidates: tokens that ce and rank
-    compare with; None for the whole vocabulary.
+    metric: "cosine", "ce" or "rank". lens: "hf", "normed" or "raw". scores: "basis" or "logits". eof_rule: "most_gain"
+    is the paper's. nonfinite: "error" or "train_fully". n_layers: 0 for the model's. candidates: tokens that ce and
+    rank compare with; None for the whole vocabulary.
     """
 
-    def __init__(self, basis: Basis, metric: Name = "cosine", lens: Name = "hf", scores: Name = "basis",
-                 eof_rule: Name = "most_gain", nonfinite: Name = "error", n_layers: int = 0, temperature: float = 0.0,
-                 candidates: Any = None) -> None:
+    def __init__(
+        self,
+        basis: Basis,
+        metric: Name = "cosine",
+        lens: Name = "hf",
+        scores: Name = "basis",
+        eof_rule: Name = "most_gain",
+        nonfinite: Name = "error",
+        n_layers: int = 0,
+        temperature: float = 0.0,
+        candidates: Any = None,
+    ) -> None:
         options = new_struct("salf_probe_options")
-        set_fields(options, {"metric": metric, "lens": lens, "scores": scores, "eof_rule": eof_rule,
-                             "nonfinite": nonfinite, "n_layers": n_layers, "temperature": temperature})  # fmt: skip
+        set_fields(
+            options,
+            {
+                "metric": metric,
+                "lens": lens,
+                "scores": scores,
+                "eof_rule": eof_rule,
+                "nonfinite": nonfinite,
+                "n_layers": n_layers,
+                "temperature": temperature,
+            },
+        )
         keep = set_candidates(options, candidates)
         self.context = basis.context
         self._device, self._on_device = basis.context._device, basis.context._on_device
         self._kept: List[Any] = []
         self._view = ffi.new("salf_tensor *")
         with basis._use() as pointer:
-            self._owner = create("probe", (basis._owner,), lambda out: lib.salf_probe_create(out, pointer, options),
-                                 exclusive=True)
+            self._owner = create(
+                "probe", (basis._owner,), lambda out: lib.salf_probe_create(out, pointer, options), exclusive=True
+            )
         del keep
 
     def begin(self, labels: Any) -> None:
@@ -111,8 +146,8 @@ class Probe(Handle):
         """States of one space, [..., D]: 0 is the embedding's output, k + 1 that of layer k. rows chooses those of the
         batch by number, in order of the labels. normed says that they are behind the final norm.
 
-        On a device the work is only enqueued. Tensors of PyTorch are then not kept alive: their memory is reused in stream
-        order; others are kept until the batch ends."""
+        On a device the work is only enqueued. Tensors of PyTorch are then not kept alive: their memory is reused in
+        stream order; others are kept until the batch ends."""
         with self._use() as pointer:
             keep = views.fill(self._view, states, f"states of space {space}", self._device, rows)
             if self._on_device:
@@ -138,6 +173,12 @@ class Probe(Handle):
         """On a device: enqueues the end of the batch and returns."""
         with self._use() as pointer:
             check(lib.salf_probe_flush(pointer))
+
+    def replay(self) -> None:
+        """For CUDA graphs: after begin and the launch of a graph that holds observe ... flush of a batch of as many
+        rows, takes the place of these calls; end() follows."""
+        with self._use() as pointer:
+            check(lib.salf_probe_replay(pointer))
 
     def poll(self) -> bool:
         """Whether end() would not wait."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
@@ -11,17 +12,24 @@ from ._handles import Handle, Owner, create
 from .context import Context
 from .errors import ArgumentError, DtypeError, NotFoundError, ShapeError
 
-_CODES = {"float32": "f", "float64": "d", "int8": "b", "uint8": "B", "int32": "i", "int64": "q", "float16": "H",
-          "bfloat16": "H"}  # fmt: skip
+_CODES = {
+    "float32": "f",
+    "float64": "d",
+    "int8": "b",
+    "uint8": "B",
+    "int32": "i",
+    "int64": "q",
+    "float16": "H",
+    "bfloat16": "H",
+}
 _MAX_DIMS = 8
 
 
 def _bfloat16() -> Any:
     try:
-        import ml_dtypes
+        return importlib.import_module("ml_dtypes").bfloat16
     except ImportError:
         return None
-    return ml_dtypes.bfloat16
 
 
 class Tensor:
@@ -35,25 +43,26 @@ class Tensor:
         self._owner = owner
 
     def numpy(self, raw: bool = False) -> Any:
-        """A read-only NumPy array over the file, without a copy. bfloat16 needs the package ml_dtypes; with raw=True its
-        16 bits are uint16. Without NumPy a flat memoryview; 16-bit floats are then always their bits."""
+        """A read-only NumPy array over the file, without a copy. bfloat16 needs the package ml_dtypes; with raw=True
+        its 16 bits are uint16. Without NumPy a flat memoryview; 16-bit floats are then always their bits."""
         if _arrays.numpy is None:
-            return _arrays.borrowed_view(self._address, math.prod(self.shape), _CODES[self.dtype], self._owner).toreadonly()
+            return _arrays.borrowed_view(
+                self._address, math.prod(self.shape), _CODES[self.dtype], self._owner
+            ).toreadonly()
         if self.dtype != "bfloat16":
             dtype = _arrays.numpy.dtype(self.dtype)
             return _arrays.borrowed(self._address, self.shape, dtype.str, self._owner, False)
         kind = None if raw else _bfloat16()
         if kind is None and not raw:
-            raise DtypeError(f"{self.name} is bfloat16, which NumPy only knows with ml_dtypes; numpy(raw=True) gives its bits")
+            raise DtypeError(
+                f"{self.name} is bfloat16, which NumPy only knows with ml_dtypes; numpy(raw=True) gives its bits"
+            )
         bits = _arrays.borrowed(self._address, self.shape, "<u2", self._owner, False)
         return bits if raw else bits.view(kind)
 
     def _memory(self) -> views.Memory:
-        strides: List[int] = []
-        for size in reversed(self.shape):
-            strides.append(strides[-1] * last if strides else 1)
-            last = size
-        return views.Memory(self._address, self.dtype, self.shape, tuple(reversed(strides)), -1, True, self._owner)
+        strides = tuple(math.prod(self.shape[i + 1 :]) for i in range(len(self.shape)))
+        return views.Memory(self._address, self.dtype, self.shape, strides, -1, True, self._owner)
 
     def __repr__(self) -> str:
         return f"<salf.Tensor {self.name} {self.dtype} {list(self.shape)}>"
@@ -66,7 +75,7 @@ class Tensors(Handle, Mapping[str, Tensor]):
         self._owner = owner
 
     @classmethod
-    def open(cls, context: Context, path: Any) -> "Tensors":
+    def open(cls, context: Context, path: Any) -> Tensors:
         """Opens a .safetensors file, an index file, or a folder that holds one of them as Hugging Face names it."""
         name = encoded(path, "path")
         with context._use() as pointer:
@@ -144,9 +153,11 @@ def _metadata(pairs: Mapping[str, str]) -> Tuple[Any, List[Any]]:
     return (ffi.new("char *[]", keep) if keep else NULL), keep
 
 
-def save_tensors(context: Context, path: Any, tensors: Mapping[str, Any],
-                 metadata: Optional[Mapping[str, str]] = None) -> None:
-    """Writes tensors in host memory, of any type tensor files know here, as one safetensors file: whole or not at all."""
+def save_tensors(
+    context: Context, path: Any, tensors: Mapping[str, Any], metadata: Optional[Mapping[str, str]] = None
+) -> None:
+    """Writes tensors in host memory, of any type tensor files know here, as one safetensors file: whole or not at
+    all."""
     pairs: Dict[str, str] = dict(metadata or {})
     block = ffi.new("salf_named_tensor[]", max(len(tensors), 1))
     keep = [_fill_named(block[i], name, source) for i, (name, source) in enumerate(tensors.items())]

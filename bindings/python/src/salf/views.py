@@ -1,16 +1,16 @@
 """Views: a tensor of the host's as the library sees it, without a copy.
 
 Taken are NumPy arrays, PyTorch tensors on CPU and CUDA, tensors of this package's tensor files, C-contiguous buffers
-(array.array, memoryview) and whatever has `__dlpack__`: float32, bfloat16 or float16, any distance between rows, the last
-dimension contiguous. Dimensions before the last are rows, [batch, length, D] is [batch * length, D], as long as one
-distance leads from each row to the next. What would need a copy is an error that says so.
+(array.array, memoryview) and whatever has `__dlpack__`: float32, bfloat16 or float16, any distance between rows, the
+last dimension contiguous. Dimensions before the last are rows, [batch, length, D] is [batch * length, D], as long as
+one distance leads from each row to the next. What would need a copy is an error that says so.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, FrozenSet, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from . import _dlpack, errors
 from ._arrays import numpy, whole_numbers
@@ -19,13 +19,30 @@ from ._ffi import NULL, ffi, lib
 FLOATS = frozenset((lib.SALF_F32, lib.SALF_BF16, lib.SALF_F16))
 F32 = frozenset((lib.SALF_F32,))
 DTYPES: Mapping[str, int] = {
-    "float32": lib.SALF_F32, "bfloat16": lib.SALF_BF16, "float16": lib.SALF_F16, "float64": lib.SALF_F64,
-    "int8": lib.SALF_I8, "uint8": lib.SALF_U8, "int32": lib.SALF_I32, "int64": lib.SALF_I64,
-}  # fmt: skip
+    "float32": lib.SALF_F32,
+    "bfloat16": lib.SALF_BF16,
+    "float16": lib.SALF_F16,
+    "float64": lib.SALF_F64,
+    "int8": lib.SALF_I8,
+    "uint8": lib.SALF_U8,
+    "int32": lib.SALF_I32,
+    "int64": lib.SALF_I64,
+}
 NAMES: Mapping[int, str] = {number: name for name, number in DTYPES.items()}
 ALL = frozenset(NAMES)
-_FORMATS = {"f": "float32", "e": "float16", "d": "float64", "b": "int8", "B": "uint8", "i": "int32", "q": "int64",
-            "l": "int64"}  # fmt: skip
+_FORMATS = {
+    "f": "float32",
+    "e": "float16",
+    "d": "float64",
+    "b": "int8",
+    "B": "uint8",
+    "i": "int32",
+    "q": "int64",
+    "l": "int64",
+}
+
+
+Device = Tuple[int, Optional[int]]  # a context's device number and stream
 
 
 class Memory(NamedTuple):
@@ -45,7 +62,9 @@ class Memory(NamedTuple):
 
 def _in_elements(strides: Sequence[int], size: int, name: str) -> Tuple[int, ...]:
     if any(step % size for step in strides):
-        raise errors.ArgumentError(f"{name}: elements of {size} bytes lie {tuple(strides)} bytes apart; a copy is needed")
+        raise errors.ArgumentError(
+            f"{name}: elements of {size} bytes lie {tuple(strides)} bytes apart; a copy is needed"
+        )
     return tuple(step // size for step in strides)
 
 
@@ -56,8 +75,9 @@ def _of_numpy(array: Any, name: str) -> Memory:
     if not array.flags.aligned:
         raise errors.ArgumentError(f"{name} is not aligned for {dtype}; a copy is needed")
     address, read_only = array.__array_interface__["data"]
-    return Memory(address, dtype.name, array.shape, _in_elements(array.strides, dtype.itemsize, name), -1, read_only,
-                  array)
+    return Memory(
+        address, dtype.name, array.shape, _in_elements(array.strides, dtype.itemsize, name), -1, read_only, array
+    )
 
 
 @functools.lru_cache(maxsize=64)
@@ -76,7 +96,9 @@ def _of_torch(tensor: Any, name: str) -> Memory:
     except RuntimeError as error:
         raise errors.ArgumentError(f"{name}: {type(tensor).__name__} has no memory of its own: {error}") from error
     if address == 0 and tensor.numel() > 0:
-        raise errors.ArgumentError(f"{name}: {type(tensor).__name__} has no memory of its own (sharded, or not made yet)")
+        raise errors.ArgumentError(
+            f"{name}: {type(tensor).__name__} has no memory of its own (sharded, or not made yet)"
+        )
     ordinal = -1 if device.type == "cpu" else device.index
     return Memory(address, _torch_name(tensor.dtype), tuple(tensor.shape), tensor.stride(), ordinal, False, tensor)
 
@@ -93,12 +115,20 @@ def _of_buffer(source: Any, name: str) -> Memory:
         view = memoryview(source)
         block = ffi.from_buffer(view)
     except (TypeError, BufferError, ValueError) as error:
-        raise errors.ArgumentError(f"{name}: {type(source).__name__} is no tensor this package can look into: {error}"
-                                   ) from error
+        raise errors.ArgumentError(
+            f"{name}: {type(source).__name__} is no tensor this package can look into: {error}"
+        ) from error
     form = view.format.lstrip("@=")
-    shape = tuple(view.shape)
-    return Memory(int(ffi.cast("uintptr_t", block)), _FORMATS.get(form, f"of format {form!r}"), shape,
-                  _in_elements(view.strides, view.itemsize, name), -1, view.readonly, block)
+    shape, steps = tuple(view.shape or ()), tuple(view.strides or ())
+    return Memory(
+        int(ffi.cast("uintptr_t", block)),
+        _FORMATS.get(form, f"of format {form!r}"),
+        shape,
+        _in_elements(steps, view.itemsize, name),
+        -1,
+        view.readonly,
+        block,
+    )
 
 
 def memory_of(source: Any, name: str, stream: Optional[int] = None) -> Memory:
@@ -121,20 +151,23 @@ def memory_of(source: Any, name: str, stream: Optional[int] = None) -> Memory:
 
 
 def _as_matrix(memory: Memory, name: str) -> Tuple[int, int, int]:
-    """(rows, cols, row stride) of [..., cols]; a row stride is what leads from each row to the next, or there is none."""
+    """(rows, cols, row stride) of [..., cols]; a row stride is what leads from each row to the next, or there is
+    none."""
     shape, strides = memory.shape, memory.strides
     if not shape:
         raise errors.ShapeError(f"{name} is a single number; [rows, D] is needed")
     cols, rows, stride = shape[-1], 1, 0
     if cols > 1 and strides[-1] != 1:
-        raise errors.ArgumentError(f"{name}: the last dimension of shape {shape} has the stride {strides[-1]}, not 1; "
-                                   "a copy is needed")
+        raise errors.ArgumentError(
+            f"{name}: the last dimension of shape {shape} has the stride {strides[-1]}, not 1; a copy is needed"
+        )
     for size, step in zip(reversed(shape[:-1]), reversed(strides[:-1])):
         if size == 1:
             continue
         if rows > 1 and step != stride * rows:
-            raise errors.ArgumentError(f"{name}: rows of shape {shape} with strides {strides} are not evenly spaced; "
-                                       "a copy is needed")
+            raise errors.ArgumentError(
+                f"{name}: rows of shape {shape} with strides {strides} are not evenly spaced; a copy is needed"
+            )
         stride = step if rows == 1 else stride
         rows *= size
     if rows > 1 and stride == 0:
@@ -154,8 +187,9 @@ def _set_index(target: Any, rows: Any, limit: int, name: str) -> Any:
     if torch is not None and isinstance(rows, torch.Tensor) and rows.device.type == "cuda":
         memory = _of_torch(rows, f"rows of {name}")
         if memory.dtype != "int64" or len(memory.shape) != 1 or (memory.shape[0] > 1 and memory.strides[0] != 1):
-            raise errors.DtypeError(f"rows of {name} on a device have to be a contiguous row of int64, not "
-                                    f"{memory.dtype} {memory.shape}")
+            raise errors.DtypeError(
+                f"rows of {name} on a device have to be a contiguous row of int64, not {memory.dtype} {memory.shape}"
+            )
         target.row_index = ffi.cast("int64_t *", memory.address)
         target.index_memory = lib.SALF_MEMORY_DEVICE
         target.rows = memory.shape[0]
@@ -170,29 +204,58 @@ def _set_index(target: Any, rows: Any, limit: int, name: str) -> Any:
     return keep
 
 
-def fill(target: Any, source: Any, name: str, device: Tuple[int, Optional[int]] = (0, None), rows: Any = None,
-         dtypes: "frozenset[int]" = FLOATS, writable: bool = False) -> Tuple[Any, ...]:
-    """Makes a salf_tensor (pointer or field) the view of a tensor and returns what has to stay alive with it. device is
-    the context's (ordinal, stream). rows chooses rows by number."""
-    memory = memory_of(source, name, device[1])
+def _set_memory(target: Any, memory: Memory, name: str, ordinal: int, dtypes: FrozenSet[int], writable: bool) -> None:
     code = DTYPES.get(memory.dtype, 0)
     if code not in dtypes:
         known = ", ".join(NAMES[number] for number in sorted(dtypes))
         raise errors.DtypeError(f"{name} is {memory.dtype}; taken as it is are {known}")
     if writable and memory.read_only:
         raise errors.ArgumentError(f"{name} is read-only, and is to be written")
-    if memory.ordinal >= 0 and memory.ordinal != device[0]:
-        raise errors.ArgumentError(f"{name} is on device {memory.ordinal}, the context on device {device[0]}")
-    target.rows, target.cols, target.row_stride = _as_matrix(memory, name)
+    if memory.ordinal >= 0 and memory.ordinal != ordinal:
+        raise errors.ArgumentError(f"{name} is on device {memory.ordinal}, the context on device {ordinal}")
     target.data = ffi.cast("void *", memory.address)
     target.dtype = code
     target.memory = lib.SALF_MEMORY_DEVICE if memory.ordinal >= 0 else lib.SALF_MEMORY_HOST
     target.row_index, target.index_memory, target.reserved = NULL, lib.SALF_MEMORY_HOST, 0
+
+
+def fill(
+    target: Any,
+    source: Any,
+    name: str,
+    device: Device = (0, None),
+    rows: Any = None,
+    dtypes: FrozenSet[int] = FLOATS,
+    writable: bool = False,
+) -> Tuple[Any, ...]:
+    """Makes a salf_tensor (pointer or field) the view of a tensor and returns what has to stay alive with it. device is
+    the context's (ordinal, stream). rows chooses rows by number."""
+    memory = memory_of(source, name, device[1])
+    _set_memory(target, memory, name, device[0], dtypes, writable)
+    target.rows, target.cols, target.row_stride = _as_matrix(memory, name)
     return (memory.keep, None if rows is None else _set_index(target, rows, target.rows, name))
 
 
-def view(source: Any, name: str, device: Tuple[int, Optional[int]] = (0, None), rows: Any = None,
-         dtypes: "frozenset[int]" = FLOATS, writable: bool = False) -> Tuple[Any, Tuple[Any, ...]]:
+def view(
+    source: Any,
+    name: str,
+    device: Device = (0, None),
+    rows: Any = None,
+    dtypes: FrozenSet[int] = FLOATS,
+    writable: bool = False,
+) -> Tuple[Any, Tuple[Any, ...]]:
     """A new salf_tensor for a tensor, and what has to stay alive with it."""
     target = ffi.new("salf_tensor *")
     return target, fill(target, source, name, device, rows, dtypes, writable)
+
+
+def view_column(source: Any, name: str, device: Device) -> Tuple[Any, Any]:
+    """A writable float32 vector [n] or column [n, 1] as the salf_tensor [n][1]."""
+    memory, target = memory_of(source, name, device[1]), ffi.new("salf_tensor *")
+    _set_memory(target, memory, name, device[0], F32, True)
+    if len(memory.shape) not in (1, 2) or (len(memory.shape) == 2 and memory.shape[1] != 1):
+        raise errors.ShapeError(f"{name} has the shape {memory.shape}; [rows] is needed")
+    target.rows, target.cols, target.row_stride = memory.shape[0], 1, memory.strides[0]
+    if target.rows > 1 and target.row_stride == 0:
+        raise errors.ArgumentError(f"{name} repeats one number {target.rows} times (stride 0)")
+    return target, memory.keep
