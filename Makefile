@@ -142,7 +142,7 @@ run-demo: $(PROGRAM)
 # Every suite runs through tests/run.sh, which counts. Unit tests link the static library, so that they reach what is not
 # exported; those of the host program also link its parts.
 HOST_TESTS := $(filter $(BUILD)/tests/unit/test_trainer_% $(BUILD)/tests/unit/test_cli_%,$(TEST_BIN))
-SUITES := test-runner test-unit test-cli test-abi test-install test-docs test-fuzz test-asan test-tsan test-valgrind test-clang
+SUITES := test-runner test-unit test-cli test-abi test-install test-docs test-fuzz test-python lint-python test-asan test-tsan test-valgrind test-clang
 SUITE ?= test-unit
 RESULTS ?= $(abspath $(BUILD))/results
 RUN = RESULTS=$(RESULTS) tests/run.sh
@@ -191,6 +191,14 @@ test-abi: lib ## symbols, layout, dialects, constants, baseline
 
 test-install: all ## install, build the examples through pkg-config, uninstall
 	@$(SCRIPT_ENV) $(RUN) test-install $(sort $(wildcard tests/install/*.sh))
+
+# The Python package, in a virtual environment in build/venv.
+.PHONY: test-python lint-python
+test-python: lib ## the Python package
+	@$(SCRIPT_ENV) $(RUN) test-python tests/python/run.sh
+
+lint-python: lib ## types and style of the Python package
+	@$(SCRIPT_ENV) $(RUN) lint-python tests/python/lint.sh
 
 # Fuzz targets define LLVMFuzzerTestOneInput; the replay driver gives them the files of their corpus.
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))

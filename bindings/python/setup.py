@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
@@ -58,6 +58,7 @@ class BuildPackage(build_py):
 
     def run(self):
         """Builds the Python files, then what belongs to them."""
+        shutil.rmtree(os.path.join(self.build_lib, "salf"), ignore_errors=True)  # of files that are gone
         super().run()
         if getattr(self, "editable_mode", False):
             return
@@ -65,19 +66,21 @@ class BuildPackage(build_py):
         with open(os.path.join(package, "_declarations.py"), "w", encoding="utf-8") as file:
             file.write(header_module().python_source(HEADER))
         folder = os.path.join(package, "_lib")
-        shutil.rmtree(folder, ignore_errors=True)
         for path in libraries():
             os.makedirs(folder, exist_ok=True)
             shutil.copyfile(path, os.path.join(folder, os.path.basename(path)))
 
 
+class Package(Distribution):
+    """A wheel with a library belongs to a platform."""
+
+    def has_ext_modules(self):
+        """Asked by setuptools."""
+        return BUILD != "system"
+
+
 class Wheel(bdist_wheel):
     """Any Python 3, and this platform when a library is carried."""
-
-    def finalize_options(self):
-        """A wheel with a library is no pure one."""
-        super().finalize_options()
-        self.root_is_pure = BUILD == "system"
 
     def get_tag(self):
         """Python, ABI and platform in the file name."""
@@ -107,6 +110,7 @@ if IN_CHECKOUT:
 
 setup(
     version=header_module().version(HEADER),
+    distclass=Package,
     cmdclass={"build_py": BuildPackage, "bdist_wheel": Wheel, "sdist": SourceDistribution},
     options=OPTIONS,
 )

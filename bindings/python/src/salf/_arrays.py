@@ -136,6 +136,9 @@ def _on_host(values: Any, name: str) -> Any:
 def _checked(array: Any, name: str, kinds: str, what: str) -> Any:
     if array.size == 0 and array.ndim <= 1:
         return array.reshape(0)
+    if array.dtype.kind == "O" and "f" not in kinds:  # whole numbers beyond 64 bits, or no numbers
+        items = _integers_of(array.ravel(), name)
+        _range_checked(min(items), max(items), 64, name)
     if array.dtype.kind not in kinds:
         raise errors.DtypeError(f"{name} holds {array.dtype}, not {what}")
     return array

@@ -56,9 +56,10 @@ def _class_of(status: int) -> Type[errors.Error]:
 
 def error_of(status: int) -> errors.Error:
     """The exception for a call that just failed in this thread."""
-    error = _class_of(status)(text(lib.salf_last_error()) or text(lib.salf_status_text(status)))
+    error = _class_of(status)(text(lib.salf_last_error()))
     error.status = status
     error.status_name = text(lib.salf_status_name(status))
+    error.status_text = text(lib.salf_status_text(status))
     return error
 
 

@@ -7,10 +7,12 @@ from typing import Dict, Type
 
 
 class Error(Exception):
-    """A call of libsalf failed. `status` is the number, `status_name` its name, such as "SALF_E_SHAPE"."""
+    """A call of libsalf failed. `status` is the number, 0 when this package found the error before the library did,
+    `status_name` its name, such as "SALF_E_SHAPE", `status_text` what it means."""
 
-    status_name = "SALF_E_UNKNOWN"
     status = 0
+    status_name = ""
+    status_text = ""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)

@@ -170,7 +170,7 @@ def _as_matrix(memory: Memory, name: str) -> Tuple[int, int, int]:
             )
         stride = step if rows == 1 else stride
         rows *= size
-    if rows > 1 and stride == 0:
+    if rows > 1 and stride == 0 and cols > 0:
         raise errors.ArgumentError(f"{name} repeats one row {rows} times (stride 0); a copy is needed")
     return rows, cols, stride if rows > 1 else cols
 

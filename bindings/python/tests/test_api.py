@@ -1,0 +1,234 @@
+"""The package covers the header: every function is called, every status has an exception, every record has the fields."""
+
+import ctypes
+import dataclasses
+import gc
+import sys
+
+import header as salf_header
+import numpy as np
+import pytest
+import salf
+from salf._ffi import GROUPS, ffi, names
+
+from conftest import HIDDEN, LAYERS, ROOT, VOCAB
+from oracle import probe
+
+
+@pytest.fixture(scope="module")
+def text():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return salf_header.preprocessed()
+
+
+@pytest.fixture(scope="module")
+def constants(text):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return salf_header.constants(text)
+
+
+class Spy:
+    """The library, with the names of the functions that were called."""
+
+    def __init__(self, lib):
+        self.lib, self.called = lib, set()
+
+    def __dir__(self):
+        return dir(self.lib)
+
+    def __getattr__(self, name):
+        found = getattr(self.lib, name)
+        if not callable(found):
+            return found
+
+        def call(*arguments):
+            self.called.add(name)
+            return found(*arguments)
+
+        return call
+
+
+class Alone:
+    rank, ranks = 0, 1
+
+    def all_reduce(self, buffer, operation):
+        pass
+
+    def broadcast(self, buffer, root):
+        pass
+
+
+def use_everything(folder, head):
+    """A short life of every handle."""
+    context = salf.Context("cpu", communicator=Alone())
+    salf.version()
+    salf.save_tensors(context, folder / "t.safetensors", {"a": head, "b": np.float32(3)}, {"key": "value"})
+    tensors = salf.Tensors.open(context, folder / "t.safetensors")
+    assert [*tensors] == ["a", "b"]
+    assert tensors["a"].shape == head.shape
+    assert tensors.metadata("key") == "value"
+    model = salf.Model(context, n_layers=LAYERS, head=head)
+    model.fingerprint()
+    assert model.info.hidden == HIDDEN
+    assert model.tensors is None
+    with pytest.raises(salf.NotFoundError):
+        salf.Model.open(context, folder / "none")
+    use_basis(folder, context, model, head)
+    use_plans(context)
+    assert salf.constant("SALF_METRIC_RANK") == 2
+    del context, model, tensors
+    gc.collect()
+
+
+def use_basis(folder, context, model, head):
+    basis = salf.Basis(model, [1, 2])
+    basis.check()
+    basis.save(folder / "basis.safetensors")
+    salf.Basis.load(context, folder / "basis.safetensors", model).refresh()
+    assert [*basis.labels] == [1, 2]
+    basis.rows([1])
+    builder, other = (salf.BasisBuilder(context, VOCAB, HIDDEN, [1]) for _ in range(2))
+    builder.add(0, head[:30])
+    other.add(30, head[30:])
+    builder.merge(other)
+    builder.all_reduce()
+    assert builder.partial.dtype == np.float64
+    builder.finish(model)
+    trace = probe(basis, [1], np.ones((LAYERS + 1, 1, HIDDEN), np.float32))
+    salf.eof_from_deviations(trace.deviations)
+    whole, part = salf.Probe(basis), salf.Probe(basis)
+    for made in (whole, part):
+        made.begin([1])
+        made.observe(0, np.ones((1, HIDDEN), np.float32))
+    part.partial()
+    for space in range(1, LAYERS + 1):
+        whole.observe(space, np.ones((1, HIDDEN), np.float32))
+    whole.flush()
+    assert whole.poll()
+    pytest.raises(salf.Error, whole.replay)
+    whole.end()
+    salf.Loss(basis).compute([1], np.ones((1, HIDDEN), np.float32))
+
+
+def use_plans(context):
+    planner = salf.Planner(context, LAYERS, 6)
+    assert planner.counts.sum() == 6
+    planner.next(2)
+    planner.report([0, 0])
+    planner.done()
+    planner.stage(0)
+    planner.load(planner.save())
+    assert 0 <= planner.saving < 1
+    offline = salf.Planner(context, LAYERS, 2, matching="offline")
+    offline.set_eof(0, [0, 1])
+    offline.match()
+    policy = salf.Policy(context, "budget", LAYERS, planner=planner)
+    policy.load(policy.save())
+    salf.Policy(context, "full", LAYERS).decide(0)
+    salf.estimate_cost(
+        n_layers=1, hidden=8, ffn_hidden=8, vocab=8, n_heads=1, rows=1, row_tokens=1, matrices=("q", "v"), eof=[0],
+        trainable=[True],
+    )  # fmt: skip
+
+
+def test_every_function_of_the_header_is_called(tmp_path, head, text, monkeypatch):
+    from salf import _ffi, _handles, _library
+
+    spy = Spy(salf.lib)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("salf") and getattr(module, "lib", None) is salf.lib:
+            monkeypatch.setattr(module, "lib", spy)
+    _ffi._class_of.cache_clear()
+    _library.check_version(ffi, spy, "here")
+    use_everything(tmp_path, head)
+    declared = set(salf_header.functions(text))
+    assert len(declared) > 60
+    assert declared - spy.called == set()
+    assert spy.called - declared == set()
+    assert _handles.lib is spy
+
+
+def test_every_status_has_an_exception_of_its_own(constants):
+    statuses = [name for name in constants if name.startswith("SALF_E_")]
+    assert len(statuses) > 25
+    classes = {salf.errors.class_name(name): name for name in statuses}
+    assert set(classes) == set(salf.errors.CLASSES) - {"Error"}
+    for name in classes:
+        assert getattr(salf, name) is salf.errors.CLASSES[name]
+        assert issubclass(getattr(salf, name), salf.Error)
+
+
+def test_an_error_tells_status_name_and_message(context):
+    with pytest.raises(salf.ArgumentError, match="n_layers is 0") as caught:
+        salf.Planner(context, 0, 5)
+    assert caught.value.status == salf.constant("SALF_E_ARGUMENT")
+    assert caught.value.status_name == "SALF_E_ARGUMENT"
+    assert caught.value.status_text == "invalid argument"
+    assert isinstance(caught.value, ValueError)
+
+
+def test_constants_are_those_of_the_header(constants):
+    for name, value in constants.items():
+        assert salf.constant(name) == value
+    with pytest.raises(salf.NotFoundError, match="SALF_NONE_SUCH"):
+        salf.constant("SALF_NONE_SUCH")
+    with pytest.raises(salf.ArgumentError, match="NUL"):
+        salf.constant("SALF\0")
+
+
+def test_groups_of_names_are_whole(constants):
+    """Each field that is given by name knows all names of its group, and no others."""
+    groups = {**GROUPS, "kind of policy": "POLICY", "kind of loss": "LOSS", "matrices": "MATRIX", "task": "TASK"}
+    for group in groups.values():
+        known = {name[len(f"SALF_{group}_") :].lower() for name in constants if name.startswith(f"SALF_{group}_")}
+        if group == "REDUCE":
+            known -= {"sum", "min"}
+        assert set(names(group)) == known
+        assert known
+
+
+RECORDS = {
+    salf.ContextInfo: ("salf_context_info", {"backend_name"}), salf.ModelInfo: ("salf_model_info", set()),
+    salf.BasisInfo: ("salf_basis_info", set()), salf.Cost: ("salf_cost", set()),
+    salf.Trace: ("salf_trace", set()), salf.Stage: ("salf_stage", set()), salf.Task: ("salf_task", {"n_data"}),
+    salf.Decision: ("salf_decision", {"n_added", "n_removed", "n_reset", "rows"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_records_have_the_fields_of_their_structs(record):
+    struct, other = RECORDS[record]
+    fields = {name for name, _ in ffi.typeof(struct).fields} - {"struct_size", "reserved"} - other
+    assert {field.name for field in dataclasses.fields(record)} == fields
+
+
+OPTIONS = {
+    salf.Planner: ("salf_planner_options", set()), salf.Policy: ("salf_policy_options", {"n_script", "callback_user"}),
+    salf.Probe: ("salf_probe_options", {"n_candidates"}), salf.Loss: ("salf_loss_options", {"n_candidates"}),
+    salf.Basis: ("salf_basis_options", set()), salf.estimate_cost: ("salf_cost_options", set()),
+    salf.Model: ("salf_model_options", {"head_rows_user", "embedding_rows_user"}),
+    salf.Context: ("salf_context_options", {"alloc", "free", "alloc_user", "log_user", "rank", "ranks", "all_reduce",
+                                            "broadcast", "communicator_user"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("made", OPTIONS, ids=lambda made: made.__name__)
+def test_every_option_can_be_given(made):
+    struct, other = OPTIONS[made]
+    code = (made.__init__ if isinstance(made, type) else made).__code__
+    given = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    fields = {name for name, _ in ffi.typeof(struct).fields} - {"struct_size", "reserved"} - other
+    assert fields - given == set()
+
+
+def test_the_version_is_that_of_the_header(constants):
+    parts = [constants[f"SALF_VERSION_{part}"] for part in ("MAJOR", "MINOR", "PATCH")]
+    assert salf.version() == salf.__version__ == ".".join(map(str, parts))
+
+
+def test_names_are_exported_once():
+    assert len(salf.__all__) == len(set(salf.__all__))
+    assert all(hasattr(salf, name) for name in salf.__all__)
+    assert ctypes.sizeof(ctypes.c_void_p) == ffi.sizeof("void *")
