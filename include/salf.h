@@ -227,7 +227,7 @@ SALF_API salf_status salf_tensors_open(salf_tensors **out, salf_context *context
 SALF_API void salf_tensors_destroy(salf_tensors *tensors);
 SALF_API int64_t salf_tensors_count(const salf_tensors *tensors);
 /* Tensor number index (0-based, in order of name) or of a name. SALF_E_NOT_FOUND; SALF_E_DTYPE for an element type that
- * SALF_F32... does not cover. */
+ * SALF_F32... does not cover: name and shape are then set, and view is empty. */
 SALF_API salf_status salf_tensors_at(const salf_tensors *tensors, int64_t index, salf_named_tensor *out);
 SALF_API salf_status salf_tensors_find(const salf_tensors *tensors, const char *name, salf_named_tensor *out);
 /* Value of a metadata key of the file (the first shard's), or NULL. Borrowed. */

@@ -272,15 +272,15 @@ int64_t salf_tensors_count(const salf_tensors *tensors) {
 }
 
 static salf_status describe(const slf_entry *entry, salf_named_tensor *out) {
-    if (entry->dtype == 0)
-        return slf_fail(SALF_E_DTYPE, "tensor '%s' is of type %s, which is not usable here", entry->name,
-                        entry->type_name);
     *out = (salf_named_tensor){.name = entry->name, .n_dims = entry->n_dims};
     int64_t cols = 1;
     for (int32_t d = 0; d < entry->n_dims; d++) {
         out->shape[d] = entry->shape[d];
         if (d > 0 || entry->n_dims == 1) cols *= entry->shape[d];
     }
+    if (entry->dtype == 0) /* to be listed all the same */
+        return slf_fail(SALF_E_DTYPE, "tensor '%s' is of type %s, which is not usable here", entry->name,
+                        entry->type_name);
     const int64_t rows = entry->n_dims >= 2 ? entry->shape[0] : 1;
     out->view = slf_tensor_host(entry->data, entry->dtype, rows, cols);
     return SALF_OK;

@@ -141,6 +141,12 @@ START_TEST(other_types_are_tolerated) {
     ck_assert_int_eq(salf_tensors_count(tensors), 3);
     CHECK_FAILS(salf_tensors_find(tensors, "a", &out), SALF_E_DTYPE, "F4_SOMETHING");
     CHECK_FAILS(salf_tensors_at(tensors, 1, &out), SALF_E_DTYPE, "BOOL");
+    ck_assert_str_eq(out.name, "b"); /* what is not usable can still be listed */
+    ck_assert_int_eq(out.n_dims, 1);
+    ck_assert_int_eq(out.shape[0], 2);
+    ck_assert_ptr_null(out.view.data);
+    out.n_dims = 77;
+    CHECK_FAILS(salf_tensors_find(tensors, "d", &out), SALF_E_NOT_FOUND, "'d'");
     ck_assert_int_eq(out.n_dims, 77);
     CHECK_OK(salf_tensors_find(tensors, "c", &out));
     ck_assert_int_eq(*(const uint8_t *)out.view.data, 4);

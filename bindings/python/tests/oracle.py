@@ -19,8 +19,8 @@ def rms(states, eps, weight=1.0):
 
 
 def deviations(states, rows):
-    """Cosine deviations [rows, spaces] of states [spaces, rows, D] from a basis row each; the norm, which has no weight,
-    does not change a cosine."""
+    """Cosine deviations [rows, spaces] of states [spaces, rows, D] from a basis row each; the norm, which has no
+    weight, does not change a cosine."""
     return np.stack([1 - cosine(space, rows) for space in states], axis=1)
 
 

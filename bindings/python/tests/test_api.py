@@ -1,4 +1,5 @@
-"""The package covers the header: every function is called, every status has an exception, every record has the fields."""
+"""The package covers the header: every function is called, every status has an exception, every record has the
+fields."""
 
 import ctypes
 import dataclasses
@@ -9,10 +10,9 @@ import header as salf_header
 import numpy as np
 import pytest
 import salf
-from salf._ffi import GROUPS, ffi, names
-
 from conftest import HIDDEN, LAYERS, ROOT, VOCAB
 from oracle import probe
+from salf._ffi import GROUPS, ffi, names
 
 
 @pytest.fixture(scope="module")

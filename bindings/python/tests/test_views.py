@@ -7,11 +7,10 @@ import gc
 import numpy as np
 import pytest
 import salf
-from salf import views
-from salf._ffi import ffi
-
 from conftest import HIDDEN, LAYERS, VOCAB
 from oracle import deviations, probe, pseudo_basis
+from salf import views
+from salf._ffi import ffi
 
 torch = pytest.importorskip("torch")
 ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -62,7 +61,9 @@ def test_numpy(basis, states, rows, layout, dtype):
 TORCH = {
     "as it is": lambda states: states,
     "rows apart": lambda states: torch.nn.functional.pad(states, (2, 3), value=float("nan"))[..., 2:-3],
-    "last positions": lambda states: torch.nn.functional.pad(states[:, :, None], (0, 0, 2, 0), value=float("nan"))[:, :, -1],
+    "last positions": lambda states: torch.nn.functional.pad(states[:, :, None], (0, 0, 2, 0), value=float("nan"))[
+        :, :, -1
+    ],
     "parameters": lambda states: [torch.nn.Parameter(space) for space in states],
     "DLPack": lambda states: [OnlyDlpack(space) for space in states],
     "DLPack, rows apart": lambda states: [OnlyDlpack(space) for space in TORCH["rows apart"](states)],
@@ -144,11 +145,14 @@ REFUSED = {
     "transposed": (lambda: np.ones((HIDDEN, 5), np.float32).T, salf.ArgumentError, "stride 5, not 1; a copy is needed"),
     "every second column": (lambda: np.ones((5, 2 * HIDDEN), np.float32)[:, ::2], salf.ArgumentError, "stride 2"),
     "columns backwards": (lambda: good()[:, ::-1], salf.ArgumentError, "stride -1"),
-    "one row for all": (lambda: np.broadcast_to(np.ones(HIDDEN, np.float32), (5, HIDDEN)), salf.ArgumentError, "stride 0"),
-    "uneven rows": (lambda: np.ones((5, 2, HIDDEN), np.float32)[:, :1].repeat(2, 1)[:, :, :], salf.ShapeError, "10 rows"),
+    "one row for all": (lambda: np.broadcast_to(np.ones(HIDDEN, np.float32),
+    (5, HIDDEN)), salf.ArgumentError, "stride 0"),
+    "uneven rows": (lambda: np.ones((5, 2, HIDDEN), np.float32)[:, :1].repeat(2, 1)[:, :, :],
+        salf.ShapeError, "10 rows"),
     "uneven distances": (lambda: np.ones((3, 3, HIDDEN), np.float32)[:, :2], salf.ArgumentError, "not evenly spaced"),
     "packed records": (
-        lambda: np.ones(5, np.dtype([("tag", "u1"), ("state", "f4", HIDDEN)]))["state"], salf.ArgumentError, "aligned|apart"),
+        lambda: np.ones(5, np.dtype([("tag", "u1"),
+        ("state", "f4", HIDDEN)]))["state"], salf.ArgumentError, "aligned|apart"),
     "a scalar": (lambda: np.float32(1).reshape(()), salf.ShapeError, "single number"),
     "too few rows": (lambda: good()[:4], salf.ShapeError, "4 rows where 5"),
     "too few columns": (lambda: np.ones((5, HIDDEN - 1), np.float32), salf.ShapeError, "11 columns where 12"),
@@ -180,7 +184,9 @@ def test_what_cannot_be_seen_as_it_is(basis, case):
     assert made.end().rows == 5
 
 
-@pytest.mark.parametrize("wrong", [[1.5], [True], ["1"], [None], 3, [[1, 2]], "12", np.ones(2), torch.ones(2), {1: 2}, Nothing()])
+@pytest.mark.parametrize(
+    "wrong", [[1.5], [True], ["1"], [None], 3, [[1, 2]], "12", np.ones(2), torch.ones(2), {1: 2}, Nothing()]
+)
 def test_labels_that_are_no_whole_numbers(basis, wrong):
     with pytest.raises((salf.DtypeError, salf.ArgumentError, salf.ShapeError)):
         salf.Probe(basis).begin(wrong)
@@ -359,7 +365,8 @@ def test_device_capsule_reaches_the_library(context, model, basis):
     ("options", "error", "message"),
     [
         ({"version": (2, 0)}, salf.VersionError, "DLPack 2.0"), ({"lanes": 4}, salf.DtypeError, "vectors of 4"),
-        ({"version": (1, 0), "flags": 2}, salf.ArgumentError, "had to copy"), ({"bits": 64}, salf.DtypeError, "float64"),
+        ({"version": (1, 0), "flags": 2}, salf.ArgumentError, "had to copy"),
+        ({"bits": 64}, salf.DtypeError, "float64"),
         ({"code": 5}, salf.DtypeError, "complex32"), ({"code": 9}, salf.DtypeError, "code 9 32"),
         ({"device": (10, 0)}, salf.ArgumentError, "on rocm"), ({"device": (77, 0)}, salf.ArgumentError, "type 77"),
         ({"bits": 8}, salf.DtypeError, "float8"),
@@ -393,7 +400,9 @@ class Lying:
         return self.answer
 
 
-@pytest.mark.parametrize("answer", [None, 3, "capsule", BufferError("would have to copy"), ValueError("closed")], ids=repr)
+@pytest.mark.parametrize(
+    "answer", [None, 3, "capsule", BufferError("would have to copy"), ValueError("closed")], ids=repr
+)
 def test_what_gives_no_capsule(context, answer):
     with pytest.raises(salf.ArgumentError, match=str(answer)):
         views.view(Lying(answer), "states", context._device)

@@ -69,7 +69,12 @@ def check(status: int) -> None:
     if raised:
         first = raised[0]
         raised.clear()
-        raise first from (first.__cause__ or (error_of(status) if status != 0 else None))
+        try:
+            if status != 0 and first.__cause__ is None:
+                raise first from error_of(status)
+            raise first
+        finally:
+            del first  # this frame is in its traceback: no cycle, or handles would wait for the garbage collector
     if status != 0:
         raise error_of(status)
 
@@ -171,11 +176,11 @@ def set_fields(struct: Any, values: Mapping[str, Any]) -> None:
             continue
         if field not in types:
             raise errors.ArgumentError(f"{ffi.typeof(struct).item.cname} has no option {field!r}")
-        if field in GROUPS:
-            setattr(struct, field, number_of(GROUPS[field], value, field))
-            continue
         try:
-            setattr(struct, field, float(value) if types[field] == "double" else integer(value, field))
+            if field in GROUPS:
+                setattr(struct, field, number_of(GROUPS[field], value, field))
+            else:
+                setattr(struct, field, float(value) if types[field] == "double" else integer(value, field))
         except (TypeError, ValueError) as error:
             raise errors.ArgumentError(f"{field} is {value!r}: {error}") from error
         except OverflowError as error:

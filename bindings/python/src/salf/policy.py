@@ -123,8 +123,8 @@ class Policy(Handle):
             options.script, options.n_script, kept = whole_numbers(script, "script")
             keep.append(kept)
         if callback is not None:
-            options.callback = _callbacks.cut(callback, trace_of)
-            keep.append(options.callback)
+            keep.append(_callbacks.cut(callback, trace_of))
+            options.callback = keep[-1]
         if planner is not None:
             if not isinstance(planner, Planner):
                 raise ArgumentError(f"planner is {planner!r}, not a salf.Planner")

@@ -62,9 +62,9 @@ class Trace:
 def trace_of(struct: Any) -> Trace:
     """A salf_trace as arrays of its own."""
     rows, n = struct.rows, struct.n_layers
-    gains = None if struct.gains == NULL else _arrays.copied(struct.gains, [rows, n], "d")
-    eof = None if struct.eof == NULL else _arrays.copied(struct.eof, [rows], "i")
-    return Trace(rows, n, struct.n_nonfinite, _arrays.copied(struct.deviations, [rows, n + 1], "d"), gains, eof)
+    deviations = _arrays.copied(struct.deviations, [rows, n + 1], "d")
+    gains, eof = _arrays.copied(struct.gains, [rows, n], "d"), _arrays.copied(struct.eof, [rows], "i")
+    return Trace(rows, n, struct.n_nonfinite, deviations, gains, eof)
 
 
 def eof_from_deviations(deviations: Any, rule: Name = "most_gain", nonfinite: Name = "error") -> Tuple[Any, Any]:

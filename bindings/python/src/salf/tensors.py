@@ -109,8 +109,13 @@ class Tensors(Handle, Mapping[str, Tensor]):
             yield self._name(i)
 
     def _name(self, index: int) -> str:
-        """Of a tensor whose element type may be one that cannot be asked for: the error names it."""
-        return self.at(index).name
+        """Also of a tensor whose element type is not known here."""
+        named = ffi.new("salf_named_tensor *")
+        with self._use() as pointer:
+            status = lib.salf_tensors_at(pointer, index, named)
+        if named.name == NULL:
+            check(status)
+        return text(named.name)
 
     def metadata(self, key: str) -> Optional[str]:
         """Value of a metadata key of the (first) file, or None."""
@@ -130,18 +135,11 @@ def _fill_named(target: Any, name: str, source: Any) -> Tuple[Any, ...]:
         raise ShapeError(f"{name} has {len(memory.shape)} dimensions; at most {_MAX_DIMS} can be written")
     label = ffi.new("char[]", encoded(name, "name"))
     target.name = label
-    target.n_dims = len(memory.shape)
-    for i, size in enumerate(memory.shape):
+    shape = memory.shape or (1,)  # the library writes no shape without dimensions
+    target.n_dims = len(shape)
+    for i, size in enumerate(shape):
         target.shape[i] = size
-    if memory.shape:
-        keep = views.fill(target.view, source, name, dtypes=views.ALL)
-        return (label, *keep)
-    # A scalar is a matrix of one element.
-    if memory.dtype not in views.DTYPES:
-        raise DtypeError(f"{name} is {memory.dtype}; known are {', '.join(views.DTYPES)}")
-    target.view.data, target.view.dtype = ffi.cast("void *", memory.address), views.DTYPES[memory.dtype]
-    target.view.rows = target.view.cols = target.view.row_stride = 1
-    return (label, memory.keep)
+    return (label, *views.fill_from(target.view, memory._replace(shape=shape, strides=memory.strides or (1,)), name))
 
 
 def _metadata(pairs: Mapping[str, str]) -> Tuple[Any, List[Any]]:
@@ -156,8 +154,8 @@ def _metadata(pairs: Mapping[str, str]) -> Tuple[Any, List[Any]]:
 def save_tensors(
     context: Context, path: Any, tensors: Mapping[str, Any], metadata: Optional[Mapping[str, str]] = None
 ) -> None:
-    """Writes tensors in host memory, of any type tensor files know here, as one safetensors file: whole or not at
-    all."""
+    """Writes tensors in host memory, of any type tensor files know here, as one safetensors file: whole or not at all.
+    A single number gets the shape [1]."""
     pairs: Dict[str, str] = dict(metadata or {})
     block = ffi.new("salf_named_tensor[]", max(len(tensors), 1))
     keep = [_fill_named(block[i], name, source) for i, (name, source) in enumerate(tensors.items())]

@@ -9,6 +9,7 @@ one distance leads from each row to the next. What would need a copy is an error
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from typing import Any, FrozenSet, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -135,6 +136,8 @@ def memory_of(source: Any, name: str, stream: Optional[int] = None) -> Memory:
     """Where a tensor lies, whichever library it is of."""
     if numpy is not None and isinstance(source, numpy.ndarray):
         return _of_numpy(source, name)
+    if numpy is not None and isinstance(source, numpy.generic):  # a single number
+        return _of_numpy(numpy.asarray(source), name)._replace(read_only=True)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.Tensor):
         return _of_torch(source, name)
@@ -157,6 +160,8 @@ def _as_matrix(memory: Memory, name: str) -> Tuple[int, int, int]:
     if not shape:
         raise errors.ShapeError(f"{name} is a single number; [rows, D] is needed")
     cols, rows, stride = shape[-1], 1, 0
+    if 0 in shape:  # of what is empty no stride matters
+        return math.prod(shape[:-1]), cols, cols
     if cols > 1 and strides[-1] != 1:
         raise errors.ArgumentError(
             f"{name}: the last dimension of shape {shape} has the stride {strides[-1]}, not 1; a copy is needed"
@@ -170,7 +175,7 @@ def _as_matrix(memory: Memory, name: str) -> Tuple[int, int, int]:
             )
         stride = step if rows == 1 else stride
         rows *= size
-    if rows > 1 and stride == 0 and cols > 0:
+    if rows > 1 and stride == 0:
         raise errors.ArgumentError(f"{name} repeats one row {rows} times (stride 0); a copy is needed")
     return rows, cols, stride if rows > 1 else cols
 
@@ -219,6 +224,15 @@ def _set_memory(target: Any, memory: Memory, name: str, ordinal: int, dtypes: Fr
     target.row_index, target.index_memory, target.reserved = NULL, lib.SALF_MEMORY_HOST, 0
 
 
+def fill_from(
+    target: Any, memory: Memory, name: str, ordinal: int = 0, dtypes: FrozenSet[int] = ALL, writable: bool = False
+) -> Tuple[Any, ...]:
+    """The same for memory that is described already."""
+    _set_memory(target, memory, name, ordinal, dtypes, writable)
+    target.rows, target.cols, target.row_stride = _as_matrix(memory, name)
+    return (memory.keep,)
+
+
 def fill(
     target: Any,
     source: Any,
@@ -231,8 +245,7 @@ def fill(
     """Makes a salf_tensor (pointer or field) the view of a tensor and returns what has to stay alive with it. device is
     the context's (ordinal, stream). rows chooses rows by number."""
     memory = memory_of(source, name, device[1])
-    _set_memory(target, memory, name, device[0], dtypes, writable)
-    target.rows, target.cols, target.row_stride = _as_matrix(memory, name)
+    fill_from(target, memory, name, device[0], dtypes, writable)
     return (memory.keep, None if rows is None else _set_index(target, rows, target.rows, name))
 
 
