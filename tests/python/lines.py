@@ -1,5 +1,17 @@
 """A pytest plugin that prints one line a test, in the form tests/run.sh counts, and all there is to say of failures."""
 
+import os
+
+import pytest
+from _pytest.terminal import TerminalReporter
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config):
+    """pytest's own report, which assertions ask for its colours, goes nowhere."""
+    config.pluginmanager.unregister(name="terminalreporter")
+    config.pluginmanager.register(TerminalReporter(config, open(os.devnull, "w")), "terminalreporter")
+
 
 def _say(mark, name, detail=""):
     print(f"{mark} - {name}" + (f": {detail}" if detail else ""), flush=True)

@@ -8,7 +8,7 @@ import importlib
 import math
 import operator
 import sys
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 from . import errors
 from ._ffi import NULL, ffi
@@ -147,7 +147,9 @@ def _checked(array: Any, name: str, kinds: str, what: str) -> Any:
 def _as_array(values: Any, name: str, kinds: str, what: str) -> Any:
     try:
         array = numpy.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except ValueError as error:
+        raise errors.ShapeError(f"{name} cannot be read as {what}: {error}") from error
+    except (TypeError, RuntimeError) as error:
         raise errors.ArgumentError(f"{name} cannot be read as {what}: {error}") from error
     return _checked(array, name, kinds, what)
 
@@ -189,29 +191,25 @@ def whole_numbers(values: Any, name: str, code: str = "i") -> Tuple[Any, int, An
     return pointer, array.size, array
 
 
-def _flat(values: Any) -> Iterator[float]:
-    for item in values:
-        if hasattr(item, "__iter__"):
-            yield from _flat(item)
-        else:
-            yield float(item)
-
-
-def _shape_of(values: Any) -> Tuple[int, ...]:
+def _nested(values: Any) -> Tuple[Tuple[int, ...], List[float]]:
+    """Shape and numbers of nested sequences."""
+    if isinstance(values, (str, bytes)):
+        raise TypeError(f"{values!r} is no number")
     if not hasattr(values, "__len__"):
-        return ()
-    return (len(values), *(_shape_of(values[0]) if len(values) else ()))
+        return (), [float(values)]
+    parts = [_nested(item) for item in values]
+    if any(shape != parts[0][0] for shape, _ in parts):
+        raise ValueError("rows of different lengths")
+    return (len(parts), *(parts[0][0] if parts else ())), [number for _, numbers in parts for number in numbers]
 
 
 def _plain_doubles(values: Any, name: str) -> Tuple[Any, Tuple[int, ...], Any]:
-    if isinstance(values, memoryview):
-        values = values.tolist()
     try:
-        shape, items = _shape_of(values), list(_flat(values))
-    except (TypeError, ValueError) as error:
+        shape, items = _nested(values.tolist() if hasattr(values, "tolist") else values)
+    except ValueError as error:
+        raise errors.ShapeError(f"{name} cannot be read as numbers: {error}") from error
+    except TypeError as error:
         raise errors.DtypeError(f"{name} cannot be read as numbers: {error}") from error
-    if math.prod(shape) != len(items):
-        raise errors.ShapeError(f"{name} has rows of different lengths")
     block = ffi.new("double[]", items or 1)
     return block, shape, block
 

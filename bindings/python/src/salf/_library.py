@@ -86,7 +86,7 @@ def _loaded_version(ffi: Any, lib: Any, path: str) -> Tuple[int, int]:
     try:
         status = lib.salf_constant(b"SALF_SOVERSION", value)
         return (int(value[0]) if status == 0 else -1), int(lib.salf_version_number())
-    except AttributeError as error:
+    except (AttributeError, ffi.error) as error:
         raise ImportError(f"{path} is not libsalf: {error}") from error
 
 
