@@ -5,6 +5,7 @@ import pathlib
 import sys
 
 import pytest
+
 import salf
 
 np = pytest.importorskip("numpy")

@@ -9,9 +9,10 @@ import sys
 import header as salf_header
 import numpy as np
 import pytest
-import salf
 from conftest import HIDDEN, LAYERS, ROOT, VOCAB
 from oracle import probe
+
+import salf
 from salf._ffi import GROUPS, ffi, names
 
 

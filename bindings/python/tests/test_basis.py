@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-import salf
 from conftest import HIDDEN, LAYERS, VOCAB
 from oracle import pseudo_basis
+
+import salf
 
 
 def test_rows_in_every_mode(context, model, head):

@@ -5,9 +5,10 @@ import logging
 
 import numpy as np
 import pytest
-import salf
 from conftest import HIDDEN, LAYERS, VOCAB
 from oracle import probe
+
+import salf
 
 
 class Wrong(Exception):

@@ -5,13 +5,12 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 
 import pytest
-import salf
-
 from conftest import ROOT
+
+import salf
 
 PROJECT = ROOT / "bindings" / "python"
 BUILD = pathlib.Path(os.environ.get("SALF_BUILD", ROOT / "build"))
@@ -173,7 +172,7 @@ def test_a_source_distribution_builds(tmp_path):
     command = "import setuptools.build_meta as b, sys; b.build_sdist(sys.argv[1])"
     run(sys.executable, "-c", command, tmp_path, cwd=PROJECT)
     (path,) = tmp_path.glob("*.tar.gz")
-    tarfile.open(path).extractall(tmp_path)
+    shutil.unpack_archive(path, tmp_path)
     (tree,) = (item for item in tmp_path.iterdir() if item.is_dir())
     for name in ("Makefile", "include/salf.h", "libsalf/context.c", "pkgconfig/salf.pc.in"):
         assert (tree / "libsalf" / name).read_bytes() == (ROOT / name).read_bytes()

@@ -10,10 +10,11 @@ import weakref
 
 import numpy as np
 import pytest
-import salf
 from conftest import HIDDEN, LAYERS, VOCAB
 from oracle import probe
 from test_callbacks import Counting
+
+import salf
 
 
 def family(memory):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-import salf
 from conftest import HIDDEN, LAYERS, VOCAB
 from oracle import all_cosines, deviations, probe, pseudo_basis, rms
+
+import salf
 
 LABELS = [3, 0, 39, 7, 7]
 

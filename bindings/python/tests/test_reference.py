@@ -4,9 +4,10 @@ import re
 
 import numpy as np
 import pytest
-import salf
 from llama import last_states
 from oracle import probe
+
+import salf
 
 MODELS = ["stories260k", "stories656k", "stories3m"]
 

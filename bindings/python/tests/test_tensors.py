@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 import salf
 
 ml_dtypes = pytest.importorskip("ml_dtypes")

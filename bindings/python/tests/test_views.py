@@ -6,9 +6,10 @@ import gc
 
 import numpy as np
 import pytest
-import salf
 from conftest import HIDDEN, LAYERS, VOCAB
 from oracle import deviations, probe, pseudo_basis
+
+import salf
 from salf import views
 from salf._ffi import ffi
 

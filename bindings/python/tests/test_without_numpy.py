@@ -4,9 +4,9 @@ that needs no package at all."""
 import subprocess
 import sys
 
-import salf
-
 from conftest import ROOT
+
+import salf
 
 SCRIPT = """
 import array, json, sys
