@@ -194,7 +194,7 @@ test-install: all ## install, build the examples through pkg-config, uninstall
 
 # The Python package, in a virtual environment in build/venv.
 .PHONY: test-python lint-python
-test-python: lib ## the Python package
+test-python: lib $(TEST_PLUGINS) ## the Python package
 	@$(SCRIPT_ENV) $(RUN) test-python tests/python/run.sh
 
 lint-python: lib ## types and style of the Python package

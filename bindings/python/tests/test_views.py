@@ -1,11 +1,11 @@
 """Views: what can be looked into gives the right numbers from where it lies, and what cannot says why."""
 
 import array
-import ctypes
 import gc
 
 import numpy as np
 import pytest
+from capsule import Capsule
 from conftest import HIDDEN, LAYERS, VOCAB
 from oracle import deviations, probe, pseudo_basis
 
@@ -276,48 +276,6 @@ def test_gradients_that_cannot_be_written(basis, states, wrong, error):
 
 
 # ---- DLPack, to the letter ----
-
-
-class Capsule:
-    """A DLPack capsule made by hand over a NumPy array; says when its memory was given back."""
-
-    _new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
-        ("PyCapsule_New", ctypes.pythonapi)
-    )
-
-    def __init__(self, values, version=None, device=(1, 0), code=2, bits=32, lanes=1, strides=True, flags=0, offset=0):
-        from salf import _dlpack
-
-        self.values, self.version, self.device, self.given_back = values, version, device, 0
-        self.given_out = 0
-        self.arguments = {}
-        self.shape = (ctypes.c_int64 * values.ndim)(*values.shape)
-        self.strides = (ctypes.c_int64 * values.ndim)(*(step // values.itemsize for step in values.strides))
-        self.managed = _dlpack._Versioned() if version else _dlpack._Managed()
-        if version:
-            self.managed.major, self.managed.minor, self.managed.flags = *version, flags
-        t = self.managed.tensor
-        t.data, t.byte_offset = values.ctypes.data - offset, offset
-        t.device_type, t.device_id, t.ndim = *device, values.ndim
-        t.code, t.bits, t.lanes = code, bits, lanes
-        t.shape = self.shape
-        t.strides = self.strides if strides else None
-        self.name = b"dltensor_versioned" if version else b"dltensor"
-        self.destructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(self._destroy)
-
-    def _destroy(self, _):
-        self.given_back += 1
-
-    def __dlpack__(self, **arguments):
-        if self.version is None and "max_version" in arguments:
-            raise TypeError("max_version")
-        self.arguments = arguments
-        self.given_out += 1
-        destructor = ctypes.cast(self.destructor, ctypes.c_void_p)
-        return self._new(ctypes.addressof(self.managed), self.name, destructor)
-
-    def __dlpack_device__(self):
-        return self.device
 
 
 @pytest.mark.parametrize(

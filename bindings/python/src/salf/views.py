@@ -186,19 +186,34 @@ def _check_index(low: int, high: int, limit: int, name: str) -> None:
             raise errors.ArgumentError(f"rows of {name} names row {value}, but there are {limit}")
 
 
-def _set_index(target: Any, rows: Any, limit: int, name: str) -> Any:
-    """Chooses rows by number. On a device the numbers are int64 and not checked: that would wait for the device."""
+def _device_of(source: Any) -> int:
+    """The DLPack number of where a tensor is, if it is one of a device or of another library."""
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(rows, torch.Tensor) and rows.device.type == "cuda":
-        memory = _of_torch(rows, f"rows of {name}")
-        if memory.dtype != "int64" or len(memory.shape) != 1 or (memory.shape[0] > 1 and memory.strides[0] != 1):
-            raise errors.DtypeError(
-                f"rows of {name} on a device have to be a contiguous row of int64, not {memory.dtype} {memory.shape}"
-            )
-        target.row_index = ffi.cast("int64_t *", memory.address)
-        target.index_memory = lib.SALF_MEMORY_DEVICE
-        target.rows = memory.shape[0]
-        return rows
+    if torch is not None and isinstance(source, torch.Tensor):
+        return _dlpack.CUDA if source.device.type == "cuda" else _dlpack.CPU
+    told = getattr(source, "__dlpack_device__", None)
+    return int(told()[0]) if callable(told) else _dlpack.CPU
+
+
+def _set_device_index(target: Any, rows: Any, device: Device, name: str) -> Any:
+    memory = memory_of(rows, name, device[1])
+    if memory.dtype != "int64" or len(memory.shape) != 1 or (memory.shape[0] > 1 and memory.strides[0] != 1):
+        raise errors.DtypeError(
+            f"{name} on a device have to be a contiguous row of int64, not {memory.dtype} {memory.shape}"
+        )
+    if memory.ordinal != device[0]:
+        raise errors.ArgumentError(f"{name} are on device {memory.ordinal}, the context on device {device[0]}")
+    target.row_index = ffi.cast("int64_t *", memory.address)
+    target.index_memory = lib.SALF_MEMORY_DEVICE
+    target.rows = memory.shape[0]
+    return memory.keep
+
+
+def _set_index(target: Any, rows: Any, device: Device, name: str) -> Any:
+    """Chooses rows by number. On a device the numbers are int64 and not checked: that would wait for the device."""
+    if _device_of(rows) in (_dlpack.CUDA, _dlpack.CUDA_MANAGED):
+        return _set_device_index(target, rows, device, f"rows of {name}")
+    limit = target.rows
     pointer, count, keep = whole_numbers(rows, f"rows of {name}", "q")
     if count:
         low = min(pointer[0:count]) if numpy is None else int(keep.min())
@@ -246,7 +261,7 @@ def fill(
     the context's (ordinal, stream). rows chooses rows by number."""
     memory = memory_of(source, name, device[1])
     fill_from(target, memory, name, device[0], dtypes, writable)
-    return (memory.keep, None if rows is None else _set_index(target, rows, target.rows, name))
+    return (memory.keep, None if rows is None else _set_index(target, rows, device, name))
 
 
 def view(
