@@ -10,6 +10,9 @@ CC ?= gcc
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
 BUILD ?= build
 CFLAGS ?= -O3 -g
 SANITIZE ?=
@@ -114,6 +117,14 @@ $(BUILD)/examples/%: examples/%.c include/salf.h $(SHARED_LIB)
 	$(call say,LINK)$(CC) -std=c11 $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) -Iinclude -o $@ $< -L$(BUILD)/lib -lsalf \
 	    -Wl,-rpath,'$$ORIGIN/../lib' -Wl,-rpath-link,$(BUILD)/lib -lm -pthread
 
+# Those of the C++ binding.
+CPP_EXAMPLES := $(patsubst examples/cpp/%.cpp,$(BUILD)/examples/cpp/%,$(sort $(wildcard examples/cpp/*.cpp)))
+.PHONY: examples-cpp
+examples-cpp: $(CPP_EXAMPLES) ## the C++ examples, in build/examples/cpp/
+$(CPP_EXAMPLES): $(BUILD)/examples/cpp/%: examples/cpp/%.cpp include/salf.h $(wildcard bindings/cpp/*.hpp) $(SHARED_LIB)
+	@mkdir -p $(@D)
+	$(call say,CXX)$(CXX) -std=c++17 -O2 -Iinclude -Ibindings/cpp -o $@ $< -L$(BUILD)/lib -lsalf -Wl,-rpath,'$$ORIGIN/../../lib'
+
 # ---- from nothing to a run -------------------------------------------------------------------------------------------
 # What deps installs is seen by a make that starts after it, so these two start one.
 MODEL ?= examples/demo/model
@@ -142,13 +153,16 @@ run-demo: $(PROGRAM)
 # Every suite runs through tests/run.sh, which counts. Unit tests link the static library, so that they reach what is not
 # exported; those of the host program also link its parts.
 HOST_TESTS := $(filter $(BUILD)/tests/unit/test_trainer_% $(BUILD)/tests/unit/test_cli_%,$(TEST_BIN))
-SUITES := test-runner test-unit test-cli test-abi test-install test-docs test-fuzz test-python lint-python test-asan test-tsan test-valgrind test-clang
+SUITES := test-runner test-unit test-cli test-abi test-install test-docs test-fuzz test-cpp test-python lint-python test-asan test-tsan test-valgrind test-clang
 SUITE ?= test-unit
 RESULTS ?= $(abspath $(BUILD))/results
 RUN = RESULTS=$(RESULTS) tests/run.sh
 PYTHON ?= $(shell for p in python3 /usr/bin/python3; do $$p -c 'import cffi' 2>/dev/null && echo $$p && break; done)
-SCRIPT_ENV = CC='$(CC)' BUILD='$(BUILD)' PYTHON='$(or $(PYTHON),python3)' VERSION='$(VERSION)' SONAME='$(SONAME)'
+SCRIPT_ENV = CC='$(CC)' CXX='$(CXX)' BUILD='$(BUILD)' PYTHON='$(or $(PYTHON),python3)' VERSION='$(VERSION)' SONAME='$(SONAME)'
 JOBS ?= $(shell nproc)
+ifneq ($(shell command -v valgrind),)
+VALGRIND := valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect
+endif
 
 .PHONY: test run-tests
 test: ## everything below but fuzz and bench, and a closing line with the totals
@@ -191,6 +205,32 @@ test-abi: lib ## symbols, layout, dialects, constants, baseline
 
 test-install: all ## install, build the examples through pkg-config, uninstall
 	@$(SCRIPT_ENV) $(RUN) test-install $(sort $(wildcard tests/install/*.sh))
+
+# The C++ binding: its tests as C++17 (under valgrind where it is there), as C++20 without exceptions, and under the sanitizers.
+CPP_HEADERS := include/salf.h $(wildcard bindings/cpp/*.hpp tests/cpp/*.hpp)
+CPP_SRC := $(sort $(wildcard tests/cpp/test_*.cpp))
+CPP_FLAGS := $(filter-out -Wstrict-prototypes -Wmissing-prototypes,$(WARNINGS)) -g -Iinclude -Ibindings/cpp
+CPP_throwing := -std=c++17 -O1
+CPP_plain := -std=c++20 -O1 -fno-exceptions -fno-rtti
+# GCC takes what the sanitizers add to a std::variant for a read of what is not set; the other kinds keep that warning.
+CPP_sanitized := -std=c++17 -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-maybe-uninitialized
+CPP_BIN := $(foreach kind,throwing plain sanitized,$(CPP_SRC:tests/cpp/%.cpp=$(BUILD)/tests/cpp/$(kind)/%))
+define cpp_program
+$(BUILD)/tests/cpp/$(1)/%: tests/cpp/%.cpp $(CPP_HEADERS) $(SHARED_LIB)
+	@mkdir -p $$(@D)
+	$$(call say,CXX)$$(CXX) $(CPP_FLAGS) $(CPP_$(1)) -o $$@ $$< -L$(BUILD)/lib -lsalf -Wl,-rpath,$(abspath $(BUILD))/lib -pthread
+endef
+$(foreach kind,throwing plain sanitized,$(eval $(call cpp_program,$(kind))))
+
+.PHONY: test-cpp
+ifneq ($(shell command -v $(CXX)),)
+test-cpp: $(CPP_BIN) ## the C++ binding
+	@$(FIXED_MAP) OPENBLAS_NUM_THREADS=1 $(SCRIPT_ENV) $(RUN) test-cpp $(CPP_SRC:tests/cpp/%.cpp='$(VALGRIND) \
+	    $(BUILD)/tests/cpp/throwing/%') $(filter-out $(BUILD)/tests/cpp/throwing/%,$(CPP_BIN)) $(sort $(wildcard tests/cpp/*.sh))
+else
+test-cpp:
+	@$(RUN) test-cpp 'echo "SKIPPED: $(CXX) is not there"'
+endif
 
 # The Python package, in a virtual environment in build/venv.
 .PHONY: test-python lint-python
@@ -248,10 +288,8 @@ tsan-suite: $(call subset,$(SUBSET_TSAN))
 	@$(RUN) test-tsan $^
 
 test-valgrind: $(call subset,$(SUBSET_VALGRIND)) ## part of the unit tests under valgrind
-ifneq ($(shell command -v valgrind),)
-	@OPENBLAS_NUM_THREADS=1 CK_TIMEOUT_MULTIPLIER=20 SALF_TEST_VALGRIND=1 \
-	    WRAP='valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect' \
-	    $(RUN) test-valgrind $^
+ifneq ($(VALGRIND),)
+	@OPENBLAS_NUM_THREADS=1 CK_TIMEOUT_MULTIPLIER=20 SALF_TEST_VALGRIND=1 WRAP='$(VALGRIND)' $(RUN) test-valgrind $^
 else
 	@$(RUN) test-valgrind 'echo "SKIPPED: valgrind is not there"'
 endif
@@ -292,7 +330,7 @@ docs: ## the API reference, in build/docs/
 test-docs: all ## documents: API reference, links, snippets, formats, structure
 	@$(SCRIPT_ENV) $(RUN) test-docs $(sort $(wildcard tests/docs/*.sh))
 
-FORMATTED = $(shell find include libsalf tests examples -name '*.[ch]')
+FORMATTED = $(shell find include libsalf tests examples bindings -name '*.[ch]' -o -name '*.[ch]pp')
 format: ## clang-format the sources
 	clang-format -i $(FORMATTED)
 check-format: ## fail when clang-format would change something
@@ -302,9 +340,10 @@ check-format: ## fail when clang-format would change something
 .PHONY: install install-headers install-shared install-static install-pc install-bin uninstall
 install: install-headers install-shared install-static install-pc install-bin ## all of these (prefix=, libdir=, DESTDIR=)
 
-install-headers: ## salf.h
+HEADERS := include/salf.h $(wildcard bindings/cpp/*.hpp)
+install-headers: ## salf.h, and salf.hpp for C++
 	install -d '$(DESTDIR)$(includedir)'
-	install -m 644 include/salf.h '$(DESTDIR)$(includedir)/salf.h'
+	install -m 644 $(HEADERS) '$(DESTDIR)$(includedir)'
 
 install-shared: $(SHARED_LIB) ## libsalf.so
 	install -d '$(DESTDIR)$(libdir)'
@@ -329,7 +368,7 @@ install-bin: $(PROGRAM) ## the program salf
 	install -m 755 $(PROGRAM) '$(DESTDIR)$(bindir)/salf'
 
 uninstall: ## remove what install put there
-	rm -f '$(DESTDIR)$(includedir)/salf.h' '$(DESTDIR)$(libdir)/libsalf.so.$(VERSION)' '$(DESTDIR)$(libdir)/$(SONAME)' \
+	rm -f $(patsubst %,'$(DESTDIR)$(includedir)/%',$(notdir $(HEADERS))) '$(DESTDIR)$(libdir)/libsalf.so.$(VERSION)' '$(DESTDIR)$(libdir)/$(SONAME)' \
 	    '$(DESTDIR)$(libdir)/libsalf.so' '$(DESTDIR)$(libdir)/libsalf.a' '$(DESTDIR)$(libdir)/pkgconfig/salf.pc' \
 	    '$(DESTDIR)$(bindir)/salf'
 

@@ -18,7 +18,7 @@ search() { # pattern, files...: matching lines
 mapfile -t library < <(find libsalf -name '*.[ch]' | sort)
 mapfile -t outside_cpu < <(printf '%s\n' "${library[@]}" | grep -v '^libsalf/backend/cpu/')
 mapfile -t outside_io < <(printf '%s\n' "${library[@]}" | grep -v '^libsalf/io/')
-mapfile -t host < <(find examples -name '*.[ch]' | sort)
+mapfile -t host < <(find examples bindings -name '*.[ch]' -o -name '*.[ch]pp' | sort)
 
 blas='#include *<(cblas|lapacke|openblas)|\b(cblas_[a-z]+|[sd](potrf|potri|potrs|pocon|syevd|stev|gemm|syrk)_) *\('
 none "BLAS and LAPACK are known under libsalf/backend/cpu only" "$(search "$blas" "${outside_cpu[@]}")"

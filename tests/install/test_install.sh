@@ -7,6 +7,7 @@ work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 status=0
 CC=${CC:-gcc}
+CXX=${CXX:-g++}
 make=(make --no-print-directory BUILD="${BUILD:-build}" CC="$CC")
 
 report() { # name, exit status of what was tried
@@ -35,6 +36,13 @@ build_and_run() { # folder for programs, what kind of linking, arguments of pkg-
         grep -qF -- "${words[$name]-no words are set for this example}" "$work/output"
         report "$kind: $name prints '${words[$name]-}'" $?
     done
+    command -v "$CXX" >/dev/null || { echo "skip - $kind: the C++ example, $CXX is not there"; return; }
+    # shellcheck disable=SC2086
+    quietly $CXX -std=c++17 -Wall -Wextra -Werror examples/cpp/host_loop.cpp $flags -o "$out/host_loop"
+    report "$kind: the C++ example builds" $?
+    quietly "$out/host_loop"
+    grep -qF '48 layer backwards instead of 72' "$work/output"
+    report "$kind: the C++ example decides as the C one" $?
 }
 
 # Staged: below DESTDIR lies what will be at /opt/salf.
@@ -45,6 +53,8 @@ report "install with DESTDIR" $?
 sort >"$work/expected" <<END
 ./bin/salf
 ./include/salf.h
+./include/salf.hpp
+./include/salf_core.hpp
 ./lib/libsalf.a
 ./lib/libsalf.so
 ./lib/$SONAME
