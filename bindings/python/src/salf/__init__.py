@@ -48,7 +48,6 @@ from .planner import Planner, Stage, Task
 from .policy import Decision, Policy
 from .probe import Probe, Trace, eof_from_deviations
 from .tensors import Tensor, Tensors, save_tensors
-from .views import RowIndex
 
 
 def version() -> str:
@@ -93,7 +92,6 @@ __all__ = [
     "PluginError",
     "Policy",
     "Probe",
-    "RowIndex",
     "SequenceError",
     "ShapeError",
     "Stage",

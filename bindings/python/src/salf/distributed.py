@@ -1,0 +1,139 @@
+"""libsalf over torch.distributed: collective callbacks, and the reduction of the gradients that a truncated backward
+left.
+
+Every rank gets the same cut because the policy's reduction spans the ranks through Communicator.
+DistributedDataParallel does not reduce a backward that stops at chosen inputs, so reduce_gradients does it: over the
+parameters that trained, which are the same on all ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, List, Optional, Sequence
+
+import numpy
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+def available() -> bool:
+    """Whether this process is one of several."""
+    return bool(dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+
+
+class Communicator:
+    """The collective operations that a salf.Context asks for, over a process group (gloo, nccl or another)."""
+
+    def __init__(self, group: Any = None) -> None:
+        if not (dist.is_available() and dist.is_initialized()):
+            raise RuntimeError("torch.distributed is not initialised: call init_process_group first")
+        self._group = group
+        self.rank: int = dist.get_rank(group)
+        self.ranks: int = dist.get_world_size(group)
+
+    def _device(self) -> torch.device:
+        if "nccl" in str(dist.get_backend(self._group)):
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("cpu")
+
+    def all_reduce(self, buffer: Any, op: Any) -> None:
+        """In place: float64 or int64; op is "sum" or "min" (0 or 1)."""
+        name = op.lower() if isinstance(op, str) else {0: "sum", 1: "min"}[int(op)]
+        operation = {"sum": dist.ReduceOp.SUM, "min": dist.ReduceOp.MIN}[name]
+        host = torch.from_numpy(numpy.asarray(buffer))
+        moved = host.to(self._device())
+        dist.all_reduce(moved, op=operation, group=self._group)
+        if moved.data_ptr() != host.data_ptr():
+            host.copy_(moved)
+
+    def broadcast(self, buffer: Any, root: int) -> None:
+        """Bytes from a rank of the group to all."""
+        host = torch.from_numpy(numpy.asarray(buffer).view(numpy.uint8))
+        moved = host.to(self._device())
+        source = root if self._group is None else dist.get_global_rank(self._group, root)
+        dist.broadcast(moved, src=source, group=self._group)
+        if moved.data_ptr() != host.data_ptr():
+            host.copy_(moved)
+
+    def all_true(self, value: bool) -> bool:
+        """Whether the value is true on every rank."""
+        flag = numpy.array([1 if value else 0], dtype=numpy.int64)
+        self.all_reduce(flag, "min")
+        return bool(flag[0])
+
+    def gather_objects(self, value: Any) -> List[Any]:
+        """The values of all ranks, in their order."""
+        gathered: List[Any] = [None] * self.ranks
+        dist.all_gather_object(gathered, value, group=self._group)
+        return gathered
+
+
+def wrapper_kind(model: nn.Module) -> Optional[str]:
+    """ "ddp", "dp", "fsdp1", "fsdp2" or None for a model that nothing wraps."""
+    name = type(model).__name__
+    if name == "DistributedDataParallel":
+        return "ddp"
+    if name == "DataParallel":
+        return "dp"
+    if name == "FullyShardedDataParallel":
+        return "fsdp1"
+    if any(base.__name__ == "FSDPModule" for base in type(model).__mro__):
+        return "fsdp2"
+    return None
+
+
+def check_wrapper(model: nn.Module, layers: Sequence[nn.Module]) -> Optional[str]:
+    """The kind of wrapper, or an error that says what is not supported and what to do instead."""
+    kind = wrapper_kind(model)
+    if kind == "dp":
+        raise ValueError(
+            "torch.nn.DataParallel runs replicas that hooks cannot tell apart: use DistributedDataParallel"
+        )
+    if kind == "fsdp1":
+        _check_fsdp(model, layers)
+    return kind
+
+
+def _check_fsdp(model: nn.Module, layers: Sequence[nn.Module]) -> None:
+    units = [module for module in model.modules() if type(module).__name__ == "FullyShardedDataParallel"]
+    if not all(getattr(unit, "_use_orig_params", False) for unit in units):
+        raise ValueError(
+            "FSDP without use_orig_params=True keeps one flat parameter a unit, which cannot freeze by layer"
+        )
+    wrapped = {id(getattr(unit, "_fsdp_wrapped_module", None)) for unit in units}
+    missing = [k for k, layer in enumerate(layers) if id(layer) not in wrapped and id(layer) not in map(id, units)]
+    if missing:
+        raise ValueError(f"layer {missing[0]} is no FSDP unit of its own: wrap with the decoder layer as unit")
+
+
+def reduce_gradients(parameters: Iterable[nn.Parameter], group: Any = None, bucket_bytes: int = 25 << 20) -> None:
+    """Averages gradients over the ranks, in flat buckets; one that a rank lacks counts as zero there.
+
+    All ranks must pass the same parameters in the same order.
+    """
+    bucket: List[nn.Parameter] = []
+    size = 0
+    for parameter in parameters:
+        bytes_here = parameter.numel() * parameter.element_size()
+        if bucket and (size + bytes_here > bucket_bytes or parameter.dtype != bucket[0].dtype):
+            _reduce_bucket(bucket, group)
+            bucket, size = [], 0
+        bucket.append(parameter)
+        size += bytes_here
+    if bucket:
+        _reduce_bucket(bucket, group)
+
+
+def _reduce_bucket(bucket: Sequence[nn.Parameter], group: Any) -> None:
+    for parameter in bucket:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([p.grad.reshape(-1) for p in bucket if p.grad is not None])
+    flat.div_(dist.get_world_size(group))
+    dist.all_reduce(flat, group=group)
+    at = 0
+    for parameter in bucket:
+        assert parameter.grad is not None
+        count = parameter.numel()
+        parameter.grad.copy_(flat[at : at + count].view_as(parameter.grad))
+        at += count

@@ -1,0 +1,25 @@
+"""libsalf for training loops of PyTorch.
+
+    controller = FreezeController(model, "salf", optimizer=optimizer)
+    ...
+    controller.begin(batch["labels"])
+    loss = model(**batch).loss
+    controller.backward(loss)
+    optimizer.step(); optimizer.zero_grad()
+
+find_parts() says what a model consists of, EofCache spares probes of data seen before, SemanticLoss is the paper's
+loss.
+"""
+
+from salf.torch.anatomy import Parts, find_parts, unwrap
+from salf.torch.cache import EofCache
+from salf.torch.controller import FreezeController
+from salf.torch.feed import ProbeFeed, Rows
+from salf.torch.flags import Active
+from salf.torch.loss import SemanticLoss
+from salf.torch.optimizer import OptimizerGuard
+
+__all__ = [
+    "Active", "EofCache", "FreezeController", "OptimizerGuard", "Parts", "ProbeFeed", "Rows", "SemanticLoss",
+    "find_parts", "unwrap",
+]  # fmt: skip

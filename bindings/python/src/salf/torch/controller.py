@@ -1,0 +1,495 @@
+"""FreezeController: which layers of a model train at a step, and a backward pass that stops there.
+
+A step is begin(labels), the model's forward, backward(loss), and the optimizer's step. Two ways lead to a truncated
+backward:
+
+between   the probe rides on the forward, the decision falls when it is over, and backward() asks autograd for the
+          gradients of the chosen layers alone (loss.backward(inputs=...)): nothing below the cut is computed.
+before    the decision is known when the forward starts - turns of layers, a plan's stage, cached deviations, or the
+          last batch's trace - and requires_grad flags keep the graph from being built below the cut: this saves its
+          memory too.
+
+With several ranks the policy is collective, so that all take the same cut. DistributedDataParallel's own reduction
+expects gradients that a truncated backward does not make; the controller switches it off and averages what was
+trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import torch
+from torch import nn
+
+import salf
+from salf import distributed
+from salf.methods import Method, parse_method
+from salf.torch.accounts import Accounts
+from salf.torch.anatomy import Groups, Parts, find_parts
+from salf.torch.build import RowCallback, make_context, make_model
+from salf.torch.cache import EofCache
+from salf.torch.feed import ProbeFeed, Rows
+from salf.torch.flags import Active, Flags
+from salf.torch.optimizer import OptimizerGuard
+from salf.torch.statistics import LayerStatistics
+
+_STATE_VERSION = 1
+
+Options = Mapping[str, Any]
+
+
+class FreezeController:
+    """Decides, for a model of PyTorch, which layers train at each step, and stops the backward there.
+
+    model: a decoder language model, also inside PEFT or DistributedDataParallel; parts: its find_parts() where they
+    are not found by themselves. method: one of the paper's names (salf.methods.METHODS) or a policy's kind. planner:
+    for budgets, a salf.Planner or its options with n_data. policy, probe, basis, context: options of salf.Policy,
+    salf.Probe, salf.Basis and salf.Context by name. labels: tokens whose basis rows are prepared (others are made
+    when first met). head, head_rows: an unquantised head, or a callback (first, count, out) that fills blocks of its
+    rows; valid_vocab: rows beyond it are padding. when: "between", "before" or "auto" (see the module). moments:
+    "keep" or "drop" the optimizer's moments of layers that do not train at a step. others: "error" or "train"
+    parameters that belong to no layer, embedding or head. cache: an EofCache that spares probes of data seen before.
+    group: of torch.distributed.
+
+    Embedding, head and final norm are frozen unless the policy's train_embedding and train_head say otherwise.
+    close(), or leaving the context manager, takes hooks away and gives parameters their requires_grad back.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        method: str = "salf",
+        *,
+        optimizer: Any = None,
+        parts: Optional[Parts] = None,
+        planner: Union[salf.Planner, Options, None] = None,
+        labels: Sequence[int] = (),
+        policy: Optional[Options] = None,
+        probe: Optional[Options] = None,
+        basis: Optional[Options] = None,
+        context: Optional[Options] = None,
+        head: Optional[torch.Tensor] = None,
+        head_rows: Optional[RowCallback] = None,
+        valid_vocab: int = 0,
+        when: str = "auto",
+        moments: str = "keep",
+        others: str = "error",
+        cache: Optional[EofCache] = None,
+        group: Any = None,
+    ) -> None:
+        _check_choice("when", when, ("auto", "between", "before"))
+        _check_choice("moments", moments, ("keep", "drop"))
+        _check_choice("others", others, ("error", "train"))
+        self.method: Method = parse_method(method)
+        self.parts = parts if parts is not None else find_parts(model)
+        self.n_layers = len(self.parts.layers)
+        self.cache = cache
+        self._group = group
+        self._communicator = distributed.Communicator(group) if distributed.available() else None
+        self._groups = Groups(self.parts, model)
+        self._groups.check(others)
+        self._probe_options: Dict[str, Any] = {"metric": self.method.metric, **(probe or {})}
+        self._policy_options: Dict[str, Any] = dict(policy or {})
+        self._by_trace = self.method.policy == "salf" or bool(self._policy_options.get("callback"))
+        self._set_defaults(moments)
+        try:
+            self._build_policy(planner, dict(context or {}))
+            if self._by_trace or self.method.probes:
+                self.model = make_model(
+                    self.context, self.parts, self._direct is not None, head, head_rows, valid_vocab
+                )
+                self.basis = salf.Basis(self.model, list(labels), **(basis or {}))
+                self._make_feed()
+            self._check_embedding()
+            self.wrapped(model, when)
+            if optimizer is not None:
+                self.attach(optimizer)
+        except BaseException:
+            self.close()
+            raise
+
+    # ---- making ----
+
+    def _set_defaults(self, moments: str) -> None:
+        self.steps = 0
+        self.trace: Optional[salf.Trace] = None
+        self.decision: Optional[salf.Decision] = None
+        self._accounts = Accounts(self.n_layers)
+        self._statistics = LayerStatistics(self.method.policy)
+        self._flags = Flags(self.parts, self._groups)
+        self._moments = moments
+        self._feed: Optional[ProbeFeed] = None
+        self._guard: Optional[OptimizerGuard] = None
+        self._ddp: Any = None
+        self._active: Optional[Active] = None
+        self._next_active: Optional[Active] = None
+        self._rows: Optional[Rows] = None
+        self._ids: Optional[List[int]] = None
+        self._size = 0
+        self._pending = False
+        self._decisions = 0
+        self._decided_step = -1
+        self._trained: Dict[int, nn.Parameter] = {}
+        self._scales: Dict[int, float] = {}
+
+    def _build_policy(self, planner: Any, context: Dict[str, Any]) -> None:
+        kind = self.method.policy
+        if kind == "budget" and planner is None:
+            raise ValueError(f"method {self.method.name!r} follows a plan: pass planner=")
+        if self._policy_options.get("reduction") == "prefix":
+            raise ValueError(
+                "reduction 'prefix' truncates each row at its own layer, which autograd cannot: take another"
+            )
+        device = next(self.parts.layers[0].parameters()).device
+        self.context, self._direct = make_context(device, context.pop("backend", "auto"), self._communicator, context)
+        if isinstance(planner, Mapping):
+            planner = salf.Planner(self.context, self.n_layers, **planner)
+        self.planner: Optional[salf.Planner] = planner
+        self.policy = salf.Policy(self.context, kind, self.n_layers, planner=planner, **self._policy_options)
+
+    def _make_feed(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+        self.probe = salf.Probe(self.basis, n_layers=self.n_layers, **self._probe_options)
+        self._feed = ProbeFeed(self.parts.layers, self.probe, self._direct)
+
+    def _check_embedding(self) -> None:
+        always = bool(self._policy_options.get("always_on"))
+        self._train_embedding = bool(self._policy_options.get("train_embedding")) or always
+        self._train_head = bool(self._policy_options.get("train_head")) or always
+        if not (self.parts.tied and self._train_head):
+            return
+        if self._train_embedding:
+            raise ValueError("head and embedding are tied: train the one or the other, not both at cuts of their own")
+        self._flags.detach_embedding()
+
+    # ---- wrappers and optimizer ----
+
+    def wrapped(self, model: nn.Module, when: str = "auto") -> None:
+        """Tells the model as it is called, after DistributedDataParallel or FSDP was put around it."""
+        kind = distributed.check_wrapper(model, self.parts.layers)
+        sharded = kind in ("fsdp1", "fsdp2")
+        if sharded and self.method.policy in ("autofreeze", "rgn"):
+            raise ValueError(f"policy {self.method.policy!r} needs norms of whole gradients, which FSDP shards")
+        if when == "between" and (sharded or not self._by_trace):
+            reason = "under FSDP decisions fall" if sharded else f"decisions of {self.method.name!r} fall"
+            raise ValueError(f"when='between' is not possible: {reason} before the forward")
+        self._ddp = model if kind == "ddp" else None
+        self._before = sharded or not self._by_trace or when == "before"
+        self._groups.refresh()
+        self._flags.forget()
+
+    def attach(self, optimizer: Any) -> None:
+        """Guards an optimizer: it must hold every parameter that may train, and moves frozen ones at no step."""
+        if self._guard is not None:
+            self._guard.close()
+        self._groups.refresh()
+        self._guard = OptimizerGuard(optimizer, self._before_step, self._after_step)
+        try:
+            self._guard.check_members(self._named_candidates())
+        except ValueError:
+            self._guard.close()
+            self._guard = None
+            raise
+
+    def _named_candidates(self) -> List[Tuple[str, nn.Parameter]]:
+        everything = Active.everything(self.n_layers, self._train_embedding, self._train_head)
+        wanted = {id(p) for p in self._flags.parameters_of(everything)}
+        return [(n, p) for n, p in self._groups.outer.named_parameters() if id(p) in wanted]
+
+    # ---- a step ----
+
+    def begin(
+        self,
+        labels: Any = None,
+        rows: Optional[Rows] = None,
+        ids: Optional[Sequence[int]] = None,
+        size: Optional[int] = None,
+        probe: Optional[bool] = None,
+    ) -> None:
+        """Announces the forward of a batch.
+
+        labels: [batch, tokens], -100 where there is no target, as transformers takes them; or rows, the medium
+        tokens. ids: of the data, for the cache. size: data in the batch, where labels and rows do not tell. probe:
+        whether this batch is observed (default: where the method needs it).
+        """
+        self._flags.check_checkpointing()
+        observed = self._by_trace if probe is None else probe
+        self._announce(labels, rows, ids, size, observed)
+        if self._ddp is not None:
+            self._ddp.require_backward_grad_sync = False
+        if self._by_trace:
+            self._begin_by_trace()
+            return
+        if observed:
+            self._arm()
+        self._decide_by_step()
+        assert self._active is not None
+        self._flags.apply(self._active, True)
+
+    def _announce(
+        self, labels: Any, rows: Optional[Rows], ids: Optional[Sequence[int]], size: Optional[int], observed: bool
+    ) -> None:
+        if observed and rows is None and labels is None:
+            raise ValueError(f"method {self.method.name!r} looks at data: pass labels or rows")
+        self._rows = rows if rows is not None else (Rows.from_labels(labels) if observed else None)
+        if observed and self._rows is not None and len(self._rows) == 0 and self._communicator is None:
+            raise ValueError("no datum of the batch has a target: all labels behind the first are -100")
+        known = len(self._rows) if self._rows is not None else 1 if labels is None else len(labels)
+        self._size = known if size is None else size
+        self._ids = [int(i) for i in ids] if ids is not None else None
+        self._pending = True
+
+    def _begin_by_trace(self) -> None:
+        if self._cached():
+            assert self.cache is not None
+            options = self._probe_options
+            rule, nonfinite = options.get("eof_rule", "most_gain"), options.get("nonfinite", "error")
+            self._decide_by_trace(self.cache.trace(self._ids_of_rows(), rule, nonfinite))
+            assert self._active is not None
+            self._flags.apply(self._active, True)
+            return
+        self._arm()
+        everything = Active.everything(self.n_layers, self._train_embedding, self._train_head)
+        if self._before and self._active is None:
+            self._active = everything
+        self._flags.apply(self._active if self._before and self._active is not None else everything, self._before)
+
+    def _arm(self) -> None:
+        if self._feed is None:
+            raise ValueError(f"method {self.method.name!r} has no probe")
+        assert self._rows is not None
+        self._feed.arm(self._rows)
+
+    def _ids_of_rows(self) -> List[int]:
+        assert self._ids is not None
+        assert self._rows is not None
+        return [self._ids[int(datum)] for datum in self._rows.data]
+
+    def _cached(self) -> bool:
+        """Whether the cache answers for this batch; on all ranks, or on none."""
+        if self.cache is None:
+            return False
+        held = self._ids is not None and self.cache.holds(self._ids_of_rows(), self.steps)
+        return self._communicator.all_true(held) if self._communicator is not None else held
+
+    def observe(self) -> Optional[salf.Trace]:
+        """After the forward: the trace of the batch, if it was observed."""
+        if self._feed is None or not self._feed.armed:
+            return None
+        self.trace = self._feed.finish()
+        self._accounts.note_trace(self.trace)
+        if self.cache is not None and self._ids is not None:
+            self.cache.put(self._ids_of_rows(), self.trace, self.steps)
+        return self.trace
+
+    def measure(self, labels: Any, forward: Callable[[], Any]) -> salf.Trace:
+        """The trace of a batch outside training: runs forward() without gradients, and nothing is decided."""
+        if self._feed is None:
+            raise ValueError(f"method {self.method.name!r} has no probe")
+        training = self._groups.outer.training
+        self._groups.outer.eval()
+        try:
+            self._feed.arm(Rows.from_labels(labels))
+            with torch.no_grad():
+                forward()
+            return self._feed.finish()
+        finally:
+            self._feed.disarm()
+            self._groups.outer.train(training)
+
+    def decide(self) -> Active:
+        """After the forward: what trains. backward() calls this where the host has not."""
+        if not self._pending:
+            raise RuntimeError("backward() without begin(): announce the batch before its forward")
+        trace = self.observe()
+        before = self._active
+        if trace is not None and self._by_trace:
+            self._decide_by_trace(trace)
+            if self._before:  # this batch runs by the flags that its forward had, the next one by the new decision
+                self._next_active, self._active = self._active, before
+        assert self._active is not None
+        return self._active
+
+    def _decide_by_trace(self, trace: salf.Trace) -> None:
+        self._take(self.policy.decide(self._decisions, trace=trace))
+
+    def _decide_by_step(self) -> None:
+        """One decision for each task of a plan, or for each optimizer step, however many batches it accumulates."""
+        if self.method.planned:
+            self._take(self.policy.decide(self._decisions))
+        elif self._decided_step != self.steps:
+            self._take(self.policy.decide(self.steps, **self._norms()))
+            self._decided_step = self.steps
+
+    def _norms(self) -> Dict[str, Any]:
+        return dict(self._statistics.take())
+
+    def _take(self, decision: salf.Decision) -> None:
+        self.decision = decision
+        self._active = Active.of(decision)
+        self._decisions += 1
+        if self._guard is not None and len(decision.reset):
+            self._guard.forget([p for k in decision.reset for p in self._groups.layers[k]])
+
+    def backward(
+        self,
+        loss: torch.Tensor,
+        run: Optional[Callable[..., Any]] = None,
+        sync: bool = True,
+        weight: Optional[int] = None,
+    ) -> None:
+        """Back-propagates the loss down to the cut.
+
+        run(loss, **arguments) stands in for loss.backward (a scaler's, accelerate's). sync: whether this is the last
+        backward before the optimizer's step; ranks then average their gradients. weight: data that count as trained.
+        """
+        active = self.decide()
+        self.expect_backward(weight)
+        parameters = self._flags.parameters_of(active)
+        if parameters and loss.requires_grad:
+            arguments: Dict[str, Any] = {} if self._flags.are(active) else {"inputs": parameters}
+            (run or torch.Tensor.backward)(loss, **arguments)
+        if self._next_active is not None:
+            self._active, self._next_active = self._next_active, None
+        if sync:
+            self.synchronise()
+
+    def expect_backward(self, weight: Optional[int] = None) -> None:
+        """For loops that call loss.backward() themselves, where the decision was known before the forward."""
+        if self._guard is None:
+            raise RuntimeError("no optimizer is attached: call attach(optimizer), so that frozen layers stay untouched")
+        assert self._active is not None
+        parameters = self._flags.parameters_of(self._active)
+        if not self._trained:
+            self._drop_gradients(parameters)
+        self._trained.update((id(p), p) for p in parameters)
+        for k, scale in enumerate(self._active.rate_scale):
+            if self._active.layers[k] and scale != 1.0:
+                self._scales.update((id(p), scale) for p in self._groups.layers[k])
+        self._accounts.note_trained(self._active.cut, self._size if weight is None else weight)
+        self._pending = False
+
+    def drop(self) -> None:
+        """The batch announced is not trained after all."""
+        if self._feed is not None:
+            self._feed.disarm()
+        self._pending = False
+
+    def synchronise(self) -> None:
+        """Averages over the ranks what this window trained, where DistributedDataParallel does not do it."""
+        if self._ddp is not None and self._trained:
+            distributed.reduce_gradients(self._trained.values(), self._group)
+
+    # ---- optimizer ----
+
+    def _drop_gradients(self, kept: Sequence[nn.Parameter]) -> None:
+        """What does not train has no gradient, whatever zero_grad() left."""
+        wanted = {id(p) for p in kept}
+        for parameter in self._groups.managed():
+            if id(parameter) not in wanted:
+                parameter.grad = None
+
+    def _before_step(self) -> Dict[int, float]:
+        self._drop_gradients(list(self._trained.values()))
+        self._statistics.note(self._groups.layers)
+        if self._moments == "drop" and self._guard is not None:
+            self._guard.forget([p for p in self._groups.managed() if id(p) not in self._trained])
+        return self._scales
+
+    def _after_step(self) -> None:
+        self.steps += 1
+        self.skipped()
+
+    def skipped(self) -> None:
+        """A gradient scaler skipped the step: what the window trained counts for nothing."""
+        self._trained = {}
+        self._scales = {}
+
+    # ---- figures and state ----
+
+    @property
+    def cut(self) -> Optional[int]:
+        """The cut of the last decision."""
+        return None if self._active is None else self._active.cut
+
+    @property
+    def saving(self) -> float:
+        """Mean share of the depth that the backward left out, over all data trained (the paper's cost saving)."""
+        return self._accounts.saving
+
+    def scalars(self) -> Dict[str, float]:
+        """Figures since the last call, for a logger: cut, saving, matched and filled data, deviations of the spaces."""
+        return {} if self._active is None else self._accounts.scalars(self._active.cut, self.planner)
+
+    def refresh(self) -> None:
+        """Makes the basis anew, after the head was trained or replaced."""
+        if self._feed is not None:
+            self.basis = self.basis.refresh(self.model)
+            self._make_feed()
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Everything that a resumed run needs, in tensors, integers and strings, which torch.load takes with
+        weights_only=True; to be asked for between optimizer steps."""
+        if self._trained:
+            raise RuntimeError("the state is that of a step's end: save it after the optimizer's step")
+        return {
+            "version": _STATE_VERSION,
+            "method": self.method.name,
+            "policy": _bytes_to_tensor(self.policy.save()),
+            "planner": None if self.planner is None else _bytes_to_tensor(self.planner.save()),
+            "active": None if self._active is None else self._active.state(),
+            "numbers": [self.steps, self._decisions, self._decided_step],
+            "accounts": self._accounts.state(),
+            "statistics": self._statistics.state_dict(),
+            "cache": None if self.cache is None else self.cache.state_dict(),
+        }
+
+    def load_state_dict(self, state: Options) -> None:
+        """Goes on where state_dict() was taken; the same model, method and options must have been given."""
+        if state.get("version") != _STATE_VERSION:
+            raise ValueError(f"state of version {state.get('version')}, expected {_STATE_VERSION}")
+        if state["method"] != self.method.name:
+            raise ValueError(f"state of method {state['method']!r} for method {self.method.name!r}")
+        if (state["planner"] is None) != (self.planner is None):
+            raise ValueError("the state has a plan and the controller none, or the other way round")
+        self.policy.load(_tensor_to_bytes(state["policy"]))
+        if self.planner is not None:
+            self.planner.load(_tensor_to_bytes(state["planner"]))
+        self._active = None if state["active"] is None else Active.from_state(state["active"])
+        self.steps, self._decisions, self._decided_step = state["numbers"]
+        self._accounts.load(state["accounts"])
+        self._statistics.load_state_dict(state["statistics"])
+        if self.cache is not None and state["cache"] is not None:
+            self.cache.load_state_dict(state["cache"])
+
+    def close(self) -> None:
+        """Takes all hooks away and gives parameters their requires_grad back."""
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
+        if self._feed is not None:
+            self._feed.close()
+        if self._ddp is not None:
+            self._ddp.require_backward_grad_sync = True
+            self._ddp = None
+        self._flags.close()
+
+    def __enter__(self) -> FreezeController:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+
+
+def _bytes_to_tensor(data: bytes) -> torch.Tensor:
+    return torch.tensor(list(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+
+
+def _tensor_to_bytes(data: torch.Tensor) -> bytes:
+    return bytes(data.cpu().numpy().tobytes())

@@ -1,0 +1,181 @@
+"""Feeds a probe from forward hooks: of each latent space, the rows of the medium tokens.
+
+Space 0 is what enters the first layer, space k+1 what layer k gives out, all of them raw: the library applies the final
+norm where the lens wants it. A space is a view of the hidden states [batch, tokens, D] with an index of the rows that
+count, so that nothing is copied. Where the library cannot read the memory (states on a GPU, but no CUDA backend; layers
+spread over several devices) the rows alone are gathered and copied to the host, in one transfer after the forward.
+"""
+
+from __future__ import annotations
+
+from typing import Any, List, Optional, Sequence, Tuple
+
+import numpy
+import torch
+from torch import nn
+
+import salf
+
+
+class Rows:
+    """Which rows of a batch are probed: the medium token of each datum, with the right next token.
+
+    positions are the indices of the medium tokens, tokens what should come next; data says to which datum of the batch
+    each row belongs.
+    """
+
+    def __init__(self, positions: Any, tokens: Any, data: Any = None) -> None:
+        self.positions = numpy.ascontiguousarray(_host(positions), dtype=numpy.int64)
+        self.tokens = numpy.ascontiguousarray(_host(tokens), dtype=numpy.int32)
+        count = len(self.positions)
+        self.data = numpy.arange(count, dtype=numpy.int64) if data is None else numpy.asarray(_host(data), numpy.int64)
+        if not (self.positions.shape == self.tokens.shape == self.data.shape == (count,)):
+            raise ValueError(
+                f"positions {self.positions.shape}, tokens {self.tokens.shape} and data {self.data.shape} "
+                "must be vectors of one length"
+            )
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @classmethod
+    def from_labels(cls, labels: Any, ignore: int = -100) -> Rows:
+        """From the labels of a causal language model [batch, tokens], where ignore marks what has no target.
+
+        The medium token of a datum is the one before its first target: the last token of the prompt. Data without a
+        target are left out.
+        """
+        table = _host(labels)
+        if table.ndim != 2:
+            raise ValueError(f"labels have shape {tuple(table.shape)}; expected [batch, tokens]")
+        targets = table[:, 1:] != ignore
+        data = numpy.flatnonzero(targets.any(axis=1))
+        positions = targets[data].argmax(axis=1)
+        return cls(positions, table[data, positions + 1], data)
+
+
+def _host(values: Any) -> Any:
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu().numpy()
+    return numpy.asarray(values)
+
+
+def _states_of(output: Any) -> torch.Tensor:
+    states = output[0] if isinstance(output, (tuple, list)) else output
+    if not isinstance(states, torch.Tensor):
+        raise TypeError(f"a layer gave a {type(states).__name__} where hidden states were expected")
+    return states
+
+
+class ProbeFeed:
+    """Hooks on the layers of a decoder that hand the states of one armed forward to a probe."""
+
+    def __init__(self, layers: Sequence[nn.Module], probe: salf.Probe, direct: Optional[torch.device]) -> None:
+        self._probe = probe
+        self._direct = direct
+        self._rows: Optional[Rows] = None
+        self._index: Optional[torch.Tensor] = None
+        self._next = 0
+        self._spaces = len(layers) + 1
+        self._gathered: List[torch.Tensor] = []
+        self._handles = [layer.register_forward_hook(self._hook(k)) for k, layer in enumerate(layers)]
+
+    def close(self) -> None:
+        """Takes the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._rows = None
+
+    @property
+    def armed(self) -> bool:
+        """Whether a forward is being observed."""
+        return self._rows is not None
+
+    def arm(self, rows: Rows) -> None:
+        """The next forward is observed at these rows."""
+        self._probe.begin(rows.tokens)
+        self._rows = rows
+        self._index = None
+        self._next = 0
+        self._gathered = []
+
+    def disarm(self) -> None:
+        """Nothing is observed any more."""
+        self._rows = None
+        self._index = None
+        self._gathered = []
+
+    def finish(self) -> salf.Trace:
+        """Ends the batch: the trace of the forward that went by."""
+        if self._rows is None:
+            raise RuntimeError("no forward was announced with begin()")
+        if self._next != self._spaces:
+            raise RuntimeError(
+                f"the forward passed {self._next} of {self._spaces} latent spaces: run the model between begin() and "
+                "backward(), through its layers' own forward()"
+            )
+        if self._gathered:
+            self._observe_gathered()
+        self.disarm()
+        return self._probe.end()
+
+    def _hook(self, layer: int) -> Any:
+        def hook(module: nn.Module, inputs: Tuple[Any, ...], output: Any) -> None:
+            # Recomputation under checkpointing runs the hooks again, when nothing is armed any more or all is seen.
+            if self._rows is None or self._next == self._spaces:
+                return
+            if layer == 0:
+                if not inputs:
+                    raise RuntimeError(
+                        f"{type(module).__name__} got its hidden states by keyword; space 0 cannot be seen"
+                    )
+                self._observe(0, _states_of(inputs))
+            self._observe(layer + 1, _states_of(output))
+
+        return hook
+
+    def _observe(self, space: int, states: torch.Tensor) -> None:
+        if space != self._next:
+            raise RuntimeError(
+                f"latent space {space} came where {self._next} was expected: one forward for each begin()"
+            )
+        self._next += 1
+        states = states.detach()
+        index = self._flat_index(states)
+        if self._direct is not None and states.device == self._direct and states.is_contiguous():
+            self._probe.observe(space, states.view(-1, states.shape[-1]), rows=index)
+        else:
+            self._gathered.append(self._gather(states))
+
+    def _gather(self, states: torch.Tensor) -> torch.Tensor:
+        rows = self._rows
+        assert rows is not None
+        if len(self._gathered) != self._next - 1:
+            raise RuntimeError("some layers' states can be read in place and others cannot; spread over devices?")
+        data = torch.from_numpy(rows.data).to(states.device)
+        positions = torch.from_numpy(rows.positions).to(states.device)
+        return states[data, positions]
+
+    def _observe_gathered(self) -> None:
+        device = self._gathered[0].device
+        one_device = all(part.device == device for part in self._gathered)
+        stacked = torch.stack(self._gathered).cpu() if one_device else torch.stack([g.cpu() for g in self._gathered])
+        for space in range(self._spaces):
+            self._probe.observe(space, stacked[space])
+
+    def _flat_index(self, states: torch.Tensor) -> torch.Tensor:
+        """Rows of the view [batch * tokens, D], on the states' device; the same for all layers of a forward."""
+        rows = self._rows
+        assert rows is not None
+        if states.dim() != 3:
+            raise ValueError(f"hidden states have shape {tuple(states.shape)}; expected [batch, tokens, D]")
+        if self._index is None or self._index.device != states.device:
+            batch, tokens = states.shape[0], states.shape[1]
+            if len(rows) and (rows.data.max() >= batch or rows.positions.max() >= tokens):
+                raise ValueError(
+                    f"hidden states are [{batch}, {tokens}, D], but rows reach datum {rows.data.max()} and token "
+                    f"{rows.positions.max()}: announce the batch that the model gets"
+                )
+            self._index = torch.from_numpy(rows.data * tokens + rows.positions).to(states.device)
+        return self._index

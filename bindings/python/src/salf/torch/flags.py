@@ -1,0 +1,138 @@
+"""requires_grad flags and the gate in the forward: how a decision that is known before a forward takes effect.
+
+Flags alone do not stop a backward where something makes the embedding's output require a gradient (as PEFT and gradient
+checkpointing do), so the output of the layer below the cut is also detached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from torch import nn
+
+import salf
+from salf.torch.anatomy import Groups, Parts
+
+
+@dataclass(frozen=True)
+class Active:
+    """What trains: the part of a decision that the backward and the optimizer have to know."""
+
+    cut: int
+    layers: Tuple[bool, ...]
+    rate_scale: Tuple[float, ...]
+    train_embedding: bool = False
+    train_head: bool = False
+
+    @classmethod
+    def of(cls, decision: salf.Decision) -> Active:
+        """From a decision of salf.Policy."""
+        return cls(
+            cut=int(decision.cut),
+            layers=tuple(bool(flag) for flag in decision.trainable),
+            rate_scale=tuple(float(scale) for scale in decision.rate_scale),
+            train_embedding=bool(decision.train_embedding),
+            train_head=bool(decision.train_head),
+        )
+
+    @classmethod
+    def everything(cls, n_layers: int, embedding: bool, head: bool) -> Active:
+        """All layers."""
+        return cls(0, (True,) * n_layers, (1.0,) * n_layers, embedding, head)
+
+    def state(self) -> Dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "cut": self.cut,
+            "layers": list(self.layers),
+            "rate_scale": torch.tensor(self.rate_scale, dtype=torch.float64),
+            "train_embedding": self.train_embedding,
+            "train_head": self.train_head,
+        }
+
+    @classmethod
+    def from_state(cls, state: Dict[str, Any]) -> Active:
+        """From a checkpoint."""
+        return cls(**{**state, "layers": tuple(state["layers"]), "rate_scale": tuple(state["rate_scale"].tolist())})
+
+
+class Flags:
+    """Sets flags and gate of a model for what trains."""
+
+    def __init__(self, parts: Parts, groups: Groups) -> None:
+        self._parts = parts
+        self._groups = groups
+        self._gate: Optional[int] = None
+        self._shown: Any = None
+        self._of: Optional[Active] = None
+        self._hooks = [layer.register_forward_hook(self._gate_hook(k)) for k, layer in enumerate(parts.layers[:-1])]
+
+    def close(self) -> None:
+        """Takes the hooks away and gives parameters the flags that they had at first."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self._groups.restore()
+
+    def detach_embedding(self) -> None:
+        """A tied head that trains must not drag the backward down to the embedding, which is the same parameter."""
+        assert self._parts.embedding is not None
+        hook = self._parts.embedding.register_forward_hook(lambda _module, _inputs, output: output.detach())
+        self._hooks.append(hook)
+
+    def forget(self) -> None:
+        """The parameters may have been replaced: the next apply() sets them all."""
+        self._shown = None
+
+    def apply(self, shown: Active, final: bool) -> None:
+        """Sets flags; final: shown is the decision itself, not all candidates while it is still to come."""
+        n_layers = len(self._parts.layers)
+        self._gate = shown.cut - 1 if final and 0 < shown.cut < n_layers else None
+        self._of = shown if final else None
+        flags = (shown.layers, shown.train_embedding, shown.train_head)
+        if flags == self._shown:
+            return
+        self._shown = flags
+        for k, parameters in enumerate(self._groups.layers):
+            for parameter in parameters:
+                parameter.requires_grad_(shown.layers[k])
+        trainable = {id(p) for p in self.parameters_of(shown)}
+        for parameter in self._groups.embedding + self._groups.head:
+            parameter.requires_grad_(id(parameter) in trainable)
+
+    def are(self, active: Active) -> bool:
+        """Whether the forward was built for exactly this."""
+        return self._of is active
+
+    def parameters_of(self, active: Active) -> List[nn.Parameter]:
+        """The parameters that train."""
+        chosen = [p for k, flag in enumerate(active.layers) if flag for p in self._groups.layers[k]]
+        if active.train_embedding:
+            chosen += self._groups.trainable_of(self._groups.embedding)
+        if active.train_head:
+            chosen += self._groups.trainable_of(self._groups.head)
+        return chosen + self._groups.others()
+
+    def _gate_hook(self, layer: int) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            if self._gate != layer or not torch.is_grad_enabled():
+                return None
+            if isinstance(output, tuple):
+                return (output[0].detach(), *output[1:])
+            return output.detach()
+
+        return hook
+
+    def check_checkpointing(self) -> None:
+        """Reentrant checkpointing hides the graph, so that a backward through it cannot stop."""
+        for module in (self._parts.decoder, *self._parts.layers):
+            function = getattr(module, "_gradient_checkpointing_func", None)
+            if not getattr(module, "gradient_checkpointing", False) or function is None:
+                continue
+            if getattr(function, "keywords", {}).get("use_reentrant", True):
+                raise ValueError(
+                    "gradient checkpointing is reentrant, and a backward through it cannot stop: enable it with "
+                    'gradient_checkpointing_kwargs={"use_reentrant": False}'
+                )

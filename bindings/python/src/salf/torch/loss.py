@@ -1,0 +1,42 @@
+"""The semantic losses (paper 2.2) as losses of PyTorch: gradients come from the library."""
+
+from __future__ import annotations
+
+from typing import Any, Tuple
+
+import numpy
+import torch
+from torch import nn
+
+import salf
+
+
+class _Function(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, tokens: Any, loss: salf.Loss) -> torch.Tensor:
+        gradient = torch.empty(states.shape, dtype=torch.float32, device=states.device)
+        losses = loss.compute(tokens, states.detach(), gradient=gradient)
+        ctx.save_for_backward(gradient)
+        ctx.dtype = states.dtype
+        return torch.as_tensor(numpy.asarray(losses, dtype=numpy.float32)).to(states.device)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: torch.Tensor) -> Tuple[torch.Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (outputs[0].unsqueeze(1) * gradient).to(ctx.dtype), None, None
+
+
+class SemanticLoss(nn.Module):
+    """Mean semantic loss of states [rows, D], as they enter the head, against the right next tokens [rows]."""
+
+    def __init__(self, basis: salf.Basis, kind: str = "cosine", **options: Any) -> None:
+        super().__init__()
+        self._loss = salf.Loss(basis, kind=kind, **options)
+
+    def forward(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The mean over the rows."""
+        if states.dim() != 2:
+            raise ValueError(f"states have shape {tuple(states.shape)}; expected [rows, D]")
+        wanted = numpy.ascontiguousarray(tokens.detach().cpu().numpy(), dtype=numpy.int32)
+        result: torch.Tensor = _Function.apply(states.contiguous(), wanted, self._loss)
+        return result.mean()

@@ -1,0 +1,157 @@
+"""The planner's stages as batches of a Trainer: which data the next unit of training takes.
+
+A run under a budget is one plan over all its epochs. Each stage (layer e with its c_e data) is cut into windows of
+one optimizer step, and a window into as many units as batches are accumulated, so that the cut changes at optimizer
+steps only; a short window leaves its last units empty. The number of units is known beforehand, also where the
+planner probes while the run goes on, because a unit counts data trained. With several ranks every rank runs the same
+plan and takes its share of each task's data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Sized
+
+import numpy
+import torch
+
+import salf
+
+
+def shuffled_epochs(n_data: int, total: int, seed: int) -> Any:
+    """total indices of data: one seeded permutation after the other."""
+    parts: List[Any] = []
+    left = total
+    epoch = 0
+    while left > 0:
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
+        order = torch.randperm(n_data, generator=generator).numpy()[:left]
+        parts.append(order)
+        left -= len(order)
+        epoch += 1
+    return numpy.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Share:
+    """One task's data on this rank: indices into the dataset, and where they stand in the whole task."""
+
+    kind: str
+    layer: int
+    indices: List[int]
+    first: int
+    total: int
+    #: False: the rank has no data of its own in this task and runs another's with weight 0.
+    real: bool
+
+
+@dataclass
+class Progress:
+    """Where a plan stands: data trained at each layer; of the window at hand, its size and what is trained of it."""
+
+    trained: List[int]
+    window: int = 0
+    window_done: int = 0
+    units: int = 0
+
+
+@dataclass
+class PlanRun:
+    """Serves a planner's tasks, unit by unit."""
+
+    planner: salf.Planner
+    order: Any
+    batch: int
+    accumulation: int = 1
+    rank: int = 0
+    ranks: int = 1
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts: List[int] = [int(count) for count in self.planner.counts]
+        self.progress = Progress([0] * len(self.counts))
+        self._task: Any = None
+
+    @property
+    def unit_size(self) -> int:
+        """Data of a full unit, over all ranks."""
+        return self.batch * self.ranks
+
+    @property
+    def n_units(self) -> int:
+        """Units of the whole plan."""
+        window = self.unit_size * self.accumulation
+        return self.accumulation * sum(-(-count // window) for count in self.counts)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all data are trained."""
+        return self.progress.trained == self.counts and self.progress.units % self.accumulation == 0
+
+    def open_unit(self) -> int:
+        """Starts the next unit; returns how many data it trains, 0 for an empty one at a short window's end."""
+        at = self.progress
+        if at.units % self.accumulation == 0:
+            left = [count - done for count, done in zip(self.counts, at.trained)]
+            stage = next((n for n in left if n > 0), 0)
+            at.window, at.window_done = min(stage, self.unit_size * self.accumulation), 0
+        at.units += 1
+        return min(self.unit_size, at.window - at.window_done)
+
+    def next_share(self, wanted: int) -> Optional[Share]:
+        """The next task, of at most wanted data, or None when the plan is complete."""
+        task = self.planner.next(wanted)
+        if task.kind == "done":
+            return None
+        self._task = task
+        data = numpy.asarray(task.data, dtype=numpy.int64)
+        bounds = [len(data) * r // self.ranks for r in range(self.ranks + 1)]
+        first, last = bounds[self.rank], bounds[self.rank + 1]
+        real = last > first
+        mine = data[first:last] if real else data[:1]
+        return Share(task.kind, task.layer, [int(i) for i in self.order[mine]], first, len(data), real)
+
+    def accept(self, eof: Sequence[int]) -> Any:
+        """Answers a probe with the eof of all its data; which of them train now."""
+        return numpy.asarray(self.planner.report(numpy.asarray(eof, dtype=numpy.int32)), dtype=bool)
+
+    def close_task(self, trained: int) -> None:
+        """The task at hand is done, and this many of its data were trained."""
+        self.progress.trained[self._task.layer] += trained
+        self.progress.window_done += trained
+        self.planner.done()
+        self._task = None
+
+    def state_dict(self) -> Dict[str, Any]:
+        """For a checkpoint; the planner keeps its own state."""
+        return {"trained": list(self.progress.trained), "units": self.progress.units}
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        """From a checkpoint."""
+        if len(state["trained"]) != len(self.counts):
+            raise ValueError(f"plan of {len(state['trained'])} layers for one of {len(self.counts)}")
+        self.progress = Progress(list(state["trained"]), units=int(state["units"]))
+
+
+class PlanLoader:
+    """Stands where a Trainer expects its data loader: as many items as the plan has units, the data being chosen when a
+    unit is trained. (What a unit trains may depend on the one before, so that nothing may be loaded ahead.)"""
+
+    def __init__(self, run: PlanRun, dataset: Sized, epochs: float) -> None:
+        self.run = run
+        self.dataset = dataset
+        self.batch_size = run.batch
+        self._length = -(-run.n_units // max(epochs, 1e-9)) if epochs > 0 else run.n_units
+
+    def __len__(self) -> int:
+        step = self.run.accumulation
+        return -(-int(self._length) // step) * step
+
+    def __iter__(self) -> Iterator[Dict[str, torch.Tensor]]:
+        start = self.run.progress.units
+        for unit in range(min(len(self), self.run.n_units - start)):
+            yield {UNIT_KEY: torch.tensor([start + unit])}
+
+
+#: Key by which a training step knows a unit of a plan.
+UNIT_KEY = "salf_unit"

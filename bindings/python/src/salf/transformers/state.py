@@ -1,0 +1,28 @@
+"""The file that a checkpoint folder of the Trainer holds for layer-freezing."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict
+
+import torch
+
+#: Name of the file in a checkpoint folder.
+STATE_NAME = "salf.pt"
+
+
+def save_state(folder: str, state: Dict[str, Any]) -> None:
+    """Writes the file whole or not at all."""
+    path = os.path.join(folder, STATE_NAME)
+    temporary = f"{path}.tmp"
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def load_state(folder: str) -> Dict[str, Any]:
+    """Reads the file; an error where a checkpoint has none."""
+    path = os.path.join(folder, STATE_NAME)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: the checkpoint was not written by a run with salf")
+    state: Dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state

@@ -1,0 +1,376 @@
+"""SalfMixin and SalfTrainer: a Trainer of transformers that fine-tunes where it pays.
+
+The mixin changes what a training step does around its forward and backward, what is loaded under a budget, and what a
+checkpoint holds; the Trainer's loop, optimizer, scheduler, logging and evaluation stay as they are. Put it to the
+left of any class derived from Trainer.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import numpy
+import torch
+from transformers import Trainer, TrainerCallback
+
+from salf import distributed
+from salf.methods import Method, parse_method
+from salf.torch.anatomy import find_parts
+from salf.torch.controller import FreezeController
+from salf.transformers.config import SalfConfig, config_of
+from salf.transformers.ids import ID_KEY, IndexedCollator, IndexedDataset
+from salf.transformers.plan import UNIT_KEY, PlanLoader, PlanRun, Share, shuffled_epochs
+from salf.transformers.state import load_state, save_state
+
+logger = logging.getLogger(__name__)
+
+
+class SalfMixin:
+    """Layer-freezing for a Trainer: SalfMixin(..., salf="salf[half]") or salf=SalfConfig(...)."""
+
+    def __init__(self, *args: Any, salf: Any = "salf[half]", **kwargs: Any) -> None:
+        self.salf: SalfConfig = config_of(salf)
+        self.controller: Optional[FreezeController] = None
+        self.plan: Optional[PlanRun] = None
+        self._salf_before: Optional[Dict[str, Any]] = None
+        self._salf_resumed = False
+        super().__init__(*args, **kwargs)
+        self.add_callback(_Hooks(self))  # type: ignore[attr-defined]
+
+    # ---- making ----
+
+    def _salf_open(self) -> FreezeController:
+        """The controller, made before anything wraps the model."""
+        if self.controller is not None:
+            return self.controller
+        me: Any = self
+        if me.train_dataset is None:
+            raise ValueError("Trainer: training requires a train_dataset")
+        config = self.salf
+        config.parts = config.parts or find_parts(me.model)
+        method = parse_method(config.method)
+        n_layers = len(config.parts.layers)
+        seed = int(me.args.seed if config.seed is None else config.seed)
+        planner = self._salf_planner(method, n_layers, seed) if method.planned else None
+        policy = method.policy_options(n_layers, self._salf_steps(), seed=seed)
+        self.controller = config.controller(me.model, planner, policy)
+        if planner is not None:
+            self.plan = self._salf_plan(seed)
+        return self.controller
+
+    def _salf_data(self) -> int:
+        """Data of the whole run, each epoch's counted."""
+        me: Any = self
+        epochs = me.args.num_train_epochs if me.args.max_steps <= 0 else 1
+        return max(1, int(len(me.train_dataset) * epochs + 0.5))
+
+    def _salf_steps(self) -> int:
+        me: Any = self
+        if me.args.max_steps > 0:
+            return int(me.args.max_steps)
+        batch = me.args.train_batch_size * me.args.gradient_accumulation_steps * me.args.world_size
+        return max(1, math.ceil(self._salf_data() / batch))
+
+    def _salf_planner(self, method: Method, n_layers: int, seed: int) -> Dict[str, Any]:
+        n_data = self._salf_data()
+        published = self.salf.as_published and method.growth == "arithmetic"
+        limit = self.salf.probe_limit
+        options = method.plan_options(
+            n_data, n_layers, self.salf.matching, probe_limit=limit, as_published=published, seed=seed
+        )
+        return {"n_data": n_data, **options}
+
+    def _salf_plan(self, seed: int) -> PlanRun:
+        me: Any = self
+        assert self.controller is not None
+        assert self.controller.planner is not None
+        args = me.args
+        if args.gradient_accumulation_steps > 1 and getattr(me, "is_fsdp_enabled", False):
+            raise ValueError("a plan with gradient accumulation under FSDP is not supported: set accumulation to 1")
+        args.ignore_data_skip = True  # a resumed plan knows itself what is left
+        return PlanRun(
+            self.controller.planner,
+            shuffled_epochs(len(me.train_dataset), self._salf_data(), seed),
+            args.train_batch_size,
+            args.gradient_accumulation_steps,
+            args.process_index,
+            args.world_size,
+        )
+
+    # ---- what the Trainer asks for ----
+
+    def get_train_dataloader(self) -> Any:
+        """The Trainer's own loader, or the plan's units."""
+        me: Any = self
+        controller = self._salf_open()
+        if self.plan is not None:
+            epochs = me.args.num_train_epochs if me.args.max_steps <= 0 else 1
+            return PlanLoader(self.plan, me.train_dataset, epochs)
+        if controller.cache is None:
+            return super().get_train_dataloader()  # type: ignore[misc]
+        dataset, collator = me.train_dataset, me.data_collator
+        try:
+            me.train_dataset = IndexedDataset(self._salf_columns(dataset))
+            me.data_collator = IndexedCollator(self._salf_collator())
+            remove, me.args.remove_unused_columns = me.args.remove_unused_columns, False
+            try:
+                return super().get_train_dataloader()  # type: ignore[misc]
+            finally:
+                me.args.remove_unused_columns = remove
+        finally:
+            me.train_dataset, me.data_collator = dataset, collator
+
+    def _salf_columns(self, dataset: Any) -> Any:
+        """The dataset without the columns that the model does not take, where it is one of datasets."""
+        me: Any = self
+        if hasattr(dataset, "column_names") and hasattr(dataset, "remove_columns"):
+            return me._remove_unused_columns(dataset, description="training")
+        return dataset
+
+    def _salf_collator(self) -> Any:
+        me: Any = self
+        if hasattr(me.train_dataset, "column_names"):
+            return me.data_collator
+        return me._get_collator_with_removed_columns(me.data_collator, description="training")
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's optimizer, guarded."""
+        optimizer = super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+        self._salf_open().attach(optimizer)
+        return optimizer
+
+    def training_step(self, model: Any, inputs: Dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A training step whose backward stops at the cut."""
+        controller = self.controller
+        assert controller is not None, "training_step outside train()"
+        if UNIT_KEY in inputs:
+            return self._salf_unit(model)
+        inputs = dict(inputs)
+        ids = inputs.pop(ID_KEY, None)
+        controller.begin(inputs.get("labels"), ids=None if ids is None else ids.tolist(), size=_rows(inputs))
+        with self._salf_backward(None):
+            loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        return loss
+
+    @contextmanager
+    def _salf_backward(self, weight: Optional[int]) -> Iterator[None]:
+        """For its duration, accelerate's backward goes through the controller."""
+        accelerator = self.accelerator  # type: ignore[attr-defined]
+        original = accelerator.backward
+
+        def backward(loss: torch.Tensor, **kwargs: Any) -> None:
+            assert self.controller is not None
+            self.controller.backward(
+                loss,
+                run=lambda value, **arguments: original(value, **arguments, **kwargs),
+                sync=accelerator.sync_gradients,
+                weight=weight,
+            )
+
+        accelerator.backward = backward
+        try:
+            yield
+        finally:
+            del accelerator.backward
+
+    def log(self, logs: Dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds cut, saving, matched and filled data and mean deviations to what is logged in training."""
+        if self.controller is not None and "loss" in logs:
+            logs = {**logs, **self.controller.scalars()}
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
+
+    def floating_point_ops(self, inputs: Dict[str, Any]) -> int:
+        """A plan's units carry no data of their own."""
+        return 0 if UNIT_KEY in inputs else super().floating_point_ops(inputs)  # type: ignore[misc]
+
+    # ---- checkpoints ----
+
+    def _salf_state(self) -> Dict[str, Any]:
+        assert self.controller is not None
+        plan = None if self.plan is None else self.plan.state_dict()
+        return {"controller": self.controller.state_dict(), "plan": plan}
+
+    def _salf_load(self, state: Dict[str, Any]) -> None:
+        assert self.controller is not None
+        self.controller.load_state_dict(state["controller"])
+        if self.plan is not None:
+            self.plan.load_state_dict(state["plan"])
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
+        if self.controller is not None and self.args.should_save:  # type: ignore[attr-defined]
+            save_state(output_dir, self._salf_state())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: Optional[str]) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        if checkpoint is not None and self.controller is not None:
+            self._salf_load(load_state(checkpoint))
+            self._salf_resumed = True
+
+    # ---- a unit of a plan ----
+
+    def _salf_unit(self, model: Any) -> torch.Tensor:
+        """Trains one unit: tasks until it has its number of data. Returns its part of the step's loss."""
+        me: Any = self
+        plan = self.plan
+        assert plan is not None
+        assert self.controller is not None
+        model.train()
+        if getattr(me.accelerator, "scaler", None) is not None and plan.progress.units % plan.accumulation == 0:
+            self._salf_before = self._salf_state()
+        total = torch.zeros((), device=me.args.device)
+        wanted = plan.open_unit()
+        while wanted > 0:
+            share = plan.next_share(wanted)
+            if share is None:
+                raise RuntimeError(f"the plan ended {wanted} data early")
+            loss, trained = self._salf_task(model, share)
+            total += loss
+            wanted -= trained
+            plan.close_task(trained)
+        return total
+
+    def _salf_task(self, model: Any, share: Share) -> Tuple[torch.Tensor, int]:
+        """Forward and backward of one task; returns this rank's loss and how many data all ranks trained."""
+        me: Any = self
+        controller, plan = self.controller, self.plan
+        assert controller is not None
+        assert plan is not None
+        inputs = self._salf_batch(share.indices)
+        probing = share.kind == "probe"
+        controller.begin(inputs["labels"], size=len(share.indices), probe=probing)
+        inputs = me._prepare_inputs(inputs)
+        with me.compute_loss_context_manager():
+            loss, outputs = me.compute_loss(model, inputs, return_outputs=True)
+        mine, trained = len(share.indices) if share.real else 0, share.total
+        if probing:
+            chosen, trained = self._salf_accept(share, len(share.indices))
+            mine = int(chosen.sum())
+            if 0 < mine < len(share.indices):
+                loss = self.salf_loss(outputs, inputs, torch.from_numpy(chosen).to(loss.device))
+        if trained == 0:
+            controller.drop()
+            return torch.zeros_like(loss.detach()), 0
+        # The window's gradient is the mean over its data on all ranks; accelerate and the ranks' mean divide again.
+        share_of_window = mine / plan.progress.window
+        factor = share_of_window * plan.ranks * me.accelerator.gradient_accumulation_steps
+        ends = plan.progress.window_done + trained == plan.progress.window
+        controller.backward(loss * factor, run=me.accelerator.backward, sync=ends, weight=trained)
+        return loss.detach() * share_of_window, trained
+
+    def _salf_batch(self, indices: List[int]) -> Dict[str, Any]:
+        me: Any = self
+        dataset = self._salf_columns(me.train_dataset)
+        batch = dict(self._salf_collator()([dataset[i] for i in indices]))
+        if batch.get("labels") is None:
+            raise ValueError("the collator gives no labels, from which the medium token and its target are taken")
+        return batch
+
+    def _salf_accept(self, share: Share, rows: int) -> Any:
+        """Reports a probe's eof over all ranks; which of this rank's rows train, and how many of all."""
+        controller, plan = self.controller, self.plan
+        assert controller is not None
+        assert plan is not None
+        trace = controller.observe()
+        assert trace is not None
+        if len(trace.eof) != rows:
+            raise ValueError(f"{rows - len(trace.eof)} of {rows} data of a probe have no target in their labels")
+        mine = [int(e) for e in trace.eof] if share.real else []
+        if distributed.available():
+            parts = distributed.Communicator().gather_objects(mine)
+            whole = [eof for part in parts for eof in part]
+        else:
+            whole = mine
+        accepted = plan.accept(whole)
+        own = accepted[share.first : share.first + len(mine)] if share.real else numpy.zeros(rows, dtype=bool)
+        return own, int(accepted.sum())
+
+    def salf_loss(self, outputs: Any, inputs: Dict[str, Any], chosen: torch.Tensor) -> torch.Tensor:
+        """Loss of the chosen data of a batch; to be overridden where compute_loss is."""
+        logits = outputs["logits"][chosen][:, :-1]
+        targets = inputs["labels"].to(logits.device)[chosen][:, 1:]
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
+
+    # ---- events ----
+
+    def _salf_begin(self) -> None:
+        """The model is wrapped and a checkpoint loaded; what an offline plan needs is measured now."""
+        me: Any = self
+        controller = self.controller
+        if controller is None:
+            return
+        controller.wrapped(me.model_wrapped, self.salf.when)
+        resumed = self._salf_resumed
+        if self.plan is not None and self.salf.matching == "offline" and controller.method.probes and not resumed:
+            self._salf_measure()
+
+    def _salf_measure(self) -> None:
+        """eof of all data by the weights at hand, each rank taking its share."""
+        me: Any = self
+        controller, plan = self.controller, self.plan
+        assert controller is not None
+        assert plan is not None
+        count = len(me.train_dataset)
+        eof = numpy.zeros(count, dtype=numpy.int32)
+        bounds = [count * r // plan.ranks for r in range(plan.ranks + 1)]
+        first, last = bounds[plan.rank], bounds[plan.rank + 1]
+        for at in range(first, last, plan.batch):
+            indices = list(range(at, min(at + plan.batch, last)))
+            inputs = self._salf_batch(indices)
+            trace = controller.measure(inputs["labels"], functools.partial(self._salf_forward, inputs))
+            eof[indices] = trace.eof
+        if plan.ranks > 1:
+            parts = distributed.Communicator().gather_objects(eof[first:last])
+            eof = numpy.concatenate(parts)
+        plan.planner.set_eof(0, eof[plan.order])
+
+    def _salf_forward(self, inputs: Dict[str, Any]) -> None:
+        me: Any = self
+        me.model_wrapped(**{k: v for k, v in me._prepare_inputs(inputs).items() if k != "labels"})
+
+    def _salf_stepped(self) -> None:
+        """After an optimizer step, also one that the scaler skipped: a plan then stays where it was."""
+        me: Any = self
+        if self.controller is None or not me.accelerator.optimizer_step_was_skipped:
+            return
+        self.controller.skipped()
+        if self._salf_before is not None and self.plan is not None:
+            self._salf_load(self._salf_before)
+
+    def _salf_end(self) -> None:
+        plan = self.plan
+        if plan is not None and not plan.finished:
+            left = sum(plan.counts) - sum(plan.progress.trained)
+            logger.warning(f"{left} of {sum(plan.counts)} data of the plan were not trained: the run was ended early")
+
+
+class _Hooks(TrainerCallback):
+    """Passes the Trainer's events on to the mixin."""
+
+    def __init__(self, trainer: SalfMixin) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The model is wrapped and the checkpoint loaded."""
+        self._trainer._salf_begin()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The optimizer has stepped, or its scaler skipped the step."""
+        self._trainer._salf_stepped()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The run is over."""
+        self._trainer._salf_end()
+
+
+class SalfTrainer(SalfMixin, Trainer):
+    """transformers.Trainer with layer-freezing."""
+
+
+def _rows(inputs: Dict[str, Any]) -> int:
+    first = next(iter(inputs.values()))
+    return len(first)
