@@ -7,7 +7,8 @@ venv=${1:?folder}
 requirements=bindings/python/requirements-test.txt
 python=/usr/bin/python3
 [ -x $python ] || python=$(command -v python3) || { echo "there is no python3"; exit 1; }
-stamp="$($python -V 2>&1) $(cksum <"$requirements")"
+hosts=bindings/python/requirements-hosts.txt
+stamp="$($python -V 2>&1) $(cat "$requirements" "$hosts" | cksum)"
 [ "$(cat "$venv/.made-for" 2>/dev/null)" = "$stamp" ] && exit 0
 
 log=$(mktemp) || exit 1
@@ -17,4 +18,7 @@ mkdir -p "$(dirname "$venv")"
 $python -m venv --system-site-packages "$venv" >"$log" 2>&1 || { echo "python3 -m venv: $(tail -n 1 "$log")"; exit 1; }
 "$venv/bin/pip" install -q --disable-pip-version-check -r "$requirements" >"$log" 2>&1 ||
     { echo "pip install -r $requirements: $(grep -m 1 -i error "$log" || tail -n 1 "$log")"; exit 1; }
+# Only of use beside PyTorch, and the tests that want them say when they are missing.
+! $python -c 'import torch' 2>"$log" || "$venv/bin/pip" install -q --no-deps --disable-pip-version-check -r "$hosts" >"$log" 2>&1 ||
+    exit 0 # not marked as made: tried again next time
 echo "$stamp" >"$venv/.made-for"

@@ -1,0 +1,253 @@
+"""What each process does in test_distributed.py: python ranks.py TASK OUTPUT, with torchrun's variables set."""
+
+import copy
+import os
+import sys
+
+import numpy
+import small_models as small
+import torch
+import torch.distributed as dist
+import transformers
+
+import salf
+from salf import distributed
+from salf.torch import FreezeController
+
+RANK = int(os.environ["RANK"])
+RANKS = int(os.environ["WORLD_SIZE"])
+
+
+def loss_of(model, ids, labels):
+    return model(input_ids=ids, labels=labels, use_cache=False).loss
+
+
+def own_batch(seed=1):
+    """Rank 0 has the first rows of a batch, rank 1 the others."""
+    ids, labels = small.make_batch(rows=8, seed=seed)
+    return ids[RANK::RANKS], labels[RANK::RANKS]
+
+
+def collectives():
+    link = distributed.Communicator()
+    numbers = numpy.array([1.5 + RANK, 2.0])
+    link.all_reduce(numbers, "sum")
+    smallest = numpy.array([5 - RANK, RANK], dtype=numpy.int64)
+    link.all_reduce(smallest, "min")
+    data = numpy.frombuffer(bytearray(b"abc" if RANK == 1 else b"---"), dtype=numpy.uint8)
+    link.broadcast(data, 1)
+    return {
+        "sum": numbers.tolist(),
+        "min": smallest.tolist(),
+        "data": bytes(data).decode(),
+        "all": [link.all_true(True), link.all_true(RANK == 0)],
+        "gathered": link.gather_objects([RANK] * RANK),
+    }
+
+
+def cuts_alone():
+    """The cut that each rank's data would choose alone, and the one that both take."""
+    found = {}
+    model = small.make_model("llama")
+    with FreezeController(model, "salf", optimizer=torch.optim.SGD(model.parameters(), lr=0.1)) as controller:
+        alone, together = [], []
+        for seed in range(12):
+            ids, labels = own_batch(seed)
+            controller.begin(labels)
+            controller.backward(loss_of(model, ids, labels))
+            model.zero_grad()
+            controller.skipped()
+            alone.append(int(numpy.argmax(controller.trace.gains.mean(axis=0))))
+            together.append(controller.cut)
+    found["alone"], found["together"] = alone, together
+    return found
+
+
+def ddp():
+    """Steps of DistributedDataParallel, against one process with all data."""
+    model = small.make_model("llama")
+    single = copy.deepcopy(model)
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    reference = torch.optim.SGD(single.parameters(), lr=0.5)
+    frozen_moved, cuts = 0, []
+    with FreezeController(wrapped, "salf", optimizer=optimizer) as controller:
+        for seed in range(4):
+            before = {n: p.detach().clone() for n, p in model.named_parameters()}
+            for half in range(2):  # two batches accumulated
+                ids, labels = own_batch(10 * seed + half)
+                controller.begin(labels)
+                controller.backward(loss_of(wrapped, ids, labels) / 2, sync=half == 1)
+                cuts.append(controller.cut)
+                ids, labels = small.make_batch(rows=8, seed=10 * seed + half)
+                mean = loss_of(single, ids, labels) / 2
+                layers = [p for layer in list(single.model.layers)[controller.cut :] for p in layer.parameters()]
+                mean.backward(inputs=layers)
+            optimizer.step()
+            optimizer.zero_grad()
+            reference.step()
+            reference.zero_grad(set_to_none=True)
+            lowest = min(cuts[-2:])
+            frozen_moved += sum(
+                not torch.equal(p, before[n])
+                for n, p in model.named_parameters()
+                if "layers" not in n or int(n.split(".")[2]) < lowest
+            )
+    worst = max(float((p - q).abs().max()) for p, q in zip(model.parameters(), single.parameters()))
+    return {"cuts": cuts, "worst": worst, "moved": frozen_moved, "sum": checksum(model)}
+
+
+def checksum(model):
+    return [float(p.double().sum()) for p in model.parameters()]
+
+
+def a_rank_without_rows():
+    """Rank 1's data have no target: rank 0's decide."""
+    model = small.make_model("llama")
+    ids, labels = small.make_batch()
+    if RANK == 1:
+        labels = torch.full_like(labels, -100)
+    with FreezeController(model, "salf", optimizer=torch.optim.SGD(model.parameters(), lr=0.1)) as controller:
+        controller.begin(labels)
+        controller.backward(model(input_ids=ids).logits.sum())
+        return {"cut": controller.cut}
+
+
+def trainer(method, folder, **config):
+    from salf.transformers import SalfConfig, SalfTrainer
+
+    options = {
+        "output_dir": os.path.join(folder, method.replace("*", "s")),
+        "per_device_train_batch_size": 3,
+        "learning_rate": 1e-2,
+        "num_train_epochs": 1,
+        "report_to": [],
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "logging_steps": 1,
+        "gradient_accumulation_steps": config.pop("accumulation", 1),
+    }
+    run = SalfTrainer(
+        model=small.add_lora(small.make_model("llama"), "llama"),
+        args=transformers.TrainingArguments(**options),
+        train_dataset=small.Items(count=41),
+        data_collator=transformers.default_data_collator,
+        salf=SalfConfig(method, **config),
+    )
+    run.train()
+    counts = None if run.plan is None else [list(run.plan.counts), run.plan.progress.trained]
+    return {
+        "steps": run.state.global_step,
+        "expected": run.state.max_steps,
+        "sum": checksum(run.model),
+        "counts": counts,
+        "cuts": [entry["salf/cut"] for entry in run.state.log_history if "loss" in entry],
+        "saving": run.controller.saving,
+    }
+
+
+def trainers(folder):
+    return {
+        "salf": trainer("salf", folder),
+        "salf[half]": trainer("salf[half]", folder),
+        "salf[arith][df]": trainer("salf[arith][df]", folder, matching="offline", accumulation=2),
+        "lift*[geom][bf]": trainer("lift*[geom][bf]", folder),
+        "lift[half]": trainer("lift[half]", folder),
+        "cache": trainer("salf", folder, cache=True),
+    }
+
+
+def fsdp():
+    """FSDP with the decoder layer as unit: the flags of each step go before the forward; against one process."""
+    from torch.distributed.fsdp import FullyShardedDataParallel as Fsdp
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+    model = small.make_model("llama")
+    single = copy.deepcopy(model)
+    layer = type(model.model.layers[0])
+    policy = {"interval": 1, "total_steps": 4}
+    with FreezeController(model, "lift_star", policy=policy) as controller:
+        device = torch.device("cpu")
+        sharded = Fsdp(model, auto_wrap_policy=ModuleWrapPolicy({layer}), use_orig_params=True, device_id=device)
+        controller.wrapped(sharded)
+        optimizer = torch.optim.SGD(sharded.parameters(), lr=0.5)
+        controller.attach(optimizer)
+        reference = torch.optim.SGD(single.parameters(), lr=0.5)
+        cuts = []
+        for seed in range(4):
+            ids, labels = own_batch(seed)
+            controller.begin(labels)
+            controller.backward(loss_of(sharded, ids, labels))
+            optimizer.step()
+            optimizer.zero_grad()
+            cuts.append(controller.cut)
+            ids, labels = small.make_batch(rows=8, seed=seed)
+            layers = [p for part in list(single.model.layers)[controller.cut :] for p in part.parameters()]
+            loss_of(single, ids, labels).backward(inputs=layers)
+            reference.step()
+            reference.zero_grad(set_to_none=True)
+        with Fsdp.summon_full_params(sharded):
+            worst = max(float((p - q).abs().max()) for p, q in zip(sharded.parameters(), single.parameters()))
+    return {"cuts": cuts, "worst": worst}
+
+
+def fsdp_lag():
+    """A trace under FSDP: the decision of one batch is the next one's, the same on both ranks."""
+    from torch.distributed.fsdp import FullyShardedDataParallel as Fsdp
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+    model = small.make_model("llama")
+    with FreezeController(model, "salf") as controller:
+        wrap = ModuleWrapPolicy({type(model.model.layers[0])})
+        sharded = Fsdp(model, auto_wrap_policy=wrap, use_orig_params=True, device_id=torch.device("cpu"))
+        controller.wrapped(sharded)
+        optimizer = torch.optim.SGD(sharded.parameters(), lr=0.5)
+        controller.attach(optimizer)
+        cuts = []
+        for seed in range(5):
+            ids, labels = own_batch(seed)
+            controller.begin(labels)
+            controller.backward(loss_of(sharded, ids, labels))
+            optimizer.step()
+            optimizer.zero_grad()
+            cuts.append(controller.cut)
+        with Fsdp.summon_full_params(sharded):
+            return {"cuts": cuts, "sum": checksum(sharded)}
+
+
+def fsdp_refused():
+    from torch.distributed.fsdp import FullyShardedDataParallel as Fsdp
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+    messages = []
+    for options in ({"use_orig_params": False}, {"use_orig_params": True}):
+        model = small.make_model("llama")
+        wrap = ModuleWrapPolicy({type(model.model.layers[0])}) if not options["use_orig_params"] else None
+        with FreezeController(model, "half") as controller:
+            sharded = Fsdp(model, auto_wrap_policy=wrap, device_id=torch.device("cpu"), **options)
+            try:
+                controller.wrapped(sharded)
+            except ValueError as error:
+                messages.append(str(error))
+    return {"messages": messages}
+
+
+def main():
+    task, output = sys.argv[1:3]
+    torch.set_num_threads(1)
+    if not hasattr(torch.cpu, "device_count"):  # accelerate asks PyTorch 1 for it when several ranks share a CPU
+        torch.cpu.device_count = lambda: 1
+        torch.cpu.set_device = lambda device: None
+    transformers.logging.set_verbosity_error()
+    dist.init_process_group("gloo")
+    found = trainers(os.path.dirname(output)) if task == "trainers" else globals()[task]()
+    torch.save(found, f"{output}.{RANK}")
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    assert salf.version()
+    main()

@@ -1,0 +1,113 @@
+"""Two processes over gloo: the same cuts, steps and weights on both ranks, gradients as in one process."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def run(task, folder):
+    """Results of the ranks."""
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared.update({"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "ACCELERATE_USE_CPU": "true"})
+    output = folder / "found"
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(HERE / "ranks.py"), task, str(output)],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=150)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
+    return [torch.load(f"{output}.{rank}") for rank in range(2)]
+
+
+def test_collective_operations(tmp_path):
+    for found in run("collectives", tmp_path):
+        assert found["sum"] == [4.0, 4.0]
+        assert found["min"] == [4, 0]
+        assert found["data"] == "abc"
+        assert found["all"] == [True, False]
+        assert found["gathered"] == [[], [1]]
+
+
+def test_both_ranks_take_one_cut(tmp_path):
+    """Also where one rank's data alone would have chosen another."""
+    first, second = run("cuts_alone", tmp_path)
+    assert first["together"] == second["together"]
+    assert first["alone"] != first["together"]
+    assert second["alone"] != second["together"]
+
+
+def test_ddp_trains_as_one_process_would(tmp_path):
+    first, second = run("ddp", tmp_path)
+    assert first["cuts"] == second["cuts"]
+    assert len(set(first["cuts"])) > 1
+    assert first["sum"] == second["sum"]
+    assert first["moved"] == 0
+    assert first["worst"] < 1e-5
+
+
+def test_a_rank_may_have_nothing_to_say(tmp_path):
+    first, second = run("a_rank_without_rows", tmp_path)
+    assert first["cut"] == second["cut"]
+
+
+def test_trainers_of_both_ranks_agree(tmp_path):
+    first, second = run("trainers", tmp_path)
+    for method, found in first.items():
+        assert found["sum"] == second[method]["sum"], method
+        assert found["cuts"] == second[method]["cuts"], method
+        assert found["steps"] == found["expected"] == second[method]["steps"], method
+        if found["counts"] is not None:
+            counts, trained = found["counts"]
+            assert trained == counts == second[method]["counts"][1], method
+            assert sum(counts) == 41
+
+
+def needs_fsdp():
+    try:
+        from torch.distributed.fsdp import FullyShardedDataParallel  # noqa: F401
+    except Exception as error:
+        pytest.skip(f"this PyTorch ({torch.__version__}) cannot import FSDP: {error}")
+
+
+def test_fsdp_trains_as_one_process_would(tmp_path):
+    needs_fsdp()
+    first, second = run("fsdp", tmp_path)
+    assert first["cuts"] == second["cuts"] == [0, 1, 2, 3]
+    assert first["worst"] < 1e-5
+
+
+def test_fsdp_by_trace_takes_the_last_batchs_cut(tmp_path):
+    needs_fsdp()
+    first, second = run("fsdp_lag", tmp_path)
+    assert first == second
+
+
+def test_fsdp_that_cannot_freeze_by_layer_is_refused(tmp_path):
+    needs_fsdp()
+    for found in run("fsdp_refused", tmp_path):
+        assert len(found["messages"]) == 2
+        assert "use_orig_params=True" in found["messages"][0]
+        assert "no FSDP unit of its own" in found["messages"][1]

@@ -1,0 +1,208 @@
+"""The optimizer around freezing: members, learning rates of layers, moments, skipped steps."""
+
+import copy
+
+import pytest
+import small_models as small
+import torch
+
+from salf.torch import FreezeController
+from salf.torch.optimizer import split_groups
+
+
+def step(controller, model, optimizer, seed=0):
+    ids, labels = small.make_batch(seed=seed)
+    controller.begin(labels)
+    controller.backward(model(input_ids=ids, labels=labels).loss)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def test_an_optimizer_without_a_candidate_is_refused():
+    model = small.make_model("llama")
+    some = [p for n, p in model.named_parameters() if "layers.2" not in n]
+    with FreezeController(model, "half") as controller:
+        with pytest.raises(ValueError, match=r"lacks 9 parameters.*'model\.layers\.2\.self_attn\.q_proj\.weight'"):
+            controller.attach(torch.optim.AdamW(some))
+        controller.attach(torch.optim.AdamW(p for n, p in model.named_parameters() if "layers" in n))
+
+
+def test_what_is_no_optimizer_is_refused():
+    with (
+        FreezeController(small.make_model("llama"), "half") as controller,
+        pytest.raises(TypeError, match="no optimizer"),
+    ):
+        controller.attach([1, 2])
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_learning_rates_of_layers(kind):
+    """FreezeOut's factors: each layer moves as an optimizer with its own rate would move it."""
+    options = {"lr": 0.05, "weight_decay": 0.1}
+    model = small.make_model("llama")
+    optimizer = kind(model.parameters(), **options)
+    groups = optimizer.param_groups
+    policy = {"total_steps": 10, "start": 0.3}
+    with FreezeController(model, "freezeout", optimizer=optimizer, policy=policy) as controller:
+        twin = copy.deepcopy(model)
+        layers = [list(layer.parameters()) for layer in twin.model.layers]
+        reference = kind([{"params": layer} for layer in layers], **options)
+        scales = set()
+        for seed in range(6):
+            step(controller, model, optimizer, seed)
+            scales.update(controller.decision.rate_scale)
+            ids, labels = small.make_batch(seed=seed)
+            twin(input_ids=ids, labels=labels).loss.backward()
+            for group, scale, trains in zip(
+                reference.param_groups, controller.decision.rate_scale, controller.decision.trainable
+            ):
+                group["lr"] = 0.05 * scale
+                for parameter in group["params"]:
+                    parameter.grad = parameter.grad if trains else None
+            reference.step()
+            twin.zero_grad(set_to_none=True)
+            assert optimizer.param_groups is groups
+            assert [group["lr"] for group in groups] == [0.05]
+        assert len(scales) > 6
+        assert 0.0 in scales
+        for layer, expected in zip(model.model.layers, twin.model.layers):
+            for found, wanted in zip(layer.parameters(), expected.parameters()):
+                torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_split_groups_keep_their_members_and_options():
+    a, b, c = (torch.nn.Parameter(torch.zeros(1)) for _ in range(3))
+    groups = [{"params": [a, b], "lr": 2.0, "eps": 1}, {"params": [c], "lr": 4.0, "eps": 2}]
+    split = split_groups(groups, {id(b): 0.5})
+    assert [(g["params"], g["lr"], g["eps"]) for g in split] == [([a], 2.0, 1), ([b], 1.0, 1), ([c], 4.0, 2)]
+
+
+def test_learning_rate_schedulers_go_on_unharmed():
+    model = small.make_model("llama")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    policy = {"total_steps": 10, "start": 0.3}
+    with FreezeController(model, "freezeout", optimizer=optimizer, policy=policy) as controller:
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: 1 / (1 + at))
+        for seed in range(3):
+            step(controller, model, optimizer, seed)
+            scheduler.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 4)
+
+
+def test_a_step_that_raises_leaves_the_groups():
+    model = small.make_model("llama")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    policy = {"total_steps": 4, "start": 0.3}
+    with FreezeController(model, "freezeout", optimizer=optimizer, policy=policy) as controller:
+        step(controller, model, optimizer)  # the second step has factors below 1
+
+        def closure():
+            raise KeyError("closure")
+
+        ids, labels = small.make_batch()
+        controller.begin(labels)
+        controller.backward(model(input_ids=ids, labels=labels).loss)
+        with pytest.raises(KeyError):
+            optimizer.step(closure)
+        optimizer.zero_grad()
+        controller.skipped()
+        step(controller, model, optimizer)
+        assert len(optimizer.param_groups) == 1
+
+
+def moments(optimizer, layer):
+    states = [optimizer.state.get(p, {}) for p in layer.parameters()]
+    return {int(s["step"]) if s else 0 for s in states}
+
+
+def test_every_layer_counts_its_own_steps():
+    model = small.make_model("llama")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    policy = {"interval": 2, "total_steps": 8}
+    with FreezeController(model, "lift_star", optimizer=optimizer, policy=policy) as controller:
+        for seed in range(4):
+            step(controller, model, optimizer, seed)
+    assert [moments(optimizer, layer) for layer in model.model.layers] == [{2}, {4}, {4}, {4}]
+
+
+def test_a_block_begins_with_fresh_moments():
+    model = small.make_model("llama")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    policy = {"interval": 2, "total_steps": 16, "order": "forward"}
+    with FreezeController(model, "block", optimizer=optimizer, policy=policy) as controller:
+        for seed in range(9):  # four phases and the first step of the next round
+            step(controller, model, optimizer, seed)
+    assert [moments(optimizer, layer) for layer in model.model.layers] == [{1}, {2}, {2}, {2}]
+
+
+def test_moments_of_frozen_layers_may_be_dropped():
+    model = small.make_model("llama")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    policy = {"interval": 1, "total_steps": 4}
+    with FreezeController(model, "lift", optimizer=optimizer, policy=policy, moments="drop") as controller:
+        for seed in range(3):
+            step(controller, model, optimizer, seed)
+    assert [moments(optimizer, layer) for layer in model.model.layers] == [{0}, {0}, {1}, {0}]
+
+
+def test_a_skipped_step_advances_nothing():
+    """A scaler that finds infinities does not call the optimizer's step."""
+    model = small.make_model("llama")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    policy = {"interval": 1, "total_steps": 4}
+    with FreezeController(model, "lift", optimizer=optimizer, policy=policy) as controller:
+        cuts = []
+        for skip in (False, True, True, False, False):
+            ids, labels = small.make_batch()
+            controller.begin(labels)
+            controller.backward(model(input_ids=ids, labels=labels).loss)
+            cuts.append(controller.cut)
+            if skip:
+                controller.skipped()
+            else:
+                optimizer.step()
+            optimizer.zero_grad()
+        assert cuts == [0, 1, 1, 1, 2]
+        assert controller.steps == 3
+
+
+def test_hooks_of_a_closed_controller_are_gone():
+    model = small.make_model("llama")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with FreezeController(model, "half", optimizer=optimizer) as controller:
+        step(controller, model, optimizer)
+    model.model.layers[0].self_attn.q_proj.weight.grad = torch.ones(32, 32)
+    before = model.model.layers[0].self_attn.q_proj.weight.detach().clone()
+    optimizer.step()
+    assert not torch.equal(before, model.model.layers[0].self_attn.q_proj.weight)
+    assert controller.steps == 1
+
+
+def test_one_optimizer_after_another():
+    model = small.make_model("llama")
+    first = torch.optim.SGD(model.parameters(), lr=0.1)
+    second = torch.optim.SGD(model.parameters(), lr=0.1)
+    with FreezeController(model, "half", optimizer=first) as controller:
+        controller.attach(second)
+        first.step()
+        assert controller.steps == 0
+        step(controller, model, second)
+        assert controller.steps == 1
+
+
+def test_statistics_of_autofreeze_and_rgn():
+    for method, key in (("autofreeze", "gradient_l1"), ("rgn", "gradient_norm")):
+        model = small.make_model("llama")
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        ids, labels = small.make_batch()
+        with FreezeController(model, method, optimizer=optimizer, policy={"interval": 5}) as controller:
+            controller.begin(labels)
+            controller.backward(model(input_ids=ids, labels=labels).loss)
+            layer = [p.grad for p in model.model.layers[1].parameters()]
+            expected = (
+                sum(g.abs().sum() for g in layer) if key == "gradient_l1" else sum((g**2).sum() for g in layer) ** 0.5
+            )
+            optimizer.step()
+            found = controller._statistics.take()
+            assert found[key][1] == pytest.approx(float(expected), rel=1e-5)
+            assert ("parameter_norm" in found) == (method == "rgn")
