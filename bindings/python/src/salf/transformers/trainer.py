@@ -66,7 +66,8 @@ class SalfMixin:
         """Data of the whole run, each epoch's counted."""
         me: Any = self
         epochs = me.args.num_train_epochs if me.args.max_steps <= 0 else 1
-        return max(1, int(len(me.train_dataset) * epochs + 0.5))
+        total: float = len(me.train_dataset) * epochs
+        return max(1, round(total))
 
     def _salf_steps(self) -> int:
         me: Any = self
