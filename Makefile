@@ -210,10 +210,9 @@ test-install: all ## install, build the examples through pkg-config, uninstall
 CPP_HEADERS := include/salf.h $(wildcard bindings/cpp/*.hpp tests/cpp/*.hpp)
 CPP_SRC := $(sort $(wildcard tests/cpp/test_*.cpp))
 CPP_FLAGS := $(filter-out -Wstrict-prototypes -Wmissing-prototypes,$(WARNINGS)) -g -Iinclude -Ibindings/cpp
-CPP_throwing := -std=c++17 -O1
-CPP_plain := -std=c++20 -O1 -fno-exceptions -fno-rtti
-# GCC takes what the sanitizers add to a std::variant for a read of what is not set; the other kinds keep that warning.
-CPP_sanitized := -std=c++17 -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-maybe-uninitialized
+CPP_throwing := -std=c++17 -O0
+CPP_plain := -std=c++20 -O2 -fno-exceptions -fno-rtti
+CPP_sanitized := -std=c++17 -O0 -fsanitize=address,undefined -fno-sanitize-recover=all
 CPP_BIN := $(foreach kind,throwing plain sanitized,$(CPP_SRC:tests/cpp/%.cpp=$(BUILD)/tests/cpp/$(kind)/%))
 define cpp_program
 $(BUILD)/tests/cpp/$(1)/%: tests/cpp/%.cpp $(CPP_HEADERS) $(SHARED_LIB)

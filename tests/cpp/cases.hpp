@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <optional>
 #include <salf.hpp>
 #include <string>
 #include <vector>
@@ -69,35 +70,33 @@ template <class T> T take(salf::result<T> outcome) {
     if constexpr (!std::is_void_v<T>) return *std::move(outcome);
 }
 
-/* Runs a call in either style and gives its status; the message goes to *message. */
-template <class F> salf_status status_of(F &&function, std::string *message = nullptr) {
+/* The error of a call in either style; none if it succeeded. */
+template <class F> std::optional<salf::error> error_of(F &&function) {
     using R = std::invoke_result_t<F>;
     if constexpr (salf::detail::is_result<R>::value) {
         const R outcome = function();
-        if (!outcome && message) *message = outcome.error().what();
-        return outcome.status();
+        if (!outcome) return outcome.error();
     } else {
 #ifdef __cpp_exceptions
         try {
             static_cast<void>(function());
         } catch (const salf::error &problem) {
-            if (message) *message = problem.what();
-            return problem.status();
+            return problem;
         }
 #else
         static_assert(!sizeof(R), "without exceptions every call returns a result");
 #endif
-        return SALF_OK;
     }
+    return std::nullopt;
 }
 
-/* The call ends with this status, and its message contains these words. */
-template <class F>
-void check_status(F &&call, salf_status expected, const char *words, const char *file, int line, const char *what) {
-    std::string message;
-    const salf_status status = status_of(call, &message);
-    check(status == expected, file, line, what, (salf_status_name(status) + (": " + message)).c_str());
-    check(message.find(words) != std::string::npos, file, line, what, message.c_str());
+/* The call ended with this status, and its message contains these words. */
+inline void check_error(const std::optional<salf::error> &problem, salf_status expected, const char *words,
+                        const char *file, int line, const char *call) {
+    const salf_status status = problem ? problem->status() : static_cast<salf_status>(SALF_OK);
+    const char *message = problem ? problem->what() : "";
+    check(status == expected, file, line, call, (std::string(salf_status_name(status)) + ": " + message).c_str());
+    check(std::strstr(message, words) != nullptr, file, line, call, message);
 }
 
 } // namespace cases
@@ -107,8 +106,9 @@ void check_status(F &&call, salf_status expected, const char *words, const char 
     static const bool name##_added = cases::add(#name, name); \
     static void name()
 #define CHECK(condition) cases::check(static_cast<bool>(condition), __FILE__, __LINE__, #condition)
-#define CHECK_STATUS(call, expected, words) \
-    cases::check_status([&]() -> decltype(auto) { return call; }, (expected), (words), __FILE__, __LINE__, #call)
+#define CHECK_STATUS(call, expected, words)                                                                      \
+    cases::check_error(cases::error_of([&]() -> decltype(auto) { return call; }), (expected), (words), __FILE__, \
+                       __LINE__, #call)
 #define CHECK_OK(call) CHECK_STATUS(call, SALF_OK, "")
 
 /* Six layers of width 8 over 8 tokens; the head is the identity, so that the basis of token l is e_l. */

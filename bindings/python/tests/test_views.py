@@ -374,3 +374,28 @@ def test_tensors_of_every_library_describe_the_same(context, head):
         told = (int(ffi.cast("uintptr_t", target.data)), target.rows, target.cols, target.row_stride, target.dtype)
         expected = expected or told
         assert told == expected == (head.ctypes.data, VOCAB, HIDDEN, HIDDEN, 1)
+
+
+@pytest.mark.parametrize("count", [0, 5, 200])
+def test_row_index(basis, context, count):
+    """Read once, checked against every tensor, and of no effect from later changes."""
+    rng = np.random.default_rng(count)
+    numbers = rng.permutation(300)[:count]
+    index = salf.RowIndex(numbers)
+    assert (len(index), index.low, index.high) == (count, min(numbers, default=0), max(numbers, default=-1))
+    every = rng.standard_normal((300, HIDDEN)).astype(np.float32)
+    expected = every[numbers]
+    numbers[:] = 10**9
+    with salf.Probe(basis) as made:
+        made.begin([1] * count)
+        for space in range(LAYERS + 1):
+            made.observe(space, every, rows=index)
+        trace = made.end()
+        np.testing.assert_array_equal(trace.deviations, probe(basis, [1] * count, [expected] * (LAYERS + 1)).deviations)
+        made.begin([1] * count)
+        if count:
+            with pytest.raises(salf.ArgumentError, match=f"names row {index.high}, but there are {index.high}"):
+                made.observe(0, every[: index.high], rows=index)
+    for wrong in ([1.5], "x", [[1]], None):
+        with pytest.raises(salf.Error, match="rows"):
+            salf.RowIndex(wrong)

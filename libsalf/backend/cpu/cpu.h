@@ -10,6 +10,11 @@
 #define SLF_HAVE_X86 1
 #endif
 
+/* 1/13! ... 1/0!, for exp. */
+#define SLF_INVERSE_FACTORIALS                                                                               \
+    1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, \
+        1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0
+
 /* Sums over rows of states run in float32 lanes over this many elements, and in float64 between such pieces. */
 #define SLF_PIECE 1024
 
@@ -44,6 +49,8 @@ extern const slf_kernels slf_kernels_plain; /* run everywhere */
 slf_pair slf_reduce_avx2(const void *row, int32_t dtype, int64_t n, const slf_affine *affine, const float *b,
                          const void *next);
 void slf_widen_avx2(const void *in, int32_t dtype, int64_t n, float *out);
+void slf_exp_avx2(double *x, int64_t n);
+slf_pair slf_exp_sums_avx2(double *x, const double *s, int64_t n);
 #endif
 
 /* Kernels that this processor can run, the fastest first; NULL past the last. */

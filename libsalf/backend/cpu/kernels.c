@@ -1,9 +1,7 @@
 /*
- * kernels.c - inner loops, compiled for several instruction sets and chosen at run time.
+ * kernels.c - inner loops in plain C, and the choice at run time between them and those of kernels_avx2.c.
  *
- * Each loop is written once in plain C over independent lanes, so that the compiler can turn it into vectors. Where
- * that falls short, conversion of 16-bit numbers above all, kernels_avx2.c has it by hand, for AVX-512 as well: those
- * loops wait for memory.
+ * Sums run over 32 independent lanes, so that the compiler can turn them into vectors.
  */
 #include <math.h>
 #include <stdbool.h>
@@ -22,7 +20,7 @@
 #define INLINE static inline
 #endif
 
-enum { LANES = 32, WIDE_LANES = 16 };
+enum { LANES = 32 };
 
 /* slf_f16_to_f32 without a branch, so that it becomes vectors everywhere. */
 INLINE float f16_to_f32(uint16_t half) {
@@ -34,7 +32,7 @@ INLINE float f16_to_f32(uint16_t half) {
     return slf_float_from_bits(bits | (special & 0x7f800000u) | (uint32_t)(half & 0x8000u) << 16);
 }
 
-INLINE void widen_loop(const void *in, int32_t dtype, int64_t n, float *out) {
+static void widen_plain(const void *in, int32_t dtype, int64_t n, float *out) {
     const uint16_t *halves = in;
     if (dtype == SALF_F32) {
         memcpy(out, in, (size_t)n * sizeof *out);
@@ -130,7 +128,9 @@ INLINE void reduce_typed(const void *row, int32_t dtype, int64_t n, const slf_af
     }
 }
 
-INLINE slf_pair reduce_loop(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b) {
+static slf_pair reduce_plain(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
+                             const void *next) {
+    (void)next;
     slf_pair out = {0, 0};
     if (dtype == SALF_F32)
         reduce_typed(row, SALF_F32, n, a, b, &out);
@@ -143,10 +143,8 @@ INLINE slf_pair reduce_loop(const void *row, int32_t dtype, int64_t n, const slf
 
 /* exp(x) = 2^n exp(r), |r| <= ln 2 / 2: Taylor to r^13, whose remainder is below 2^-57. Arguments are clamped to
  * -708 ... 709; NaN stays NaN. Adding 1.5 * 2^52 rounds to an integer, which then stands in the low bits. */
-INLINE void exp_loop(double *x, int64_t n) {
-    static const double inverse[] = {
-        1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
-        1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       0.5,          1.0,         1.0};
+static void exp_plain(double *x, int64_t n) {
+    static const double inverse[] = {SLF_INVERSE_FACTORIALS};
     for (int64_t i = 0; i < n; i++) {
         double v = x[i];
         v = v < -708 ? -708 : v;
@@ -165,53 +163,22 @@ INLINE void exp_loop(double *x, int64_t n) {
     }
 }
 
-INLINE slf_pair exp_sums_loop(double *x, const double *s, int64_t n) {
-    double sum[WIDE_LANES] = {0}, weighted[WIDE_LANES] = {0};
-    exp_loop(x, n);
-    int64_t i = 0;
-    for (; i + WIDE_LANES <= n; i += WIDE_LANES)
-        for (int k = 0; k < WIDE_LANES; k++) {
-            sum[k] += x[i + k];
-            weighted[k] += x[i + k] * s[i + k];
-        }
-    for (int k = 0; i < n; i++, k++) {
-        sum[k] += x[i];
-        weighted[k] += x[i] * s[i];
-    }
+static slf_pair exp_sums_plain(double *x, const double *s, int64_t n) {
+    exp_plain(x, n);
     slf_pair out = {0, 0};
-    for (int k = 0; k < WIDE_LANES; k++) {
-        out.first += sum[k];
-        out.second += weighted[k];
+    for (int64_t i = 0; i < n; i++) {
+        out.first += x[i];
+        out.second += x[i] * s[i];
     }
     return out;
 }
 
-static void widen_plain(const void *in, int32_t dtype, int64_t n, float *out) {
-    widen_loop(in, dtype, n, out);
-}
-
-static slf_pair reduce_plain(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
-                             const void *next) {
-    (void)next;
-    return reduce_loop(row, dtype, n, a, b);
-}
-
-#define EXPONENTIALS(suffix, attributes)                                                  \
-    attributes static void exp_##suffix(double *x, int64_t n) {                           \
-        exp_loop(x, n);                                                                   \
-    }                                                                                     \
-    attributes static slf_pair exp_sums_##suffix(double *x, const double *s, int64_t n) { \
-        return exp_sums_loop(x, s, n);                                                    \
-    }
-
-EXPONENTIALS(plain, )
 const slf_kernels slf_kernels_plain = {"c", widen_plain, reduce_plain, exp_plain, exp_sums_plain};
 
 #ifdef SLF_HAVE_X86
-EXPONENTIALS(avx2, __attribute__((target("avx2,fma"))))
-EXPONENTIALS(avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))))
-static const slf_kernels kernels_avx2 = {"avx2", slf_widen_avx2, slf_reduce_avx2, exp_avx2, exp_sums_avx2};
-static const slf_kernels kernels_avx512 = {"avx512", slf_widen_avx2, slf_reduce_avx2, exp_avx512, exp_sums_avx512};
+static const slf_kernels kernels_avx2 = {"avx2", slf_widen_avx2, slf_reduce_avx2, slf_exp_avx2, slf_exp_sums_avx2};
+/* The same: what is wider than these is in score_few.c. */
+static const slf_kernels kernels_avx512 = {"avx512", slf_widen_avx2, slf_reduce_avx2, slf_exp_avx2, slf_exp_sums_avx2};
 
 /* AVX2, FMA and F16C; the last has no name in __builtin_cpu_supports of all compilers. */
 static bool has_avx2(void) {

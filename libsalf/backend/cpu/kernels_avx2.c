@@ -1,17 +1,14 @@
 /*
- * kernels_avx2.c - sums over rows of states, and conversion of 16-bit rows, for AVX2, FMA and F16C.
+ * kernels_avx2.c - sums over rows of states, conversion of 16-bit rows, and exponentials, for AVX2, FMA and F16C.
  *
  * reduce: blocks of 32 elements in four vectors and eight chains of additions; what is left of a row takes the plain
  * loop. While a row is summed the next one is called into the cache: rows are short, and may lie apart, so that the
- * processor's own read-ahead is late for each.
+ * processor's own read-ahead is late for each. exp: as in kernels.c, four at a time.
  */
 #include "cpu.h"
 
 #ifdef SLF_HAVE_X86
-#include <immintrin.h>
-
-#define AVX2        __attribute__((target("avx2,fma,f16c")))
-#define INLINE_AVX2 static inline __attribute__((always_inline)) AVX2
+#include "kernels_avx2.h"
 
 enum { WIDTH = 8, VECTORS = 4, BLOCK = WIDTH * VECTORS, LINE = 64 };
 
@@ -108,7 +105,36 @@ AVX2 void slf_widen_avx2(const void *in, int32_t dtype, int64_t n, float *out) {
         for (; i + WIDTH <= n; i += WIDTH) _mm256_storeu_ps(out + i, elements(in, SALF_BF16, i));
     else if (dtype == SALF_F16)
         for (; i + WIDTH <= n; i += WIDTH) _mm256_storeu_ps(out + i, elements(in, SALF_F16, i));
-    slf_kernels_plain.widen((const char *)in + i * (dtype == SALF_F32 ? 4 : 2), dtype, n - i, out + i);
+    if (i < n) slf_kernels_plain.widen((const char *)in + i * (dtype == SALF_F32 ? 4 : 2), dtype, n - i, out + i);
+}
+
+enum { CHAINS = 4 };
+
+AVX2 void slf_exp_avx2(double *x, int64_t n) {
+    int64_t i = 0;
+    for (; i + QUAD <= n; i += QUAD) _mm256_storeu_pd(x + i, exp_quad(_mm256_loadu_pd(x + i), 0));
+    slf_kernels_plain.exp(x + i, n - i);
+}
+
+INLINE_AVX2 double quad_sum(const __m256d x[CHAINS]) {
+    double lanes[QUAD];
+    _mm256_storeu_pd(lanes, _mm256_add_pd(_mm256_add_pd(x[0], x[1]), _mm256_add_pd(x[2], x[3])));
+    return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+}
+
+AVX2 slf_pair slf_exp_sums_avx2(double *x, const double *s, int64_t n) {
+    const __m256d zero = _mm256_setzero_pd();
+    __m256d sum[CHAINS] = {zero, zero, zero, zero}, weighted[CHAINS] = {zero, zero, zero, zero};
+    int64_t i = 0;
+    for (; i + QUAD * CHAINS <= n; i += QUAD * CHAINS)
+        for (int k = 0; k < CHAINS; k++) {
+            const __m256d u = exp_quad(_mm256_loadu_pd(x + i + k * QUAD), 0);
+            _mm256_storeu_pd(x + i + k * QUAD, u);
+            sum[k] = _mm256_add_pd(sum[k], u);
+            weighted[k] = _mm256_fmadd_pd(u, _mm256_loadu_pd(s + i + k * QUAD), weighted[k]);
+        }
+    const slf_pair rest_of = slf_kernels_plain.exp_sums(x + i, s + i, n - i);
+    return (slf_pair){quad_sum(sum) + rest_of.first, quad_sum(weighted) + rest_of.second};
 }
 
 #else

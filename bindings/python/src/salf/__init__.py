@@ -48,6 +48,7 @@ from .planner import Planner, Stage, Task
 from .policy import Decision, Policy
 from .probe import Probe, Trace, eof_from_deviations
 from .tensors import Tensor, Tensors, save_tensors
+from .views import RowIndex
 
 
 def version() -> str:
@@ -92,6 +93,7 @@ __all__ = [
     "PluginError",
     "Policy",
     "Probe",
+    "RowIndex",
     "SequenceError",
     "ShapeError",
     "Stage",

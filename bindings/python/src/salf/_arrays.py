@@ -129,8 +129,7 @@ def _on_host(values: Any, name: str) -> Any:
         return values
     if values.device.type != "cpu":
         raise errors.ArgumentError(f"{name} is on {values.device}; it is read in host memory: pass {name}.cpu()")
-    values = values.detach()
-    return values if numpy is not None else values.tolist()
+    return values.detach().numpy() if numpy is not None else values.tolist()
 
 
 def _checked(array: Any, name: str, kinds: str, what: str) -> Any:
@@ -171,10 +170,17 @@ def _integers_of(values: Any, name: str) -> List[int]:
         raise errors.DtypeError(f"{name} is no row of whole numbers: {error}") from error
 
 
+def _is_plain(array: Any, code: str) -> bool:
+    """Whether an array can be used where it is."""
+    return bool(array.dtype == _DTYPES[code] and array.ndim == 1 and array.flags.c_contiguous and array.flags.aligned)
+
+
 def whole_numbers(values: Any, name: str, code: str = "i") -> Tuple[Any, int, Any]:
     """(pointer, count, what keeps it alive) of a row of whole numbers as int32 ("i"), int64 ("q") or uint8 ("B"). An
     array of that very type is used where it is, anything else copied."""
     values = _on_host(values, name)
+    if numpy is not None and type(values) is numpy.ndarray and _is_plain(values, code):
+        return ffi.cast(f"{_C_TYPES[code]} *", values.__array_interface__["data"][0]), values.size, values
     if numpy is None:
         items = _integers_of(values, name)
         _range_checked(min(items, default=0), max(items, default=0), _SIZES[code] * 8, name)

@@ -144,7 +144,8 @@ class Probe(Handle):
 
     def observe(self, space: int, states: Any, rows: Any = None, normed: bool = False) -> None:
         """States of one space, [..., D]: 0 is the embedding's output, k + 1 that of layer k. rows chooses those of the
-        batch by number, in order of the labels. normed says that they are behind the final norm.
+        batch by number, in order of the labels; a RowIndex is read once for all spaces. normed says that they are
+        behind the final norm.
 
         On a device the work is only enqueued. Tensors of PyTorch are then not kept alive: their memory is reused in
         stream order; others are kept until the batch ends."""

@@ -82,15 +82,16 @@ def _of_numpy(array: Any, name: str) -> Memory:
 
 
 @functools.lru_cache(maxsize=64)
-def _torch_name(dtype: Any) -> str:
-    return str(dtype).rpartition(".")[2]
+def _torch_name(value: Any) -> str:
+    return str(value).rpartition(".")[2]
 
 
 def _of_torch(tensor: Any, name: str) -> Memory:
     device = tensor.device
-    if device.type not in ("cpu", "cuda"):
+    kind = device.type
+    if kind not in ("cpu", "cuda"):
         raise errors.ArgumentError(f"{name} is on {device}; host and CUDA memory can be read")
-    if str(tensor.layout) != "torch.strided":
+    if _torch_name(tensor.layout) != "strided":
         raise errors.ArgumentError(f"{name} has the layout {tensor.layout}; a dense tensor is needed")
     try:
         address = tensor.data_ptr()
@@ -100,7 +101,7 @@ def _of_torch(tensor: Any, name: str) -> Memory:
         raise errors.ArgumentError(
             f"{name}: {type(tensor).__name__} has no memory of its own (sharded, or not made yet)"
         )
-    ordinal = -1 if device.type == "cpu" else device.index
+    ordinal = -1 if kind == "cpu" else device.index
     return Memory(address, _torch_name(tensor.dtype), tuple(tensor.shape), tensor.stride(), ordinal, False, tensor)
 
 
@@ -180,10 +181,31 @@ def _as_matrix(memory: Memory, name: str) -> Tuple[int, int, int]:
     return rows, cols, stride if rows > 1 else cols
 
 
-def _check_index(low: int, high: int, limit: int, name: str) -> None:
-    for value in (low, high):
-        if not 0 <= value < limit:
-            raise errors.ArgumentError(f"rows of {name} names row {value}, but there are {limit}")
+def _ends(pointer: Any, count: int) -> Tuple[int, int]:
+    """Smallest and largest of int64 numbers."""
+    if numpy is None or count < 64:  # where a list is faster
+        numbers = ffi.unpack(pointer, count)
+        return min(numbers), max(numbers)
+    array = numpy.frombuffer(ffi.buffer(pointer, 8 * count), dtype=numpy.int64)
+    return int(array.min()), int(array.max())
+
+
+class RowIndex:
+    """Numbers of rows, read and checked once to be used for every space of a batch: `rows=` takes it like any row of
+    integers, without the cost of looking at them again. Host memory; the numbers are copied."""
+
+    __slots__ = ("_keep", "count", "high", "low", "pointer")
+
+    def __init__(self, rows: Any, name: str = "rows", copy: bool = True) -> None:
+        self.pointer, self.count, self._keep = whole_numbers(rows, name, "q")
+        if copy and self.count:
+            block = ffi.new("int64_t[]", self.count)
+            ffi.memmove(block, self.pointer, 8 * self.count)
+            self.pointer = self._keep = block
+        self.low, self.high = _ends(self.pointer, self.count) if self.count else (0, -1)
+
+    def __len__(self) -> int:
+        return int(self.count)
 
 
 def _device_of(source: Any) -> int:
@@ -213,15 +235,14 @@ def _set_index(target: Any, rows: Any, device: Device, name: str) -> Any:
     """Chooses rows by number. On a device the numbers are int64 and not checked: that would wait for the device."""
     if _device_of(rows) in (_dlpack.CUDA, _dlpack.CUDA_MANAGED):
         return _set_device_index(target, rows, device, f"rows of {name}")
-    limit = target.rows
-    pointer, count, keep = whole_numbers(rows, f"rows of {name}", "q")
-    if count:
-        low = min(pointer[0:count]) if numpy is None else int(keep.min())
-        high = max(pointer[0:count]) if numpy is None else int(keep.max())
-        _check_index(low, high, limit, name)
-    target.row_index = pointer
-    target.rows = count
-    return keep
+    index = rows if isinstance(rows, RowIndex) else RowIndex(rows, f"rows of {name}", copy=False)
+    if index.count:
+        for row in (index.low, index.high):
+            if not 0 <= row < target.rows:
+                raise errors.ArgumentError(f"rows of {name} names row {row}, but there are {target.rows}")
+    target.row_index = index.pointer
+    target.rows = index.count
+    return index
 
 
 def _set_memory(target: Any, memory: Memory, name: str, ordinal: int, dtypes: FrozenSet[int], writable: bool) -> None:
