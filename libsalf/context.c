@@ -3,10 +3,12 @@
  *
  * Backends are tried in order of preference; the first that opens is taken. An explicit choice has no second.
  */
+#define _DEFAULT_SOURCE /* madvise */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "internal.h"
 #include "plugin.h"
@@ -15,14 +17,25 @@
 #define ALIGNMENT        64u
 #define HOST_WORKSPACE   ((uint64_t)16 << 20)
 #define DEVICE_WORKSPACE ((uint64_t)256 << 20)
+#define HUGE_PAGE        ((size_t)2 << 20)
+#define LARGE_BLOCK      ((size_t)8 << 20)
 #define MOST_THREADS     1024
 
 /* ---- memory: each block is preceded by one alignment unit that holds its whole size, which the free hook is given
  * ---- */
 
+/* Large blocks ask for huge pages: the first touch of a page costs several times what writing it does. Where the system
+ * has none to give, nothing changes. */
 static void *default_alloc(void *user, size_t size, size_t align) {
     (void)user;
-    return aligned_alloc(align, (size + align - 1) / align * align);
+    const bool large = size >= LARGE_BLOCK;
+    if (large && align < HUGE_PAGE) align = HUGE_PAGE;
+    const size_t whole = (size + align - 1) / align * align;
+    void *memory = whole >= size ? aligned_alloc(align, whole) : NULL;
+#ifdef MADV_HUGEPAGE
+    if (memory && large) (void)madvise(memory, whole, MADV_HUGEPAGE);
+#endif
+    return memory;
 }
 
 static void default_free(void *user, void *memory, size_t size) {

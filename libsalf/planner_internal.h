@@ -4,8 +4,8 @@
 
 #include "internal.h"
 
-/* A random permutation of 0 ... count-1: memory at once, so that reading cannot fail; work when it is first read, and
- * as far as it is read. */
+/* planner_fill.c: a random permutation of 0 ... count-1: memory at once, so that reading cannot fail; work when it is
+ * first read, and as far as it is read. */
 typedef struct slf_shuffle {
     uint32_t *ids;       /* [count]; NULL until begun */
     uint32_t *bucket_at; /* [2^bits + 1] */
@@ -23,6 +23,30 @@ void slf_shuffle_free(slf_shuffle *shuffle, const salf_context *context);
 /* The next 1 ... most elements, most > 0; count in all. Their order means nothing, so where whole buckets are taken
  * none is drawn. */
 int64_t slf_shuffle_take(slf_shuffle *shuffle, int64_t most, const uint32_t **ids);
+
+/* The labels of all data in the order of such a permutation, for plans that are settled at once. */
+typedef struct slf_fills {
+    uint16_t *bucket;    /* [count] of each id */
+    void *labels;        /* [count] in order of the permutation; NULL until begun */
+    uint32_t *bucket_at; /* [2^bits + 1] */
+    uint32_t *places;    /* [pieces][2^bits] of the labels of each piece's ids */
+    uint32_t *order;     /* [largest bucket] order of the bucket at hand */
+    int64_t count;
+    int64_t drawn; /* places read so far */
+    uint64_t seed;
+    int32_t bits;
+    uint32_t at_bucket; /* that holds place drawn */
+    bool byte;
+    bool ordered; /* that bucket has its order */
+} slf_fills;
+
+salf_status slf_fills_begin(slf_fills *fills, const salf_context *context, void *labels, bool byte, int64_t count,
+                            uint64_t seed);
+void slf_fills_free(slf_fills *fills, const salf_context *context);
+/* The next missing data whose label is above layer get the label layer; unused, counts by label, lose them. */
+void slf_fills_take(slf_fills *fills, uint32_t layer, int64_t missing, int64_t *unused);
+/* What was taken, to the labels in order of id. Once. */
+void slf_fills_collect(slf_fills *fills, const salf_context *context, void *labels, uint64_t *by_fill);
 
 /* Task at hand: none, given and not answered, or reported and not done. */
 enum { SLF_TASK_NONE = 0, SLF_TASK_GIVEN = 1, SLF_TASK_REPORTED = 2 };

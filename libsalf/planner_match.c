@@ -7,104 +7,12 @@
  * Matching: in order of id, each datum goes to the first layer from its eof on that is not full. This gives the same:
  * a layer is then offered, in order of id, what no layer below took, and takes the first c_e of it. One pass, with a
  * table of the first layer that is not full: O(N + m^2). How many a layer matches and lacks follows from the number of
- * data of each eof, so that all fills are drawn before this pass. Memory a datum: label 1 (m > 254: 2), id 4, a bit;
- * and a permutation, 4, which is not touched where nothing is filled.
- *
- * Filling: one random permutation of all ids for the whole plan; each fill takes the next unused ones. This is a
- * uniform sample at every stage: all that happened so far depends on the eof and on the prefix of the permutation read
- * so far, given which the unread rest is uniformly ordered, and so are the unused among it; and everything in the
- * prefix is used.
- *
- * Permutation: each id draws one of 2^b buckets, and each bucket is shuffled (Fisher-Yates) when a part of it is read;
- * the order within buckets that are read whole does not matter. Uniform: bucket draws are independent and alike for all
- * ids, so that, given the sizes, every way to deal the ids out is equally likely, and within a bucket every order is.
- * Buckets of some 2^16 ids stay in cache, where a shuffle of all would miss it at every step.
+ * data of each eof, so that all fills are drawn before this pass (planner_fill.c). Memory a datum: label 1 (m > 254:
+ * 2), id 4, a bit; and while something is filled, bucket 2 and label again.
  */
 #include <string.h>
 
 #include "planner_internal.h"
-
-/* Streams of the counter-based generator. */
-#define STREAM_BUCKET 0x706C616E6275636Bu
-#define STREAM_DRAW   0x706C616E64726177u
-#define MOST_BITS     12
-
-/* ---- permutation ---- */
-
-static uint32_t bucket_of(uint32_t word, int32_t bits) {
-    return bits == 0 ? 0 : word >> (32 - bits);
-}
-
-/* Calls for ids 4i ... 4i+3 share one block of random bits. */
-static void deal(slf_shuffle *s, uint32_t *at, bool place) {
-    for (int64_t first = 0; first < s->count; first += 4) {
-        uint32_t words[4];
-        slf_philox(s->seed, (uint64_t)first / 4, STREAM_BUCKET, words);
-        const int64_t end = s->count - first < 4 ? s->count - first : 4;
-        for (int64_t i = 0; i < end; i++) {
-            const uint32_t position = at[bucket_of(words[i], s->bits)]++;
-            if (place) s->ids[position] = (uint32_t)(first + i);
-        }
-    }
-}
-
-static void shuffle_bucket(slf_shuffle *s) {
-    const uint32_t first = s->bucket_at[s->bucket], end = s->bucket_at[s->bucket + 1];
-    for (uint32_t i = first; i < end; i++) {
-        const uint32_t j = i + (uint32_t)slf_random_below(s->seed, STREAM_DRAW, i, end - i);
-        const uint32_t id = s->ids[j];
-        s->ids[j] = s->ids[i];
-        s->ids[i] = id;
-    }
-    s->ordered = true;
-}
-
-/* Ids into their buckets. */
-static void deal_all(slf_shuffle *s) {
-    const uint32_t buckets = (uint32_t)1 << s->bits;
-    uint32_t *cursor = s->bucket_at + buckets + 1; /* [buckets] */
-    deal(s, s->bucket_at + 1, false);
-    for (uint32_t b = 0; b < buckets; b++) {
-        cursor[b] = s->bucket_at[b];
-        s->bucket_at[b + 1] += s->bucket_at[b];
-    }
-    deal(s, cursor, true);
-    s->dealt = true;
-}
-
-salf_status slf_shuffle_begin(slf_shuffle *s, const salf_context *context, int64_t count, uint64_t seed) {
-    int32_t bits = 0;
-    while (bits < MOST_BITS && count >> bits > 65536) bits++;
-    *s = (slf_shuffle){.count = count, .seed = seed, .bits = bits};
-    const uint32_t buckets = (uint32_t)1 << bits;
-    s->ids = slf_alloc(context, (uint64_t)count, sizeof *s->ids);
-    s->bucket_at = slf_alloc_zero(context, 2 * (uint64_t)buckets + 1, sizeof *s->bucket_at);
-    if (!s->ids || !s->bucket_at) {
-        slf_shuffle_free(s, context);
-        return SALF_E_NO_MEMORY;
-    }
-    return SALF_OK;
-}
-
-void slf_shuffle_free(slf_shuffle *s, const salf_context *context) {
-    slf_free(context, s->ids);
-    slf_free(context, s->bucket_at);
-    *s = (slf_shuffle){0};
-}
-
-int64_t slf_shuffle_take(slf_shuffle *s, int64_t most, const uint32_t **ids) {
-    if (!s->dealt) deal_all(s);
-    while ((uint64_t)s->drawn >= s->bucket_at[s->bucket + 1]) {
-        s->bucket++;
-        s->ordered = false;
-    }
-    const int64_t left = (int64_t)s->bucket_at[s->bucket + 1] - s->drawn;
-    if (most < left && !s->ordered) shuffle_bucket(s);
-    const int64_t n = most < left ? most : left;
-    *ids = s->ids + s->drawn;
-    s->drawn += n;
-    return n;
-}
 
 /* ---- labels ---- */
 
@@ -162,25 +70,31 @@ static void close_layer(uint32_t *target, uint32_t e) {
     for (int64_t f = e; f >= 0 && target[f] == e; f--) target[f] = target[e + 1];
 }
 
-/* Data in order of id: those that fill stay at the layer of their label, all others go to their target. */
-static inline void place_labels(const placing *p, const salf_planner *planner, slf_planner_state *state, bool byte) {
-    const int64_t n = planner->n;
-    void *labels = state->labels;
-    uint32_t *data = state->data, *target = p->target;
-    part *matched = p->parts, *filled = p->parts + planner->m;
-    for (int64_t first = 0; first < n; first += 64) {
-        const uint64_t fills = state->by_fill[first / 64];
-        const int64_t end = n - first < 64 ? n : first + 64;
-        for (int64_t i = first; i < end; i++) {
-            const uint32_t label = slf_label_read(byte, labels, i);
-            const bool fill = fills >> (i & 63) & 1;
-            const uint32_t e = fill ? label : target[label];
-            part *to = (fill ? filled : matched) + e;
-            const uint32_t at = to->at++;
-            slf_label_write(byte, labels, i, e);
-            data[at] = (uint32_t)i;
-            if (at + 1 == to->end) close_layer(target, e);
-        }
+/* Datum i to the layer of its label when it fills that, else to its target. Without a branch on fill, which nothing
+ * could predict. */
+static inline void place_one(const placing *p, uint32_t m, const slf_planner_state *state, bool byte, int64_t i,
+                             bool fill) {
+    const uint32_t label = slf_label_read(byte, state->labels, i), e = fill ? label : p->target[label];
+    part *to = p->parts + (fill ? m + e : e);
+    const uint32_t at = to->at++;
+    slf_label_write(byte, state->labels, i, e);
+    state->data[at] = (uint32_t)i;
+    if (at + 1 == to->end) close_layer(p->target, e);
+}
+
+/* Data in order of id. */
+static inline void place_labels(const placing *given, const salf_planner *planner, const slf_planner_state *by,
+                                bool byte) {
+    const placing p = *given; /* copies, which what is written cannot change */
+    const slf_planner_state state = *by;
+    const uint32_t m = (uint32_t)planner->m;
+    for (int64_t first = 0; first < planner->n; first += 64) {
+        const uint64_t fills = state.by_fill[first / 64];
+        const int64_t end = planner->n - first < 64 ? planner->n : first + 64;
+        if (fills)
+            for (int64_t i = first; i < end; i++) place_one(&p, m, &state, byte, i, fills >> (i & 63) & 1);
+        else
+            for (int64_t i = first; i < end; i++) place_one(&p, m, &state, byte, i, false);
     }
 }
 
@@ -198,7 +112,7 @@ typedef struct settling {
     salf_planner *planner;
     slf_planner_state *state;
     int64_t *unused; /* [largest label + 1] data by label that no fill took */
-    slf_shuffle shuffle;
+    slf_fills fills; /* begun when first something is missing */
     placing placing;
 } settling;
 
@@ -226,52 +140,46 @@ static salf_status count_eof(settling *s) {
 
 /* Used are the data with a label of at most e: either that is their eof, and no candidates are left where something is
  * missing, or they filled a layer before. */
-static void fill_stage(settling *s, int32_t e, int64_t missing) {
-    const bool byte = slf_label_is_byte(s->planner->m);
-    void *labels = s->state->labels;
-    uint64_t *by_fill = s->state->by_fill;
-    int64_t *unused = s->unused;
-    while (missing > 0) {
-        const uint32_t *ids;
-        const int64_t n = slf_shuffle_take(&s->shuffle, missing, &ids);
-        for (int64_t i = 0; i < n; i++) {
-            const uint32_t id = ids[i], label = slf_label_read(byte, labels, id);
-            if (label <= (uint32_t)e) continue;
-            unused[label]--;
-            slf_label_write(byte, labels, id, (uint32_t)e);
-            slf_bit_set(by_fill, id);
-            missing--;
-        }
-    }
+static salf_status fill_stage(settling *s, int32_t e, int64_t missing) {
+    const salf_planner *p = s->planner;
+    if (!s->fills.labels)
+        SLF_TRY(
+            slf_fills_begin(&s->fills, p->context, s->state->labels, slf_label_is_byte(p->m), p->n, p->options.seed));
+    slf_fills_take(&s->fills, (uint32_t)e, missing, s->unused);
+    return SALF_OK;
 }
 
-static void fill_stages(settling *s) {
+static salf_status fill_stages(settling *s) {
     int64_t candidates = 0;
     for (int32_t e = 0; e < s->planner->m; e++) {
         const int64_t count = s->planner->counts[e];
         candidates += s->unused[e];
         const int64_t matched = candidates < count ? candidates : count;
         candidates -= matched;
-        fill_stage(s, e, count - matched);
+        if (matched < count) SLF_TRY(fill_stage(s, e, count - matched));
         s->state->matched[e] = matched;
         s->state->filled[e] = count - matched;
     }
+    return SALF_OK;
 }
 
+/* Labels are still eof until all memory is there. */
 static salf_status settle_with(settling *s) {
     const salf_planner *p = s->planner;
     slf_planner_state *state = s->state;
     const bool byte = slf_label_is_byte(p->m);
     if (!state->labels) SLF_TRY(slf_planner_new_labels(p, &state->labels));
     s->unused = slf_alloc_zero(p->context, (uint64_t)slf_label_unknown(byte) + 1, sizeof *s->unused);
-    state->by_fill = slf_alloc_zero(p->context, (uint64_t)slf_bit_words(p->n), sizeof *state->by_fill);
-    state->data = slf_alloc(p->context, (uint64_t)p->n, sizeof *state->data);
-    if (!s->unused || !state->by_fill || !state->data) return SALF_E_NO_MEMORY;
-    SLF_TRY(placing_begin(&s->placing, p));
+    if (!s->unused) return SALF_E_NO_MEMORY;
     if (p->options.matching == SALF_MATCH_OFFLINE) SLF_TRY(count_eof(s));
-    /* Nothing can fail once data are booked: labels are still eof when there is no memory. */
-    SLF_TRY(slf_shuffle_begin(&s->shuffle, p->context, p->n, p->options.seed));
-    fill_stages(s);
+    SLF_TRY(placing_begin(&s->placing, p));
+    SLF_TRY(fill_stages(s));
+    state->by_fill = slf_alloc_zero(p->context, (uint64_t)slf_bit_words(p->n), sizeof *state->by_fill);
+    if (!state->by_fill) return SALF_E_NO_MEMORY;
+    state->data = slf_alloc(p->context, (uint64_t)p->n, sizeof *state->data);
+    if (!state->data) return SALF_E_NO_MEMORY;
+    if (s->fills.labels) slf_fills_collect(&s->fills, p->context, state->labels, state->by_fill);
+    slf_fills_free(&s->fills, p->context);
     place(&s->placing, p, state);
     return SALF_OK;
 }
@@ -280,9 +188,10 @@ salf_status slf_planner_settle(salf_planner *planner) {
     settling s = {.planner = planner, .state = &planner->state};
     const salf_status status = settle_with(&s);
     slf_free(planner->context, s.unused);
-    slf_shuffle_free(&s.shuffle, planner->context);
+    slf_fills_free(&s.fills, planner->context);
     placing_free(&s.placing, planner);
     if (status != SALF_OK) {
+        memset(planner->state.matched, 0, 2 * (size_t)planner->m * sizeof *planner->state.matched); /* and filled */
         slf_free(planner->context, planner->state.by_fill);
         slf_free(planner->context, planner->state.data);
         planner->state.by_fill = NULL;
