@@ -178,6 +178,8 @@ run-tests:
 
 .SECONDARY: $(TEST_SRC:%.c=$(OBJ)/%.o)
 $(HOST_TESTS): $(HOST_PARTS)
+# The allocations of all that is linked to this one go through functions of the test.
+$(BUILD)/tests/unit/test_cli_memory: LDFLAGS += $(foreach f,malloc calloc realloc aligned_alloc strdup,-Wl,--wrap=$(f))
 $(TEST_BIN): $(BUILD)/tests/%: $(OBJ)/tests/%.o $(TEST_HELP_OBJ) $(STATIC_LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(CHECK_LIBS) $(LIBS)

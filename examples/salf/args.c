@@ -36,6 +36,14 @@ int args_misuse(const char *name, const char *format, ...) {
     return EXIT_CODE_USAGE;
 }
 
+int args_say(int code, const char *name, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    complain(name, format, list);
+    va_end(list);
+    return code;
+}
+
 int args_fail_salf(const char *name) {
     return args_fail(name, "%s", salf_last_error());
 }
@@ -355,7 +363,7 @@ int args_int_list(const char *text, int64_t least, int64_t most, int32_t **out, 
     int32_t *list = malloc((size_t)count * sizeof *list);
     *out = NULL;
     *n = 0;
-    if (!list) return snprintf(message, message_size, "out of memory"), -1;
+    if (!list) return snprintf(message, message_size, "out of memory"), EXIT_CODE_FAILED;
     for (int64_t i = 0; i < count; i++) {
         char *end = NULL;
         errno = 0;
@@ -366,14 +374,14 @@ int args_int_list(const char *text, int64_t least, int64_t most, int32_t **out, 
             snprintf(what, sizeof what, "an integer of %" PRId64 " ... %" PRId64, least, most);
             name_part(text, what, message, message_size);
             free(list);
-            return -1;
+            return EXIT_CODE_USAGE;
         }
         list[i] = (int32_t)value;
         text = *end ? end + 1 : end;
     }
     *out = list;
     *n = count;
-    return 0;
+    return EXIT_CODE_OK;
 }
 
 int args_real_list(const char *text, double **out, int64_t *n, char *message, size_t message_size) {
@@ -381,18 +389,18 @@ int args_real_list(const char *text, double **out, int64_t *n, char *message, si
     double *list = malloc((size_t)count * sizeof *list);
     *out = NULL;
     *n = 0;
-    if (!list) return snprintf(message, message_size, "out of memory"), -1;
+    if (!list) return snprintf(message, message_size, "out of memory"), EXIT_CODE_FAILED;
     for (int64_t i = 0; i < count; i++) {
         char *end = NULL;
         list[i] = strtod(text, &end);
         if (!starts_number(text) || (*end != ',' && *end) || !isfinite(list[i])) {
             name_part(text, "a number", message, message_size);
             free(list);
-            return -1;
+            return EXIT_CODE_USAGE;
         }
         text = *end ? end + 1 : end;
     }
     *out = list;
     *n = count;
-    return 0;
+    return EXIT_CODE_OK;
 }

@@ -52,19 +52,21 @@ typedef struct args_command {
 int args_parse(const args_command *command, int argc, char **argv, int *n_arguments);
 
 #if defined(__GNUC__)
-#define ARGS_PRINTF __attribute__((format(printf, 2, 3)))
+#define ARGS_PRINTF(format_at) __attribute__((format(printf, format_at, format_at + 1)))
 #else
-#define ARGS_PRINTF
+#define ARGS_PRINTF(format_at)
 #endif
 
 /* Prints "salf NAME: message" to standard error; returns EXIT_CODE_FAILED and EXIT_CODE_USAGE respectively. */
-int args_fail(const char *name, const char *format, ...) ARGS_PRINTF;
-int args_misuse(const char *name, const char *format, ...) ARGS_PRINTF;
+int args_fail(const char *name, const char *format, ...) ARGS_PRINTF(2);
+int args_misuse(const char *name, const char *format, ...) ARGS_PRINTF(2);
+/* The same for a code that is known already, which it returns. */
+int args_say(int code, const char *name, const char *format, ...) ARGS_PRINTF(3);
 /* The same with the library's last message; for what the user asked for wrongly (an argument) the caller decides. */
 int args_fail_salf(const char *name);
 
-/* Comma-separated integers "0,7,100" as a malloc'd list, each within least ... most. Returns 0, or -1 with a message
- * that names the part at fault. */
+/* Comma-separated integers "0,7,100" as a malloc'd list, each within least ... most. Returns EXIT_CODE_OK, or with a
+ * message EXIT_CODE_USAGE (which names the part at fault) or EXIT_CODE_FAILED (memory is short). */
 int args_int_list(const char *text, int64_t least, int64_t most, int32_t **out, int64_t *n, char *message,
                   size_t message_size);
 /* The same for reals. */

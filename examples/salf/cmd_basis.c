@@ -136,9 +136,8 @@ static int print_rows(basis_parts *p, int64_t hidden) {
 static int run(const basis_settings *s, basis_parts *p) {
     char message[256];
     salf_basis_info info;
-    if (args_int_list(s->tokens, INT32_MIN, INT32_MAX, &p->tokens, &p->n, message, sizeof message)) {
-        return args_misuse("basis", "--tokens: %s", message);
-    }
+    const int code = args_int_list(s->tokens, INT32_MIN, INT32_MAX, &p->tokens, &p->n, message, sizeof message);
+    if (code != EXIT_CODE_OK) return args_say(code, "basis", "--tokens: %s", message);
     if (make_basis(s, p)) return args_fail_salf("basis");
     salf_options_init(&info, sizeof info);
     if (salf_basis_get_info(p->basis, &info)) return args_fail_salf("basis");

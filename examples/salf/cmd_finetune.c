@@ -90,13 +90,13 @@ static int parse_targets(const char *text, int32_t *out) {
 }
 
 /* Joins several --method options into the list of the first, as the option table keeps only the last. Returns the new
- * argc; *joined is the list, to be freed, or NULL. */
+ * argc; *joined is the list, to be freed, or NULL. -1 when memory is short. */
 static int join_methods(int argc, char **argv, char **joined) {
     int kept = 1, found = 0;
     size_t used = 0, room = 1;
     for (int i = 1; i < argc; i++) room += strlen(argv[i]) + 1;
     *joined = malloc(room);
-    if (!*joined) return argc;
+    if (!*joined) return -1;
     (*joined)[0] = '\0';
     for (int i = 1; i < argc; i++) {
         const char *value = NULL;
@@ -345,6 +345,7 @@ static int read_settings(int argc, char **argv) {
     given = default_settings();
     given_targets = NULL;
     argc = join_methods(argc, argv, &list);
+    if (argc < 0) return args_fail("finetune", "out of memory");
     int code = parse(argc, argv);
     if (code == -1 &&
         method_list_parse(o->methods, &o->n_methods, list ? list : "salf[half]", message, sizeof message) != 0)

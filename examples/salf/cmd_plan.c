@@ -85,8 +85,8 @@ static int read_weights(plan_settings *s, double **weights) {
     if (s->growth_given && s->growth != SALF_GROWTH_CUSTOM)
         return args_misuse("plan", "--weights is for --growth custom");
     s->growth = SALF_GROWTH_CUSTOM;
-    if (args_real_list(s->weights, weights, &n, message, sizeof message))
-        return args_misuse("plan", "--weights: %s", message);
+    const int code = args_real_list(s->weights, weights, &n, message, sizeof message);
+    if (code != EXIT_CODE_OK) return args_say(code, "plan", "--weights: %s", message);
     if (n == s->layers) return -1;
     free(*weights);
     *weights = NULL;

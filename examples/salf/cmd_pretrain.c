@@ -55,15 +55,16 @@ typedef struct pretrain_batch {
 
 /* ---- text ---- */
 
-/* The file with a zero byte behind it, freed by the caller; NULL when it cannot be read. */
-static char *read_file(const char *path, size_t *size) {
+/* The file with a zero byte behind it, freed by the caller; or NULL, and *wrong says why. */
+static char *read_file(const char *path, size_t *size, const char **wrong) {
     FILE *file = fopen(path, "rb");
     char *text = NULL;
+    *wrong = "cannot be read";
     if (file && fseek(file, 0, SEEK_END) == 0) {
         const long end = ftell(file);
         rewind(file);
         *size = (size_t)end;
-        text = end >= 0 && end < LONG_MAX ? memory_take((int64_t)end + 1, 1) : NULL;
+        if (end >= 0 && end < LONG_MAX && !(text = memory_take((int64_t)end + 1, 1))) *wrong = "out of memory";
         if (text && fread(text, 1, *size, file) != *size) {
             free(text);
             text = NULL;
@@ -105,9 +106,10 @@ static void corpus_free(corpus *c) {
 
 static int corpus_load(corpus *c, const tokenizer *t, const char *path) {
     size_t size = 0;
-    char *text = read_file(path, &size);
+    const char *wrong;
+    char *text = read_file(path, &size, &wrong);
     memset(c, 0, sizeof *c);
-    if (!text) return args_fail(NAME, "%s: cannot be read", path);
+    if (!text) return args_fail(NAME, "%s: %s", path, wrong);
     if (strlen(text) != size) {
         const size_t at = strlen(text);
         free(text);

@@ -263,11 +263,12 @@ static salf_status make_probe(const probe_settings *s, probe_parts *p) {
 static int prepare(const probe_settings *s, probe_parts *p) {
     char message[256];
     salf_context_options options;
-    if (s->candidates &&
-        args_int_list(s->candidates, INT32_MIN, INT32_MAX, &p->candidates, &p->n_candidates, message, sizeof message)) {
-        return args_misuse("probe", "--candidates: %s", message);
-    }
-    const int code = read_prompts(&p->prompts, s->prompts);
+    int code = EXIT_CODE_OK;
+    if (s->candidates)
+        code = args_int_list(s->candidates, INT32_MIN, INT32_MAX, &p->candidates, &p->n_candidates, message,
+                             sizeof message);
+    if (code != EXIT_CODE_OK) return args_say(code, "probe", "--candidates: %s", message);
+    code = read_prompts(&p->prompts, s->prompts);
     if (code >= 0) return code;
     salf_options_init(&options, sizeof options);
     options.backend = s->backend;

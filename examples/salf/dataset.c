@@ -273,7 +273,9 @@ static char *last_part(const char *folder) {
 int dataset_load(dataset *out, const char *folder, char *message, size_t message_size) {
     reader r = {.message = message, .message_size = message_size};
     *out = (dataset){.name = last_part(folder)};
-    if (strlen(folder) + 16 > sizeof r.path || !out->name) {
+    if (!out->name) {
+        snprintf(message, message_size, "%.200s: out of memory", folder);
+    } else if (strlen(folder) + 16 > sizeof r.path) {
         snprintf(message, message_size, "%.200s...: path is too long", folder);
     } else if (!read_labels(out, &r, folder) && !read_words(out, &r, folder) && !read_template(out, &r, folder) &&
                !read_examples(out, &r, folder, "train.tsv", &out->memory[0], &out->train, &out->n_train) &&

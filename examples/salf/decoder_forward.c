@@ -278,6 +278,12 @@ static void run_layer(decoder *d, int32_t k, int64_t rows, float *out) {
     if (tail) ops_scatter(out, next, tail, n_tail, rows, hidden);
 }
 
+/* The hook's look at a space; what fails in a hook is the library. */
+static salf_status show(decoder_hook hook, void *user, int32_t space, int64_t rows, const float *states) {
+    const salf_status status = hook ? hook(user, space, rows, states) : SALF_OK;
+    return status ? decoder_fail_library(status) : SALF_OK;
+}
+
 static salf_status run(decoder *d, int64_t rows, decoder_hook hook, void *user) {
     const int64_t hidden = d->config.hidden;
     const int32_t m = d->config.n_layers;
@@ -286,13 +292,13 @@ static salf_status run(decoder *d, int64_t rows, decoder_hook hook, void *user) 
                (size_t)hidden * sizeof *d->embedding);
     }
     for (int32_t k = 0; k < m; k++) {
-        const salf_status status = hook ? hook(user, k, rows, d->records[k].input) : SALF_OK;
+        const salf_status status = show(hook, user, k, rows, d->records[k].input);
         if (status) return status;
         run_layer(d, k, rows, k + 1 < m ? d->records[k + 1].input : d->last);
     }
     ops_norm(d->last, d->batch.head_rows, d->batch.n_head_rows, hidden, d->final_norm, d->config.norm_eps, d->normed,
              d->final_scale);
-    return hook ? hook(user, m, rows, d->last) : SALF_OK;
+    return show(hook, user, m, rows, d->last);
 }
 
 salf_status decoder_forward(decoder *d, const decoder_batch *batch, int32_t keep, decoder_hook hook, void *user) {

@@ -186,48 +186,50 @@ static double cell(const json_t *rows, size_t row, size_t space) {
     return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
-/* Finite values of a space, malloc'd; NULL when there are none. */
-static double *column(const json_t *rows, size_t space, size_t *n) {
-    double *values = malloc((json_array_size(rows) + 1) * sizeof *values);
-    *n = 0;
-    for (size_t i = 0; values && i < json_array_size(rows); i++) {
-        const double v = cell(rows, i, space);
-        if (isfinite(v)) values[(*n)++] = v;
-    }
-    if (*n) return values;
-    free(values);
-    return NULL;
-}
+typedef struct spread {
+    size_t n; /* finite values */
+    double low, high, mean, bandwidth;
+} spread;
 
-static double bandwidth(const double *v, size_t n) {
-    double mean = 0, square = 0;
-    for (size_t i = 0; i < n; i++) mean += v[i] / (double)n;
-    for (size_t i = 0; i < n; i++) square += (v[i] - mean) * (v[i] - mean) / (double)n;
-    return fmax(1.06 * sqrt(square) * pow((double)n, -0.2), 1e-6);
+static spread spread_of(const json_t *rows, size_t space) {
+    spread s = {0, INFINITY, -INFINITY, 0, 0};
+    double sum = 0, square = 0;
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const double v = cell(rows, i, space);
+        if (!isfinite(v)) continue;
+        s.n++, sum += v, s.low = fmin(s.low, v), s.high = fmax(s.high, v);
+    }
+    s.mean = sum / (double)s.n;
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const double v = cell(rows, i, space);
+        if (isfinite(v)) square += (v - s.mean) * (v - s.mean) / (double)s.n;
+    }
+    s.bandwidth = fmax(1.06 * sqrt(square) * pow((double)s.n, -0.2), 1e-6);
+    return s;
 }
 
 /* Half a violin around x = center, to the side of sign, at most `room` wide. */
 static void half_violin(FILE *out, const frame *f, const json_t *rows, size_t space, double center, double room,
                         const char *style) {
-    size_t n;
-    double *v = column(rows, space, &n);
-    if (!v) return;
-    const double h = bandwidth(v, n);
-    double low = v[0], high = v[0], mean = 0, density[CELLS + 1], top = 0;
-    for (size_t i = 0; i < n; i++) low = fmin(low, v[i]), high = fmax(high, v[i]), mean += v[i] / (double)n;
-    for (int c = 0; c <= CELLS; c++) {
-        const double y = low + (high - low) * c / CELLS;
-        density[c] = 0;
-        for (size_t i = 0; i < n; i++) density[c] += exp(-0.5 * (y - v[i]) * (y - v[i]) / (h * h));
-        top = fmax(top, density[c]);
+    const spread s = spread_of(rows, space);
+    const double h = s.bandwidth, low = s.low, high = s.high, mean = s.mean;
+    double density[CELLS + 1] = {0}, top = 0;
+    if (s.n == 0) return;
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const double v = cell(rows, i, space);
+        if (!isfinite(v)) continue;
+        for (int c = 0; c <= CELLS; c++) {
+            const double y = low + (high - low) * c / CELLS;
+            density[c] += exp(-0.5 * (y - v) * (y - v) / (h * h));
+        }
     }
+    for (int c = 0; c <= CELLS; c++) top = fmax(top, density[c]);
     fprintf(out, "<path class=\"%s\" d=\"M%.1f %.1f", style, center, py(f, low));
     for (int c = 0; c <= CELLS; c++) {
         fprintf(out, "L%.1f %.1f", center + room * density[c] / top, py(f, low + (high - low) * c / CELLS));
     }
     fprintf(out, "L%.1f %.1fZ\"/><line class=\"mean\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", center,
             py(f, high), center, center + room, py(f, mean), py(f, mean));
-    free(v);
 }
 
 static size_t spaces_of(const json_t *rows) {

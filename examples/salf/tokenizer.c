@@ -135,12 +135,17 @@ static int parse(tokenizer *t, const unsigned char *data, int64_t size, char *me
     return 0;
 }
 
-static unsigned char *read_all(const char *path, int64_t *size) {
+/* The bytes of a file, malloc'd; or NULL, and *what is what is wrong. */
+static unsigned char *read_all(const char *path, int64_t *size, const char **what) {
     FILE *file = fopen(path, "rb");
     unsigned char *data = NULL;
     long length = -1;
+    *what = "cannot be read";
     if (file && !fseek(file, 0, SEEK_END)) length = ftell(file);
-    if (length >= 0 && length < (1L << 30) && !fseek(file, 0, SEEK_SET)) data = malloc((size_t)length + 1);
+    if (length >= 0 && length < (1L << 30) && !fseek(file, 0, SEEK_SET)) {
+        data = malloc((size_t)length + 1);
+        if (!data) *what = "out of memory";
+    }
     if (data && fread(data, 1, (size_t)length, file) != (size_t)length) {
         free(data);
         data = NULL;
@@ -153,10 +158,12 @@ static unsigned char *read_all(const char *path, int64_t *size) {
 int tokenizer_load(tokenizer **out, const char *path, char *message, size_t message_size) {
     *out = NULL;
     int64_t size;
-    char what[160] = "cannot be read";
+    char what[160];
+    const char *unread;
     tokenizer *t = NULL;
-    unsigned char *data = read_all(path, &size);
+    unsigned char *data = read_all(path, &size, &unread);
     int failed = !data;
+    snprintf(what, sizeof what, "%s", unread);
     if (!failed) {
         t = calloc(1, sizeof *t);
         failed = !t || parse(t, data, size, what, sizeof what);

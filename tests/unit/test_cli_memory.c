@@ -1,0 +1,219 @@
+/* The program salf when memory runs out: each allocation of each subcommand that makes any fails in turn, be it the
+ * program's own, the library's or that of a reader; every time the subcommand says so, ends with its exit code, and
+ * leaks nothing (which the address sanitizer watches).
+ *
+ * The allocation functions are replaced at link time (--wrap, in the Makefile), so that no code is left out. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "args.h"
+#include "commands.h"
+#include "unit/harness.h"
+
+/* ---- allocations that fail ---- */
+
+static _Thread_local long until = -1; /* allocations before the one that fails; negative: none fails */
+static _Thread_local long made;
+
+static bool fails(void) {
+    made++;
+    return until >= 0 && until-- == 0;
+}
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *block, size_t size);
+void *__real_aligned_alloc(size_t align, size_t size);
+char *__real_strdup(const char *text);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *block, size_t size);
+void *__wrap_aligned_alloc(size_t align, size_t size);
+char *__wrap_strdup(const char *text);
+
+void *__wrap_malloc(size_t size) {
+    return fails() ? NULL : __real_malloc(size);
+}
+void *__wrap_calloc(size_t count, size_t size) {
+    return fails() ? NULL : __real_calloc(count, size);
+}
+void *__wrap_realloc(void *block, size_t size) {
+    return fails() ? NULL : __real_realloc(block, size);
+}
+void *__wrap_aligned_alloc(size_t align, size_t size) {
+    return fails() ? NULL : __real_aligned_alloc(align, size);
+}
+char *__wrap_strdup(const char *text) {
+    return fails() ? NULL : __real_strdup(text);
+}
+
+/* ---- a subcommand with its output in files ---- */
+
+enum { MOST_WORDS = 40 };
+
+typedef int (*subcommand)(int argc, char **argv);
+
+static char said[4096];  /* on standard error by the last run */
+static long allocations; /* of the last run */
+
+static int turn(int descriptor, const char *path) { /* to a file; gives back what it was */
+    const int before = dup(descriptor), file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    ck_assert(before >= 0 && file >= 0 && dup2(file, descriptor) >= 0);
+    close(file);
+    return before;
+}
+
+static void turn_back(int descriptor, int before) {
+    ck_assert_int_ge(dup2(before, descriptor), 0);
+    close(before);
+}
+
+static void read_said(const char *path) {
+    FILE *file = fopen(path, "r");
+    ck_assert(file != NULL);
+    said[fread(said, 1, sizeof said - 1, file)] = '\0';
+    fclose(file);
+}
+
+/* Runs a line of words with the n-th allocation failing (negative: none). */
+static int run(subcommand command, const char *line, long n) {
+    char words[2048], path[256], *argv[MOST_WORDS + 1];
+    int argc = 0;
+    snprintf(words, sizeof words, "%s", line);
+    snprintf(path, sizeof path, "%s", harness_path("stderr"));
+    for (char *word = strtok(words, " "); word && argc < MOST_WORDS; word = strtok(NULL, " ")) argv[argc++] = word;
+    argv[argc] = NULL;
+    fflush(stdout);
+    const int out = turn(STDOUT_FILENO, "/dev/null"), err = turn(STDERR_FILENO, path);
+    made = 0;
+    until = n;
+    const int code = command(argc, argv);
+    allocations = made; /* what follows is libcheck's */
+    until = -1;
+    fflush(stdout);
+    turn_back(STDOUT_FILENO, out);
+    turn_back(STDERR_FILENO, err);
+    read_said(path);
+    return code;
+}
+
+/* Fails one allocation after the other, or of a run that writes much every step-th. */
+static void fail_each(subcommand command, const char *line, long step) {
+    ck_assert_msg(run(command, line, -1) == EXIT_CODE_OK, "%s: %s", line, said);
+    const long total = allocations;
+    for (long n = 0; n < total; n += step) {
+        const int code = run(command, line, n);
+        ck_assert_msg(code == EXIT_CODE_FAILED, "%s: allocation %ld of %ld fails, exit code %d: %s", line, n, total,
+                      code, said);
+        ck_assert_msg(harness_contains(said, "memory"), "%s: allocation %ld of %ld fails: '%s'", line, n, total, said);
+    }
+}
+
+/* ---- the subcommands ---- */
+
+static char line[2048]; /* a subcommand's, with paths in the scratch folder */
+static char at[4][256];
+
+static const char *path_of(int i, const char *name) {
+    snprintf(at[i], sizeof at[i], "%s", harness_path(name));
+    return at[i];
+}
+
+/* A tokenizer, and a model of two layers for it. */
+static void make_model(void) {
+    snprintf(line, sizeof line, "tokenizer --size 400 --output %s examples/demo/data/test.tsv",
+             path_of(0, "tokens.bin"));
+    ck_assert_msg(run(cmd_tokenizer, line, -1) == EXIT_CODE_OK, "%s", said);
+    snprintf(line, sizeof line,
+             "pretrain --text examples/demo/data/test.tsv --tokenizer %s --output %s --layers 2 --hidden 16 --ffn 16 "
+             "--heads 2 --steps 1 --batch 2",
+             at[0], path_of(1, "model"));
+    ck_assert_msg(run(cmd_pretrain, line, -1) == EXIT_CODE_OK, "%s", said);
+}
+
+START_TEST(plan) {
+    fail_each(cmd_plan, "plan --layers 4 --data 100 --growth custom --weights 1,2,3,4", 1);
+}
+END_TEST
+
+START_TEST(tokenizer) {
+    snprintf(line, sizeof line, "tokenizer --size 360 --output %s examples/demo/data/words.txt", path_of(0, "t.bin"));
+    fail_each(cmd_tokenizer, line, 1);
+}
+END_TEST
+
+START_TEST(pretrain) {
+    make_model();
+    fail_each(cmd_pretrain, line, 1);
+}
+END_TEST
+
+START_TEST(basis) {
+    make_model();
+    snprintf(line, sizeof line, "basis --model %s --tokens 1,7,100 --output %s", at[1], path_of(2, "basis"));
+    fail_each(cmd_basis, line, 1);
+    snprintf(line, sizeof line, "basis --model %s --tokens 1,7", at[1]);
+    fail_each(cmd_basis, line, 1);
+}
+END_TEST
+
+START_TEST(probe) {
+    make_model();
+    FILE *prompts = fopen(path_of(2, "prompts"), "w");
+    ck_assert(prompts && fputs("7\t1,2,3\n9\t4,5\n", prompts) >= 0 && fclose(prompts) == 0);
+    snprintf(line, sizeof line, "probe --model %s --prompts %s", at[1], at[2]);
+    fail_each(cmd_probe, line, 1);
+    snprintf(line, sizeof line, "probe --model %s --prompts %s --metric rank --candidates 7,9", at[1], at[2]);
+    fail_each(cmd_probe, line, 1);
+}
+END_TEST
+
+/* A line that fine-tunes on little data. */
+static void finetune_line(const char *more) {
+    snprintf(line, sizeof line,
+             "finetune --model %s --tokenizer %s --data examples/demo/data --limit-train 8 --limit-test 4 --batch 4 "
+             "--log %s %s",
+             at[1], at[0], path_of(2, "log"), more);
+}
+
+START_TEST(finetune) {
+    make_model();
+    finetune_line("--method salf[half]");
+    fail_each(cmd_finetune, line, 1);
+}
+END_TEST
+
+START_TEST(finetune_with_files) {
+    char more[1024];
+    make_model();
+    snprintf(more, sizeof more,
+             "--method salf[geom][df][ce],lift*[half] --matching offline --loss semantic-ce --dense --checkpoint %s "
+             "--checkpoint-every 1",
+             path_of(3, "checkpoint"));
+    finetune_line(more);
+    fail_each(cmd_finetune, line, 61);
+}
+END_TEST
+
+START_TEST(report) {
+    make_model();
+    finetune_line("--method salf[half],lora[half]");
+    ck_assert_msg(run(cmd_finetune, line, -1) == EXIT_CODE_OK, "%s", said);
+    snprintf(line, sizeof line, "report %s --output %s", at[2], path_of(3, "page.html"));
+    fail_each(cmd_report, line, 1);
+}
+END_TEST
+
+void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, plan);
+    HARNESS_ADD(suite, tokenizer);
+    HARNESS_ADD(suite, pretrain);
+    HARNESS_ADD(suite, basis);
+    HARNESS_ADD(suite, probe);
+    HARNESS_ADD(suite, finetune);
+    HARNESS_ADD(suite, finetune_with_files);
+    HARNESS_ADD(suite, report);
+}
