@@ -9,6 +9,8 @@ fi
 SALF_BUILD=$(realpath "${BUILD:-build}")
 SALF_SHARED=$(realpath -m "${SALF_SHARED:-../shared}")
 export SALF_BUILD SALF_SHARED SALF_LIBRARY=$SALF_BUILD/lib/libsalf.so
+# Freed memory is overwritten, so that its use shows.
+export PYTHONMALLOC=debug MALLOC_PERTURB_=165
 export PYTHONPATH=$PWD/bindings/python/src:$PWD/tests/python PYTHONDONTWRITEBYTECODE=1
 exec "$venv/bin/python" -m pytest -c bindings/python/pyproject.toml -p no:cacheprovider -p lines \
     "${@:-bindings/python/tests}"

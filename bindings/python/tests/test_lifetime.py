@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -334,3 +335,38 @@ def test_exit_with_handles_alive(way):
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_forked_process_leaves_inherited_handles_alone():
+    """Its threads and device are not there: to destroy them would wait for ever."""
+    context = salf.Context("cpu", threads=3)
+    made = [context, salf.Planner(context, 2, 3)]
+    child = os.fork()
+    if child == 0:
+        made.clear()
+        del context
+        gc.collect()
+        os._exit(7)
+    for _ in range(200):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
+def test_handles_of_another_kind_are_refused(context, model, basis):
+    for call in (
+        lambda: salf.Basis(None), lambda: salf.Basis(context), lambda: salf.Probe(model), lambda: salf.Loss(3),
+        lambda: salf.Model(basis, n_layers=1, head=np.ones((2, 2), np.float32)), lambda: salf.Model.open(None, "x"),
+        lambda: salf.Basis.load(context, "x", model=3), lambda: salf.Basis.load(3, "x"), lambda: basis.check(context),
+        lambda: basis.refresh(3), lambda: salf.Planner(model, 1, 1), lambda: salf.Policy(None, "full", 1),
+        lambda: salf.Policy(context, "budget", 1, planner=context), lambda: salf.Tensors.open(3, "x"),
+        lambda: salf.save_tensors(None, "x", {}), lambda: salf.BasisBuilder(1, 2, 3),
+        lambda: salf.BasisBuilder(context, 2, 3).merge(basis), lambda: salf.BasisBuilder(context, 2, 3).finish(3),
+    ):  # fmt: skip
+        with pytest.raises(salf.ArgumentError, match="not a salf"):
+            call()

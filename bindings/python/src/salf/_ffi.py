@@ -149,6 +149,8 @@ def integer(value: Any, field: str) -> int:
     try:
         return int(value.__index__())
     except (AttributeError, TypeError):
+        if type(value).__name__ == "bool_":  # NumPy's, which is no index
+            return int(bool(value))
         raise errors.ArgumentError(f"{field} is {value!r}, not a whole number") from None
 
 

@@ -8,6 +8,7 @@ the system: other threads may still be inside a call.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from types import TracebackType
@@ -23,7 +24,7 @@ class Owner:
     """One C handle. As a context manager it gives the pointer for the length of a call; an exclusive one, which one
     thread may use at a time, refuses a second user instead of letting both corrupt it."""
 
-    __slots__ = ("__weakref__", "_destroy", "_lock", "keep", "name", "pointer")
+    __slots__ = ("__weakref__", "_destroy", "_lock", "_process", "keep", "name", "pointer")
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Owner:
         self._destroy = destroy
         self.keep = keep
         self._lock = threading.Lock() if exclusive else None
+        self._process = os.getpid()
 
     def __enter__(self) -> Any:
         if self._lock is not None and not self._lock.acquire(blocking=False):
@@ -50,9 +52,12 @@ class Owner:
         if self._lock is not None:
             self._lock.release()
 
-    # Defaults bind what is needed: at interpreter exit module variables may be gone.
-    def __del__(self, _finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if self._destroy is not None and not _finalizing():
+    # Defaults bind what is needed: at interpreter exit module variables may be gone. In a forked process the threads
+    # and the device that a handle may wait for are not there.
+    def __del__(
+        self, _finalizing: Callable[[], bool] = sys.is_finalizing, _process: Callable[[], int] = os.getpid
+    ) -> None:
+        if self._destroy is not None and not _finalizing() and self._process == _process():
             self._destroy(self.pointer)
 
 
@@ -66,10 +71,25 @@ def create(kind: str, keep: Tuple[Any, ...], call: Callable[[Any], int], exclusi
     return owner
 
 
+_NOTHING = Owner("NULL", NULL, None, ())
+
+
 class Handle:
     """Base of the classes around C handles: `with`, `close()`, `closed`."""
 
     _owner: Optional[Owner] = None
+
+    @classmethod
+    def _of(cls, given: Any, name: str) -> Owner:
+        """The owner of an argument that has to be a handle of this kind."""
+        if not isinstance(given, cls):
+            raise errors.ArgumentError(f"{name} is {given!r}, not a salf.{cls.__name__}")
+        return given._use()
+
+    @classmethod
+    def _of_optional(cls, given: Any, name: str) -> Owner:
+        """The same where None stands for NULL."""
+        return _NOTHING if given is None else cls._of(given, name)
 
     def _use(self) -> Owner:
         owner = self._owner

@@ -11,7 +11,7 @@ from ._ffi import NULL, Name, check, encoded, ffi, lib, new_struct, record_of, s
 from ._handles import Handle, Owner, create
 from .context import Context
 from .errors import ArgumentError, StaleError
-from .model import Model, pointer_of
+from .model import Model
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class Basis(Handle):
     ) -> None:
         options = _options(mode, rtol, ridge, side, prepare)
         numbers, count, keep = whole_numbers(labels, "labels")
-        pointer_of(model)
-        with model._use() as pointer:
+        with Model._of(model, "model") as pointer:
             owner = create(
                 "basis", (model._owner,), lambda out: lib.salf_basis_create(out, pointer, numbers, count, options)
             )
@@ -84,11 +83,11 @@ class Basis(Handle):
     def load(cls, context: Context, path: Any, model: Optional[Model] = None) -> Basis:
         """A saved basis. Without a model only the rows it holds serve; with one, StaleError if the head is another."""
         name = encoded(path, "path")
-        with context._use() as pointer:
+        with Context._of(context, "context") as pointer, Model._of_optional(model, "model") as given:
             owner = create(
                 "basis",
                 (context._owner, model and model._owner),
-                lambda out: lib.salf_basis_load(out, pointer, name, pointer_of(model)),
+                lambda out: lib.salf_basis_load(out, pointer, name, given),
             )
         return cls._made(owner, context, model)
 
@@ -97,8 +96,8 @@ class Basis(Handle):
         model = model or self.model
         if model is None:
             raise ArgumentError("refresh: a basis that was loaded without a model has to be told which")
-        with self._use() as old:
-            owner = create("basis", (model._use(),), lambda out: lib.salf_basis_refresh(out, old, pointer_of(model)))
+        with self._use() as old, Model._of(model, "model") as given:
+            owner = create("basis", (model._owner,), lambda out: lib.salf_basis_refresh(out, old, given))
         return self._made(owner, self.context, model)
 
     @property
@@ -136,8 +135,8 @@ class Basis(Handle):
     def check(self, model: Optional[Model] = None) -> None:
         """StaleError when the model's head is not, or no longer, the one this basis was made from. Reads the head."""
         model = model or self.model
-        with self._use() as pointer:
-            check(lib.salf_basis_check(pointer, pointer_of(model)))
+        with self._use() as pointer, Model._of_optional(model, "model") as given:
+            check(lib.salf_basis_check(pointer, given))
 
     def is_stale(self, model: Optional[Model] = None) -> bool:
         """The same as an answer."""
@@ -177,7 +176,7 @@ class BasisBuilder(Handle):
         options = _options(mode, rtol, ridge, "output", prepare)
         numbers, count, keep = whole_numbers(labels, "labels")
         self.context = context
-        with context._use() as pointer:
+        with Context._of(context, "context") as pointer:
             self._owner = create(
                 "basis_builder",
                 (context._owner,),
@@ -208,7 +207,7 @@ class BasisBuilder(Handle):
 
     def merge(self, other: BasisBuilder) -> None:
         """Adds another builder's partial state."""
-        with self._use() as pointer, other._use() as theirs:
+        with self._use() as pointer, BasisBuilder._of(other, "other") as theirs:
             check(lib.salf_basis_builder_merge(pointer, theirs))
 
     def all_reduce(self) -> None:
@@ -218,10 +217,10 @@ class BasisBuilder(Handle):
 
     def finish(self, model: Optional[Model] = None) -> Basis:
         """The basis; every row must have been added exactly once. model serves later whole-vocabulary needs."""
-        with self._use() as pointer:
+        with self._use() as pointer, Model._of_optional(model, "model") as given:
             owner = create(
                 "basis",
                 (self.context._owner, model and model._owner),
-                lambda out: lib.salf_basis_builder_finish(pointer, pointer_of(model), out),
+                lambda out: lib.salf_basis_builder_finish(pointer, given, out),
             )
         return Basis._made(owner, self.context, model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Tuple
 
 from . import _arrays, views
 from ._arrays import whole_numbers
@@ -21,12 +21,13 @@ class Loss(Handle):
         options = new_struct("salf_loss_options")
         set_fields(options, {"kind": number_of("LOSS", kind, "kind"), "temperature": temperature})
         keep = set_candidates(options, candidates)
-        self.context = basis.context
-        with basis._use() as pointer:
+        with Basis._of(basis, "basis") as pointer:
             self._owner = create(
                 "loss", (basis._owner,), lambda out: lib.salf_loss_create(out, pointer, options), exclusive=True
             )
         del keep
+        self.context = basis.context
+        self._kept: Tuple[Any, ...] = ()
 
     def compute(
         self,
@@ -46,13 +47,16 @@ class Loss(Handle):
         given, keep_states = views.view(states, "states", device, rows)
         if given.rows != count:
             raise ShapeError(f"states: {given.rows} rows for {count} labels")
-        target, keep_gradient = NULL, None
+        target: Any = NULL
+        keep_gradient: Tuple[Any, ...] = ()
         if gradient is not None:
             target, keep_gradient = views.view(gradient, "gradient", device, gradient_rows, views.F32, writable=True)
         if losses is None:
             losses = _arrays.empty([count], "f")[0]
         place, keep_losses = views.view_column(losses, "losses", device)
         with self._use() as pointer:
+            if self.context._on_device:  # the work is only enqueued; the next call is behind it in the stream
+                self._kept = views.outlasting((*keep_states, *keep_gradient, keep_losses))
             check(lib.salf_loss_compute(pointer, numbers, given, scale, place, target))
         del keep, keep_states, keep_gradient, keep_losses
         return losses

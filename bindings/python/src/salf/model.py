@@ -9,7 +9,6 @@ from . import _callbacks, views
 from ._ffi import NULL, Name, check, encoded, ffi, lib, name_of, new_struct, record_of, set_fields
 from ._handles import Handle, Owner, create
 from .context import Context
-from .errors import ArgumentError
 from .tensors import Tensors
 
 Rows = Callable[[int, int, Any], Any]
@@ -74,7 +73,7 @@ class Model(Handle):
         logit_softcap: float = 0.0,
     ) -> None:
         options = new_struct("salf_model_options")
-        keep: List[Any] = [context._use()]
+        keep: List[Any] = [Context._of(context, "context")]
         tensors = {
             "head": head,
             "embedding": embedding,
@@ -108,7 +107,7 @@ class Model(Handle):
 
     def _start(self, context: Context, keep: List[Any], call: Callable[[Any, Any], int]) -> None:
         self.context = context
-        with context._use() as pointer:
+        with Context._of(context, "context") as pointer:
             self._owner: Optional[Owner] = create("model", tuple(keep), lambda out: call(pointer, out))
 
     @classmethod
@@ -134,7 +133,8 @@ class Model(Handle):
             },
         )
         name, model = encoded(path, "path"), cls.__new__(cls)
-        model._start(context, [context._use()], lambda pointer, out: lib.salf_model_open(out, pointer, name, options))
+        keep: List[Any] = [Context._of(context, "context")]
+        model._start(context, keep, lambda pointer, out: lib.salf_model_open(out, pointer, name, options))
         return model
 
     @property
@@ -167,12 +167,3 @@ class Model(Handle):
             return "<salf.Model (closed)>"
         info = self.info
         return f"<salf.Model {info.family}: {info.n_layers} layers, hidden {info.hidden}, vocab {info.vocab}>"
-
-
-def pointer_of(model: Optional[Model], name: str = "model") -> Any:
-    """The handle of a model that may be None."""
-    if model is None:
-        return NULL
-    if not isinstance(model, Model):
-        raise ArgumentError(f"{name} is {model!r}, not a salf.Model")
-    return model._use().pointer

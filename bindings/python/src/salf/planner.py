@@ -73,7 +73,7 @@ class Planner(Handle):
             options.weights, shape, keep = doubles(weights, "weights")
             if tuple(shape) != (n_layers,):
                 raise ShapeError(f"weights have the shape {tuple(shape)} for {n_layers} layers")
-        with context._use() as pointer:
+        with Context._of(context, "context") as pointer:
             self._owner = create(
                 "planner",
                 (context._owner,),

@@ -10,7 +10,7 @@ from ._arrays import doubles, whole_numbers
 from ._ffi import NULL, Name, check, integer, lib, new_struct, number_of, read_state, set_fields, state_bytes
 from ._handles import Handle, create
 from .context import Context
-from .errors import ArgumentError, ShapeError
+from .errors import ShapeError
 from .planner import Planner
 from .probe import Trace, trace_of, trace_struct
 
@@ -118,7 +118,7 @@ class Policy(Handle):
                 "percentile": percentile,
             },
         )
-        keep: List[Any] = [context._use()]
+        keep: List[Any] = [Context._of(context, "context")]
         if script is not None:
             options.script, options.n_script, kept = whole_numbers(script, "script")
             keep.append(kept)
@@ -126,13 +126,11 @@ class Policy(Handle):
             keep.append(_callbacks.cut(callback, trace_of))
             options.callback = keep[-1]
         if planner is not None:
-            if not isinstance(planner, Planner):
-                raise ArgumentError(f"planner is {planner!r}, not a salf.Planner")
-            keep.append(planner._use())
-            options.planner = planner._use().pointer
+            keep.append(Planner._of(planner, "planner"))
+            options.planner = keep[-1].pointer
         self.n_layers = integer(n_layers, "n_layers")
         number = number_of("POLICY", kind, "kind")
-        with context._use() as pointer:
+        with Context._of(context, "context") as pointer:
             self._owner = create(
                 "policy",
                 tuple(keep),

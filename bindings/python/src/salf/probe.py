@@ -124,15 +124,15 @@ class Probe(Handle):
             },
         )
         keep = set_candidates(options, candidates)
-        self.context = basis.context
-        self._device, self._on_device = basis.context._device, basis.context._on_device
         self._kept: List[Any] = []
         self._view = ffi.new("salf_tensor *")
-        with basis._use() as pointer:
+        with Basis._of(basis, "basis") as pointer:
             self._owner = create(
                 "probe", (basis._owner,), lambda out: lib.salf_probe_create(out, pointer, options), exclusive=True
             )
         del keep
+        self.context = basis.context
+        self._device, self._on_device = basis.context._device, basis.context._on_device
 
     def begin(self, labels: Any) -> None:
         """Starts a batch: the right next token of each row. Labels are read in host memory."""
@@ -152,7 +152,7 @@ class Probe(Handle):
         with self._use() as pointer:
             keep = views.fill(self._view, states, f"states of space {space}", self._device, rows)
             if self._on_device:
-                self._kept.append([item for item in keep if type(item).__module__ != "torch"])
+                self._kept.append(views.outlasting(keep))
             check(lib.salf_probe_observe(pointer, space, self._view, 1 if normed else 0))
 
     def end(self) -> Trace:

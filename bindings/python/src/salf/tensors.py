@@ -78,7 +78,7 @@ class Tensors(Handle, Mapping[str, Tensor]):
     def open(cls, context: Context, path: Any) -> Tensors:
         """Opens a .safetensors file, an index file, or a folder that holds one of them as Hugging Face names it."""
         name = encoded(path, "path")
-        with context._use() as pointer:
+        with Context._of(context, "context") as pointer:
             owner = create("tensors", (context._owner,), lambda out: lib.salf_tensors_open(out, pointer, name))
         return cls(owner)
 
@@ -160,6 +160,6 @@ def save_tensors(
     block = ffi.new("salf_named_tensor[]", max(len(tensors), 1))
     keep = [_fill_named(block[i], name, source) for i, (name, source) in enumerate(tensors.items())]
     texts, kept = _metadata(pairs)
-    with context._use() as pointer:
+    with Context._of(context, "context") as pointer:
         check(lib.salf_tensors_save(pointer, encoded(path, "path"), block, len(tensors), texts, len(pairs)))
     del keep, kept

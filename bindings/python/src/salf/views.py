@@ -298,6 +298,13 @@ def view(
     return target, fill(target, source, name, device, rows, dtypes, writable)
 
 
+def outlasting(keep: Tuple[Any, ...]) -> Tuple[Any, ...]:
+    """Of what a view on a device keeps, what has to outlast the call. Tensors of PyTorch need not: their memory is
+    reused in the stream's order."""
+    torch = sys.modules.get("torch")
+    return tuple(item for item in keep if torch is None or not isinstance(item, torch.Tensor))
+
+
 def view_column(source: Any, name: str, device: Device) -> Tuple[Any, Any]:
     """A writable float32 vector [n] or column [n, 1] as the salf_tensor [n][1]."""
     memory, target = memory_of(source, name, device[1]), ffi.new("salf_tensor *")
