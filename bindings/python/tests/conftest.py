@@ -5,14 +5,12 @@ import pathlib
 import sys
 
 import pytest
+from small import HIDDEN, LAYERS, ROOT, VOCAB
 
 import salf
 
 np = pytest.importorskip("numpy")
-ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "tests" / "abi"))  # header.py: what the ABI checks know of salf.h
-
-VOCAB, HIDDEN, LAYERS = 40, 12, 3
 
 
 @pytest.fixture(params=["reference", "cpu"])

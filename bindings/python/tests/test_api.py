@@ -9,8 +9,8 @@ import sys
 import header as salf_header
 import numpy as np
 import pytest
-from conftest import HIDDEN, LAYERS, ROOT, VOCAB
 from oracle import probe
+from small import HIDDEN, LAYERS, ROOT, VOCAB
 
 import salf
 from salf._ffi import GROUPS, ffi, names

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import HIDDEN, LAYERS, VOCAB
 from oracle import pseudo_basis
+from small import HIDDEN, LAYERS, VOCAB
 
 import salf
 

@@ -5,8 +5,8 @@ import logging
 
 import numpy as np
 import pytest
-from conftest import HIDDEN, LAYERS, VOCAB
 from oracle import probe
+from small import HIDDEN, LAYERS, VOCAB
 
 import salf
 

@@ -8,8 +8,8 @@ import pathlib
 import numpy as np
 import pytest
 from capsule import Capsule
-from conftest import HIDDEN, LAYERS, ROOT
 from oracle import deviations, pseudo_basis
+from small import HIDDEN, LAYERS, ROOT
 
 import salf
 

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import HIDDEN, LAYERS, ROOT, VOCAB
+from small import HIDDEN, LAYERS, ROOT, VOCAB
 
 import salf
 

@@ -11,8 +11,8 @@ import weakref
 
 import numpy as np
 import pytest
-from conftest import HIDDEN, LAYERS, VOCAB
 from oracle import probe
+from small import HIDDEN, LAYERS, VOCAB
 from test_callbacks import Counting
 
 import salf

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import HIDDEN, LAYERS, VOCAB
 from oracle import all_cosines, deviations, probe, pseudo_basis, rms
+from small import HIDDEN, LAYERS, VOCAB
 
 import salf
 

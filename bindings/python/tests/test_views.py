@@ -6,8 +6,8 @@ import gc
 import numpy as np
 import pytest
 from capsule import Capsule
-from conftest import HIDDEN, LAYERS, VOCAB
 from oracle import deviations, probe, pseudo_basis
+from small import HIDDEN, LAYERS, VOCAB
 
 import salf
 from salf import views

@@ -4,7 +4,7 @@ that needs no package at all."""
 import subprocess
 import sys
 
-from conftest import ROOT
+from small import ROOT
 
 import salf
 
