@@ -66,45 +66,29 @@ salf_status slf_state_online(slf_planner_state *state, const salf_planner *plann
 
 /* ---- identity ---- */
 
-typedef struct identity_field {
-    const char *name;
-    uint64_t value;
-} identity_field;
-
 #define IDENTITY_FIELDS 9
 
-static uint64_t bits_of(double value) {
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static void identity_of(const salf_planner *p, identity_field fields[IDENTITY_FIELDS]) {
+static void identity_of(const salf_planner *p, slf_field fields[IDENTITY_FIELDS]) {
     const salf_planner_options *o = &p->options;
-    const identity_field own[IDENTITY_FIELDS] = {{"n_layers", (uint64_t)p->m},
-                                                 {"n_data", (uint64_t)p->n},
-                                                 {"growth", (uint64_t)o->growth},
-                                                 {"infill", (uint64_t)o->infill},
-                                                 {"matching", (uint64_t)o->matching},
-                                                 {"ratio (bits)", bits_of(o->ratio)},
-                                                 {"seed", o->seed},
-                                                 {"probe_limit", (uint64_t)o->probe_limit},
-                                                 {"as_published", (uint64_t)o->as_published}};
+    const slf_field own[IDENTITY_FIELDS] = {{"n_layers", (uint64_t)p->m},
+                                            {"n_data", (uint64_t)p->n},
+                                            {"growth", (uint64_t)o->growth},
+                                            {"infill", (uint64_t)o->infill},
+                                            {"matching", (uint64_t)o->matching},
+                                            {"ratio (bits)", slf_bits_of(o->ratio)},
+                                            {"seed", o->seed},
+                                            {"probe_limit", (uint64_t)o->probe_limit},
+                                            {"as_published", (uint64_t)o->as_published}};
     memcpy(fields, own, sizeof own);
 }
 
 static salf_status check_identity(const salf_planner *p, slf_blob *blob) {
-    identity_field fields[IDENTITY_FIELDS];
+    slf_field fields[IDENTITY_FIELDS];
     identity_of(p, fields);
-    for (int i = 0; i < IDENTITY_FIELDS; i++) {
-        const uint64_t saved = slf_blob_get_u64(blob);
-        if (saved != fields[i].value && !blob->short_of_room)
-            return slf_fail(SALF_E_MISMATCH, "salf_planner_load: %s is %llu in the state, %llu in this planner",
-                            fields[i].name, (unsigned long long)saved, (unsigned long long)fields[i].value);
-    }
+    SLF_TRY(slf_blob_check_fields(blob, fields, IDENTITY_FIELDS, "salf_planner_load", "planner"));
     for (int32_t e = 0; p->weights && e < p->m; e++) {
         const double saved = slf_blob_get_f64(blob);
-        if (bits_of(saved) != bits_of(p->weights[e]) && !blob->short_of_room)
+        if (slf_bits_of(saved) != slf_bits_of(p->weights[e]) && !blob->short_of_room)
             return slf_fail(SALF_E_MISMATCH, "salf_planner_load: weight %d is %g in the state, %g in this planner",
                             (int)e, saved, p->weights[e]);
     }
@@ -140,9 +124,9 @@ static void put_online(slf_blob *blob, const salf_planner *p) {
 static void write_state(const void *user, slf_blob *blob) {
     const salf_planner *p = user;
     const slf_planner_state *s = &p->state;
-    identity_field fields[IDENTITY_FIELDS];
+    slf_field fields[IDENTITY_FIELDS];
     identity_of(p, fields);
-    for (int i = 0; i < IDENTITY_FIELDS; i++) slf_blob_put_u64(blob, fields[i].value);
+    slf_blob_put_fields(blob, fields, IDENTITY_FIELDS);
     for (int32_t e = 0; p->weights && e < p->m; e++) slf_blob_put_f64(blob, p->weights[e]);
     const int64_t turn[] = {s->layer, s->task_state, s->task_kind,      s->task_n,      s->position,
                             s->scan,  s->settled,    s->labels != NULL, s->used != NULL};

@@ -351,18 +351,7 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *obse
 
 static const char state_kind[4] = {'P', 'O', 'L', 'I'};
 
-typedef struct option_field {
-    const char *name;
-    uint64_t value;
-} option_field;
-
 #define OPTION_FIELDS 18
-
-static uint64_t bits_of(double value) {
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
 
 static uint64_t script_hash(const salf_policy *p) {
     uint64_t hash = 0xCBF29CE484222325u;
@@ -371,34 +360,34 @@ static uint64_t script_hash(const salf_policy *p) {
     return hash;
 }
 
-static void fields_of(const salf_policy *p, option_field fields[OPTION_FIELDS]) {
+static void fields_of(const salf_policy *p, slf_field fields[OPTION_FIELDS]) {
     const salf_policy_options *o = &p->options;
-    const option_field own[OPTION_FIELDS] = {{"kind", (uint64_t)p->kind},
-                                             {"n_layers", (uint64_t)p->m},
-                                             {"reduction", (uint64_t)o->reduction},
-                                             {"first_layer", (uint64_t)o->first_layer},
-                                             {"order", (uint64_t)o->order},
-                                             {"interval", (uint64_t)p->turn_steps},
-                                             {"total_steps", (uint64_t)o->total_steps},
-                                             {"seed", o->seed},
-                                             {"n_active", (uint64_t)o->n_active},
-                                             {"always_on", (uint64_t)o->always_on},
-                                             {"keep_moments", (uint64_t)o->keep_moments},
-                                             {"train_embedding", (uint64_t)o->train_embedding},
-                                             {"train_head", (uint64_t)o->train_head},
-                                             {"cubic, scale_rate", (uint64_t)(o->cubic * 2 + o->scale_rate)},
-                                             {"start (bits)", bits_of(o->start)},
-                                             {"level (bits)", bits_of(o->level)},
-                                             {"percentile (bits)", bits_of(o->percentile)},
-                                             {"script (hash)", script_hash(p)}};
+    const slf_field own[OPTION_FIELDS] = {{"kind", (uint64_t)p->kind},
+                                          {"n_layers", (uint64_t)p->m},
+                                          {"reduction", (uint64_t)o->reduction},
+                                          {"first_layer", (uint64_t)o->first_layer},
+                                          {"order", (uint64_t)o->order},
+                                          {"interval", (uint64_t)p->turn_steps},
+                                          {"total_steps", (uint64_t)o->total_steps},
+                                          {"seed", o->seed},
+                                          {"n_active", (uint64_t)o->n_active},
+                                          {"always_on", (uint64_t)o->always_on},
+                                          {"keep_moments", (uint64_t)o->keep_moments},
+                                          {"train_embedding", (uint64_t)o->train_embedding},
+                                          {"train_head", (uint64_t)o->train_head},
+                                          {"cubic, scale_rate", (uint64_t)(o->cubic * 2 + o->scale_rate)},
+                                          {"start (bits)", slf_bits_of(o->start)},
+                                          {"level (bits)", slf_bits_of(o->level)},
+                                          {"percentile (bits)", slf_bits_of(o->percentile)},
+                                          {"script (hash)", script_hash(p)}};
     memcpy(fields, own, sizeof own);
 }
 
 static void write_policy(const void *user, slf_blob *blob) {
     const salf_policy *p = user;
-    option_field fields[OPTION_FIELDS];
+    slf_field fields[OPTION_FIELDS];
     fields_of(p, fields);
-    for (int i = 0; i < OPTION_FIELDS; i++) slf_blob_put_u64(blob, fields[i].value);
+    slf_blob_put_fields(blob, fields, OPTION_FIELDS);
     const slf_policy_memory *y = &p->memory;
     const int64_t numbers[] = {y->last_step, y->interval, y->embedding, y->head, y->frozen, y->compared};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) slf_blob_put_u64(blob, (uint64_t)numbers[i]);
@@ -414,15 +403,9 @@ salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *
 }
 
 static salf_status check_fields(const salf_policy *p, slf_blob *blob) {
-    option_field fields[OPTION_FIELDS];
+    slf_field fields[OPTION_FIELDS];
     fields_of(p, fields);
-    for (int i = 0; i < OPTION_FIELDS; i++) {
-        const uint64_t saved = slf_blob_get_u64(blob);
-        if (saved != fields[i].value && !blob->short_of_room)
-            return slf_fail(SALF_E_MISMATCH, "salf_policy_load: %s is %llu in the state, %llu in this policy",
-                            fields[i].name, (unsigned long long)saved, (unsigned long long)fields[i].value);
-    }
-    return SALF_OK;
+    return slf_blob_check_fields(blob, fields, OPTION_FIELDS, "salf_policy_load", "policy");
 }
 
 static salf_status read_number(slf_blob *blob, const char *name, int64_t least, int64_t most, int64_t *out) {

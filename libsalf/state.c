@@ -36,10 +36,14 @@ void slf_blob_put_u64(slf_blob *blob, uint64_t value) {
     slf_blob_put(blob, bytes, sizeof bytes);
 }
 
-void slf_blob_put_f64(slf_blob *blob, double value) {
+uint64_t slf_bits_of(double value) {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    slf_blob_put_u64(blob, bits);
+    return bits;
+}
+
+void slf_blob_put_f64(slf_blob *blob, double value) {
+    slf_blob_put_u64(blob, slf_bits_of(value));
 }
 
 void slf_blob_get(slf_blob *blob, void *bytes, uint64_t n) {
@@ -65,6 +69,21 @@ double slf_blob_get_f64(slf_blob *blob) {
     double value;
     memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+void slf_blob_put_fields(slf_blob *blob, const slf_field *fields, int n) {
+    for (int i = 0; i < n; i++) slf_blob_put_u64(blob, fields[i].value);
+}
+
+salf_status slf_blob_check_fields(slf_blob *blob, const slf_field *fields, int n, const char *function,
+                                  const char *handle) {
+    for (int i = 0; i < n; i++) {
+        const uint64_t saved = slf_blob_get_u64(blob);
+        if (saved != fields[i].value && !blob->short_of_room)
+            return slf_fail(SALF_E_MISMATCH, "%s: %s is %llu in the state, %llu in this %s", function, fields[i].name,
+                            (unsigned long long)saved, (unsigned long long)fields[i].value, handle);
+    }
+    return SALF_OK;
 }
 
 /* Header without the checksum into bytes [HEADER_SIZE]. */
