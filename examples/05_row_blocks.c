@@ -1,13 +1,12 @@
 /*
  * 05_row_blocks.c - a basis from a head that no rank holds whole.
  *
- * Three ranks (threads here) own the rows of the head in blocks that no one else has. Each feeds its own builder; the
- * partial states are summed, as an all-reduce would, and give the basis of the whole head. It is compared with the one
- * made at once.
+ * Three ranks (here one after the other) own the rows of the head in blocks that no one else has. Each feeds its own
+ * builder; the partial states are summed, as an all-reduce would, and give the basis of the whole head. It is compared
+ * with the one made at once.
  *
- *   cc 05_row_blocks.c $(pkg-config --cflags --libs salf) -pthread -o row_blocks
+ *   cc 05_row_blocks.c $(pkg-config --cflags --libs salf) -o row_blocks
  */
-#include <pthread.h>
 #include <salf.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,40 +23,25 @@ static void check(salf_status status) {
     exit(EXIT_FAILURE);
 }
 
-typedef struct rank {
-    int number;
-    salf_basis_builder *builder;
-} rank;
-
-static void *run_rank(void *user) { /* blocks rank, rank + 3, rank + 6, ... of the head */
-    rank *self = user;
-    check(salf_basis_builder_create(&self->builder, context, VOCAB, HIDDEN, labels, LABELS, NULL));
-    for (int first = self->number * BLOCK; first < VOCAB; first += RANKS * BLOCK) {
-        const salf_tensor block = {.data = head[first], .rows = BLOCK, .cols = HIDDEN, .dtype = SALF_F32};
-        check(salf_basis_builder_add(self->builder, first, &block));
-    }
-    return NULL;
-}
-
 static salf_basis *basis_from_ranks(void) {
-    pthread_t threads[RANKS];
-    rank ranks[RANKS];
-    double *sum;
-    int64_t count;
+    salf_basis_builder *builder[RANKS];
     salf_basis *basis;
-    for (int r = 0; r < RANKS; r++) {
-        ranks[r] = (rank){r, NULL};
-        if (pthread_create(&threads[r], NULL, run_rank, &ranks[r]) != 0) exit(EXIT_FAILURE);
+    double *sum, *part;
+    int64_t count;
+    for (int r = 0; r < RANKS; r++) { /* what rank r does with its blocks r, r + 3, r + 6, ... */
+        check(salf_basis_builder_create(&builder[r], context, VOCAB, HIDDEN, labels, LABELS, NULL));
+        for (int first = r * BLOCK; first < VOCAB; first += RANKS * BLOCK) {
+            const salf_tensor block = {.data = head[first], .rows = BLOCK, .cols = HIDDEN, .dtype = SALF_F32};
+            check(salf_basis_builder_add(builder[r], first, &block));
+        }
     }
-    for (int r = 0; r < RANKS; r++) pthread_join(threads[r], NULL);
-    check(salf_basis_builder_partial(ranks[0].builder, &sum, &count));
-    for (int r = 1; r < RANKS; r++) {
-        double *part;
-        check(salf_basis_builder_partial(ranks[r].builder, &part, &count));
+    check(salf_basis_builder_partial(builder[0], &sum, &count));
+    for (int r = 1; r < RANKS; r++) { /* the all-reduce */
+        check(salf_basis_builder_partial(builder[r], &part, &count));
         for (int64_t i = 0; i < count; i++) sum[i] += part[i];
     }
-    check(salf_basis_builder_finish(ranks[0].builder, NULL, &basis));
-    for (int r = 0; r < RANKS; r++) salf_basis_builder_destroy(ranks[r].builder);
+    check(salf_basis_builder_finish(builder[0], NULL, &basis));
+    for (int r = 0; r < RANKS; r++) salf_basis_builder_destroy(builder[r]);
     return basis;
 }
 
