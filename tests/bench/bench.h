@@ -26,6 +26,8 @@ bool bench_wants(const bench_options *options, const char *group);
 /* Median seconds of one call over `repeats` runs after one warm-up. */
 double bench_median(bench_fn run, void *user, int repeats);
 double bench_now(void);
+/* Median of values, which become ordered. */
+double bench_middle(double *values, int n);
 
 /* A row of the table; floor, peer 0: none. floor_text and peer_text say what they are. */
 void bench_header(void);

@@ -3,6 +3,9 @@
  *
  *   bench_growth [--row NAME]
  *
+ * Sizes are those from which on matrix products run at the BLAS's full rate, and memory lies beyond the caches at both
+ * ends, so that counting operations is what should tell.
+ *
  * Every row doubles a size twice and quotes log2(time(4 n) / time(n)) / 2 beside the same figure for the operations.
  * Basis: V D^2 for the Gram matrix and 4/3 D^3 + D^3 for spectrum, factor and inverse; probe: rows * spaces * D;
  * planner: data + layers.
@@ -114,10 +117,10 @@ static void bench_basis(sizes s) {
     const double small = bench_median(run_basis, &s, 5), before = basis_operations(&s);
     s.vocab *= 4;
     growth_row("basis, V 16384 to 65536, D 512", small, bench_median(run_basis, &s, 5), basis_operations(&s) / before);
-    wide.vocab = 32768, wide.hidden = 256;
+    wide.vocab = 16384, wide.hidden = 512;
     const double narrow = bench_median(run_basis, &wide, 5), less = basis_operations(&wide);
     wide.hidden *= 4;
-    growth_row("basis, D 256 to 1024, V 32768", narrow, bench_median(run_basis, &wide, 5),
+    growth_row("basis, D 512 to 2048, V 16384", narrow, bench_median(run_basis, &wide, 5),
                basis_operations(&wide) / less);
 }
 

@@ -54,7 +54,7 @@ static double time_once(bench_fn run, void *user) {
     return bench_now() - start;
 }
 
-static double median(double *values, int n) {
+double bench_middle(double *values, int n) {
     qsort(values, (size_t)n, sizeof *values, compare);
     return values[n / 2];
 }
@@ -218,7 +218,7 @@ double bench_beside(bench_fn run, void *user, int repeats, unsigned which, bench
     for (int k = 0; k < 4; k++) {
         if (!(which >> k & 1)) continue;
         double *const rates[] = {&limits->sgemm, &limits->dsyrk, &limits->read, &limits->copy};
-        *rates[k] = work[k] / median(limit_times[k], repeats);
+        *rates[k] = work[k] / bench_middle(limit_times[k], repeats);
     }
-    return median(times, repeats);
+    return bench_middle(times, repeats);
 }

@@ -1,12 +1,13 @@
 /*
  * bench_trainer.c - rows of the host trainer: a LoRA step against PyTorch eager, truncated backward passes against
- * their ideal share of the full one, and the probe's share of a step.
+ * their ideal share of the full one by operations, and the probe's share of a step.
  *
  *   bench_trainer [--quick] [--row NAME]     --quick leaves out PyTorch
  *
  * Shape of a 3-million-parameter model: 6 layers, D 192, FFN 512, 6 heads over 2 key-value heads, vocabulary 4,096;
  * LoRA of rank 8 on all matrices; batches of 16 sequences of 22 tokens, the loss at the last position.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,19 +120,59 @@ static void free_trainer(trainer *t) {
 
 static void bench_step(trainer *t, bool quick) {
     char arguments[96];
+    bench_header();
     snprintf(arguments, sizeof arguments, "train %d %d %d %d %d %d %d %d %d", LAYERS, HIDDEN, FFN, HEADS, KV_HEADS,
              VOCAB, BATCH, TOKENS, RANK);
     bench_row("LoRA step, 6 x 192, batch 16 x 22", bench_median(run_step, t, 31), 0, "",
               quick ? 0 : bench_torch(arguments), "torch eager, padded batch");
 }
 
-/* A backward with the depths of t->eof against its share of the full one, which is measured again beside it: the
- * machine's speed drifts. The share counts layers, all alike; the last one, computed at one row of 22, costs less. */
-static void bench_share(trainer *t, const char *what, double share) {
-    t->plan.eof = NULL;
-    const double full = bench_median(run_backward, t, 31);
-    t->plan.eof = t->eof;
-    bench_row(what, bench_median(run_backward, t, 31), full * share, "share of the full one", 0, "");
+/* Multiply-adds, twice, of a projection [out][in] with n_adapters over `rows` rows: its input's gradient when it is
+ * wanted, and the adapters' part of it and gradients. */
+static double projection_flops(double rows, double in, double out, double n_adapters, bool input) {
+    const double adapter = 2 * rows * RANK * (out + n_adapters * in);
+    return (input ? 2 * rows * in * out + 2 * rows * RANK * n_adapters * in : 0) + adapter + 2 * rows * RANK * out;
+}
+
+/* Of layer k's backward over `sequences` sequences: behind the attention the last layer has one row of each. The lowest
+ * layer passes nothing down. */
+static double layer_flops(int32_t k, double sequences, bool lowest) {
+    const double kv = (double)KV_HEADS * HIDDEN / HEADS, rows = sequences * TOKENS;
+    const double tail = k == LAYERS - 1 ? sequences : rows;
+    const double pairs = sequences * (k == LAYERS - 1 ? TOKENS : TOKENS * (TOKENS + 1) / 2);
+    return projection_flops(rows, HIDDEN, HIDDEN + 2 * kv, 3, !lowest) +
+           projection_flops(tail, HIDDEN, HIDDEN, 1, true) + projection_flops(tail, HIDDEN, 2 * FFN, 2, true) +
+           projection_flops(tail, FFN, HIDDEN, 1, true) + 4 * 2 * pairs * HIDDEN;
+}
+
+/* Of the whole backward with the depths eof; NULL: the full one. */
+static double backward_flops(const int32_t *eof) {
+    double sum = 0;
+    int32_t lowest = LAYERS;
+    for (int s = 0; s < BATCH; s++) lowest = !eof ? 0 : eof[s] < lowest ? eof[s] : lowest;
+    for (int32_t k = lowest; k < LAYERS; k++) {
+        int active = 0;
+        for (int s = 0; s < BATCH; s++) active += !eof || eof[s] <= k;
+        sum += layer_flops(k, active, k == lowest);
+    }
+    return sum;
+}
+
+/* A backward with the depths of t->eof against its share of the full one by operations. The two take turns: the
+ * machine's speed drifts. */
+static void bench_share(trainer *t, const char *what) {
+    enum { ROUNDS = 41 };
+    double ratios[ROUNDS], least = INFINITY;
+    for (int i = -1; i < ROUNDS; i++) {
+        t->plan.eof = NULL;
+        const double full = bench_median(run_backward, t, 1);
+        t->plan.eof = t->eof;
+        const double part = bench_median(run_backward, t, 1);
+        if (part < least) least = part;
+        ratios[i < 0 ? 0 : i] = part / full;
+    }
+    const double ratio = bench_middle(ratios, ROUNDS), share = backward_flops(t->eof) / backward_flops(NULL);
+    printf("| %-46s | %8.3f ms | %8.3f | %8.3f | %8.2f |\n", what, least * 1e3, ratio, share, ratio / share);
 }
 
 /* Backward passes with every sequence cut at e, and with eof mixed evenly. */
@@ -139,14 +180,16 @@ static void bench_truncation(trainer *t) {
     char what[64];
     forward(t);
     BENCH_OK(decoder_cross_entropy(t->model, t->labels, 1.0 / BATCH, 0, t->losses, t->gradient));
-    for (int32_t e = 0; e < LAYERS; e++) {
+    printf("\n| %-46s | %11s | %8s | %8s | %8s |\n", "what", "time", "of full", "ideal", "ratio");
+    printf("|%.48s|%.13s|%.10s|%.10s|%.10s|\n", "------------------------------------------------",
+           "------------:", "---------:", "---------:", "---------:");
+    for (int32_t e = 1; e < LAYERS; e++) {
         for (int s = 0; s < BATCH; s++) t->eof[s] = e;
         snprintf(what, sizeof what, "backward, cut %d of %d", e, LAYERS);
-        bench_share(t, what, (LAYERS - e) / (double)LAYERS);
+        bench_share(t, what);
     }
-    int32_t skipped = 0;
-    for (int s = 0; s < BATCH; s++) skipped += t->eof[s] = s % LAYERS;
-    bench_share(t, "backward, prefix truncation of mixed eof", 1 - skipped / (double)(BATCH * LAYERS));
+    for (int s = 0; s < BATCH; s++) t->eof[s] = s % LAYERS;
+    bench_share(t, "backward, prefix truncation of mixed eof");
     memset(t->eof, 0, sizeof t->eof);
 }
 
@@ -179,7 +222,6 @@ int main(int argc, char **argv) {
     const bench_options options = bench_read_options(argc, argv, "step truncation probe");
     trainer t;
     make_trainer(&t);
-    bench_header();
     if (bench_wants(&options, "step")) bench_step(&t, options.quick);
     if (bench_wants(&options, "truncation")) bench_truncation(&t);
     if (bench_wants(&options, "probe")) bench_probe(&t);
