@@ -309,7 +309,7 @@ BENCH_BIN := $(BENCH_MAIN:tests/bench/%.c=$(BUILD)/bench/%)
 clang-suite: all examples $(TEST_BIN) $(FUZZ_BIN) $(BENCH_BIN)
 	@$(RUN) test-clang $(TEST_BIN)
 
-.PHONY: bench abi-baseline
+.PHONY: bench bench-python abi-baseline
 $(filter $(BUILD)/bench/bench_train%,$(BENCH_BIN)): $(HOST_PARTS)
 $(BENCH_BIN): $(BUILD)/bench/%: $(OBJ)/tests/bench/%.o $(patsubst %.c,$(OBJ)/%.o,$(filter-out $(BENCH_MAIN),$(BENCH_SRC))) \
     $(STATIC_LIB)
@@ -318,6 +318,10 @@ $(BENCH_BIN): $(BUILD)/bench/%: $(OBJ)/tests/bench/%.o $(patsubst %.c,$(OBJ)/%.o
 
 bench: $(BENCH_BIN) $(PROGRAM) ## time the library against its peers (BENCH_FLAGS=--quick)
 	@set -e; for b in $(BENCH_BIN); do $$b $(BENCH_FLAGS); done
+
+bench-python: lib ## time a Trainer of transformers with and without salf
+	@venv=$$(realpath -m '$(BUILD)')/venv && tests/python/venv.sh $$venv && \
+		SALF_LIBRARY='$(BUILD)/lib/libsalf.so' PYTHONPATH=bindings/python/src $$venv/bin/python tests/bench/bench_python.py
 
 abi-baseline: ## write the committed ABI baseline and layout (for a version that breaks or extends the ABI)
 	@$(SCRIPT_ENV) tests/abi/write_baseline.sh

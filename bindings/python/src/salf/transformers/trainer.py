@@ -65,15 +65,15 @@ class SalfMixin:
     def _salf_data(self) -> int:
         """Data of the whole run, each epoch's counted."""
         me: Any = self
-        epochs = me.args.num_train_epochs if me.args.max_steps <= 0 else 1
-        total: float = len(me.train_dataset) * epochs
-        return max(1, round(total))
+        epochs = float(me.args.num_train_epochs) if me.args.max_steps <= 0 else 1.0
+        count: int = len(me.train_dataset)
+        return max(1, round(count * epochs))
 
     def _salf_steps(self) -> int:
         me: Any = self
         if me.args.max_steps > 0:
             return int(me.args.max_steps)
-        batch = me.args.train_batch_size * me.args.gradient_accumulation_steps * me.args.world_size
+        batch: int = me.args.train_batch_size * me.args.gradient_accumulation_steps * me.args.world_size
         return max(1, math.ceil(self._salf_data() / batch))
 
     def _salf_planner(self, method: Method, n_layers: int, seed: int) -> Dict[str, Any]:
@@ -233,7 +233,7 @@ class SalfMixin:
             total += loss
             wanted -= trained
             plan.close_task(trained)
-        return total
+        return max(1, total)
 
     def _salf_task(self, model: Any, share: Share) -> Tuple[torch.Tensor, int]:
         """Forward and backward of one task; returns this rank's loss and how many data all ranks trained."""
