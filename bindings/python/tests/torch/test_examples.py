@@ -65,7 +65,7 @@ def test_finetune_learns_and_logs(tiny, tmp_path):
     rows = [line.split() for line in said.splitlines() if line.startswith(("lora", "salf", "lift"))]
     assert [row[0] for row in rows] == methods.split(",")
     assert float(rows[0][1]) > 0.9  # macro F1 of a task this easy
-    assert [float(row[3]) for row in rows[2:]] == [0.375, 0.5]
+    assert [float(row[3]) for row in rows[2:]] == [0.375, 0.499]  # 39, 77, 115 and 153 of 384 data at layers 0 to 3
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert [e["event"] for e in events].count("result") == 4
     program = pathlib.Path(os.environ.get("SALF_BUILD", ROOT / "build")) / "bin" / "salf"
