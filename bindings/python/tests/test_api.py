@@ -156,8 +156,11 @@ def test_every_status_has_an_exception_of_its_own(constants):
     assert len(statuses) > 25
     classes = {salf.errors.class_name(name): name for name in statuses}
     assert set(classes) == set(salf.errors.CLASSES) - {"Error"}
-    for name in classes:
+    for name, status in classes.items():
         assert getattr(salf, name) is salf.errors.CLASSES[name]
+        assert getattr(salf, name)().status == constants[status]
+        assert getattr(salf, name)("text").status_name == status
+        assert str(getattr(salf, name)("text")) == "text"
         assert issubclass(getattr(salf, name), salf.Error)
 
 
@@ -168,6 +171,13 @@ def test_an_error_tells_status_name_and_message(context):
     assert caught.value.status_name == "SALF_E_ARGUMENT"
     assert caught.value.status_text == "invalid argument"
     assert isinstance(caught.value, ValueError)
+
+
+def test_a_status_of_a_newer_library():
+    error = salf._ffi.error_of(-77)
+    assert isinstance(error, salf.Error)
+    assert (error.status, error.status_name, error.status_text) == (-77, "SALF_E_UNKNOWN", "unknown status")
+    assert salf.Error.status == 0
 
 
 def test_constants_are_those_of_the_header(constants):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -109,7 +110,7 @@ def stub(folder, soversion, number, text=STUB):
     source, library = folder / "stub.c", folder / "stub.so"
     source.write_text(text)
     flags = ["-shared", "-fPIC", f"-DSOVERSION={soversion}", f"-DNUMBER={number}"]
-    run(os.environ.get("CC", "cc"), *flags, source, "-o", library, PATH=os.environ["PATH"])
+    run(*shlex.split(os.environ.get("CC", "cc")), *flags, source, "-o", library, PATH=os.environ["PATH"])
     return library
 
 

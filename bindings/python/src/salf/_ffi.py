@@ -50,17 +50,23 @@ def encoded(value: Any, name: str) -> bytes:
 
 @functools.cache
 def _class_of(status: int) -> Type[errors.Error]:
+    """The exception of a status, which learns its number, name and meaning from the library."""
     name = text(lib.salf_status_name(status))
-    return errors.CLASSES.get(errors.class_name(name), errors.Error)
+    kind = errors.CLASSES.get(errors.class_name(name), errors.Error)
+    if kind is errors.Error:  # a status that is newer than this package
+        kind = type("UnknownError", (errors.Error,), {"__doc__": "A status this package does not know."})
+    kind.status, kind.status_name, kind.status_text = status, name, text(lib.salf_status_text(status))
+    return kind
+
+
+for _name in dir(lib):
+    if _name.startswith("SALF_E_"):
+        _class_of(int(getattr(lib, _name)))
 
 
 def error_of(status: int) -> errors.Error:
     """The exception for a call that just failed in this thread."""
-    error = _class_of(status)(text(lib.salf_last_error()))
-    error.status = status
-    error.status_name = text(lib.salf_status_name(status))
-    error.status_text = text(lib.salf_status_text(status))
-    return error
+    return _class_of(status)(text(lib.salf_last_error()))
 
 
 def check(status: int) -> None:

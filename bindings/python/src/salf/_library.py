@@ -52,18 +52,19 @@ def candidates(soname: str) -> List[str]:
     asked = os.environ.get("SALF_LIBRARY")
     if asked and asked != "pkg-config":
         return [asked]
-    folder = _pkg_config() if asked else None
     if asked:
+        folder = _pkg_config()
         if folder is None:
             raise ImportError("SALF_LIBRARY is pkg-config, but pkg-config does not know salf")
         return [os.path.join(folder, soname)]
     bundled = os.path.join(PACKAGE, "_lib", "libsalf.so")
+    built = os.path.join(CHECKOUT, "build", "lib", "libsalf.so")
     if os.path.isfile(bundled):
         return [bundled]
-    found = [os.path.join(CHECKOUT, "build", "lib", "libsalf.so")] if _in_checkout() else []
-    found = [path for path in found if os.path.isfile(path)]
-    folder = None if found else _pkg_config()
-    return found + ([os.path.join(folder, soname)] if folder else []) + [soname]
+    if _in_checkout() and os.path.isfile(built):
+        return [built]
+    folder = _pkg_config()
+    return ([os.path.join(folder, soname)] if folder else []) + [soname]
 
 
 def _open(ffi: Any, paths: List[str]) -> Tuple[Any, str]:

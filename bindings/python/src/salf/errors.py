@@ -7,8 +7,8 @@ from typing import Dict, Type
 
 
 class Error(Exception):
-    """A call of libsalf failed. `status` is the number, 0 when this package found the error before the library did,
-    `status_name` its name, such as "SALF_E_SHAPE", `status_text` what it means."""
+    """A call of libsalf failed, or would have. `status` is the number, `status_name` its name, such as "SALF_E_SHAPE",
+    `status_text` what it means."""
 
     status = 0
     status_name = ""
