@@ -1,7 +1,7 @@
 /*
  * cpu.c - the cpu backend: the reference table with OpenBLAS and vector kernels over its hot slots.
  *
- * gram and apply convert blocks of rows to float64 and call dsyrk (rows D^2 / 2) and dgemm (rows D^2).
+ * gram and apply convert blocks of rows to float64, in threads, and call dsyrk (rows D^2 / 2) and dgemm (rows D^2).
  */
 #include "cpu.h"
 
@@ -53,6 +53,97 @@ static int64_t block_rows(const slf_cpu_state *cpu, int64_t dim, int64_t vectors
     return n > 0 ? n : 1;
 }
 
+/* ---- work on rows, in threads ---- */
+
+enum { SCAN_PIECES = 16, ROW_GRAIN = 16 };
+
+/* A scan in pieces that do not depend on the number of threads. */
+typedef struct {
+    const slf_cpu_state *cpu;
+    const salf_tensor *rows;
+    int64_t first_row;
+    int64_t pieces;
+    float *room; /* [pieces][D] */
+    uint64_t hash[SCAN_PIECES];
+    int64_t bad_row[SCAN_PIECES]; /* -1: none */
+} scan_job;
+
+/* Row r as float32: where it is, or in room. */
+static const float *float_row(const scan_job *job, int64_t r, float *room) {
+    const salf_tensor *rows = job->rows;
+    if (rows->dtype == SALF_F32) return slf_tensor_row(rows, r);
+    job->cpu->kernels->widen(slf_tensor_row(rows, r), rows->dtype, rows->cols, room);
+    return room;
+}
+
+static void scan_pieces(void *user, int64_t begin, int64_t end) {
+    scan_job *job = user;
+    const int64_t n = job->rows->rows, cols = job->rows->cols;
+    for (int64_t p = begin; p < end; p++)
+        for (int64_t r = n * p / job->pieces; r < n * (p + 1) / job->pieces; r++) {
+            const float *row = float_row(job, r, job->room + p * cols);
+            job->hash[p] += slf_row_hash(row, cols, job->first_row + r);
+            if (job->bad_row[p] < 0 && !slf_reference_finite(row, cols)) job->bad_row[p] = r;
+        }
+}
+
+static salf_status cpu_scan(void *state, const salf_tensor *rows, int64_t first_row, uint64_t *hash, int64_t *bad_row) {
+    const slf_cpu_state *cpu = state;
+    const slf_services *services = &cpu->host.services;
+    if (rows->dtype != SALF_F32 && rows->dtype != SALF_BF16 && rows->dtype != SALF_F16)
+        return slf_reference_scan(state, rows, first_row, hash, bad_row);
+    scan_job job = {.cpu = cpu,
+                    .rows = rows,
+                    .first_row = first_row,
+                    .pieces = rows->rows < SCAN_PIECES ? rows->rows : SCAN_PIECES};
+    *bad_row = -1;
+    if (job.pieces == 0) return SALF_OK;
+    job.room = services->alloc(services->context, (uint64_t)(job.pieces * rows->cols), sizeof *job.room);
+    if (!job.room) return SALF_E_NO_MEMORY;
+    for (int64_t p = 0; p < job.pieces; p++) job.bad_row[p] = -1;
+    services->parallel_for(services->context, job.pieces, 1, scan_pieces, &job);
+    for (int64_t p = 0; p < job.pieces; p++) {
+        *hash += job.hash[p];
+        if (*bad_row < 0) *bad_row = job.bad_row[p];
+    }
+    slf_host_free(&cpu->host, job.room);
+    return SALF_OK;
+}
+
+typedef struct {
+    const salf_tensor *rows;
+    int64_t first;
+    double *x, *norms;
+} row_job;
+
+static void convert_rows(void *user, int64_t begin, int64_t end) {
+    const row_job *job = user;
+    for (int64_t k = begin; k < end; k++) slf_row_to_f64(job->rows, job->first + k, job->x + k * job->rows->cols);
+}
+
+static void measure_rows(void *user, int64_t begin, int64_t end) {
+    const row_job *job = user;
+    const int64_t dim = job->rows->cols;
+    for (int64_t k = begin; k < end; k++) job->norms[job->first + k] = slf_reference_length(job->x + k * dim, dim);
+}
+
+/* Rows first ... first+n-1 in float64 in x [n][D]. */
+static void convert(const slf_cpu_state *cpu, const salf_tensor *rows, int64_t first, int64_t n, double *x) {
+    const slf_services *services = &cpu->host.services;
+    row_job job = {rows, first, x, NULL};
+    services->parallel_for(services->context, n, ROW_GRAIN, convert_rows, &job);
+}
+
+/* Lengths of rows y [n][D] in norms first ... first+n-1. */
+static void measure(const slf_cpu_state *cpu, const salf_tensor *rows, int64_t first, int64_t n, double *y,
+                    double *norms) {
+    const slf_services *services = &cpu->host.services;
+    row_job job = {rows, first, y, norms};
+    services->parallel_for(services->context, n, ROW_GRAIN, measure_rows, &job);
+}
+
+/* ---- slots ---- */
+
 static salf_status cpu_gram(void *state, const salf_tensor *rows, double *gram) {
     const slf_cpu_state *cpu = state;
     const int64_t dim = rows->cols, most = block_rows(cpu, dim, 1, rows->rows);
@@ -61,7 +152,7 @@ static salf_status cpu_gram(void *state, const salf_tensor *rows, double *gram) 
     slf_blas_enter(&cpu->host.services);
     for (int64_t r = 0; r < rows->rows; r += most) {
         const int64_t n = rows->rows - r < most ? rows->rows - r : most;
-        for (int64_t k = 0; k < n; k++) slf_row_to_f64(rows, r + k, x + k * dim);
+        convert(cpu, rows, r, n, x);
         cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)dim, (int)n, 1, x, (int)dim, 1, gram, (int)dim);
     }
     slf_blas_leave(&cpu->host.services);
@@ -80,9 +171,9 @@ static salf_status product(const slf_cpu_state *cpu, const double *p, const salf
     for (int64_t r = 0; r < rows->rows; r += most) {
         const int64_t n = rows->rows - r < most ? rows->rows - r : most;
         double *y = norms ? x + most * dim : out + r * dim;
-        for (int64_t k = 0; k < n; k++) slf_row_to_f64(rows, r + k, x + k * dim);
+        convert(cpu, rows, r, n, x);
         cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, d, d, 1, x, d, p, d, 0, y, d);
-        for (int64_t k = 0; norms && k < n; k++) norms[r + k] = slf_reference_length(y + k * dim, dim);
+        if (norms) measure(cpu, rows, r, n, y, norms);
     }
     slf_blas_leave(&cpu->host.services);
     slf_host_free(&cpu->host, x);
@@ -118,7 +209,7 @@ const slf_backend slf_backend_cpu = {
     .event_record = slf_reference_event,
     .event_wait = slf_reference_event,
     .event_poll = slf_reference_event_poll,
-    .scan = slf_reference_scan,
+    .scan = cpu_scan,
     .gram = cpu_gram,
     .factor = slf_cpu_factor,
     .apply = cpu_apply,

@@ -96,7 +96,7 @@ salf_status slf_reference_event_poll(void *state, void *event, int32_t *ready) {
     return SALF_OK;
 }
 
-static bool row_finite(const float *row, int64_t cols) {
+bool slf_reference_finite(const float *row, int64_t cols) {
     for (int64_t i = 0; i < cols; i++)
         if (!isfinite(row[i])) return false;
     return true;
@@ -111,7 +111,7 @@ salf_status slf_reference_scan(void *state, const salf_tensor *rows, int64_t fir
     for (int64_t r = 0; r < rows->rows; r++) {
         slf_row_to_f32(rows, r, row);
         *hash += slf_row_hash(row, rows->cols, first_row + r);
-        if (*bad_row < 0 && !row_finite(row, rows->cols)) *bad_row = r;
+        if (*bad_row < 0 && !slf_reference_finite(row, rows->cols)) *bad_row = r;
     }
     slf_host_free(host, row);
     return SALF_OK;

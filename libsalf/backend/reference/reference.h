@@ -2,6 +2,8 @@
 #ifndef SALF_REFERENCE_H
 #define SALF_REFERENCE_H
 
+#include <stdbool.h>
+
 #include "../backend.h"
 
 /* State of a backend in host memory; slot functions of the reference accept any state that begins with it. */
@@ -14,6 +16,8 @@ double *slf_host_doubles(const slf_host_state *host, int64_t count);
 void slf_host_free(const slf_host_state *host, void *memory);
 /* The final norm applied in place to one row h [dim]. */
 void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h);
+/* Whether all of x [n] are finite. */
+bool slf_reference_finite(const float *x, int64_t n);
 double slf_reference_length(const double *x, int64_t dim);
 /* The value of 1 / f(lambda) that a mode gives an eigenvalue of G, and the statistics of all of them. lambda [dim]
  * becomes the weights f(lambda), in any order. SALF_E_NUMERIC when one is not finite. */
