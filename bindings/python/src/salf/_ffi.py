@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import threading
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, List, Mapping, Optional, Type, TypeVar, Union
 
 from . import errors
 from ._library import load
@@ -211,24 +211,6 @@ def record_of(kind: Type[Record], struct: Any, **given: Any) -> Record:
         value = given[field.name] if field.name in given else _value_of(struct, field.name)
         values[field.name] = bool(value) if field.type == "bool" else value
     return kind(**values)
-
-
-def read_state(save: Any, pointer: Any) -> bytes:
-    """The bytes of a save call of the form (handle, buffer, *size)."""
-    size = ffi.new("uint64_t *")
-    check(save(pointer, NULL, size))
-    buffer = bytearray(size[0])
-    check(save(pointer, ffi.from_buffer(buffer, require_writable=True), size))
-    return bytes(buffer[: size[0]])
-
-
-def state_bytes(state: Any, name: str) -> Tuple[Any, int]:
-    """A buffer with saved state, and its size in bytes."""
-    try:
-        view = memoryview(state).cast("B")
-    except TypeError as error:
-        raise errors.ArgumentError(f"{name}: {type(state).__name__} is no buffer of bytes") from error
-    return ffi.from_buffer(view), view.nbytes
 
 
 def optional_text(pointer: Any) -> Optional[str]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from . import _arrays
 from ._arrays import doubles, whole_numbers
-from ._ffi import Name, check, ffi, lib, name_of, new_struct, read_state, set_fields, state_bytes
-from ._handles import Handle, create
+from ._ffi import Name, check, ffi, lib, name_of, new_struct, set_fields
+from ._handles import create
+from ._saved import Saved
 from .context import Context
 from .errors import ShapeError
 
@@ -34,13 +35,15 @@ class Task:
     data: Any
 
 
-class Planner(Handle):
+class Planner(Saved):
     """A plan for n_data data over n_layers layers.
 
     growth: "uniform", "geometric" (by ratio), "arithmetic" or "custom" (by weights). infill: "breadth" or "depth".
     matching: "online", "offline" or "none". probe_limit: most data probed for one layer, 0 for all unused.
     as_published: arithmetic counts as Table 5 of the paper has them.
     """
+
+    _kind = "planner"
 
     def __init__(
         self,
@@ -143,14 +146,3 @@ class Planner(Handle):
         """The data of the task at hand have been trained."""
         with self._use() as pointer:
             check(lib.salf_planner_done(pointer))
-
-    def save(self) -> bytes:
-        """The state, for a file of the host's."""
-        with self._use() as pointer:
-            return read_state(lib.salf_planner_save, pointer)
-
-    def load(self, state: Any) -> None:
-        """Takes saved state back, into a planner made with the same sizes and options."""
-        buffer, size = state_bytes(state, "state")
-        with self._use() as pointer:
-            check(lib.salf_planner_load(pointer, buffer, size))

@@ -7,8 +7,9 @@ from typing import Any, Callable, List, Optional, Tuple
 
 from . import _arrays, _callbacks
 from ._arrays import doubles, whole_numbers
-from ._ffi import NULL, Name, check, integer, lib, new_struct, number_of, read_state, set_fields, state_bytes
-from ._handles import Handle, create
+from ._ffi import NULL, Name, check, integer, lib, new_struct, number_of, set_fields
+from ._handles import create
+from ._saved import Saved
 from .context import Context
 from .errors import ShapeError
 from .planner import Planner
@@ -61,7 +62,7 @@ def _decision_of(found: Any) -> Decision:
     )
 
 
-class Policy(Handle):
+class Policy(Saved):
     """A policy for n_layers layers.
 
     kind: "full", "suffix", "half", "salf", "budget", "lift", "lift_star", "lisa", "block", "freezeout", "linear",
@@ -69,6 +70,8 @@ class Policy(Handle):
     salf_policy_options in salf.h, by the same names. callback: a function (step, n_layers, trace) -> cut. planner: for
     "budget"; kept alive.
     """
+
+    _kind = "policy"
 
     def __init__(
         self,
@@ -170,14 +173,3 @@ class Policy(Handle):
             decision = _decision_of(found)
         del keep, keep_l1, keep_gradient, keep_parameter
         return decision
-
-    def save(self) -> bytes:
-        """The state, for a file of the host's."""
-        with self._use() as pointer:
-            return read_state(lib.salf_policy_save, pointer)
-
-    def load(self, state: Any) -> None:
-        """Takes saved state back, before any optimizer exists if need be."""
-        buffer, size = state_bytes(state, "state")
-        with self._use() as pointer:
-            check(lib.salf_policy_load(pointer, buffer, size))
