@@ -209,7 +209,8 @@ SALF_API salf_status salf_context_get_info(const salf_context *context, salf_con
  * Immutable. */
 typedef struct salf_tensors salf_tensors;
 
-/* A named tensor of a file. view is [shape[0]][product of the rest] over mapped memory, borrowed from the handle. */
+/* A named tensor of a file. view is [shape[0]][product of the rest], a vector one row, over mapped memory, borrowed
+ * from the handle. */
 typedef struct salf_named_tensor {
     const char *name;
     int64_t shape[8];
