@@ -233,10 +233,12 @@ test-cpp:
 	@$(RUN) test-cpp 'echo "SKIPPED: $(CXX) is not there"'
 endif
 
-# The Python package, in a virtual environment in build/venv.
+# The Python package, in a virtual environment in build/venv: the core, and what works on PyTorch.
+PYTHON_HOSTS := bindings/python/tests/torch
 .PHONY: test-python lint-python
 test-python: lib $(TEST_PLUGINS) ## the Python package
-	@$(SCRIPT_ENV) $(RUN) test-python tests/python/run.sh
+	@$(SCRIPT_ENV) $(RUN) test-python 'tests/python/run.sh --ignore $(PYTHON_HOSTS) bindings/python/tests' \
+	    'tests/python/run.sh $(PYTHON_HOSTS)'
 
 lint-python: lib ## types and style of the Python package
 	@$(SCRIPT_ENV) $(RUN) lint-python tests/python/lint.sh
