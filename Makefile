@@ -153,7 +153,7 @@ run-demo: $(PROGRAM)
 # Every suite runs through tests/run.sh, which counts. Unit tests link the static library, so that they reach what is not
 # exported; those of the host program also link its parts.
 HOST_TESTS := $(filter $(BUILD)/tests/unit/test_trainer_% $(BUILD)/tests/unit/test_cli_%,$(TEST_BIN))
-SUITES := test-runner test-unit test-cli test-abi test-install test-docs test-fuzz test-cpp test-python lint-python test-asan test-tsan test-valgrind test-clang
+SUITES := test-runner test-unit test-cuda test-cli test-abi test-install test-docs test-fuzz test-cpp test-python lint-python test-asan test-tsan test-valgrind test-clang
 SUITE ?= test-unit
 RESULTS ?= $(abspath $(BUILD))/results
 RUN = RESULTS=$(RESULTS) tests/run.sh
@@ -191,6 +191,8 @@ $(TEST_PLUGINS): $(BUILD)/tests/%.so: tests/%.c tests/plugin/recording.h $(STATI
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) -std=c11 $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) -fPIC -fvisibility=hidden -Iinclude -Ilibsalf -shared \
 	    -Wl,--exclude-libs,ALL -o $@ $< $(STATIC_LIB) $(LIBS)
+
+include libsalf/backend/cuda/build.mk
 
 .PHONY: test-runner test-unit test-cli test-abi test-install test-docs
 test-runner: ## the program that runs and counts the tests
@@ -279,8 +281,8 @@ test-asan: ## unit tests and fuzz corpus under the address and undefined-behavio
 	@$(FIXED_MAP) ASAN_OPTIONS=detect_leaks=1 SALF_TEST_SANITIZED=1 CK_TIMEOUT_MULTIPLIER=5 RESULTS=$(RESULTS) $(MAKE) \
 	    BUILD=$(BUILD)/asan CFLAGS='-O1 -g' SANITIZE=address,undefined SUITE=test-asan asan-suite
 .PHONY: asan-suite
-asan-suite: $(TEST_BIN) $(FUZZ_BIN)
-	@$(RUN) test-asan $(TEST_BIN) \
+asan-suite: $(TEST_BIN) $(FUZZ_BIN) $(CUDA_NEEDS)
+	@$(RUN) test-asan $(TEST_BIN) $(CUDA_RUNS) \
 	    $(foreach t,$(FUZZ_BIN),'$(t) tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $(t)))')
 
 test-tsan: ## part of the unit tests under the thread sanitizer
@@ -299,7 +301,7 @@ endif
 
 test-clang: ## build everything with clang, and run what it built of the unit tests
 ifneq ($(shell command -v clang),)
-	@RESULTS=$(RESULTS) $(MAKE) BUILD=$(BUILD)/clang CC=clang clang-suite
+	@RESULTS=$(RESULTS) $(MAKE) BUILD=$(BUILD)/clang CC=clang CUDA=0 clang-suite
 else
 	@$(RUN) test-clang 'echo "SKIPPED: clang is not there"'
 endif
@@ -308,7 +310,7 @@ BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
 BENCH_MAIN := $(if $(BENCH_SRC),$(sort $(shell grep -l '^int main' $(BENCH_SRC))))
 BENCH_BIN := $(BENCH_MAIN:tests/bench/%.c=$(BUILD)/bench/%)
 .PHONY: clang-suite
-clang-suite: all examples $(TEST_BIN) $(FUZZ_BIN) $(BENCH_BIN)
+clang-suite: all examples $(TEST_BIN) $(FUZZ_BIN) $(BENCH_BIN) $(EMULATED)
 	@$(RUN) test-clang $(TEST_BIN)
 
 .PHONY: bench bench-python abi-baseline

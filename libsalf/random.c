@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "internal.h"
+#include "row_hash.h"
 
 static void philox_round(uint32_t c[4], uint32_t key0, uint32_t key1) {
     const uint64_t product0 = (uint64_t)0xD2511F53u * c[0];
@@ -52,21 +53,12 @@ double slf_random_unit(uint64_t seed, uint64_t stream, uint64_t index) {
     return (double)(slf_random_bits(seed, stream, index) >> 11) * 0x1p-53;
 }
 
-static uint64_t mix64(uint64_t x) {
-    x ^= x >> 32;
-    x *= 0xD6E8FEB86659FD93u;
-    x ^= x >> 32;
-    x *= 0xD6E8FEB86659FD93u;
-    return x ^ x >> 32;
-}
-
 uint64_t slf_row_hash(const float *row, int64_t cols, int64_t row_id) {
     uint64_t sum = 0;
     for (int64_t i = 0; i < cols; i++) {
         uint32_t bits;
         memcpy(&bits, row + i, sizeof bits);
-        if (bits == 0x80000000u) bits = 0; /* -0 is 0 */
-        sum += (uint64_t)(bits + 0x9E3779B9u) * (2 * (uint64_t)i + 0x9E3779B97F4A7C15u);
+        sum += slf_hash_element(bits, i);
     }
-    return mix64(sum ^ mix64((uint64_t)row_id + 0x632BE59BD9B4E019u));
+    return slf_hash_row(sum, row_id);
 }

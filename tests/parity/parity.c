@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "staged.h"
+
 void *parity_zeros(int64_t count, size_t size) {
     void *memory = calloc((size_t)(count > 0 ? count : 1), size);
     ck_assert_ptr_nonnull(memory);
@@ -82,8 +84,20 @@ salf_context *parity_context(int32_t backend, int32_t threads) {
 }
 
 static parity_case case_of(salf_context *context, int32_t id) {
-    return (parity_case){
-        .context = context, .backend = context->backend, .state = context->backend_state, .id = id, .dtype = SALF_F32};
+    return (parity_case){.context = context,
+                         .backend = staged_table(context->backend),
+                         .state = context->backend_state,
+                         .id = id,
+                         .dtype = SALF_F32};
+}
+
+/* The backends that are built in, or the plugin that the environment names, alone. */
+static int32_t first_backend(void) {
+    return harness_plugin() ? SALF_BACKEND_CUDA : SALF_BACKEND_REFERENCE;
+}
+
+static int32_t last_backend(void) {
+    return harness_plugin() ? SALF_BACKEND_CUDA : SALF_BACKEND_CPU;
 }
 
 static void each_form(parity_case *c, void (*check)(const parity_case *c)) {
@@ -98,7 +112,7 @@ static void each_form(parity_case *c, void (*check)(const parity_case *c)) {
 
 void parity_each(void (*check)(const parity_case *c)) {
     static const int64_t dims[] = {1, 3, 7, 8, 17, 64, 129, 200}, rows[] = {0, 1, 2, 5, 33};
-    for (int32_t id = SALF_BACKEND_REFERENCE; id <= SALF_BACKEND_CPU; id++) {
+    for (int32_t id = first_backend(); id <= last_backend(); id++) {
         salf_context *context = harness_context(id, NULL);
         parity_case c = case_of(context, id);
         for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
@@ -112,7 +126,7 @@ void parity_each(void (*check)(const parity_case *c)) {
 }
 
 void parity_backends(int64_t dim, int64_t rows, void (*check)(const parity_case *c)) {
-    for (int32_t id = SALF_BACKEND_REFERENCE; id <= SALF_BACKEND_CPU; id++) {
+    for (int32_t id = first_backend(); id <= last_backend(); id++) {
         salf_context *context = harness_context(id, NULL);
         parity_case c = case_of(context, id);
         c.dim = dim;

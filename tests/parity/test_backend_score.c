@@ -580,11 +580,12 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, score_is_the_definition);
     HARNESS_ADD(suite, score_across_tiles);
     HARNESS_ADD(suite, score_of_few_states);
-    HARNESS_ADD(suite, threads_change_nothing_for_few_states);
     HARNESS_ADD(suite, score_of_not_finite_states);
     HARNESS_ADD(suite, score_of_large_logits);
     HARNESS_ADD(suite, score_of_ties);
     HARNESS_ADD(suite, score_loss_and_gradient);
+    if (harness_plugin()) return; /* what follows is about the backends that are built in */
+    HARNESS_ADD(suite, threads_change_nothing_for_few_states);
     HARNESS_ADD(suite, threads_change_rounding_at_most);
     HARNESS_ADD(suite, failing_allocations_leak_nothing);
 }

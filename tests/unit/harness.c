@@ -34,10 +34,16 @@ void harness_free(void *user, void *block, size_t size) {
     free(block);
 }
 
+const char *harness_plugin(void) {
+    const char *path = getenv("SALF_TEST_PLUGIN");
+    return path && *path ? path : NULL;
+}
+
 salf_status harness_context_or_status(salf_context **out, int32_t backend, harness_memory *memory) {
     salf_context_options options;
     salf_options_init(&options, sizeof options);
-    options.backend = backend;
+    options.backend = backend == SALF_BACKEND_CPU && getenv("SALF_TEST_CPU_IS_PLUGIN") ? SALF_BACKEND_CUDA : backend;
+    if (options.backend == SALF_BACKEND_CUDA) options.plugin_path = harness_plugin();
     if (memory) {
         options.alloc = harness_alloc;
         options.free = harness_free;

@@ -57,6 +57,10 @@ typedef struct harness_memory {
 void *harness_alloc(void *user, size_t size, size_t align);
 void harness_free(void *user, void *memory, size_t size);
 
+/* The plugin that SALF_TEST_PLUGIN names, for contexts of SALF_BACKEND_CUDA; NULL without. With SALF_TEST_CPU_IS_PLUGIN
+ * set it also takes the place of the cpu backend, so that tests of handles run over it. */
+const char *harness_plugin(void);
+
 /* A context of a backend (SALF_BACKEND_*) over such an allocator (NULL: the default one). Fails the test on error. */
 salf_context *harness_context(int32_t backend, harness_memory *memory);
 

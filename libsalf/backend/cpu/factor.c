@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "../../internal.h"
+#include "../spectrum.h"
 #include "cpu.h"
 
 enum { MOST_DIM = 32766 }; /* 2 D^2 + 6 D + 1 fits 32 bits */
@@ -131,7 +132,7 @@ static salf_status by_cholesky(const slf_host_state *host, int64_t dim, double *
 static salf_status by_vectors(const slf_host_state *host, int64_t dim, double *gram, double *lambda,
                               const slf_factor_request *request, slf_factor_result *result) {
     SLF_TRY(eigen(host, dim, gram, lambda));
-    SLF_TRY(slf_reference_spectrum(&host->services, dim, lambda, request, result));
+    SLF_TRY(slf_spectrum_weights(&host->services, dim, lambda, request, result));
     double *p = slf_host_doubles(host, dim * dim);
     if (!p) return SALF_E_NO_MEMORY;
     for (int64_t k = 0; k < dim; k++)

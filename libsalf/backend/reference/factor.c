@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "../../internal.h"
+#include "../spectrum.h"
 #include "reference.h"
 
 enum { MOST_SWEEPS = 60 };
@@ -72,34 +73,6 @@ static double prepare(double *g, double *qt, int64_t dim) {
     return sum;
 }
 
-salf_status slf_reference_spectrum(const slf_services *services, int64_t dim, double *lambda,
-                                   const slf_factor_request *request, slf_factor_result *result) {
-    double most = 0, least = INFINITY, least_kept = INFINITY;
-    for (int64_t k = 0; k < dim; k++) {
-        if (!isfinite(lambda[k]))
-            return services->fail(SALF_E_NUMERIC, "eigenvalue %lld of the Gram matrix is not finite", (long long)k);
-        lambda[k] = fmax(lambda[k], 0);
-        most = fmax(most, sqrt(lambda[k]));
-        least = fmin(least, sqrt(lambda[k]));
-    }
-    const bool ridge = request->mode == SALF_BASIS_RIDGE;
-    const double threshold = most * (ridge ? sqrt((double)dim * DBL_EPSILON) : request->rtol);
-    result->rank = 0;
-    for (int64_t k = 0; k < dim; k++) {
-        const double sigma = sqrt(lambda[k]);
-        const bool counted = sigma > threshold;
-        result->rank += counted;
-        if (counted || ridge) least_kept = fmin(least_kept, sigma);
-        const double shifted = lambda[k] + (ridge ? request->ridge : 0);
-        lambda[k] = (counted || ridge) && shifted > 0 ? 1 / shifted : 0;
-    }
-    result->method = SALF_METHOD_EIGEN;
-    result->sigma_max = most;
-    result->sigma_min = least;
-    result->sigma_min_kept = isfinite(least_kept) ? least_kept : 0;
-    return SALF_OK;
-}
-
 /* P = Q diag(weight) Q^T from Q^T [dim][dim]. */
 static void assemble(double *p, const double *qt, const double *weight, int64_t dim) {
     for (int64_t i = 0; i < dim * dim; i++) p[i] = 0;
@@ -122,7 +95,7 @@ static salf_status factor_with(const slf_services *services, int64_t dim, double
         if (++sweeps == MOST_SWEEPS)
             return services->fail(SALF_E_NUMERIC, "Jacobi rotations did not converge in %d sweeps", sweeps);
     for (int64_t k = 0; k < dim; k++) lambda[k] = gram[k * dim + k];
-    SLF_TRY(slf_reference_spectrum(services, dim, lambda, request, result));
+    SLF_TRY(slf_spectrum_weights(services, dim, lambda, request, result));
     assemble(gram, qt, lambda, dim);
     return SALF_OK;
 }

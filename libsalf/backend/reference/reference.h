@@ -19,10 +19,6 @@ void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h);
 /* Whether all of x [n] are finite. */
 bool slf_reference_finite(const float *x, int64_t n);
 double slf_reference_length(const double *x, int64_t dim);
-/* The value of 1 / f(lambda) that a mode gives an eigenvalue of G, and the statistics of all of them. lambda [dim]
- * becomes the weights f(lambda), in any order. SALF_E_NUMERIC when one is not finite. */
-salf_status slf_reference_spectrum(const slf_services *services, int64_t dim, double *lambda,
-                                   const slf_factor_request *request, slf_factor_result *result);
 
 salf_status slf_reference_open(void **state, const slf_services *services);
 void slf_reference_close(void *state);

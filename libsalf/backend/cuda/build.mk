@@ -1,0 +1,103 @@
+# The cuda backend: the plugin with nvcc (CUDA=1, the default where nvcc is found), and the same sources for the emulated
+# device of tests/cuda, which needs no CUDA at all.
+
+NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA ?= $(if $(NVCC),1,0)
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+# Where the plugin looks for cuBLAS and cuSOLVER before the system's own folders; empty: nowhere.
+CUDA_RPATH ?= $(CUDA_HOME)/lib64
+# Machine code of each, and PTX of the last for what comes after it.
+CUDA_ARCHS ?= 75 80 86 89 90
+ifeq ($(origin CXX),default)
+CXX := $(if $(findstring clang,$(CC)),clang++,g++)
+endif
+
+CUDA_DIR := libsalf/backend/cuda
+CUDA_KERNELS := $(sort $(wildcard $(CUDA_DIR)/*.cu))
+CUDA_HOST := $(sort $(wildcard $(CUDA_DIR)/*.cpp))
+CXX_WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Werror
+PLUGIN_CXX := -std=c++17 $(CFLAGS) $(SANITIZE_FLAGS) -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -Iinclude
+
+# ---- the plugin ------------------------------------------------------------------------------------------------------
+comma := ,
+empty :=
+space := $(empty) $(empty)
+CUDA_CODE := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
+    -gencode arch=compute_$(lastword $(CUDA_ARCHS))$(comma)code=compute_$(lastword $(CUDA_ARCHS))
+NVCC_FLAGS := -std=c++17 -O3 -Werror all-warnings -Iinclude $(CUDA_CODE) \
+    -Xcompiler $(subst $(space),$(comma),$(strip $(CXX_WARNINGS) -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti))
+CUDA_OBJ := $(BUILD)/obj/cuda-$(shell printf '%s' '$(NVCC) $(NVCC_FLAGS) $(CXX) $(PLUGIN_CXX)' | cksum | cut -d' ' -f1)
+PLUGIN := $(BUILD)/lib/libsalf-cuda.so
+
+.PHONY: cuda
+cuda: $(PLUGIN) ## the GPU backend libsalf-cuda.so, in build/lib/ (CUDA_ARCHS=, CUDA_HOME=, CUDA_RPATH=)
+ifeq ($(CUDA),1)
+all: cuda
+endif
+
+$(CUDA_OBJ)/%.o: $(CUDA_DIR)/%.cu
+	@mkdir -p $(@D)
+	$(call say,NVCC,$<)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+$(CUDA_OBJ)/%.o: $(CUDA_DIR)/%.cpp
+	@mkdir -p $(@D)
+	$(call say,CXX,$<)$(CXX) $(PLUGIN_CXX) $(CXX_WARNINGS) -Wpedantic -isystem $(CUDA_HOME)/include -MMD -MP -c $< -o $@
+
+# The runtime is linked in, with its symbols hidden: a process may hold another version of it.
+$(PLUGIN): $(CUDA_KERNELS:$(CUDA_DIR)/%.cu=$(CUDA_OBJ)/%.o) $(CUDA_HOST:$(CUDA_DIR)/%.cpp=$(CUDA_OBJ)/%.o) $(CUDA_DIR)/plugin.map
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CXX) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,libsalf-cuda.so -Wl,-z,defs -Wl,-z,nodelete \
+	    -Wl,--version-script=$(CUDA_DIR)/plugin.map -Wl,--exclude-libs,ALL -Wl,--as-needed \
+	    $(if $(CUDA_RPATH),-Wl$(comma)-rpath$(comma)$(CUDA_RPATH)) -o $@ $(filter %.o,$^) \
+	    -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread -lm
+
+# ---- the emulated device ---------------------------------------------------------------------------------------------
+# #pragma unroll is for nvcc.
+EMULATOR_DIR := tests/cuda/emulator
+EMULATED_OBJ := $(BUILD)/obj/emulated-$(shell printf '%s' '$(CXX) $(PLUGIN_CXX)' | cksum | cut -d' ' -f1)
+EMULATED_FLAGS := $(CXX_WARNINGS) -Wpedantic -Wno-unknown-pragmas -I$(EMULATOR_DIR)/include -MMD -MP
+EMULATOR := $(BUILD)/tests/cuda/libcuda-emulated.so
+EMULATED := $(BUILD)/tests/cuda/libsalf-cuda-emulated.so
+EMULATED_PARTS := $(CUDA_KERNELS:$(CUDA_DIR)/%=$(EMULATED_OBJ)/plugin/%.o) $(CUDA_HOST:$(CUDA_DIR)/%=$(EMULATED_OBJ)/plugin/%.o)
+
+$(EMULATED_OBJ)/plugin/%.o: $(CUDA_DIR)/%
+	@mkdir -p $(@D)
+	$(call say,CXX,$<)$(CXX) -x c++ $(PLUGIN_CXX) $(EMULATED_FLAGS) -DSLF_EMULATED -c $< -o $@
+
+$(EMULATED_OBJ)/emulator/%.o: $(EMULATOR_DIR)/%.cpp
+	@mkdir -p $(@D)
+	$(call say,CXX,$<)$(CXX) -std=c++20 $(CFLAGS) $(SANITIZE_FLAGS) -fPIC $(EMULATED_FLAGS) $(DEPS_CFLAGS) -c $< -o $@
+
+$(EMULATOR): $(patsubst $(EMULATOR_DIR)/%.cpp,$(EMULATED_OBJ)/emulator/%.o,$(sort $(wildcard $(EMULATOR_DIR)/*.cpp)))
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CXX) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -shared -Wl,-soname,$(@F) -o $@ $^ $(LIBS)
+
+$(EMULATED): $(EMULATED_PARTS) $(EMULATOR)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CXX) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -shared -Wl,--version-script=$(CUDA_DIR)/plugin.map \
+	    -o $@ $(EMULATED_PARTS) -L$(@D) -lcuda-emulated -Wl,-rpath,'$$ORIGIN' -lpthread
+
+# ---- tests -----------------------------------------------------------------------------------------------------------
+# The parity suite and the tests of handles over the emulated plugin; tests of tests/cuda are linked to the emulator.
+CUDA_TEST_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/cuda/test_*.c)))
+CUDA_UNIT ?= basis basis_accuracy basis_ranks basis_file probe loss reference_values
+CUDA_RUNS = $(foreach t,$(filter $(BUILD)/tests/parity/%,$(TEST_BIN)),'SALF_TEST_PLUGIN=$(EMULATED) $(t)') \
+    $(foreach t,$(CUDA_UNIT),'SALF_TEST_PLUGIN=$(EMULATED) SALF_TEST_CPU_IS_PLUGIN=1 $(BUILD)/tests/unit/test_$(t)') \
+    $(foreach t,$(CUDA_TEST_BIN),'SALF_TEST_PLUGIN=$(EMULATED) $(t)')
+CUDA_NEEDS := $(EMULATED) $(filter $(BUILD)/tests/parity/%,$(TEST_BIN)) $(CUDA_UNIT:%=$(BUILD)/tests/unit/test_%) $(CUDA_TEST_BIN)
+
+$(CUDA_TEST_BIN): $(BUILD)/tests/cuda/%: tests/cuda/%.c $(TEST_HELP_OBJ) $(STATIC_LIB) $(EMULATED)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CC) $(TEST_FLAGS) -Wno-strict-prototypes -I$(EMULATOR_DIR)/include -I$(EMULATOR_DIR) -DSLF_EMULATED -o $@ $< \
+	    $(filter %.o,$^) $(STATIC_LIB) -L$(BUILD)/tests/cuda -lcuda-emulated -Wl,-rpath,'$$ORIGIN' $(CHECK_LIBS) $(LIBS)
+
+OPEN_WITHOUT_DRIVER := $(BUILD)/tests/cuda/open_without_driver
+$(OPEN_WITHOUT_DRIVER): tests/cuda/open_without_driver.c $(STATIC_LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CC) $(TEST_FLAGS) -o $@ $< $(STATIC_LIB) $(LIBS)
+
+.PHONY: test-cuda
+test-cuda: $(CUDA_NEEDS) $(OPEN_WITHOUT_DRIVER) $(if $(filter 1,$(CUDA)),$(PLUGIN) lib) ## the GPU backend's logic, on a device emulated on the host
+	@PLUGIN='$(if $(filter 1,$(CUDA)),$(PLUGIN))' CUDA_HOME='$(CUDA_HOME)' $(SCRIPT_ENV) $(RUN) test-cuda $(CUDA_RUNS) $(sort $(wildcard tests/cuda/check_*.sh))
+
+-include $(wildcard $(CUDA_OBJ)/*.d $(EMULATED_OBJ)/*/*.d)

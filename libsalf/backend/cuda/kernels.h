@@ -1,0 +1,115 @@
+/*
+ * kernels.h - what kernels share: elements of rows, sums over a block, shared memory. Sums are made in an order that
+ * depends on shapes alone; nothing floating-point is added atomically.
+ */
+#ifndef SALF_CUDA_KERNELS_H
+#define SALF_CUDA_KERNELS_H
+
+#include "device.h"
+#ifdef SLF_EMULATED
+#include "../../half.h"
+#endif
+
+/* Shared memory of the launch. */
+template <typename T> static __device__ inline T *slf_shared() {
+#ifdef SLF_EMULATED
+    return static_cast<T *>(emulated_shared());
+#else
+    extern __shared__ __align__(16) unsigned char slf_shared_bytes[];
+    return reinterpret_cast<T *>(slf_shared_bytes);
+#endif
+}
+
+static __device__ inline float slf_from_bf16(uint16_t bits) {
+    return __uint_as_float(static_cast<unsigned int>(bits) << 16);
+}
+
+static __device__ inline float slf_from_f16(uint16_t bits) {
+#ifdef SLF_EMULATED
+    return slf_f16_to_f32(bits);
+#else
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+#endif
+}
+
+/* Where row r of a view begins. */
+static __device__ inline const void *slf_row(const slf_rows &rows, int64_t r) {
+    const int64_t row = rows.index ? rows.index[r] : r;
+    const int64_t bytes = rows.dtype == SALF_F64 ? 8 : rows.dtype == SALF_F32 ? 4 : 2;
+    return static_cast<const char *>(rows.data) + row * rows.stride * bytes;
+}
+
+static __device__ inline float slf_element_f32(const void *row, int32_t dtype, int64_t i) {
+    switch (dtype) {
+    case SALF_BF16:
+        return slf_from_bf16(static_cast<const uint16_t *>(row)[i]);
+    case SALF_F16:
+        return slf_from_f16(static_cast<const uint16_t *>(row)[i]);
+    case SALF_F64:
+        return static_cast<float>(static_cast<const double *>(row)[i]);
+    default:
+        return static_cast<const float *>(row)[i];
+    }
+}
+
+static __device__ inline double slf_element(const void *row, int32_t dtype, int64_t i) {
+    return dtype == SALF_F64 ? static_cast<const double *>(row)[i]
+                             : static_cast<double>(slf_element_f32(row, dtype, i));
+}
+
+struct slf_two {
+    double first, second;
+};
+
+/* Shared memory that slf_block_sum needs. */
+enum { SLF_SUM_BYTES = 32 * 2 * 8 };
+
+static __device__ inline slf_two slf_warp_sum(slf_two x) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+        x.first += __shfl_xor_sync(0xffffffffu, x.first, distance);
+        x.second += __shfl_xor_sync(0xffffffffu, x.second, distance);
+    }
+    return x;
+}
+
+/* The sums over all threads of a block, to each of them. */
+static __device__ inline slf_two slf_block_sum(slf_two x) {
+    slf_two *partial = slf_shared<slf_two>();
+    const unsigned warps = blockDim.x / 32;
+    x = slf_warp_sum(x);
+    __syncthreads(); /* an earlier sum may still be read */
+    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
+    __syncthreads();
+    slf_two sum = {0, 0};
+    for (unsigned w = 0; w < warps; w++) {
+        sum.first += partial[w].first;
+        sum.second += partial[w].second;
+    }
+    return sum;
+}
+
+/* The largest over all threads of a block; NaN does not count. */
+static __device__ inline double slf_block_most(double x) {
+    double *partial = slf_shared<double>();
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+        const double other = __shfl_xor_sync(0xffffffffu, x, distance);
+        if (other > x) x = other;
+    }
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
+    __syncthreads();
+    double most = partial[0];
+    for (unsigned w = 1; w < blockDim.x / 32; w++)
+        if (partial[w] > most) most = partial[w];
+    return most;
+}
+
+static __device__ inline double slf_nan() {
+    return __uint_as_float(0x7fc00000u);
+}
+
+#endif

@@ -1,0 +1,171 @@
+/* memory.cpp - device and page-locked memory, copies, events; scratch that only grows. */
+#include <string.h>
+
+#include "device.h"
+
+salf_status slf_device_memory(slf_device *device, uint64_t bytes, void **memory) {
+    void *made = nullptr;
+    SLF_CUDA(device, cudaMalloc(&made, bytes > 0 ? bytes : 1));
+    *memory = made;
+    return SALF_OK;
+}
+
+/* A graph that was captured may be replayed at any time, so that what it used is kept until the end. */
+static salf_status give_up(slf_device *device, slf_buffer *buffer) {
+    if (!buffer->memory) return SALF_OK;
+    if (!device->captured) {
+        SLF_CUDA(device, cudaFree(buffer->memory));
+        *buffer = slf_buffer{nullptr, 0};
+        return SALF_OK;
+    }
+    slf_retired *retired =
+        static_cast<slf_retired *>(device->services.alloc(device->services.context, 1, sizeof(slf_retired)));
+    if (!retired) return SALF_E_NO_MEMORY;
+    *retired = slf_retired{device->retired, buffer->memory};
+    device->retired = retired;
+    *buffer = slf_buffer{nullptr, 0};
+    return SALF_OK;
+}
+
+salf_status slf_scratch(slf_device *device, int kind, uint64_t bytes, void **memory) {
+    slf_buffer *buffer = &device->scratch[kind];
+    if (buffer->bytes < bytes) {
+        if (device->capturing)
+            return device->services.fail(SALF_E_SEQUENCE,
+                                         "%llu bytes of scratch are needed under a capture, and %llu are there: run a "
+                                         "step of this shape once before it is captured",
+                                         static_cast<unsigned long long>(bytes),
+                                         static_cast<unsigned long long>(buffer->bytes));
+        SLF_TRY(give_up(device, buffer));
+        SLF_TRY(slf_device_memory(device, bytes, &buffer->memory));
+        buffer->bytes = bytes;
+    }
+    *memory = buffer->memory;
+    return SALF_OK;
+}
+
+int64_t slf_fitting_rows(const slf_device *device, int64_t rows, uint64_t bytes_per_row) {
+    const uint64_t limit = device->services.options->workspace_limit / (bytes_per_row ? bytes_per_row : 1);
+    uint64_t fitting = limit < static_cast<uint64_t>(INT32_MAX) ? limit : INT32_MAX;
+    if (fitting > 64) fitting -= fitting % 64; /* whole tiles of the products */
+    if (fitting < 1) fitting = 1;
+    return static_cast<uint64_t>(rows) < fitting ? rows : static_cast<int64_t>(fitting);
+}
+
+salf_status slf_device_wait(slf_device *device) {
+    SLF_CUDA(device, cudaStreamSynchronize(device->stream));
+    return SALF_OK;
+}
+
+salf_status slf_read_back(slf_device *device, void *to, const void *from, uint64_t bytes) {
+    SLF_CUDA(device, cudaMemcpyAsync(device->host_result, from, bytes, cudaMemcpyDeviceToHost, device->stream));
+    SLF_TRY(slf_device_wait(device));
+    memcpy(to, device->host_result, bytes);
+    return SALF_OK;
+}
+
+/* ---- slots ---- */
+
+salf_status slf_cuda_alloc(void *state, uint64_t bytes, void **memory) {
+    const slf_entry in(state);
+    SLF_TRY(in.status);
+    return slf_device_memory(in.device, bytes, memory);
+}
+
+void slf_cuda_free(void *state, void *memory) {
+    if (!memory) return;
+    const slf_entry in(state);
+    if (cudaFree(memory) != cudaSuccess) cudaGetLastError();
+}
+
+salf_status slf_cuda_host_alloc(void *state, uint64_t bytes, void **memory) {
+    const slf_entry in(state);
+    void *made = nullptr;
+    SLF_TRY(in.status);
+    SLF_CUDA(in.device, cudaHostAlloc(&made, bytes > 0 ? bytes : 1, cudaHostAllocDefault));
+    *memory = made;
+    return SALF_OK;
+}
+
+void slf_cuda_host_free(void *state, void *memory) {
+    if (!memory) return;
+    const slf_entry in(state);
+    if (cudaFreeHost(memory) != cudaSuccess) cudaGetLastError();
+}
+
+salf_status slf_cuda_copy(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory,
+                          uint64_t bytes) {
+    if (bytes == 0) return SALF_OK;
+    const bool to_host = to_memory == SALF_MEMORY_HOST, from_host = from_memory == SALF_MEMORY_HOST;
+    if (to_host && from_host) {
+        memmove(to, from, bytes);
+        return SALF_OK;
+    }
+    const slf_entry in(state);
+    SLF_TRY(in.status);
+    const cudaMemcpyKind kind = to_host     ? cudaMemcpyDeviceToHost
+                                : from_host ? cudaMemcpyHostToDevice
+                                            : cudaMemcpyDeviceToDevice;
+    SLF_CUDA(in.device, cudaMemcpyAsync(to, from, bytes, kind, in.device->stream));
+    return SALF_OK;
+}
+
+salf_status slf_cuda_zero(void *state, void *memory, uint64_t bytes) {
+    if (bytes == 0) return SALF_OK;
+    const slf_entry in(state);
+    SLF_TRY(in.status);
+    SLF_CUDA(in.device, cudaMemsetAsync(memory, 0, bytes, in.device->stream));
+    return SALF_OK;
+}
+
+salf_status slf_cuda_sync(void *state) {
+    const slf_entry in(state);
+    SLF_TRY(in.status);
+    return slf_device_wait(in.device);
+}
+
+/* ---- events ---- */
+
+salf_status slf_cuda_event_create(void *state, void **event) {
+    const slf_entry in(state);
+    cudaEvent_t made = nullptr;
+    SLF_TRY(in.status);
+    SLF_CUDA(in.device, cudaEventCreateWithFlags(&made, cudaEventDisableTiming));
+    *event = made;
+    return SALF_OK;
+}
+
+void slf_cuda_event_destroy(void *state, void *event) {
+    if (!event) return;
+    const slf_entry in(state);
+    if (cudaEventDestroy(static_cast<cudaEvent_t>(event)) != cudaSuccess) cudaGetLastError();
+}
+
+/* Under a capture the record becomes a node of the graph, which marks the event for the host at each replay. */
+salf_status slf_cuda_event_record(void *state, void *event) {
+    const slf_entry in(state);
+    SLF_TRY(in.status);
+    const unsigned flags = in.device->capturing ? cudaEventRecordExternal : cudaEventRecordDefault;
+    SLF_CUDA(in.device, cudaEventRecordWithFlags(static_cast<cudaEvent_t>(event), in.device->stream, flags));
+    return SALF_OK;
+}
+
+/* Waits without the lock, which others may need to enqueue what the host waits for. */
+salf_status slf_cuda_event_wait(void *state, void *event) {
+    slf_device *device = static_cast<slf_device *>(state);
+    CUcontext popped;
+    if (device->libraries.push_context(device->context) != CUDA_SUCCESS)
+        return device->services.fail(SALF_E_DEVICE, "cuCtxPushCurrent failed (device %d)", device->ordinal);
+    const salf_status status =
+        slf_cuda_check(device, cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "cudaEventSynchronize");
+    device->libraries.pop_context(&popped);
+    return status;
+}
+
+salf_status slf_cuda_event_poll(void *state, void *event, int32_t *ready) {
+    const slf_entry in(state);
+    SLF_TRY(in.status);
+    const cudaError_t error = cudaEventQuery(static_cast<cudaEvent_t>(event));
+    *ready = error == cudaSuccess;
+    return error == cudaErrorNotReady ? SALF_OK : slf_cuda_check(in.device, error, "cudaEventQuery");
+}

@@ -1,0 +1,221 @@
+/*
+ * plugin.cpp - life of the cuda backend and its table, the one symbol of libsalf-cuda.so.
+ *
+ * A context has a cuBLAS and a cuSOLVER handle of its own on the host's stream, and retains the device's primary
+ * context, in which the host's own CUDA code works. cuBLAS gets its workspace here, so that it allocates nothing later
+ * and chooses the same way each time; its math mode allows no TF32.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "device.h"
+
+enum { LEAST_MAJOR = 7, LEAST_MINOR = 5 };
+
+/* What NVIDIA recommends for cuBLAS: 32 MiB from compute capability 9.0, 4 MiB below. */
+static uint64_t blas_workspace_bytes(int major) {
+    return static_cast<uint64_t>(major >= 9 ? 32 : 4) << 20;
+}
+
+/* ---- is there a device? ---- */
+
+static salf_status no_driver(const slf_services *services, cudaError_t error) {
+    int version = 0;
+    if (cudaDriverGetVersion(&version) != cudaSuccess) version = 0;
+    cudaGetLastError();
+    const int major = CUDART_VERSION / 1000, minor = CUDART_VERSION % 1000 / 10;
+    if (version == 0)
+        return services->fail(SALF_E_DEVICE,
+                              "no CUDA driver is installed; this plugin needs one for CUDA %d.%d or "
+                              "newer",
+                              major, minor);
+    return services->fail(SALF_E_DEVICE,
+                          "the driver is for CUDA %d.%d, this plugin needs one for CUDA %d.%d or newer: %s",
+                          version / 1000, version % 1000 / 10, major, minor, cudaGetErrorString(error));
+}
+
+static salf_status check_ordinal(const slf_services *services) {
+    int count = 0;
+    const cudaError_t error = cudaGetDeviceCount(&count);
+    cudaGetLastError();
+    if (error == cudaErrorInsufficientDriver) return no_driver(services, error);
+    if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
+        return services->fail(SALF_E_DEVICE, "there is no CUDA device");
+    if (error != cudaSuccess) return services->fail(SALF_E_DEVICE, "cudaGetDeviceCount: %s", cudaGetErrorString(error));
+    if (services->options->device >= count)
+        return services->fail(SALF_E_ARGUMENT, "device is %d, and there are %d CUDA devices, counted from 0",
+                              static_cast<int>(services->options->device), count);
+    return SALF_OK;
+}
+
+static salf_status check_capability(slf_device *device, int *major) {
+    int minor = 0;
+    SLF_CUDA(device, cudaDeviceGetAttribute(major, cudaDevAttrComputeCapabilityMajor, device->ordinal));
+    SLF_CUDA(device, cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device->ordinal));
+    if (*major < LEAST_MAJOR || (*major == LEAST_MAJOR && minor < LEAST_MINOR))
+        return device->services.fail(SALF_E_DEVICE, "device %d has compute capability %d.%d, and %d.%d is the least",
+                                     device->ordinal, *major, minor, LEAST_MAJOR, LEAST_MINOR);
+    snprintf(device->kernels, sizeof device->kernels, "sm_%d%d", *major, minor);
+    return SALF_OK;
+}
+
+/* ---- open ---- */
+
+static salf_status open_blas(slf_device *device, int major) {
+    const slf_libraries &lib = device->libraries;
+    const uint64_t bytes = blas_workspace_bytes(major);
+    SLF_BLAS(device, lib.cublasCreate(&device->blas));
+    SLF_BLAS(device, lib.cublasSetStream(device->blas, device->stream)); /* before the workspace, which it resets */
+    SLF_TRY(slf_device_memory(device, bytes, &device->blas_workspace.memory));
+    device->blas_workspace.bytes = bytes;
+    SLF_BLAS(device, lib.cublasSetWorkspace(device->blas, device->blas_workspace.memory, bytes));
+    SLF_BLAS(device, lib.cublasSetMathMode(device->blas, CUBLAS_PEDANTIC_MATH));
+    return SALF_OK;
+}
+
+static salf_status open_solver(slf_device *device) {
+    const slf_libraries &lib = device->libraries;
+    SLF_SOLVER(device, lib.cusolverDnCreate(&device->solver));
+    SLF_SOLVER(device, lib.cusolverDnSetStream(device->solver, device->stream));
+    SLF_SOLVER(device, lib.cusolverDnCreateParams(&device->solver_params));
+    return SALF_OK;
+}
+
+/* With the context current. */
+static salf_status open_parts(slf_device *device, int major) {
+    SLF_TRY(slf_libraries_open(&device->libraries, &device->services));
+    SLF_TRY(open_blas(device, major));
+    SLF_TRY(open_solver(device));
+    SLF_CUDA(device, cudaHostAlloc(&device->host_result, SLF_RESULT_BYTES, cudaHostAllocDefault));
+    return slf_device_memory(device, SLF_RESULT_BYTES, &device->device_result);
+}
+
+static salf_status driver_check(const slf_device *device, CUresult result, const char *call) {
+    if (result == CUDA_SUCCESS) return SALF_OK;
+    return device->services.fail(SALF_E_DEVICE, "%s: driver error %d (device %d)", call, static_cast<int>(result),
+                                 device->ordinal);
+}
+
+static salf_status fill(slf_device *device) {
+    int major = 0;
+    CUcontext popped = nullptr;
+    SLF_TRY(check_ordinal(&device->services));
+    SLF_TRY(check_capability(device, &major));
+    SLF_TRY(slf_driver_open(&device->libraries, &device->services));
+    SLF_TRY(driver_check(device, device->libraries.retain_context(&device->context, device->ordinal),
+                         "cuDevicePrimaryCtxRetain"));
+    device->retained = 1;
+    SLF_TRY(driver_check(device, device->libraries.push_context(device->context), "cuCtxPushCurrent"));
+    const salf_status status = open_parts(device, major);
+    device->libraries.pop_context(&popped);
+    return status;
+}
+
+salf_status slf_cuda_open(void **state, const slf_services *services) {
+    slf_device *device = static_cast<slf_device *>(services->alloc(services->context, 1, sizeof(slf_device)));
+    if (!device) return SALF_E_NO_MEMORY;
+    memset(device, 0, sizeof *device);
+    device->services = *services;
+    device->ordinal = services->options->device;
+    device->stream = static_cast<cudaStream_t>(services->options->stream);
+    salf_status status = SALF_OK;
+    if (pthread_mutex_init(&device->lock, nullptr) == 0)
+        device->locked = 1;
+    else
+        status = services->fail(SALF_E_NO_MEMORY, "no mutex could be made");
+    if (status == SALF_OK) status = fill(device);
+    if (status != SALF_OK) {
+        slf_cuda_close(device);
+        return status;
+    }
+    *state = device;
+    return SALF_OK;
+}
+
+/* ---- close: what fails here cannot be reported, and the host shall not find it ---- */
+
+static void free_memory(slf_device *device) {
+    for (int k = 0; k < SLF_SCRATCH_KINDS; k++) cudaFree(device->scratch[k].memory);
+    for (int k = 0; k < SLF_STAGES; k++) {
+        if (device->stages[k].passed) cudaEventDestroy(device->stages[k].passed);
+        cudaFreeHost(device->stages[k].memory);
+    }
+    while (device->retired) {
+        slf_retired *next = device->retired->next;
+        cudaFree(device->retired->memory);
+        device->services.free(device->services.context, device->retired);
+        device->retired = next;
+    }
+    cudaFreeHost(device->host_result);
+    cudaFree(device->device_result);
+}
+
+static void free_parts(slf_device *device) {
+    const slf_libraries &lib = device->libraries;
+    cudaStreamSynchronize(device->stream);
+    free_memory(device);
+    if (device->solver_params) lib.cusolverDnDestroyParams(device->solver_params);
+    if (device->solver) lib.cusolverDnDestroy(device->solver);
+    if (device->blas) lib.cublasDestroy(device->blas);
+    cudaFree(device->blas_workspace.memory);
+    cudaGetLastError();
+}
+
+void slf_cuda_close(void *state) {
+    if (!state) return;
+    slf_device *device = static_cast<slf_device *>(state);
+    CUcontext popped = nullptr;
+    if (device->retained && device->libraries.push_context(device->context) == CUDA_SUCCESS) {
+        free_parts(device);
+        device->libraries.pop_context(&popped);
+    }
+    if (device->retained) device->libraries.release_context(device->ordinal);
+    if (device->locked) pthread_mutex_destroy(&device->lock);
+    const slf_services services = device->services;
+    services.free(services.context, device);
+}
+
+static const char *kernels(const void *state) {
+    return static_cast<const slf_device *>(state)->kernels;
+}
+
+static const slf_backend table = {
+    SLF_BACKEND_ABI,
+    sizeof(slf_backend),
+    SALF_BACKEND_CUDA,
+    SLF_CAN_DEVICE,
+    "cuda",
+    slf_cuda_open,
+    slf_cuda_close,
+    kernels,
+    slf_cuda_alloc,
+    slf_cuda_free,
+    slf_cuda_host_alloc,
+    slf_cuda_host_free,
+    slf_cuda_copy,
+    slf_cuda_zero,
+    slf_cuda_fill,
+    slf_cuda_sync,
+    slf_cuda_event_create,
+    slf_cuda_event_destroy,
+    slf_cuda_event_record,
+    slf_cuda_event_wait,
+    slf_cuda_event_poll,
+    slf_cuda_scan,
+    slf_cuda_gram,
+    slf_cuda_factor,
+    slf_cuda_apply,
+    slf_cuda_apply_norms,
+    slf_cuda_narrow,
+    slf_cuda_cosine,
+    slf_cuda_normalise,
+    slf_cuda_judge,
+    slf_cuda_logit_targets,
+    slf_cuda_score,
+    slf_cuda_cosine_loss,
+    slf_cuda_score_loss,
+};
+
+extern "C" __attribute__((visibility("default"))) const slf_backend *salf_backend_plugin(uint32_t abi_version) {
+    return abi_version == SLF_BACKEND_ABI ? &table : nullptr;
+}

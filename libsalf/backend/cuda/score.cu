@@ -1,0 +1,201 @@
+/*
+ * score.cu - scores over a block of the vocabulary, taken into running sums tile by tile.
+ *
+ * A tile of rows x_i is widened to float32 (or read where it lies) and multiplied with the states z_r by cuBLAS; one
+ * kernel makes scores of the products and adds them to each state's sums. For the gradient the products become weights
+ * u_i / |b_i|, and a second product with the tile gives their sum of rows. 2 rows block D operations, twice with the
+ * vector; scratch is the tile, its products and two copies of the states in float32: nothing of size rows * block.
+ *
+ * Where the device-side number query->wide is not 0 the float32 results are left unused, and kernels that do nothing
+ * otherwise make products and sums in float64 (wide.cu).
+ */
+#include "score.h"
+
+namespace {
+
+enum { THREADS = 256 };
+
+__device__ inline double score_of(const slf_score_rule &rule, double product, double inverse_norm, double bias) {
+    if (!rule.logits) return inverse_norm > 0 ? product * inverse_norm : 0;
+    const double logit = rule.logit_scale * product + bias;
+    return rule.softcap > 0 ? rule.softcap * tanh(logit / rule.softcap) : logit;
+}
+
+template <typename T> __device__ inline double score_at(const score_tile &t, const T *products, int64_t i) {
+    return score_of(t.rule, static_cast<double>(products[i]), t.inverse_norm ? t.inverse_norm[i] : 0,
+                    t.bias ? static_cast<double>(t.bias[i]) : 0);
+}
+
+/* The running maximum of state r raised to the tile's, and what the old sums are to be multiplied with. */
+template <typename T> __device__ inline double raise_maximum(const score_tile &t, const T *products, double *factor) {
+    const int64_t r = blockIdx.x;
+    const double before = t.sums.maximum[r];
+    double most = before;
+    for (int64_t i = threadIdx.x; i < t.rows; i += blockDim.x) {
+        const double s = score_at(t, products, i);
+        if (s > most) most = s;
+    }
+    most = slf_block_most(most); /* has a barrier: all have read the old maximum */
+    *factor = most > before ? exp((before - most) * t.rule.inverse_temperature) : 1;
+    if (threadIdx.x == 0) t.sums.maximum[r] = most;
+    return most;
+}
+
+/* One block for each state. */
+template <typename T> __global__ void add_scores(score_tile t, T *all_products) {
+    if (t.wide && (*t.wide != 0) != (sizeof(T) == sizeof(double))) return;
+    const int64_t r = blockIdx.x;
+    T *products = all_products + r * t.rows;
+    double shift = t.rule.shift, factor = 1;
+    if (t.rule.logits && t.sums.maximum) shift = raise_maximum(t, products, &factor);
+    const double target = t.target[r];
+    const int32_t label = t.label[r];
+    slf_two sum = {0, 0};
+    slf_two count = {0, 0};
+    for (int64_t i = threadIdx.x; i < t.rows; i += blockDim.x) {
+        const double s = score_at(t, products, i);
+        const int64_t id = t.ids ? t.ids[i] : t.first + i;
+        count.first += id != label && s > target;
+        if (!t.exponents) continue;
+        const double u = exp((s - shift) * t.rule.inverse_temperature);
+        sum.first += u;
+        sum.second += u * s;
+        if (t.sums.vector) products[i] = static_cast<T>(t.inverse_norm[i] > 0 ? u * t.inverse_norm[i] : 0);
+    }
+    sum = slf_block_sum(sum);
+    count = slf_block_sum(count);
+    if (threadIdx.x != 0) return;
+    if (t.sums.sum) t.sums.sum[r] = t.sums.sum[r] * factor + sum.first;
+    if (t.sums.weighted) t.sums.weighted[r] = t.sums.weighted[r] * factor + sum.second;
+    if (t.sums.count) t.sums.count[r] += static_cast<int64_t>(count.first);
+}
+
+__global__ void narrow_states(const double *z, int64_t count, float *out) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < count) out[i] = static_cast<float>(z[i]);
+}
+
+__global__ void add_vector(const float *part, int64_t count, const int32_t *wide, double *vector) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < count && !(wide && *wide)) vector[i] += static_cast<double>(part[i]);
+}
+
+slf_grid flat(int64_t count) {
+    return slf_grid{(count + THREADS - 1) / THREADS, 1, THREADS, 0};
+}
+
+/* Scratch of a call: `most` rows a tile. */
+struct room {
+    float *rows;     /* [most][D], where rows have to be widened */
+    float *products; /* [states][most] */
+    double *wide;    /* the same in float64, over both */
+    float *states;   /* [states][D] */
+    float *part;     /* [states][D], for the vector */
+    int64_t most;
+    bool widen;
+};
+
+/* Float32 rows that cuBLAS can read where they lie, if they are on the device. */
+bool readable(const salf_tensor *block) {
+    const int64_t stride = block->row_stride ? block->row_stride : block->cols;
+    return block->dtype == SALF_F32 && !block->row_index && stride >= block->cols && stride <= INT32_MAX;
+}
+
+salf_status make_room(slf_device *device, const slf_query *query, const salf_tensor *block, bool vector, room *out) {
+    const uint64_t states = static_cast<uint64_t>(query->rows), dim = static_cast<uint64_t>(query->dim);
+    void *memory = nullptr;
+    out->widen = !readable(block);
+    const uint64_t narrow = (out->widen ? 4 * dim : 0) + 4 * states, wide = query->wide ? 8 * states : 0;
+    const uint64_t row = narrow > wide ? narrow : wide;
+    out->most = slf_fitting_rows(device, block->rows, row);
+    const uint64_t most = static_cast<uint64_t>(out->most);
+    SLF_TRY(slf_scratch(device, SLF_SCRATCH_ROWS, row * most, &memory));
+    out->wide = static_cast<double *>(memory);
+    out->rows = static_cast<float *>(memory);
+    out->products = out->rows + (out->widen ? most * dim : 0);
+    SLF_TRY(slf_scratch(device, SLF_SCRATCH_QUERY, states * dim * 4, &memory));
+    out->states = static_cast<float *>(memory);
+    if (!vector) return SALF_OK;
+    SLF_TRY(slf_scratch(device, SLF_SCRATCH_VECTOR, states * dim * 4, &memory));
+    out->part = static_cast<float *>(memory);
+    return SALF_OK;
+}
+
+/* Products of a tile with all states, and the scores they make. */
+salf_status tile_scores(slf_device *device, const room &room, const score_tile &tile, const float *x, int leading) {
+    const float one = 1, zero = 0;
+    const int rows = static_cast<int>(tile.rows), states = static_cast<int>(tile.states);
+    const int dim = static_cast<int>(tile.dim);
+    SLF_BLAS(device, device->libraries.cublasSgemm(device->blas, CUBLAS_OP_T, CUBLAS_OP_N, rows, states, dim, &one, x,
+                                                   leading, room.states, dim, &zero, room.products, rows));
+    return slf_launch(device, "add_scores", slf_grid{tile.states, 1, THREADS, SLF_SUM_BYTES}, add_scores<float>, tile,
+                      room.products);
+}
+
+/* The tile's part of the vectors, from the weights that the products have become. */
+salf_status tile_vector(slf_device *device, const room &room, const score_tile &tile, const float *x, int leading) {
+    const float one = 1, zero = 0;
+    const int rows = static_cast<int>(tile.rows), states = static_cast<int>(tile.states);
+    const int dim = static_cast<int>(tile.dim);
+    const int64_t count = tile.states * tile.dim;
+    SLF_BLAS(device, device->libraries.cublasSgemm(device->blas, CUBLAS_OP_N, CUBLAS_OP_N, dim, states, rows, &one, x,
+                                                   leading, room.products, rows, &zero, room.part, dim));
+    return slf_launch(device, "add_vector", flat(count), add_vector, room.part, count, tile.wide, tile.sums.vector);
+}
+
+salf_status wide_tile(slf_device *device, const room &room, const score_tile &tile, const slf_rows &x) {
+    SLF_TRY(slf_wide_products(device, tile, x, room.wide));
+    SLF_TRY(slf_launch(device, "add_scores", slf_grid{tile.states, 1, THREADS, SLF_SUM_BYTES}, add_scores<double>, tile,
+                       room.wide));
+    return tile.sums.vector ? slf_wide_vector(device, tile, x, room.wide) : SALF_OK;
+}
+
+salf_status take_tile(slf_device *device, const room &room, const score_tile &tile, const slf_rows &rows) {
+    const float *x = room.rows;
+    int leading = static_cast<int>(rows.cols);
+    if (room.widen) {
+        SLF_TRY(slf_convert(device, rows, room.rows));
+    } else {
+        x = static_cast<const float *>(rows.data);
+        leading = static_cast<int>(rows.stride);
+    }
+    SLF_TRY(tile_scores(device, room, tile, x, leading));
+    if (tile.sums.vector) SLF_TRY(tile_vector(device, room, tile, x, leading));
+    return tile.wide ? wide_tile(device, room, tile, rows) : SALF_OK;
+}
+
+} // namespace
+
+salf_status slf_cuda_score(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
+                           const int32_t *ids, const double *inverse_norm, const float *bias,
+                           const slf_score_rule *rule, const slf_score_sums *sums) {
+    const slf_entry in(state);
+    SLF_TRY(in.status);
+    if (query->rows == 0 || block->rows == 0) return SALF_OK;
+    room room = {};
+    SLF_TRY(make_room(in.device, query, block, sums->vector != nullptr, &room));
+    const int64_t count = query->rows * query->dim;
+    SLF_TRY(slf_launch(in.device, "narrow_states", flat(count), narrow_states, query->z, count, room.states));
+    for (slf_pieces pieces(in.device, block, room.most);;) {
+        slf_rows rows;
+        int64_t at = 0;
+        bool more = true;
+        SLF_TRY(pieces.next(&rows, &at, &more));
+        if (!more) return SALF_OK;
+        const score_tile tile = {rows.rows,
+                                 query->rows,
+                                 query->dim,
+                                 first + at,
+                                 query->z,
+                                 query->label,
+                                 query->target,
+                                 query->wide,
+                                 ids ? ids + at : nullptr,
+                                 inverse_norm ? inverse_norm + at : nullptr,
+                                 bias ? bias + at : nullptr,
+                                 sums->sum || sums->weighted || sums->vector,
+                                 *rule,
+                                 *sums};
+        SLF_TRY(take_tile(in.device, room, tile, rows));
+    }
+}

@@ -1,0 +1,84 @@
+/*
+ * wide.cu - products of states and tiles in float64, by kernels that look at a number on the device first and do
+ * nothing where it is 0: whether a head needs them is known there alone, and cuBLAS has no such calls.
+ *
+ * Classic tiles of shared memory: a block makes SIDE x SIDE results in steps of DEPTH, a thread 4 x 4 of them.
+ */
+#include "score.h"
+
+namespace {
+
+enum { SIDE = 64, DEPTH = 16, THREADS = 256, EACH = 4, PITCH = SIDE + 1 };
+enum { SHARED_BYTES = 2 * DEPTH * PITCH * 8 };
+
+/* out [m][n] (+)= A [m][k] B, with B(k, n) = x[n][k], or x[k][n] where ALONG is true. */
+struct wide_job {
+    const int32_t *wide;
+    const double *a;
+    slf_rows x;
+    double *out;
+    int64_t m, n, k;
+};
+
+template <bool ALONG> __device__ inline double element_of(const wide_job &job, int64_t k, int64_t n) {
+    if (k >= job.k || n >= job.n) return 0;
+    return ALONG ? slf_element(slf_row(job.x, k), job.x.dtype, n) : slf_element(slf_row(job.x, n), job.x.dtype, k);
+}
+
+/* Both tiles of a step, transposed to [DEPTH][SIDE]; what is outside the matrices is 0. */
+template <bool ALONG>
+__device__ inline void load_tiles(const wide_job &job, int64_t m0, int64_t n0, int64_t k0, double *a, double *b) {
+    for (int e = static_cast<int>(threadIdx.x); e < SIDE * DEPTH; e += THREADS) {
+        const int k = e % DEPTH, row = e / DEPTH;
+        const bool inside = m0 + row < job.m && k0 + k < job.k;
+        a[k * PITCH + row] = inside ? job.a[(m0 + row) * job.k + k0 + k] : 0;
+        const int along_k = ALONG ? e / SIDE : k, along_n = ALONG ? e % SIDE : row;
+        b[along_k * PITCH + along_n] = element_of<ALONG>(job, k0 + along_k, n0 + along_n);
+    }
+}
+
+__device__ inline void multiply(const double *a, const double *b, int mt, int nt, double sum[EACH][EACH]) {
+    for (int k = 0; k < DEPTH; k++)
+#pragma unroll
+        for (int i = 0; i < EACH; i++)
+#pragma unroll
+            for (int j = 0; j < EACH; j++) sum[i][j] += a[k * PITCH + mt + 16 * i] * b[k * PITCH + nt + 16 * j];
+}
+
+template <bool ALONG> __global__ void __launch_bounds__(THREADS) wide_product(wide_job job) {
+    if (*job.wide == 0) return;
+    double *a = slf_shared<double>(), *b = a + DEPTH * PITCH;
+    const int64_t m0 = static_cast<int64_t>(blockIdx.y) * SIDE, n0 = static_cast<int64_t>(blockIdx.x) * SIDE;
+    const int nt = static_cast<int>(threadIdx.x % 16), mt = static_cast<int>(threadIdx.x / 16);
+    double sum[EACH][EACH] = {};
+    for (int64_t k0 = 0; k0 < job.k; k0 += DEPTH) {
+        load_tiles<ALONG>(job, m0, n0, k0, a, b);
+        __syncthreads();
+        multiply(a, b, mt, nt, sum);
+        __syncthreads();
+    }
+    for (int i = 0; i < EACH; i++)
+        for (int j = 0; j < EACH; j++) {
+            const int64_t m = m0 + mt + 16 * i, n = n0 + nt + 16 * j;
+            if (m >= job.m || n >= job.n) continue;
+            double *to = job.out + m * job.n + n;
+            *to = ALONG ? *to + sum[i][j] : sum[i][j];
+        }
+}
+
+/* The second dimension of a grid has 65535 blocks at most, which is more rows of states than memory holds. */
+slf_grid grid_of(const wide_job &job) {
+    return slf_grid{(job.n + SIDE - 1) / SIDE, (job.m + SIDE - 1) / SIDE, THREADS, SHARED_BYTES};
+}
+
+} // namespace
+
+salf_status slf_wide_products(slf_device *device, const score_tile &tile, const slf_rows &x, double *products) {
+    const wide_job job = {tile.wide, tile.z, x, products, tile.states, tile.rows, tile.dim};
+    return slf_launch(device, "wide_product", grid_of(job), wide_product<false>, job);
+}
+
+salf_status slf_wide_vector(slf_device *device, const score_tile &tile, const slf_rows &x, const double *weights) {
+    const wide_job job = {tile.wide, weights, x, tile.sums.vector, tile.states, tile.dim, tile.rows};
+    return slf_launch(device, "wide_product", grid_of(job), wide_product<true>, job);
+}
