@@ -301,7 +301,7 @@ endif
 
 test-clang: ## build everything with clang, and run what it built of the unit tests
 ifneq ($(shell command -v clang),)
-	@RESULTS=$(RESULTS) $(MAKE) BUILD=$(BUILD)/clang CC=clang CUDA=0 clang-suite
+	@RESULTS=$(RESULTS) $(MAKE) BUILD=$(BUILD)/clang CC=clang CXX=clang++ CUDA=0 clang-suite
 else
 	@$(RUN) test-clang 'echo "SKIPPED: clang is not there"'
 endif
@@ -310,7 +310,7 @@ BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
 BENCH_MAIN := $(if $(BENCH_SRC),$(sort $(shell grep -l '^int main' $(BENCH_SRC))))
 BENCH_BIN := $(BENCH_MAIN:tests/bench/%.c=$(BUILD)/bench/%)
 .PHONY: clang-suite
-clang-suite: all examples $(TEST_BIN) $(FUZZ_BIN) $(BENCH_BIN) $(EMULATED)
+clang-suite: all examples $(TEST_BIN) $(FUZZ_BIN) $(BENCH_BIN) $(if $(CUDA_NEEDS),$(EMULATED))
 	@$(RUN) test-clang $(TEST_BIN)
 
 .PHONY: bench bench-python abi-baseline
@@ -378,7 +378,7 @@ install-bin: $(PROGRAM) ## the program salf
 
 uninstall: ## remove what install put there
 	rm -f $(patsubst %,'$(DESTDIR)$(includedir)/%',$(notdir $(HEADERS))) '$(DESTDIR)$(libdir)/libsalf.so.$(VERSION)' '$(DESTDIR)$(libdir)/$(SONAME)' \
-	    '$(DESTDIR)$(libdir)/libsalf.so' '$(DESTDIR)$(libdir)/libsalf.a' '$(DESTDIR)$(libdir)/pkgconfig/salf.pc' \
+	    '$(DESTDIR)$(libdir)/libsalf.so' '$(DESTDIR)$(libdir)/libsalf-cuda.so' '$(DESTDIR)$(libdir)/libsalf.a' '$(DESTDIR)$(libdir)/pkgconfig/salf.pc' \
 	    '$(DESTDIR)$(bindir)/salf'
 
 .PHONY: clean help
