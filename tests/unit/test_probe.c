@@ -378,6 +378,7 @@ START_TEST(calls_out_of_order) {
     for (int32_t k = 0; k <= M; k++) CHECK_OK(salf_probe_observe(probe, k, &states, SALF_STATE_RAW));
     CHECK_OK(salf_probe_flush(probe));
     CHECK_FAILS(salf_probe_observe(probe, M, &states, SALF_STATE_RAW), SALF_E_SEQUENCE, "flush");
+    ready = 0;
     for (int looks = 0; !ready && looks < 100000; looks++) CHECK_OK(salf_probe_poll(probe, &ready));
     ck_assert_int_eq(ready, 1); /* at once but on a device */
     CHECK_OK(salf_probe_end(probe, &trace));

@@ -85,6 +85,8 @@ typedef struct slf_device {
 enum { SLF_RESULT_BYTES = 64 };
 
 /* ---- errors (errors.cpp) ---- */
+/* After an error that is not reported: the host shall not find it either. What the host left there stays. */
+void slf_cuda_forget(cudaError_t error);
 salf_status slf_cuda_check(const slf_device *device, cudaError_t error, const char *call);
 salf_status slf_blas_check(const slf_device *device, cublasStatus_t status, const char *call);
 salf_status slf_solver_check(const slf_device *device, cusolverStatus_t status, const char *call);
@@ -116,7 +118,7 @@ salf_status slf_read_back(slf_device *device, void *to, const void *from, uint64
 struct slf_temporary {
     explicit slf_temporary(slf_device *owner) : device(owner), memory(nullptr) {}
     ~slf_temporary() {
-        if (memory) cudaFree(memory);
+        if (memory) slf_cuda_forget(cudaFree(memory));
     }
     slf_temporary(const slf_temporary &) = delete;
     slf_temporary &operator=(const slf_temporary &) = delete;

@@ -15,6 +15,10 @@ static const char *plain_name(const char *call) {
     return member ? member + strlen("libraries.") : call;
 }
 
+void slf_cuda_forget(cudaError_t error) {
+    if (error != cudaSuccess) cudaGetLastError();
+}
+
 salf_status slf_cuda_check(const slf_device *device, cudaError_t error, const char *call) {
     if (error == cudaSuccess) return SALF_OK;
     cudaGetLastError(); /* the host shall not find it */

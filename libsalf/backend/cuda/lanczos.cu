@@ -189,6 +189,6 @@ salf_status slf_lanczos(slf_device *device, int64_t dim, slf_operator *product, 
     l.host_alpha = static_cast<double *>(host);
     l.host_beta = l.host_alpha + most;
     const salf_status status = iterate(l, product, largest, converged);
-    cudaFreeHost(host);
+    slf_cuda_forget(cudaFreeHost(host));
     return status;
 }

@@ -59,7 +59,8 @@ static salf_status driver_call(const slf_services *services, const char *name, F
     const cudaError_t error = cudaGetDriverEntryPointByVersion(name, &address, 12000, cudaEnableDefault, &found);
     if (error != cudaSuccess || found != cudaDriverEntryPointSuccess || !address) {
         cudaGetLastError();
-        return services->fail(SALF_E_DEVICE, "the CUDA driver has no %s: %s", name, cudaGetErrorString(error));
+        return services->fail(SALF_E_DEVICE, "cudaGetDriverEntryPointByVersion: the CUDA driver has no %s (%s)", name,
+                              cudaGetErrorString(error));
     }
     set(function, address);
     return SALF_OK;

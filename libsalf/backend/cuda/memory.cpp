@@ -75,7 +75,7 @@ salf_status slf_cuda_alloc(void *state, uint64_t bytes, void **memory) {
 void slf_cuda_free(void *state, void *memory) {
     if (!memory) return;
     const slf_entry in(state);
-    if (cudaFree(memory) != cudaSuccess) cudaGetLastError();
+    slf_cuda_forget(cudaFree(memory));
 }
 
 salf_status slf_cuda_host_alloc(void *state, uint64_t bytes, void **memory) {
@@ -90,7 +90,7 @@ salf_status slf_cuda_host_alloc(void *state, uint64_t bytes, void **memory) {
 void slf_cuda_host_free(void *state, void *memory) {
     if (!memory) return;
     const slf_entry in(state);
-    if (cudaFreeHost(memory) != cudaSuccess) cudaGetLastError();
+    slf_cuda_forget(cudaFreeHost(memory));
 }
 
 salf_status slf_cuda_copy(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory,
@@ -138,7 +138,7 @@ salf_status slf_cuda_event_create(void *state, void **event) {
 void slf_cuda_event_destroy(void *state, void *event) {
     if (!event) return;
     const slf_entry in(state);
-    if (cudaEventDestroy(static_cast<cudaEvent_t>(event)) != cudaSuccess) cudaGetLastError();
+    slf_cuda_forget(cudaEventDestroy(static_cast<cudaEvent_t>(event)));
 }
 
 /* Under a capture the record becomes a node of the graph, which marks the event for the host at each replay. */

@@ -22,7 +22,6 @@ static uint64_t blas_workspace_bytes(int major) {
 static salf_status no_driver(const slf_services *services, cudaError_t error) {
     int version = 0;
     if (cudaDriverGetVersion(&version) != cudaSuccess) version = 0;
-    cudaGetLastError();
     const int major = CUDART_VERSION / 1000, minor = CUDART_VERSION % 1000 / 10;
     if (version == 0)
         return services->fail(SALF_E_DEVICE,
@@ -37,7 +36,7 @@ static salf_status no_driver(const slf_services *services, cudaError_t error) {
 static salf_status check_ordinal(const slf_services *services) {
     int count = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
-    cudaGetLastError();
+    slf_cuda_forget(error);
     if (error == cudaErrorInsufficientDriver) return no_driver(services, error);
     if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
         return services->fail(SALF_E_DEVICE, "there is no CUDA device");
@@ -135,30 +134,29 @@ salf_status slf_cuda_open(void **state, const slf_services *services) {
 /* ---- close: what fails here cannot be reported, and the host shall not find it ---- */
 
 static void free_memory(slf_device *device) {
-    for (int k = 0; k < SLF_SCRATCH_KINDS; k++) cudaFree(device->scratch[k].memory);
+    for (int k = 0; k < SLF_SCRATCH_KINDS; k++) slf_cuda_forget(cudaFree(device->scratch[k].memory));
     for (int k = 0; k < SLF_STAGES; k++) {
-        if (device->stages[k].passed) cudaEventDestroy(device->stages[k].passed);
-        cudaFreeHost(device->stages[k].memory);
+        if (device->stages[k].passed) slf_cuda_forget(cudaEventDestroy(device->stages[k].passed));
+        slf_cuda_forget(cudaFreeHost(device->stages[k].memory));
     }
     while (device->retired) {
         slf_retired *next = device->retired->next;
-        cudaFree(device->retired->memory);
+        slf_cuda_forget(cudaFree(device->retired->memory));
         device->services.free(device->services.context, device->retired);
         device->retired = next;
     }
-    cudaFreeHost(device->host_result);
-    cudaFree(device->device_result);
+    slf_cuda_forget(cudaFreeHost(device->host_result));
+    slf_cuda_forget(cudaFree(device->device_result));
 }
 
 static void free_parts(slf_device *device) {
     const slf_libraries &lib = device->libraries;
-    cudaStreamSynchronize(device->stream);
+    slf_cuda_forget(cudaStreamSynchronize(device->stream));
     free_memory(device);
     if (device->solver_params) lib.cusolverDnDestroyParams(device->solver_params);
     if (device->solver) lib.cusolverDnDestroy(device->solver);
     if (device->blas) lib.cublasDestroy(device->blas);
-    cudaFree(device->blas_workspace.memory);
-    cudaGetLastError();
+    slf_cuda_forget(cudaFree(device->blas_workspace.memory));
 }
 
 void slf_cuda_close(void *state) {
