@@ -91,10 +91,10 @@ salf_status slf_cuda_check(const slf_device *device, cudaError_t error, const ch
 salf_status slf_blas_check(const slf_device *device, cublasStatus_t status, const char *call);
 salf_status slf_solver_check(const slf_device *device, cusolverStatus_t status, const char *call);
 
-/* Lock and context for the length of a slot. */
+/* Lock and context for the length of a slot. quiet: of one that can report nothing; it goes on whatever happens. */
 class slf_entry {
   public:
-    explicit slf_entry(void *state);
+    explicit slf_entry(void *state, bool quiet = false);
     ~slf_entry();
     slf_entry(const slf_entry &) = delete;
     slf_entry &operator=(const slf_entry &) = delete;

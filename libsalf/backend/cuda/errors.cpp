@@ -57,10 +57,12 @@ static salf_status look_at_capture(slf_device *device) {
     return SALF_OK;
 }
 
-slf_entry::slf_entry(void *state) : device(static_cast<slf_device *>(state)), status(SALF_OK), pushed(false) {
+slf_entry::slf_entry(void *state, bool quiet)
+    : device(static_cast<slf_device *>(state)), status(SALF_OK), pushed(false) {
     pthread_mutex_lock(&device->lock);
     const CUresult result = device->libraries.push_context(device->context);
     pushed = result == CUDA_SUCCESS;
+    if (quiet) return;
     status = pushed ? look_at_capture(device)
                     : device->services.fail(SALF_E_DEVICE, "cuCtxPushCurrent: driver error %d (device %d)",
                                             static_cast<int>(result), device->ordinal);

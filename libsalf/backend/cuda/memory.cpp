@@ -74,7 +74,7 @@ salf_status slf_cuda_alloc(void *state, uint64_t bytes, void **memory) {
 
 void slf_cuda_free(void *state, void *memory) {
     if (!memory) return;
-    const slf_entry in(state);
+    const slf_entry in(state, true);
     slf_cuda_forget(cudaFree(memory));
 }
 
@@ -89,7 +89,7 @@ salf_status slf_cuda_host_alloc(void *state, uint64_t bytes, void **memory) {
 
 void slf_cuda_host_free(void *state, void *memory) {
     if (!memory) return;
-    const slf_entry in(state);
+    const slf_entry in(state, true);
     slf_cuda_forget(cudaFreeHost(memory));
 }
 
@@ -137,7 +137,7 @@ salf_status slf_cuda_event_create(void *state, void **event) {
 
 void slf_cuda_event_destroy(void *state, void *event) {
     if (!event) return;
-    const slf_entry in(state);
+    const slf_entry in(state, true);
     slf_cuda_forget(cudaEventDestroy(static_cast<cudaEvent_t>(event)));
 }
 
