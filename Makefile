@@ -273,7 +273,7 @@ fuzz: ## search for new inputs with libFuzzer, FUZZ_SECONDS for each target
 # be. BLAS threads are left out where the tool does not know their synchronisation, or is slow.
 .PHONY: test-asan test-tsan test-valgrind test-clang
 SUBSET_TSAN ?= core basis probe planner policy_ranks checkpoint
-SUBSET_VALGRIND ?= core state tensors tensors_hostile checkpoint json model basis basis_file probe loss planner policy cost
+SUBSET_VALGRIND ?= core state tensors tensors_hostile checkpoint json model basis basis_allocations basis_file probe loss planner policy cost
 FIXED_MAP = WRAP="$$(setarch -R true 2>/dev/null && echo setarch -R)"
 subset = $(filter $(foreach t,$(1),%/test_$(t)),$(TEST_BIN))
 
