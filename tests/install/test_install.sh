@@ -50,8 +50,10 @@ stage=$work/stage
 quietly "${make[@]}" install DESTDIR="$stage" prefix=/opt/salf
 report "install with DESTDIR" $?
 (cd "$stage/opt/salf" && find . ! -type d | sort) >"$work/found"
+[ ! -e "${BUILD:-build}/lib/libsalf-cuda.so" ] || plugin=./lib/libsalf-cuda.so # where nvcc is
 sort >"$work/expected" <<END
-./bin/salf
+${plugin:+$plugin
+}./bin/salf
 ./include/salf.h
 ./include/salf.hpp
 ./include/salf_core.hpp
