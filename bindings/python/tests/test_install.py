@@ -103,6 +103,8 @@ STUB = """
 int32_t salf_constant(const char *name, int64_t *value) { *value = SOVERSION; return strcmp(name, "SALF_SOVERSION"); }
 int32_t salf_version_number(void) { return NUMBER; }
 const char *salf_version_string(void) { return "stub"; }
+const char *salf_status_name(int32_t status) { return status ? "SALF_E_INTERNAL" : "SALF_OK"; }
+const char *salf_status_text(int32_t status) { return status ? "stub" : "success"; }
 """
 
 
