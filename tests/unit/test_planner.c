@@ -1,7 +1,8 @@
-/* test_planner.c - counts of the budget planner: the paper's Table 5 and Figure 4, and a literal reading of the rules.
- */
+/* test_planner.c - counts of the budget planner: the paper's Table 5 and Figure 4, and a literal reading of the rules;
+ * the data of a plan with and without threads. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "harness.h"
 
@@ -157,9 +158,46 @@ START_TEST(bad_options_are_named) {
 }
 END_TEST
 
+/* Late eof, so that most layers are filled; the data of each layer do not depend on the number of threads. */
+START_TEST(threads_do_not_change_a_plan) {
+    enum { N = 70001, M = 6 };
+    uint32_t *first = calloc(N, sizeof *first);
+    int32_t *eof = calloc(N, sizeof *eof);
+    ck_assert(first && eof);
+    for (int64_t i = 0; i < N; i++) eof[i] = 3 + (int32_t)((uint64_t)(i * i * 31 + i * 7) % 3);
+    for (int32_t threads = 0; threads <= 3; threads += 3) {
+        const salf_context_options o = {.struct_size = sizeof o, .backend = SALF_BACKEND_REFERENCE, .threads = threads};
+        salf_planner_options p = {.struct_size = sizeof p, .matching = SALF_MATCH_OFFLINE, .seed = 7};
+        salf_context *own;
+        salf_planner *planner;
+        CHECK_OK(salf_context_create(&own, &o));
+        CHECK_OK(salf_planner_create(&planner, own, M, N, &p));
+        CHECK_OK(salf_planner_set_eof(planner, 0, N, eof));
+        CHECK_OK(salf_planner_match(planner));
+        int64_t at = 0, filled = 0;
+        for (int32_t e = 0; e < M; e++) {
+            salf_stage stage;
+            CHECK_OK(salf_planner_get_stage(planner, e, &stage));
+            if (threads == 0)
+                memcpy(first + at, stage.data, (size_t)stage.count * sizeof *first);
+            else
+                ck_assert_mem_eq(first + at, stage.data, (size_t)stage.count * sizeof *first);
+            at += stage.count;
+            filled += stage.filled;
+        }
+        ck_assert_int_eq(at, N);
+        ck_assert_int_gt(filled, N / 4);
+        salf_planner_destroy(planner);
+        salf_context_destroy(own);
+    }
+    free(first), free(eof);
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, table_5_and_figure_4);
     HARNESS_ADD(suite, counts_equal_a_literal_reading);
     HARNESS_ADD(suite, huge_plans_sum_to_n);
     HARNESS_ADD(suite, bad_options_are_named);
+    HARNESS_ADD(suite, threads_do_not_change_a_plan);
 }
