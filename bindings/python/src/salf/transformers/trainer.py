@@ -161,7 +161,7 @@ class SalfMixin:
     def _salf_backward(self, weight: Optional[int]) -> Iterator[None]:
         """For its duration, accelerate's backward goes through the controller."""
         accelerator = self.accelerator  # type: ignore[attr-defined]
-        original = accelerator.backward
+        original, own = accelerator.backward, vars(accelerator).get("backward")
 
         def backward(loss: torch.Tensor, **kwargs: Any) -> None:
             assert self.controller is not None
@@ -177,6 +177,8 @@ class SalfMixin:
             yield
         finally:
             del accelerator.backward
+            if own is not None:  # somebody had put one of their own there
+                accelerator.backward = own
 
     def log(self, logs: Dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds cut, saving, matched and filled data and mean deviations to what is logged in training."""
