@@ -2,9 +2,10 @@
 
     make bench-python
 
-A random Llama with LoRA trains a few steps by each variant in turns, so that a machine that slows down slows all of
-them. `overhead` is hooks, probe and decision of an untruncated step as a share of it; the ideal saving of a cut is its share
-of the layers times the plain step's backward, and `of ideal` how much of it the step really lost.
+A random Llama with LoRA trains a few steps by each variant in turns. Times are processor time, so that what else runs on
+the machine counts little; with more threads than one they add up. `overhead` is hooks, probe and decision of an
+untruncated step as a share of it; the ideal saving of a cut is its share of the layers times the plain step's backward,
+and `of ideal` how much of it the step really lost.
 """
 
 import argparse
@@ -41,19 +42,19 @@ class Clock(transformers.TrainerCallback):
         self.steps, self.backwards = [], []
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.start, self.backward = time.perf_counter(), 0.0
+        self.start, self.backward = time.process_time(), 0.0
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.steps.append(time.perf_counter() - self.start)
+        self.steps.append(time.process_time() - self.start)
         self.backwards.append(self.backward)
 
     def watch(self, accelerator):
         inner = type(accelerator).backward
 
         def backward(loss, **rest):
-            start = time.perf_counter()
+            start = time.process_time()
             inner(accelerator, loss, **rest)
-            self.backward += time.perf_counter() - start
+            self.backward += time.process_time() - start
 
         accelerator.backward = backward
 
