@@ -71,7 +71,7 @@ $(EMULATED_OBJ)/plugin/%.o: $(CUDA_DIR)/%
 
 $(EMULATED_OBJ)/emulator/%.o: $(EMULATOR_DIR)/%.cpp
 	@mkdir -p $(@D)
-	$(call say,CXX,$<)$(CXX) -std=c++20 $(CFLAGS) $(SANITIZE_FLAGS) -fPIC $(EMULATED_FLAGS) $(DEPS_CFLAGS) -c $< -o $@
+	$(call say,CXX,$<)$(CXX) -std=c++20 $(CFLAGS) $(SANITIZE_FLAGS) -fPIC $(EMULATED_FLAGS) $(patsubst -I%,-isystem%,$(DEPS_CFLAGS)) -c $< -o $@
 
 $(EMULATOR): $(patsubst $(EMULATOR_DIR)/%.cpp,$(EMULATED_OBJ)/emulator/%.o,$(sort $(wildcard $(EMULATOR_DIR)/*.cpp)))
 	@mkdir -p $(@D)
