@@ -235,7 +235,7 @@ class SalfMixin:
             total += loss
             wanted -= trained
             plan.close_task(trained)
-        return max(1, total)
+        return total
 
     def _salf_task(self, model: Any, share: Share) -> Tuple[torch.Tensor, int]:
         """Forward and backward of one task; returns this rank's loss and how many data all ranks trained."""
