@@ -320,8 +320,10 @@ $(BENCH_BIN): $(BUILD)/bench/%: $(OBJ)/tests/bench/%.o $(patsubst %.c,$(OBJ)/%.o
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(LIBS)
 
+# The Python that has PyTorch, for its rows; left out where none has.
+SALF_BENCH_PYTHON ?= $(shell for p in python3 /usr/bin/python3; do $$p -c 'import torch' 2>/dev/null && echo $$p && break; done)
 bench: $(BENCH_BIN) $(PROGRAM) ## time the library against its peers (BENCH_FLAGS=--quick)
-	@set -e; for b in $(BENCH_BIN); do $$b $(BENCH_FLAGS); done
+	@set -e; for b in $(BENCH_BIN); do SALF_BENCH_PYTHON='$(SALF_BENCH_PYTHON)' $$b $(BENCH_FLAGS); done
 
 bench-python: lib ## time a Trainer of transformers with and without salf
 	@venv=$$(realpath -m '$(BUILD)')/venv && tests/python/venv.sh $$venv && \
