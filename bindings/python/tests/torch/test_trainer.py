@@ -34,11 +34,12 @@ def arguments(folder, **given):
     return transformers.TrainingArguments(**{**options, **given})
 
 
-def make_trainer(folder, salf, data=None, model=None, cls=SalfTrainer, **given):
+def make_trainer(folder, salf, data=None, model=None, cls=SalfTrainer, eval_dataset=None, **given):
     return cls(
         model=model or small.add_lora(small.make_model("llama"), "llama"),
         args=arguments(folder, **given),
         train_dataset=data or small.Items(),
+        eval_dataset=eval_dataset,
         data_collator=default_data_collator,
         salf=salf,
     )
@@ -288,8 +289,9 @@ def test_evaluation_in_between(tmp_path):
         if "eval_strategy" in transformers.TrainingArguments.__dataclass_fields__
         else "evaluation_strategy"
     )
-    trainer = make_trainer(tmp_path, "salf[half]", eval_steps=3, **{key: "steps"})
-    trainer.eval_dataset = small.Items(seed=9, count=8)
+    trainer = make_trainer(
+        tmp_path, "salf[half]", eval_dataset=small.Items(seed=9, count=8), eval_steps=3, **{key: "steps"}
+    )
     trainer.train()
     assert trainer.plan.finished
     assert any("eval_loss" in entry for entry in trainer.state.log_history)
