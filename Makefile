@@ -282,7 +282,7 @@ test-asan: ## unit tests and fuzz corpus under the address and undefined-behavio
 	    BUILD=$(BUILD)/asan CFLAGS='-O1 -g' SANITIZE=address,undefined SUITE=test-asan asan-suite
 .PHONY: asan-suite
 asan-suite: $(TEST_BIN) $(FUZZ_BIN) $(if $(CUDA_NEEDS),$(EMULATED))
-	@$(RUN) test-asan $(TEST_BIN) $(if $(CUDA_NEEDS),'SALF_TEST_QUICK=1 SALF_TEST_PLUGIN=$(EMULATED) $(BUILD)/tests/parity/test_backend_stream') \
+	@$(RUN) test-asan $(TEST_BIN) $(if $(CUDA_NEEDS),'env SALF_TEST_QUICK=1 SALF_TEST_PLUGIN=$(EMULATED) $(BUILD)/tests/parity/test_backend_stream') \
 	    $(foreach t,$(FUZZ_BIN),'$(t) tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $(t)))')
 
 test-tsan: ## part of the unit tests under the thread sanitizer

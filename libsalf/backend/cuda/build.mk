@@ -86,9 +86,9 @@ $(EMULATED): $(EMULATED_PARTS) $(EMULATOR)
 # The parity suite and the tests of handles over the emulated plugin; tests of tests/cuda are linked to the emulator.
 CUDA_TEST_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/cuda/test_*.c)))
 CUDA_UNIT ?= basis basis_accuracy basis_ranks basis_file probe loss reference_values
-CUDA_RUNS = $(foreach t,$(filter $(BUILD)/tests/parity/%,$(TEST_BIN)),'SALF_TEST_QUICK=1 SALF_TEST_PLUGIN=$(EMULATED) $(t)') \
-    $(foreach t,$(CUDA_UNIT),'SALF_TEST_PLUGIN=$(EMULATED) SALF_TEST_CPU_IS_PLUGIN=1 $(BUILD)/tests/unit/test_$(t)') \
-    $(foreach t,$(CUDA_TEST_BIN),'SALF_TEST_PLUGIN=$(EMULATED) $(t)')
+CUDA_RUNS = $(foreach t,$(filter $(BUILD)/tests/parity/%,$(TEST_BIN)),'env SALF_TEST_QUICK=1 SALF_TEST_PLUGIN=$(EMULATED) $(t)') \
+    $(foreach t,$(CUDA_UNIT),'env SALF_TEST_PLUGIN=$(EMULATED) SALF_TEST_CPU_IS_PLUGIN=1 $(BUILD)/tests/unit/test_$(t)') \
+    $(foreach t,$(CUDA_TEST_BIN),'env SALF_TEST_PLUGIN=$(EMULATED) $(t)')
 CUDA_NEEDS := $(EMULATED) $(filter $(BUILD)/tests/parity/%,$(TEST_BIN)) $(CUDA_UNIT:%=$(BUILD)/tests/unit/test_%) $(CUDA_TEST_BIN)
 
 $(CUDA_TEST_BIN): $(BUILD)/tests/cuda/%: tests/cuda/%.c $(TEST_HELP_OBJ) $(STATIC_LIB) $(EMULATED)
