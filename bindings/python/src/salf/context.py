@@ -34,11 +34,12 @@ class Context(Handle):
     when they share a context.
 
     backend: "auto", "reference", "cpu" or "cuda". threads: 0 leaves BLAS as it is. stream: the stream that device work
-    is enqueued on, such as torch.cuda.current_stream(). workspace_limit: bytes of scratch of a call, 0 for 16 MiB. log:
-    a function (level, message) or a logging.Logger; log_level: "error", "warning" (default), "info" or "debug".
-    communicator: an object with rank, ranks, all_reduce(buffer, operation) and broadcast(buffer, root), which work in
-    place on a float64 or int64, or byte, buffer; operation is "sum" or "min". allocator: an object with
-    alloc(size, align) -> address and free(address, size). plugin_path: of libsalf-cuda.so, when not beside the library.
+    is enqueued on, such as torch.cuda.current_stream(). workspace_limit: bytes of scratch of a call, 0 for 16 MiB (on
+    a device 256). log: a function (level, message) or a logging.Logger; log_level: "error", "warning" (default),
+    "info" or "debug". communicator: an object with rank, ranks, all_reduce(buffer, operation) and broadcast(buffer,
+    root), which work in place on a float64 or int64, or byte, buffer; operation is "sum" or "min". allocator: an
+    object with alloc(size, align) -> address and free(address, size). plugin_path: of libsalf-cuda.so, when not
+    beside the library.
     """
 
     def __init__(
