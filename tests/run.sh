@@ -4,7 +4,7 @@
 #   run.sh --start                  forget earlier totals
 #   run.sh SUITE COMMAND...         run each command (a shell command line), then print and add up the suite's counts
 #   run.sh --broken SUITE           a suite could not be built or run; counts once as failed unless it is counted already
-#   run.sh --total                  print the closing line "N passed, N failed, N skipped"
+#   run.sh --total                  name what failed, and print the closing line "N passed, N failed, N skipped"
 #
 # A command's results are the lines of libcheck ("100%: Checks: 3, Failures: 0, Errors: 0"), lines that begin with
 # "ok", "not ok" or "skip", and lines that begin with "SKIPPED:", each of which takes one from what libcheck counts as
@@ -36,19 +36,29 @@ count() { # prints "passed failed skipped" for the output $1 of a command that e
         }' "$1"
 }
 
-show() { # what is worth reading of an output: all of it after a failure, else the skipped tests
-    if [ "$2" -gt 0 ]; then tail -n 200 "$1"; else grep -aE '^SKIPPED:|^skip( |:)|# SKIP' "$1" | sort | uniq -c; fi
+failures() { # the lines of the output $1 that report a failure, each with the indented lines that explain it
+    awk '/^not ok( |$)/ || /^[^ ].*:[0-9]+:[FE]:/ { found = 1; print; next } /^[ \t]/ && found { print; next } { found = 0 }' "$1"
+}
+
+show() { # what is worth reading of an output: after a failure its end and all that explains it, else the skipped tests
+    if [ "$2" -gt 0 ]; then
+        tail -n 200 "$1"
+        [ "$(wc -l <"$1")" -le 200 ] || failures "$1"
+    else
+        grep -aE '^SKIPPED:|^skip( |:)|# SKIP' "$1" | sort | uniq -c
+    fi
 }
 
 case ${1:?suite} in
 --start)
-    mkdir -p "$(dirname "$RESULTS")" && : >"$RESULTS"
+    mkdir -p "$(dirname "$RESULTS")" && : >"$RESULTS" && : >"$RESULTS.failed"
     exit ;;
 --broken)
-    grep -qE "^$2 [0-9]+ [1-9]" "$RESULTS" || echo "$2 0 1 0" >>"$RESULTS"
+    grep -qE "^$2 [0-9]+ [1-9]" "$RESULTS" || { echo "$2 0 1 0" >>"$RESULTS" && echo "$2: not built" >>"$RESULTS.failed"; }
     echo "$2: failed"
     exit ;;
 --total)
+    [ ! -s "$RESULTS.failed" ] || cat "$RESULTS.failed"
     awk '{ printf "%-16s %5d passed %3d failed %3d skipped\n", $1, $2, $3, $4 }' "$RESULTS"
     closing_line "$RESULTS"
     exit ;;
@@ -66,7 +76,11 @@ for command in "$@"; do
     status=$?
     read -r passed failed skipped < <(count "$work/output" "$status")
     show "$work/output" "$failed"
-    [ "$failed" -gt 0 ] && [ "$status" -ne 0 ] && echo "$command: exit status $status"
+    if [ "$failed" -gt 0 ]; then
+        [ "$status" -eq 0 ] || echo "$command: exit status $status"
+        lines=$(failures "$work/output" | grep -v '^[[:space:]]' | head -n 20)
+        sed "s|^|$suite: |" <<<"${lines:-$command: exit status $status}" >>"$RESULTS.failed"
+    fi
     echo "$suite: $command: $passed passed, $failed failed, $skipped skipped ($((SECONDS - start)) s)"
     echo "$suite $passed $failed $skipped" >>"$work/counts"
 done

@@ -34,6 +34,27 @@ counts "nothing to run" "0 0 1" 0
 
 RESULTS=$work/results
 export RESULTS
+says() { # name of the check, the line that must be in $work/output
+    if grep -qxF -- "$2" "$work/output"; then
+        echo "ok - $1"
+    else
+        echo "not ok - $1: $(cat "$work/output")"
+        status=1
+    fi
+}
+tests/run.sh --start
+tests/run.sh suite 'echo "not ok - early"; echo "    why"; for i in {1..300}; do echo "ok - $i"; done; exit 1' >"$work/output" 2>&1
+says "a failure before many good lines is shown" "not ok - early"
+says "and what explains it" "    why"
+tests/run.sh suite 'echo "a/test.c:12:F:core:test_x:0: no"; echo "0%: Checks: 1, Failures: 1, Errors: 0"; exit 1' >/dev/null 2>&1
+tests/run.sh suite 'exit 3' >/dev/null 2>&1
+tests/run.sh --broken other >/dev/null
+tests/run.sh --total >"$work/output"
+says "the total names what failed" "suite: not ok - early"
+says "the total names a failure of libcheck" "suite: a/test.c:12:F:core:test_x:0: no"
+says "the total names a command that failed without a word" "suite: exit 3: exit status 3"
+says "the total names a suite that was not built" "other: not built"
+
 printf 'one 3 0 1\ntwo 4 2 0\n' >"$RESULTS"
 tests/run.sh --broken two >/dev/null
 tests/run.sh --broken three >/dev/null

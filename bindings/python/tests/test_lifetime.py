@@ -292,11 +292,21 @@ EXITS = {
     "an exception": "raise SystemExit(0)",
     "sys.modules": "import sys; sys.modules['kept'] = probe",
     "atexit": "import atexit; atexit.register(lambda: (probe.close(), policy.close(), context.close()))",
-    "a thread in a call": (
-        "import threading, time\n"
-        "big = np.ones((20000, 256), 'f'); big[np.arange(256), np.arange(256)] += 9\n"
+    "a thread in a call": (  # whose callbacks would meet no interpreter, were the call not waited for
+        "import ctypes, threading, time\n"
+        "big = np.ones((1500, 1500), 'f')\n"
         "slow = salf.Model(context, n_layers=1, head=big)\n"
-        "threading.Thread(target=lambda: salf.Basis(slow, []), daemon=True).start(); time.sleep(0.02)"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.__cxa_atexit(libc.usleep, ctypes.c_void_p(1_000_000), None)\n"
+        "threading.Thread(target=lambda: salf.Basis(slow, []), daemon=True).start(); time.sleep(0.2)"
+    ),
+    "a thread in many calls": (
+        "import threading, time\n"
+        "def work():\n"
+        "    try:\n"
+        "        while True: salf.Basis(model, [1])\n"
+        "    except salf.SequenceError as error: assert 'the interpreter exits' in str(error)\n"
+        "threading.Thread(target=work, daemon=True).start(); time.sleep(0.02)"
     ),
     "finalizers": "import weakref; [weakref.finalize(each, print, each) for each in (probe, context)]",
 }  # fmt: skip

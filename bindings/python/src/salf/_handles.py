@@ -3,21 +3,44 @@
 An `Owner` holds one C handle and what it needs to stay alive: callbacks, borrowed memory, the owners of what it was
 made from. The handle is destroyed when the last reference to its owner goes. A call holds one for as long as it runs,
 so that `close()` in a callback or in another thread only takes effect after it. At interpreter exit handles are left to
-the system: other threads may still be inside a call.
+the system, and calls of other threads are waited for: their callbacks need an interpreter.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
+import time
 from types import TracebackType
-from typing import Any, Callable, Optional, Tuple, Type, TypeVar
+from typing import Any, Callable, List, Optional, Tuple, Type, TypeVar
 
 from . import errors
 from ._ffi import NULL, check, ffi, lib
 
 Self = TypeVar("Self", bound="Handle")
+
+EXIT_WAIT = 60.0  # seconds: the longest that a call of another thread, perhaps stuck in a callback, holds up the exit
+_calls: List[int] = []  # the thread of each call that is under way
+_exiting: List[int] = []  # the thread that ends the interpreter, once it does
+
+
+@atexit.register
+def _wait_for_calls() -> None:
+    """Daemon threads are still running here. One that called back into an interpreter that is gone would crash."""
+    me, end = threading.get_ident(), time.monotonic() + EXIT_WAIT
+    _exiting.append(me)
+    while any(thread != me for thread in tuple(_calls)) and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def _forget_calls() -> None:
+    """In a forked process only the thread that forked is there."""
+    _calls[:] = [thread for thread in _calls if thread == threading.get_ident()]
+
+
+os.register_at_fork(after_in_child=_forget_calls)
 
 
 class Owner:
@@ -46,9 +69,15 @@ class Owner:
             raise errors.SequenceError(
                 f"{self.name} is in use: by another thread, or by the call that runs this callback"
             )
+        me = threading.get_ident()
+        _calls.append(me)
+        if _exiting and _exiting[0] != me:
+            self.__exit__()
+            raise errors.SequenceError(f"{self.name} cannot be used by this thread any more: the interpreter exits")
         return self.pointer
 
     def __exit__(self, *_: object) -> None:
+        _calls.remove(threading.get_ident())
         if self._lock is not None:
             self._lock.release()
 
