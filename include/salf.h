@@ -422,7 +422,9 @@ SALF_API salf_status salf_basis_builder_finish(salf_basis_builder *builder, salf
 /* ---- 7. Deviation probe (paper 3.1 to 3.3, Algorithms 1 to 3) ---------------------------------------------------- */
 
 /* Takes the states of the training forward itself, space by space, and says for each datum where to stop. Keeps no
- * state: a view is reduced to one number a row before observe returns (on a device: in stream order). */
+ * state: observe has read a view when it returns (on a device: in stream order). COSINE then has one number a row. CE
+ * and RANK have a query a row, [D] float64, and walk the vocabulary once for as many of them as a quarter of the
+ * workspace holds: in an observe, or in what ends the batch, both of which may fail as a head's callback does. */
 typedef struct salf_probe salf_probe;
 
 /* Deviation of state h from the basis b_l of the right token l, with s_i = cos(h, b_i): COSINE 1 - s_l; CE

@@ -28,6 +28,7 @@ typedef struct {
     double *sum;            /* [c] */
     double *weighted;       /* [c] */
     double *target;         /* [c] */
+    int32_t *wide;          /* [c], behind the doubles */
     int32_t *device_labels; /* backend [rows], an own block with the next two */
     int32_t *device_which;  /* [rows] */
     float *device_loss;     /* [rows] */
@@ -123,7 +124,7 @@ static salf_status make_host_arrays(const salf_context *context, int64_t rows, i
 static salf_status make_device_arrays(const salf_context *context, int64_t rows, int64_t c, int64_t dim,
                                       loss_room *room) {
     void *doubles = NULL, *words = NULL;
-    SLF_TRY(slf_device_alloc(context, (uint64_t)(3 * c * dim + 3 * c), sizeof(double), &doubles));
+    SLF_TRY(slf_device_alloc(context, (uint64_t)(3 * c * dim + 4 * c), sizeof(double), &doubles));
     room->device = doubles;
     room->scratch = room->device;
     room->z = room->scratch + c * dim;
@@ -131,6 +132,7 @@ static salf_status make_device_arrays(const salf_context *context, int64_t rows,
     room->sum = room->vector + c * dim;
     room->weighted = room->sum + c;
     room->target = room->weighted + c;
+    room->wide = (int32_t *)(void *)(room->target + c);
     SLF_TRY(slf_device_alloc(context, (uint64_t)(3 * rows), sizeof(int32_t), &words));
     room->device_labels = words;
     room->device_which = room->device_labels + rows;
@@ -228,10 +230,15 @@ static salf_status ce_chunk(const salf_loss *loss, const salf_tensor *states, in
     const slf_label_rows *used = loss->set.used;
     const loss_room *room = &loss->room;
     const int32_t *which = room->device_which + first;
-    slf_query query = {.label = room->device_labels + first, .target = room->target};
+    const slf_query query = {.rows = states->rows,
+                             .dim = states->cols,
+                             .z = room->z,
+                             .label = room->device_labels + first,
+                             .target = room->target,
+                             .wide = slf_vocabulary_projected(loss->vocabulary) ? room->wide : NULL};
     const slf_score_sums sums = {
         .sum = room->sum, .weighted = gradient ? room->weighted : NULL, .vector = gradient ? room->vector : NULL};
-    SLF_TRY(slf_vocabulary_query(loss->vocabulary, states, NULL, room->scratch, room->z, &query));
+    SLF_TRY(slf_vocabulary_query(loss->vocabulary, states, NULL, room->scratch, room->z, room->wide));
     SLF_TRY(backend->cosine(state, states, NULL, used->rows, used->norms, which, 1, room->target, 1));
     SLF_TRY(clear_sums(loss, room, states->rows, states->cols));
     SLF_TRY(slf_vocabulary_walk(loss->vocabulary, &query, &sums));

@@ -1,7 +1,7 @@
 /*
  * probe.c - deviation probe (paper 3.1 to 3.3, Algorithms 1 to 3): begin, observe the spaces, end.
  *
- * Memory: a few numbers per row and space, and for ce and rank a chunk of rows' queries z within the workspace. The
+ * Memory: a few numbers per row and space, and for ce and rank as many queries z as the workspace holds. The
  * numbers are made in probe_observe.c; the choice of the layer in eof.c. On a device everything up to flush is enqueued
  * on the host's stream; end waits for the event behind the one copy of results, not for what the host enqueued since.
  */
@@ -132,24 +132,30 @@ static void lay_out_device(salf_probe *probe, carver *block) {
     const int32_t metric = probe->options.metric;
     const bool logits = metric != SALF_METRIC_COSINE && probe->options.scores == SALF_SCORE_LOGITS;
     const int64_t rows = probe->rows, all = rows * (probe->options.n_layers + 1);
-    const int64_t room = probe->chunk * probe->basis->info.hidden;
-    probe->device_labels = carve(block, rows, sizeof(int32_t));
+    const int64_t dim = probe->basis->info.hidden;
     probe->device_which = carve(block, rows, sizeof(int32_t));
     if (metric == SALF_METRIC_COSINE) {
         probe->distances = carve(block, all, sizeof(double));
         return;
     }
+    probe->device_labels = carve(block, all, sizeof(int32_t));
     probe->target = carve(block, all, sizeof(double));
-    probe->scratch = carve(block, room, sizeof(double));
-    probe->z = carve(block, room, sizeof(double));
+    probe->scratch = carve(block, probe->chunk * dim, sizeof(double));
+    probe->z = carve(block, probe->room * dim, sizeof(double));
+    probe->wide = carve(block, probe->room, sizeof(int32_t));
     if (metric == SALF_METRIC_CE) probe->sum = carve(block, all, sizeof(double));
     if (metric == SALF_METRIC_CE && logits) probe->maximum = carve(block, all, sizeof(double));
     if (metric == SALF_METRIC_RANK) probe->count = carve(block, all, sizeof(int64_t));
 }
 
+/* Labels as rows and spaces have them, or as a batch has them where no vocabulary is walked. */
+static int64_t label_count(const salf_probe *probe) {
+    return probe->vocabulary ? probe->rows * (probe->options.n_layers + 1) : probe->rows;
+}
+
 static void lay_out_host(salf_probe *probe, carver *block) {
     const int64_t rows = probe->rows, all = rows * (probe->options.n_layers + 1);
-    probe->labels = carve(block, rows, sizeof(int32_t));
+    probe->labels = carve(block, label_count(probe), sizeof(int32_t));
     probe->which = carve(block, rows, sizeof(int32_t));
     probe->eof = carve(block, rows, sizeof(int32_t));
     probe->deviations = carve(block, all, sizeof(double));
@@ -180,11 +186,20 @@ static salf_status grow(salf_probe *probe, uint64_t device_bytes, uint64_t host_
     return SALF_OK;
 }
 
+/* Queries that a quarter of the workspace holds: a part of them as states at hand, the others waiting, so many that
+ * the walks of a batch are of one size. */
+static void choose_room(salf_probe *probe) {
+    const int64_t fitting = slf_block_rows(probe->context, 2 * probe->basis->info.hidden);
+    const int64_t all = probe->rows * (probe->options.n_layers + 1), most = fitting / 4 > 0 ? fitting / 4 : 1;
+    probe->chunk = probe->rows < most ? probe->rows : most;
+    const int64_t room = fitting - probe->chunk > 0 ? fitting - probe->chunk : 1, walks = (all + room - 1) / room;
+    probe->room = walks > 0 ? (all + walks - 1) / walks : 0;
+}
+
 static salf_status make_room(salf_probe *probe, int64_t rows) {
     carver device = {0}, host = {0};
-    const int64_t fitting = slf_block_rows(probe->context, 6 * probe->basis->info.hidden);
     probe->rows = rows;
-    probe->chunk = rows < fitting ? rows : fitting;
+    choose_room(probe);
     lay_out_device(probe, &device);
     lay_out_host(probe, &host);
     SLF_TRY(grow(probe, device.used, host.used));
@@ -211,15 +226,18 @@ static salf_status begin(salf_probe *probe, const int32_t *labels, int64_t n_row
     if (probe->state != SLF_BATCH_NONE) /* a batch that is dropped: its copies read the arrays filled here */
         SLF_TRY(probe->context->backend->sync(probe->context->backend_state));
     probe->state = SLF_BATCH_NONE;
+    probe->waiting = 0;
     SLF_TRY(make_room(probe, n_rows));
-    if (n_rows > 0) memcpy(probe->labels, labels, (size_t)n_rows * sizeof *labels);
+    for (int64_t at = 0; at < label_count(probe); at += n_rows)
+        memcpy(probe->labels + at, labels, (size_t)n_rows * sizeof *labels);
     if (logits)
         SLF_TRY(slf_probe_logit_rows(probe));
     else
         SLF_TRY(slf_label_set_prepare(&probe->set, probe->basis, labels, n_rows, probe->which, "salf_probe_begin"));
-    const uint64_t bytes = (uint64_t)n_rows * sizeof(int32_t);
-    SLF_TRY(slf_upload(probe->context, probe->device_labels, probe->labels, bytes));
-    return slf_upload(probe->context, probe->device_which, probe->which, bytes);
+    const uint64_t size = sizeof(int32_t);
+    if (probe->vocabulary)
+        SLF_TRY(slf_upload(probe->context, probe->device_labels, probe->labels, (uint64_t)label_count(probe) * size));
+    return slf_upload(probe->context, probe->device_which, probe->which, (uint64_t)n_rows * size);
 }
 
 salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n_rows) {

@@ -41,11 +41,11 @@ struct salf_probe {
     int32_t last_space; /* -1: none yet */
     int64_t rows;
     uint8_t *observed; /* [S] */
-    int32_t *labels;   /* host [R] */
+    int32_t *labels;   /* host [R]; CE and RANK [S][R], the same for each space */
     int32_t *which;    /* host [R]: place in the label set or in logit_rows' view */
     slf_label_set set;
     slf_logit_rows logit_rows;
-    int32_t *device_labels; /* backend [R] */
+    int32_t *device_labels; /* backend [S][R]; CE and RANK only */
     int32_t *device_which;  /* backend [R] */
     void *done;             /* event: the results are on the host */
     slf_recording recording;
@@ -72,19 +72,24 @@ struct salf_probe {
     uint64_t device_bytes;
     uint64_t host_bytes;
 
-    /* Room for a chunk of rows, CE and RANK only. */
-    int64_t chunk;
+    /* CE and RANK: queries that wait for a walk over the vocabulary, so that one serves many. They are entries first ...
+     * first + waiting - 1 of the arrays [S][R] above. */
+    int64_t chunk; /* rows of a space that become queries at once */
+    int64_t room;  /* most queries that wait */
+    int64_t first;
+    int64_t waiting;
     double *scratch; /* backend [chunk][D] */
-    double *z;       /* backend [chunk][D] */
+    double *z;       /* backend [room][D] */
+    int32_t *wide;   /* backend [room] */
 };
 
 /* probe_logits.c: rows of the head for the batch's labels, and which of them each label has. */
 salf_status slf_probe_logit_rows(salf_probe *probe);
 void slf_logit_rows_free(const salf_context *context, slf_logit_rows *rows);
 
-/* probe_observe.c: takes the states of a space into the results; norm NULL: as they are. */
+/* probe_observe.c: takes the states of a space into the results, or into queries that wait; norm NULL: as they are. */
 salf_status slf_probe_reduce(salf_probe *probe, int32_t space, const salf_tensor *states, const slf_norm *norm);
-/* Enqueues the copies of the results to the host. */
+/* Finishes what waits and enqueues the copies of the results to the host. */
 salf_status slf_probe_collect(salf_probe *probe);
 /* Fills deviations from what was collected; NaN for a space that was not observed. */
 void slf_probe_deviations(salf_probe *probe);

@@ -1,8 +1,10 @@
 /*
- * probe_observe.c - deviations of a space's states (paper 3.1), reduced to a few numbers a row before observe returns.
+ * probe_observe.c - deviations of a space's states (paper 3.1), reduced to a few numbers a row.
  *
- * cosine: d = 1 - cos(h, b_l), rows * D. ce: d = log sum_i exp(s_i / t) - s_l / t from a running sum of exp((s_i -
- * shift) / t). rank: number of i != l with s_i > s_l. Both walk the vocabulary once for a chunk of rows: rows * V * D.
+ * cosine: d = 1 - cos(h, b_l), rows * D, in observe. ce: d = log sum_i exp(s_i / t) - s_l / t from a running sum of
+ * exp((s_i - shift) / t). rank: number of i != l with s_i > s_l. Both make queries of the states in observe, which wait
+ * until as many are there as the workspace holds, or the batch ends: then one walk over the vocabulary serves all of
+ * them, rows * V * D.
  */
 #include <math.h>
 #include <string.h>
@@ -20,50 +22,77 @@ static salf_status reduce_cosine(salf_probe *probe, int32_t space, const salf_te
 }
 
 /* Scores of the right tokens: s_l from the basis rows with the same products as cosine, or logits from z = h. */
-static salf_status make_targets(const salf_probe *probe, const salf_tensor *states, const slf_norm *norm, int64_t first,
-                                double *target) {
+static salf_status make_targets(const salf_probe *probe, const double *z, const salf_tensor *states,
+                                const slf_norm *norm, int64_t first, double *target) {
     const slf_backend *backend = probe->context->backend;
     void *state = probe->context->backend_state;
     const slf_score_rule *rule = slf_vocabulary_rule(probe->vocabulary);
     const int32_t *which = probe->device_which + first;
     if (rule->logits)
-        return backend->logit_targets(state, probe->z, states->rows, &probe->logit_rows.view, which,
-                                      probe->logit_rows.bias, rule, target);
+        return backend->logit_targets(state, z, states->rows, &probe->logit_rows.view, which, probe->logit_rows.bias,
+                                      rule, target);
     const slf_label_rows *used = probe->set.used;
     return backend->cosine(state, states, norm, used->rows, used->norms, which, 1, target, 1);
 }
 
-static salf_status reduce_chunk(salf_probe *probe, int32_t space, const salf_tensor *states, const slf_norm *norm,
-                                int64_t first) {
-    const int64_t at = space * probe->rows + first;
-    slf_query query = {.label = probe->device_labels + first, .target = probe->target + at};
+/* Sums over the vocabulary start at 0, maxima at -infinity. */
+static salf_status clear_sums(const salf_probe *probe, const slf_score_sums *sums, int64_t n) {
+    const slf_backend *backend = probe->context->backend;
+    void *state = probe->context->backend_state;
+    const uint64_t bytes = (uint64_t)n * sizeof(double);
+    if (sums->sum) SLF_TRY(backend->zero(state, sums->sum, bytes));
+    if (sums->count) SLF_TRY(backend->zero(state, sums->count, bytes));
+    return sums->maximum ? backend->fill(state, sums->maximum, n, -INFINITY) : SALF_OK;
+}
+
+/* Compares what waits with the vocabulary. After a failure it still waits. */
+static salf_status walk(salf_probe *probe) {
+    const int64_t at = probe->first;
+    const slf_query query = {.rows = probe->waiting,
+                             .dim = probe->basis->info.hidden,
+                             .z = probe->z,
+                             .label = probe->device_labels + at,
+                             .target = probe->target + at,
+                             .wide = slf_vocabulary_projected(probe->vocabulary) ? probe->wide : NULL};
     const slf_score_sums sums = {.sum = probe->sum ? probe->sum + at : NULL,
                                  .maximum = probe->maximum ? probe->maximum + at : NULL,
                                  .count = probe->count ? probe->count + at : NULL};
-    SLF_TRY(slf_vocabulary_query(probe->vocabulary, states, norm, probe->scratch, probe->z, &query));
-    SLF_TRY(make_targets(probe, states, norm, first, probe->target + at));
-    return slf_vocabulary_walk(probe->vocabulary, &query, &sums);
+    if (probe->waiting == 0) return SALF_OK;
+    SLF_TRY(clear_sums(probe, &sums, query.rows));
+    SLF_TRY(slf_vocabulary_walk(probe->vocabulary, &query, &sums));
+    probe->waiting = 0;
+    return SALF_OK;
 }
 
-/* Sums of a space start at 0 and maxima at -infinity; a space may be tried again after a failure. */
-static salf_status clear_space(salf_probe *probe, int32_t space) {
-    const slf_backend *backend = probe->context->backend;
-    void *state = probe->context->backend_state;
-    const int64_t at = space * probe->rows;
-    const uint64_t bytes = (uint64_t)probe->rows * sizeof(double);
-    if (probe->sum) SLF_TRY(backend->zero(state, probe->sum + at, bytes));
-    if (probe->count) SLF_TRY(backend->zero(state, probe->count + at, bytes));
-    if (!probe->maximum) return SALF_OK;
-    return backend->fill(state, probe->maximum + at, probe->rows, -INFINITY);
+/* Queries of rows first ... of a space, which are entries at ... of [S][R], behind those that wait. */
+static salf_status add_queries(salf_probe *probe, const salf_tensor *states, const slf_norm *norm, int64_t first,
+                               int64_t at) {
+    double *z = probe->z + probe->waiting * states->cols;
+    SLF_TRY(slf_vocabulary_query(probe->vocabulary, states, norm, probe->scratch, z, probe->wide + probe->waiting));
+    SLF_TRY(make_targets(probe, z, states, norm, first, probe->target + at));
+    if (probe->waiting == 0) probe->first = at;
+    probe->waiting += states->rows;
+    return SALF_OK;
+}
+
+/* Forgets what waits of a space that is tried again after a failure; walks before a space that leaves one out. */
+static salf_status begin_space(salf_probe *probe, int64_t at) {
+    if (probe->waiting > 0 && probe->first + probe->waiting > at)
+        probe->waiting = probe->first < at ? at - probe->first : 0;
+    return probe->first + probe->waiting == at ? SALF_OK : walk(probe);
 }
 
 salf_status slf_probe_reduce(salf_probe *probe, int32_t space, const salf_tensor *states, const slf_norm *norm) {
     if (probe->options.metric == SALF_METRIC_COSINE) return reduce_cosine(probe, space, states, norm);
-    SLF_TRY(clear_space(probe, space));
-    for (int64_t first = 0; first < probe->rows; first += probe->chunk) {
-        const int64_t left = probe->rows - first;
-        const salf_tensor chunk = slf_tensor_slice(states, first, left < probe->chunk ? left : probe->chunk);
-        SLF_TRY(reduce_chunk(probe, space, &chunk, norm, first));
+    const int64_t at = space * probe->rows;
+    SLF_TRY(begin_space(probe, at));
+    for (int64_t first = 0, n; first < probe->rows; first += n) {
+        if (probe->waiting == probe->room) SLF_TRY(walk(probe));
+        const int64_t left = probe->rows - first, room = probe->room - probe->waiting;
+        n = left < probe->chunk ? left : probe->chunk;
+        n = n < room ? n : room;
+        const salf_tensor chunk = slf_tensor_slice(states, first, n);
+        SLF_TRY(add_queries(probe, &chunk, norm, first, at + first));
     }
     return SALF_OK;
 }
@@ -79,6 +108,7 @@ static salf_status enqueue(const salf_probe *probe, void *to, const void *from) 
 
 salf_status slf_probe_collect(salf_probe *probe) {
     if (probe->options.metric == SALF_METRIC_COSINE) return enqueue(probe, probe->deviations, probe->distances);
+    SLF_TRY(walk(probe));
     SLF_TRY(enqueue(probe, probe->host_target, probe->target));
     SLF_TRY(enqueue(probe, probe->host_sum, probe->sum));
     SLF_TRY(enqueue(probe, probe->host_maximum, probe->maximum));

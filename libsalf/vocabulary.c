@@ -7,7 +7,7 @@
  *
  * Float32 products: w_i . z / |b_i| is a sum whose terms reach |w_i| |z| / |b_i|, so its rounding error is near
  * 2^-24 |w_i| |z| / |b_i| (twice 2^-24 for z and the products, random in sign). The largest |w_i| / |b_i| is known with
- * the norms, |z| with z; where their product lets the error pass 1e-6 the products are made in float64 (query->wide).
+ * the norms, |z| with z; for a row whose product lets the error pass 1e-6 they are made in float64 (query->wide).
  * With h itself as z the bound is 2^-24 and float32 serves; logits are made as models make them, in float32.
  */
 #include <math.h>
@@ -32,7 +32,6 @@ struct slf_vocabulary {
     float *block; /* host [block_rows][D], for rows of a callback; NULL where the matrix is a view */
     int64_t block_rows;
     double growth; /* max |x_i| inverse_norm_i */
-    int32_t *wide; /* backend, one number: whether the query at hand needs float64; NULL: none ever does */
     bool projected;
     slf_score_rule rule;
 };
@@ -59,7 +58,6 @@ void slf_vocabulary_destroy(slf_vocabulary *vocabulary) {
     slf_device_free(context, vocabulary->bias);
     slf_device_free(context, vocabulary->owned_rows);
     slf_device_free(context, vocabulary->owned_norms);
-    slf_device_free(context, vocabulary->wide);
     slf_free(context, vocabulary->block);
     slf_free(context, vocabulary);
 }
@@ -76,10 +74,6 @@ static salf_status use_whole_basis(slf_vocabulary *v) {
     v->matrix = slf_basis_matrix(v->basis);
     if (!v->matrix) return slf_fail(SALF_E_ARGUMENT, "the whole vocabulary needs the basis's table or a model");
     v->projected = v->basis->info.side == SALF_SIDE_OUTPUT;
-    if (!v->projected) return SALF_OK;
-    void *wide;
-    SLF_TRY(slf_device_alloc(v->context, 1, sizeof *v->wide, &wide));
-    v->wide = wide;
     return SALF_OK;
 }
 
@@ -220,13 +214,13 @@ static salf_status choose_rows(slf_vocabulary *v, int32_t scores, const char *wh
     return v->candidates ? use_candidates_basis(v) : use_whole_basis(v);
 }
 
-/* Room for a block of the matrix, once for all walks. */
+/* Room for a block of a matrix that a callback serves, once for all walks; backends have tiles of their own for others. */
 static salf_status make_block(slf_vocabulary *v) {
     if (!v->matrix) return SALF_OK;
+    v->block_rows = v->n;
+    if (v->matrix->view.data) return SALF_OK;
     const int64_t fitting = slf_block_rows(v->context, v->matrix->n_cols);
     v->block_rows = fitting < v->n ? fitting : v->n;
-    if (v->matrix->view.data && slf_device_readable(v->context)) v->block_rows = v->n; /* a device has its own tiles */
-    if (v->matrix->view.data) return SALF_OK;
     v->block = slf_alloc(v->context, (uint64_t)v->block_rows * (uint64_t)v->matrix->n_cols, sizeof *v->block);
     return v->block ? SALF_OK : SALF_E_NO_MEMORY;
 }
@@ -255,22 +249,18 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
 /* ---- use ---- */
 
 salf_status slf_vocabulary_query(const slf_vocabulary *vocabulary, const salf_tensor *states, const slf_norm *norm,
-                                 double *scratch, double *z, slf_query *query) {
+                                 double *scratch, double *z, int32_t *wide) {
     const salf_context *context = vocabulary->context;
     const slf_backend *backend = context->backend;
     void *state = context->backend_state;
     const slf_norm none = {.kind = SALF_NORM_NONE};
-    query->rows = states->rows;
-    query->dim = states->cols;
-    query->z = z;
-    query->wide = vocabulary->wide;
     if (!norm) norm = &none;
     if (!vocabulary->projected) return backend->normalise(state, states, norm, !vocabulary->rule.logits, z);
     SLF_TRY(backend->normalise(state, states, norm, 1, scratch));
     const salf_tensor unit = slf_tensor_device(context, scratch, SALF_F64, states->rows, states->cols);
     SLF_TRY(backend->apply(state, vocabulary->basis->p, &unit, z));
     const double most = WIDE_ERROR * 0x1p24 / vocabulary->growth; /* infinite where all rows are zero */
-    return backend->judge(state, z, states->rows, states->cols, most, vocabulary->wide);
+    return backend->judge(state, z, states->rows, states->cols, most, wide);
 }
 
 /* What lies in the backend's memory whatever the vocabulary is of: candidates' rows or a table. */

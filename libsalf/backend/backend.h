@@ -64,14 +64,14 @@ typedef struct slf_factor_result { /* host */
     double sigma_min_kept; /* smallest kept */
 } slf_factor_result;
 
-/* States to compare with a vocabulary, prepared once per batch and space. */
+/* States to compare with a vocabulary, of one space or of several. */
 typedef struct slf_query {
     int64_t rows;
     int64_t dim;          /* D */
     const double *z;      /* [rows][D]: BASIS P h / |h|; a table or candidates' rows h / |h|; LOGITS h */
     const int32_t *label; /* [rows] global token ids */
     const double *target; /* [rows] score of the label, s_l, computed exactly as cosine computes it (or as a logit) */
-    const int32_t *wide;  /* NULL, or one number, made by judge: where it is not 0 products are made in float64 */
+    const int32_t *wide;  /* NULL, or [rows], made by judge: where it is not 0 a row's products are made in float64 */
 } slf_query;
 
 /* How scores come from products q_i = x_i . z of a block's rows x_i. */
@@ -154,7 +154,7 @@ typedef struct slf_backend {
                           int64_t out_stride);
     /* h = norm(states) in float64 [rows][D] and, when unit is 1, h / |h| (NaN for a zero row). */
     salf_status (*normalise)(void *state, const salf_tensor *states, const slf_norm *norm, int32_t unit, double *out);
-    /* *wide = 1 when some |z_r| > most (NaN does not count), else 0. z [rows][dim]. */
+    /* wide[r] = 1 when |z_r| > most (NaN is not), else 0. z [rows][dim]. */
     salf_status (*judge)(void *state, const double *z, int64_t rows, int64_t dim, double most, int32_t *wide);
     /* target[r] = cap(scale * w_l . z_r + bias[l]) with l = which[r], in float64; bias may be NULL. */
     salf_status (*logit_targets)(void *state, const double *z, int64_t rows, const salf_tensor *w, const int32_t *which,

@@ -302,7 +302,9 @@ START_TEST(what_cannot_be_captured_is_refused) {
     CHECK_OK(salf_probe_begin(w.probe, gpu_labels, GPU_ROWS));
     GPU_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     CHECK_FAILS(salf_probe_observe(w.probe, 0, &host, SALF_STATE_RAW), SALF_E_UNSUPPORTED, "rows in host memory");
-    CHECK_FAILS(salf_probe_observe(w.probe, 0, &device, SALF_STATE_RAW), SALF_E_SEQUENCE, "before it is captured");
+    for (int32_t space = 0; space < GPU_S; space++)
+        CHECK_OK(salf_probe_observe(w.probe, space, &device, SALF_STATE_RAW));
+    CHECK_FAILS(salf_probe_flush(w.probe), SALF_E_SEQUENCE, "before it is captured");
     cudaStreamEndCapture(stream, &graph);
     if (graph) cudaGraphDestroy(graph);
     cudaGetLastError();

@@ -212,7 +212,7 @@ static salf_status staged_normalise(void *state, const salf_tensor *states, cons
 static salf_status staged_judge(void *state, const double *z, int64_t rows, int64_t dim, double most, int32_t *wide) {
     calls++;
     const double *device_z = in(state, z, rows * dim, sizeof *z);
-    int32_t *device_wide = both(state, wide, 1, sizeof *wide);
+    int32_t *device_wide = both(state, wide, rows, sizeof *wide);
     return done(state, inner->judge(state, device_z, rows, dim, most, device_wide));
 }
 
@@ -233,7 +233,7 @@ static slf_query query_of(void *state, const slf_query *query, bool whole) {
     moved.z = whole ? in(state, query->z, query->rows * query->dim, sizeof *query->z) : NULL;
     moved.label = whole ? in(state, query->label, query->rows, sizeof *query->label) : NULL;
     moved.target = in(state, query->target, query->rows, sizeof *query->target);
-    moved.wide = in(state, query->wide, 1, sizeof *query->wide);
+    moved.wide = in(state, query->wide, query->rows, sizeof *query->wide);
     return moved;
 }
 

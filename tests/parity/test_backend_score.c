@@ -25,19 +25,25 @@ typedef struct {
     int32_t *label;
     double *target;
     int64_t *at;    /* [rows] which of the vocabulary rows is the label, or -1 */
-    int32_t wide;   /* products in float64 */
+    int32_t *wide;  /* [rows] products in float64 */
     double largest; /* of |x_i| |z_r| and their factors: bounds |s| */
 } problem;
 
+/* Which rows of a query have float64 products. */
+enum { NONE = 0, ALL, SOME };
+
 typedef struct {
-    bool logits, wide, capped, biased, ids;
+    bool logits, capped, biased, ids;
+    int wide;
     double temperature;
 } variant;
 
 static const variant variants[] = {{.temperature = 1},
-                                   {.wide = true, .ids = true, .temperature = 0.3},
+                                   {.wide = ALL, .ids = true, .temperature = 0.3},
+                                   {.wide = SOME, .temperature = 0.5},
                                    {.logits = true, .capped = true, .biased = true, .temperature = 2},
-                                   {.logits = true, .wide = true, .biased = true, .ids = true, .temperature = 0.7},
+                                   {.logits = true, .wide = ALL, .biased = true, .ids = true, .temperature = 0.7},
+                                   {.logits = true, .wide = SOME, .biased = true, .temperature = 0.7},
                                    {.logits = true, .temperature = 1}};
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
@@ -78,7 +84,7 @@ static void make_states(problem *p, uint64_t *seed) {
 }
 
 static problem problem_of(uint64_t *seed, const parity_case *c, int64_t vocab, const variant *v) {
-    problem p = {.vocab = vocab, .rows = c->rows, .dim = c->dim, .first = 50, .wide = v->wide};
+    problem p = {.vocab = vocab, .rows = c->rows, .dim = c->dim, .first = 50};
     p.rule = (slf_score_rule){.inverse_temperature = 1 / v->temperature,
                               .shift = 1,
                               .logits = v->logits,
@@ -93,6 +99,8 @@ static problem problem_of(uint64_t *seed, const parity_case *c, int64_t vocab, c
         if (p.bias) p.bias[i] = (float)harness_normal(seed);
         if (p.inverse_norm) p.inverse_norm[i] = i % 11 == 5 ? 0 : 1 / length_of(p.x.value + i * c->dim, c->dim);
     }
+    p.wide = parity_zeros(c->rows, sizeof *p.wide);
+    for (int64_t r = 0; r < c->rows; r++) p.wide[r] = v->wide == ALL || (v->wide == SOME && r % 5 < 2);
     make_states(&p, seed);
     return p;
 }
@@ -100,16 +108,17 @@ static problem problem_of(uint64_t *seed, const parity_case *c, int64_t vocab, c
 static void problem_free(problem *p) {
     parity_matrix_free(&p->x);
     free(p->ids), free(p->inverse_norm), free(p->bias), free(p->z), free(p->label), free(p->target), free(p->at);
+    free(p->wide);
 }
 
 static slf_query query_of(const problem *p) {
     return (slf_query){
-        .rows = p->rows, .dim = p->dim, .z = p->z, .label = p->label, .target = p->target, .wide = &p->wide};
+        .rows = p->rows, .dim = p->dim, .z = p->z, .label = p->label, .target = p->target, .wide = p->wide};
 }
 
-/* Most that a score may be off by. */
-static double unsure(const problem *p) {
-    return (p->wide ? DBL_EPSILON : FLT_EPSILON) * (double)(p->dim + 8) * p->largest;
+/* Most that a score of a row may be off by. */
+static double unsure(const problem *p, int64_t r) {
+    return (p->wide[r] ? DBL_EPSILON : FLT_EPSILON) * (double)(p->dim + 8) * p->largest;
 }
 
 static slf_score_sums sums_of(int64_t rows, int64_t dim, bool logits) {
@@ -145,8 +154,8 @@ static void check_count(const parity_case *c, const problem *p, int64_t r, const
     int64_t least = 0, most = 0;
     for (int64_t i = 0; i < p->vocab; i++) {
         const double above = (double)(s[i] - (long double)p->target[r]);
-        least += i != p->at[r] && above > unsure(p);
-        most += i != p->at[r] && above > -unsure(p);
+        least += i != p->at[r] && above > unsure(p, r);
+        most += i != p->at[r] && above > -unsure(p, r);
     }
     ck_assert_msg(count >= least && count <= most, "%s: row %lld: count %lld outside %lld ... %lld", c->backend->name,
                   (long long)r, (long long)count, (long long)least, (long long)most);
@@ -154,7 +163,7 @@ static void check_count(const parity_case *c, const problem *p, int64_t r, const
 
 static void check_vector(const parity_case *c, const problem *p, int64_t r, const long double *u, double off,
                          const double *vector) {
-    const double rounding = (p->wide ? DBL_EPSILON : FLT_EPSILON) * (double)(p->vocab + 8);
+    const double rounding = (p->wide[r] ? DBL_EPSILON : FLT_EPSILON) * (double)(p->vocab + 8);
     for (int64_t k = 0; k < p->dim; k++) {
         long double sum = 0, size = 0;
         for (int64_t i = 0; i < p->vocab; i++) {
@@ -180,7 +189,7 @@ static void check_row(const parity_case *c, const problem *p, int64_t r, const s
         weighted += u[i] * s[i];
         size += u[i] * fabsl(s[i]);
     }
-    const double ds = unsure(p), off = expm1(2 * ds * p->rule.inverse_temperature) + 1e-14;
+    const double ds = unsure(p, r), off = expm1(2 * ds * p->rule.inverse_temperature) + 1e-14;
     check_count(c, p, r, s, sums->count[r]);
     parity_near(c, "sum", r, sums->sum[r], (double)sum, (double)sum * off);
     parity_near(c, "weighted", r, sums->weighted[r], (double)weighted, (double)size * off + (double)sum * ds);
@@ -256,25 +265,45 @@ static void check_score_few(const parity_case *c) {
         one.dtype = one.rows % 3 == 0 ? SALF_F32 : one.rows % 3 == 1 ? SALF_BF16 : SALF_F16;
         one.scattered = one.rows % 5 == 0;
         for (int v = 0; v < VARIANTS; v++)
-            if (!variants[v].wide) check_sums(&one, 41 + one.rows % 9, &variants[v], &seed);
+            if (variants[v].wide != ALL) check_sums(&one, 41 + one.rows % 9, &variants[v], &seed);
     }
 }
 
+/* More states than meet a tile at once, and pieces of more rows than a tile. */
+static void check_score_many(const parity_case *c) {
+    static const struct {
+        int64_t rows, dim, vocab;
+    } shapes[] = {{255, 3, 20}, {257, 37, 90}, {520, 5, 50}, {3, 520, 4500}, {17, 257, 3300}};
+    uint64_t seed = 29;
+    parity_case one = *c;
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+        one.rows = shapes[k].rows;
+        one.dim = shapes[k].dim;
+        one.dtype = k % 2 ? SALF_F32 : SALF_BF16;
+        check_sums(&one, shapes[k].vocab, &variants[k % 2 ? VARIANTS - 1 : 2], &seed);
+    }
+}
+
+static void check_score_panels(const parity_case *c) {
+    check_score_few(c);
+    check_score_many(c);
+}
+
 /* With each of the instruction sets that are there. */
-static void check_score_few_kernels(const parity_case *c) {
+static void check_score_kernels(const parity_case *c) {
     if (c->id != SALF_BACKEND_CPU) {
-        check_score_few(c);
+        check_score_panels(c);
         return;
     }
     slf_cpu_state *cpu = c->state;
     for (int which = 0; slf_kernels_at(which); which++) {
         cpu->kernels = slf_kernels_at(which);
-        check_score_few(c);
+        check_score_panels(c);
     }
 }
 
-START_TEST(score_of_few_states) {
-    parity_backends(1, 1, check_score_few_kernels);
+START_TEST(score_without_the_vector) {
+    parity_backends(1, 1, check_score_kernels);
 }
 END_TEST
 
@@ -347,8 +376,8 @@ static void check_score_large_logits(const parity_case *c) {
     const int32_t label[] = {1, 3};
     const double target[] = {500, 19990};
     parity_matrix x = parity_matrix_of(rows, 5, 1, SALF_F32, false);
-    const int32_t wide = 1;
-    const slf_query query = {.rows = 2, .dim = 1, .z = z, .label = label, .target = target, .wide = &wide};
+    const int32_t wide[] = {1, 1};
+    const slf_query query = {.rows = 2, .dim = 1, .z = z, .label = label, .target = target, .wide = wide};
     const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .logit_scale = 1};
     slf_score_sums sums = sums_of(2, 1, true);
     CHECK_OK(c->backend->score(c->state, &query, &x.view, 0, NULL, NULL, NULL, &rule, &sums));
@@ -459,7 +488,9 @@ static void check_loss(const parity_case *c, bool identity, int32_t wide) {
     parity_matrix w = parity_normal(&seed, VOCAB, d, c->dtype, c->scattered);
     parity_matrix h = parity_normal(&seed, c->rows, d, c->dtype, c->scattered);
     parity_matrix g = parity_normal(&seed, c->rows, d, SALF_F32, c->scattered);
-    problem q = {.x = w, .vocab = VOCAB, .rows = c->rows, .dim = d, .wide = wide};
+    problem q = {.x = w, .vocab = VOCAB, .rows = c->rows, .dim = d};
+    q.wide = parity_zeros(c->rows, sizeof *q.wide);
+    for (int64_t r = 0; r < c->rows; r++) q.wide[r] = wide;
     q.rule = (slf_score_rule){.inverse_temperature = inverse_t, .shift = 1};
     q.inverse_norm = parity_zeros(VOCAB, sizeof *q.inverse_norm);
     q.z = parity_zeros(c->rows * d, sizeof *q.z);
@@ -579,7 +610,7 @@ void harness_suite(Suite *suite) {
     openblas_set_num_threads(1); /* a context without threads then has no more in BLAS: few states go without gemm */
     HARNESS_ADD(suite, score_is_the_definition);
     HARNESS_ADD(suite, score_across_tiles);
-    HARNESS_ADD(suite, score_of_few_states);
+    HARNESS_ADD(suite, score_without_the_vector);
     HARNESS_ADD(suite, score_of_not_finite_states);
     HARNESS_ADD(suite, score_of_large_logits);
     HARNESS_ADD(suite, score_of_ties);

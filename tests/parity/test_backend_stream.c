@@ -113,19 +113,24 @@ START_TEST(narrow_shows_what_is_not_finite) {
 }
 END_TEST
 
+/* Each row by its own length; NaN says nothing. */
 static void check_judge(const parity_case *c) {
     uint64_t seed = 5;
     double *z = parity_doubles(&seed, c->rows * c->dim), longest = 0;
+    int32_t *wide = parity_zeros(c->rows + 1, sizeof *wide);
     for (int64_t r = 0; r < c->rows; r++) longest = fmax(longest, length_of(z + r * c->dim, c->dim));
-    int32_t wide = 5;
-    CHECK_OK(c->backend->judge(c->state, z, c->rows, c->dim, longest * 1.000001, &wide));
-    ck_assert_int_eq(wide, 0);
-    CHECK_OK(c->backend->judge(c->state, z, c->rows, c->dim, longest * 0.999999, &wide));
-    ck_assert_int_eq(wide, c->rows > 0);
-    if (c->rows > 0) z[0] = (double)NAN; /* says nothing of the others */
-    CHECK_OK(c->backend->judge(c->state, z, c->rows, c->dim, INFINITY, &wide));
-    ck_assert_int_eq(wide, 0);
-    free(z);
+    static const double parts[] = {1.000001, 0.999999, 0.8, 0};
+    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
+        const double most = longest * parts[k];
+        for (int64_t r = 0; r <= c->rows; r++) wide[r] = 5;
+        CHECK_OK(c->backend->judge(c->state, z, c->rows, c->dim, most, wide));
+        for (int64_t r = 0; r < c->rows; r++) ck_assert_int_eq(wide[r], length_of(z + r * c->dim, c->dim) > most);
+        ck_assert_int_eq(wide[c->rows], 5);
+    }
+    if (c->rows > 0) z[0] = (double)NAN;
+    CHECK_OK(c->backend->judge(c->state, z, c->rows, c->dim, 0, wide));
+    for (int64_t r = 0; r < c->rows; r++) ck_assert_int_eq(wide[r], r > 0);
+    free(z), free(wide);
 }
 
 START_TEST(judge_finds_the_longest_row) {

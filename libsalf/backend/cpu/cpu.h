@@ -91,11 +91,27 @@ salf_status slf_cpu_factor(void *state, int64_t dim, double *gram, const slf_fac
 salf_status slf_cpu_score(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
                           const int32_t *ids, const double *inverse_norm, const float *bias, const slf_score_rule *rule,
                           const slf_score_sums *sums);
-/* The same for few query rows, without BLAS, where it serves. */
-bool slf_score_few_serves(const slf_cpu_state *cpu, const slf_query *query, const slf_score_sums *sums);
-salf_status slf_score_few(const slf_cpu_state *cpu, const slf_query *query, const salf_tensor *block, int64_t first,
-                          const int32_t *ids, const double *inverse_norm, const float *bias, const slf_score_rule *rule,
-                          const slf_score_sums *sums);
+
+/* A call of score for some rows of its query, all float32 products or all float64. */
+typedef struct slf_score_call {
+    const slf_cpu_state *cpu;
+    const slf_query *query;
+    const int32_t *rows; /* [n_rows] rows of the query, and of sums */
+    int64_t n_rows;
+    const salf_tensor *block;
+    int64_t first;
+    const int32_t *ids;
+    const double *inverse_norm;
+    const float *bias;
+    const slf_score_rule *rule;
+    const slf_score_sums *sums;
+} slf_score_call;
+
+/* Float32 products without BLAS, and no vector: how many of n rows of D elements one call can take; 0 where it does not
+ * serve. */
+int64_t slf_score_panels_rows(const slf_cpu_state *cpu, int64_t n, int64_t dim);
+salf_status slf_score_panels(const slf_score_call *call);
+
 salf_status slf_cpu_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
                            const double *norms, const int32_t *which, int32_t similarity, double *out,
                            int64_t out_stride);

@@ -177,7 +177,7 @@ const slf_kernels slf_kernels_plain = {"c", widen_plain, reduce_plain, exp_plain
 
 #ifdef SLF_HAVE_X86
 static const slf_kernels kernels_avx2 = {"avx2", slf_widen_avx2, slf_reduce_avx2, slf_exp_avx2, slf_exp_sums_avx2};
-/* The same: what is wider than these is in score_few.c. */
+/* The same: what is wider than these is in score_panels.c. */
 static const slf_kernels kernels_avx512 = {"avx512", slf_widen_avx2, slf_reduce_avx2, slf_exp_avx2, slf_exp_sums_avx2};
 
 /* AVX2, FMA and F16C; the last has no name in __builtin_cpu_supports of all compilers. */

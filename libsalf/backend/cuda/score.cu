@@ -6,8 +6,8 @@
  * u_i / |b_i|, and a second product with the tile gives their sum of rows. 2 rows block D operations, twice with the
  * vector; scratch is the tile, its products and two copies of the states in float32: nothing of size rows * block.
  *
- * Where the device-side number query->wide is not 0 the float32 results are left unused, and kernels that do nothing
- * otherwise make products and sums in float64 (wide.cu).
+ * For states whose query->wide, on the device, is not 0 the float32 results are left unused, and kernels that do
+ * nothing otherwise make products and sums in float64 (wide.cu).
  */
 #include "score.h"
 
@@ -43,8 +43,8 @@ template <typename T> __device__ inline double raise_maximum(const score_tile &t
 
 /* One block for each state. */
 template <typename T> __global__ void add_scores(score_tile t, T *all_products) {
-    if (t.wide && (*t.wide != 0) != (sizeof(T) == sizeof(double))) return;
     const int64_t r = blockIdx.x;
+    if (t.wide && (t.wide[r] != 0) != (sizeof(T) == sizeof(double))) return;
     T *products = all_products + r * t.rows;
     double shift = t.rule.shift, factor = 1;
     if (t.rule.logits && t.sums.maximum) shift = raise_maximum(t, products, &factor);
@@ -75,9 +75,9 @@ __global__ void narrow_states(const double *z, int64_t count, float *out) {
     if (i < count) out[i] = static_cast<float>(z[i]);
 }
 
-__global__ void add_vector(const float *part, int64_t count, const int32_t *wide, double *vector) {
+__global__ void add_vector(const float *part, int64_t count, int64_t dim, const int32_t *wide, double *vector) {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i < count && !(wide && *wide)) vector[i] += static_cast<double>(part[i]);
+    if (i < count && !(wide && wide[i / dim])) vector[i] += static_cast<double>(part[i]);
 }
 
 slf_grid flat(int64_t count) {
@@ -140,7 +140,8 @@ salf_status tile_vector(slf_device *device, const room &room, const score_tile &
     const int64_t count = tile.states * tile.dim;
     SLF_BLAS(device, device->libraries.cublasSgemm(device->blas, CUBLAS_OP_N, CUBLAS_OP_N, dim, states, rows, &one, x,
                                                    leading, room.products, rows, &zero, room.part, dim));
-    return slf_launch(device, "add_vector", flat(count), add_vector, room.part, count, tile.wide, tile.sums.vector);
+    return slf_launch(device, "add_vector", flat(count), add_vector, room.part, count, tile.dim, tile.wide,
+                      tile.sums.vector);
 }
 
 salf_status wide_tile(slf_device *device, const room &room, const score_tile &tile, const slf_rows &x) {

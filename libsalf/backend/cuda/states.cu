@@ -44,13 +44,12 @@ static __global__ void judge(const double *z, int64_t dim, double most, int32_t 
     slf_two square = {0, 0};
     for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) square.first += row[i] * row[i];
     square = slf_block_sum(square);
-    if (threadIdx.x == 0 && sqrt(square.first) > most) atomicExch(wide, 1);
+    if (threadIdx.x == 0) wide[blockIdx.x] = sqrt(square.first) > most;
 }
 
 salf_status slf_cuda_judge(void *state, const double *z, int64_t rows, int64_t dim, double most, int32_t *wide) {
     const slf_entry in(state);
     SLF_TRY(in.status);
-    SLF_CUDA(in.device, cudaMemsetAsync(wide, 0, sizeof *wide, in.device->stream));
     return slf_launch(in.device, "judge", slf_grid{rows, 1, THREADS, SLF_SUM_BYTES}, judge, z, dim, most, wide);
 }
 

@@ -1,6 +1,6 @@
 /*
- * wide.cu - products of states and tiles in float64, by kernels that look at a number on the device first and do
- * nothing where it is 0: whether a head needs them is known there alone, and cuBLAS has no such calls.
+ * wide.cu - products of states and tiles in float64, by kernels that look at the states' numbers on the device first
+ * and do nothing where they are 0: which states need them is known there alone, and cuBLAS has no such calls.
  *
  * Classic tiles of shared memory: a block makes SIDE x SIDE results in steps of DEPTH, a thread 4 x 4 of them.
  */
@@ -13,7 +13,7 @@ enum { SHARED_BYTES = 2 * DEPTH * PITCH * 8 };
 
 /* out [m][n] (+)= A [m][k] B, with B(k, n) = x[n][k], or x[k][n] where ALONG is true. */
 struct wide_job {
-    const int32_t *wide;
+    const int32_t *wide; /* [m] */
     const double *a;
     slf_rows x;
     double *out;
@@ -45,10 +45,16 @@ __device__ inline void multiply(const double *a, const double *b, int mt, int nt
             for (int j = 0; j < EACH; j++) sum[i][j] += a[k * PITCH + mt + 16 * i] * b[k * PITCH + nt + 16 * j];
 }
 
+__device__ inline bool any_wide(const wide_job &job, int64_t m0) {
+    for (int64_t m = m0; m < m0 + SIDE && m < job.m; m++)
+        if (job.wide[m] != 0) return true;
+    return false;
+}
+
 template <bool ALONG> __global__ void __launch_bounds__(THREADS) wide_product(wide_job job) {
-    if (*job.wide == 0) return;
     double *a = slf_shared<double>(), *b = a + DEPTH * PITCH;
     const int64_t m0 = static_cast<int64_t>(blockIdx.y) * SIDE, n0 = static_cast<int64_t>(blockIdx.x) * SIDE;
+    if (!any_wide(job, m0)) return;
     const int nt = static_cast<int>(threadIdx.x % 16), mt = static_cast<int>(threadIdx.x / 16);
     double sum[EACH][EACH] = {};
     for (int64_t k0 = 0; k0 < job.k; k0 += DEPTH) {
@@ -60,7 +66,7 @@ template <bool ALONG> __global__ void __launch_bounds__(THREADS) wide_product(wi
     for (int i = 0; i < EACH; i++)
         for (int j = 0; j < EACH; j++) {
             const int64_t m = m0 + mt + 16 * i, n = n0 + nt + 16 * j;
-            if (m >= job.m || n >= job.n) continue;
+            if (m >= job.m || n >= job.n || job.wide[m] == 0) continue;
             double *to = job.out + m * job.n + n;
             *to = ALONG ? *to + sum[i][j] : sum[i][j];
         }

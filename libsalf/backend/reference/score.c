@@ -75,8 +75,7 @@ salf_status slf_reference_normalise(void *state, const salf_tensor *states, cons
 
 salf_status slf_reference_judge(void *state, const double *z, int64_t rows, int64_t dim, double most, int32_t *wide) {
     (void)state;
-    *wide = 0;
-    for (int64_t r = 0; r < rows && !*wide; r++) *wide = slf_reference_length(z + r * dim, dim) > most;
+    for (int64_t r = 0; r < rows; r++) wide[r] = slf_reference_length(z + r * dim, dim) > most;
     return SALF_OK;
 }
 

@@ -1,0 +1,286 @@
+/*
+ * score_panels.c - sums over scores of a query's rows, from register blocks of block rows x query rows.
+ *
+ * z [rows][D] is packed once a call as float32 panels zt [D][columns]; a tile of rows x_i of the block is read where it
+ * is, or made float32 in the cache where it is 16 bits wide. q [tile][columns] = x z^T is
+ * summed in float32 over stretches of products, for which a panel fits the first cache. While q is in the cache it
+ * becomes scores, and those sums, in float64 (score_collect.c). The block is read from memory once a call.
+ *
+ * The block is cut in at most PIECES pieces that do not depend on the number of threads; each has its own sums, added
+ * in order. rows * block * D multiply-adds, rows rounded up to whole panels, and one exp for each pair.
+ */
+#include "score_panels.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <string.h>
+
+#include "../../internal.h"
+
+#ifdef SLF_HAVE_X86
+#include <immintrin.h>
+#endif
+
+/* ROWS: most block rows of a register block; DEPTH: products in a stretch; LINE: elements between two calls for memory;
+ * GROUP: query rows that meet a tile in a stretch, so that their products stay in the cache; PACKED: see pack. */
+enum { ROWS = 8, DEPTH = 256, LINE = 16, GROUP = 256, PIECES = 64, PACKED = 64 };
+
+/* A register block: its rows, whether products of an earlier stretch are there, and up to ROWS stretches of elements of
+ * size bytes to call into the cache meanwhile. */
+typedef struct {
+    const float *const *rows;
+    bool more;
+    const char *next[ROWS];
+    int64_t calls, size;
+} register_rows;
+
+struct slf_panel_kernels {
+    int rows, columns;
+    /* q [rows][columns] = sum_k rows[j][k] zt[k], k < n; with more it is added. */
+    void (*product)(const register_rows *rows, const float *zt, int64_t n, float *q);
+};
+
+#ifdef SLF_HAVE_X86
+
+#define UNROLL _Pragma("GCC unroll 8")
+
+/* Two vectors of columns, all rows in registers. */
+#define PRODUCT(suffix, attributes, vector, width, height, prefix)                                          \
+    attributes static void product_##suffix(const register_rows *r, const float *zt, int64_t n, float *q) { \
+        vector low[height], high[height];                                                                   \
+        const float *x[height];                                                                             \
+        UNROLL for (int j = 0; j < height; j++) low[j] = high[j] = prefix##_setzero_ps();                   \
+        UNROLL for (int j = 0; j < height; j++) x[j] = r->rows[j];                                          \
+        for (int64_t k = 0; k < n;) {                                                                       \
+            const int64_t end = n - k < LINE ? n : k + LINE;                                                \
+            for (int64_t c = 0; c < r->calls; c++) __builtin_prefetch(r->next[c] + k * r->size);            \
+            for (; k < end; k++) {                                                                          \
+                const vector z0 = prefix##_loadu_ps(zt + k * 2 * width);                                    \
+                const vector z1 = prefix##_loadu_ps(zt + k * 2 * width + width);                            \
+                UNROLL for (int j = 0; j < height; j++) {                                                   \
+                    const vector e = prefix##_set1_ps(x[j][k]);                                             \
+                    low[j] = prefix##_fmadd_ps(e, z0, low[j]);                                              \
+                    high[j] = prefix##_fmadd_ps(e, z1, high[j]);                                            \
+                }                                                                                           \
+            }                                                                                               \
+        }                                                                                                   \
+        UNROLL for (int j = 0; j < height; j++) {                                                           \
+            float *out = q + j * 2 * width;                                                                 \
+            if (r->more) {                                                                                  \
+                low[j] = prefix##_add_ps(prefix##_loadu_ps(out), low[j]);                                   \
+                high[j] = prefix##_add_ps(prefix##_loadu_ps(out + width), high[j]);                         \
+            }                                                                                               \
+            prefix##_storeu_ps(out, low[j]);                                                                \
+            prefix##_storeu_ps(out + width, high[j]);                                                       \
+        }                                                                                                   \
+    }                                                                                                       \
+    static const slf_panel_kernels panels_##suffix = {height, 2 * width, product_##suffix};
+
+PRODUCT(avx2, __attribute__((target("avx2,fma"))), __m256, 8, 6, _mm256)
+PRODUCT(avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))), __m512, 16, 8, _mm512)
+
+static const slf_panel_kernels *panels_for(const slf_kernels *kernels) {
+    if (strcmp(kernels->name, "avx512") == 0) return &panels_avx512;
+    return strcmp(kernels->name, "avx2") == 0 ? &panels_avx2 : NULL;
+}
+
+static void collect(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p, slf_panel_sums *sums) {
+    slf_collect_avx2(job, q, i0, n, p, sums);
+}
+
+#else
+
+static const slf_panel_kernels *panels_for(const slf_kernels *kernels) {
+    (void)kernels;
+    return NULL;
+}
+
+/* Never called: no kernel serves. */
+static void collect(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p, slf_panel_sums *sums) {
+    (void)job, (void)q, (void)i0, (void)n, (void)p, (void)sums;
+}
+
+#endif
+
+/* ---- a piece of the block: tiles, and for each stretches and panels ---- */
+
+/* A stretch of a tile: block rows i0 ... i0+n-1, columns k0 ... k0+depth-1. */
+typedef struct {
+    int64_t i0, n, k0, depth;
+} stretch;
+
+static int64_t element_size(const salf_tensor *block) {
+    return block->dtype == SALF_F32 ? 4 : 2;
+}
+
+/* Block row i from column k on, as it is stored; the last row for those past it. */
+static const char *stored(const salf_tensor *block, int64_t i, int64_t k) {
+    const int64_t last = block->rows - 1;
+    return (const char *)slf_tensor_row(block, i < last ? i : last) + k * element_size(block);
+}
+
+/* The rows of a stretch as float32, where they are or in room. A register block that is not full repeats the last row;
+ * nothing reads the products. */
+static void load(const slf_panel_job *job, const stretch *s, float *room, const float *rows[SLF_PANEL_TILE]) {
+    for (int64_t j = 0; j < s->n; j++) {
+        const char *row = stored(job->call.block, s->i0 + j, s->k0);
+        rows[j] = (const float *)(const void *)row;
+        if (job->call.block->dtype == SALF_F32) continue;
+        rows[j] = room + j * DEPTH;
+        job->call.cpu->kernels->widen(row, job->call.block->dtype, s->depth, room + j * DEPTH);
+    }
+    for (int64_t j = s->n; j % job->products->rows != 0; j++) rows[j] = rows[s->n - 1];
+}
+
+/* What the register block at row i calls into the cache: of its rows first ... last-1 the next stretch, or of the rows
+ * a tile further their first one. */
+static void call_ahead(const slf_panel_job *job, const stretch *s, int64_t i, int64_t first, int64_t last,
+                       register_rows *r) {
+    const bool same = s->k0 + s->depth < job->call.query->dim;
+    const int64_t k = same ? s->k0 + s->depth : 0, row = s->i0 + i + (same ? 0 : SLF_PANEL_TILE);
+    r->calls = 0;
+    for (int64_t j = first; j < last; j++) r->next[r->calls++] = stored(job->call.block, row + j, k);
+}
+
+/* q [n][SLF_PANEL_TILE][columns] = products of a tile with n panels from p0. The calls for memory are spread evenly
+ * over the panels. */
+static void multiply(const slf_panel_job *job, stretch s, int64_t p0, int64_t n, float *room, float *q) {
+    const int64_t dim = job->call.query->dim, columns = job->columns, height = job->products->rows;
+    const float *rows[SLF_PANEL_TILE];
+    register_rows r = {.size = element_size(job->call.block)};
+    for (; s.k0 < dim; s.k0 += DEPTH) {
+        s.depth = dim - s.k0 < DEPTH ? dim - s.k0 : DEPTH;
+        load(job, &s, room, rows);
+        r.more = s.k0 > 0;
+        for (int64_t p = 0; p < n; p++) {
+            const float *zt = job->zt + ((p0 + p) * dim + s.k0) * columns;
+            const int64_t first = height * p / n, last = height * (p + 1) / n;
+            for (int64_t i = 0; i < s.n; i += height) {
+                r.rows = rows + i;
+                call_ahead(job, &s, i, first, last, &r);
+                job->products->product(&r, zt, s.depth, q + (p * SLF_PANEL_TILE + i) * columns);
+            }
+        }
+    }
+}
+
+/* Block row at which piece w begins: whole register blocks. */
+static int64_t piece_begin(const slf_panel_job *job, int64_t w) {
+    const int64_t n = job->call.block->rows, height = job->products->rows, blocks = (n + height - 1) / height;
+    const int64_t at = blocks * w / job->pieces * height;
+    return at < n ? at : n;
+}
+
+static void score_tile(const slf_panel_job *job, int64_t i0, int64_t n, slf_panel_sums *part) {
+    float room[SLF_PANEL_TILE * DEPTH], q[SLF_PANEL_TILE * GROUP];
+    const int64_t most = GROUP / job->columns;
+    for (int64_t p0 = 0; p0 < job->panels; p0 += most) {
+        const int64_t panels = job->panels - p0 < most ? job->panels - p0 : most;
+        multiply(job, (stretch){.i0 = i0, .n = n}, p0, panels, room, q);
+        for (int64_t p = 0; p < panels; p++)
+            collect(job, q + p * SLF_PANEL_TILE * job->columns, i0, n, p0 + p, &part[p0 + p]);
+    }
+}
+
+static void score_pieces(void *user, int64_t begin, int64_t end) {
+    const slf_panel_job *job = user;
+    for (int64_t w = begin; w < end; w++) {
+        const int64_t last = piece_begin(job, w + 1);
+        for (int64_t i0 = piece_begin(job, w); i0 < last; i0 += SLF_PANEL_TILE)
+            score_tile(job, i0, last - i0 < SLF_PANEL_TILE ? last - i0 : SLF_PANEL_TILE, job->part + w * job->panels);
+    }
+}
+
+/* ---- a call ---- */
+
+/* Stretches of PACKED columns of z, whose part of zt stays in the first cache, into zt; columns past the last are 0. */
+static void pack(void *user, int64_t begin, int64_t end) {
+    const slf_panel_job *job = user;
+    const int64_t dim = job->call.query->dim, columns = job->columns;
+    for (int64_t k0 = begin * PACKED; k0 < dim && k0 < end * PACKED; k0 += PACKED) {
+        const int64_t n = dim - k0 < PACKED ? dim - k0 : PACKED;
+        for (int64_t r = 0; r < job->panels * columns; r++) {
+            float *zt = job->zt + (r / columns * dim + k0) * columns + r % columns;
+            const double *z = r < job->call.n_rows ? job->call.query->z + job->call.rows[r] * dim + k0 : NULL;
+            for (int64_t k = 0; k < n; k++) zt[k * columns] = z ? (float)z[k] : 0;
+        }
+    }
+}
+
+/* Block row of a token, or -1. */
+static int64_t own_row(const slf_score_call *call, int32_t label) {
+    const int64_t n = call->block->rows;
+    if (!call->ids) return label >= call->first && label - call->first < n ? label - call->first : -1;
+    for (int64_t i = 0; i < n; i++)
+        if (call->ids[i] == label) return i;
+    return -1;
+}
+
+/* What query rows are compared with; sums of all pieces begin at the maximum so far, so that few have to be raised. */
+static void prepare(const slf_panel_job *job) {
+    for (int64_t at = 0; at < job->call.n_rows; at++) {
+        const int64_t p = at / job->columns, c = at % job->columns, r = job->call.rows[at];
+        job->query_of[p].target[c] = job->call.query->target ? job->call.query->target[r] : 0;
+        job->query_of[p].own[c] = own_row(&job->call, job->call.query->label ? job->call.query->label[r] : -1);
+        for (int64_t w = 0; w < job->pieces && job->call.sums->maximum; w++)
+            job->part[w * job->panels + p].maximum[c] = job->call.sums->maximum[r];
+    }
+}
+
+/* Adds the sums of a piece for query row r, column c of the panel. */
+static void add_part(const slf_panel_job *job, const slf_panel_sums *part, int64_t r, int64_t c) {
+    const slf_score_sums *sums = job->call.sums;
+    double before = 1, here = 1;
+    if (job->call.rule->logits && sums->maximum && part->maximum[c] > sums->maximum[r]) {
+        before = exp((sums->maximum[r] - part->maximum[c]) * job->call.rule->inverse_temperature);
+        sums->maximum[r] = part->maximum[c];
+    } else if (job->call.rule->logits && sums->maximum && part->maximum[c] < sums->maximum[r]) {
+        here = exp((part->maximum[c] - sums->maximum[r]) * job->call.rule->inverse_temperature);
+    }
+    if (sums->count) sums->count[r] += part->count[c];
+    if (sums->sum) sums->sum[r] = sums->sum[r] * before + part->sum[c] * here;
+    if (sums->weighted) sums->weighted[r] = sums->weighted[r] * before + part->weighted[c] * here;
+}
+
+/* Bytes that n query rows of D elements take in a call. */
+static uint64_t bytes_of(const slf_panel_kernels *products, int64_t n, int64_t dim) {
+    const uint64_t panels = (uint64_t)((n + products->columns - 1) / products->columns);
+    const uint64_t panel = (uint64_t)(dim * products->columns) * sizeof(float) + sizeof(slf_panel_query);
+    return panels * (panel + PIECES * sizeof(slf_panel_sums));
+}
+
+int64_t slf_score_panels_rows(const slf_cpu_state *cpu, int64_t n, int64_t dim) {
+    const slf_panel_kernels *products = panels_for(cpu->kernels);
+    const uint64_t room = cpu->host.services.options->workspace_limit / 2;
+    /* Without threads of its own the context has those of BLAS. */
+    if (!products || (cpu->host.services.options->threads == 0 && openblas_get_num_threads() > 1)) return 0;
+    while (n > 0 && bytes_of(products, n, dim) > room) n /= 2;
+    return n;
+}
+
+static void lay_out(slf_panel_job *job, void *memory) {
+    job->query_of = memory;
+    job->part = (slf_panel_sums *)(void *)(job->query_of + job->panels);
+    job->zt = (float *)(void *)(job->part + job->pieces * job->panels);
+    memset(memory, 0, (size_t)((char *)job->zt - (char *)memory));
+}
+
+salf_status slf_score_panels(const slf_score_call *call) {
+    const slf_services *services = &call->cpu->host.services;
+    const slf_panel_kernels *products = panels_for(call->cpu->kernels);
+    const int64_t height = products->rows, blocks = (call->block->rows + height - 1) / height;
+    slf_panel_job job = {
+        .call = *call, .products = products, .columns = products->columns, .pieces = blocks < PIECES ? blocks : PIECES};
+    job.panels = (call->n_rows + job.columns - 1) / job.columns;
+    void *memory = services->alloc(services->context, bytes_of(products, call->n_rows, call->query->dim), 1);
+    if (!memory) return SALF_E_NO_MEMORY;
+    lay_out(&job, memory);
+    prepare(&job);
+    services->parallel_for(services->context, (call->query->dim + PACKED - 1) / PACKED, 1, pack, &job);
+    services->parallel_for(services->context, job.pieces, 1, score_pieces, &job);
+    for (int64_t r = 0; r < call->n_rows; r++)
+        for (int64_t w = 0; w < job.pieces; w++)
+            add_part(&job, &job.part[w * job.panels + r / job.columns], call->rows[r], r % job.columns);
+    slf_host_free(&call->cpu->host, memory);
+    return SALF_OK;
+}

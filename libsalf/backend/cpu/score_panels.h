@@ -1,0 +1,39 @@
+/* score_panels.h - what score_panels.c (products) and score_collect.c (sums over them) share. */
+#ifndef SALF_SCORE_PANELS_H
+#define SALF_SCORE_PANELS_H
+
+#include "cpu.h"
+
+enum {
+    SLF_PANEL_TILE = 48,    /* block rows of a tile: whole register blocks of 6 and of 8 */
+    SLF_PANEL_COLUMNS = 32, /* most query rows of a panel */
+};
+
+/* Sums of a panel over a piece, and what its query rows are compared with. */
+typedef struct {
+    double sum[SLF_PANEL_COLUMNS], weighted[SLF_PANEL_COLUMNS], maximum[SLF_PANEL_COLUMNS];
+    int64_t count[SLF_PANEL_COLUMNS];
+} slf_panel_sums;
+
+typedef struct {
+    double target[SLF_PANEL_COLUMNS];
+    int64_t own[SLF_PANEL_COLUMNS]; /* block row of the label; -1: in another block */
+} slf_panel_query;
+
+typedef struct slf_panel_kernels slf_panel_kernels;
+
+typedef struct slf_panel_job {
+    slf_score_call call;
+    const slf_panel_kernels *products;
+    int64_t panels, columns, pieces;
+    float *zt;                 /* [panels][D][columns] */
+    slf_panel_query *query_of; /* [panels] */
+    slf_panel_sums *part;      /* [pieces][panels] */
+} slf_panel_job;
+
+#ifdef SLF_HAVE_X86
+/* Takes products q [n][columns] of block rows i0 ... i0+n-1, n <= SLF_PANEL_TILE, into the sums of panel p. */
+void slf_collect_avx2(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p, slf_panel_sums *sums);
+#endif
+
+#endif
