@@ -3,9 +3,9 @@
  *
  * OFFLINE and NONE settle all data first (planner_match.c) and hand out TRAIN tasks layer by layer. ONLINE asks with
  * PROBE tasks, in order of id, for the eof of unused data of the layer whose turn it is, until the layer is full, no
- * datum is left or probe_limit is reached; what is missing is drawn at once from the unused, with the same permutation
- * as offline, and given out in order of id. So both give the same data when the eof do not change. A PROBE task is not
- * shortened to what the layer still needs: data that it accepts no more stay unused.
+ * datum is left or probe_limit is reached; what is missing is drawn at once from the unused, as offline, and given out
+ * in order of id. So both give the same data when the eof do not change. A PROBE task is not shortened to what the
+ * layer still needs: data that it accepts no more stay unused.
  */
 #include <math.h>
 #include <string.h>
@@ -86,6 +86,7 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     planner->options = own;
     planner->m = n_layers;
     planner->n = n_data;
+    planner->order = slf_fill_order_of(n_data, n_layers, own.seed);
     const salf_status status = fill_planner(planner, own.weights);
     if (status != SALF_OK) {
         salf_planner_destroy(planner);
@@ -146,17 +147,70 @@ salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, s
     return SALF_OK;
 }
 
-/* ---- settling ---- */
+/* ---- eof ---- */
 
-/* Index of the first eof that is not in 0 ... m-1, or n. Looked for only where the sign of an eof or of m-1 minus it
- * says that there is one: a loop without exits is vectorised. */
-static int64_t first_bad_eof(int32_t m, int64_t n, const int32_t *eof) {
+typedef struct eof_job {
+    const salf_planner *planner;
+    const int32_t *eof;
+    void *labels;  /* NULL: eof are checked only */
+    int64_t first; /* datum of eof[0] */
+    atomic_bool bad;
+} eof_job;
+
+/* Whether an eof is not in 0 ... m-1, by the signs of all eof and of m-1 minus them: a loop without exits is
+ * vectorised. */
+static uint32_t check_eof(const int32_t *eof, int64_t n, uint32_t most) {
     uint32_t signs = 0;
-    for (int64_t i = 0; i < n; i++) signs |= (uint32_t)eof[i] | ((uint32_t)(m - 1) - (uint32_t)eof[i]);
-    if (!(signs >> 31)) return n;
+    for (int64_t i = 0; i < n; i++) signs |= (uint32_t)eof[i] | (most - (uint32_t)eof[i]);
+    return signs >> 31;
+}
+
+static void write_eof(void *labels, bool byte, int64_t first, int64_t n, const int32_t *eof) {
+    if (byte)
+        for (int64_t i = 0; i < n; i++) slf_label_write(true, labels, first + i, (uint32_t)eof[i]);
+    else
+        for (int64_t i = 0; i < n; i++) slf_label_write(false, labels, first + i, (uint32_t)eof[i]);
+}
+
+/* In pieces that are in the cache still when they are written. */
+static void take_eof(void *user, int64_t first, int64_t last) {
+    eof_job *job = user;
+    const int32_t m = job->planner->m;
+    uint32_t bad = 0;
+    for (int64_t i = first; i < last; i += 4096) {
+        const int64_t n = last - i < 4096 ? last - i : 4096;
+        bad |= check_eof(job->eof + i, n, (uint32_t)m - 1);
+        if (job->labels) write_eof(job->labels, slf_label_is_byte(m), job->first + i, n, job->eof + i);
+    }
+    if (bad) atomic_store(&job->bad, true);
+}
+
+static salf_status take_all_eof(eof_job *job, int64_t n) {
+    const salf_planner *p = job->planner;
+    slf_parallel_for(p->context, n, 1 << 16, take_eof, job);
+    if (!atomic_load(&job->bad)) return SALF_OK;
     int64_t i = 0;
-    while (eof[i] >= 0 && eof[i] < m) i++;
-    return i;
+    while (job->eof[i] >= 0 && job->eof[i] < p->m) i++;
+    return slf_fail(SALF_E_ARGUMENT, "salf_planner_set_eof: eof of datum %lld is %d, not in 0 ... %d",
+                    (long long)(job->first + i), (int)job->eof[i], (int)p->m - 1);
+}
+
+/* Nothing is written where one is bad: eof set before are kept by a walk that checks only, the first ones by memory of
+ * their own. */
+static salf_status set_eof(salf_planner *p, int64_t first, int64_t n, const int32_t *eof) {
+    eof_job job = {.planner = p, .eof = eof, .first = first};
+    if (p->state.labels) {
+        SLF_TRY(take_all_eof(&job, n));
+        job.labels = p->state.labels;
+        return take_all_eof(&job, n);
+    }
+    SLF_TRY(slf_planner_new_labels(p, n < p->n, &job.labels));
+    const salf_status status = take_all_eof(&job, n);
+    if (status == SALF_OK)
+        p->state.labels = job.labels;
+    else
+        slf_free(p->context, job.labels);
+    return status;
 }
 
 salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n, const int32_t *eof) {
@@ -171,17 +225,7 @@ salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n
         return slf_fail(SALF_E_ARGUMENT, "salf_planner_set_eof: data %lld and the next %lld, of %lld", (long long)first,
                         (long long)n, (long long)planner->n);
     if (n > 0) SLF_REQUIRE(eof);
-    const int64_t bad = first_bad_eof(planner->m, n, eof);
-    if (bad < n)
-        return slf_fail(SALF_E_ARGUMENT, "salf_planner_set_eof: eof of datum %lld is %d, not in 0 ... %d",
-                        (long long)(first + bad), (int)eof[bad], (int)planner->m - 1);
-    if (!planner->state.labels) SLF_TRY(slf_planner_new_labels(planner, &planner->state.labels));
-    void *labels = planner->state.labels;
-    if (slf_label_is_byte(planner->m))
-        for (int64_t i = 0; i < n; i++) slf_label_write(true, labels, first + i, (uint32_t)eof[i]);
-    else
-        for (int64_t i = 0; i < n; i++) slf_label_write(false, labels, first + i, (uint32_t)eof[i]);
-    return SALF_OK;
+    return set_eof(planner, first, n, eof);
 }
 
 salf_status salf_planner_match(salf_planner *planner) {
@@ -243,22 +287,14 @@ static int64_t pick_ids(const uint64_t *bits, bool set, int64_t n, int64_t most,
     return found;
 }
 
-/* Draws all that the layer lacks. The permutation goes on where the last fill stopped. */
+/* Draws all that the layer lacks. */
 static salf_status draw_fill(salf_planner *p) {
     slf_planner_state *s = &p->state;
-    int64_t missing = p->counts[s->layer] - s->matched[s->layer] - s->filled[s->layer];
-    if (missing > 0 && !s->shuffle.ids) SLF_TRY(slf_shuffle_begin(&s->shuffle, p->context, p->n, p->options.seed));
+    const int64_t missing = p->counts[s->layer] - s->matched[s->layer] - s->filled[s->layer];
+    if (missing == 0) return SALF_OK;
+    SLF_TRY(slf_state_draws(s, p));
     s->filled[s->layer] += missing;
-    while (missing > 0) {
-        const uint32_t *ids;
-        const int64_t n = slf_shuffle_take(&s->shuffle, missing, &ids);
-        for (int64_t i = 0; i < n; i++) {
-            if (slf_bit_get(s->used, ids[i])) continue;
-            slf_bit_set(s->used, ids[i]);
-            slf_bit_set(s->pending, ids[i]);
-            missing--;
-        }
-    }
+    slf_fill_online(&s->front, &p->order, s->unused, s->used, s->pending, missing);
     return SALF_OK;
 }
 

@@ -31,7 +31,8 @@ void slf_state_free(slf_planner_state *state, const salf_planner *planner) {
     slf_free(context, state->data);
     slf_free(context, state->used);
     slf_free(context, state->pending);
-    slf_shuffle_free(&state->shuffle, context);
+    slf_free(context, state->front.ids);
+    slf_free(context, state->unused);
     *state = (slf_planner_state){0};
 }
 
@@ -61,6 +62,17 @@ salf_status slf_state_online(slf_planner_state *state, const salf_planner *plann
     }
     state->used = used;
     state->pending = pending;
+    return SALF_OK;
+}
+
+/* What fills need, before the first is drawn. */
+salf_status slf_state_draws(slf_planner_state *state, const salf_planner *planner) {
+    if (state->front.ids) return SALF_OK;
+    if (!state->unused) state->unused = slf_alloc(planner->context, planner->order.buckets, sizeof *state->unused);
+    if (!state->unused) return SALF_E_NO_MEMORY;
+    state->front.ids = slf_alloc(planner->context, (uint64_t)planner->n, sizeof *state->front.ids);
+    if (!state->front.ids) return SALF_E_NO_MEMORY;
+    slf_front_list(&state->front, &planner->order, false);
     return SALF_OK;
 }
 
@@ -117,7 +129,8 @@ static void put_online(slf_blob *blob, const salf_planner *p) {
     const slf_planner_state *s = &p->state;
     put_words(blob, s->used, slf_bit_words(p->n));
     put_words(blob, s->pending, slf_bit_words(p->n));
-    slf_blob_put_u64(blob, (uint64_t)s->shuffle.drawn);
+    /* Draws from all ids are found again from the used ones. */
+    slf_blob_put_u64(blob, s->front.all ? 0 : (uint64_t)s->front.drawn);
     for (int64_t i = 0; s->task_state != SLF_TASK_NONE && i < s->task_n; i++) slf_blob_put_u64(blob, s->task_ids[i]);
 }
 
@@ -237,7 +250,7 @@ static salf_status read_labels(const salf_planner *p, slf_blob *blob, slf_planne
     const uint64_t size = byte ? 1 : 2;
     if (p->n > (int64_t)UINT32_MAX) return bad_state("flag of labels", 1);
     SLF_TRY(enough(blob, (uint64_t)p->n * size));
-    SLF_TRY(slf_planner_new_labels(p, &s->labels));
+    SLF_TRY(slf_planner_new_labels(p, false, &s->labels));
     for (int64_t i = 0; i < p->n; i++) {
         uint8_t bytes[2] = {0, 0};
         slf_blob_get(blob, bytes, size);
@@ -256,16 +269,13 @@ static salf_status read_settled(const salf_planner *p, slf_blob *blob, slf_plann
     return slf_planner_collect(p, s);
 }
 
-/* Reads the permutation again as far as it was read; all of that must be used. */
+/* Draws again as many as were drawn one by one; all of them must be used. */
 static salf_status redraw(const salf_planner *p, slf_planner_state *s, int64_t drawn) {
     if (drawn == 0) return SALF_OK;
-    SLF_TRY(slf_shuffle_begin(&s->shuffle, p->context, p->n, p->options.seed));
-    while (s->shuffle.drawn < drawn) {
-        const uint32_t *ids;
-        const int64_t n = slf_shuffle_take(&s->shuffle, drawn - s->shuffle.drawn, &ids);
-        for (int64_t i = 0; i < n; i++)
-            if (!slf_bit_get(s->used, ids[i])) return bad_state("length of the draw", drawn);
-    }
+    SLF_TRY(slf_state_draws(s, p));
+    if (drawn > s->front.n) return bad_state("length of the draw", drawn);
+    while (s->front.drawn < drawn)
+        if (!slf_bit_get(s->used, slf_front_next(&s->front, &p->order))) return bad_state("length of the draw", drawn);
     return SALF_OK;
 }
 

@@ -1,9 +1,11 @@
 /* test_planner_match.c - which data train where: a literal Algorithm 4, online against offline, a kill at every call.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "harness.h"
+#include "planner_internal.h"
 
 static salf_planner *make(salf_context *context, int32_t m, int64_t n, int32_t matching, int64_t limit) {
     salf_planner_options o;
@@ -152,9 +154,12 @@ START_TEST(online_equals_offline_and_survives_kills) {
 }
 END_TEST
 
-/* Late eof, so that much is filled, over several buckets of the permutation; labels of one byte and of two. */
+/* Late eof, so that much is filled, in buckets of several widths; labels of one byte and of two. In some the front is
+ * one for fewer layers, and is used up. */
 START_TEST(large_fills_are_the_same_online) {
-    static const struct { int32_t m, spread; } plans[] = {{5, 2}, {300, 100}, {3, 1}};
+    static const struct {
+        int32_t m, spread, front;
+    } plans[] = {{5, 2, 0}, {300, 100, 0}, {3, 1, 0}, {80, 20, 1}, {300, 100, 1}, {60, 60, 2}};
     const int64_t n = 150000;
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
     int32_t *eof = malloc((size_t)n * sizeof *eof), *probed = malloc((size_t)n * sizeof *eof);
@@ -164,6 +169,7 @@ START_TEST(large_fills_are_the_same_online) {
         for (int64_t i = 0; i < n; i++) eof[i] = m - 1 - eof_of(i, plans[c].spread);
         salf_planner *offline = make(context, m, n, SALF_MATCH_OFFLINE, 0);
         salf_planner *online = make(context, m, n, SALF_MATCH_ONLINE, 0);
+        if (plans[c].front > 0) offline->order = online->order = slf_fill_order_of(n, plans[c].front, 42);
         CHECK_OK(salf_planner_set_eof(offline, 0, n, eof));
         CHECK_OK(salf_planner_match(offline));
         memset(seen, 0, (size_t)n);
@@ -191,6 +197,7 @@ START_TEST(large_fills_are_the_same_online) {
             CHECK_OK(salf_planner_done(online));
         }
         ck_assert_ptr_null(memchr(seen, 0, (size_t)n));
+        if (plans[c].front > 0) ck_assert(online->order.widths > 0 && online->state.front.all);
         salf_planner_destroy(offline);
         salf_planner_destroy(online);
     }
@@ -226,6 +233,43 @@ START_TEST(fills_are_uniform) {
 }
 END_TEST
 
+/* What fills the first two layers, over many seeds, by eof and position of the ids: as many of each of 2 x 16 groups,
+ * with buckets of all widths. Chi-square of 2 x 32 cells of a sample without replacement. */
+START_TEST(large_fills_are_uniform) {
+    enum { N = 80000, M = 4, SEEDS = 40, GROUPS = 32 };
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    int32_t *eof = malloc(N * sizeof *eof);
+    for (int32_t i = 0; i < N; i++) eof[i] = 2 + i % 2;
+    double chi = 0;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        salf_planner_options o;
+        salf_options_init(&o, sizeof o);
+        o.matching = SALF_MATCH_OFFLINE;
+        o.seed = seed;
+        salf_planner *planner = NULL;
+        CHECK_OK(salf_planner_create(&planner, context, M, N, &o));
+        ck_assert_int_eq(planner->order.widths, SLF_WIDTHS);
+        CHECK_OK(salf_planner_set_eof(planner, 0, N, eof));
+        CHECK_OK(salf_planner_match(planner));
+        for (int32_t e = 0; e < 2; e++) {
+            salf_stage stage;
+            double seen[GROUPS] = {0};
+            CHECK_OK(salf_planner_get_stage(planner, e, &stage));
+            ck_assert_int_eq(stage.filled, N / M);
+            for (int64_t i = 0; i < stage.count; i++)
+                seen[stage.data[i] % 2 + 2 * (stage.data[i] / (N / (GROUPS / 2)))]++;
+            const double expected = (double)N / M / GROUPS, variance = expected * (1 - 1.0 / M);
+            for (int g = 0; g < GROUPS; g++) chi += (seen[g] - expected) * (seen[g] - expected) / variance;
+        }
+        salf_planner_destroy(planner);
+    }
+    const double freedom = SEEDS * 2 * (GROUPS - 1), distance = 5 * sqrt(2 * freedom);
+    ck_assert_msg(fabs(chi - freedom) < distance, "chi-square %g, expected %g +- %g", chi, freedom, distance);
+    free(eof);
+    salf_context_destroy(context);
+}
+END_TEST
+
 START_TEST(calls_out_of_order_and_bad_values) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
     salf_planner *planner = make(context, 4, 10, SALF_MATCH_OFFLINE, 0);
@@ -233,7 +277,10 @@ START_TEST(calls_out_of_order_and_bad_values) {
     salf_task task;
     CHECK_FAILS(salf_planner_set_eof(planner, 3, 2, eof), SALF_E_ARGUMENT, "datum 4 is 4");
     CHECK_FAILS(salf_planner_set_eof(planner, 9, 2, eof), SALF_E_ARGUMENT, "of 10");
+    CHECK_FAILS(salf_planner_set_eof(planner, 0, 2, eof), SALF_E_ARGUMENT, "datum 1 is 4");
+    CHECK_FAILS(salf_planner_match(planner), SALF_E_SEQUENCE, "datum 0 ");
     CHECK_OK(salf_planner_set_eof(planner, 0, 1, eof));
+    CHECK_FAILS(salf_planner_set_eof(planner, 1, 2, eof), SALF_E_ARGUMENT, "datum 2 is 4");
     CHECK_FAILS(salf_planner_match(planner), SALF_E_SEQUENCE, "datum 1 ");
     CHECK_FAILS(salf_planner_next(planner, 0, &task), SALF_E_ARGUMENT, "max_data is 0");
     CHECK_FAILS(salf_planner_done(planner), SALF_E_SEQUENCE, "no task");
@@ -255,5 +302,6 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, online_equals_offline_and_survives_kills);
     HARNESS_ADD(suite, large_fills_are_the_same_online);
     HARNESS_ADD(suite, fills_are_uniform);
+    HARNESS_ADD(suite, large_fills_are_uniform);
     HARNESS_ADD(suite, calls_out_of_order_and_bad_values);
 }
