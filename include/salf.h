@@ -145,7 +145,7 @@ enum { SALF_BACKEND_AUTO = 0, SALF_BACKEND_REFERENCE = 1, SALF_BACKEND_CPU = 2, 
 enum { SALF_LOG_ERROR = 1, SALF_LOG_WARNING = 2, SALF_LOG_INFO = 3, SALF_LOG_DEBUG = 4 };
 
 /* Operations of all_reduce. */
-enum { SALF_REDUCE_SUM = 0, SALF_REDUCE_MIN = 1 };
+enum { SALF_ALL_REDUCE_SUM = 0, SALF_ALL_REDUCE_MIN = 1 };
 
 /* Memory hooks for host memory. alloc returns size bytes aligned to align (a power of two, at most 4096) or NULL; free
  * gets the size back. Called from any thread that uses the context. */
@@ -155,11 +155,10 @@ typedef void (*salf_free_fn)(void *user, void *memory, size_t size);
 /* Receives one line without a line end. Called from the thread that called the library. */
 typedef void (*salf_log_fn)(void *user, int32_t level, const char *message);
 
-/* Collective operations over the ranks of a distributed run; every rank calls them in the same order. Return 0, or any
- * other number for failure (SALF_E_CALLBACK). all_reduce: in place, count elements, dtype SALF_F64 or SALF_I64,
- * operation SALF_REDUCE_*. broadcast: bytes from rank root to all. */
+/* The one collective operation over the ranks of a distributed run, in place: count elements, dtype SALF_F64 or
+ * SALF_I64, operation SALF_ALL_REDUCE_*. Every rank calls it in the same order. Returns 0, or any other number for
+ * failure (SALF_E_CALLBACK). */
 typedef int32_t (*salf_all_reduce_fn)(void *user, void *buffer, int64_t count, int32_t dtype, int32_t operation);
-typedef int32_t (*salf_broadcast_fn)(void *user, void *buffer, int64_t bytes, int32_t root);
 
 typedef struct salf_context_options {
     uint32_t struct_size;
@@ -180,7 +179,6 @@ typedef struct salf_context_options {
     int32_t ranks;     /* 0 or 1: alone, callbacks unused */
     int32_t reserved;
     salf_all_reduce_fn all_reduce; /* required when ranks > 1 */
-    salf_broadcast_fn broadcast;   /* required when ranks > 1 */
     void *communicator_user;
     const char *plugin_path; /* of libsalf-cuda.so; NULL: beside libsalf. Never searched in the current directory */
 } salf_context_options;

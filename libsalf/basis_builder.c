@@ -225,7 +225,7 @@ salf_status salf_basis_builder_merge(salf_basis_builder *builder, const salf_bas
 
 salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder) {
     SLF_REQUIRE(builder);
-    return slf_all_reduce(builder->context, builder->values, builder->count, SALF_F64, SALF_REDUCE_SUM);
+    return slf_all_reduce(builder->context, builder->values, builder->count, SALF_F64, SALF_ALL_REDUCE_SUM);
 }
 
 /* ---- finishing ---- */

@@ -104,14 +104,6 @@ salf_status slf_all_reduce(const salf_context *context, void *buffer, int64_t co
                     (int)result, (int)context->options.rank);
 }
 
-salf_status slf_broadcast(const salf_context *context, void *buffer, int64_t bytes, int32_t root) {
-    if (context->options.ranks < 2 || bytes == 0) return SALF_OK;
-    const int32_t result = context->options.broadcast(context->options.communicator_user, buffer, bytes, root);
-    if (result == 0) return SALF_OK;
-    return slf_fail(SALF_E_CALLBACK, "broadcast of %lld bytes from rank %d returned %d on rank %d", (long long)bytes,
-                    (int)root, (int)result, (int)context->options.rank);
-}
-
 /* ---- parallel loops ---- */
 
 void slf_parallel_for(const salf_context *context, int64_t count, int64_t grain, slf_loop_fn body, void *user) {
@@ -127,9 +119,8 @@ void slf_parallel_for(const salf_context *context, int64_t count, int64_t grain,
 static salf_status check_ranks(const salf_context_options *o) {
     if (o->ranks < 0 || o->rank < 0 || (o->ranks >= 1 && o->rank >= o->ranks) || (o->ranks == 0 && o->rank != 0))
         return slf_fail(SALF_E_ARGUMENT, "salf_context_create: rank %d of %d ranks", (int)o->rank, (int)o->ranks);
-    if (o->ranks > 1 && (!o->all_reduce || !o->broadcast))
-        return slf_fail(SALF_E_NULL, "salf_context_create: %d ranks, but %s is NULL", (int)o->ranks,
-                        o->all_reduce ? "broadcast" : "all_reduce");
+    if (o->ranks > 1 && !o->all_reduce)
+        return slf_fail(SALF_E_NULL, "salf_context_create: %d ranks, but all_reduce is NULL", (int)o->ranks);
     return SALF_OK;
 }
 

@@ -76,7 +76,6 @@ void slf_parallel_for(const salf_context *context, int64_t count, int64_t grain,
 
 /* Collectives; no-ops with one rank. */
 salf_status slf_all_reduce(const salf_context *context, void *buffer, int64_t count, int32_t dtype, int32_t operation);
-salf_status slf_broadcast(const salf_context *context, void *buffer, int64_t bytes, int32_t root);
 
 /* ---- tensor.c: views ---- */
 

@@ -50,7 +50,7 @@ salf_status slf_policy_rows(salf_policy *p, int64_t rows) {
 
 salf_status slf_policy_sum(salf_policy *p, salf_status local, double *values, int64_t n) {
     values[n] = local != SALF_OK;
-    const salf_status joined = slf_all_reduce(p->context, values, n + 1, SALF_F64, SALF_REDUCE_SUM);
+    const salf_status joined = slf_all_reduce(p->context, values, n + 1, SALF_F64, SALF_ALL_REDUCE_SUM);
     if (local != SALF_OK) return local;
     SLF_TRY(joined);
     if (values[n] != 0) return slf_fail(SALF_E_MISMATCH, "salf_policy_decide: %g other ranks failed", values[n]);

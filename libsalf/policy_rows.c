@@ -53,7 +53,7 @@ static salf_status by_histogram(salf_policy *p, const salf_trace *t, salf_status
     memset(counts, 0, ((size_t)p->m + 1) * sizeof *counts);
     for (int64_t r = 0; local == SALF_OK && r < t->rows; r++) counts[t->eof[r]]++;
     counts[p->m] = local != SALF_OK;
-    const salf_status joined = slf_all_reduce(p->context, counts, p->m + (int64_t)1, SALF_I64, SALF_REDUCE_SUM);
+    const salf_status joined = slf_all_reduce(p->context, counts, p->m + (int64_t)1, SALF_I64, SALF_ALL_REDUCE_SUM);
     if (local != SALF_OK) return local;
     SLF_TRY(joined);
     if (counts[p->m] != 0)
@@ -108,7 +108,7 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
     int32_t own = -1;
     const salf_status local = ask_host(p, seen, &own);
     int64_t smallest = local == SALF_OK ? own : -1;
-    const salf_status joined = slf_all_reduce(p->context, &smallest, 1, SALF_I64, SALF_REDUCE_MIN);
+    const salf_status joined = slf_all_reduce(p->context, &smallest, 1, SALF_I64, SALF_ALL_REDUCE_MIN);
     if (local != SALF_OK) return local;
     SLF_TRY(joined);
     if (smallest < 0) return slf_fail(SALF_E_MISMATCH, "salf_policy_decide: another rank failed");
@@ -128,7 +128,7 @@ salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
                          (long long)seen->step);
     if (local == SALF_OK) local = slf_policy_rows(p, task.n_data);
     int64_t layers[2] = {local == SALF_OK ? task.layer : -1, -(int64_t)task.layer};
-    const salf_status joined = slf_all_reduce(p->context, layers, 2, SALF_I64, SALF_REDUCE_MIN);
+    const salf_status joined = slf_all_reduce(p->context, layers, 2, SALF_I64, SALF_ALL_REDUCE_MIN);
     if (local != SALF_OK) return local;
     SLF_TRY(joined);
     if (layers[0] != -layers[1])

@@ -72,8 +72,8 @@ struct salf_probe {
     uint64_t device_bytes;
     uint64_t host_bytes;
 
-    /* CE and RANK: queries that wait for a walk over the vocabulary, so that one serves many. They are entries first ...
-     * first + waiting - 1 of the arrays [S][R] above. */
+    /* CE and RANK: queries that wait for a walk over the vocabulary, so that one serves many. They are entries from
+     * first on of the arrays [S][R] above. */
     int64_t chunk; /* rows of a space that become queries at once */
     int64_t room;  /* most queries that wait */
     int64_t first;

@@ -214,7 +214,7 @@ static salf_status choose_rows(slf_vocabulary *v, int32_t scores, const char *wh
     return v->candidates ? use_candidates_basis(v) : use_whole_basis(v);
 }
 
-/* Room for a block of a matrix that a callback serves, once for all walks; backends have tiles of their own for others. */
+/* Room for a block of a matrix that a callback serves, once for all walks; for others backends have their own tiles. */
 static salf_status make_block(slf_vocabulary *v) {
     if (!v->matrix) return SALF_OK;
     v->block_rows = v->n;

@@ -79,18 +79,14 @@ struct context_options : callback_options<salf_context_options> {
             static_cast<both *>(user)->second(memory, size);
         };
     }
-    /* all_reduce(void *, int64_t count, int32_t dtype, int32_t operation) and broadcast(void *, int64_t bytes, int32_t
-     * root), as salf_all_reduce_fn and salf_broadcast_fn; they return void, int32_t (0 = success) or result<void>. */
-    template <class R, class B> void set_communicator(std::int32_t this_rank, std::int32_t n_ranks, R reduce, B send) {
-        using both = std::pair<R, B>;
+    /* all_reduce(void *, int64_t count, int32_t dtype, int32_t operation), as salf_all_reduce_fn; returns void, int32_t
+     * (0 = success) or result<void>. */
+    template <class R> void set_communicator(std::int32_t this_rank, std::int32_t n_ranks, R reduce) {
         rank = this_rank;
         ranks = n_ranks;
-        communicator_user = keep(both(std::move(reduce), std::move(send)));
+        communicator_user = keep(std::move(reduce));
         all_reduce = [](void *user, void *buffer, std::int64_t n, std::int32_t type, std::int32_t operation) {
-            return detail::guarded(1, static_cast<both *>(user)->first, buffer, n, type, operation);
-        };
-        broadcast = [](void *user, void *buffer, std::int64_t bytes, std::int32_t root) {
-            return detail::guarded(1, static_cast<both *>(user)->second, buffer, bytes, root);
+            return detail::guarded(1, *static_cast<R *>(user), buffer, n, type, operation);
         };
     }
 };

@@ -48,7 +48,7 @@ AT(salf_context_info, threads, 28);
 AT(salf_context_info, rank, 32);
 AT(salf_context_info, ranks, 36);
 
-GROWS(salf_context_options, 120);
+GROWS(salf_context_options, 112);
 AT(salf_context_options, struct_size, 0);
 AT(salf_context_options, backend, 4);
 AT(salf_context_options, device, 8);
@@ -65,9 +65,8 @@ AT(salf_context_options, rank, 76);
 AT(salf_context_options, ranks, 80);
 AT(salf_context_options, reserved, 84);
 AT(salf_context_options, all_reduce, 88);
-AT(salf_context_options, broadcast, 96);
-AT(salf_context_options, communicator_user, 104);
-AT(salf_context_options, plugin_path, 112);
+AT(salf_context_options, communicator_user, 96);
+AT(salf_context_options, plugin_path, 104);
 
 GROWS(salf_cost, 80);
 AT(salf_cost, struct_size, 0);

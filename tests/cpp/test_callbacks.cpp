@@ -39,16 +39,10 @@ template <class Errors, class F> auto decide_by(F function, const salf_trace *tr
     return trace ? policy.decide(0, *trace) : policy.decide(0);
 }
 
-/* Answers for two ranks that are both this one. */
-struct alone {
-    std::int32_t operator()(void *, std::int64_t, std::int32_t, std::int32_t) const { return 0; }
-    std::int32_t operator()(void *, std::int64_t, std::int32_t) const { return 0; }
-};
-
 template <class Errors, class F> auto merged_by(F all_reduce) {
     salf::context_options options;
     options.backend = SALF_BACKEND_REFERENCE;
-    options.set_communicator(0, 2, std::move(all_reduce), alone());
+    options.set_communicator(0, 2, std::move(all_reduce));
     const auto context = take(salf::basic_context<Errors>::create(options));
     auto builder = take(salf::basic_basis_builder<Errors>::create(context, VOCAB, HIDDEN, labels));
     return builder.all_reduce();
@@ -147,15 +141,16 @@ CASE(cuts_come_from_any_callable) {
 CASE(communicators_are_called) {
     int sums = 0;
     CHECK_OK(merged_by<salf::errors>([&sums](void *, std::int64_t n, std::int32_t type, std::int32_t operation) {
-        CHECK(n > 0 && type == SALF_F64 && operation == SALF_REDUCE_SUM);
+        CHECK(n > 0 && type == SALF_F64 && operation == SALF_ALL_REDUCE_SUM);
         sums++;
     }));
     CHECK(sums > 0);
     salf::context_options options;
-    options.set_communicator(1, 3, alone(), [](void *, std::int64_t bytes, std::int32_t root) {
-        return static_cast<std::int32_t>(bytes) + root;
+    options.set_communicator(1, 3, [](void *, std::int64_t n, std::int32_t, std::int32_t operation) {
+        return static_cast<std::int32_t>(n) + operation;
     });
-    CHECK(options.rank == 1 && options.ranks == 3 && options.broadcast(options.communicator_user, nullptr, 4, 2) == 6);
+    CHECK(options.rank == 1 && options.ranks == 3 &&
+          options.all_reduce(options.communicator_user, nullptr, 4, SALF_F64, 2) == 6);
 }
 
 CASE(logs_are_passed_on) {

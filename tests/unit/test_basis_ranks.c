@@ -56,11 +56,6 @@ static int32_t all_reduce(void *user, void *buffer, int64_t n, int32_t dtype, in
     return me->rank == me->all->broken_link ? 17 : 0;
 }
 
-static int32_t broadcast(void *user, void *buffer, int64_t bytes, int32_t root) {
-    (void)user, (void)buffer, (void)bytes, (void)root;
-    return 0;
-}
-
 /* ---- a rank ---- */
 
 static salf_status add_shard(const member *me, salf_basis_builder *builder) {
@@ -105,7 +100,6 @@ static void *run_rank(void *user) {
     options.rank = me->rank;
     options.ranks = RANKS;
     options.all_reduce = all_reduce;
-    options.broadcast = broadcast;
     options.communicator_user = me;
     salf_context *context = NULL;
     salf_basis_builder *builder = NULL;
@@ -210,7 +204,7 @@ START_TEST(ranks_make_the_basis_of_the_whole_head) {
                     const member *me = x.members + r;
                     ck_assert_msg(me->reduced == SALF_OK && me->finished == SALF_OK, "rank %d: %s", r, me->message);
                     ck_assert_int_eq(me->seen_dtype, SALF_F64);
-                    ck_assert_int_eq(me->seen_operation, SALF_REDUCE_SUM);
+                    ck_assert_int_eq(me->seen_operation, SALF_ALL_REDUCE_SUM);
                     check_against_one_process(&x, me);
                     ck_assert(memcmp(me->out, x.members[0].out, (size_t)(N_ROWS * me->hidden) * sizeof(double)) == 0);
                 }

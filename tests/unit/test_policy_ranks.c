@@ -44,7 +44,7 @@ static void combine(void *out, const group *all, int64_t i, int32_t dtype, int32
             real += x;
         } else {
             memcpy(&n, all->parts[r] + 8 * i, 8);
-            whole = operation == SALF_REDUCE_SUM ? whole + n : r == 0 || n < whole ? n : whole;
+            whole = operation == SALF_ALL_REDUCE_SUM ? whole + n : r == 0 || n < whole ? n : whole;
         }
     memcpy(out, dtype == SALF_F64 ? (void *)&real : (void *)&whole, 8);
 }
@@ -56,11 +56,6 @@ static int32_t all_reduce(void *user, void *buffer, int64_t count, int32_t dtype
     for (int64_t i = 0; i < count; i++) combine((char *)buffer + 8 * i, me->all, i, dtype, operation);
     pthread_barrier_wait(&me->all->barrier);
     return me->rank == me->all->broken_link;
-}
-
-static int32_t broadcast(void *user, void *buffer, int64_t bytes, int32_t root) {
-    (void)user, (void)buffer, (void)bytes, (void)root;
-    return 0;
 }
 
 /* ---- a rank ---- */
@@ -100,7 +95,6 @@ static void *work(void *user) {
     o.rank = me->rank;
     o.ranks = RANKS;
     o.all_reduce = all_reduce;
-    o.broadcast = broadcast;
     o.communicator_user = me;
     salf_context *context = NULL;
     salf_planner *planner = NULL;

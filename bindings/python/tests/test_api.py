@@ -57,9 +57,6 @@ class Alone:
     def all_reduce(self, buffer, operation):
         pass
 
-    def broadcast(self, buffer, root):
-        pass
-
 
 def use_everything(folder, head):
     """A short life of every handle."""
@@ -221,7 +218,7 @@ OPTIONS = {
     salf.Basis: ("salf_basis_options", set()), salf.estimate_cost: ("salf_cost_options", set()),
     salf.Model: ("salf_model_options", {"head_rows_user", "embedding_rows_user"}),
     salf.Context: ("salf_context_options", {"alloc", "free", "alloc_user", "log_user", "rank", "ranks", "all_reduce",
-                                            "broadcast", "communicator_user"}),
+                                            "communicator_user"}),
 }  # fmt: skip
 
 

@@ -114,9 +114,6 @@ class Talkative:
             raise self.fail
         buffer *= 2 if operation == "sum" else 1
 
-    def broadcast(self, buffer, root):
-        self.seen.append((buffer.dtype.name, buffer.size, root))
-
 
 def test_log_lines(tmp_path, monkeypatch):
     """Asking for a plugin that is not there with "auto" falls back, and says so."""
@@ -197,9 +194,9 @@ def test_an_error_of_a_communicator(head, error):
     np.testing.assert_array_equal(builder.partial, before)
 
 
-@pytest.mark.parametrize("lacking", ["rank", "ranks", "all_reduce", "broadcast"])
+@pytest.mark.parametrize("lacking", ["rank", "ranks", "all_reduce"])
 def test_a_communicator_that_lacks_something(lacking):
-    parts = {"rank": 0, "ranks": 2, "all_reduce": print, "broadcast": print}
+    parts = {"rank": 0, "ranks": 2, "all_reduce": print}
     del parts[lacking]
     with pytest.raises(salf.ArgumentError, match=f"has no {lacking}"):
         salf.Context("cpu", communicator=type("Link", (), parts)())

@@ -50,23 +50,16 @@ def rows(source: Callable[[int, int, Any], Any], hidden: int, name: str) -> Any:
     return ffi.callback("salf_rows_fn", _guarded(call, 1))
 
 
-def communicator(link: Any) -> Tuple[Any, Any]:
-    """all_reduce and broadcast of an object with all_reduce(buffer, operation) and broadcast(buffer, root)."""
+def communicator(link: Any) -> Any:
+    """salf_all_reduce_fn of an object with all_reduce(buffer, operation)."""
     codes = {lib.SALF_F64: "d", lib.SALF_I64: "q"}
 
     def all_reduce(_: Any, buffer: Any, count: int, dtype: int, operation: int) -> int:
-        name = "min" if operation == lib.SALF_REDUCE_MIN else "sum"
+        name = "min" if operation == lib.SALF_ALL_REDUCE_MIN else "sum"
         link.all_reduce(in_call(buffer, count, codes[dtype]), name)
         return 0
 
-    def broadcast(_: Any, buffer: Any, size: int, root: int) -> int:
-        link.broadcast(in_call(buffer, size, "B"), root)
-        return 0
-
-    return (
-        ffi.callback("salf_all_reduce_fn", _guarded(all_reduce, 1)),
-        ffi.callback("salf_broadcast_fn", _guarded(broadcast, 1)),
-    )
+    return ffi.callback("salf_all_reduce_fn", _guarded(all_reduce, 1))
 
 
 def allocator(source: Any) -> Tuple[Any, Any]:

@@ -95,16 +95,11 @@ def constant(name: str) -> int:
     return int(value[0])
 
 
-# Two groups of the header share a beginning: the operations of all_reduce are no reductions of a policy.
-_OTHERS = {"REDUCE": ("sum", "min")}
-
-
 @functools.cache
 def names(group: str) -> Mapping[str, int]:
     """The constants SALF_<group>_* by the rest of their names in lower case."""
     start = f"SALF_{group}_"
-    found = {name[len(start) :].lower(): int(getattr(lib, name)) for name in dir(lib) if name.startswith(start)}
-    return {name: value for name, value in found.items() if name not in _OTHERS.get(group, ())}
+    return {name[len(start) :].lower(): int(getattr(lib, name)) for name in dir(lib) if name.startswith(start)}
 
 
 def number_of(group: str, value: Name, field: str) -> int:

@@ -36,10 +36,9 @@ class Context(Handle):
     backend: "auto", "reference", "cpu" or "cuda". threads: 0 leaves BLAS as it is. stream: the stream that device work
     is enqueued on, such as torch.cuda.current_stream(). workspace_limit: bytes of scratch of a call, 0 for 16 MiB (on
     a device 256). log: a function (level, message) or a logging.Logger; log_level: "error", "warning" (default),
-    "info" or "debug". communicator: an object with rank, ranks, all_reduce(buffer, operation) and broadcast(buffer,
-    root), which work in place on a float64 or int64, or byte, buffer; operation is "sum" or "min". allocator: an
-    object with alloc(size, align) -> address and free(address, size). plugin_path: of libsalf-cuda.so, when not
-    beside the library.
+    "info" or "debug". communicator: an object with rank, ranks and all_reduce(buffer, operation), which works
+    in place on a float64 or int64 buffer; operation is "sum" or "min". allocator: an object with alloc(size, align) ->
+    address and free(address, size). plugin_path: of libsalf-cuda.so, when not beside the library.
     """
 
     def __init__(
@@ -89,11 +88,11 @@ class Context(Handle):
         return item
 
     def _set_communicator(self, options: Any, link: Any, keep: List[Any]) -> None:
-        for attribute in ("rank", "ranks", "all_reduce", "broadcast"):
+        for attribute in ("rank", "ranks", "all_reduce"):
             if not hasattr(link, attribute):
                 raise errors.ArgumentError(f"communicator: {type(link).__name__} has no {attribute}")
         set_fields(options, {"rank": link.rank, "ranks": link.ranks})
-        options.all_reduce, options.broadcast = self._kept(keep, _callbacks.communicator(link))
+        options.all_reduce = self._kept(keep, _callbacks.communicator(link))
 
     def _read_info(self) -> Tuple[ContextInfo, str]:
         info = new_struct("salf_context_info")

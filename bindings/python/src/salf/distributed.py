@@ -46,15 +46,6 @@ class Communicator:
         if moved.data_ptr() != host.data_ptr():
             host.copy_(moved)
 
-    def broadcast(self, buffer: Any, root: int) -> None:
-        """Bytes from a rank of the group to all."""
-        host = torch.from_numpy(numpy.asarray(buffer).view(numpy.uint8))
-        moved = host.to(self._device())
-        source = root if self._group is None else dist.get_global_rank(self._group, root)
-        dist.broadcast(moved, src=source, group=self._group)
-        if moved.data_ptr() != host.data_ptr():
-            host.copy_(moved)
-
     def all_true(self, value: bool) -> bool:
         """Whether the value is true on every rank."""
         flag = numpy.array([1 if value else 0], dtype=numpy.int64)

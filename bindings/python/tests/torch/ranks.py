@@ -34,12 +34,9 @@ def collectives():
     link.all_reduce(numbers, "sum")
     smallest = numpy.array([5 - RANK, RANK], dtype=numpy.int64)
     link.all_reduce(smallest, "min")
-    data = numpy.frombuffer(bytearray(b"abc" if RANK == 1 else b"---"), dtype=numpy.uint8)
-    link.broadcast(data, 1)
     return {
         "sum": numbers.tolist(),
         "min": smallest.tolist(),
-        "data": bytes(data).decode(),
         "all": [link.all_true(True), link.all_true(RANK == 0)],
         "gathered": link.gather_objects([RANK] * RANK),
     }
