@@ -13,11 +13,12 @@
 
 #include "vectorised.h"
 
-/* Fused multiply-adds where the processor has them; without this gcc keeps to the letter of C11. */
+/* Fused multiply-adds where the processor has them, and minima and maxima without branches, which keep loops from being
+ * vectorised (nobody asks for traps here); without this gcc keeps to the letter of C11. */
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT ON
 #elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=fast")
+#pragma GCC optimize("fp-contract=fast", "no-trapping-math")
 #endif
 
 #define LANES 16
@@ -40,7 +41,7 @@ void ops_gemm_tn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, i
                 c, (int)ldc);
 }
 
-static float sum_lanes(const float *lane) {
+VECTORISED_PART float sum_lanes(const float *lane) {
     float sum = 0.0f;
     for (int i = 0; i < LANES; i++) sum += lane[i];
     return sum;
@@ -75,7 +76,7 @@ VECTORISED void ops_scale(float *x, float factor, int64_t n) {
 
 /* exp by range reduction x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial of degree 6 for exp(r). Adding 1.5 * 2^23
  * rounds to the integer n and leaves it in the low bits. */
-static inline float exp_float(float x) {
+VECTORISED_PART float exp_float(float x) {
     x = x < -87.0f ? -87.0f : x;
     x = x > 88.0f ? 88.0f : x;
     const float shifted = x * 1.44269504f + 12582912.0f;
@@ -167,9 +168,9 @@ VECTORISED void ops_swiglu(const float *gate_up, const int64_t *row, int64_t row
 }
 
 /* A row of it; parameters may be restrict where gcc heeds it. */
-static inline void swiglu_row_backward(int64_t width, const float *restrict gate, const float *restrict up,
-                                       const float *restrict dh, float *restrict d_gate, float *restrict d_up,
-                                       float *restrict hidden) {
+VECTORISED_PART void swiglu_row_backward(int64_t width, const float *restrict gate, const float *restrict up,
+                                         const float *restrict dh, float *restrict d_gate, float *restrict d_up,
+                                         float *restrict hidden) {
     for (int64_t j = 0; j < width; j++) {
         const float sigmoid = 1.0f / (1.0f + exp_float(-gate[j])), silu = gate[j] * sigmoid;
         d_gate[j] = dh[j] * up[j] * (sigmoid + silu * (1.0f - sigmoid));
@@ -217,43 +218,59 @@ VECTORISED void ops_rope(float *x, int64_t n, int64_t stride, int64_t n_heads, i
 
 /* ---- attention ---- */
 
-/* A vector type says what gcc does not find by itself in a loop as short: that the lanes stay in registers. */
+/* A vector type says what gcc does not find by itself in a loop as short: that the lanes stay in registers. They do
+ * when the vector is no longer than a register, here of AVX2, and is read in one piece, wherever it lies. */
 #if defined(__GNUC__)
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+typedef float half __attribute__((vector_size(LANES / 2 * sizeof(float))));
+typedef float loose_half __attribute__((vector_size(LANES / 2 * sizeof(float)), aligned(sizeof(float)), may_alias));
 #define ADD_SCALED(sum, factor, row) ((sum) += (factor) * (row))
 #else
-typedef struct lanes {
-    float lane[LANES];
-} lanes;
+typedef struct half {
+    float lane[LANES / 2];
+} half;
+typedef half loose_half;
 #define ADD_SCALED(sum, factor, row) \
-    for (int j = 0; j < LANES; j++) (sum).lane[j] += (factor) * (row).lane[j]
+    for (int j = 0; j < LANES / 2; j++) (sum).lane[j] += (factor) * (row).lane[j]
 #endif
+
+/* LANES numbers. */
+typedef struct lanes {
+    half low;
+    half high;
+} lanes;
+
+VECTORISED_PART void add_row(lanes *sum, float c, const float *x) {
+    const loose_half *row = (const loose_half *)x;
+    ADD_SCALED(sum->low, c, row[0]);
+    ADD_SCALED(sum->high, c, row[1]);
+}
+
+VECTORISED_PART void add_lanes(lanes *sum, const lanes *other) {
+    ADD_SCALED(sum->low, 1.0f, other->low);
+    ADD_SCALED(sum->high, 1.0f, other->high);
+}
 
 /* sum [LANES] of c_i x_i over i < n, c_i apart by c_step and rows x_i by x_step; four sums, so that none waits for the
  * addition before. */
-static inline void sum_rows(int64_t n, const float *c, int64_t c_step, const float *x, int64_t x_step, float *sum) {
-    lanes part[4], row;
-    int64_t i = 0;
-    memset(part, 0, sizeof part);
-    for (; i + 4 <= n; i += 4) {
-        for (int p = 0; p < 4; p++) {
-            memcpy(&row, x + (i + p) * x_step, sizeof row);
-            ADD_SCALED(part[p], c[(i + p) * c_step], row);
-        }
+VECTORISED_PART void sum_rows(int64_t n, const float *c, int64_t c_step, const float *x, int64_t x_step, float *sum) {
+    static const lanes zero;
+    lanes first = zero, second = zero, third = zero, fourth = zero;
+    for (; n >= 4; n -= 4, c += 4 * c_step, x += 4 * x_step) {
+        add_row(&first, c[0], x);
+        add_row(&second, c[c_step], x + x_step);
+        add_row(&third, c[2 * c_step], x + 2 * x_step);
+        add_row(&fourth, c[3 * c_step], x + 3 * x_step);
     }
-    for (; i < n; i++) {
-        memcpy(&row, x + i * x_step, sizeof row);
-        ADD_SCALED(part[0], c[i * c_step], row);
-    }
-    ADD_SCALED(part[0], 1.0f, part[1]);
-    ADD_SCALED(part[2], 1.0f, part[3]);
-    ADD_SCALED(part[0], 1.0f, part[2]);
-    memcpy(sum, &part[0], sizeof part[0]);
+    for (; n > 0; n--, c += c_step, x += x_step) add_row(&first, c[0], x);
+    add_lanes(&first, &second);
+    add_lanes(&third, &fourth);
+    add_lanes(&first, &third);
+    memcpy(sum, &first, sizeof first);
 }
 
 /* y [width] = (with beta 1: +=) scale times the same sum over rows of any width. */
-static inline void combine(int64_t n, float scale, const float *c, int64_t c_step, const float *x, int64_t x_step,
-                           int64_t width, float beta, float *restrict y) {
+VECTORISED_PART void combine(int64_t n, float scale, const float *c, int64_t c_step, const float *x, int64_t x_step,
+                             int64_t width, float beta, float *restrict y) {
     float sum[LANES];
     int64_t e = 0;
     for (; e + LANES <= width; e += LANES) {
@@ -268,8 +285,8 @@ static inline void combine(int64_t n, float scale, const float *c, int64_t c_ste
 }
 
 /* y [width] = scale * x . column j of `columns` [size][room], j < width; room is a multiple of LANES. */
-static inline void products(int64_t size, float scale, const float *x, const float *columns, int64_t room,
-                            int64_t width, float *restrict y) {
+VECTORISED_PART void products(int64_t size, float scale, const float *x, const float *columns, int64_t room,
+                              int64_t width, float *restrict y) {
     float sum[LANES];
     for (int64_t first = 0; first < width; first += LANES) {
         const int64_t left = width - first < LANES ? width - first : LANES;
@@ -418,7 +435,7 @@ void ops_add_bias(float *y, const float *bias, int64_t rows, int64_t width) {
     for (int64_t i = 0; i < rows; i++) ops_add(y + i * width, bias, width);
 }
 
-static double sum_wide_lanes(const double *lane) {
+VECTORISED_PART double sum_wide_lanes(const double *lane) {
     double sum = 0.0;
     for (int i = 0; i < LANES; i++) sum += lane[i];
     return sum;
