@@ -200,6 +200,7 @@ static void link_projection(decoder *d, int which, projection *out, const decode
     out->weight = p->values;
     out->d_weight = p->gradient;
     for (int i = 0; i < n; i++) out->out += parts[i].out;
+    out->y_stride = out->out;
     p += n;
     if (which == PROJECT_QKV && d->config.attention_bias) {
         out->bias = p->values;
@@ -216,6 +217,7 @@ static void link_projection(decoder *d, int which, projection *out, const decode
     *next = p + 2 * out->n_adapters;
     if (!out->n_adapters) return;
     out->rank = d->training.lora_rank;
+    out->low_stride = (int64_t)out->n_adapters * out->rank;
     out->scale = (float)(d->training.lora_alpha / d->training.lora_rank);
     out->a = a->values;
     out->d_a = a->gradient;

@@ -8,7 +8,8 @@
  *
  * In the last layer the forward went on behind the attention at the head rows only (its tail), and so does the way
  * back: there the stream's gradient lies in compact head rows, which are spread over all active rows once the gradient
- * of the attention has been taken.
+ * of the attention has been taken. Queries have gradients at the head rows only, keys and values at all rows, so that
+ * the projection that they share is taken in two parts.
  *
  * Cost of a layer with t active rows: 2 t operations a matrix weight for the activations' gradient, the same again for
  * the weights' (LoRA: rank (in + out) in place of in * out); the lowest layer that trains passes nothing down.
@@ -29,6 +30,7 @@ typedef struct backward {
     int64_t *compact;  /* [T] the inverse; -1: none */
     int64_t *head;     /* [n_head_rows] index in the batch's head rows of each compact head row */
     int64_t *head_row; /* [n_head_rows] compact row of each compact head row, ascending */
+    int64_t *head_of;  /* [n_head_rows] row of the batch of each compact head row */
     int64_t *head_end; /* [n_sequences] compact head rows of the sequences of that order up to each */
     int32_t shuffled;  /* 1: row is not the identity */
 
@@ -77,6 +79,7 @@ static void place_heads(backward *b, int64_t *first) {
         const int64_t s = b->sequence[i];
         for (h = first[s]; h < batch->n_head_rows && batch->head_rows[h] < batch->offsets[s + 1]; h++) {
             b->head[n] = h;
+            b->head_of[n] = batch->head_rows[h];
             b->head_row[n++] = b->compact[batch->head_rows[h]];
         }
         b->head_end[i] = n;
@@ -114,7 +117,8 @@ static void set_up(backward *b) {
     b->compact = b->row + rows;
     b->head = b->compact + rows;
     b->head_row = b->head + b->d->batch.n_head_rows;
-    b->head_end = b->head_row + b->d->batch.n_head_rows;
+    b->head_of = b->head_row + b->d->batch.n_head_rows;
+    b->head_end = b->head_of + b->d->batch.n_head_rows;
     sort_sequences(b);
     place_rows(b);
     place_heads(b, b->head_end + n);
@@ -143,27 +147,27 @@ static void shrink(backward *b, int32_t k) {
 static void input_backward(backward *b, const projection *p, int64_t rows, const float *d_y, float *d_x) {
     const int64_t low_width = (int64_t)p->n_adapters * p->rank;
     float *d_low = b->d->scratch.d_low;
-    if (d_x) ops_gemm_nn(rows, p->in, p->out, 1.0f, d_y, p->out, p->weight, p->in, 0.0f, d_x, p->in);
+    if (d_x) ops_gemm_nn(rows, p->in, p->out, 1.0f, d_y, p->y_stride, p->weight, p->in, 0.0f, d_x, p->in);
     for (int i = 0; i < p->n_adapters; i++) {
         const adapter *a = &p->adapters[i];
-        ops_gemm_nn(rows, p->rank, a->count, p->scale, d_y + a->first, p->out, a->b, p->rank, 0.0f, d_low + i * p->rank,
-                    low_width);
+        ops_gemm_nn(rows, p->rank, a->count, p->scale, d_y + a->first, p->y_stride, a->b, p->rank, 0.0f,
+                    d_low + i * p->rank, low_width);
     }
     if (d_x && p->n_adapters) {
         ops_gemm_nn(rows, p->in, low_width, 1.0f, d_low, low_width, p->a, p->in, 1.0f, d_x, p->in);
     }
 }
 
-/* Gradients of its weights, after input_backward: x [rows][in] its input and low = x A^T. */
+/* Gradients of its weights, after input_backward: x [rows][in] its input and low = x A^T, in rows of low_stride. */
 static void weights_backward(backward *b, const projection *p, int64_t rows, const float *x, const float *low,
                              const float *d_y) {
     const int64_t low_width = (int64_t)p->n_adapters * p->rank;
-    if (p->d_weight) ops_gemm_tn(p->out, p->in, rows, 1.0f, d_y, p->out, x, p->in, 1.0f, p->d_weight, p->in);
-    if (p->d_bias) ops_column_sums(p->d_bias, d_y, rows, p->out);
+    if (p->d_weight) ops_gemm_tn(p->out, p->in, rows, 1.0f, d_y, p->y_stride, x, p->in, 1.0f, p->d_weight, p->in);
+    if (p->d_bias) ops_column_sums(p->d_bias, d_y, p->y_stride, rows, p->out);
     for (int i = 0; i < p->n_adapters; i++) {
         const adapter *a = &p->adapters[i];
-        ops_gemm_tn(a->count, p->rank, rows, p->scale, d_y + a->first, p->out, low + i * p->rank, low_width, 1.0f,
-                    a->d_b, p->rank);
+        ops_gemm_tn(a->count, p->rank, rows, p->scale, d_y + a->first, p->y_stride, low + p->low_first + i * p->rank,
+                    p->low_stride, 1.0f, a->d_b, p->rank);
     }
     if (!p->n_adapters) return;
     ops_gemm_tn(low_width, p->in, rows, 1.0f, b->d->scratch.d_low, low_width, x, p->in, 1.0f, p->d_a, p->in);
@@ -172,7 +176,7 @@ static void weights_backward(backward *b, const projection *p, int64_t rows, con
 /* The kept x A^T of the active rows, or those of the tail; row NULL: they lie in order. */
 static const float *active_low(backward *b, const projection *p, const float *low, const int64_t *row, int64_t rows) {
     if (!row || !p->n_adapters) return low;
-    ops_gather(b->d->scratch.low, low, row, rows, (int64_t)p->n_adapters * p->rank);
+    ops_gather(b->d->scratch.low, low, row, rows, p->low_stride);
     return b->d->scratch.low;
 }
 
@@ -200,8 +204,7 @@ static void ffn_backward(backward *b, int32_t k, int32_t weights) {
 }
 
 /* Attention of the last layer over the n rows from `from` on, whose queries are the head rows of the order's sequence
- * i.
- */
+ * i. Gradients of these go to d_query, those of keys and values to their places in d_qkv. */
 static void sparse_attention_backward(backward *b, const ops_heads *shape, const layer_record *r, int64_t i,
                                       int64_t from, int64_t n, float *d_qkv) {
     decoder *d = b->d;
@@ -213,13 +216,13 @@ static void sparse_attention_backward(backward *b, const ops_heads *shape, const
     for (int64_t j = 0; j < q.n; j++) {
         memcpy(values + j * queries, r->qkv + position[j] * width, (size_t)queries * sizeof *values);
     }
-    memset(d_qkv, 0, (size_t)(n * width) * sizeof *d_qkv);
-    if (!q.n) return;
     ops_attention_backward(shape, n, r->qkv + from * width, &q, r->weights + b->weights[b->sequence[i]],
                            d->scratch.d_attention + first * queries, d_qkv, d_q, d->scratch.attention);
     for (int64_t j = 0; j < q.n; j++) {
-        memcpy(d_qkv + (position[j] - from) * width, d_q + j * queries, (size_t)queries * sizeof *d_q);
+        ops_rope(d_q + j * queries, 1, queries, shape->n_heads, shape->head_dim,
+                 d->rope + (position[j] - from) * shape->head_dim, -1.0f);
     }
+    ops_rope(d_qkv + queries, n, width, shape->n_kv_heads, shape->head_dim, d->rope, -1.0f);
 }
 
 static void heads_backward(backward *b, int32_t k) {
@@ -237,8 +240,8 @@ static void heads_backward(backward *b, int32_t k) {
             ops_attention_backward(&shape, n, q.values, &q, r->weights + b->weights[s],
                                    d->scratch.d_attention + b->first[i] * d->query_width, d_qkv, d_qkv,
                                    d->scratch.attention);
+            ops_rope(d_qkv, n, width, shape.n_heads + shape.n_kv_heads, shape.head_dim, d->rope, -1.0f);
         }
-        ops_rope(d_qkv, n, width, shape.n_heads + shape.n_kv_heads, shape.head_dim, d->rope, -1.0f);
     }
 }
 
@@ -248,24 +251,72 @@ static const float *active_attention(backward *b, const layer_record *r) {
     return b->d->scratch.gathered;
 }
 
+/* Outputs first ... first + count - 1 of a projection as one of its own. */
+static projection part_of(const projection *p, int64_t first, int64_t count) {
+    projection part = *p;
+    int32_t before = 0;
+    part.out = count;
+    part.weight += first * p->in;
+    if (p->d_weight) part.d_weight += first * p->in;
+    if (p->d_bias) part.d_bias += first;
+    part.n_adapters = 0;
+    for (int i = 0; i < p->n_adapters; i++) {
+        adapter a = p->adapters[i];
+        before += a.first < first;
+        if (a.first < first || a.first >= first + count) continue;
+        a.first -= first;
+        part.adapters[part.n_adapters++] = a;
+    }
+    if (!part.n_adapters) return part;
+    part.low_first = (int64_t)before * p->rank;
+    part.a += part.low_first * p->in;
+    part.d_a += part.low_first * p->in;
+    return part;
+}
+
+/* Backward of a projection p of q, k and v, or of a part of it, at some rows of the batch (NULL: all, in order). */
+static void stream_projection_backward(backward *b, int32_t k, const projection *p, const int64_t *row, int64_t rows,
+                                       const float *d_y, float *d_x) {
+    decoder *d = b->d;
+    const decoder_layer *layer = &d->layers[k];
+    const layer_record *r = &d->records[k];
+    input_backward(b, p, rows, d_y, d_x);
+    if (!layer_trains(b, k)) return;
+    ops_norm_apply(r->input, r->scale1, row, rows, d->config.hidden, layer->norm1, d->scratch.normed);
+    weights_backward(b, p, rows, d->scratch.normed, active_low(b, p, r->low[PROJECT_QKV], row, rows), d_y);
+}
+
+/* d_x [rows][D] = gradient of q's, k's and v's input; NULL: not needed. */
+static void qkv_backward(backward *b, int32_t k, float *d_x) {
+    const decoder *d = b->d;
+    const decoder_scratch *s = &d->scratch;
+    const int64_t hidden = d->config.hidden;
+    const projection *qkv = &d->layers[k].projections[PROJECT_QKV];
+    if (!b->heads_only) {
+        stream_projection_backward(b, k, qkv, rows_of(b), b->rows, s->d_qkv, d_x);
+        return;
+    }
+    projection q = part_of(qkv, 0, d->query_width);
+    const projection kv = part_of(qkv, d->query_width, 2 * d->kv_width);
+    q.y_stride = d->query_width;
+    stream_projection_backward(b, k, &q, b->head_of, b->n_tail, s->d_query, d_x ? s->out : NULL);
+    stream_projection_backward(b, k, &kv, rows_of(b), b->rows, s->d_qkv + d->query_width, d_x);
+    for (int64_t j = 0; d_x && j < b->n_tail; j++) ops_add(d_x + b->head_row[j] * hidden, s->out + j * hidden, hidden);
+}
+
 static void attention_backward(backward *b, int32_t k, int32_t weights, int32_t lowest) {
     decoder *d = b->d;
     decoder_scratch *s = &d->scratch;
     const decoder_layer *layer = &d->layers[k];
     const layer_record *r = &d->records[k];
-    const projection *o = &layer->projections[PROJECT_O], *qkv = &layer->projections[PROJECT_QKV];
+    const projection *o = &layer->projections[PROJECT_O];
     input_backward(b, o, b->n_tail, s->d_stream, s->d_attention);
     if (weights) {
         weights_backward(b, o, b->n_tail, active_attention(b, r), tail_low(b, o, r->low[PROJECT_O]), s->d_stream);
     }
     heads_backward(b, k);
     float *norm_gradient = weights ? layer->d_norm1 : NULL;
-    input_backward(b, qkv, b->rows, s->d_qkv, lowest && !norm_gradient ? NULL : s->d_normed);
-    if (weights) {
-        ops_norm_apply(r->input, r->scale1, rows_of(b), b->rows, d->config.hidden, layer->norm1, s->normed);
-        weights_backward(b, qkv, b->rows, s->normed, active_low(b, qkv, r->low[PROJECT_QKV], rows_of(b), b->rows),
-                         s->d_qkv);
-    }
+    qkv_backward(b, k, lowest && !norm_gradient ? NULL : s->d_normed);
     if (lowest) {
         if (norm_gradient) {
             ops_norm_weight_backward(r->input, r->scale1, rows_of(b), b->rows, d->config.hidden, s->d_normed,

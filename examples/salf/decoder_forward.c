@@ -142,9 +142,9 @@ static salf_status fit_rope(decoder *d, int64_t positions) {
     return SALF_OK;
 }
 
-/* The backward's index arrays: 5 for each sequence, 2 for each row and for each head row. */
+/* The backward's index arrays: 5 for each sequence, 2 for each row and 3 for each head row. */
 static salf_status fit_order(decoder *d, int64_t rows) {
-    const int64_t need = 5 * d->batch.n_sequences + 2 * rows + 2 * d->batch.n_head_rows + 3;
+    const int64_t need = 5 * d->batch.n_sequences + 2 * rows + 3 * d->batch.n_head_rows + 3;
     if (need <= d->order_capacity) return SALF_OK;
     free(d->order);
     d->order_capacity = 0;

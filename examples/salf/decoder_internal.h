@@ -29,6 +29,9 @@ typedef struct projection {
     const float *bias;   /* [out] or NULL */
     float *d_weight;     /* NULL unless it trains densely */
     float *d_bias;
+    int64_t y_stride;   /* floats from row to row of y: out, unless this is a part of another's outputs */
+    int64_t low_stride; /* the same of x A^T: n_adapters * rank, or the other's */
+    int64_t low_first;  /* where in a row of x A^T its own begins */
     int32_t n_adapters;
     int32_t rank;
     float scale;
@@ -77,7 +80,7 @@ salf_status arena_fit(arena *a);
 typedef struct decoder_scratch {
     float *normed;      /* [T][D] */
     float *hidden;      /* [T][F] */
-    float *out;         /* [n_head_rows][D] last space at the head rows */
+    float *out;         /* [n_head_rows][D] last space at the head rows; on the way back d_normed of their queries */
     float *d_stream;    /* [T][D] gradient of the residual stream, compact rows */
     float *d_normed;    /* [T][D] */
     float *d_qkv;       /* [T][Q + 2 KV] */
@@ -127,7 +130,8 @@ struct decoder {
     int64_t tile_rows;
     float *rope; /* [rope_positions][head_dim]: cosines, then sines */
     int64_t rope_positions;
-    int64_t *order; /* of the backward: sequences by eof, offsets of compact rows, row of each compact row */
+    int64_t
+        *order; /* of the backward: sequences by eof, offsets of compact rows, row of each compact row and head row */
     int64_t order_capacity;
 };
 

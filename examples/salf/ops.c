@@ -273,6 +273,9 @@ VECTORISED_PART void combine(int64_t n, float scale, const float *c, int64_t c_s
                              int64_t width, float beta, float *restrict y) {
     float sum[LANES];
     int64_t e = 0;
+    if (n == 1) { /* all that a row gets from the only query of its sequence in the last layer */
+        for (; e < width; e++) y[e] = scale * (c[0] * x[e]) + (beta == 0.0f ? 0.0f : y[e]);
+    }
     for (; e + LANES <= width; e += LANES) {
         sum_rows(n, c, c_step, x + e, x_step, sum);
         for (int j = 0; j < LANES; j++) y[e + j] = scale * sum[j] + (beta == 0.0f ? 0.0f : y[e + j]);
@@ -427,8 +430,8 @@ void ops_scatter(float *y, const float *x, const int64_t *row, int64_t n, int64_
     }
 }
 
-void ops_column_sums(float *y, const float *x, int64_t rows, int64_t width) {
-    for (int64_t i = 0; i < rows; i++) ops_add(y, x + i * width, width);
+void ops_column_sums(float *y, const float *x, int64_t stride, int64_t rows, int64_t width) {
+    for (int64_t i = 0; i < rows; i++) ops_add(y, x + i * stride, width);
 }
 
 void ops_add_bias(float *y, const float *bias, int64_t rows, int64_t width) {

@@ -73,10 +73,10 @@ void ops_attention_backward(const ops_heads *shape, int64_t n, const float *qkv,
 
 /* y [rows][width] = x_i in row[i], zero in the others; row ascending, and y may be x. */
 void ops_scatter(float *y, const float *x, const int64_t *row, int64_t n, int64_t rows, int64_t width);
-/* y += x; y_i = x_row(i); y_j += sum of column j of x [rows][width]; y = y + bias for every row. */
+/* y += x; y_i = x_row(i); y_j += sum of column j of x [rows][stride], j < width; y = y + bias for every row. */
 void ops_add(float *y, const float *x, int64_t n);
 void ops_gather(float *y, const float *x, const int64_t *row, int64_t rows, int64_t width);
-void ops_column_sums(float *y, const float *x, int64_t rows, int64_t width);
+void ops_column_sums(float *y, const float *x, int64_t stride, int64_t rows, int64_t width);
 void ops_add_bias(float *y, const float *bias, int64_t rows, int64_t width);
 
 /* Sums of |x| and of x^2 in float64, in sixteen partial sums. */

@@ -22,7 +22,8 @@
 #define VECTORISED
 #endif
 
-/* A function that such functions call is compiled once, for the base instruction set, unless it becomes part of each. */
+/* A function that such functions call is compiled once, for the base instruction set, unless it becomes part of each.
+ */
 #if defined(__GNUC__)
 #define VECTORISED_PART static inline __attribute__((always_inline))
 #else
