@@ -273,9 +273,6 @@ VECTORISED_PART void combine(int64_t n, float scale, const float *c, int64_t c_s
                              int64_t width, float beta, float *restrict y) {
     float sum[LANES];
     int64_t e = 0;
-    if (n == 1) { /* all that a row gets from the only query of its sequence in the last layer */
-        for (; e < width; e++) y[e] = scale * (c[0] * x[e]) + (beta == 0.0f ? 0.0f : y[e]);
-    }
     for (; e + LANES <= width; e += LANES) {
         sum_rows(n, c, c_step, x + e, x_step, sum);
         for (int j = 0; j < LANES; j++) y[e + j] = scale * sum[j] + (beta == 0.0f ? 0.0f : y[e + j]);
@@ -364,6 +361,15 @@ typedef struct head_gradient {
     float beta; /* 1: heads of a group add up in their shared k and v */
 } head_gradient;
 
+/* y_j [width] = (with beta 1: +=) scale c_j x for j < n, rows apart by y_step. */
+VECTORISED_PART void spread(int64_t n, float scale, const float *c, const float *restrict x, int64_t width, float beta,
+                            float *y, int64_t y_step) {
+    for (int64_t j = 0; j < n; j++) {
+        float *restrict row = y + j * y_step;
+        for (int64_t e = 0; e < width; e++) row[e] = scale * (c[j] * x[e]) + (beta == 0.0f ? 0.0f : row[e]);
+    }
+}
+
 /* With d_w = d_out v^T: d_s = w (d_w - sum_j w d_w), d_q = d_s k, d_k = d_s^T q, d_v = w^T d_out. */
 VECTORISED static void head_backward(const ops_queries *q, int64_t n, const head_gradient *g) {
     const float scale = (float)(1.0 / sqrt((double)g->size));
@@ -375,6 +381,13 @@ VECTORISED static void head_backward(const ops_queries *q, int64_t n, const head
         const float mean = ops_dot(w, ds, seen);
         for (int64_t j = 0; j < seen; j++) ds[j] = w[j] * (ds[j] - mean);
         combine(seen, scale, ds, 1, g->k, g->step, g->size, 0.0f, g->d_q + i * q->stride + g->offset);
+    }
+    if (q->n == 1) { /* most sequences in the last layer: no sums to keep in lanes */
+        const int64_t seen = seen_by(q, 0);
+        memset(g->d_scores + seen, 0, sizeof *g->d_scores * (size_t)(n - seen));
+        spread(n, 1.0f, g->weights, g->d_out, g->size, g->beta, g->d_v, g->step);
+        spread(n, scale, g->d_scores, q->values + g->offset, g->size, g->beta, g->d_k, g->step);
+        return;
     }
     for (int64_t j = 0, i = 0; j < n; j++) { /* queries before i do not see row j */
         while (i < q->n && seen_by(q, i) <= j) i++;
