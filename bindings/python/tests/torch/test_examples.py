@@ -60,7 +60,7 @@ def test_finetune_learns_and_logs(tiny, tmp_path):
     methods = "lora[full],salf,salf[half],lift*[arith][df]"
     said = run(
         "finetune_hf.py", "--model", model, "--data", data, "--method", methods, "--epochs", 4, "--log", log, "--lr",
-        "0.02", "--batch", 8,
+        "0.005", "--batch", 8,
     )  # fmt: skip
     rows = [line.split() for line in said.splitlines() if line.startswith(("lora", "salf", "lift"))]
     assert [row[0] for row in rows] == methods.split(",")
