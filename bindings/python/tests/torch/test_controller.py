@@ -44,6 +44,17 @@ def loss_of(model, ids, labels):
     return model(input_ids=ids, labels=labels, use_cache=False).loss
 
 
+@pytest.mark.parametrize(("options", "threads"), [({}, 3), ({"threads": 2}, 2), ({"threads": 0}, 0)])
+def test_threads_are_those_of_pytorch(options, threads):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with FreezeController(small.make_model("llama"), "salf", context=options) as controller:
+            assert controller.context.info.threads == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("when", ["between", "before"])
 @pytest.mark.parametrize("kind", ["dense", "lora"])

@@ -23,7 +23,8 @@ RowCallback = Callable[[int, int, Any], Any]
 def make_context(
     device: torch.device, backend: str, communicator: Any, options: Dict[str, Any]
 ) -> Tuple[salf.Context, Optional[torch.device]]:
-    """A context for states on a device, and that device where the library reads its memory in place (else None)."""
+    """A context for states on a device, and that device where the library reads its memory in place (else None). On the
+    CPU it has PyTorch's number of threads, unless the options say otherwise."""
     if communicator is not None:
         options = {**options, "communicator": communicator}
     if device.type == "cuda" and backend in ("auto", "cuda"):
@@ -33,6 +34,7 @@ def make_context(
             if backend == "cuda" or error.status_name not in _NO_BACKEND:
                 raise
     host = "cpu" if backend in ("auto", "cuda") else backend
+    options = {"threads": torch.get_num_threads(), **options}
     return salf.Context(backend=host, **options), device if device.type == "cpu" else None
 
 
