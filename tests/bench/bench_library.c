@@ -170,7 +170,7 @@ static void bench_cosine(const bench *b, salf_basis *basis, int64_t hidden) {
         snprintf(arguments, sizeof arguments, "cosine %d %d %d %s", ROWS, SPACES, (int)hidden, types[t].name);
         snprintf(what, sizeof what, "cosine probe, 4096 rows x 25 x %d, %s", (int)hidden, types[t].name);
         bench_limits limits;
-        const double seconds = bench_beside(run_probe, &w, 15, BENCH_READ, &limits);
+        const double seconds = bench_beside(run_probe, &w, 63, BENCH_READ, &limits);
         bench_row(what, seconds, (double)w.space_bytes * SPACES / limits.read, "read bandwidth",
                   b->options.quick ? 0 : bench_torch(arguments), "torch cosine_similarity");
         if (t > 0) free(data);
@@ -198,7 +198,7 @@ static void bench_score(const bench *b, salf_basis *basis, int64_t vocab, int64_
             .struct_size = sizeof o, .n_layers = SPACES - 1, .metric = metric, .lens = SALF_LENS_RAW};
         BENCH_OK(salf_probe_create(&w.probe, basis, &o));
         bench_limits limits;
-        const double seconds = bench_beside(run_probe, &w, 5, BENCH_SGEMM, &limits);
+        const double seconds = bench_beside(run_probe, &w, 7, BENCH_SGEMM, &limits);
         bench_row(metric == SALF_METRIC_CE ? "ce, whole vocabulary, 32 rows x 25"
                                            : "rank, whole vocabulary, 32 rows x 25",
                   seconds, flops / limits.sgemm, "the product at sgemm", peer, "torch normalise, matmul, ce");
@@ -273,11 +273,11 @@ static void bench_planner(const bench *b) {
     snprintf(what, sizeof what, "plan counts, %lld data, 80 layers", (long long)w.n);
     bench_row(what, bench_median(run_counts, &w, 15), 0, "", 0, "");
     snprintf(what, sizeof what, "Algorithm 4 offline, %lld data, 80 layers", (long long)w.n);
-    const double pass = bench_median(run_one_pass, &w, 3);
-    bench_row(what, bench_median(run_match, &w, 3), pass, "memcpy of its arrays", 0, "");
+    const double pass = bench_median(run_one_pass, &w, 9);
+    bench_row(what, bench_median(run_match, &w, 9), pass, "memcpy of its arrays", 0, "");
     make_eof(&w, 60); /* a quarter of the depths: most layers lack data, which are drawn */
     snprintf(what, sizeof what, "the same with late eof and many fills, %lld data", (long long)w.n);
-    bench_row(what, bench_median(run_match, &w, 3), pass, "memcpy of its arrays", 0, "");
+    bench_row(what, bench_median(run_match, &w, 9), pass, "memcpy of its arrays", 0, "");
     free(w.eof), free(w.copy);
 }
 
