@@ -47,6 +47,7 @@ static salf_status clear_sums(const salf_probe *probe, const slf_score_sums *sum
 
 /* Compares what waits with the vocabulary. After a failure it still waits. */
 static salf_status walk(salf_probe *probe) {
+    if (probe->waiting == 0) return SALF_OK; /* first may be an entry of a larger batch */
     const int64_t at = probe->first;
     const slf_query query = {.rows = probe->waiting,
                              .dim = probe->basis->info.hidden,
@@ -57,7 +58,6 @@ static salf_status walk(salf_probe *probe) {
     const slf_score_sums sums = {.sum = probe->sum ? probe->sum + at : NULL,
                                  .maximum = probe->maximum ? probe->maximum + at : NULL,
                                  .count = probe->count ? probe->count + at : NULL};
-    if (probe->waiting == 0) return SALF_OK;
     SLF_TRY(clear_sums(probe, &sums, query.rows));
     SLF_TRY(slf_vocabulary_walk(probe->vocabulary, &query, &sums));
     probe->waiting = 0;

@@ -171,6 +171,7 @@ static int64_t piece_begin(const slf_panel_job *job, int64_t w) {
     return at < n ? at : n;
 }
 
+/* Takes 96 KiB of the thread's stack. */
 static void score_tile(const slf_panel_job *job, int64_t i0, int64_t n, slf_panel_sums *part) {
     float room[SLF_PANEL_TILE * DEPTH], q[SLF_PANEL_TILE * GROUP];
     const int64_t most = GROUP / job->columns;
