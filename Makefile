@@ -53,7 +53,7 @@ say = $(if $(filter 0,$(V)),@printf '  %-7s %s\n' $(1) $(or $(2),$@) &&)
 HASH := $(shell printf '%s' '$(CC) $(subst ','\'',$(LIB_FLAGS))' | cksum | cut -d' ' -f1)
 OBJ := $(BUILD)/obj/$(HASH)
 
-LIB_SRC := $(sort $(wildcard libsalf/*.c libsalf/io/*.c libsalf/backend/*/*.c))
+LIB_SRC := $(sort $(wildcard libsalf/*/*.c libsalf/backend/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(OBJ)/%.o)
 HOST_SRC := $(sort $(wildcard examples/salf/*.c))
 HOST_OBJ := $(HOST_SRC:%.c=$(OBJ)/%.o)

@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../model_internal.h"
 #include "io.h"
+#include "model/model.h"
 
 /* Where a family keeps things. */
 typedef struct {

@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "../internal.h"
+#include "core/core.h"
 
 /* ---- file.c: atomic replacement ---- */
 

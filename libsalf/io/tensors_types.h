@@ -2,7 +2,7 @@
 #ifndef SALF_TENSORS_TYPES_H
 #define SALF_TENSORS_TYPES_H
 
-#include "../internal.h"
+#include "core/core.h"
 
 typedef struct slf_file_type {
     const char *name;

@@ -19,8 +19,8 @@ quoted() { # pattern that ends before a string, files...: the strings that follo
 
 described "keys of the log" $(quoted 'jsonl_[a-z_]+\([^"]*, ' examples/salf/runlog.c examples/salf/evaluate.c)
 described "keys the report reads" $(quoted 'json_object_get\([^"]*, ' examples/salf/cmd_report.c examples/salf/report_*.c)
-described "metadata of a basis" $(sed -n '/meta_keys\[META_COUNT\] = /,/;/p' libsalf/basis_file.c | grep -oE '"[a-z_]+"' | tr -d '"')
-described "tensors of a basis" $(quoted '(put|get)_[a-z]+\([^"]*, ' libsalf/basis_file.c)
+described "metadata of a basis" $(sed -n '/meta_keys\[META_COUNT\] = /,/;/p' libsalf/basis/file.c | grep -oE '"[a-z_]+"' | tr -d '"')
+described "tensors of a basis" $(quoted '(put|get)_[a-z]+\([^"]*, ' libsalf/basis/file.c)
 described "tensors of a training checkpoint" $(quoted '(checkpoint_put|put_blob)\(w?&?w, ' examples/salf/runstate.c)
 described "keys of config.json" \
     $(quoted '(integer|number|flag|token|field)\([^"]*, ' libsalf/io/config.c) n_layer n_embd n_head n_inner n_positions

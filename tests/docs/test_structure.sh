@@ -24,10 +24,10 @@ blas='#include *<(cblas|lapacke|openblas)|\b(cblas_[a-z]+|[sd](potrf|potri|potrs
 none "BLAS and LAPACK are known under libsalf/backend/cpu only" "$(search "$blas" "${outside_cpu[@]}")"
 none "JSON is known under libsalf/io only" "$(search 'jansson|\bjson_[a-z_]+\(' "${outside_io[@]}")"
 none "policies, planner, cost and random know no backend and no basis" \
-    "$(search 'backend|basis_internal|probe_internal|slf_device|slf_upload|slf_download|salf_tensor\b' \
-        libsalf/policy*.[ch] libsalf/planner*.[ch] libsalf/cost.c libsalf/random.c | grep -vE ':[0-9]+: ?(/\*| \*)')"
+    "$(search 'backend|basis/|probe/|slf_device|slf_upload|slf_download|salf_tensor\b' \
+        libsalf/policy/*.[ch] libsalf/plan/*.[ch] libsalf/core/random.c | grep -vE ':[0-9]+: ?(/\*| \*)')"
 none "examples and the program include nothing of the library but salf.h" \
-    "$(search '#include.*(internal\.h|backend\.h|libsalf/)' "${host[@]}" |
+    "$(search '#include.*(core\.h|backend\.h|libsalf/)' "${host[@]}" |
         grep -vE '"(decoder|tokenizer)_internal\.h"')"
 none "examples and the program use public names only" "$(search '\bslf_[a-z]' "${host[@]}")"
 none "the files of the library and its hosts have at most 600 lines" \

@@ -2,7 +2,7 @@
 #ifndef SALF_TEST_PARITY_H
 #define SALF_TEST_PARITY_H
 
-#include "internal.h"
+#include "core/core.h"
 #include "unit/harness.h"
 
 /* A matrix as a backend sees it, and what it holds. */

@@ -9,8 +9,8 @@
 #include <string.h>
 
 #include "backend/reference/reference.h"
+#include "core/core.h"
 #include "harness.h"
-#include "internal.h"
 #include "oracle.h"
 
 static const int32_t backends[] = {SALF_BACKEND_REFERENCE, SALF_BACKEND_CPU};

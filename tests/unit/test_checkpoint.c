@@ -4,9 +4,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/random.h"
 #include "files.h"
 #include "harness.h"
 #include "io/io.h"
+#include "model/model.h"
 #include "oracle.h"
 
 enum { V = 7, D = 4, M = 2 };

@@ -5,10 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "half.h"
+#include "core/core.h"
+#include "core/half.h"
+#include "core/pool.h"
+#include "core/random.h"
 #include "harness.h"
-#include "internal.h"
-#include "pool.h"
 
 /* ---- status ---- */
 

@@ -4,8 +4,9 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "core/random.h"
 #include "harness.h"
-#include "internal.h"
+#include "model/model.h"
 #include "oracle.h"
 
 enum { V = 7, D = 4, M = 2 };

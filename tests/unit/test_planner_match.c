@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "harness.h"
-#include "planner_internal.h"
+#include "plan/plan.h"
 
 static salf_planner *make(salf_context *context, int32_t m, int64_t n, int32_t matching, int64_t limit) {
     salf_planner_options o;

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/blob.h"
 #include "harness.h"
-#include "internal.h"
 
 #define M 4
 

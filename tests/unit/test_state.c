@@ -1,8 +1,8 @@
 /* test_state.c - saved state: bytes are as documented, and every damage is told apart. */
 #include <string.h>
 
+#include "core/blob.h"
 #include "harness.h"
-#include "internal.h"
 
 static void write_two(const void *user, slf_blob *blob) {
     slf_blob_put_u64(blob, *(const uint64_t *)user);

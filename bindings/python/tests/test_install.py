@@ -177,7 +177,7 @@ def test_a_source_distribution_builds(tmp_path):
     (path,) = tmp_path.glob("*.tar.gz")
     shutil.unpack_archive(path, tmp_path)
     (tree,) = (item for item in tmp_path.iterdir() if item.is_dir())
-    for name in ("Makefile", "include/salf.h", "libsalf/context.c", "pkgconfig/salf.pc.in"):
+    for name in ("Makefile", "include/salf.h", "libsalf/core/context.c", "pkgconfig/salf.pc.in"):
         assert (tree / "libsalf" / name).read_bytes() == (ROOT / name).read_bytes()
     assert run("make", "-n", "lib", cwd=tree / "libsalf", PATH=os.environ["PATH"]).stdout.count(" -c ") > 30
     (tmp_path / "out").mkdir()

@@ -8,7 +8,7 @@
  */
 #include <math.h>
 
-#include "../../internal.h"
+#include "core/core.h"
 #include "cpu.h"
 
 typedef struct {

@@ -8,7 +8,8 @@
 #include <cblas.h>
 #include <pthread.h>
 
-#include "../../internal.h"
+#include "core/core.h"
+#include "core/random.h"
 
 enum { MOST_BLOCK = 32 << 20 }; /* bytes */
 

@@ -11,8 +11,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "../../internal.h"
 #include "../spectrum.h"
+#include "core/core.h"
 #include "cpu.h"
 
 enum { MOST_DIM = 32766 }; /* 2 D^2 + 6 D + 1 fits 32 bits */

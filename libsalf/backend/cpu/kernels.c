@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "../../half.h"
+#include "core/half.h"
 #include "cpu.h"
 
 #ifdef SLF_HAVE_X86

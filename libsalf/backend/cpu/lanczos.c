@@ -8,7 +8,8 @@
 #include <cblas.h>
 #include <math.h>
 
-#include "../../internal.h"
+#include "core/core.h"
+#include "core/random.h"
 #include "cpu.h"
 
 /* Steps at most, and between two looks at the residual. */

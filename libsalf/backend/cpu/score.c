@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "../../internal.h"
+#include "core/core.h"
 #include "cpu.h"
 
 /* Query rows in a tile; scores in a tile, so that they stay in the cache; block rows in a tile. */

@@ -15,7 +15,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "../../internal.h"
+#include "core/core.h"
 
 #ifdef SLF_HAVE_X86
 #include <immintrin.h>

@@ -7,7 +7,7 @@
 
 #include "device.h"
 #ifdef SLF_EMULATED
-#include "../../half.h"
+#include "../../core/half.h"
 #endif
 
 /* Shared memory of the launch. */

@@ -9,7 +9,7 @@
 
 #include <math.h>
 
-#include "../../row_hash.h"
+#include "../../core/row_hash.h"
 #include "kernels.h"
 
 namespace {

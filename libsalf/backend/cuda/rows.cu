@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "../../row_hash.h"
+#include "../../core/row_hash.h"
 #include "kernels.h"
 
 enum { THREADS = 256 };

@@ -7,8 +7,8 @@
 #include <float.h>
 #include <math.h>
 
-#include "../../internal.h"
 #include "../spectrum.h"
+#include "core/core.h"
 #include "reference.h"
 
 enum { MOST_SWEEPS = 60 };

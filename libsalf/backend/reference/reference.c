@@ -8,7 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "../../internal.h"
+#include "core/core.h"
+#include "core/random.h"
 
 double *slf_host_doubles(const slf_host_state *host, int64_t count) {
     return host->services.alloc(host->services.context, (uint64_t)count, sizeof(double));

@@ -5,7 +5,7 @@
  */
 #include <math.h>
 
-#include "../../internal.h"
+#include "core/core.h"
 #include "reference.h"
 
 static double dot(const double *a, const double *b, int64_t dim) {

@@ -1,0 +1,109 @@
+/* device_memory.c - backend memory: allocation, copies from and to the host, views. On the host backends these are plain
+ * copies. */
+#include <math.h>
+
+#include "basis/basis.h"
+
+bool slf_device_readable(const salf_context *context) {
+    return (context->backend->capabilities & SLF_CAN_DEVICE) != 0;
+}
+
+static int32_t backend_memory(const salf_context *context) {
+    return slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
+}
+
+/* At least 1 byte. */
+static salf_status bytes_of(uint64_t count, uint64_t size, uint64_t *bytes) {
+    if (count > (uint64_t)INT64_MAX / size)
+        return slf_fail(SALF_E_NO_MEMORY, "%llu elements of %llu bytes do not fit memory", (unsigned long long)count,
+                        (unsigned long long)size);
+    *bytes = count > 0 ? count * size : 1;
+    return SALF_OK;
+}
+
+salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out) {
+    uint64_t bytes = 0;
+    *out = NULL;
+    SLF_TRY(bytes_of(count, size, &bytes));
+    return context->backend->alloc(context->backend_state, bytes, out);
+}
+
+void slf_device_free(const salf_context *context, void *memory) {
+    if (memory) context->backend->free(context->backend_state, memory);
+}
+
+salf_status slf_pinned_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out) {
+    uint64_t bytes = 0;
+    *out = NULL;
+    SLF_TRY(bytes_of(count, size, &bytes));
+    return context->backend->host_alloc(context->backend_state, bytes, out);
+}
+
+void slf_pinned_free(const salf_context *context, void *memory) {
+    if (memory) context->backend->host_free(context->backend_state, memory);
+}
+
+salf_status slf_upload(const salf_context *context, void *to, const void *from, uint64_t bytes) {
+    if (bytes == 0) return SALF_OK;
+    return context->backend->copy(context->backend_state, to, backend_memory(context), from, SALF_MEMORY_HOST, bytes);
+}
+
+salf_status slf_download(const salf_context *context, void *to, const void *from, uint64_t bytes) {
+    if (bytes == 0) return SALF_OK;
+    SLF_TRY(context->backend->copy(context->backend_state, to, SALF_MEMORY_HOST, from, backend_memory(context), bytes));
+    return context->backend->sync(context->backend_state);
+}
+
+salf_status slf_device_copy_of(const salf_context *context, const void *from, uint64_t count, uint64_t size,
+                               void **out) {
+    void *memory;
+    SLF_TRY(slf_device_alloc(context, count, size, &memory));
+    const salf_status status = slf_upload(context, memory, from, count * size);
+    if (status != SALF_OK) {
+        slf_device_free(context, memory);
+        return status;
+    }
+    *out = memory;
+    return SALF_OK;
+}
+
+salf_tensor slf_tensor_device(const salf_context *context, const void *data, int32_t dtype, int64_t rows,
+                              int64_t cols) {
+    salf_tensor tensor = slf_tensor_host(data, dtype, rows, cols);
+    tensor.memory = backend_memory(context);
+    return tensor;
+}
+
+salf_tensor slf_tensor_slice(const salf_tensor *tensor, int64_t first, int64_t count) {
+    salf_tensor slice = *tensor;
+    const int64_t stride = tensor->row_stride ? tensor->row_stride : tensor->cols;
+    slice.rows = count;
+    if (tensor->row_index)
+        slice.row_index = tensor->row_index + first;
+    else
+        slice.data = (char *)tensor->data + first * stride * slf_dtype_size(tensor->dtype);
+    return slice;
+}
+
+bool slf_tensor_at_hand(const salf_context *context, const salf_tensor *tensor) {
+    const int32_t memory = backend_memory(context);
+    return tensor->memory == memory && (!tensor->row_index || tensor->index_memory == memory);
+}
+
+salf_status slf_rows_to_host(const salf_context *context, const salf_tensor *rows, double *device, double *host) {
+    const slf_norm none = {.kind = SALF_NORM_NONE};
+    SLF_TRY(context->backend->normalise(context->backend_state, rows, &none, 0, device));
+    return slf_download(context, host, device, (uint64_t)(rows->rows * rows->cols) * sizeof(double));
+}
+
+double slf_norm2(const double *x, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
+    return sqrt(sum);
+}
+
+double slf_norm2_f32(const float *x, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+    return sqrt(sum);
+}

@@ -1,0 +1,12 @@
+/* plugin.h - the device backend, opened at run time. */
+#ifndef SALF_PLUGIN_H
+#define SALF_PLUGIN_H
+
+#include "core/core.h"
+
+/* Opens the plugin at path, or libsalf-cuda.so beside the file that holds this code when path is NULL, and asks it for
+ * its table. SALF_E_PLUGIN: missing, not loadable (a library it needs is), without its entry, of another version. */
+salf_status slf_plugin_open(const salf_context *context, const char *path, void **handle, const slf_backend **backend);
+void slf_plugin_close(void *handle);
+
+#endif

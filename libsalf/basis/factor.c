@@ -1,0 +1,137 @@
+/*
+ * factor.c - from the Gram matrix to P [D][D], b_l = P w_l.
+ *
+ * V >= D, or a ridge: P = G^+ or (G + ridge I)^-1 of G = W^T W [D][D]. O(D^3).
+ * V < D: G has D - V eigenvalues that are zero but for rounding, at the very level EXACT keeps; so K = W W^T [V][V] is
+ * factored instead, B = K^+ W [V][D] and P = B^T B. O(V^2 D + V D^2). (With a ridge G + ridge I is regular anyway;
+ * sigma_min is then that of G, which is 0.)
+ */
+#include <math.h>
+
+#include "basis/basis.h"
+
+bool slf_basis_is_small(const salf_basis_options *options, int64_t vocab, int64_t hidden) {
+    return vocab < hidden && options->mode != SALF_BASIS_RIDGE;
+}
+
+/* Singular values are square roots of eigenvalues of G, which float64 resolves to about dim * 2^-52 of the largest; an
+ * rtol below the root of that would keep noise. */
+static double resolvable(int64_t dim) {
+    return sqrt((double)dim * 0x1p-52);
+}
+
+static salf_status factor(salf_basis *basis, int64_t dim, double *gram) {
+    const salf_context *context = basis->context;
+    const double rtol = basis->options.mode == SALF_BASIS_EXACT ? 0 : basis->info.rtol;
+    const slf_factor_request request = {.mode = basis->options.mode,
+                                        .rtol = rtol > resolvable(dim) ? rtol : resolvable(dim),
+                                        .ridge = basis->options.ridge};
+    slf_factor_result result = {0};
+    SLF_TRY(context->backend->factor(context->backend_state, dim, gram, &request, &result));
+    if (result.rank == 0 || !(result.sigma_max > 0))
+        return slf_fail(SALF_E_NUMERIC, "no singular value of the head is kept (the largest is %g)", result.sigma_max);
+    basis->info.method = result.method;
+    basis->info.rank = result.rank;
+    basis->info.rtol = basis->options.mode == SALF_BASIS_RIDGE ? 0 : request.rtol;
+    basis->info.sigma_max = result.sigma_max;
+    basis->info.sigma_min = result.sigma_min;
+    basis->sigma_min_kept = result.sigma_min_kept;
+    basis->info.condition = result.sigma_min_kept > 0 ? result.sigma_max / result.sigma_min_kept : INFINITY;
+    slf_basis_set_noise(basis);
+    return SALF_OK;
+}
+
+/*
+ * What counts as a zero row. A row w inside the kept space has |P w| >= |w| / sigma_max^2. With k = sigma_max /
+ * smallest kept, the product P w carries a rounding error of up to D 2^-52 |w| k^2 / sigma_max^2 (below the former,
+ * since the threshold on singular values is at least sqrt(D 2^-52)); and the part of w in the kept space is known to
+ * float32 rounding of w at best. So a row is zero when |P w| <= max(D 2^-52 k^2, 2^-22) |w| / sigma_max^2: nothing of
+ * it but rounding is left. A ridge adds to both squares; the factor is held below 1 so that a row in the kept space
+ * always counts.
+ */
+void slf_basis_set_noise(salf_basis *basis) {
+    if (basis->info.side == SALF_SIDE_INPUT) {
+        basis->noise = 0;
+        return;
+    }
+    const double largest = basis->info.sigma_max * basis->info.sigma_max + basis->info.ridge;
+    const double smallest = basis->sigma_min_kept * basis->sigma_min_kept + basis->info.ridge;
+    const double rounding = (double)basis->info.hidden * 0x1p-52 * largest / smallest;
+    basis->noise = fmin(fmax(rounding, 0x1p-22), 0.5) / largest;
+}
+
+salf_status slf_basis_factor(salf_basis *basis, double *gram) {
+    SLF_TRY(factor(basis, basis->info.hidden, gram));
+    basis->p = gram;
+    return SALF_OK;
+}
+
+/* ---- V < D ---- */
+
+static float *transpose(const salf_context *context, const float *w, int64_t rows, int64_t cols) {
+    float *out = slf_alloc(context, (uint64_t)(rows * cols), sizeof *out);
+    for (int64_t i = 0; out && i < rows; i++)
+        for (int64_t j = 0; j < cols; j++) out[j * rows + i] = w[i * cols + j];
+    return out;
+}
+
+/* P = B^T B for transposed B [D][V]; P is symmetric. */
+static void square(const double *bt, int64_t dim, int64_t vocab, double *p) {
+    for (int64_t i = 0; i < dim; i++)
+        for (int64_t j = 0; j <= i; j++) {
+            double sum = 0;
+            for (int64_t v = 0; v < vocab; v++) sum += bt[i * vocab + v] * bt[j * vocab + v];
+            p[i * dim + j] = p[j * dim + i] = sum;
+        }
+}
+
+/* P in host memory from B^T in backend memory. */
+static salf_status square_on_host(salf_basis *basis, const double *device_bt) {
+    const salf_context *context = basis->context;
+    const int64_t dim = basis->info.hidden, vocab = basis->info.vocab;
+    double *bt = slf_alloc(context, (uint64_t)(dim * vocab), sizeof *bt);
+    double *p = slf_alloc(context, (uint64_t)(dim * dim), sizeof *p);
+    void *device = NULL;
+    salf_status status = bt && p ? SALF_OK : SALF_E_NO_MEMORY;
+    if (status == SALF_OK) status = slf_download(context, bt, device_bt, (uint64_t)(dim * vocab) * sizeof *bt);
+    if (status == SALF_OK) {
+        square(bt, dim, vocab, p);
+        status = slf_device_copy_of(context, p, (uint64_t)(dim * dim), sizeof *p, &device);
+    }
+    if (status == SALF_OK) status = context->backend->sync(context->backend_state);
+    slf_free(context, bt);
+    slf_free(context, p);
+    if (status != SALF_OK) {
+        slf_device_free(context, device);
+        return status;
+    }
+    basis->p = device;
+    return SALF_OK;
+}
+
+/* K, its factor in place, and B^T = W^T K^+ in bt [D][V]. */
+static salf_status factor_transposed(salf_basis *basis, const float *wt, double *k, double *bt) {
+    const salf_context *context = basis->context;
+    const int64_t dim = basis->info.hidden, vocab = basis->info.vocab;
+    const salf_tensor columns = slf_tensor_host(wt, SALF_F32, dim, vocab);
+    SLF_TRY(context->backend->zero(context->backend_state, k, (uint64_t)(vocab * vocab) * sizeof *k));
+    SLF_TRY(context->backend->gram(context->backend_state, &columns, k));
+    SLF_TRY(factor(basis, vocab, k));
+    return context->backend->apply(context->backend_state, k, &columns, bt);
+}
+
+salf_status slf_basis_factor_small(salf_basis *basis, const float *w) {
+    const salf_context *context = basis->context;
+    const int64_t dim = basis->info.hidden, vocab = basis->info.vocab;
+    void *k = NULL, *bt = NULL;
+    float *wt = transpose(context, w, vocab, dim);
+    salf_status status = wt ? SALF_OK : SALF_E_NO_MEMORY;
+    if (status == SALF_OK) status = slf_device_alloc(context, (uint64_t)(vocab * vocab), sizeof(double), &k);
+    if (status == SALF_OK) status = slf_device_alloc(context, (uint64_t)(dim * vocab), sizeof(double), &bt);
+    if (status == SALF_OK) status = factor_transposed(basis, wt, k, bt);
+    if (status == SALF_OK) status = square_on_host(basis, bt);
+    slf_device_free(context, k);
+    slf_device_free(context, bt);
+    slf_free(context, wt);
+    return status;
+}

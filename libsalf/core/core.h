@@ -1,0 +1,105 @@
+/* core.h - what the files of libsalf share: errors, options, memory, parallel loops, views of tensors. Not installed.
+ */
+#ifndef SALF_CORE_H
+#define SALF_CORE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "backend/backend.h"
+#include "salf.h"
+
+#define SLF_PRINTF(text, first) __attribute__((format(printf, text, first)))
+
+/* ---- status.c: errors ---- */
+
+/* Sets this thread's message (printf form, one line) and returns status. Every error of the library starts here. */
+salf_status slf_fail(salf_status status, const char *format, ...) SLF_PRINTF(2, 3);
+
+/* The message as it stands, for a call that tries something, fails at it and succeeds all the same. */
+typedef struct slf_message {
+    char text[512];
+} slf_message;
+slf_message slf_message_keep(void);
+void slf_message_restore(const slf_message *kept);
+
+/* Returns early with the status of a failing call; for places that hold nothing to free. */
+#define SLF_TRY(call)                             \
+    do {                                          \
+        salf_status slf_try_ = (call);            \
+        if (slf_try_ != SALF_OK) return slf_try_; \
+    } while (0)
+
+/* Checks a required pointer argument by name. */
+#define SLF_REQUIRE(pointer)                                                                       \
+    do {                                                                                           \
+        if ((pointer) == NULL) return slf_fail(SALF_E_NULL, "%s: %s is NULL", __func__, #pointer); \
+    } while (0)
+
+/* ---- options.c: versioned structs ---- */
+
+/* Copies a caller's options struct (may be NULL) into ours of own_size bytes: a shorter one is completed with zeros, a
+ * longer one accepted when what we do not know of it is zero. type names the struct in messages. */
+salf_status slf_options_read(void *own, uint32_t own_size, const void *theirs, const char *type);
+
+/* Copies our filled struct into a caller's output struct, as much as its struct_size says; keeps that struct_size. */
+salf_status slf_info_write(void *theirs, const void *own, uint32_t own_size, const char *type);
+
+/* ---- context.c: memory, references, parallel loops ---- */
+
+typedef struct slf_pool slf_pool;
+
+struct salf_context {
+    atomic_int references;
+    salf_context_options options; /* as given, defaults filled in; plugin_path not kept */
+    const slf_backend *backend;
+    void *backend_state;
+    slf_pool *pool; /* NULL when options.threads < 2 */
+    void *plugin;   /* handle of dlopen, or NULL */
+};
+
+salf_context *slf_context_retain(salf_context *context);
+void slf_context_release(salf_context *context);
+
+/* count * size bytes, aligned to 64; NULL with the message set when there is no memory or the product overflows. count
+ * 0 gives a valid pointer. */
+void *slf_alloc(const salf_context *context, uint64_t count, uint64_t size);
+void *slf_alloc_zero(const salf_context *context, uint64_t count, uint64_t size);
+void slf_free(const salf_context *context, void *memory);
+char *slf_strdup(const salf_context *context, const char *text);
+
+void slf_log(const salf_context *context, int32_t level, const char *format, ...) SLF_PRINTF(3, 4);
+
+/* Runs body(user, first, last) over pieces of 0 ... count-1, on the context's threads where it has some, and waits.
+ * Pieces are at least grain long; how many there are must not change results. */
+typedef void (*slf_loop_fn)(void *user, int64_t first, int64_t last);
+void slf_parallel_for(const salf_context *context, int64_t count, int64_t grain, slf_loop_fn body, void *user);
+
+/* Collectives; no-ops with one rank. */
+salf_status slf_all_reduce(const salf_context *context, void *buffer, int64_t count, int32_t dtype, int32_t operation);
+
+/* ---- tensor.c: views ---- */
+
+int64_t slf_dtype_size(int32_t dtype); /* bytes; 0 for an unknown dtype */
+const char *slf_dtype_name(int32_t dtype);
+/* Checks a floating-point input view (F32, BF16, F16): pointers, dtype, sizes, strides. rows or cols < 0: any. name is
+ * used in messages. device_ok: whether device memory can be read here. */
+salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols, bool device_ok);
+/* Address of row r of a host view. */
+const void *slf_tensor_row(const salf_tensor *tensor, int64_t r);
+/* Row r of a host view as float32 or float64, [cols]; the latter also of a float64 view. */
+void slf_row_to_f32(const salf_tensor *tensor, int64_t r, float *out);
+void slf_row_to_f64(const salf_tensor *tensor, int64_t r, double *out);
+/* A plain contiguous host view. */
+salf_tensor slf_tensor_host(const void *data, int32_t dtype, int64_t rows, int64_t cols);
+
+/* Functions that are compiled a second time, for a processor that is asked for at run time. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define SLF_AVX2       __attribute__((target("avx2")))
+#define SLF_HAS_AVX2() __builtin_cpu_supports("avx2")
+#else
+#define SLF_AVX2
+#define SLF_HAS_AVX2() 0
+#endif
+
+#endif

@@ -1,0 +1,127 @@
+/* pool.c - worker threads of one context: started with it, asleep between loops, joined with it. */
+#include "core/pool.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+/* Pieces of a loop for each thread: one that wakes late, or whose processor is taken away, leaves work to the others.
+ */
+enum { PIECES = 8 };
+
+typedef struct {
+    slf_loop_fn body;
+    void *user;
+    int64_t count;
+    int64_t piece; /* length of all pieces but the last */
+} loop;
+
+struct slf_pool {
+    const salf_context *context;
+    pthread_mutex_t busy; /* held by the thread whose loop is running */
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t work;  /* a loop has begun, or the end */
+    pthread_cond_t done;  /* the last piece is finished */
+    loop current;
+    int64_t next;     /* first index that is not handed out */
+    int64_t finished; /* indices done */
+    uint64_t round;   /* number of the loop */
+    bool stop;
+    int32_t n_workers;
+    pthread_t workers[];
+};
+
+/* Takes pieces until none is left; called and returns with the lock held. */
+static void take_pieces(slf_pool *pool) {
+    while (pool->next < pool->current.count) {
+        const loop work = pool->current;
+        const int64_t first = pool->next;
+        const int64_t last = work.count - first > work.piece ? first + work.piece : work.count;
+        pool->next = last;
+        pthread_mutex_unlock(&pool->lock);
+        work.body(work.user, first, last);
+        pthread_mutex_lock(&pool->lock);
+        pool->finished += last - first;
+        if (pool->finished == work.count) pthread_cond_signal(&pool->done);
+    }
+}
+
+static void *worker_main(void *argument) {
+    slf_pool *pool = argument;
+    uint64_t seen = 0;
+    pthread_mutex_lock(&pool->lock);
+    while (!pool->stop) {
+        if (pool->round == seen) {
+            pthread_cond_wait(&pool->work, &pool->lock);
+            continue;
+        }
+        seen = pool->round;
+        take_pieces(pool);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+void slf_pool_run(slf_pool *pool, int64_t count, int64_t grain, slf_loop_fn body, void *user) {
+    if (pthread_mutex_trylock(&pool->busy) != 0) {
+        body(user, 0, count);
+        return;
+    }
+    const int64_t pieces = PIECES * ((int64_t)pool->n_workers + 1);
+    const int64_t share = (count + pieces - 1) / pieces;
+    pthread_mutex_lock(&pool->lock);
+    pool->current = (loop){.body = body, .user = user, .count = count, .piece = share > grain ? share : grain};
+    pool->next = 0;
+    pool->finished = 0;
+    pool->round++;
+    pthread_cond_broadcast(&pool->work);
+    take_pieces(pool);
+    while (pool->finished < count) pthread_cond_wait(&pool->done, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+    pthread_mutex_unlock(&pool->busy);
+}
+
+/* The host's signals are the host's business: workers must not be the ones to receive them. */
+static int start_worker(slf_pool *pool, pthread_t *thread) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int result = pthread_create(thread, NULL, worker_main, pool);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return result;
+}
+
+salf_status slf_pool_create(const salf_context *context, int32_t threads, slf_pool **out) {
+    *out = NULL;
+    const uint64_t workers = (uint64_t)threads - 1;
+    slf_pool *pool = slf_alloc_zero(context, 1, sizeof *pool + workers * sizeof(pthread_t));
+    if (!pool) return SALF_E_NO_MEMORY;
+    pool->context = context;
+    pthread_mutex_init(&pool->busy, NULL);
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->work, NULL);
+    pthread_cond_init(&pool->done, NULL);
+    for (; pool->n_workers < threads - 1; pool->n_workers++) {
+        const int error = start_worker(pool, &pool->workers[pool->n_workers]);
+        if (error == 0) continue;
+        const int32_t started = pool->n_workers;
+        slf_pool_destroy(pool);
+        return slf_fail(SALF_E_NO_MEMORY, "thread %d of %d could not be started (error %d)", (int)started + 1,
+                        (int)threads - 1, error);
+    }
+    *out = pool;
+    return SALF_OK;
+}
+
+void slf_pool_destroy(slf_pool *pool) {
+    if (!pool) return;
+    pthread_mutex_lock(&pool->lock);
+    pool->stop = true;
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->lock);
+    for (int32_t i = 0; i < pool->n_workers; i++) pthread_join(pool->workers[i], NULL);
+    pthread_cond_destroy(&pool->done);
+    pthread_cond_destroy(&pool->work);
+    pthread_mutex_destroy(&pool->lock);
+    pthread_mutex_destroy(&pool->busy);
+    slf_free(pool->context, pool);
+}

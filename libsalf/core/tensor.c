@@ -1,0 +1,137 @@
+/* tensor.c - borrowed matrices: checks, addresses, and conversion of one row at a time. */
+#include <string.h>
+
+#include "core/core.h"
+#include "core/half.h"
+
+static const struct {
+    const char *name;
+    int64_t size;
+} dtypes[] = {
+    [SALF_F32] = {"float32", 4}, [SALF_BF16] = {"bfloat16", 2}, [SALF_F16] = {"float16", 2},
+    [SALF_F64] = {"float64", 8}, [SALF_I8] = {"int8", 1},       [SALF_U8] = {"uint8", 1},
+    [SALF_I32] = {"int32", 4},   [SALF_I64] = {"int64", 8},
+};
+
+static bool dtype_known(int32_t dtype) {
+    return dtype > 0 && dtype < (int32_t)(sizeof dtypes / sizeof *dtypes);
+}
+
+int64_t slf_dtype_size(int32_t dtype) {
+    return dtype_known(dtype) ? dtypes[dtype].size : 0;
+}
+
+const char *slf_dtype_name(int32_t dtype) {
+    return dtype_known(dtype) ? dtypes[dtype].name : "unknown";
+}
+
+static salf_status check_shape(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols) {
+    if (tensor->rows < 0 || tensor->cols < 0)
+        return slf_fail(SALF_E_SHAPE, "%s: [%lld][%lld] has a negative size", name, (long long)tensor->rows,
+                        (long long)tensor->cols);
+    if (rows >= 0 && tensor->rows != rows)
+        return slf_fail(SALF_E_SHAPE, "%s: %lld rows where %lld are needed", name, (long long)tensor->rows,
+                        (long long)rows);
+    if (cols >= 0 && tensor->cols != cols)
+        return slf_fail(SALF_E_SHAPE, "%s: %lld columns where %lld are needed", name, (long long)tensor->cols,
+                        (long long)cols);
+    return SALF_OK;
+}
+
+/* The distance in bytes between the first and any other element has to fit 63 bits. */
+static salf_status check_stride(const salf_tensor *tensor, const char *name) {
+    const int64_t stride = tensor->row_stride;
+    const int64_t limit = INT64_MAX / 16;
+    const int64_t magnitude = stride < 0 ? -(stride + 1) : stride;
+    const int64_t rows = tensor->rows > 0 ? tensor->rows : 1;
+    if (tensor->cols > limit || magnitude > limit || (tensor->row_index ? magnitude : tensor->cols) > limit / rows ||
+        magnitude > limit / rows)
+        return slf_fail(SALF_E_OVERFLOW, "%s: [%lld][%lld] with row stride %lld does not fit memory", name,
+                        (long long)tensor->rows, (long long)tensor->cols, (long long)stride);
+    return SALF_OK;
+}
+
+static salf_status check_memory(const salf_tensor *tensor, const char *name, bool device_ok) {
+    const bool known = (tensor->memory == SALF_MEMORY_HOST || tensor->memory == SALF_MEMORY_DEVICE) &&
+                       (tensor->index_memory == SALF_MEMORY_HOST || tensor->index_memory == SALF_MEMORY_DEVICE);
+    if (!known)
+        return slf_fail(SALF_E_ARGUMENT, "%s: memory %d or index_memory %d is none of SALF_MEMORY_*", name,
+                        (int)tensor->memory, (int)tensor->index_memory);
+    if (!device_ok && (tensor->memory == SALF_MEMORY_DEVICE || tensor->index_memory == SALF_MEMORY_DEVICE))
+        return slf_fail(SALF_E_ARGUMENT, "%s: device memory given to a backend that computes in host memory", name);
+    if (tensor->reserved != 0)
+        return slf_fail(SALF_E_ARGUMENT, "%s: reserved is %d, not 0", name, (int)tensor->reserved);
+    return SALF_OK;
+}
+
+static salf_status check_index(const salf_tensor *tensor, const char *name) {
+    if (!tensor->row_index || tensor->index_memory != SALF_MEMORY_HOST) return SALF_OK;
+    for (int64_t r = 0; r < tensor->rows; r++)
+        if (tensor->row_index[r] < 0)
+            return slf_fail(SALF_E_ARGUMENT, "%s: row_index[%lld] is %lld", name, (long long)r,
+                            (long long)tensor->row_index[r]);
+    return SALF_OK;
+}
+
+salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols, bool device_ok) {
+    if (!tensor) return slf_fail(SALF_E_NULL, "%s is NULL", name);
+    SLF_TRY(check_shape(tensor, name, rows, cols));
+    if (tensor->rows == 0) return SALF_OK;
+    if (tensor->dtype != SALF_F32 && tensor->dtype != SALF_BF16 && tensor->dtype != SALF_F16)
+        return slf_fail(SALF_E_DTYPE, "%s: dtype %d (%s) where float32, bfloat16 or float16 is needed", name,
+                        (int)tensor->dtype, slf_dtype_name(tensor->dtype));
+    if (!tensor->data) return slf_fail(SALF_E_NULL, "%s: data is NULL with %lld rows", name, (long long)tensor->rows);
+    SLF_TRY(check_stride(tensor, name));
+    SLF_TRY(check_memory(tensor, name, device_ok));
+    return check_index(tensor, name);
+}
+
+const void *slf_tensor_row(const salf_tensor *tensor, int64_t r) {
+    const int64_t row = tensor->row_index ? tensor->row_index[r] : r;
+    const int64_t stride = tensor->row_stride ? tensor->row_stride : tensor->cols;
+    return (const char *)tensor->data + row * stride * slf_dtype_size(tensor->dtype);
+}
+
+void slf_row_to_f32(const salf_tensor *tensor, int64_t r, float *out) {
+    const void *row = slf_tensor_row(tensor, r);
+    const uint16_t *halves = row;
+    const int64_t n = tensor->cols;
+    switch (tensor->dtype) {
+    case SALF_BF16:
+        for (int64_t i = 0; i < n; i++) out[i] = slf_bf16_to_f32(halves[i]);
+        break;
+    case SALF_F16:
+        for (int64_t i = 0; i < n; i++) out[i] = slf_f16_to_f32(halves[i]);
+        break;
+    default:
+        memcpy(out, row, (size_t)n * sizeof(float));
+    }
+}
+
+void slf_row_to_f64(const salf_tensor *tensor, int64_t r, double *out) {
+    const void *row = slf_tensor_row(tensor, r);
+    const uint16_t *halves = row;
+    const float *floats = row;
+    const int64_t n = tensor->cols;
+    switch (tensor->dtype) {
+    case SALF_BF16:
+        for (int64_t i = 0; i < n; i++) out[i] = (double)slf_bf16_to_f32(halves[i]);
+        break;
+    case SALF_F16:
+        for (int64_t i = 0; i < n; i++) out[i] = (double)slf_f16_to_f32(halves[i]);
+        break;
+    case SALF_F64:
+        memcpy(out, row, (size_t)n * sizeof(double));
+        break;
+    default:
+        for (int64_t i = 0; i < n; i++) out[i] = (double)floats[i];
+    }
+}
+
+salf_tensor slf_tensor_host(const void *data, int32_t dtype, int64_t rows, int64_t cols) {
+    union {
+        const void *in;
+        void *out; /* inputs are never written through */
+    } pointer = {.in = data};
+    return (salf_tensor){.data = pointer.out, .rows = rows, .cols = cols, .row_stride = cols, .dtype = dtype};
+}
