@@ -80,6 +80,13 @@ $(STAMP):
 	@rm -f $(BUILD)/.flags-*
 	@touch $@
 
+# The table of constants follows from the header.
+$(OBJ)/gen/constants.inc: include/salf.h libsalf/core/constants.awk | $(STAMP)
+	@mkdir -p $(@D)
+	@awk -f libsalf/core/constants.awk include/salf.h >$@
+$(OBJ)/libsalf/core/constants.o: LIB_FLAGS += -I$(OBJ)/gen
+$(OBJ)/libsalf/core/constants.o: $(OBJ)/gen/constants.inc
+
 $(OBJ)/libsalf/%.o: libsalf/%.c | $(STAMP)
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(LIB_FLAGS) -c $< -o $@

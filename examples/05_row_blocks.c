@@ -40,7 +40,7 @@ static salf_basis *basis_from_ranks(void) {
         check(salf_basis_builder_partial(builder[r], &part, &count));
         for (int64_t i = 0; i < count; i++) sum[i] += part[i];
     }
-    check(salf_basis_builder_finish(builder[0], NULL, &basis));
+    check(salf_basis_builder_finish(&basis, builder[0], NULL));
     for (int r = 0; r < RANKS; r++) salf_basis_builder_destroy(builder[r]);
     return basis;
 }

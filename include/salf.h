@@ -33,9 +33,9 @@
 #endif
 
 #define SALF_VERSION_MAJOR 0
-#define SALF_VERSION_MINOR 1
+#define SALF_VERSION_MINOR 2
 #define SALF_VERSION_PATCH 0
-#define SALF_SOVERSION     0 /* number in the shared library's soname; raised when the ABI breaks */
+#define SALF_SOVERSION     1 /* number in the shared library's soname; raised when the ABI breaks */
 
 #ifndef SALF_API
 #define SALF_API
@@ -102,9 +102,14 @@ SALF_API int32_t salf_version_number(void);
 /* The same as text, "major.minor.patch". Static. */
 SALF_API const char *salf_version_string(void);
 
-/* Value of any public constant by name ("SALF_METRIC_COSINE"), for callers that cannot read this header.
- * SALF_E_NOT_FOUND for an unknown name. */
+/* Value of any public constant by name ("SALF_METRIC_COSINE"; case does not count), for callers that cannot read this
+ * header. SALF_E_NOT_FOUND for an unknown name. */
 SALF_API salf_status salf_constant(const char *name, int64_t *value);
+
+/* The word of a value of a family of constants: "ce" for ("SALF_METRIC", SALF_METRIC_CE). It is the constant's name
+ * behind the family in lower case, so family + "_" + word is what salf_constant takes. NULL for a value that the family
+ * does not have: values begin at 0 or 1 and have no gaps, so a loop up to NULL lists a family. Static. */
+SALF_API const char *salf_constant_word(const char *family, int64_t value);
 
 /* Zeroes an options struct of struct_size bytes and sets its first field, struct_size. */
 SALF_API void salf_options_init(void *options, uint32_t struct_size);
@@ -415,7 +420,7 @@ SALF_API salf_status salf_basis_builder_merge(salf_basis_builder *builder, const
 SALF_API salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder);
 /* Makes the basis. Every row must have been added exactly once (SALF_E_SEQUENCE names how many were). model (may be
  * NULL) serves later whole-vocabulary needs. The builder stays as it was. */
-SALF_API salf_status salf_basis_builder_finish(salf_basis_builder *builder, salf_model *model, salf_basis **out);
+SALF_API salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *builder, salf_model *model);
 
 /* ---- 7. Deviation probe (paper 3.1 to 3.3, Algorithms 1 to 3) ---------------------------------------------------- */
 
@@ -536,6 +541,7 @@ enum { SALF_INFILL_BREADTH = 0, SALF_INFILL_DEPTH = 1 };
 /* Which data go to a layer: ONLINE by an eof probed when the layer's turn comes, OFFLINE by an eof known for all data
  * before, NONE by a seeded uniform draw (budgets for lift*). */
 enum { SALF_MATCH_ONLINE = 0, SALF_MATCH_OFFLINE = 1, SALF_MATCH_NONE = 2 };
+enum { SALF_PROBE_ALL = -1 };
 
 typedef struct salf_planner_options {
     uint32_t struct_size;
@@ -545,10 +551,8 @@ typedef struct salf_planner_options {
     double ratio;          /* GEOMETRIC: > 1; 0 = 2 */
     const double *weights; /* CUSTOM: [m], >= 0, not all 0. Copied */
     uint64_t seed;
-    int64_t probe_limit;  /* ONLINE: most data probed for one layer; 0 = all that are unused */
-    int32_t as_published; /* 1: ARITHMETIC with BREADTH books class k = 1..m at layer k mod m, as Table 5 of the paper
-                             requires; no effect with DEPTH, an error with other growths */
-    int32_t reserved;
+    int64_t probe_limit; /* ONLINE: most data probed for one layer; 0 = half its mean share, N div (2 m) + 1;
+                              SALF_PROBE_ALL = all that are unused, which is Algorithm 4 to the letter */
 } salf_planner_options;
 
 /* One layer of the plan. data is known once the layer is settled (OFFLINE and NONE: after salf_planner_match; ONLINE:
@@ -643,29 +647,41 @@ typedef int32_t (*salf_cut_fn)(void *user, int64_t step, int32_t n_layers, const
 
 typedef struct salf_policy_options {
     uint32_t struct_size;
-    int32_t reduction; /* SALF; CALLBACK: PREFIX truncates each row of the trace at its own eof or the cut, whichever is
-                          deeper; the others give all rows the cut */
-    int32_t first_layer; /* SUFFIX */
-    int32_t order;       /* LIFT, LIFT_STAR, BLOCK */
-    int64_t interval;    /* LIFT*, LISA, BLOCK, AUTOFREEZE: steps; 0 = total_steps / m (at least 1) */
-    int64_t total_steps; /* of the run; needed where interval is 0, by FREEZEOUT and by LINEAR */
-    uint64_t seed;
-    int32_t n_active;        /* LISA: 0 = 2 */
-    int32_t always_on;       /* LISA: embedding and head train at every step */
-    int32_t keep_moments;    /* BLOCK: 1 = do not reset a layer's optimizer state when its phase begins */
+    /* every kind */
     int32_t train_embedding; /* embedding trains whenever the backward reaches it (cut 0) */
     int32_t train_head;      /* head trains at every step */
-    int32_t cubic;           /* FREEZEOUT: cube the freezing times */
-    int32_t scale_rate;      /* FREEZEOUT: initial rate of layer i times 1 / t_i */
     int32_t reserved;
-    double start;      /* FREEZEOUT: t0 of the first layer, 0 = 0.5; LINEAR: share of the run before freezing begins */
-    double level;      /* LINEAR: fraction of the layers frozen at the end; 0 = 0.5 */
-    double percentile; /* AUTOFREEZE: 0 ... 100; 0 = 50 */
-    const int32_t *script; /* SCRIPTED: [n_script] cuts; the last one holds on. Copied */
+    int64_t total_steps; /* of the run; needed where interval is 0, by FREEZEOUT and by LINEAR */
+    uint64_t seed;
+    /* LIFT, LIFT_STAR, BLOCK, LISA, AUTOFREEZE */
+    int64_t interval; /* steps of a turn; 0: m turns in the run, step s of S lies in turn floor(s m / S) */
+    int32_t order;    /* SALF_ORDER_*; LIFT, LIFT_STAR, BLOCK */
+    /* SUFFIX */
+    int32_t first_layer;
+    /* SALF; CALLBACK: PREFIX truncates each row of the trace at its own eof or the cut, whichever is deeper; the others
+     * give all rows the cut */
+    int32_t reduction; /* SALF_REDUCE_* */
+    /* LISA */
+    int32_t n_active;  /* 0 = 2 */
+    int32_t always_on; /* embedding and head train at every step */
+    /* BLOCK */
+    int32_t keep_moments; /* 1 = do not reset a layer's optimizer state when its phase begins */
+    /* FREEZEOUT */
+    int32_t cubic;      /* cube the freezing times */
+    int32_t scale_rate; /* initial rate of layer i times 1 / t_i */
+    double start;       /* t0 of the first layer, 0 = 0.5; LINEAR: share of the run before freezing begins */
+    /* LINEAR */
+    double level; /* fraction of the layers frozen at the end; 0 = 0.5 */
+    /* AUTOFREEZE */
+    double percentile; /* 0 ... 100; 0 = 50 */
+    /* SCRIPTED */
+    const int32_t *script; /* [n_script] cuts; the last one holds on. Copied */
     int64_t n_script;
-    salf_cut_fn callback; /* CALLBACK */
+    /* CALLBACK */
+    salf_cut_fn callback;
     void *callback_user;
-    salf_planner *planner; /* BUDGET; kept alive */
+    /* BUDGET */
+    salf_planner *planner; /* kept alive */
 } salf_policy_options;
 
 /* What the host knows at a step. trace: SALF (required), CALLBACK. gradient_l1 [m]: AUTOFREEZE, L1 norm of each layer's
@@ -716,6 +732,27 @@ SALF_API salf_status salf_policy_decide(salf_policy *policy, const salf_observat
 /* State as bytes, as for the planner; loadable before any optimizer exists. */
 SALF_API salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *size);
 SALF_API salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t size);
+
+/* A fine-tuning method as the paper names it (its 4.1 and Appendix A.3), in the constants of this header: what to make
+ * and with which options. The names are "lora[full]", "lora[half]", "lift[half]", "lift*[half]", "salf", and
+ * "lift*[BUDGET]" and "salf[BUDGET]" with the budgets "half" (salf only), "geom][bf", "geom][df", "arith][bf" and
+ * "arith][df"; where data are probed a metric may follow: "salf[half][ce]". A policy's word, such as "lisa", is a name
+ * too. */
+typedef struct salf_method {
+    uint32_t struct_size;
+    int32_t policy;   /* SALF_POLICY_*: the kind to make. BUDGET needs a planner with the three options below */
+    int32_t growth;   /* SALF_GROWTH_* */
+    int32_t infill;   /* SALF_INFILL_* */
+    int32_t matching; /* ONLINE (or OFFLINE, as the host likes) where data are probed, else NONE */
+    int32_t probes;   /* 1: decides by deviations, so that a probe is needed */
+    int32_t metric;   /* SALF_METRIC_* of that probe */
+    int32_t reserved;
+} salf_method;
+
+/* Fills method from its name. SALF_E_NOT_FOUND lists the names there are. */
+SALF_API salf_status salf_method_find(const char *name, salf_method *method);
+/* Name number index of the paper's, without metrics, in the order of its tables; NULL behind the last. Static. */
+SALF_API const char *salf_method_name(int32_t index);
 
 /* ---- 11. Cost model --------------------------------------------------------------------------------------------- */
 

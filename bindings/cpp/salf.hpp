@@ -330,7 +330,7 @@ class basic_basis_builder : public detail::handle<salf_basis_builder, salf_basis
     outcome<Errors, basic_basis<Errors>> finish(const basic_model<Errors> &model = {}) {
         return detail::run<Errors, basic_basis<Errors>>([&](basic_basis<Errors> &made) {
             salf_basis *raw = nullptr;
-            const salf_status status = salf_basis_builder_finish(get(), model.get(), &raw);
+            const salf_status status = salf_basis_builder_finish(&raw, get(), model.get());
             made.take(raw, detail::joined(this->kept(), model.kept()));
             return status;
         });

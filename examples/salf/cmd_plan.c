@@ -132,7 +132,6 @@ static int make_plan(const plan_settings *s, const double *weights) {
     options.infill = s->infill;
     options.ratio = s->ratio;
     options.weights = weights;
-    options.as_published = s->as_published;
     salf_status status = salf_context_create(&context, NULL);
     if (!status) status = salf_planner_create(&planner, context, s->layers, s->data, &options);
     if (!status) status = salf_planner_counts(planner, counts);

@@ -41,7 +41,6 @@ static salf_status make_planner(feed *f, salf_context *context, const method *m)
     o.infill = m->infill;
     o.matching = m->probes ? f->options.matching : SALF_MATCH_NONE;
     o.seed = f->options.seed;
-    o.as_published = f->options.as_published;
     double limit = f->options.probe_limit * (double)f->total / f->options.n_layers;
     if (o.matching == SALF_MATCH_ONLINE && limit > 0 && limit < (double)f->total) o.probe_limit = (int64_t)limit + 1;
     return salf_planner_create(&f->planner, context, f->options.n_layers, f->total, &o);

@@ -292,7 +292,7 @@ static salf_status check_model(const salf_basis_builder *b, const salf_model *mo
     return SALF_OK;
 }
 
-salf_status salf_basis_builder_finish(salf_basis_builder *builder, salf_model *model, salf_basis **out) {
+salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *builder, salf_model *model) {
     SLF_REQUIRE(out);
     *out = NULL;
     SLF_REQUIRE(builder);

@@ -45,6 +45,12 @@ salf_status slf_options_read(void *own, uint32_t own_size, const void *theirs, c
 /* Copies our filled struct into a caller's output struct, as much as its struct_size says; keeps that struct_size. */
 salf_status slf_info_write(void *theirs, const void *own, uint32_t own_size, const char *type);
 
+/* ---- constants.c ---- */
+
+/* SALF_E_ARGUMENT, with the words there are, unless value is one of a family ("SALF_METRIC"). function and field stand in
+ * the message. A new constant of the family is accepted everywhere without a further line. */
+salf_status slf_check_word(const char *function, const char *field, const char *family, int64_t value);
+
 /* ---- context.c: memory, references, parallel loops ---- */
 
 typedef struct slf_pool slf_pool;

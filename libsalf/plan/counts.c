@@ -119,13 +119,6 @@ static void infill_depth(const int64_t *capacity, int32_t m, int64_t rest, int64
     }
 }
 
-/* Class k = 1 ... m, of capacity k, booked at layer k mod m: the last class moves to the front. */
-static void wrap_classes(int32_t m, int64_t *counts) {
-    const int64_t last = counts[m - 1];
-    for (int32_t e = m - 1; e > 0; e--) counts[e] = counts[e - 1];
-    counts[0] = last;
-}
-
 static salf_status count_capacities(const salf_context *context, const salf_planner_options *options, int32_t m,
                                     int64_t n, int64_t *counts) {
     int64_t *capacity = slf_alloc(context, (uint64_t)m, sizeof *capacity);
@@ -138,7 +131,6 @@ static salf_status count_capacities(const salf_context *context, const salf_plan
         infill_breadth(capacity, m, n - rounds * sum, counts);
     else
         infill_depth(capacity, m, n - rounds * sum, counts);
-    if (options->as_published && options->infill == SALF_INFILL_BREADTH) wrap_classes(m, counts);
     slf_free(context, capacity);
     return SALF_OK;
 }

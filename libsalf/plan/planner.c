@@ -31,7 +31,7 @@ static salf_status check_weights(const salf_planner_options *o, int32_t m) {
     return SALF_OK;
 }
 
-static salf_status check_options(salf_planner_options *o, int32_t m) {
+static salf_status check_options(salf_planner_options *o, int32_t m, int64_t n) {
     if (o->growth < SALF_GROWTH_UNIFORM || o->growth > SALF_GROWTH_CUSTOM)
         return bad_option("growth", o->growth, "one of SALF_GROWTH_*");
     if (o->infill < SALF_INFILL_BREADTH || o->infill > SALF_INFILL_DEPTH)
@@ -41,12 +41,9 @@ static salf_status check_options(salf_planner_options *o, int32_t m) {
     if (o->ratio == 0) o->ratio = 2;
     if (!isfinite(o->ratio) || o->ratio <= 1)
         return slf_fail(SALF_E_ARGUMENT, "salf_planner_create: ratio is %g; it must be finite and above 1", o->ratio);
-    if (o->probe_limit < 0) return bad_option("probe_limit", o->probe_limit, "it must not be negative");
-    if (o->as_published != 0 && o->as_published != 1) return bad_option("as_published", o->as_published, "0 or 1");
-    if (o->as_published && o->growth != SALF_GROWTH_ARITHMETIC)
-        return slf_fail(SALF_E_ARGUMENT, "salf_planner_create: as_published is for ARITHMETIC growth, not growth %d",
-                        (int)o->growth);
-    if (o->reserved != 0) return bad_option("reserved", o->reserved, "it must be 0");
+    if (o->probe_limit < SALF_PROBE_ALL)
+        return bad_option("probe_limit", o->probe_limit, "it must not be negative, or SALF_PROBE_ALL");
+    if (o->probe_limit == 0) o->probe_limit = n / m / 2 + 1;
     return o->growth == SALF_GROWTH_CUSTOM ? check_weights(o, m) : SALF_OK;
 }
 
@@ -78,7 +75,7 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     if (n_data >= INT64_MAX / 2)
         return slf_fail(SALF_E_OVERFLOW, "salf_planner_create: n_data is %lld; less than 2^62 can be counted",
                         (long long)n_data);
-    SLF_TRY(check_options(&own, n_layers));
+    SLF_TRY(check_options(&own, n_layers, n_data));
     salf_planner *planner = slf_alloc_zero(context, 1, sizeof *planner);
     if (!planner) return SALF_E_NO_MEMORY;
     atomic_init(&planner->references, 1);
@@ -310,7 +307,7 @@ static salf_status next_probe(salf_planner *p, int64_t max_data) {
     slf_planner_state *s = &p->state;
     const int64_t limit = p->options.probe_limit, left = p->n - s->scan;
     int64_t most = left < max_data ? left : max_data;
-    if (limit > 0 && limit - s->probed[s->layer] < most) most = limit - s->probed[s->layer];
+    if (limit != SALF_PROBE_ALL && limit - s->probed[s->layer] < most) most = limit - s->probed[s->layer];
     if (most <= 0) return SALF_OK;
     SLF_TRY(slf_state_room(s, p, most));
     const int64_t n = pick_ids(s->used, false, p->n, most, &s->scan, s->task_ids);

@@ -79,7 +79,7 @@ salf_status slf_state_draws(slf_planner_state *state, const salf_planner *planne
 
 /* ---- identity ---- */
 
-#define IDENTITY_FIELDS 9
+#define IDENTITY_FIELDS 8
 
 static void identity_of(const salf_planner *p, slf_field fields[IDENTITY_FIELDS]) {
     const salf_planner_options *o = &p->options;
@@ -90,8 +90,7 @@ static void identity_of(const salf_planner *p, slf_field fields[IDENTITY_FIELDS]
                                             {"matching", (uint64_t)o->matching},
                                             {"ratio (bits)", slf_bits_of(o->ratio)},
                                             {"seed", o->seed},
-                                            {"probe_limit", (uint64_t)o->probe_limit},
-                                            {"as_published", (uint64_t)o->as_published}};
+                                            {"probe_limit", (uint64_t)o->probe_limit}};
     memcpy(fields, own, sizeof own);
 }
 

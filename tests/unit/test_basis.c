@@ -475,11 +475,11 @@ START_TEST(builder_equals_create) {
             add_rows(two, &x, 4, 6);
             add_rows(two, &x, 0, 4);
             salf_basis *basis, *direct;
-            CHECK_FAILS(salf_basis_builder_finish(two, NULL, &basis), SALF_E_SEQUENCE, "10 rows of");
+            CHECK_FAILS(salf_basis_builder_finish(&basis, two, NULL), SALF_E_SEQUENCE, "10 rows of");
             ck_assert_ptr_null(basis);
             CHECK_OK(salf_basis_builder_merge(one, two));
             CHECK_OK(salf_basis_builder_all_reduce(one));
-            CHECK_OK(salf_basis_builder_finish(one, NULL, &basis));
+            CHECK_OK(salf_basis_builder_finish(&basis, one, NULL));
             CHECK_OK(salf_basis_create(&direct, x.model, some_labels, 5, &options));
             ck_assert(rows_error(basis, some_labels, 5, x.b, x.d) < 1e-9);
             CHECK_OK(salf_basis_check(basis, x.model));
@@ -493,7 +493,7 @@ START_TEST(builder_equals_create) {
             const salf_tensor out = oracle_view(row, SALF_F32, 1, x.d);
             CHECK_FAILS(salf_basis_rows(basis, &unheld, 1, &out), SALF_E_LABEL, "label 1");
             salf_basis_destroy(basis);
-            CHECK_OK(salf_basis_builder_finish(one, x.model, &basis)); /* again, with a model */
+            CHECK_OK(salf_basis_builder_finish(&basis, one, x.model)); /* again, with a model */
             ck_assert(rows_error(basis, &unheld, 1, x.b, x.d) < 1e-9);
             salf_basis_destroy(basis);
             salf_basis_destroy(direct);
@@ -511,7 +511,7 @@ START_TEST(builder_notices_rows_doubled_and_missing) {
     CHECK_OK(salf_basis_builder_create(&builder, x.context, x.v, x.d, some_labels, 5, NULL));
     add_rows(builder, &x, 0, 39);
     add_rows(builder, &x, 3, 1);
-    CHECK_FAILS(salf_basis_builder_finish(builder, NULL, &basis), SALF_E_SEQUENCE, "twice");
+    CHECK_FAILS(salf_basis_builder_finish(&basis, builder, NULL), SALF_E_SEQUENCE, "twice");
     salf_tensor rows = oracle_view(x.w, SALF_F32, 4, 12);
     CHECK_FAILS(salf_basis_builder_add(builder, 37, &rows), SALF_E_SHAPE, "37");
     rows.cols = 11;

@@ -44,7 +44,7 @@ static salf_status builder_body(harness_memory *memory, int32_t backend, void *u
     salf_status status = harness_context_or_status(&context, backend, memory);
     if (status == SALF_OK) status = salf_basis_builder_create(&builder, context, 8, 3, &label, 1, NULL);
     if (status == SALF_OK) status = salf_basis_builder_add(builder, 0, &rows);
-    if (status == SALF_OK) status = salf_basis_builder_finish(builder, NULL, &basis);
+    if (status == SALF_OK) status = salf_basis_builder_finish(&basis, builder, NULL);
     salf_basis_builder_destroy(builder);
     salf_basis_destroy(basis);
     salf_context_destroy(context);

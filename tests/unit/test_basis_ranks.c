@@ -84,7 +84,7 @@ static void reduce_and_finish(member *me, salf_basis_builder *builder) {
         strncpy(me->message, salf_last_error(), sizeof me->message - 1);
         return;
     }
-    me->finished = salf_basis_builder_finish(builder, NULL, &basis);
+    me->finished = salf_basis_builder_finish(&basis, builder, NULL);
     if (me->finished == SALF_OK)
         take_results(me, basis);
     else

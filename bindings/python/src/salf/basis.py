@@ -221,6 +221,6 @@ class BasisBuilder(Handle):
             owner = create(
                 "basis",
                 (self.context._owner, model and model._owner),
-                lambda out: lib.salf_basis_builder_finish(pointer, given, out),
+                lambda out: lib.salf_basis_builder_finish(out, pointer, given),
             )
         return Basis._made(owner, self.context, model)

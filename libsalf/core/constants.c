@@ -1,0 +1,65 @@
+/* constants.c - the constants of salf.h by name, and the words of their families.
+ *
+ * The table is made from the header when the library is built (constants.awk), so that no constant is typed twice. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/core.h"
+
+typedef struct slf_constant {
+    const char *name; /* as salf.h has it */
+    const char *lower;
+    int64_t value;
+} slf_constant;
+
+static const slf_constant constants[] = {
+#include "constants.inc"
+};
+
+enum { N_CONSTANTS = sizeof constants / sizeof *constants };
+
+static char lower_case(char c) {
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+/* Length of family where the constant's name begins with it and a '_', else 0. Case does not count. */
+static size_t family_prefix(const slf_constant *constant, const char *family) {
+    size_t n = 0;
+    while (family[n] && lower_case(family[n]) == constant->lower[n]) n++;
+    return !family[n] && constant->lower[n] == '_' ? n : 0;
+}
+
+salf_status salf_constant(const char *name, int64_t *value) {
+    SLF_REQUIRE(name);
+    SLF_REQUIRE(value);
+    for (size_t i = 0; i < N_CONSTANTS; i++) {
+        size_t n = 0;
+        while (name[n] && lower_case(name[n]) == constants[i].lower[n]) n++;
+        if (name[n] || constants[i].lower[n]) continue;
+        *value = constants[i].value;
+        return SALF_OK;
+    }
+    return slf_fail(SALF_E_NOT_FOUND, "salf_constant: no constant is called '%s'", name);
+}
+
+const char *salf_constant_word(const char *family, int64_t value) {
+    for (size_t i = 0; family && i < N_CONSTANTS; i++) {
+        const size_t n = family_prefix(&constants[i], family);
+        if (n && constants[i].value == value) return constants[i].lower + n + 1;
+    }
+    return NULL;
+}
+
+salf_status slf_check_word(const char *function, const char *field, const char *family, int64_t value) {
+    if (salf_constant_word(family, value)) return SALF_OK;
+    char known[256] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < N_CONSTANTS; i++) {
+        const size_t n = family_prefix(&constants[i], family), length = n ? strlen(constants[i].name + n + 1) : 0;
+        if (!n || used + length + 3 > sizeof known) continue;
+        if (used) used += (size_t)snprintf(known + used, sizeof known - used, ", ");
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s", constants[i].name + n + 1);
+    }
+    return slf_fail(SALF_E_ARGUMENT, "%s: %s is %lld, which is none of %s_... (%s)", function, field, (long long)value,
+                    family, known);
+}

@@ -1,0 +1,93 @@
+/*
+ * method.c - the methods of the paper by name (its 4.1 and Appendix A.3), in the constants of salf.h.
+ *
+ * A name is a base with a budget from the table below, and where data are probed a metric behind it:
+ * "salf[half][ce]". The budget [half] of salf is the uniform plan; of lift and lift* it is their plain schedule, in which
+ * every layer has its turn.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/core.h"
+
+typedef struct slf_named_method {
+    const char *name;
+    int32_t policy;
+    int32_t growth; /* BUDGET, as infill */
+    int32_t infill;
+    int32_t probes;
+} slf_named_method;
+
+static const slf_named_method methods[] = {
+    {"lora[full]", SALF_POLICY_FULL, 0, 0, 0},
+    {"lora[half]", SALF_POLICY_HALF, 0, 0, 0},
+    {"lift[half]", SALF_POLICY_LIFT, 0, 0, 0},
+    {"lift*[half]", SALF_POLICY_LIFT_STAR, 0, 0, 0},
+    {"lift*[geom][bf]", SALF_POLICY_BUDGET, SALF_GROWTH_GEOMETRIC, SALF_INFILL_BREADTH, 0},
+    {"lift*[geom][df]", SALF_POLICY_BUDGET, SALF_GROWTH_GEOMETRIC, SALF_INFILL_DEPTH, 0},
+    {"lift*[arith][bf]", SALF_POLICY_BUDGET, SALF_GROWTH_ARITHMETIC, SALF_INFILL_BREADTH, 0},
+    {"lift*[arith][df]", SALF_POLICY_BUDGET, SALF_GROWTH_ARITHMETIC, SALF_INFILL_DEPTH, 0},
+    {"salf", SALF_POLICY_SALF, 0, 0, 1},
+    {"salf[half]", SALF_POLICY_BUDGET, SALF_GROWTH_UNIFORM, SALF_INFILL_BREADTH, 1},
+    {"salf[geom][bf]", SALF_POLICY_BUDGET, SALF_GROWTH_GEOMETRIC, SALF_INFILL_BREADTH, 1},
+    {"salf[geom][df]", SALF_POLICY_BUDGET, SALF_GROWTH_GEOMETRIC, SALF_INFILL_DEPTH, 1},
+    {"salf[arith][bf]", SALF_POLICY_BUDGET, SALF_GROWTH_ARITHMETIC, SALF_INFILL_BREADTH, 1},
+    {"salf[arith][df]", SALF_POLICY_BUDGET, SALF_GROWTH_ARITHMETIC, SALF_INFILL_DEPTH, 1},
+};
+
+enum { N_METHODS = sizeof methods / sizeof *methods };
+
+const char *salf_method_name(int32_t index) {
+    return index >= 0 && index < N_METHODS ? methods[index].name : NULL;
+}
+
+/* The metric named by a suffix such as "[ce]", or -1; *base becomes the length of what stands before it. */
+static int32_t metric_suffix(const char *name, size_t *base) {
+    const char *word;
+    for (int32_t metric = 0; (word = salf_constant_word("SALF_METRIC", metric)) != NULL; metric++) {
+        const size_t length = strlen(name), n = strlen(word) + 2;
+        if (length <= n || name[length - n] != '[' || name[length - 1] != ']') continue;
+        if (memcmp(name + length - n + 1, word, n - 2) != 0) continue;
+        *base = length - n;
+        return metric;
+    }
+    *base = strlen(name);
+    return -1;
+}
+
+static salf_status unknown_method(const char *name) {
+    char known[320] = "";
+    size_t used = 0;
+    for (int32_t i = 0; i < N_METHODS && used < sizeof known; i++)
+        used += (size_t)snprintf(known + used, sizeof known - used, " %s", methods[i].name);
+    return slf_fail(SALF_E_NOT_FOUND,
+                    "unknown method '%.64s'; known:%s (salf... also with [ce] or [rank]), and policies", name, known);
+}
+
+salf_status salf_method_find(const char *name, salf_method *method) {
+    SLF_REQUIRE(name);
+    SLF_REQUIRE(method);
+    salf_method found = {.struct_size = sizeof found, .matching = SALF_MATCH_NONE};
+    size_t base;
+    const int32_t metric = metric_suffix(name, &base);
+    for (int32_t i = 0; i < N_METHODS; i++) {
+        const slf_named_method *named = &methods[i];
+        if (strlen(named->name) != base || memcmp(named->name, name, base) != 0) continue;
+        if (metric >= 0 && !named->probes) break;
+        found.policy = named->policy;
+        found.growth = named->growth;
+        found.infill = named->infill;
+        found.probes = named->probes;
+        found.metric = metric >= 0 ? metric : SALF_METRIC_COSINE;
+        if (named->probes && named->policy == SALF_POLICY_BUDGET) found.matching = SALF_MATCH_ONLINE;
+        return slf_info_write(method, &found, sizeof found, "salf_method");
+    }
+    const char *word;
+    for (int32_t kind = 0; (word = salf_constant_word("SALF_POLICY", kind)) != NULL; kind++) {
+        if (strcmp(word, name) != 0 || kind == SALF_POLICY_BUDGET) continue; /* "budget" alone names no plan */
+        found.policy = kind;
+        found.probes = kind == SALF_POLICY_SALF;
+        return slf_info_write(method, &found, sizeof found, "salf_method");
+    }
+    return unknown_method(name);
+}
