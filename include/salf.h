@@ -1,9 +1,9 @@
 /*
  * salf.h - Semantic-Aware Layer-Freezing: decide where to fine-tune.
  *
- * libsalf finds, for every datum of a fine-tuning run, the layer at which back-propagation may stop. It compares the
+ * For each datum of a fine-tuning run, libsalf finds the layer at which back-propagation may stop. It compares the
  * hidden state after each layer with the semantic basis of the right next token, takes the layer that reduces this
- * deviation most, and freezes everything below it; a planner spreads the data over the depths under a compute budget.
+ * deviation most, and freezes everything below it. A planner spreads the data over the depths under a compute budget.
  * Source, called "the paper" below: Gu, Aleti, Chen, Zhang, "A Semantic-Aware Layer-Freezing Approach to
  * Computation-Efficient Fine-Tuning of Language Models", Findings of ACL 2025.
  *
@@ -11,18 +11,17 @@
  * space k to latent space k+1, so there are m+1 spaces: h_0 (embedding output) ... h_m (output of the last layer).
  * W_o [V][D] is the LM head (logits = W_o h), W_i [V][D] the embedding matrix. Matrices are row-major.
  *
- * Rules that hold for every call, not repeated below:
- * - Functions that can fail return a salf_status: 0 is success, negative an error. salf_last_error() then holds one
- * line that names the offending value. On failure outputs are untouched (handles: set to NULL) unless said otherwise,
- * and handles stay usable.
- * - "out" handles are freed by the matching destroy function; destroy(NULL) does nothing. Handles keep what they were
- * made from alive, so they may be destroyed in any order. Getters return pointers tied to their handle, for reading
- * only.
- * - Options structs are extended only at their end. Set struct_size to sizeof the struct and zero the rest
+ * Rules for every call, not repeated below:
+ * - A function that can fail returns a salf_status: 0 is success, negative an error. salf_last_error() then holds one
+ *   line that names the offending value. A failed call leaves its outputs untouched (handles: NULL) unless its comment
+ *   says otherwise, and handles stay usable.
+ * - You free "out" handles with the matching destroy function; destroy(NULL) does nothing. A handle keeps what it was
+ *   made from alive, so you may destroy in any order. Getters return pointers that belong to their handle; only read.
+ * - Options structs grow only at their end. Set struct_size to sizeof the struct and zero the rest
  *   (salf_options_init does both); 0 or NULL in a field means its default; a NULL options pointer means all defaults.
- * - Threads: one thread at a time per handle; different handles may be used in parallel, also when they share a
- * context, a model or a basis, which are safe to share once made.
- * - Nothing here prints, exits, changes process-wide state or keeps a thread of the host.
+ * - Use a handle from one thread at a time. Different handles may run in parallel, also when they share a context, a
+ *   model or a basis: these are safe to share once made.
+ * - Nothing here prints, exits, changes process-wide settings or keeps a thread of the host.
  */
 #ifndef SALF_H
 #define SALF_H
@@ -40,13 +39,11 @@
 #ifndef SALF_API
 #define SALF_API
 #endif
-
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /* ---- 1. Status -------------------------------------------------------------------------------------------------- */
-
 /* Result of a call: SALF_OK or one of the negative values of SALF_STATUS_LIST. */
 typedef int32_t salf_status;
 
@@ -86,102 +83,75 @@ typedef int32_t salf_status;
 #define SALF_STATUS_ENUM_(name, value, text) name = value,
 enum { SALF_STATUS_LIST(SALF_STATUS_ENUM_) SALF_STATUS_END_ = 1 };
 
-/* Name of a status, such as "SALF_E_SHAPE"; "SALF_E_UNKNOWN" for a number that is none. Static. */
+/* Name of a status, such as "SALF_E_SHAPE" ("SALF_E_UNKNOWN" for a number that is none), and its meaning. Static. */
 SALF_API const char *salf_status_name(salf_status status);
-
-/* What a status means, in words. Static. */
 SALF_API const char *salf_status_text(salf_status status);
-
-/* The message of the last call that failed in this thread: one line, at most 511 bytes, never NULL, "" if none failed.
- * Valid until this thread's next failing call. Successful calls leave it as it is. */
+/* The message of the last call that failed in this thread: one line, at most 511 bytes, never NULL, "" if none failed;
+ * valid until this thread's next failing call. */
 SALF_API const char *salf_last_error(void);
-
-/* Version of the library in use: major * 10000 + minor * 100 + patch. */
+/* Version of the library in use: major * 10000 + minor * 100 + patch, and the same as text. Static. */
 SALF_API int32_t salf_version_number(void);
-
-/* The same as text, "major.minor.patch". Static. */
 SALF_API const char *salf_version_string(void);
-
-/* Value of any public constant by name ("SALF_METRIC_COSINE"; case does not count), for callers that cannot read this
- * header. SALF_E_NOT_FOUND for an unknown name. */
+/* Value of a public constant by name ("SALF_METRIC_COSINE"; case does not count). SALF_E_NOT_FOUND. */
 SALF_API salf_status salf_constant(const char *name, int64_t *value);
-
-/* The word of a value of a family of constants: "ce" for ("SALF_METRIC", SALF_METRIC_CE). It is the constant's name
- * behind the family in lower case, so family + "_" + word is what salf_constant takes. NULL for a value that the family
- * does not have: values begin at 0 or 1 and have no gaps, so a loop up to NULL lists a family. Static. */
+/* The word of a constant: "ce" for ("SALF_METRIC", SALF_METRIC_CE), its name behind the family in lower case, so that
+ * salf_constant takes family + "_" + word. NULL for a value that is none: a loop up to NULL lists a family. Static. */
 SALF_API const char *salf_constant_word(const char *family, int64_t value);
-
 /* Zeroes an options struct of struct_size bytes and sets its first field, struct_size. */
 SALF_API void salf_options_init(void *options, uint32_t struct_size);
 
 /* ---- 2. Tensors ------------------------------------------------------------------------------------------------- */
-
 /* Element types. Floating-point inputs may be F32, BF16 or F16; the others occur in tensor files. */
 enum { SALF_F32 = 1, SALF_BF16 = 2, SALF_F16 = 3, SALF_F64 = 4, SALF_I8 = 5, SALF_U8 = 6, SALF_I32 = 7, SALF_I64 = 8 };
-
 /* Where memory lies. Device memory is that of the context's device; only the cuda backend takes it. */
 enum { SALF_MEMORY_HOST = 0, SALF_MEMORY_DEVICE = 1 };
 
 /* A borrowed matrix [rows][cols]; a vector is one row. Element (r, c) is data[i * row_stride + c] with i =
- * row_index[r], or r when row_index is NULL. The caller keeps the memory alive and unchanged for the call (for
- * descriptors: for the handle's life; on a device: until the stream has passed the call). Inputs are never written
- * through. rows may be 0, and data is then ignored. This struct never changes its size. */
+ * row_index[r], or r when row_index is NULL. Keep the memory alive and unchanged for the call (for descriptors: for the
+ * handle's life; on a device: until the stream has passed it). Inputs are never written. This struct keeps its size. */
 typedef struct salf_tensor {
     void *data;
     const int64_t *row_index; /* NULL, or [rows] */
-    int64_t rows;
-    int64_t cols;
-    int64_t row_stride; /* in elements; 0 = cols */
-    int32_t dtype;
-    int32_t memory;       /* of data */
-    int32_t index_memory; /* of row_index */
-    int32_t reserved;     /* 0 */
+    int64_t rows, cols;
+    int64_t row_stride;                            /* in elements; 0 = cols */
+    int32_t dtype, memory, index_memory, reserved; /* memory of data, of row_index; reserved 0 */
 } salf_tensor;
 
 /* ---- 3. Context ------------------------------------------------------------------------------------------------- */
-
+/* The resources everything else runs on: backend, device, stream, threads, allocator, log, ranks. */
 typedef struct salf_context salf_context;
-
 /* Backends. AUTO takes the one that the environment variable SALF_BACKEND names ("reference", "cpu", "cuda"), else cuda
- * where its plugin and a device are there, else cpu, else reference. */
+ * where its plugin and a device are there, else cpu. SALF_KERNELS ("c", "avx2", "avx512") chooses the kernels of cpu,
+ * the best by default. */
 enum { SALF_BACKEND_AUTO = 0, SALF_BACKEND_REFERENCE = 1, SALF_BACKEND_CPU = 2, SALF_BACKEND_CUDA = 3 };
-
 /* Levels of log messages, the gravest first. */
 enum { SALF_LOG_ERROR = 1, SALF_LOG_WARNING = 2, SALF_LOG_INFO = 3, SALF_LOG_DEBUG = 4 };
-
 /* Operations of all_reduce. */
 enum { SALF_ALL_REDUCE_SUM = 0, SALF_ALL_REDUCE_MIN = 1 };
-
 /* Memory hooks for host memory. alloc returns size bytes aligned to align (a power of two, at most 4096) or NULL; free
  * gets the size back. Called from any thread that uses the context. */
 typedef void *(*salf_alloc_fn)(void *user, size_t size, size_t align);
 typedef void (*salf_free_fn)(void *user, void *memory, size_t size);
-
 /* Receives one line without a line end. Called from the thread that called the library. */
 typedef void (*salf_log_fn)(void *user, int32_t level, const char *message);
-
-/* The one collective operation over the ranks of a distributed run, in place: count elements, dtype SALF_F64 or
- * SALF_I64, operation SALF_ALL_REDUCE_*. Every rank calls it in the same order. Returns 0, or any other number for
- * failure (SALF_E_CALLBACK). */
+/* The one collective over the ranks, in place: count elements, dtype SALF_F64 or SALF_I64, operation SALF_ALL_REDUCE_*,
+ * called in the same order on every rank. Returns 0, or another number for failure (SALF_E_CALLBACK). */
 typedef int32_t (*salf_all_reduce_fn)(void *user, void *buffer, int64_t count, int32_t dtype, int32_t operation);
 
 typedef struct salf_context_options {
     uint32_t struct_size;
-    int32_t backend; /* SALF_BACKEND_* */
-    int32_t device;  /* ordinal of the device, for device backends */
-    int32_t threads; /* 0: BLAS as the host left it, own kernels on the calling thread; n: up to n threads in both,
-                        BLAS's count being restored before a call returns */
-    void *stream;    /* the host's stream (cudaStream_t), or NULL for the default stream */
-    uint64_t workspace_limit; /* bytes of scratch of a call beyond results and D*D matrices; 0 = 16 MiB, on a device
-                                 256 MiB */
+    int32_t backend;          /* SALF_BACKEND_* */
+    int32_t device;           /* ordinal of the device, for device backends */
+    int32_t threads;          /* 0: BLAS as the host left it, own kernels on the calling thread; n: at most n in both */
+    void *stream;             /* the host's stream (cudaStream_t), or NULL for the default stream */
+    uint64_t workspace_limit; /* scratch bytes of a call beyond results and D*D matrices; 0 = 16 MiB (device: 256) */
     salf_alloc_fn alloc;      /* NULL, and free NULL: the C library's */
     salf_free_fn free;
     void *alloc_user;
     salf_log_fn log; /* NULL: silent */
     void *log_user;
-    int32_t log_level; /* most verbose level passed on; 0 = SALF_LOG_WARNING */
-    int32_t rank;      /* of this process among ranks */
-    int32_t ranks;     /* 0 or 1: alone, callbacks unused */
+    int32_t log_level;   /* most verbose level passed on; 0 = SALF_LOG_WARNING */
+    int32_t rank, ranks; /* of this process, and how many; ranks 0 or 1: alone, callbacks unused */
     int32_t reserved;
     salf_all_reduce_fn all_reduce; /* required when ranks > 1 */
     void *communicator_user;
@@ -193,40 +163,31 @@ typedef struct salf_context_info {
     int32_t backend;          /* SALF_BACKEND_* in use, never AUTO */
     const char *backend_name; /* "reference", "cpu", "cuda" */
     const char *kernels;      /* instruction set of the kernels, such as "avx2"; "c" for plain C */
-    int32_t device;
-    int32_t threads;
-    int32_t rank;
-    int32_t ranks;
+    int32_t device, threads, rank, ranks;
 } salf_context_info;
 
 /* Makes the context in which everything else lives. Errors: SALF_E_BACKEND (the backend asked for is not there),
- * SALF_E_PLUGIN, SALF_E_DEVICE, SALF_E_ARGUMENT, SALF_E_NO_MEMORY. */
+ * SALF_E_PLUGIN, SALF_E_DEVICE, SALF_E_ARGUMENT, SALF_E_NO_MEMORY. get_info fills info up to its struct_size. */
 SALF_API salf_status salf_context_create(salf_context **out, const salf_context_options *options);
 SALF_API void salf_context_destroy(salf_context *context);
-/* Fills info up to its struct_size. */
 SALF_API salf_status salf_context_get_info(const salf_context *context, salf_context_info *info);
 
 /* ---- 4. Tensor files -------------------------------------------------------------------------------------------- */
-
-/* A safetensors file, or several behind a model.safetensors.index.json, memory-mapped and fully checked when opened.
- * Immutable. */
+/* A safetensors file, or several behind an index, memory-mapped and fully checked when opened. Immutable. */
 typedef struct salf_tensors salf_tensors;
 
-/* A named tensor of a file. view is [shape[0]][product of the rest], a vector one row, over mapped memory, borrowed
- * from the handle. */
+/* A named tensor of a file. view is [shape[0]][product of the rest], a vector one row, borrowed from the handle. */
 typedef struct salf_named_tensor {
     const char *name;
     int64_t shape[8];
-    int32_t n_dims; /* 0 for a scalar, at most 8 */
-    int32_t reserved;
+    int32_t n_dims, reserved; /* n_dims 0 for a scalar, at most 8 */
     salf_tensor view;
 } salf_named_tensor;
 
 /* Opens a .safetensors file, an index file, or a folder that holds model.safetensors or model.safetensors.index.json.
- * Errors: SALF_E_NOT_FOUND, SALF_E_IO, SALF_E_TRUNCATED, SALF_E_CORRUPT (header that lies: bad JSON, offsets out of
- * range, overlapping or disagreeing with shapes; a shard outside the folder), SALF_E_MISMATCH (an index and its
- * shards), SALF_E_UNSUPPORTED (more than 8 dimensions). An element type that is not known here is an error only when
- * such a tensor is asked for (SALF_E_DTYPE). */
+ * Errors: SALF_E_NOT_FOUND, SALF_E_IO, SALF_E_TRUNCATED, SALF_E_CORRUPT (bad JSON; offsets out of range, overlapping or
+ * disagreeing with shapes; a shard outside the folder), SALF_E_MISMATCH (an index and its shards), SALF_E_UNSUPPORTED
+ * (more than 8 dimensions). */
 SALF_API salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const char *path);
 SALF_API void salf_tensors_destroy(salf_tensors *tensors);
 SALF_API int64_t salf_tensors_count(const salf_tensors *tensors);
@@ -236,87 +197,64 @@ SALF_API salf_status salf_tensors_at(const salf_tensors *tensors, int64_t index,
 SALF_API salf_status salf_tensors_find(const salf_tensors *tensors, const char *name, salf_named_tensor *out);
 /* Value of a metadata key of the file (the first shard's), or NULL. Borrowed. */
 SALF_API const char *salf_tensors_metadata(const salf_tensors *tensors, const char *key);
-
 /* Writes tensors (host memory, any dtype, names unique) and pairs of metadata strings (key, value, key, value, ...) as
- * one safetensors file: to a temporary name in the same folder, synced, then renamed over path. When n_dims is 0 the
- * shape is [view.rows][view.cols]. Errors: SALF_E_IO and SALF_E_NO_SPACE (path is as before, unless the
- * message says that only the folder could not be synced), SALF_E_ARGUMENT, SALF_E_SHAPE, SALF_E_DTYPE. */
+ * one safetensors file: to a temporary name in the same folder, synced, then renamed over path. n_dims 0 means the
+ * shape [view.rows][view.cols]. Errors: SALF_E_IO and SALF_E_NO_SPACE (path is as before, unless the message says that
+ * only the folder could not be synced), SALF_E_ARGUMENT, SALF_E_SHAPE, SALF_E_DTYPE. */
 SALF_API salf_status salf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
                                        int64_t n_tensors, const char *const *metadata, int64_t n_metadata);
 
 /* ---- 5. Model --------------------------------------------------------------------------------------------------- */
-
-/* What the library must know of a language model. Immutable once made. */
+/* What the library must know of a language model: shape, head, embedding, final norm. Immutable once made. */
 typedef struct salf_model salf_model;
-
 /* Kinds of the final norm. RMS1P is RMSNorm with (1 + weight), as in Gemma. */
 enum { SALF_NORM_NONE = 0, SALF_NORM_LAYER = 1, SALF_NORM_RMS = 2, SALF_NORM_RMS1P = 3 };
-
 /* Model families whose checkpoints are understood. */
-enum {
-    SALF_FAMILY_OTHER = 0,
-    SALF_FAMILY_LLAMA = 1,
-    SALF_FAMILY_QWEN2 = 2,
-    SALF_FAMILY_GEMMA2 = 3,
-    SALF_FAMILY_MISTRAL = 4,
-    SALF_FAMILY_GPT2 = 5
-};
-
+enum { SALF_FAMILY_OTHER = 0, SALF_FAMILY_LLAMA = 1, SALF_FAMILY_QWEN2 = 2, SALF_FAMILY_GEMMA2 = 3 };
+enum { SALF_FAMILY_MISTRAL = 4, SALF_FAMILY_GPT2 = 5 };
 /* Yields rows first ... first+count-1 of a matrix as float32 [count][D], for heads that are quantised or not in memory.
  * Returns 0, or any other number for failure. Called from the thread that called the library, any number of times. */
 typedef int32_t (*salf_rows_fn)(void *user, int64_t first, int64_t count, float *out);
 
 typedef struct salf_model_options {
     uint32_t struct_size;
-    int32_t n_layers;      /* m; required by salf_model_create */
-    int64_t hidden;        /* D; required by salf_model_create */
-    int64_t vocab;         /* V, rows of the head with padding; required by salf_model_create */
+    int32_t n_layers;      /* m; required by salf_model_create, as hidden and vocab */
+    int64_t hidden;        /* D */
+    int64_t vocab;         /* V, rows of the head with padding */
     int64_t valid_vocab;   /* rows beyond it are padding and belong to no token; 0 = vocab */
     salf_tensor head;      /* W_o [V][D], borrowed; data NULL: head_rows or none */
     salf_tensor embedding; /* W_i [V][D], borrowed; data NULL: embedding_rows or none */
-    salf_rows_fn head_rows;
-    void *head_rows_user;
-    salf_rows_fn embedding_rows;
-    void *embedding_rows_user;
+    salf_rows_fn head_rows, embedding_rows;
+    void *head_rows_user, *embedding_rows_user;
     int32_t tied;            /* 1: one matrix serves as both; give it as either */
     int32_t norm_kind;       /* SALF_NORM_* of the final norm */
     double norm_eps;         /* 0 = 1e-5 */
-    salf_tensor norm_weight; /* [1][D], borrowed; data NULL: ones (RMS1P: zeros) */
-    salf_tensor norm_bias;   /* [1][D], borrowed; LAYER only; data NULL: zeros */
-    salf_tensor logit_bias;  /* [1][V], borrowed; data NULL: none */
+    salf_tensor norm_weight; /* [1][D], copied; data NULL: ones (RMS1P: zeros) */
+    salf_tensor norm_bias;   /* [1][D], copied; LAYER only; data NULL: zeros */
+    salf_tensor logit_bias;  /* [1][V], copied; data NULL: none */
     double logit_scale;      /* logits = scale * W_o h; 0 = 1 */
     double logit_softcap;    /* then cap * tanh(logits / cap); 0 = none */
 } salf_model_options;
 
-/* Shape and settings. The last group describes the decoder and is 0 unless opened from a checkpoint. */
+/* Shape and settings. The fields from rope_theta on describe the decoder and are 0 unless opened from a checkpoint. */
 typedef struct salf_model_info {
     uint32_t struct_size;
     int32_t family; /* SALF_FAMILY_* */
-    int32_t n_layers;
-    int32_t tied;
-    int64_t hidden;
-    int64_t vocab;
-    int64_t valid_vocab;
+    int32_t n_layers, tied;
+    int64_t hidden, vocab, valid_vocab;
     uint64_t fingerprint; /* of the head's valid rows (of the embedding if there is no head); 0 until first needed */
     int32_t head_dtype;   /* 0: rows come from a callback, or there is no head */
     int32_t norm_kind;
-    double norm_eps;
-    double logit_scale;
-    double logit_softcap;
-    double rope_theta;
+    double norm_eps, logit_scale, logit_softcap, rope_theta;
     double embedding_scale; /* factor on the embedding's output: sqrt(D) in Gemma, else 1 */
-    int64_t ffn_hidden;
-    int64_t max_positions;
-    int32_t n_heads;
-    int32_t n_kv_heads;
-    int32_t head_dim;
-    int32_t attention_bias; /* 1: q, k and v projections have biases */
-    int32_t bos_token;      /* -1: unknown */
-    int32_t eos_token;      /* -1: unknown */
+    int64_t ffn_hidden, max_positions;
+    int32_t n_heads, n_kv_heads, head_dim;
+    int32_t attention_bias;       /* 1: q, k and v projections have biases */
+    int32_t bos_token, eos_token; /* -1: unknown */
 } salf_model_info;
 
-/* Model from a description; its pointers stay borrowed. Errors: SALF_E_ARGUMENT, SALF_E_NULL, SALF_E_SHAPE,
- * SALF_E_DTYPE, SALF_E_NONFINITE (in a norm or bias). */
+/* Model from a description. head and embedding stay borrowed; norm and logit bias are copied: make the model again when
+ * they change. Errors: SALF_E_ARGUMENT, SALF_E_NULL, SALF_E_SHAPE, SALF_E_DTYPE, SALF_E_NONFINITE (a norm or bias). */
 SALF_API salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options);
 /* Model from a Hugging Face checkpoint folder: config.json and model.safetensors, single or sharded, memory-mapped.
  * Tied heads may be stored under either name. options may override what the config says (valid_vocab, logit_*,
@@ -332,110 +270,98 @@ SALF_API const salf_tensors *salf_model_get_tensors(const salf_model *model);
 SALF_API salf_status salf_model_fingerprint(const salf_model *model, uint64_t *fingerprint);
 
 /* ---- 6. Semantic basis (paper 2.1) ------------------------------------------------------------------------------ */
-
 /* Semantic-basis table: row l stands for token l. Output side: row l of (W_o^+)^T, that is P w_l with P = (W_o^T W_o)^+
- * [D][D]; input side: row l of W_i. Gram matrix and factor are float64 whatever the head's type. Immutable. */
+ * [D][D]; input side: row l of W_i. Gram matrix and factor are float64 whatever the head's type. Immutable: when the
+ * head has been trained, make a new one (salf_basis_refresh). */
 typedef struct salf_basis salf_basis;
-
 /* Which singular values of the head count. RTOL drops those at or below rtol * sigma_max; EXACT keeps all that float64
  * resolves in the Gram matrix (sigma > sigma_max * sqrt(D * 2^-52)); RIDGE takes P = (W_o^T W_o + ridge I)^-1. */
 enum { SALF_BASIS_RTOL = 0, SALF_BASIS_EXACT = 1, SALF_BASIS_RIDGE = 2 };
+/* Which matrix the rows come from: the LM head or the embedding. */
 enum { SALF_SIDE_OUTPUT = 0, SALF_SIDE_INPUT = 1 };
 /* What to prepare. LABELS: rows of the labels given (others are solved when asked for, while the model is at hand).
  * VOCABULARY: also the norm of every row, which ce and rank over the whole vocabulary need (done when first needed
  * otherwise); cost 2 V D^2. TABLE: all V rows in float32, V*D*4 bytes. */
 enum { SALF_PREPARE_LABELS = 0, SALF_PREPARE_VOCABULARY = 1, SALF_PREPARE_TABLE = 2 };
+/* How P was found: CHOLESKY once it is proven that no singular value is dropped (Gram - threshold > 0), else EIGEN. */
+enum { SALF_METHOD_NONE = 0, SALF_METHOD_CHOLESKY = 1, SALF_METHOD_EIGEN = 2 };
 
 typedef struct salf_basis_options {
     uint32_t struct_size;
-    int32_t mode;    /* SALF_BASIS_* */
-    double rtol;     /* RTOL: 0 = max(V, D) * 2^-23 */
-    double ridge;    /* RIDGE: > 0 */
-    int32_t side;    /* SALF_SIDE_* */
-    int32_t prepare; /* SALF_PREPARE_* */
+    int32_t mode; /* SALF_BASIS_* */
+    double rtol;  /* RTOL: 0 = max(V, D) * 2^-23 */
+    double ridge; /* RIDGE: > 0 */
+    int32_t side, prepare;
 } salf_basis_options;
-
-/* How P was found: CHOLESKY once it is proven that no singular value is dropped (the Gram matrix less the threshold is
- * positive definite), else EIGEN. */
-enum { SALF_METHOD_NONE = 0, SALF_METHOD_CHOLESKY = 1, SALF_METHOD_EIGEN = 2 };
 
 typedef struct salf_basis_info {
     uint32_t struct_size;
-    int32_t mode;
-    int32_t side;
-    int32_t method; /* SALF_METHOD_*; NONE for the input side */
-    int64_t hidden;
-    int64_t vocab;    /* valid rows */
-    int64_t n_labels; /* rows held ready; vocab when the table is */
-    int64_t rank;     /* singular values kept */
-    double rtol;      /* in force */
-    double ridge;
-    double sigma_max; /* of the head; 0 for the input side */
-    double sigma_min; /* smallest, kept or not */
-    double condition; /* sigma_max / smallest kept */
+    int32_t mode, side;
+    int32_t method;              /* SALF_METHOD_*; NONE for the input side */
+    int64_t hidden, vocab;       /* D, valid rows */
+    int64_t n_labels;            /* rows held ready; vocab when the table is */
+    int64_t rank;                /* singular values kept */
+    double rtol, ridge;          /* in force */
+    double sigma_max, sigma_min; /* of the head, kept or not; 0 for the input side */
+    double condition;            /* sigma_max / smallest kept */
     uint64_t fingerprint;
-    int32_t has_norms;
-    int32_t has_table;
+    int32_t has_norms, has_table;
 } salf_basis_info;
 
-/* Basis of a model for n_labels labels (any order, repeats allowed; may be 0). Cost in floating-point operations: V D^2
- * for the Gram matrix, O(D^3) for the factor, 2 D^2 a label; memory beyond the result at most 3 D*D*8 bytes plus the
- * workspace. Errors: SALF_E_LABEL, SALF_E_PADDING, SALF_E_ZERO_ROW (also when truncation leaves nothing of a label's
- * row), SALF_E_NONFINITE (names the row), SALF_E_NUMERIC, SALF_E_CALLBACK. */
+/* Basis of a model for n_labels labels (any order, repeats allowed; may be 0). Give the right next tokens of your data:
+ * the words of the classes, or all labels that occur. Cost in floating-point operations: V D^2 for the Gram matrix,
+ * O(D^3) for the factor, 2 D^2 a label; memory beyond the result at most 3 D*D*8 bytes plus the workspace. Errors:
+ * SALF_E_LABEL, SALF_E_PADDING, SALF_E_ZERO_ROW (also when truncation leaves nothing of a label's row),
+ * SALF_E_NONFINITE (names the row), SALF_E_NUMERIC, SALF_E_CALLBACK. refresh takes the same labels and options for
+ * another or a changed head. */
 SALF_API salf_status salf_basis_create(salf_basis **out, salf_model *model, const int32_t *labels, int64_t n_labels,
                                        const salf_basis_options *options);
-/* The same labels and options for another or a changed head. */
 SALF_API salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_model *model);
 SALF_API void salf_basis_destroy(salf_basis *basis);
 SALF_API salf_status salf_basis_get_info(const salf_basis *basis, salf_basis_info *info);
 /* The labels whose rows are held, ascending, without repeats; *labels is NULL when the table is held. Borrowed. */
 SALF_API salf_status salf_basis_get_labels(const salf_basis *basis, const int32_t **labels, int64_t *n_labels);
 /* Copies rows of n labels to out [n][D], F32 or F64 in host memory. */
-SALF_API salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int64_t n_labels,
-                                     const salf_tensor *out);
+SALF_API salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int64_t n, const salf_tensor *out);
 /* SALF_OK when the model's head is the one this basis was made from, SALF_E_STALE when not. Cost V*D. */
 SALF_API salf_status salf_basis_check(const salf_basis *basis, const salf_model *model);
-/* Saves rows, labels, norms, P and metadata as safetensors, atomically; loads them again. model may be NULL on load:
- * then only the held rows serve, and ce and rank need the table. With a model the fingerprint must match
- * (SALF_E_STALE). */
+/* Saves rows, labels, norms, P and metadata as safetensors, atomically; loads them again. Without a model (NULL) only
+ * the held rows serve, and ce and rank need the table; with one the fingerprint must match (SALF_E_STALE). */
 SALF_API salf_status salf_basis_save(const salf_basis *basis, const char *path);
 SALF_API salf_status salf_basis_load(salf_basis **out, salf_context *context, const char *path, salf_model *model);
 
-/* Builder: an output-side basis from row blocks of the head in any order, on any number of ranks. Its partial state is
- * one vector of doubles; the sum of the vectors of several builders is the state of all their rows together. */
+/* Builder: an output-side basis from row blocks of the head in any order, for when no rank holds the whole head. Its
+ * partial sums are one vector of doubles; the vectors of several builders add up to that of all their rows together. */
 typedef struct salf_basis_builder salf_basis_builder;
 
-/* Rows of the labels are picked out as they pass. vocab counts valid rows over all ranks. */
+/* Picks out the rows of the labels as they pass. vocab counts valid rows over all ranks, which give the same labels. */
 SALF_API salf_status salf_basis_builder_create(salf_basis_builder **out, salf_context *context, int64_t vocab,
                                                int64_t hidden, const int32_t *labels, int64_t n_labels,
                                                const salf_basis_options *options);
 SALF_API void salf_basis_builder_destroy(salf_basis_builder *builder);
-/* Adds rows first ... first+rows-1 of the head. SALF_E_NONFINITE and SALF_E_SHAPE leave the state as it was. */
+/* Adds rows first ... first+rows-1 of the head. SALF_E_NONFINITE and SALF_E_SHAPE leave the sums as they were. */
 SALF_API salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, const salf_tensor *rows);
-/* The partial state, for summing over ranks by the host: count doubles, writable, valid for the builder's life. */
+/* The partial sums, for summing over ranks by the host: count doubles, writable, valid for the builder's life. */
 SALF_API salf_status salf_basis_builder_partial(salf_basis_builder *builder, double **values, int64_t *count);
-/* Adds another builder's partial state (same vocab, hidden and labels). */
+/* Adds another builder\'s partial sums (same vocab, hidden, labels); or sums over the context\'s ranks, in place. */
 SALF_API salf_status salf_basis_builder_merge(salf_basis_builder *builder, const salf_basis_builder *other);
-/* Sums the partial states over the context's ranks, in place. */
 SALF_API salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder);
 /* Makes the basis. Every row must have been added exactly once (SALF_E_SEQUENCE names how many were). model (may be
  * NULL) serves later whole-vocabulary needs. The builder stays as it was. */
 SALF_API salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *builder, salf_model *model);
 
 /* ---- 7. Deviation probe (paper 3.1 to 3.3, Algorithms 1 to 3) ---------------------------------------------------- */
-
-/* Takes the states of the training forward itself, space by space, and says for each datum where to stop. Keeps no
- * state: observe has read a view when it returns (on a device: in stream order). COSINE then has one number a row. CE
- * and RANK have a query a row, [D] float64, and walk the vocabulary once for as many of them as a quarter of the
- * workspace holds: in an observe, or in what ends the batch, both of which may fail as a head's callback does. */
+/* Says for each datum where to stop, from the states of the training forward itself: you hand them over space by space
+ * as the forward makes them. observe has read a view when it returns (on a device: in stream order). COSINE keeps one
+ * number a row; CE and RANK keep a query a row, [D] float64, and walk the vocabulary once for as many as a quarter of
+ * the workspace holds, in an observe or in what ends the batch. */
 typedef struct salf_probe salf_probe;
-
-/* Deviation of state h from the basis b_l of the right token l, with s_i = cos(h, b_i): COSINE 1 - s_l; CE
- * log sum_i exp(s_i / t) - s_l / t; RANK the number of i with s_i > s_l. */
+/* Deviation of state h from the basis b_l of the right token l, with s_i = cos(h, b_i): COSINE 1 - s_l; CE log sum_i
+ * exp(s_i / t) - s_l / t; RANK the number of i with s_i > s_l. */
 enum { SALF_METRIC_COSINE = 0, SALF_METRIC_CE = 1, SALF_METRIC_RANK = 2 };
 /* Which spaces get the final norm first: HF only space m, NORMED all, RAW none. */
 enum { SALF_LENS_HF = 0, SALF_LENS_NORMED = 1, SALF_LENS_RAW = 2 };
-/* What is compared in CE and RANK: cosines with the basis, or ordinary logits W_o h. */
+/* What CE and RANK compare: cosines with the basis, or ordinary logits W_o h. */
 enum { SALF_SCORE_BASIS = 0, SALF_SCORE_LOGITS = 1 };
 /* What a view handed over holds: states before or after the final norm. */
 enum { SALF_STATE_RAW = 0, SALF_STATE_NORMED = 1 };
@@ -448,12 +374,7 @@ enum { SALF_NONFINITE_ERROR = 0, SALF_NONFINITE_TRAIN_FULLY = 1 };
 typedef struct salf_probe_options {
     uint32_t struct_size;
     int32_t n_layers; /* 0 = the model's */
-    int32_t metric;
-    int32_t lens;
-    int32_t scores;
-    int32_t eof_rule;
-    int32_t nonfinite;
-    int32_t reserved;
+    int32_t metric, lens, scores, eof_rule, nonfinite, reserved;
     double temperature;        /* t of CE; 0 = 1 */
     const int32_t *candidates; /* CE, RANK: compare with these tokens only; NULL: the whole vocabulary. Copied */
     int64_t n_candidates;      /* labels must be among them */
@@ -463,48 +384,42 @@ typedef struct salf_probe_options {
 typedef struct salf_trace {
     int64_t rows;
     int32_t n_layers;
-    int32_t n_nonfinite;      /* rows that fell back to full training */
-    const double *deviations; /* [rows][m+1] */
-    const double *gains;      /* [rows][m] */
-    const int32_t *eof;       /* [rows], 0 ... m-1 */
+    int32_t n_nonfinite;              /* rows that fell back to full training */
+    const double *deviations, *gains; /* [rows][m+1], [rows][m] */
+    const int32_t *eof;               /* [rows], 0 ... m-1 */
 } salf_trace;
 
-/* A probe for a basis, for any number of batches. Errors: SALF_E_ARGUMENT (an option, or no n_layers where the basis
- * knows no model), SALF_E_LABEL and SALF_E_PADDING (a candidate). */
+/* A probe for a basis, for any number of batches. SALF_E_ARGUMENT (an option, or no n_layers where the basis knows no
+ * model), SALF_E_LABEL and SALF_E_PADDING (a candidate). */
 SALF_API salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_probe_options *options);
 SALF_API void salf_probe_destroy(salf_probe *probe);
-/* Starts a batch: the right next token of each row (copied). An unfinished batch is dropped. Errors: SALF_E_LABEL,
- * SALF_E_PADDING, SALF_E_ZERO_ROW. */
+/* Starts a batch with the right next token of each row; drops an unfinished one. SALF_E_LABEL, _PADDING, _ZERO_ROW. */
 SALF_API salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n_rows);
-/* States of one space for the batch's rows; state_kind is SALF_STATE_*. Spaces come in ascending order, each once; a
- * pipeline stage may leave out the others' and ask for its part with salf_probe_partial. Errors: SALF_E_SEQUENCE,
- * SALF_E_SHAPE, SALF_E_DTYPE, SALF_E_ARGUMENT (normed states where the lens needs raw ones). */
-SALF_API salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tensor *states,
-                                        int32_t state_kind);
+/* States of one space for the batch's rows [n_rows][D]; kind is SALF_STATE_*. Spaces come in ascending order, each
+ * once; a pipeline stage may leave out the others' and ask for its part with salf_probe_partial. Errors:
+ * SALF_E_SEQUENCE, _SHAPE, _DTYPE, _ARGUMENT (normed states where the lens needs raw ones), and those of a head's
+ * callback. */
+SALF_API salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tensor *states, int32_t kind);
 /* Ends the batch and waits for its result. SALF_E_SEQUENCE when a space is missing, SALF_E_NONFINITE. */
 SALF_API salf_status salf_probe_end(salf_probe *probe, salf_trace *trace);
-/* For devices: enqueue the end of the batch and return; ready becomes 1 once salf_probe_end would not wait.
- * salf_probe_end then waits for this batch alone, not for what the host has enqueued since. */
+/* For devices: flush enqueues the end of the batch; ready becomes 1 once salf_probe_end would not wait for it. */
 SALF_API salf_status salf_probe_flush(salf_probe *probe);
 SALF_API salf_status salf_probe_poll(salf_probe *probe, int32_t *ready);
-/* For CUDA graphs: observe ... flush, with views of device memory, may be captured from the context's stream after a
- * batch of the same rows has run once. For a later batch call begin, launch the graph on that stream, and call this
- * instead of observe ... flush; then salf_probe_end. SALF_E_SEQUENCE when rows differ or a larger batch or new labels
- * moved what was captured (hold the task's labels in the basis and they never do); SALF_E_UNSUPPORTED without a device.
- */
+/* For CUDA graphs: capture observe ... flush, with views of device memory, from the context's stream after a batch
+ * of the same rows has run once. For a later batch call begin, launch the graph, call this, then salf_probe_end.
+ * SALF_E_SEQUENCE when rows differ, or a larger batch or labels that the basis does not hold moved what was
+ * captured. */
 SALF_API salf_status salf_probe_replay(salf_probe *probe);
 /* Ends the batch with the spaces observed so far: deviations only, NaN where a space was not observed; gains and eof
  * are NULL. Gather them and call salf_eof_from_deviations. */
 SALF_API salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace);
-
 /* Gains [rows][m] (may be NULL) and eof [rows] from deviations [rows][m+1] by a rule SALF_EOF_*. nonfinite as above. */
 SALF_API salf_status salf_eof_from_deviations(int32_t n_layers, int64_t rows, const double *deviations,
                                               int32_t eof_rule, int32_t nonfinite, double *gains, int32_t *eof);
 
 /* ---- 8. Semantic losses (paper 2.2, Algorithms 1 and 2) --------------------------------------------------------- */
-
+/* A training objective to use instead of the host's own. */
 typedef struct salf_loss salf_loss;
-
 /* COSINE: 1 - cos(h, b_l), no head needed. CE: cross-entropy over softmax(cos(h, b_i) / t). */
 enum { SALF_LOSS_COSINE = 0, SALF_LOSS_CE = 1 };
 
@@ -516,23 +431,19 @@ typedef struct salf_loss_options {
     int64_t n_candidates;
 } salf_loss_options;
 
-/* A loss over a basis, for any number of calls. Errors: SALF_E_ARGUMENT (an option), SALF_E_LABEL and SALF_E_PADDING (a
- * candidate). */
+/* A loss over a basis, for any number of calls. Errors: SALF_E_ARGUMENT, SALF_E_LABEL, SALF_E_PADDING (a candidate). */
 SALF_API salf_status salf_loss_create(salf_loss **out, salf_basis *basis, const salf_loss_options *options);
 SALF_API void salf_loss_destroy(salf_loss *loss);
 /* Loss of each row to losses [rows][1], F32, and scale * its gradient with respect to the state to gradient [rows][D]
  * (F32, rows through row_index allowed; NULL: not wanted). states as they enter the head, after the final norm. A zero
- * state is SALF_E_NUMERIC, a non-finite one SALF_E_NONFINITE, both naming the row. With states, losses and gradient on
- * a device the work is enqueued and the call returns, so such a row has a NaN loss and a zero gradient instead; losses
- * on a device must be in one piece. */
+ * state is SALF_E_NUMERIC, a non-finite one SALF_E_NONFINITE, both naming the row. With all three on a device the work
+ * is enqueued, so such a row has a NaN loss and a zero gradient instead; losses in one piece. */
 SALF_API salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
                                        const salf_tensor *losses, const salf_tensor *gradient);
 
 /* ---- 9. Budget planner (paper 3.4, Appendix A.3, Algorithm 4) --------------------------------------------------- */
-
 /* How many data train at which depth, and which. Plain integers: no tensors, no backend. */
 typedef struct salf_planner salf_planner;
-
 /* Capacity of layer e: UNIFORM N div m (the first N mod m one more); GEOMETRIC ratio^e; ARITHMETIC e+1, whole rounds of
  * m(m+1)/2 first; CUSTOM shares of N in proportion to weights, by largest remainder. */
 enum { SALF_GROWTH_UNIFORM = 0, SALF_GROWTH_GEOMETRIC = 1, SALF_GROWTH_ARITHMETIC = 2, SALF_GROWTH_CUSTOM = 3 };
@@ -541,39 +452,33 @@ enum { SALF_INFILL_BREADTH = 0, SALF_INFILL_DEPTH = 1 };
 /* Which data go to a layer: ONLINE by an eof probed when the layer's turn comes, OFFLINE by an eof known for all data
  * before, NONE by a seeded uniform draw (budgets for lift*). */
 enum { SALF_MATCH_ONLINE = 0, SALF_MATCH_OFFLINE = 1, SALF_MATCH_NONE = 2 };
+/* As probe_limit: all that are unused, which is Algorithm 4 to the letter and costs 2 to 4 forwards a datum. */
 enum { SALF_PROBE_ALL = -1 };
 
 typedef struct salf_planner_options {
     uint32_t struct_size;
-    int32_t growth;
-    int32_t infill;
-    int32_t matching;
+    int32_t growth, infill, matching;
     double ratio;          /* GEOMETRIC: > 1; 0 = 2 */
     const double *weights; /* CUSTOM: [m], >= 0, not all 0. Copied */
     uint64_t seed;
-    int64_t probe_limit; /* ONLINE: most data probed for one layer; 0 = half its mean share, N div (2 m) + 1;
-                              SALF_PROBE_ALL = all that are unused, which is Algorithm 4 to the letter */
+    int64_t probe_limit; /* ONLINE: most data probed for a layer; 0 = N div (2 m) + 1, half a mean share */
 } salf_planner_options;
 
-/* One layer of the plan. data is known once the layer is settled (OFFLINE and NONE: after salf_planner_match; ONLINE:
- * NULL); matched first, then filled. Borrowed. */
+/* One layer of the plan. data: after salf_planner_match, matched ones first, then filled; ONLINE: NULL. Borrowed. */
 typedef struct salf_stage {
     int32_t layer;
     int32_t reserved;
-    int64_t count;        /* data to train with this eof */
-    int64_t matched;      /* of them, those whose own eof allows it */
-    int64_t filled;       /* of them, drawn to fill the shortfall */
-    int64_t probed;       /* ONLINE: data probed so far */
-    const uint32_t *data; /* [count] datum ids */
+    int64_t count;           /* data to train with this eof */
+    int64_t matched, filled; /* of them: by their own eof, drawn to fill the shortfall */
+    int64_t probed;          /* ONLINE: data probed so far */
+    const uint32_t *data;    /* [count] datum ids */
 } salf_stage;
 
-/* What to do next. PROBE: run the training forward with a probe on these data and report their eof. TRAIN: train these
- * with cut = layer. DONE: the plan is complete. */
+/* PROBE: run the training forward with a probe on these data and report their eof. TRAIN: train with cut = layer. */
 enum { SALF_TASK_DONE = 0, SALF_TASK_PROBE = 1, SALF_TASK_TRAIN = 2 };
 
 typedef struct salf_task {
-    int32_t kind;
-    int32_t layer;
+    int32_t kind, layer;
     int64_t n_data;
     const uint32_t *data; /* [n_data]; borrowed, valid until the next call on the planner */
 } salf_task;
@@ -583,32 +488,31 @@ typedef struct salf_task {
 SALF_API salf_status salf_planner_create(salf_planner **out, salf_context *context, int32_t n_layers, int64_t n_data,
                                          const salf_planner_options *options);
 SALF_API void salf_planner_destroy(salf_planner *planner);
-/* Counts c_e, [m]; their sum is n_data. */
+/* Counts c_e [m], which sum to n_data; and the saving as the paper defines it, sum e c_e / (m N), in [0, 1). */
 SALF_API salf_status salf_planner_counts(const salf_planner *planner, int64_t *counts);
-/* Cost saving as the paper defines it, sum e c_e / (m N), in [0, 1). */
 SALF_API salf_status salf_planner_saving(const salf_planner *planner, double *saving);
 /* OFFLINE: eof of data first ... first+n-1, in any pieces, before salf_planner_match. */
 SALF_API salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n, const int32_t *eof);
-/* OFFLINE and NONE: settles which data train at which layer; O(N + m^2). At most 2^32-1 data. Done by the first
- * salf_planner_next if not before. SALF_E_SEQUENCE when an eof is missing (names the datum). */
+/* OFFLINE and NONE: settles which data train at which layer, at most 16 bytes a datum and 2^32-1 data. Done by the
+ * first salf_planner_next if not before. SALF_E_SEQUENCE when an eof is missing (names the datum). */
 SALF_API salf_status salf_planner_match(salf_planner *planner);
 SALF_API salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, salf_stage *stage);
-/* The next task, of at most max_data data of one layer. Until it is answered (PROBE: report and done; TRAIN: done) the
- * same task is given again, also after a save and load. */
+/* The next task, of at most max_data data of one layer; the same again, also after a load, until it is answered (PROBE:
+ * report and done; TRAIN: done). */
 SALF_API salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task *task);
 /* Answers a PROBE task: the eof of its data, in its order. accepted [n] becomes 1 for those the layer takes: train them
- * now, with the states at hand, then call done. (After a kill in between they come again as a TRAIN task.) */
+ * now, then call done. (After a kill in between they come again as a TRAIN task.) */
 SALF_API salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64_t n, uint8_t *accepted);
 /* The data of the task at hand have been trained. */
 SALF_API salf_status salf_planner_done(salf_planner *planner);
-/* State as bytes, for a file of the host's. With buffer NULL only *size is set; else *size is the room there
- * (SALF_E_BUFFER when too small) and becomes what was used. Load into a planner made with the same sizes and options
- * (SALF_E_MISMATCH names what differs); SALF_E_VERSION, SALF_E_TRUNCATED, SALF_E_CORRUPT leave it as it was. */
+/* Progress as bytes. With buffer NULL only *size is set; else *size is the room there (SALF_E_BUFFER when too small)
+ * and becomes what was used. Load into a planner made with the same sizes and options (SALF_E_MISMATCH names what
+ * differs); SALF_E_VERSION, SALF_E_TRUNCATED, SALF_E_CORRUPT leave it as it was. */
 SALF_API salf_status salf_planner_save(const salf_planner *planner, void *buffer, uint64_t *size);
 SALF_API salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_t size);
 
 /* ---- 10. Freezing policy ---------------------------------------------------------------------------------------- */
-
+/* Says at every step which layers train: SALF, its budgets, and its peers. */
 typedef struct salf_policy salf_policy;
 
 enum {
@@ -631,70 +535,53 @@ enum {
 };
 /* Orders of LIFT and BLOCK. DEFAULT: front to end for LIFT, random for BLOCK. */
 enum { SALF_ORDER_DEFAULT = 0, SALF_ORDER_FORWARD = 1, SALF_ORDER_BACKWARD = 2, SALF_ORDER_RANDOM = 3 };
-/* One cut from many eof: PREFIX cuts at the smallest and truncates each row at its own (rows sorted by eof: active);
- * the others give the batch one cut: argmax of the mean gain curve, smallest, (lower) median, most frequent (ties
- * shallow). */
-enum {
-    SALF_REDUCE_MEAN_GAIN = 0,
-    SALF_REDUCE_SMALLEST = 1,
-    SALF_REDUCE_MEDIAN = 2,
-    SALF_REDUCE_MODE = 3,
-    SALF_REDUCE_PREFIX = 4
-};
-
+/* One cut from many eof: argmax of the mean gain curve, smallest, (lower) median, most frequent (ties shallow). PREFIX
+ * cuts the batch at the smallest and each row at its own (rows sorted by eof: active_rows). */
+enum { SALF_REDUCE_MEAN_GAIN = 0, SALF_REDUCE_SMALLEST = 1, SALF_REDUCE_MEDIAN = 2, SALF_REDUCE_MODE = 3 };
+enum { SALF_REDUCE_PREFIX = 4 };
 /* Cut for a step, 0 ... m-1, or a negative number for failure. */
 typedef int32_t (*salf_cut_fn)(void *user, int64_t step, int32_t n_layers, const salf_trace *trace);
 
 typedef struct salf_policy_options {
     uint32_t struct_size;
-    /* every kind */
+    /* -- every kind -- */
     int32_t train_embedding; /* embedding trains whenever the backward reaches it (cut 0) */
     int32_t train_head;      /* head trains at every step */
     int32_t reserved;
     int64_t total_steps; /* of the run; needed where interval is 0, by FREEZEOUT and by LINEAR */
     uint64_t seed;
-    /* LIFT, LIFT_STAR, BLOCK, LISA, AUTOFREEZE */
+    /* -- LIFT, LIFT_STAR, BLOCK, LISA, AUTOFREEZE -- */
     int64_t interval; /* steps of a turn; 0: m turns in the run, step s of S lies in turn floor(s m / S) */
-    int32_t order;    /* SALF_ORDER_*; LIFT, LIFT_STAR, BLOCK */
-    /* SUFFIX */
-    int32_t first_layer;
-    /* SALF; CALLBACK: PREFIX truncates each row of the trace at its own eof or the cut, whichever is deeper; the others
-     * give all rows the cut */
-    int32_t reduction; /* SALF_REDUCE_* */
-    /* LISA */
-    int32_t n_active;  /* 0 = 2 */
-    int32_t always_on; /* embedding and head train at every step */
-    /* BLOCK */
-    int32_t keep_moments; /* 1 = do not reset a layer's optimizer state when its phase begins */
-    /* FREEZEOUT */
-    int32_t cubic;      /* cube the freezing times */
-    int32_t scale_rate; /* initial rate of layer i times 1 / t_i */
-    double start;       /* t0 of the first layer, 0 = 0.5; LINEAR: share of the run before freezing begins */
-    /* LINEAR */
-    double level; /* fraction of the layers frozen at the end; 0 = 0.5 */
-    /* AUTOFREEZE */
-    double percentile; /* 0 ... 100; 0 = 50 */
-    /* SCRIPTED */
-    const int32_t *script; /* [n_script] cuts; the last one holds on. Copied */
+    int32_t order;    /* LIFT, LIFT_STAR, BLOCK: SALF_ORDER_* */
+    /* -- SUFFIX; SALF; LISA; BLOCK -- */
+    int32_t first_layer; /* SUFFIX */
+    int32_t reduction; /* SALF: SALF_REDUCE_*. CALLBACK: PREFIX truncates each row at its own eof or the cut, whichever
+                             is deeper; the others give all rows the cut */
+    int32_t n_active;  /* LISA: 0 = 2 */
+    int32_t always_on; /* LISA: embedding and head train at every step */
+    int32_t keep_moments; /* BLOCK: 1 = do not reset a layer's optimizer state when its phase begins */
+    /* -- FREEZEOUT; LINEAR; AUTOFREEZE -- */
+    int32_t cubic;      /* FREEZEOUT: cube the freezing times */
+    int32_t scale_rate; /* FREEZEOUT: initial rate of layer i times 1 / t_i */
+    double start;       /* FREEZEOUT: t0 of the first layer, 0 = 0.5; LINEAR: share of the run before freezing begins */
+    double level;       /* LINEAR: fraction of the layers frozen at the end; 0 = 0.5 */
+    double percentile;  /* AUTOFREEZE: 0 ... 100; 0 = 50 */
+    /* -- SCRIPTED; CALLBACK; BUDGET -- */
+    const int32_t *script; /* SCRIPTED: [n_script] cuts; the last one holds on. Copied */
     int64_t n_script;
-    /* CALLBACK */
-    salf_cut_fn callback;
+    salf_cut_fn callback; /* CALLBACK */
     void *callback_user;
-    /* BUDGET */
-    salf_planner *planner; /* kept alive */
+    salf_planner *planner; /* BUDGET; kept alive */
 } salf_policy_options;
 
 /* What the host knows at a step. trace: SALF (required), CALLBACK. gradient_l1 [m]: AUTOFREEZE, L1 norm of each layer's
- * gradients since the last decision (0 for a layer that is frozen). gradient_norm, parameter_norm [m]: RGN. Norms may
- * be NULL at the first decision only. */
+ * gradients since the last decision. gradient_norm, parameter_norm [m]: RGN. Norms may be NULL at the first decision. */
 typedef struct salf_observation {
     uint32_t struct_size;
     int32_t reserved;
     int64_t step; /* 0-based; never decreases */
     const salf_trace *trace;
-    const double *gradient_l1;
-    const double *gradient_norm;
-    const double *parameter_norm;
+    const double *gradient_l1, *gradient_norm, *parameter_norm;
 } salf_observation;
 
 /* What to do at a step; arrays are borrowed from the policy, valid until its next call. */
@@ -704,17 +591,13 @@ typedef struct salf_decision {
     int64_t step;
     int32_t cut;           /* lowest layer the backward must reach; m when it need not reach any */
     int32_t graph_changed; /* 1: the trainable set differs from the last decision's (recompile, re-wrap, re-capture) */
-    int32_t train_embedding;
-    int32_t train_head;
+    int32_t train_embedding, train_head;
     const uint8_t *trainable; /* [m] */
     const double *rate_scale; /* [m] factor on the learning rate; 0 where not trainable */
     const int32_t *added;     /* [n_added] layers that train now and did not before */
     const int32_t *removed;   /* [n_removed] layers that trained before and do not now: clear their gradients */
     const int32_t *reset;     /* [n_reset] layers whose optimizer moments and step count start afresh */
-    int32_t n_added;
-    int32_t n_removed;
-    int32_t n_reset;
-    int32_t reserved;
+    int32_t n_added, n_removed, n_reset, reserved;
     int64_t rows;
     const int32_t *eof;         /* [rows] cut of each row; NULL unless the policy saw a trace or a task */
     const int64_t *order;       /* [rows] rows by eof ascending, stable; NULL with eof */
@@ -727,85 +610,60 @@ SALF_API salf_status salf_policy_create(salf_policy **out, salf_context *context
 SALF_API void salf_policy_destroy(salf_policy *policy);
 /* The decision for a step. With several ranks it is collective and all ranks get the same cut and trainable set. The
  * same step may be asked again only by a loaded policy; a smaller one is SALF_E_SEQUENCE. */
-SALF_API salf_status salf_policy_decide(salf_policy *policy, const salf_observation *observation,
-                                        salf_decision *decision);
-/* State as bytes, as for the planner; loadable before any optimizer exists. */
+SALF_API salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen, salf_decision *decision);
+/* Progress as bytes, as for the planner; loadable before any optimizer exists. */
 SALF_API salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *size);
 SALF_API salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t size);
 
-/* A fine-tuning method as the paper names it (its 4.1 and Appendix A.3), in the constants of this header: what to make
- * and with which options. The names are "lora[full]", "lora[half]", "lift[half]", "lift*[half]", "salf", and
- * "lift*[BUDGET]" and "salf[BUDGET]" with the budgets "half" (salf only), "geom][bf", "geom][df", "arith][bf" and
- * "arith][df"; where data are probed a metric may follow: "salf[half][ce]". A policy's word, such as "lisa", is a name
- * too. */
+/* A fine-tuning method as the paper names it (4.1, Appendix A.3), in the constants of this header. Names: "lora[full]",
+ * "lora[half]", "lift[half]", "lift*[half]", "salf", "salf[half]", and both "lift*" and "salf" with a budget
+ * "[geom][bf]", "[geom][df]", "[arith][bf]" or "[arith][df]"; where data are probed a metric may follow:
+ * "salf[half][ce]". A policy's word, such as "lisa", is a name too. */
 typedef struct salf_method {
     uint32_t struct_size;
-    int32_t policy;   /* SALF_POLICY_*: the kind to make. BUDGET needs a planner with the three options below */
-    int32_t growth;   /* SALF_GROWTH_* */
-    int32_t infill;   /* SALF_INFILL_* */
-    int32_t matching; /* ONLINE (or OFFLINE, as the host likes) where data are probed, else NONE */
-    int32_t probes;   /* 1: decides by deviations, so that a probe is needed */
-    int32_t metric;   /* SALF_METRIC_* of that probe */
+    int32_t policy;                   /* SALF_POLICY_*: the kind to make */
+    int32_t growth, infill, matching; /* BUDGET: of its planner; matching NONE where nothing is probed */
+    int32_t probes;                   /* 1: decides by deviations, so that a probe is needed */
+    int32_t metric;                   /* SALF_METRIC_* of that probe */
     int32_t reserved;
 } salf_method;
 
-/* Fills method from its name. SALF_E_NOT_FOUND lists the names there are. */
+/* Fills method from its name; SALF_E_NOT_FOUND lists the names there are. salf_method_name gives the paper's names
+ * without metrics, in the order of its tables, by index; NULL behind the last. Static. */
 SALF_API salf_status salf_method_find(const char *name, salf_method *method);
-/* Name number index of the paper's, without metrics, in the order of its tables; NULL behind the last. Static. */
 SALF_API const char *salf_method_name(int32_t index);
 
 /* ---- 11. Cost model --------------------------------------------------------------------------------------------- */
-
 /* Matrices LoRA sits on, or that train densely: a mask. */
-enum {
-    SALF_MATRIX_Q = 1,
-    SALF_MATRIX_K = 2,
-    SALF_MATRIX_V = 4,
-    SALF_MATRIX_O = 8,
-    SALF_MATRIX_GATE = 16,
-    SALF_MATRIX_UP = 32,
-    SALF_MATRIX_DOWN = 64,
-    SALF_MATRIX_ALL = 127
-};
+enum { SALF_MATRIX_Q = 1, SALF_MATRIX_K = 2, SALF_MATRIX_V = 4, SALF_MATRIX_O = 8 };
+enum { SALF_MATRIX_GATE = 16, SALF_MATRIX_UP = 32, SALF_MATRIX_DOWN = 64, SALF_MATRIX_ALL = 127 };
 
 typedef struct salf_cost_options {
     uint32_t struct_size;
     int32_t n_layers;
-    int64_t hidden;
-    int64_t ffn_hidden;
-    int64_t vocab;
+    int64_t hidden, ffn_hidden, vocab;
     int32_t n_heads;
-    int32_t n_kv_heads;     /* 0 = n_heads */
-    int32_t head_dim;       /* 0 = hidden / n_heads */
-    int32_t gated_ffn;      /* 1: three matrices, 0: two */
-    int32_t lora_rank;      /* 0: dense training */
-    int32_t matrices;       /* SALF_MATRIX_* that train; 0 = all */
-    int64_t rows;           /* sequences in the step */
-    int64_t row_tokens;     /* tokens of each */
-    int64_t head_positions; /* positions at which logits are computed; 0 = rows */
-    int32_t probe;          /* 1: a probe runs */
-    int32_t metric;         /* SALF_METRIC_* of it, over the whole vocabulary */
-    int32_t train_embedding;
-    int32_t train_head;
+    int32_t n_kv_heads, head_dim; /* 0 = n_heads, 0 = hidden / n_heads */
+    int32_t gated_ffn;            /* 1: three matrices, 0: two */
+    int32_t lora_rank, matrices;  /* rank 0: dense training; SALF_MATRIX_* that train, 0 = all */
+    int64_t rows, row_tokens;     /* sequences in the step, tokens of each */
+    int64_t head_positions;       /* positions at which logits are computed; 0 = rows */
+    int32_t probe, metric;        /* 1: a probe runs; its SALF_METRIC_*, over the whole vocabulary */
+    int32_t train_embedding, train_head;
     const int32_t *eof;       /* [rows] cut of each row (prefix truncation); NULL: cut for all */
     const uint8_t *trainable; /* [m]; NULL: all layers from cut up */
-    int32_t cut;
-    int32_t reserved;
+    int32_t cut, reserved;
 } salf_cost_options;
 
 /* Floating-point operations (a multiply-add counts 2) of a training step, and of the same step with nothing frozen. */
 typedef struct salf_cost {
     uint32_t struct_size;
     int32_t reserved;
-    double forward;
-    double activation_gradient;
-    double weight_gradient;
-    double head; /* forward and backward of the LM head */
-    double probe;
-    double total;
-    double full_total;   /* cut 0, all layers trainable, no probe */
-    double step_saving;  /* 1 - total / full_total */
-    double depth_saving; /* the paper's: mean eof / m */
+    double forward, activation_gradient, weight_gradient;
+    double head, probe, total; /* head: forward and backward of the LM head */
+    double full_total;         /* cut 0, all layers trainable, no probe */
+    double step_saving;        /* 1 - total / full_total */
+    double depth_saving;       /* the paper's: mean eof / m */
 } salf_cost;
 
 /* Prices a step from shapes alone. SALF_E_ARGUMENT names a field that makes no sense. */
@@ -814,5 +672,4 @@ SALF_API salf_status salf_cost_estimate(const salf_cost_options *options, salf_c
 #ifdef __cplusplus
 }
 #endif
-
 #endif
