@@ -6,14 +6,22 @@
 #   run.sh --broken SUITE           a suite could not be built or run; counts once as failed unless it is counted already
 #   run.sh --total                  name what failed, and print the closing line "N passed, N failed, N skipped"
 #
+# $TEST_JOBS commands run at a time (1); what they say is printed and counted in their order.
+#
 # A command's results are the lines of libcheck ("100%: Checks: 3, Failures: 0, Errors: 0"), lines that begin with
 # "ok", "not ok" or "skip", and lines that begin with "SKIPPED:", each of which takes one from what libcheck counts as
 # passed. A command that ends with an error none of these lines reports, or reports nothing at all, has failed.
-# $WRAP stands before each command (valgrind), $TEST_TIMEOUT is the most seconds one may take.
+#
+# No clock on the wall fails a test that works: on a busy machine it would. A test that loops is ended by the processor
+# time of its process, $TEST_CPU seconds (900; the slowest process needs about 60), and one that sleeps for ever by
+# $TEST_TIMEOUT seconds (an hour). $WRAP stands before each command (valgrind).
 set -u
 RESULTS=${RESULTS:-build/results}
 WRAP=${WRAP:-}
-TEST_TIMEOUT=${TEST_TIMEOUT:-600}
+TEST_JOBS=${TEST_JOBS:-1}
+TEST_CPU=${TEST_CPU:-900}
+TEST_TIMEOUT=${TEST_TIMEOUT:-3600}
+export CK_DEFAULT_TIMEOUT=0 # libcheck's own limit, which is a clock on the wall
 
 closing_line() { # sums the lines "suite passed failed skipped" of a file; status 1 when any failed
     awk '{ p += $2; f += $3; s += $4 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s; exit f > 0 }' "$1"
@@ -70,19 +78,39 @@ mkdir -p "$(dirname "$RESULTS")"
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 : >"$work/counts"
-for command in "$@"; do
-    start=$SECONDS
-    timeout -k 10 "$TEST_TIMEOUT" bash -c "$WRAP $command" >"$work/output" 2>&1 </dev/null
-    status=$?
-    read -r passed failed skipped < <(count "$work/output" "$status")
-    show "$work/output" "$failed"
+
+run() { # number and text of a command: leaves its output, its status and the seconds it took
+    local start=$SECONDS
+    (ulimit -S -t "$TEST_CPU" && exec timeout -k 10 "$TEST_TIMEOUT" bash -c "$WRAP $2") >"$work/$1.output" 2>&1 </dev/null
+    echo "$? $((SECONDS - start))" >"$work/$1.status"
+}
+
+tell() { # number and text of a command that has ended
+    local status=137 seconds=0 passed failed skipped lines # where the runner itself was killed
+    [ ! -s "$work/$1.status" ] || read -r status seconds <"$work/$1.status"
+    read -r passed failed skipped < <(count "$work/$1.output" "$status")
+    show "$work/$1.output" "$failed"
     if [ "$failed" -gt 0 ]; then
-        [ "$status" -eq 0 ] || echo "$command: exit status $status"
-        lines=$(failures "$work/output" | grep -v '^[[:space:]]' | head -n 20)
-        sed "s|^|$suite: |" <<<"${lines:-$command: exit status $status}" >>"$RESULTS.failed"
+        [ "$status" -eq 0 ] || echo "$2: exit status $status"
+        lines=$(failures "$work/$1.output" | grep -v '^[[:space:]]' | head -n 20)
+        sed "s|^|$suite: |" <<<"${lines:-$2: exit status $status}" >>"$RESULTS.failed"
     fi
-    echo "$suite: $command: $passed passed, $failed failed, $skipped skipped ($((SECONDS - start)) s)"
+    echo "$suite: $2: $passed passed, $failed failed, $skipped skipped ($seconds s)"
     echo "$suite $passed $failed $skipped" >>"$work/counts"
+}
+
+started=0 told=0
+while [ $told -lt $# ]; do
+    while [ $started -lt $# ] && [ "$(jobs -rp | wc -l)" -lt "$TEST_JOBS" ]; do
+        started=$((started + 1))
+        run $started "${!started}" &
+    done
+    wait -n
+    [ -n "$(jobs -rp)" ] || wait
+    while [ $told -lt $started ] && { [ -s "$work/$((told + 1)).status" ] || [ -z "$(jobs -rp)" ]; }; do
+        told=$((told + 1))
+        tell $told "${!told}"
+    done
 done
 [ $# -eq 0 ] && echo "$suite 0 0 1" >>"$work/counts" && echo "$suite: skipped, there is nothing to run"
 awk -v suite="$suite" '{ p += $2; f += $3; s += $4 } END { print suite, p + 0, f + 0, s + 0 }' "$work/counts" >>"$RESULTS"

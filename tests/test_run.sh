@@ -9,7 +9,7 @@ counts() { # name of the check, counts that must come out, exit status, commands
     local name=$1 expected=$2 code=$3 got
     shift 3
     RESULTS=$work/results tests/run.sh --start
-    env -u WRAP RESULTS="$work/results" TEST_TIMEOUT=2 tests/run.sh suite "$@" >"$work/output" 2>&1
+    env -u WRAP RESULTS="$work/results" TEST_JOBS=2 TEST_CPU=1 TEST_TIMEOUT=2 tests/run.sh suite "$@" >"$work/output" 2>&1
     got=$?
     if [ "$(cat "$work/results")" = "suite $expected" ] && [ $got -eq "$code" ]; then
         echo "ok - $name"
@@ -28,7 +28,9 @@ counts "a crash after good lines" "1 1 0" 1 'echo "ok - a"; kill -SEGV $$'
 counts "a crash without a word" "0 1 0" 1 'kill -ABRT $$'
 counts "a command that is not there" "0 1 0" 1 './no-such-test'
 counts "silence" "0 1 0" 1 true
-counts "an endless test" "0 1 0" 1 'sleep 30'
+counts "a test that sleeps for ever" "0 1 0" 1 'sleep 30'
+counts "a test that loops for ever" "0 1 0" 1 'while :; do :; done'
+counts "as many as there are, some at a time" "7 0 0" 0 'sleep 0.3; echo "ok - a"' {,,,,,}'echo "ok - b"'
 counts "a good command does not hide a bad one" "2 1 0" 1 'echo "ok - a"' false 'echo "ok - b"'
 counts "nothing to run" "0 0 1" 0
 
@@ -42,6 +44,10 @@ says() { # name of the check, the line that must be in $work/output
         status=1
     fi
 }
+tests/run.sh --start
+TEST_JOBS=2 tests/run.sh suite 'sleep 0.5; echo "skip - 1"' 'echo "skip - 2"' 'echo "skip - 3"' >"$work/output" 2>&1
+sed -n 's/^ *1 skip - //p' "$work/output" | paste -sd' ' >"$work/order" && mv "$work/order" "$work/output"
+says "results stand in the order of the commands" "1 2 3"
 tests/run.sh --start
 tests/run.sh suite 'echo "not ok - early"; echo "    why"; for i in {1..300}; do echo "ok - $i"; done; exit 1' >"$work/output" 2>&1
 says "a failure before many good lines is shown" "not ok - early"

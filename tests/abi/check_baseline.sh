@@ -29,7 +29,8 @@ changed() { # change as a sed expression, name of the check, expected
     sed "$1" include/salf.h >"$work/include/salf.h"
     cmp -s include/salf.h "$work/include/salf.h" && { echo "not ok - $2: the header was not changed"; status=1; return; }
     "${PYTHON:-python3}" "$here/write_stubs.py" "$work/include/salf.h" >"$work/stubs.c" &&
-        ${CC:-gcc} -std=c11 -g -w -fPIC -shared -I"$work/include" -Wl,-soname,"$SONAME" "$work/stubs.c" \
+        ${CC:-gcc} -std=c11 -g -w -fPIC -shared -I"$work/include" -Wl,-soname,"$SONAME" \
+            -Wl,--version-script="$VERSION_SCRIPT" "$work/stubs.c" \
             -o "$work/libsalf.so" || { echo "not ok - $2: does not compile"; status=1; return; }
     compare "$work/libsalf.so" "$3" "$2" "$work/include"
 }

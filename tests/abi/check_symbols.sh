@@ -23,7 +23,11 @@ declared=$("${PYTHON:-python3}" -c "import sys; sys.path.insert(0, '$here'); imp
 print('\n'.join(sorted(header.functions(header.preprocessed()))))")
 same "the header declares functions" "$([ "$(wc -w <<<"$declared")" -gt 50 ] && echo many)" many
 same "libsalf.so exports the functions of salf.h and nothing else" \
-    "$(nm -D --defined-only "$shared" | awk '{ print $3 }' | sort)" "$declared"
+    "$(nm -D --defined-only "$shared" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort)" "$declared"
+same "all of them bear the version of the soname" \
+    "$(nm -D --defined-only "$shared" | awk '$2 != "A" { sub(/.*@@/, "", $3); print $3 }' | sort -u)" "SALF_${SONAME##*.}"
+same "it calls none of them through a table that another library could fill" "$(readelf -rW "$shared" | grep salf_)" ""
+same "the members of libsalf.a have names of their own" "$(ar t "$static" | sort | uniq -d)" ""
 same "libsalf.a has no external name without the prefix salf_ or slf_" \
     "$(nm -g --defined-only "$static" 2>/dev/null | awk 'NF == 3 { print $3 }' | grep -vE '^(salf|slf)_' | sort -u)" ""
 

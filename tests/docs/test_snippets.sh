@@ -80,7 +80,7 @@ int main(void) {
 library=${BUILD:-build}/lib
 compiles() { # document, before, behind
     { printf '%s\n%s\n' "$before" "$2" && blocks "$1" c && printf '%s\n' "$3"; } >"$work/snippet.c"
-    "${CC:-gcc}" -std=c11 -Wall -Wextra -Wpedantic -Wno-unused-variable -Werror -Iinclude -c -o "$work/snippet.o" \
+    ${CC:-gcc} -std=c11 -Wall -Wextra -Wpedantic -Wno-unused-variable -Werror -Iinclude -c -o "$work/snippet.o" \
         "$work/snippet.c" 2>"$work/messages"
 }
 
@@ -92,7 +92,7 @@ check_document() { # document, before, behind, a name its blocks use
     result $compiled "the C blocks of $1 compile"
     [ $compiled -eq 0 ] || sed 's/^/# /' "$work/messages"
     if [ -e "$library/libsalf.so" ]; then
-        "${CC:-gcc}" -o "$work/snippet" "$work/snippet.o" -L"$library" -lsalf -Wl,-rpath,"$(realpath "$library")" &&
+        ${CC:-gcc} -o "$work/snippet" "$work/snippet.o" -L"$library" -lsalf -Wl,-rpath,"$(realpath "$library")" &&
             "$work/snippet" >"$work/messages"
         local code=$?
         result $code "the C blocks of $1 run"

@@ -27,7 +27,7 @@ none "policies, planner, cost and random know no backend and no basis" \
     "$(search 'backend|basis/|probe/|slf_device|slf_upload|slf_download|salf_tensor\b' \
         libsalf/policy/*.[ch] libsalf/plan/*.[ch] libsalf/core/random.c | grep -vE ':[0-9]+: ?(/\*| \*)')"
 none "examples and the program include nothing of the library but salf.h" \
-    "$(search '#include.*(core\.h|backend\.h|libsalf/)' "${host[@]}" |
+    "$(search '#include.*(["/](core|backend)\.h|libsalf/)' "${host[@]}" |
         grep -vE '"(decoder|tokenizer)_internal\.h"')"
 none "examples and the program use public names only" "$(search '\bslf_[a-z]' "${host[@]}")"
 none "the files of the library and its hosts have at most 600 lines" \

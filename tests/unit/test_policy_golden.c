@@ -344,7 +344,7 @@ END_TEST
     do {                                                             \
         TCase *one = tcase_create(#function);                        \
         tcase_add_checked_fixture(one, open_context, close_context); \
-        tcase_set_timeout(one, 120);                                 \
+        tcase_set_timeout(one, 0);                                   \
         tcase_add_test(one, function);                               \
         suite_add_tcase(suite, one);                                 \
     } while (0)

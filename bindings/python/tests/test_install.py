@@ -30,7 +30,7 @@ print(salf.library_path, salf.__file__)
 def run(*command, check=True, cwd="/", **environment):
     done = subprocess.run(
         [str(part) for part in command], env={**CLEAN, **{name: str(value) for name, value in environment.items()}},
-        cwd=cwd, capture_output=True, text=True, check=False, timeout=300,
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=3600,
     )  # fmt: skip
     if check and done.returncode:
         pytest.fail(f"{command}: {done.stdout}\n{done.stderr}")

@@ -73,7 +73,7 @@ for wrong in ([[1.0, 2.0], [1.0]], [[1.0, 2.0], [1.0], [1.0, 2.0, 3.0]], [["a", 
 
 
 def numbers(script, path):
-    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, timeout=3600, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -90,7 +90,7 @@ def test_without_numpy_and_with_it(tmp_path):
 def test_ctypes_example():
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "python" / "ctypes_minimal.py", salf.library_path],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=3600, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     plan, error = done.stdout.splitlines()

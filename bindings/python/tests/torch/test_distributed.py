@@ -34,7 +34,7 @@ def run(task, folder):
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=400)[0] for process in started]
+        said = [process.communicate(timeout=3600)[0] for process in started]
     finally:
         for process in started:
             process.kill()

@@ -1,0 +1,212 @@
+# The suites of tests. Each runs through tests/run.sh, which counts; `make test` runs them all, `make check` those that a
+# change usually breaks.
+
+# Models, data and reference values that some tests and benchmarks read; skipped, aloud, where absent.
+export SALF_SHARED ?= ../shared
+SUITES := test-runner test-unit test-cuda test-cli test-abi test-install test-docs test-fuzz test-cpp test-python lint-python \
+    test-asan test-tsan test-valgrind test-clang
+CHECKED := test-unit test-cli test-abi test-docs test-fuzz
+RESULTS ?= $(abspath $(BUILD))/results
+RUN = RESULTS=$(RESULTS) TEST_JOBS=$(JOBS) tests/run.sh
+PYTHON ?= $(shell for p in python3 /usr/bin/python3; do $$p -c 'import cffi' 2>/dev/null && echo $$p && break; done)
+SCRIPT_ENV = CC='$(CC)' CXX='$(CXX)' BUILD='$(BUILD)' PYTHON='$(or $(PYTHON),python3)' VERSION='$(VERSION)' \
+    SONAME='$(SONAME)' VERSION_SCRIPT='$(VERSION_SCRIPT)'
+have = $(shell command -v $(firstword $(1)))
+VALGRIND := $(if $(call have,valgrind),valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite$(comma)indirect)
+
+.PHONY: test check run-suites
+test: ## every suite below but fuzz and bench, and a closing line with the totals
+	@.ci/deps test
+	@$(MAKE) -j$(JOBS) run-suites
+
+check: ## what a change usually breaks: unit tests, program, ABI, documents, fuzz corpus; three minutes on two cores
+	@$(MAKE) -j$(JOBS) SUITES='$(CHECKED)' run-suites
+
+run-suites:
+	@$(RUN) --start
+	@for suite in $(SUITES); do \
+	    start=$$SECONDS; $(MAKE) $$suite || $(RUN) --broken $$suite; echo "$$suite took $$((SECONDS - start)) s"; \
+	done; echo "all of it took $$SECONDS s"
+	@$(RUN) --total
+
+# ---- unit tests ------------------------------------------------------------------------------------------------------
+# They link the static library, so that they reach what is not exported; those of the host program also link its parts.
+CHECK_CFLAGS := $(shell $(PKG_CONFIG) --cflags check 2>/dev/null)
+CHECK_LIBS := $(shell $(PKG_CONFIG) --libs check 2>/dev/null)
+TEST_FLAGS := $(COMMON_FLAGS) -Iinclude -Ilibsalf -Iexamples/salf -Itests $(DEPS_CFLAGS) $(CHECK_CFLAGS)
+TEST_SRC := $(sort $(wildcard tests/unit/test_*.c tests/parity/test_*.c))
+TEST_BIN := $(TEST_SRC:tests/%.c=$(BUILD)/tests/%)
+PARITY_BIN := $(filter $(BUILD)/tests/parity/%,$(TEST_BIN))
+TEST_HELP_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(sort $(filter-out $(TEST_SRC),$(wildcard tests/unit/*.c tests/parity/*.c))))
+HOST_PARTS := $(filter-out $(OBJ)/examples/salf/main.o,$(HOST_OBJ))
+# Plugins that the test of the loader opens.
+TEST_PLUGINS := $(patsubst tests/%.c,$(BUILD)/tests/%.so,$(sort $(wildcard tests/plugin/*.c)))
+
+.SECONDARY: $(TEST_SRC:%.c=$(OBJ)/%.o)
+$(OBJ)/tests/%.o: tests/%.c | $(STAMP)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)$(CC) $(TEST_FLAGS) -c $< -o $@
+
+$(filter $(BUILD)/tests/unit/test_trainer_% $(BUILD)/tests/unit/test_cli_%,$(TEST_BIN)): $(HOST_PARTS)
+# The allocations of all that is linked to this one go through functions of the test.
+$(BUILD)/tests/unit/test_cli_memory: LDFLAGS += $(foreach f,malloc calloc realloc aligned_alloc strdup,-Wl,--wrap=$(f))
+$(BUILD)/tests/unit/test_plugin $(BUILD)/tests/unit/test_device: $(TEST_PLUGINS)
+$(TEST_BIN): $(BUILD)/tests/%: $(OBJ)/tests/%.o $(TEST_HELP_OBJ) $(STATIC_LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(LINK) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(CHECK_LIBS) $(LIBS)
+
+$(TEST_PLUGINS): $(BUILD)/tests/%.so: tests/%.c tests/plugin/recording.h $(STATIC_LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(LINK) -std=c11 $(WARNINGS) -fPIC -fvisibility=hidden -Iinclude -Ilibsalf -shared \
+	    -Wl,--exclude-libs,ALL -o $@ $< $(STATIC_LIB) $(LIBS)
+
+.PHONY: test-runner test-unit test-cli test-abi test-install test-docs abi-baseline measure
+test-unit: $(TEST_BIN) ## unit and parity tests
+	@$(RUN) $@ $(TEST_BIN)
+
+# ---- scripts ---------------------------------------------------------------------------------------------------------
+test-runner: ## the program that runs and counts the tests
+	@$(RUN) $@ tests/test_run.sh
+
+test-cli: $(PROGRAM) ## the program salf
+	@SALF=$(PROGRAM) $(RUN) $@ $(sort $(wildcard tests/cli/*.sh))
+
+test-abi: lib ## symbols, layout, dialects, constants, baseline; two libraries in one process
+	@$(SCRIPT_ENV) $(RUN) $@ $(sort $(wildcard tests/abi/check_*))
+
+abi-baseline: $(VERSION_SCRIPT) ## write the committed ABI baseline, layout and lists (for a version that breaks or extends the ABI)
+	@$(SCRIPT_ENV) tests/abi/write_baseline.sh
+
+test-install: all ## install, build the examples through pkg-config, uninstall
+	@$(SCRIPT_ENV) $(RUN) $@ $(sort $(wildcard tests/install/*.sh))
+
+test-docs: all ## documents: API reference, links, snippets, formats; the structure of the sources
+	@$(SCRIPT_ENV) $(RUN) $@ $(sort $(wildcard tests/docs/*.sh))
+
+measure: ## figures of the sources that docs/structure.md shows (MEASURE_FLAGS=--markdown)
+	@$(or $(PYTHON),python3) tests/measure.py $(MEASURE_FLAGS)
+
+# ---- fuzz targets ----------------------------------------------------------------------------------------------------
+# They define LLVMFuzzerTestOneInput; the replay driver gives them the files of their corpus.
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_BIN := $(FUZZ_SRC:tests/%.c=$(BUILD)/tests/%)
+FUZZ_RUNS := $(foreach t,$(FUZZ_BIN),'$(t) tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $(t)))')
+FUZZERS := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzzers/%)
+FUZZ_SECONDS ?= 60
+$(FUZZ_BIN): $(BUILD)/tests/fuzz/%: $(OBJ)/tests/fuzz/%.o $(OBJ)/tests/fuzz/replay.o $(STATIC_LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(LINK) -o $@ $^ $(LIBS)
+
+$(FUZZERS): $(BUILD)/fuzzers/%: $(OBJ)/tests/fuzz/%.o $(STATIC_LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CC) $(CFLAGS) -fsanitize=fuzzer,address,undefined $(LDFLAGS) -o $@ $^ $(LIBS)
+
+.PHONY: test-fuzz fuzz fuzzers
+test-fuzz: $(FUZZ_BIN) ## replay the fuzz corpus
+	@$(RUN) $@ $(FUZZ_RUNS)
+
+fuzzers: $(FUZZERS)
+fuzz: ## search for new inputs with libFuzzer, FUZZ_SECONDS for each target
+	@$(MAKE) BUILD=$(BUILD)/fuzz CC=clang CFLAGS='-O1 -g' SANITIZE=fuzzer-no-link,address,undefined fuzzers
+	@set -e; for t in $(notdir $(FUZZ_BIN)); do mkdir -p $(BUILD)/fuzz/corpus/$$t; echo "== $$t"; \
+	    $(BUILD)/fuzz/fuzzers/$$t -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+	        -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$t tests/fuzz/corpus/$${t#fuzz_}; done
+
+include tests/cuda/tests.mk
+
+# ---- bindings --------------------------------------------------------------------------------------------------------
+# C++: its tests as C++17 (under valgrind where it is there), as C++20 without exceptions, and under the sanitizers.
+CPP_HEADERS := include/salf.h $(wildcard bindings/cpp/*.hpp tests/cpp/*.hpp)
+CPP_SRC := $(sort $(wildcard tests/cpp/test_*.cpp))
+CPP_FLAGS := $(filter-out -Wstrict-prototypes -Wmissing-prototypes,$(WARNINGS)) -g -Iinclude -Ibindings/cpp
+CPP_throwing := -std=c++17 -O0
+CPP_plain := -std=c++20 -O2 -fno-exceptions -fno-rtti
+CPP_sanitized := -std=c++17 -O0 -fsanitize=address,undefined -fno-sanitize-recover=all
+CPP_BIN := $(foreach kind,throwing plain sanitized,$(CPP_SRC:tests/cpp/%.cpp=$(BUILD)/tests/cpp/$(kind)/%))
+define cpp_program
+$(BUILD)/tests/cpp/$(1)/%: tests/cpp/%.cpp $(CPP_HEADERS) $(SHARED_LIB)
+	@mkdir -p $$(@D)
+	$$(call say,CXX)$$(CXX) $(CPP_FLAGS) $(CPP_$(1)) -o $$@ $$< -L$(BUILD)/lib -lsalf \
+	    -Wl,-rpath,$(abspath $(BUILD))/lib -pthread
+endef
+$(foreach kind,throwing plain sanitized,$(eval $(call cpp_program,$(kind))))
+
+.PHONY: test-cpp test-python lint-python
+ifneq ($(call have,$(CXX)),)
+test-cpp: $(CPP_BIN) ## the C++ binding
+	@$(FIXED_MAP) OPENBLAS_NUM_THREADS=1 $(SCRIPT_ENV) $(RUN) $@ $(CPP_SRC:tests/cpp/%.cpp='$(VALGRIND) \
+	    $(BUILD)/tests/cpp/throwing/%') $(filter-out $(BUILD)/tests/cpp/throwing/%,$(CPP_BIN)) $(sort $(wildcard tests/cpp/*.sh))
+else
+test-cpp:
+	@$(RUN) $@ 'echo "SKIPPED: $(CXX) is not there"'
+endif
+
+# Python, in a virtual environment in build/venv: the core, and what works on PyTorch.
+PYTHON_HOSTS := bindings/python/tests/torch
+test-python: lib $(TEST_PLUGINS) ## the Python package
+	@$(SCRIPT_ENV) $(RUN) $@ 'tests/python/run.sh --ignore $(PYTHON_HOSTS) bindings/python/tests' \
+	    'tests/python/run.sh $(PYTHON_HOSTS)'
+
+lint-python: lib ## types and style of the Python package
+	@$(SCRIPT_ENV) $(RUN) $@ tests/python/lint.sh
+
+# ---- sanitizers, valgrind, clang -------------------------------------------------------------------------------------
+# Older sanitizers do not get along with kernels that spread the address space widely, so that is switched off where it can
+# be. BLAS threads are left out where the tool does not know their synchronisation, or is slow.
+.PHONY: test-asan asan-suite test-tsan tsan-suite test-valgrind test-clang clang-suite
+SUBSET_TSAN ?= core basis probe planner policy_ranks checkpoint
+SUBSET_VALGRIND ?= core state tensors tensors_hostile checkpoint json model basis basis_allocations basis_file probe \
+    probe_walks loss planner policy cost
+FIXED_MAP = WRAP="$$(setarch -R true 2>/dev/null && echo setarch -R)"
+subset = $(filter $(foreach t,$(1),%/test_$(t)),$(TEST_BIN))
+again = RESULTS=$(RESULTS) $(MAKE) BUILD=$(BUILD)/$(1)
+
+# The sanitizer guesses where the thread-local memory of a plugin begins, and its leak check reads what it guessed.
+test-asan: ## unit tests and fuzz corpus under the address and undefined-behaviour sanitizers
+	@$(FIXED_MAP) ASAN_OPTIONS=detect_leaks=1:intercept_tls_get_addr=0 $(call again,asan) CFLAGS='-O1 -g' \
+	    SANITIZE=address,undefined asan-suite
+asan-suite: $(TEST_BIN) $(FUZZ_BIN) $(if $(CUDA_NEEDS),$(EMULATED))
+	@$(RUN) test-asan $(TEST_BIN) $(FUZZ_RUNS) $(if $(CUDA_NEEDS),'env SALF_TEST_QUICK=1 SALF_TEST_PLUGIN=$(EMULATED) \
+	    $(BUILD)/tests/parity/test_backend_stream')
+
+test-tsan: ## part of the unit tests under the thread sanitizer
+	@$(FIXED_MAP) OPENBLAS_NUM_THREADS=1 $(call again,tsan) CFLAGS='-O1 -g' SANITIZE=thread tsan-suite
+tsan-suite: $(call subset,$(SUBSET_TSAN))
+	@$(RUN) test-tsan $^
+
+test-valgrind: $(call subset,$(SUBSET_VALGRIND)) ## part of the unit tests under valgrind
+ifneq ($(VALGRIND),)
+	@OPENBLAS_NUM_THREADS=1 WRAP='$(VALGRIND)' $(RUN) $@ $^
+else
+	@$(RUN) $@ 'echo "SKIPPED: valgrind is not there"'
+endif
+
+test-clang: ## build everything with clang, and run what it built of the unit tests
+ifneq ($(call have,clang),)
+	@$(call again,clang) CC=clang CXX=clang++ CUDA=0 clang-suite
+else
+	@$(RUN) $@ 'echo "SKIPPED: clang is not there"'
+endif
+# Programs of tests/bench are the files with a main; the others are linked to each, and the trainer's parts to bench_train*.
+BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
+BENCH_MAIN := $(if $(BENCH_SRC),$(sort $(shell grep -l '^int main' $(BENCH_SRC))))
+BENCH_BIN := $(BENCH_MAIN:tests/bench/%.c=$(BUILD)/bench/%)
+clang-suite: all examples $(TEST_BIN) $(FUZZ_BIN) $(BENCH_BIN) $(if $(CUDA_NEEDS),$(EMULATED))
+	@$(RUN) test-clang $(TEST_BIN)
+
+# ---- benchmarks ------------------------------------------------------------------------------------------------------
+.PHONY: bench bench-python
+$(filter $(BUILD)/bench/bench_train%,$(BENCH_BIN)): $(HOST_PARTS)
+$(BENCH_BIN): $(BUILD)/bench/%: $(OBJ)/tests/bench/%.o $(patsubst %.c,$(OBJ)/%.o,$(filter-out $(BENCH_MAIN),$(BENCH_SRC))) \
+    $(STATIC_LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(LIBS)
+
+# The Python that has PyTorch, for its rows; left out where none has.
+SALF_BENCH_PYTHON ?= $(shell for p in python3 /usr/bin/python3; do $$p -c 'import torch' 2>/dev/null && echo $$p && break; done)
+bench: $(BENCH_BIN) $(PROGRAM) ## time the library against its peers (BENCH_FLAGS=--quick)
+	@set -e; for b in $(BENCH_BIN); do SALF_BENCH_PYTHON='$(SALF_BENCH_PYTHON)' $$b $(BENCH_FLAGS); done
+
+bench-python: lib ## time a Trainer of transformers with and without salf
+	@venv=$$(realpath -m '$(BUILD)')/venv && tests/python/venv.sh $$venv && \
+		SALF_LIBRARY='$(BUILD)/lib/libsalf.so' PYTHONPATH=bindings/python/src $$venv/bin/python tests/bench/bench_python.py
