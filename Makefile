@@ -49,17 +49,21 @@ STAMP := $(BUILD)/.flags-$(HASH)
 
 LIB_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard libsalf/*/*.c libsalf/backend/*/*.c)))
 HOST_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard examples/salf/*.c)))
+DEMO_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard examples/demo/*.c)))
+HOST_PARTS := $(filter-out $(OBJ)/examples/salf/main.o,$(HOST_OBJ))
+DEMO_PARTS := $(filter-out $(OBJ)/examples/demo/main.o,$(DEMO_OBJ))
 SHARED_LIB := $(BUILD)/lib/libsalf.so.$(VERSION)
 STATIC_LIB := $(BUILD)/lib/libsalf.a
 PROGRAM := $(BUILD)/bin/salf
+DEMO_PROGRAM := $(BUILD)/bin/salf-demo
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard examples/[0-9]*.c)))
 CPP_EXAMPLES := $(patsubst examples/cpp/%.cpp,$(BUILD)/examples/cpp/%,$(sort $(wildcard examples/cpp/*.cpp)))
 
 # ---- build -----------------------------------------------------------------------------------------------------------
 .PHONY: all lib bin
-all: lib bin ## the library (shared and static) and the program salf, in build/
+all: lib bin ## the library (shared and static) and the programs, in build/
 lib: $(SHARED_LIB) $(STATIC_LIB) ## the library alone
-bin: $(PROGRAM) ## the program alone
+bin: $(PROGRAM) $(DEMO_PROGRAM) ## the program salf, and salf-demo, which is not installed
 
 $(STAMP):
 	@test -n '$(DEPS_LIBS)' || { echo "OpenBLAS or Jansson is missing; 'make deps' installs them" >&2; exit 1; }
@@ -101,9 +105,11 @@ $(STATIC_LIB): $(LIB_OBJ) $(STAMP)
 	@cd $(OBJ) && for o in $(LIB_OBJ:$(OBJ)/%=%); do ln $$o members/$${o//\//.}; done
 	$(call say,AR)$(AR) rcs $@ $(OBJ)/members/*.o
 
-$(PROGRAM): $(HOST_OBJ) $(SHARED_LIB)
+$(PROGRAM): $(HOST_OBJ)
+$(DEMO_PROGRAM): $(DEMO_OBJ) $(HOST_PARTS)
+$(PROGRAM) $(DEMO_PROGRAM): $(SHARED_LIB)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(LINK) -o $@ $(HOST_OBJ) -L$(BUILD)/lib -lsalf -Wl,-rpath,'$$ORIGIN/../lib' $(LIBS)
+	$(call say,LINK)$(LINK) -o $@ $(filter %.o,$^) -L$(BUILD)/lib -lsalf -Wl,-rpath,'$$ORIGIN/../lib' $(LIBS)
 
 # Examples know the public header and the shared library only, as a user does.
 .PHONY: examples examples-cpp

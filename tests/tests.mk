@@ -33,12 +33,11 @@ run-suites:
 # They link the static library, so that they reach what is not exported; those of the host program also link its parts.
 CHECK_CFLAGS := $(shell $(PKG_CONFIG) --cflags check 2>/dev/null)
 CHECK_LIBS := $(shell $(PKG_CONFIG) --libs check 2>/dev/null)
-TEST_FLAGS := $(COMMON_FLAGS) -Iinclude -Ilibsalf -Iexamples/salf -Itests $(DEPS_CFLAGS) $(CHECK_CFLAGS)
+TEST_FLAGS := $(COMMON_FLAGS) -Iinclude -Ilibsalf -Iexamples/salf -Iexamples/demo -Itests $(DEPS_CFLAGS) $(CHECK_CFLAGS)
 TEST_SRC := $(sort $(wildcard tests/unit/test_*.c tests/parity/test_*.c))
 TEST_BIN := $(TEST_SRC:tests/%.c=$(BUILD)/tests/%)
 PARITY_BIN := $(filter $(BUILD)/tests/parity/%,$(TEST_BIN))
 TEST_HELP_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(sort $(filter-out $(TEST_SRC),$(wildcard tests/unit/*.c tests/parity/*.c))))
-HOST_PARTS := $(filter-out $(OBJ)/examples/salf/main.o,$(HOST_OBJ))
 # Plugins that the test of the loader opens.
 TEST_PLUGINS := $(patsubst tests/%.c,$(BUILD)/tests/%.so,$(sort $(wildcard tests/plugin/*.c)))
 
@@ -47,7 +46,7 @@ $(OBJ)/tests/%.o: tests/%.c | $(STAMP)
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(TEST_FLAGS) -c $< -o $@
 
-$(filter $(BUILD)/tests/unit/test_trainer_% $(BUILD)/tests/unit/test_cli_%,$(TEST_BIN)): $(HOST_PARTS)
+$(filter $(BUILD)/tests/unit/test_trainer_% $(BUILD)/tests/unit/test_cli_%,$(TEST_BIN)): $(HOST_PARTS) $(DEMO_PARTS)
 # The allocations of all that is linked to this one go through functions of the test.
 $(BUILD)/tests/unit/test_cli_memory: LDFLAGS += $(foreach f,malloc calloc realloc aligned_alloc strdup,-Wl,--wrap=$(f))
 $(BUILD)/tests/unit/test_plugin $(BUILD)/tests/unit/test_device: $(TEST_PLUGINS)
@@ -68,7 +67,7 @@ test-unit: $(TEST_BIN) ## unit and parity tests
 test-runner: ## the program that runs and counts the tests
 	@$(RUN) $@ tests/test_run.sh
 
-test-cli: $(PROGRAM) ## the program salf
+test-cli: bin ## the programs salf and salf-demo
 	@SALF=$(PROGRAM) $(RUN) $@ $(sort $(wildcard tests/cli/*.sh))
 
 test-abi: lib ## symbols, layout, dialects, constants, baseline; two libraries in one process

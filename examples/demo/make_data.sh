@@ -1,15 +1,15 @@
 #!/bin/sh
 # Writes everything of the demonstration but the model: the text to pretrain on (into $2, not committed), the tokenizer
-# and the classification data. Usage: examples/demo/make_data.sh SALF-PROGRAM CORPUS-FILE, from the repository root.
+# and the classification data. Usage: examples/demo/make_data.sh SALF-DEMO-PROGRAM CORPUS-FILE, from the repository root.
 set -eu
-salf=$1
+tools=$1
 corpus=$2
 demo=$(dirname "$0")
 mkdir -p "$demo/data"
-"$salf" corpus --lines 40000 --seed 42 >"$corpus"
-"$salf" tokenizer --size 1024 -o "$demo/tokenizer.bin" "$corpus"
+"$tools" corpus --lines 40000 --seed 42 >"$corpus"
+"$tools" tokenizer --size 1024 -o "$demo/tokenizer.bin" "$corpus"
 # No text twice, so none of the test's is in the training set.
-"$salf" corpus --examples --lines 4000 --seed 7 | awk '!seen[$0]++' >"$corpus.examples"
+"$tools" corpus --examples --lines 4000 --seed 7 | awk '!seen[$0]++' >"$corpus.examples"
 sed -n '1,1200p' "$corpus.examples" >"$demo/data/train.tsv"
 sed -n '1201,1600p' "$corpus.examples" >"$demo/data/test.tsv"
 rm -f "$corpus.examples"

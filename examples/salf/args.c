@@ -12,34 +12,20 @@
 
 #include "salf.h"
 
-enum { WORD_MAX = 48 }; /* longest word that is compared for nearness, and longest choice */
+/* Longest word that is compared for nearness; names of options and subcommands are shorter. */
+enum { WORD_MOST = 48 };
+/* Room for all words of a family; the longest, SALF_POLICY, takes 130 bytes. */
+enum { WORDS_SIZE = 400 };
 
-static void complain(const char *name, const char *format, va_list list) {
-    fprintf(stderr, "salf %s: ", name);
-    vfprintf(stderr, format, list);
-    fputc('\n', stderr);
-}
-
-int args_fail(const char *name, const char *format, ...) {
-    va_list list;
-    va_start(list, format);
-    complain(name, format, list);
-    va_end(list);
-    return EXIT_CODE_FAILED;
-}
-
-int args_misuse(const char *name, const char *format, ...) {
-    va_list list;
-    va_start(list, format);
-    complain(name, format, list);
-    va_end(list);
-    return EXIT_CODE_USAGE;
-}
+/* What messages and help call the program; set once, by args_main. */
+static const char *program_name = "salf";
 
 int args_say(int code, const char *name, const char *format, ...) {
     va_list list;
     va_start(list, format);
-    complain(name, format, list);
+    fprintf(stderr, "%s %s: ", program_name, name);
+    vfprintf(stderr, format, list);
+    fputc('\n', stderr);
     va_end(list);
     return code;
 }
@@ -48,10 +34,11 @@ int args_fail_salf(const char *name) {
     return args_fail(name, "%s", salf_last_error());
 }
 
-/* Levenshtein distance, one row at a time. */
+/* Number of insertions, deletions and changes of a letter that turn a into b (Levenshtein), one row of the usual table
+ * at a time. b has at most WORD_MOST letters. */
 static int edit_distance(const char *a, const char *b) {
     const int n = (int)strlen(b);
-    int row[WORD_MAX + 1];
+    int row[WORD_MOST + 1];
     for (int j = 0; j <= n; j++) row[j] = j;
     for (int i = 1; a[i - 1]; i++) {
         int diagonal = row[0];
@@ -66,283 +53,324 @@ static int edit_distance(const char *a, const char *b) {
     return row[n];
 }
 
-const char *args_nearest(const char *typed, const char *const *words, int n) {
+/* The word among n that is nearest to the one typed, or NULL when none is near: more than a third of the letters and
+ * two wrong is another word, not a slip. */
+static const char *nearest_word(const char *typed, const char *const *words, int n) {
     const char *best = NULL;
     const int length = (int)strlen(typed);
-    if (length > WORD_MAX) return NULL;
-    int least = length / 3 + 2; /* further away is no help */
+    if (length > WORD_MOST) return NULL;
+    int least = length / 3 + 2;
     for (int i = 0; i < n; i++) {
-        if (strlen(words[i]) > WORD_MAX) continue;
+        if (strlen(words[i]) > WORD_MOST) continue;
         const int distance = edit_distance(typed, words[i]);
         if (distance < least) least = distance, best = words[i];
     }
     return best;
 }
 
-/* ---- help ---- */
+/* ---- words of options ---- */
 
-static int option_label(const args_option *o, char *out, size_t size) {
-    const char *value = o->kind == ARGS_FLAG ? "" : o->kind == ARGS_CHOICE ? o->choices : o->metavar;
-    const char *space = o->kind == ARGS_FLAG ? "" : " ";
-    if (o->letter) return snprintf(out, size, "-%c, --%s%s%s", o->letter, o->name, space, value);
-    return snprintf(out, size, "    --%s%s%s", o->name, space, value);
+/* Word number i of a CHOICE or MASK, and the value it stands for; NULL behind the last. Families begin at 0 or 1; those
+ * of a mask double from 1 on, and the word of all bits together comes last. */
+static const char *option_word(const args_option *o, int i, int32_t *value) {
+    *value = i;
+    if (o->words) return o->words[i];
+    if (o->kind == ARGS_CHOICE) {
+        *value += salf_constant_word(o->family, 0) == NULL;
+        return salf_constant_word(o->family, *value);
+    }
+    int32_t past = 1;
+    int bits = 0;
+    for (; salf_constant_word(o->family, past); past *= 2) bits++;
+    *value = i < bits ? (int32_t)1 << i : past - 1;
+    return i <= bits ? salf_constant_word(o->family, *value) : NULL;
 }
+
+/* All words of an option with a mark between them. */
+static const char *option_words(const args_option *o, char mark, char out[WORDS_SIZE]) {
+    const char *word;
+    int32_t value;
+    size_t used = 0;
+    out[0] = 0;
+    for (int i = 0; (word = option_word(o, i, &value)) != NULL && used + strlen(word) + 2 < WORDS_SIZE; i++) {
+        if (i) out[used++] = mark;
+        used += (size_t)snprintf(out + used, WORDS_SIZE - used, "%s", word);
+    }
+    return out;
+}
+
+/* Finds the word of n bytes at text. Returns 0, or -1 when the option has no such word. */
+static int find_word(const args_option *o, const char *text, size_t n, int32_t *value) {
+    const char *word;
+    for (int i = 0; (word = option_word(o, i, value)) != NULL; i++) {
+        if (strlen(word) == n && memcmp(word, text, n) == 0) return 0;
+    }
+    return -1;
+}
+
+/* ---- help ---- */
 
 enum { HELP_COLUMN = 30, HELP_WIDTH = 100 };
 
-static void print_wrapped(const char *text, int column) {
+/* Cuts the text at blanks; every line but the first, which the caller has begun, is indented. */
+static void print_wrapped(const char *text) {
     while (*text) {
         size_t n = strlen(text);
-        if (column + (int)n > HELP_WIDTH) {
-            n = (size_t)(HELP_WIDTH - column);
+        if (HELP_COLUMN + (int)n > HELP_WIDTH) {
+            n = HELP_WIDTH - HELP_COLUMN;
             while (n > 1 && text[n] != ' ') n--;
         }
         printf("%.*s\n", (int)n, text);
         text += n;
         while (*text == ' ') text++;
-        column = HELP_COLUMN;
         if (*text) printf("%*s", HELP_COLUMN, "");
     }
 }
 
-static void print_option(const args_option *o) {
-    char label[256];
-    const int n = option_label(o, label, sizeof label);
-    printf("  %s", label);
-    if (n + 4 > HELP_COLUMN) {
-        printf("\n%*s", HELP_COLUMN, "");
-    } else {
-        printf("%*s", HELP_COLUMN - n - 2, "");
-    }
-    print_wrapped(o->help, HELP_COLUMN);
+/* "--layers M", "--metric cosine|ce|rank": what to type, into out. Returns its length. */
+static int print_label(const args_option *o, char *out, size_t size) {
+    char words[WORDS_SIZE];
+    const int listed = o->kind == ARGS_CHOICE || o->kind == ARGS_MASK, valued = o->kind != ARGS_FLAG;
+    const char *value = listed ? option_words(o, o->kind == ARGS_MASK ? ',' : '|', words) : o->metavar;
+    return snprintf(out, size, "--%s%s%s", o->name, valued ? " " : "", valued ? value : "");
 }
 
-static const args_option help_option = {.name = "help", .letter = 'h', .help = "print this and end"};
-static const args_option version_option = {.name = "version", .help = "print the version and end"};
+static void print_option(const args_option *o) {
+    char label[WORDS_SIZE + WORD_MOST];
+    const int n = print_label(o, label, sizeof label) + 6; /* two blanks, and the letter with what follows it */
+    if (o->letter) {
+        printf("  -%c, %s", o->letter, label);
+    } else {
+        printf("      %s", label);
+    }
+    if (n + 2 > HELP_COLUMN) {
+        printf("\n%*s", HELP_COLUMN, "");
+    } else {
+        printf("%*s", HELP_COLUMN - n, "");
+    }
+    print_wrapped(o->help);
+}
 
 static void print_help(const args_command *c) {
-    printf("Usage: salf %s", c->name);
+    static const args_option always[] = {{.name = "help", .letter = 'h', .help = "print this and end"},
+                                         {.name = "version", .help = "print the version and end"}};
+    printf("Usage: %s %s", program_name, c->name);
     for (int i = 0; i < c->n_options; i++) {
-        char label[256];
+        char label[WORDS_SIZE + WORD_MOST];
         if (!c->options[i].required) continue;
-        option_label(&c->options[i], label, sizeof label);
-        printf(" %s", strstr(label, "--"));
+        print_label(&c->options[i], label, sizeof label);
+        printf(" %s", label);
     }
     printf(" [OPTION...]%s%s\n\n%s\n\nOptions:\n", c->arguments ? " " : "", c->arguments ? c->arguments : "",
            c->summary);
     for (int i = 0; i < c->n_options; i++) print_option(&c->options[i]);
-    print_option(&help_option);
-    print_option(&version_option);
+    for (int i = 0; i < 2; i++) print_option(&always[i]);
     if (c->notes) printf("\n%s\n", c->notes);
 }
 
-/* ---- values ---- */
+/* ---- values: each of these returns -1, or after a message EXIT_CODE_USAGE ---- */
 
-static int outside(const args_option *o, double value) {
-    return (o->least != 0 || o->most != 0) && !(value >= o->least && value <= o->most);
-}
-
-static int bad_integer(const args_command *c, const args_option *o, const char *text) {
-    if (o->least == 1) return args_misuse(c->name, "--%s: '%s' is not a positive integer", o->name, text);
-    if (o->least == 0 && o->most > 0 && *text == '-') {
-        return args_misuse(c->name, "--%s: '%s' is negative", o->name, text);
-    }
-    return args_misuse(c->name, "--%s: '%s' is not an integer", o->name, text);
-}
-
-static int out_of_range(const args_command *c, const args_option *o, const char *text) {
-    return args_misuse(c->name, "--%s: %s is not between %g and %g", o->name, text, o->least, o->most);
-}
-
+/* strtol and strtod also take blanks, "inf" and "0x1"; a number here begins as one. */
 static int starts_number(const char *text) {
     return isdigit((unsigned char)*text) ||
            ((*text == '-' || *text == '+' || *text == '.') && (isdigit((unsigned char)text[1]) || text[1] == '.'));
 }
 
-static int take_integer(const args_command *c, const args_option *o, const char *text) {
+static int check_bounds(const args_command *c, const args_option *o, const char *text, double value) {
+    if ((o->least == 0 && o->most == 0) || (value >= o->least && value <= o->most)) return -1;
+    return args_misuse(c->name, "--%s: %s is not between %g and %g", o->name, text, o->least, o->most);
+}
+
+static int set_integer(const args_command *c, const args_option *o, const char *text, void *at) {
     char *end = NULL;
     errno = 0;
     const intmax_t value = strtoimax(text, &end, 10);
-    if (!starts_number(text) || *end) return bad_integer(c, o, text);
-    if (errno == ERANGE || (o->kind == ARGS_INT32 && (value > INT32_MAX || value < INT32_MIN))) {
+    const int good = starts_number(text) && !*end;
+    if (o->least == 1 && (!good || (value < 1 && !errno)))
+        return args_misuse(c->name, "--%s: '%s' is not a positive integer", o->name, text);
+    if (!good && o->least == 0 && o->most > 0 && *text == '-')
+        return args_misuse(c->name, "--%s: '%s' is negative", o->name, text);
+    if (!good) return args_misuse(c->name, "--%s: '%s' is not an integer", o->name, text);
+    if (errno == ERANGE || (o->kind == ARGS_INT32 && (value > INT32_MAX || value < INT32_MIN)))
         return args_misuse(c->name, "--%s: %s is too large", o->name, text);
-    }
-    if (outside(o, (double)value)) {
-        return o->least == 1 && value < 1 ? bad_integer(c, o, text) : out_of_range(c, o, text);
-    }
-    if (o->kind == ARGS_INT32) *(int32_t *)o->value = (int32_t)value;
-    if (o->kind == ARGS_INT) *(int64_t *)o->value = (int64_t)value;
+    const int code = check_bounds(c, o, text, (double)value);
+    if (code >= 0) return code;
+    if (o->kind == ARGS_INT32) *(int32_t *)at = (int32_t)value;
+    if (o->kind == ARGS_INT) *(int64_t *)at = (int64_t)value;
     return -1;
 }
 
-static int take_seed(const args_command *c, const args_option *o, const char *text) {
+static int set_seed(const args_command *c, const args_option *o, const char *text, uint64_t *at) {
     char *end = NULL;
     errno = 0;
     const uintmax_t value = strtoumax(text, &end, 10);
-    if (!isdigit((unsigned char)*text) || *end || errno == ERANGE || value > UINT64_MAX) {
+    if (!isdigit((unsigned char)*text) || *end || errno == ERANGE || value > UINT64_MAX)
         return args_misuse(c->name, "--%s: '%s' is not an integer of 0 ... 2^64-1", o->name, text);
-    }
-    *(uint64_t *)o->value = (uint64_t)value;
+    *at = (uint64_t)value;
     return -1;
 }
 
-static int take_real(const args_command *c, const args_option *o, const char *text) {
+static int set_real(const args_command *c, const args_option *o, const char *text, double *at) {
     char *end = NULL;
     const double value = strtod(text, &end);
     if (!starts_number(text) || *end) return args_misuse(c->name, "--%s: '%s' is not a number", o->name, text);
     if (!isfinite(value)) return args_misuse(c->name, "--%s: %s is too large", o->name, text);
-    if (outside(o, value)) return out_of_range(c, o, text);
-    *(double *)o->value = value;
+    const int code = check_bounds(c, o, text, value);
+    if (code < 0) *at = value;
+    return code;
+}
+
+/* A word, or for a mask a list of words. */
+static int set_words(const args_command *c, const args_option *o, const char *text, int32_t *at) {
+    char words[WORDS_SIZE];
+    int32_t all = 0, value;
+    for (;;) {
+        const size_t n = o->kind == ARGS_MASK ? strcspn(text, ",") : strlen(text);
+        if (find_word(o, text, n, &value) != 0)
+            return args_misuse(c->name, "--%s: '%.*s' is none of %s", o->name, (int)(n % 4096), text,
+                               option_words(o, '|', words));
+        all |= value;
+        if (!text[n]) break;
+        text += n + 1;
+    }
+    *at = all;
     return -1;
 }
 
-static int take_choice(const args_command *c, const args_option *o, const char *text) {
-    int32_t number = 0;
-    for (const char *word = o->choices; word; number++) {
-        const char *bar = strchr(word, '|');
-        const size_t n = bar ? (size_t)(bar - word) : strlen(word);
-        if (strlen(text) == n && !strncmp(text, word, n)) {
-            *(int32_t *)o->value = number;
-            return -1;
-        }
-        word = bar ? bar + 1 : NULL;
-    }
-    return args_misuse(c->name, "--%s: '%s' is none of %s", o->name, text, o->choices);
-}
-
-static int take_value(const args_command *c, const args_option *o, const char *text) {
+static int set_value(const args_command *c, const args_option *o, void *at, const char *text) {
+    args_texts *texts = at;
     switch (o->kind) {
     case ARGS_FLAG:
-        *(int32_t *)o->value = 1;
+        *(int32_t *)at = 1;
         return -1;
     case ARGS_TEXT:
-        *(const char **)o->value = text;
+        *(const char **)at = text;
+        return -1;
+    case ARGS_TEXTS:
+        if (texts->n == ARGS_TEXTS_MOST)
+            return args_misuse(c->name, "--%s is given more than %d times", o->name, ARGS_TEXTS_MOST);
+        texts->text[texts->n++] = text;
         return -1;
     case ARGS_REAL:
-        return take_real(c, o, text);
+        return set_real(c, o, text, at);
     case ARGS_CHOICE:
-        return take_choice(c, o, text);
+    case ARGS_MASK:
+        return set_words(c, o, text, at);
     case ARGS_SEED:
-        return take_seed(c, o, text);
+        return set_seed(c, o, text, at);
     default:
-        return take_integer(c, o, text);
+        return set_integer(c, o, text, at);
     }
 }
 
 /* ---- parsing ---- */
 
 static int unknown_option(const args_command *c, const char *name, size_t length) {
-    const char *names[64];
+    const char *names[66] = {"help", "version"};
     char typed[64];
-    int n = 0;
-    for (; n < c->n_options && n < 62; n++) names[n] = c->options[n].name;
-    names[n++] = "help";
-    names[n++] = "version";
+    for (int i = 0; i < c->n_options; i++) names[i + 2] = c->options[i].name;
     snprintf(typed, sizeof typed, "%.*s", (int)(length < 63 ? length : 63), name);
-    const char *near = args_nearest(typed, names, n);
+    const char *near = nearest_word(typed, names, c->n_options + 2);
     if (near) return args_misuse(c->name, "unknown option --%s; did you mean --%s?", typed, near);
-    return args_misuse(c->name, "unknown option --%s; `salf %s --help` lists them", typed, c->name);
+    return args_misuse(c->name, "unknown option --%s; `%s %s --help` lists them", typed, program_name, c->name);
 }
 
-static const args_option *find_long(const args_command *c, const char *name, size_t length) {
+/* The option that a word begins, its number into *index, and the value behind '=' or the letter into *value (NULL: none
+ * is attached). Returns -1, or after a message EXIT_CODE_USAGE. */
+static int find_option(const args_command *c, const char *word, int *index, const char **value) {
+    const int is_long = word[1] == '-';
+    const char *name = word + 2;
+    const size_t length = is_long ? strcspn(name, "=") : 0;
     for (int i = 0; i < c->n_options; i++) {
-        if (strlen(c->options[i].name) == length && !strncmp(c->options[i].name, name, length)) return &c->options[i];
-    }
-    return NULL;
-}
-
-static const args_option *find_letter(const args_command *c, char letter) {
-    for (int i = 0; i < c->n_options; i++) {
-        if (c->options[i].letter == letter) return &c->options[i];
-    }
-    return NULL;
-}
-
-/* The option at argv[*at], and its value in *value (NULL: none attached). Returns -1 or an exit code. */
-static int find_option(const args_command *c, const char *word, const args_option **out, const char **value) {
-    *value = NULL;
-    if (word[1] != '-') {
-        *out = find_letter(c, word[1]);
-        if (!*out) return args_misuse(c->name, "unknown option %s; `salf %s --help` lists them", word, c->name);
-        if (word[2]) *value = word + 2;
+        const args_option *o = &c->options[i];
+        const int found = is_long ? strlen(o->name) == length && !strncmp(o->name, name, length) : o->letter == word[1];
+        if (!found) continue;
+        *index = i;
+        *value = is_long ? (name[length] ? name + length + 1 : NULL) : (word[2] ? name : NULL);
         return -1;
     }
-    const char *equals = strchr(word, '=');
-    const size_t length = equals ? (size_t)(equals - word) - 2 : strlen(word) - 2;
-    *out = find_long(c, word + 2, length);
-    if (!*out) return unknown_option(c, word + 2, length);
-    if (equals) *value = equals + 1;
-    return -1;
+    if (is_long) return unknown_option(c, name, length);
+    return args_misuse(c->name, "unknown option %s; `%s %s --help` lists them", word, program_name, c->name);
 }
 
-static int take_option(const args_command *c, int argc, char **argv, int *at) {
-    const args_option *o;
-    const char *value;
-    int code = find_option(c, argv[*at], &o, &value);
-    if (code >= 0) return code;
-    if (o->kind == ARGS_FLAG && value) return args_misuse(c->name, "--%s takes no value, but has '%s'", o->name, value);
-    if (o->kind != ARGS_FLAG && !value) {
-        if (*at + 1 >= argc) return args_misuse(c->name, "--%s needs a value", o->name);
-        value = argv[++*at];
-    }
-    if (o->given) *o->given = 1;
-    return take_value(c, o, value);
-}
-
-static int is_given(const args_option *o, int argc, char **argv) {
-    const size_t length = strlen(o->name);
+int args_parse(const args_command *c, void *settings, int argc, char **argv, int *n_arguments) {
     for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
-        const char *word = argv[i];
-        if (word[0] != '-') continue;
-        if (o->letter && word[1] == o->letter) return 1;
-        if (word[1] == '-' && !strncmp(word + 2, o->name, length) && (!word[2 + length] || word[2 + length] == '=')) {
-            return 1;
-        }
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return print_help(c), EXIT_CODE_OK;
+        if (!strcmp(argv[i], "--version")) return printf("%s %s\n", program_name, salf_version_string()), EXIT_CODE_OK;
     }
-    return 0;
-}
-
-static int check_complete(const args_command *c, int argc, char **argv, int n) {
-    if (n < c->least_arguments) return args_misuse(c->name, "%s is missing", c->arguments);
-    if (c->arguments && c->most_arguments >= 0 && n > c->most_arguments) {
-        return args_misuse(c->name, "unexpected argument '%s'", argv[1 + c->most_arguments]);
-    }
-    (void)argc;
-    return -1;
-}
-
-static int check_required(const args_command *c, int argc, char **argv) {
-    for (int i = 0; i < c->n_options; i++) {
-        if (c->options[i].required && !is_given(&c->options[i], argc, argv)) {
-            return args_misuse(c->name, "--%s is missing", c->options[i].name);
-        }
-    }
-    return -1;
-}
-
-int args_parse(const args_command *command, int argc, char **argv, int *n_arguments) {
-    int n = 0;
-    for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return print_help(command), EXIT_CODE_OK;
-        if (!strcmp(argv[i], "--version")) return printf("salf %s\n", salf_version_string()), EXIT_CODE_OK;
-    }
-    int code = -1;
-    const int required = check_required(command, argc, argv); /* before arguments are moved */
-    for (int i = 1, options = 1; i < argc && code < 0; i++) {
+    uint64_t seen = 0; /* bit i: option i was there */
+    int n = 0, only_arguments = 0;
+    for (int i = 1; i < argc; i++) {
         char *word = argv[i];
-        if (options && !strcmp(word, "--")) {
-            options = 0;
-        } else if (options && word[0] == '-' && word[1]) {
-            code = take_option(command, argc, argv, &i);
-        } else if (command->arguments) {
+        if (only_arguments || word[0] != '-' || !word[1]) {
+            if (!c->arguments) return args_misuse(c->name, "unexpected argument '%s'", word);
             argv[1 + n++] = word;
-        } else {
-            code = args_misuse(command->name, "unexpected argument '%s'", word);
+            continue;
         }
+        if (!strcmp(word, "--")) {
+            only_arguments = 1;
+            continue;
+        }
+        int index = 0;
+        const char *value = NULL;
+        int code = find_option(c, word, &index, &value);
+        if (code >= 0) return code;
+        const args_option *o = &c->options[index];
+        if (o->kind == ARGS_FLAG && value)
+            return args_misuse(c->name, "--%s takes no value, but has '%s'", o->name, value);
+        if (o->kind != ARGS_FLAG && !value) {
+            if (i + 1 >= argc) return args_misuse(c->name, "--%s needs a value", o->name);
+            value = argv[++i];
+        }
+        code = set_value(c, o, (char *)settings + o->at, value);
+        if (code >= 0) return code;
+        void *given = (char *)settings + o->given;
+        if (o->given) *(int32_t *)given = 1;
+        seen |= (uint64_t)1 << index;
     }
-    if (code < 0 && required < 0) code = check_complete(command, argc, argv, n);
+    for (int i = 0; i < c->n_options; i++) {
+        if (c->options[i].required && !(seen >> i & 1))
+            return args_misuse(c->name, "--%s is missing", c->options[i].name);
+    }
+    if (c->arguments && n == 0) return args_misuse(c->name, "%s is missing", c->arguments);
     if (n_arguments) *n_arguments = n;
-    return code >= 0 ? code : required;
+    return -1;
+}
+
+/* ---- a program of subcommands ---- */
+
+int args_main(const char *program, const char *about, const args_subcommand *subcommands, int n, int argc,
+              char **argv) {
+    const char *names[32];
+    program_name = program;
+    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        FILE *out = argc < 2 ? stderr : stdout;
+        fprintf(out, "Usage: %s SUBCOMMAND [OPTION...]\n\n%s\n\nSubcommands:\n", program, about);
+        for (int i = 0; i < n; i++) fprintf(out, "  %-10s %s\n", subcommands[i].name, subcommands[i].summary);
+        fprintf(out, "\n`%s SUBCOMMAND --help` lists the options of each; `%s --version` prints the version.\n",
+                program, program);
+        return argc < 2 ? EXIT_CODE_USAGE : EXIT_CODE_OK;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("%s %s\n", program, salf_version_string());
+        return EXIT_CODE_OK;
+    }
+    for (int i = 0; i < n; i++) {
+        names[i] = subcommands[i].name;
+        if (strcmp(argv[1], names[i])) continue;
+        const int code = subcommands[i].run(argc - 1, argv + 1);
+        if (fflush(stdout) == 0) return code;
+        fprintf(stderr, "%s %s: cannot write to standard output\n", program, argv[1]);
+        return code == EXIT_CODE_OK ? EXIT_CODE_FAILED : code;
+    }
+    const char *near = nearest_word(argv[1], names, n);
+    fprintf(stderr, "%s: '%s' is not a subcommand; ", program, argv[1]);
+    if (near) {
+        fprintf(stderr, "did you mean '%s'?\n", near);
+    } else {
+        fprintf(stderr, "`%s --help` lists them\n", program);
+    }
+    return EXIT_CODE_USAGE;
 }
 
 /* ---- lists ---- */
@@ -353,8 +381,10 @@ static int64_t count_parts(const char *text) {
     return n;
 }
 
-static void name_part(const char *part, const char *what, char *message, size_t message_size) {
+/* Says what the part at the front of a list is not. */
+static int bad_part(const char *part, const char *what, char *message, size_t message_size) {
     snprintf(message, message_size, "'%.*s' is not %s", (int)(strcspn(part, ",") % 200), part, what);
+    return EXIT_CODE_USAGE;
 }
 
 int args_int_list(const char *text, int64_t least, int64_t most, int32_t **out, int64_t *n, char *message,
@@ -372,9 +402,8 @@ int args_int_list(const char *text, int64_t least, int64_t most, int32_t **out, 
         if (!good || errno || value < least || value > most || value > INT32_MAX || value < INT32_MIN) {
             char what[80];
             snprintf(what, sizeof what, "an integer of %" PRId64 " ... %" PRId64, least, most);
-            name_part(text, what, message, message_size);
             free(list);
-            return EXIT_CODE_USAGE;
+            return bad_part(text, what, message, message_size);
         }
         list[i] = (int32_t)value;
         text = *end ? end + 1 : end;
@@ -394,9 +423,8 @@ int args_real_list(const char *text, double **out, int64_t *n, char *message, si
         char *end = NULL;
         list[i] = strtod(text, &end);
         if (!starts_number(text) || (*end != ',' && *end) || !isfinite(list[i])) {
-            name_part(text, "a number", message, message_size);
             free(list);
-            return EXIT_CODE_USAGE;
+            return bad_part(text, "a number", message, message_size);
         }
         text = *end ? end + 1 : end;
     }

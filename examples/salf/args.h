@@ -1,7 +1,11 @@
 /* args.h - command lines from a table: one declaration gives parsing, checks, `--help` and error messages.
  *
  * Forms: --name VALUE, --name=VALUE, -x VALUE, --flag, and `--` before positional arguments. Errors go to standard
- * error as one line "salf plan: --layers: 'x' is not a positive integer". */
+ * error as one line "salf plan: --layers: 'x' is not a positive integer".
+ *
+ * A table is constant: an option says at which offset of the command's settings its value lies, so that the settings
+ * themselves are a local variable of the command. Words of the library are not typed here or in a table: an option
+ * names their family ("SALF_METRIC"), and what the library knows is what the option takes and the help lists. */
 #ifndef SALF_EXAMPLE_ARGS_H
 #define SALF_EXAMPLE_ARGS_H
 
@@ -11,45 +15,64 @@
 /* Exit codes of the program. */
 enum { EXIT_CODE_OK = 0, EXIT_CODE_FAILED = 1, EXIT_CODE_USAGE = 2 };
 
-/* What an option takes, and what its value points to. */
+/* Times that an option of the kind ARGS_TEXTS may be given. */
+enum { ARGS_TEXTS_MOST = 32 };
+
+typedef struct args_texts {
+    int32_t n;
+    const char *text[ARGS_TEXTS_MOST];
+} args_texts;
+
+/* What an option takes, and what lies at its offset. */
 enum {
     ARGS_FLAG = 0,   /* int32_t, becomes 1 */
-    ARGS_TEXT = 1,   /* const char * */
-    ARGS_INT = 2,    /* int64_t */
-    ARGS_INT32 = 3,  /* int32_t */
-    ARGS_REAL = 4,   /* double, finite */
-    ARGS_CHOICE = 5, /* int32_t, position of the word in choices */
-    ARGS_SEED = 6    /* uint64_t */
+    ARGS_TEXT = 1,   /* const char *, borrowed from argv; the last one counts */
+    ARGS_TEXTS = 2,  /* args_texts: the option may be repeated */
+    ARGS_INT = 3,    /* int64_t */
+    ARGS_INT32 = 4,  /* int32_t */
+    ARGS_REAL = 5,   /* double, finite */
+    ARGS_CHOICE = 6, /* int32_t, a constant of the family or an index of words */
+    ARGS_MASK = 7,   /* int32_t, constants of the family or'ed: a comma-separated list of their words */
+    ARGS_SEED = 8    /* uint64_t */
 };
 
 typedef struct args_option {
     const char *name; /* without the dashes */
     char letter;      /* short form, or 0 */
     int kind;
-    void *value;         /* holds the default before parsing; unchanged when the option is not given */
-    const char *metavar; /* name of the value in the help, such as "N" */
+    size_t at;           /* offset of the value in the settings, which hold the default; unchanged when not given */
+    const char *metavar; /* name of the value in the help, such as "N"; of a CHOICE or MASK its words stand there */
     const char *help;    /* one sentence; state the default in it */
-    const char *choices; /* CHOICE: words, in the order of their numbers, separated by '|' */
-    double least, most;  /* INT, INT32, REAL: bounds, both included; no bounds when both are 0 */
+    const char *family;  /* CHOICE, MASK: of salf.h's constants, such as "SALF_METRIC" */
+    const char *const *words; /* CHOICE of the program's own: words by their number, NULL behind the last */
+    double least, most;       /* INT, INT32, REAL: bounds, both included; no bounds when both are 0 */
     int32_t required;
-    int32_t *given; /* becomes 1 when the option is there; may be NULL */
+    size_t given; /* offset of an int32_t that becomes 1 when the option is there; 0: nobody asks */
 } args_option;
 
 typedef struct args_command {
     const char *name;      /* "plan" */
     const char *summary;   /* one sentence */
-    const char *arguments; /* positional ones, such as "LOG..."; NULL: none are taken */
+    const char *arguments; /* positional ones, such as "LOG...", at least one; NULL: none are taken */
     const char *notes;     /* printed after the options; may be NULL */
     const args_option *options;
-    int n_options;
-    int least_arguments;
-    int most_arguments; /* ignored when arguments is NULL; -1: no limit */
+    int n_options; /* at most 64 */
 } args_command;
 
-/* Parses argv[1] ... argv[argc-1] (argv[0] is the subcommand's name). Positional arguments are moved to the front of
- * argv[1...] and counted in *n_arguments (may be NULL when none are taken). Returns -1 to go on, otherwise the exit
- * code to end with at once: after --help or --version EXIT_CODE_OK, after an error EXIT_CODE_USAGE. */
-int args_parse(const args_command *command, int argc, char **argv, int *n_arguments);
+/* Parses argv[1] ... argv[argc-1] (argv[0] is the subcommand's name) into settings. Positional arguments are moved to
+ * the front of argv[1...] and counted in *n_arguments (may be NULL when none are taken). Returns -1 to go on, otherwise
+ * the exit code to end with at once: after --help or --version EXIT_CODE_OK, after an error EXIT_CODE_USAGE. */
+int args_parse(const args_command *command, void *settings, int argc, char **argv, int *n_arguments);
+
+/* A subcommand: argv[0] is its name; returns an exit code. */
+typedef struct args_subcommand {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+} args_subcommand;
+
+/* A whole program of subcommands: runs the one that argv[1] names, or prints the help. about: one sentence. */
+int args_main(const char *program, const char *about, const args_subcommand *subcommands, int n, int argc, char **argv);
 
 #if defined(__GNUC__)
 #define ARGS_PRINTF(format_at) __attribute__((format(printf, format_at, format_at + 1)))
@@ -57,12 +80,12 @@ int args_parse(const args_command *command, int argc, char **argv, int *n_argume
 #define ARGS_PRINTF(format_at)
 #endif
 
-/* Prints "salf NAME: message" to standard error; returns EXIT_CODE_FAILED and EXIT_CODE_USAGE respectively. */
-int args_fail(const char *name, const char *format, ...) ARGS_PRINTF(2);
-int args_misuse(const char *name, const char *format, ...) ARGS_PRINTF(2);
-/* The same for a code that is known already, which it returns. */
+/* Prints "salf NAME: message" to standard error and returns code. */
 int args_say(int code, const char *name, const char *format, ...) ARGS_PRINTF(3);
-/* The same with the library's last message; for what the user asked for wrongly (an argument) the caller decides. */
+/* The same for what went wrong, and for what the user asked for wrongly. */
+#define args_fail(...)   args_say(EXIT_CODE_FAILED, __VA_ARGS__)
+#define args_misuse(...) args_say(EXIT_CODE_USAGE, __VA_ARGS__)
+/* args_fail with the library's last message; whether that was the user's mistake the caller decides. */
 int args_fail_salf(const char *name);
 
 /* Comma-separated integers "0,7,100" as a malloc'd list, each within least ... most. Returns EXIT_CODE_OK, or with a
@@ -71,8 +94,5 @@ int args_int_list(const char *text, int64_t least, int64_t most, int32_t **out, 
                   size_t message_size);
 /* The same for reals. */
 int args_real_list(const char *text, double **out, int64_t *n, char *message, size_t message_size);
-
-/* The word among n that is nearest to the one typed, by edit distance, or NULL when none is near. */
-const char *args_nearest(const char *typed, const char *const *words, int n);
 
 #endif

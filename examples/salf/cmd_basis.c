@@ -29,88 +29,49 @@ typedef struct basis_parts {
     float *rows; /* [n][D] */
 } basis_parts;
 
-static int read_settings(basis_settings *s, int argc, char **argv) {
-    const args_option options[] = {
-        {.name = "model",
-         .kind = ARGS_TEXT,
-         .value = &s->model,
-         .metavar = "PATH",
-         .help = "checkpoint folder: config.json and model.safetensors",
-         .required = 1},
-        {.name = "tokens",
-         .kind = ARGS_TEXT,
-         .value = &s->tokens,
-         .metavar = "ID,...",
-         .help = "token ids, such as 0,7,100",
-         .required = 1},
-        {.name = "rtol",
-         .kind = ARGS_REAL,
-         .value = &s->rtol,
-         .metavar = "R",
-         .help = "drop singular values at or below R times the largest; 0 is --exact (default max(V, D) * 2^-23)",
-         .least = 0,
-         .most = 1,
-         .given = &s->rtol_given},
-        {.name = "exact",
-         .kind = ARGS_FLAG,
-         .value = &s->exact,
-         .help = "keep every singular value that float64 resolves"},
-        {.name = "ridge",
-         .kind = ARGS_REAL,
-         .value = &s->ridge,
-         .metavar = "L",
-         .help = "regularise with L > 0 instead of dropping",
-         .given = &s->ridge_given},
-        {.name = "input-side",
-         .kind = ARGS_FLAG,
-         .value = &s->input_side,
-         .help = "rows of the embedding matrix instead of the head's basis"},
-        {.name = "output",
-         .letter = 'o',
-         .kind = ARGS_TEXT,
-         .value = &s->output,
-         .metavar = "FILE",
-         .help = "write the table as safetensors instead of printing it"},
-        {.name = "backend",
-         .kind = ARGS_CHOICE,
-         .value = &s->backend,
-         .choices = "auto|reference|cpu|cuda",
-         .help = "what computes (default auto)"},
-    };
-    const args_command command = {.name = "basis",
-                                  .summary = "Prints `token<TAB>values` for each token, with 9 significant digits; "
-                                             "rank and condition go to standard error.",
-                                  .options = options,
-                                  .n_options = sizeof options / sizeof options[0]};
-    const int code = args_parse(&command, argc, argv, NULL);
-    if (code >= 0) return code;
-    if (s->exact + s->rtol_given + s->ridge_given > 1)
-        return args_misuse("basis", "--rtol, --exact and --ridge exclude each other");
-    if (s->ridge_given && !(s->ridge > 0)) return args_misuse("basis", "--ridge: %g is not positive", s->ridge);
-    return -1;
-}
+#define AT(field) offsetof(basis_settings, field)
 
-static void basis_options(const basis_settings *s, salf_basis_options *o) {
-    salf_options_init(o, sizeof *o);
-    o->mode = s->ridge_given ? SALF_BASIS_RIDGE : SALF_BASIS_RTOL;
-    if (s->exact || (s->rtol_given && s->rtol <= 0)) o->mode = SALF_BASIS_EXACT;
-    o->rtol = s->rtol;
-    o->ridge = s->ridge;
-    o->side = s->input_side ? SALF_SIDE_INPUT : SALF_SIDE_OUTPUT;
-}
+static const args_option basis_table[] = {
+    {"model", 0, ARGS_TEXT, AT(model), "PATH", .required = 1,
+     .help = "checkpoint folder: config.json and model.safetensors"},
+    {"tokens", 0, ARGS_TEXT, AT(tokens), "ID,...", .required = 1, .help = "token ids, such as 0,7,100"},
+    {"rtol", 0, ARGS_REAL, AT(rtol), "R", .least = 0, .most = 1, .given = AT(rtol_given),
+     .help = "drop singular values at or below R times the largest; 0 is --exact (default max(V, D) * 2^-23)"},
+    {"exact", 0, ARGS_FLAG, AT(exact), .help = "keep every singular value that float64 resolves"},
+    {"ridge", 0, ARGS_REAL, AT(ridge), "L", .given = AT(ridge_given),
+     .help = "regularise with L > 0 instead of dropping"},
+    {"input-side", 0, ARGS_FLAG, AT(input_side), .help = "rows of the embedding matrix instead of the head's basis"},
+    {"output", 'o', ARGS_TEXT, AT(output), "FILE", .help = "write the table as safetensors instead of printing it"},
+    {"backend", 0, ARGS_CHOICE, AT(backend), .family = "SALF_BACKEND", .help = "what computes (default auto)"},
+};
+#undef AT
+
+static const args_command basis_command = {
+    .name = "basis",
+    .summary = "Prints `token<TAB>values` for each token, with 9 significant digits; rank and condition go to standard "
+               "error.",
+    .options = basis_table,
+    .n_options = sizeof basis_table / sizeof *basis_table,
+};
 
 static salf_status make_basis(const basis_settings *s, basis_parts *p) {
-    salf_context_options context_options;
-    salf_basis_options options;
-    salf_options_init(&context_options, sizeof context_options);
-    context_options.backend = s->backend;
-    basis_options(s, &options);
-    salf_status status = salf_context_create(&p->context, &context_options);
+    salf_context_options context;
+    salf_basis_options basis;
+    salf_options_init(&context, sizeof context);
+    salf_options_init(&basis, sizeof basis);
+    context.backend = s->backend;
+    basis.mode = s->ridge_given ? SALF_BASIS_RIDGE : SALF_BASIS_RTOL;
+    if (s->exact || (s->rtol_given && s->rtol <= 0)) basis.mode = SALF_BASIS_EXACT; /* 0 would mean the default */
+    basis.rtol = s->rtol;
+    basis.ridge = s->ridge;
+    basis.side = s->input_side ? SALF_SIDE_INPUT : SALF_SIDE_OUTPUT;
+    salf_status status = salf_context_create(&p->context, &context);
     if (!status) status = salf_model_open(&p->model, p->context, s->model, NULL);
-    if (!status) status = salf_basis_create(&p->basis, p->model, p->tokens, p->n, &options);
+    if (!status) status = salf_basis_create(&p->basis, p->model, p->tokens, p->n, &basis);
     return status;
 }
 
+/* What rank and condition the basis has, for the reader of standard error. */
 static void print_info(const salf_basis_info *info) {
     if (info->side == SALF_SIDE_INPUT) {
         fprintf(stderr, "input side: %" PRId64 " rows of %" PRId64 "\n", info->vocab, info->hidden);
@@ -133,25 +94,26 @@ static int print_rows(basis_parts *p, int64_t hidden) {
     return EXIT_CODE_OK;
 }
 
-static int run(const basis_settings *s, basis_parts *p) {
-    char message[256];
-    salf_basis_info info;
-    const int code = args_int_list(s->tokens, INT32_MIN, INT32_MAX, &p->tokens, &p->n, message, sizeof message);
-    if (code != EXIT_CODE_OK) return args_say(code, "basis", "--tokens: %s", message);
-    if (make_basis(s, p)) return args_fail_salf("basis");
-    salf_options_init(&info, sizeof info);
-    if (salf_basis_get_info(p->basis, &info)) return args_fail_salf("basis");
-    print_info(&info);
-    if (!s->output) return print_rows(p, info.hidden);
-    return salf_basis_save(p->basis, s->output) ? args_fail_salf("basis") : EXIT_CODE_OK;
-}
-
 int cmd_basis(int argc, char **argv) {
     basis_settings s = {0};
     basis_parts p = {0};
-    int code = read_settings(&s, argc, argv);
+    char message[256];
+    salf_basis_info info;
+    salf_options_init(&info, sizeof info);
+    int code = args_parse(&basis_command, &s, argc, argv, NULL);
     if (code >= 0) return code;
-    code = run(&s, &p);
+    if (s.exact + s.rtol_given + s.ridge_given > 1)
+        return args_misuse("basis", "--rtol, --exact and --ridge exclude each other");
+    if (s.ridge_given && !(s.ridge > 0)) return args_misuse("basis", "--ridge: %g is not positive", s.ridge);
+    code = args_int_list(s.tokens, INT32_MIN, INT32_MAX, &p.tokens, &p.n, message, sizeof message);
+    if (code != EXIT_CODE_OK) return args_say(code, "basis", "--tokens: %s", message);
+    if (make_basis(&s, &p) || salf_basis_get_info(p.basis, &info)) {
+        code = args_fail_salf("basis");
+    } else {
+        print_info(&info);
+        if (!s.output) code = print_rows(&p, info.hidden);
+        if (s.output && salf_basis_save(p.basis, s.output)) code = args_fail_salf("basis");
+    }
     free(p.rows);
     free(p.tokens);
     salf_basis_destroy(p.basis);

@@ -6,82 +6,56 @@
 #include "args.h"
 #include "commands.h"
 #include "jsonl.h"
+#include "published.h"
 #include "salf.h"
 
 typedef struct plan_settings {
     int32_t layers;
     int64_t data;
     int32_t growth;
+    int32_t growth_given;
     int32_t infill;
     int32_t as_published;
     int32_t json;
     double ratio;
     const char *weights;
-    int32_t growth_given;
 } plan_settings;
 
-static int read_settings(plan_settings *s, int argc, char **argv) {
-    const args_option options[] = {
-        {.name = "layers",
-         .kind = ARGS_INT32,
-         .value = &s->layers,
-         .metavar = "M",
-         .help = "layers of the model",
-         .least = 1,
-         .most = 1e6,
-         .required = 1},
-        {.name = "data",
-         .kind = ARGS_INT,
-         .value = &s->data,
-         .metavar = "N",
-         .help = "data to train on",
-         .least = 1,
-         .most = 4e18,
-         .required = 1},
-        {.name = "growth",
-         .kind = ARGS_CHOICE,
-         .value = &s->growth,
-         .choices = "uniform|geometric|arithmetic|custom",
-         .help = "how capacities grow with the depth of freezing (default uniform)",
-         .given = &s->growth_given},
-        {.name = "infill",
-         .kind = ARGS_CHOICE,
-         .value = &s->infill,
-         .choices = "breadth|depth",
-         .help = "how what is left fills the layers: one after the other, or in turns (default breadth)"},
-        {.name = "ratio",
-         .kind = ARGS_REAL,
-         .value = &s->ratio,
-         .metavar = "R",
-         .help = "factor from layer to layer of geometric growth, above 1 (default 2)"},
-        {.name = "weights",
-         .kind = ARGS_TEXT,
-         .value = &s->weights,
-         .metavar = "W,...",
-         .help = "share of each layer, for custom growth: M numbers, not negative"},
-        {.name = "as-published",
-         .kind = ARGS_FLAG,
-         .value = &s->as_published,
-         .help = "book arithmetic breadth-first plans as Table 5 of the paper does, class k at layer k mod M"},
-        {.name = "json", .kind = ARGS_FLAG, .value = &s->json, .help = "print one JSON object"},
-    };
-    const args_command command = {.name = "plan",
-                                  .summary = "Prints how many data are to train with each freezing depth: "
-                                             "`layer<TAB>count` lines, then `saving<TAB>value`.",
-                                  .options = options,
-                                  .n_options = sizeof options / sizeof options[0]};
-    return args_parse(&command, argc, argv, NULL);
-}
+#define AT(field) offsetof(plan_settings, field)
 
-/* Weights of custom growth as a list of one number a layer. Returns -1 to go on, or an exit code. */
+static const args_option plan_table[] = {
+    {"layers", 0, ARGS_INT32, AT(layers), "M", .help = "layers of the model", .least = 1, .most = 1e6, .required = 1},
+    {"data", 0, ARGS_INT, AT(data), "N", .help = "data to train on", .least = 1, .most = 4e18, .required = 1},
+    {"growth", 0, ARGS_CHOICE, AT(growth), .family = "SALF_GROWTH", .given = AT(growth_given),
+     .help = "how capacities grow with the depth of freezing (default uniform)"},
+    {"infill", 0, ARGS_CHOICE, AT(infill), .family = "SALF_INFILL",
+     .help = "how what is left fills the layers: one after the other, or in turns (default breadth)"},
+    {"ratio", 0, ARGS_REAL, AT(ratio), "R",
+     .help = "factor from layer to layer of geometric growth, above 1 (default 2)"},
+    {"weights", 0, ARGS_TEXT, AT(weights), "W,...",
+     .help = "share of each layer, for custom growth: M numbers, not negative"},
+    {"as-published", 0, ARGS_FLAG, AT(as_published),
+     .help = "book arithmetic breadth-first plans as Table 5 of the paper does, class k at layer k mod M"},
+    {"json", 0, ARGS_FLAG, AT(json), .help = "print one JSON object"},
+};
+#undef AT
+
+static const args_command plan_command = {
+    .name = "plan",
+    .summary = "Prints how many data are to train with each freezing depth: `layer<TAB>count` lines, then "
+               "`saving<TAB>value`.",
+    .options = plan_table,
+    .n_options = sizeof plan_table / sizeof *plan_table,
+};
+
+/* Weights of custom growth as a list of one number a layer, NULL for other growths. Returns -1 to go on, or an exit
+ * code. */
 static int read_weights(plan_settings *s, double **weights) {
     char message[256];
     int64_t n;
     *weights = NULL;
-    if (!s->weights) {
-        if (s->growth == SALF_GROWTH_CUSTOM) return args_misuse("plan", "--growth custom needs --weights");
-        return -1;
-    }
+    if (!s->weights && s->growth == SALF_GROWTH_CUSTOM) return args_misuse("plan", "--growth custom needs --weights");
+    if (!s->weights) return -1;
     if (s->growth_given && s->growth != SALF_GROWTH_CUSTOM)
         return args_misuse("plan", "--weights is for --growth custom");
     s->growth = SALF_GROWTH_CUSTOM;
@@ -89,35 +63,25 @@ static int read_weights(plan_settings *s, double **weights) {
     if (code != EXIT_CODE_OK) return args_say(code, "plan", "--weights: %s", message);
     if (n == s->layers) return -1;
     free(*weights);
-    *weights = NULL;
     return args_misuse("plan", "--weights: %" PRId64 " numbers for %" PRId32 " layers", n, s->layers);
 }
 
-static int print_json(const plan_settings *s, const int64_t *counts, double saving) {
-    static const char *const growths[] = {"uniform", "geometric", "arithmetic", "custom"};
+static int print_plan(const plan_settings *s, const int64_t *counts, double saving) {
+    if (!s->json) {
+        for (int32_t e = 0; e < s->layers; e++) printf("%" PRId32 "\t%" PRId64 "\n", e, counts[e]);
+        printf("saving\t%.6f\n", saving);
+        return EXIT_CODE_OK;
+    }
     jsonl_writer w = {.file = stdout};
     jsonl_begin(&w, NULL);
     jsonl_int(&w, "layers", s->layers);
     jsonl_int(&w, "data", s->data);
-    jsonl_text(&w, "growth", growths[s->growth]);
-    jsonl_text(&w, "infill", s->infill == SALF_INFILL_DEPTH ? "depth" : "breadth");
+    jsonl_text(&w, "growth", salf_constant_word("SALF_GROWTH", s->growth));
+    jsonl_text(&w, "infill", salf_constant_word("SALF_INFILL", s->infill));
     jsonl_ints(&w, "counts", counts, s->layers);
     jsonl_real(&w, "saving", saving);
     jsonl_end(&w);
     return w.failed ? args_fail("plan", "cannot write to standard output") : EXIT_CODE_OK;
-}
-
-static int print_plan(const plan_settings *s, const int64_t *counts, double saving) {
-    if (s->json) return print_json(s, counts, saving);
-    for (int32_t e = 0; e < s->layers; e++) printf("%" PRId32 "\t%" PRId64 "\n", e, counts[e]);
-    printf("saving\t%.6f\n", saving);
-    return EXIT_CODE_OK;
-}
-
-/* What the planner refuses as an argument the user gave on the command line. */
-static int plan_error(salf_status status) {
-    if (status == SALF_E_ARGUMENT || status == SALF_E_OVERFLOW) return args_misuse("plan", "%s", salf_last_error());
-    return args_fail_salf("plan");
 }
 
 static int make_plan(const plan_settings *s, const double *weights) {
@@ -125,20 +89,36 @@ static int make_plan(const plan_settings *s, const double *weights) {
     salf_planner *planner = NULL;
     salf_planner_options options;
     double saving;
-    int64_t *counts = malloc((size_t)s->layers * sizeof *counts);
-    if (!counts) return args_fail("plan", "out of memory");
     salf_options_init(&options, sizeof options);
     options.growth = s->growth;
     options.infill = s->infill;
     options.ratio = s->ratio;
     options.weights = weights;
+    double *booked = malloc((size_t)s->layers * sizeof *booked);
+    int64_t *counts = malloc((size_t)s->layers * sizeof *counts);
+    if (!booked || !counts) {
+        free(booked);
+        free(counts);
+        return args_fail("plan", "out of memory");
+    }
     salf_status status = salf_context_create(&context, NULL);
+    if (!status && s->as_published) status = published_plan(context, s->layers, s->data, &options, booked);
     if (!status) status = salf_planner_create(&planner, context, s->layers, s->data, &options);
     if (!status) status = salf_planner_counts(planner, counts);
     if (!status) status = salf_planner_saving(planner, &saving);
-    const int code = status ? plan_error(status) : print_plan(s, counts, saving);
+    /* What the planner refuses as an argument stood on the command line. */
+    const int misused = status == SALF_E_ARGUMENT || status == SALF_E_OVERFLOW;
+    int code = EXIT_CODE_OK;
+    if (status == SALF_E_NO_MEMORY) {
+        code = args_fail("plan", "out of memory");
+    } else if (status) {
+        code = args_say(misused ? EXIT_CODE_USAGE : EXIT_CODE_FAILED, "plan", "%s", salf_last_error());
+    } else {
+        code = print_plan(s, counts, saving);
+    }
     salf_planner_destroy(planner);
     salf_context_destroy(context);
+    free(booked);
     free(counts);
     return code;
 }
@@ -146,7 +126,9 @@ static int make_plan(const plan_settings *s, const double *weights) {
 int cmd_plan(int argc, char **argv) {
     plan_settings s = {0};
     double *weights;
-    int code = read_settings(&s, argc, argv);
+    int code = args_parse(&plan_command, &s, argc, argv, NULL);
+    if (code < 0 && s.as_published && s.growth != SALF_GROWTH_ARITHMETIC)
+        code = args_misuse("plan", "--as-published is for --growth arithmetic");
     if (code < 0) code = read_weights(&s, &weights);
     if (code >= 0) return code;
     code = make_plan(&s, weights);

@@ -47,71 +47,36 @@ typedef struct probe_parts {
     int64_t hidden;
 } probe_parts;
 
-static int read_settings(probe_settings *s, int argc, char **argv) {
-    const args_option options[] = {
-        {.name = "model",
-         .kind = ARGS_TEXT,
-         .value = &s->model,
-         .metavar = "PATH",
-         .help = "checkpoint folder of a Llama-family model",
-         .required = 1},
-        {.name = "prompts",
-         .kind = ARGS_TEXT,
-         .value = &s->prompts,
-         .metavar = "FILE",
-         .help = "lines `label_id<TAB>id,id,...`: the right next token, and the prompt's token ids",
-         .required = 1},
-        {.name = "metric",
-         .kind = ARGS_CHOICE,
-         .value = &s->metric,
-         .choices = "cosine|ce|rank",
-         .help = "how deviation is measured (default cosine)"},
-        {.name = "lens",
-         .kind = ARGS_CHOICE,
-         .value = &s->lens,
-         .choices = "hf|normed|raw",
-         .help = "which spaces get the final norm first: the last, all, none (default hf)"},
-        {.name = "scores",
-         .kind = ARGS_CHOICE,
-         .value = &s->scores,
-         .choices = "basis|logits",
-         .help = "what ce and rank compare (default basis)"},
-        {.name = "candidates",
-         .kind = ARGS_TEXT,
-         .value = &s->candidates,
-         .metavar = "ID,...",
-         .help = "tokens that ce and rank compare with (default: the whole vocabulary)"},
-        {.name = "temperature",
-         .kind = ARGS_REAL,
-         .value = &s->temperature,
-         .metavar = "T",
-         .help = "temperature of ce (default 1)",
-         .least = 1e-6,
-         .most = 1e6},
-        {.name = "rtol",
-         .kind = ARGS_REAL,
-         .value = &s->rtol,
-         .metavar = "R",
-         .help = "drop singular values of the head at or below R times the largest (default max(V, D) * 2^-23)",
-         .least = 1e-300,
-         .most = 1},
-        {.name = "exact",
-         .kind = ARGS_FLAG,
-         .value = &s->exact,
-         .help = "keep every singular value that float64 resolves"},
-        {.name = "backend",
-         .kind = ARGS_CHOICE,
-         .value = &s->backend,
-         .choices = "auto|reference|cpu|cuda",
-         .help = "what computes the probe (default auto)"},
-    };
-    const args_command command = {.name = "probe",
-                                  .summary = "Prints, for each prompt, its deviations in latent spaces 0 ... m and its "
-                                             "end-of-freezing layer, tab-separated.",
-                                  .options = options,
-                                  .n_options = sizeof options / sizeof options[0]};
-    return args_parse(&command, argc, argv, NULL);
-}
+#define AT(field) offsetof(probe_settings, field)
+
+static const args_option probe_table[] = {
+    {"model", 0, ARGS_TEXT, AT(model), "PATH", .required = 1, .help = "checkpoint folder of a Llama-family model"},
+    {"prompts", 0, ARGS_TEXT, AT(prompts), "FILE", .required = 1,
+     .help = "lines `label_id<TAB>id,id,...`: the right next token, and the prompt's token ids"},
+    {"metric", 0, ARGS_CHOICE, AT(metric), .family = "SALF_METRIC",
+     .help = "how deviation is measured (default cosine)"},
+    {"lens", 0, ARGS_CHOICE, AT(lens), .family = "SALF_LENS",
+     .help = "which spaces get the final norm first: the last, all, none (default hf)"},
+    {"scores", 0, ARGS_CHOICE, AT(scores), .family = "SALF_SCORE", .help = "what ce and rank compare (default basis)"},
+    {"candidates", 0, ARGS_TEXT, AT(candidates), "ID,...",
+     .help = "tokens that ce and rank compare with (default: the whole vocabulary)"},
+    {"temperature", 0, ARGS_REAL, AT(temperature), "T", .least = 1e-6, .most = 1e6,
+     .help = "temperature of ce (default 1)"},
+    {"rtol", 0, ARGS_REAL, AT(rtol), "R", .least = 1e-300, .most = 1,
+     .help = "drop singular values of the head at or below R times the largest (default max(V, D) * 2^-23)"},
+    {"exact", 0, ARGS_FLAG, AT(exact), .help = "keep every singular value that float64 resolves"},
+    {"backend", 0, ARGS_CHOICE, AT(backend), .family = "SALF_BACKEND",
+     .help = "what computes the probe (default auto)"},
+};
+#undef AT
+
+static const args_command probe_command = {
+    .name = "probe",
+    .summary = "Prints, for each prompt, its deviations in latent spaces 0 ... m and its end-of-freezing layer, "
+               "tab-separated.",
+    .options = probe_table,
+    .n_options = sizeof probe_table / sizeof *probe_table,
+};
 
 /* ---- prompts ---- */
 
@@ -300,7 +265,7 @@ int cmd_probe(int argc, char **argv) {
     probe_settings s = {0};
     probe_parts p = {0};
     batch_room b = {.parts = &p};
-    int code = read_settings(&s, argc, argv);
+    int code = args_parse(&probe_command, &s, argc, argv, NULL);
     if (code >= 0) return code;
     code = prepare(&s, &p);
     for (int64_t first = 0; code <= 0 && first < p.prompts.n; first += b.n) {

@@ -130,27 +130,28 @@ static int write_report(const report *r, const char *path) {
     return failed ? args_fail("report", "%s: cannot be written", path) : EXIT_CODE_OK;
 }
 
+typedef struct report_settings {
+    const char *output;
+} report_settings;
+
+static const args_option report_table[] = {
+    {"output", 'o', ARGS_TEXT, offsetof(report_settings, output), "FILE",
+     .help = "page to write (default report.html)"},
+};
+
+static const args_command report_command = {
+    .name = "report",
+    .summary = "Writes a self-contained HTML page from fine-tuning logs: results, losses, deviations, depths.",
+    .arguments = "LOG...",
+    .options = report_table,
+    .n_options = sizeof report_table / sizeof *report_table,
+};
+
 int cmd_report(int argc, char **argv) {
-    const char *output = "report.html";
+    report_settings s = {.output = "report.html"};
     char message[512] = "out of memory, or more than 32 methods";
     int n;
-    const args_option options[] = {
-        {.name = "output",
-         .letter = 'o',
-         .kind = ARGS_TEXT,
-         .value = &output,
-         .metavar = "FILE",
-         .help = "page to write (default report.html)"},
-    };
-    const args_command command = {
-        .name = "report",
-        .summary = "Writes a self-contained HTML page from fine-tuning logs: results, losses, deviations, depths.",
-        .arguments = "LOG...",
-        .options = options,
-        .n_options = 1,
-        .least_arguments = 1,
-        .most_arguments = -1};
-    int code = args_parse(&command, argc, argv, &n);
+    int code = args_parse(&report_command, &s, argc, argv, &n);
     if (code >= 0) return code;
     report r = {0};
     for (int i = 1; code < 0 && i <= n; i++) {
@@ -160,7 +161,7 @@ int cmd_report(int argc, char **argv) {
     for (int i = 0; code < 0 && i < r.n; i++) {
         if (smooth(&r.methods[i].loss)) code = args_fail("report", "out of memory");
     }
-    if (code < 0) code = write_report(&r, output);
+    if (code < 0) code = write_report(&r, s.output);
     release(&r);
     return code;
 }

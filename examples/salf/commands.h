@@ -1,4 +1,4 @@
-/* commands.h - the subcommands: argv[0] is the subcommand's own name; each returns an exit code of args.h. */
+/* commands.h - the subcommands of salf: argv[0] is the subcommand's own name; each returns an exit code of args.h. */
 #ifndef SALF_EXAMPLE_COMMANDS_H
 #define SALF_EXAMPLE_COMMANDS_H
 
@@ -7,8 +7,5 @@ int cmd_basis(int argc, char **argv);
 int cmd_probe(int argc, char **argv);
 int cmd_finetune(int argc, char **argv);
 int cmd_report(int argc, char **argv);
-int cmd_pretrain(int argc, char **argv);
-int cmd_tokenizer(int argc, char **argv);
-int cmd_corpus(int argc, char **argv);
 
 #endif

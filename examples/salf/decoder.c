@@ -15,6 +15,7 @@
 
 #include "decoder_internal.h"
 #include "memory.h"
+#include "rng.h"
 
 static _Thread_local char error_message[512];
 
@@ -251,30 +252,13 @@ static void link_layers(decoder *d) {
 
 /* ---- initial values ---- */
 
-/* splitmix64: 64 well-mixed bits for every call. */
-static uint64_t random_bits(uint64_t *state) {
-    uint64_t z = *state += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
-static double random_uniform(uint64_t *state) {
-    return ((double)(random_bits(state) >> 11) + 0.5) * 0x1p-53;
-}
-
-static double random_normal(uint64_t *state) {
-    const double radius = sqrt(-2.0 * log(random_uniform(state)));
-    return radius * cos(6.283185307179586 * random_uniform(state));
-}
-
 static void init_adapters(decoder *d) {
     uint64_t state = d->training.seed;
     for (int64_t i = 0; i < d->n_parameters; i++) {
         decoder_parameter *p = &d->parameters[i];
         if (!strstr(p->name, "lora_A")) continue;
         const double bound = 1.0 / sqrt((double)p->cols);
-        for (int64_t j = 0; j < p->count; j++) p->values[j] = (float)(bound * (2.0 * random_uniform(&state) - 1.0));
+        for (int64_t j = 0; j < p->count; j++) p->values[j] = (float)(bound * (2.0 * rng_uniform(&state) - 1.0));
     }
 }
 
@@ -290,7 +274,7 @@ static void init_fresh(decoder *d, uint64_t seed) {
         }
         const int into_stream = strstr(p->name, "o_proj") || strstr(p->name, "down_proj");
         for (int64_t j = 0; j < p->count; j++) {
-            p->values[j] = (float)((into_stream ? back : 0.02) * random_normal(&seed));
+            p->values[j] = (float)((into_stream ? back : 0.02) * rng_normal(&seed));
         }
     }
 }

@@ -158,14 +158,13 @@ static int probe_rows(session *s, decoder *d, probe_rider *rider, int64_t first,
 
 int log_deviations(session *s, decoder *d, const method *m, const char *when) {
     if (!s->log.file) return 0;
-    static const char *const names[] = {"cosine", "ce", "rank"};
     const int64_t columns = (int64_t)s->info.n_layers + 1;
     const int64_t n = s->test.n < DEVIATION_SAMPLE ? s->test.n : DEVIATION_SAMPLE;
     double *rows = malloc((size_t)(n * columns) * sizeof *rows);
     if (!rows) return say_no_memory();
     prompt_batch batch = {0};
     probe_rider rider = {.batch = &batch, .width = s->info.hidden};
-    int result = make_probe(&rider.probe, s, m->metric) == SALF_OK ? 0 : say_salf("probe");
+    int result = make_probe(&rider.probe, s, m->how.metric) == SALF_OK ? 0 : say_salf("probe");
     for (int64_t at = 0; at < n && result == 0; at += EVALUATION_ROWS)
         result =
             probe_rows(s, d, &rider, at, n - at < EVALUATION_ROWS ? n - at : EVALUATION_ROWS, n, rows + at * columns);
@@ -173,7 +172,7 @@ int log_deviations(session *s, decoder *d, const method *m, const char *when) {
         jsonl_begin(&s->log, "deviations");
         jsonl_text(&s->log, "method", m->name);
         jsonl_text(&s->log, "when", when);
-        jsonl_text(&s->log, "metric", names[m->metric]);
+        jsonl_text(&s->log, "metric", salf_constant_word("SALF_METRIC", m->how.metric));
         jsonl_real_rows(&s->log, "rows", rows, n, columns);
         jsonl_end(&s->log);
     }

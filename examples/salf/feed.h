@@ -10,14 +10,15 @@
 
 typedef struct feed_options {
     int32_t n_layers;
-    int32_t reduction; /* SALF_REDUCE_* of the unbudgeted salf */
-    int32_t matching;  /* SALF_MATCH_ONLINE or OFFLINE, of budgets with a probe */
-    int32_t as_published;
+    int32_t reduction;    /* SALF_REDUCE_* of the unbudgeted salf */
+    int32_t matching;     /* SALF_MATCH_ONLINE or OFFLINE, of budgets with a probe */
+    int32_t as_published; /* books arithmetic breadth-first plans as Table 5 does (published.h) */
     int64_t n_data;
     int64_t epochs;
     int64_t batch;
-    double probe_limit; /* ONLINE: most data probed for a layer, as a multiple of n_data * epochs / n_layers; 0: no
-                           limit */
+    double
+        probe_limit; /* ONLINE: most data probed for a layer, in multiples of n_data * epochs / n_layers; 0: no limit,
+                           negative: the library's default */
     uint64_t seed;
 } feed_options;
 

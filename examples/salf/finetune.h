@@ -13,8 +13,10 @@
 #include "salf.h"
 #include "tally.h"
 
+/* Training losses and learning-rate schedules; their words stand in cmd_finetune.c. */
 enum { LOSS_LM = 0, LOSS_COSINE = 1, LOSS_SEMANTIC_CE = 2 };
 enum { SCHEDULE_CONSTANT = 0, SCHEDULE_LINEAR = 1, SCHEDULE_COSINE = 2 };
+extern const char *const loss_words[];
 
 typedef struct finetune_settings {
     const char *model;      /* checkpoint folder */
@@ -25,6 +27,7 @@ typedef struct finetune_settings {
     const char *log;        /* JSON lines; NULL: none */
     const char *checkpoint; /* folder; NULL: none */
     const char *output;     /* folder; NULL: none */
+    args_texts lists;       /* of methods, as given */
     method methods[METHODS_MAX];
     int n_methods;
     int32_t backend;
@@ -46,7 +49,9 @@ typedef struct finetune_settings {
     double weight_decay;
     double clip;
     double temperature; /* of ce and semantic-ce */
-    double probe_limit; /* multiple of the mean count of a layer; 0: none */
+    double probe_limit; /* multiple of the mean count of a layer; 0: none. What it is when not given is the library's
+                           default, as a checkpoint writes it */
+    int32_t probe_limit_given;
     int64_t batch;
     int64_t epochs;
     int64_t limit_train; /* 0: all */

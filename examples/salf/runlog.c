@@ -4,7 +4,6 @@
 #include "finetune.h"
 
 static void log_run(session *s) {
-    static const char *const losses[] = {"lm", "cosine", "semantic-ce"};
     const finetune_settings *o = s->settings;
     const char *names[METHODS_MAX];
     for (int i = 0; i < o->n_methods; i++) names[i] = o->methods[i].name;
@@ -16,7 +15,7 @@ static void log_run(session *s) {
     jsonl_int(&s->log, "test", s->test.n);
     jsonl_int(&s->log, "classes", s->n_labels);
     jsonl_int(&s->log, "seed", (int64_t)o->seed);
-    jsonl_text(&s->log, "loss", losses[o->loss]);
+    jsonl_text(&s->log, "loss", loss_words[o->loss]);
     jsonl_text(&s->log, "trainable", o->dense ? "dense" : "lora");
     jsonl_int(&s->log, "batch", o->batch);
     jsonl_int(&s->log, "epochs", o->epochs);
@@ -95,7 +94,7 @@ void log_eval(session *s, const method *m, const tally *t) {
 }
 
 void log_result(session *s, const method *m, const tally *t, const int64_t *eof_counts, const int64_t *confusion) {
-    if (m->probes) {
+    if (m->how.probes) {
         jsonl_begin(&s->log, "eof");
         jsonl_text(&s->log, "method", m->name);
         jsonl_ints(&s->log, "counts", eof_counts, s->info.n_layers);

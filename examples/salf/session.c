@@ -139,7 +139,7 @@ static int open_basis(session *s) {
     salf_options_init(&o, sizeof o);
     if (s->settings->loss == LOSS_SEMANTIC_CE) o.prepare = SALF_PREPARE_VOCABULARY;
     for (int i = 0; i < s->settings->n_methods; i++)
-        if (s->settings->methods[i].metric != SALF_METRIC_COSINE) o.prepare = SALF_PREPARE_VOCABULARY;
+        if (s->settings->methods[i].how.metric != SALF_METRIC_COSINE) o.prepare = SALF_PREPARE_VOCABULARY;
     if (salf_basis_create(&s->basis, s->model, s->label_tokens, s->n_labels, &o) != SALF_OK)
         return say_salf("semantic basis of the label words");
     return 0;

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tokenizer_internal.h"
 
@@ -88,10 +87,6 @@ void tokenizer_destroy(tokenizer *t) {
 
 static uint32_t get_u32(const unsigned char *p) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static void put_u32(unsigned char *p, uint32_t value) {
-    for (int i = 0; i < 4; i++) p[i] = (unsigned char)(value >> (8 * i));
 }
 
 static int add_piece(tokenizer *t, int64_t *room, float score, const char *bytes, int32_t length) {
@@ -177,42 +172,6 @@ int tokenizer_load(tokenizer **out, const char *path, char *message, size_t mess
     }
     *out = t;
     return 0;
-}
-
-static int write_pieces(const tokenizer *t, FILE *file) {
-    unsigned char word[8];
-    uint32_t longest = 1;
-    for (int32_t i = 0; i < t->size; i++) {
-        if ((uint32_t)t->pieces[i].length > longest) longest = (uint32_t)t->pieces[i].length;
-    }
-    put_u32(word, longest);
-    int failed = fwrite(word, 1, 4, file) != 4;
-    for (int32_t i = 0; i < t->size && !failed; i++) {
-        const tokenizer_entry *p = &t->pieces[i];
-        uint32_t bits;
-        memcpy(&bits, &p->score, sizeof bits);
-        put_u32(word, bits);
-        put_u32(word + 4, (uint32_t)p->length);
-        failed = fwrite(word, 1, 8, file) != 8 || fwrite(p->bytes, 1, (size_t)p->length, file) != (size_t)p->length;
-    }
-    return failed || fflush(file) || fsync(fileno(file)) ? -1 : 0;
-}
-
-int tokenizer_save(const tokenizer *t, const char *path, char *message, size_t message_size) {
-    const size_t room = strlen(path) + 8;
-    char *temporary = malloc(room);
-    if (!temporary) return snprintf(message, message_size, "out of memory"), -1;
-    snprintf(temporary, room, "%s.tmp", path);
-    FILE *file = fopen(temporary, "wb");
-    int failed = !file || write_pieces(t, file);
-    if (file && fclose(file)) failed = 1;
-    if (!failed && rename(temporary, path)) failed = 1;
-    if (failed) {
-        snprintf(message, message_size, "%s: cannot be written", path);
-        if (file) unlink(temporary);
-    }
-    free(temporary);
-    return failed ? -1 : 0;
 }
 
 /* ---- look-up ---- */

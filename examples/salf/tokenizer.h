@@ -1,5 +1,5 @@
-/* tokenizer.h - byte-pair tokenizer in the .bin form of small Llama-style models (file and encoding: docs/formats.md),
- * and a trainer that writes it. */
+/* tokenizer.h - byte-pair tokenizer in the .bin form of small Llama-style models (file and encoding: docs/formats.md).
+ * examples/demo has a trainer that writes such files. */
 #ifndef SALF_EXAMPLE_TOKENIZER_H
 #define SALF_EXAMPLE_TOKENIZER_H
 
@@ -13,8 +13,6 @@ typedef struct tokenizer tokenizer;
 
 /* Reads a file. Returns 0, or -1 with *out NULL and a one-line message that begins with the path. */
 int tokenizer_load(tokenizer **out, const char *path, char *message, size_t message_size);
-/* Writes a file, through a temporary name. Returns 0 or -1 with a message. */
-int tokenizer_save(const tokenizer *t, const char *path, char *message, size_t message_size);
 void tokenizer_destroy(tokenizer *t);
 
 /* Number of ids. */
@@ -34,11 +32,5 @@ int32_t tokenizer_first_id(const tokenizer *t, const char *word);
 /* Text of ids, freed by the caller; NULL when memory is short. One leading space after the start token is dropped, ids
  * 1 and 2 and those out of range print nothing. */
 char *tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n);
-
-/* Trains `size` pieces (3 special, 256 bytes, then characters and merges, most frequent first; ties by the order of the
- * bytes) on n texts. Merges stay inside words: a piece holds a space only as its first byte. The same texts give the
- * same file on every machine. Returns 0 or -1 with a message. */
-int tokenizer_train(tokenizer **out, const char *const *texts, int64_t n, int32_t size, char *message,
-                    size_t message_size);
 
 #endif

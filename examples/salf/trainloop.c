@@ -36,7 +36,7 @@ static int open_feed(run *r) {
                             .n_data = r->s->train.n,
                             .epochs = o->epochs,
                             .batch = o->batch,
-                            .probe_limit = o->probe_limit,
+                            .probe_limit = o->probe_limit_given ? o->probe_limit : -1,
                             .seed = o->seed};
     if (feed_create(&r->feed, r->s->context, r->m, &options) != SALF_OK) return say_salf("plan");
     return 0;
@@ -70,7 +70,7 @@ static int run_open(run *r, session *s, int index) {
     r->rider = (probe_rider){.batch = &r->batch, .width = s->info.hidden};
     salf_options_init(&r->decision, sizeof r->decision);
     if (open_decoder(r) != 0 || open_feed(r) != 0 || open_loss(r) != 0 || open_buffers(r) != 0) return -1;
-    if (r->m->probes && make_probe(&r->rider.probe, s, r->m->metric) != SALF_OK) return say_salf("probe");
+    if (r->m->how.probes && make_probe(&r->rider.probe, s, r->m->how.metric) != SALF_OK) return say_salf("probe");
     return 0;
 }
 
@@ -131,8 +131,8 @@ static int choose_cuts(run *r, const feed_task *task, const salf_trace *trace) {
         }
         return taken ? decide(r, NULL) : 0;
     }
-    if (decide(r, r->m->policy == SALF_POLICY_SALF ? trace : NULL) != 0) return -1;
-    const int truncated = r->m->policy == SALF_POLICY_SALF && r->decision.eof;
+    if (decide(r, r->m->how.policy == SALF_POLICY_SALF ? trace : NULL) != 0) return -1;
+    const int truncated = r->m->how.policy == SALF_POLICY_SALF && r->decision.eof;
     for (int64_t i = 0; i < task->n; i++) r->cuts[i] = truncated ? r->decision.eof[i] : r->decision.cut;
     return 0;
 }
@@ -199,7 +199,7 @@ static void average_gradients(run *r) {
  * share: AdamW would otherwise take a full step from one row's gradient, where training datum by datum takes one of
  * many. */
 static const double *layer_rates(run *r) {
-    if (r->m->policy != SALF_POLICY_SALF || !r->decision.active_rows) return r->decision.rate_scale;
+    if (r->m->how.policy != SALF_POLICY_SALF || !r->decision.active_rows) return r->decision.rate_scale;
     for (int32_t k = 0; k < r->s->info.n_layers; k++)
         r->rates[k] = r->decision.rate_scale[k] * (double)r->decision.active_rows[k] / (double)r->decision.rows;
     return r->rates;
@@ -242,7 +242,7 @@ static int price(run *r, const int32_t *cuts, int64_t rows, int probed, int trai
     c.rows = rows;
     c.row_tokens = r->batch.offsets[r->batch.batch.n_sequences] / r->batch.batch.n_sequences;
     c.probe = probed;
-    c.metric = r->m->metric;
+    c.metric = r->m->how.metric;
     c.eof = cuts;
     c.trainable = trained ? r->decision.trainable : NULL;
     if (salf_cost_estimate(&c, &cost) != SALF_OK) return say_salf("cost model");
@@ -276,7 +276,7 @@ static void account_loss(run *r) {
 /* ---- the loop ---- */
 
 static int run_task(run *r, const feed_task *task) {
-    const int probing = r->m->policy == SALF_POLICY_SALF || task->kind == SALF_TASK_PROBE;
+    const int probing = r->m->how.policy == SALF_POLICY_SALF || task->kind == SALF_TASK_PROBE;
     salf_trace trace = {0};
     if (prompt_batch_fill(&r->batch, r->s, &r->s->train, task->data, task->n) != 0) return -1;
     if (forward(r, probing ? &trace : NULL, 1) != 0) return -1;
@@ -419,7 +419,7 @@ static int finish(run *r, tally *tallies) {
 /* A fresh start, where there is no checkpoint inside this method. */
 static int begin(run *r) {
     if (log_deviations(r->s, r->decoder, r->m, "before") != 0) return -1;
-    const int offline = r->feed.planner && r->m->probes && r->s->settings->matching == SALF_MATCH_OFFLINE;
+    const int offline = r->feed.planner && r->m->how.probes && r->s->settings->matching == SALF_MATCH_OFFLINE;
     return offline ? probe_all(r) : 0;
 }
 

@@ -32,6 +32,9 @@ run 2 plan --layers 3 --data 4 --weights 1,2
 tells '2 numbers for 3 layers'
 run 2 plan --layers 3 --data 4 --growth custom
 tells 'needs --weights'
+run 2 plan --layers 3 --data 4 --as-published
+tells '--as-published is for --growth arithmetic'
+plan "$(printf '0\t3\n1\t2\n2\t2\nsaving\t0.285714')" --layers 3 --data 7 --growth arithmetic --as-published
 run 2 plan --layers 3 --data 4 --growth geometric --ratio 0.5
 tells '0.5'
 finish

@@ -1,6 +1,7 @@
 #!/bin/sh
-# salf pretrain: the same command gives the same bytes, outputs appear whole or not at all, what is wrong is named.
+# salf-demo pretrain: the same command gives the same bytes, outputs appear whole or not at all, what is wrong is named.
 . "$(dirname "$0")/lib/tap.sh"
+SALF=$(dirname "$SALF")/salf-demo
 
 awk 'BEGIN { for (i = 0; i < 60; i++) printf "the %s %s on the %s mat\n", i % 2 ? "cat" : "dog", i % 3 ? "sat" : "ran", i % 5 ? "red" : "old" }' >"$work/text"
 run 0 tokenizer --size 360 -o "$work/tok.bin" "$work/text"

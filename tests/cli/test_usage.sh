@@ -1,6 +1,19 @@
 #!/bin/sh
-# Help, version, errors and exit codes of every subcommand.
+# Help, version, errors and exit codes of every subcommand, of salf and of salf-demo.
 . "$(dirname "$0")/lib/tap.sh"
+
+subcommands() { # program's name, subcommands
+    program=$1
+    shift
+    for s in "$@"; do
+        run 0 "$s" --help
+        says "Usage: $program $s"
+        run 0 "$s" --version
+        says "$program 0."
+        run 2 "$s" --no-such-option
+        tells "$program $s: unknown option --no-such-option"
+    done
+}
 
 run 0 --version
 says 'salf 0.'
@@ -11,13 +24,26 @@ run 2 pln
 tells "did you mean 'plan'?"
 run 2 frobnicate
 tells 'is not a subcommand'
-for s in plan basis probe finetune report pretrain tokenizer corpus; do
-    run 0 "$s" --help
-    says "Usage: salf $s"
-    run 0 "$s" --version
-    run 2 "$s" --no-such-option
-    tells "salf $s: unknown option --no-such-option"
-done
+subcommands salf plan basis probe finetune report
+run 2 pretrain
+tells 'is not a subcommand'
+salf=$SALF
+SALF=$(dirname "$salf")/salf-demo
+subcommands salf-demo pretrain tokenizer corpus
+SALF=$salf
+
+# What an option takes is what the library knows.
+run 0 probe --help
+says '--metric cosine|ce|rank'
+run 0 finetune --help
+says '--reduction mean_gain|smallest|median|mode|prefix'
+says '--backend auto|reference|cpu|cuda'
+says '--targets q,k,v,o,gate,up,down,all'
+run 2 finetune --targets q,w
+tells "--targets: 'w' is none of q|k|v|o|gate|up|down|all"
+run 2 finetune --reduction mean
+tells "'mean' is none of mean_gain|smallest|median|mode|prefix"
+
 run 2 plan --layers x --data 5
 tells "salf plan: --layers: 'x' is not a positive integer"
 run 2 plan --layers 0 --data 5

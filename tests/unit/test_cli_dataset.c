@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "metrics.h"
+#include "tokenizer_train.h"
 #include "unit/harness.h"
 
 static char folder[1024];

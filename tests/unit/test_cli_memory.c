@@ -1,4 +1,4 @@
-/* The program salf when memory runs out: each allocation of each subcommand that makes any fails in turn, be it the
+/* The programs salf and salf-demo when memory runs out: each allocation of each subcommand that makes any fails in turn, be it the
  * program's own, the library's or that of a reader; every time the subcommand says so, ends with its exit code, and
  * leaks nothing (which the address sanitizer watches).
  *
@@ -11,6 +11,7 @@
 
 #include "args.h"
 #include "commands.h"
+#include "demo.h"
 #include "unit/harness.h"
 
 /* ---- allocations that fail ---- */

@@ -1,5 +1,5 @@
 /* Tokenizer of the program: published ids of three models, decoding, hostile files, training. */
-#include "tokenizer.h"
+#include "tokenizer_train.h"
 
 #include <stdio.h>
 #include <stdlib.h>

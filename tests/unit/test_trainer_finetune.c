@@ -10,7 +10,7 @@
 #include "feed.h"
 #include "jsonl.h"
 #include "tally.h"
-#include "tokenizer.h"
+#include "tokenizer_train.h"
 #include "unit/harness.h"
 
 static method named(const char *name) {

@@ -1,4 +1,5 @@
-/* Method names of the fine-tuning program: every published name, suffixes, lists, and what must not parse. */
+/* Lists of methods of the fine-tuning program. What a name means is the library's, and tested there; here: every name
+ * that the help lists parses, those that must not do not, and lists of them. */
 #include "methods.h"
 
 #include <stdio.h>
@@ -13,43 +14,14 @@ static method parsed(const char *name) {
     return m;
 }
 
-START_TEST(published_names) {
-    ck_assert_int_eq(parsed("lora[full]").policy, SALF_POLICY_FULL);
-    ck_assert_int_eq(parsed("lora[half]").policy, SALF_POLICY_HALF);
-    ck_assert_int_eq(parsed("lift[half]").policy, SALF_POLICY_LIFT);
-    ck_assert_int_eq(parsed("lift*[half]").policy, SALF_POLICY_LIFT_STAR);
-    ck_assert_int_eq(parsed("salf").policy, SALF_POLICY_SALF);
-    ck_assert_int_eq(parsed("salf[half]").growth, SALF_GROWTH_UNIFORM);
-    const char *plain[] = {"lora[full]", "lora[half]", "lift[half]", "lift*[half]"};
-    for (int i = 0; i < 4; i++) ck_assert_int_eq(parsed(plain[i]).probes, 0);
-    ck_assert_int_eq(parsed("salf").probes, 1);
-}
-END_TEST
-
-START_TEST(budgets) {
-    const char *bases[] = {"salf", "lift*"};
-    for (int b = 0; b < 2; b++) {
-        for (int growth = 0; growth < 2; growth++) {
-            for (int infill = 0; infill < 2; infill++) {
-                char name[64];
-                snprintf(name, sizeof name, "%s[%s][%s]", bases[b], growth ? "arith" : "geom", infill ? "df" : "bf");
-                method m = parsed(name);
-                ck_assert_int_eq(m.policy, SALF_POLICY_BUDGET);
-                ck_assert_int_eq(m.growth, growth ? SALF_GROWTH_ARITHMETIC : SALF_GROWTH_GEOMETRIC);
-                ck_assert_int_eq(m.infill, infill ? SALF_INFILL_DEPTH : SALF_INFILL_BREADTH);
-                ck_assert_int_eq(m.probes, b == 0);
-            }
-        }
-    }
-}
-END_TEST
-
-START_TEST(metrics) {
-    ck_assert_int_eq(parsed("salf").metric, SALF_METRIC_COSINE);
-    ck_assert_int_eq(parsed("salf[ce]").metric, SALF_METRIC_CE);
-    ck_assert_int_eq(parsed("salf[half][rank]").metric, SALF_METRIC_RANK);
-    ck_assert_int_eq(parsed("salf[arith][df][ce]").infill, SALF_INFILL_DEPTH);
-    ck_assert_int_eq(parsed("salf[half][cosine]").metric, SALF_METRIC_COSINE);
+START_TEST(names_of_the_library) {
+    const char *name;
+    int n = 0;
+    for (; (name = salf_method_name(n)) != NULL; n++) parsed(name);
+    ck_assert_int_eq(n, 14);
+    ck_assert_int_eq(parsed("lift*[arith][df]").how.growth, SALF_GROWTH_ARITHMETIC);
+    ck_assert_int_eq(parsed("salf[half][rank]").how.metric, SALF_METRIC_RANK);
+    ck_assert_int_eq(parsed("lisa").how.policy, SALF_POLICY_LISA);
 }
 END_TEST
 
@@ -70,25 +42,31 @@ START_TEST(not_methods) {
                            "salf[half][ce][ce]",
                            "lora[full][rank]"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        method m = {.policy = -7};
+        method m = {.how.policy = -7};
         ck_assert_msg(method_parse(&m, wrong[i], strlen(wrong[i])) == -1, "'%s' parsed", wrong[i]);
-        ck_assert_int_eq(m.policy, -7);
+        ck_assert_int_eq(m.how.policy, -7);
     }
 }
 END_TEST
 
-START_TEST(known_names_parse) {
-    char names[512];
-    int n = 0;
-    method_known_names(names, sizeof names);
-    for (char *name = strtok(names, " "); name; name = strtok(NULL, " ")) {
-        parsed(name);
-        n++;
-    }
-    ck_assert_int_eq(n, 14);
-    char small[8];
-    method_known_names(small, sizeof small);
+START_TEST(the_help_lists_them) {
+    char text[1024], small[8];
+    method_describe_names(text, sizeof text);
+    for (int i = 0; salf_method_name(i); i++) ck_assert(harness_contains(text, salf_method_name(i)));
+    ck_assert(harness_contains(text, "[rank]") && harness_contains(text, " lisa"));
+    ck_assert_int_lt((int)strlen(text), 1000); /* it fits */
+    method_describe_names(small, sizeof small);
     ck_assert_int_lt((int)strlen(small), 8);
+}
+END_TEST
+
+START_TEST(a_name_that_is_too_long) {
+    char name[200];
+    method m;
+    memset(name, 'x', sizeof name);
+    memcpy(name, "salf[half]", 10);
+    ck_assert_int_eq(method_parse(&m, name, sizeof name), -1);
+    ck_assert(harness_contains(salf_last_error(), "salf[half]xxx"));
 }
 END_TEST
 
@@ -110,10 +88,9 @@ START_TEST(lists) {
 END_TEST
 
 void harness_suite(Suite *suite) {
-    HARNESS_ADD(suite, published_names);
-    HARNESS_ADD(suite, budgets);
-    HARNESS_ADD(suite, metrics);
+    HARNESS_ADD(suite, names_of_the_library);
     HARNESS_ADD(suite, not_methods);
-    HARNESS_ADD(suite, known_names_parse);
+    HARNESS_ADD(suite, the_help_lists_them);
+    HARNESS_ADD(suite, a_name_that_is_too_long);
     HARNESS_ADD(suite, lists);
 }

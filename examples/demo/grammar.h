@@ -1,6 +1,6 @@
 /* grammar.h - the demonstration's world: sentences grown from rules, the same ones for the same seed everywhere. */
-#ifndef SALF_EXAMPLE_GRAMMAR_H
-#define SALF_EXAMPLE_GRAMMAR_H
+#ifndef SALF_DEMO_GRAMMAR_H
+#define SALF_DEMO_GRAMMAR_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /*
- * cmd_pretrain.c - `salf pretrain`: trains a small Llama-style model from scratch on the lines of a text file.
+ * cmd_pretrain.c - `salf-demo pretrain`: trains a small Llama-style model from scratch on the lines of a text file.
  *
  * Each step takes `batch` lines drawn at random, at most `context` tokens of each, and predicts every next token by
  * softmax cross-entropy. Everything trains densely, the tied embedding too, by AdamW with linear warm-up over 5 % of
@@ -17,14 +17,19 @@
 
 #include "adamw.h"
 #include "args.h"
-#include "commands.h"
 #include "decoder.h"
+#include "demo.h"
 #include "memory.h"
 #include "progress.h"
+#include "rng.h"
 #include "tokenizer.h"
 
 #define NAME      "pretrain"
 #define CLIP_NORM 1.0
+
+/* Types the weights may be written in. */
+enum { DTYPE_F32, DTYPE_BF16 };
+static const char *const dtype_words[] = {[DTYPE_F32] = "f32", [DTYPE_BF16] = "bf16", NULL};
 
 typedef struct pretrain_options {
     const char *text;
@@ -128,15 +133,8 @@ static int corpus_load(corpus *c, const tokenizer *t, const char *path) {
 
 /* ---- batches ---- */
 
-static uint64_t random_bits(uint64_t *state) {
-    uint64_t z = *state += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
-static int64_t random_below(uint64_t *state, int64_t n) {
-    return (int64_t)(random_bits(state) % (uint64_t)n);
+static int64_t random_index(uint64_t *sequence, int64_t n) {
+    return (int64_t)(rng_next(sequence) % (uint64_t)n);
 }
 
 static void batch_free(pretrain_batch *b) {
@@ -162,13 +160,13 @@ static int batch_make(pretrain_batch *b, const pretrain_options *o) {
 }
 
 /* Draws examples; of one longer than the context, a random stretch. */
-static int64_t batch_fill(pretrain_batch *b, const pretrain_options *o, const corpus *c, uint64_t *state) {
+static int64_t batch_fill(pretrain_batch *b, const pretrain_options *o, const corpus *c, uint64_t *sequence) {
     int64_t rows = 0;
     for (int64_t s = 0; s < o->batch; s++) {
-        const int64_t example = random_below(state, c->n);
+        const int64_t example = random_index(sequence, c->n);
         const int32_t *ids = c->ids + c->offsets[example];
         const int64_t pairs = c->offsets[example + 1] - c->offsets[example] - 1;
-        const int64_t n = pairs < o->context ? pairs : o->context, first = random_below(state, pairs - n + 1);
+        const int64_t n = pairs < o->context ? pairs : o->context, first = random_index(sequence, pairs - n + 1);
         for (int64_t i = 0; i < n; i++, rows++) {
             b->tokens[rows] = ids[first + i];
             b->labels[rows] = ids[first + i + 1];
@@ -214,14 +212,14 @@ static int check_step(const pretrain_options *o, int64_t step, salf_status statu
 
 static int train(decoder *d, adamw *optimizer, const pretrain_options *o, const corpus *c, pretrain_batch *b) {
     progress bar;
-    uint64_t state = o->seed ^ 0x5851F42D4C957F2Du;
+    uint64_t sequence = o->seed ^ 0x5851F42D4C957F2Du;
     double sum = 0.0, loss = 0.0;
     int64_t n = 0, step = 0;
     salf_status status = SALF_OK;
     progress_start(&bar, "pretraining", o->steps);
     for (; !status && isfinite(loss) && step < o->steps; step++) {
         char note[32];
-        status = train_step(d, optimizer, o, b, batch_fill(b, o, c, &state), step, &loss);
+        status = train_step(d, optimizer, o, b, batch_fill(b, o, c, &sequence), step, &loss);
         sum += loss;
         n++;
         snprintf(note, sizeof note, "loss %.3f", sum / (double)n);
@@ -233,10 +231,6 @@ static int train(decoder *d, adamw *optimizer, const pretrain_options *o, const 
     }
     progress_end(&bar);
     return check_step(o, step - 1, status, loss);
-}
-
-static int32_t dtype_of(const pretrain_options *o) {
-    return o->dtype == 0 ? SALF_F32 : SALF_BF16;
 }
 
 static int run_training(const pretrain_options *o, salf_context *context, const tokenizer *t, const corpus *c) {
@@ -262,7 +256,7 @@ static int run_training(const pretrain_options *o, salf_context *context, const 
     salf_status status = code ? SALF_OK : decoder_create(&d, context, &config, &everything, o->seed);
     if (!code && !status) status = adamw_create(&optimizer, d, &optimizer_options);
     if (!code && !status) code = train(d, optimizer, o, c, &b);
-    if (!code && !status) status = decoder_save(d, o->output, dtype_of(o));
+    if (!code && !status) status = decoder_save(d, o->output, o->dtype == DTYPE_F32 ? SALF_F32 : SALF_BF16);
     if (status) code = args_fail(NAME, "%s", decoder_error());
     adamw_free(optimizer);
     decoder_free(d);
@@ -295,6 +289,37 @@ static int prepare_and_train(const pretrain_options *o) {
     return code;
 }
 
+#define AT(field) offsetof(pretrain_options, field)
+
+static const args_option pretrain_table[] = {
+    {"text", 't', ARGS_TEXT, AT(text), "FILE", .required = 1, .help = "Text to learn, one example a line."},
+    {"tokenizer", 0, ARGS_TEXT, AT(tokenizer), "FILE", .required = 1, .help = "Tokenizer in the .bin form."},
+    {"output", 'o', ARGS_TEXT, AT(output), "FOLDER", .required = 1, .help = "Where the checkpoint is written."},
+    {"layers", 0, ARGS_INT32, AT(layers), "N", .least = 1, .most = 4096, .help = "Layers (6)."},
+    {"hidden", 0, ARGS_INT, AT(hidden), "N", .least = 2, .most = 65536, .help = "Hidden size (128)."},
+    {"ffn", 0, ARGS_INT, AT(ffn), "N", .least = 1, .most = 262144,
+     .help = "Hidden size of the feed-forward part (352)."},
+    {"heads", 0, ARGS_INT32, AT(heads), "N", .least = 1, .most = 4096, .help = "Query heads (4)."},
+    {"kv-heads", 0, ARGS_INT32, AT(kv_heads), "N", .least = 1, .most = 4096, .help = "Key and value heads (as many)."},
+    {"steps", 0, ARGS_INT, AT(steps), "N", .least = 1, .most = 1e12, .help = "Optimizer steps (2000)."},
+    {"batch", 0, ARGS_INT, AT(batch), "N", .least = 1, .most = 65536, .help = "Examples in a step (16)."},
+    {"context", 0, ARGS_INT, AT(context), "N", .least = 1, .most = 65536, .help = "Most tokens of an example (128)."},
+    {"positions", 0, ARGS_INT, AT(positions), "N", .least = 1, .most = 1e6,
+     .help = "Most positions the model claims (512)."},
+    {"lr", 0, ARGS_REAL, AT(lr), "X", .least = 1e-12, .most = 1e3, .help = "Peak learning rate (0.003)."},
+    {"weight-decay", 0, ARGS_REAL, AT(decay), "X", .least = 0, .most = 1e3, .help = "Weight decay (0.1)."},
+    {"seed", 0, ARGS_SEED, AT(seed), "N", .help = "Seed of weights and batches (42)."},
+    {"dtype", 0, ARGS_CHOICE, AT(dtype), .words = dtype_words, .help = "Type the weights are written in (bf16)."},
+};
+#undef AT
+
+static const args_command pretrain_command = {
+    .name = NAME,
+    .summary = "Trains a small Llama-style model from scratch on a text file.",
+    .options = pretrain_table,
+    .n_options = sizeof pretrain_table / sizeof *pretrain_table,
+};
+
 int cmd_pretrain(int argc, char **argv) {
     pretrain_options o = {.layers = 6,
                           .heads = 4,
@@ -307,35 +332,11 @@ int cmd_pretrain(int argc, char **argv) {
                           .lr = 3e-3,
                           .decay = 0.1,
                           .seed = 42,
-                          .dtype = 1};
-    const args_option options[] = {
-        {"text", 't', ARGS_TEXT, &o.text, "FILE", "Text to learn, one example a line.", NULL, 0, 0, 1, NULL},
-        {"tokenizer", 0, ARGS_TEXT, &o.tokenizer, "FILE", "Tokenizer in the .bin form.", NULL, 0, 0, 1, NULL},
-        {"output", 'o', ARGS_TEXT, &o.output, "FOLDER", "Where the checkpoint is written.", NULL, 0, 0, 1, NULL},
-        {"layers", 0, ARGS_INT32, &o.layers, "N", "Layers (6).", NULL, 1, 4096, 0, NULL},
-        {"hidden", 0, ARGS_INT, &o.hidden, "N", "Hidden size (128).", NULL, 2, 65536, 0, NULL},
-        {"ffn", 0, ARGS_INT, &o.ffn, "N", "Hidden size of the feed-forward part (352).", NULL, 1, 262144, 0, NULL},
-        {"heads", 0, ARGS_INT32, &o.heads, "N", "Query heads (4).", NULL, 1, 4096, 0, NULL},
-        {"kv-heads", 0, ARGS_INT32, &o.kv_heads, "N", "Key and value heads (as many).", NULL, 1, 4096, 0, NULL},
-        {"steps", 0, ARGS_INT, &o.steps, "N", "Optimizer steps (2000).", NULL, 1, 1e12, 0, NULL},
-        {"batch", 0, ARGS_INT, &o.batch, "N", "Examples in a step (16).", NULL, 1, 65536, 0, NULL},
-        {"context", 0, ARGS_INT, &o.context, "N", "Most tokens of an example (128).", NULL, 1, 65536, 0, NULL},
-        {"positions", 0, ARGS_INT, &o.positions, "N", "Most positions the model claims (512).", NULL, 1, 1e6, 0, NULL},
-        {"lr", 0, ARGS_REAL, &o.lr, "X", "Peak learning rate (0.003).", NULL, 1e-12, 1e3, 0, NULL},
-        {"weight-decay", 0, ARGS_REAL, &o.decay, "X", "Weight decay (0.1).", NULL, 0, 1e3, 0, NULL},
-        {"seed", 0, ARGS_SEED, &o.seed, "N", "Seed of weights and batches (42).", NULL, 0, 0, 0, NULL},
-        {"dtype", 0, ARGS_CHOICE, &o.dtype, "TYPE", "Type the weights are written in: f32 or bf16 (bf16).", "f32|bf16",
-         0, 0, 0, NULL},
-    };
-    const args_command command = {.name = NAME,
-                                  .summary = "Trains a small Llama-style model from scratch on a text file.",
-                                  .options = options,
-                                  .n_options = (int)(sizeof options / sizeof *options)};
-    const int code = args_parse(&command, argc, argv, NULL);
+                          .dtype = DTYPE_BF16};
+    const int code = args_parse(&pretrain_command, &o, argc, argv, NULL);
     if (code >= 0) return code;
-    if (o.hidden % (2 * (int64_t)o.heads)) {
+    if (o.hidden % (2 * (int64_t)o.heads))
         return args_misuse(NAME, "--hidden: %lld is not an even multiple of %d heads", (long long)o.hidden,
                            (int)o.heads);
-    }
     return prepare_and_train(&o);
 }

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "rng.h"
+
 typedef struct rule {
     const char *name;
     const char *choices; /* separated by '|' */
@@ -97,23 +99,19 @@ static const rule own[GRAMMAR_TOPICS][6] = {
                "a string of the violin broke|the drum was too loud|the flute sounded like a bird|the crowd danced"}},
 };
 
+/* A text while it grows. */
 typedef struct grower {
-    uint64_t seed, index, count;
-    int32_t topic, other;
-    char who[16], where[16];
-    char *out;
+    uint64_t seed, index;
+    uint64_t count;          /* choices made */
+    int32_t topic, other;    /* the text's own, and the one that it mentions in passing */
+    char who[16], where[16]; /* its name and its place */
+    char *out;               /* [size], of which n are written */
     size_t size, n;
 } grower;
 
-static uint64_t mix(uint64_t x) {
-    x += 0x9E3779B97F4A7C15u;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-    return x ^ (x >> 31);
-}
-
+/* A number in 0 ... n-1 that follows from seed, index and count alone. */
 static uint64_t draw(grower *g, uint64_t n) {
-    return mix(mix(mix(g->seed) ^ g->index) ^ g->count++) % n;
+    return rng_hash(rng_hash(rng_hash(g->seed) ^ g->index) ^ g->count++) % n;
 }
 
 static void emit(grower *g, const char *text, size_t n) {
