@@ -51,11 +51,9 @@ LIB_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard libsalf/*/*.c libsalf/bac
 HOST_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard examples/salf/*.c)))
 DEMO_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard examples/demo/*.c)))
 HOST_PARTS := $(filter-out $(OBJ)/examples/salf/main.o,$(HOST_OBJ))
-DEMO_PARTS := $(filter-out $(OBJ)/examples/demo/main.o,$(DEMO_OBJ))
 SHARED_LIB := $(BUILD)/lib/libsalf.so.$(VERSION)
 STATIC_LIB := $(BUILD)/lib/libsalf.a
 PROGRAM := $(BUILD)/bin/salf
-DEMO_PROGRAM := $(BUILD)/bin/salf-demo
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard examples/[0-9]*.c)))
 CPP_EXAMPLES := $(patsubst examples/cpp/%.cpp,$(BUILD)/examples/cpp/%,$(sort $(wildcard examples/cpp/*.cpp)))
 
@@ -63,7 +61,7 @@ CPP_EXAMPLES := $(patsubst examples/cpp/%.cpp,$(BUILD)/examples/cpp/%,$(sort $(w
 .PHONY: all lib bin
 all: lib bin ## the library (shared and static) and the programs, in build/
 lib: $(SHARED_LIB) $(STATIC_LIB) ## the library alone
-bin: $(PROGRAM) $(DEMO_PROGRAM) ## the program salf, and salf-demo, which is not installed
+bin: $(PROGRAM) $(PROGRAM)-demo ## the program salf, and salf-demo, which is not installed
 
 $(STAMP):
 	@test -n '$(DEPS_LIBS)' || { echo "OpenBLAS or Jansson is missing; 'make deps' installs them" >&2; exit 1; }
@@ -106,8 +104,8 @@ $(STATIC_LIB): $(LIB_OBJ) $(STAMP)
 	$(call say,AR)$(AR) rcs $@ $(OBJ)/members/*.o
 
 $(PROGRAM): $(HOST_OBJ)
-$(DEMO_PROGRAM): $(DEMO_OBJ) $(HOST_PARTS)
-$(PROGRAM) $(DEMO_PROGRAM): $(SHARED_LIB)
+$(PROGRAM)-demo: $(DEMO_OBJ) $(HOST_PARTS)
+$(PROGRAM) $(PROGRAM)-demo: $(SHARED_LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(LINK) -o $@ $(filter %.o,$^) -L$(BUILD)/lib -lsalf -Wl,-rpath,'$$ORIGIN/../lib' $(LIBS)
 
@@ -168,18 +166,15 @@ install: install-headers install-shared install-static install-pc install-bin ##
 
 HEADERS := include/salf.h $(wildcard bindings/cpp/*.hpp)
 install-headers: ## salf.h, and salf.hpp for C++
-	install -d '$(DESTDIR)$(includedir)'
-	install -m 644 $(HEADERS) '$(DESTDIR)$(includedir)'
+	install -D -m 644 -t '$(DESTDIR)$(includedir)' $(HEADERS)
 
 install-shared: $(SHARED_LIB) ## libsalf.so
-	install -d '$(DESTDIR)$(libdir)'
-	install -m 755 $(SHARED_LIB) '$(DESTDIR)$(libdir)/libsalf.so.$(VERSION)'
+	install -D -m 755 $(SHARED_LIB) '$(DESTDIR)$(libdir)/libsalf.so.$(VERSION)'
 	ln -sf libsalf.so.$(VERSION) '$(DESTDIR)$(libdir)/$(SONAME)'
 	ln -sf $(SONAME) '$(DESTDIR)$(libdir)/libsalf.so'
 
 install-static: $(STATIC_LIB) ## libsalf.a
-	install -d '$(DESTDIR)$(libdir)'
-	install -m 644 $(STATIC_LIB) '$(DESTDIR)$(libdir)/libsalf.a'
+	install -D -m 644 $(STATIC_LIB) '$(DESTDIR)$(libdir)/libsalf.a'
 
 # Folders under the prefix are written relative to it, so that the installed tree can be moved.
 under_prefix = $(patsubst $(prefix)/%,$${prefix}/%,$(1))
@@ -190,8 +185,7 @@ install-pc: ## salf.pc
 	    >'$(DESTDIR)$(libdir)/pkgconfig/salf.pc'
 
 install-bin: $(PROGRAM) ## the program salf
-	install -d '$(DESTDIR)$(bindir)'
-	install -m 755 $(PROGRAM) '$(DESTDIR)$(bindir)/salf'
+	install -D -m 755 $(PROGRAM) '$(DESTDIR)$(bindir)/salf'
 
 uninstall: ## remove what install put there
 	rm -f $(patsubst %,'$(DESTDIR)$(includedir)/%',$(notdir $(HEADERS))) '$(DESTDIR)$(bindir)/salf' $(patsubst %,\

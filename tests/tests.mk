@@ -38,6 +38,7 @@ TEST_SRC := $(sort $(wildcard tests/unit/test_*.c tests/parity/test_*.c))
 TEST_BIN := $(TEST_SRC:tests/%.c=$(BUILD)/tests/%)
 PARITY_BIN := $(filter $(BUILD)/tests/parity/%,$(TEST_BIN))
 TEST_HELP_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(sort $(filter-out $(TEST_SRC),$(wildcard tests/unit/*.c tests/parity/*.c))))
+DEMO_PARTS := $(filter-out $(OBJ)/examples/demo/main.o,$(DEMO_OBJ))
 # Plugins that the test of the loader opens.
 TEST_PLUGINS := $(patsubst tests/%.c,$(BUILD)/tests/%.so,$(sort $(wildcard tests/plugin/*.c)))
 

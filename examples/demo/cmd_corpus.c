@@ -1,4 +1,5 @@
-/* cmd_corpus.c - `salf-demo corpus` writes the demonstration's text and data set, `salf-demo tokenizer` trains a tokenizer. */
+/* cmd_corpus.c - `salf-demo corpus` writes the demonstration's text and data set, `salf-demo tokenizer` trains a
+ * tokenizer on a text. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /* published.c - see published.h.
  *
- * Algorithm 4 gives class k = 1 ... m a capacity of k and books it at layer k - 1; Table 5 has class k at layer k mod m,
- * so that the largest class comes first and trains everything. The library plans as the algorithm does. Weights that
- * are the counts themselves are met exactly by CUSTOM growth, whose quotas N w / sum w are then whole numbers. */
+ * Algorithm 4 gives class k = 1 ... m a capacity of k and books it at layer k - 1. Table 5 has class k at layer k mod m,
+ * so that the largest class comes first and trains everything. The library plans as the algorithm does. CUSTOM growth
+ * meets weights exactly when they are the counts themselves: its quotas N w / sum w are then whole numbers. */
 #include "published.h"
 
 #include <stdlib.h>
