@@ -2,10 +2,21 @@
 #ifndef SALF_DEVICE_MEMORY_H
 #define SALF_DEVICE_MEMORY_H
 
+#include <string.h>
+
 #include "core/core.h"
 
 /* count * size bytes of backend memory. */
 salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out);
+/* Sets a pointer to count elements of what it points to in backend memory, NULL on failure; a status, for SLF_TRY. */
+#define SLF_DEVICE_ALLOC(context, pointer, count) \
+    slf_device_alloc_to((context), (uint64_t)(count), sizeof *(pointer), &(pointer))
+static inline salf_status slf_device_alloc_to(const salf_context *context, uint64_t count, uint64_t size, void *out) {
+    void *memory = NULL;
+    const salf_status status = slf_device_alloc(context, count, size, &memory);
+    memcpy(out, &memory, sizeof memory); /* out is the address of a pointer to some type, which is no void ** */
+    return status;
+}
 void slf_device_free(const salf_context *context, void *memory);
 /* The same of host memory that copies to and from the backend reach without a stall. */
 salf_status slf_pinned_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out);

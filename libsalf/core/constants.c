@@ -1,6 +1,7 @@
 /* constants.c - the constants of salf.h by name, and the words of their families.
  *
  * The table is made from the header when the library is built (constants.awk), so that no constant is typed twice. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -39,7 +40,7 @@ salf_status salf_constant(const char *name, int64_t *value) {
         *value = constants[i].value;
         return SALF_OK;
     }
-    return slf_fail(SALF_E_NOT_FOUND, "salf_constant: no constant is called '%s'", name);
+    return SLF_FAIL(SALF_E_NOT_FOUND, "no constant is called '%s'", name);
 }
 
 const char *salf_constant_word(const char *family, int64_t value) {
@@ -50,7 +51,7 @@ const char *salf_constant_word(const char *family, int64_t value) {
     return NULL;
 }
 
-salf_status slf_check_word(const char *function, const char *field, const char *family, int64_t value) {
+salf_status slf_check_word(const char *field, const char *family, int64_t value) {
     if (salf_constant_word(family, value)) return SALF_OK;
     char known[256] = "";
     size_t used = 0;
@@ -60,6 +61,5 @@ salf_status slf_check_word(const char *function, const char *field, const char *
         if (used) used += (size_t)snprintf(known + used, sizeof known - used, ", ");
         used += (size_t)snprintf(known + used, sizeof known - used, "%s", constants[i].name + n + 1);
     }
-    return slf_fail(SALF_E_ARGUMENT, "%s: %s is %lld, which is none of %s_... (%s)", function, field, (long long)value,
-                    family, known);
+    return slf_fail(SALF_E_ARGUMENT, "%s is %" PRId64 ", which is none of %s_... (%s)", field, value, family, known);
 }

@@ -3,83 +3,18 @@
  *
  * Backends are tried in order of preference; the first that opens is taken. An explicit choice has no second.
  */
-#define _DEFAULT_SOURCE /* madvise */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "backend/plugin.h"
 #include "core/core.h"
 #include "core/pool.h"
 
-#define ALIGNMENT        64u
 #define HOST_WORKSPACE   ((uint64_t)16 << 20)
 #define DEVICE_WORKSPACE ((uint64_t)256 << 20)
-#define HUGE_PAGE        ((size_t)2 << 20)
-#define LARGE_BLOCK      ((size_t)8 << 20)
 #define MOST_THREADS     1024
-
-/* ---- memory: each block is preceded by one alignment unit that holds its whole size, which the free hook is given
- * ---- */
-
-/* Large blocks ask for huge pages: the first touch of a page costs several times what writing it does. Where the system
- * has none to give, nothing changes. */
-static void *default_alloc(void *user, size_t size, size_t align) {
-    (void)user;
-    const bool large = size >= LARGE_BLOCK;
-    if (large && align < HUGE_PAGE) align = HUGE_PAGE;
-    const size_t whole = (size + align - 1) / align * align;
-    void *memory = whole >= size ? aligned_alloc(align, whole) : NULL;
-#ifdef MADV_HUGEPAGE
-    if (memory && large) (void)madvise(memory, whole, MADV_HUGEPAGE);
-#endif
-    return memory;
-}
-
-static void default_free(void *user, void *memory, size_t size) {
-    (void)user;
-    (void)size;
-    free(memory);
-}
-
-void *slf_alloc(const salf_context *context, uint64_t count, uint64_t size) {
-    if (size != 0 && count > (SIZE_MAX - 2 * ALIGNMENT) / size) {
-        slf_fail(SALF_E_NO_MEMORY, "out of memory: %llu elements of %llu bytes exceed the address space",
-                 (unsigned long long)count, (unsigned long long)size);
-        return NULL;
-    }
-    const size_t whole = (size_t)(count * size) + ALIGNMENT;
-    char *block = context->options.alloc(context->options.alloc_user, whole, ALIGNMENT);
-    if (!block) {
-        slf_fail(SALF_E_NO_MEMORY, "out of memory: %llu bytes asked for", (unsigned long long)whole);
-        return NULL;
-    }
-    memcpy(block, &whole, sizeof whole);
-    return block + ALIGNMENT;
-}
-
-void *slf_alloc_zero(const salf_context *context, uint64_t count, uint64_t size) {
-    void *memory = slf_alloc(context, count, size);
-    if (memory) memset(memory, 0, (size_t)(count * size));
-    return memory;
-}
-
-void slf_free(const salf_context *context, void *memory) {
-    if (!memory) return;
-    char *block = (char *)memory - ALIGNMENT;
-    size_t whole;
-    memcpy(&whole, block, sizeof whole);
-    context->options.free(context->options.alloc_user, block, whole);
-}
-
-char *slf_strdup(const salf_context *context, const char *text) {
-    const size_t size = strlen(text) + 1;
-    char *copy = slf_alloc(context, size, 1);
-    if (copy) memcpy(copy, text, size);
-    return copy;
-}
 
 /* ---- log ---- */
 
@@ -142,10 +77,7 @@ static salf_status check_options(const salf_context_options *o) {
 }
 
 static void fill_defaults(salf_context_options *o) {
-    if (!o->alloc) {
-        o->alloc = default_alloc;
-        o->free = default_free;
-    }
+    slf_memory_defaults(o);
     if (o->log_level == 0) o->log_level = SALF_LOG_WARNING;
     if (o->ranks == 0) o->ranks = 1;
 }
@@ -252,7 +184,7 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_context_options"));
     SLF_TRY(check_options(&own));
     fill_defaults(&own);
-    salf_context *context = own.alloc(own.alloc_user, sizeof *context, ALIGNMENT);
+    salf_context *context = own.alloc(own.alloc_user, sizeof *context, SLF_ALIGNMENT);
     if (!context)
         return slf_fail(SALF_E_NO_MEMORY, "out of memory: %llu bytes asked for", (unsigned long long)sizeof *context);
     memset(context, 0, sizeof *context);

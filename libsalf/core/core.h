@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "backend/backend.h"
+#include "core/numbers.h"
 #include "salf.h"
 
 #define SLF_PRINTF(text, first) __attribute__((format(printf, text, first)))
@@ -15,6 +16,11 @@
 
 /* Sets this thread's message (printf form, one line) and returns status. Every error of the library starts here. */
 salf_status slf_fail(salf_status status, const char *format, ...) SLF_PRINTF(2, 3);
+
+/* The same in a public function: the message begins with the function's name. A helper has no name to pass on: its
+ * message says which argument or field has which value, and that is enough to find it. */
+#define SLF_FAIL(status, ...) slf_fail_in(__func__, (status), __VA_ARGS__)
+salf_status slf_fail_in(const char *function, salf_status status, const char *format, ...) SLF_PRINTF(3, 4);
 
 /* The message as it stands, for a call that tries something, fails at it and succeeds all the same. */
 typedef struct slf_message {
@@ -30,10 +36,10 @@ void slf_message_restore(const slf_message *kept);
         if (slf_try_ != SALF_OK) return slf_try_; \
     } while (0)
 
-/* Checks a required pointer argument by name. */
-#define SLF_REQUIRE(pointer)                                                                       \
-    do {                                                                                           \
-        if ((pointer) == NULL) return slf_fail(SALF_E_NULL, "%s: %s is NULL", __func__, #pointer); \
+/* Checks a required pointer argument of a public function by name. */
+#define SLF_REQUIRE(pointer)                                                         \
+    do {                                                                             \
+        if ((pointer) == NULL) return SLF_FAIL(SALF_E_NULL, "%s is NULL", #pointer); \
     } while (0)
 
 /* ---- options.c: versioned structs ---- */
@@ -47,11 +53,11 @@ salf_status slf_info_write(void *theirs, const void *own, uint32_t own_size, con
 
 /* ---- constants.c ---- */
 
-/* SALF_E_ARGUMENT, with the words there are, unless value is one of a family ("SALF_METRIC"). function and field stand in
- * the message. A new constant of the family is accepted everywhere without a further line. */
-salf_status slf_check_word(const char *function, const char *field, const char *family, int64_t value);
+/* SALF_E_ARGUMENT, with the words there are, unless value is one of a family ("SALF_METRIC"). field names it in the
+ * message. A new constant of the family is accepted everywhere without a further line. */
+salf_status slf_check_word(const char *field, const char *family, int64_t value);
 
-/* ---- context.c: memory, references, parallel loops ---- */
+/* ---- context.c: references, parallel loops ---- */
 
 typedef struct slf_pool slf_pool;
 
@@ -67,13 +73,6 @@ struct salf_context {
 salf_context *slf_context_retain(salf_context *context);
 void slf_context_release(salf_context *context);
 
-/* count * size bytes, aligned to 64; NULL with the message set when there is no memory or the product overflows. count
- * 0 gives a valid pointer. */
-void *slf_alloc(const salf_context *context, uint64_t count, uint64_t size);
-void *slf_alloc_zero(const salf_context *context, uint64_t count, uint64_t size);
-void slf_free(const salf_context *context, void *memory);
-char *slf_strdup(const salf_context *context, const char *text);
-
 void slf_log(const salf_context *context, int32_t level, const char *format, ...) SLF_PRINTF(3, 4);
 
 /* Runs body(user, first, last) over pieces of 0 ... count-1, on the context's threads where it has some, and waits.
@@ -83,6 +82,26 @@ void slf_parallel_for(const salf_context *context, int64_t count, int64_t grain,
 
 /* Collectives; no-ops with one rank. */
 salf_status slf_all_reduce(const salf_context *context, void *buffer, int64_t count, int32_t dtype, int32_t operation);
+
+/* ---- memory.c: host memory, through the context's hooks ---- */
+
+/* Of every block: a cache line. */
+#define SLF_ALIGNMENT 64u
+
+/* Puts the C library's functions where a context's options name none. */
+void slf_memory_defaults(salf_context_options *options);
+/* count * size bytes, aligned to SLF_ALIGNMENT; NULL with the message set when there is no memory or the product
+ * overflows. count 0 gives a valid pointer. */
+void *slf_alloc(const salf_context *context, uint64_t count, uint64_t size);
+void *slf_alloc_zero(const salf_context *context, uint64_t count, uint64_t size);
+void slf_free(const salf_context *context, void *memory);
+char *slf_strdup(const salf_context *context, const char *text);
+
+/* Sets a pointer to count elements of what it points to, NULL on failure; the value is a status, for SLF_TRY. */
+#define SLF_ALLOC(context, pointer, count)      SLF_ALLOC_BY_(slf_alloc, context, pointer, count)
+#define SLF_ALLOC_ZERO(context, pointer, count) SLF_ALLOC_BY_(slf_alloc_zero, context, pointer, count)
+#define SLF_ALLOC_BY_(alloc, context, pointer, count) \
+    (((pointer) = alloc((context), (uint64_t)(count), sizeof *(pointer))) ? SALF_OK : SALF_E_NO_MEMORY)
 
 /* ---- tensor.c: views ---- */
 

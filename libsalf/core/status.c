@@ -36,20 +36,32 @@ const char *salf_last_error(void) {
     return last_error;
 }
 
-/* Control characters come from file names and file contents; in a one-line message they become '?'. */
-static void make_one_line(char *text) {
-    for (; *text; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f) *text = '?';
+/* Writes the message, function (may be NULL) in front. It is put together apart from last_error, since arguments may
+ * point into that. Control characters, which come from file names and file contents, become '?': one line. */
+static salf_status set_message(const char *function, salf_status status, const char *format, va_list arguments) {
+    char message[sizeof last_error];
+    int used = 0;
+    if (function) used = snprintf(message, sizeof message, "%s: ", function); /* names of the API are short */
+    vsnprintf(message + used, sizeof message - (size_t)used, format, arguments);
+    for (char *c = message; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
+    memcpy(last_error, message, sizeof last_error);
+    return status;
 }
 
 salf_status slf_fail(salf_status status, const char *format, ...) {
-    char message[sizeof last_error]; /* arguments may point into last_error */
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(message, sizeof message, format, arguments);
+    set_message(NULL, status, format, arguments);
     va_end(arguments);
-    make_one_line(message);
-    memcpy(last_error, message, sizeof last_error);
+    return status;
+}
+
+salf_status slf_fail_in(const char *function, salf_status status, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    set_message(function, status, format, arguments);
+    va_end(arguments);
     return status;
 }
 

@@ -220,7 +220,7 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
     SLF_REQUIRE(context);
     salf_policy_options own;
     SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_policy_options"));
-    SLF_TRY(slf_check_word(__func__, "kind", "SALF_POLICY", kind));
+    SLF_TRY(slf_check_word("kind", "SALF_POLICY", kind));
     if (n_layers < 1) return bad_option("n_layers", n_layers, "it must be at least 1");
     SLF_TRY(check_flags(&own));
     SLF_TRY(check_numbers(&own, n_layers));

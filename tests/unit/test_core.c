@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/carve.h"
 #include "core/core.h"
 #include "core/half.h"
 #include "core/pool.h"
@@ -46,6 +47,18 @@ START_TEST(messages_are_per_thread_one_line_and_bounded) {
     ck_assert_uint_eq(strlen(salf_last_error()), 511);
     slf_fail(SALF_E_IO, "again: %.10s", salf_last_error());
     ck_assert_str_eq(salf_last_error(), "again: xxxxxxxxxx");
+    ck_assert_int_eq(slf_fail_in("salf_x_y", SALF_E_SHAPE, "%s", text), SALF_E_SHAPE);
+    ck_assert_uint_eq(strlen(salf_last_error()), 511);
+    ck_assert(harness_contains(salf_last_error(), "salf_x_y: xxx"));
+}
+END_TEST
+
+/* ---- words ---- */
+
+START_TEST(values_that_are_no_word_of_a_family_are_refused_with_the_words) {
+    CHECK_OK(slf_check_word("metric", "SALF_METRIC", SALF_METRIC_RANK));
+    CHECK_FAILS(slf_check_word("metric", "SALF_METRIC", 17), SALF_E_ARGUMENT,
+                "metric is 17, which is none of SALF_METRIC_... (COSINE, CE, RANK");
 }
 END_TEST
 
@@ -285,6 +298,46 @@ START_TEST(allocations_are_aligned_and_overflow_safe) {
 }
 END_TEST
 
+START_TEST(pointers_are_allocated_by_what_they_point_to) {
+    harness_memory memory;
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, &memory);
+    int64_t *numbers = NULL;
+    CHECK_OK(SLF_ALLOC_ZERO(context, numbers, 5));
+    for (int i = 0; i < 5; i++) ck_assert_int_eq(numbers[i], 0);
+    slf_free(context, numbers);
+    memory.fail_at = memory.calls;
+    CHECK_FAILS(SLF_ALLOC(context, numbers, 5), SALF_E_NO_MEMORY, "104 bytes");
+    ck_assert_ptr_null(numbers);
+    salf_context_destroy(context);
+    ck_assert_int_eq(memory.alive, 0);
+}
+END_TEST
+
+START_TEST(a_block_is_measured_and_carved_alike) {
+    static _Alignas(64) char block[512];
+    const int64_t counts[] = {3, 0, 16, 65, 1};
+    const uint64_t places[] = {0, 64, 64, 128, 448};
+    slf_carver measure = {0}, carve = {.base = block};
+    for (int i = 0; i < 5; i++) {
+        ck_assert_ptr_null(slf_carve(&measure, counts[i], i == 3 ? 4 : 2));
+        ck_assert_ptr_eq(slf_carve(&carve, counts[i], i == 3 ? 4 : 2), block + places[i]);
+    }
+    ck_assert_uint_eq(measure.used, 512);
+    ck_assert_uint_eq(carve.used, 512);
+    for (int i = 0; i < 3; i++) { /* too large stays too large */
+        slf_carver large = {0};
+        slf_carve(&large, 2, 32);
+        slf_carve(&large, i == 0 ? INT64_MAX : i == 1 ? -1 : 1, i == 2 ? UINT64_MAX - 64 : 8);
+        slf_carve(&large, 1, 1);
+        ck_assert_uint_eq(large.used, UINT64_MAX);
+    }
+    ck_assert_uint_eq(slf_mul_add(UINT64_MAX / 3, 3, 0), UINT64_MAX);
+    ck_assert_uint_eq(slf_mul_add(1 << 20, 1 << 20, 7), ((uint64_t)1 << 40) + 7);
+    ck_assert_uint_eq(slf_mul_add((uint64_t)1 << 32, (uint64_t)1 << 32, 0), UINT64_MAX);
+    ck_assert_uint_eq(slf_mul_add(1, UINT64_MAX, 1), UINT64_MAX);
+}
+END_TEST
+
 /* ---- parallel loops ---- */
 
 enum { LOOP = 1000 };
@@ -475,6 +528,7 @@ END_TEST
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, every_status_has_a_name_and_a_text);
     HARNESS_ADD(suite, messages_are_per_thread_one_line_and_bounded);
+    HARNESS_ADD(suite, values_that_are_no_word_of_a_family_are_refused_with_the_words);
     HARNESS_ADD(suite, version_is_that_of_the_header);
     HARNESS_ADD(suite, constants_are_found_by_name);
     HARNESS_ADD(suite, options_of_an_older_caller_are_completed);
@@ -488,6 +542,8 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, auto_falls_back_to_the_cpu_and_says_so);
     HARNESS_ADD(suite, failing_collectives_are_reported);
     HARNESS_ADD(suite, allocations_are_aligned_and_overflow_safe);
+    HARNESS_ADD(suite, pointers_are_allocated_by_what_they_point_to);
+    HARNESS_ADD(suite, a_block_is_measured_and_carved_alike);
     HARNESS_ADD(suite, loops_visit_everything_once_also_from_several_threads);
     HARNESS_ADD(suite, half_precision_is_exact);
     HARNESS_ADD(suite, rows_are_found_through_stride_and_index);

@@ -1,0 +1,18 @@
+/* numbers.h - small arithmetic that everybody needs: the smaller of two, products that may not fit. Not installed. */
+#ifndef SALF_NUMBERS_H
+#define SALF_NUMBERS_H
+
+#include <stdint.h>
+
+/* Both evaluate an argument twice: pass values, not calls. */
+#define SLF_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define SLF_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* a * b + c, or UINT64_MAX when that does not fit 64 bits. No block of memory is so large, so that a size which was
+ * computed with this can be handed to an allocator unchecked: it refuses. */
+static inline uint64_t slf_mul_add(uint64_t a, uint64_t b, uint64_t c) {
+    uint64_t product, sum;
+    return __builtin_mul_overflow(a, b, &product) || __builtin_add_overflow(product, c, &sum) ? UINT64_MAX : sum;
+}
+
+#endif
