@@ -60,6 +60,14 @@ void protect_pages(const block &b, bool open) {
     if (key() < 0) mprotect(b.pages, b.page_bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
+/* One block is opened, or closed again unless all are open. */
+void protect_block(const block &b, bool open) {
+    if (key() >= 0)
+        pkey_set(key(), open || open_depth > 0 ? 0 : PKEY_DISABLE_ACCESS);
+    else
+        protect_pages(b, open || open_depth > 0);
+}
+
 void protect(bool open) {
     if (key() >= 0) {
         pkey_set(key(), open ? 0 : PKEY_DISABLE_ACCESS);
@@ -98,6 +106,8 @@ char *new_pages(uint64_t bytes) {
     }
     void *made = mmap(nullptr, bytes + page(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (made == MAP_FAILED) return nullptr;
+    /* Opening and closing costs as many steps as a block has pages, so that large blocks get large pages. */
+    if (bytes >= 4 << 20) madvise(made, bytes, MADV_HUGEPAGE);
     if (key() >= 0) pkey_mprotect(made, bytes, PROT_READ | PROT_WRITE, key());
     return static_cast<char *>(made);
 }
@@ -167,12 +177,12 @@ static cudaError_t device_alloc(void **memory, uint64_t bytes) {
     if (!pages) return cudaErrorMemoryAllocation;
     const block b = {pages, whole, bytes};
     char *start = b.pages + whole - inner;
-    const opened open;
-    protect_pages(b, true);
+    protect_block(b, true);
     unpoison(b);
     std::memset(b.pages, canary, whole);
     std::memset(start, fresh, bytes);
     poison(start, b);
+    protect_block(b, false);
     device_blocks[start] = b;
     counts.live_device += static_cast<int64_t>(bytes);
     *memory = start;
@@ -184,7 +194,10 @@ static void device_free(const char *start) {
     const auto it = device_blocks.find(start);
     if (it == device_blocks.end()) misuse("cudaFree(%p), which is not allocated", static_cast<const void *>(start));
     const block b = it->second;
-    { const opened open; /* looks for stray writes when it ends */ }
+    protect_block(b, true);
+    unpoison(b);
+    check_edges(start, b);
+    protect_block(b, false);
     counts.live_device -= static_cast<int64_t>(b.bytes);
     device_blocks.erase(it);
     ASAN_POISON_MEMORY_REGION(b.pages, b.page_bytes);
