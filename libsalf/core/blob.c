@@ -1,14 +1,14 @@
 /*
- * blob.c - saved state of handles as bytes: written once to measure, once for real, with a header in front (described
- * in docs/formats.md). The checksum finds damage; it is no defence against an adversary, so readers check every value
- * all the same.
+ * blob.c - what handles save as bytes: written once to measure, once for real, with a header in front (described in
+ * docs/formats.md). The checksum finds damage; it is no defence against an adversary, so readers check every value all
+ * the same.
  */
+#include <inttypes.h>
 #include <string.h>
 
 #include "core/blob.h"
 
-#define STATE_VERSION 1u
-#define HEADER_SIZE   32u
+#define HEADER_SIZE 32u /* "SALF", kind, version, length of the payload, checksum */
 
 static uint64_t checksum_add(uint64_t sum, const uint8_t *bytes, uint64_t n) {
     for (uint64_t i = 0; i < n; i++) sum = (sum ^ bytes[i]) * 0x100000001B3u;
@@ -80,22 +80,14 @@ salf_status slf_blob_check_fields(slf_blob *blob, const slf_field *fields, int n
     for (int i = 0; i < n; i++) {
         const uint64_t saved = slf_blob_get_u64(blob);
         if (saved != fields[i].value && !blob->short_of_room)
-            return slf_fail(SALF_E_MISMATCH, "%s: %s is %llu in the state, %llu in this %s", function, fields[i].name,
-                            (unsigned long long)saved, (unsigned long long)fields[i].value, handle);
+            return slf_fail(SALF_E_MISMATCH, "%s: %s is %" PRIu64 " in the blob, %" PRIu64 " in this %s", function,
+                            fields[i].name, saved, fields[i].value, handle);
     }
     return SALF_OK;
 }
 
-/* Header without the checksum into bytes [HEADER_SIZE]. */
-static void write_header(uint8_t *bytes, const char kind[4], uint64_t length) {
-    slf_blob header = {.bytes = bytes, .room = HEADER_SIZE};
-    slf_blob_put(&header, "SALF", 4);
-    slf_blob_put(&header, kind, 4);
-    slf_blob_put_u64(&header, STATE_VERSION);
-    slf_blob_put_u64(&header, length);
-}
-
-salf_status slf_blob_save(const char kind[4], slf_blob_write_fn write, const void *user, void *buffer, uint64_t *size) {
+salf_status slf_blob_save(const char kind[4], uint32_t version, slf_blob_write_fn write, const void *user, void *buffer,
+                          uint64_t *size) {
     slf_blob count = {0};
     write(user, &count);
     const uint64_t whole = HEADER_SIZE + count.used;
@@ -104,44 +96,48 @@ salf_status slf_blob_save(const char kind[4], slf_blob_write_fn write, const voi
         return SALF_OK;
     }
     if (*size < whole)
-        return slf_fail(SALF_E_BUFFER, "state needs %llu bytes, but the buffer has %llu", (unsigned long long)whole,
-                        (unsigned long long)*size);
+        return slf_fail(SALF_E_BUFFER, "the blob needs %" PRIu64 " bytes, but the buffer has %" PRIu64, whole, *size);
     uint8_t *bytes = buffer;
     slf_blob payload = {.bytes = bytes + HEADER_SIZE, .room = count.used};
     write(user, &payload);
     if (payload.short_of_room || payload.used != count.used)
-        return slf_fail(SALF_E_INTERNAL, "state of %llu bytes became %llu while it was written",
-                        (unsigned long long)count.used, (unsigned long long)payload.used);
-    write_header(bytes, kind, count.used);
-    slf_blob sum = {.bytes = bytes + HEADER_SIZE - 8, .room = 8};
-    slf_blob_put_u64(&sum, checksum_of(bytes, bytes + HEADER_SIZE, count.used));
+        return slf_fail(SALF_E_INTERNAL, "a blob of %" PRIu64 " bytes became %" PRIu64 " while it was written",
+                        count.used, payload.used);
+    slf_blob header = {.bytes = bytes, .room = HEADER_SIZE};
+    slf_blob_put(&header, "SALF", 4);
+    slf_blob_put(&header, kind, 4);
+    slf_blob_put_u64(&header, version);
+    slf_blob_put_u64(&header, count.used);
+    slf_blob_put_u64(&header, checksum_of(bytes, bytes + HEADER_SIZE, count.used)); /* over what is there by now */
     *size = whole;
     return SALF_OK;
 }
 
-salf_status slf_blob_open(const char kind[4], const void *buffer, uint64_t size, slf_blob *payload) {
+/* Kind and version come first: of another kind or version nothing else is known, not even that the checksum is one. */
+salf_status slf_blob_open(const char kind[4], uint32_t oldest, uint32_t newest, const void *buffer, uint64_t size,
+                          slf_blob *payload) {
     if (size < HEADER_SIZE)
-        return slf_fail(SALF_E_TRUNCATED, "state ends after %llu bytes, inside its header of %u",
-                        (unsigned long long)size, HEADER_SIZE);
+        return slf_fail(SALF_E_TRUNCATED, "the blob ends after %" PRIu64 " bytes, inside its header of %u", size,
+                        HEADER_SIZE);
     uint8_t *bytes = (uint8_t *)(uintptr_t)buffer; /* a reader never writes */
     slf_blob header = {.bytes = bytes, .room = HEADER_SIZE, .used = 8};
-    if (memcmp(bytes, "SALF", 4) != 0) return slf_fail(SALF_E_CORRUPT, "state does not begin with 'SALF'");
+    if (memcmp(bytes, "SALF", 4) != 0) return slf_fail(SALF_E_CORRUPT, "the blob does not begin with 'SALF'");
+    if (memcmp(bytes + 4, kind, 4) != 0)
+        return slf_fail(SALF_E_MISMATCH, "the blob is of kind '%.4s', not '%.4s'", (const char *)bytes + 4, kind);
     const uint64_t version = slf_blob_get_u64(&header);
-    if (version != STATE_VERSION)
-        return slf_fail(SALF_E_VERSION, "state has version %llu; this library reads %u", (unsigned long long)version,
-                        STATE_VERSION);
+    if (version < oldest || version > newest)
+        return slf_fail(SALF_E_VERSION, "the blob of kind '%.4s' has version %" PRIu64 "; this library reads %u ... %u",
+                        kind, version, oldest, newest);
     const uint64_t length = slf_blob_get_u64(&header);
     if (length > size - HEADER_SIZE)
-        return slf_fail(SALF_E_TRUNCATED, "state ends after %llu bytes, but its payload has %llu",
-                        (unsigned long long)size, (unsigned long long)length);
+        return slf_fail(SALF_E_TRUNCATED, "the blob ends after %" PRIu64 " bytes, but its payload has %" PRIu64, size,
+                        length);
     if (length < size - HEADER_SIZE)
-        return slf_fail(SALF_E_CORRUPT, "state has %llu bytes beyond its payload of %llu",
-                        (unsigned long long)(size - HEADER_SIZE - length), (unsigned long long)length);
+        return slf_fail(SALF_E_CORRUPT, "the blob has %" PRIu64 " bytes beyond its payload of %" PRIu64,
+                        size - HEADER_SIZE - length, length);
     const uint64_t sum = slf_blob_get_u64(&header);
     if (sum != checksum_of(bytes, bytes + HEADER_SIZE, length))
-        return slf_fail(SALF_E_CORRUPT, "state is damaged: its checksum is not %016llx", (unsigned long long)sum);
-    if (memcmp(bytes + 4, kind, 4) != 0)
-        return slf_fail(SALF_E_MISMATCH, "state is of kind '%.4s', not '%.4s'", (const char *)bytes + 4, kind);
-    *payload = (slf_blob){.bytes = bytes + HEADER_SIZE, .room = length};
+        return slf_fail(SALF_E_CORRUPT, "the blob is damaged: its checksum is not %016" PRIx64, sum);
+    *payload = (slf_blob){.bytes = bytes + HEADER_SIZE, .room = length, .version = (uint32_t)version};
     return SALF_OK;
 }

@@ -4,86 +4,58 @@
  * UNIFORM divides, CUSTOM shares by largest remainder. The others give each layer a capacity, an absolute number of
  * data: ratio^e rounded down, or e + 1. While N exceeds the sum S of all capacities, N div S whole rounds are booked
  * and the rest is infilled; the paper says so for ARITHMETIC, and GEOMETRIC follows it, as a plan must book all N.
- * Infilling in turns fills every layer to min(capacity, t) for the largest t that fits, found by bisection, and gives
- * what is left of turn t + 1 to the shallowest layers not full. Cost O(m log N), whatever N.
+ * Time O(m log N), whatever N.
  */
 #include <math.h>
 #include <stdlib.h>
 
 #include "plan/plan.h"
 
-static void count_uniform(int32_t m, int64_t n, int64_t *counts) {
-    for (int32_t e = 0; e < m; e++) counts[e] = n / m + (e < n % m);
-}
-
-/* ---- custom shares ---- */
-
-typedef struct remainder_of {
-    double rest;
+typedef struct plan_remainder {
+    double rest; /* in [0, 1) */
     int32_t layer;
-} remainder_of;
+} plan_remainder;
 
-static int by_rest(const void *a, const void *b) {
-    const remainder_of *x = a, *y = b;
+/* Largest first, ties to the shallowest. */
+static int by_remainder(const void *a, const void *b) {
+    const plan_remainder *x = a, *y = b;
     if (x->rest != y->rest) return x->rest > y->rest ? -1 : 1;
     return (x->layer > y->layer) - (x->layer < y->layer);
 }
 
-/* Weights relative to the largest, so that their sum cannot overflow. */
-static double weight_scale(const double *weights, int32_t m, double *sum, int32_t *largest) {
-    *largest = 0;
-    for (int32_t e = 1; e < m; e++)
-        if (weights[e] > weights[*largest]) *largest = e;
-    *sum = 0;
-    for (int32_t e = 0; e < m; e++) *sum += weights[e] / weights[*largest];
-    return weights[*largest];
-}
-
-/* Shares are rounded down, then one each by remainder, ties to the shallowest. Beyond 2^53 the shares themselves are
- * rounded; what that leaves over or short, more than one a layer, goes to the layer of the largest weight. */
-static salf_status count_custom(const salf_context *context, const double *weights, int32_t m, int64_t n,
-                                int64_t *counts) {
-    remainder_of *rests = slf_alloc(context, (uint64_t)m, sizeof *rests);
+/* Shares n w_e / sum w rounded down, then one more each in the order of what rounding took. Layers of weight 0 get
+ * nothing. */
+static salf_status count_by_weight(const salf_context *context, const double *weights, int32_t m, int64_t n,
+                                   int64_t *counts) {
+    plan_remainder *rests = slf_alloc(context, (uint64_t)m, sizeof *rests);
     if (!rests) return SALF_E_NO_MEMORY;
-    double sum;
-    int32_t largest, positive = 0;
-    const double scale = weight_scale(weights, m, &sum, &largest);
+    /* 1. weights relative to the largest, as their own sum may overflow */
+    int32_t largest = 0, positive = 0;
+    for (int32_t e = 1; e < m; e++)
+        if (weights[e] > weights[largest]) largest = e;
+    double sum = 0;
+    for (int32_t e = 0; e < m; e++) sum += weights[e] / weights[largest];
+    /* 2. whole shares */
     int64_t left = n;
     for (int32_t e = 0; e < m; e++) {
-        const double share = fmin((double)n * (weights[e] / scale / sum), 0x1p62), whole = floor(share);
+        const double share = fmin((double)n * (weights[e] / weights[largest] / sum), 0x1p62), whole = floor(share);
         counts[e] = (int64_t)whole;
         left -= counts[e];
-        if (weights[e] > 0) rests[positive++] = (remainder_of){share - whole, e};
+        if (weights[e] > 0) rests[positive++] = (plan_remainder){share - whole, e};
     }
+    /* 3. what is left. Beyond 2^53 data a share is not exact, and then it may be more than one a layer, or below 0:
+     * all of that goes to the layer of the largest weight */
     if (left < 0 || left > positive) {
         counts[largest] += left;
         left = 0;
     }
-    qsort(rests, (size_t)positive, sizeof *rests, by_rest);
+    qsort(rests, (size_t)positive, sizeof *rests, by_remainder);
     for (int64_t i = 0; i < left; i++) counts[rests[i].layer]++;
     slf_free(context, rests);
     return SALF_OK;
 }
 
-/* ---- capacities and infilling ---- */
-
-/* Capacities, none above n: more than all data is as good as all. The product is exact for ratio 2, and one rounding a
- * layer otherwise, the same on every platform. */
-static void set_capacities(const salf_planner_options *options, int32_t m, int64_t n, int64_t *capacity) {
-    double power = 1;
-    bool full = false;
-    for (int32_t e = 0; e < m; e++) {
-        if (options->growth == SALF_GROWTH_ARITHMETIC) {
-            capacity[e] = e + (int64_t)1 < n ? e + (int64_t)1 : n;
-            continue;
-        }
-        full = full || power >= (double)n;
-        capacity[e] = full || (int64_t)power > n ? n : (int64_t)power;
-        power *= options->ratio;
-    }
-}
-
-/* Sum of min(capacity, level), or limit + 1 where that is more than limit. */
+/* Sum of min(capacity, level) over the layers, or limit + 1 where that is more than limit. */
 static int64_t sum_up_to(const int64_t *capacity, int32_t m, int64_t level, int64_t limit) {
     int64_t sum = 0;
     for (int32_t e = 0; e < m; e++) {
@@ -94,16 +66,10 @@ static int64_t sum_up_to(const int64_t *capacity, int32_t m, int64_t level, int6
     return sum;
 }
 
-static void infill_breadth(const int64_t *capacity, int32_t m, int64_t rest, int64_t *counts) {
-    for (int32_t e = 0; e < m && rest > 0; e++) {
-        const int64_t part = capacity[e] < rest ? capacity[e] : rest;
-        counts[e] += part;
-        rest -= part;
-    }
-}
-
-static void infill_depth(const int64_t *capacity, int32_t m, int64_t rest, int64_t *counts) {
-    int64_t level = 0, above = rest + 1; /* `level` turns fit, `above` do not or bring nothing more */
+/* In turns, shallow to deep, each layer that is not full gets one. After t whole turns a layer holds min(capacity, t):
+ * bisection finds the largest t whose sum is at most rest, and the turn after it ends where the rest does. */
+static void infill_in_turns(const int64_t *capacity, int32_t m, int64_t rest, int64_t *counts) {
+    int64_t level = 0, above = rest + 1; /* `level` turns fit; `above` do not, or bring nothing more */
     while (above - level > 1) {
         const int64_t middle = level + (above - level) / 2;
         if (sum_up_to(capacity, m, middle, rest) <= rest)
@@ -119,26 +85,40 @@ static void infill_depth(const int64_t *capacity, int32_t m, int64_t rest, int64
     }
 }
 
-static salf_status count_capacities(const salf_context *context, const salf_planner_options *options, int32_t m,
-                                    int64_t n, int64_t *counts) {
+static salf_status count_by_capacity(const salf_context *context, const salf_planner_options *o, int32_t m, int64_t n,
+                                     int64_t *counts) {
     int64_t *capacity = slf_alloc(context, (uint64_t)m, sizeof *capacity);
     if (!capacity) return SALF_E_NO_MEMORY;
-    set_capacities(options, m, n, capacity);
-    const int64_t sum = sum_up_to(capacity, m, n, n); /* n + 1 stands for more than n */
-    const int64_t rounds = n / sum;
+    /* 1. capacities, none above n: more than all data is as good as all, and cannot overflow. The power is exact for
+     * ratio 2, and otherwise one rounding a layer, the same on every platform */
+    double power = 1;
+    for (int32_t e = 0; e < m; e++) {
+        const double size = o->growth == SALF_GROWTH_ARITHMETIC ? e + 1.0 : power;
+        capacity[e] = size < (double)n ? (int64_t)size : n;
+        power *= o->ratio; /* may become infinite */
+    }
+    /* 2. whole rounds; a sum above n counts as n + 1, so that there is none */
+    const int64_t sum = sum_up_to(capacity, m, n, n), rounds = n / sum;
     for (int32_t e = 0; e < m; e++) counts[e] = rounds * capacity[e];
-    if (options->infill == SALF_INFILL_BREADTH)
-        infill_breadth(capacity, m, n - rounds * sum, counts);
-    else
-        infill_depth(capacity, m, n - rounds * sum, counts);
+    /* 3. the rest, less than the sum of all capacities */
+    int64_t rest = n - rounds * sum;
+    if (o->infill == SALF_INFILL_DEPTH) {
+        infill_in_turns(capacity, m, rest, counts);
+    } else {
+        for (int32_t e = 0; e < m && rest > 0; e++) {
+            const int64_t part = capacity[e] < rest ? capacity[e] : rest;
+            counts[e] += part;
+            rest -= part;
+        }
+    }
     slf_free(context, capacity);
     return SALF_OK;
 }
 
-salf_status slf_planner_count(const salf_context *context, const salf_planner_options *options, int32_t m, int64_t n,
-                              int64_t *counts) {
-    if (options->growth == SALF_GROWTH_CUSTOM) return count_custom(context, options->weights, m, n, counts);
-    if (options->growth != SALF_GROWTH_UNIFORM) return count_capacities(context, options, m, n, counts);
-    count_uniform(m, n, counts);
+salf_status slf_plan_counts(const salf_context *context, const salf_planner_options *options, int32_t m, int64_t n,
+                            int64_t *counts) {
+    if (options->growth == SALF_GROWTH_CUSTOM) return count_by_weight(context, options->weights, m, n, counts);
+    if (options->growth != SALF_GROWTH_UNIFORM) return count_by_capacity(context, options, m, n, counts);
+    for (int32_t e = 0; e < m; e++) counts[e] = n / m + (e < n % m);
     return SALF_OK;
 }

@@ -1,214 +1,120 @@
-/* plan.h - parts of the budget planner: counts, the order of fills, the settling of all data, state. */
+/*
+ * plan.h - parts of the budget planner: counts of the layers, matching of data to them, progress, and its saved form.
+ *
+ * A planner is the plan (options and counts c_e, fixed when it is made) and the progress through it, which a load
+ * replaces as a whole. Progress comes in two kinds, told apart by options.matching: OFFLINE and NONE settle which data
+ * train where at once and then only hand them out; ONLINE decides layer by layer, as eof are reported.
+ */
 #ifndef SALF_PLAN_H
 #define SALF_PLAN_H
 
 #include "core/core.h"
 
-/* fill.c: the random order of fills, the same offline and online. */
-#define SLF_WIDTHS 3
-typedef struct slf_width {
-    int32_t shift;       /* keys of a bucket: 2^shift */
-    uint32_t limit;      /* the first key */
-    uint32_t first, end; /* numbers of its buckets */
-} slf_width;
+/* The order in which data fill layers: a Fisher-Yates shuffle of all ids, carried out only as far as it is drawn. It is
+ * a function of seed and N alone, so that the number of draws is all that a save must keep of it. */
+enum { SLF_DRAWS_AHEAD = 64 };
+typedef struct slf_draws {
+    uint32_t *ids;                   /* [N] from `count` on: what is not drawn yet. NULL until the first draw */
+    int64_t count;                   /* draws so far */
+    uint32_t place[SLF_DRAWS_AHEAD]; /* of the draws with one count div SLF_DRAWS_AHEAD: where in ids each is */
+} slf_draws;
 
-typedef struct slf_fill_order {
-    uint64_t seed;
-    int64_t count;
-    uint32_t buckets;            /* number 0 is the front, drawn one by one */
-    int32_t widths;              /* 0: all is the front */
-    slf_width width[SLF_WIDTHS]; /* the narrowest, behind the front, first */
-} slf_fill_order;
+/* What is known of the task at hand. */
+enum {
+    SLF_PHASE_IDLE = 0,     /* there is none */
+    SLF_PHASE_PROBE = 1,    /* a PROBE task is given out */
+    SLF_PHASE_REPORTED = 2, /* its eof are reported; what the layer accepted is not known to be trained */
+    SLF_PHASE_TRAIN = 3     /* a TRAIN task is given out */
+};
 
-slf_fill_order slf_fill_order_of(int64_t count, int32_t m, uint64_t seed);
+typedef struct slf_offline {
+    uint16_t *eof;    /* OFFLINE: [N], SLF_EOF_UNKNOWN where none is set; NULL until the first is */
+    uint32_t *data;   /* [N] ids by layer, of each the matched before the filled; NULL until settled */
+    int64_t position; /* data of the layer whose turn it is that are trained */
+} slf_offline;
 
-/* The ids that are drawn one by one. */
-typedef struct slf_front {
-    uint32_t *ids; /* room for all; the first n are in use: shuffled ones in the order of the draws */
-    int64_t n;
-    int64_t shuffled; /* ahead of drawn, so that what belongs to them can be called into the cache */
-    int64_t drawn;
-    bool all; /* the front was used up, and these are all ids */
-} slf_front;
+typedef struct slf_online {
+    uint64_t *used; /* [N bits] matched to a layer or drawn to fill one; NULL until the first task */
+    int64_t scan;   /* ids below were offered to the layer whose turn it is */
+    slf_draws draws;
+    uint32_t *ids; /* [room] of the task at hand */
+    int64_t room;
+} slf_online;
 
-void slf_front_list(slf_front *front, const slf_fill_order *order, bool all);
-uint32_t slf_front_next(slf_front *front, const slf_fill_order *order);
-
-/* Online: the next missing data that are not used become used and pending. unused [buckets] is work space. */
-void slf_fill_online(slf_front *front, const slf_fill_order *order, uint32_t *unused, uint64_t *used, uint64_t *pending,
-                     int64_t missing);
-
-typedef struct slf_planner_state slf_planner_state;
-
-/* Pieces of a walk over all ids, which threads may share. */
-enum { SLF_FILL_PIECES = 16 };
-
-/* Offline: fills of all layers, from the number of data of each label in each bucket. */
-typedef struct slf_fills {
-    const slf_fill_order *order;
-    void *labels; /* of the state, as by_fill */
-    uint64_t *by_fill;
-    slf_front front;
-    uint32_t *cells; /* [pieces][m+1][buckets] data by label and bucket, of which the first piece holds the sums */
-    uint32_t *open;  /* [buckets] those whose label is above the layer at hand */
-    uint16_t *stage; /* [buckets] the layer that a bucket fills */
-    int64_t listed[SLF_FILL_PIECES]; /* ids of the front in each piece */
-    uint32_t back[SLF_WIDTHS];       /* buckets of each width from here on fill a layer */
-    uint32_t closed;                 /* labels below are not in open */
-    uint32_t m;
-    bool byte;
-    bool begun;
-} slf_fills;
-
-/* room: [count], until all fills are taken. What the state holds changes with the first take only. */
-salf_status slf_fills_begin(slf_fills *fills, const salf_planner *planner, const slf_planner_state *state,
-                            uint32_t *room);
-void slf_fills_free(slf_fills *fills, const salf_context *context);
-/* The next missing data whose label is above layer fill it; unused [m+1], counts by label, lose them. Data of whole
- * buckets keep their labels until they are settled. */
-void slf_fills_take(slf_fills *fills, uint32_t layer, int64_t missing, int64_t *unused);
-/* Labels and by_fill of data first ... end-1, first a multiple of SLF_PIECES, once all is taken. */
-void slf_fills_settle(const slf_fills *fills, int64_t first, int64_t end);
-
-/* Task at hand: none, given and not answered, or reported and not done. */
-enum { SLF_TASK_NONE = 0, SLF_TASK_GIVEN = 1, SLF_TASK_REPORTED = 2 };
-
-/* What changes while a plan is worked through; replaced as a whole by a load. */
-struct slf_planner_state {
-    int32_t layer;      /* whose turn it is; m when the plan is complete */
-    int32_t task_state; /* SLF_TASK_* */
-    int32_t task_kind;
-    int32_t reserved;
-    int64_t task_n;
-    uint32_t *task_ids; /* ONLINE: [task_room] */
-    int64_t task_room;
-    int64_t *matched; /* [m], followed by filled [m] and probed [m] in one block */
+typedef struct slf_progress {
+    int32_t layer;    /* whose turn it is; m when the plan is complete */
+    int32_t phase;    /* SLF_PHASE_* */
+    int64_t n;        /* data of the task at hand; once reported, those that the layer accepted */
+    int64_t *matched; /* [m], and behind it in the same block filled [m] and probed [m] */
     int64_t *filled;
     int64_t *probed;
-
-    /* OFFLINE, NONE */
-    bool settled;
-    void *labels;      /* [N] u8 or u16: eof of each datum, once settled its layer; NULL until needed */
-    uint64_t *by_fill; /* [N bits] settled: drawn to fill, not matched */
-    uint32_t *data;    /* [N] settled: ids by layer, matched before filled, ascending */
-    int64_t position;  /* data of this layer that were trained */
-
-    /* ONLINE */
-    uint64_t *used;    /* [N bits] belongs to a layer; NULL until the first task */
-    uint64_t *pending; /* [N bits] drawn to fill this layer, not yet given out */
-    int64_t scan;      /* ids below were probed for this layer */
-    slf_front front;   /* ids NULL until something is drawn */
-    uint32_t *unused;  /* [buckets] */
-};
+    union {
+        slf_offline offline; /* OFFLINE, NONE */
+        slf_online online;   /* ONLINE */
+    };
+} slf_progress;
 
 struct salf_planner {
-    atomic_int references;
+    atomic_int references; /* the owner's, and one for each policy that follows the plan */
     salf_context *context;
-    salf_planner_options options;
+    salf_planner_options options; /* with defaults in place; weights is NULL or [m] of the planner's own */
     int32_t m;
     int64_t n;
-    double *weights; /* [m] or NULL */
     int64_t *counts; /* [m] */
-    slf_fill_order order;
-    slf_planner_state state;
+    slf_progress progress;
 };
+
+static inline bool slf_plan_is_online(const salf_planner *planner) {
+    return planner->options.matching == SALF_MATCH_ONLINE;
+}
+
+/* ---- planner.c ---- */
 
 salf_planner *slf_planner_retain(salf_planner *planner);
 /* The task at hand, kind DONE where there is none. */
 void slf_planner_task(const salf_planner *planner, salf_task *task);
 int32_t slf_planner_layers(const salf_planner *planner);
+/* Progress before the first call. On failure there is nothing to free. */
+salf_status slf_progress_init(slf_progress *progress, const salf_planner *planner);
+void slf_progress_free(slf_progress *progress, const salf_planner *planner);
+/* Room for a task of n data, ONLINE; the ids there are lost. */
+salf_status slf_progress_room(slf_progress *progress, const salf_planner *planner, int64_t n);
 
-/* counts.c */
-salf_status slf_planner_count(const salf_context *context, const salf_planner_options *options, int32_t m, int64_t n,
-                              int64_t *counts);
+/* ---- counts.c ---- */
 
-/* Labels are one byte where m allows, else two; the largest value means unknown. Loops take their width once, as the
- * compiler cannot: a byte that is written may lie anywhere. */
-#define SLF_MOST_LABELS 65535
-static inline bool slf_label_is_byte(int32_t m) {
-    return m < UINT8_MAX;
-}
-static inline uint32_t slf_label_read(bool byte, const void *labels, int64_t i) {
-    return byte ? ((const uint8_t *)labels)[i] : ((const uint16_t *)labels)[i];
-}
-static inline void slf_label_write(bool byte, void *labels, int64_t i, uint32_t value) {
-    if (byte)
-        ((uint8_t *)labels)[i] = (uint8_t)value;
-    else
-        ((uint16_t *)labels)[i] = (uint16_t)value;
-}
-static inline uint32_t slf_label_unknown(bool byte) {
-    return byte ? UINT8_MAX : UINT16_MAX;
-}
+/* Counts c_e [m], sum n. */
+salf_status slf_plan_counts(const salf_context *context, const salf_planner_options *options, int32_t m, int64_t n,
+                            int64_t *counts);
 
-/* place.c */
-typedef struct slf_part {
-    uint32_t at, end; /* where the next id goes; where the part is full */
-} slf_part;
+/* ---- match.c ---- */
 
-typedef struct slf_placing {
-    const salf_planner *planner;
-    slf_planner_state *state;
-    const slf_fills *fills;
-    size_t kinds; /* labels that a label's type has */
-    int64_t chunk, chunks, pieces;
-    uint32_t *counts; /* [chunks][2][kinds] data by label, without and with those that fill */
-    slf_part *parts;  /* [pieces][2m] */
-    uint32_t *target; /* [pieces][2m+1] */
-    bool byte;
-} slf_placing;
+/* Stands for an eof that is not set; so 65,534 is the deepest layer that data can be matched to. */
+#define SLF_EOF_UNKNOWN UINT16_MAX
 
-salf_status slf_placing_begin(slf_placing *placing, const salf_planner *planner, slf_planner_state *state);
-void slf_placing_free(slf_placing *placing, const salf_context *context);
-/* Counts labels, after settling them where there are fills. */
-void slf_placing_count(slf_placing *placing, const slf_fills *fills);
-int64_t slf_placing_sum(const slf_placing *placing, uint32_t label, bool fill);
-/* Ids by layer, matched before filled, ascending: data [N] from labels and by_fill as counted, and matched [m]; labels
- * become layers. */
-void slf_placing_run(slf_placing *placing);
+/* Data are numbered in 32 bits and eof in 16; plans of more can only be counted. */
+salf_status slf_plan_check_size(const salf_planner *planner, const char *function);
+/* OFFLINE, NONE: which data train where. Fills progress->offline.data, matched and filled, or changes nothing. */
+salf_status slf_plan_settle(const salf_planner *planner, slf_progress *progress);
+/* The first draw needs memory, 4 bytes a datum; does nothing after that. */
+salf_status slf_draws_prepare(slf_draws *draws, const salf_planner *planner);
+/* The next id of the order, used or not. At most N draws. */
+uint32_t slf_draws_next(slf_draws *draws, const salf_planner *planner);
+/* The next n ids of the order that are not used yet, into ids; they become used. So many there must be. */
+void slf_draws_unused(slf_draws *draws, const salf_planner *planner, uint64_t *used, int64_t n, uint32_t *ids);
 
-/* match.c */
-/* Marked as unknown where not all are written at once. */
-salf_status slf_planner_new_labels(const salf_planner *planner, bool unknown, void **labels);
-salf_status slf_planner_settle(salf_planner *planner);
-/* Data [N] from labels, here layers, and by_fill; matched and filled [m] are counted. */
-salf_status slf_planner_collect(const salf_planner *planner, slf_planner_state *state);
-
-/* state.c */
-salf_status slf_state_init(slf_planner_state *state, const salf_planner *planner);
-void slf_state_free(slf_planner_state *state, const salf_planner *planner);
-salf_status slf_state_room(slf_planner_state *state, const salf_planner *planner, int64_t n);
-salf_status slf_state_draws(slf_planner_state *state, const salf_planner *planner);
-salf_status slf_state_online(slf_planner_state *state, const salf_planner *planner);
+/* ---- bits: a set of data, in words of 64, lowest first ---- */
 
 static inline bool slf_bit_get(const uint64_t *bits, int64_t i) {
     return bits[i >> 6] >> (i & 63) & 1;
 }
-static inline void slf_bit_set(uint64_t *bits, int64_t i) {
-    bits[i >> 6] |= (uint64_t)1 << (i & 63);
-}
-static inline void slf_bit_clear(uint64_t *bits, int64_t i) {
-    bits[i >> 6] &= ~((uint64_t)1 << (i & 63));
+static inline void slf_bit_flip(uint64_t *bits, int64_t i) {
+    bits[i >> 6] ^= (uint64_t)1 << (i & 63);
 }
 static inline int64_t slf_bit_words(int64_t n) {
     return n / 64 + (n % 64 != 0);
 }
-/* Calls a line that will be written into the cache. */
-#if defined(__GNUC__)
-#define SLF_PREFETCH(address) __builtin_prefetch(address, 1)
-#else
-#define SLF_PREFETCH(address) ((void)(address))
-#endif
-
-/* Number of the lowest set bit of a word that is not 0. */
-static inline int32_t slf_lowest_bit(uint64_t word) {
-#if defined(__GNUC__)
-    return __builtin_ctzll(word);
-#else
-    int32_t i = 0;
-    while (!(word >> i & 1)) i++;
-    return i;
-#endif
-}
+/* Up to `most` ids of 0 ... n-1 that are not in the set, ascending, from *from on; *from moves behind the last one that
+ * was looked at. Returns how many. */
+int64_t slf_bits_absent(const uint64_t *bits, int64_t n, int64_t most, int64_t *from, uint32_t *ids);
 
 #endif

@@ -401,7 +401,7 @@ static void write_policy(const void *user, slf_blob *blob) {
 salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *size) {
     SLF_REQUIRE(policy);
     SLF_REQUIRE(size);
-    return slf_blob_save(state_kind, write_policy, policy, buffer, size);
+    return slf_blob_save(state_kind, 1, write_policy, policy, buffer, size);
 }
 
 static salf_status check_fields(const salf_policy *p, slf_blob *blob) {
@@ -443,7 +443,7 @@ salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t s
     SLF_REQUIRE(buffer);
     slf_blob blob;
     slf_policy_memory memory = {0};
-    SLF_TRY(slf_blob_open(state_kind, buffer, size, &blob));
+    SLF_TRY(slf_blob_open(state_kind, 1, 1, buffer, size, &blob));
     SLF_TRY(check_fields(policy, &blob));
     SLF_TRY(read_policy(policy, &blob, &memory));
     if (blob.short_of_room || blob.used != blob.room)

@@ -1,5 +1,5 @@
 /*
- * fuzz_state.c - readers of saved state: what is accepted must serve, and can be saved and read again.
+ * fuzz_state.c - readers of saved bytes: what is accepted must serve, and can be saved and read again.
  *
  * The first byte chooses planner or policy and its kind, the second the options; the rest is read as a whole state, and
  * as the payload of one behind a right header, so that the checksum does not hide the reader. Compiled with
@@ -39,7 +39,7 @@ static salf_planner *make_planner(salf_context *context, uint8_t kind, uint8_t c
     o.matching = (kind & 0x7F) % 3;
     o.growth = choice % 4;
     o.infill = choice >> 2 & 1;
-    o.probe_limit = choice >> 3 & 1 ? 4 : 0;
+    o.probe_limit = choice >> 3 & 1 ? 4 : SALF_PROBE_ALL;
     o.weights = weights;
     salf_planner *planner = NULL;
     MUST(salf_planner_create(&planner, context, M, N, &o) == SALF_OK);
@@ -99,8 +99,10 @@ static salf_policy *make_policy(salf_context *context, salf_planner *planner, ui
     o.n_script = 2;
     o.callback = cut_of;
     o.planner = planner;
+    int32_t n_kinds = 0;
+    while (salf_constant_word("SALF_POLICY", n_kinds)) n_kinds++;
     salf_policy *policy = NULL;
-    MUST(salf_policy_create(&policy, context, kind % (SALF_POLICY_CALLBACK + 1), M, &o) == SALF_OK);
+    MUST(salf_policy_create(&policy, context, kind % n_kinds, M, &o) == SALF_OK);
     return policy;
 }
 
@@ -162,7 +164,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const payload p = {data + 2, size - 2};
     uint64_t whole = size + 30;
     uint8_t *bytes = malloc(whole);
-    MUST(bytes && slf_blob_save(data[0] & 0x80 ? "PLAN" : "POLI", write_payload, &p, bytes, &whole) == SALF_OK);
+    const bool planner = data[0] & 0x80;
+    MUST(bytes &&
+         slf_blob_save(planner ? "PLAN" : "POLI", planner ? 2 : 1, write_payload, &p, bytes, &whole) == SALF_OK);
     read_both(context, data[0], data[1], data + 2, size - 2);
     read_both(context, data[0], data[1], bytes, whole);
     free(bytes);
@@ -173,15 +177,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 #ifdef WRITE_SEEDS
 static void write_seed(const char *folder, const char *name, uint8_t kind, uint8_t choice, const uint8_t *state,
                        uint64_t size) {
+    static int number = 0;
     char path[4096];
-    snprintf(path, sizeof path, "%s/%s_%d_%d", folder, name, kind & 0x7F, choice);
+    snprintf(path, sizeof path, "%s/%s_%d_%d_%d", folder, name, kind & 0x7F, choice, number++);
     FILE *file = fopen(path, "wb");
     MUST(file && fputc(kind, file) == kind && fputc(choice, file) == choice);
     MUST(fwrite(state + 32, 1, size - 32, file) == size - 32 && fclose(file) == 0); /* the payload alone */
 }
 
 int main(int argc, char **argv) {
-    static const uint8_t planners[][3] = {{0, 1, 0}, {0, 9, 5}, {0, 6, 12}, {1, 2, 0}, {1, 7, 4}, {2, 5, 3}};
+    static const uint8_t planners[][3] = {{0, 1, 0}, {0, 9, 5}, {0, 9, 9}, {0, 6, 12}, {1, 2, 0}, {1, 7, 4}, {2, 5, 3}};
     static const uint8_t policies[][2] = {{3, 4}, {7, 16}, {8, 8}, {11, 0}, {14, 0}};
     MUST(argc == 2);
     salf_context *context = make_context();

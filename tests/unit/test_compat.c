@@ -67,7 +67,7 @@ START_TEST(basis_of_format_1) {
 }
 END_TEST
 
-/* ---- states ---- */
+/* ---- blobs of planner and policy ---- */
 
 static void write_bytes(const char *path, const void *bytes, uint64_t size) {
     FILE *file = fopen(path, "wb");
@@ -89,13 +89,14 @@ static salf_planner *tiny_planner(salf_context *context) {
                                     .growth = SALF_GROWTH_ARITHMETIC,
                                     .infill = SALF_INFILL_DEPTH,
                                     .matching = SALF_MATCH_ONLINE,
-                                    .seed = 7};
+                                    .seed = 7,
+                                    .probe_limit = SALF_PROBE_ALL};
     salf_planner *planner;
     CHECK_OK(salf_planner_create(&planner, context, LAYERS, DATA, &o));
     return planner;
 }
 
-/* Datum d has eof d mod m. Runs at most `tasks` tasks (-1: to the end), and adds id * (layer + 1) of what is trained.
+/* Datum d has eof m-1 - d mod 2, so that shallow layers are filled. Runs at most `tasks` tasks (-1: to the end), and adds id * (layer + 1) of what is trained.
  */
 static uint64_t run_plan(salf_planner *planner, int tasks) {
     uint64_t trained = 0;
@@ -107,7 +108,7 @@ static uint64_t run_plan(salf_planner *planner, int tasks) {
         uint8_t accepted[3] = {1, 1, 1};
         for (int64_t i = 0; i < task.n_data; i++) {
             ids[i] = task.data[i];
-            eof[i] = (int32_t)(ids[i] % LAYERS);
+            eof[i] = LAYERS - 1 - (int32_t)(ids[i] % 2);
         }
         const int64_t n = task.n_data, layer = task.layer;
         if (task.kind == SALF_TASK_PROBE) CHECK_OK(salf_planner_report(planner, eof, n, accepted));
@@ -117,13 +118,16 @@ static uint64_t run_plan(salf_planner *planner, int tasks) {
     return trained;
 }
 
-START_TEST(planner_state_of_format_1) {
+START_TEST(planner_blob_of_version_2) {
     uint8_t bytes[4096];
     char path[256];
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    path_of(path, sizeof path, "planner-1.bin");
+    path_of(path, sizeof path, "planner-2.bin");
     salf_planner *planner = tiny_planner(context);
-    run_plan(planner, 4);
+    salf_task task;
+    run_plan(planner, 10);
+    CHECK_OK(salf_planner_next(planner, 3, &task)); /* the blob holds draws, and a task that is open */
+    ck_assert(task.layer == 1 && task.kind == SALF_TASK_PROBE);
     if (writing()) {
         uint64_t size = sizeof bytes;
         CHECK_OK(salf_planner_save(planner, bytes, &size));
@@ -133,6 +137,21 @@ START_TEST(planner_state_of_format_1) {
     CHECK_OK(salf_planner_load(kept, bytes, read_bytes(path, bytes, sizeof bytes)));
     ck_assert_uint_eq(run_plan(kept, -1), run_plan(planner, -1));
     salf_planner_destroy(kept);
+    salf_planner_destroy(planner);
+    salf_context_destroy(context);
+}
+END_TEST
+
+/* It stands for another random order of fills, so that going on from it would train other data. */
+START_TEST(planner_blob_of_version_1_is_refused) {
+    uint8_t bytes[4096];
+    char path[256];
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    path_of(path, sizeof path, "planner-1.bin");
+    salf_planner *planner = tiny_planner(context);
+    CHECK_FAILS(salf_planner_load(planner, bytes, read_bytes(path, bytes, sizeof bytes)), SALF_E_VERSION,
+                "'PLAN' has version 1; this library reads 2");
+    run_plan(planner, -1); /* it serves as before */
     salf_planner_destroy(planner);
     salf_context_destroy(context);
 }
@@ -158,7 +177,7 @@ static uint64_t run_policy(salf_policy *policy, int64_t first, int64_t last) {
     return seen;
 }
 
-START_TEST(policy_state_of_format_1) {
+START_TEST(policy_blob_of_version_1) {
     uint8_t bytes[4096];
     char path[256];
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
@@ -181,6 +200,7 @@ END_TEST
 
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, basis_of_format_1);
-    HARNESS_ADD(suite, planner_state_of_format_1);
-    HARNESS_ADD(suite, policy_state_of_format_1);
+    HARNESS_ADD(suite, planner_blob_of_version_2);
+    HARNESS_ADD(suite, planner_blob_of_version_1_is_refused);
+    HARNESS_ADD(suite, policy_blob_of_version_1);
 }

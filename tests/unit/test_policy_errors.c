@@ -245,11 +245,11 @@ START_TEST(states_of_other_policies_name_what_differs) {
     CHECK_OK(salf_policy_create(&other, context, kind, m, &o));                \
     CHECK_FAILS(salf_policy_load(other, bytes, size), SALF_E_MISMATCH, words); \
     salf_policy_destroy(other)
-    DIFFERS(SALF_POLICY_RANDOM, M, seed, 0, "kind is 7 in the state, 13");
-    DIFFERS(SALF_POLICY_LISA, 5, seed, 0, "n_layers is 4 in the state, 5");
-    DIFFERS(SALF_POLICY_LISA, M, seed, 8, "seed is 0 in the state, 8");
-    DIFFERS(SALF_POLICY_LISA, M, n_active, 3, "n_active is 2 in the state, 3");
-    DIFFERS(SALF_POLICY_LISA, M, interval, 9, "interval is 2 in the state, 9");
+    DIFFERS(SALF_POLICY_RANDOM, M, seed, 0, "kind is 7 in the blob, 13");
+    DIFFERS(SALF_POLICY_LISA, 5, seed, 0, "n_layers is 4 in the blob, 5");
+    DIFFERS(SALF_POLICY_LISA, M, seed, 8, "seed is 0 in the blob, 8");
+    DIFFERS(SALF_POLICY_LISA, M, n_active, 3, "n_active is 2 in the blob, 3");
+    DIFFERS(SALF_POLICY_LISA, M, interval, 9, "interval is 2 in the blob, 9");
     DIFFERS(SALF_POLICY_LISA, M, always_on, 1, "always_on");
     DIFFERS(SALF_POLICY_LISA, M, reduction, 1, "reduction");
     DIFFERS(SALF_POLICY_LISA, M, start, 0.25, "start");
@@ -274,7 +274,7 @@ static salf_status load_altered(salf_policy *policy, const uint8_t *bytes, uint6
     altered[i - 32] ^= 0x80;
     const payload p = {altered, size - 32};
     uint64_t room = sizeof whole;
-    CHECK_OK(slf_blob_save("POLI", write_payload, &p, whole, &room));
+    CHECK_OK(slf_blob_save("POLI", 1, write_payload, &p, whole, &room));
     return salf_policy_load(policy, whole, room);
 }
 

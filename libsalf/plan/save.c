@@ -1,0 +1,220 @@
+/*
+ * save.c - a planner's progress as bytes (docs/formats.md).
+ *
+ * What follows from the plan, the seed and the eof is not written but found again: OFFLINE keeps the eof and how far
+ * the host has come, NONE only the latter, ONLINE the set of used data and how many draws the fills took. A load
+ * builds a second progress, checks it whole, and then takes it over. It believes no size: what is allocated follows
+ * from the planner's own N and m, after the payload has proved long enough.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "core/blob.h"
+#include "plan/plan.h"
+
+/* Version 1 (libsalf 0.1) named the data of fills by another random order, which is gone; so it is refused. */
+enum { PLAN_VERSION = 2 };
+static const char plan_kind[4] = {'P', 'L', 'A', 'N'};
+
+enum { PLAN_FIELDS = 8 };
+static void list_plan_fields(const salf_planner *p, slf_field fields[PLAN_FIELDS]) {
+    const salf_planner_options *o = &p->options;
+    const slf_field own[PLAN_FIELDS] = {{"n_layers", (uint64_t)p->m},
+                                        {"n_data", (uint64_t)p->n},
+                                        {"growth", (uint64_t)o->growth},
+                                        {"infill", (uint64_t)o->infill},
+                                        {"matching", (uint64_t)o->matching},
+                                        {"ratio (bits)", slf_bits_of(o->ratio)},
+                                        {"seed", o->seed},
+                                        {"probe_limit", (uint64_t)o->probe_limit}}; /* in force, never 0 */
+    memcpy(fields, own, sizeof own);
+}
+
+/* ---- writing ---- */
+
+static void write_plan(const void *user, slf_blob *blob) {
+    const salf_planner *p = user;
+    const slf_progress *s = &p->progress;
+    slf_field fields[PLAN_FIELDS];
+    list_plan_fields(p, fields);
+    slf_blob_put_fields(blob, fields, PLAN_FIELDS);
+    for (int32_t e = 0; p->options.weights && e < p->m; e++) slf_blob_put_f64(blob, p->options.weights[e]);
+    slf_blob_put_u64(blob, (uint64_t)s->layer);
+    slf_blob_put_u64(blob, (uint64_t)s->phase);
+    slf_blob_put_u64(blob, (uint64_t)s->n);
+    if (slf_plan_is_online(p)) {
+        slf_blob_put_u64(blob, s->online.used != NULL);
+        if (!s->online.used) return;
+        slf_blob_put_u64(blob, (uint64_t)s->online.scan);
+        slf_blob_put_u64(blob, (uint64_t)s->online.draws.count);
+        for (int64_t i = 0; i < 3 * (int64_t)p->m; i++) slf_blob_put_u64(blob, (uint64_t)s->matched[i]);
+        for (int64_t w = 0; w < slf_bit_words(p->n); w++) slf_blob_put_u64(blob, s->online.used[w]);
+        for (int64_t i = 0; i < s->n; i++) slf_blob_put_u64(blob, s->online.ids[i]);
+    } else {
+        slf_blob_put_u64(blob, s->offline.data != NULL);
+        slf_blob_put_u64(blob, (uint64_t)s->offline.position);
+        slf_blob_put_u64(blob, s->offline.eof != NULL);
+        for (int64_t i = 0; s->offline.eof && i < p->n; i++) {
+            const uint8_t bytes[2] = {(uint8_t)s->offline.eof[i], (uint8_t)(s->offline.eof[i] >> 8)};
+            slf_blob_put(blob, bytes, sizeof bytes);
+        }
+    }
+}
+
+salf_status salf_planner_save(const salf_planner *planner, void *buffer, uint64_t *size) {
+    SLF_REQUIRE(planner);
+    SLF_REQUIRE(size);
+    return slf_blob_save(plan_kind, PLAN_VERSION, write_plan, planner, buffer, size);
+}
+
+/* ---- reading ---- */
+
+static salf_status bad_plan_value(const char *what, int64_t value) {
+    return slf_fail(SALF_E_CORRUPT, "salf_planner_load: the blob's %s is %" PRId64, what, value);
+}
+
+static salf_status read_plan_value(slf_blob *blob, const char *what, int64_t most, int64_t *out) {
+    *out = (int64_t)slf_blob_get_u64(blob);
+    if (blob->short_of_room) return slf_fail(SALF_E_TRUNCATED, "salf_planner_load: the blob ends before its %s", what);
+    return *out < 0 || *out > most ? bad_plan_value(what, *out) : SALF_OK;
+}
+
+/* Before memory is taken for what the next bytes hold. */
+static salf_status check_plan_bytes(const slf_blob *blob, uint64_t bytes) {
+    if (bytes <= blob->room - blob->used) return SALF_OK;
+    return slf_fail(SALF_E_TRUNCATED, "salf_planner_load: the blob ends %" PRIu64 " bytes into a part of %" PRIu64,
+                    blob->room - blob->used, bytes);
+}
+
+/* Settled data are settled again, from the eof. */
+static salf_status read_offline(const salf_planner *p, slf_blob *blob, slf_progress *s) {
+    int64_t settled, has_eof;
+    SLF_TRY(read_plan_value(blob, "flag of settled data", 1, &settled));
+    SLF_TRY(read_plan_value(blob, "position", s->layer < p->m ? p->counts[s->layer] : 0, &s->offline.position));
+    SLF_TRY(read_plan_value(blob, "flag of eof", p->options.matching == SALF_MATCH_OFFLINE, &has_eof));
+    if (!settled && s->layer != 0) return bad_plan_value("layer", s->layer);
+    if (!settled && s->offline.position != 0) return bad_plan_value("position", s->offline.position);
+    if (s->phase != SLF_PHASE_IDLE && (s->phase != SLF_PHASE_TRAIN || !settled || s->layer == p->m))
+        return bad_plan_value("phase", s->phase);
+    if (s->phase == SLF_PHASE_TRAIN && s->n > p->counts[s->layer] - s->offline.position)
+        return bad_plan_value("task size", s->n);
+    if (has_eof) {
+        SLF_TRY(slf_plan_check_size(p, "salf_planner_load"));
+        SLF_TRY(check_plan_bytes(blob, 2 * (uint64_t)p->n));
+        s->offline.eof = slf_alloc(p->context, (uint64_t)p->n, sizeof *s->offline.eof);
+        if (!s->offline.eof) return SALF_E_NO_MEMORY;
+        for (int64_t i = 0; i < p->n; i++) {
+            uint8_t bytes[2];
+            slf_blob_get(blob, bytes, sizeof bytes);
+            const uint16_t eof = (uint16_t)(bytes[0] | bytes[1] << 8);
+            if (eof >= p->m && (settled || eof != SLF_EOF_UNKNOWN)) return bad_plan_value("eof of a datum", eof);
+            s->offline.eof[i] = eof;
+        }
+    } else if (settled && p->options.matching == SALF_MATCH_OFFLINE) {
+        return bad_plan_value("flag of eof", 0);
+    }
+    return settled ? slf_plan_settle(p, s) : SALF_OK;
+}
+
+/* Layers before the turn are full, those after it untouched, and as many data are used as all layers hold. */
+static salf_status check_online_counts(const salf_planner *p, const slf_progress *s) {
+    int64_t booked = 0, used = 0;
+    for (int32_t e = 0; e < p->m; e++) {
+        const int64_t count = p->counts[e], matched = s->matched[e], filled = s->filled[e];
+        if (matched > count) return bad_plan_value("matched count of a layer", matched);
+        if (filled > count - matched) return bad_plan_value("filled count of a layer", filled);
+        if (e < s->layer && matched + filled != count) return bad_plan_value("count of a full layer", matched + filled);
+        if (s->probed[e] < matched) return bad_plan_value("probed count of a layer", s->probed[e]);
+        if (e > s->layer && s->probed[e] + filled != 0) return bad_plan_value("count of a later layer", s->probed[e]);
+        booked += matched + filled;
+    }
+    for (int64_t w = 0; w < slf_bit_words(p->n); w++)
+        for (uint64_t word = s->online.used[w]; word; word &= word - 1) used++;
+    if (p->n % 64 != 0 && s->online.used[p->n / 64] >> (p->n % 64)) return bad_plan_value("number of data", p->n);
+    return used == booked ? SALF_OK : bad_plan_value("number of used data", used);
+}
+
+/* The ids of the task at hand: each once, not used while they are probed, and used from then on. Each one's bit is
+ * turned over as it is read, which shows the second of two, and then turned back. */
+static salf_status read_online_task(const salf_planner *p, slf_blob *blob, slf_progress *s) {
+    const bool used = s->phase != SLF_PHASE_PROBE;
+    SLF_TRY(check_plan_bytes(blob, 8 * (uint64_t)s->n));
+    SLF_TRY(slf_progress_room(s, p, s->n));
+    for (int64_t i = 0; i < s->n; i++) {
+        int64_t id;
+        SLF_TRY(read_plan_value(blob, "datum of the task", p->n - 1, &id));
+        if (slf_bit_get(s->online.used, id) != used) return bad_plan_value("datum of the task", id);
+        slf_bit_flip(s->online.used, id);
+        s->online.ids[i] = (uint32_t)id;
+    }
+    for (int64_t i = 0; i < s->n; i++) slf_bit_flip(s->online.used, s->online.ids[i]);
+    return SALF_OK;
+}
+
+static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progress *s) {
+    slf_online *o = &s->online;
+    const uint64_t words = (uint64_t)slf_bit_words(p->n);
+    int64_t begun, draws;
+    SLF_TRY(read_plan_value(blob, "flag of used data", 1, &begun));
+    if (!begun && s->phase != SLF_PHASE_IDLE) return bad_plan_value("phase", s->phase);
+    if (!begun) return s->layer == 0 ? SALF_OK : bad_plan_value("layer", s->layer);
+    SLF_TRY(slf_plan_check_size(p, "salf_planner_load"));
+    if (s->phase != SLF_PHASE_IDLE && s->layer == p->m) return bad_plan_value("phase", s->phase);
+    SLF_TRY(read_plan_value(blob, "scan position", p->n, &o->scan));
+    SLF_TRY(read_plan_value(blob, "number of draws", p->n, &draws));
+    for (int64_t i = 0; i < 3 * (int64_t)p->m; i++)
+        SLF_TRY(read_plan_value(blob, "count of a layer", p->n, &s->matched[i]));
+    SLF_TRY(check_plan_bytes(blob, 8 * words));
+    o->used = slf_alloc(p->context, words, sizeof *o->used);
+    if (!o->used) return SALF_E_NO_MEMORY;
+    for (uint64_t w = 0; w < words; w++) o->used[w] = slf_blob_get_u64(blob);
+    SLF_TRY(check_online_counts(p, s));
+    if (draws > 0) SLF_TRY(slf_draws_prepare(&o->draws, p));
+    while (o->draws.count < draws) /* a datum that is drawn was used already, or is used from then on */
+        if (!slf_bit_get(o->used, slf_draws_next(&o->draws, p))) return bad_plan_value("number of draws", draws);
+    return read_online_task(p, blob, s);
+}
+
+static salf_status read_plan(const salf_planner *p, slf_blob *blob, slf_progress *s) {
+    slf_field fields[PLAN_FIELDS];
+    list_plan_fields(p, fields);
+    SLF_TRY(slf_blob_check_fields(blob, fields, PLAN_FIELDS, "salf_planner_load", "planner"));
+    for (int32_t e = 0; p->options.weights && e < p->m; e++) {
+        const double saved = slf_blob_get_f64(blob), own = p->options.weights[e];
+        if (slf_bits_of(saved) != slf_bits_of(own) && !blob->short_of_room)
+            return slf_fail(SALF_E_MISMATCH,
+                            "salf_planner_load: weight %" PRId32 " is %g in the blob, %g in this planner", e, saved,
+                            own);
+    }
+    int64_t layer, phase;
+    SLF_TRY(read_plan_value(blob, "layer", p->m, &layer));
+    SLF_TRY(read_plan_value(blob, "phase", SLF_PHASE_TRAIN, &phase));
+    SLF_TRY(read_plan_value(blob, "task size", p->n, &s->n));
+    /* Only a report may leave a task of no data. */
+    const bool empty = phase == SLF_PHASE_IDLE, fits = empty ? s->n == 0 : s->n > 0 || phase == SLF_PHASE_REPORTED;
+    if (!fits) return bad_plan_value("task size", s->n);
+    s->layer = (int32_t)layer;
+    s->phase = (int32_t)phase;
+    SLF_TRY(slf_plan_is_online(p) ? read_online(p, blob, s) : read_offline(p, blob, s));
+    if (blob->used != blob->room)
+        return slf_fail(SALF_E_CORRUPT, "salf_planner_load: %" PRIu64 " bytes too many in the blob",
+                        blob->room - blob->used);
+    return SALF_OK;
+}
+
+salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_t size) {
+    SLF_REQUIRE(planner);
+    SLF_REQUIRE(buffer);
+    slf_blob blob;
+    SLF_TRY(slf_blob_open(plan_kind, PLAN_VERSION, PLAN_VERSION, buffer, size, &blob));
+    slf_progress read;
+    SLF_TRY(slf_progress_init(&read, planner));
+    const salf_status status = read_plan(planner, &blob, &read);
+    if (status != SALF_OK) {
+        slf_progress_free(&read, planner);
+        return status;
+    }
+    slf_progress_free(&planner->progress, planner);
+    planner->progress = read;
+    return SALF_OK;
+}
