@@ -75,13 +75,12 @@ void slf_blob_put_fields(slf_blob *blob, const slf_field *fields, int n) {
     for (int i = 0; i < n; i++) slf_blob_put_u64(blob, fields[i].value);
 }
 
-salf_status slf_blob_check_fields(slf_blob *blob, const slf_field *fields, int n, const char *function,
-                                  const char *handle) {
+salf_status slf_blob_check_fields(slf_blob *blob, const slf_field *fields, int n, const char *handle) {
     for (int i = 0; i < n; i++) {
         const uint64_t saved = slf_blob_get_u64(blob);
         if (saved != fields[i].value && !blob->short_of_room)
-            return slf_fail(SALF_E_MISMATCH, "%s: %s is %" PRIu64 " in the blob, %" PRIu64 " in this %s", function,
-                            fields[i].name, saved, fields[i].value, handle);
+            return slf_fail(SALF_E_MISMATCH, "%s is %" PRIu64 " in the blob, %" PRIu64 " in this %s", fields[i].name,
+                            saved, fields[i].value, handle);
     }
     return SALF_OK;
 }

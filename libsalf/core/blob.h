@@ -19,15 +19,14 @@ void slf_blob_get(slf_blob *blob, void *bytes, uint64_t n); /* zeros when it end
 uint64_t slf_blob_get_u64(slf_blob *blob);
 double slf_blob_get_f64(slf_blob *blob);
 /* What a blob must share with the handle it is loaded into: named numbers, reals as their bits. The check names the
- * first that differs (SALF_E_MISMATCH), for the function and kind of handle given. */
+ * first that differs (SALF_E_MISMATCH), for the kind of handle given. */
 typedef struct slf_field {
     const char *name;
     uint64_t value;
 } slf_field;
 uint64_t slf_bits_of(double value);
 void slf_blob_put_fields(slf_blob *blob, const slf_field *fields, int n);
-salf_status slf_blob_check_fields(slf_blob *blob, const slf_field *fields, int n, const char *function,
-                                  const char *handle);
+salf_status slf_blob_check_fields(slf_blob *blob, const slf_field *fields, int n, const char *handle);
 /* Runs write(user, blob) to measure, and again to fill the caller's buffer, with header and checksum around it; the
  * buffer and size rules are those of salf_planner_save. kind is four letters that tell blobs of different handles
  * apart; each kind counts its versions by itself. */

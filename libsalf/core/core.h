@@ -118,13 +118,4 @@ void slf_row_to_f64(const salf_tensor *tensor, int64_t r, double *out);
 /* A plain contiguous host view. */
 salf_tensor slf_tensor_host(const void *data, int32_t dtype, int64_t rows, int64_t cols);
 
-/* Functions that are compiled a second time, for a processor that is asked for at run time. */
-#if defined(__x86_64__) && defined(__GNUC__)
-#define SLF_AVX2       __attribute__((target("avx2")))
-#define SLF_HAS_AVX2() __builtin_cpu_supports("avx2")
-#else
-#define SLF_AVX2
-#define SLF_HAS_AVX2() 0
-#endif
-
 #endif

@@ -7,10 +7,6 @@
 /* Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): 128 random bits for a key and
  * a counter; the same on every platform, no state. */
 void slf_philox(uint64_t key, uint64_t counter_low, uint64_t counter_high, uint32_t out[4]);
-/* Numbers SLF_PIECES * index on of a stream of 16-bit pieces, eight to a block of Philox: piece i is bits 16 (i mod 8)
- * ... of block i / 8. */
-#define SLF_PIECES 128
-void slf_random_pieces(uint64_t seed, uint64_t stream, uint64_t index, uint16_t out[SLF_PIECES]);
 /* 64 random bits for (seed, stream, index). */
 uint64_t slf_random_bits(uint64_t seed, uint64_t stream, uint64_t index);
 /* Uniform in 0 ... bound-1 (bound > 0), exactly uniform by rejection. */

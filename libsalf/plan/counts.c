@@ -27,8 +27,8 @@ static int by_remainder(const void *a, const void *b) {
  * nothing. */
 static salf_status count_by_weight(const salf_context *context, const double *weights, int32_t m, int64_t n,
                                    int64_t *counts) {
-    plan_remainder *rests = slf_alloc(context, (uint64_t)m, sizeof *rests);
-    if (!rests) return SALF_E_NO_MEMORY;
+    plan_remainder *rests;
+    SLF_TRY(SLF_ALLOC(context, rests, m));
     /* 1. weights relative to the largest, as their own sum may overflow */
     int32_t largest = 0, positive = 0;
     for (int32_t e = 1; e < m; e++)
@@ -59,7 +59,7 @@ static salf_status count_by_weight(const salf_context *context, const double *we
 static int64_t sum_up_to(const int64_t *capacity, int32_t m, int64_t level, int64_t limit) {
     int64_t sum = 0;
     for (int32_t e = 0; e < m; e++) {
-        const int64_t part = capacity[e] < level ? capacity[e] : level;
+        const int64_t part = SLF_MIN(capacity[e], level);
         if (part > limit - sum) return limit + 1;
         sum += part;
     }
@@ -80,15 +80,15 @@ static void infill_in_turns(const int64_t *capacity, int32_t m, int64_t rest, in
     rest -= sum_up_to(capacity, m, level, rest);
     for (int32_t e = 0; e < m; e++) {
         const bool extra = rest > 0 && capacity[e] > level;
-        counts[e] += (capacity[e] < level ? capacity[e] : level) + extra;
+        counts[e] += SLF_MIN(capacity[e], level) + extra;
         rest -= extra;
     }
 }
 
 static salf_status count_by_capacity(const salf_context *context, const salf_planner_options *o, int32_t m, int64_t n,
                                      int64_t *counts) {
-    int64_t *capacity = slf_alloc(context, (uint64_t)m, sizeof *capacity);
-    if (!capacity) return SALF_E_NO_MEMORY;
+    int64_t *capacity;
+    SLF_TRY(SLF_ALLOC(context, capacity, m));
     /* 1. capacities, none above n: more than all data is as good as all, and cannot overflow. The power is exact for
      * ratio 2, and otherwise one rounding a layer, the same on every platform */
     double power = 1;
@@ -106,7 +106,7 @@ static salf_status count_by_capacity(const salf_context *context, const salf_pla
         infill_in_turns(capacity, m, rest, counts);
     } else {
         for (int32_t e = 0; e < m && rest > 0; e++) {
-            const int64_t part = capacity[e] < rest ? capacity[e] : rest;
+            const int64_t part = SLF_MIN(capacity[e], rest);
             counts[e] += part;
             rest -= part;
         }

@@ -21,13 +21,6 @@
 /* Stream of the counter-based generator: "plandraw" in ASCII. */
 #define STREAM_DRAW 0x706C616E64726177u
 
-/* Calls a line that will be written into the cache. */
-#if defined(__GNUC__)
-#define SLF_PREFETCH(address) __builtin_prefetch(address, 1)
-#else
-#define SLF_PREFETCH(address) ((void)(address))
-#endif
-
 /* ---- sets and the random order ---- */
 
 int64_t slf_bits_absent(const uint64_t *bits, int64_t n, int64_t most, int64_t *from, uint32_t *ids) {
@@ -38,11 +31,7 @@ int64_t slf_bits_absent(const uint64_t *bits, int64_t n, int64_t most, int64_t *
             i = (i | 63) + 1; /* nothing more in this word */
             continue;
         }
-#if defined(__GNUC__)
         i += __builtin_ctzll(absent);
-#else
-        for (uint64_t word = absent; !(word & 1); word >>= 1) i++;
-#endif
         if (i < n) ids[found++] = (uint32_t)i++;
     }
     *from = i < n ? i : n;
@@ -51,8 +40,7 @@ int64_t slf_bits_absent(const uint64_t *bits, int64_t n, int64_t most, int64_t *
 
 salf_status slf_draws_prepare(slf_draws *draws, const salf_planner *p) {
     if (draws->ids) return SALF_OK;
-    draws->ids = slf_alloc(p->context, (uint64_t)p->n, sizeof *draws->ids);
-    if (!draws->ids) return SALF_E_NO_MEMORY;
+    SLF_TRY(SLF_ALLOC(p->context, draws->ids, p->n));
     for (int64_t i = 0; i < p->n; i++) draws->ids[i] = (uint32_t)i;
     return SALF_OK;
 }
@@ -66,7 +54,7 @@ uint32_t slf_draws_next(slf_draws *draws, const salf_planner *p) {
     for (int64_t k = i; i % SLF_DRAWS_AHEAD == 0 && k < i + SLF_DRAWS_AHEAD && k < p->n; k++) {
         const uint64_t left = (uint64_t)(p->n - k);
         draws->place[k - i] = (uint32_t)k + (uint32_t)slf_random_below(p->options.seed, STREAM_DRAW, (uint64_t)k, left);
-        SLF_PREFETCH(draws->ids + draws->place[k - i]);
+        __builtin_prefetch(draws->ids + draws->place[k - i], 1);
     }
     uint32_t *place = draws->ids + draws->place[i % SLF_DRAWS_AHEAD];
     const uint32_t id = *place;
@@ -85,13 +73,12 @@ void slf_draws_unused(slf_draws *draws, const salf_planner *p, uint64_t *used, i
 
 /* ---- settling all data at once ---- */
 
-salf_status slf_plan_check_size(const salf_planner *p, const char *function) {
+salf_status slf_plan_check_size(const salf_planner *p) {
     if (p->m > SLF_EOF_UNKNOWN)
-        return slf_fail(SALF_E_OVERFLOW, "%s: %" PRId32 " layers; data can be matched to at most %d", function, p->m,
+        return slf_fail(SALF_E_OVERFLOW, "%" PRId32 " layers; data can be matched to at most %d", p->m,
                         SLF_EOF_UNKNOWN);
     if (p->n > (int64_t)UINT32_MAX)
-        return slf_fail(SALF_E_OVERFLOW, "%s: %" PRId64 " data; at most %" PRIu32 " can be matched", function, p->n,
-                        UINT32_MAX);
+        return slf_fail(SALF_E_OVERFLOW, "%" PRId64 " data; at most %" PRIu32 " can be matched", p->n, UINT32_MAX);
     return SALF_OK;
 }
 
@@ -100,7 +87,7 @@ salf_status slf_plan_check_size(const salf_planner *p, const char *function) {
 static salf_status sort_by_eof(const salf_planner *p, const uint16_t *eof, int64_t *first, uint32_t *by_eof) {
     for (int64_t i = 0; i < p->n; i++) {
         if (!eof || eof[i] == SLF_EOF_UNKNOWN)
-            return slf_fail(SALF_E_SEQUENCE, "salf_planner_match: the eof of datum %" PRId64 " is not set", i);
+            return slf_fail(SALF_E_SEQUENCE, "the eof of datum %" PRId64 " is not set", i);
         first[eof[i]]++;
     }
     int64_t below = 0;
@@ -118,7 +105,7 @@ static salf_status sort_by_eof(const salf_planner *p, const uint16_t *eof, int64
 salf_status slf_plan_settle(const salf_planner *p, slf_progress *progress) {
     const bool matches = p->options.matching == SALF_MATCH_OFFLINE;
     const uint64_t n = (uint64_t)p->n, words = (uint64_t)slf_bit_words(p->n);
-    SLF_TRY(slf_plan_check_size(p, "salf_planner_match"));
+    SLF_TRY(slf_plan_check_size(p));
     salf_status status = SALF_E_NO_MEMORY;
     slf_draws draws = {0};
     int64_t *first = slf_alloc_zero(p->context, (uint64_t)p->m + 1, sizeof *first); /* without eof no id has any */

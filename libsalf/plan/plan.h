@@ -44,7 +44,7 @@ typedef struct slf_online {
 typedef struct slf_progress {
     int32_t layer;    /* whose turn it is; m when the plan is complete */
     int32_t phase;    /* SLF_PHASE_* */
-    int64_t n;        /* data of the task at hand; once reported, those that the layer accepted */
+    int64_t task_n;   /* data of the task at hand; once reported, those that the layer accepted */
     int64_t *matched; /* [m], and behind it in the same block filled [m] and probed [m] */
     int64_t *filled;
     int64_t *probed;
@@ -73,7 +73,6 @@ static inline bool slf_plan_is_online(const salf_planner *planner) {
 salf_planner *slf_planner_retain(salf_planner *planner);
 /* The task at hand, kind DONE where there is none. */
 void slf_planner_task(const salf_planner *planner, salf_task *task);
-int32_t slf_planner_layers(const salf_planner *planner);
 /* Progress before the first call. On failure there is nothing to free. */
 salf_status slf_progress_init(slf_progress *progress, const salf_planner *planner);
 void slf_progress_free(slf_progress *progress, const salf_planner *planner);
@@ -92,7 +91,7 @@ salf_status slf_plan_counts(const salf_context *context, const salf_planner_opti
 #define SLF_EOF_UNKNOWN UINT16_MAX
 
 /* Data are numbered in 32 bits and eof in 16; plans of more can only be counted. */
-salf_status slf_plan_check_size(const salf_planner *planner, const char *function);
+salf_status slf_plan_check_size(const salf_planner *planner);
 /* OFFLINE, NONE: which data train where. Fills progress->offline.data, matched and filled, or changes nothing. */
 salf_status slf_plan_settle(const salf_planner *planner, slf_progress *progress);
 /* The first draw needs memory, 4 bytes a datum; does nothing after that. */

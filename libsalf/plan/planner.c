@@ -18,32 +18,31 @@
 /* ---- life ---- */
 
 static salf_status bad_planner_option(const char *name, int64_t value, const char *need) {
-    return slf_fail(SALF_E_ARGUMENT, "salf_planner_create: %s is %" PRId64 "; %s", name, value, need);
+    return slf_fail(SALF_E_ARGUMENT, "%s is %" PRId64 "; %s", name, value, need);
 }
 
 /* Also puts defaults in place of 0. */
 static salf_status check_planner_options(salf_planner_options *o, int32_t m, int64_t n) {
-    SLF_TRY(slf_check_word("salf_planner_create", "growth", "SALF_GROWTH", o->growth));
-    SLF_TRY(slf_check_word("salf_planner_create", "infill", "SALF_INFILL", o->infill));
-    SLF_TRY(slf_check_word("salf_planner_create", "matching", "SALF_MATCH", o->matching));
+    SLF_TRY(slf_check_word("growth", "SALF_GROWTH", o->growth));
+    SLF_TRY(slf_check_word("infill", "SALF_INFILL", o->infill));
+    SLF_TRY(slf_check_word("matching", "SALF_MATCH", o->matching));
     if (o->ratio == 0) o->ratio = 2;
     if (!isfinite(o->ratio) || o->ratio <= 1)
-        return slf_fail(SALF_E_ARGUMENT, "salf_planner_create: ratio is %g; it must be finite and above 1", o->ratio);
+        return slf_fail(SALF_E_ARGUMENT, "ratio is %g; it must be finite and above 1", o->ratio);
     if (o->probe_limit < SALF_PROBE_ALL)
         return bad_planner_option("probe_limit", o->probe_limit, "it must not be negative, or SALF_PROBE_ALL");
     /* A lost probe costs a forward, which is about what training a datum of mean depth saves: half a share bounds what
      * is lost to half of what is trained (salf.h). */
     if (o->probe_limit == 0) o->probe_limit = n / m / 2 + 1;
     if (o->growth != SALF_GROWTH_CUSTOM) return SALF_OK;
-    if (!o->weights) return slf_fail(SALF_E_NULL, "salf_planner_create: CUSTOM growth, but weights is NULL");
+    if (!o->weights) return slf_fail(SALF_E_NULL, "CUSTOM growth, but weights is NULL");
     bool any = false;
     for (int32_t e = 0; e < m; e++) {
         if (!isfinite(o->weights[e]) || o->weights[e] < 0)
-            return slf_fail(SALF_E_ARGUMENT, "salf_planner_create: weight %" PRId32 " is %g; finite and not negative",
-                            e, o->weights[e]);
+            return slf_fail(SALF_E_ARGUMENT, "weight %" PRId32 " is %g; finite and not negative", e, o->weights[e]);
         any = any || o->weights[e] > 0;
     }
-    return any ? SALF_OK : slf_fail(SALF_E_ARGUMENT, "salf_planner_create: all %" PRId32 " weights are 0", m);
+    return any ? SALF_OK : slf_fail(SALF_E_ARGUMENT, "all %" PRId32 " weights are 0", m);
 }
 
 salf_status salf_planner_create(salf_planner **out, salf_context *context, int32_t n_layers, int64_t n_data,
@@ -56,23 +55,21 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     if (n_layers < 1) return bad_planner_option("n_layers", n_layers, "it must be at least 1");
     if (n_data < 1) return bad_planner_option("n_data", n_data, "it must be at least 1");
     if (n_data >= INT64_MAX / 2) /* so that the sum of two counts is always one */
-        return slf_fail(SALF_E_OVERFLOW, "salf_planner_create: n_data is %" PRId64 "; less than 2^62 can be counted",
-                        n_data);
+        return SLF_FAIL(SALF_E_OVERFLOW, "n_data is %" PRId64 "; less than 2^62 can be counted", n_data);
     SLF_TRY(check_planner_options(&own, n_layers, n_data));
-    salf_planner *p = slf_alloc_zero(context, 1, sizeof *p);
-    if (!p) return SALF_E_NO_MEMORY;
+    salf_planner *p;
+    SLF_TRY(SLF_ALLOC_ZERO(context, p, 1));
     atomic_init(&p->references, 1);
     p->context = slf_context_retain(context);
     p->options = own;
     p->options.weights = NULL;
     p->m = n_layers;
     p->n = n_data;
-    salf_status status = SALF_E_NO_MEMORY;
-    p->counts = slf_alloc(context, (uint64_t)n_layers, sizeof *p->counts);
-    if (!p->counts) goto fail;
+    salf_status status;
+    if ((status = SLF_ALLOC(context, p->counts, n_layers)) != SALF_OK) goto fail;
     if (own.growth == SALF_GROWTH_CUSTOM) {
-        double *weights = slf_alloc(context, (uint64_t)n_layers, sizeof *weights);
-        if (!weights) goto fail;
+        double *weights;
+        if ((status = SLF_ALLOC(context, weights, n_layers)) != SALF_OK) goto fail;
         p->options.weights = memcpy(weights, own.weights, (size_t)n_layers * sizeof *weights);
     }
     if ((status = slf_plan_counts(context, &p->options, n_layers, n_data, p->counts)) != SALF_OK) goto fail;
@@ -101,8 +98,7 @@ void salf_planner_destroy(salf_planner *planner) {
 
 salf_status slf_progress_init(slf_progress *s, const salf_planner *planner) {
     *s = (slf_progress){0};
-    s->matched = slf_alloc_zero(planner->context, 3 * (uint64_t)planner->m, sizeof *s->matched);
-    if (!s->matched) return SALF_E_NO_MEMORY;
+    SLF_TRY(SLF_ALLOC_ZERO(planner->context, s->matched, 3 * (int64_t)planner->m));
     s->filled = s->matched + planner->m;
     s->probed = s->filled + planner->m;
     return SALF_OK;
@@ -124,8 +120,8 @@ void slf_progress_free(slf_progress *s, const salf_planner *planner) {
 
 salf_status slf_progress_room(slf_progress *s, const salf_planner *planner, int64_t n) {
     if (n <= s->online.room) return SALF_OK;
-    uint32_t *ids = slf_alloc(planner->context, (uint64_t)n, sizeof *ids);
-    if (!ids) return SALF_E_NO_MEMORY;
+    uint32_t *ids;
+    SLF_TRY(SLF_ALLOC(planner->context, ids, n));
     slf_free(planner->context, s->online.ids);
     s->online.ids = ids;
     s->online.room = n;
@@ -133,10 +129,6 @@ salf_status slf_progress_room(slf_progress *s, const salf_planner *planner, int6
 }
 
 /* ---- the plan ---- */
-
-int32_t slf_planner_layers(const salf_planner *planner) {
-    return planner->m;
-}
 
 salf_status salf_planner_counts(const salf_planner *planner, int64_t *counts) {
     SLF_REQUIRE(planner);
@@ -166,7 +158,7 @@ salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, s
     SLF_REQUIRE(planner);
     SLF_REQUIRE(stage);
     if (layer < 0 || layer >= planner->m)
-        return slf_fail(SALF_E_ARGUMENT, "salf_planner_get_stage: layer %" PRId32 " of %" PRId32, layer, planner->m);
+        return SLF_FAIL(SALF_E_ARGUMENT, "layer %" PRId32 " of %" PRId32, layer, planner->m);
     const slf_progress *s = &planner->progress;
     const uint32_t *data = slf_plan_is_online(planner) ? NULL : s->offline.data;
     *stage = (salf_stage){.layer = layer,
@@ -183,25 +175,21 @@ salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, s
 salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n, const int32_t *eof) {
     SLF_REQUIRE(planner);
     if (planner->options.matching != SALF_MATCH_OFFLINE)
-        return slf_fail(SALF_E_SEQUENCE, "salf_planner_set_eof: matching is %s, not offline",
+        return SLF_FAIL(SALF_E_SEQUENCE, "matching is %s, not offline",
                         salf_constant_word("SALF_MATCH", planner->options.matching));
     slf_offline *s = &planner->progress.offline;
-    if (s->data)
-        return slf_fail(SALF_E_SEQUENCE, "salf_planner_set_eof: datum %" PRId64 " comes after the plan was matched",
-                        first);
+    if (s->data) return SLF_FAIL(SALF_E_SEQUENCE, "datum %" PRId64 " comes after the plan was matched", first);
     if (first < 0 || n < 0 || first > planner->n || n > planner->n - first)
-        return slf_fail(SALF_E_ARGUMENT, "salf_planner_set_eof: data %" PRId64 " and the next %" PRId64 ", of %" PRId64,
-                        first, n, planner->n);
+        return SLF_FAIL(SALF_E_ARGUMENT, "data %" PRId64 " and the next %" PRId64 ", of %" PRId64, first, n,
+                        planner->n);
     if (n > 0) SLF_REQUIRE(eof);
-    SLF_TRY(slf_plan_check_size(planner, __func__));
+    SLF_TRY(slf_plan_check_size(planner));
     for (int64_t i = 0; i < n; i++)
         if (eof[i] < 0 || eof[i] >= planner->m)
-            return slf_fail(SALF_E_ARGUMENT,
-                            "salf_planner_set_eof: eof of datum %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32,
+            return SLF_FAIL(SALF_E_ARGUMENT, "eof of datum %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32,
                             first + i, eof[i], planner->m - 1);
     if (!s->eof) {
-        s->eof = slf_alloc(planner->context, (uint64_t)planner->n, sizeof *s->eof);
-        if (!s->eof) return SALF_E_NO_MEMORY;
+        SLF_TRY(SLF_ALLOC(planner->context, s->eof, planner->n));
         for (int64_t i = 0; i < planner->n; i++) s->eof[i] = SLF_EOF_UNKNOWN;
     }
     for (int64_t i = 0; i < n; i++) s->eof[first + i] = (uint16_t)eof[i];
@@ -210,8 +198,7 @@ salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n
 
 salf_status salf_planner_match(salf_planner *planner) {
     SLF_REQUIRE(planner);
-    if (slf_plan_is_online(planner))
-        return slf_fail(SALF_E_SEQUENCE, "salf_planner_match: matching is ONLINE; it happens task by task");
+    if (slf_plan_is_online(planner)) return SLF_FAIL(SALF_E_SEQUENCE, "matching is ONLINE; it happens task by task");
     return planner->progress.offline.data ? SALF_OK : slf_plan_settle(planner, &planner->progress);
 }
 
@@ -222,7 +209,7 @@ void slf_planner_task(const salf_planner *planner, salf_task *task) {
     *task = (salf_task){.kind = SALF_TASK_DONE, .layer = s->layer};
     if (s->phase == SLF_PHASE_IDLE) return;
     task->kind = s->phase == SLF_PHASE_TRAIN ? SALF_TASK_TRAIN : SALF_TASK_PROBE;
-    task->n_data = s->n;
+    task->n_data = s->task_n;
     task->data = slf_plan_is_online(planner) ? s->online.ids
                                              : s->offline.data + count_below(planner, s->layer) + s->offline.position;
 }
@@ -236,40 +223,39 @@ static void next_offline(salf_planner *p, int64_t max_data) {
     if (s->layer == p->m) return;
     const int64_t left = p->counts[s->layer] - s->offline.position;
     s->phase = SLF_PHASE_TRAIN;
-    s->n = left < max_data ? left : max_data;
+    s->task_n = SLF_MIN(left, max_data);
 }
 
 static salf_status next_online(salf_planner *p, int64_t max_data) {
     slf_progress *s = &p->progress;
     slf_online *o = &s->online;
     if (!o->used) {
-        SLF_TRY(slf_plan_check_size(p, "salf_planner_next"));
-        o->used = slf_alloc_zero(p->context, (uint64_t)slf_bit_words(p->n), sizeof *o->used);
-        if (!o->used) return SALF_E_NO_MEMORY;
+        SLF_TRY(slf_plan_check_size(p));
+        SLF_TRY(SLF_ALLOC_ZERO(p->context, o->used, slf_bit_words(p->n)));
     }
     for (; s->layer < p->m; s->layer++, o->scan = 0) {
         const int64_t missing = p->counts[s->layer] - s->matched[s->layer] - s->filled[s->layer];
         if (missing == 0) continue;
         /* 1. more candidates, while there are some and the limit allows it */
         const int64_t limit = p->options.probe_limit == SALF_PROBE_ALL ? p->n : p->options.probe_limit;
-        int64_t most = p->n - o->scan < max_data ? p->n - o->scan : max_data;
-        if (limit - s->probed[s->layer] < most) most = limit - s->probed[s->layer];
+        const int64_t allowed = limit - s->probed[s->layer], ahead = p->n - o->scan;
+        const int64_t most = SLF_MIN(SLF_MIN(allowed, ahead), max_data);
         if (most > 0) {
             SLF_TRY(slf_progress_room(s, p, most));
-            s->n = slf_bits_absent(o->used, p->n, most, &o->scan, o->ids);
-            if (s->n > 0) {
+            s->task_n = slf_bits_absent(o->used, p->n, most, &o->scan, o->ids);
+            if (s->task_n > 0) {
                 s->phase = SLF_PHASE_PROBE;
                 return SALF_OK;
             }
         }
         /* 2. then as many of the random order as are missing */
-        const int64_t n = missing < max_data ? missing : max_data;
+        const int64_t n = SLF_MIN(missing, max_data);
         SLF_TRY(slf_progress_room(s, p, n));
         SLF_TRY(slf_draws_prepare(&o->draws, p));
         slf_draws_unused(&o->draws, p, o->used, n, o->ids);
         s->filled[s->layer] += n;
         s->phase = SLF_PHASE_TRAIN;
-        s->n = n;
+        s->task_n = n;
         return SALF_OK;
     }
     return SALF_OK;
@@ -278,13 +264,12 @@ static salf_status next_online(salf_planner *p, int64_t max_data) {
 salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task *task) {
     SLF_REQUIRE(planner);
     SLF_REQUIRE(task);
-    if (max_data < 1)
-        return slf_fail(SALF_E_ARGUMENT, "salf_planner_next: max_data is %" PRId64 "; it must be at least 1", max_data);
+    if (max_data < 1) return SLF_FAIL(SALF_E_ARGUMENT, "max_data is %" PRId64 "; it must be at least 1", max_data);
     const bool online = slf_plan_is_online(planner);
     if (!online) SLF_TRY(salf_planner_match(planner));
     slf_progress *s = &planner->progress;
     /* The data that a report accepted become a task of their own while nothing confirms their training. */
-    if (s->phase == SLF_PHASE_REPORTED) s->phase = s->n > 0 ? SLF_PHASE_TRAIN : SLF_PHASE_IDLE;
+    if (s->phase == SLF_PHASE_REPORTED) s->phase = s->task_n > 0 ? SLF_PHASE_TRAIN : SLF_PHASE_IDLE;
     if (s->phase == SLF_PHASE_IDLE) {
         if (online)
             SLF_TRY(next_online(planner, max_data));
@@ -302,13 +287,11 @@ salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64
     slf_progress *s = &planner->progress;
     slf_online *o = &s->online;
     if (s->phase != SLF_PHASE_PROBE)
-        return slf_fail(SALF_E_SEQUENCE, "salf_planner_report: no PROBE task is open at layer %" PRId32, s->layer);
-    if (n != s->n)
-        return slf_fail(SALF_E_SHAPE, "salf_planner_report: %" PRId64 " eof for a task of %" PRId64 " data", n, s->n);
+        return SLF_FAIL(SALF_E_SEQUENCE, "no PROBE task is open at layer %" PRId32, s->layer);
+    if (n != s->task_n) return SLF_FAIL(SALF_E_SHAPE, "%" PRId64 " eof for a task of %" PRId64 " data", n, s->task_n);
     for (int64_t i = 0; i < n; i++)
         if (eof[i] < 0 || eof[i] >= planner->m)
-            return slf_fail(SALF_E_ARGUMENT,
-                            "salf_planner_report: eof of datum %" PRIu32 " is %" PRId32 ", not in 0 ... %" PRId32,
+            return SLF_FAIL(SALF_E_ARGUMENT, "eof of datum %" PRIu32 " is %" PRId32 ", not in 0 ... %" PRId32,
                             o->ids[i], eof[i], planner->m - 1);
     const int64_t room = planner->counts[s->layer] - s->filled[s->layer];
     int64_t taken = 0;
@@ -321,7 +304,7 @@ salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64
     }
     s->probed[s->layer] += n;
     s->phase = SLF_PHASE_REPORTED;
-    s->n = taken;
+    s->task_n = taken;
     return SALF_OK;
 }
 
@@ -329,14 +312,12 @@ salf_status salf_planner_done(salf_planner *planner) {
     SLF_REQUIRE(planner);
     slf_progress *s = &planner->progress;
     if (s->phase == SLF_PHASE_IDLE)
-        return slf_fail(SALF_E_SEQUENCE, "salf_planner_done: no task is open (layer %" PRId32 " of %" PRId32 ")",
-                        s->layer, planner->m);
+        return SLF_FAIL(SALF_E_SEQUENCE, "no task is open (layer %" PRId32 " of %" PRId32 ")", s->layer, planner->m);
     if (s->phase == SLF_PHASE_PROBE)
-        return slf_fail(SALF_E_SEQUENCE,
-                        "salf_planner_done: the PROBE task of %" PRId64 " data at layer %" PRId32 " has no report",
-                        s->n, s->layer);
-    if (!slf_plan_is_online(planner)) s->offline.position += s->n;
+        return SLF_FAIL(SALF_E_SEQUENCE, "the PROBE task of %" PRId64 " data at layer %" PRId32 " has no report",
+                        s->task_n, s->layer);
+    if (!slf_plan_is_online(planner)) s->offline.position += s->task_n;
     s->phase = SLF_PHASE_IDLE;
-    s->n = 0;
+    s->task_n = 0;
     return SALF_OK;
 }

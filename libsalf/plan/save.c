@@ -41,7 +41,7 @@ static void write_plan(const void *user, slf_blob *blob) {
     for (int32_t e = 0; p->options.weights && e < p->m; e++) slf_blob_put_f64(blob, p->options.weights[e]);
     slf_blob_put_u64(blob, (uint64_t)s->layer);
     slf_blob_put_u64(blob, (uint64_t)s->phase);
-    slf_blob_put_u64(blob, (uint64_t)s->n);
+    slf_blob_put_u64(blob, (uint64_t)s->task_n);
     if (slf_plan_is_online(p)) {
         slf_blob_put_u64(blob, s->online.used != NULL);
         if (!s->online.used) return;
@@ -49,7 +49,7 @@ static void write_plan(const void *user, slf_blob *blob) {
         slf_blob_put_u64(blob, (uint64_t)s->online.draws.count);
         for (int64_t i = 0; i < 3 * (int64_t)p->m; i++) slf_blob_put_u64(blob, (uint64_t)s->matched[i]);
         for (int64_t w = 0; w < slf_bit_words(p->n); w++) slf_blob_put_u64(blob, s->online.used[w]);
-        for (int64_t i = 0; i < s->n; i++) slf_blob_put_u64(blob, s->online.ids[i]);
+        for (int64_t i = 0; i < s->task_n; i++) slf_blob_put_u64(blob, s->online.ids[i]);
     } else {
         slf_blob_put_u64(blob, s->offline.data != NULL);
         slf_blob_put_u64(blob, (uint64_t)s->offline.position);
@@ -70,19 +70,19 @@ salf_status salf_planner_save(const salf_planner *planner, void *buffer, uint64_
 /* ---- reading ---- */
 
 static salf_status bad_plan_value(const char *what, int64_t value) {
-    return slf_fail(SALF_E_CORRUPT, "salf_planner_load: the blob's %s is %" PRId64, what, value);
+    return slf_fail(SALF_E_CORRUPT, "the blob's %s is %" PRId64, what, value);
 }
 
 static salf_status read_plan_value(slf_blob *blob, const char *what, int64_t most, int64_t *out) {
     *out = (int64_t)slf_blob_get_u64(blob);
-    if (blob->short_of_room) return slf_fail(SALF_E_TRUNCATED, "salf_planner_load: the blob ends before its %s", what);
+    if (blob->short_of_room) return slf_fail(SALF_E_TRUNCATED, "the blob ends before its %s", what);
     return *out < 0 || *out > most ? bad_plan_value(what, *out) : SALF_OK;
 }
 
 /* Before memory is taken for what the next bytes hold. */
 static salf_status check_plan_bytes(const slf_blob *blob, uint64_t bytes) {
     if (bytes <= blob->room - blob->used) return SALF_OK;
-    return slf_fail(SALF_E_TRUNCATED, "salf_planner_load: the blob ends %" PRIu64 " bytes into a part of %" PRIu64,
+    return slf_fail(SALF_E_TRUNCATED, "the blob ends %" PRIu64 " bytes into a part of %" PRIu64,
                     blob->room - blob->used, bytes);
 }
 
@@ -96,13 +96,12 @@ static salf_status read_offline(const salf_planner *p, slf_blob *blob, slf_progr
     if (!settled && s->offline.position != 0) return bad_plan_value("position", s->offline.position);
     if (s->phase != SLF_PHASE_IDLE && (s->phase != SLF_PHASE_TRAIN || !settled || s->layer == p->m))
         return bad_plan_value("phase", s->phase);
-    if (s->phase == SLF_PHASE_TRAIN && s->n > p->counts[s->layer] - s->offline.position)
-        return bad_plan_value("task size", s->n);
+    if (s->phase == SLF_PHASE_TRAIN && s->task_n > p->counts[s->layer] - s->offline.position)
+        return bad_plan_value("task size", s->task_n);
     if (has_eof) {
-        SLF_TRY(slf_plan_check_size(p, "salf_planner_load"));
+        SLF_TRY(slf_plan_check_size(p));
         SLF_TRY(check_plan_bytes(blob, 2 * (uint64_t)p->n));
-        s->offline.eof = slf_alloc(p->context, (uint64_t)p->n, sizeof *s->offline.eof);
-        if (!s->offline.eof) return SALF_E_NO_MEMORY;
+        SLF_TRY(SLF_ALLOC(p->context, s->offline.eof, p->n));
         for (int64_t i = 0; i < p->n; i++) {
             uint8_t bytes[2];
             slf_blob_get(blob, bytes, sizeof bytes);
@@ -128,8 +127,7 @@ static salf_status check_online_counts(const salf_planner *p, const slf_progress
         if (e > s->layer && s->probed[e] + filled != 0) return bad_plan_value("count of a later layer", s->probed[e]);
         booked += matched + filled;
     }
-    for (int64_t w = 0; w < slf_bit_words(p->n); w++)
-        for (uint64_t word = s->online.used[w]; word; word &= word - 1) used++;
+    for (int64_t w = 0; w < slf_bit_words(p->n); w++) used += __builtin_popcountll(s->online.used[w]);
     if (p->n % 64 != 0 && s->online.used[p->n / 64] >> (p->n % 64)) return bad_plan_value("number of data", p->n);
     return used == booked ? SALF_OK : bad_plan_value("number of used data", used);
 }
@@ -138,16 +136,16 @@ static salf_status check_online_counts(const salf_planner *p, const slf_progress
  * turned over as it is read, which shows the second of two, and then turned back. */
 static salf_status read_online_task(const salf_planner *p, slf_blob *blob, slf_progress *s) {
     const bool used = s->phase != SLF_PHASE_PROBE;
-    SLF_TRY(check_plan_bytes(blob, 8 * (uint64_t)s->n));
-    SLF_TRY(slf_progress_room(s, p, s->n));
-    for (int64_t i = 0; i < s->n; i++) {
+    SLF_TRY(check_plan_bytes(blob, 8 * (uint64_t)s->task_n));
+    SLF_TRY(slf_progress_room(s, p, s->task_n));
+    for (int64_t i = 0; i < s->task_n; i++) {
         int64_t id;
         SLF_TRY(read_plan_value(blob, "datum of the task", p->n - 1, &id));
         if (slf_bit_get(s->online.used, id) != used) return bad_plan_value("datum of the task", id);
         slf_bit_flip(s->online.used, id);
         s->online.ids[i] = (uint32_t)id;
     }
-    for (int64_t i = 0; i < s->n; i++) slf_bit_flip(s->online.used, s->online.ids[i]);
+    for (int64_t i = 0; i < s->task_n; i++) slf_bit_flip(s->online.used, s->online.ids[i]);
     return SALF_OK;
 }
 
@@ -158,15 +156,14 @@ static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progre
     SLF_TRY(read_plan_value(blob, "flag of used data", 1, &begun));
     if (!begun && s->phase != SLF_PHASE_IDLE) return bad_plan_value("phase", s->phase);
     if (!begun) return s->layer == 0 ? SALF_OK : bad_plan_value("layer", s->layer);
-    SLF_TRY(slf_plan_check_size(p, "salf_planner_load"));
+    SLF_TRY(slf_plan_check_size(p));
     if (s->phase != SLF_PHASE_IDLE && s->layer == p->m) return bad_plan_value("phase", s->phase);
     SLF_TRY(read_plan_value(blob, "scan position", p->n, &o->scan));
     SLF_TRY(read_plan_value(blob, "number of draws", p->n, &draws));
     for (int64_t i = 0; i < 3 * (int64_t)p->m; i++)
         SLF_TRY(read_plan_value(blob, "count of a layer", p->n, &s->matched[i]));
     SLF_TRY(check_plan_bytes(blob, 8 * words));
-    o->used = slf_alloc(p->context, words, sizeof *o->used);
-    if (!o->used) return SALF_E_NO_MEMORY;
+    SLF_TRY(SLF_ALLOC(p->context, o->used, words));
     for (uint64_t w = 0; w < words; w++) o->used[w] = slf_blob_get_u64(blob);
     SLF_TRY(check_online_counts(p, s));
     if (draws > 0) SLF_TRY(slf_draws_prepare(&o->draws, p));
@@ -178,27 +175,24 @@ static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progre
 static salf_status read_plan(const salf_planner *p, slf_blob *blob, slf_progress *s) {
     slf_field fields[PLAN_FIELDS];
     list_plan_fields(p, fields);
-    SLF_TRY(slf_blob_check_fields(blob, fields, PLAN_FIELDS, "salf_planner_load", "planner"));
+    SLF_TRY(slf_blob_check_fields(blob, fields, PLAN_FIELDS, "planner"));
     for (int32_t e = 0; p->options.weights && e < p->m; e++) {
         const double saved = slf_blob_get_f64(blob), own = p->options.weights[e];
         if (slf_bits_of(saved) != slf_bits_of(own) && !blob->short_of_room)
-            return slf_fail(SALF_E_MISMATCH,
-                            "salf_planner_load: weight %" PRId32 " is %g in the blob, %g in this planner", e, saved,
-                            own);
+            return slf_fail(SALF_E_MISMATCH, "weight %" PRId32 " is %g in the blob, %g in this planner", e, saved, own);
     }
     int64_t layer, phase;
     SLF_TRY(read_plan_value(blob, "layer", p->m, &layer));
     SLF_TRY(read_plan_value(blob, "phase", SLF_PHASE_TRAIN, &phase));
-    SLF_TRY(read_plan_value(blob, "task size", p->n, &s->n));
+    SLF_TRY(read_plan_value(blob, "task size", p->n, &s->task_n));
     /* Only a report may leave a task of no data. */
-    const bool empty = phase == SLF_PHASE_IDLE, fits = empty ? s->n == 0 : s->n > 0 || phase == SLF_PHASE_REPORTED;
-    if (!fits) return bad_plan_value("task size", s->n);
+    if (phase == SLF_PHASE_IDLE ? s->task_n != 0 : s->task_n == 0 && phase != SLF_PHASE_REPORTED)
+        return bad_plan_value("task size", s->task_n);
     s->layer = (int32_t)layer;
     s->phase = (int32_t)phase;
     SLF_TRY(slf_plan_is_online(p) ? read_online(p, blob, s) : read_offline(p, blob, s));
     if (blob->used != blob->room)
-        return slf_fail(SALF_E_CORRUPT, "salf_planner_load: %" PRIu64 " bytes too many in the blob",
-                        blob->room - blob->used);
+        return slf_fail(SALF_E_CORRUPT, "%" PRIu64 " bytes too many in the blob", blob->room - blob->used);
     return SALF_OK;
 }
 

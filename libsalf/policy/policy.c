@@ -155,9 +155,9 @@ static salf_status check_sources(int32_t kind, const salf_policy_options *o, int
         return slf_fail(SALF_E_NULL, "salf_policy_create: CALLBACK, but callback is NULL");
     if (kind == SALF_POLICY_BUDGET) {
         if (!o->planner) return slf_fail(SALF_E_NULL, "salf_policy_create: BUDGET, but planner is NULL");
-        if (slf_planner_layers(o->planner) != m)
+        if (o->planner->m != m)
             return slf_fail(SALF_E_SHAPE, "salf_policy_create: planner of %d layers for a policy of %d",
-                            (int)slf_planner_layers(o->planner), (int)m);
+                            (int)o->planner->m, (int)m);
     }
     if (kind != SALF_POLICY_SCRIPTED) return SALF_OK;
     if (o->n_script < 1) return bad_option("n_script", o->n_script, "it must be at least 1");
@@ -407,7 +407,7 @@ salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *
 static salf_status check_fields(const salf_policy *p, slf_blob *blob) {
     slf_field fields[OPTION_FIELDS];
     fields_of(p, fields);
-    return slf_blob_check_fields(blob, fields, OPTION_FIELDS, "salf_policy_load", "policy");
+    return slf_blob_check_fields(blob, fields, OPTION_FIELDS, "policy");
 }
 
 static salf_status read_number(slf_blob *blob, const char *name, int64_t least, int64_t most, int64_t *out) {

@@ -465,20 +465,6 @@ START_TEST(philox_gives_the_published_numbers) {
 }
 END_TEST
 
-START_TEST(pieces_are_those_of_the_blocks) {
-    static const uint64_t indices[] = {0, 1, 12345, UINT32_MAX / 16, (uint64_t)1 << 40};
-    for (size_t c = 0; c < sizeof indices / sizeof *indices; c++) {
-        uint16_t pieces[SLF_PIECES];
-        slf_random_pieces(0xFEDCBA9876543210u, 0x123456789ABCDEFu, indices[c], pieces);
-        for (uint64_t i = 0; i < SLF_PIECES; i++) {
-            uint32_t words[4];
-            slf_philox(0xFEDCBA9876543210u, indices[c] * (SLF_PIECES / 8) + i / 8, 0x123456789ABCDEFu, words);
-            ck_assert_uint_eq(pieces[i], words[i % 8 / 2] >> i % 2 * 16 & 0xFFFF);
-        }
-    }
-}
-END_TEST
-
 START_TEST(bounded_draws_are_uniform) {
     enum { BINS = 7, DRAWS = 70000 };
     int64_t counts[BINS] = {0};
@@ -549,7 +535,6 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, rows_are_found_through_stride_and_index);
     HARNESS_ADD(suite, bad_views_are_refused);
     HARNESS_ADD(suite, philox_gives_the_published_numbers);
-    HARNESS_ADD(suite, pieces_are_those_of_the_blocks);
     HARNESS_ADD(suite, bounded_draws_are_uniform);
     HARNESS_ADD(suite, row_hashes_see_every_change);
 }
