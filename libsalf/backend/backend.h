@@ -1,17 +1,22 @@
 /*
  * backend.h - the dispatch table between the handles of libsalf and the code that computes.
  *
- * A backend is a const table of functions. A new one copies the reference table and overlays slots, so that none is
- * ever empty. The table is append-only; abi_version is raised when a slot changes its meaning, and a plugin must match
- * it exactly.
+ * SLF_SLOTS below is the one list of what a backend can do. The table's members, the prototypes of each backend's
+ * functions (slf_<backend>_<slot>) and the tables themselves are made from it. To add a slot you write its job and its
+ * line here, a function in reference/, one in the backend that can do it faster, and the call. The cpu backend takes
+ * the reference's function wherever it names none of its own; cuda, whose memory the reference cannot read, has all.
+ *
+ * A plugin is built for one library: abi_version and size must be equal on both sides (plugin.c), so that slots may be
+ * added, removed and reordered as long as SLF_BACKEND_ABI is raised.
  *
  * "Backend memory" is what the backend's alloc gives: host memory for reference and cpu, device memory for cuda.
- * Arguments are in backend memory unless a comment says "host"; salf_tensor arguments say themselves where they lie,
- * and a backend that has SLF_CAN_DEVICE must take both. On a device every slot enqueues on the host's stream and
- * returns; only sync, event_wait, the two kinds of free, slots that give host results, and slots that are given views
- * of host memory wait. What a slot takes must stay until the stream has passed it. Slots check nothing that their
- * callers in libsalf have checked: pointers, shapes, dtypes, labels. They may be called from several threads at once.
- * Errors of BLAS, LAPACK and devices are mapped to a salf_status, with the message set through services->fail.
+ * Pointers in jobs are to backend memory unless a comment says "host"; salf_tensor arguments say themselves where they
+ * lie, and a backend that has SLF_CAN_DEVICE must take both. On a device every slot enqueues on the host's stream and
+ * returns. Only these wait: sync, wait, free, slots that give host results, and slots that are given views of host
+ * memory. What a job points to must stay until the stream has passed it; the job itself only until the slot returns.
+ * Slots check nothing that their callers in libsalf have checked: pointers, shapes, dtypes, labels. They may be called
+ * from several threads at once. Errors of BLAS, LAPACK and devices are mapped to a salf_status, with the message set
+ * through services->fail.
  */
 #ifndef SALF_BACKEND_H
 #define SALF_BACKEND_H
@@ -21,14 +26,18 @@
 
 #include "salf.h"
 
-#define SLF_BACKEND_ABI 2
+#define SLF_BACKEND_ABI 3
 
 /* Capabilities. */
 enum { SLF_CAN_DEVICE = 1 /* reads device memory */ };
 
+/* What alloc makes and free gives back. Pinned memory is host memory that copies reach without a stall (page-locked,
+ * for a device). Events are made by mark. */
+enum { SLF_MEMORY_BACKEND = 0, SLF_MEMORY_PINNED = 1, SLF_EVENT = 2 };
+
 /* What a backend may ask of the library; the plugin links nothing of it. */
 typedef struct slf_services {
-    const salf_context_options *options; /* defaults filled in; alive as long as the backend's state */
+    const salf_context_options *options; /* defaults filled in; alive as long as the backend is open */
     salf_status (*fail)(salf_status status, const char *format, ...);
     void *(*alloc)(const void *context, uint64_t count,
                    uint64_t size); /* host memory, 64-byte aligned, NULL + message */
@@ -47,6 +56,27 @@ typedef struct slf_norm {
     const float *bias;
 } slf_norm;
 
+/* ---- the head: jobs that make a basis ---- */
+
+/* One pass over rows X [n][D] of a matrix: their fingerprint, whether they are finite, and their Gram matrix. */
+typedef struct slf_scan_job {
+    const salf_tensor *rows;
+    int64_t first_row; /* number of rows' first one in its matrix; the hash of a row depends on its number */
+    double *gram;      /* NULL, or float64 [D][D]: G += X^T X, upper triangle (j >= i) only; useless after a bad row */
+    uint64_t *hash;    /* host: the rows' hashes are added to it. See random.h */
+    int64_t *bad_row;  /* host: the first row with NaN or infinity, counted in rows; -1: none */
+} slf_scan_job;
+
+/* Y [n][D] = X P, in float64, and what is wanted of it. */
+typedef struct slf_apply_job {
+    const double *p;         /* [D][D] symmetric; NULL: Y = X */
+    const salf_tensor *rows; /* X, also SALF_F64 */
+    double *out;             /* NULL, or Y; does not overlap rows */
+    double *norms;           /* NULL, or [n]: |y_i|, or that of the rounded row where rounded is wanted */
+    float *rounded;          /* NULL, or Y in float32, with 0 for rows of |y_i| <= noise |x_i| */
+    double noise;            /* for rounded. A row that is not finite gives a norm that is not */
+} slf_apply_job;
+
 /* How factor turns a Gram matrix into P. */
 typedef struct slf_factor_request {
     int32_t mode; /* SALF_BASIS_* */
@@ -64,6 +94,27 @@ typedef struct slf_factor_result { /* host */
     double sigma_min_kept; /* smallest kept */
 } slf_factor_result;
 
+typedef struct slf_factor_job { /* P [D][D] in place of the upper triangle of G: full and symmetric */
+    int64_t dim;
+    double *gram;
+    const slf_factor_request *request;
+    slf_factor_result *result;
+} slf_factor_job;
+
+/* ---- states against the vocabulary ---- */
+
+/* z [n][D] of a query, from states h: norm(h), scaled to length 1 where unit is 1 (NaN for a zero state), times P. */
+typedef struct slf_query_job {
+    const salf_tensor *states;
+    const slf_norm *norm; /* NULL: none */
+    const double *p;      /* NULL: without P */
+    double *z;
+    int32_t *needs_f64; /* NULL, or [n]: 1 where |z_r| > limit (NaN is not), else 0 */
+    double limit;
+    int32_t unit;
+    int32_t reserved;
+} slf_query_job;
+
 /* States to compare with a vocabulary, of one space or of several. */
 typedef struct slf_query {
     int64_t rows;
@@ -71,7 +122,7 @@ typedef struct slf_query {
     const double *z;      /* [rows][D]: BASIS P h / |h|; a table or candidates' rows h / |h|; LOGITS h */
     const int32_t *label; /* [rows] global token ids */
     const double *target; /* [rows] score of the label, s_l, computed exactly as cosine computes it (or as a logit) */
-    const int32_t *wide;  /* NULL, or [rows], made by judge: where it is not 0 a row's products are made in float64 */
+    const int32_t *needs_f64; /* NULL, or [rows]: where it is not 0 a row's products are made in float64 */
 } slf_query;
 
 /* How scores come from products q_i = x_i . z of a block's rows x_i. */
@@ -95,88 +146,126 @@ typedef struct slf_score_sums {
     double *vector;   /* [rows][D] sum u_i inverse_norm_i x_i; cosines only */
 } slf_score_sums;
 
+/* A block of rows x_i of the vocabulary, to be taken into the sums by tiles: nothing of size rows * block is kept. */
+typedef struct slf_score_job {
+    const slf_query *query;
+    const salf_tensor *block;
+    int64_t first;               /* token of the block's first row */
+    const int32_t *ids;          /* NULL, or [block]: token of each row, instead of first ... */
+    const double *inverse_norms; /* [block], 0 for a zero row, whose similarity is 0; NULL with logits */
+    const float *bias;           /* NULL, or [block] */
+    const slf_score_rule *rule;
+    const slf_score_sums *sums;
+} slf_score_job;
+
+/* Logits of the right tokens: target[r] = cap(scale * w_l . z_r + bias[l]) with l = row_of[r], in float64. */
+typedef struct slf_logits_job {
+    const double *z; /* [rows][D] */
+    int64_t rows;
+    const salf_tensor *w;  /* rows that row_of counts in */
+    const int32_t *row_of; /* [rows] */
+    const float *bias;     /* NULL, or one for each row of w */
+    const slf_score_rule *rule;
+    double *target; /* [rows] */
+} slf_logits_job;
+
+/* ---- states against their own basis rows ---- */
+
+/* The basis row of each state: b_r = rows + row_of[r] * D, |b_r| = norms[row_of[r]]. */
+typedef struct slf_own_rows {
+    const float *rows;
+    const double *norms;
+    const int32_t *row_of;
+} slf_own_rows;
+
+/* Where a loss goes. A zero or non-finite state gives a NaN loss and a zero gradient. */
+typedef struct slf_loss_out {
+    float *loss;                 /* [rows] */
+    const salf_tensor *gradient; /* NULL, or float32 rows: scale * d loss / d h */
+    double scale;
+} slf_loss_out;
+
+/* cos(norm(h_r), b_r) as a deviation or a similarity in out, or as a loss. NaN when h_r is zero or not finite. */
+typedef struct slf_cosine_job {
+    const salf_tensor *states;
+    const slf_norm *norm; /* NULL: none; none with a loss */
+    slf_own_rows own;
+    double *out; /* out[r * out_stride]; NULL: the loss is wanted instead */
+    int64_t out_stride;
+    int32_t similarity; /* out is 1: the cosine, 0: 1 - cosine */
+    int32_t reserved;
+    slf_loss_out losses; /* loss[r] = 1 - cos(h_r, b_r) */
+} slf_cosine_job;
+
+/* From complete sums: loss[r] = shift / t + log sum - target / t, and gradient rows = scale / (t |h|) *
+ * (V_r P / sum - b_r / |b_r| - (weighted / sum - target) h / |h|), V_r = sums->vector. */
+typedef struct slf_score_loss_job {
+    const salf_tensor *states;
+    const slf_query *query; /* its targets */
+    const slf_score_rule *rule;
+    const slf_score_sums *sums;
+    const double *p; /* NULL: identity */
+    slf_own_rows own;
+    slf_loss_out losses;
+} slf_score_loss_job;
+
+/* ---- the slots ---- */
+
+/*
+ * Life and memory, X(type, slot, arguments). Of them:
+ * open     gives self, which every other slot gets, and the name of the instruction set in use, alive as long as self;
+ *          services is copied.
+ * free     work that was enqueued before may still use the memory. NULL is fine.
+ * copy     each side's memory is SALF_MEMORY_HOST or, for backend memory of a device backend, SALF_MEMORY_DEVICE.
+ *          Copies to the host are complete only after sync.
+ * fill     count float64 numbers, or (0) any numbers of 8 bytes.
+ * mark     an event is a point in the stream: mark sets it (again), and makes it where *event is NULL. A mark that a
+ *          graph captures is part of each replay. On a host backend nothing is ever pending, and *event stays NULL.
+ * wait     returns once all before the event is done; with ready, which becomes 1 if so, at once. NULL is done.
+ */
+#define SLF_MEMORY_SLOTS(X, prefix)                                                                     \
+    X(prefix, salf_status, open, (void **self, const slf_services *services, const char **kernels))     \
+    X(prefix, void, close, (void *self))                                                                \
+    X(prefix, salf_status, alloc, (void *self, int32_t kind, uint64_t bytes, void **memory))            \
+    X(prefix, void, free, (void *self, int32_t kind, void *memory))                                     \
+    X(prefix, salf_status, copy,                                                                        \
+      (void *self, void *to, int32_t to_memory, const void *from, int32_t from_memory, uint64_t bytes)) \
+    X(prefix, salf_status, fill, (void *self, void *memory, int64_t count, double value))               \
+    X(prefix, salf_status, sync, (void *self))                                                          \
+    X(prefix, salf_status, mark, (void *self, void **event))                                            \
+    X(prefix, salf_status, wait, (void *self, void *event, int32_t *ready))
+
+/* What computes, X(prefix, slot): salf_status slot(void *self, const slf_<slot>_job *job). */
+#define SLF_JOB_SLOTS(X, prefix) \
+    X(prefix, scan)              \
+    X(prefix, factor)            \
+    X(prefix, apply)             \
+    X(prefix, query)             \
+    X(prefix, cosine)            \
+    X(prefix, logits)            \
+    X(prefix, score)             \
+    X(prefix, score_loss)
+
+#define SLF_JOB_ARGUMENTS(slot) (void *self, const slf_##slot##_job *job)
+
+/* What is made from the lists: members of the table, prototypes of functions <prefix><slot>, and the rows of a table
+ * whose functions are these, in the order of its members. */
+#define SLF_MEMBER(prefix, type, slot, arguments)    type(*slot) arguments;
+#define SLF_JOB_MEMBER(prefix, slot)                 salf_status(*slot) SLF_JOB_ARGUMENTS(slot);
+#define SLF_PROTOTYPE(prefix, type, slot, arguments) type prefix##slot arguments;
+#define SLF_JOB_PROTOTYPE(prefix, slot)              salf_status prefix##slot SLF_JOB_ARGUMENTS(slot);
+#define SLF_ROW(prefix, type, slot, arguments)       prefix##slot,
+#define SLF_JOB_ROW(prefix, slot)                    prefix##slot,
+#define SLF_PROTOTYPES(prefix)                       SLF_MEMORY_SLOTS(SLF_PROTOTYPE, prefix) SLF_JOB_SLOTS(SLF_JOB_PROTOTYPE, prefix)
+#define SLF_ROWS(prefix)                             SLF_MEMORY_SLOTS(SLF_ROW, prefix) SLF_JOB_SLOTS(SLF_JOB_ROW, prefix)
+
 typedef struct slf_backend {
     uint32_t abi_version; /* SLF_BACKEND_ABI */
     uint32_t size;        /* sizeof(slf_backend) */
     int32_t id;           /* SALF_BACKEND_* */
     uint32_t capabilities;
     const char *name;
-
-    /* -- life and memory -- */
-    salf_status (*open)(void **state, const slf_services *services); /* services is copied */
-    void (*close)(void *state);
-    const char *(*kernels)(const void *state); /* instruction set in use */
-    salf_status (*alloc)(void *state, uint64_t bytes, void **memory);
-    /* Work that was enqueued before may still use the memory. */
-    void (*free)(void *state, void *memory);
-    /* Host memory that copies reach without a stall (page-locked, for a device). free as above. */
-    salf_status (*host_alloc)(void *state, uint64_t bytes, void **memory);
-    void (*host_free)(void *state, void *memory);
-    /* Each side's memory is SALF_MEMORY_HOST or, for backend memory of a device backend, SALF_MEMORY_DEVICE. Copies to
-     * the host are complete only after sync. */
-    salf_status (*copy)(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory,
-                        uint64_t bytes);
-    salf_status (*zero)(void *state, void *memory, uint64_t bytes);
-    salf_status (*fill)(void *state, double *memory, int64_t count, double value);
-    salf_status (*sync)(void *state);
-    /* A point in the stream: record marks it (again), wait returns once all before it is done, ready becomes 1 when
-     * wait would not wait. An event that was never recorded is ready. A record that a graph captures is part of each
-     * replay. */
-    salf_status (*event_create)(void *state, void **event);
-    void (*event_destroy)(void *state, void *event);
-    salf_status (*event_record)(void *state, void *event);
-    salf_status (*event_wait)(void *state, void *event);
-    salf_status (*event_poll)(void *state, void *event, int32_t *ready);
-
-    /* -- basis -- */
-    /* One pass over rows: adds the fingerprint of rows first_row + r to *hash (host) and gives the first row r that
-     * holds NaN or infinity (counted from 0 in rows), or -1 (host). Row hash: see random.c. */
-    salf_status (*scan)(void *state, const salf_tensor *rows, int64_t first_row, uint64_t *hash, int64_t *bad_row);
-    /* G += X^T X, float64 [D][D], upper triangle (j >= i) only. rows D^2 floating-point operations. */
-    salf_status (*gram)(void *state, const salf_tensor *rows, double *gram);
-    /* P [D][D] in place of the upper triangle of G: full and symmetric. Scratch at most 2 D*D*8 bytes. */
-    salf_status (*factor)(void *state, int64_t dim, double *gram, const slf_factor_request *request,
-                          slf_factor_result *result);
-    /* Y [rows][D] = X P, float64. rows may also be SALF_F64 (states that normalise made). out does not overlap rows. */
-    salf_status (*apply)(void *state, const double *p, const salf_tensor *rows, double *out);
-    /* |x_i P| for each row, float64; p NULL: |x_i|. */
-    salf_status (*apply_norms)(void *state, const double *p, const salf_tensor *rows, double *norms);
-    /* out [rows][dim] = b in float32, 0 for a row with |b| <= noise * w_norms[i], and norms[i] = |out_i|. A row that is
-     * not finite gives a norm that is not. */
-    salf_status (*narrow)(void *state, const double *b, int64_t rows, int64_t dim, const double *w_norms, double noise,
-                          float *out, double *norms);
-
-    /* -- probe -- */
-    /* out[r * out_stride] = 1 - cos(norm(h_r), b_r), with b_r = basis + which[r] * D in float32 and |b_r| =
-     * norms[which[r]]; with similarity 1 the cosine itself. NaN when h_r is zero or not finite. norm may be NULL. */
-    salf_status (*cosine)(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                          const double *norms, const int32_t *which, int32_t similarity, double *out,
-                          int64_t out_stride);
-    /* h = norm(states) in float64 [rows][D] and, when unit is 1, h / |h| (NaN for a zero row). */
-    salf_status (*normalise)(void *state, const salf_tensor *states, const slf_norm *norm, int32_t unit, double *out);
-    /* wide[r] = 1 when |z_r| > most (NaN is not), else 0. z [rows][dim]. */
-    salf_status (*judge)(void *state, const double *z, int64_t rows, int64_t dim, double most, int32_t *wide);
-    /* target[r] = cap(scale * w_l . z_r + bias[l]) with l = which[r], in float64; bias may be NULL. */
-    salf_status (*logit_targets)(void *state, const double *z, int64_t rows, const salf_tensor *w, const int32_t *which,
-                                 const float *bias, const slf_score_rule *rule, double *target);
-    /* Takes a block of rows x_i of the vocabulary (ids first ... or, when ids is not NULL, ids[i]) into the sums, by
-     * tiles: nothing of size rows * block is kept. inverse_norm [block] (0 for a zero row, whose similarity is 0) or
-     * NULL with logits; bias [block] or NULL. */
-    salf_status (*score)(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
-                         const int32_t *ids, const double *inverse_norm, const float *bias, const slf_score_rule *rule,
-                         const slf_score_sums *sums);
-
-    /* -- losses -- */
-    /* loss[r] = 1 - cos(h_r, b_r) and gradient rows = scale * d loss / d h (NULL: not wanted). A zero or non-finite
-     * state gives a NaN loss and a zero gradient, here and below. */
-    salf_status (*cosine_loss)(void *state, const salf_tensor *states, const float *basis, const double *norms,
-                               const int32_t *which, double scale, float *loss, const salf_tensor *gradient);
-    /* From complete sums: loss[r] = shift / t + log sum - target / t, and gradient rows = scale / (t |h|) *
-     * (V_r P / sum - b_r / |b_r| - (weighted / sum - target) h / |h|), V_r = sums->vector; p NULL: identity. */
-    salf_status (*score_loss)(void *state, const salf_tensor *states, const slf_query *query,
-                              const slf_score_rule *rule, const slf_score_sums *sums, const double *p,
-                              const float *basis, const double *norms, const int32_t *which, double scale, float *loss,
-                              const salf_tensor *gradient);
+    SLF_MEMORY_SLOTS(SLF_MEMBER, ) SLF_JOB_SLOTS(SLF_JOB_MEMBER, )
 } slf_backend;
 
 extern const slf_backend slf_backend_reference;

@@ -21,6 +21,12 @@ void slf_device_free(const salf_context *context, void *memory);
 /* The same of host memory that copies to and from the backend reach without a stall. */
 salf_status slf_pinned_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out);
 void slf_pinned_free(const salf_context *context, void *memory);
+/* A point in the stream that backend->mark made; NULL is fine. */
+void slf_event_free(const salf_context *context, void *event);
+/* Zeroes count numbers of 8 bytes. */
+salf_status slf_zero_doubles(const salf_context *context, void *memory, uint64_t count);
+/* Waits until all that was enqueued is done. */
+salf_status slf_sync(const salf_context *context);
 salf_status slf_upload(const salf_context *context, void *to, const void *from, uint64_t bytes);
 /* Waits until the bytes are there. */
 salf_status slf_download(const salf_context *context, void *to, const void *from, uint64_t bytes);

@@ -104,7 +104,7 @@ static salf_status factor_head(salf_basis *basis, const slf_matrix *matrix) {
     const uint64_t elements = (uint64_t)basis->info.hidden * (uint64_t)basis->info.hidden;
     void *gram;
     SLF_TRY(slf_device_alloc(context, elements, sizeof(double), &gram));
-    salf_status status = context->backend->zero(context->backend_state, gram, elements * sizeof(double));
+    salf_status status = slf_zero_doubles(context, gram, elements);
     if (status == SALF_OK) status = slf_matrix_scan(context, matrix, basis->info.vocab, gram, &basis->info.fingerprint);
     if (status == SALF_OK) status = slf_basis_factor(basis, gram);
     if (status != SALF_OK) slf_device_free(context, gram);

@@ -137,7 +137,7 @@ static salf_status pick_rows(salf_basis_builder *b, int64_t first, const salf_te
         const int64_t r = b->kept[i] - first;
         if (r < 0 || r >= rows->rows) continue;
         const salf_tensor row = slf_tensor_slice(rows, r, 1);
-        SLF_TRY(slf_rows_to_host(b->context, &row, b->gram, b->row)); /* gram is free as scratch */
+        SLF_TRY(slf_rows_to_host(b->context, &row, b->gram, b->row)); /* gram is scratch here */
         double *out = kept_rows(b) + i * b->hidden;
         for (int64_t j = 0; j < b->hidden; j++) out[j] += b->row[j];
     }
@@ -154,9 +154,12 @@ static salf_status add_gram(salf_basis_builder *b) {
     return SALF_OK;
 }
 
+/* The block's Gram matrix in backend memory, and its hash. */
 static salf_status scan_rows(const salf_basis_builder *b, int64_t first, const salf_tensor *rows, uint64_t *hash) {
     int64_t bad_row = -1;
-    SLF_TRY(b->context->backend->scan(b->context->backend_state, rows, first, hash, &bad_row));
+    const slf_scan_job job = {.rows = rows, .first_row = first, .gram = b->gram, .hash = hash, .bad_row = &bad_row};
+    SLF_TRY(slf_zero_doubles(b->context, b->gram, (uint64_t)(b->hidden * b->hidden)));
+    SLF_TRY(b->context->backend->scan(b->context->impl, &job));
     if (bad_row >= 0)
         return slf_fail(SALF_E_NONFINITE, "salf_basis_builder_add: row %lld holds NaN or infinity",
                         (long long)(first + bad_row));
@@ -184,13 +187,9 @@ salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, c
     uint64_t hash = 0;
     SLF_TRY(check_block(builder, first, rows));
     if (rows->rows == 0) return SALF_OK;
-    const slf_backend *backend = builder->context->backend;
-    void *state = builder->context->backend_state;
     SLF_TRY(scan_rows(builder, first, rows, &hash));
+    SLF_TRY(add_gram(builder)); /* before picking, whose scratch it is */
     SLF_TRY(pick_rows(builder, first, rows));
-    SLF_TRY(backend->zero(state, builder->gram, (uint64_t)(builder->hidden * builder->hidden) * sizeof(double)));
-    SLF_TRY(backend->gram(state, rows, builder->gram));
-    SLF_TRY(add_gram(builder));
     count_rows(builder, first, rows->rows, hash);
     return SALF_OK;
 }

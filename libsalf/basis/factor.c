@@ -27,7 +27,8 @@ static salf_status factor(salf_basis *basis, int64_t dim, double *gram) {
                                         .rtol = rtol > resolvable(dim) ? rtol : resolvable(dim),
                                         .ridge = basis->options.ridge};
     slf_factor_result result = {0};
-    SLF_TRY(context->backend->factor(context->backend_state, dim, gram, &request, &result));
+    const slf_factor_job job = {.dim = dim, .gram = gram, .request = &request, .result = &result};
+    SLF_TRY(context->backend->factor(context->impl, &job));
     if (result.rank == 0 || !(result.sigma_max > 0))
         return slf_fail(SALF_E_NUMERIC, "no singular value of the head is kept (the largest is %g)", result.sigma_max);
     basis->info.method = result.method;
@@ -98,7 +99,7 @@ static salf_status square_on_host(salf_basis *basis, const double *device_bt) {
         square(bt, dim, vocab, p);
         status = slf_device_copy_of(context, p, (uint64_t)(dim * dim), sizeof *p, &device);
     }
-    if (status == SALF_OK) status = context->backend->sync(context->backend_state);
+    if (status == SALF_OK) status = slf_sync(context);
     slf_free(context, bt);
     slf_free(context, p);
     if (status != SALF_OK) {
@@ -114,10 +115,14 @@ static salf_status factor_transposed(salf_basis *basis, const float *wt, double 
     const salf_context *context = basis->context;
     const int64_t dim = basis->info.hidden, vocab = basis->info.vocab;
     const salf_tensor columns = slf_tensor_host(wt, SALF_F32, dim, vocab);
-    SLF_TRY(context->backend->zero(context->backend_state, k, (uint64_t)(vocab * vocab) * sizeof *k));
-    SLF_TRY(context->backend->gram(context->backend_state, &columns, k));
+    uint64_t hash = 0;
+    int64_t bad_row;
+    const slf_scan_job scan = {.rows = &columns, .gram = k, .hash = &hash, .bad_row = &bad_row};
+    const slf_apply_job apply = {.p = k, .rows = &columns, .out = bt};
+    SLF_TRY(slf_zero_doubles(context, k, (uint64_t)(vocab * vocab)));
+    SLF_TRY(context->backend->scan(context->impl, &scan)); /* all rows are finite, as an earlier scan has seen */
     SLF_TRY(factor(basis, vocab, k));
-    return context->backend->apply(context->backend_state, k, &columns, bt);
+    return context->backend->apply(context->impl, &apply);
 }
 
 salf_status slf_basis_factor_small(salf_basis *basis, const float *w) {

@@ -258,7 +258,7 @@ static salf_status upload_held(const salf_context *context, int64_t dim, slf_lab
     salf_status status = slf_device_copy_of(context, narrow, elements, sizeof *narrow, &rows);
     if (status == SALF_OK) {
         held->rows = rows;
-        status = context->backend->sync(context->backend_state);
+        status = slf_sync(context);
     }
     slf_free(context, narrow);
     SLF_TRY(status);
@@ -310,11 +310,11 @@ static salf_status upload_table(const loaded_file *file, salf_basis *basis, floa
     SLF_TRY(slf_device_copy_of(context, norms, (uint64_t)n, sizeof *norms, &device));
     basis->held.norms = device;
     memcpy(basis->held.host_norms, norms, (size_t)n * sizeof *norms);
-    SLF_TRY(context->backend->sync(context->backend_state));
+    SLF_TRY(slf_sync(context));
     for (int64_t i = 0; i < n; i++) norms[i] = norms[i] > 0 ? 1 / norms[i] : 0;
     SLF_TRY(slf_device_copy_of(context, norms, (uint64_t)n, sizeof *norms, &device));
     slf_norm_cache_set(basis->cache, device, 1);
-    return context->backend->sync(context->backend_state);
+    return slf_sync(context);
 }
 
 static salf_status fill_table(const loaded_file *file, salf_basis *basis) {
@@ -349,7 +349,7 @@ static salf_status get_device(const loaded_file *file, const salf_context *conte
         slf_device_copy_of(context, values, (uint64_t)rows * (uint64_t)(cols ? cols : 1), sizeof *values, &device);
     if (status == SALF_OK) {
         *out = device;
-        status = context->backend->sync(context->backend_state);
+        status = slf_sync(context);
     }
     slf_free(context, values);
     return status;

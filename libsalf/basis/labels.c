@@ -105,7 +105,8 @@ static salf_status solve_block(const salf_basis *basis, const float *w, int64_t 
         return SALF_OK;
     }
     const salf_tensor rows = slf_tensor_host(w, SALF_F32, n, dim);
-    SLF_TRY(context->backend->apply(context->backend_state, basis->p, &rows, device));
+    const slf_apply_job job = {.p = basis->p, .rows = &rows, .out = device};
+    SLF_TRY(context->backend->apply(context->impl, &job));
     return slf_download(context, exact, device, (uint64_t)(n * dim) * sizeof(double));
 }
 
@@ -137,7 +138,7 @@ static salf_status upload_rows(const salf_context *context, int64_t dim, slf_lab
         const int64_t count = (rows->n - first < block ? rows->n - first : block) * dim;
         for (int64_t i = 0; i < count; i++) staging[i] = (float)rows->exact[first * dim + i];
         status = slf_upload(context, rows->rows + first * dim, staging, (uint64_t)count * sizeof *staging);
-        if (status == SALF_OK) status = context->backend->sync(context->backend_state); /* staging is used again */
+        if (status == SALF_OK) status = slf_sync(context); /* staging is used again */
     }
     slf_free(context, staging);
     return status;

@@ -43,7 +43,7 @@ static salf_status walk_load(matrix_walk *walk) {
 
 /* A buffer that a callback fills is filled again for the next block. */
 static salf_status walk_wait(const matrix_walk *walk) {
-    return walk->buffer ? walk->context->backend->sync(walk->context->backend_state) : SALF_OK;
+    return walk->buffer ? slf_sync(walk->context) : SALF_OK;
 }
 
 static void walk_end(matrix_walk *walk) {
@@ -60,17 +60,15 @@ const slf_matrix *slf_basis_matrix(const salf_basis *basis) {
 }
 
 static salf_status scan_block(matrix_walk *walk, double *gram, uint64_t *hash) {
-    const slf_backend *backend = walk->context->backend;
-    void *state = walk->context->backend_state;
     int64_t bad_row = -1;
+    const slf_scan_job job = {
+        .rows = &walk->block, .first_row = walk->first, .gram = gram, .hash = hash, .bad_row = &bad_row};
     SLF_TRY(walk_load(walk));
-    SLF_TRY(backend->scan(state, &walk->block, walk->first, hash, &bad_row));
+    SLF_TRY(walk->context->backend->scan(walk->context->impl, &job));
     if (bad_row >= 0)
         return slf_fail(SALF_E_NONFINITE, "row %lld of the matrix holds NaN or infinity",
                         (long long)(walk->first + bad_row));
-    if (!gram) return SALF_OK;
-    SLF_TRY(backend->gram(state, &walk->block, gram));
-    return walk_wait(walk);
+    return gram ? walk_wait(walk) : SALF_OK;
 }
 
 salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
@@ -122,46 +120,16 @@ static salf_status check_norms(const double *norms, int64_t n) {
 
 /* ---- table ---- */
 
-/* Room for a block of basis rows in float64. */
-typedef struct {
-    matrix_walk walk;
-    norm_room norms;
-    double *rows; /* backend [rows][D] */
-} table_room;
-
-static salf_status table_begin(table_room *room, const salf_basis *basis) {
-    const int64_t dim = basis->info.hidden;
-    void *rows;
-    memset(room, 0, sizeof *room);
-    SLF_TRY(norms_begin(&room->norms, basis));
-    SLF_TRY(walk_begin(&room->walk, basis->context, slf_basis_matrix(basis), basis->info.vocab, 3 * dim));
-    SLF_TRY(slf_device_alloc(basis->context, (uint64_t)(room->walk.rows * dim), sizeof(double), &rows));
-    room->rows = rows;
-    return SALF_OK;
-}
-
-static void table_end(table_room *room, const salf_basis *basis) {
-    norms_end(&room->norms, basis);
-    slf_device_free(basis->context, room->rows);
-    walk_end(&room->walk);
-}
-
-static salf_status table_block(const salf_basis *basis, table_room *room, slf_label_rows *table) {
-    const slf_backend *backend = basis->context->backend;
-    void *state = basis->context->backend_state;
-    const slf_norm none = {.kind = SALF_NORM_NONE};
-    const int64_t dim = basis->info.hidden, first = room->walk.first;
-    double *w_norms = room->norms.device + first;
-    SLF_TRY(walk_load(&room->walk));
-    const salf_tensor *block = &room->walk.block;
-    SLF_TRY(backend->apply_norms(state, NULL, block, w_norms));
-    if (basis->info.side == SALF_SIDE_OUTPUT)
-        SLF_TRY(backend->apply(state, basis->p, block, room->rows));
-    else
-        SLF_TRY(backend->normalise(state, block, &none, 0, room->rows));
-    SLF_TRY(backend->narrow(state, room->rows, block->rows, dim, w_norms, basis->noise, table->rows + first * dim,
-                            table->norms + first));
-    return walk_wait(&room->walk);
+/* The next block of the walk, as rows of the table. */
+static salf_status table_block(const salf_basis *basis, matrix_walk *walk, slf_label_rows *table) {
+    SLF_TRY(walk_load(walk));
+    const slf_apply_job job = {.p = basis->info.side == SALF_SIDE_OUTPUT ? basis->p : NULL,
+                               .rows = &walk->block,
+                               .norms = table->norms + walk->first,
+                               .rounded = table->rows + walk->first * basis->info.hidden,
+                               .noise = basis->noise};
+    SLF_TRY(basis->context->backend->apply(basis->context->impl, &job));
+    return walk_wait(walk);
 }
 
 /* 1 / norm in place, 0 for 0. */
@@ -181,7 +149,7 @@ static salf_status cache_table_norms(salf_basis *basis, const slf_label_rows *ta
     slf_free(basis->context, inverse);
     if (status != SALF_OK) return status;
     slf_norm_cache_set(basis->cache, device, 1);
-    return basis->context->backend->sync(basis->context->backend_state);
+    return slf_sync(basis->context);
 }
 
 static salf_status alloc_table(const salf_basis *basis, slf_label_rows *table) {
@@ -199,13 +167,14 @@ static salf_status alloc_table(const salf_basis *basis, slf_label_rows *table) {
 
 /* Norms are of the float32 rows, as a file of them would give. */
 static salf_status fill_table(salf_basis *basis, slf_label_rows *table) {
-    table_room room;
-    salf_status status = table_begin(&room, basis);
-    for (; status == SALF_OK && room.walk.first < room.walk.valid; room.walk.first += room.walk.block.rows)
-        status = table_block(basis, &room, table);
+    matrix_walk walk;
+    salf_status status =
+        walk_begin(&walk, basis->context, slf_basis_matrix(basis), basis->info.vocab, 3 * basis->info.hidden);
+    for (; status == SALF_OK && walk.first < walk.valid; walk.first += walk.block.rows)
+        status = table_block(basis, &walk, table);
     if (status == SALF_OK)
         status = slf_download(basis->context, table->host_norms, table->norms, (uint64_t)table->n * sizeof(double));
-    table_end(&room, basis);
+    walk_end(&walk);
     return status == SALF_OK ? check_norms(table->host_norms, table->n) : status;
 }
 
@@ -265,11 +234,12 @@ bool slf_basis_has_norms(const salf_basis *basis) {
 
 static salf_status norms_block(const salf_basis *basis, matrix_walk *walk, double *w_norms, double *b_norms) {
     const slf_backend *backend = basis->context->backend;
-    void *state = basis->context->backend_state;
+    slf_apply_job job = {.rows = &walk->block, .norms = w_norms + walk->first};
     SLF_TRY(walk_load(walk));
-    SLF_TRY(backend->apply_norms(state, NULL, &walk->block, w_norms + walk->first));
-    const double *p = basis->info.side == SALF_SIDE_OUTPUT ? basis->p : NULL;
-    SLF_TRY(backend->apply_norms(state, p, &walk->block, b_norms + walk->first));
+    SLF_TRY(backend->apply(basis->context->impl, &job));
+    job.p = basis->info.side == SALF_SIDE_OUTPUT ? basis->p : NULL;
+    job.norms = b_norms + walk->first;
+    SLF_TRY(backend->apply(basis->context->impl, &job));
     return walk_wait(walk);
 }
 
@@ -310,7 +280,7 @@ static salf_status compute_norms(const salf_basis *basis) {
     if (!inverse) return SALF_E_NO_MEMORY;
     salf_status status = all_norms(basis, inverse, &growth);
     if (status == SALF_OK) status = slf_device_copy_of(basis->context, inverse, n, sizeof *inverse, &device);
-    if (status == SALF_OK) status = basis->context->backend->sync(basis->context->backend_state);
+    if (status == SALF_OK) status = slf_sync(basis->context);
     slf_free(basis->context, inverse);
     if (status == SALF_OK)
         slf_norm_cache_set(basis->cache, device, growth);

@@ -7,7 +7,7 @@
  *
  * Float32 products: w_i . z / |b_i| is a sum whose terms reach |w_i| |z| / |b_i|, so its rounding error is near
  * 2^-24 |w_i| |z| / |b_i| (twice 2^-24 for z and the products, random in sign). The largest |w_i| / |b_i| is known with
- * the norms, |z| with z; for a row whose product lets the error pass 1e-6 they are made in float64 (query->wide).
+ * the norms, |z| with z; for a row whose product lets the error pass 1e-6 they are made in float64 (query->needs_f64).
  * With h itself as z the bound is 2^-24 and float32 serves; logits are made as models make them, in float32.
  */
 #include <math.h>
@@ -15,7 +15,7 @@
 
 #include "basis/score.h"
 
-#define WIDE_ERROR 1e-6
+#define F32_ERROR 1e-6
 
 struct slf_vocabulary {
     const salf_basis *basis; /* kept alive by the owner */
@@ -116,7 +116,7 @@ static salf_status upload_candidates(slf_vocabulary *v, const float *rows, doubl
     v->rows = v->owned_rows = device_rows;
     SLF_TRY(slf_device_copy_of(v->context, norms, n, sizeof *norms, &device_norms));
     v->inverse_norms = v->owned_norms = device_norms;
-    return v->context->backend->sync(v->context->backend_state);
+    return slf_sync(v->context);
 }
 
 static salf_status gather_held(slf_vocabulary *v) {
@@ -141,7 +141,7 @@ static salf_status gather_solved(slf_vocabulary *v) {
         v->inverse_norms = v->owned_norms = device_norms;
         v->rows = v->owned_rows = solved.rows;
         solved.rows = NULL;
-        status = v->context->backend->sync(v->context->backend_state);
+        status = slf_sync(v->context);
     }
     slf_label_rows_free(v->context, &solved);
     return status;
@@ -163,7 +163,7 @@ static salf_status upload_bias(slf_vocabulary *v, const float *bias) {
     salf_status status = slf_device_copy_of(v->context, picked, (uint64_t)v->n, sizeof *picked, &device);
     if (status == SALF_OK) {
         v->bias = device;
-        status = v->context->backend->sync(v->context->backend_state);
+        status = slf_sync(v->context);
     }
     slf_free(v->context, picked);
     return status;
@@ -188,7 +188,7 @@ static salf_status use_logits(slf_vocabulary *v, const char *who) {
         slf_device_copy_of(v->context, w, (uint64_t)v->n * (uint64_t)v->basis->info.hidden, sizeof *w, &device);
     if (status == SALF_OK) {
         v->rows = v->owned_rows = device;
-        status = v->context->backend->sync(v->context->backend_state);
+        status = slf_sync(v->context);
     }
     slf_free(v->context, w);
     return status;
@@ -249,18 +249,16 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
 /* ---- use ---- */
 
 salf_status slf_vocabulary_query(const slf_vocabulary *vocabulary, const salf_tensor *states, const slf_norm *norm,
-                                 double *scratch, double *z, int32_t *wide) {
-    const salf_context *context = vocabulary->context;
-    const slf_backend *backend = context->backend;
-    void *state = context->backend_state;
-    const slf_norm none = {.kind = SALF_NORM_NONE};
-    if (!norm) norm = &none;
-    if (!vocabulary->projected) return backend->normalise(state, states, norm, !vocabulary->rule.logits, z);
-    SLF_TRY(backend->normalise(state, states, norm, 1, scratch));
-    const salf_tensor unit = slf_tensor_device(context, scratch, SALF_F64, states->rows, states->cols);
-    SLF_TRY(backend->apply(state, vocabulary->basis->p, &unit, z));
-    const double most = WIDE_ERROR * 0x1p24 / vocabulary->growth; /* infinite where all rows are zero */
-    return backend->judge(state, z, states->rows, states->cols, most, wide);
+                                 double *z, int32_t *needs_f64) {
+    const slf_query_job job = {.states = states,
+                               .norm = norm,
+                               .p = vocabulary->projected ? vocabulary->basis->p : NULL,
+                               .z = z,
+                               .needs_f64 = vocabulary->projected ? needs_f64 : NULL,
+                               /* infinite where all rows are zero */
+                               .limit = F32_ERROR * 0x1p24 / vocabulary->growth,
+                               .unit = !vocabulary->rule.logits};
+    return vocabulary->context->backend->query(vocabulary->context->impl, &job);
 }
 
 /* What lies in the backend's memory whatever the vocabulary is of: candidates' rows or a table. */
@@ -283,9 +281,15 @@ int32_t slf_vocabulary_place(const slf_vocabulary *vocabulary, int32_t label) {
 
 static salf_status walk_block(const slf_vocabulary *v, const slf_query *query, const salf_tensor *block, int64_t first,
                               const slf_score_sums *sums) {
-    return v->context->backend->score(v->context->backend_state, query, block, first, v->ids ? v->ids + first : NULL,
-                                      v->inverse_norms ? v->inverse_norms + first : NULL,
-                                      v->bias ? v->bias + first : NULL, &v->rule, sums);
+    const slf_score_job job = {.query = query,
+                               .block = block,
+                               .first = first,
+                               .ids = v->ids ? v->ids + first : NULL,
+                               .inverse_norms = v->inverse_norms ? v->inverse_norms + first : NULL,
+                               .bias = v->bias ? v->bias + first : NULL,
+                               .rule = &v->rule,
+                               .sums = sums};
+    return v->context->backend->score(v->context->impl, &job);
 }
 
 static salf_status walk_matrix(const slf_vocabulary *v, const slf_query *query, const slf_score_sums *sums) {
@@ -295,7 +299,7 @@ static salf_status walk_matrix(const slf_vocabulary *v, const slf_query *query, 
         salf_tensor block;
         SLF_TRY(slf_matrix_block(matrix, first, left < v->block_rows ? left : v->block_rows, v->block, &block));
         SLF_TRY(walk_block(v, query, &block, first, sums));
-        if (v->block) SLF_TRY(v->context->backend->sync(v->context->backend_state)); /* the block is filled again */
+        if (v->block) SLF_TRY(slf_sync(v->context)); /* the block is filled again */
     }
     return SALF_OK;
 }

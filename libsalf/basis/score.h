@@ -13,12 +13,12 @@ void slf_vocabulary_destroy(slf_vocabulary *vocabulary);
 /* SALF_E_LABEL when candidates are given and label is none of them. */
 salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label, const char *who);
 const slf_score_rule *slf_vocabulary_rule(const slf_vocabulary *vocabulary);
-/* True when z = P h / |h|: then the sums' vector is to be taken through P, and rows of a query are judged. */
+/* True when z = P h / |h|: then the sums' vector is to be taken through P, and needs_f64 of a query is set. */
 bool slf_vocabulary_projected(const slf_vocabulary *vocabulary);
-/* z [rows][D] of a query from states, and where they are judged wide [rows]; these and scratch [rows][D] are backend
- * memory. Which rows need float64 products is decided in the backend, in stream order. */
+/* z [rows][D] of a query from states and, with projected scores, needs_f64 [rows]; both are backend memory. Which rows
+ * need float64 products is decided in the backend, in stream order. */
 salf_status slf_vocabulary_query(const slf_vocabulary *vocabulary, const salf_tensor *states, const slf_norm *norm,
-                                 double *scratch, double *z, int32_t *wide);
+                                 double *z, int32_t *needs_f64);
 /* Adds every row of the vocabulary to sums. */
 salf_status slf_vocabulary_walk(const slf_vocabulary *vocabulary, const slf_query *query, const slf_score_sums *sums);
 /* The rows as one view with their biases (NULL: none), where they are in the backend's memory; false where they have to

@@ -107,14 +107,16 @@ static salf_status open_backend(salf_context *context, const slf_backend *backen
                                    .free = service_free,
                                    .parallel_for = service_parallel_for,
                                    .context = context};
-    void *state = NULL;
-    const salf_status status = backend->open(&state, &services);
+    void *impl = NULL;
+    const char *kernels = NULL;
+    const salf_status status = backend->open(&impl, &services, &kernels);
     if (status != SALF_OK) {
         context->options.workspace_limit = asked;
         return status;
     }
     context->backend = backend;
-    context->backend_state = state;
+    context->impl = impl;
+    context->kernels = kernels;
     return SALF_OK;
 }
 
@@ -170,7 +172,7 @@ static salf_status choose_backend(salf_context *context) {
 /* ---- life ---- */
 
 static void context_free(salf_context *context) {
-    if (context->backend) context->backend->close(context->backend_state);
+    if (context->backend) context->backend->close(context->impl);
     if (context->plugin) slf_plugin_close(context->plugin);
     slf_pool_destroy(context->pool);
     const salf_context_options options = context->options;
@@ -220,7 +222,7 @@ salf_status salf_context_get_info(const salf_context *context, salf_context_info
     SLF_REQUIRE(info);
     const salf_context_info own = {.backend = context->backend->id,
                                    .backend_name = context->backend->name,
-                                   .kernels = context->backend->kernels(context->backend_state),
+                                   .kernels = context->kernels,
                                    .device = context->options.device,
                                    .threads = context->options.threads,
                                    .rank = context->options.rank,

@@ -65,9 +65,10 @@ struct salf_context {
     atomic_int references;
     salf_context_options options; /* as given, defaults filled in; plugin_path not kept */
     const slf_backend *backend;
-    void *backend_state;
-    slf_pool *pool; /* NULL when options.threads < 2 */
-    void *plugin;   /* handle of dlopen, or NULL */
+    void *impl;          /* what the backend's open made, the first argument of its slots */
+    const char *kernels; /* instruction set in use; the backend's */
+    slf_pool *pool;      /* NULL when options.threads < 2 */
+    void *plugin;        /* handle of dlopen, or NULL */
 };
 
 salf_context *slf_context_retain(salf_context *context);

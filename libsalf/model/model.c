@@ -229,7 +229,8 @@ static salf_status scan_blocks(const salf_model *model, const slf_matrix *matrix
         salf_tensor block;
         int64_t bad_row;
         SLF_TRY(slf_matrix_block(matrix, first, valid - first < rows ? valid - first : rows, buffer, &block));
-        SLF_TRY(backend->scan(model->context->backend_state, &block, first, hash, &bad_row));
+        const slf_scan_job job = {.rows = &block, .first_row = first, .hash = hash, .bad_row = &bad_row};
+        SLF_TRY(backend->scan(model->context->impl, &job));
     }
     return SALF_OK;
 }

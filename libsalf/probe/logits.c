@@ -32,7 +32,7 @@ void slf_logit_rows_free(const salf_context *context, slf_logit_rows *rows) {
 /* Rows and, behind them, biases to the backend. Waits: the host's copy is used again. */
 static salf_status upload(const salf_context *context, int64_t n, int64_t dim, const slf_logit_rows *rows) {
     SLF_TRY(slf_upload(context, rows->device, rows->w, (uint64_t)(n * (dim + 1)) * sizeof *rows->w));
-    return context->backend->sync(context->backend_state);
+    return slf_sync(context);
 }
 
 static salf_status fetch(salf_probe *probe) {

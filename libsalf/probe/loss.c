@@ -22,13 +22,12 @@ typedef struct {
     int32_t *staged;        /* host, page-locked: SLOTS times labels [rows], which [rows] */
     float *host_loss;       /* host, page-locked [rows] */
     double *device;         /* backend: the doubles below, one block */
-    double *scratch;        /* [c][D] */
     double *z;              /* [c][D] */
     double *vector;         /* [c][D] */
     double *sum;            /* [c] */
     double *weighted;       /* [c] */
     double *target;         /* [c] */
-    int32_t *wide;          /* [c], behind the doubles */
+    int32_t *needs_f64;     /* [c], behind the doubles */
     int32_t *device_labels; /* backend [rows], an own block with the next two */
     int32_t *device_which;  /* [rows] */
     float *device_loss;     /* [rows] */
@@ -68,8 +67,6 @@ static salf_status read_options(salf_loss_options *own, const salf_loss_options 
 }
 
 static salf_status fill(salf_loss *loss, const salf_loss_options *options) {
-    const salf_context *context = loss->context;
-    for (int k = 0; k < SLOTS; k++) SLF_TRY(context->backend->event_create(context->backend_state, &loss->uploaded[k]));
     if (options->kind != SALF_LOSS_CE) return SALF_OK;
     return slf_vocabulary_create(&loss->vocabulary, loss->basis, options->candidates, options->n_candidates,
                                  SALF_SCORE_BASIS, options->temperature, "salf_loss_create");
@@ -102,8 +99,7 @@ void salf_loss_destroy(salf_loss *loss) {
     slf_vocabulary_destroy(loss->vocabulary);
     slf_label_set_free(context, &loss->set);
     room_free(context, &loss->room);
-    for (int k = 0; k < SLOTS; k++)
-        if (loss->uploaded[k]) context->backend->event_destroy(context->backend_state, loss->uploaded[k]);
+    for (int k = 0; k < SLOTS; k++) slf_event_free(context, loss->uploaded[k]);
     slf_free(context, loss);
     salf_basis_destroy(basis); /* holds the context */
 }
@@ -124,15 +120,14 @@ static salf_status make_host_arrays(const salf_context *context, int64_t rows, i
 static salf_status make_device_arrays(const salf_context *context, int64_t rows, int64_t c, int64_t dim,
                                       loss_room *room) {
     void *doubles = NULL, *words = NULL;
-    SLF_TRY(slf_device_alloc(context, (uint64_t)(3 * c * dim + 4 * c), sizeof(double), &doubles));
+    SLF_TRY(slf_device_alloc(context, (uint64_t)(2 * c * dim + 4 * c), sizeof(double), &doubles));
     room->device = doubles;
-    room->scratch = room->device;
-    room->z = room->scratch + c * dim;
+    room->z = room->device;
     room->vector = room->z + c * dim;
     room->sum = room->vector + c * dim;
     room->weighted = room->sum + c;
     room->target = room->weighted + c;
-    room->wide = (int32_t *)(void *)(room->target + c);
+    room->needs_f64 = (int32_t *)(void *)(room->target + c);
     SLF_TRY(slf_device_alloc(context, (uint64_t)(3 * rows), sizeof(int32_t), &words));
     room->device_labels = words;
     room->device_which = room->device_labels + rows;
@@ -216,44 +211,53 @@ static salf_status check_arguments(const salf_loss *loss, const int32_t *labels,
 /* ---- one chunk: rows first ... of the call ---- */
 
 static salf_status clear_sums(const salf_loss *loss, const loss_room *room, int64_t rows, int64_t dim) {
-    const slf_backend *backend = loss->context->backend;
-    void *state = loss->context->backend_state;
-    SLF_TRY(backend->zero(state, room->sum, (uint64_t)rows * sizeof(double)));
-    SLF_TRY(backend->zero(state, room->weighted, (uint64_t)rows * sizeof(double)));
-    return backend->zero(state, room->vector, (uint64_t)(rows * dim) * sizeof(double));
+    SLF_TRY(slf_zero_doubles(loss->context, room->sum, (uint64_t)rows));
+    SLF_TRY(slf_zero_doubles(loss->context, room->weighted, (uint64_t)rows));
+    return slf_zero_doubles(loss->context, room->vector, (uint64_t)(rows * dim));
+}
+
+/* The basis rows of the labels first ... of the call. */
+static slf_own_rows own_rows(const salf_loss *loss, int64_t first) {
+    const slf_label_rows *used = loss->set.used;
+    return (slf_own_rows){used->rows, used->norms, loss->room.device_which + first};
 }
 
 static salf_status ce_chunk(const salf_loss *loss, const salf_tensor *states, int64_t first, double scale,
                             const salf_tensor *gradient) {
     const slf_backend *backend = loss->context->backend;
-    void *state = loss->context->backend_state;
-    const slf_label_rows *used = loss->set.used;
+    void *impl = loss->context->impl;
     const loss_room *room = &loss->room;
-    const int32_t *which = room->device_which + first;
+    const slf_own_rows own = own_rows(loss, first);
     const slf_query query = {.rows = states->rows,
                              .dim = states->cols,
                              .z = room->z,
                              .label = room->device_labels + first,
                              .target = room->target,
-                             .wide = slf_vocabulary_projected(loss->vocabulary) ? room->wide : NULL};
+                             .needs_f64 = slf_vocabulary_projected(loss->vocabulary) ? room->needs_f64 : NULL};
     const slf_score_sums sums = {
         .sum = room->sum, .weighted = gradient ? room->weighted : NULL, .vector = gradient ? room->vector : NULL};
-    SLF_TRY(slf_vocabulary_query(loss->vocabulary, states, NULL, room->scratch, room->z, room->wide));
-    SLF_TRY(backend->cosine(state, states, NULL, used->rows, used->norms, which, 1, room->target, 1));
+    SLF_TRY(slf_vocabulary_query(loss->vocabulary, states, NULL, room->z, room->needs_f64));
+    const slf_cosine_job targets = {
+        .states = states, .own = own, .out = room->target, .out_stride = 1, .similarity = 1};
+    SLF_TRY(backend->cosine(impl, &targets));
     SLF_TRY(clear_sums(loss, room, states->rows, states->cols));
     SLF_TRY(slf_vocabulary_walk(loss->vocabulary, &query, &sums));
-    const double *p = slf_vocabulary_projected(loss->vocabulary) ? loss->basis->p : NULL;
-    return backend->score_loss(state, states, &query, slf_vocabulary_rule(loss->vocabulary), &sums, p, used->rows,
-                               used->norms, which, scale, room->device_loss + first, gradient);
+    const slf_score_loss_job job = {.states = states,
+                                    .query = &query,
+                                    .rule = slf_vocabulary_rule(loss->vocabulary),
+                                    .sums = &sums,
+                                    .p = slf_vocabulary_projected(loss->vocabulary) ? loss->basis->p : NULL,
+                                    .own = own,
+                                    .losses = {room->device_loss + first, gradient, scale}};
+    return backend->score_loss(impl, &job);
 }
 
 static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *states, int64_t first, double scale,
                                  const salf_tensor *gradient) {
-    const slf_label_rows *used = loss->set.used;
     if (loss->vocabulary) return ce_chunk(loss, states, first, scale, gradient);
-    return loss->context->backend->cosine_loss(loss->context->backend_state, states, used->rows, used->norms,
-                                               loss->room.device_which + first, scale, loss->room.device_loss + first,
-                                               gradient);
+    const slf_cosine_job job = {
+        .states = states, .own = own_rows(loss, first), .losses = {loss->room.device_loss + first, gradient, scale}};
+    return loss->context->backend->cosine(loss->context->impl, &job);
 }
 
 /* ---- a call ---- */
@@ -261,16 +265,16 @@ static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *state
 /* Labels and their places to the backend, by way of the next slot. */
 static salf_status upload_labels(salf_loss *loss, const int32_t *labels, int64_t rows) {
     const slf_backend *backend = loss->context->backend;
-    void *state = loss->context->backend_state, *uploaded = loss->uploaded[loss->slot];
+    void *impl = loss->context->impl, **uploaded = &loss->uploaded[loss->slot];
     int32_t *staged = loss->room.staged + loss->slot * 2 * loss->room.rows;
     const uint64_t bytes = (uint64_t)rows * sizeof *labels;
-    SLF_TRY(backend->event_wait(state, uploaded));
+    SLF_TRY(backend->wait(impl, *uploaded, NULL));
     memcpy(staged, labels, bytes);
     SLF_TRY(slf_label_set_prepare(&loss->set, loss->basis, labels, rows, staged + rows, "salf_loss_compute"));
     SLF_TRY(slf_upload(loss->context, loss->room.device_labels, staged, bytes));
     SLF_TRY(slf_upload(loss->context, loss->room.device_which, staged + rows, bytes));
     loss->slot = (loss->slot + 1) % SLOTS;
-    return backend->event_record(state, uploaded);
+    return backend->mark(impl, uploaded);
 }
 
 /* Losses to where the caller wants them; waits where that is the host. */
@@ -278,8 +282,8 @@ static salf_status deliver(const salf_loss *loss, const salf_tensor *losses) {
     const loss_room *room = &loss->room;
     const uint64_t bytes = (uint64_t)losses->rows * sizeof(float);
     if (losses->memory == SALF_MEMORY_DEVICE)
-        return loss->context->backend->copy(loss->context->backend_state, losses->data, SALF_MEMORY_DEVICE,
-                                            room->device_loss, SALF_MEMORY_DEVICE, bytes);
+        return loss->context->backend->copy(loss->context->impl, losses->data, SALF_MEMORY_DEVICE, room->device_loss,
+                                            SALF_MEMORY_DEVICE, bytes);
     SLF_TRY(slf_download(loss->context, room->host_loss, room->device_loss, bytes));
     const int64_t stride = losses->row_stride ? losses->row_stride : 1;
     for (int64_t r = 0; r < losses->rows; r++)

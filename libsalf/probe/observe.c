@@ -15,34 +15,49 @@ static int32_t spaces_of(const salf_probe *probe) {
     return probe->options.n_layers + 1;
 }
 
-static salf_status reduce_cosine(salf_probe *probe, int32_t space, const salf_tensor *states, const slf_norm *norm) {
+/* Rows first ... of states against the basis rows of their labels. */
+static slf_cosine_job cosine_job(const salf_probe *probe, const salf_tensor *states, const slf_norm *norm,
+                                 int64_t first) {
     const slf_label_rows *used = probe->set.used;
-    return probe->context->backend->cosine(probe->context->backend_state, states, norm, used->rows, used->norms,
-                                           probe->device_which, 0, probe->distances + space, spaces_of(probe));
+    return (slf_cosine_job){
+        .states = states, .norm = norm, .own = {used->rows, used->norms, probe->device_which + first}};
+}
+
+static salf_status reduce_cosine(salf_probe *probe, int32_t space, const salf_tensor *states, const slf_norm *norm) {
+    slf_cosine_job job = cosine_job(probe, states, norm, 0);
+    job.out = probe->distances + space;
+    job.out_stride = spaces_of(probe);
+    return probe->context->backend->cosine(probe->context->impl, &job);
 }
 
 /* Scores of the right tokens: s_l from the basis rows with the same products as cosine, or logits from z = h. */
 static salf_status make_targets(const salf_probe *probe, const double *z, const salf_tensor *states,
                                 const slf_norm *norm, int64_t first, double *target) {
     const slf_backend *backend = probe->context->backend;
-    void *state = probe->context->backend_state;
     const slf_score_rule *rule = slf_vocabulary_rule(probe->vocabulary);
-    const int32_t *which = probe->device_which + first;
-    if (rule->logits)
-        return backend->logit_targets(state, z, states->rows, &probe->logit_rows.view, which, probe->logit_rows.bias,
-                                      rule, target);
-    const slf_label_rows *used = probe->set.used;
-    return backend->cosine(state, states, norm, used->rows, used->norms, which, 1, target, 1);
+    if (!rule->logits) {
+        slf_cosine_job job = cosine_job(probe, states, norm, first);
+        job.out = target;
+        job.out_stride = job.similarity = 1;
+        return backend->cosine(probe->context->impl, &job);
+    }
+    const slf_logits_job job = {.z = z,
+                                .rows = states->rows,
+                                .w = &probe->logit_rows.view,
+                                .row_of = probe->device_which + first,
+                                .bias = probe->logit_rows.bias,
+                                .rule = rule,
+                                .target = target};
+    return backend->logits(probe->context->impl, &job);
 }
 
 /* Sums over the vocabulary start at 0, maxima at -infinity. */
 static salf_status clear_sums(const salf_probe *probe, const slf_score_sums *sums, int64_t n) {
     const slf_backend *backend = probe->context->backend;
-    void *state = probe->context->backend_state;
-    const uint64_t bytes = (uint64_t)n * sizeof(double);
-    if (sums->sum) SLF_TRY(backend->zero(state, sums->sum, bytes));
-    if (sums->count) SLF_TRY(backend->zero(state, sums->count, bytes));
-    return sums->maximum ? backend->fill(state, sums->maximum, n, -INFINITY) : SALF_OK;
+    void *impl = probe->context->impl;
+    if (sums->sum) SLF_TRY(backend->fill(impl, sums->sum, n, 0));
+    if (sums->count) SLF_TRY(backend->fill(impl, sums->count, n, 0));
+    return sums->maximum ? backend->fill(impl, sums->maximum, n, -INFINITY) : SALF_OK;
 }
 
 /* Compares what waits with the vocabulary. After a failure it still waits. */
@@ -54,7 +69,7 @@ static salf_status walk(salf_probe *probe) {
                              .z = probe->z,
                              .label = probe->device_labels + at,
                              .target = probe->target + at,
-                             .wide = slf_vocabulary_projected(probe->vocabulary) ? probe->wide : NULL};
+                             .needs_f64 = slf_vocabulary_projected(probe->vocabulary) ? probe->needs_f64 : NULL};
     const slf_score_sums sums = {.sum = probe->sum ? probe->sum + at : NULL,
                                  .maximum = probe->maximum ? probe->maximum + at : NULL,
                                  .count = probe->count ? probe->count + at : NULL};
@@ -68,7 +83,7 @@ static salf_status walk(salf_probe *probe) {
 static salf_status add_queries(salf_probe *probe, const salf_tensor *states, const slf_norm *norm, int64_t first,
                                int64_t at) {
     double *z = probe->z + probe->waiting * states->cols;
-    SLF_TRY(slf_vocabulary_query(probe->vocabulary, states, norm, probe->scratch, z, probe->wide + probe->waiting));
+    SLF_TRY(slf_vocabulary_query(probe->vocabulary, states, norm, z, probe->needs_f64 + probe->waiting));
     SLF_TRY(make_targets(probe, z, states, norm, first, probe->target + at));
     if (probe->waiting == 0) probe->first = at;
     probe->waiting += states->rows;
@@ -103,7 +118,7 @@ static salf_status enqueue(const salf_probe *probe, void *to, const void *from) 
     const uint64_t bytes = (uint64_t)spaces_of(probe) * (uint64_t)probe->rows * sizeof(double);
     if (!from || bytes == 0) return SALF_OK;
     const int32_t memory = slf_device_readable(probe->context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
-    return probe->context->backend->copy(probe->context->backend_state, to, SALF_MEMORY_HOST, from, memory, bytes);
+    return probe->context->backend->copy(probe->context->impl, to, SALF_MEMORY_HOST, from, memory, bytes);
 }
 
 salf_status slf_probe_collect(salf_probe *probe) {

@@ -51,7 +51,7 @@ static salf_status upload_vector(const salf_context *context, const float *from,
     if (!from) return SALF_OK;
     SLF_TRY(slf_device_copy_of(context, from, (uint64_t)n, sizeof *from, &memory));
     *out = memory;
-    return context->backend->sync(context->backend_state);
+    return slf_sync(context);
 }
 
 /* RMS1P is folded into the model's norm_weight. */
@@ -71,7 +71,6 @@ static salf_status fill(salf_probe *probe) {
     SLF_TRY(take_norm(probe, probe->basis->model));
     probe->observed = slf_alloc_zero(probe->context, (uint64_t)options->n_layers + 1, 1);
     if (!probe->observed) return SALF_E_NO_MEMORY;
-    SLF_TRY(probe->context->backend->event_create(probe->context->backend_state, &probe->done));
     if (options->metric == SALF_METRIC_COSINE) return SALF_OK;
     return slf_vocabulary_create(&probe->vocabulary, probe->basis, options->candidates, options->n_candidates,
                                  options->scores, options->temperature, "salf_probe_create");
@@ -109,7 +108,7 @@ void salf_probe_destroy(salf_probe *probe) {
     slf_logit_rows_free(context, &probe->logit_rows);
     slf_device_free(context, probe->device_block);
     slf_pinned_free(context, probe->host_block);
-    if (probe->done) context->backend->event_destroy(context->backend_state, probe->done);
+    slf_event_free(context, probe->done);
     slf_free(context, probe);
     salf_basis_destroy(basis); /* holds the context */
 }
@@ -140,9 +139,8 @@ static void lay_out_device(salf_probe *probe, carver *block) {
     }
     probe->device_labels = carve(block, all, sizeof(int32_t));
     probe->target = carve(block, all, sizeof(double));
-    probe->scratch = carve(block, probe->chunk * dim, sizeof(double));
     probe->z = carve(block, probe->room * dim, sizeof(double));
-    probe->wide = carve(block, probe->room, sizeof(int32_t));
+    probe->needs_f64 = carve(block, probe->room, sizeof(int32_t));
     if (metric == SALF_METRIC_CE) probe->sum = carve(block, all, sizeof(double));
     if (metric == SALF_METRIC_CE && logits) probe->maximum = carve(block, all, sizeof(double));
     if (metric == SALF_METRIC_RANK) probe->count = carve(block, all, sizeof(int64_t));
@@ -224,7 +222,7 @@ static salf_status check_labels(const salf_probe *probe, const int32_t *labels, 
 static salf_status begin(salf_probe *probe, const int32_t *labels, int64_t n_rows) {
     const bool logits = probe->vocabulary && slf_vocabulary_rule(probe->vocabulary)->logits;
     if (probe->state != SLF_BATCH_NONE) /* a batch that is dropped: its copies read the arrays filled here */
-        SLF_TRY(probe->context->backend->sync(probe->context->backend_state));
+        SLF_TRY(slf_sync(probe->context));
     probe->state = SLF_BATCH_NONE;
     probe->waiting = 0;
     SLF_TRY(make_room(probe, n_rows));
@@ -322,14 +320,14 @@ static salf_status check_complete(const salf_probe *probe, const char *who) {
 static salf_status flush(salf_probe *probe) {
     if (probe->state == SLF_BATCH_FLUSHED) return SALF_OK;
     SLF_TRY(slf_probe_collect(probe));
-    SLF_TRY(probe->context->backend->event_record(probe->context->backend_state, probe->done));
+    SLF_TRY(probe->context->backend->mark(probe->context->impl, &probe->done));
     probe->state = SLF_BATCH_FLUSHED;
     return SALF_OK;
 }
 
 static salf_status collect_and_wait(salf_probe *probe) {
     SLF_TRY(flush(probe));
-    SLF_TRY(probe->context->backend->event_wait(probe->context->backend_state, probe->done));
+    SLF_TRY(probe->context->backend->wait(probe->context->impl, probe->done, NULL));
     slf_probe_deviations(probe);
     probe->state = SLF_BATCH_NONE;
     return SALF_OK;
@@ -414,7 +412,7 @@ salf_status salf_probe_poll(salf_probe *probe, int32_t *ready) {
     SLF_REQUIRE(ready);
     if (probe->state != SLF_BATCH_FLUSHED)
         return slf_fail(SALF_E_SEQUENCE, "salf_probe_poll: salf_probe_flush has not been called for a batch");
-    return probe->context->backend->event_poll(probe->context->backend_state, probe->done, ready);
+    return probe->context->backend->wait(probe->context->impl, probe->done, ready);
 }
 
 salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace) {

@@ -78,9 +78,8 @@ struct salf_probe {
     int64_t room;  /* most queries that wait */
     int64_t first;
     int64_t waiting;
-    double *scratch; /* backend [chunk][D] */
-    double *z;       /* backend [room][D] */
-    int32_t *wide;   /* backend [room] */
+    double *z;          /* backend [room][D] */
+    int32_t *needs_f64; /* backend [room] */
 };
 
 /* logits.c: rows of the head for the batch's labels, and which of them each label has. */

@@ -86,7 +86,7 @@ salf_context *parity_context(int32_t backend, int32_t threads) {
 static parity_case case_of(salf_context *context, int32_t id) {
     return (parity_case){.context = context,
                          .backend = staged_table(context->backend),
-                         .state = context->backend_state,
+                         .impl = context->impl,
                          .id = id,
                          .dtype = SALF_F32};
 }
@@ -192,4 +192,10 @@ long double parity_deviation(const slf_norm *norm, const double *h, const float 
     free(x);
     return zero || !(square > 0) || isinf((double)square) ? (long double)NAN
                                                           : 1 - dot / (sqrtl(square) * (long double)norm_b);
+}
+
+salf_status parity_cosine(const parity_case *c, const salf_tensor *states, const slf_norm *norm, slf_own_rows own,
+                          double *out, int64_t out_stride) {
+    const slf_cosine_job job = {.states = states, .norm = norm, .own = own, .out = out, .out_stride = out_stride};
+    return c->backend->cosine(c->impl, &job);
 }

@@ -17,7 +17,7 @@ typedef struct parity_matrix {
 typedef struct parity_case {
     salf_context *context;
     const slf_backend *backend;
-    void *state;
+    void *impl;
     int32_t id;
     int32_t dtype;
     bool scattered; /* rows apart by more than cols, in another order through row_index */
@@ -49,5 +49,9 @@ long double *parity_orthogonal(uint64_t *seed, int64_t n);
 void parity_norm_row(const slf_norm *norm, const double *h, int64_t dim, long double *out);
 /* 1 - cos, NaN for a zero or non-finite state. */
 long double parity_deviation(const slf_norm *norm, const double *h, const float *b, double norm_b, int64_t dim);
+
+/* The cosine slot as its deviations. */
+salf_status parity_cosine(const parity_case *c, const salf_tensor *states, const slf_norm *norm, slf_own_rows own,
+                          double *out, int64_t out_stride);
 
 #endif

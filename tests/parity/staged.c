@@ -26,42 +26,42 @@ static struct {
 static int n_blocks;
 static uint64_t calls;
 
-static void *take(void *state, const void *host, int64_t count, size_t size, void *back) {
+static void *take(void *self, const void *host, int64_t count, size_t size, void *back) {
     void *device = NULL;
     if (!host) return NULL;
     const uint64_t bytes = (uint64_t)count * size;
     ck_assert_int_lt(n_blocks, MOST_BLOCKS);
-    ck_assert_msg(inner->alloc(state, bytes, &device) == SALF_OK, "%s", salf_last_error());
+    ck_assert_msg(inner->alloc(self, SLF_MEMORY_BACKEND, bytes, &device) == SALF_OK, "%s", salf_last_error());
     blocks[n_blocks].device = device;
     blocks[n_blocks].back = back;
     blocks[n_blocks++].bytes = bytes;
-    ck_assert_msg(inner->copy(state, device, SALF_MEMORY_DEVICE, host, SALF_MEMORY_HOST, bytes) == SALF_OK, "%s",
+    ck_assert_msg(inner->copy(self, device, SALF_MEMORY_DEVICE, host, SALF_MEMORY_HOST, bytes) == SALF_OK, "%s",
                   salf_last_error());
     return device;
 }
 
-static void *in(void *state, const void *host, int64_t count, size_t size) {
-    return take(state, host, count, size, NULL);
+static void *in(void *self, const void *host, int64_t count, size_t size) {
+    return take(self, host, count, size, NULL);
 }
 
-static void *both(void *state, void *host, int64_t count, size_t size) {
-    return take(state, host, count, size, host);
+static void *both(void *self, void *host, int64_t count, size_t size) {
+    return take(self, host, count, size, host);
 }
 
 /* Results to the host, blocks given back. */
-static salf_status done(void *state, salf_status status) {
+static salf_status done(void *self, salf_status status) {
     for (int k = 0; k < n_blocks; k++)
         if (blocks[k].back && status == SALF_OK)
-            status = inner->copy(state, blocks[k].back, SALF_MEMORY_HOST, blocks[k].device, SALF_MEMORY_DEVICE,
+            status = inner->copy(self, blocks[k].back, SALF_MEMORY_HOST, blocks[k].device, SALF_MEMORY_DEVICE,
                                  blocks[k].bytes);
-    if (status == SALF_OK) status = inner->sync(state);
-    for (int k = 0; k < n_blocks; k++) inner->free(state, blocks[k].device);
+    if (status == SALF_OK) status = inner->sync(self);
+    for (int k = 0; k < n_blocks; k++) inner->free(self, SLF_MEMORY_BACKEND, blocks[k].device);
     n_blocks = 0;
     return status;
 }
 
 /* A view in the way whose turn it is. written: its rows come back. */
-static salf_tensor view_of(void *state, const salf_tensor *view, bool written) {
+static salf_tensor view_of(void *self, const salf_tensor *view, bool written) {
     salf_tensor moved = *view;
     const uint64_t turn = calls % 4;
     const int64_t stride = view->row_stride ? view->row_stride : view->cols, size = slf_dtype_size(view->dtype);
@@ -72,11 +72,11 @@ static salf_tensor view_of(void *state, const salf_tensor *view, bool written) {
             last = r == 0 || view->row_index[r] > last ? view->row_index[r] : last;
         const int64_t elements = last * stride + view->cols;
         moved.data =
-            written ? both(state, view->data, elements, (size_t)size) : in(state, view->data, elements, (size_t)size);
+            written ? both(self, view->data, elements, (size_t)size) : in(self, view->data, elements, (size_t)size);
         moved.memory = SALF_MEMORY_DEVICE;
     }
     if (view->row_index && turn != 2) {
-        moved.row_index = in(state, view->row_index, view->rows, sizeof *view->row_index);
+        moved.row_index = in(self, view->row_index, view->rows, sizeof *view->row_index);
         moved.index_memory = SALF_MEMORY_DEVICE;
     }
     return moved;
@@ -93,9 +93,9 @@ static int64_t labels_of(const int32_t *which, int64_t rows) {
 enum { MOST_MEMORY = 64 };
 static void *memory_of[MOST_MEMORY];
 
-static salf_status staged_alloc(void *state, uint64_t bytes, void **memory) {
-    const salf_status status = inner->alloc(state, bytes, memory);
-    for (int k = 0; k < MOST_MEMORY && status == SALF_OK; k++)
+static salf_status staged_alloc(void *self, int32_t kind, uint64_t bytes, void **memory) {
+    const salf_status status = inner->alloc(self, kind, bytes, memory);
+    for (int k = 0; k < MOST_MEMORY && status == SALF_OK && kind == SLF_MEMORY_BACKEND; k++)
         if (!memory_of[k]) {
             memory_of[k] = *memory;
             break;
@@ -109,188 +109,165 @@ static int32_t side_of(const void *pointer) {
     return SALF_MEMORY_HOST;
 }
 
-static void staged_free(void *state, void *memory) {
+static void staged_free(void *self, int32_t kind, void *memory) {
     for (int k = 0; k < MOST_MEMORY; k++)
         if (memory_of[k] == memory) memory_of[k] = NULL;
-    inner->free(state, memory);
+    inner->free(self, kind, memory);
 }
 
-static salf_status staged_copy(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory,
+static salf_status staged_copy(void *self, void *to, int32_t to_memory, const void *from, int32_t from_memory,
                                uint64_t bytes) {
     (void)to_memory, (void)from_memory;
-    const salf_status status = inner->copy(state, to, side_of(to), from, side_of(from), bytes);
-    return status == SALF_OK ? inner->sync(state) : status; /* the tests of host backends look at once */
+    const salf_status status = inner->copy(self, to, side_of(to), from, side_of(from), bytes);
+    return status == SALF_OK ? inner->sync(self) : status; /* the tests of host backends look at once */
 }
 
-static salf_status staged_fill(void *state, double *memory, int64_t count, double value) {
+static salf_status staged_fill(void *self, void *memory, int64_t count, double value) {
     calls++;
-    return done(state, inner->fill(state, both(state, memory, count, sizeof *memory), count, value));
+    if (side_of(memory) == SALF_MEMORY_DEVICE) return inner->fill(self, memory, count, value);
+    return done(self, inner->fill(self, both(self, memory, count, sizeof(double)), count, value));
 }
 
-/* ---- basis ---- */
+/* ---- jobs: each with its arrays moved ---- */
 
-static salf_status staged_scan(void *state, const salf_tensor *rows, int64_t first_row, uint64_t *hash,
-                               int64_t *bad_row) {
-    calls++;
-    const salf_tensor x = view_of(state, rows, false);
-    return done(state, inner->scan(state, &x, first_row, hash, bad_row));
+static salf_status staged_scan(void *self, const slf_scan_job *job) {
+    slf_scan_job moved = *job;
+    const salf_tensor x = view_of(self, job->rows, false);
+    moved.rows = &x;
+    moved.gram = both(self, job->gram, x.cols * x.cols, sizeof(double));
+    return inner->scan(self, &moved);
 }
 
-static salf_status staged_gram(void *state, const salf_tensor *rows, double *gram) {
-    calls++;
-    const salf_tensor x = view_of(state, rows, false);
-    double *device = both(state, gram, rows->cols * rows->cols, sizeof *gram);
-    return done(state, inner->gram(state, &x, device));
+static salf_status staged_factor(void *self, const slf_factor_job *job) {
+    slf_factor_job moved = *job;
+    moved.gram = both(self, job->gram, job->dim * job->dim, sizeof(double));
+    return inner->factor(self, &moved);
 }
 
-static salf_status staged_factor(void *state, int64_t dim, double *gram, const slf_factor_request *request,
-                                 slf_factor_result *result) {
-    calls++;
-    double *device = both(state, gram, dim * dim, sizeof *gram);
-    return done(state, inner->factor(state, dim, device, request, result));
+static salf_status staged_apply(void *self, const slf_apply_job *job) {
+    slf_apply_job moved = *job;
+    const salf_tensor x = view_of(self, job->rows, false);
+    moved.rows = &x;
+    moved.p = in(self, job->p, x.cols * x.cols, sizeof(double));
+    moved.out = both(self, job->out, x.rows * x.cols, sizeof(double));
+    moved.norms = both(self, job->norms, x.rows, sizeof(double));
+    moved.rounded = both(self, job->rounded, x.rows * x.cols, sizeof(float));
+    return inner->apply(self, &moved);
 }
 
-static salf_status staged_apply(void *state, const double *p, const salf_tensor *rows, double *out) {
-    calls++;
-    const salf_tensor x = view_of(state, rows, false);
-    const double *device_p = in(state, p, rows->cols * rows->cols, sizeof *p);
-    double *device_out = both(state, out, rows->rows * rows->cols, sizeof *out);
-    return done(state, inner->apply(state, device_p, &x, device_out));
-}
-
-static salf_status staged_apply_norms(void *state, const double *p, const salf_tensor *rows, double *norms) {
-    calls++;
-    const salf_tensor x = view_of(state, rows, false);
-    const double *device_p = in(state, p, rows->cols * rows->cols, sizeof *p);
-    double *device_norms = both(state, norms, rows->rows, sizeof *norms);
-    return done(state, inner->apply_norms(state, device_p, &x, device_norms));
-}
-
-static salf_status staged_narrow(void *state, const double *b, int64_t rows, int64_t dim, const double *w_norms,
-                                 double noise, float *out, double *norms) {
-    calls++;
-    const double *device_b = in(state, b, rows * dim, sizeof *b), *device_w = in(state, w_norms, rows, sizeof *w_norms);
-    float *device_out = both(state, out, rows * dim, sizeof *out);
-    double *device_norms = both(state, norms, rows, sizeof *norms);
-    return done(state, inner->narrow(state, device_b, rows, dim, device_w, noise, device_out, device_norms));
-}
-
-/* ---- probe ---- */
-
-static slf_norm norm_of(void *state, const slf_norm *norm, int64_t dim) {
-    slf_norm moved = *norm;
-    moved.weight = in(state, norm->weight, dim, sizeof *norm->weight);
-    moved.bias = in(state, norm->bias, dim, sizeof *norm->bias);
+static slf_norm norm_of(void *self, const slf_norm *norm, int64_t dim) {
+    slf_norm moved = {.kind = SALF_NORM_NONE};
+    if (!norm) return moved;
+    moved = *norm;
+    moved.weight = in(self, norm->weight, dim, sizeof(float));
+    moved.bias = in(self, norm->bias, dim, sizeof(float));
     return moved;
 }
 
-static salf_status staged_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                                 const double *norms, const int32_t *which, int32_t similarity, double *out,
-                                 int64_t out_stride) {
-    calls++;
-    const int64_t n = labels_of(which, states->rows),
-                  outputs = states->rows > 0 ? (states->rows - 1) * out_stride + 1 : 0;
-    const salf_tensor h = view_of(state, states, false);
-    const slf_norm none = {.kind = SALF_NORM_NONE}, moved = norm_of(state, norm ? norm : &none, states->cols);
-    const float *device_basis = in(state, basis, n * states->cols, sizeof *basis);
-    const double *device_norms = in(state, norms, n, sizeof *norms);
-    const int32_t *device_which = in(state, which, states->rows, sizeof *which);
-    double *device_out = both(state, out, outputs, sizeof *out);
-    return done(state, inner->cosine(state, &h, norm ? &moved : NULL, device_basis, device_norms, device_which,
-                                     similarity, device_out, out_stride));
+static salf_status staged_query(void *self, const slf_query_job *job) {
+    slf_query_job moved = *job;
+    const salf_tensor h = view_of(self, job->states, false);
+    const slf_norm norm = norm_of(self, job->norm, h.cols);
+    moved.states = &h;
+    moved.norm = job->norm ? &norm : NULL;
+    moved.p = in(self, job->p, h.cols * h.cols, sizeof(double));
+    moved.z = both(self, job->z, h.rows * h.cols, sizeof(double));
+    moved.needs_f64 = both(self, job->needs_f64, h.rows, sizeof(int32_t));
+    return inner->query(self, &moved);
 }
 
-static salf_status staged_normalise(void *state, const salf_tensor *states, const slf_norm *norm, int32_t unit,
-                                    double *out) {
-    calls++;
-    const salf_tensor h = view_of(state, states, false);
-    const slf_norm none = {.kind = SALF_NORM_NONE}, moved = norm_of(state, norm ? norm : &none, states->cols);
-    double *device_out = both(state, out, states->rows * states->cols, sizeof *out);
-    return done(state, inner->normalise(state, &h, norm ? &moved : NULL, unit, device_out));
+static slf_own_rows own_of(void *self, const slf_own_rows *own, int64_t rows, int64_t dim) {
+    const int64_t n = labels_of(own->row_of, rows);
+    return (slf_own_rows){in(self, own->rows, n * dim, sizeof(float)), in(self, own->norms, n, sizeof(double)),
+                          in(self, own->row_of, rows, sizeof(int32_t))};
 }
 
-static salf_status staged_judge(void *state, const double *z, int64_t rows, int64_t dim, double most, int32_t *wide) {
-    calls++;
-    const double *device_z = in(state, z, rows * dim, sizeof *z);
-    int32_t *device_wide = both(state, wide, rows, sizeof *wide);
-    return done(state, inner->judge(state, device_z, rows, dim, most, device_wide));
+/* gradient: where the moved view is kept for the length of the call. */
+static slf_loss_out losses_of(void *self, const slf_loss_out *losses, int64_t rows, salf_tensor *gradient) {
+    slf_loss_out moved = *losses;
+    moved.loss = both(self, losses->loss, rows, sizeof(float));
+    if (losses->gradient) *gradient = view_of(self, losses->gradient, true);
+    moved.gradient = losses->gradient ? gradient : NULL;
+    return moved;
 }
 
-static salf_status staged_logit_targets(void *state, const double *z, int64_t rows, const salf_tensor *w,
-                                        const int32_t *which, const float *bias, const slf_score_rule *rule,
-                                        double *target) {
-    calls++;
-    const salf_tensor x = view_of(state, w, false);
-    const double *device_z = in(state, z, rows * w->cols, sizeof *z);
-    const int32_t *device_which = in(state, which, rows, sizeof *which);
-    const float *device_bias = in(state, bias, w->rows, sizeof *bias);
-    double *device_target = both(state, target, rows, sizeof *target);
-    return done(state, inner->logit_targets(state, device_z, rows, &x, device_which, device_bias, rule, device_target));
+static salf_status staged_cosine(void *self, const slf_cosine_job *job) {
+    slf_cosine_job moved = *job;
+    const salf_tensor h = view_of(self, job->states, false);
+    const slf_norm norm = norm_of(self, job->norm, h.cols);
+    salf_tensor gradient;
+    moved.states = &h;
+    moved.norm = job->norm ? &norm : NULL;
+    moved.own = own_of(self, &job->own, h.rows, h.cols);
+    moved.out = both(self, job->out, h.rows > 0 ? (h.rows - 1) * job->out_stride + 1 : 0, sizeof(double));
+    moved.losses = losses_of(self, &job->losses, h.rows, &gradient);
+    return inner->cosine(self, &moved);
 }
 
-static slf_query query_of(void *state, const slf_query *query, bool whole) {
+static salf_status staged_logits(void *self, const slf_logits_job *job) {
+    slf_logits_job moved = *job;
+    const salf_tensor w = view_of(self, job->w, false);
+    moved.z = in(self, job->z, job->rows * w.cols, sizeof(double));
+    moved.w = &w;
+    moved.row_of = in(self, job->row_of, job->rows, sizeof(int32_t));
+    moved.bias = in(self, job->bias, w.rows, sizeof(float));
+    moved.target = both(self, job->target, job->rows, sizeof(double));
+    return inner->logits(self, &moved);
+}
+
+static slf_query query_of(void *self, const slf_query *query, bool whole) {
     slf_query moved = *query;
-    moved.z = whole ? in(state, query->z, query->rows * query->dim, sizeof *query->z) : NULL;
-    moved.label = whole ? in(state, query->label, query->rows, sizeof *query->label) : NULL;
-    moved.target = in(state, query->target, query->rows, sizeof *query->target);
-    moved.wide = in(state, query->wide, query->rows, sizeof *query->wide);
+    moved.z = whole ? in(self, query->z, query->rows * query->dim, sizeof(double)) : NULL;
+    moved.label = whole ? in(self, query->label, query->rows, sizeof(int32_t)) : NULL;
+    moved.target = in(self, query->target, query->rows, sizeof(double));
+    moved.needs_f64 = in(self, query->needs_f64, query->rows, sizeof(int32_t));
     return moved;
 }
 
-static slf_score_sums sums_of(void *state, const slf_score_sums *sums, int64_t rows, int64_t dim) {
-    return (slf_score_sums){.sum = both(state, sums->sum, rows, sizeof *sums->sum),
-                            .maximum = both(state, sums->maximum, rows, sizeof *sums->maximum),
-                            .count = both(state, sums->count, rows, sizeof *sums->count),
-                            .weighted = both(state, sums->weighted, rows, sizeof *sums->weighted),
-                            .vector = both(state, sums->vector, rows * dim, sizeof *sums->vector)};
+static slf_score_sums sums_of(void *self, const slf_score_sums *sums, int64_t rows, int64_t dim) {
+    return (slf_score_sums){.sum = both(self, sums->sum, rows, sizeof(double)),
+                            .maximum = both(self, sums->maximum, rows, sizeof(double)),
+                            .count = both(self, sums->count, rows, sizeof(int64_t)),
+                            .weighted = both(self, sums->weighted, rows, sizeof(double)),
+                            .vector = both(self, sums->vector, rows * dim, sizeof(double))};
 }
 
-static salf_status staged_score(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
-                                const int32_t *ids, const double *inverse_norm, const float *bias,
-                                const slf_score_rule *rule, const slf_score_sums *sums) {
-    calls++;
-    const slf_query moved = query_of(state, query, true);
-    const salf_tensor x = view_of(state, block, false);
-    const int32_t *device_ids = in(state, ids, block->rows, sizeof *ids);
-    const double *inverse = in(state, inverse_norm, block->rows, sizeof *inverse_norm);
-    const float *device_bias = in(state, bias, block->rows, sizeof *bias);
-    const slf_score_sums device_sums = sums_of(state, sums, query->rows, query->dim);
-    return done(state, inner->score(state, &moved, &x, first, device_ids, inverse, device_bias, rule, &device_sums));
+static salf_status staged_score(void *self, const slf_score_job *job) {
+    slf_score_job moved = *job;
+    const slf_query query = query_of(self, job->query, true);
+    const salf_tensor block = view_of(self, job->block, false);
+    const slf_score_sums sums = sums_of(self, job->sums, query.rows, query.dim);
+    moved.query = &query;
+    moved.block = &block;
+    moved.ids = in(self, job->ids, block.rows, sizeof(int32_t));
+    moved.inverse_norms = in(self, job->inverse_norms, block.rows, sizeof(double));
+    moved.bias = in(self, job->bias, block.rows, sizeof(float));
+    moved.sums = &sums;
+    return inner->score(self, &moved);
 }
 
-/* ---- losses ---- */
-
-static salf_status staged_cosine_loss(void *state, const salf_tensor *states, const float *basis, const double *norms,
-                                      const int32_t *which, double scale, float *loss, const salf_tensor *gradient) {
-    calls++;
-    const int64_t n = labels_of(which, states->rows);
-    const salf_tensor h = view_of(state, states, false), none = {0};
-    const salf_tensor g = gradient ? view_of(state, gradient, true) : none;
-    const float *device_basis = in(state, basis, n * states->cols, sizeof *basis);
-    const double *device_norms = in(state, norms, n, sizeof *norms);
-    const int32_t *device_which = in(state, which, states->rows, sizeof *which);
-    float *device_loss = both(state, loss, states->rows, sizeof *loss);
-    return done(state, inner->cosine_loss(state, &h, device_basis, device_norms, device_which, scale, device_loss,
-                                          gradient ? &g : NULL));
+static salf_status staged_score_loss(void *self, const slf_score_loss_job *job) {
+    slf_score_loss_job moved = *job;
+    const salf_tensor h = view_of(self, job->states, false);
+    const slf_query query = query_of(self, job->query, false);
+    const slf_score_sums sums = sums_of(self, job->sums, h.rows, h.cols);
+    salf_tensor gradient;
+    moved.states = &h;
+    moved.query = &query;
+    moved.sums = &sums;
+    moved.p = in(self, job->p, h.cols * h.cols, sizeof(double));
+    moved.own = own_of(self, &job->own, h.rows, h.cols);
+    moved.losses = losses_of(self, &job->losses, h.rows, &gradient);
+    return inner->score_loss(self, &moved);
 }
 
-static salf_status staged_score_loss(void *state, const salf_tensor *states, const slf_query *query,
-                                     const slf_score_rule *rule, const slf_score_sums *sums, const double *p,
-                                     const float *basis, const double *norms, const int32_t *which, double scale,
-                                     float *loss, const salf_tensor *gradient) {
-    calls++;
-    const int64_t n = labels_of(which, states->rows), dim = states->cols;
-    const salf_tensor h = view_of(state, states, false), none = {0};
-    const salf_tensor g = gradient ? view_of(state, gradient, true) : none;
-    const slf_query moved = query_of(state, query, false);
-    const slf_score_sums device_sums = sums_of(state, sums, states->rows, dim);
-    const double *device_p = in(state, p, dim * dim, sizeof *p), *device_norms = in(state, norms, n, sizeof *norms);
-    const float *device_basis = in(state, basis, n * dim, sizeof *basis);
-    const int32_t *device_which = in(state, which, states->rows, sizeof *which);
-    float *device_loss = both(state, loss, states->rows, sizeof *loss);
-    return done(state, inner->score_loss(state, &h, &moved, rule, &device_sums, device_p, device_basis, device_norms,
-                                         device_which, scale, device_loss, gradient ? &g : NULL));
-}
+/* Each call with the next of the four ways, its results brought back and its blocks given up. */
+#define STAGED(prefix, slot)                                                   \
+    static salf_status whole_##slot(void *self, const slf_##slot##_job *job) { \
+        calls++;                                                               \
+        return done(self, staged_##slot(self, job));                           \
+    }
+SLF_JOB_SLOTS(STAGED, )
 
 const slf_backend *staged_table(const slf_backend *backend) {
     static slf_backend table;
@@ -301,18 +278,7 @@ const slf_backend *staged_table(const slf_backend *backend) {
     table.free = staged_free;
     table.copy = staged_copy;
     table.fill = staged_fill;
-    table.scan = staged_scan;
-    table.gram = staged_gram;
-    table.factor = staged_factor;
-    table.apply = staged_apply;
-    table.apply_norms = staged_apply_norms;
-    table.narrow = staged_narrow;
-    table.cosine = staged_cosine;
-    table.normalise = staged_normalise;
-    table.judge = staged_judge;
-    table.logit_targets = staged_logit_targets;
-    table.score = staged_score;
-    table.cosine_loss = staged_cosine_loss;
-    table.score_loss = staged_score_loss;
+#define WHOLE(prefix, slot) table.slot = whole_##slot;
+    SLF_JOB_SLOTS(WHOLE, )
     return &table;
 }

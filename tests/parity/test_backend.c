@@ -1,5 +1,5 @@
 /*
- * test_backend.c - slots of the backends that make a basis: scan, gram, factor, apply, and their memory.
+ * test_backend.c - slots of the backends that make a basis: scan, factor, apply, and their memory.
  *
  * Oracles are the definitions, in long double. A head W = U S V^T has G = V S^2 V^T, so its pseudo-inverse is known
  * exactly from the factors: P = V S^-2 V^T over the singular values kept.
@@ -15,22 +15,22 @@
 /* ---- memory ---- */
 
 static void check_memory(const parity_case *c) {
-    char bytes[] = "state of mind", back[sizeof bytes] = {0};
+    char bytes[16] = "state of mind", back[sizeof bytes] = {0};
     void *memory = NULL, *empty = NULL;
-    CHECK_OK(c->backend->alloc(c->state, sizeof bytes, &memory));
-    CHECK_OK(c->backend->alloc(c->state, 0, &empty));
-    CHECK_OK(c->backend->copy(c->state, memory, SALF_MEMORY_HOST, bytes, SALF_MEMORY_HOST, sizeof bytes));
-    CHECK_OK(c->backend->copy(c->state, back, SALF_MEMORY_HOST, memory, SALF_MEMORY_HOST, sizeof bytes));
-    CHECK_OK(c->backend->sync(c->state));
+    CHECK_OK(c->backend->alloc(c->impl, SLF_MEMORY_BACKEND, sizeof bytes, &memory));
+    CHECK_OK(c->backend->alloc(c->impl, SLF_MEMORY_BACKEND, 0, &empty));
+    CHECK_OK(c->backend->copy(c->impl, memory, SALF_MEMORY_HOST, bytes, SALF_MEMORY_HOST, sizeof bytes));
+    CHECK_OK(c->backend->copy(c->impl, back, SALF_MEMORY_HOST, memory, SALF_MEMORY_HOST, sizeof bytes));
+    CHECK_OK(c->backend->sync(c->impl));
     ck_assert_str_eq(back, bytes);
-    CHECK_OK(c->backend->zero(c->state, memory, sizeof bytes));
-    CHECK_OK(c->backend->copy(c->state, back, SALF_MEMORY_HOST, memory, SALF_MEMORY_HOST, sizeof bytes));
+    CHECK_OK(c->backend->fill(c->impl, memory, sizeof bytes / 8, 0));
+    CHECK_OK(c->backend->copy(c->impl, back, SALF_MEMORY_HOST, memory, SALF_MEMORY_HOST, sizeof bytes));
     for (size_t i = 0; i < sizeof back; i++) ck_assert_int_eq(back[i], 0);
-    CHECK_OK(c->backend->copy(c->state, NULL, SALF_MEMORY_HOST, NULL, SALF_MEMORY_HOST, 0));
-    c->backend->free(c->state, memory);
-    c->backend->free(c->state, empty);
-    c->backend->free(c->state, NULL);
-    ck_assert_int_gt((int)strlen(c->backend->kernels(c->state)), 0);
+    CHECK_OK(c->backend->copy(c->impl, NULL, SALF_MEMORY_HOST, NULL, SALF_MEMORY_HOST, 0));
+    c->backend->free(c->impl, SLF_MEMORY_BACKEND, memory);
+    c->backend->free(c->impl, SLF_MEMORY_BACKEND, empty);
+    c->backend->free(c->impl, SLF_MEMORY_BACKEND, NULL);
+    ck_assert_int_gt((int)strlen(c->context->kernels), 0);
 }
 
 START_TEST(memory_is_copied_and_zeroed) {
@@ -39,6 +39,13 @@ START_TEST(memory_is_copied_and_zeroed) {
 END_TEST
 
 /* ---- scan ---- */
+
+/* A scan of rows from row number `first` on. */
+static salf_status scan_of(const parity_case *c, const salf_tensor *rows, int64_t first, double *gram, uint64_t *hash,
+                           int64_t *bad) {
+    const slf_scan_job job = {.rows = rows, .first_row = first, .gram = gram, .hash = hash, .bad_row = bad};
+    return c->backend->scan(c->impl, &job);
+}
 
 static void check_scan(const parity_case *c) {
     uint64_t seed = 1, hash = 17, expected = 17, parts = 17;
@@ -52,9 +59,9 @@ static void check_scan(const parity_case *c) {
         const int64_t index = c->scattered ? x.index[r] : r;
         one.rows = 1;
         one.row_index = &index;
-        CHECK_OK(c->backend->scan(c->state, &one, 100 + r, &parts, &bad));
+        CHECK_OK(scan_of(c, &one, 100 + r, NULL, &parts, &bad));
     }
-    CHECK_OK(c->backend->scan(c->state, &x.view, 100, &hash, &bad));
+    CHECK_OK(scan_of(c, &x.view, 100, NULL, &hash, &bad));
     ck_assert_uint_eq(hash, expected);
     ck_assert_uint_eq(parts, expected);
     ck_assert_int_eq(bad, -1);
@@ -70,16 +77,16 @@ END_TEST
 static void check_scan_bad(const parity_case *c) {
     static const double bad_values[] = {NAN, INFINITY, -INFINITY};
     uint64_t seed = 2, hash = 0;
-    double *values = parity_doubles(&seed, c->rows * c->dim);
+    double *values = parity_doubles(&seed, c->rows * c->dim), *gram = parity_zeros(c->dim * c->dim, sizeof *gram);
     for (int64_t r = c->rows - 1; r >= 0; r--) { /* the first of several is named */
         int64_t bad = -7;
         values[r * c->dim + (r * 5) % c->dim] = bad_values[r % 3];
         parity_matrix x = parity_matrix_of(values, c->rows, c->dim, c->dtype, c->scattered);
-        CHECK_OK(c->backend->scan(c->state, &x.view, 0, &hash, &bad));
+        CHECK_OK(scan_of(c, &x.view, 0, r % 2 ? gram : NULL, &hash, &bad));
         ck_assert_int_eq(bad, r);
         parity_matrix_free(&x);
     }
-    free(values);
+    free(values), free(gram);
 }
 
 START_TEST(scan_names_the_first_bad_row) {
@@ -91,11 +98,15 @@ END_TEST
 
 static void check_gram(const parity_case *c) {
     const int64_t d = c->dim;
-    uint64_t seed = 3;
+    uint64_t seed = 3, hash = 5, alone = 5;
+    int64_t bad = 5;
     parity_matrix x = parity_normal(&seed, c->rows, d, c->dtype, c->scattered);
     double *gram = parity_doubles(&seed, d * d), *before = parity_zeros(d * d, sizeof *before);
     memcpy(before, gram, (size_t)(d * d) * sizeof *gram);
-    CHECK_OK(c->backend->gram(c->state, &x.view, gram));
+    CHECK_OK(scan_of(c, &x.view, 7, gram, &hash, &bad));
+    CHECK_OK(scan_of(c, &x.view, 7, NULL, &alone, &bad));
+    ck_assert_uint_eq(hash, alone);
+    ck_assert_int_eq(bad, -1);
     for (int64_t i = 0; i < d; i++)
         for (int64_t j = 0; j < d; j++) {
             long double sum = (long double)before[i * d + j], size = fabsl(sum);
@@ -183,6 +194,12 @@ static void gram_of(const head *w, double *gram) {
     free(squares);
 }
 
+static salf_status factor_of(const slf_backend *backend, void *impl, int64_t dim, double *gram,
+                             const slf_factor_request *request, slf_factor_result *result) {
+    const slf_factor_job job = {.dim = dim, .gram = gram, .request = request, .result = result};
+    return backend->factor(impl, &job);
+}
+
 /* Rounding of G to float64 is a perturbation of up to eps |G|, which moves P by eps kappa^2 |P|; algorithms add a
  * small multiple of D of that. */
 static void check_factor(const parity_case *base, const head *w, const slf_factor_request *request) {
@@ -192,7 +209,7 @@ static void check_factor(const parity_case *base, const head *w, const slf_facto
     slf_factor_result result = {0};
     const expectation e = exact_inverse(w, request, exact);
     gram_of(w, gram);
-    CHECK_OK(c.backend->factor(c.state, d, gram, request, &result));
+    CHECK_OK(factor_of(c.backend, c.impl, d, gram, request, &result));
     const double noise = 4 * (double)(d + 4) * DBL_EPSILON;
     for (int64_t i = 0; i < d; i++)
         for (int64_t j = 0; j < d; j++) {
@@ -281,7 +298,7 @@ START_TEST(jacobi_keeps_small_eigenvalues) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
     const slf_factor_request request = {.mode = SALF_BASIS_EXACT, .rtol = 1e-30};
     slf_factor_result result = {0};
-    CHECK_OK(context->backend->factor(context->backend_state, N, gram, &request, &result));
+    CHECK_OK(factor_of(context->backend, context->impl, N, gram, &request, &result));
     ck_assert_int_eq(result.rank, N);
     /* The smallest eigenvalue of D A D is, to first order, the last pivot: 1 - r^T A'^-1 r with all off-diagonals 0.1,
      * which for n - 1 = 5 others is 1 - 5 * 0.01 / (0.9 + 5 * 0.1). */
@@ -299,7 +316,7 @@ static void check_factor_not_finite(const parity_case *c) {
             const slf_factor_request request = exact_request(2);
             slf_factor_result result = {0};
             gram[at == 2 ? 3 : at] = bad[k];
-            CHECK_FAILS(c->backend->factor(c->state, 2, gram, &request, &result), SALF_E_NUMERIC, "finite");
+            CHECK_FAILS(factor_of(c->backend, c->impl, 2, gram, &request, &result), SALF_E_NUMERIC, "finite");
         }
 }
 
@@ -312,7 +329,7 @@ static void check_factor_zero(const parity_case *c) {
     double gram[9] = {0};
     const slf_factor_request request = exact_request(3);
     slf_factor_result result = {.rank = 7};
-    CHECK_OK(c->backend->factor(c->state, 3, gram, &request, &result));
+    CHECK_OK(factor_of(c->backend, c->impl, 3, gram, &request, &result));
     ck_assert_int_eq(result.rank, 0);
     ck_assert_double_eq(result.sigma_max, 0);
     ck_assert_double_eq(result.sigma_min_kept, 0);
@@ -338,7 +355,7 @@ START_TEST(factor_scratch_and_method) {
         gram_of(&w, gram);
         memory.most = memory.bytes;
         const int64_t before = memory.bytes;
-        CHECK_OK(context->backend->factor(context->backend_state, D, gram, &request, &result));
+        CHECK_OK(factor_of(context->backend, context->impl, D, gram, &request, &result));
         ck_assert_int_eq(result.method, dropped ? SALF_METHOD_EIGEN : SALF_METHOD_CHOLESKY);
         const int64_t scratch = memory.most - before, vectors = 64 * D * (int64_t)sizeof(double);
         ck_assert_msg(scratch <= 2 * D * D * (int64_t)sizeof(double) + vectors, "%lld bytes of scratch",
@@ -352,12 +369,21 @@ END_TEST
 
 /* ---- apply ---- */
 
+static salf_status apply_of(const parity_case *c, slf_apply_job job) {
+    return c->backend->apply(c->impl, &job);
+}
+
 static void check_apply_view(const parity_case *c, const parity_matrix *x, const double *p) {
     const int64_t d = c->dim;
     double *out = parity_zeros(c->rows * d + 1, sizeof *out), *norms = parity_zeros(c->rows + 1, sizeof *norms);
     out[c->rows * d] = norms[c->rows] = 4.25;
-    CHECK_OK(c->backend->apply(c->state, p, &x->view, out));
-    CHECK_OK(c->backend->apply_norms(c->state, p, &x->view, norms));
+    double *again = parity_zeros(c->rows * d + 1, sizeof *again), *both = parity_zeros(c->rows + 1, sizeof *both);
+    CHECK_OK(apply_of(c, (slf_apply_job){.p = p, .rows = &x->view, .out = out}));
+    CHECK_OK(apply_of(c, (slf_apply_job){.p = p, .rows = &x->view, .norms = norms}));
+    CHECK_OK(apply_of(c, (slf_apply_job){.p = p, .rows = &x->view, .out = again, .norms = both}));
+    ck_assert_mem_eq(out, again, (size_t)(c->rows * d) * sizeof *out);
+    ck_assert_mem_eq(norms, both, (size_t)c->rows * sizeof *norms);
+    free(again), free(both);
     for (int64_t r = 0; r < c->rows; r++) {
         long double square = 0;
         double unsure = 0;
@@ -399,7 +425,7 @@ START_TEST(apply_is_the_product) {
 }
 END_TEST
 
-/* A workspace of 2 KiB: rows go through gram, apply and apply_norms in blocks of a few. */
+/* A workspace of 2 KiB: rows go through scan and apply in blocks of a few. */
 START_TEST(blocks_join) {
     salf_context_options options;
     salf_options_init(&options, sizeof options);
@@ -409,7 +435,7 @@ START_TEST(blocks_join) {
     CHECK_OK(salf_context_create(&context, &options));
     const parity_case c = {.context = context,
                            .backend = context->backend,
-                           .state = context->backend_state,
+                           .impl = context->impl,
                            .dtype = SALF_F32,
                            .rows = 33,
                            .dim = 17};
@@ -433,7 +459,7 @@ static salf_status body(harness_memory *memory, int32_t backend, void *user) {
     salf_status status = harness_context_or_status(&context, backend, memory);
     if (status != SALF_OK) return status;
     const slf_backend *b = context->backend;
-    void *state = context->backend_state, *block = NULL;
+    void *impl = context->impl, *block = NULL;
     head w = head_of(&seed, D, 10, ((failing *)user)->slot == 3 ? 4 : 0, 1);
     parity_matrix x = parity_normal(&seed, ROWS, D, SALF_BF16, true);
     double p[D * D], out[ROWS * D];
@@ -442,25 +468,25 @@ static salf_status body(harness_memory *memory, int32_t backend, void *user) {
     gram_of(&w, p);
     switch (((failing *)user)->slot) {
     case 0:
-        status = b->scan(state, &x.view, 0, &hash, &bad);
+        status = b->scan(impl, &(slf_scan_job){.rows = &x.view, .hash = &hash, .bad_row = &bad});
         break;
     case 1:
-        status = b->gram(state, &x.view, p);
+        status = b->scan(impl, &(slf_scan_job){.rows = &x.view, .gram = p, .hash = &hash, .bad_row = &bad});
         break;
     case 2: /* nothing dropped */
     case 3:
-        status = b->factor(state, D, p, &request, &result);
+        status = factor_of(b, impl, D, p, &request, &result);
         break;
     case 4:
-        status = b->apply(state, p, &x.view, out);
+        status = b->apply(impl, &(slf_apply_job){.p = p, .rows = &x.view, .out = out});
         break;
     case 5:
-        status = b->apply_norms(state, p, &x.view, out);
+        status = b->apply(impl, &(slf_apply_job){.p = p, .rows = &x.view, .norms = out});
         break;
     default:
-        status = b->alloc(state, 64, &block);
+        status = b->alloc(impl, SLF_MEMORY_BACKEND, 64, &block);
     }
-    b->free(state, block);
+    b->free(impl, SLF_MEMORY_BACKEND, block);
     parity_matrix_free(&x);
     head_free(&w);
     salf_context_destroy(context);

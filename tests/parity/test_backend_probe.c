@@ -61,6 +61,10 @@ static slf_norm norm_of(const basis *b, int kind) {
                       .bias = kind == 4 || kind == 5 ? b->bias : NULL};
 }
 
+static slf_own_rows own_of(const basis *b) {
+    return (slf_own_rows){b->rows, b->norms, b->which};
+}
+
 /* ---- cosine ---- */
 
 /* Off by more where the normed state is small against what was subtracted or added to get there. */
@@ -82,7 +86,7 @@ static void check_cosine_norm(const parity_case *c, const parity_matrix *h, cons
     enum { STRIDE = 3 };
     double *out = parity_zeros(c->rows * STRIDE + 1, sizeof *out);
     for (int64_t i = 0; i <= c->rows * STRIDE; i++) out[i] = 7.5;
-    CHECK_OK(c->backend->cosine(c->state, &h->view, norm, b->rows, b->norms, b->which, 0, out, STRIDE));
+    CHECK_OK(parity_cosine(c, &h->view, norm, own_of(b), out, STRIDE));
     for (int64_t r = 0; r < c->rows; r++) {
         const double *row = h->value + r * c->dim;
         const int32_t l = b->which[r];
@@ -182,7 +186,7 @@ static void check_cosine_golden(const parity_case *c) {
     const int32_t which[] = {0, 0, 0, 0};
     double out[4];
     parity_matrix h = parity_matrix_of(states, 4, 4, SALF_F16, false);
-    CHECK_OK(c->backend->cosine(c->state, &h.view, NULL, rows, norms, which, 0, out, 1));
+    CHECK_OK(parity_cosine(c, &h.view, NULL, (slf_own_rows){rows, norms, which}, out, 1));
     static const double expected[] = {0, 2, 1, 1};
     for (int64_t r = 0; r < 4; r++) parity_near(c, "golden", r, out[r], expected[r], 1e-15);
     parity_matrix_free(&h);
@@ -193,21 +197,22 @@ START_TEST(cosine_golden) {
 }
 END_TEST
 
-/* ---- normalise ---- */
+/* ---- queries ---- */
 
-static void check_normalise_norm(const parity_case *c, const parity_matrix *h, const slf_norm *norm) {
+static void check_query_norm(const parity_case *c, const parity_matrix *h, const slf_norm *norm) {
     double *out = parity_zeros(c->rows * c->dim + 1, sizeof *out);
     long double *x = parity_zeros(c->dim, sizeof *x);
     for (int32_t unit = 0; unit < 2; unit++) {
         out[c->rows * c->dim] = 7.5;
-        CHECK_OK(c->backend->normalise(c->state, &h->view, norm, unit, out));
+        const slf_query_job job = {.states = &h->view, .norm = norm, .z = out, .unit = unit};
+        CHECK_OK(c->backend->query(c->impl, &job));
         for (int64_t r = 0; r < c->rows; r++) {
             long double square = 0;
             parity_norm_row(norm, h->value + r * c->dim, c->dim, x);
             for (int64_t i = 0; i < c->dim; i++) square += x[i] * x[i];
             const long double length = unit ? sqrtl(square) : 1;
             for (int64_t i = 0; i < c->dim; i++)
-                parity_near(c, "normalise", r * c->dim + i, out[r * c->dim + i],
+                parity_near(c, "query", r * c->dim + i, out[r * c->dim + i],
                             length > 0 ? (double)(x[i] / length) : (double)NAN, 1e-11);
         }
         ck_assert_double_eq(out[c->rows * c->dim], 7.5);
@@ -215,29 +220,30 @@ static void check_normalise_norm(const parity_case *c, const parity_matrix *h, c
     free(out), free(x);
 }
 
-static void check_normalise(const parity_case *c) {
+static void check_query(const parity_case *c) {
     uint64_t seed = 14;
     parity_matrix h = parity_normal(&seed, c->rows, c->dim, c->dtype, c->scattered);
     basis b = basis_of(&seed, c->dim, c->rows);
-    check_normalise_norm(c, &h, NULL);
+    check_query_norm(c, &h, NULL);
     for (int kind = 0; kind < NORMS; kind++) {
         const slf_norm norm = norm_of(&b, kind);
-        if (!degenerate(c, &norm)) check_normalise_norm(c, &h, &norm);
+        if (!degenerate(c, &norm)) check_query_norm(c, &h, &norm);
     }
     basis_free(&b);
     parity_matrix_free(&h);
 }
 
-START_TEST(normalise_by_the_definition) {
-    parity_each(check_normalise);
+START_TEST(query_by_the_definition) {
+    parity_each(check_query);
 }
 END_TEST
 
-static void check_normalise_special(const parity_case *c) {
+static void check_query_special(const parity_case *c) {
     const double states[] = {0, 0, 0, NAN, 1, 2, 1, INFINITY, 0, 1e30, -1e30, 0, 1e-40, 0, 0};
     double out[15];
     parity_matrix h = parity_matrix_of(states, 5, 3, SALF_F32, false);
-    CHECK_OK(c->backend->normalise(c->state, &h.view, NULL, 1, out));
+    const slf_query_job job = {.states = &h.view, .z = out, .unit = 1};
+    CHECK_OK(c->backend->query(c->impl, &job));
     for (int i = 0; i < 6; i++) ck_assert(isnan(out[i]));
     ck_assert(isnan(out[7]));
     ck_assert_double_eq_tol(out[9], sqrt(0.5), 1e-15);
@@ -245,8 +251,8 @@ static void check_normalise_special(const parity_case *c) {
     parity_matrix_free(&h);
 }
 
-START_TEST(normalise_of_special_rows) {
-    parity_backends(3, 5, check_normalise_special);
+START_TEST(query_of_special_rows) {
+    parity_backends(3, 5, check_query_special);
 }
 END_TEST
 
@@ -279,8 +285,10 @@ static void check_cosine_loss(const parity_case *c) {
     parity_matrix g = parity_normal(&seed, c->rows, c->dim, SALF_F32, c->scattered);
     basis b = basis_of(&seed, c->dim, c->rows);
     float *loss = parity_zeros(c->rows + 1, sizeof *loss), *alone = parity_zeros(c->rows + 1, sizeof *alone);
-    CHECK_OK(c->backend->cosine_loss(c->state, &h.view, b.rows, b.norms, b.which, scale, loss, &g.view));
-    CHECK_OK(c->backend->cosine_loss(c->state, &h.view, b.rows, b.norms, b.which, scale, alone, NULL));
+    slf_cosine_job job = {.states = &h.view, .own = own_of(&b), .losses = {loss, &g.view, scale}};
+    CHECK_OK(c->backend->cosine(c->impl, &job));
+    job.losses = (slf_loss_out){alone, NULL, scale};
+    CHECK_OK(c->backend->cosine(c->impl, &job));
     for (int64_t r = 0; r < c->rows; r++) {
         const int32_t l = b.which[r];
         const double *row = h.value + r * c->dim;
@@ -306,7 +314,8 @@ static void check_cosine_loss_special(const parity_case *c) {
     const int32_t which[] = {0, 0, 0};
     float loss[3] = {0};
     parity_matrix h = parity_matrix_of(states, 3, 3, SALF_F32, false);
-    CHECK_OK(c->backend->cosine_loss(c->state, &h.view, rows, norms, which, 1, loss, NULL));
+    const slf_cosine_job job = {.states = &h.view, .own = {rows, norms, which}, .losses = {loss, NULL, 1}};
+    CHECK_OK(c->backend->cosine(c->impl, &job));
     for (int r = 0; r < 3; r++) ck_assert(isnan(loss[r]));
     parity_matrix_free(&h);
 }
@@ -331,8 +340,8 @@ START_TEST(threads_do_not_change_results) {
                 salf_context *context = parity_context(id, threads);
                 const slf_norm norm = norm_of(&b, kind);
                 double *out = threads == 0 ? first : again;
-                CHECK_OK(context->backend->cosine(context->backend_state, &h.view, &norm, b.rows, b.norms, b.which, 0,
-                                                  out, 1));
+                const parity_case c = {.backend = context->backend, .impl = context->impl};
+                CHECK_OK(parity_cosine(&c, &h.view, &norm, own_of(&b), out, 1));
                 ck_assert_mem_eq(first, out, ROWS * sizeof *first);
                 salf_context_destroy(context);
             }
@@ -463,19 +472,22 @@ static salf_status body(harness_memory *memory, int32_t backend, void *user) {
     uint64_t seed = 17;
     salf_status status = harness_context_or_status(&context, backend, memory);
     if (status != SALF_OK) return status;
-    const slf_backend *t = context->backend;
+    const parity_case c = {.backend = context->backend, .impl = context->impl};
     parity_matrix h = parity_normal(&seed, ROWS, D, SALF_BF16, true);
     basis b = basis_of(&seed, D, ROWS);
-    double out[ROWS * D];
+    double out[ROWS * D], p[D * D] = {1};
     float loss[ROWS];
     const slf_norm norm = norm_of(&b, slot % NORMS);
     h.index[0] = 0; /* a row of NaN, for the way that takes */
     if (slot < NORMS)
-        status = t->cosine(context->backend_state, &h.view, &norm, b.rows, b.norms, b.which, 0, out, 1);
-    else if (slot == NORMS)
-        status = t->normalise(context->backend_state, &h.view, &norm, 1, out);
+        status = parity_cosine(&c, &h.view, &norm, own_of(&b), out, 1);
+    else if (slot < NORMS + 2)
+        status = c.backend->query(
+            c.impl,
+            &(slf_query_job){.states = &h.view, .norm = &norm, .p = slot == NORMS ? NULL : p, .z = out, .unit = 1});
     else
-        status = t->cosine_loss(context->backend_state, &h.view, b.rows, b.norms, b.which, 1, loss, NULL);
+        status = c.backend->cosine(c.impl,
+                                   &(slf_cosine_job){.states = &h.view, .own = own_of(&b), .losses = {loss, NULL, 1}});
     basis_free(&b);
     parity_matrix_free(&h);
     salf_context_destroy(context);
@@ -484,7 +496,7 @@ static salf_status body(harness_memory *memory, int32_t backend, void *user) {
 
 START_TEST(failing_allocations_leak_nothing) {
     for (int32_t id = SALF_BACKEND_REFERENCE; id <= SALF_BACKEND_CPU; id++)
-        for (int slot = 0; slot <= NORMS + 1; slot++) harness_fail_each_allocation(body, id, &slot);
+        for (int slot = 0; slot <= NORMS + 2; slot++) harness_fail_each_allocation(body, id, &slot);
 }
 END_TEST
 
@@ -493,8 +505,8 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, cosine_of_special_rows);
     HARNESS_ADD(suite, cosine_under_layer_norm_far_from_zero);
     HARNESS_ADD(suite, cosine_golden);
-    HARNESS_ADD(suite, normalise_by_the_definition);
-    HARNESS_ADD(suite, normalise_of_special_rows);
+    HARNESS_ADD(suite, query_by_the_definition);
+    HARNESS_ADD(suite, query_of_special_rows);
     HARNESS_ADD(suite, cosine_loss_and_gradient);
     HARNESS_ADD(suite, cosine_loss_of_special_rows);
     if (harness_plugin()) return; /* what follows is about the backends that are built in */

@@ -24,9 +24,9 @@ typedef struct {
     double *z; /* [rows][dim] */
     int32_t *label;
     double *target;
-    int64_t *at;    /* [rows] which of the vocabulary rows is the label, or -1 */
-    int32_t *wide;  /* [rows] products in float64 */
-    double largest; /* of |x_i| |z_r| and their factors: bounds |s| */
+    int64_t *at;        /* [rows] which of the vocabulary rows is the label, or -1 */
+    int32_t *needs_f64; /* [rows] products in float64 */
+    double largest;     /* of |x_i| |z_r| and their factors: bounds |s| */
 } problem;
 
 /* Which rows of a query have float64 products. */
@@ -34,16 +34,16 @@ enum { NONE = 0, ALL, SOME };
 
 typedef struct {
     bool logits, capped, biased, ids;
-    int wide;
+    int needs_f64;
     double temperature;
 } variant;
 
 static const variant variants[] = {{.temperature = 1},
-                                   {.wide = ALL, .ids = true, .temperature = 0.3},
-                                   {.wide = SOME, .temperature = 0.5},
+                                   {.needs_f64 = ALL, .ids = true, .temperature = 0.3},
+                                   {.needs_f64 = SOME, .temperature = 0.5},
                                    {.logits = true, .capped = true, .biased = true, .temperature = 2},
-                                   {.logits = true, .wide = ALL, .biased = true, .ids = true, .temperature = 0.7},
-                                   {.logits = true, .wide = SOME, .biased = true, .temperature = 0.7},
+                                   {.logits = true, .needs_f64 = ALL, .biased = true, .ids = true, .temperature = 0.7},
+                                   {.logits = true, .needs_f64 = SOME, .biased = true, .temperature = 0.7},
                                    {.logits = true, .temperature = 1}};
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
@@ -99,8 +99,8 @@ static problem problem_of(uint64_t *seed, const parity_case *c, int64_t vocab, c
         if (p.bias) p.bias[i] = (float)harness_normal(seed);
         if (p.inverse_norm) p.inverse_norm[i] = i % 11 == 5 ? 0 : 1 / length_of(p.x.value + i * c->dim, c->dim);
     }
-    p.wide = parity_zeros(c->rows, sizeof *p.wide);
-    for (int64_t r = 0; r < c->rows; r++) p.wide[r] = v->wide == ALL || (v->wide == SOME && r % 5 < 2);
+    p.needs_f64 = parity_zeros(c->rows, sizeof *p.needs_f64);
+    for (int64_t r = 0; r < c->rows; r++) p.needs_f64[r] = v->needs_f64 == ALL || (v->needs_f64 == SOME && r % 5 < 2);
     make_states(&p, seed);
     return p;
 }
@@ -108,17 +108,17 @@ static problem problem_of(uint64_t *seed, const parity_case *c, int64_t vocab, c
 static void problem_free(problem *p) {
     parity_matrix_free(&p->x);
     free(p->ids), free(p->inverse_norm), free(p->bias), free(p->z), free(p->label), free(p->target), free(p->at);
-    free(p->wide);
+    free(p->needs_f64);
 }
 
 static slf_query query_of(const problem *p) {
     return (slf_query){
-        .rows = p->rows, .dim = p->dim, .z = p->z, .label = p->label, .target = p->target, .wide = p->wide};
+        .rows = p->rows, .dim = p->dim, .z = p->z, .label = p->label, .target = p->target, .needs_f64 = p->needs_f64};
 }
 
 /* Most that a score of a row may be off by. */
 static double unsure(const problem *p, int64_t r) {
-    return (p->wide[r] ? DBL_EPSILON : FLT_EPSILON) * (double)(p->dim + 8) * p->largest;
+    return (p->needs_f64[r] ? DBL_EPSILON : FLT_EPSILON) * (double)(p->dim + 8) * p->largest;
 }
 
 static slf_score_sums sums_of(int64_t rows, int64_t dim, bool logits) {
@@ -145,9 +145,15 @@ static salf_status score_part(const parity_case *c, const problem *p, int64_t be
     else
         block.data = (char *)block.data + begin * p->dim * slf_dtype_size(block.dtype);
     const slf_query query = query_of(p);
-    return c->backend->score(c->state, &query, &block, p->first + begin, p->ids ? p->ids + begin : NULL,
-                             p->inverse_norm ? p->inverse_norm + begin : NULL, p->bias ? p->bias + begin : NULL,
-                             &p->rule, sums);
+    const slf_score_job job = {.query = &query,
+                               .block = &block,
+                               .first = p->first + begin,
+                               .ids = p->ids ? p->ids + begin : NULL,
+                               .inverse_norms = p->inverse_norm ? p->inverse_norm + begin : NULL,
+                               .bias = p->bias ? p->bias + begin : NULL,
+                               .rule = &p->rule,
+                               .sums = sums};
+    return c->backend->score(c->impl, &job);
 }
 
 static void check_count(const parity_case *c, const problem *p, int64_t r, const long double *s, int64_t count) {
@@ -163,7 +169,7 @@ static void check_count(const parity_case *c, const problem *p, int64_t r, const
 
 static void check_vector(const parity_case *c, const problem *p, int64_t r, const long double *u, double off,
                          const double *vector) {
-    const double rounding = (p->wide[r] ? DBL_EPSILON : FLT_EPSILON) * (double)(p->vocab + 8);
+    const double rounding = (p->needs_f64[r] ? DBL_EPSILON : FLT_EPSILON) * (double)(p->vocab + 8);
     for (int64_t k = 0; k < p->dim; k++) {
         long double sum = 0, size = 0;
         for (int64_t i = 0; i < p->vocab; i++) {
@@ -265,7 +271,7 @@ static void check_score_few(const parity_case *c) {
         one.dtype = one.rows % 3 == 0 ? SALF_F32 : one.rows % 3 == 1 ? SALF_BF16 : SALF_F16;
         one.scattered = one.rows % 5 == 0;
         for (int v = 0; v < VARIANTS; v++)
-            if (variants[v].wide != ALL) check_sums(&one, 41 + one.rows % 9, &variants[v], &seed);
+            if (variants[v].needs_f64 != ALL) check_sums(&one, 41 + one.rows % 9, &variants[v], &seed);
     }
 }
 
@@ -295,7 +301,7 @@ static void check_score_kernels(const parity_case *c) {
         check_score_panels(c);
         return;
     }
-    slf_cpu_state *cpu = c->state;
+    slf_cpu *cpu = c->impl;
     for (int which = 0; slf_kernels_at(which); which++) {
         cpu->kernels = slf_kernels_at(which);
         check_score_panels(c);
@@ -316,7 +322,7 @@ START_TEST(threads_change_nothing_for_few_states) {
             salf_context *context = parity_context(SALF_BACKEND_CPU, threads);
             const parity_case c = {.context = context,
                                    .backend = context->backend,
-                                   .state = context->backend_state,
+                                   .impl = context->impl,
                                    .dtype = SALF_F16,
                                    .rows = 40,
                                    .dim = 65};
@@ -325,7 +331,7 @@ START_TEST(threads_change_nothing_for_few_states) {
             sums.vector = (free(sums.vector), NULL);
             CHECK_OK(score_part(&c, &p, 0, 1500, &sums));
             const double *const now[] = {sums.sum, sums.weighted, sums.maximum ? sums.maximum : sums.sum};
-            for (int k = 0; k < 3 && !variants[v].wide; k++) {
+            for (int k = 0; k < 3 && !variants[v].needs_f64; k++) {
                 if (threads == 1) memcpy(first[k], now[k], sizeof first[k]);
                 ck_assert_mem_eq(first[k], now[k], sizeof first[k]);
             }
@@ -376,11 +382,12 @@ static void check_score_large_logits(const parity_case *c) {
     const int32_t label[] = {1, 3};
     const double target[] = {500, 19990};
     parity_matrix x = parity_matrix_of(rows, 5, 1, SALF_F32, false);
-    const int32_t wide[] = {1, 1};
-    const slf_query query = {.rows = 2, .dim = 1, .z = z, .label = label, .target = target, .wide = wide};
+    const int32_t needs_f64[] = {1, 1};
+    const slf_query query = {.rows = 2, .dim = 1, .z = z, .label = label, .target = target, .needs_f64 = needs_f64};
     const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .logit_scale = 1};
     slf_score_sums sums = sums_of(2, 1, true);
-    CHECK_OK(c->backend->score(c->state, &query, &x.view, 0, NULL, NULL, NULL, &rule, &sums));
+    const slf_score_job job = {.query = &query, .block = &x.view, .rule = &rule, .sums = &sums};
+    CHECK_OK(c->backend->score(c->impl, &job));
     ck_assert_double_eq_tol(sums.sum[0], 1 + exp(-1), 1e-15);
     ck_assert_double_eq_tol(sums.sum[1], 1 + exp(-10), 1e-15);
     ck_assert_double_eq(sums.maximum[1], 20000);
@@ -402,11 +409,13 @@ static void check_score_ties(const parity_case *c) {
     const double target[] = {2};
     parity_matrix x = parity_matrix_of(rows, 4, 1, SALF_F16, false);
     const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .logit_scale = 1};
-    for (int32_t wide = 0; wide < 2; wide++) {
-        const slf_query query = {.rows = 1, .dim = 1, .z = z, .label = label, .target = target, .wide = &wide};
+    for (int32_t needs_f64 = 0; needs_f64 < 2; needs_f64++) {
+        const slf_query query = {
+            .rows = 1, .dim = 1, .z = z, .label = label, .target = target, .needs_f64 = &needs_f64};
         int64_t count = 0;
         const slf_score_sums sums = {.count = &count};
-        CHECK_OK(c->backend->score(c->state, &query, &x.view, 0, NULL, NULL, NULL, &rule, &sums));
+        const slf_score_job job = {.query = &query, .block = &x.view, .rule = &rule, .sums = &sums};
+        CHECK_OK(c->backend->score(c->impl, &job));
         ck_assert_int_eq(count, 1);
     }
     parity_matrix_free(&x);
@@ -479,7 +488,7 @@ static void check_entropy_gradient(const parity_case *c, const entropy *e, const
     free(moved);
 }
 
-static void check_loss(const parity_case *c, bool identity, int32_t wide) {
+static void check_loss(const parity_case *c, bool identity, int32_t needs_f64) {
     enum { VOCAB = 30 };
     const int64_t d = c->dim;
     const double scale = 1.5, inverse_t = 1 / 0.4;
@@ -489,8 +498,8 @@ static void check_loss(const parity_case *c, bool identity, int32_t wide) {
     parity_matrix h = parity_normal(&seed, c->rows, d, c->dtype, c->scattered);
     parity_matrix g = parity_normal(&seed, c->rows, d, SALF_F32, c->scattered);
     problem q = {.x = w, .vocab = VOCAB, .rows = c->rows, .dim = d};
-    q.wide = parity_zeros(c->rows, sizeof *q.wide);
-    for (int64_t r = 0; r < c->rows; r++) q.wide[r] = wide;
+    q.needs_f64 = parity_zeros(c->rows, sizeof *q.needs_f64);
+    for (int64_t r = 0; r < c->rows; r++) q.needs_f64[r] = needs_f64;
     q.rule = (slf_score_rule){.inverse_temperature = inverse_t, .shift = 1};
     q.inverse_norm = parity_zeros(VOCAB, sizeof *q.inverse_norm);
     q.z = parity_zeros(c->rows * d, sizeof *q.z);
@@ -517,8 +526,14 @@ static void check_loss(const parity_case *c, bool identity, int32_t wide) {
     CHECK_OK(score_part(c, &q, 11, VOCAB, &sums));
     const slf_query query = query_of(&q);
     const entropy e = {VOCAB, d, b, inverse_t};
-    CHECK_OK(c->backend->score_loss(c->state, &h.view, &query, &q.rule, &sums, identity ? NULL : p, rows, norms,
-                                    q.label, scale, loss, &g.view));
+    slf_score_loss_job job = {.states = &h.view,
+                              .query = &query,
+                              .rule = &q.rule,
+                              .sums = &sums,
+                              .p = identity ? NULL : p,
+                              .own = {rows, norms, q.label},
+                              .losses = {loss, &g.view, scale}};
+    CHECK_OK(c->backend->score_loss(c->impl, &job));
     for (int64_t r = 0; r < c->rows; r++) {
         const double expected = (double)entropy_of(&e, h.value + r * d, q.label[r]);
         parity_near(c, "loss", r, (double)loss[r], expected, 1e-5 * (1 + fabs(expected)));
@@ -526,8 +541,8 @@ static void check_loss(const parity_case *c, bool identity, int32_t wide) {
     }
     sums.vector = (free(sums.vector), NULL); /* the loss alone needs neither vector nor weighted sum */
     float *alone = parity_zeros(c->rows + 1, sizeof *alone);
-    CHECK_OK(c->backend->score_loss(c->state, &h.view, &query, &q.rule, &sums, identity ? NULL : p, rows, norms,
-                                    q.label, scale, alone, NULL));
+    job.losses = (slf_loss_out){alone, NULL, scale};
+    CHECK_OK(c->backend->score_loss(c->impl, &job));
     ck_assert_mem_eq(loss, alone, (size_t)c->rows * sizeof *loss);
     sums_free(&sums);
     parity_matrix_free(&h), parity_matrix_free(&g);
@@ -557,7 +572,7 @@ START_TEST(threads_change_rounding_at_most) {
             salf_context *context = parity_context(SALF_BACKEND_CPU, threads);
             const parity_case c = {.context = context,
                                    .backend = context->backend,
-                                   .state = context->backend_state,
+                                   .impl = context->impl,
                                    .id = SALF_BACKEND_CPU,
                                    .dtype = SALF_BF16,
                                    .rows = 70,
@@ -573,8 +588,7 @@ static salf_status body(harness_memory *memory, int32_t backend, void *user) {
     uint64_t seed = 26;
     salf_status status = harness_context_or_status(&context, backend, memory);
     if (status != SALF_OK) return status;
-    const parity_case c = {
-        .backend = context->backend, .state = context->backend_state, .rows = 3, .dim = 6, .dtype = SALF_F16};
+    const parity_case c = {.backend = context->backend, .impl = context->impl, .rows = 3, .dim = 6, .dtype = SALF_F16};
     const variant *v = user ? user : &variants[0];
     problem p = problem_of(&seed, &c, 8, v);
     slf_score_sums sums = sums_of(3, 6, v->logits);
@@ -587,7 +601,13 @@ static salf_status body(harness_memory *memory, int32_t backend, void *user) {
         static const int32_t which[3] = {0};
         float loss[3], gradient[18];
         const salf_tensor g = slf_tensor_host(gradient, SALF_F32, 3, 6);
-        status = c.backend->score_loss(c.state, &states, &query, &p.rule, &sums, NULL, rows, norms, which, 1, loss, &g);
+        const slf_score_loss_job job = {.states = &states,
+                                        .query = &query,
+                                        .rule = &p.rule,
+                                        .sums = &sums,
+                                        .own = {rows, norms, which},
+                                        .losses = {loss, &g, 1}};
+        status = c.backend->score_loss(c.impl, &job);
     }
     sums_free(&sums);
     problem_free(&p);

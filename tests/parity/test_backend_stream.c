@@ -1,6 +1,6 @@
 /*
  * test_backend_stream.c - slots that keep a device's work in its stream: events, fills, page-locked memory, and what
- * would otherwise be worked out on the host between two slots (narrow, judge, logit_targets, similarities).
+ * would otherwise be worked out on the host between two slots (rounded rows, limits, logits, similarities).
  */
 #include <math.h>
 #include <stdlib.h>
@@ -11,22 +11,24 @@
 static void check_events(const parity_case *c) {
     void *event = NULL, *memory = NULL;
     int32_t ready = 0;
-    CHECK_OK(c->backend->event_create(c->state, &event));
-    CHECK_OK(c->backend->event_poll(c->state, event, &ready)); /* never recorded */
+    CHECK_OK(c->backend->wait(c->impl, event, &ready)); /* never marked */
     ck_assert_int_eq(ready, 1);
-    CHECK_OK(c->backend->event_wait(c->state, event));
-    CHECK_OK(c->backend->host_alloc(c->state, 64, &memory));
+    CHECK_OK(c->backend->wait(c->impl, event, NULL));
+    CHECK_OK(c->backend->alloc(c->impl, SLF_MEMORY_PINNED, 64, &memory));
     memset(memory, 1, 64);
     for (int k = 0; k < 2; k++) {
-        CHECK_OK(c->backend->event_record(c->state, event));
-        CHECK_OK(c->backend->event_wait(c->state, event));
+        void *const before = event;
+        CHECK_OK(c->backend->mark(c->impl, &event));
+        ck_assert(k == 0 || event == before); /* made once */
+        CHECK_OK(c->backend->wait(c->impl, event, NULL));
         ready = 0;
-        CHECK_OK(c->backend->event_poll(c->state, event, &ready));
+        CHECK_OK(c->backend->wait(c->impl, event, &ready));
         ck_assert_int_eq(ready, 1);
     }
-    c->backend->host_free(c->state, memory);
-    c->backend->host_free(c->state, NULL);
-    c->backend->event_destroy(c->state, event);
+    c->backend->free(c->impl, SLF_MEMORY_PINNED, memory);
+    c->backend->free(c->impl, SLF_MEMORY_PINNED, NULL);
+    c->backend->free(c->impl, SLF_EVENT, event);
+    c->backend->free(c->impl, SLF_EVENT, NULL);
 }
 
 START_TEST(events_are_ready_when_work_is_done) {
@@ -36,10 +38,10 @@ END_TEST
 
 static void check_fill(const parity_case *c) {
     double x[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
-    CHECK_OK(c->backend->fill(c->state, x + 1, 7, -INFINITY));
+    CHECK_OK(c->backend->fill(c->impl, x + 1, 7, -INFINITY));
     for (int k = 1; k < 8; k++) ck_assert(isinf(x[k]) && x[k] < 0);
     ck_assert(x[0] == 1 && x[8] == 9);
-    CHECK_OK(c->backend->fill(c->state, NULL, 0, 1));
+    CHECK_OK(c->backend->fill(c->impl, NULL, 0, 1));
 }
 
 START_TEST(fill_sets_the_count_asked_for) {
@@ -57,7 +59,11 @@ static void check_norms_without_p(const parity_case *c) {
     uint64_t seed = 3;
     parity_matrix x = parity_normal(&seed, c->rows, c->dim, c->dtype, c->scattered);
     double *norms = parity_zeros(c->rows + 1, sizeof *norms);
-    CHECK_OK(c->backend->apply_norms(c->state, NULL, &x.view, norms));
+    double *out = parity_zeros(c->rows * c->dim + 1, sizeof *out);
+    const slf_apply_job job = {.rows = &x.view, .out = out, .norms = norms};
+    CHECK_OK(c->backend->apply(c->impl, &job));
+    ck_assert_mem_eq(out, x.value, (size_t)(c->rows * c->dim) * sizeof *out);
+    free(out);
     for (int64_t r = 0; r < c->rows; r++)
         parity_near(c, "norm", r, norms[r], length_of(x.value + r * c->dim, c->dim), 1e-13 * (double)(c->dim + 1));
     free(norms);
@@ -69,76 +75,101 @@ START_TEST(norms_without_p_are_the_rows_own) {
 }
 END_TEST
 
-/* Every third row is below the noise; the second holds what float32 cannot. */
-static void check_narrow(const parity_case *c) {
-    const double noise = 1e-3;
+/* Y in float32. P keeps the even elements of a row and makes the odd ones 2^-10 of what they were, or is not there.
+ * Every third row has odd ones alone, so that it is below a noise of 2^-9 and above one of 2^-11. */
+static void check_rounded_rows(const parity_case *c, bool with_p, double noise) {
+    const int64_t d = c->dim;
     uint64_t seed = 4;
-    double *b = parity_doubles(&seed, c->rows * c->dim), *norms = parity_zeros(c->rows + 1, sizeof *norms);
-    double *w_norms = parity_zeros(c->rows + 1, sizeof *w_norms);
-    float *out = parity_zeros(c->rows * c->dim + 1, sizeof *out);
-    for (int64_t r = 0; r < c->rows; r++)
-        w_norms[r] = length_of(b + r * c->dim, c->dim) / noise * (r % 3 == 2 ? 1.001 : 0.999);
-    if (c->rows > 1) b[c->dim] = 1e200;
-    CHECK_OK(c->backend->narrow(c->state, b, c->rows, c->dim, w_norms, noise, out, norms));
+    double *values = parity_doubles(&seed, c->rows * d), *p = parity_zeros(d * d, sizeof *p);
+    double *norms = parity_zeros(c->rows + 1, sizeof *norms), *out = parity_zeros(c->rows * d + 1, sizeof *out);
+    float *rounded = parity_zeros(c->rows * d + 1, sizeof *rounded);
+    for (int64_t i = 0; i < d; i++) p[i * d + i] = i % 2 ? 0x1p-10 : 1;
+    for (int64_t r = 2; r < c->rows; r += 3)
+        for (int64_t i = 0; i < d; i += 2) values[r * d + i] = 0;
+    parity_matrix x = parity_matrix_of(values, c->rows, d, c->dtype, c->scattered);
+    rounded[c->rows * d] = 4.25f, norms[c->rows] = 4.25;
+    const slf_apply_job job = {
+        .p = with_p ? p : NULL, .rows = &x.view, .out = out, .norms = norms, .rounded = rounded, .noise = noise};
+    CHECK_OK(c->backend->apply(c->impl, &job));
     for (int64_t r = 0; r < c->rows; r++) {
+        const bool zero = with_p && r % 3 == 2 && noise > 0x1p-10;
         long double square = 0;
-        for (int64_t i = 0; i < c->dim; i++) {
-            const float x = out[r * c->dim + i];
-            square += (long double)x * (long double)x;
-            ck_assert(x == (r % 3 == 2 ? 0 : (float)b[r * c->dim + i]));
+        for (int64_t i = 0; i < d; i++) {
+            const double y = x.value[r * d + i] * (with_p && i % 2 ? 0x1p-10 : 1);
+            const float kept = rounded[r * d + i];
+            square += (long double)kept * (long double)kept;
+            ck_assert_double_eq(out[r * d + i], y);
+            ck_assert(kept == (zero ? 0 : (float)y));
         }
-        if (r == 1)
-            ck_assert(isinf(norms[r]));
-        else
-            parity_near(c, "norm", r, norms[r], (double)sqrtl(square), 1e-13 * (double)(c->dim + 1));
+        parity_near(c, "norm", r, norms[r], (double)sqrtl(square), 1e-13 * (double)(d + 1));
     }
-    free(b), free(norms), free(w_norms), free(out);
+    ck_assert(rounded[c->rows * d] == 4.25f && norms[c->rows] == 4.25);
+    free(values), free(p), free(norms), free(out), free(rounded);
+    parity_matrix_free(&x);
 }
 
-START_TEST(narrow_rows_and_their_norms) {
-    parity_each(check_narrow);
+static void check_rounded(const parity_case *c) {
+    check_rounded_rows(c, false, 0x1p-9);
+    if (c->dim == 1) return; /* a row of no odd element is 0, and 0 is below every noise */
+    check_rounded_rows(c, true, 0x1p-9);
+    check_rounded_rows(c, true, 0x1p-11);
+}
+
+START_TEST(rounded_rows_and_their_norms) {
+    parity_each(check_rounded);
 }
 END_TEST
 
-static void check_narrow_nan(const parity_case *c) {
-    const double b[] = {1, (double)NAN, 1}, w_norms[] = {1};
-    float out[3];
-    double norm = 0;
-    CHECK_OK(c->backend->narrow(c->state, b, 1, 3, w_norms, 1e-3, out, &norm));
-    ck_assert(isnan(norm));
+/* What float32 cannot hold, and what is no number, shows in the norm. */
+static void check_rounded_special(const parity_case *c) {
+    const double values[] = {1, (double)NAN, 1, 1e100, 0, 0, 3, 0, 4};
+    const salf_tensor rows = slf_tensor_host(values, SALF_F64, 3, 3);
+    float rounded[9];
+    double norms[3] = {0};
+    const slf_apply_job job = {.rows = &rows, .norms = norms, .rounded = rounded, .noise = 1e-3};
+    CHECK_OK(c->backend->apply(c->impl, &job));
+    ck_assert(isnan(norms[0]) && isinf(norms[1]));
+    ck_assert_double_eq(norms[2], 5);
 }
 
-START_TEST(narrow_shows_what_is_not_finite) {
-    parity_backends(3, 1, check_narrow_nan);
+START_TEST(rounding_shows_what_is_not_finite) {
+    parity_backends(3, 1, check_rounded_special);
 }
 END_TEST
 
 /* Each row by its own length; NaN says nothing. */
-static void check_judge(const parity_case *c) {
+static void check_limit(const parity_case *c) {
+    const int64_t d = c->dim;
     uint64_t seed = 5;
-    double *z = parity_doubles(&seed, c->rows * c->dim), longest = 0;
-    int32_t *wide = parity_zeros(c->rows + 1, sizeof *wide);
-    for (int64_t r = 0; r < c->rows; r++) longest = fmax(longest, length_of(z + r * c->dim, c->dim));
+    double *values = parity_doubles(&seed, c->rows * d), *z = parity_zeros(c->rows * d + 1, sizeof *z), longest = 0;
+    double *p = parity_zeros(d * d, sizeof *p); /* z = 2 h */
+    int32_t *needs_f64 = parity_zeros(c->rows + 1, sizeof *needs_f64);
+    for (int64_t i = 0; i < d; i++) p[i * d + i] = 2;
+    if (c->rows > 0) values[0] = (double)NAN;
+    parity_matrix h = parity_matrix_of(values, c->rows, d, c->dtype, c->scattered);
+    for (int64_t r = 1; r < c->rows; r++) longest = fmax(longest, length_of(h.value + r * d, d));
     static const double parts[] = {1.000001, 0.999999, 0.8, 0};
-    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
-        const double most = longest * parts[k];
-        for (int64_t r = 0; r <= c->rows; r++) wide[r] = 5;
-        CHECK_OK(c->backend->judge(c->state, z, c->rows, c->dim, most, wide));
-        for (int64_t r = 0; r < c->rows; r++) ck_assert_int_eq(wide[r], length_of(z + r * c->dim, c->dim) > most);
-        ck_assert_int_eq(wide[c->rows], 5);
+    for (size_t k = 0; k < 2 * sizeof parts / sizeof *parts; k++) {
+        const bool doubled = k % 2;
+        const double limit = longest * parts[k / 2] * (doubled ? 2 : 1);
+        for (int64_t r = 0; r <= c->rows; r++) needs_f64[r] = 5;
+        const slf_query_job job = {
+            .states = &h.view, .p = doubled ? p : NULL, .z = z, .needs_f64 = needs_f64, .limit = limit};
+        CHECK_OK(c->backend->query(c->impl, &job));
+        for (int64_t r = 0; r < c->rows; r++)
+            ck_assert_int_eq(needs_f64[r], length_of(h.value + r * d, d) > longest * parts[k / 2]);
+        ck_assert_int_eq(needs_f64[c->rows], 5);
     }
-    if (c->rows > 0) z[0] = (double)NAN;
-    CHECK_OK(c->backend->judge(c->state, z, c->rows, c->dim, 0, wide));
-    for (int64_t r = 0; r < c->rows; r++) ck_assert_int_eq(wide[r], r > 0);
-    free(z), free(wide);
+    free(values), free(z), free(p), free(needs_f64);
+    parity_matrix_free(&h);
 }
 
-START_TEST(judge_finds_the_longest_row) {
-    parity_each(check_judge);
+START_TEST(needs_f64_by_the_length_of_z) {
+    parity_each(check_limit);
 }
 END_TEST
 
-static void check_logit_targets(const parity_case *c) {
+static void check_logits(const parity_case *c) {
     enum { VOCAB = 9 };
     uint64_t seed = 6;
     parity_matrix w = parity_normal(&seed, VOCAB, c->dim, c->dtype, c->scattered);
@@ -150,7 +181,14 @@ static void check_logit_targets(const parity_case *c) {
     for (int form = 0; form < 4; form++) {
         const bool biased = form & 1, capped = form & 2;
         const slf_score_rule rule = {.logits = 1, .logit_scale = 0.3, .softcap = capped ? 2 : 0};
-        CHECK_OK(c->backend->logit_targets(c->state, z, c->rows, &w.view, which, biased ? bias : NULL, &rule, target));
+        const slf_logits_job job = {.z = z,
+                                    .rows = c->rows,
+                                    .w = &w.view,
+                                    .row_of = which,
+                                    .bias = biased ? bias : NULL,
+                                    .rule = &rule,
+                                    .target = target};
+        CHECK_OK(c->backend->logits(c->impl, &job));
         for (int64_t r = 0; r < c->rows; r++) {
             long double q = 0;
             for (int64_t i = 0; i < c->dim; i++)
@@ -165,7 +203,7 @@ static void check_logit_targets(const parity_case *c) {
 }
 
 START_TEST(logits_of_the_right_tokens) {
-    parity_each(check_logit_targets);
+    parity_each(check_logits);
 }
 END_TEST
 
@@ -184,8 +222,11 @@ static void check_similarity(const parity_case *c) {
         norms[k] = sqrt(square);
     }
     for (int64_t r = 0; r < c->rows; r++) which[r] = (int32_t)(r % 2);
-    CHECK_OK(c->backend->cosine(c->state, &h.view, NULL, b, norms, which, 0, far, 1));
-    CHECK_OK(c->backend->cosine(c->state, &h.view, NULL, b, norms, which, 1, near, 1));
+    slf_cosine_job job = {.states = &h.view, .own = {b, norms, which}, .out = far, .out_stride = 1};
+    CHECK_OK(c->backend->cosine(c->impl, &job));
+    job.out = near;
+    job.similarity = 1;
+    CHECK_OK(c->backend->cosine(c->impl, &job));
     for (int64_t r = 0; r < c->rows; r++) parity_near(c, "similarity", r, 1 - near[r], far[r], 1e-15);
     free(b), free(which), free(far), free(near);
     parity_matrix_free(&h);
@@ -209,13 +250,17 @@ static void check_special_gradients(const parity_case *c) {
     const slf_query query = {.rows = 4, .dim = 3, .z = z, .label = which, .target = target};
     const slf_score_rule rule = {.inverse_temperature = 1, .shift = 1};
     const slf_score_sums sums = {.sum = sum, .weighted = weighted, .vector = vector};
+    const slf_own_rows own = {rows, norms, which};
+    const slf_loss_out losses = {loss, &gradient, 1};
+    const slf_cosine_job cosine = {.states = &h.view, .own = own, .losses = losses};
+    const slf_score_loss_job scores = {
+        .states = &h.view, .query = &query, .rule = &rule, .sums = &sums, .own = own, .losses = losses};
     for (int kind = 0; kind < 2; kind++) {
         for (int i = 0; i < 12; i++) g[i] = 5;
         if (kind == 0)
-            CHECK_OK(c->backend->cosine_loss(c->state, &h.view, rows, norms, which, 1, loss, &gradient));
+            CHECK_OK(c->backend->cosine(c->impl, &cosine));
         else
-            CHECK_OK(c->backend->score_loss(c->state, &h.view, &query, &rule, &sums, NULL, rows, norms, which, 1, loss,
-                                            &gradient));
+            CHECK_OK(c->backend->score_loss(c->impl, &scores));
         for (int r = 0; r < 3; r++) ck_assert(isnan(loss[r]));
         for (int i = 0; i < 9; i++) ck_assert(g[i] == 0);
         ck_assert(!isnan(loss[3]) && fabsf(g[9]) <= 1);
@@ -232,9 +277,9 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, events_are_ready_when_work_is_done);
     HARNESS_ADD(suite, fill_sets_the_count_asked_for);
     HARNESS_ADD(suite, norms_without_p_are_the_rows_own);
-    HARNESS_ADD(suite, narrow_rows_and_their_norms);
-    HARNESS_ADD(suite, narrow_shows_what_is_not_finite);
-    HARNESS_ADD(suite, judge_finds_the_longest_row);
+    HARNESS_ADD(suite, rounded_rows_and_their_norms);
+    HARNESS_ADD(suite, rounding_shows_what_is_not_finite);
+    HARNESS_ADD(suite, needs_f64_by_the_length_of_z);
     HARNESS_ADD(suite, logits_of_the_right_tokens);
     HARNESS_ADD(suite, similarity_is_one_minus_deviation);
     HARNESS_ADD(suite, losses_of_states_without_direction);

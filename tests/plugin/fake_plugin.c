@@ -17,20 +17,16 @@ static int behaves(const char *how) {
     return wish && strcmp(wish, how) == 0;
 }
 
-static salf_status fake_open(void **state, const slf_services *given) {
+static salf_status fake_open(void **self, const slf_services *given, const char **kernels) {
     if (behaves("device")) return given->fail(SALF_E_DEVICE, "device %d is of paper", (int)given->options->device);
     services = *given;
-    *state = &services;
+    *self = &services;
+    *kernels = "fake";
     return SALF_OK;
 }
 
-static void fake_close(void *state) {
-    (void)state;
-}
-
-static const char *fake_kernels(const void *state) {
-    (void)state;
-    return "fake";
+static void fake_close(void *self) {
+    (void)self;
 }
 
 const slf_backend *salf_backend_plugin(uint32_t abi_version) {
@@ -39,8 +35,7 @@ const slf_backend *salf_backend_plugin(uint32_t abi_version) {
                                 .id = SALF_BACKEND_CUDA,
                                 .name = "cuda",
                                 .open = fake_open,
-                                .close = fake_close,
-                                .kernels = fake_kernels};
+                                .close = fake_close};
     if (behaves("null") || abi_version != SLF_BACKEND_ABI) return NULL;
     table.abi_version = behaves("version") ? SLF_BACKEND_ABI + 1 : SLF_BACKEND_ABI;
     table.size = behaves("size") ? sizeof table - 8 : sizeof table;

@@ -23,7 +23,7 @@ typedef struct recording {
     int64_t alive;     /* allocations of either kind and events not given back */
     int64_t misplaced; /* pointers that were not where the table says they are */
     int32_t not_ready; /* polls that are still to find the event not ready */
-    int32_t capturing; /* 1: cosine, copy and event_record are kept instead of run */
+    int32_t capturing; /* 1: cosine, copy and mark are kept instead of run */
     int32_t n_captured;
     void (*replay)(void);           /* runs what was kept */
     void *(*alloc)(uint64_t bytes); /* "device" memory of the test's */

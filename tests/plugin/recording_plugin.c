@@ -73,26 +73,28 @@ static salf_status note_copy(const char *slot, int32_t to, int32_t from, uint64_
     return at == record.fail_at ? fail(SALF_E_DEVICE, "%s: the device is of paper", slot) : SALF_OK;
 }
 
-#define NOTE(slot)                                             \
-    do {                                                       \
-        const salf_status noted_ = note_copy(slot, -1, -1, 0); \
-        if (noted_ != SALF_OK) return noted_;                  \
+static salf_status note(const char *slot) {
+    return note_copy(slot, -1, -1, 0);
+}
+
+#define NOTE(slot)                             \
+    do {                                       \
+        const salf_status noted_ = note(slot); \
+        if (noted_ != SALF_OK) return noted_;  \
     } while (0)
 
-/* ---- capture ---- */
+/* ---- capture: of a batch of cosines ---- */
 
 typedef struct {
-    const char *slot;
+    slf_cosine_job cosine; /* without states: a copy, or a mark */
     salf_tensor states;
-    const slf_norm *norm;
-    const void *a, *b, *c;
+    const void *from;
     void *to;
-    int64_t n;
-    int32_t flag;
+    uint64_t bytes;
 } captured_call;
 
 static captured_call captured[RECORDING_MOST];
-static void *live_state;
+static void *live;
 
 static int capture(const captured_call *call) {
     if (!record.capturing || record.n_captured == RECORDING_MOST) return 0;
@@ -102,208 +104,134 @@ static int capture(const captured_call *call) {
 
 static void replay(void) {
     for (int32_t k = 0; k < record.n_captured; k++) {
-        const captured_call *call = &captured[k];
-        if (strcmp(call->slot, "cosine") == 0)
-            real->cosine(live_state, &call->states, call->norm, call->a, call->b, call->c, call->flag, call->to,
-                         call->n);
-        else if (strcmp(call->slot, "copy") == 0)
-            memcpy(call->to, call->a, (size_t)call->n);
+        captured_call *call = &captured[k];
+        if (call->cosine.states) {
+            call->cosine.states = &call->states;
+            real->cosine(live, &call->cosine);
+        } else if (call->bytes > 0) {
+            memcpy(call->to, call->from, (size_t)call->bytes);
+        }
     }
 }
 
 /* ---- life and memory ---- */
 
-static salf_status fake_open(void **state, const slf_services *services) {
+static salf_status paper_open(void **self, const slf_services *services, const char **kernels) {
     fail = services->fail;
     NOTE("open");
-    const salf_status status = real->open(state, services);
-    live_state = *state;
+    const salf_status status = real->open(self, services, kernels);
+    live = *self;
+    *kernels = "paper";
     return status;
 }
 
-static const char *fake_kernels(const void *state) {
-    (void)state;
-    return "paper";
-}
-
-static salf_status fake_alloc(void *state, uint64_t bytes, void **memory) {
-    (void)state;
+static salf_status paper_alloc(void *self, int32_t kind, uint64_t bytes, void **memory) {
+    (void)self;
     NOTE("alloc");
-    *memory = device_alloc(bytes);
+    *memory = kind == SLF_MEMORY_PINNED ? malloc((size_t)bytes + 1) : device_alloc(bytes);
     if (!*memory) return fail(SALF_E_NO_MEMORY, "no paper left");
     record.alive++;
     return SALF_OK;
 }
 
-static void fake_free(void *state, void *memory) {
-    (void)state;
-    (void)note_copy("free", -1, -1, 0);
-    expect_device(memory);
+static void paper_free(void *self, int32_t kind, void *memory) {
+    (void)self;
+    (void)note("free");
+    expect(memory, kind == SLF_MEMORY_BACKEND ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST);
     if (memory) record.alive--;
-    device_free(memory);
+    if (kind == SLF_MEMORY_BACKEND)
+        device_free(memory);
+    else
+        free(memory);
 }
 
-static salf_status fake_host_alloc(void *state, uint64_t bytes, void **memory) {
-    (void)state;
-    NOTE("host_alloc");
-    *memory = malloc((size_t)bytes + 1);
-    if (!*memory) return fail(SALF_E_NO_MEMORY, "no paper left");
-    record.alive++;
-    return SALF_OK;
-}
-
-static void fake_host_free(void *state, void *memory) {
-    (void)state;
-    (void)note_copy("host_free", -1, -1, 0);
-    expect(memory, SALF_MEMORY_HOST);
-    if (memory) record.alive--;
-    free(memory);
-}
-
-static salf_status fake_copy(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory,
-                             uint64_t bytes) {
+static salf_status paper_copy(void *self, void *to, int32_t to_memory, const void *from, int32_t from_memory,
+                              uint64_t bytes) {
     const salf_status status = note_copy("copy", to_memory, from_memory, bytes);
     if (status != SALF_OK) return status;
     expect(to, to_memory);
     expect(from, from_memory);
-    if (capture(&(captured_call){.slot = "copy", .a = from, .to = to, .n = (int64_t)bytes})) return SALF_OK;
-    return real->copy(state, to, to_memory, from, from_memory, bytes);
+    if (capture(&(captured_call){.from = from, .to = to, .bytes = bytes})) return SALF_OK;
+    return real->copy(self, to, to_memory, from, from_memory, bytes);
 }
 
-static salf_status fake_zero(void *state, void *memory, uint64_t bytes) {
-    NOTE("zero");
-    expect_device(memory);
-    return real->zero(state, memory, bytes);
-}
-
-static salf_status fake_fill(void *state, double *memory, int64_t count, double value) {
+static salf_status paper_fill(void *self, void *memory, int64_t count, double value) {
     NOTE("fill");
     expect_device(memory);
-    return real->fill(state, memory, count, value);
+    return real->fill(self, memory, count, value);
 }
 
-static salf_status fake_sync(void *state) {
+static salf_status paper_sync(void *self) {
     NOTE("sync");
-    return real->sync(state);
+    return real->sync(self);
 }
 
-static salf_status fake_event_create(void *state, void **event) {
-    (void)state;
-    NOTE("event_create");
-    *event = malloc(1);
-    if (!*event) return fail(SALF_E_NO_MEMORY, "no paper left");
-    record.alive++;
+static salf_status paper_mark(void *self, void **event) {
+    (void)self;
+    NOTE(*event ? "mark" : "first_mark");
+    if (!*event) {
+        *event = malloc(1);
+        if (!*event) return fail(SALF_E_NO_MEMORY, "no paper left");
+        record.alive++;
+    }
+    (void)capture(&(captured_call){.to = *event});
     return SALF_OK;
 }
 
-static void fake_event_destroy(void *state, void *event) {
-    (void)state;
-    (void)note_copy("event_destroy", -1, -1, 0);
-    if (event) record.alive--;
-    free(event);
-}
-
-static salf_status fake_event_record(void *state, void *event) {
-    (void)state;
-    NOTE("event_record");
-    (void)capture(&(captured_call){.slot = "event_record", .a = event});
+static salf_status paper_wait(void *self, void *event, int32_t *ready) {
+    (void)self, (void)event;
+    NOTE(ready ? "poll" : "wait");
+    if (ready) *ready = record.not_ready-- <= 0;
     return SALF_OK;
 }
 
-static salf_status fake_event_wait(void *state, void *event) {
-    (void)state, (void)event;
-    NOTE("event_wait");
-    return SALF_OK;
+/* ---- jobs: whether their pointers are where the table says ---- */
+
+static void expect_scan(const slf_scan_job *job) {
+    expect_view(job->rows);
+    expect_device(job->gram);
+    expect(job->hash, SALF_MEMORY_HOST), expect(job->bad_row, SALF_MEMORY_HOST);
 }
 
-static salf_status fake_event_poll(void *state, void *event, int32_t *ready) {
-    (void)state, (void)event;
-    NOTE("event_poll");
-    *ready = record.not_ready <= 0;
-    record.not_ready--;
-    return SALF_OK;
+static void expect_factor(const slf_factor_job *job) {
+    expect_device(job->gram);
 }
 
-/* ---- basis ---- */
-
-static salf_status fake_scan(void *state, const salf_tensor *rows, int64_t first_row, uint64_t *hash,
-                             int64_t *bad_row) {
-    NOTE("scan");
-    expect_view(rows);
-    return real->scan(state, rows, first_row, hash, bad_row);
+static void expect_apply(const slf_apply_job *job) {
+    expect_view(job->rows);
+    expect_device(job->p), expect_device(job->out), expect_device(job->norms), expect_device(job->rounded);
 }
 
-static salf_status fake_gram(void *state, const salf_tensor *rows, double *gram) {
-    NOTE("gram");
-    expect_view(rows);
-    expect_device(gram);
-    return real->gram(state, rows, gram);
-}
-
-static salf_status fake_factor(void *state, int64_t dim, double *gram, const slf_factor_request *request,
-                               slf_factor_result *result) {
-    NOTE("factor");
-    expect_device(gram);
-    return real->factor(state, dim, gram, request, result);
-}
-
-static salf_status fake_apply(void *state, const double *p, const salf_tensor *rows, double *out) {
-    NOTE("apply");
-    expect_device(p);
-    expect_view(rows);
-    expect_device(out);
-    return real->apply(state, p, rows, out);
-}
-
-static salf_status fake_apply_norms(void *state, const double *p, const salf_tensor *rows, double *norms) {
-    NOTE("apply_norms");
-    expect_device(p);
-    expect_view(rows);
-    expect_device(norms);
-    return real->apply_norms(state, p, rows, norms);
-}
-
-static salf_status fake_narrow(void *state, const double *b, int64_t rows, int64_t dim, const double *w_norms,
-                               double noise, float *out, double *norms) {
-    NOTE("narrow");
-    expect_device(b), expect_device(w_norms), expect_device(out), expect_device(norms);
-    return real->narrow(state, b, rows, dim, w_norms, noise, out, norms);
-}
-
-/* ---- probe ---- */
-
-static salf_status fake_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                               const double *norms, const int32_t *which, int32_t similarity, double *out,
-                               int64_t out_stride) {
-    NOTE("cosine");
-    expect_view(states);
+static void expect_norm(const slf_norm *norm) {
     if (norm) expect_device(norm->weight), expect_device(norm->bias);
-    expect_device(basis), expect_device(norms), expect_device(which), expect_device(out);
-    if (capture(&(captured_call){"cosine", *states, norm, basis, norms, which, out, out_stride, similarity}))
-        return SALF_OK;
-    return real->cosine(state, states, norm, basis, norms, which, similarity, out, out_stride);
 }
 
-static salf_status fake_normalise(void *state, const salf_tensor *states, const slf_norm *norm, int32_t unit,
-                                  double *out) {
-    NOTE("normalise");
-    expect_view(states);
-    expect_device(out);
-    return real->normalise(state, states, norm, unit, out);
+static void expect_query(const slf_query_job *job) {
+    expect_view(job->states);
+    expect_norm(job->norm);
+    expect_device(job->p), expect_device(job->z), expect_device(job->needs_f64);
 }
 
-static salf_status fake_judge(void *state, const double *z, int64_t rows, int64_t dim, double most, int32_t *wide) {
-    NOTE("judge");
-    expect_device(z), expect_device(wide);
-    return real->judge(state, z, rows, dim, most, wide);
+static void expect_own(const slf_own_rows *own) {
+    expect_device(own->rows), expect_device(own->norms), expect_device(own->row_of);
 }
 
-static salf_status fake_logit_targets(void *state, const double *z, int64_t rows, const salf_tensor *w,
-                                      const int32_t *which, const float *bias, const slf_score_rule *rule,
-                                      double *target) {
-    NOTE("logit_targets");
-    expect_device(z), expect_device(w->data), expect_device(which), expect_device(bias), expect_device(target);
-    return real->logit_targets(state, z, rows, w, which, bias, rule, target);
+static void expect_losses(const slf_loss_out *losses) {
+    expect_device(losses->loss);
+    expect_view(losses->gradient);
+}
+
+static void expect_cosine(const slf_cosine_job *job) {
+    expect_view(job->states);
+    expect_norm(job->norm);
+    expect_own(&job->own);
+    expect_device(job->out);
+    expect_losses(&job->losses);
+}
+
+static void expect_logits(const slf_logits_job *job) {
+    expect_device(job->z), expect_device(job->w->data), expect_device(job->row_of);
+    expect_device(job->bias), expect_device(job->target);
 }
 
 static void expect_sums(const slf_score_sums *sums) {
@@ -311,36 +239,38 @@ static void expect_sums(const slf_score_sums *sums) {
     expect_device(sums->weighted), expect_device(sums->vector);
 }
 
-static salf_status fake_score(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
-                              const int32_t *ids, const double *inverse_norm, const float *bias,
-                              const slf_score_rule *rule, const slf_score_sums *sums) {
-    NOTE("score");
-    expect_view(block);
-    expect_device(query->z), expect_device(query->label), expect_device(query->target), expect_device(query->wide);
-    expect_device(ids), expect_device(inverse_norm), expect_device(bias);
-    expect_sums(sums);
-    return real->score(state, query, block, first, ids, inverse_norm, bias, rule, sums);
+static void expect_score(const slf_score_job *job) {
+    const slf_query *query = job->query;
+    expect_view(job->block);
+    expect_device(query->z), expect_device(query->label), expect_device(query->target), expect_device(query->needs_f64);
+    expect_device(job->ids), expect_device(job->inverse_norms), expect_device(job->bias);
+    expect_sums(job->sums);
 }
 
-/* ---- losses ---- */
-
-static salf_status fake_cosine_loss(void *state, const salf_tensor *states, const float *basis, const double *norms,
-                                    const int32_t *which, double scale, float *loss, const salf_tensor *gradient) {
-    NOTE("cosine_loss");
-    expect_view(states), expect_view(gradient);
-    expect_device(basis), expect_device(norms), expect_device(which), expect_device(loss);
-    return real->cosine_loss(state, states, basis, norms, which, scale, loss, gradient);
+static void expect_score_loss(const slf_score_loss_job *job) {
+    expect_view(job->states);
+    expect_sums(job->sums);
+    expect_device(job->p);
+    expect_own(&job->own);
+    expect_losses(&job->losses);
 }
 
-static salf_status fake_score_loss(void *state, const salf_tensor *states, const slf_query *query,
-                                   const slf_score_rule *rule, const slf_score_sums *sums, const double *p,
-                                   const float *basis, const double *norms, const int32_t *which, double scale,
-                                   float *loss, const salf_tensor *gradient) {
-    NOTE("score_loss");
-    expect_view(states), expect_view(gradient);
-    expect_sums(sums);
-    expect_device(p), expect_device(basis), expect_device(norms), expect_device(which), expect_device(loss);
-    return real->score_loss(state, states, query, rule, sums, p, basis, norms, which, scale, loss, gradient);
+/* What a captured job is kept as; the others are run whether something is captured or not. */
+static int keep_cosine(const slf_cosine_job *job) {
+    return capture(&(captured_call){.cosine = *job, .states = *job->states});
+}
+#define KEEP(slot, job) (strcmp(#slot, "cosine") == 0 && keep_cosine((const void *)(job)))
+
+#define PAPER(prefix, slot)                                                    \
+    static salf_status paper_##slot(void *self, const slf_##slot##_job *job) { \
+        NOTE(#slot);                                                           \
+        expect_##slot(job);                                                    \
+        return KEEP(slot, job) ? SALF_OK : real->slot(self, job);              \
+    }
+SLF_JOB_SLOTS(PAPER, )
+
+static void paper_close(void *self) {
+    real->close(self);
 }
 
 recording *recording_plugin_state(void) {
@@ -351,41 +281,7 @@ recording *recording_plugin_state(void) {
 }
 
 const slf_backend *salf_backend_plugin(uint32_t abi_version) {
-    static slf_backend table;
-    if (abi_version != SLF_BACKEND_ABI) return NULL;
-    table = (slf_backend){.abi_version = SLF_BACKEND_ABI,
-                          .size = sizeof table,
-                          .id = SALF_BACKEND_CUDA,
-                          .capabilities = SLF_CAN_DEVICE,
-                          .name = "cuda",
-                          .open = fake_open,
-                          .close = real->close,
-                          .kernels = fake_kernels,
-                          .alloc = fake_alloc,
-                          .free = fake_free,
-                          .host_alloc = fake_host_alloc,
-                          .host_free = fake_host_free,
-                          .copy = fake_copy,
-                          .zero = fake_zero,
-                          .fill = fake_fill,
-                          .sync = fake_sync,
-                          .event_create = fake_event_create,
-                          .event_destroy = fake_event_destroy,
-                          .event_record = fake_event_record,
-                          .event_wait = fake_event_wait,
-                          .event_poll = fake_event_poll,
-                          .scan = fake_scan,
-                          .gram = fake_gram,
-                          .factor = fake_factor,
-                          .apply = fake_apply,
-                          .apply_norms = fake_apply_norms,
-                          .narrow = fake_narrow,
-                          .cosine = fake_cosine,
-                          .normalise = fake_normalise,
-                          .judge = fake_judge,
-                          .logit_targets = fake_logit_targets,
-                          .score = fake_score,
-                          .cosine_loss = fake_cosine_loss,
-                          .score_loss = fake_score_loss};
-    return &table;
+    static const slf_backend table = {SLF_BACKEND_ABI, sizeof table, SALF_BACKEND_CUDA,
+                                      SLF_CAN_DEVICE,  "cuda",       SLF_ROWS(paper_)};
+    return abi_version == SLF_BACKEND_ABI ? &table : NULL;
 }

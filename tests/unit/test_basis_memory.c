@@ -115,7 +115,7 @@ END_TEST
 
 /* ---- what the library allocates, apart from a backend's scratch ---- */
 
-/* The services of a backend's state and its table, counting. A backend's own scratch passes through services.alloc
+/* The services of a backend and its table, counting. A backend's own scratch passes through services.alloc
  * only; memory that the library takes of the backend passes through both. */
 typedef struct {
     slf_services inner;
@@ -131,16 +131,16 @@ static void *count_service(const void *context, uint64_t n, uint64_t size) {
     return count.inner.alloc(context, n, size);
 }
 
-static salf_status count_taken(void *state, uint64_t bytes, void **memory) {
+static salf_status count_taken(void *self, int32_t kind, uint64_t bytes, void **memory) {
     count.taken++;
-    return slf_reference_alloc(state, bytes, memory);
+    return slf_reference_alloc(self, kind, bytes, memory);
 }
 
 static void start_counting(salf_context *context, const harness_memory *memory) {
-    slf_host_state *state = context->backend_state;
-    count = (counter){.inner = state->services, .table = *context->backend, .memory = memory};
+    slf_host *host = context->impl;
+    count = (counter){.inner = host->services, .table = *context->backend, .memory = memory};
     count.table.alloc = count_taken;
-    state->services.alloc = count_service;
+    host->services.alloc = count_service;
     context->backend = &count.table;
 }
 

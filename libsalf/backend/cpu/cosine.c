@@ -11,19 +11,13 @@
 #include "core/core.h"
 #include "cpu.h"
 
+/* A job with what all its rows share. */
 typedef struct {
-    const slf_cpu_state *cpu;
-    void *state; /* the same, as the reference takes it */
-    const salf_tensor *states;
+    const slf_cpu *cpu;
+    const slf_cosine_job *job;
     const slf_norm *norm; /* NULL: nothing that changes a cosine */
     float *weight, *bias; /* [D], completed with ones and zeros; NULL without norm */
-    const float *basis;
-    const double *norms;
-    const int32_t *which;
-    bool similarity;
-    double *out;
-    int64_t out_stride;
-} cosine_job;
+} lane_cosine;
 
 /* Whether float32 lanes can be trusted with a sum of squares. */
 static bool usable(double square) {
@@ -36,91 +30,87 @@ static void set_shift(slf_affine *affine, double mean) {
 }
 
 /* The shift and scale of a row's norm; false when they need float64. */
-static bool row_affine(const cosine_job *job, const void *row, const void *next, slf_affine *affine) {
-    const int64_t dim = job->states->cols;
-    *affine = (slf_affine){.scale = 1, .weight = job->weight, .bias = job->bias};
-    if (job->norm->kind == SALF_NORM_RMS && !job->norm->bias) return true;
-    slf_pair sums = job->cpu->kernels->reduce(row, job->states->dtype, dim, affine, NULL, next);
+static bool row_affine(const lane_cosine *lanes, const void *row, const void *next, slf_affine *affine) {
+    const int64_t dim = lanes->job->states->cols;
+    const int32_t dtype = lanes->job->states->dtype;
+    *affine = (slf_affine){.scale = 1, .weight = lanes->weight, .bias = lanes->bias};
+    if (lanes->norm->kind == SALF_NORM_RMS && !lanes->norm->bias) return true;
+    slf_pair sums = lanes->cpu->kernels->reduce(row, dtype, dim, affine, NULL, next);
     if (!usable(sums.second)) return false;
-    if (job->norm->kind == SALF_NORM_LAYER) {
+    if (lanes->norm->kind == SALF_NORM_LAYER) {
         set_shift(affine, sums.first / (double)dim);
-        sums = job->cpu->kernels->reduce(row, job->states->dtype, dim, affine, NULL, next);
+        sums = lanes->cpu->kernels->reduce(row, dtype, dim, affine, NULL, next);
         if (!usable(sums.second)) return false;
         /* what is left of the mean: float32 sums of large elements lose that much */
         set_shift(affine, (double)affine->high + (double)affine->low + sums.first / (double)dim);
     }
-    affine->scale = (float)(1 / sqrt(sums.second / (double)dim + (double)job->norm->eps));
+    affine->scale = (float)(1 / sqrt(sums.second / (double)dim + (double)lanes->norm->eps));
     return true;
 }
 
 /* NaN where float32 lanes are not to be trusted. */
 static void cosine_rows(void *user, int64_t begin, int64_t end) {
-    const cosine_job *job = user;
-    const int64_t dim = job->states->cols;
+    const lane_cosine *lanes = user;
+    const slf_cosine_job *job = lanes->job;
+    const salf_tensor *states = job->states;
     for (int64_t r = begin; r < end; r++) {
-        const void *row = slf_tensor_row(job->states, r), *next = slf_tensor_row(job->states, r + 1 < end ? r + 1 : r);
-        const float *b = job->basis + job->which[r] * dim;
+        const void *row = slf_tensor_row(states, r), *next = slf_tensor_row(states, r + 1 < end ? r + 1 : r);
+        const int64_t own = job->own.row_of[r];
         slf_affine affine;
         double cosine = (double)NAN;
-        if (!job->norm || row_affine(job, row, next, &affine)) {
+        if (!lanes->norm || row_affine(lanes, row, next, &affine)) {
             const slf_pair sums =
-                job->cpu->kernels->reduce(row, job->states->dtype, dim, job->norm ? &affine : NULL, b, next);
+                lanes->cpu->kernels->reduce(row, states->dtype, states->cols, lanes->norm ? &affine : NULL,
+                                            job->own.rows + own * states->cols, next);
             if (usable(sums.second) && isfinite(sums.first))
-                cosine = sums.first / (sqrt(sums.second) * job->norms[job->which[r]]);
+                cosine = sums.first / (sqrt(sums.second) * job->own.norms[own]);
         }
         job->out[r * job->out_stride] = job->similarity ? cosine : 1 - cosine;
     }
 }
 
 /* Rows that are NaN after cosine_rows, by the reference. */
-static salf_status special_rows(const cosine_job *job, const slf_norm *norm) {
+static salf_status special_rows(void *self, const slf_cosine_job *job) {
     for (int64_t r = 0; r < job->states->rows; r++) {
-        double *out = job->out + r * job->out_stride;
-        if (!isnan(*out)) continue;
+        slf_cosine_job one = *job;
+        one.out += r * job->out_stride;
+        if (!isnan(*one.out)) continue;
         salf_tensor row = *job->states;
         const int64_t index = row.row_index ? row.row_index[r] : r;
         row.row_index = &index;
         row.rows = 1;
-        SLF_TRY(slf_reference_cosine(job->state, &row, norm, job->basis, job->norms, job->which + r, job->similarity,
-                                     out, 1));
+        one.states = &row;
+        one.own.row_of += r;
+        SLF_TRY(slf_reference_cosine(self, &one));
     }
     return SALF_OK;
 }
 
 /* Copies of weight and bias [2][D] with what is absent filled in. */
-static salf_status complete_norm(cosine_job *job) {
-    const slf_services *services = &job->cpu->host.services;
-    const int64_t dim = job->states->cols;
-    job->weight = services->alloc(services->context, 2 * (uint64_t)dim, sizeof(float));
-    if (!job->weight) return SALF_E_NO_MEMORY;
-    job->bias = job->weight + dim;
+static salf_status complete_norm(lane_cosine *lanes) {
+    const slf_services *services = &lanes->cpu->host.services;
+    const int64_t dim = lanes->job->states->cols;
+    lanes->weight = services->alloc(services->context, 2 * (uint64_t)dim, sizeof(float));
+    if (!lanes->weight) return SALF_E_NO_MEMORY;
+    lanes->bias = lanes->weight + dim;
     for (int64_t i = 0; i < dim; i++) {
-        job->weight[i] = job->norm->weight ? job->norm->weight[i] : 1;
-        job->bias[i] = job->norm->bias ? job->norm->bias[i] : 0;
+        lanes->weight[i] = lanes->norm->weight ? lanes->norm->weight[i] : 1;
+        lanes->bias[i] = lanes->norm->bias ? lanes->norm->bias[i] : 0;
     }
     return SALF_OK;
 }
 
-salf_status slf_cpu_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                           const double *norms, const int32_t *which, int32_t similarity, double *out,
-                           int64_t out_stride) {
-    const slf_cpu_state *cpu = state;
-    cosine_job job = {.cpu = cpu,
-                      .state = state,
-                      .states = states,
-                      .norm = norm,
-                      .basis = basis,
-                      .norms = norms,
-                      .which = which,
-                      .similarity = similarity != 0,
-                      .out = out,
-                      .out_stride = out_stride};
-    const bool plain_rms = norm && norm->kind == SALF_NORM_RMS && !norm->weight && !norm->bias;
-    if (!norm || norm->kind == SALF_NORM_NONE || plain_rms) job.norm = NULL;
-    if (job.norm) SLF_TRY(complete_norm(&job));
+salf_status slf_cpu_cosine(void *self, const slf_cosine_job *job) {
+    const slf_cpu *cpu = self;
     const slf_services *services = &cpu->host.services;
-    services->parallel_for(services->context, states->rows, 8, cosine_rows, &job);
-    const salf_status status = special_rows(&job, norm);
-    slf_host_free(&cpu->host, job.weight);
+    const slf_norm *norm = job->norm;
+    const bool plain_rms = norm && norm->kind == SALF_NORM_RMS && !norm->weight && !norm->bias;
+    if (!job->out) return slf_reference_cosine(self, job); /* losses are made in float64 */
+    lane_cosine lanes = {.cpu = cpu, .job = job, .norm = norm};
+    if (!norm || norm->kind == SALF_NORM_NONE || plain_rms) lanes.norm = NULL;
+    if (lanes.norm) SLF_TRY(complete_norm(&lanes));
+    services->parallel_for(services->context, job->states->rows, 8, cosine_rows, &lanes);
+    const salf_status status = special_rows(self, job);
+    slf_host_free(&cpu->host, lanes.weight);
     return status;
 }

@@ -57,10 +57,19 @@ slf_pair slf_exp_sums_avx2(double *x, const double *s, int64_t n);
 const slf_kernels *slf_kernels_at(int which);
 const slf_kernels *slf_kernels_select(void);
 
-typedef struct slf_cpu_state {
-    slf_host_state host; /* first: slots of the reference take this state */
+typedef struct slf_cpu {
+    slf_host host; /* first: slots of the reference take this self */
     const slf_kernels *kernels;
-} slf_cpu_state;
+} slf_cpu;
+
+/* What the cpu backend does in its own way; the rest is the reference's. */
+salf_status slf_cpu_open(void **self, const slf_services *services, const char **kernels);
+salf_status slf_cpu_scan SLF_JOB_ARGUMENTS(scan);
+salf_status slf_cpu_factor SLF_JOB_ARGUMENTS(factor);
+salf_status slf_cpu_apply SLF_JOB_ARGUMENTS(apply);
+salf_status slf_cpu_query SLF_JOB_ARGUMENTS(query);
+salf_status slf_cpu_cosine SLF_JOB_ARGUMENTS(cosine);
+salf_status slf_cpu_score SLF_JOB_ARGUMENTS(score);
 
 /* Sets the BLAS thread count for the length of a call when the context asks for one. The count is OpenBLAS's own and
  * process-wide: it is saved when the first such call enters and restored when the last one leaves. */
@@ -83,37 +92,20 @@ int slf_lapack_tridiagonal_largest(int n, double *diagonal, double *side, double
 typedef void (*slf_operator_fn)(void *user, const double *x, double *y);
 /* The largest eigenvalue of A, to about 1e-9 of it or better. It is not reached where too many eigenvalues crowd
  * around it. */
-salf_status slf_lanczos_largest(const slf_host_state *host, int64_t dim, slf_operator_fn product, void *user,
-                                double *largest, bool *converged);
+salf_status slf_lanczos_largest(const slf_host *host, int64_t dim, slf_operator_fn product, void *user, double *largest,
+                                bool *converged);
 
-salf_status slf_cpu_factor(void *state, int64_t dim, double *gram, const slf_factor_request *request,
-                           slf_factor_result *result);
-salf_status slf_cpu_score(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
-                          const int32_t *ids, const double *inverse_norm, const float *bias, const slf_score_rule *rule,
-                          const slf_score_sums *sums);
-
-/* A call of score for some rows of its query, all float32 products or all float64. */
+/* A job of score for some rows of its query, all float32 products or all float64. */
 typedef struct slf_score_call {
-    const slf_cpu_state *cpu;
-    const slf_query *query;
+    const slf_cpu *cpu;
+    const slf_score_job *job;
     const int32_t *rows; /* [n_rows] rows of the query, and of sums */
     int64_t n_rows;
-    const salf_tensor *block;
-    int64_t first;
-    const int32_t *ids;
-    const double *inverse_norm;
-    const float *bias;
-    const slf_score_rule *rule;
-    const slf_score_sums *sums;
 } slf_score_call;
 
 /* Float32 products without BLAS, and no vector: how many of n rows of D elements one call can take; 0 where it does not
  * serve. */
-int64_t slf_score_panels_rows(const slf_cpu_state *cpu, int64_t n, int64_t dim);
+int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim);
 salf_status slf_score_panels(const slf_score_call *call);
-
-salf_status slf_cpu_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                           const double *norms, const int32_t *which, int32_t similarity, double *out,
-                           int64_t out_stride);
 
 #endif

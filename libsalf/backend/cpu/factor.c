@@ -38,7 +38,7 @@ static void copy_shifted(double *to, const double *gram, int64_t dim, double shi
 }
 
 /* Eigenvalues (ascending) of the upper triangle of a [dim][dim], which becomes the eigenvectors as rows. */
-static salf_status eigen(const slf_host_state *host, int64_t dim, double *a, double *lambda) {
+static salf_status eigen(const slf_host *host, int64_t dim, double *a, double *lambda) {
     const slf_services *services = &host->services;
     double *work = slf_host_doubles(host, slf_lapack_eigen_work((int)dim));
     if (!work) return SALF_E_NO_MEMORY;
@@ -77,8 +77,7 @@ typedef struct {
 } extremes;
 
 /* lambda_max by Lanczos, and proof that it is: (1 + 1e-6) lambda_max I - G has a Cholesky factor. */
-static salf_status largest(const slf_host_state *host, int64_t dim, const double *gram, double *scratch,
-                           extremes *found) {
+static salf_status largest(const slf_host *host, int64_t dim, const double *gram, double *scratch, extremes *found) {
     symmetric g = {gram, (int)dim};
     bool converged = false;
     found->most = 0;
@@ -91,7 +90,7 @@ static salf_status largest(const slf_host_state *host, int64_t dim, const double
 }
 
 /* Whether G - tau^2 I has a Cholesky factor; lambda_min - tau^2 is then the smallest eigenvalue of its product. */
-static salf_status smallest(const slf_host_state *host, int64_t dim, const double *gram, double rtol, double *scratch,
+static salf_status smallest(const slf_host *host, int64_t dim, const double *gram, double rtol, double *scratch,
                             extremes *found) {
     symmetric factor = {scratch, (int)dim};
     const double square = rtol * rtol * found->most * (1 + 1e-6);
@@ -107,7 +106,7 @@ static salf_status smallest(const slf_host_state *host, int64_t dim, const doubl
 }
 
 /* P by Cholesky in place of G where it is proven that nothing is dropped; else *done is false and G as it was. */
-static salf_status by_cholesky(const slf_host_state *host, int64_t dim, double *gram, double *scratch,
+static salf_status by_cholesky(const slf_host *host, int64_t dim, double *gram, double *scratch,
                                const slf_factor_request *request, slf_factor_result *result, bool *done) {
     const bool ridge = request->mode == SALF_BASIS_RIDGE;
     const double rtol = ridge ? sqrt((double)dim * DBL_EPSILON) : request->rtol;
@@ -129,7 +128,7 @@ static salf_status by_cholesky(const slf_host_state *host, int64_t dim, double *
 }
 
 /* P = sum w_k q_k q_k^T, from eigenvectors in the rows of gram, through dsyrk of sqrt(w_k) q_k. */
-static salf_status by_vectors(const slf_host_state *host, int64_t dim, double *gram, double *lambda,
+static salf_status by_vectors(const slf_host *host, int64_t dim, double *gram, double *lambda,
                               const slf_factor_request *request, slf_factor_result *result) {
     SLF_TRY(eigen(host, dim, gram, lambda));
     SLF_TRY(slf_spectrum_weights(&host->services, dim, lambda, request, result));
@@ -144,7 +143,7 @@ static salf_status by_vectors(const slf_host_state *host, int64_t dim, double *g
     return SALF_OK;
 }
 
-static salf_status factor_with(const slf_host_state *host, int64_t dim, double *gram, double *lambda,
+static salf_status factor_with(const slf_host *host, int64_t dim, double *gram, double *lambda,
                                const slf_factor_request *request, slf_factor_result *result) {
     double *scratch = slf_host_doubles(host, dim * dim);
     if (!scratch) return SALF_E_NO_MEMORY;
@@ -155,9 +154,10 @@ static salf_status factor_with(const slf_host_state *host, int64_t dim, double *
     return by_vectors(host, dim, gram, lambda, request, result);
 }
 
-salf_status slf_cpu_factor(void *state, int64_t dim, double *gram, const slf_factor_request *request,
-                           slf_factor_result *result) {
-    const slf_host_state *host = state;
+salf_status slf_cpu_factor(void *self, const slf_factor_job *job) {
+    const slf_host *host = self;
+    const int64_t dim = job->dim;
+    double *gram = job->gram;
     if (dim > MOST_DIM)
         return host->services.fail(SALF_E_OVERFLOW, "D = %lld is more than LAPACK's 32-bit sizes allow (%d)",
                                    (long long)dim, (int)MOST_DIM);
@@ -167,7 +167,7 @@ salf_status slf_cpu_factor(void *state, int64_t dim, double *gram, const slf_fac
     double *lambda = slf_host_doubles(host, dim);
     if (!lambda) return SALF_E_NO_MEMORY;
     slf_blas_enter(&host->services);
-    const salf_status status = factor_with(host, dim, gram, lambda, request, result);
+    const salf_status status = factor_with(host, dim, gram, lambda, job->request, job->result);
     slf_blas_leave(&host->services);
     slf_host_free(host, lambda);
     if (status == SALF_OK) mirror(gram, dim);

@@ -77,8 +77,8 @@ static bool iterate(const lanczos *l, slf_operator_fn product, void *user, doubl
     return false;
 }
 
-salf_status slf_lanczos_largest(const slf_host_state *host, int64_t dim, slf_operator_fn product, void *user,
-                                double *largest, bool *converged) {
+salf_status slf_lanczos_largest(const slf_host *host, int64_t dim, slf_operator_fn product, void *user, double *largest,
+                                bool *converged) {
     const int64_t most = dim < MOST_STEPS ? dim : MOST_STEPS;
     double *memory = slf_host_doubles(host, (most + 1) * dim + 14 * most);
     if (!memory) return SALF_E_NO_MEMORY;

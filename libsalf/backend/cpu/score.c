@@ -43,34 +43,35 @@ static void row_scores(const score_job *job, int64_t r, int64_t i0, int64_t n) {
         for (int64_t k = 0; k < n; k++) job->s[k] = wide[k];
     else
         for (int64_t k = 0; k < n; k++) job->s[k] = (double)narrow[k];
-    if (!job->call.rule->logits) {
+    if (!job->call.job->rule->logits) {
         for (int64_t k = 0; k < n; k++)
-            job->s[k] = job->call.inverse_norm[i0 + k] > 0 ? job->s[k] * job->call.inverse_norm[i0 + k] : 0;
+            job->s[k] = job->call.job->inverse_norms[i0 + k] > 0 ? job->s[k] * job->call.job->inverse_norms[i0 + k] : 0;
         return;
     }
     for (int64_t k = 0; k < n; k++)
-        job->s[k] = logit_of(job->call.rule, job->s[k], job->call.bias ? (double)job->call.bias[i0 + k] : 0);
+        job->s[k] =
+            logit_of(job->call.job->rule, job->s[k], job->call.job->bias ? (double)job->call.job->bias[i0 + k] : 0);
 }
 
 /* Scores above the target, the label's own left out. */
 static int64_t count_above(const score_job *job, int64_t r, int64_t i0, int64_t n) {
-    const double target = job->call.query->target[r];
-    const int64_t label = job->call.query->label[r], at = label - job->call.first - i0;
+    const double target = job->call.job->query->target[r];
+    const int64_t label = job->call.job->query->label[r], at = label - job->call.job->first - i0;
     int64_t count = 0;
     for (int64_t k = 0; k < n; k++) count += job->s[k] > target;
-    if (!job->call.ids) return at >= 0 && at < n && job->s[at] > target ? count - 1 : count;
-    for (int64_t k = 0; k < n; k++) count -= (job->call.ids[i0 + k] == label) & (job->s[k] > target);
+    if (!job->call.job->ids) return at >= 0 && at < n && job->s[at] > target ? count - 1 : count;
+    for (int64_t k = 0; k < n; k++) count -= (job->call.job->ids[i0 + k] == label) & (job->s[k] > target);
     return count;
 }
 
 /* The shift of a row: with logits its maximum, raised to what this tile holds. */
 static double shift_of(const score_job *job, int64_t r, int64_t n) {
-    const slf_score_sums *sums = job->call.sums;
-    if (!job->call.rule->logits || !sums->maximum) return job->call.rule->shift;
+    const slf_score_sums *sums = job->call.job->sums;
+    if (!job->call.job->rule->logits || !sums->maximum) return job->call.job->rule->shift;
     double most = sums->maximum[r];
     for (int64_t k = 0; k < n; k++) most = job->s[k] > most ? job->s[k] : most;
     if (most > sums->maximum[r]) {
-        const double factor = exp((sums->maximum[r] - most) * job->call.rule->inverse_temperature);
+        const double factor = exp((sums->maximum[r] - most) * job->call.job->rule->inverse_temperature);
         if (sums->sum) sums->sum[r] *= factor;
         if (sums->weighted) sums->weighted[r] *= factor;
         sums->maximum[r] = most;
@@ -83,19 +84,19 @@ static void keep_weights(const score_job *job, int64_t r, int64_t i0, int64_t n)
     float *narrow = (float *)job->product + r * n;
     double *wide = job->product + r * n;
     if (job->wide)
-        for (int64_t k = 0; k < n; k++) wide[k] = job->u[k] * job->call.inverse_norm[i0 + k];
+        for (int64_t k = 0; k < n; k++) wide[k] = job->u[k] * job->call.job->inverse_norms[i0 + k];
     else
-        for (int64_t k = 0; k < n; k++) narrow[k] = (float)(job->u[k] * job->call.inverse_norm[i0 + k]);
+        for (int64_t k = 0; k < n; k++) narrow[k] = (float)(job->u[k] * job->call.job->inverse_norms[i0 + k]);
 }
 
 /* Takes the scores of tile row r, which is row `at` of the query, for block rows i0 ... i0+n-1 into the sums. */
 static void add_row(const score_job *job, int64_t at, int64_t r, int64_t i0, int64_t n) {
-    const slf_score_sums *sums = job->call.sums;
+    const slf_score_sums *sums = job->call.job->sums;
     row_scores(job, r, i0, n);
     if (sums->count) sums->count[at] += count_above(job, at, i0, n);
     if (!sums->sum && !sums->weighted && !sums->vector && !sums->maximum) return;
     const double shift = shift_of(job, at, n);
-    for (int64_t k = 0; k < n; k++) job->u[k] = (job->s[k] - shift) * job->call.rule->inverse_temperature;
+    for (int64_t k = 0; k < n; k++) job->u[k] = (job->s[k] - shift) * job->call.job->rule->inverse_temperature;
     const slf_pair added = job->call.cpu->kernels->exp_sums(job->u, job->s, n);
     if (sums->sum) sums->sum[at] += added.first;
     if (sums->weighted) sums->weighted[at] += added.second;
@@ -104,7 +105,7 @@ static void add_row(const score_job *job, int64_t at, int64_t r, int64_t i0, int
 
 /* Adds weights [m][n] times x [n][D] to the vectors of the rows at. */
 static void add_vectors(const score_job *job, const void *x, int stride, const int32_t *at, int m, int n) {
-    const int64_t dim = job->call.query->dim;
+    const int64_t dim = job->call.job->query->dim;
     const int d = (int)dim;
     const float *narrow = (const float *)job->part;
     if (job->wide)
@@ -113,17 +114,17 @@ static void add_vectors(const score_job *job, const void *x, int stride, const i
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, d, n, 1, (const float *)job->product, n, x, stride, 0,
                     (float *)job->part, d);
     for (int64_t r = 0; r < m; r++) {
-        double *vector = job->call.sums->vector + at[r] * dim;
+        double *vector = job->call.job->sums->vector + at[r] * dim;
         for (int64_t i = 0; i < dim; i++) vector[i] += job->wide ? job->part[r * dim + i] : (double)narrow[r * dim + i];
     }
 }
 
 /* z of the rows at as an operand. */
 static void load_queries(const score_job *job, const int32_t *at, int64_t rows) {
-    const int64_t dim = job->call.query->dim;
+    const int64_t dim = job->call.job->query->dim;
     float *narrow = (float *)job->z;
     for (int64_t r = 0; r < rows; r++) {
-        const double *z = job->call.query->z + at[r] * dim;
+        const double *z = job->call.job->query->z + at[r] * dim;
         if (job->wide)
             memcpy(job->z + r * dim, z, (size_t)dim * sizeof *z);
         else
@@ -133,7 +134,7 @@ static void load_queries(const score_job *job, const int32_t *at, int64_t rows) 
 
 static void tile(const score_job *job, const void *x, int stride, const int32_t *at, int64_t rows, int64_t i0,
                  int64_t n) {
-    const int m = (int)rows, w = (int)n, d = (int)job->call.query->dim;
+    const int m = (int)rows, w = (int)n, d = (int)job->call.job->query->dim;
     load_queries(job, at, rows);
     if (job->wide)
         cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, w, d, 1, job->z, d, x, stride, 0, job->product, w);
@@ -141,13 +142,13 @@ static void tile(const score_job *job, const void *x, int stride, const int32_t 
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, w, d, 1, (const float *)job->z, d, x, stride, 0,
                     (float *)job->product, w);
     for (int64_t r = 0; r < rows; r++) add_row(job, at[r], r, i0, n);
-    if (job->call.sums->vector) add_vectors(job, x, stride, at, m, w);
+    if (job->call.job->sums->vector) add_vectors(job, x, stride, at, m, w);
 }
 
 /* Block rows i0 ... i0+n-1 as an operand, with its row stride. */
 static const void *operand(const score_job *job, int64_t i0, int64_t n, int *stride) {
-    const int64_t dim = job->call.query->dim;
-    const salf_tensor *block = job->call.block;
+    const int64_t dim = job->call.job->query->dim;
+    const salf_tensor *block = job->call.job->block;
     *stride = (int)dim;
     if (job->in_place) {
         if (block->row_stride) *stride = (int)block->row_stride;
@@ -163,7 +164,7 @@ static const void *operand(const score_job *job, int64_t i0, int64_t n, int *str
 }
 
 static void walk_tiles(const score_job *job) {
-    const int64_t rows = job->call.n_rows, total = job->call.block->rows;
+    const int64_t rows = job->call.n_rows, total = job->call.job->block->rows;
     for (int64_t i0 = 0; i0 < total; i0 += job->columns) {
         const int64_t n = total - i0 < job->columns ? total - i0 : job->columns;
         int stride = 0;
@@ -175,10 +176,13 @@ static void walk_tiles(const score_job *job) {
 
 /* Doubles for the parts of job, in the order of its pointers; hands them out from memory unless that is NULL. */
 static int64_t lay_out(score_job *job, double *memory) {
-    const int64_t dim = job->call.query->dim, wide = job->wide ? 2 : 1;
-    const int64_t sizes[] = {
-        job->in_place ? 0 : job->columns * dim * wide,       job->rows * dim * wide, job->rows * job->columns * wide,
-        job->call.sums->vector ? job->rows * dim * wide : 0, 2 * job->columns,       2 * job->columns};
+    const int64_t dim = job->call.job->query->dim, wide = job->wide ? 2 : 1;
+    const int64_t sizes[] = {job->in_place ? 0 : job->columns * dim * wide,
+                             job->rows * dim * wide,
+                             job->rows * job->columns * wide,
+                             job->call.job->sums->vector ? job->rows * dim * wide : 0,
+                             2 * job->columns,
+                             2 * job->columns};
     double **const parts[] = {&job->x, &job->z, &job->product, &job->part, &job->u, &job->s};
     int64_t used = 0;
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
@@ -193,15 +197,16 @@ static void choose_tiles(score_job *job) {
     const int64_t room = (int64_t)(job->call.cpu->host.services.options->workspace_limit / 2 / sizeof(double));
     job->rows = job->call.n_rows < MOST_ROWS ? job->call.n_rows : MOST_ROWS;
     job->columns = MOST_SCORES / job->rows < MOST_COLUMNS ? MOST_SCORES / job->rows : MOST_COLUMNS;
-    if (job->columns > job->call.block->rows) job->columns = job->call.block->rows > 0 ? job->call.block->rows : 1;
+    if (job->columns > job->call.job->block->rows)
+        job->columns = job->call.job->block->rows > 0 ? job->call.job->block->rows : 1;
     while (job->columns > LEAST_COLUMNS && lay_out(job, NULL) > room) job->columns /= 2;
     while (job->rows > 1 && lay_out(job, NULL) > room) job->rows /= 2;
     while (job->columns > 1 && lay_out(job, NULL) > room) job->columns /= 2;
 }
 
 static salf_status score_tiles(const slf_score_call *call, bool wide) {
-    const slf_cpu_state *cpu = call->cpu;
-    const salf_tensor *block = call->block;
+    const slf_cpu *cpu = call->cpu;
+    const salf_tensor *block = call->job->block;
     score_job job = {.call = *call, .wide = wide};
     job.in_place = block->dtype == SALF_F32 && !block->row_index && !wide && block->row_stride <= INT32_MAX;
     choose_tiles(&job);
@@ -217,7 +222,8 @@ static salf_status score_tiles(const slf_score_call *call, bool wide) {
 
 static salf_status score_narrow(const slf_score_call *all) {
     slf_score_call part = *all;
-    const int64_t fitting = all->sums->vector ? 0 : slf_score_panels_rows(all->cpu, all->n_rows, all->query->dim);
+    const int64_t fitting =
+        all->job->sums->vector ? 0 : slf_score_panels_rows(all->cpu, all->n_rows, all->job->query->dim);
     if (fitting == 0) return score_tiles(all, false);
     for (int64_t first = 0; first < all->n_rows; first += fitting) {
         const int64_t left = all->n_rows - first;
@@ -231,23 +237,22 @@ static salf_status score_narrow(const slf_score_call *all) {
 /* Rows that may have float32 products, then the others; returns the number of the former. */
 static int64_t sort_rows(const slf_query *query, int32_t *rows) {
     int64_t narrow = 0, wide = query->rows;
-    for (int64_t r = query->rows - 1; r >= 0 && query->wide; r--)
-        if (query->wide[r]) rows[--wide] = (int32_t)r;
+    for (int64_t r = query->rows - 1; r >= 0 && query->needs_f64; r--)
+        if (query->needs_f64[r]) rows[--wide] = (int32_t)r;
     for (int64_t r = 0; r < query->rows; r++)
-        if (!query->wide || !query->wide[r]) rows[narrow++] = (int32_t)r;
+        if (!query->needs_f64 || !query->needs_f64[r]) rows[narrow++] = (int32_t)r;
     return narrow;
 }
 
-salf_status slf_cpu_score(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
-                          const int32_t *ids, const double *inverse_norm, const float *bias, const slf_score_rule *rule,
-                          const slf_score_sums *sums) {
-    const slf_cpu_state *cpu = state;
+salf_status slf_cpu_score(void *self, const slf_score_job *job) {
+    const slf_cpu *cpu = self;
     const slf_services *services = &cpu->host.services;
-    if (query->rows == 0 || block->rows == 0) return SALF_OK;
+    const slf_query *query = job->query;
+    if (query->rows == 0 || job->block->rows == 0) return SALF_OK;
     int32_t *rows = services->alloc(services->context, (uint64_t)query->rows, sizeof *rows);
     if (!rows) return SALF_E_NO_MEMORY;
     const int64_t narrow = sort_rows(query, rows);
-    slf_score_call call = {cpu, query, rows, narrow, block, first, ids, inverse_norm, bias, rule, sums};
+    slf_score_call call = {cpu, job, rows, narrow};
     salf_status status = narrow > 0 ? score_narrow(&call) : SALF_OK;
     call.rows = rows + narrow;
     call.n_rows = query->rows - narrow;

@@ -11,7 +11,7 @@
 
 /* Scores s [n] of products q [n][stride]. */
 INLINE_AVX2 void cosines(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t stride, __m256d *s) {
-    const double *inverse_norm = job->call.inverse_norm + i0;
+    const double *inverse_norm = job->call.job->inverse_norms + i0;
     const __m256d zero = _mm256_setzero_pd();
     for (int64_t k = 0; k < n; k++) {
         const __m256d inverse = _mm256_set1_pd(inverse_norm[k]);
@@ -28,10 +28,10 @@ INLINE_AVX2 __m256d capped(__m256d s, double softcap) {
 }
 
 INLINE_AVX2 void logits(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t stride, __m256d *s) {
-    const slf_score_rule *rule = job->call.rule;
+    const slf_score_rule *rule = job->call.job->rule;
     const __m256d scale = _mm256_set1_pd(rule->logit_scale);
     for (int64_t k = 0; k < n; k++) {
-        const __m256d bias = _mm256_set1_pd(job->call.bias ? (double)job->call.bias[i0 + k] : 0);
+        const __m256d bias = _mm256_set1_pd(job->call.job->bias ? (double)job->call.job->bias[i0 + k] : 0);
         const __m256d products = _mm256_cvtps_pd(_mm_loadu_ps(q + k * stride));
         s[k] = _mm256_add_pd(_mm256_mul_pd(scale, products), bias);
         if (rule->softcap > 0) s[k] = capped(s[k], rule->softcap);
@@ -62,7 +62,7 @@ INLINE_AVX2 void raise_maximum(const slf_panel_job *job, const __m256d *s, int64
     _mm256_storeu_pd(most, vector);
     for (int64_t j = 0; j < QUAD; j++) {
         if (!(most[j] > sums->maximum[c + j])) continue;
-        const double factor = exp((sums->maximum[c + j] - most[j]) * job->call.rule->inverse_temperature);
+        const double factor = exp((sums->maximum[c + j] - most[j]) * job->call.job->rule->inverse_temperature);
         sums->sum[c + j] *= factor;
         sums->weighted[c + j] *= factor;
         sums->maximum[c + j] = most[j];
@@ -83,9 +83,9 @@ INLINE_AVX2 void add_one(__m256d s, __m256d shift, __m256d inverse_t, bool weigh
 /* weighted is a constant where this is inlined. Two chains: an exponential waits for its own steps. */
 INLINE_AVX2 void add_exponentials(const slf_panel_job *job, const __m256d *s, int64_t n, int64_t c, bool weighted,
                                   slf_panel_sums *sums) {
-    const bool running = job->call.rule->logits && job->call.sums->maximum;
-    const __m256d inverse_t = _mm256_set1_pd(job->call.rule->inverse_temperature), zero = _mm256_setzero_pd();
-    const __m256d from = running ? _mm256_loadu_pd(sums->maximum + c) : _mm256_set1_pd(job->call.rule->shift);
+    const bool running = job->call.job->rule->logits && job->call.job->sums->maximum;
+    const __m256d inverse_t = _mm256_set1_pd(job->call.job->rule->inverse_temperature), zero = _mm256_setzero_pd();
+    const __m256d from = running ? _mm256_loadu_pd(sums->maximum + c) : _mm256_set1_pd(job->call.job->rule->shift);
     const __m256d shift = _mm256_mul_pd(from, inverse_t);
     quad_sums even = {_mm256_loadu_pd(sums->sum + c), _mm256_loadu_pd(sums->weighted + c)}, odd = {zero, zero};
     int64_t k = 0;
@@ -100,15 +100,15 @@ INLINE_AVX2 void add_exponentials(const slf_panel_job *job, const __m256d *s, in
 
 AVX2 void slf_collect_avx2(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p,
                            slf_panel_sums *sums) {
-    const slf_score_sums *wanted = job->call.sums;
+    const slf_score_sums *wanted = job->call.job->sums;
     __m256d s[SLF_PANEL_TILE];
     for (int64_t c = 0; c < job->columns; c += QUAD) {
-        if (job->call.rule->logits)
+        if (job->call.job->rule->logits)
             logits(job, q + c, i0, n, job->columns, s);
         else
             cosines(job, q + c, i0, n, job->columns, s);
         if (wanted->count) count_above(&job->query_of[p], s, i0, n, c, sums->count);
-        if (job->call.rule->logits && wanted->maximum) raise_maximum(job, s, n, c, sums);
+        if (job->call.job->rule->logits && wanted->maximum) raise_maximum(job, s, n, c, sums);
         if (wanted->weighted)
             add_exponentials(job, s, n, c, true, sums);
         else if (wanted->sum)

@@ -123,11 +123,11 @@ static const char *stored(const salf_tensor *block, int64_t i, int64_t k) {
  * nothing reads the products. */
 static void load(const slf_panel_job *job, const stretch *s, float *room, const float *rows[SLF_PANEL_TILE]) {
     for (int64_t j = 0; j < s->n; j++) {
-        const char *row = stored(job->call.block, s->i0 + j, s->k0);
+        const char *row = stored(job->call.job->block, s->i0 + j, s->k0);
         rows[j] = (const float *)(const void *)row;
-        if (job->call.block->dtype == SALF_F32) continue;
+        if (job->call.job->block->dtype == SALF_F32) continue;
         rows[j] = room + j * DEPTH;
-        job->call.cpu->kernels->widen(row, job->call.block->dtype, s->depth, room + j * DEPTH);
+        job->call.cpu->kernels->widen(row, job->call.job->block->dtype, s->depth, room + j * DEPTH);
     }
     for (int64_t j = s->n; j % job->products->rows != 0; j++) rows[j] = rows[s->n - 1];
 }
@@ -136,18 +136,18 @@ static void load(const slf_panel_job *job, const stretch *s, float *room, const 
  * a tile further their first one. */
 static void call_ahead(const slf_panel_job *job, const stretch *s, int64_t i, int64_t first, int64_t last,
                        register_rows *r) {
-    const bool same = s->k0 + s->depth < job->call.query->dim;
+    const bool same = s->k0 + s->depth < job->call.job->query->dim;
     const int64_t k = same ? s->k0 + s->depth : 0, row = s->i0 + i + (same ? 0 : SLF_PANEL_TILE);
     r->calls = 0;
-    for (int64_t j = first; j < last; j++) r->next[r->calls++] = stored(job->call.block, row + j, k);
+    for (int64_t j = first; j < last; j++) r->next[r->calls++] = stored(job->call.job->block, row + j, k);
 }
 
 /* q [n][SLF_PANEL_TILE][columns] = products of a tile with n panels from p0. The calls for memory are spread evenly
  * over the panels. */
 static void multiply(const slf_panel_job *job, stretch s, int64_t p0, int64_t n, float *room, float *q) {
-    const int64_t dim = job->call.query->dim, columns = job->columns, height = job->products->rows;
+    const int64_t dim = job->call.job->query->dim, columns = job->columns, height = job->products->rows;
     const float *rows[SLF_PANEL_TILE];
-    register_rows r = {.size = element_size(job->call.block)};
+    register_rows r = {.size = element_size(job->call.job->block)};
     for (; s.k0 < dim; s.k0 += DEPTH) {
         s.depth = dim - s.k0 < DEPTH ? dim - s.k0 : DEPTH;
         load(job, &s, room, rows);
@@ -166,7 +166,7 @@ static void multiply(const slf_panel_job *job, stretch s, int64_t p0, int64_t n,
 
 /* Block row at which piece w begins: whole register blocks. */
 static int64_t piece_begin(const slf_panel_job *job, int64_t w) {
-    const int64_t n = job->call.block->rows, height = job->products->rows, blocks = (n + height - 1) / height;
+    const int64_t n = job->call.job->block->rows, height = job->products->rows, blocks = (n + height - 1) / height;
     const int64_t at = blocks * w / job->pieces * height;
     return at < n ? at : n;
 }
@@ -197,12 +197,12 @@ static void score_pieces(void *user, int64_t begin, int64_t end) {
 /* Stretches of PACKED columns of z, whose part of zt stays in the first cache, into zt; columns past the last are 0. */
 static void pack(void *user, int64_t begin, int64_t end) {
     const slf_panel_job *job = user;
-    const int64_t dim = job->call.query->dim, columns = job->columns;
+    const int64_t dim = job->call.job->query->dim, columns = job->columns;
     for (int64_t k0 = begin * PACKED; k0 < dim && k0 < end * PACKED; k0 += PACKED) {
         const int64_t n = dim - k0 < PACKED ? dim - k0 : PACKED;
         for (int64_t r = 0; r < job->panels * columns; r++) {
             float *zt = job->zt + (r / columns * dim + k0) * columns + r % columns;
-            const double *z = r < job->call.n_rows ? job->call.query->z + job->call.rows[r] * dim + k0 : NULL;
+            const double *z = r < job->call.n_rows ? job->call.job->query->z + job->call.rows[r] * dim + k0 : NULL;
             for (int64_t k = 0; k < n; k++) zt[k * columns] = z ? (float)z[k] : 0;
         }
     }
@@ -210,10 +210,11 @@ static void pack(void *user, int64_t begin, int64_t end) {
 
 /* Block row of a token, or -1. */
 static int64_t own_row(const slf_score_call *call, int32_t label) {
-    const int64_t n = call->block->rows;
-    if (!call->ids) return label >= call->first && label - call->first < n ? label - call->first : -1;
+    const int64_t n = call->job->block->rows;
+    if (!call->job->ids)
+        return label >= call->job->first && label - call->job->first < n ? label - call->job->first : -1;
     for (int64_t i = 0; i < n; i++)
-        if (call->ids[i] == label) return i;
+        if (call->job->ids[i] == label) return i;
     return -1;
 }
 
@@ -221,22 +222,23 @@ static int64_t own_row(const slf_score_call *call, int32_t label) {
 static void prepare(const slf_panel_job *job) {
     for (int64_t at = 0; at < job->call.n_rows; at++) {
         const int64_t p = at / job->columns, c = at % job->columns, r = job->call.rows[at];
-        job->query_of[p].target[c] = job->call.query->target ? job->call.query->target[r] : 0;
-        job->query_of[p].own[c] = own_row(&job->call, job->call.query->label ? job->call.query->label[r] : -1);
-        for (int64_t w = 0; w < job->pieces && job->call.sums->maximum; w++)
-            job->part[w * job->panels + p].maximum[c] = job->call.sums->maximum[r];
+        job->query_of[p].target[c] = job->call.job->query->target ? job->call.job->query->target[r] : 0;
+        job->query_of[p].own[c] =
+            own_row(&job->call, job->call.job->query->label ? job->call.job->query->label[r] : -1);
+        for (int64_t w = 0; w < job->pieces && job->call.job->sums->maximum; w++)
+            job->part[w * job->panels + p].maximum[c] = job->call.job->sums->maximum[r];
     }
 }
 
 /* Adds the sums of a piece for query row r, column c of the panel. */
 static void add_part(const slf_panel_job *job, const slf_panel_sums *part, int64_t r, int64_t c) {
-    const slf_score_sums *sums = job->call.sums;
+    const slf_score_sums *sums = job->call.job->sums;
     double before = 1, here = 1;
-    if (job->call.rule->logits && sums->maximum && part->maximum[c] > sums->maximum[r]) {
-        before = exp((sums->maximum[r] - part->maximum[c]) * job->call.rule->inverse_temperature);
+    if (job->call.job->rule->logits && sums->maximum && part->maximum[c] > sums->maximum[r]) {
+        before = exp((sums->maximum[r] - part->maximum[c]) * job->call.job->rule->inverse_temperature);
         sums->maximum[r] = part->maximum[c];
-    } else if (job->call.rule->logits && sums->maximum && part->maximum[c] < sums->maximum[r]) {
-        here = exp((part->maximum[c] - sums->maximum[r]) * job->call.rule->inverse_temperature);
+    } else if (job->call.job->rule->logits && sums->maximum && part->maximum[c] < sums->maximum[r]) {
+        here = exp((part->maximum[c] - sums->maximum[r]) * job->call.job->rule->inverse_temperature);
     }
     if (sums->count) sums->count[r] += part->count[c];
     if (sums->sum) sums->sum[r] = sums->sum[r] * before + part->sum[c] * here;
@@ -250,7 +252,7 @@ static uint64_t bytes_of(const slf_panel_kernels *products, int64_t n, int64_t d
     return panels * (panel + PIECES * sizeof(slf_panel_sums));
 }
 
-int64_t slf_score_panels_rows(const slf_cpu_state *cpu, int64_t n, int64_t dim) {
+int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim) {
     const slf_panel_kernels *products = panels_for(cpu->kernels);
     const uint64_t room = cpu->host.services.options->workspace_limit / 2;
     /* Without threads of its own the context has those of BLAS. */
@@ -269,15 +271,15 @@ static void lay_out(slf_panel_job *job, void *memory) {
 salf_status slf_score_panels(const slf_score_call *call) {
     const slf_services *services = &call->cpu->host.services;
     const slf_panel_kernels *products = panels_for(call->cpu->kernels);
-    const int64_t height = products->rows, blocks = (call->block->rows + height - 1) / height;
+    const int64_t height = products->rows, blocks = (call->job->block->rows + height - 1) / height;
     slf_panel_job job = {
         .call = *call, .products = products, .columns = products->columns, .pieces = blocks < PIECES ? blocks : PIECES};
     job.panels = (call->n_rows + job.columns - 1) / job.columns;
-    void *memory = services->alloc(services->context, bytes_of(products, call->n_rows, call->query->dim), 1);
+    void *memory = services->alloc(services->context, bytes_of(products, call->n_rows, call->job->query->dim), 1);
     if (!memory) return SALF_E_NO_MEMORY;
     lay_out(&job, memory);
     prepare(&job);
-    services->parallel_for(services->context, (call->query->dim + PACKED - 1) / PACKED, 1, pack, &job);
+    services->parallel_for(services->context, (call->job->query->dim + PACKED - 1) / PACKED, 1, pack, &job);
     services->parallel_for(services->context, job.pieces, 1, score_pieces, &job);
     for (int64_t r = 0; r < call->n_rows; r++)
         for (int64_t w = 0; w < job.pieces; w++)

@@ -147,22 +147,21 @@ __device__ inline double exact_cosine(const row_sums &s, int32_t dtype, const sl
     return raw.first > 0 && length > 0 && isfinite(length) ? sum.first / (length * norm_b) : slf_nan();
 }
 
-struct cosine_job {
+/* What the kernel is given of a job, for rows of states at hand. */
+struct cosine_rows {
     slf_rows states;
     slf_norm norm;
-    const float *basis;
-    const double *norms;
-    const int32_t *which;
+    slf_own_rows own;
     double *out;
     int64_t out_stride;
     int32_t similarity;
     int32_t plain; /* nothing of the norm changes a cosine */
 };
 
-template <int32_t DTYPE, bool WORDS> __global__ void __launch_bounds__(THREADS) cosine(cosine_job job) {
-    const int64_t r = blockIdx.x, dim = job.states.cols, label = job.which[r];
-    const double norm_b = job.norms[label];
-    row_sums s = {slf_row(job.states, r), job.basis + label * dim, dim, {0, 0, 1, job.norm.weight, job.norm.bias}};
+template <int32_t DTYPE, bool WORDS> __global__ void __launch_bounds__(THREADS) cosine(cosine_rows job) {
+    const int64_t r = blockIdx.x, dim = job.states.cols, own = job.own.row_of[r];
+    const double norm_b = job.own.norms[own];
+    row_sums s = {slf_row(job.states, r), job.own.rows + own * dim, dim, {0, 0, 1, job.norm.weight, job.norm.bias}};
     slf_two sum = {0, 0};
     if (job.plain)
         sum = sums<DTYPE, WORDS, PLAIN>(s);
@@ -176,13 +175,13 @@ template <int32_t DTYPE, bool WORDS> __global__ void __launch_bounds__(THREADS) 
     if (threadIdx.x == 0) job.out[r * job.out_stride] = job.similarity ? value : 1 - value;
 }
 
-template <int32_t DTYPE> salf_status launch_cosine(slf_device *device, const cosine_job &job, bool words) {
+template <int32_t DTYPE> salf_status launch_cosine(slf_device *device, const cosine_rows &job, bool words) {
     const slf_grid grid = {job.states.rows, 1, THREADS, SLF_SUM_BYTES};
     return words ? slf_launch(device, "cosine", grid, cosine<DTYPE, true>, job)
                  : slf_launch(device, "cosine", grid, cosine<DTYPE, false>, job);
 }
 
-salf_status cosine_rows(slf_device *device, const cosine_job &job) {
+salf_status launch_by_dtype(slf_device *device, const cosine_rows &job) {
     const bool words = job.states.aligned;
     switch (job.states.dtype) {
     case SALF_BF16:
@@ -196,23 +195,21 @@ salf_status cosine_rows(slf_device *device, const cosine_job &job) {
 
 } // namespace
 
-salf_status slf_cuda_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                            const double *norms, const int32_t *which, int32_t similarity, double *out,
-                            int64_t out_stride) {
-    const slf_entry in(state);
+salf_status slf_cuda_cosine(void *self, const slf_cosine_job *job) {
+    const slf_entry in(self);
     SLF_TRY(in.status);
+    if (!job->out) return slf_cosine_losses(in.device, job);
     const slf_norm none = {SALF_NORM_NONE, 0, nullptr, nullptr};
-    cosine_job job = {{}, norm ? *norm : none, basis, norms, which, out, out_stride, similarity, 0};
-    if (job.norm.kind == SALF_NORM_NONE) job.norm = none;
-    job.plain =
-        job.norm.kind == SALF_NORM_NONE || (job.norm.kind == SALF_NORM_RMS && !job.norm.weight && !job.norm.bias);
+    const bool without = !job->norm || job->norm->kind == SALF_NORM_NONE;
+    cosine_rows rows = {{}, without ? none : *job->norm, job->own, nullptr, job->out_stride, job->similarity, 0};
+    rows.plain = without || (rows.norm.kind == SALF_NORM_RMS && !rows.norm.weight && !rows.norm.bias);
     int64_t first = 0;
     bool more = true;
-    for (slf_pieces pieces(in.device, states, INT32_MAX);;) {
-        SLF_TRY(pieces.next(&job.states, &first, &more));
+    for (slf_pieces pieces(in.device, job->states, INT32_MAX);;) {
+        SLF_TRY(pieces.next(&rows.states, &first, &more));
         if (!more) return SALF_OK;
-        job.which = which + first;
-        job.out = out + first * out_stride;
-        SLF_TRY(cosine_rows(in.device, job));
+        rows.own.row_of = job->own.row_of + first;
+        rows.out = job->out + first * job->out_stride;
+        SLF_TRY(launch_by_dtype(in.device, rows));
     }
 }

@@ -1,9 +1,9 @@
 /*
- * device.h - what the files of the cuda backend share: the state, errors, entering a slot, scratch, views on the
+ * device.h - what the files of the cuda backend share: the device, errors, entering a slot, scratch, views on the
  * device. C++17 without exceptions and run-time types; no symbol leaves the plugin but its entry.
  *
- * A slot is entered by slf_entry: one thread at a time for a state, with the state's context current, as it was
- * afterwards. Scratch belongs to the state and only grows, so that a step of a known shape allocates nothing; in stream
+ * A slot is entered by slf_entry: one thread at a time for a device, with its context current, as it was
+ * afterwards. Scratch belongs to the device and only grows, so that a step of a known shape allocates nothing; in stream
  * order one call's scratch is free when the next one's kernels run.
  */
 #ifndef SALF_CUDA_DEVICE_H
@@ -27,7 +27,7 @@
 #define SLF_BLAS(device, call)   SLF_TRY(slf_blas_check(device, call, #call))
 #define SLF_SOLVER(device, call) SLF_TRY(slf_solver_check(device, call, #call))
 
-/* Device memory of the state that only grows. */
+/* Device memory that only grows. */
 enum slf_scratch_kind {
     SLF_SCRATCH_ROWS,   /* rows of a view in float32 or float64, and products with them */
     SLF_SCRATCH_QUERY,  /* states in float32 */
@@ -94,7 +94,7 @@ salf_status slf_solver_check(const slf_device *device, cusolverStatus_t status, 
 /* Lock and context for the length of a slot. quiet: of one that can report nothing; it goes on whatever happens. */
 class slf_entry {
   public:
-    explicit slf_entry(void *state, bool quiet = false);
+    explicit slf_entry(void *self, bool quiet = false);
     ~slf_entry();
     slf_entry(const slf_entry &) = delete;
     slf_entry &operator=(const slf_entry &) = delete;
@@ -205,6 +205,17 @@ salf_status slf_convert(slf_device *device, const slf_rows &rows, double *out);
 /* P [dim][dim]: the lower triangle from the upper one. */
 salf_status slf_mirror(slf_device *device, double *p, int64_t dim);
 
+/* ---- products that several files use (products.cu) ---- */
+/* Y [rows][dim] = X P; leading: elements from one row of X to the next. */
+salf_status slf_times_p(slf_device *device, const double *x, int leading, const double *p, int64_t rows, int64_t dim,
+                        double *y);
+/* Adds X^T X of a tile of rows, of at most slf_gram_rows of them. */
+int64_t slf_gram_rows(const slf_device *device, const salf_tensor *rows);
+salf_status slf_add_gram(slf_device *device, const slf_rows &tile, double *gram);
+
+/* ---- the cosine slot, where it is asked for losses (losses.cu) ---- */
+salf_status slf_cosine_losses(slf_device *device, const slf_cosine_job *job);
+
 /* ---- launching ---- */
 
 typedef struct slf_grid {
@@ -228,46 +239,7 @@ salf_status slf_launch(slf_device *device, const char *name, const slf_grid &gri
 
 /* ---- slots ---- */
 extern "C" {
-salf_status slf_cuda_scan(void *state, const salf_tensor *rows, int64_t first_row, uint64_t *hash, int64_t *bad_row);
-salf_status slf_cuda_gram(void *state, const salf_tensor *rows, double *gram);
-salf_status slf_cuda_factor(void *state, int64_t dim, double *gram, const slf_factor_request *request,
-                            slf_factor_result *result);
-salf_status slf_cuda_apply(void *state, const double *p, const salf_tensor *rows, double *out);
-salf_status slf_cuda_apply_norms(void *state, const double *p, const salf_tensor *rows, double *norms);
-salf_status slf_cuda_narrow(void *state, const double *b, int64_t rows, int64_t dim, const double *w_norms,
-                            double noise, float *out, double *norms);
-salf_status slf_cuda_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                            const double *norms, const int32_t *which, int32_t similarity, double *out,
-                            int64_t out_stride);
-salf_status slf_cuda_normalise(void *state, const salf_tensor *states, const slf_norm *norm, int32_t unit, double *out);
-salf_status slf_cuda_judge(void *state, const double *z, int64_t rows, int64_t dim, double most, int32_t *wide);
-salf_status slf_cuda_logit_targets(void *state, const double *z, int64_t rows, const salf_tensor *w,
-                                   const int32_t *which, const float *bias, const slf_score_rule *rule, double *target);
-salf_status slf_cuda_score(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
-                           const int32_t *ids, const double *inverse_norm, const float *bias,
-                           const slf_score_rule *rule, const slf_score_sums *sums);
-salf_status slf_cuda_cosine_loss(void *state, const salf_tensor *states, const float *basis, const double *norms,
-                                 const int32_t *which, double scale, float *loss, const salf_tensor *gradient);
-salf_status slf_cuda_score_loss(void *state, const salf_tensor *states, const slf_query *query,
-                                const slf_score_rule *rule, const slf_score_sums *sums, const double *p,
-                                const float *basis, const double *norms, const int32_t *which, double scale,
-                                float *loss, const salf_tensor *gradient);
-salf_status slf_cuda_open(void **state, const slf_services *services);
-void slf_cuda_close(void *state);
-salf_status slf_cuda_alloc(void *state, uint64_t bytes, void **memory);
-void slf_cuda_free(void *state, void *memory);
-salf_status slf_cuda_host_alloc(void *state, uint64_t bytes, void **memory);
-void slf_cuda_host_free(void *state, void *memory);
-salf_status slf_cuda_copy(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory,
-                          uint64_t bytes);
-salf_status slf_cuda_zero(void *state, void *memory, uint64_t bytes);
-salf_status slf_cuda_fill(void *state, double *memory, int64_t count, double value);
-salf_status slf_cuda_sync(void *state);
-salf_status slf_cuda_event_create(void *state, void **event);
-void slf_cuda_event_destroy(void *state, void *event);
-salf_status slf_cuda_event_record(void *state, void *event);
-salf_status slf_cuda_event_wait(void *state, void *event);
-salf_status slf_cuda_event_poll(void *state, void *event, int32_t *ready);
+SLF_PROTOTYPES(slf_cuda_)
 }
 
 #endif

@@ -57,8 +57,7 @@ static salf_status look_at_capture(slf_device *device) {
     return SALF_OK;
 }
 
-slf_entry::slf_entry(void *state, bool quiet)
-    : device(static_cast<slf_device *>(state)), status(SALF_OK), pushed(false) {
+slf_entry::slf_entry(void *self, bool quiet) : device(static_cast<slf_device *>(self)), status(SALF_OK), pushed(false) {
     pthread_mutex_lock(&device->lock);
     const CUresult result = device->libraries.push_context(device->context);
     pushed = result == CUDA_SUCCESS;

@@ -267,18 +267,19 @@ salf_status check_finite(const factoring &f) {
 
 } // namespace
 
-salf_status slf_cuda_factor(void *state, int64_t dim, double *gram, const slf_factor_request *request,
-                            slf_factor_result *result) {
-    const slf_entry in(state);
+salf_status slf_cuda_factor(void *self, const slf_factor_job *job) {
+    const slf_entry in(self);
     SLF_TRY(in.status);
+    const int64_t dim = job->dim;
     if (dim > INT32_MAX)
         return in.device->services.fail(SALF_E_OVERFLOW, "D = %lld is more than cuBLAS's 32-bit sizes allow",
                                         static_cast<long long>(dim));
     slf_temporary scratch(in.device);
     bool done = false;
-    factoring f = {in.device, dim, gram, nullptr, static_cast<int *>(in.device->device_result), request, result};
+    factoring f = {in.device,    dim,        job->gram, nullptr, static_cast<int *>(in.device->device_result),
+                   job->request, job->result};
     SLF_TRY(check_finite(f));
-    SLF_TRY(scratch.reserve(static_cast<uint64_t>(dim) * static_cast<uint64_t>(dim) * sizeof *gram));
+    SLF_TRY(scratch.reserve(static_cast<uint64_t>(dim) * static_cast<uint64_t>(dim) * sizeof(double)));
     f.scratch = scratch.doubles();
     SLF_TRY(by_cholesky(f, &done));
     if (!done) SLF_TRY(by_vectors(f));

@@ -46,10 +46,10 @@
 #define SLF_SOLVER_LIBRARY          "libcusolver.so." SLF_LIBRARY_NUMBER(CUSOLVER_VER_MAJOR)
 
 typedef struct slf_libraries {
-#define SLF_MEMBER(name) decltype(&::name) name;
-    SLF_BLAS_CALLS(SLF_MEMBER)
-    SLF_SOLVER_CALLS(SLF_MEMBER)
-#undef SLF_MEMBER
+#define SLF_LIBRARY_MEMBER(name) decltype(&::name) name;
+    SLF_BLAS_CALLS(SLF_LIBRARY_MEMBER)
+    SLF_SOLVER_CALLS(SLF_LIBRARY_MEMBER)
+#undef SLF_LIBRARY_MEMBER
     CUresult (*retain_context)(CUcontext *context, CUdevice device);
     CUresult (*release_context)(CUdevice device);
     CUresult (*push_context)(CUcontext context);

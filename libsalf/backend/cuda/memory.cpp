@@ -66,34 +66,25 @@ salf_status slf_read_back(slf_device *device, void *to, const void *from, uint64
 
 /* ---- slots ---- */
 
-salf_status slf_cuda_alloc(void *state, uint64_t bytes, void **memory) {
-    const slf_entry in(state);
-    SLF_TRY(in.status);
-    return slf_device_memory(in.device, bytes, memory);
-}
-
-void slf_cuda_free(void *state, void *memory) {
-    if (!memory) return;
-    const slf_entry in(state, true);
-    slf_cuda_forget(cudaFree(memory));
-}
-
-salf_status slf_cuda_host_alloc(void *state, uint64_t bytes, void **memory) {
-    const slf_entry in(state);
+salf_status slf_cuda_alloc(void *self, int32_t kind, uint64_t bytes, void **memory) {
+    const slf_entry in(self);
     void *made = nullptr;
     SLF_TRY(in.status);
+    if (kind == SLF_MEMORY_BACKEND) return slf_device_memory(in.device, bytes, memory);
     SLF_CUDA(in.device, cudaHostAlloc(&made, bytes > 0 ? bytes : 1, cudaHostAllocDefault));
     *memory = made;
     return SALF_OK;
 }
 
-void slf_cuda_host_free(void *state, void *memory) {
+void slf_cuda_free(void *self, int32_t kind, void *memory) {
     if (!memory) return;
-    const slf_entry in(state, true);
-    slf_cuda_forget(cudaFreeHost(memory));
+    const slf_entry in(self, true);
+    slf_cuda_forget(kind == SLF_MEMORY_BACKEND  ? cudaFree(memory)
+                    : kind == SLF_MEMORY_PINNED ? cudaFreeHost(memory)
+                                                : cudaEventDestroy(static_cast<cudaEvent_t>(memory)));
 }
 
-salf_status slf_cuda_copy(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory,
+salf_status slf_cuda_copy(void *self, void *to, int32_t to_memory, const void *from, int32_t from_memory,
                           uint64_t bytes) {
     if (bytes == 0) return SALF_OK;
     const bool to_host = to_memory == SALF_MEMORY_HOST, from_host = from_memory == SALF_MEMORY_HOST;
@@ -101,7 +92,7 @@ salf_status slf_cuda_copy(void *state, void *to, int32_t to_memory, const void *
         memmove(to, from, bytes);
         return SALF_OK;
     }
-    const slf_entry in(state);
+    const slf_entry in(self);
     SLF_TRY(in.status);
     const cudaMemcpyKind kind = to_host     ? cudaMemcpyDeviceToHost
                                 : from_host ? cudaMemcpyHostToDevice
@@ -110,60 +101,43 @@ salf_status slf_cuda_copy(void *state, void *to, int32_t to_memory, const void *
     return SALF_OK;
 }
 
-salf_status slf_cuda_zero(void *state, void *memory, uint64_t bytes) {
-    if (bytes == 0) return SALF_OK;
-    const slf_entry in(state);
-    SLF_TRY(in.status);
-    SLF_CUDA(in.device, cudaMemsetAsync(memory, 0, bytes, in.device->stream));
-    return SALF_OK;
-}
-
-salf_status slf_cuda_sync(void *state) {
-    const slf_entry in(state);
+salf_status slf_cuda_sync(void *self) {
+    const slf_entry in(self);
     SLF_TRY(in.status);
     return slf_device_wait(in.device);
 }
 
 /* ---- events ---- */
 
-salf_status slf_cuda_event_create(void *state, void **event) {
-    const slf_entry in(state);
-    cudaEvent_t made = nullptr;
-    SLF_TRY(in.status);
-    SLF_CUDA(in.device, cudaEventCreateWithFlags(&made, cudaEventDisableTiming));
-    *event = made;
-    return SALF_OK;
-}
-
-void slf_cuda_event_destroy(void *state, void *event) {
-    if (!event) return;
-    const slf_entry in(state, true);
-    slf_cuda_forget(cudaEventDestroy(static_cast<cudaEvent_t>(event)));
-}
-
 /* Under a capture the record becomes a node of the graph, which marks the event for the host at each replay. */
-salf_status slf_cuda_event_record(void *state, void *event) {
-    const slf_entry in(state);
+salf_status slf_cuda_mark(void *self, void **event) {
+    const slf_entry in(self);
+    cudaEvent_t made = static_cast<cudaEvent_t>(*event);
     SLF_TRY(in.status);
+    if (!made) {
+        SLF_CUDA(in.device, cudaEventCreateWithFlags(&made, cudaEventDisableTiming));
+        *event = made; /* the caller's, whatever becomes of the record */
+    }
     const unsigned flags = in.device->capturing ? cudaEventRecordExternal : cudaEventRecordDefault;
-    SLF_CUDA(in.device, cudaEventRecordWithFlags(static_cast<cudaEvent_t>(event), in.device->stream, flags));
+    SLF_CUDA(in.device, cudaEventRecordWithFlags(made, in.device->stream, flags));
     return SALF_OK;
 }
 
 /* Waits without the lock, which others may need to enqueue what the host waits for. */
-salf_status slf_cuda_event_wait(void *state, void *event) {
-    slf_device *device = static_cast<slf_device *>(state);
+static salf_status wait_for(slf_device *device, cudaEvent_t event) {
     CUcontext popped;
     if (device->libraries.push_context(device->context) != CUDA_SUCCESS)
         return device->services.fail(SALF_E_DEVICE, "cuCtxPushCurrent failed (device %d)", device->ordinal);
-    const salf_status status =
-        slf_cuda_check(device, cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "cudaEventSynchronize");
+    const salf_status status = slf_cuda_check(device, cudaEventSynchronize(event), "cudaEventSynchronize");
     device->libraries.pop_context(&popped);
     return status;
 }
 
-salf_status slf_cuda_event_poll(void *state, void *event, int32_t *ready) {
-    const slf_entry in(state);
+salf_status slf_cuda_wait(void *self, void *event, int32_t *ready) {
+    if (ready) *ready = 1;
+    if (!event) return SALF_OK;
+    if (!ready) return wait_for(static_cast<slf_device *>(self), static_cast<cudaEvent_t>(event));
+    const slf_entry in(self);
     SLF_TRY(in.status);
     const cudaError_t error = cudaEventQuery(static_cast<cudaEvent_t>(event));
     *ready = error == cudaSuccess;

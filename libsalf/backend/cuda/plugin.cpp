@@ -110,7 +110,7 @@ static salf_status fill(slf_device *device) {
     return status;
 }
 
-salf_status slf_cuda_open(void **state, const slf_services *services) {
+salf_status slf_cuda_open(void **self, const slf_services *services, const char **kernels) {
     slf_device *device = static_cast<slf_device *>(services->alloc(services->context, 1, sizeof(slf_device)));
     if (!device) return SALF_E_NO_MEMORY;
     memset(device, 0, sizeof *device);
@@ -127,7 +127,8 @@ salf_status slf_cuda_open(void **state, const slf_services *services) {
         slf_cuda_close(device);
         return status;
     }
-    *state = device;
+    *self = device;
+    *kernels = device->kernels;
     return SALF_OK;
 }
 
@@ -159,9 +160,9 @@ static void free_parts(slf_device *device) {
     slf_cuda_forget(cudaFree(device->blas_workspace.memory));
 }
 
-void slf_cuda_close(void *state) {
-    if (!state) return;
-    slf_device *device = static_cast<slf_device *>(state);
+void slf_cuda_close(void *self) {
+    if (!self) return;
+    slf_device *device = static_cast<slf_device *>(self);
     CUcontext popped = nullptr;
     if (device->retained && device->libraries.push_context(device->context) == CUDA_SUCCESS) {
         free_parts(device);
@@ -173,46 +174,8 @@ void slf_cuda_close(void *state) {
     services.free(services.context, device);
 }
 
-static const char *kernels(const void *state) {
-    return static_cast<const slf_device *>(state)->kernels;
-}
-
-static const slf_backend table = {
-    SLF_BACKEND_ABI,
-    sizeof(slf_backend),
-    SALF_BACKEND_CUDA,
-    SLF_CAN_DEVICE,
-    "cuda",
-    slf_cuda_open,
-    slf_cuda_close,
-    kernels,
-    slf_cuda_alloc,
-    slf_cuda_free,
-    slf_cuda_host_alloc,
-    slf_cuda_host_free,
-    slf_cuda_copy,
-    slf_cuda_zero,
-    slf_cuda_fill,
-    slf_cuda_sync,
-    slf_cuda_event_create,
-    slf_cuda_event_destroy,
-    slf_cuda_event_record,
-    slf_cuda_event_wait,
-    slf_cuda_event_poll,
-    slf_cuda_scan,
-    slf_cuda_gram,
-    slf_cuda_factor,
-    slf_cuda_apply,
-    slf_cuda_apply_norms,
-    slf_cuda_narrow,
-    slf_cuda_cosine,
-    slf_cuda_normalise,
-    slf_cuda_judge,
-    slf_cuda_logit_targets,
-    slf_cuda_score,
-    slf_cuda_cosine_loss,
-    slf_cuda_score_loss,
-};
+static const slf_backend table = {SLF_BACKEND_ABI, sizeof(slf_backend), SALF_BACKEND_CUDA, SLF_CAN_DEVICE,
+                                  "cuda",          SLF_ROWS(slf_cuda_)};
 
 extern "C" __attribute__((visibility("default"))) const slf_backend *salf_backend_plugin(uint32_t abi_version) {
     return abi_version == SLF_BACKEND_ABI ? &table : nullptr;

@@ -1,10 +1,21 @@
 /*
- * products.cu - Gram matrix, products with P, norms of rows, in float64 through cuBLAS: tiles of rows are widened into
- * scratch, as many as fit the workspace. gram: rows D^2 operations, apply: 2 rows D^2.
+ * products.cu - products with P, norms and rounding of rows, queries, Gram matrices, in float64 through cuBLAS: tiles
+ * of rows are widened into scratch, as many as fit the workspace. gram: rows D^2 operations, apply: 2 rows D^2.
  *
  * A row-major matrix [rows][D] is cuBLAS's column-major [D][rows]; the upper triangle of one is the lower of the other.
  */
-#include "kernels.h"
+#include "norms.h"
+
+enum { THREADS = 256 };
+
+salf_status slf_times_p(slf_device *device, const double *x, int leading, const double *p, int64_t rows, int64_t dim,
+                        double *y) {
+    const double one = 1, zero = 0;
+    const int d = static_cast<int>(dim);
+    SLF_BLAS(device, device->libraries.cublasDgemm(device->blas, CUBLAS_OP_N, CUBLAS_OP_N, d, static_cast<int>(rows), d,
+                                                   &one, p, d, x, leading, &zero, y, d));
+    return SALF_OK;
+}
 
 /* A tile as float64 with leading dimension D: where it lies if it is so already, else widened into room. */
 static salf_status widened(slf_device *device, const slf_rows &rows, double *room, const double **out, int *leading) {
@@ -28,88 +39,143 @@ static salf_status tile_room(slf_device *device, const salf_tensor *rows, int pa
     return SALF_OK;
 }
 
-static salf_status gram_tile(slf_device *device, const slf_rows &tile, double *room, double *gram) {
+/* ---- Gram matrices ---- */
+
+int64_t slf_gram_rows(const slf_device *device, const salf_tensor *rows) {
+    return slf_fitting_rows(device, rows->rows, static_cast<uint64_t>(rows->cols) * sizeof(double));
+}
+
+salf_status slf_add_gram(slf_device *device, const slf_rows &tile, double *gram) {
     const double one = 1, *x = nullptr;
     const int dim = static_cast<int>(tile.cols);
+    void *room = nullptr;
     int leading = 0;
-    SLF_TRY(widened(device, tile, room, &x, &leading));
+    const uint64_t bytes = static_cast<uint64_t>(tile.rows * tile.cols) * sizeof(double);
+    SLF_TRY(slf_scratch(device, SLF_SCRATCH_ROWS, bytes, &room));
+    SLF_TRY(widened(device, tile, static_cast<double *>(room), &x, &leading));
     SLF_BLAS(device, device->libraries.cublasDsyrk(device->blas, CUBLAS_FILL_MODE_LOWER, CUBLAS_OP_N, dim,
                                                    static_cast<int>(tile.rows), &one, x, leading, &one, gram, dim));
     return SALF_OK;
 }
 
-salf_status slf_cuda_gram(void *state, const salf_tensor *rows, double *gram) {
-    const slf_entry in(state);
-    SLF_TRY(in.status);
-    double *room = nullptr;
-    slf_rows tile;
-    int64_t most = 0, first = 0;
-    bool more = true;
-    SLF_TRY(tile_room(in.device, rows, 1, &most, &room));
-    for (slf_pieces pieces(in.device, rows, most);;) {
-        SLF_TRY(pieces.next(&tile, &first, &more));
-        if (!more) return SALF_OK;
-        SLF_TRY(gram_tile(in.device, tile, room, gram));
-    }
-}
+/* ---- apply ---- */
 
-/* Y [rows][D] = X P. */
-static salf_status times(slf_device *device, const double *p, const slf_rows &tile, double *room, double *y) {
-    const double one = 1, zero = 0, *x = nullptr;
-    const int dim = static_cast<int>(tile.cols);
-    int leading = 0;
-    SLF_TRY(widened(device, tile, room, &x, &leading));
-    SLF_BLAS(device,
-             device->libraries.cublasDgemm(device->blas, CUBLAS_OP_N, CUBLAS_OP_N, dim, static_cast<int>(tile.rows),
-                                           dim, &one, p, dim, x, leading, &zero, y, dim));
-    return SALF_OK;
-}
-
-salf_status slf_cuda_apply(void *state, const double *p, const salf_tensor *rows, double *out) {
-    const slf_entry in(state);
-    SLF_TRY(in.status);
-    double *room = nullptr;
-    slf_rows tile;
-    int64_t most = 0, first = 0;
-    bool more = true;
-    SLF_TRY(tile_room(in.device, rows, 1, &most, &room));
-    for (slf_pieces pieces(in.device, rows, most);;) {
-        SLF_TRY(pieces.next(&tile, &first, &more));
-        if (!more) return SALF_OK;
-        SLF_TRY(times(in.device, p, tile, room, out + first * rows->cols));
-    }
-}
-
-/* ---- norms ---- */
-
-static __global__ void lengths(slf_rows rows, double *norms) {
+static __device__ inline double square_sum(const slf_rows &rows) {
     const void *row = slf_row(rows, blockIdx.x);
     slf_two sum = {0, 0};
     for (int64_t i = threadIdx.x; i < rows.cols; i += blockDim.x) {
         const double x = slf_element(row, rows.dtype, i);
         sum.first += x * x;
     }
-    sum = slf_block_sum(sum);
-    if (threadIdx.x == 0) norms[blockIdx.x] = sqrt(sum.first);
+    return slf_block_sum(sum).first;
 }
 
-salf_status slf_cuda_apply_norms(void *state, const double *p, const salf_tensor *rows, double *norms) {
-    const slf_entry in(state);
+static __global__ void lengths(slf_rows rows, double *norms) {
+    const double square = square_sum(rows);
+    if (threadIdx.x == 0) norms[blockIdx.x] = sqrt(square);
+}
+
+/* Rows y in float32, 0 where |y| <= noise |x|, and their norms where these are wanted. */
+static __global__ void round_rows(slf_rows x, slf_rows y, double noise, float *rounded, double *norms) {
+    const void *row = slf_row(y, blockIdx.x);
+    float *to = rounded + static_cast<int64_t>(blockIdx.x) * y.cols;
+    const double length = sqrt(square_sum(x));
+    slf_two sum = {0, 0};
+    for (int64_t i = threadIdx.x; i < y.cols; i += blockDim.x) {
+        const double exact = slf_element(row, y.dtype, i), kept = static_cast<double>(static_cast<float>(exact));
+        sum.first += exact * exact;
+        sum.second += kept * kept;
+    }
+    sum = slf_block_sum(sum);
+    const bool zero = sqrt(sum.first) <= noise * length;
+    for (int64_t i = threadIdx.x; i < y.cols; i += blockDim.x)
+        to[i] = zero ? 0 : static_cast<float>(slf_element(row, y.dtype, i));
+    if (threadIdx.x == 0 && norms) norms[blockIdx.x] = zero ? 0 : sqrt(sum.second);
+}
+
+/* What job wants of a tile x of its rows, the first of which is number first. y [tile][D] is scratch, for products that
+ * are not wanted themselves; room [tile][D] for rows that have to be widened. */
+static salf_status apply_tile(slf_device *device, const slf_apply_job *job, const slf_rows &x, int64_t first,
+                              double *room, double *y) {
+    const slf_grid grid = {x.rows, 1, THREADS, SLF_SUM_BYTES};
+    double *norms = job->norms ? job->norms + first : nullptr;
+    slf_rows products = x;
+    if (job->p) {
+        const double *wide = nullptr;
+        int leading = 0;
+        if (job->out) y = job->out + first * x.cols;
+        SLF_TRY(widened(device, x, room, &wide, &leading));
+        SLF_TRY(slf_times_p(device, wide, leading, job->p, x.rows, x.cols, y));
+        products = slf_rows_of(y, SALF_F64, x.rows, x.cols, x.cols);
+    } else if (job->out) {
+        SLF_TRY(slf_convert(device, x, job->out + first * x.cols));
+    }
+    if (job->rounded)
+        return slf_launch(device, "round_rows", grid, round_rows, x, products, job->noise,
+                          job->rounded + first * x.cols, norms);
+    return norms ? slf_launch(device, "lengths", grid, lengths, products, norms) : SALF_OK;
+}
+
+salf_status slf_cuda_apply(void *self, const slf_apply_job *job) {
+    const slf_entry in(self);
     SLF_TRY(in.status);
     double *room = nullptr;
     slf_rows tile;
     int64_t most = INT32_MAX, first = 0;
     bool more = true;
-    if (p) SLF_TRY(tile_room(in.device, rows, 2, &most, &room));
-    for (slf_pieces pieces(in.device, rows, most);;) {
+    if (job->p) SLF_TRY(tile_room(in.device, job->rows, job->out ? 1 : 2, &most, &room));
+    for (slf_pieces pieces(in.device, job->rows, most);;) {
         SLF_TRY(pieces.next(&tile, &first, &more));
         if (!more) return SALF_OK;
-        if (p) {
-            double *y = room + most * rows->cols;
-            SLF_TRY(times(in.device, p, tile, room, y));
-            tile = slf_rows_of(y, SALF_F64, tile.rows, tile.cols, tile.cols);
+        double *y = job->p && !job->out ? room + most * job->rows->cols : nullptr;
+        SLF_TRY(apply_tile(in.device, job, tile, first, room, y));
+    }
+}
+
+/* ---- queries ---- */
+
+static __global__ void norm_states(slf_rows states, slf_norm norm, int32_t unit, double *out) {
+    const slf_normed n = slf_norm_of(slf_row(states, blockIdx.x), states.dtype, states.cols, norm);
+    double *to = out + blockIdx.x * states.cols, length = 1;
+    if (unit) {
+        slf_two square = {0, 0};
+        for (int64_t i = threadIdx.x; i < states.cols; i += blockDim.x) {
+            const double x = slf_normed_element(n, i);
+            square.first += x * x;
         }
-        SLF_TRY(
-            slf_launch(in.device, "lengths", slf_grid{tile.rows, 1, 256, SLF_SUM_BYTES}, lengths, tile, norms + first));
+        length = sqrt(slf_block_sum(square).first);
+    }
+    for (int64_t i = threadIdx.x; i < states.cols; i += blockDim.x) {
+        const double x = slf_normed_element(n, i);
+        to[i] = !unit ? x : length > 0 ? x / length : slf_nan();
+    }
+}
+
+static __global__ void compare_lengths(slf_rows z, double limit, int32_t *needs_f64) {
+    const double square = square_sum(z);
+    if (threadIdx.x == 0) needs_f64[blockIdx.x] = sqrt(square) > limit;
+}
+
+salf_status slf_cuda_query(void *self, const slf_query_job *job) {
+    const slf_entry in(self);
+    SLF_TRY(in.status);
+    const slf_norm none = {SALF_NORM_NONE, 0, nullptr, nullptr};
+    const int64_t dim = job->states->cols;
+    double *room = nullptr;
+    slf_rows piece;
+    int64_t most = INT32_MAX, first = 0;
+    bool more = true;
+    if (job->p) SLF_TRY(tile_room(in.device, job->states, 1, &most, &room));
+    for (slf_pieces pieces(in.device, job->states, most);;) {
+        SLF_TRY(pieces.next(&piece, &first, &more));
+        if (!more) return SALF_OK;
+        const slf_grid grid = {piece.rows, 1, THREADS, SLF_SUM_BYTES};
+        double *z = job->z + first * dim;
+        SLF_TRY(slf_launch(in.device, "norm_states", grid, norm_states, piece, job->norm ? *job->norm : none, job->unit,
+                           job->p ? room : z));
+        if (job->p) SLF_TRY(slf_times_p(in.device, room, static_cast<int>(dim), job->p, piece.rows, dim, z));
+        if (job->needs_f64)
+            SLF_TRY(slf_launch(in.device, "compare_lengths", grid, compare_lengths,
+                               slf_rows_of(z, SALF_F64, piece.rows, dim, dim), job->limit, job->needs_f64 + first));
     }
 }

@@ -1,6 +1,5 @@
 /*
- * rows.cu - rows in other forms: widened to float32 or float64, their fingerprint, basis rows narrowed to float32 with
- * their norms. Memory-bound: each element is read once.
+ * rows.cu - rows in other forms: widened to float32 or float64, their fingerprint. Memory-bound: each element is read once.
  */
 #include <string.h>
 
@@ -78,57 +77,32 @@ static __global__ void scan(slf_rows rows, int64_t first_row, int64_t first_in_v
     if (bad) atomicMin(result + 1, static_cast<unsigned long long>(first_in_view) + blockIdx.x);
 }
 
-static salf_status scan_pieces(slf_device *device, const salf_tensor *rows, int64_t first_row,
-                               unsigned long long *result) {
-    slf_pieces pieces(device, rows, INT32_MAX);
+/* One pass over the rows, also for the Gram matrix where it is wanted: rows of the host are staged once. */
+static salf_status scan_pieces(slf_device *device, const slf_scan_job *job, unsigned long long *result) {
+    slf_pieces pieces(device, job->rows, job->gram ? slf_gram_rows(device, job->rows) : INT32_MAX);
     slf_rows piece;
     int64_t first = 0;
     bool more = true;
     for (;;) {
         SLF_TRY(pieces.next(&piece, &first, &more));
         if (!more) return SALF_OK;
-        SLF_TRY(slf_launch(device, "scan", slf_grid{piece.rows, 1, THREADS, 64 * 8}, scan, piece, first_row + first,
-                           first, result));
+        SLF_TRY(slf_launch(device, "scan", slf_grid{piece.rows, 1, THREADS, 64 * 8}, scan, piece,
+                           job->first_row + first, first, result));
+        if (job->gram) SLF_TRY(slf_add_gram(device, piece, job->gram));
     }
 }
 
-salf_status slf_cuda_scan(void *state, const salf_tensor *rows, int64_t first_row, uint64_t *hash, int64_t *bad_row) {
-    const slf_entry in(state);
+salf_status slf_cuda_scan(void *self, const slf_scan_job *job) {
+    const slf_entry in(self);
     SLF_TRY(in.status);
     unsigned long long *result = static_cast<unsigned long long *>(in.device->device_result), found[2] = {0, 0};
     SLF_CUDA(in.device, cudaMemsetAsync(result, 0, 8, in.device->stream));
     SLF_CUDA(in.device, cudaMemsetAsync(result + 1, 0xff, 8, in.device->stream));
-    SLF_TRY(scan_pieces(in.device, rows, first_row, result));
+    SLF_TRY(scan_pieces(in.device, job, result));
     SLF_TRY(slf_read_back(in.device, found, result, sizeof found));
-    *hash += found[0];
-    *bad_row = found[1] == ~0ull ? -1 : static_cast<int64_t>(found[1]);
+    *job->hash += found[0];
+    *job->bad_row = found[1] == ~0ull ? -1 : static_cast<int64_t>(found[1]);
     return SALF_OK;
-}
-
-/* ---- narrow ---- */
-
-static __global__ void narrow(const double *b, int64_t dim, const double *w_norms, double noise, float *out,
-                              double *norms) {
-    const double *row = b + blockIdx.x * dim;
-    float *to = out + blockIdx.x * dim;
-    slf_two sum = {0, 0};
-    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {
-        const double x = static_cast<double>(static_cast<float>(row[i]));
-        sum.first += row[i] * row[i];
-        sum.second += x * x;
-    }
-    sum = slf_block_sum(sum);
-    const bool zero = sqrt(sum.first) <= noise * w_norms[blockIdx.x];
-    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) to[i] = zero ? 0 : static_cast<float>(row[i]);
-    if (threadIdx.x == 0) norms[blockIdx.x] = zero ? 0 : sqrt(sum.second);
-}
-
-salf_status slf_cuda_narrow(void *state, const double *b, int64_t rows, int64_t dim, const double *w_norms,
-                            double noise, float *out, double *norms) {
-    const slf_entry in(state);
-    SLF_TRY(in.status);
-    return slf_launch(in.device, "narrow", slf_grid{rows, 1, THREADS, SLF_SUM_BYTES}, narrow, b, dim, w_norms, noise,
-                      out, norms);
 }
 
 /* ---- fill, mirror ---- */
@@ -138,11 +112,16 @@ static __global__ void fill(double *memory, int64_t count, double value) {
     if (i < count) memory[i] = value;
 }
 
-salf_status slf_cuda_fill(void *state, double *memory, int64_t count, double value) {
-    const slf_entry in(state);
+salf_status slf_cuda_fill(void *self, void *memory, int64_t count, double value) {
+    if (count == 0) return SALF_OK;
+    const slf_entry in(self);
     SLF_TRY(in.status);
-    return slf_launch(in.device, "fill", slf_grid{(count + THREADS - 1) / THREADS, 1, THREADS, 0}, fill, memory, count,
-                      value);
+    if (value == 0) {
+        SLF_CUDA(in.device, cudaMemsetAsync(memory, 0, static_cast<uint64_t>(count) * sizeof value, in.device->stream));
+        return SALF_OK;
+    }
+    return slf_launch(in.device, "fill", slf_grid{(count + THREADS - 1) / THREADS, 1, THREADS, 0}, fill,
+                      static_cast<double *>(memory), count, value);
 }
 
 static __global__ void mirror(double *p, int64_t dim) {

@@ -6,7 +6,7 @@
  * u_i / |b_i|, and a second product with the tile gives their sum of rows. 2 rows block D operations, twice with the
  * vector; scratch is the tile, its products and two copies of the states in float32: nothing of size rows * block.
  *
- * For states whose query->wide, on the device, is not 0 the float32 results are left unused, and kernels that do
+ * For states whose query->needs_f64, on the device, is not 0 the float32 results are left unused, and kernels that do
  * nothing otherwise make products and sums in float64 (wide.cu).
  */
 #include "score.h"
@@ -44,7 +44,7 @@ template <typename T> __device__ inline double raise_maximum(const score_tile &t
 /* One block for each state. */
 template <typename T> __global__ void add_scores(score_tile t, T *all_products) {
     const int64_t r = blockIdx.x;
-    if (t.wide && (t.wide[r] != 0) != (sizeof(T) == sizeof(double))) return;
+    if (t.needs_f64 && (t.needs_f64[r] != 0) != (sizeof(T) == sizeof(double))) return;
     T *products = all_products + r * t.rows;
     double shift = t.rule.shift, factor = 1;
     if (t.rule.logits && t.sums.maximum) shift = raise_maximum(t, products, &factor);
@@ -70,14 +70,14 @@ template <typename T> __global__ void add_scores(score_tile t, T *all_products) 
     if (t.sums.count) t.sums.count[r] += static_cast<int64_t>(count.first);
 }
 
-__global__ void narrow_states(const double *z, int64_t count, float *out) {
+__global__ void states_to_f32(const double *z, int64_t count, float *out) {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i < count) out[i] = static_cast<float>(z[i]);
 }
 
-__global__ void add_vector(const float *part, int64_t count, int64_t dim, const int32_t *wide, double *vector) {
+__global__ void add_vector(const float *part, int64_t count, int64_t dim, const int32_t *needs_f64, double *vector) {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i < count && !(wide && wide[i / dim])) vector[i] += static_cast<double>(part[i]);
+    if (i < count && !(needs_f64 && needs_f64[i / dim])) vector[i] += static_cast<double>(part[i]);
 }
 
 slf_grid flat(int64_t count) {
@@ -105,7 +105,7 @@ salf_status make_room(slf_device *device, const slf_query *query, const salf_ten
     const uint64_t states = static_cast<uint64_t>(query->rows), dim = static_cast<uint64_t>(query->dim);
     void *memory = nullptr;
     out->widen = !readable(block);
-    const uint64_t narrow = (out->widen ? 4 * dim : 0) + 4 * states, wide = query->wide ? 8 * states : 0;
+    const uint64_t narrow = (out->widen ? 4 * dim : 0) + 4 * states, wide = query->needs_f64 ? 8 * states : 0;
     const uint64_t row = narrow > wide ? narrow : wide;
     out->most = slf_fitting_rows(device, block->rows, row);
     const uint64_t most = static_cast<uint64_t>(out->most);
@@ -140,7 +140,7 @@ salf_status tile_vector(slf_device *device, const room &room, const score_tile &
     const int64_t count = tile.states * tile.dim;
     SLF_BLAS(device, device->libraries.cublasSgemm(device->blas, CUBLAS_OP_N, CUBLAS_OP_N, dim, states, rows, &one, x,
                                                    leading, room.products, rows, &zero, room.part, dim));
-    return slf_launch(device, "add_vector", flat(count), add_vector, room.part, count, tile.dim, tile.wide,
+    return slf_launch(device, "add_vector", flat(count), add_vector, room.part, count, tile.dim, tile.needs_f64,
                       tile.sums.vector);
 }
 
@@ -162,22 +162,22 @@ salf_status take_tile(slf_device *device, const room &room, const score_tile &ti
     }
     SLF_TRY(tile_scores(device, room, tile, x, leading));
     if (tile.sums.vector) SLF_TRY(tile_vector(device, room, tile, x, leading));
-    return tile.wide ? wide_tile(device, room, tile, rows) : SALF_OK;
+    return tile.needs_f64 ? wide_tile(device, room, tile, rows) : SALF_OK;
 }
 
 } // namespace
 
-salf_status slf_cuda_score(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
-                           const int32_t *ids, const double *inverse_norm, const float *bias,
-                           const slf_score_rule *rule, const slf_score_sums *sums) {
-    const slf_entry in(state);
+salf_status slf_cuda_score(void *self, const slf_score_job *job) {
+    const slf_entry in(self);
     SLF_TRY(in.status);
-    if (query->rows == 0 || block->rows == 0) return SALF_OK;
+    const slf_query *query = job->query;
+    const slf_score_sums &sums = *job->sums;
+    if (query->rows == 0 || job->block->rows == 0) return SALF_OK;
     room room = {};
-    SLF_TRY(make_room(in.device, query, block, sums->vector != nullptr, &room));
+    SLF_TRY(make_room(in.device, query, job->block, sums.vector != nullptr, &room));
     const int64_t count = query->rows * query->dim;
-    SLF_TRY(slf_launch(in.device, "narrow_states", flat(count), narrow_states, query->z, count, room.states));
-    for (slf_pieces pieces(in.device, block, room.most);;) {
+    SLF_TRY(slf_launch(in.device, "states_to_f32", flat(count), states_to_f32, query->z, count, room.states));
+    for (slf_pieces pieces(in.device, job->block, room.most);;) {
         slf_rows rows;
         int64_t at = 0;
         bool more = true;
@@ -186,17 +186,17 @@ salf_status slf_cuda_score(void *state, const slf_query *query, const salf_tenso
         const score_tile tile = {rows.rows,
                                  query->rows,
                                  query->dim,
-                                 first + at,
+                                 job->first + at,
                                  query->z,
                                  query->label,
                                  query->target,
-                                 query->wide,
-                                 ids ? ids + at : nullptr,
-                                 inverse_norm ? inverse_norm + at : nullptr,
-                                 bias ? bias + at : nullptr,
-                                 sums->sum || sums->weighted || sums->vector,
-                                 *rule,
-                                 *sums};
+                                 query->needs_f64,
+                                 job->ids ? job->ids + at : nullptr,
+                                 job->inverse_norms ? job->inverse_norms + at : nullptr,
+                                 job->bias ? job->bias + at : nullptr,
+                                 sums.sum || sums.weighted || sums.vector,
+                                 *job->rule,
+                                 sums};
         SLF_TRY(take_tile(in.device, room, tile, rows));
     }
 }

@@ -11,7 +11,7 @@ struct score_tile {
     const double *z;
     const int32_t *label;
     const double *target;
-    const int32_t *wide; /* [states], or NULL: float32 serves */
+    const int32_t *needs_f64; /* [states], or NULL: float32 serves */
     const int32_t *ids;
     const double *inverse_norm;
     const float *bias;
@@ -20,7 +20,7 @@ struct score_tile {
     slf_score_sums sums;
 };
 
-/* For states that tile.wide marks: products [states][rows] = z_r . x_i. */
+/* For states that tile.needs_f64 marks: products [states][rows] = z_r . x_i. */
 salf_status slf_wide_products(slf_device *device, const score_tile &tile, const slf_rows &x, double *products);
 /* For the same: sums.vector [states][D] += weights [states][rows] X. */
 salf_status slf_wide_vector(slf_device *device, const score_tile &tile, const slf_rows &x, const double *weights);

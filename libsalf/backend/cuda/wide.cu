@@ -13,7 +13,7 @@ enum { SHARED_BYTES = 2 * DEPTH * PITCH * 8 };
 
 /* out [m][n] (+)= A [m][k] B, with B(k, n) = x[n][k], or x[k][n] where ALONG is true. */
 struct wide_job {
-    const int32_t *wide; /* [m] */
+    const int32_t *needs_f64; /* [m] */
     const double *a;
     slf_rows x;
     double *out;
@@ -47,7 +47,7 @@ __device__ inline void multiply(const double *a, const double *b, int mt, int nt
 
 __device__ inline bool any_wide(const wide_job &job, int64_t m0) {
     for (int64_t m = m0; m < m0 + SIDE && m < job.m; m++)
-        if (job.wide[m] != 0) return true;
+        if (job.needs_f64[m] != 0) return true;
     return false;
 }
 
@@ -66,7 +66,7 @@ template <bool ALONG> __global__ void __launch_bounds__(THREADS) wide_product(wi
     for (int i = 0; i < EACH; i++)
         for (int j = 0; j < EACH; j++) {
             const int64_t m = m0 + mt + 16 * i, n = n0 + nt + 16 * j;
-            if (m >= job.m || n >= job.n || job.wide[m] == 0) continue;
+            if (m >= job.m || n >= job.n || job.needs_f64[m] == 0) continue;
             double *to = job.out + m * job.n + n;
             *to = ALONG ? *to + sum[i][j] : sum[i][j];
         }
@@ -80,11 +80,11 @@ slf_grid grid_of(const wide_job &job) {
 } // namespace
 
 salf_status slf_wide_products(slf_device *device, const score_tile &tile, const slf_rows &x, double *products) {
-    const wide_job job = {tile.wide, tile.z, x, products, tile.states, tile.rows, tile.dim};
+    const wide_job job = {tile.needs_f64, tile.z, x, products, tile.states, tile.rows, tile.dim};
     return slf_launch(device, "wide_product", grid_of(job), wide_product<false>, job);
 }
 
 salf_status slf_wide_vector(slf_device *device, const score_tile &tile, const slf_rows &x, const double *weights) {
-    const wide_job job = {tile.wide, weights, x, tile.sums.vector, tile.states, tile.dim, tile.rows};
+    const wide_job job = {tile.needs_f64, weights, x, tile.sums.vector, tile.states, tile.dim, tile.rows};
     return slf_launch(device, "wide_product", grid_of(job), wide_product<true>, job);
 }

@@ -100,12 +100,13 @@ static salf_status factor_with(const slf_services *services, int64_t dim, double
     return SALF_OK;
 }
 
-salf_status slf_reference_factor(void *state, int64_t dim, double *gram, const slf_factor_request *request,
-                                 slf_factor_result *result) {
-    const slf_host_state *host = state;
+salf_status slf_reference_factor(void *self, const slf_factor_job *job) {
+    const slf_host *host = self;
+    const int64_t dim = job->dim;
     double *qt = slf_host_doubles(host, dim * dim + dim);
     if (!qt) return SALF_E_NO_MEMORY;
-    const salf_status status = factor_with(&host->services, dim, gram, qt, qt + dim * dim, request, result);
+    const salf_status status =
+        factor_with(&host->services, dim, job->gram, qt, qt + dim * dim, job->request, job->result);
     slf_host_free(host, qt);
     return status;
 }

@@ -1,7 +1,8 @@
 /*
- * reference.c - the reference backend: life, host memory, Gram matrix, products with P.
+ * reference.c - the reference backend: life, host memory, Gram matrix, products with P, queries.
  *
- * Plain C in float64 throughout; the oracle of the other backends. gram: rows D^2 / 2 multiply-adds; apply: rows D^2.
+ * Plain C in float64 throughout; the oracle of the other backends. Of rows [n][D], a Gram matrix takes n D^2 / 2
+ * multiply-adds, a product with P n D^2.
  */
 #include "reference.h"
 
@@ -11,91 +12,75 @@
 #include "core/core.h"
 #include "core/random.h"
 
-double *slf_host_doubles(const slf_host_state *host, int64_t count) {
+double *slf_host_doubles(const slf_host *host, int64_t count) {
     return host->services.alloc(host->services.context, (uint64_t)count, sizeof(double));
 }
 
-void slf_host_free(const slf_host_state *host, void *memory) {
+void slf_host_free(const slf_host *host, void *memory) {
     if (memory) host->services.free(host->services.context, memory);
 }
 
-salf_status slf_reference_open(void **state, const slf_services *services) {
-    slf_host_state *host = services->alloc(services->context, 1, sizeof *host);
+/* ---- life and memory: all of it is host memory, and nothing is ever pending ---- */
+
+salf_status slf_reference_open(void **self, const slf_services *services, const char **kernels) {
+    slf_host *host = services->alloc(services->context, 1, sizeof *host);
     if (!host) return SALF_E_NO_MEMORY;
     host->services = *services;
-    *state = host;
+    *self = host;
+    *kernels = "c";
     return SALF_OK;
 }
 
-void slf_reference_close(void *state) {
-    if (!state) return;
-    const slf_services services = ((slf_host_state *)state)->services;
-    services.free(services.context, state);
+void slf_reference_close(void *self) {
+    if (!self) return;
+    const slf_services services = ((slf_host *)self)->services;
+    services.free(services.context, self);
 }
 
-static const char *kernels(const void *state) {
-    (void)state;
-    return "c";
-}
-
-salf_status slf_reference_alloc(void *state, uint64_t bytes, void **memory) {
-    const slf_host_state *host = state;
+salf_status slf_reference_alloc(void *self, int32_t kind, uint64_t bytes, void **memory) {
+    const slf_host *host = self;
+    (void)kind;
     void *made = host->services.alloc(host->services.context, bytes, 1);
     if (!made) return SALF_E_NO_MEMORY;
     *memory = made;
     return SALF_OK;
 }
 
-void slf_reference_free(void *state, void *memory) {
-    slf_host_free(state, memory);
+void slf_reference_free(void *self, int32_t kind, void *memory) {
+    if (kind != SLF_EVENT) slf_host_free(self, memory);
 }
 
-salf_status slf_reference_copy(void *state, void *to, int32_t to_memory, const void *from, int32_t from_memory,
+salf_status slf_reference_copy(void *self, void *to, int32_t to_memory, const void *from, int32_t from_memory,
                                uint64_t bytes) {
-    (void)state, (void)to_memory, (void)from_memory;
+    (void)self, (void)to_memory, (void)from_memory;
     if (bytes) memmove(to, from, (size_t)bytes);
     return SALF_OK;
 }
 
-salf_status slf_reference_zero(void *state, void *memory, uint64_t bytes) {
-    (void)state;
-    if (bytes) memset(memory, 0, (size_t)bytes);
+salf_status slf_reference_fill(void *self, void *memory, int64_t count, double value) {
+    (void)self;
+    double *numbers = memory;
+    for (int64_t i = 0; i < count; i++) numbers[i] = value;
     return SALF_OK;
 }
 
-salf_status slf_reference_fill(void *state, double *memory, int64_t count, double value) {
-    (void)state;
-    for (int64_t i = 0; i < count; i++) memory[i] = value;
+salf_status slf_reference_sync(void *self) {
+    (void)self;
     return SALF_OK;
 }
 
-salf_status slf_reference_sync(void *state) {
-    (void)state;
+salf_status slf_reference_mark(void *self, void **event) {
+    (void)self, (void)event;
     return SALF_OK;
 }
 
-/* Nothing is ever pending here: an event is a NULL that is always ready. */
-
-salf_status slf_reference_event_create(void *state, void **event) {
-    (void)state;
-    *event = NULL;
+salf_status slf_reference_wait(void *self, void *event, int32_t *ready) {
+    (void)self, (void)event;
+    if (ready) *ready = 1;
     return SALF_OK;
 }
 
-void slf_reference_event_destroy(void *state, void *event) {
-    (void)state, (void)event;
-}
-
-salf_status slf_reference_event(void *state, void *event) {
-    (void)state, (void)event;
-    return SALF_OK;
-}
-
-salf_status slf_reference_event_poll(void *state, void *event, int32_t *ready) {
-    (void)state, (void)event;
-    *ready = 1;
-    return SALF_OK;
-}
+/* ---- the head ---- */
 
 bool slf_reference_finite(const float *row, int64_t cols) {
     for (int64_t i = 0; i < cols; i++)
@@ -103,50 +88,20 @@ bool slf_reference_finite(const float *row, int64_t cols) {
     return true;
 }
 
-salf_status slf_reference_scan(void *state, const salf_tensor *rows, int64_t first_row, uint64_t *hash,
-                               int64_t *bad_row) {
-    const slf_host_state *host = state;
-    float *row = host->services.alloc(host->services.context, (uint64_t)rows->cols, sizeof *row);
+salf_status slf_reference_scan(void *self, const slf_scan_job *job) {
+    const slf_host *host = self;
+    const int64_t dim = job->rows->cols;
+    float *row = host->services.alloc(host->services.context, (uint64_t)dim, sizeof *row);
     if (!row) return SALF_E_NO_MEMORY;
-    *bad_row = -1;
-    for (int64_t r = 0; r < rows->rows; r++) {
-        slf_row_to_f32(rows, r, row);
-        *hash += slf_row_hash(row, rows->cols, first_row + r);
-        if (*bad_row < 0 && !slf_reference_finite(row, rows->cols)) *bad_row = r;
+    *job->bad_row = -1;
+    for (int64_t r = 0; r < job->rows->rows; r++) {
+        slf_row_to_f32(job->rows, r, row);
+        *job->hash += slf_row_hash(row, dim, job->first_row + r);
+        if (*job->bad_row < 0 && !slf_reference_finite(row, dim)) *job->bad_row = r;
+        for (int64_t i = 0; job->gram && i < dim; i++)
+            for (int64_t j = i; j < dim; j++) job->gram[i * dim + j] += (double)row[i] * (double)row[j];
     }
     slf_host_free(host, row);
-    return SALF_OK;
-}
-
-salf_status slf_reference_gram(void *state, const salf_tensor *rows, double *gram) {
-    const int64_t dim = rows->cols;
-    double *x = slf_host_doubles(state, dim);
-    if (!x) return SALF_E_NO_MEMORY;
-    for (int64_t r = 0; r < rows->rows; r++) {
-        slf_row_to_f64(rows, r, x);
-        for (int64_t i = 0; i < dim; i++)
-            for (int64_t j = i; j < dim; j++) gram[i * dim + j] += x[i] * x[j];
-    }
-    slf_host_free(state, x);
-    return SALF_OK;
-}
-
-/* y = x P; P is symmetric. */
-static void row_times(const double *p, const double *x, int64_t dim, double *y) {
-    for (int64_t j = 0; j < dim; j++) y[j] = 0;
-    for (int64_t i = 0; i < dim; i++)
-        for (int64_t j = 0; j < dim; j++) y[j] += x[i] * p[i * dim + j];
-}
-
-salf_status slf_reference_apply(void *state, const double *p, const salf_tensor *rows, double *out) {
-    const int64_t dim = rows->cols;
-    double *x = slf_host_doubles(state, dim);
-    if (!x) return SALF_E_NO_MEMORY;
-    for (int64_t r = 0; r < rows->rows; r++) {
-        slf_row_to_f64(rows, r, x);
-        row_times(p, x, dim, out + r * dim);
-    }
-    slf_host_free(state, x);
     return SALF_OK;
 }
 
@@ -156,68 +111,70 @@ double slf_reference_length(const double *x, int64_t dim) {
     return sqrt(sum);
 }
 
-salf_status slf_reference_apply_norms(void *state, const double *p, const salf_tensor *rows, double *norms) {
-    const int64_t dim = rows->cols;
-    double *x = slf_host_doubles(state, 2 * dim);
+void slf_reference_keep_row(const slf_apply_job *job, int64_t r, const double *x, const double *y) {
+    const int64_t dim = job->rows->cols;
+    if (job->out && job->out + r * dim != y) memcpy(job->out + r * dim, y, (size_t)dim * sizeof *y);
+    if (!job->norms && !job->rounded) return;
+    const double length = slf_reference_length(y, dim);
+    if (!job->rounded) {
+        job->norms[r] = length;
+        return;
+    }
+    const bool zero = length <= job->noise * slf_reference_length(x, dim);
+    double square = 0;
+    for (int64_t i = 0; i < dim; i++) {
+        const float rounded = zero ? 0 : (float)y[i];
+        job->rounded[r * dim + i] = rounded;
+        square += (double)rounded * (double)rounded;
+    }
+    if (job->norms) job->norms[r] = sqrt(square);
+}
+
+/* y = x P; P is symmetric. */
+static void times_p(const double *p, const double *x, int64_t dim, double *y) {
+    for (int64_t j = 0; j < dim; j++) y[j] = 0;
+    for (int64_t i = 0; i < dim; i++)
+        for (int64_t j = 0; j < dim; j++) y[j] += x[i] * p[i * dim + j];
+}
+
+salf_status slf_reference_apply(void *self, const slf_apply_job *job) {
+    const int64_t dim = job->rows->cols;
+    double *x = slf_host_doubles(self, 2 * dim);
     if (!x) return SALF_E_NO_MEMORY;
-    for (int64_t r = 0; r < rows->rows; r++) {
-        slf_row_to_f64(rows, r, x);
-        if (p) row_times(p, x, dim, x + dim);
-        norms[r] = slf_reference_length(p ? x + dim : x, dim);
+    double *y = x + dim;
+    for (int64_t r = 0; r < job->rows->rows; r++) {
+        slf_row_to_f64(job->rows, r, x);
+        if (job->p) times_p(job->p, x, dim, y);
+        slf_reference_keep_row(job, r, x, job->p ? y : x);
     }
-    slf_host_free(state, x);
+    slf_host_free(self, x);
     return SALF_OK;
 }
 
-salf_status slf_reference_narrow(void *state, const double *b, int64_t rows, int64_t dim, const double *w_norms,
-                                 double noise, float *out, double *norms) {
-    (void)state;
-    for (int64_t r = 0; r < rows; r++) {
-        const double length = slf_reference_length(b + r * dim, dim);
-        const bool zero = length <= noise * w_norms[r];
-        double square = 0;
-        for (int64_t i = 0; i < dim; i++) {
-            const float x = zero ? 0 : (float)b[r * dim + i];
-            out[r * dim + i] = x;
-            square += (double)x * (double)x;
-        }
-        norms[r] = sqrt(square);
+/* ---- states ---- */
+
+void slf_reference_query_row(const slf_query_job *job, int64_t r, double *h) {
+    const int64_t dim = job->states->cols;
+    slf_row_to_f64(job->states, r, h);
+    slf_reference_norm_row(job->norm, dim, h);
+    if (!job->unit) return;
+    const double length = slf_reference_length(h, dim);
+    for (int64_t i = 0; i < dim; i++) h[i] = length > 0 ? h[i] / length : (double)NAN;
+}
+
+salf_status slf_reference_query(void *self, const slf_query_job *job) {
+    const int64_t dim = job->states->cols;
+    double *h = job->p ? slf_host_doubles(self, dim) : NULL;
+    if (job->p && !h) return SALF_E_NO_MEMORY;
+    for (int64_t r = 0; r < job->states->rows; r++) {
+        double *z = job->z + r * dim;
+        slf_reference_query_row(job, r, job->p ? h : z);
+        if (job->p) times_p(job->p, h, dim, z);
+        if (job->needs_f64) job->needs_f64[r] = slf_reference_length(z, dim) > job->limit;
     }
+    slf_host_free(self, h);
     return SALF_OK;
 }
 
-const slf_backend slf_backend_reference = {
-    .abi_version = SLF_BACKEND_ABI,
-    .size = sizeof(slf_backend),
-    .id = SALF_BACKEND_REFERENCE,
-    .name = "reference",
-    .open = slf_reference_open,
-    .close = slf_reference_close,
-    .kernels = kernels,
-    .alloc = slf_reference_alloc,
-    .free = slf_reference_free,
-    .host_alloc = slf_reference_alloc,
-    .host_free = slf_reference_free,
-    .copy = slf_reference_copy,
-    .zero = slf_reference_zero,
-    .fill = slf_reference_fill,
-    .sync = slf_reference_sync,
-    .event_create = slf_reference_event_create,
-    .event_destroy = slf_reference_event_destroy,
-    .event_record = slf_reference_event,
-    .event_wait = slf_reference_event,
-    .event_poll = slf_reference_event_poll,
-    .scan = slf_reference_scan,
-    .gram = slf_reference_gram,
-    .factor = slf_reference_factor,
-    .apply = slf_reference_apply,
-    .apply_norms = slf_reference_apply_norms,
-    .narrow = slf_reference_narrow,
-    .cosine = slf_reference_cosine,
-    .normalise = slf_reference_normalise,
-    .judge = slf_reference_judge,
-    .logit_targets = slf_reference_logit_targets,
-    .score = slf_reference_score,
-    .cosine_loss = slf_reference_cosine_loss,
-    .score_loss = slf_reference_score_loss,
-};
+const slf_backend slf_backend_reference = {SLF_BACKEND_ABI, sizeof(slf_backend),     SALF_BACKEND_REFERENCE, 0,
+                                           "reference",     SLF_ROWS(slf_reference_)};

@@ -1,7 +1,7 @@
 /*
  * score.c - cosines, scores over the vocabulary, and the losses of the reference backend.
  *
- * cosine and normalise: rows D multiply-adds. score: rows * block * D. score_loss: rows D^2 with P, else rows D.
+ * cosine: rows D multiply-adds. score: rows * block * D. score_loss: rows D^2 with P, else rows D.
  */
 #include <math.h>
 
@@ -36,66 +36,22 @@ void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h) {
     }
 }
 
-static double cosine_of(const double *h, const float *b, double norm_b, int64_t dim) {
-    const double length = slf_reference_length(h, dim);
-    return length > 0 && isfinite(length) ? dot_f32(h, b, dim) / (length * norm_b) : (double)NAN;
-}
-
-salf_status slf_reference_cosine(void *state, const salf_tensor *states, const slf_norm *norm, const float *basis,
-                                 const double *norms, const int32_t *which, int32_t similarity, double *out,
-                                 int64_t out_stride) {
-    const int64_t dim = states->cols;
-    double *h = slf_host_doubles(state, dim);
-    if (!h) return SALF_E_NO_MEMORY;
-    for (int64_t r = 0; r < states->rows; r++) {
-        slf_row_to_f64(states, r, h);
-        const double length = slf_reference_length(h, dim);
-        slf_reference_norm_row(norm, dim, h);
-        const double cosine = length > 0 ? cosine_of(h, basis + which[r] * dim, norms[which[r]], dim) : (double)NAN;
-        out[r * out_stride] = similarity ? cosine : 1 - cosine;
-    }
-    slf_host_free(state, h);
-    return SALF_OK;
-}
-
-salf_status slf_reference_normalise(void *state, const salf_tensor *states, const slf_norm *norm, int32_t unit,
-                                    double *out) {
-    (void)state;
-    const int64_t dim = states->cols;
-    for (int64_t r = 0; r < states->rows; r++) {
-        double *h = out + r * dim;
-        slf_row_to_f64(states, r, h);
-        slf_reference_norm_row(norm, dim, h);
-        const double length = slf_reference_length(h, dim);
-        if (unit)
-            for (int64_t i = 0; i < dim; i++) h[i] = length > 0 ? h[i] / length : (double)NAN;
-    }
-    return SALF_OK;
-}
-
-salf_status slf_reference_judge(void *state, const double *z, int64_t rows, int64_t dim, double most, int32_t *wide) {
-    (void)state;
-    for (int64_t r = 0; r < rows; r++) wide[r] = slf_reference_length(z + r * dim, dim) > most;
-    return SALF_OK;
-}
-
 static double score_of(const slf_score_rule *rule, double product, double inverse_norm, double bias) {
     if (!rule->logits) return inverse_norm > 0 ? product * inverse_norm : 0;
     const double logit = rule->logit_scale * product + bias;
     return rule->softcap > 0 ? rule->softcap * tanh(logit / rule->softcap) : logit;
 }
 
-salf_status slf_reference_logit_targets(void *state, const double *z, int64_t rows, const salf_tensor *w,
-                                        const int32_t *which, const float *bias, const slf_score_rule *rule,
-                                        double *target) {
-    const int64_t dim = w->cols;
-    double *x = slf_host_doubles(state, dim);
+salf_status slf_reference_logits(void *self, const slf_logits_job *job) {
+    const int64_t dim = job->w->cols;
+    double *x = slf_host_doubles(self, dim);
     if (!x) return SALF_E_NO_MEMORY;
-    for (int64_t r = 0; r < rows; r++) {
-        slf_row_to_f64(w, which[r], x);
-        target[r] = score_of(rule, dot(x, z + r * dim, dim), 0, bias ? (double)bias[which[r]] : 0);
+    for (int64_t r = 0; r < job->rows; r++) {
+        const int32_t row = job->row_of[r];
+        slf_row_to_f64(job->w, row, x);
+        job->target[r] = score_of(job->rule, dot(x, job->z + r * dim, dim), 0, job->bias ? (double)job->bias[row] : 0);
     }
-    slf_host_free(state, x);
+    slf_host_free(self, x);
     return SALF_OK;
 }
 
@@ -119,25 +75,31 @@ static void add_score(const slf_score_rule *rule, const slf_score_sums *sums, co
         for (int64_t i = 0; i < dim; i++) sums->vector[r * dim + i] += u * inverse_norm * x[i];
 }
 
-salf_status slf_reference_score(void *state, const slf_query *query, const salf_tensor *block, int64_t first,
-                                const int32_t *ids, const double *inverse_norm, const float *bias,
-                                const slf_score_rule *rule, const slf_score_sums *sums) {
+salf_status slf_reference_score(void *self, const slf_score_job *job) {
+    const slf_query *query = job->query;
     const int64_t dim = query->dim;
-    double *x = slf_host_doubles(state, dim);
+    double *x = slf_host_doubles(self, dim);
     if (!x) return SALF_E_NO_MEMORY;
-    for (int64_t i = 0; i < block->rows; i++) {
-        slf_row_to_f64(block, i, x);
-        const int64_t id = ids ? ids[i] : first + i;
-        const double inverse = inverse_norm ? inverse_norm[i] : 0;
+    for (int64_t i = 0; i < job->block->rows; i++) {
+        slf_row_to_f64(job->block, i, x);
+        const int64_t id = job->ids ? job->ids[i] : job->first + i;
+        const double inverse = job->inverse_norms ? job->inverse_norms[i] : 0;
         for (int64_t r = 0; r < query->rows; r++) {
             const double q = dot(x, query->z + r * dim, dim);
-            const double s = score_of(rule, q, inverse, bias ? (double)bias[i] : 0);
-            if (sums->count && id != query->label[r] && s > query->target[r]) sums->count[r]++;
-            add_score(rule, sums, x, dim, r, s, inverse);
+            const double s = score_of(job->rule, q, inverse, job->bias ? (double)job->bias[i] : 0);
+            if (job->sums->count && id != query->label[r] && s > query->target[r]) job->sums->count[r]++;
+            add_score(job->rule, job->sums, x, dim, r, s, inverse);
         }
     }
-    slf_host_free(state, x);
+    slf_host_free(self, x);
     return SALF_OK;
+}
+
+/* ---- states against their own basis rows ---- */
+
+static double cosine_of(const double *h, const float *b, double norm_b, int64_t dim) {
+    const double length = slf_reference_length(h, dim);
+    return length > 0 && isfinite(length) ? dot_f32(h, b, dim) / (length * norm_b) : (double)NAN;
 }
 
 static float *gradient_row(const salf_tensor *gradient, int64_t r) {
@@ -145,26 +107,37 @@ static float *gradient_row(const salf_tensor *gradient, int64_t r) {
     return (float *)gradient->data + row * (gradient->row_stride ? gradient->row_stride : gradient->cols);
 }
 
-/* d (1 - cos) / d h = -(b / |b| - cos h / |h|) / |h|. */
-salf_status slf_reference_cosine_loss(void *state, const salf_tensor *states, const float *basis, const double *norms,
-                                      const int32_t *which, double scale, float *loss, const salf_tensor *gradient) {
-    const int64_t dim = states->cols;
-    double *h = slf_host_doubles(state, dim);
-    if (!h) return SALF_E_NO_MEMORY;
-    for (int64_t r = 0; r < states->rows; r++) {
-        slf_row_to_f64(states, r, h);
-        const float *b = basis + which[r] * dim;
-        const double norm_b = norms[which[r]], length = slf_reference_length(h, dim);
-        const double cosine = cosine_of(h, b, norm_b, dim);
-        loss[r] = (float)(1 - cosine);
-        if (!gradient) continue;
-        float *g = gradient_row(gradient, r);
-        for (int64_t i = 0; i < dim; i++) {
-            const double towards = (double)b[i] / norm_b - cosine * (h[i] / length);
-            g[i] = isnan(cosine) ? 0 : (float)(-scale / length * towards);
-        }
+/* The loss of a state h and d (1 - cos) / d h = -(b / |b| - cos h / |h|) / |h|. */
+static void cosine_loss(const slf_loss_out *out, int64_t r, const double *h, int64_t dim, const float *b,
+                        double norm_b) {
+    const double length = slf_reference_length(h, dim), cosine = cosine_of(h, b, norm_b, dim);
+    out->loss[r] = (float)(1 - cosine);
+    if (!out->gradient) return;
+    float *g = gradient_row(out->gradient, r);
+    for (int64_t i = 0; i < dim; i++) {
+        const double towards = (double)b[i] / norm_b - cosine * (h[i] / length);
+        g[i] = isnan(cosine) ? 0 : (float)(-out->scale / length * towards);
     }
-    slf_host_free(state, h);
+}
+
+salf_status slf_reference_cosine(void *self, const slf_cosine_job *job) {
+    const int64_t dim = job->states->cols;
+    double *h = slf_host_doubles(self, dim);
+    if (!h) return SALF_E_NO_MEMORY;
+    for (int64_t r = 0; r < job->states->rows; r++) {
+        const int64_t row = job->own.row_of[r];
+        const float *b = job->own.rows + row * dim;
+        slf_row_to_f64(job->states, r, h);
+        if (!job->out) {
+            cosine_loss(&job->losses, r, h, dim, b, job->own.norms[row]);
+            continue;
+        }
+        const double length = slf_reference_length(h, dim);
+        slf_reference_norm_row(job->norm, dim, h); /* of zero it may make something else */
+        const double cosine = length > 0 ? cosine_of(h, b, job->own.norms[row], dim) : (double)NAN;
+        job->out[r * job->out_stride] = job->similarity ? cosine : 1 - cosine;
+    }
+    slf_host_free(self, h);
     return SALF_OK;
 }
 
@@ -173,30 +146,30 @@ static void mean_vector(const double *v, const double *p, double sum, int64_t di
     for (int64_t i = 0; i < dim; i++) y[i] = (p ? dot(p + i * dim, v, dim) : v[i]) / sum;
 }
 
-salf_status slf_reference_score_loss(void *state, const salf_tensor *states, const slf_query *query,
-                                     const slf_score_rule *rule, const slf_score_sums *sums, const double *p,
-                                     const float *basis, const double *norms, const int32_t *which, double scale,
-                                     float *loss, const salf_tensor *gradient) {
-    const int64_t dim = states->cols;
-    const double inverse_t = rule->inverse_temperature;
-    double *h = slf_host_doubles(state, 2 * dim);
+salf_status slf_reference_score_loss(void *self, const slf_score_loss_job *job) {
+    const int64_t dim = job->states->cols;
+    const double inverse_t = job->rule->inverse_temperature, *target = job->query->target;
+    const slf_score_sums *sums = job->sums;
+    const slf_loss_out *out = &job->losses;
+    double *h = slf_host_doubles(self, 2 * dim);
     if (!h) return SALF_E_NO_MEMORY;
     double *y = h + dim;
-    for (int64_t r = 0; r < states->rows; r++) {
-        const bool usable = !isnan(query->target[r]); /* not a zero or non-finite state */
-        loss[r] = usable ? (float)((rule->shift - query->target[r]) * inverse_t + log(sums->sum[r])) : NAN;
-        if (!gradient) continue;
-        slf_row_to_f64(states, r, h);
+    for (int64_t r = 0; r < job->states->rows; r++) {
+        const bool usable = !isnan(target[r]); /* not a zero or non-finite state */
+        out->loss[r] = usable ? (float)((job->rule->shift - target[r]) * inverse_t + log(sums->sum[r])) : NAN;
+        if (!out->gradient) continue;
+        slf_row_to_f64(job->states, r, h);
         const double length = slf_reference_length(h, dim);
-        const double along = sums->weighted[r] / sums->sum[r] - query->target[r];
-        const float *b = basis + which[r] * dim;
-        float *g = gradient_row(gradient, r);
-        mean_vector(sums->vector + r * dim, p, sums->sum[r], dim, y);
+        const double along = sums->weighted[r] / sums->sum[r] - target[r];
+        const int64_t row = job->own.row_of[r];
+        const float *b = job->own.rows + row * dim;
+        float *g = gradient_row(out->gradient, r);
+        mean_vector(sums->vector + r * dim, job->p, sums->sum[r], dim, y);
         for (int64_t i = 0; i < dim; i++) {
-            const double away = y[i] - (double)b[i] / norms[which[r]] - along * (h[i] / length);
-            g[i] = usable ? (float)(scale * inverse_t / length * away) : 0;
+            const double away = y[i] - (double)b[i] / job->own.norms[row] - along * (h[i] / length);
+            g[i] = usable ? (float)(out->scale * inverse_t / length * away) : 0;
         }
     }
-    slf_host_free(state, h);
+    slf_host_free(self, h);
     return SALF_OK;
 }
