@@ -80,7 +80,7 @@ abi-baseline: $(VERSION_SCRIPT) ## write the committed ABI baseline, layout and 
 test-install: all ## install, build the examples through pkg-config, uninstall
 	@$(SCRIPT_ENV) $(RUN) $@ $(sort $(wildcard tests/install/*.sh))
 
-test-docs: all ## documents: API reference, links, snippets, formats; the structure of the sources
+test-docs: lib bin ## documents: API reference, links, snippets, formats; the structure of the sources
 	@$(SCRIPT_ENV) $(RUN) $@ $(sort $(wildcard tests/docs/*.sh))
 
 measure: ## figures of the sources that docs/structure.md shows (MEASURE_FLAGS=--markdown)
