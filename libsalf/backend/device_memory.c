@@ -2,7 +2,7 @@
  * copies. */
 #include <math.h>
 
-#include "basis/basis.h"
+#include "backend/device_memory.h"
 
 bool slf_device_readable(const salf_context *context) {
     return (context->backend->capabilities & SLF_CAN_DEVICE) != 0;

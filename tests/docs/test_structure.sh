@@ -23,9 +23,44 @@ mapfile -t host < <(find examples bindings -name '*.[ch]' -o -name '*.[ch]pp' | 
 blas='#include *<(cblas|lapacke|openblas)|\b(cblas_[a-z]+|[sd](potrf|potri|potrs|pocon|syevd|stev|gemm|syrk)_) *\('
 none "BLAS and LAPACK are known under libsalf/backend/cpu only" "$(search "$blas" "${outside_cpu[@]}")"
 none "JSON is known under libsalf/io only" "$(search 'jansson|\bjson_[a-z_]+\(' "${outside_io[@]}")"
-none "policies, planner, cost and random know no backend and no basis" \
+none "CUDA is known under libsalf/backend/cuda only" \
+    "$(search '#include *[<"](cuda|cublas|cusolver)|\b(cuda|cublas|cusolverDn)[A-Z][A-Za-z]+ *\(' \
+        $(find libsalf -name '*.[ch]*' -not -path 'libsalf/backend/cuda/*'))"
+none "policies, planner, cost and random know no backend, no tensors and no basis" \
     "$(search 'backend|basis/|probe/|slf_device|slf_upload|slf_download|salf_tensor\b' \
         libsalf/policy/*.[ch] libsalf/plan/*.[ch] libsalf/core/random.c | grep -vE ':[0-9]+: ?(/\*| \*)')"
+
+# What the files of a room include: room, then patterns of what they may. Headers of the own room go without saying.
+arrows='core            backend/backend.h
+backend         core/* backend/*
+backend/reference core/* backend/*.h
+backend/cpu     core/* backend/*.h backend/reference/*
+backend/cuda    backend/backend.h backend/spectrum.h core/half.h core/row_hash.h
+io              core/* model/*
+model           core/* backend/*.h io/*
+basis           core/* backend/*.h io/* model/*
+probe           core/* backend/*.h model/* basis/*
+plan            core/*
+policy          core/* plan/*'
+wrong_arrows() { # root of a tree: what its files include against the arrows
+    local file room name allowed pattern good
+    (cd "$1" && grep -rnE '^ *# *include *"' --include='*.[ch]' --include='*.cu' --include='*.cpp' libsalf) |
+        sed -E 's/^libsalf\/([^:]*):([0-9]+): *# *include *"([^"]*)".*/\1 \2 \3/' | while read -r file line name; do
+        room=$(dirname "$file")
+        [ -e "$1/libsalf/$name" ] || name=$(realpath -m --relative-to=. "$room/$name") # beside it, or made, or salf.h
+        [ -e "$1/libsalf/$name" ] && [ "$(dirname "$name")" != "$room" ] || continue
+        [ "$file $name" != "core/context.c backend/plugin.h" ] || continue # the context opens the backend
+        good=
+        set -f
+        allowed=$(sed -n "s|^$room  *||p" <<<"$arrows")
+        for pattern in $allowed; do [[ $name == $pattern ]] && good=yes; done
+        set +f
+        [ -n "$good" ] || echo "libsalf/$file:$line: $name"
+    done
+}
+none "the rooms of the library include what their arrows allow" "$(wrong_arrows .)"
+none "there is no circle between its files" \
+    "$("${PYTHON:-python3}" tests/measure.py | sed -n 's/^  a circle  *//p')"
 none "examples and the program include nothing of the library but salf.h" \
     "$(search '#include.*(["/](core|backend)\.h|libsalf/)' "${host[@]}" |
         grep -vE '"(decoder|tokenizer)_internal\.h"')"
@@ -45,4 +80,11 @@ fi
 # The patterns do find what they are for.
 found=$(printf '#include <cblas.h>\n    dpotrf_(upper, n);\n    cblas_dgemm(a);\n    slf_gemm(a);\n' | grep -cE "$blas")
 none "BLAS is recognised" "$([ "$found" -eq 3 ] || echo "$found of 3 lines")"
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work"/libsalf/{plan,core,basis}
+printf '#include "basis/basis.h"\n#include "core/core.h"\n#include "plan.h"\n' >"$work/libsalf/plan/plan.c"
+touch "$work"/libsalf/{plan/plan,core/core,basis/basis}.h
+none "an arrow that points back is recognised" \
+    "$([ "$(wrong_arrows "$work")" = 'libsalf/plan/plan.c:1: basis/basis.h' ] || wrong_arrows "$work")"
 exit $status

@@ -13,8 +13,12 @@ stamp="$($python -V 2>&1) $(cat "$requirements" "$hosts" | cksum)"
 
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT
-rm -rf "$venv"
+# Two suites may want it at the same time: the second waits, and finds it made.
 mkdir -p "$(dirname "$venv")"
+exec 9>"$venv.lock"
+flock 9
+[ "$(cat "$venv/.made-for" 2>/dev/null)" = "$stamp" ] && exit 0
+rm -rf "$venv"
 $python -m venv --system-site-packages "$venv" >"$log" 2>&1 || { echo "python3 -m venv: $(tail -n 1 "$log")"; exit 1; }
 "$venv/bin/pip" install -q --disable-pip-version-check -r "$requirements" >"$log" 2>&1 ||
     { echo "pip install -r $requirements: $(grep -m 1 -i error "$log" || tail -n 1 "$log")"; exit 1; }
