@@ -83,21 +83,32 @@ salf_context *parity_context(int32_t backend, int32_t threads) {
     return context;
 }
 
-static parity_case case_of(salf_context *context, int32_t id) {
-    return (parity_case){.context = context,
-                         .backend = staged_table(context->backend),
-                         .impl = context->impl,
-                         .id = id,
-                         .dtype = SALF_F32};
-}
+/* ---- backends, and the instruction sets of the cpu backend ---- */
 
-/* The backends that are built in, or the plugin that the environment names, alone. */
-static int32_t first_backend(void) {
-    return harness_plugin() ? SALF_BACKEND_CUDA : SALF_BACKEND_REFERENCE;
-}
+static const char *const levels[] = {"c", "avx2", "avx512"};
+enum { LEVELS = sizeof levels / sizeof *levels };
 
-static int32_t last_backend(void) {
-    return harness_plugin() ? SALF_BACKEND_CUDA : SALF_BACKEND_CPU;
+/* A context for the next backend, or level of it, in *c; false past the last. at counts from 0: the reference, and the
+ * cpu backend at each level that the processor has; or the plugin that the environment names, alone. */
+static bool next_backend(int *at, parity_case *c) {
+    salf_context *context = NULL;
+    int32_t id = SALF_BACKEND_CUDA;
+    const int last = harness_plugin() ? 0 : LEVELS;
+    do {
+        if (*at > last) return false;
+        if (!harness_plugin()) id = *at == 0 ? SALF_BACKEND_REFERENCE : SALF_BACKEND_CPU;
+        if (id == SALF_BACKEND_CPU) setenv("SALF_KERNELS", levels[*at - 1], 1);
+        const salf_status status = harness_context_or_status(&context, id, NULL);
+        unsetenv("SALF_KERNELS");
+        ck_assert_msg(status == SALF_OK || (id == SALF_BACKEND_CPU && *at > 1), "%s", salf_last_error());
+        ++*at;
+    } while (!context);
+    *c = (parity_case){.context = context,
+                       .backend = staged_table(context->backend),
+                       .impl = context->impl,
+                       .id = id,
+                       .dtype = SALF_F32};
+    return true;
 }
 
 static void each_form(parity_case *c, void (*check)(const parity_case *c)) {
@@ -114,35 +125,33 @@ static void each_form(parity_case *c, void (*check)(const parity_case *c)) {
 void parity_each(void (*check)(const parity_case *c)) {
     static const int64_t dims[] = {1, 3, 7, 8, 17, 64, 129, 200}, rows[] = {0, 1, 2, 5, 33};
     const size_t step = getenv("SALF_TEST_QUICK") ? 2 : 1;
-    for (int32_t id = first_backend(); id <= last_backend(); id++) {
-        salf_context *context = harness_context(id, NULL);
-        parity_case c = case_of(context, id);
+    parity_case c;
+    for (int at = 0; next_backend(&at, &c);) {
         for (size_t d = 0; d < sizeof dims / sizeof *dims; d += step)
             for (size_t r = 0; r < sizeof rows / sizeof *rows; r += step) {
                 c.dim = dims[d];
                 c.rows = dims[d] < 100 ? rows[r] : rows[r] / 3;
                 each_form(&c, check);
             }
-        salf_context_destroy(context);
+        salf_context_destroy(c.context);
     }
 }
 
 void parity_backends(int64_t dim, int64_t rows, void (*check)(const parity_case *c)) {
-    for (int32_t id = first_backend(); id <= last_backend(); id++) {
-        salf_context *context = harness_context(id, NULL);
-        parity_case c = case_of(context, id);
+    parity_case c;
+    for (int at = 0; next_backend(&at, &c);) {
         c.dim = dim;
         c.rows = rows;
         check(&c);
-        salf_context_destroy(context);
+        salf_context_destroy(c.context);
     }
 }
 
 void parity_near(const parity_case *c, const char *what, int64_t at, double value, double expected, double tolerance) {
     const bool near = isnan(expected) ? isnan(value) : fabs(value - expected) <= tolerance;
-    ck_assert_msg(near, "%s[%lld]: %.17g, expected %.17g within %.3g (%s, D %lld, rows %lld, %s%s)", what,
-                  (long long)at, value, expected, tolerance, c->backend->name, (long long)c->dim, (long long)c->rows,
-                  slf_dtype_name(c->dtype), c->scattered ? ", scattered" : "");
+    ck_assert_msg(near, "%s[%lld]: %.17g, expected %.17g within %.3g (%s %s, D %lld, rows %lld, %s%s)", what,
+                  (long long)at, value, expected, tolerance, c->backend->name, c->context->kernels, (long long)c->dim,
+                  (long long)c->rows, slf_dtype_name(c->dtype), c->scattered ? ", scattered" : "");
 }
 
 static void subtract_projection(long double *q, int64_t n, int64_t row) {

@@ -31,9 +31,10 @@ parity_matrix parity_matrix_of(const double *values, int64_t rows, int64_t cols,
 parity_matrix parity_normal(uint64_t *seed, int64_t rows, int64_t cols, int32_t dtype, bool scattered);
 void parity_matrix_free(parity_matrix *matrix);
 
-/* Runs check for every backend, shape and form; one context for each backend. */
+/* Runs check for every backend, shape and form; one context for each backend and, for the cpu backend, for each
+ * instruction set that the processor has. */
 void parity_each(void (*check)(const parity_case *c));
-/* Runs check once for each backend with a shape of dim and rows, float32, not scattered. */
+/* Runs check once for each of these with a shape of dim and rows, float32, not scattered. */
 void parity_backends(int64_t dim, int64_t rows, void (*check)(const parity_case *c));
 
 salf_context *parity_context(int32_t backend, int32_t threads);

@@ -1,5 +1,5 @@
 /*
- * test_backend_probe.c - slots of the backends that compare states with a basis: cosine, normalise, cosine_loss; and
+ * test_backend_probe.c - slots of the backends that compare states with a basis: cosine and query; and
  * the kernels of the cpu backend for each instruction set.
  *
  * Oracles are the definitions, in long double. float32 lanes err by at most LANES_OFF in a cosine: 33 additions of
@@ -378,8 +378,37 @@ START_TEST(exp_to_two_units) {
         ck_assert(special[5] > 8e307);
         ck_assert(isnan(special[6]));
     }
-    ck_assert_ptr_eq(slf_kernels_at(0), slf_kernels_select());
     free(x), free(y);
+}
+END_TEST
+
+static void kernels_of(int32_t backend, const char *wish, const char *expected) {
+    salf_context_info info = {.struct_size = sizeof info};
+    setenv("SALF_KERNELS", wish, 1);
+    salf_context *context = parity_context(backend, 0);
+    unsetenv("SALF_KERNELS");
+    CHECK_OK(salf_context_get_info(context, &info));
+    ck_assert_str_eq(info.kernels, expected);
+    salf_context_destroy(context);
+}
+
+/* SALF_KERNELS names what the processor has; the fastest without it, and the reference is plain C in any case. */
+START_TEST(kernels_by_the_environment) {
+    const slf_kernels *kernels;
+    salf_context *context = (void *)&kernels;
+    for (int rank = 0; (kernels = slf_kernels_at(rank)) != NULL; rank++) {
+        kernels_of(SALF_BACKEND_CPU, kernels->name, kernels->name);
+        kernels_of(SALF_BACKEND_REFERENCE, kernels->name, "c");
+    }
+    kernels_of(SALF_BACKEND_CPU, "", slf_kernels_at(0)->name);
+    kernels_of(SALF_BACKEND_REFERENCE, "sse9", "c");
+    salf_context_options options;
+    salf_options_init(&options, sizeof options);
+    options.backend = SALF_BACKEND_CPU;
+    setenv("SALF_KERNELS", "sse9", 1);
+    CHECK_FAILS(salf_context_create(&context, &options), SALF_E_BACKEND, "SALF_KERNELS is 'sse9'; this processor has");
+    unsetenv("SALF_KERNELS");
+    ck_assert_ptr_null(context);
 }
 END_TEST
 
@@ -512,6 +541,7 @@ void harness_suite(Suite *suite) {
     if (harness_plugin()) return; /* what follows is about the backends that are built in */
     HARNESS_ADD(suite, reduce_by_definition);
     HARNESS_ADD(suite, threads_do_not_change_results);
+    HARNESS_ADD(suite, kernels_by_the_environment);
     HARNESS_ADD(suite, exp_to_two_units);
     HARNESS_ADD(suite, widen_is_exact);
     HARNESS_ADD(suite, failing_allocations_leak_nothing);

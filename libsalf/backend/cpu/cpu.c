@@ -32,10 +32,12 @@ void slf_blas_leave(const slf_services *services) {
 }
 
 salf_status slf_cpu_open(void **self, const slf_services *services, const char **kernels) {
+    const slf_kernels *chosen;
+    SLF_TRY(slf_kernels_choose(services, &chosen));
     slf_cpu *cpu = services->alloc(services->context, 1, sizeof *cpu);
     if (!cpu) return SALF_E_NO_MEMORY;
     cpu->host.services = *services;
-    cpu->kernels = slf_kernels_select();
+    cpu->kernels = chosen;
     *self = cpu;
     *kernels = cpu->kernels->name;
     return SALF_OK;

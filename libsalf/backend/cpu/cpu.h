@@ -28,9 +28,14 @@ typedef struct slf_pair {
     double first, second;
 } slf_pair;
 
-/* Inner loops for one instruction set. */
+/* Products of rows with a panel of query rows (score_panels.c). */
+typedef struct slf_panel_kernels slf_panel_kernels;
+
+/* Inner loops for one instruction set. Everything that depends on the processor is in this table, and is chosen with
+ * it, once, when a context is created. */
 typedef struct slf_kernels {
-    const char *name;
+    const char *name;                /* as SALF_KERNELS and salf_context_info give it */
+    const slf_panel_kernels *panels; /* NULL: none, products go through BLAS */
     /* n elements of a dtype (F32, BF16, F16) as float32. */
     void (*widen)(const void *in, int32_t dtype, int64_t n, float *out);
     /* Sums over a row h [n] of the types above. affine NULL: sum h b and sum h^2; basis row b NULL: sum x and sum x^2
@@ -51,11 +56,14 @@ slf_pair slf_reduce_avx2(const void *row, int32_t dtype, int64_t n, const slf_af
 void slf_widen_avx2(const void *in, int32_t dtype, int64_t n, float *out);
 void slf_exp_avx2(double *x, int64_t n);
 slf_pair slf_exp_sums_avx2(double *x, const double *s, int64_t n);
+extern const slf_panel_kernels slf_panels_avx2, slf_panels_avx512;
 #endif
 
 /* Kernels that this processor can run, the fastest first; NULL past the last. */
-const slf_kernels *slf_kernels_at(int which);
-const slf_kernels *slf_kernels_select(void);
+const slf_kernels *slf_kernels_at(int rank);
+/* The fastest, or those that the environment variable SALF_KERNELS names, so that a machine can give another one's
+ * bits. SALF_E_BACKEND, with the names there are, for one that this processor does not have. */
+salf_status slf_kernels_choose(const slf_services *services, const slf_kernels **out);
 
 typedef struct slf_cpu {
     slf_host host; /* first: slots of the reference take this self */

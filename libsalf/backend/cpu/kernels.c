@@ -5,6 +5,8 @@
  */
 #include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/half.h"
@@ -173,12 +175,18 @@ static slf_pair exp_sums_plain(double *x, const double *s, int64_t n) {
     return out;
 }
 
-const slf_kernels slf_kernels_plain = {"c", widen_plain, reduce_plain, exp_plain, exp_sums_plain};
+const slf_kernels slf_kernels_plain = {
+    .name = "c", .widen = widen_plain, .reduce = reduce_plain, .exp = exp_plain, .exp_sums = exp_sums_plain};
+
+/* ---- which of them ---- */
 
 #ifdef SLF_HAVE_X86
-static const slf_kernels kernels_avx2 = {"avx2", slf_widen_avx2, slf_reduce_avx2, slf_exp_avx2, slf_exp_sums_avx2};
-/* The same: what is wider than these is in score_panels.c. */
-static const slf_kernels kernels_avx512 = {"avx512", slf_widen_avx2, slf_reduce_avx2, slf_exp_avx2, slf_exp_sums_avx2};
+static const slf_kernels kernels_avx2 = {"avx2",          &slf_panels_avx2, slf_widen_avx2,
+                                         slf_reduce_avx2, slf_exp_avx2,     slf_exp_sums_avx2};
+/* The same sums: only the products of panels are wider. Sums over states are bound by memory, which they reach at 256
+ * bits already. */
+static const slf_kernels kernels_avx512 = {"avx512",        &slf_panels_avx512, slf_widen_avx2,
+                                           slf_reduce_avx2, slf_exp_avx2,       slf_exp_sums_avx2};
 
 /* AVX2, FMA and F16C; the last has no name in __builtin_cpu_supports of all compilers. */
 static bool has_avx2(void) {
@@ -186,22 +194,37 @@ static bool has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
            (c & bit_F16C);
 }
+
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
 #endif
 
-const slf_kernels *slf_kernels_at(int which) {
+const slf_kernels *slf_kernels_at(int rank) {
     const slf_kernels *usable[3];
     int n = 0;
 #ifdef SLF_HAVE_X86
-    const bool avx2 = has_avx2();
-    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        usable[n++] = &kernels_avx512;
-    if (avx2) usable[n++] = &kernels_avx2;
+    if (has_avx512()) usable[n++] = &kernels_avx512;
+    if (has_avx2()) usable[n++] = &kernels_avx2;
 #endif
     usable[n++] = &slf_kernels_plain;
-    return which < n ? usable[which] : NULL;
+    return rank < n ? usable[rank] : NULL;
 }
 
-const slf_kernels *slf_kernels_select(void) {
-    return slf_kernels_at(0);
+salf_status slf_kernels_choose(const slf_services *services, const slf_kernels **out) {
+    const char *wish = getenv("SALF_KERNELS");
+    const slf_kernels *kernels = *out = slf_kernels_at(0);
+    char names[32] = "";
+    size_t used = 0;
+    if (!wish || !*wish) return SALF_OK;
+    for (int rank = 0; (kernels = slf_kernels_at(rank)) != NULL; rank++) {
+        if (strcmp(kernels->name, wish) == 0) {
+            *out = kernels;
+            return SALF_OK;
+        }
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", rank ? ", " : "", kernels->name);
+    }
+    return services->fail(SALF_E_BACKEND, "the environment variable SALF_KERNELS is '%s'; this processor has %s", wish,
+                          names);
 }

@@ -74,26 +74,16 @@ struct slf_panel_kernels {
             prefix##_storeu_ps(out + width, high[j]);                                                       \
         }                                                                                                   \
     }                                                                                                       \
-    static const slf_panel_kernels panels_##suffix = {height, 2 * width, product_##suffix};
+    const slf_panel_kernels slf_panels_##suffix = {height, 2 * width, product_##suffix};
 
 PRODUCT(avx2, __attribute__((target("avx2,fma"))), __m256, 8, 6, _mm256)
 PRODUCT(avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))), __m512, 16, 8, _mm512)
-
-static const slf_panel_kernels *panels_for(const slf_kernels *kernels) {
-    if (strcmp(kernels->name, "avx512") == 0) return &panels_avx512;
-    return strcmp(kernels->name, "avx2") == 0 ? &panels_avx2 : NULL;
-}
 
 static void collect(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p, slf_panel_sums *sums) {
     slf_collect_avx2(job, q, i0, n, p, sums);
 }
 
 #else
-
-static const slf_panel_kernels *panels_for(const slf_kernels *kernels) {
-    (void)kernels;
-    return NULL;
-}
 
 /* Never called: no kernel serves. */
 static void collect(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p, slf_panel_sums *sums) {
@@ -109,14 +99,10 @@ typedef struct {
     int64_t i0, n, k0, depth;
 } stretch;
 
-static int64_t element_size(const salf_tensor *block) {
-    return block->dtype == SALF_F32 ? 4 : 2;
-}
-
 /* Block row i from column k on, as it is stored; the last row for those past it. */
 static const char *stored(const salf_tensor *block, int64_t i, int64_t k) {
     const int64_t last = block->rows - 1;
-    return (const char *)slf_tensor_row(block, i < last ? i : last) + k * element_size(block);
+    return (const char *)slf_tensor_row(block, i < last ? i : last) + k * slf_dtype_size(block->dtype);
 }
 
 /* The rows of a stretch as float32, where they are or in room. A register block that is not full repeats the last row;
@@ -147,7 +133,7 @@ static void call_ahead(const slf_panel_job *job, const stretch *s, int64_t i, in
 static void multiply(const slf_panel_job *job, stretch s, int64_t p0, int64_t n, float *room, float *q) {
     const int64_t dim = job->call.job->query->dim, columns = job->columns, height = job->products->rows;
     const float *rows[SLF_PANEL_TILE];
-    register_rows r = {.size = element_size(job->call.job->block)};
+    register_rows r = {.size = slf_dtype_size(job->call.job->block->dtype)};
     for (; s.k0 < dim; s.k0 += DEPTH) {
         s.depth = dim - s.k0 < DEPTH ? dim - s.k0 : DEPTH;
         load(job, &s, room, rows);
@@ -253,7 +239,7 @@ static uint64_t bytes_of(const slf_panel_kernels *products, int64_t n, int64_t d
 }
 
 int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim) {
-    const slf_panel_kernels *products = panels_for(cpu->kernels);
+    const slf_panel_kernels *products = cpu->kernels->panels;
     const uint64_t room = cpu->host.services.options->workspace_limit / 2;
     /* Without threads of its own the context has those of BLAS. */
     if (!products || (cpu->host.services.options->threads == 0 && openblas_get_num_threads() > 1)) return 0;
@@ -270,7 +256,7 @@ static void lay_out(slf_panel_job *job, void *memory) {
 
 salf_status slf_score_panels(const slf_score_call *call) {
     const slf_services *services = &call->cpu->host.services;
-    const slf_panel_kernels *products = panels_for(call->cpu->kernels);
+    const slf_panel_kernels *products = call->cpu->kernels->panels;
     const int64_t height = products->rows, blocks = (call->job->block->rows + height - 1) / height;
     slf_panel_job job = {
         .call = *call, .products = products, .columns = products->columns, .pieces = blocks < PIECES ? blocks : PIECES};

@@ -20,8 +20,6 @@ typedef struct {
     int64_t own[SLF_PANEL_COLUMNS]; /* block row of the label; -1: in another block */
 } slf_panel_query;
 
-typedef struct slf_panel_kernels slf_panel_kernels;
-
 typedef struct slf_panel_job {
     slf_score_call call;
     const slf_panel_kernels *products;
