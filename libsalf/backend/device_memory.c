@@ -1,12 +1,6 @@
-/* device_memory.c - backend memory: allocation, copies from and to the host, views. On the host backends these are plain
+/* device_memory.c - backend memory: allocation, copies from and to the host. On the host backends these are plain
  * copies. */
-#include <math.h>
-
 #include "backend/device_memory.h"
-
-bool slf_device_readable(const salf_context *context) {
-    return (context->backend->capabilities & SLF_CAN_DEVICE) != 0;
-}
 
 static int32_t backend_memory(const salf_context *context) {
     return slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
@@ -79,43 +73,8 @@ salf_status slf_device_copy_of(const salf_context *context, const void *from, ui
     return SALF_OK;
 }
 
-salf_tensor slf_tensor_device(const salf_context *context, const void *data, int32_t dtype, int64_t rows,
-                              int64_t cols) {
-    salf_tensor tensor = slf_tensor_host(data, dtype, rows, cols);
-    tensor.memory = backend_memory(context);
-    return tensor;
-}
-
-salf_tensor slf_tensor_slice(const salf_tensor *tensor, int64_t first, int64_t count) {
-    salf_tensor slice = *tensor;
-    const int64_t stride = tensor->row_stride ? tensor->row_stride : tensor->cols;
-    slice.rows = count;
-    if (tensor->row_index)
-        slice.row_index = tensor->row_index + first;
-    else
-        slice.data = (char *)tensor->data + first * stride * slf_dtype_size(tensor->dtype);
-    return slice;
-}
-
-bool slf_tensor_at_hand(const salf_context *context, const salf_tensor *tensor) {
-    const int32_t memory = backend_memory(context);
-    return tensor->memory == memory && (!tensor->row_index || tensor->index_memory == memory);
-}
-
 salf_status slf_rows_to_host(const salf_context *context, const salf_tensor *rows, double *device, double *host) {
     const slf_apply_job as_they_are = {.rows = rows, .out = device};
     SLF_TRY(context->backend->apply(context->impl, &as_they_are));
     return slf_download(context, host, device, (uint64_t)(rows->rows * rows->cols) * sizeof(double));
-}
-
-double slf_norm2(const double *x, int64_t n) {
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
-    return sqrt(sum);
-}
-
-double slf_norm2_f32(const float *x, int64_t n) {
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
-    return sqrt(sum);
 }

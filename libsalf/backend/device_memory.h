@@ -1,4 +1,4 @@
-/* device_memory.h - memory of the backend, and views of it. Not installed. */
+/* device_memory.h - memory of the backend. Not installed. */
 #ifndef SALF_DEVICE_MEMORY_H
 #define SALF_DEVICE_MEMORY_H
 
@@ -33,19 +33,8 @@ salf_status slf_download(const salf_context *context, void *to, const void *from
 /* Backend memory of count * size bytes that holds a copy of host memory. */
 salf_status slf_device_copy_of(const salf_context *context, const void *from, uint64_t count, uint64_t size,
                                void **out);
-/* A contiguous view of backend memory. */
-salf_tensor slf_tensor_device(const salf_context *context, const void *data, int32_t dtype, int64_t rows, int64_t cols);
-/* Rows first ... first+count-1 of a view. */
-salf_tensor slf_tensor_slice(const salf_tensor *tensor, int64_t first, int64_t count);
-/* Whether the backend computes on a device. */
-bool slf_device_readable(const salf_context *context);
-/* Whether a view lies in the backend's own memory, index and all. */
-bool slf_tensor_at_hand(const salf_context *context, const salf_tensor *tensor);
 /* Rows of any floating type as they are, in float64: device [rows][cols] is scratch, host [rows][cols] receives them.
  */
 salf_status slf_rows_to_host(const salf_context *context, const salf_tensor *rows, double *device, double *host);
-/* Euclidean norm; NaN when an element is. */
-double slf_norm2(const double *x, int64_t n);
-double slf_norm2_f32(const float *x, int64_t n);
 
 #endif

@@ -116,7 +116,14 @@ const void *slf_tensor_row(const salf_tensor *tensor, int64_t r);
 /* Row r of a host view as float32 or float64, [cols]; the latter also of a float64 view. */
 void slf_row_to_f32(const salf_tensor *tensor, int64_t r, float *out);
 void slf_row_to_f64(const salf_tensor *tensor, int64_t r, double *out);
-/* A plain contiguous host view. */
+/* A contiguous view of host memory, of backend memory. */
 salf_tensor slf_tensor_host(const void *data, int32_t dtype, int64_t rows, int64_t cols);
+salf_tensor slf_tensor_device(const salf_context *context, const void *data, int32_t dtype, int64_t rows, int64_t cols);
+/* Rows first ... first+count-1 of a view. */
+salf_tensor slf_tensor_slice(const salf_tensor *tensor, int64_t first, int64_t count);
+/* Whether the backend computes on a device, and can read views of its memory. */
+bool slf_device_readable(const salf_context *context);
+/* Whether a view lies in the backend's own memory, index and all. */
+bool slf_tensor_at_hand(const salf_context *context, const salf_tensor *tensor);
 
 #endif

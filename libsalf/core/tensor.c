@@ -135,3 +135,30 @@ salf_tensor slf_tensor_host(const void *data, int32_t dtype, int64_t rows, int64
     } pointer = {.in = data};
     return (salf_tensor){.data = pointer.out, .rows = rows, .cols = cols, .row_stride = cols, .dtype = dtype};
 }
+
+bool slf_device_readable(const salf_context *context) {
+    return (context->backend->capabilities & SLF_CAN_DEVICE) != 0;
+}
+
+salf_tensor slf_tensor_device(const salf_context *context, const void *data, int32_t dtype, int64_t rows,
+                              int64_t cols) {
+    salf_tensor tensor = slf_tensor_host(data, dtype, rows, cols);
+    if (slf_device_readable(context)) tensor.memory = SALF_MEMORY_DEVICE;
+    return tensor;
+}
+
+salf_tensor slf_tensor_slice(const salf_tensor *tensor, int64_t first, int64_t count) {
+    salf_tensor slice = *tensor;
+    const int64_t stride = tensor->row_stride ? tensor->row_stride : tensor->cols;
+    slice.rows = count;
+    if (tensor->row_index)
+        slice.row_index = tensor->row_index + first;
+    else
+        slice.data = (char *)tensor->data + first * stride * slf_dtype_size(tensor->dtype);
+    return slice;
+}
+
+bool slf_tensor_at_hand(const salf_context *context, const salf_tensor *tensor) {
+    const int32_t memory = slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
+    return tensor->memory == memory && (!tensor->row_index || tensor->index_memory == memory);
+}

@@ -1,142 +1,151 @@
 /*
- * config.c - config.json of a Hugging Face checkpoint: families, their names for the same things, their defaults. The
- * table of names is in docs/formats.md.
+ * config.c - config.json of a Hugging Face checkpoint. Families name the same things in two ways; what a file does not
+ * say, its family does (families.c).
+ *
+ * A key that is null counts as missing, as transformers has it.
  */
+#include <inttypes.h>
 #include <math.h>
-#include <string.h>
+#include <stddef.h>
 
 #include "io.h"
 
-typedef struct {
-    const char *name; /* model_type */
-    int32_t family;
-    int32_t norm_kind;
-    int32_t tied;           /* when the file does not say */
-    int32_t attention_bias; /* likewise */
-} family_defaults;
+/* ---- integers: a table ---- */
 
-static const family_defaults families[] = {
-    {"llama", SALF_FAMILY_LLAMA, SALF_NORM_RMS, 0, 0},     {"qwen2", SALF_FAMILY_QWEN2, SALF_NORM_RMS, 0, 1},
-    {"gemma2", SALF_FAMILY_GEMMA2, SALF_NORM_RMS1P, 1, 0}, {"mistral", SALF_FAMILY_MISTRAL, SALF_NORM_RMS, 0, 0},
-    {"gpt2", SALF_FAMILY_GPT2, SALF_NORM_LAYER, 1, 1},
+enum { NEEDED = -1 };
+
+/* Named in either way, a key sets a field of salf_model_info to a value in 1 ... most. missing: what the field becomes
+ * where the key is not there, or NEEDED. 0 is mended in complete_shape. */
+typedef struct {
+    const char *names[SLF_KEY_SCHEMES];
+    size_t offset, size;
+    int64_t most, missing;
+} integer_key;
+
+#define FIELD(name) offsetof(salf_model_info, name), sizeof((salf_model_info *)NULL)->name
+
+/* The bounds keep every product that the library makes of them within 64 bits. */
+static const integer_key integer_keys[] = {
+    {{"num_hidden_layers", "n_layer"}, FIELD(n_layers), 65535, NEEDED},
+    {{"hidden_size", "n_embd"}, FIELD(hidden), 1 << 24, NEEDED},
+    {{"vocab_size", "vocab_size"}, FIELD(vocab), INT32_MAX, NEEDED},
+    {{"num_attention_heads", "n_head"}, FIELD(n_heads), 65535, NEEDED},
+    {{"num_key_value_heads", "num_key_value_heads"}, FIELD(n_kv_heads), 65535, 0},
+    {{"intermediate_size", "n_inner"}, FIELD(ffn_hidden), INT32_MAX, 0},
+    {{"max_position_embeddings", "n_positions"}, FIELD(max_positions), INT64_MAX / 2, 2048},
+    {{"head_dim", "head_dim"}, FIELD(head_dim), 65535, 0},
 };
 
-static const family_defaults *find_family(const char *name) {
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
-        if (strcmp(families[i].name, name) == 0) return &families[i];
-    return NULL;
+/* The value of a key, NULL when it is not there. */
+static const json_t *value_of(const json_t *json, const char *name) {
+    const json_t *value = json_object_get(json, name);
+    return json_is_null(value) ? NULL : value;
 }
 
-/* ---- fields; the first error of a reader stays ---- */
-
-typedef struct {
-    const json_t *json;
-    const char *path;
-    salf_status status;
-} reader;
-
-static const json_t *field(const reader *r, const char *name) {
-    const json_t *value = json_object_get(r->json, name);
-    return value && !json_is_null(value) ? value : NULL;
-}
-
-/* An integer in least ... most; fallback where it is missing (fallback below least: it must be there). */
-static int64_t integer(reader *r, const char *name, int64_t least, int64_t most, int64_t fallback) {
-    const json_t *value = field(r, name);
-    if (r->status != SALF_OK) return least;
-    if (!value && fallback >= least) return fallback;
-    if (value && json_is_integer(value) && json_integer_value(value) >= least && json_integer_value(value) <= most)
-        return json_integer_value(value);
-    if (!value)
-        r->status = slf_fail(SALF_E_CORRUPT, "%s: %s is missing", r->path, name);
-    else if (!json_is_integer(value))
-        r->status = slf_fail(SALF_E_CORRUPT, "%s: %s is no integer", r->path, name);
+static salf_status read_integer(void *info, const integer_key *key, const char *name, const json_t *value,
+                                const char *path) {
+    int64_t number = key->missing;
+    if (!value && number == NEEDED) return slf_fail(SALF_E_CORRUPT, "%s: %s is missing", path, name);
+    if (value && !json_is_integer(value)) return slf_fail(SALF_E_CORRUPT, "%s: %s is no integer", path, name);
+    if (value) number = json_integer_value(value);
+    if (value && (number < 1 || number > key->most))
+        return slf_fail(SALF_E_CORRUPT, "%s: %s is %" PRId64 ", not in 1 ... %" PRId64, path, name, number, key->most);
+    char *field = (char *)info + key->offset;
+    if (key->size == sizeof(int32_t))
+        *(int32_t *)(void *)field = (int32_t)number;
     else
-        r->status = slf_fail(SALF_E_CORRUPT, "%s: %s is %lld, not in %lld ... %lld", r->path, name,
-                             (long long)json_integer_value(value), (long long)least, (long long)most);
-    return least;
+        *(int64_t *)(void *)field = number;
+    return SALF_OK;
 }
+
+/* The integers that follow from others where the file does not give them. */
+static salf_status complete_shape(salf_model_info *info, const slf_family *family, const char *path) {
+    if (info->n_kv_heads == 0) info->n_kv_heads = info->n_heads; /* every head has keys and values of its own */
+    if (info->n_heads % info->n_kv_heads != 0)
+        return slf_fail(SALF_E_CORRUPT, "%s: %d heads over %d key-value heads", path, (int)info->n_heads,
+                        (int)info->n_kv_heads);
+    if (info->head_dim == 0) info->head_dim = family->head_dim;
+    if (info->head_dim == 0) info->head_dim = (int32_t)(info->hidden / info->n_heads);
+    if (info->head_dim == 0)
+        return slf_fail(SALF_E_CORRUPT, "%s: head_dim is missing, and hidden size %" PRId64 " over %d heads gives none",
+                        path, info->hidden, (int)info->n_heads);
+    if (info->ffn_hidden == 0) info->ffn_hidden = family->ffn_factor * info->hidden;
+    if (info->ffn_hidden == 0) return slf_fail(SALF_E_CORRUPT, "%s: intermediate_size is missing", path);
+    info->valid_vocab = info->vocab;
+    return SALF_OK;
+}
+
+/* ---- other values: out keeps what it is where value is NULL ---- */
 
 /* A finite number that is not negative. */
-static double number(reader *r, const json_t *value, const char *name, double fallback) {
-    if (r->status != SALF_OK || !value) return fallback;
+static salf_status read_number(double *out, const json_t *value, const char *name, const char *path) {
+    if (!value) return SALF_OK;
     const double x = json_number_value(value);
-    if (json_is_number(value) && isfinite(x) && x >= 0) return x;
-    r->status = slf_fail(SALF_E_CORRUPT, "%s: %s is not a number of 0 or more", r->path, name);
-    return fallback;
+    if (!json_is_number(value) || !isfinite(x) || x < 0)
+        return slf_fail(SALF_E_CORRUPT, "%s: %s is not a number of 0 or more", path, name);
+    *out = x;
+    return SALF_OK;
 }
 
-static int32_t flag(reader *r, const char *name, int32_t fallback) {
-    const json_t *value = field(r, name);
-    if (r->status != SALF_OK || !value) return fallback;
-    if (json_is_boolean(value)) return json_is_true(value);
-    r->status = slf_fail(SALF_E_CORRUPT, "%s: %s is neither true nor false", r->path, name);
-    return fallback;
+static salf_status read_flag(int32_t *out, const json_t *value, const char *name, const char *path) {
+    if (!value) return SALF_OK;
+    if (!json_is_boolean(value)) return slf_fail(SALF_E_CORRUPT, "%s: %s is neither true nor false", path, name);
+    *out = json_is_true(value);
+    return SALF_OK;
 }
 
-/* A token id, or the first of a list; -1 where there is none. */
-static int32_t token(const reader *r, const char *name) {
-    const json_t *value = field(r, name);
+/* A token id, or the first of a list; -1 where there is none: nothing in the library depends on it. */
+static int32_t token_of(const json_t *value) {
     if (json_is_array(value)) value = json_array_get(value, 0);
     const json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
     return id >= 0 && id <= INT32_MAX ? (int32_t)id : -1;
 }
 
-/* ---- families ---- */
-
-static void read_shape(reader *r, salf_model_info *info, bool gpt2) {
-    const int64_t large = INT32_MAX;
-    info->n_layers = (int32_t)integer(r, gpt2 ? "n_layer" : "num_hidden_layers", 1, 65535, 0);
-    info->hidden = integer(r, gpt2 ? "n_embd" : "hidden_size", 1, 1 << 24, 0);
-    info->vocab = integer(r, "vocab_size", 1, large, 0);
-    info->n_heads = (int32_t)integer(r, gpt2 ? "n_head" : "num_attention_heads", 1, 65535, 0);
-    info->n_kv_heads = (int32_t)integer(r, "num_key_value_heads", 1, 65535, info->n_heads);
-    info->ffn_hidden = integer(r, gpt2 ? "n_inner" : "intermediate_size", 1, large, gpt2 ? 4 * info->hidden : 0);
-    info->max_positions = integer(r, gpt2 ? "n_positions" : "max_position_embeddings", 1, INT64_MAX / 2, 2048);
-    if (r->status != SALF_OK) return;
-    if (info->n_heads % info->n_kv_heads != 0)
-        r->status = slf_fail(SALF_E_CORRUPT, "%s: %d heads over %d key-value heads", r->path, (int)info->n_heads,
-                             (int)info->n_kv_heads);
-    const int64_t head_dim = info->family == SALF_FAMILY_GEMMA2 ? 256 : info->hidden / info->n_heads;
-    info->head_dim = (int32_t)integer(r, "head_dim", 1, 65535, head_dim);
-    info->valid_vocab = info->vocab;
-}
-
-static void read_numbers(reader *r, salf_model_info *info, bool gpt2) {
-    const char *eps = gpt2 ? "layer_norm_epsilon" : "rms_norm_eps";
-    const json_t *rope = field(r, "rope_parameters"); /* where newer files keep it */
-    const json_t *theta = field(r, "rope_theta");
-    if (!theta && json_is_object(rope)) theta = json_object_get(rope, "rope_theta");
-    if (json_is_null(theta)) theta = NULL;
-    info->norm_eps = number(r, field(r, eps), eps, gpt2 ? 1e-5 : 1e-6);
-    info->rope_theta = gpt2 ? 0 : number(r, theta, "rope_theta", 10000);
-    info->logit_scale = 1;
-    info->embedding_scale = 1;
-    if (info->family == SALF_FAMILY_GEMMA2) {
-        info->embedding_scale = sqrt((double)info->hidden);
-        const char *cap = "final_logit_softcapping"; /* null: none */
-        info->logit_softcap = number(r, field(r, cap), cap, json_object_get(r->json, cap) ? 0 : 30);
-    }
-}
-
-salf_status slf_config_read(slf_config *config, const json_t *json, const char *path) {
-    reader r = {.json = json, .path = path, .status = SALF_OK};
+salf_status slf_config_read(salf_model_info *info, const json_t *json, const char *path) {
+    /* 1. the family, and what it says */
     const char *type = json_string_value(json_object_get(json, "model_type"));
     if (!type) return slf_fail(SALF_E_CORRUPT, "%s: no model_type", path);
-    const family_defaults *family = find_family(type);
-    if (!family)
-        return slf_fail(
-            SALF_E_UNSUPPORTED,
-            "%s: model_type '%s' is none of llama, qwen2, gemma2, mistral, gpt2; describe the model instead", path,
-            type);
-    const bool gpt2 = family->family == SALF_FAMILY_GPT2;
-    salf_model_info info = {.struct_size = sizeof info, .family = family->family, .norm_kind = family->norm_kind};
-    read_shape(&r, &info, gpt2);
-    read_numbers(&r, &info, gpt2);
-    info.tied = flag(&r, "tie_word_embeddings", family->tied);
-    info.attention_bias = flag(&r, "attention_bias", family->attention_bias);
-    info.bos_token = token(&r, "bos_token_id");
-    info.eos_token = token(&r, "eos_token_id");
-    if (r.status == SALF_OK) config->info = info;
-    return r.status;
+    const slf_family *family = slf_family_of_name(type);
+    if (!family) {
+        char known[256];
+        slf_family_names(known, sizeof known);
+        return slf_fail(SALF_E_UNSUPPORTED, "%s: model_type '%s' is none of %s; describe the model instead", path, type,
+                        known);
+    }
+    salf_model_info own = {.struct_size = sizeof own,
+                           .family = family->id,
+                           .norm_kind = family->norm_kind,
+                           .tied = family->tied,
+                           .attention_bias = family->attention_bias,
+                           .norm_eps = family->norm_eps,
+                           .rope_theta = family->rope_theta,
+                           .logit_scale = 1,
+                           .embedding_scale = 1};
+
+    /* 2. the shape */
+    for (size_t i = 0; i < sizeof integer_keys / sizeof *integer_keys; i++) {
+        const char *name = integer_keys[i].names[family->keys];
+        SLF_TRY(read_integer(&own, &integer_keys[i], name, value_of(json, name), path));
+    }
+    SLF_TRY(complete_shape(&own, family, path));
+    if (family->scales_embedding) own.embedding_scale = sqrt((double)own.hidden);
+
+    /* 3. what the file says otherwise */
+    const char *eps = family->keys == SLF_KEYS_GPT2 ? "layer_norm_epsilon" : "rms_norm_eps";
+    SLF_TRY(read_number(&own.norm_eps, value_of(json, eps), eps, path));
+    const json_t *theta = value_of(json, "rope_theta");
+    if (!theta)
+        theta = value_of(json_object_get(json, "rope_parameters"), "rope_theta"); /* where newer files keep it */
+    if (family->rope_theta > 0) SLF_TRY(read_number(&own.rope_theta, theta, "rope_theta", path));
+    const char *cap = "final_logit_softcapping";
+    if (family->logit_softcap > 0) {
+        if (!json_object_get(json, cap)) own.logit_softcap = family->logit_softcap; /* null means none */
+        SLF_TRY(read_number(&own.logit_softcap, value_of(json, cap), cap, path));
+    }
+    SLF_TRY(read_flag(&own.tied, value_of(json, "tie_word_embeddings"), "tie_word_embeddings", path));
+    SLF_TRY(read_flag(&own.attention_bias, value_of(json, "attention_bias"), "attention_bias", path));
+    own.bos_token = token_of(value_of(json, "bos_token_id"));
+    own.eos_token = token_of(value_of(json, "eos_token_id"));
+    *info = own;
+    return SALF_OK;
 }

@@ -8,9 +8,10 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Tells apart the files that threads of one process write at the same time; the process' number does the rest. */
 static atomic_uint file_counter;
 
-static salf_status file_fail(const char *action, const char *path, int error) {
+salf_status slf_fail_errno(const char *action, const char *path, int error) {
     char text[128];
     if (strerror_r(error, text, sizeof text) != 0) text[0] = 0;
     return slf_fail(error == ENOSPC || error == EDQUOT ? SALF_E_NO_SPACE : SALF_E_IO, "%s %s: %s", action, path, text);
@@ -22,19 +23,18 @@ static void file_release(slf_file *file) {
     *file = (slf_file){.descriptor = -1};
 }
 
-salf_status slf_file_begin(slf_file *file, const salf_context *context, const char *path) {
+salf_status slf_file_create(slf_file *file, const salf_context *context, const char *path) {
+    const size_t size = strlen(path) + 48; /* ".tmp.", a process' number of at most 20 digits, ".", 10 digits, 0 */
     *file = (slf_file){.context = context, .descriptor = -1};
-    size_t room = strlen(path) + 48; /* ".tmp.", a pid, a counter */
+    salf_status status = SALF_E_NO_MEMORY;
     file->path = slf_strdup(context, path);
-    file->temporary = file->path ? slf_alloc(context, room, 1) : NULL;
-    if (!file->temporary) {
-        file_release(file);
-        return SALF_E_NO_MEMORY;
-    }
-    snprintf(file->temporary, room, "%s.tmp.%ld.%u", path, (long)getpid(), atomic_fetch_add(&file_counter, 1));
+    file->temporary = file->path ? slf_alloc(context, size, 1) : NULL;
+    if (!file->temporary) goto fail;
+    snprintf(file->temporary, size, "%s.tmp.%ld.%u", path, (long)getpid(), atomic_fetch_add(&file_counter, 1));
     file->descriptor = open(file->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (file->descriptor >= 0) return SALF_OK;
-    salf_status status = file_fail("cannot create", file->temporary, errno);
+    status = slf_fail_errno("cannot create", file->temporary, errno);
+fail:
     file_release(file);
     return status;
 }
@@ -42,9 +42,9 @@ salf_status slf_file_begin(slf_file *file, const salf_context *context, const ch
 salf_status slf_file_write(slf_file *file, const void *bytes, size_t n) {
     const char *next = bytes;
     while (n > 0) {
-        ssize_t written = write(file->descriptor, next, n);
+        const ssize_t written = write(file->descriptor, next, n);
         if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) return file_fail("cannot write", file->path, written < 0 ? errno : EIO);
+        if (written <= 0) return slf_fail_errno("cannot write", file->path, written < 0 ? errno : EIO);
         next += written;
         n -= (size_t)written;
     }
@@ -57,19 +57,21 @@ void slf_file_abandon(slf_file *file) {
     file_release(file);
 }
 
-/* The folder's path takes the place of the temporary name, which is at least as long and no longer needed. */
+/* A rename survives a crash of the machine only when the folder has been synced too. The folder's path takes the place
+ * of the temporary name, which is at least as long and no longer needed. */
 static salf_status sync_folder(slf_file *file) {
     char *slash = strrchr(strcpy(file->temporary, file->path), '/');
-    if (!slash)
-        strcpy(file->temporary, ".");
+    if (slash)
+        slash[slash == file->temporary ? 1 : 0] = '\0'; /* "/x" lies in "/" */
     else
-        slash[slash == file->temporary ? 1 : 0] = '\0';
-    int folder = open(file->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        strcpy(file->temporary, ".");
+    const int folder = open(file->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0 && errno == EACCES) return SALF_OK; /* may be written to, not read: the file is there all the same */
-    if (folder < 0) return file_fail("cannot open folder", file->temporary, errno);
-    int error = fsync(folder) ? errno : 0;
+    if (folder < 0) return slf_fail_errno("cannot open folder", file->temporary, errno);
+    const int error = fsync(folder) ? errno : 0;
     close(folder);
-    return error && error != EINVAL ? file_fail("cannot sync folder", file->temporary, error) : SALF_OK;
+    /* EINVAL: a file system that does not sync folders */
+    return error && error != EINVAL ? slf_fail_errno("cannot sync folder", file->temporary, error) : SALF_OK;
 }
 
 salf_status slf_file_commit(slf_file *file) {
@@ -78,11 +80,11 @@ salf_status slf_file_commit(slf_file *file) {
     file->descriptor = -1;
     if (!error && rename(file->temporary, file->path)) error = errno;
     if (error) {
-        salf_status status = file_fail("cannot save", file->path, error);
+        const salf_status status = slf_fail_errno("cannot save", file->path, error);
         slf_file_abandon(file);
         return status;
     }
-    salf_status status = sync_folder(file);
+    const salf_status status = sync_folder(file);
     file_release(file);
     return status;
 }

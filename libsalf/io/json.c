@@ -3,8 +3,12 @@
  * bounded. jansson takes its memory from malloc: its own hooks are process-wide, and a library must not set them.
  * When malloc fails inside it, it does not always say so: the lack of memory may look like bad JSON.
  */
+#include <inttypes.h>
+
 #include "io.h"
 
+/* A bound against files that are no configuration and no index at all. A configuration has a few kB; an index has some
+ * 100 bytes a tensor, so that this one may name 600,000. */
 #define LARGEST_FILE ((uint64_t)64 << 20)
 
 salf_status slf_json_parse(json_t **out, const void *bytes, uint64_t size, const char *path) {
@@ -30,38 +34,32 @@ salf_status slf_json_load(json_t **out, const char *path) {
     if (map.size == 0)
         status = slf_fail(SALF_E_TRUNCATED, "%s: the file is empty", path);
     else if (map.size > LARGEST_FILE)
-        status =
-            slf_fail(SALF_E_CORRUPT, "%s: %llu bytes are too many for a JSON file", path, (unsigned long long)map.size);
+        status = slf_fail(SALF_E_CORRUPT, "%s: %" PRIu64 " bytes are too many for a JSON file", path, map.size);
     else
         status = slf_json_parse(out, map.bytes, map.size, path);
     slf_map_close(&map);
     return status;
 }
 
-/* Length of the UTF-8 sequence that begins with byte c, 0 for a byte that begins none; *least: smallest code of it. */
-static int sequence_length(unsigned char c, uint32_t *code, uint32_t *least) {
-    const int length = c < 0x80                ? 1
-                       : c >= 0xC2 && c < 0xE0 ? 2
-                       : c >= 0xE0 && c < 0xF0 ? 3
-                       : c >= 0xF0 && c < 0xF5 ? 4
-                                               : 0;
-    static const uint32_t smallest[5] = {0, 0, 0x80, 0x800, 0x10000};
-    static const unsigned char bits[5] = {0, 0x7F, 0x1F, 0x0F, 0x07};
-    *code = c & bits[length];
-    *least = smallest[length];
-    return length;
-}
-
+/* Refuses what RFC 3629 does: bytes that begin no sequence, sequences cut short, a longer sequence for what fits a
+ * shorter one, surrogates, codes above 0x10FFFF. */
 bool slf_is_utf8(const char *text) {
+    /* By length of a sequence: bits of its first byte that belong to the code, smallest code that needs it. */
+    static const unsigned char bits[5] = {0, 0x7F, 0x1F, 0x0F, 0x07};
+    static const uint32_t smallest[5] = {0, 0, 0x80, 0x800, 0x10000};
     for (const unsigned char *at = (const unsigned char *)text; *at;) {
-        uint32_t code, least;
-        const int length = sequence_length(*at, &code, &least);
+        const int length = *at < 0x80                  ? 1
+                           : *at >= 0xC2 && *at < 0xE0 ? 2
+                           : *at >= 0xE0 && *at < 0xF0 ? 3
+                           : *at >= 0xF0 && *at < 0xF5 ? 4
+                                                       : 0;
         if (length == 0) return false;
+        uint32_t code = *at & bits[length];
         for (int i = 1; i < length; i++) {
             if ((at[i] & 0xC0) != 0x80) return false; /* also the end of the text */
             code = code << 6 | (at[i] & 0x3Fu);
         }
-        if (code < least || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return false;
+        if (code < smallest[length] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return false;
         at += length;
     }
     return true;

@@ -9,29 +9,28 @@
 #include "io.h"
 
 static salf_status map_fail(const char *path, int error) {
-    char text[128];
-    if (strerror_r(error, text, sizeof text) != 0) text[0] = 0;
-    return slf_fail(error == ENOENT || error == ENOTDIR ? SALF_E_NOT_FOUND : SALF_E_IO, "%s: %s", path, text);
-}
-
-static salf_status map_descriptor(slf_map *map, int descriptor, const char *path) {
-    struct stat info;
-    if (fstat(descriptor, &info) != 0) return map_fail(path, errno);
-    if (!S_ISREG(info.st_mode)) return slf_fail(SALF_E_IO, "%s: not a regular file", path);
-    if (info.st_size == 0) return SALF_OK;
-    void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    if (bytes == MAP_FAILED) return map_fail(path, errno);
-    map->bytes = bytes;
-    map->size = (uint64_t)info.st_size;
-    return SALF_OK;
+    const salf_status status = slf_fail_errno("cannot read", path, error);
+    return error == ENOENT || error == ENOTDIR ? SALF_E_NOT_FOUND : status;
 }
 
 salf_status slf_map_open(slf_map *map, const char *path) {
     *map = (slf_map){0};
     const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not to wait for the writer of a fifo */
     if (descriptor < 0) return map_fail(path, errno);
-    const salf_status status = map_descriptor(map, descriptor, path);
-    close(descriptor);
+    salf_status status = SALF_OK;
+    struct stat info;
+    if (fstat(descriptor, &info) != 0) {
+        status = map_fail(path, errno);
+    } else if (!S_ISREG(info.st_mode)) {
+        status = slf_fail(SALF_E_IO, "%s: not a regular file", path);
+    } else if (info.st_size > 0) { /* mmap refuses a length of 0 */
+        void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+        if (bytes == MAP_FAILED)
+            status = map_fail(path, errno);
+        else
+            *map = (slf_map){.bytes = bytes, .size = (uint64_t)info.st_size};
+    }
+    close(descriptor); /* the mapping stays */
     return status;
 }
 

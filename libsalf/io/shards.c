@@ -9,49 +9,46 @@
 #define INDEX_NAME  "model.safetensors.index.json"
 #define SINGLE_NAME "model.safetensors"
 
-static bool ends_with(const char *text, const char *end) {
-    const size_t n = strlen(text), k = strlen(end);
-    return n >= k && strcmp(text + n - k, end) == 0;
-}
-
-static salf_status add_mapped(salf_tensors *tensors, const char *path) {
+/* Maps a file into the next place of tensors->maps, which the caller has made, and reads it. */
+static salf_status open_file(salf_tensors *tensors, const char *path) {
     slf_map *map = &tensors->maps[tensors->n_maps];
     SLF_TRY(slf_map_open(map, path));
     tensors->n_maps++;
-    return slf_tensors_add_file(tensors, map->bytes, map->size, path);
+    return slf_safetensors_read(tensors, map->bytes, map->size, path);
 }
 
 static salf_status open_single(salf_tensors *tensors, const char *path) {
-    tensors->maps = slf_alloc_zero(tensors->context, 1, sizeof *tensors->maps);
-    return tensors->maps ? add_mapped(tensors, path) : SALF_E_NO_MEMORY;
+    SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->maps, 1));
+    return open_file(tensors, path);
 }
 
-/* ---- shards ---- */
-
-static salf_status check_shard_name(const char *shard, const char *tensor, const char *path) {
-    if (shard && *shard && !strchr(shard, '/') && !strchr(shard, '\\') && strcmp(shard, ".") != 0 &&
-        strcmp(shard, "..") != 0)
-        return SALF_OK;
-    return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' is said to be in '%s', which is no file name", path, tensor,
-                    shard ? shard : "");
-}
-
-/* Opens a shard once; files holds the number that slf_entry.file has for the tensors of each that is open. */
-static salf_status open_shard(salf_tensors *tensors, json_t *files, const char *folder, const char *shard) {
+/* Opens the shard of a tensor, once; files holds the number that slf_entry.file has for the tensors of each that is
+ * open. A shard is a name, no path: an index that came from elsewhere must not open files outside its folder. */
+static salf_status open_shard(salf_tensors *tensors, json_t *files, const char *folder, const char *shard,
+                              const char *tensor, const char *path) {
+    if (!shard || !*shard || strchr(shard, '/') || strchr(shard, '\\') || strcmp(shard, ".") == 0 ||
+        strcmp(shard, "..") == 0)
+        return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' is said to be in '%s', which is no file name", path, tensor,
+                        shard ? shard : "");
     if (json_object_get(files, shard)) return SALF_OK;
     if (json_object_set_new(files, shard, json_integer(tensors->n_maps + 1)) != 0)
         return slf_fail(SALF_E_NO_MEMORY, "out of memory");
-    char *path = slf_path_join(tensors->context, folder, shard);
-    if (!path) return SALF_E_NO_MEMORY;
-    const salf_status status = add_mapped(tensors, path);
-    slf_free(tensors->context, path);
+    char *shard_path = slf_path_join(tensors->context, folder, shard);
+    if (!shard_path) return SALF_E_NO_MEMORY;
+    const salf_status status = open_file(tensors, shard_path);
+    slf_free(tensors->context, shard_path);
     return status;
 }
 
-/* Every tensor of the map is in the shard that it names. Shards may hold more than the map says. */
-static salf_status check_map(const salf_tensors *tensors, json_t *map, const json_t *files, const char *path) {
+/* The shards of an index' map {tensor: shard}. They may hold more tensors than the map says, but not fewer. */
+static salf_status open_shards(salf_tensors *tensors, json_t *map, json_t *files, const char *folder,
+                               const char *path) {
     const char *name;
     json_t *shard;
+    SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->maps, json_object_size(map)));
+    json_object_foreach(map, name, shard)
+        SLF_TRY(open_shard(tensors, files, folder, json_string_value(shard), name, path));
+    SLF_TRY(slf_tensors_seal(tensors, path));
     json_object_foreach(map, name, shard) {
         const slf_entry *entry = slf_tensors_entry(tensors, name);
         const char *file = json_string_value(shard);
@@ -61,67 +58,48 @@ static salf_status check_map(const salf_tensors *tensors, json_t *map, const jso
     return SALF_OK;
 }
 
-static salf_status open_shards(salf_tensors *tensors, json_t *map, json_t *files, const char *folder,
-                               const char *path) {
-    const char *name;
-    json_t *shard;
-    tensors->maps = slf_alloc_zero(tensors->context, json_object_size(map), sizeof *tensors->maps);
-    if (!tensors->maps) return SALF_E_NO_MEMORY;
-    json_object_foreach(map, name, shard) {
-        SLF_TRY(check_shard_name(json_string_value(shard), name, path));
-        SLF_TRY(open_shard(tensors, files, folder, json_string_value(shard)));
-    }
-    SLF_TRY(slf_tensors_seal(tensors, path));
-    return check_map(tensors, map, files, path);
-}
-
 static salf_status open_index(salf_tensors *tensors, const char *path) {
-    json_t *index;
-    SLF_TRY(slf_json_load(&index, path));
-    json_t *map = json_object_get(index, "weight_map"), *files = json_object();
-    char *folder = slf_strdup(tensors->context, path);
-    salf_status status = folder ? SALF_OK : SALF_E_NO_MEMORY;
-    if (status == SALF_OK && !files) status = slf_fail(SALF_E_NO_MEMORY, "out of memory");
-    if (status == SALF_OK && !json_is_object(map)) status = slf_fail(SALF_E_CORRUPT, "%s: no weight_map", path);
-    if (status == SALF_OK) {
-        char *slash = strrchr(folder, '/');
-        if (slash)
-            slash[1] = 0;
-        else
-            folder[0] = 0;
-        status = open_shards(tensors, map, files, *folder ? folder : ".", path);
+    json_t *index = NULL, *files = NULL;
+    char *folder = NULL;
+    salf_status status = slf_json_load(&index, path);
+    if (status != SALF_OK) goto done;
+    json_t *map = json_object_get(index, "weight_map");
+    if (!json_is_object(map)) {
+        status = slf_fail(SALF_E_CORRUPT, "%s: no weight_map", path);
+        goto done;
     }
+    files = json_object();
+    folder = slf_strdup(tensors->context, path);
+    if (!files || !folder) {
+        status = files ? SALF_E_NO_MEMORY : slf_fail(SALF_E_NO_MEMORY, "out of memory");
+        goto done;
+    }
+    char *slash = strrchr(folder, '/');
+    folder[slash ? slash - folder + 1 : 0] = 0;
+    status = open_shards(tensors, map, files, *folder ? folder : ".", path);
+done:
     slf_free(tensors->context, folder);
     json_decref(files);
     json_decref(index);
     return status;
 }
 
-/* ---- a folder ---- */
-
+/* One file, where there is one, before an index. */
 static salf_status open_in_folder(salf_tensors *tensors, const char *folder) {
     char *single = slf_path_join(tensors->context, folder, SINGLE_NAME);
     char *index = slf_path_join(tensors->context, folder, INDEX_NAME);
     salf_status status = SALF_E_NO_MEMORY;
-    if (single && index) {
-        if (slf_path_exists(single))
-            status = open_single(tensors, single);
-        else if (slf_path_exists(index))
-            status = open_index(tensors, index);
-        else
-            status = slf_fail(SALF_E_NOT_FOUND, "%s: neither " SINGLE_NAME " nor " INDEX_NAME " is there", folder);
-    }
+    if (!single || !index) goto done;
+    if (slf_path_exists(single))
+        status = open_single(tensors, single);
+    else if (slf_path_exists(index))
+        status = open_index(tensors, index);
+    else
+        status = slf_fail(SALF_E_NOT_FOUND, "%s: neither " SINGLE_NAME " nor " INDEX_NAME " is there", folder);
+done:
     slf_free(tensors->context, single);
     slf_free(tensors->context, index);
     return status;
-}
-
-static salf_status open_path(salf_tensors *tensors, const char *path) {
-    const uint16_t probe = 1;
-    if (*(const uint8_t *)&probe != 1)
-        return slf_fail(SALF_E_UNSUPPORTED, "%s: tensor files are little-endian, this machine is not", path);
-    if (slf_path_is_folder(path)) return open_in_folder(tensors, path);
-    return ends_with(path, ".json") ? open_index(tensors, path) : open_single(tensors, path);
 }
 
 salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const char *path) {
@@ -129,13 +107,23 @@ salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const c
     *out = NULL;
     SLF_REQUIRE(context);
     SLF_REQUIRE(path);
+    const uint16_t one = 1;
+    if (*(const uint8_t *)&one != 1)
+        return SLF_FAIL(SALF_E_UNSUPPORTED, "%s: tensor files are little-endian, this machine is not", path);
     salf_tensors *tensors;
     SLF_TRY(slf_tensors_new(&tensors, context));
-    salf_status status = open_path(tensors, path);
-    if (status == SALF_OK) status = slf_tensors_seal(tensors, path);
-    if (status != SALF_OK)
-        salf_tensors_destroy(tensors);
+    const size_t length = strlen(path);
+    salf_status status;
+    if (slf_path_is_folder(path))
+        status = open_in_folder(tensors, path);
+    else if (length >= 5 && strcmp(path + length - 5, ".json") == 0)
+        status = open_index(tensors, path);
     else
+        status = open_single(tensors, path);
+    if (status == SALF_OK) status = slf_tensors_seal(tensors, path);
+    if (status == SALF_OK)
         *out = tensors;
+    else
+        salf_tensors_destroy(tensors);
     return status;
 }

@@ -5,7 +5,7 @@
 
 #include "core/core.h"
 
-/* A matrix [rows][cols] given as a view or as a callback. */
+/* A matrix [n_rows][n_cols] given as a view or as a callback; neither: it is not there. */
 typedef struct slf_matrix {
     salf_tensor view; /* data NULL: through rows */
     salf_rows_fn rows;
@@ -22,8 +22,8 @@ struct salf_model {
     atomic_int references;
     salf_context *context;
     salf_model_info info;  /* fingerprint stays 0: it is not known until asked for, and the model is immutable */
-    slf_matrix head;       /* W_o; the embedding when tied */
-    slf_matrix embedding;  /* W_i; the head when tied */
+    slf_matrix head;       /* W_o [V][D]; the embedding when tied */
+    slf_matrix embedding;  /* W_i [V][D]; the head when tied */
     float *norm_weight;    /* [D] owned, RMS1P already as 1 + weight; NULL: ones */
     float *norm_bias;      /* [D] owned; NULL: zeros */
     float *logit_bias;     /* [V] owned; NULL: none */
@@ -34,22 +34,20 @@ salf_model *slf_model_retain(salf_model *model);
 
 /* How many rows of cols float32 fit the part of the workspace that a block of rows may take; at least 1. */
 int64_t slf_block_rows(const salf_context *context, int64_t cols);
-/* Rows first ... first+count-1: a view into the matrix where it is one, else filled through the callback into buffer
+/* Rows first ... first+count-1: a view into the matrix where it is one, else made by the callback in buffer
  * [count][cols] float32. */
 salf_status slf_matrix_block(const slf_matrix *matrix, int64_t first, int64_t count, float *buffer, salf_tensor *block);
 /* One row as float32. */
 salf_status slf_matrix_row(const slf_matrix *matrix, int64_t row, float *out);
 
-/* ---- making a model ---- */
+/* ---- making a model, in this order: new, then info and matrices, tie, norm, numbers ---- */
 
 salf_status slf_model_new(salf_model **out, salf_context *context);
-/* Copies a vector [1][n] as float32; data NULL: leaves *out. SALF_E_NONFINITE names the element. */
-salf_status slf_model_copy_vector(const salf_context *context, const salf_tensor *view, int64_t n, const char *name,
-                                  float **out);
-salf_status slf_model_take_norm(salf_model *model, int32_t kind, const salf_tensor *weight, const salf_tensor *bias);
 /* Makes the matrix that is there serve as both when the model is tied. */
 void slf_model_tie(salf_model *model);
-/* Overrides info by what the options set, after checking it; the last step of making a model. */
-salf_status slf_model_take_numbers(salf_model *model, const salf_model_options *options);
+/* The final norm, whose weight and bias [1][D] are copied; data NULL: ones, zeros. */
+salf_status slf_model_set_norm(salf_model *model, int32_t kind, const salf_tensor *weight, const salf_tensor *bias);
+/* Overrides info by what the options set, after checking it. */
+salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *options);
 
 #endif

@@ -19,11 +19,11 @@ static void check(const salf_model_info *info) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     json_t *json;
-    slf_config config;
+    salf_model_info info;
     salf_status status = slf_json_parse(&json, data, size, "input");
-    if (status == SALF_OK) status = slf_config_read(&config, json, "input");
+    if (status == SALF_OK) status = slf_config_read(&info, json, "input");
     if (status == SALF_OK)
-        check(&config.info);
+        check(&info);
     else if (salf_last_error()[0] == '\0')
         abort();
     json_decref(json);

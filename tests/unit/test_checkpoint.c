@@ -341,6 +341,7 @@ START_TEST(configurations_that_make_no_sense_are_refused) {
         {"num_key_value_heads", "3", SALF_E_CORRUPT, "2 heads over 3"},
         {"intermediate_size", NULL, SALF_E_CORRUPT, "intermediate_size is missing"},
         {"head_dim", "0", SALF_E_CORRUPT, "head_dim is 0"},
+        {"num_attention_heads", "5", SALF_E_CORRUPT, "hidden size 4 over 5 heads"},
         {"max_position_embeddings", "0", SALF_E_CORRUPT, "max_position_embeddings is 0"},
         {"rms_norm_eps", "-1", SALF_E_CORRUPT, "rms_norm_eps"},
         {"rms_norm_eps", "\"x\"", SALF_E_CORRUPT, "rms_norm_eps"},
@@ -355,13 +356,13 @@ START_TEST(configurations_that_make_no_sense_are_refused) {
             json_object_set_new(json, changes[i].field, json_loads(changes[i].value, JSON_DECODE_ANY, NULL));
         else
             json_object_del(json, changes[i].field);
-        slf_config config = {.info.vocab = 77};
-        const salf_status status = slf_config_read(&config, json, "x/config.json");
+        salf_model_info info = {.vocab = 77};
+        const salf_status status = slf_config_read(&info, json, "x/config.json");
         ck_assert_msg(status == changes[i].status && harness_contains(salf_last_error(), changes[i].words) &&
                           harness_contains(salf_last_error(), "x/config.json"),
                       "%s: %s: %s: %s", changes[i].field, changes[i].value ? changes[i].value : "-",
                       salf_status_name(status), salf_last_error());
-        ck_assert_int_eq(config.info.vocab, 77);
+        ck_assert_int_eq(info.vocab, 77);
         json_decref(json);
     }
 }
@@ -376,9 +377,9 @@ START_TEST(configurations_are_read) {
                    "\"bos_token_id\":null,\"eos_token_id\":[5,6],\"final_logit_softcapping\":50,\"other\":{}}",
                    0, &error);
     ck_assert_msg(json != NULL, "%s", error.text);
-    slf_config config;
+    salf_model_info config;
     CHECK_OK(slf_config_read(&config, json, "x"));
-    const salf_model_info *info = &config.info;
+    const salf_model_info *info = &config;
     ck_assert(info->n_kv_heads == 1 && info->head_dim == 64 && info->max_positions == 99 && info->norm_eps == 1);
     ck_assert(info->rope_theta == 1e6 && info->tied == 1 && info->attention_bias == 0);
     ck_assert(info->bos_token == -1 && info->eos_token == 5 && info->logit_softcap == 0); /* Gemma's alone */
@@ -387,10 +388,10 @@ START_TEST(configurations_are_read) {
                       ",\"final_logit_softcapping\":null,\"rope_parameters\":{\"rope_theta\":null}}",
                       0, &error);
     CHECK_OK(slf_config_read(&config, json, "x"));
-    ck_assert(config.info.logit_softcap == 0 && config.info.rope_theta == 10000);
+    ck_assert(config.logit_softcap == 0 && config.rope_theta == 10000);
     json_object_set_new(json, "final_logit_softcapping", json_real(12.5));
     CHECK_OK(slf_config_read(&config, json, "x"));
-    ck_assert(config.info.logit_softcap == 12.5);
+    ck_assert(config.logit_softcap == 12.5);
     json_decref(json);
 }
 END_TEST

@@ -1,0 +1,194 @@
+/*
+ * safetensors.c - reads one safetensors file: 8 bytes of header length n (little-endian), n bytes of JSON that give for
+ * each tensor its type, shape and place in the rest, then the data. A file is checked completely before anything of it
+ * is used: lengths, types, shapes that agree with places, and places that cover the data without holes or overlaps (as
+ * the format demands).
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io.h"
+
+/* The format's own limit. */
+#define LARGEST_HEADER ((uint64_t)100000000)
+
+/* The element types of the format: those that are usable here, and others whose size is known, so that their shape can
+ * be checked against their bytes. */
+typedef struct {
+    const char *name;
+    int32_t dtype; /* SALF_F32 ...; 0: passed over */
+    int32_t bytes; /* of an element */
+} file_type;
+
+static const file_type file_types[] = {
+    {"F32", SALF_F32, 4}, {"BF16", SALF_BF16, 2}, {"F16", SALF_F16, 2}, {"F64", SALF_F64, 8}, {"I8", SALF_I8, 1},
+    {"U8", SALF_U8, 1},   {"I32", SALF_I32, 4},   {"I64", SALF_I64, 8}, {"BOOL", 0, 1},       {"F8_E4M3", 0, 1},
+    {"F8_E5M2", 0, 1},    {"F8_E8M0", 0, 1},      {"I16", 0, 2},        {"U16", 0, 2},        {"U32", 0, 4},
+    {"U64", 0, 8},        {"C64", 0, 8},
+};
+enum { N_FILE_TYPES = sizeof file_types / sizeof *file_types };
+
+const char *slf_safetensors_type(int32_t dtype) {
+    for (size_t i = 0; i < N_FILE_TYPES; i++)
+        if (file_types[i].dtype == dtype && dtype != 0) return file_types[i].name;
+    return NULL;
+}
+
+/* ---- the header ---- */
+
+/* Type, shape and place of one tensor, which have to agree: elements * size of the type = bytes of data. Types of a
+ * later version of the format are passed over, since a file may hold tensors that nobody asks for; only their shape is
+ * checked. */
+static salf_status read_tensor(slf_entry *entry, const json_t *json, const char *path) {
+    const json_t *shape = json_object_get(json, "shape"), *offsets = json_object_get(json, "data_offsets");
+    if (!json_is_array(shape)) return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': no shape", path, entry->name);
+    if (json_array_size(shape) > 8)
+        return slf_fail(SALF_E_UNSUPPORTED, "%s: tensor '%s' has %zu dimensions, more than 8", path, entry->name,
+                        json_array_size(shape));
+    entry->n_dims = (int32_t)json_array_size(shape);
+    for (int32_t d = 0; d < entry->n_dims; d++) {
+        const json_t *size = json_array_get(shape, (size_t)d);
+        if (!json_is_integer(size) || json_integer_value(size) < 0)
+            return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': dimension %d is no size", path, entry->name, (int)d);
+        entry->shape[d] = json_integer_value(size);
+    }
+
+    const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
+    if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end))
+        return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': data_offsets are not two integers", path, entry->name);
+    const int64_t first = json_integer_value(begin), last = json_integer_value(end);
+    if (first < 0 || last < first)
+        return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': data_offsets [%" PRId64 ", %" PRId64 "]", path, entry->name,
+                        first, last);
+    entry->begin = (uint64_t)first;
+    entry->end = (uint64_t)last;
+
+    const char *name = json_string_value(json_object_get(json, "dtype"));
+    if (!name) return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': no dtype", path, entry->name);
+    strncpy(entry->type_name, name, sizeof entry->type_name - 1);
+    const file_type *type = NULL;
+    for (size_t i = 0; i < N_FILE_TYPES && !type; i++)
+        if (strcmp(file_types[i].name, name) == 0) type = &file_types[i];
+    const int64_t elements = slf_shape_elements(entry->shape, entry->n_dims);
+    if (elements < 0)
+        return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': the product of its %d dimensions overflows", path,
+                        entry->name, (int)entry->n_dims);
+    const uint64_t bytes = (uint64_t)elements * (uint64_t)(type ? type->bytes : 0);
+    if (type && bytes != entry->end - entry->begin)
+        return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': %" PRIu64 " bytes of data for a shape of %" PRIu64, path,
+                        entry->name, entry->end - entry->begin, bytes);
+    entry->dtype = type ? type->dtype : 0;
+    return SALF_OK;
+}
+
+static salf_status read_metadata(salf_tensors *tensors, json_t *json, const char *path) {
+    if (tensors->n_maps > 1) return SALF_OK; /* the first file's counts */
+    SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->metadata, 2 * json_object_size(json)));
+    const char *key;
+    json_t *value;
+    json_object_foreach(json, key, value) {
+        if (!json_is_string(value)) return slf_fail(SALF_E_CORRUPT, "%s: metadata '%s' is no string", path, key);
+        char **pair = tensors->metadata + tensors->n_metadata;
+        pair[0] = slf_strdup(tensors->context, key);
+        pair[1] = slf_strdup(tensors->context, json_string_value(value));
+        tensors->n_metadata += 2;
+        if (!pair[0] || !pair[1]) return SALF_E_NO_MEMORY;
+    }
+    return SALF_OK;
+}
+
+static salf_status read_header(salf_tensors *tensors, json_t *header, const char *path) {
+    const char *name;
+    json_t *value;
+    json_object_foreach(header, name, value) {
+        if (!json_is_object(value)) return slf_fail(SALF_E_CORRUPT, "%s: '%s' is no object", path, name);
+        if (strcmp(name, "__metadata__") == 0) {
+            SLF_TRY(read_metadata(tensors, value, path));
+            continue;
+        }
+        slf_entry *entry;
+        if (!*name) return slf_fail(SALF_E_CORRUPT, "%s: a tensor without a name", path);
+        SLF_TRY(slf_tensors_add(tensors, name, &entry));
+        SLF_TRY(read_tensor(entry, value, path));
+    }
+    return SALF_OK;
+}
+
+/* ---- the data ---- */
+
+static int by_place(const void *a, const void *b) {
+    const slf_entry *x = a, *y = b;
+    if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+    return (x->end > y->end) - (x->end < y->end);
+}
+
+/* Entry first and those after it, the entries of one file, get their data [data_bytes], once it is sure that each
+ * begins where the one before ends. */
+static salf_status assign_data(salf_tensors *tensors, int64_t first, const uint8_t *data, uint64_t data_bytes,
+                               const char *path) {
+    uint64_t place = 0;
+    const int64_t n = tensors->n - first;
+    if (n > 0) qsort(&tensors->entries[first], (size_t)n, sizeof *tensors->entries, by_place);
+    for (int64_t i = first; i < tensors->n; i++) {
+        const slf_entry *e = &tensors->entries[i];
+        if (e->begin != place)
+            return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' begins at %" PRIu64 " of the data, %s %" PRIu64, path,
+                            e->name, e->begin,
+                            e->begin < place ? "inside the one before, which ends at" : "after a hole from", place);
+        if (e->end > data_bytes)
+            return slf_fail(SALF_E_TRUNCATED,
+                            "%s: tensor '%s' ends at %" PRIu64 " of the data, which has %" PRIu64 " bytes", path,
+                            e->name, e->end, data_bytes);
+        place = e->end;
+    }
+    if (place != data_bytes)
+        return slf_fail(SALF_E_CORRUPT, "%s: %" PRIu64 " bytes after the last tensor", path, data_bytes - place);
+
+    /* Elements are read in place, which needs aligned addresses; data that does not lie so is copied. Files of
+     * salf_tensors_save, and most others, need no copy. */
+    for (int64_t i = first; i < tensors->n; i++) {
+        slf_entry *e = &tensors->entries[i];
+        const int64_t size = slf_dtype_size(e->dtype);
+        e->data = data + e->begin;
+        if (size == 0 || (uintptr_t)e->data % (uintptr_t)size == 0) continue;
+        e->copy = slf_alloc(tensors->context, e->end - e->begin, 1);
+        if (!e->copy) return SALF_E_NO_MEMORY;
+        e->data = memcpy(e->copy, e->data, (size_t)(e->end - e->begin));
+    }
+    return SALF_OK;
+}
+
+salf_status slf_safetensors_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t size, const char *path) {
+    if (size < 8) return slf_fail(SALF_E_TRUNCATED, "%s: %" PRIu64 " bytes are no safetensors file", path, size);
+    uint64_t header_bytes = 0;
+    for (int i = 7; i >= 0; i--) header_bytes = header_bytes << 8 | bytes[i];
+    if (header_bytes > LARGEST_HEADER)
+        return slf_fail(SALF_E_CORRUPT, "%s: header of %" PRIu64 " bytes; no safetensors file", path, header_bytes);
+    if (header_bytes > size - 8)
+        return slf_fail(SALF_E_TRUNCATED, "%s: header of %" PRIu64 " bytes in a file of %" PRIu64, path, header_bytes,
+                        size);
+    if (header_bytes == 0 || bytes[8] != '{')
+        return slf_fail(SALF_E_CORRUPT, "%s: the header does not begin with '{'", path);
+
+    json_t *header;
+    SLF_TRY(slf_json_parse(&header, bytes + 8, header_bytes, path));
+    const int64_t first = tensors->n;
+    const salf_status status = read_header(tensors, header, path);
+    json_decref(header);
+    SLF_TRY(status);
+    return assign_data(tensors, first, bytes + 8 + header_bytes, size - 8 - header_bytes, path);
+}
+
+salf_status slf_tensors_from_memory(salf_tensors **out, salf_context *context, const void *bytes, uint64_t size) {
+    salf_tensors *tensors;
+    *out = NULL;
+    SLF_TRY(slf_tensors_new(&tensors, context));
+    salf_status status = slf_safetensors_read(tensors, bytes, size, "memory");
+    if (status == SALF_OK) status = slf_tensors_seal(tensors, "memory");
+    if (status == SALF_OK)
+        *out = tensors;
+    else
+        salf_tensors_destroy(tensors);
+    return status;
+}

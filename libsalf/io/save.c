@@ -1,0 +1,153 @@
+/*
+ * save.c - writes a safetensors file. The header is padded with spaces to a multiple of 8 and tensors are laid out by
+ * element size, largest first, then by name: so every tensor is aligned for its type, and the same content gives the
+ * same bytes.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io.h"
+
+static salf_status check_named_tensor(const salf_named_tensor *t, int64_t index) {
+    const salf_tensor *v = &t->view;
+    if (!t->name || !*t->name || strcmp(t->name, "__metadata__") == 0)
+        return slf_fail(SALF_E_ARGUMENT, "tensor %" PRId64 " has no usable name", index);
+    if (!slf_is_utf8(t->name)) return slf_fail(SALF_E_ARGUMENT, "the name '%s' is not UTF-8", t->name);
+    if (!slf_safetensors_type(v->dtype))
+        return slf_fail(SALF_E_DTYPE, "tensor '%s' has dtype %d", t->name, (int)v->dtype);
+    if (t->n_dims < 0 || t->n_dims > 8)
+        return slf_fail(SALF_E_ARGUMENT, "tensor '%s' has %d dimensions", t->name, (int)t->n_dims);
+    const int64_t plain[2] = {v->rows, v->cols}, elements = slf_shape_elements(plain, 2);
+    if (elements < 0)
+        return slf_fail(SALF_E_SHAPE, "tensor '%s' is [%" PRId64 "][%" PRId64 "]", t->name, v->rows, v->cols);
+    if (t->n_dims > 0 && slf_shape_elements(t->shape, t->n_dims) != elements)
+        return slf_fail(SALF_E_SHAPE, "tensor '%s': shape and view [%" PRId64 "][%" PRId64 "] disagree", t->name,
+                        v->rows, v->cols);
+    if (v->memory != SALF_MEMORY_HOST || v->index_memory != SALF_MEMORY_HOST)
+        return slf_fail(SALF_E_ARGUMENT, "tensor '%s' is not in host memory", t->name);
+    if (!v->data && elements > 0) return slf_fail(SALF_E_NULL, "tensor '%s' has no data", t->name);
+    return SALF_OK;
+}
+
+/* No overflow: check_named_tensor has seen that 16 bytes an element fit. */
+static uint64_t data_bytes(const salf_tensor *view) {
+    return (uint64_t)view->rows * (uint64_t)view->cols * (uint64_t)slf_dtype_size(view->dtype);
+}
+
+/* ---- header ---- */
+
+static salf_status json_no_memory(void) {
+    return slf_fail(SALF_E_NO_MEMORY, "out of memory while writing JSON");
+}
+
+/* An array of integers; NULL without memory, which json_object_set_new takes as its own failure. */
+static json_t *json_integers(const int64_t *values, int32_t n) {
+    json_t *array = json_array();
+    int failed = 0;
+    for (int32_t i = 0; i < n; i++) failed |= json_array_append_new(array, json_integer(values[i]));
+    if (!failed) return array;
+    json_decref(array);
+    return NULL;
+}
+
+/* Entry {dtype, shape, data_offsets} of a tensor whose data begin at *place; moves that to their end. */
+static salf_status put_tensor(json_t *header, const salf_named_tensor *t, int64_t *place) {
+    if (json_object_get(header, t->name)) return slf_fail(SALF_E_ARGUMENT, "two tensors are called '%s'", t->name);
+    const int64_t plain[2] = {t->view.rows, t->view.cols};
+    const int64_t offsets[2] = {*place, *place + (int64_t)data_bytes(&t->view)};
+    json_t *entry = json_object();
+    if (json_object_set_new(header, t->name, entry) != 0) return json_no_memory(); /* frees entry */
+    json_t *shape = json_integers(t->n_dims ? t->shape : plain, t->n_dims ? t->n_dims : 2);
+    const char *type = slf_safetensors_type(t->view.dtype);
+    if (json_object_set_new(entry, "shape", shape) != 0 ||
+        json_object_set_new(entry, "dtype", json_string(type)) != 0 ||
+        json_object_set_new(entry, "data_offsets", json_integers(offsets, 2)) != 0)
+        return json_no_memory();
+    *place = offsets[1];
+    return SALF_OK;
+}
+
+static salf_status put_metadata(json_t *header, const char *const *pairs, int64_t n) {
+    json_t *metadata = json_object();
+    if (json_object_set_new(header, "__metadata__", metadata) != 0) return json_no_memory();
+    for (int64_t i = 0; i < n; i++) {
+        const char *key = pairs[2 * i], *value = pairs[2 * i + 1];
+        if (!key || !value || !slf_is_utf8(key) || !slf_is_utf8(value))
+            return slf_fail(SALF_E_ARGUMENT, "metadata '%s' is not a pair of UTF-8 strings", key ? key : "NULL");
+        if (json_object_set_new(metadata, key, json_string(value)) != 0) return json_no_memory();
+    }
+    return SALF_OK;
+}
+
+/* Length, header text, spaces up to a multiple of 8. */
+static salf_status write_header(slf_file *file, const json_t *header) {
+    const size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
+    if (length == 0) return json_no_memory();
+    char *text = slf_alloc(file->context, length, 1);
+    if (!text) return SALF_E_NO_MEMORY;
+    const uint64_t padded = (length + 7) / 8 * 8;
+    uint8_t size[8];
+    for (int i = 0; i < 8; i++) size[i] = (uint8_t)(padded >> 8 * i);
+    salf_status status = json_dumpb(header, text, length, JSON_COMPACT) == length ? SALF_OK : json_no_memory();
+    if (status == SALF_OK) status = slf_file_write(file, size, sizeof size);
+    if (status == SALF_OK) status = slf_file_write(file, text, length);
+    if (status == SALF_OK) status = slf_file_write(file, "        ", (size_t)(padded - length));
+    slf_free(file->context, text);
+    return status;
+}
+
+/* ---- data ---- */
+
+static salf_status write_data(slf_file *file, const salf_tensor *v) {
+    if (data_bytes(v) == 0) return SALF_OK;
+    if (!v->row_index && (v->row_stride == 0 || v->row_stride == v->cols)) /* dense */
+        return slf_file_write(file, v->data, (size_t)data_bytes(v));
+    const size_t row_bytes = (size_t)(v->cols * slf_dtype_size(v->dtype));
+    for (int64_t r = 0; r < v->rows; r++) SLF_TRY(slf_file_write(file, slf_tensor_row(v, r), row_bytes));
+    return SALF_OK;
+}
+
+static int by_layout(const void *a, const void *b) {
+    const salf_named_tensor *x = *(const salf_named_tensor *const *)a, *y = *(const salf_named_tensor *const *)b;
+    const int64_t size_x = slf_dtype_size(x->view.dtype), size_y = slf_dtype_size(y->view.dtype);
+    if (size_x != size_y) return size_x > size_y ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
+salf_status salf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
+                              int64_t n_tensors, const char *const *metadata, int64_t n_metadata) {
+    SLF_REQUIRE(context);
+    SLF_REQUIRE(path);
+    if (n_tensors < 0 || n_metadata < 0 || (n_tensors > 0 && !tensors) || (n_metadata > 0 && !metadata))
+        return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " tensors and %" PRId64 " pairs of metadata are not given",
+                        n_tensors, n_metadata);
+    for (int64_t i = 0; i < n_tensors; i++) SLF_TRY(check_named_tensor(&tensors[i], i));
+
+    /* 1. the order of the data */
+    slf_file file;
+    json_t *header = NULL;
+    const salf_named_tensor **order;
+    SLF_TRY(SLF_ALLOC(context, order, n_tensors));
+    for (int64_t i = 0; i < n_tensors; i++) order[i] = &tensors[i];
+    if (n_tensors > 0) qsort(order, (size_t)n_tensors, sizeof *order, by_layout);
+    /* 2. the header, which says where each will be */
+    header = json_object();
+    int64_t place = 0;
+    salf_status status = header ? SALF_OK : json_no_memory();
+    if (status == SALF_OK && n_metadata > 0) status = put_metadata(header, metadata, n_metadata);
+    for (int64_t i = 0; i < n_tensors && status == SALF_OK; i++) status = put_tensor(header, order[i], &place);
+    /* 3. header and data into a file of another name, which then takes the place of path */
+    if (status == SALF_OK) status = slf_file_create(&file, context, path);
+    if (status != SALF_OK) goto done;
+    status = write_header(&file, header);
+    for (int64_t i = 0; i < n_tensors && status == SALF_OK; i++) status = write_data(&file, &order[i]->view);
+    if (status == SALF_OK)
+        status = slf_file_commit(&file);
+    else
+        slf_file_abandon(&file);
+done:
+    json_decref(header);
+    slf_free(context, order);
+    return status;
+}
