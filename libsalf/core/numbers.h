@@ -1,5 +1,5 @@
-/* numbers.h - small arithmetic that everybody needs: the smaller of two, products that may not fit, norms. Not installed.
- */
+/* numbers.h - small arithmetic that everybody needs: the smaller of two, products that may not fit, norms. Not
+ * installed. */
 #ifndef SALF_NUMBERS_H
 #define SALF_NUMBERS_H
 
