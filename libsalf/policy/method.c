@@ -1,9 +1,9 @@
 /*
  * method.c - the methods of the paper by name (its 4.1 and Appendix A.3), in the constants of salf.h.
  *
- * A name is a base with a budget from the table below, and where data are probed a metric behind it:
- * "salf[half][ce]". The budget [half] of salf is the uniform plan; of lift and lift* it is their plain schedule, in which
- * every layer has its turn.
+ * A name is one of the table below and, where data are probed, may have a metric behind it: "salf[half][ce]". [half] of
+ * salf is the uniform plan; of lift and lift* it is their plain schedule, in which every layer has one turn. The words
+ * of policies are names too, so that a host needs one option for all that it can run.
  */
 #include <stdio.h>
 #include <string.h>
@@ -13,8 +13,7 @@
 typedef struct slf_named_method {
     const char *name;
     int32_t policy;
-    int32_t growth; /* BUDGET, as infill */
-    int32_t infill;
+    int32_t growth, infill; /* BUDGET */
     int32_t probes;
 } slf_named_method;
 
@@ -41,53 +40,54 @@ const char *salf_method_name(int32_t index) {
     return index >= 0 && index < N_METHODS ? methods[index].name : NULL;
 }
 
-/* The metric named by a suffix such as "[ce]", or -1; *base becomes the length of what stands before it. */
-static int32_t metric_suffix(const char *name, size_t *base) {
+/* The metric that a suffix such as "[ce]" names, or -1; *base becomes the length of what stands before it. */
+static int32_t find_metric_suffix(const char *name, size_t *base) {
+    const size_t length = strlen(name);
     const char *word;
+    *base = length;
     for (int32_t metric = 0; (word = salf_constant_word("SALF_METRIC", metric)) != NULL; metric++) {
-        const size_t length = strlen(name), n = strlen(word) + 2;
+        const size_t n = strlen(word) + 2;
         if (length <= n || name[length - n] != '[' || name[length - 1] != ']') continue;
         if (memcmp(name + length - n + 1, word, n - 2) != 0) continue;
         *base = length - n;
         return metric;
     }
-    *base = strlen(name);
     return -1;
-}
-
-static salf_status unknown_method(const char *name) {
-    char known[320] = "";
-    size_t used = 0;
-    for (int32_t i = 0; i < N_METHODS && used < sizeof known; i++)
-        used += (size_t)snprintf(known + used, sizeof known - used, " %s", methods[i].name);
-    return slf_fail(SALF_E_NOT_FOUND,
-                    "unknown method '%.64s'; known:%s (salf... also with [ce] or [rank]), and policies", name, known);
 }
 
 salf_status salf_method_find(const char *name, salf_method *method) {
     SLF_REQUIRE(name);
     SLF_REQUIRE(method);
-    salf_method found = {.struct_size = sizeof found, .matching = SALF_MATCH_NONE};
+    salf_method found = {.struct_size = sizeof found, .matching = SALF_MATCH_NONE, .metric = SALF_METRIC_COSINE};
+    /* 1. a name of the paper */
     size_t base;
-    const int32_t metric = metric_suffix(name, &base);
+    const int32_t metric = find_metric_suffix(name, &base);
     for (int32_t i = 0; i < N_METHODS; i++) {
         const slf_named_method *named = &methods[i];
         if (strlen(named->name) != base || memcmp(named->name, name, base) != 0) continue;
-        if (metric >= 0 && !named->probes) break;
+        if (metric >= 0 && !named->probes) continue; /* nothing there has a metric */
         found.policy = named->policy;
         found.growth = named->growth;
         found.infill = named->infill;
         found.probes = named->probes;
-        found.metric = metric >= 0 ? metric : SALF_METRIC_COSINE;
         if (named->probes && named->policy == SALF_POLICY_BUDGET) found.matching = SALF_MATCH_ONLINE;
+        if (metric >= 0) found.metric = metric;
         return slf_info_write(method, &found, sizeof found, "salf_method");
     }
+    /* 2. the word of a policy; "budget" by itself names no plan */
     const char *word;
     for (int32_t kind = 0; (word = salf_constant_word("SALF_POLICY", kind)) != NULL; kind++) {
-        if (strcmp(word, name) != 0 || kind == SALF_POLICY_BUDGET) continue; /* "budget" alone names no plan */
+        if (strcmp(word, name) != 0 || kind == SALF_POLICY_BUDGET) continue;
         found.policy = kind;
         found.probes = kind == SALF_POLICY_SALF;
         return slf_info_write(method, &found, sizeof found, "salf_method");
     }
-    return unknown_method(name);
+    /* 3. neither: the names there are, as many as a message holds */
+    char known[400] = "";
+    size_t used = 0;
+    for (int32_t i = 0; i < N_METHODS && used < sizeof known; i++)
+        used += (size_t)snprintf(known + used, sizeof known - used, " %s", methods[i].name);
+    for (int32_t kind = 0; used < sizeof known && (word = salf_constant_word("SALF_POLICY", kind)) != NULL; kind++)
+        if (kind != SALF_POLICY_BUDGET) used += (size_t)snprintf(known + used, sizeof known - used, " %s", word);
+    return SLF_FAIL(SALF_E_NOT_FOUND, "unknown method '%.48s'; known:%s", name, known);
 }

@@ -1,64 +1,67 @@
-/* policy.h - what the families of policies share. */
+/*
+ * policy.h - what the files of policy/ share.
+ *
+ * A kind of policy is a function that decides which layers train at a step, and how fast (turns.c, rows.c, gradients.c,
+ * or a few lines in policy.c), and a row in the table of policy.c. The frame around it (salf_policy_decide) adds what
+ * follows from that: cut, embedding and head, what changed since the last decision, the order of the rows.
+ */
 #ifndef SALF_POLICY_H
 #define SALF_POLICY_H
 
 #include "plan/plan.h"
 
-/* What carries over from one decision to the next; saved. */
-typedef struct slf_policy_memory {
-    int64_t last_step; /* -1: none yet */
-    int64_t interval;  /* AUTOFREEZE: number of the interval being summed */
-    int32_t embedding;
-    int32_t head;
-    int32_t frozen;   /* AUTOFREEZE: length of the frozen prefix */
-    int32_t compared; /* AUTOFREEZE: a full interval stands in previous */
-} slf_policy_memory;
+/* What carries over from one decision to the next, and is saved. */
+typedef struct slf_policy_record {
+    int64_t step; /* of the decision; -1: none yet */
+    int32_t embedding, head;
+    int32_t frozen;     /* AUTOFREEZE: length of the frozen prefix */
+    int32_t compared;   /* AUTOFREEZE: a whole turn stands in previous */
+    uint8_t *trainable; /* [m] */
+    double *summed;     /* [m] AUTOFREEZE: L1 norms of this turn */
+    double *previous;   /* [m] AUTOFREEZE: of the turn before */
+} slf_policy_record;
 
 struct salf_policy {
     salf_context *context;
     int32_t kind;
     int32_t m;
-    bool loaded; /* the last step may be asked again */
-    salf_policy_options options;
-    int64_t turn_steps; /* interval, default filled in */
-    int32_t *script;
-    salf_planner *planner;
-
-    slf_policy_memory memory;
-    uint8_t *trained; /* [m] of the last decision */
-    double *summed;   /* [m] AUTOFREEZE: L1 norms of this interval */
-    double *previous; /* [m] AUTOFREEZE: of the interval before */
+    bool loaded;                 /* the last step may be asked again */
+    salf_policy_options options; /* with defaults in place; script is a copy, planner retained */
+    slf_policy_record last;      /* what the last decision left */
+    slf_policy_record next;      /* of the decision being made; the two change places when it has succeeded */
 
     /* the decision being made */
-    salf_status early; /* what is wrong with the call itself: kinds that talk to other ranks tell them first */
-    slf_policy_memory next;
-    uint8_t *trainable;    /* [m] */
-    double *rate_scale;    /* [m] */
-    double *next_summed;   /* [m] */
-    double *next_previous; /* [m] */
-    double *scratch;       /* [m+2] */
-    int64_t *histogram;    /* [m+2] */
-    int32_t *turns;        /* [m] */
-    int32_t *added;        /* [m], then removed [m], reset [m] in one block */
+    salf_status early;   /* what is wrong with the call itself: kinds that talk to other ranks tell them first */
+    double *rate_scale;  /* [m] */
+    double *scratch;     /* [m+2] */
+    int64_t *histogram;  /* [m+2] */
+    int64_t *active;     /* [m] */
+    int32_t *permuted;   /* [m] layers in the order of their turns */
+    int32_t *changes[3]; /* [m] each: added, removed, reset */
     int32_t n_reset;
     int64_t rows; /* -1: no trace, no task */
     int64_t row_room;
-    int32_t *eof;    /* [row_room] */
-    int64_t *order;  /* [row_room] */
-    int64_t *active; /* [m] */
+    int64_t *order; /* [row_room] */
+    int32_t *eof;   /* [row_room], in the block of order */
+    void *block;    /* all of the above but order and eof */
 };
 
-/* Streams of the counter-based generator. */
-#define SLF_STREAM_TURNS  0x706F6C7475726E73u
-#define SLF_STREAM_RANDOM 0x706F6C72616E6420u
+/* Which turn a step lies in: of m turns a round, so that place is 0 ... m-1. */
+typedef struct slf_turn {
+    int64_t round;
+    int32_t place;
+} slf_turn;
+slf_turn slf_policy_turn(const salf_policy *policy, int64_t step);
+bool slf_policy_takes_turns(const salf_policy *policy);
 
 /* Layers from cut up train, at full rate. */
 void slf_policy_suffix(salf_policy *policy, int32_t cut);
-/* First `count` of a permutation of the layers for a round into policy->turns. */
-void slf_policy_draw(salf_policy *policy, int64_t round, int32_t count);
+/* First `count` layers of a permutation into policy->permuted; equal for equal numbers and seeds. */
+void slf_policy_permute(salf_policy *policy, uint64_t number, int32_t count);
+/* Room for rows in policy->eof and order; what stood there is lost. */
 salf_status slf_policy_rows(salf_policy *policy, int64_t rows);
-/* Fits a check on this rank into a sum over all: values [n+1], of which the last counts ranks that failed. All ranks
- * fail where one does, and none waits. */
+/* Sums values [n+1] over all ranks and fits this rank's own check in: the last value counts ranks that failed. All
+ * ranks fail where one does, and none waits for it for ever. */
 salf_status slf_policy_sum(salf_policy *policy, salf_status local, double *values, int64_t n);
 
 typedef salf_status (*slf_decide_fn)(salf_policy *policy, const salf_observation *seen);
@@ -66,6 +69,8 @@ salf_status slf_decide_salf(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_callback(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_budget(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_lift(salf_policy *policy, const salf_observation *seen);
+salf_status slf_decide_lift_star(salf_policy *policy, const salf_observation *seen);
+salf_status slf_decide_block(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_lisa(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_freezeout(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_linear(salf_policy *policy, const salf_observation *seen);

@@ -3,35 +3,37 @@
  *
  * Reductions over the rows of all ranks: MEAN_GAIN argmax of the summed gain curve, ties shallow, rows with a
  * non-finite gain left out (cut 0 where none is left); SMALLEST, PREFIX minimum; MEDIAN the lower one and MODE the most
- * frequent, ties shallow, from a histogram. Cost O(rows m) for MEAN_GAIN, else O(rows + m). A rank may have no rows if
- * another has some. Each rank joins the reduction whatever is wrong with its own input, so that none waits for ever.
+ * frequent, ties shallow, from a histogram. Time O(rows m) for MEAN_GAIN, else O(rows + m).
+ *
+ * A rank may have no rows if another has some. Each rank joins the reduction whatever is wrong with its own input, so
+ * that none waits for ever: `local` below is what is wrong with this rank's, told to the others in a last number.
  */
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
 #include "policy/policy.h"
 
 static salf_status check_trace(const salf_policy *p, const salf_trace *t, bool gains) {
-    if (!t) return slf_fail(SALF_E_NULL, "salf_policy_decide: the policy needs a trace, and trace is NULL");
+    if (!t) return slf_fail(SALF_E_NULL, "the policy needs a trace, and trace is NULL");
     if (t->n_layers != p->m)
-        return slf_fail(SALF_E_SHAPE, "salf_policy_decide: trace of %d layers for a policy of %d", (int)t->n_layers,
-                        (int)p->m);
-    if (t->rows < 0) return slf_fail(SALF_E_ARGUMENT, "salf_policy_decide: trace of %lld rows", (long long)t->rows);
+        return slf_fail(SALF_E_SHAPE, "trace of %" PRId32 " layers for a policy of %" PRId32, t->n_layers, p->m);
+    if (t->rows < 0) return slf_fail(SALF_E_ARGUMENT, "trace of %" PRId64 " rows", t->rows);
     if (t->rows > 0 && (!t->eof || (gains && !t->gains)))
-        return slf_fail(SALF_E_NULL, "salf_policy_decide: %s of the trace is NULL", t->eof ? "gains" : "eof");
+        return slf_fail(SALF_E_NULL, "%s of the trace is NULL", t->eof ? "gains" : "eof");
     for (int64_t r = 0; r < t->rows; r++)
         if (t->eof[r] < 0 || t->eof[r] >= p->m)
-            return slf_fail(SALF_E_ARGUMENT, "salf_policy_decide: eof of row %lld is %d, not in 0 ... %d", (long long)r,
-                            (int)t->eof[r], (int)p->m - 1);
+            return slf_fail(SALF_E_ARGUMENT, "eof of row %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32, r,
+                            t->eof[r], p->m - 1);
     return SALF_OK;
 }
 
 static salf_status no_rows(void) {
-    return slf_fail(SALF_E_ARGUMENT, "salf_policy_decide: the trace has 0 rows on every rank");
+    return slf_fail(SALF_E_ARGUMENT, "the trace has 0 rows on every rank");
 }
 
-static salf_status by_mean_gain(salf_policy *p, const salf_trace *t, salf_status local, int32_t *cut) {
-    double *sums = p->scratch; /* [m] gains, rows, failed ranks */
+static salf_status cut_by_mean_gain(salf_policy *p, const salf_trace *t, salf_status local, int32_t *cut) {
+    double *sums = p->scratch; /* [m] gains, rows, ranks that failed */
     memset(sums, 0, ((size_t)p->m + 2) * sizeof *sums);
     for (int64_t r = 0; local == SALF_OK && r < t->rows; r++) {
         const double *gains = t->gains + r * p->m;
@@ -48,16 +50,15 @@ static salf_status by_mean_gain(salf_policy *p, const salf_trace *t, salf_status
     return SALF_OK;
 }
 
-static salf_status by_histogram(salf_policy *p, const salf_trace *t, salf_status local, int32_t *cut) {
-    int64_t *counts = p->histogram; /* [m] rows of each eof, failed ranks */
+static salf_status cut_by_histogram(salf_policy *p, const salf_trace *t, salf_status local, int32_t *cut) {
+    int64_t *counts = p->histogram; /* [m] rows of each eof, ranks that failed */
     memset(counts, 0, ((size_t)p->m + 1) * sizeof *counts);
     for (int64_t r = 0; local == SALF_OK && r < t->rows; r++) counts[t->eof[r]]++;
     counts[p->m] = local != SALF_OK;
     const salf_status joined = slf_all_reduce(p->context, counts, p->m + (int64_t)1, SALF_I64, SALF_ALL_REDUCE_SUM);
     if (local != SALF_OK) return local;
     SLF_TRY(joined);
-    if (counts[p->m] != 0)
-        return slf_fail(SALF_E_MISMATCH, "salf_policy_decide: %lld other ranks failed", (long long)counts[p->m]);
+    if (counts[p->m] != 0) return slf_fail(SALF_E_MISMATCH, "%" PRId64 " other ranks failed", counts[p->m]);
     int64_t total = 0, below = 0;
     for (int32_t k = 0; k < p->m; k++) total += counts[k];
     if (total == 0) return no_rows();
@@ -66,75 +67,74 @@ static salf_status by_histogram(salf_policy *p, const salf_trace *t, salf_status
     while ((below += counts[median]) <= (total - 1) / 2) median++;
     for (int32_t k = 1; k < p->m; k++)
         if (counts[k] > counts[mode]) mode = k;
-    *cut = p->options.reduction == SALF_REDUCE_MEDIAN ? median
-           : p->options.reduction == SALF_REDUCE_MODE ? mode
-                                                      : lowest;
+    *cut = lowest;
+    if (p->options.reduction == SALF_REDUCE_MEDIAN) *cut = median;
+    if (p->options.reduction == SALF_REDUCE_MODE) *cut = mode;
     return SALF_OK;
 }
 
-/* Rows that all have one cut, or, for PREFIX, each its own but none above the batch's. */
-static void set_rows(salf_policy *p, const int32_t *eof, int64_t rows, int32_t cut) {
+/* All rows have the batch's cut, or, for PREFIX, each its own eof but none above the batch's. */
+static void set_row_cuts(salf_policy *p, const int32_t *eof, int64_t rows, int32_t cut) {
+    const bool own = eof && p->options.reduction == SALF_REDUCE_PREFIX;
     p->rows = rows;
-    for (int64_t r = 0; r < rows; r++) p->eof[r] = eof && eof[r] > cut ? eof[r] : cut;
+    for (int64_t r = 0; r < rows; r++) p->eof[r] = own ? SLF_MAX(eof[r], cut) : cut;
 }
 
 salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
-    const bool mean = p->options.reduction == SALF_REDUCE_MEAN_GAIN,
-               prefix = p->options.reduction == SALF_REDUCE_PREFIX;
+    const bool mean = p->options.reduction == SALF_REDUCE_MEAN_GAIN;
     const salf_trace *t = seen->trace;
     salf_status local = p->early == SALF_OK ? check_trace(p, t, mean) : p->early;
     if (local == SALF_OK) local = slf_policy_rows(p, t->rows);
     int32_t cut = 0;
-    SLF_TRY(mean ? by_mean_gain(p, t, local, &cut) : by_histogram(p, t, local, &cut));
+    SLF_TRY(mean ? cut_by_mean_gain(p, t, local, &cut) : cut_by_histogram(p, t, local, &cut));
     slf_policy_suffix(p, cut);
-    set_rows(p, prefix ? t->eof : NULL, t->rows, cut);
+    set_row_cuts(p, t->eof, t->rows, cut);
     return SALF_OK;
 }
 
-static salf_status ask_host(salf_policy *p, const salf_observation *seen, int32_t *cut) {
+static salf_status cut_of_host(salf_policy *p, const salf_observation *seen, int64_t *cut) {
     SLF_TRY(p->early);
     if (seen->trace) {
         SLF_TRY(check_trace(p, seen->trace, false));
         SLF_TRY(slf_policy_rows(p, seen->trace->rows));
     }
-    *cut = p->options.callback(p->options.callback_user, seen->step, p->m, seen->trace);
-    if (*cut >= 0 && *cut < p->m) return SALF_OK;
-    return slf_fail(SALF_E_CALLBACK, "salf_policy_decide: the callback returned %d at step %lld, not 0 ... %d",
-                    (int)*cut, (long long)seen->step, (int)p->m - 1);
+    const int32_t answer = p->options.callback(p->options.callback_user, seen->step, p->m, seen->trace);
+    if (answer < 0 || answer >= p->m)
+        return slf_fail(SALF_E_CALLBACK, "the callback returned %" PRId32 " at step %" PRId64 ", not 0 ... %" PRId32,
+                        answer, seen->step, p->m - 1);
+    *cut = answer;
+    return SALF_OK;
 }
 
 /* The smallest cut over the ranks; -1 stands for a rank that failed. */
 salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
-    int32_t own = -1;
-    const salf_status local = ask_host(p, seen, &own);
-    int64_t smallest = local == SALF_OK ? own : -1;
+    int64_t smallest = -1;
+    const salf_status local = cut_of_host(p, seen, &smallest);
     const salf_status joined = slf_all_reduce(p->context, &smallest, 1, SALF_I64, SALF_ALL_REDUCE_MIN);
     if (local != SALF_OK) return local;
     SLF_TRY(joined);
-    if (smallest < 0) return slf_fail(SALF_E_MISMATCH, "salf_policy_decide: another rank failed");
+    if (smallest < 0) return slf_fail(SALF_E_MISMATCH, "another rank failed");
     slf_policy_suffix(p, (int32_t)smallest);
-    const bool prefix = p->options.reduction == SALF_REDUCE_PREFIX;
-    if (seen->trace) set_rows(p, prefix ? seen->trace->eof : NULL, seen->trace->rows, (int32_t)smallest);
+    if (seen->trace) set_row_cuts(p, seen->trace->eof, seen->trace->rows, (int32_t)smallest);
     return SALF_OK;
 }
 
 /* Planners of all ranks must stand at one layer: min(layer) = max(layer), the latter as -min(-layer). */
 salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
     salf_task task;
-    slf_planner_task(p->planner, &task);
+    slf_planner_task(p->options.planner, &task);
     salf_status local = p->early;
     if (local == SALF_OK && task.kind == SALF_TASK_DONE)
-        local = slf_fail(SALF_E_SEQUENCE, "salf_policy_decide: no task of the planner is open at step %lld",
-                         (long long)seen->step);
+        local = slf_fail(SALF_E_SEQUENCE, "no task of the planner is open at step %" PRId64, seen->step);
     if (local == SALF_OK) local = slf_policy_rows(p, task.n_data);
     int64_t layers[2] = {local == SALF_OK ? task.layer : -1, -(int64_t)task.layer};
     const salf_status joined = slf_all_reduce(p->context, layers, 2, SALF_I64, SALF_ALL_REDUCE_MIN);
     if (local != SALF_OK) return local;
     SLF_TRY(joined);
     if (layers[0] != -layers[1])
-        return slf_fail(SALF_E_MISMATCH, "salf_policy_decide: planners of the ranks stand at layers %lld ... %lld",
-                        (long long)layers[0], (long long)-layers[1]);
+        return slf_fail(SALF_E_MISMATCH, "planners of the ranks stand at layers %" PRId64 " ... %" PRId64, layers[0],
+                        -layers[1]);
     slf_policy_suffix(p, task.layer);
-    set_rows(p, NULL, task.n_data, task.layer);
+    set_row_cuts(p, NULL, task.n_data, task.layer);
     return SALF_OK;
 }

@@ -1,76 +1,112 @@
 /*
- * turns.c - policies that follow the step alone: turns (LIFT, LIFT*, BLOCK), draws (LISA) and schedules
- * (FREEZEOUT, LINEAR). Cost O(m) a decision.
+ * turns.c - policies that follow the step alone: turns (LIFT, LIFT_STAR, BLOCK), draws (LISA) and schedules (FREEZEOUT,
+ * LINEAR). Time O(m) a decision.
  *
- * Turn t = step / interval; round t / m, place t mod m. The order of a round is a permutation drawn from (seed, round).
  * FREEZEOUT: layer i stops at t_i, linear from start (i = 0) to 1 (i = m-1), cubed if asked; its rate is
  * (1 + cos(pi x / t_i)) / 2 at x = step / total_steps, times 1 / t_i if asked; 0 and frozen from t_i on.
  * LINEAR: floor(level m (x - start) / (1 - start)) layers are frozen.
  */
 #include <math.h>
-#include <string.h>
 
+#include "core/random.h"
 #include "policy/policy.h"
 
-static int32_t layer_of_turn(salf_policy *p, int64_t turn, int32_t order) {
-    const int32_t place = (int32_t)(turn % p->m);
-    if (order == SALF_ORDER_FORWARD) return place;
-    if (order == SALF_ORDER_BACKWARD) return p->m - 1 - place;
-    slf_policy_draw(p, turn / p->m, p->m);
-    return p->turns[place];
+/* Streams of the counter-based generator: "polturns" in ASCII. */
+#define STREAM_TURNS 0x706F6C7475726E73u
+
+__extension__ typedef unsigned __int128 uint128;
+
+/* With an interval, turn step / interval. Without one, turn floor(step m / total_steps): exact where the steps of a turn
+ * are no whole number, so that a run has m turns, each as long as the others or one step longer, and a longer run goes
+ * on in a second round. The product is below total_steps m < 2^94. */
+slf_turn slf_policy_turn(const salf_policy *p, int64_t step) {
+    const int64_t interval = p->options.interval, total = p->options.total_steps;
+    if (interval > 0) return (slf_turn){step / interval / p->m, (int32_t)(step / interval % p->m)};
+    const uint128 product = (uint128)(uint64_t)(step % total) * (uint128)(uint64_t)p->m;
+    return (slf_turn){step / total, (int32_t)(product / (uint128)(uint64_t)total)};
 }
 
-static void only(salf_policy *p, int32_t layer) {
-    slf_policy_suffix(p, p->m);
-    p->trainable[layer] = 1;
-    p->rate_scale[layer] = 1;
-}
-
-/* LIFT, LIFT_STAR and BLOCK. A phase of BLOCK begins with the first decision in it, also when its layer is the last
- * phase's. */
-salf_status slf_decide_lift(salf_policy *p, const salf_observation *seen) {
-    const bool block = p->kind == SALF_POLICY_BLOCK;
-    int32_t order = p->options.order;
-    if (order == SALF_ORDER_DEFAULT) order = block ? SALF_ORDER_RANDOM : SALF_ORDER_FORWARD;
-    const int64_t turn = seen->step / p->turn_steps;
-    const int32_t layer = layer_of_turn(p, turn, order);
-    if (p->kind == SALF_POLICY_LIFT_STAR)
-        slf_policy_suffix(p, layer);
-    else
-        only(p, layer);
-    const bool begins = p->memory.last_step < 0 || p->memory.last_step / p->turn_steps != turn;
-    if (block && begins && !p->options.keep_moments) p->added[2 * (int64_t)p->m + p->n_reset++] = layer;
-    return SALF_OK;
-}
-
-salf_status slf_decide_lisa(salf_policy *p, const salf_observation *seen) {
-    slf_policy_draw(p, seen->step / p->turn_steps, p->options.n_active);
-    slf_policy_suffix(p, p->m);
-    for (int32_t i = 0; i < p->options.n_active; i++) {
-        p->trainable[p->turns[i]] = 1;
-        p->rate_scale[p->turns[i]] = 1;
+/* The first places of a Fisher-Yates shuffle. */
+void slf_policy_permute(salf_policy *p, uint64_t number, int32_t count) {
+    for (int32_t k = 0; k < p->m; k++) p->permuted[k] = k;
+    for (int32_t i = 0; i < count; i++) {
+        const uint64_t stream = STREAM_TURNS ^ number << 1, left = (uint64_t)(p->m - i);
+        const int32_t j = i + (int32_t)slf_random_below(p->options.seed, stream, (uint64_t)i, left);
+        const int32_t layer = p->permuted[j];
+        p->permuted[j] = p->permuted[i];
+        p->permuted[i] = layer;
     }
+}
+
+/* The layer whose turn it is; a random order is drawn anew for each round. */
+static int32_t layer_in_turn(salf_policy *p, slf_turn turn, int32_t usual_order) {
+    const int32_t order = p->options.order == SALF_ORDER_DEFAULT ? usual_order : p->options.order;
+    if (order == SALF_ORDER_FORWARD) return turn.place;
+    if (order == SALF_ORDER_BACKWARD) return p->m - 1 - turn.place;
+    slf_policy_permute(p, (uint64_t)turn.round, p->m);
+    return p->permuted[turn.place];
+}
+
+/* These layers train, at full rate, and no others. */
+static void train_layers(salf_policy *p, const int32_t *layers, int32_t count) {
+    slf_policy_suffix(p, p->m);
+    for (int32_t i = 0; i < count; i++) {
+        p->next.trainable[layers[i]] = 1;
+        p->rate_scale[layers[i]] = 1;
+    }
+}
+
+salf_status slf_decide_lift(salf_policy *p, const salf_observation *seen) {
+    const int32_t layer = layer_in_turn(p, slf_policy_turn(p, seen->step), SALF_ORDER_FORWARD);
+    train_layers(p, &layer, 1);
     return SALF_OK;
 }
 
-static double progress(const salf_policy *p, int64_t step) {
+salf_status slf_decide_lift_star(salf_policy *p, const salf_observation *seen) {
+    slf_policy_suffix(p, layer_in_turn(p, slf_policy_turn(p, seen->step), SALF_ORDER_FORWARD));
+    return SALF_OK;
+}
+
+/* A phase begins with the first decision in a turn, also when the layer is the last phase's. */
+salf_status slf_decide_block(salf_policy *p, const salf_observation *seen) {
+    const slf_turn turn = slf_policy_turn(p, seen->step);
+    const int32_t layer = layer_in_turn(p, turn, SALF_ORDER_RANDOM);
+    train_layers(p, &layer, 1);
+    const slf_turn last = p->last.step < 0 ? (slf_turn){-1, 0} : slf_policy_turn(p, p->last.step);
+    const bool begins = last.round != turn.round || last.place != turn.place;
+    if (begins && !p->options.keep_moments) p->changes[2][p->n_reset++] = layer;
+    return SALF_OK;
+}
+
+/* The number of a turn may exceed 64 bits after 2^63 steps; what counts is that neighbours differ. */
+salf_status slf_decide_lisa(salf_policy *p, const salf_observation *seen) {
+    const slf_turn turn = slf_policy_turn(p, seen->step);
+    slf_policy_permute(p, (uint64_t)turn.round * (uint64_t)p->m + (uint64_t)turn.place, p->options.n_active);
+    train_layers(p, p->permuted, p->options.n_active);
+    return SALF_OK;
+}
+
+/* Share of the run that is over, at most 1. */
+static double run_progress(const salf_policy *p, int64_t step) {
     return fmin((double)step / (double)p->options.total_steps, 1);
 }
 
 salf_status slf_decide_freezeout(salf_policy *p, const salf_observation *seen) {
-    const double x = progress(p, seen->step), start = p->options.start, pi = 3.14159265358979323846;
+    const double x = run_progress(p, seen->step), start = p->options.start, pi = 3.14159265358979323846;
     for (int32_t i = 0; i < p->m; i++) {
         double stop = p->m == 1 ? 1 : start + (1 - start) * i / (p->m - 1);
         if (p->options.cubic) stop = stop * stop * stop;
-        p->trainable[i] = x < stop;
+        p->next.trainable[i] = x < stop;
         p->rate_scale[i] = x < stop ? 0.5 * (1 + cos(pi * x / stop)) / (p->options.scale_rate ? stop : 1) : 0;
     }
     return SALF_OK;
 }
 
+/* A product that should be whole may come out a few units of 2^-53 m too small, which 1e-9 makes up for: far less than
+ * one step, 1 / total_steps of a run, moves it. */
 salf_status slf_decide_linear(salf_policy *p, const salf_observation *seen) {
-    const double x = progress(p, seen->step), start = p->options.start;
+    const double x = run_progress(p, seen->step), start = p->options.start;
     const double frozen = x <= start ? 0 : p->options.level * p->m * (x - start) / (1 - start);
-    slf_policy_suffix(p, (int32_t)fmin(floor(frozen + 1e-9), p->m)); /* 1e-9: a product that should be whole */
+    slf_policy_suffix(p, (int32_t)fmin(floor(frozen + 1e-9), p->m));
     return SALF_OK;
 }

@@ -165,8 +165,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint64_t whole = size + 30;
     uint8_t *bytes = malloc(whole);
     const bool planner = data[0] & 0x80;
-    MUST(bytes &&
-         slf_blob_save(planner ? "PLAN" : "POLI", planner ? 2 : 1, write_payload, &p, bytes, &whole) == SALF_OK);
+    const uint32_t version = !planner && data[1] & 0x40 ? 1 : 2; /* of policies both are read */
+    MUST(bytes && slf_blob_save(planner ? "PLAN" : "POLI", version, write_payload, &p, bytes, &whole) == SALF_OK);
     read_both(context, data[0], data[1], data + 2, size - 2);
     read_both(context, data[0], data[1], bytes, whole);
     free(bytes);

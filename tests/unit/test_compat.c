@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/blob.h"
 #include "harness.h"
 
 enum { VOCAB = 12, HIDDEN = 4, LAYERS = 4, DATA = 20 };
@@ -198,9 +199,80 @@ START_TEST(policy_blob_of_version_1) {
 }
 END_TEST
 
+START_TEST(policy_blob_of_version_2) {
+    uint8_t bytes[4096];
+    char path[256];
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    path_of(path, sizeof path, "policy-2.bin");
+    salf_policy *policy = tiny_policy(context);
+    run_policy(policy, 0, 3);
+    if (writing()) {
+        uint64_t size = sizeof bytes;
+        CHECK_OK(salf_policy_save(policy, bytes, &size));
+        write_bytes(path, bytes, size);
+    }
+    salf_policy *kept = tiny_policy(context);
+    CHECK_OK(salf_policy_load(kept, bytes, read_bytes(path, bytes, sizeof bytes)));
+    ck_assert_uint_eq(run_policy(kept, 3, 12), run_policy(policy, 3, 12));
+    salf_policy_destroy(kept);
+    salf_policy_destroy(policy);
+    salf_context_destroy(context);
+}
+END_TEST
+
+/* What version 1 wrote for a policy: its fields, of which the sixth was the interval in force, and behind the last step
+ * the number of a turn. */
+typedef struct version_1 {
+    const uint8_t *payload; /* of version 2 */
+    uint64_t size, interval;
+} version_1;
+
+static void write_version_1(const void *user, slf_blob *blob) {
+    const version_1 *v = user;
+    slf_blob_put(blob, v->payload, 5 * 8);
+    slf_blob_put_u64(blob, v->interval);
+    slf_blob_put(blob, v->payload + 6 * 8, 13 * 8); /* the other fields and the step */
+    slf_blob_put_u64(blob, 1);
+    slf_blob_put(blob, v->payload + 19 * 8, v->size - 19 * 8);
+}
+
+/* Loads what version 1 would have written of a policy without an interval after 3 of total steps. */
+static salf_status load_version_1(salf_context *context, int32_t kind, int64_t total, uint64_t interval, bool same) {
+    uint8_t now[1024], then[1024];
+    uint64_t size = sizeof now, room = sizeof then;
+    const salf_policy_options o = {.struct_size = sizeof o, .total_steps = total, .seed = 7};
+    salf_policy *policy, *kept;
+    CHECK_OK(salf_policy_create(&policy, context, kind, LAYERS, &o));
+    CHECK_OK(salf_policy_create(&kept, context, kind, LAYERS, &o));
+    run_policy(policy, 0, 3);
+    CHECK_OK(salf_policy_save(policy, now, &size));
+    const version_1 v = {now + 32, size - 32, interval};
+    CHECK_OK(slf_blob_save("POLI", 1, write_version_1, &v, then, &room));
+    const salf_status status = salf_policy_load(kept, then, room);
+    if (same) ck_assert_uint_eq(run_policy(kept, 3, 12), run_policy(policy, 3, 12));
+    salf_policy_destroy(policy);
+    salf_policy_destroy(kept);
+    return status;
+}
+
+/* Turns that were rounded to whole numbers of steps: read where they are the exact ones, or where there are none. */
+START_TEST(policy_blobs_of_version_1_with_rounded_turns) {
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    CHECK_OK(load_version_1(context, SALF_POLICY_LISA, 8, 2, true));
+    CHECK_OK(load_version_1(context, SALF_POLICY_RANDOM, 0, 1, true));
+    CHECK_OK(load_version_1(context, SALF_POLICY_RANDOM, 9, 2, true));
+    CHECK_FAILS(load_version_1(context, SALF_POLICY_LISA, 9, 2, false), SALF_E_VERSION, "turns of 2 steps");
+    CHECK_FAILS(load_version_1(context, SALF_POLICY_LIFT, 3, 1, false), SALF_E_VERSION, "version 1");
+    CHECK_FAILS(load_version_1(context, SALF_POLICY_LIFT, 8, 3, false), SALF_E_MISMATCH, "interval is 3 in the blob");
+    salf_context_destroy(context);
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, basis_of_format_1);
     HARNESS_ADD(suite, planner_blob_of_version_2);
     HARNESS_ADD(suite, planner_blob_of_version_1_is_refused);
     HARNESS_ADD(suite, policy_blob_of_version_1);
+    HARNESS_ADD(suite, policy_blob_of_version_2);
+    HARNESS_ADD(suite, policy_blobs_of_version_1_with_rounded_turns);
 }

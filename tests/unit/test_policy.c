@@ -1,5 +1,6 @@
 /* test_policy.c - every kind: invariants of a decision, save and load at every step, known sequences, bad input.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,7 +105,7 @@ START_TEST(all_kinds_hold_together_and_resume) {
     salf_task task;
     CHECK_OK(salf_planner_create(&planner, context, M, 50, NULL));
     CHECK_OK(salf_planner_next(planner, 4, &task));
-    for (int32_t kind = SALF_POLICY_FULL; kind <= SALF_POLICY_CALLBACK; kind++) {
+    for (int32_t kind = 0; salf_constant_word("SALF_POLICY", kind); kind++) {
         salf_policy *one = make(context, kind, planner, SALF_REDUCE_PREFIX);
         salf_policy *two = make(context, kind, planner, SALF_REDUCE_PREFIX);
         uint8_t before[M] = {0};
@@ -156,7 +157,8 @@ START_TEST(bad_options_are_named) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
     salf_policy *policy = NULL;
     salf_policy_options o;
-    CHECK_FAILS(salf_policy_create(&policy, context, 16, 4, NULL), SALF_E_ARGUMENT, "kind is 16");
+    CHECK_FAILS(salf_policy_create(&policy, context, -1, 4, NULL), SALF_E_ARGUMENT, "kind is -1");
+    CHECK_FAILS(salf_policy_create(&policy, context, 9999, 4, NULL), SALF_E_ARGUMENT, "kind is 9999, which is none of");
     CHECK_FAILS(salf_policy_create(&policy, context, 0, 0, NULL), SALF_E_ARGUMENT, "n_layers is 0");
     CHECK_FAILS(salf_policy_create(&policy, context, SALF_POLICY_LIFT, 4, NULL), SALF_E_ARGUMENT, "total_steps is 0");
     CHECK_FAILS(salf_policy_create(&policy, context, SALF_POLICY_BUDGET, 4, NULL), SALF_E_NULL, "planner");
@@ -167,12 +169,13 @@ START_TEST(bad_options_are_named) {
     CHECK_FAILS(salf_policy_create(&policy, context, 0, 4, &o), SALF_E_ARGUMENT, words)
     BAD(reduction, 5, "reduction is 5");
     BAD(first_layer, 4, "first_layer is 4");
-    BAD(order, 4, "order is 4");
+    BAD(order, 4, "order is 4, which is none of SALF_ORDER_... (DEFAULT, FORWARD");
     BAD(interval, -1, "interval is -1");
     BAD(total_steps, -1, "total_steps is -1");
     BAD(n_active, 5, "n_active is 5");
     BAD(cubic, 2, "cubic is 2");
-    BAD(start, 1.5, "start is 1.5");
+    BAD(start, 1.5, "start is 1.5, not in 0 ... 1");
+    BAD(start, NAN, "start is nan");
     BAD(level, -1, "level is -1");
     BAD(percentile, 101, "percentile is 101");
     BAD(reserved, 1, "reserved is 1");

@@ -143,17 +143,17 @@ START_TEST(block_permutes_each_round_and_resets) {
 }
 END_TEST
 
-/* total_steps / m steps each: 17 / 4 = 4. */
+/* Turn floor(4 s / 17): turns begin at 0, 5, 9, 13, and again at 17. */
 START_TEST(lift_takes_turns) {
-    static const int32_t want[2][8] = {{0, 0, 1, 1, 2, 3, 3, 0}, {3, 3, 2, 2, 1, 0, 0, 3}};
-    static const int64_t steps[8] = {0, 3, 4, 7, 8, 12, 15, 16};
+    static const int32_t want[2][9] = {{0, 0, 1, 1, 2, 2, 3, 3, 0}, {3, 3, 2, 2, 1, 1, 0, 0, 3}};
+    static const int64_t steps[9] = {0, 4, 5, 8, 9, 12, 13, 16, 17};
     for (int32_t backward = 0; backward < 2; backward++)
         for (int32_t star = 0; star < 2; star++) {
             salf_policy_options o = options();
             o.total_steps = 17;
             o.order = backward ? SALF_ORDER_BACKWARD : SALF_ORDER_DEFAULT;
             salf_policy *policy = make(star ? SALF_POLICY_LIFT_STAR : SALF_POLICY_LIFT, 4, &o);
-            for (int i = 0; i < 8; i++) {
+            for (int i = 0; i < 9; i++) {
                 const salf_decision d = at(policy, steps[i]);
                 ck_assert_int_eq(d.cut, want[backward][i]);
                 ck_assert_int_eq(count_trainable(&d), star ? 4 - d.cut : 1);
@@ -161,6 +161,70 @@ START_TEST(lift_takes_turns) {
             }
             salf_policy_destroy(policy);
         }
+}
+END_TEST
+
+/* Without an interval a run of S steps has m turns, step s in turn floor(s m / S), and goes on beyond S; fewer steps
+ * than layers leave layers out, evenly. */
+START_TEST(turns_share_a_run_exactly) {
+    for (int32_t m = 1; m < 9; m++)
+        for (int64_t total = 1; total < 40; total++) {
+            const salf_policy_options o = {.struct_size = sizeof o, .total_steps = total};
+            salf_policy *policy = make(SALF_POLICY_LIFT, m, &o);
+            for (int64_t step = 0; step < 3 * total; step++) {
+                const int32_t want = (int32_t)(step * m / total % m), cut = at(policy, step).cut;
+                if (cut != want)
+                    ck_abort_msg("m %d, %d steps, step %d: layer %d", (int)m, (int)total, (int)step, (int)cut);
+            }
+            salf_policy_destroy(policy);
+        }
+    static const struct {
+        int32_t m;
+        int64_t total, step;
+        int32_t cut;
+    } far[] = {{7, INT64_MAX, 0, 0},
+               {7, INT64_MAX, INT64_MAX / 7, 1}, /* 2^63 - 1 is a multiple of 7 */
+               {7, INT64_MAX, INT64_MAX / 2, 3},
+               {7, INT64_MAX, INT64_MAX / 7 * 6, 6},
+               {7, INT64_MAX, INT64_MAX - 1, 6},
+               {7, INT64_MAX, INT64_MAX, 0},
+               {INT32_MAX / 4096, INT64_MAX, INT64_MAX - 1, INT32_MAX / 4096 - 1},
+               {5, 3, INT64_MAX, 1}, /* 2^63 - 1 = 3 q + 1: floor(5 / 3) */
+               {5, 1, INT64_MAX, 0}};
+    for (size_t i = 0; i < sizeof far / sizeof *far; i++) {
+        const salf_policy_options o = {.struct_size = sizeof o, .total_steps = far[i].total};
+        salf_policy *policy = make(SALF_POLICY_LIFT_STAR, far[i].m, &o);
+        const int32_t cut = at(policy, far[i].step).cut;
+        ck_assert_msg(cut == far[i].cut, "row %zu: layer %d", i, (int)cut);
+        salf_policy_destroy(policy);
+    }
+}
+END_TEST
+
+/* Every kind of turns follows the same ones: 7 steps for 4 layers, turns at 0, 2, 4 and 6, and then at 7, 9, 11, 13. */
+START_TEST(all_kinds_of_turns_share_them) {
+    static const uint8_t begins[14] = {1, 0, 1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1};
+    static const double same[4] = {1, 1, 1, 1}, other[4] = {1, 2, 2, 3};
+    const salf_policy_options o = {.struct_size = sizeof o, .total_steps = 7, .n_active = 1, .seed = 3};
+    salf_policy *block = make(SALF_POLICY_BLOCK, 4, &o), *lisa = make(SALF_POLICY_LISA, 4, &o);
+    salf_policy *freeze = make(SALF_POLICY_AUTOFREEZE, 4, &o);
+    int32_t drawn = 0, changed = 0;
+    for (int64_t step = 0; step < 14; step++) {
+        ck_assert_int_eq(at(block, step).n_reset, begins[step]);
+        const int32_t cut = at(lisa, step).cut;
+        if (!begins[step]) ck_assert_int_eq(cut, drawn);
+        changed += cut != drawn;
+        drawn = cut;
+        /* norms come with the step after: turn 0 has 2 2 2 2, turn 1 has 2 4 4 6, so that layer 0 changes least; the
+         * turns after it change all layers alike */
+        const double *norms = step == 0 ? NULL : step == 3 || step == 4 ? other : same;
+        const salf_observation seen = {.step = step, .gradient_l1 = norms};
+        ck_assert_int_eq(decide(freeze, seen).cut, step < 4 ? 0 : 1);
+    }
+    ck_assert_int_gt(changed, 2);
+    salf_policy_destroy(block);
+    salf_policy_destroy(lisa);
+    salf_policy_destroy(freeze);
 }
 END_TEST
 
@@ -354,6 +418,8 @@ void harness_suite(Suite *suite) {
     ADD(lisa_always_on_reaches_the_bottom);
     ADD(block_permutes_each_round_and_resets);
     ADD(lift_takes_turns);
+    ADD(turns_share_a_run_exactly);
+    ADD(all_kinds_of_turns_share_them);
     ADD(freezeout_anneals_by_half_cosine);
     ADD(linear_grows_after_its_start);
     ADD(autofreeze_takes_the_prefix_that_changes_least);

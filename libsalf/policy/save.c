@@ -1,0 +1,122 @@
+/*
+ * save.c - what a policy's last decision left, as bytes (docs/formats.md). A load reads into the next record, which the
+ * next decision begins anew anyway, and lets it take the place of the last one when all of it is right.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "core/blob.h"
+#include "policy/policy.h"
+
+/* Version 1 held the interval in force where 2 holds the option, and the number of AUTOFREEZE's turn, which follows from
+ * the step. */
+enum { POLICY_VERSION = 2 };
+static const char policy_kind[4] = {'P', 'O', 'L', 'I'};
+
+/* Steps of a turn as version 1 rounded them where no interval was given. */
+static int64_t rounded_interval(const salf_policy *p) {
+    const int64_t interval = p->options.interval, share = p->options.total_steps / p->m;
+    return interval > 0 ? interval : SLF_MAX(share, 1);
+}
+
+enum { POLICY_FIELDS = 18 };
+static void list_policy_fields(const salf_policy *p, uint32_t version, slf_field fields[POLICY_FIELDS]) {
+    const salf_policy_options *o = &p->options;
+    uint64_t script = 0xCBF29CE484222325u; /* FNV-1a, a cut at a time */
+    for (int64_t i = 0; o->script && i < o->n_script; i++) script = (script ^ (uint32_t)o->script[i]) * 0x100000001B3u;
+    const slf_field own[POLICY_FIELDS] = {
+        {"kind", (uint64_t)p->kind},
+        {"n_layers", (uint64_t)p->m},
+        {"reduction", (uint64_t)o->reduction},
+        {"first_layer", (uint64_t)o->first_layer},
+        {"order", (uint64_t)o->order},
+        {"interval", (uint64_t)(version == 1 ? rounded_interval(p) : o->interval)},
+        {"total_steps", (uint64_t)o->total_steps},
+        {"seed", o->seed},
+        {"n_active", (uint64_t)o->n_active},
+        {"always_on", (uint64_t)o->always_on},
+        {"keep_moments", (uint64_t)o->keep_moments},
+        {"train_embedding", (uint64_t)o->train_embedding},
+        {"train_head", (uint64_t)o->train_head},
+        {"cubic, scale_rate", (uint64_t)(o->cubic * 2 + o->scale_rate)},
+        {"start (bits)", slf_bits_of(o->start)},
+        {"level (bits)", slf_bits_of(o->level)},
+        {"percentile (bits)", slf_bits_of(o->percentile)},
+        {"script (hash)", script},
+    };
+    memcpy(fields, own, sizeof own);
+}
+
+static void write_policy(const void *user, slf_blob *blob) {
+    const salf_policy *p = user;
+    const slf_policy_record *last = &p->last;
+    slf_field fields[POLICY_FIELDS];
+    list_policy_fields(p, POLICY_VERSION, fields);
+    slf_blob_put_fields(blob, fields, POLICY_FIELDS);
+    const int64_t numbers[] = {last->step, last->embedding, last->head, last->frozen, last->compared};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) slf_blob_put_u64(blob, (uint64_t)numbers[i]);
+    slf_blob_put(blob, last->trainable, (uint64_t)p->m);
+    for (int32_t k = 0; k < p->m; k++) slf_blob_put_f64(blob, last->summed[k]);
+    for (int32_t k = 0; k < p->m; k++) slf_blob_put_f64(blob, last->previous[k]);
+}
+
+salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *size) {
+    SLF_REQUIRE(policy);
+    SLF_REQUIRE(size);
+    return slf_blob_save(policy_kind, POLICY_VERSION, write_policy, policy, buffer, size);
+}
+
+static salf_status read_policy_value(slf_blob *blob, const char *name, int64_t least, int64_t most, int64_t *out) {
+    *out = (int64_t)slf_blob_get_u64(blob);
+    if (*out >= least && *out <= most) return SALF_OK;
+    return slf_fail(SALF_E_CORRUPT, "the blob's %s is %" PRId64, name, *out);
+}
+
+static salf_status read_policy(const salf_policy *p, slf_blob *blob, slf_policy_record *next) {
+    const int64_t total = p->options.total_steps;
+    slf_field fields[POLICY_FIELDS];
+    list_policy_fields(p, blob->version, fields);
+    SLF_TRY(slf_blob_check_fields(blob, fields, POLICY_FIELDS, "policy"));
+    /* Turns of a whole number of steps are what they were. Others are not: their layers would change in the middle of
+     * a run. */
+    if (blob->version == 1 && slf_policy_takes_turns(p) && p->options.interval == 0 && total % p->m != 0)
+        return slf_fail(SALF_E_VERSION,
+                        "the blob has version 1, with turns of %" PRId64
+                        " steps; this library (version %d) has %" PRId32 " turns in %" PRId64
+                        " steps: give interval %" PRId64 " to go on as before",
+                        rounded_interval(p), POLICY_VERSION, p->m, total, rounded_interval(p));
+    int64_t turn, embedding, head, frozen, compared;
+    SLF_TRY(read_policy_value(blob, "last step", -1, INT64_MAX, &next->step));
+    if (blob->version == 1) SLF_TRY(read_policy_value(blob, "turn", 0, INT64_MAX, &turn));
+    SLF_TRY(read_policy_value(blob, "embedding flag", 0, 1, &embedding));
+    SLF_TRY(read_policy_value(blob, "head flag", 0, 1, &head));
+    SLF_TRY(read_policy_value(blob, "frozen depth", 0, p->m - 1, &frozen));
+    SLF_TRY(read_policy_value(blob, "comparison flag", 0, 1, &compared));
+    next->embedding = (int32_t)embedding;
+    next->head = (int32_t)head;
+    next->frozen = (int32_t)frozen;
+    next->compared = (int32_t)compared;
+    slf_blob_get(blob, next->trainable, (uint64_t)p->m);
+    for (int32_t k = 0; k < p->m; k++) next->summed[k] = slf_blob_get_f64(blob);
+    for (int32_t k = 0; k < p->m; k++) next->previous[k] = slf_blob_get_f64(blob);
+    for (int32_t k = 0; k < p->m; k++)
+        if (next->trainable[k] > 1 || !(next->summed[k] >= 0) || !(next->previous[k] >= 0))
+            return slf_fail(SALF_E_CORRUPT, "layer %" PRId32 " of the blob is damaged", k);
+    if (blob->short_of_room || blob->used != blob->room)
+        return slf_fail(SALF_E_CORRUPT, "a payload of %" PRIu64 " bytes, of which %" PRIu64 " are read", blob->room,
+                        blob->used);
+    return SALF_OK;
+}
+
+salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t size) {
+    SLF_REQUIRE(policy);
+    SLF_REQUIRE(buffer);
+    slf_blob blob;
+    SLF_TRY(slf_blob_open(policy_kind, 1, POLICY_VERSION, buffer, size, &blob));
+    SLF_TRY(read_policy(policy, &blob, &policy->next));
+    const slf_policy_record read = policy->next;
+    policy->next = policy->last;
+    policy->last = read;
+    policy->loaded = true;
+    return SALF_OK;
+}
