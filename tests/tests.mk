@@ -48,8 +48,8 @@ $(OBJ)/tests/%.o: tests/%.c | $(STAMP)
 	$(call say,CC,$<)$(CC) $(TEST_FLAGS) -c $< -o $@
 
 $(filter $(BUILD)/tests/unit/test_trainer_% $(BUILD)/tests/unit/test_cli_%,$(TEST_BIN)): $(HOST_PARTS) $(DEMO_PARTS)
-# The allocations of all that is linked to this one go through functions of the test.
-$(BUILD)/tests/unit/test_cli_memory: LDFLAGS += $(foreach f,malloc calloc realloc aligned_alloc strdup,-Wl,--wrap=$(f))
+# The allocations of all that is linked to these go through functions of the test.
+$(BUILD)/tests/unit/test_cli_memory $(BUILD)/tests/unit/test_trainer_decoder_memory: LDFLAGS += $(foreach f,malloc calloc realloc aligned_alloc strdup,-Wl,--wrap=$(f))
 $(BUILD)/tests/unit/test_plugin $(BUILD)/tests/unit/test_device: $(TEST_PLUGINS)
 $(TEST_BIN): $(BUILD)/tests/%: $(OBJ)/tests/%.o $(TEST_HELP_OBJ) $(STATIC_LIB)
 	@mkdir -p $(@D)

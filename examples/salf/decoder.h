@@ -62,11 +62,16 @@ typedef struct decoder_training {
 
 typedef struct decoder decoder;
 
+/* What a parameter is. The two of LoRA come last. INTO_STREAM: a matrix whose outputs are added to the residual stream
+ * (o and down). */
+enum { DECODER_MATRIX, DECODER_INTO_STREAM, DECODER_NORM, DECODER_BIAS, DECODER_LORA_A, DECODER_LORA_B };
+
 /* One parameter tensor, [rows][cols]; a vector is one row. */
 typedef struct decoder_parameter {
     char name[DECODER_NAME_SIZE]; /* as in a Hugging Face checkpoint; "...q_proj.lora_A.weight" [rank][in] and
                                      "...lora_B.weight" [out][rank] for LoRA */
     int32_t group;                /* DECODER_EMBEDDING, 0 ... m-1, or m */
+    int32_t role;                 /* DECODER_MATRIX ... DECODER_LORA_B */
     int32_t trains;               /* 1: has a gradient */
     int32_t decays;               /* 1: a matrix, to which weight decay applies; 0: norm weight or bias */
     int64_t rows;
@@ -116,7 +121,6 @@ salf_status decoder_create(decoder **out, salf_context *context, const decoder_c
 void decoder_free(decoder *d);
 
 const decoder_config *decoder_get_config(const decoder *d);
-const decoder_training *decoder_get_training(const decoder *d);
 /* Parameters in a fixed order: embedding, layers, final norm, head. Pointers live as long as the decoder. After writing
  * values (a resumed run) nothing else is to be done. */
 int64_t decoder_n_parameters(const decoder *d);
@@ -147,10 +151,9 @@ void decoder_clear_gradients(decoder *d);
  * SALF_E_ARGUMENT. */
 salf_status decoder_backward(decoder *d, const float *d_normed, const decoder_plan *plan);
 
-/* L1 and L2 norms of each layer's gradients, [m] each (either may be NULL); 0 where not live. */
-void decoder_gradient_norms(const decoder *d, double *l1, double *l2);
-/* L2 norm of each layer's trained parameters, [m]. */
-void decoder_parameter_norms(const decoder *d, double *l2);
+/* Of each layer, [m] each: L1 and L2 norm of its gradients, 0 where it is not live, and L2 norm of its parameters that
+ * train. What policies that look at gradients ask for. */
+void decoder_layer_norms(const decoder *d, double *gradient_l1, double *gradient_l2, double *parameter_l2);
 /* Norm of all live gradients; when it is above max_norm (> 0) they are scaled down to it. */
 double decoder_clip_gradients(decoder *d, double max_norm);
 

@@ -19,7 +19,7 @@
 #include "decoder_internal.h"
 #include "ops.h"
 
-/* The state of one backward. */
+/* One backward: the order of its rows, and of the layer at hand which of them take part. */
 typedef struct backward {
     decoder *d;
     const decoder_plan *plan;
@@ -57,19 +57,53 @@ static const int64_t *rows_of(const backward *b) {
 
 /* ---- order ---- */
 
-/* Counting the places of each depth would need memory for m counters; depths are few, so they are gone through. */
-static void sort_sequences(backward *b) {
-    int64_t n = 0;
+/* Sequences by their eof, the compact rows that follow, and where each sequence's attention weights begin. */
+static void order_rows(backward *b) {
+    const decoder_batch *batch = &b->d->batch;
+    const int64_t n = batch->n_sequences, rows = batch->offsets[n];
+    /* 1. the index arrays share the decoder's block; make_batch_room counts them */
+    b->sequence = b->d->order;
+    b->first = b->sequence + n;
+    b->weights = b->first + n + 1;
+    b->row = b->weights + n;
+    b->compact = b->row + rows;
+    b->head = b->compact + rows;
+    b->head_row = b->head + batch->n_head_rows;
+    b->head_of = b->head_row + batch->n_head_rows;
+    b->head_end = b->head_of + batch->n_head_rows;
+    b->n_active = n;
+    /* 2. a stable sort; a counting sort would need memory for m counters, and depths are few */
+    int64_t placed = 0;
     for (int32_t depth = 0; depth <= b->d->config.n_layers; depth++) {
-        for (int64_t s = 0; s < b->d->batch.n_sequences; s++) {
-            if (eof_of(b, s) == depth) b->sequence[n++] = s;
+        for (int64_t s = 0; s < n; s++)
+            if (eof_of(b, s) == depth) b->sequence[placed++] = s;
+    }
+    /* 3. compact rows */
+    int64_t next = 0;
+    b->shuffled = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t s = b->sequence[i];
+        b->first[i] = next;
+        b->shuffled |= s != i;
+        for (int64_t r = batch->offsets[s]; r < batch->offsets[s + 1]; r++) {
+            b->compact[r] = next;
+            b->row[next++] = r;
         }
+    }
+    b->first[n] = next;
+    /* 4. weights lie by sequence of the batch, [heads][n][n] for each */
+    int64_t begin = 0;
+    for (int64_t s = 0; s < n; s++) {
+        const int64_t length = batch->offsets[s + 1] - batch->offsets[s];
+        b->weights[s] = begin;
+        begin += length * length * b->d->config.n_heads;
     }
 }
 
-/* Head rows of a sequence are neighbours in the batch's list, which ascends; `first` is indexed by sequence. */
-static void place_heads(backward *b, int64_t *first) {
+/* Compact head rows. Those of a sequence are neighbours in the batch's list, which ascends. */
+static void order_heads(backward *b) {
     const decoder_batch *batch = &b->d->batch;
+    int64_t *first = b->head_end + batch->n_sequences; /* [n_sequences] of each sequence of the batch, in its list */
     int64_t h = 0, n = 0;
     for (int64_t s = 0; s < batch->n_sequences; s++) {
         first[s] = h;
@@ -86,52 +120,13 @@ static void place_heads(backward *b, int64_t *first) {
     }
 }
 
-static void place_rows(backward *b) {
-    const decoder_batch *batch = &b->d->batch;
-    int64_t next = 0;
-    b->shuffled = 0;
-    for (int64_t i = 0; i < batch->n_sequences; i++) {
-        const int64_t s = b->sequence[i];
-        b->first[i] = next;
-        b->shuffled |= s != i;
-        for (int64_t r = batch->offsets[s]; r < batch->offsets[s + 1]; r++) {
-            b->compact[r] = next;
-            b->row[next++] = r;
-        }
-    }
-    b->first[batch->n_sequences] = next;
-    int64_t weights = 0;
-    for (int64_t s = 0; s < batch->n_sequences; s++) {
-        const int64_t n = batch->offsets[s + 1] - batch->offsets[s];
-        b->weights[s] = weights;
-        weights += n * n * b->d->config.n_heads;
-    }
-}
-
-static void set_up(backward *b) {
-    const int64_t n = b->d->batch.n_sequences, rows = b->d->batch.offsets[n];
-    b->sequence = b->d->order;
-    b->first = b->sequence + n;
-    b->weights = b->first + n + 1;
-    b->row = b->weights + n;
-    b->compact = b->row + rows;
-    b->head = b->compact + rows;
-    b->head_row = b->head + b->d->batch.n_head_rows;
-    b->head_of = b->head_row + b->d->batch.n_head_rows;
-    b->head_end = b->head_of + b->d->batch.n_head_rows;
-    sort_sequences(b);
-    place_rows(b);
-    place_heads(b, b->head_end + n);
-    b->n_active = n;
-}
-
 /* Head rows of the first `sequences` of the order. */
 static int64_t heads_before(const backward *b, int64_t sequences) {
     return sequences > 0 ? b->head_end[sequences - 1] : 0;
 }
 
 /* Sequences with eof <= k, and the rows that layer k's backward runs on. */
-static void shrink(backward *b, int32_t k) {
+static void activate(backward *b, int32_t k) {
     int64_t unused;
     while (b->n_active > 0 && eof_of(b, b->sequence[b->n_active - 1]) > k) b->n_active--;
     b->rows = b->first[b->n_active];
@@ -184,6 +179,9 @@ static const float *tail_low(backward *b, const projection *p, const float *low)
     return active_low(b, p, low, b->tail, b->n_tail);
 }
 
+/* d_stream = gradient of the stream before the feed-forward part, from its gradient behind; with the hidden values h =
+ * silu(gate) * up, and weights 1 those of down, gate, up and norm2:
+ *     d_h = d_stream W_down;  d_gate, d_up from d_h;  d_stream += gradient of norm2 for d_gate W_gate + d_up W_up */
 static void ffn_backward(backward *b, int32_t k, int32_t weights) {
     decoder *d = b->d;
     decoder_scratch *s = &d->scratch;
@@ -225,6 +223,7 @@ static void sparse_attention_backward(backward *b, const ops_heads *shape, const
     ops_rope(d_qkv + queries, n, width, shape->n_kv_heads, shape->head_dim, d->rope, -1.0f);
 }
 
+/* d_qkv (in the last layer also d_query) from d_attention, every active sequence on its own; rotated back. */
 static void heads_backward(backward *b, int32_t k) {
     decoder *d = b->d;
     const layer_record *r = &d->records[k];
@@ -243,12 +242,6 @@ static void heads_backward(backward *b, int32_t k) {
             ops_rope(d_qkv, n, width, shape.n_heads + shape.n_kv_heads, shape.head_dim, d->rope, -1.0f);
         }
     }
-}
-
-static const float *active_attention(backward *b, const layer_record *r) {
-    if (!b->tail) return r->attention;
-    ops_gather(b->d->scratch.gathered, r->attention, b->tail, b->n_tail, b->d->query_width);
-    return b->d->scratch.gathered;
 }
 
 /* Outputs first ... first + count - 1 of a projection as one of its own. */
@@ -304,6 +297,7 @@ static void qkv_backward(backward *b, int32_t k, float *d_x) {
     for (int64_t j = 0; d_x && j < b->n_tail; j++) ops_add(d_x + b->head_row[j] * hidden, s->out + j * hidden, hidden);
 }
 
+/* The same for the attention part. lowest 1: nothing below needs the stream's gradient, so that it is left out. */
 static void attention_backward(backward *b, int32_t k, int32_t weights, int32_t lowest) {
     decoder *d = b->d;
     decoder_scratch *s = &d->scratch;
@@ -312,7 +306,12 @@ static void attention_backward(backward *b, int32_t k, int32_t weights, int32_t 
     const projection *o = &layer->projections[PROJECT_O];
     input_backward(b, o, b->n_tail, s->d_stream, s->d_attention);
     if (weights) {
-        weights_backward(b, o, b->n_tail, active_attention(b, r), tail_low(b, o, r->low[PROJECT_O]), s->d_stream);
+        const float *attention = r->attention;
+        if (b->tail) {
+            ops_gather(s->gathered, r->attention, b->tail, b->n_tail, d->query_width);
+            attention = s->gathered;
+        }
+        weights_backward(b, o, b->n_tail, attention, tail_low(b, o, r->low[PROJECT_O]), s->d_stream);
     }
     heads_backward(b, k);
     float *norm_gradient = weights ? layer->d_norm1 : NULL;
@@ -331,19 +330,6 @@ static void attention_backward(backward *b, int32_t k, int32_t weights, int32_t 
 
 /* ---- ends ---- */
 
-/* The lowest layer whose weights get a gradient from an active sequence; m: none. */
-static int32_t lowest_layer(const backward *b) {
-    const int32_t m = b->d->config.n_layers, shallowest = eof_of(b, b->sequence[0]);
-    for (int32_t k = shallowest; k < m; k++) {
-        if (layer_trains(b, k)) return k;
-    }
-    return m;
-}
-
-static int32_t embedding_trains(const backward *b) {
-    return b->plan->train_embedding && b->d->d_embedding && eof_of(b, b->sequence[0]) == 0;
-}
-
 /* Through the final norm, into the tail of the active sequences. */
 static void final_norm_backward(backward *b, const float *d_normed) {
     decoder *d = b->d;
@@ -358,48 +344,39 @@ static void final_norm_backward(backward *b, const float *d_normed) {
     }
 }
 
-static void embedding_backward(backward *b) {
-    decoder *d = b->d;
-    const int64_t hidden = d->config.hidden;
-    decoder_touch(d, DECODER_EMBEDDING);
-    for (int64_t i = 0; i < b->rows; i++) {
-        ops_add(d->d_embedding + d->batch.tokens[b->row[i]] * hidden, d->scratch.d_stream + i * hidden, hidden);
-    }
-}
-
-static salf_status check(const decoder *d, const decoder_plan *plan) {
-    if (d->inference) return decoder_fail(SALF_E_SEQUENCE, "the decoder was made for inference");
-    if (!d->ready || !d->kept) return decoder_fail(SALF_E_SEQUENCE, "no forward pass was kept for this backward");
-    for (int64_t s = 0; plan->eof && s < d->batch.n_sequences; s++) {
-        if (plan->eof[s] < 0 || plan->eof[s] > d->config.n_layers) {
-            return decoder_fail(SALF_E_ARGUMENT, "eof of sequence %lld is %d, not 0 ... %d", (long long)s,
-                                (int)plan->eof[s], (int)d->config.n_layers);
-        }
-    }
-    return SALF_OK;
-}
-
 salf_status decoder_backward(decoder *d, const float *d_normed, const decoder_plan *plan) {
     static const decoder_plan everything = {NULL, NULL, 1, 1};
     const int32_t m = d->config.n_layers;
+    const int64_t hidden = d->config.hidden;
     backward b = {.d = d, .plan = plan ? plan : &everything};
-    const salf_status status = check(d, b.plan);
-    if (status) return status;
-    set_up(&b);
-    shrink(&b, m - 1);
-    if (!b.n_active) return SALF_OK;
-    const int32_t into_embedding = embedding_trains(&b), lowest = into_embedding ? 0 : lowest_layer(&b);
+    if (d->inference) return decoder_fail(SALF_E_SEQUENCE, "the decoder was made for inference");
+    if (!d->ready || !d->kept) return decoder_fail(SALF_E_SEQUENCE, "no forward pass was kept for this backward");
+    for (int64_t s = 0; b.plan->eof && s < d->batch.n_sequences; s++) {
+        if (b.plan->eof[s] < 0 || b.plan->eof[s] > m)
+            return decoder_fail(SALF_E_ARGUMENT, "eof of sequence %lld is %d, not 0 ... %d", (long long)s,
+                                (int)b.plan->eof[s], (int)m);
+    }
+    order_rows(&b);
+    order_heads(&b);
+    activate(&b, m - 1);
+    if (b.n_active == 0) return SALF_OK;
+    /* The way ends below the lowest layer whose weights get a gradient from an active sequence, or at the embedding. */
+    const int32_t shallowest = eof_of(&b, b.sequence[0]);
+    const int into_embedding = b.plan->train_embedding && d->d_embedding && shallowest == 0;
+    int32_t lowest = into_embedding ? 0 : shallowest;
+    while (!into_embedding && lowest < m && !layer_trains(&b, lowest)) lowest++;
     final_norm_backward(&b, d_normed);
     for (int32_t k = m - 1; k >= lowest; k--) {
-        shrink(&b, k);
+        activate(&b, k);
         const int32_t weights = layer_trains(&b, k);
         if (weights) decoder_touch(d, k);
         ffn_backward(&b, k, weights);
         attention_backward(&b, k, weights, k == lowest && !into_embedding);
     }
-    if (into_embedding) {
-        shrink(&b, 0);
-        embedding_backward(&b);
-    }
+    if (!into_embedding) return SALF_OK;
+    activate(&b, 0);
+    decoder_touch(d, DECODER_EMBEDDING);
+    for (int64_t i = 0; i < b.rows; i++)
+        ops_add(d->d_embedding + d->batch.tokens[b.row[i]] * hidden, d->scratch.d_stream + i * hidden, hidden);
     return SALF_OK;
 }

@@ -94,31 +94,21 @@ static int32_t has_gradient(const decoder *d, const decoder_parameter *p) {
     return p->gradient && d->live[p->group + 1];
 }
 
-static int32_t in_layer(const decoder *d, const decoder_parameter *p) {
-    return p->group >= 0 && p->group < d->config.n_layers;
-}
-
-void decoder_gradient_norms(const decoder *d, double *l1, double *l2) {
-    for (int32_t k = 0; k < d->config.n_layers; k++) {
-        if (l1) l1[k] = 0.0;
-        if (l2) l2[k] = 0.0;
-    }
+void decoder_layer_norms(const decoder *d, double *gradient_l1, double *gradient_l2, double *parameter_l2) {
+    const int32_t m = d->config.n_layers;
+    for (int32_t k = 0; k < m; k++) gradient_l1[k] = gradient_l2[k] = parameter_l2[k] = 0.0;
     for (int64_t i = 0; i < d->n_parameters; i++) {
         const decoder_parameter *p = &d->parameters[i];
-        if (!in_layer(d, p) || !has_gradient(d, p)) continue;
-        if (l1) l1[p->group] += ops_sum_abs(p->gradient, p->count);
-        if (l2) l2[p->group] += ops_sum_squares(p->gradient, p->count);
+        if (p->group < 0 || p->group >= m || !p->trains) continue;
+        parameter_l2[p->group] += ops_sum_squares(p->values, p->count);
+        if (!has_gradient(d, p)) continue;
+        gradient_l1[p->group] += ops_sum_abs(p->gradient, p->count);
+        gradient_l2[p->group] += ops_sum_squares(p->gradient, p->count);
     }
-    for (int32_t k = 0; l2 && k < d->config.n_layers; k++) l2[k] = sqrt(l2[k]);
-}
-
-void decoder_parameter_norms(const decoder *d, double *l2) {
-    for (int32_t k = 0; k < d->config.n_layers; k++) l2[k] = 0.0;
-    for (int64_t i = 0; i < d->n_parameters; i++) {
-        const decoder_parameter *p = &d->parameters[i];
-        if (in_layer(d, p) && p->trains) l2[p->group] += ops_sum_squares(p->values, p->count);
+    for (int32_t k = 0; k < m; k++) {
+        gradient_l2[k] = sqrt(gradient_l2[k]);
+        parameter_l2[k] = sqrt(parameter_l2[k]);
     }
-    for (int32_t k = 0; k < d->config.n_layers; k++) l2[k] = sqrt(l2[k]);
 }
 
 double decoder_clip_gradients(decoder *d, double max_norm) {

@@ -11,7 +11,19 @@
 #include "decoder.h"
 
 enum { PROJECT_QKV, PROJECT_O, PROJECT_GATE_UP, PROJECT_DOWN, N_PROJECTIONS };
-#define MAX_ADAPTERS 3
+enum { MOST_PARTS = 3 }; /* matrices that are fused into one: q, k and v */
+
+/* One of the matrices fused into a projection: its outputs are first ... first + count - 1 there. The others are
+ * indices in the parameter table; 0, the embedding's, means none. */
+typedef struct projection_part {
+    int64_t first;
+    int64_t count;
+    int32_t adapted; /* 1: has LoRA */
+    int64_t weight;
+    int64_t bias;
+    int64_t a;
+    int64_t b;
+} projection_part;
 
 /* LoRA on outputs first ... first + count - 1 of a projection. */
 typedef struct adapter {
@@ -37,10 +49,14 @@ typedef struct projection {
     float scale;
     const float *a; /* [n_adapters * rank][in] */
     float *d_a;
-    adapter adapters[MAX_ADAPTERS];
+    adapter adapters[MOST_PARTS];
+    int32_t n_parts;
+    projection_part parts[MOST_PARTS];
 } projection;
 
 typedef struct decoder_layer {
+    int64_t norm1_id; /* indices in the parameter table */
+    int64_t norm2_id;
     const float *norm1; /* [D] */
     const float *norm2; /* [D] */
     float *d_norm1;     /* NULL unless it trains */
@@ -74,8 +90,6 @@ typedef struct arena {
 
 /* A range of a's memory for count floats; NULL while measuring. */
 float *arena_take(arena *a, int64_t count);
-/* Makes room for what was measured. */
-salf_status arena_fit(arena *a);
 
 typedef struct decoder_scratch {
     float *normed;      /* [T][D] */
@@ -104,9 +118,9 @@ struct decoder {
     int64_t kv_width;    /* KV */
     decoder_parameter *parameters;
     int64_t n_parameters;
-    int64_t parameter_capacity;
-    float *values;    /* all parameters */
-    float *gradients; /* of those that train */
+    int64_t final_norm_id; /* index in parameters; the embedding's is 0, an untied head's the last */
+    float *values;         /* all parameters */
+    float *gradients;      /* of those that train */
     decoder_layer *layers;
     uint8_t *live;          /* [m + 2], group -1 first */
     const float *embedding; /* [V][D] */
@@ -150,8 +164,5 @@ const int64_t *decoder_tail(const decoder *d, int32_t k, int64_t *n);
 
 /* Marks a group live; zeroes its gradients when it was not. */
 void decoder_touch(decoder *d, int32_t group);
-
-/* Fills x [count] from a stored tensor of any floating-point type. 0, or -1 when the type is not known. */
-int decoder_convert(float *x, const void *data, int32_t dtype, int64_t count);
 
 #endif

@@ -22,41 +22,33 @@ static uint16_t to_bfloat16(float value) {
     return (uint16_t)((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 
-/* The adapter matrix of a weight, kind 'A' or 'B'; NULL when it has none. */
-static const decoder_parameter *adapter_of(const decoder *d, const decoder_parameter *weight, char kind) {
-    char name[DECODER_NAME_SIZE + 16];
-    const size_t stem = strlen(weight->name) - strlen(".weight");
-    snprintf(name, sizeof name, "%.*s.lora_%c.weight", (int)stem, weight->name, kind);
-    for (int64_t i = 0; i < d->n_parameters; i++) {
-        if (strcmp(d->parameters[i].name, name) == 0) return &d->parameters[i];
+/* Writes a parameter's values to out, [count] of dtype, with what LoRA adds to them: the part of the layer whose weight
+ * it is knows the adapter. merged [count] is scratch. */
+static void store_merged(const decoder *d, int64_t index, int32_t dtype, float *merged, void *out) {
+    const decoder_parameter *p = &d->parameters[index];
+    float *values = dtype == SALF_F32 ? out : merged;
+    memcpy(values, p->values, (size_t)p->count * sizeof *values);
+    const int in_layer = p->group >= 0 && p->group < d->config.n_layers;
+    for (int i = 0; in_layer && i < N_PROJECTIONS * MOST_PARTS; i++) {
+        const projection *of = &d->layers[p->group].projections[i / MOST_PARTS];
+        const projection_part *part = &of->parts[i % MOST_PARTS];
+        if (i % MOST_PARTS >= of->n_parts || part->weight != index || !part->adapted) continue;
+        const decoder_parameter *a = &d->parameters[part->a], *b = &d->parameters[part->b];
+        ops_gemm_nn(p->rows, p->cols, a->rows, of->scale, b->values, a->rows, a->values, p->cols, 1.0f, values,
+                    p->cols);
     }
-    return NULL;
+    uint16_t *half = out;
+    for (int64_t i = 0; dtype == SALF_BF16 && i < p->count; i++) half[i] = to_bfloat16(merged[i]);
 }
 
-static void merge(const decoder *d, const decoder_parameter *p, float *out) {
-    memcpy(out, p->values, (size_t)p->count * sizeof *out);
-    const decoder_parameter *a = p->decays ? adapter_of(d, p, 'A') : NULL, *b = a ? adapter_of(d, p, 'B') : NULL;
-    if (!b) return;
-    const float scale = (float)(d->training.lora_alpha / d->training.lora_rank);
-    ops_gemm_nn(p->rows, p->cols, a->rows, scale, b->values, a->rows, a->values, p->cols, 1.0f, out, p->cols);
-}
-
-static void store(const decoder *d, const decoder_parameter *p, int32_t dtype, float *merged, char *out) {
-    if (dtype == SALF_F32) {
-        merge(d, p, (float *)(void *)out);
-        return;
-    }
-    merge(d, p, merged);
-    uint16_t *half = (uint16_t *)(void *)out;
-    for (int64_t i = 0; i < p->count; i++) half[i] = to_bfloat16(merged[i]);
-}
-
-static salf_named_tensor describe(const decoder_parameter *p, int32_t dtype, void *data) {
-    salf_named_tensor t = {.name = p->name, .n_dims = p->decays ? 2 : 1};
-    t.shape[0] = p->decays ? p->rows : p->cols;
-    t.shape[1] = p->decays ? p->cols : 0;
-    t.view = (salf_tensor){.data = data, .rows = p->rows, .cols = p->cols, .dtype = dtype};
-    if (!p->decays) t.view.rows = p->cols, t.view.cols = 1;
+/* A parameter as a tensor of the file: a vector has one dimension there. */
+static salf_named_tensor describe_parameter(const decoder_parameter *p, int32_t dtype, void *data) {
+    const int is_vector = p->role == DECODER_NORM || p->role == DECODER_BIAS;
+    const int64_t rows = is_vector ? p->cols : p->rows, cols = is_vector ? 1 : p->cols;
+    salf_named_tensor t = {.name = p->name, .n_dims = is_vector ? 1 : 2};
+    t.shape[0] = rows;
+    t.shape[1] = is_vector ? 0 : cols;
+    t.view = (salf_tensor){.data = data, .rows = rows, .cols = cols, .dtype = dtype};
     return t;
 }
 
@@ -64,7 +56,7 @@ static salf_status save_weights(const decoder *d, const char *path, int32_t dtyp
     const size_t element = dtype == SALF_F32 ? 4 : 2;
     int64_t total = 0, most = 0, n = 0;
     for (int64_t i = 0; i < d->n_parameters; i++) {
-        if (strstr(d->parameters[i].name, "lora_")) continue;
+        if (d->parameters[i].role >= DECODER_LORA_A) continue;
         total += d->parameters[i].count;
         if (d->parameters[i].count > most) most = d->parameters[i].count;
     }
@@ -75,14 +67,16 @@ static salf_status save_weights(const decoder *d, const char *path, int32_t dtyp
     if (!tensors || !merged || !data) status = decoder_fail(SALF_E_NO_MEMORY, "no memory to save %s", path);
     for (int64_t i = 0; !status && i < d->n_parameters; i++) {
         const decoder_parameter *p = &d->parameters[i];
-        if (strstr(p->name, "lora_")) continue;
-        store(d, p, dtype, merged, next);
-        tensors[n++] = describe(p, dtype, next);
+        if (p->role >= DECODER_LORA_A) continue;
+        store_merged(d, i, dtype, merged, next);
+        tensors[n++] = describe_parameter(p, dtype, next);
         next += (size_t)p->count * element;
     }
     static const char *const metadata[] = {"format", "pt"};
-    if (!status && salf_tensors_save(d->context, path, tensors, n, metadata, 1))
-        status = decoder_fail_library(SALF_E_IO);
+    if (!status) {
+        status = salf_tensors_save(d->context, path, tensors, n, metadata, 1);
+        if (status) decoder_fail_library(status);
+    }
     free(tensors);
     free(merged);
     free(data);

@@ -165,11 +165,6 @@ void jsonl_ints(jsonl_writer *w, const char *key, const int64_t *values, int64_t
     put_ints(w, values, n);
 }
 
-void jsonl_reals(jsonl_writer *w, const char *key, const double *values, int64_t n) {
-    put_key(w, key);
-    put_reals(w, values, n);
-}
-
 void jsonl_real_rows(jsonl_writer *w, const char *key, const double *values, int64_t rows, int64_t columns) {
     put_key(w, key);
     put(w, "[");

@@ -32,7 +32,6 @@ void jsonl_int(jsonl_writer *w, const char *key, int64_t value);
 void jsonl_real(jsonl_writer *w, const char *key, double value); /* shortest form that reads back the same */
 void jsonl_texts(jsonl_writer *w, const char *key, const char *const *values, int64_t n);
 void jsonl_ints(jsonl_writer *w, const char *key, const int64_t *values, int64_t n);
-void jsonl_reals(jsonl_writer *w, const char *key, const double *values, int64_t n);
 void jsonl_real_rows(jsonl_writer *w, const char *key, const double *values, int64_t rows, int64_t columns);
 void jsonl_int_rows(jsonl_writer *w, const char *key, const int64_t *values, int64_t rows, int64_t columns);
 void jsonl_end(jsonl_writer *w); /* ends the line and flushes it */

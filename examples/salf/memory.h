@@ -1,17 +1,23 @@
-/* memory.h - the one place where the decoder, its optimizer and pretraining take memory, so that tests can make any of
- * their allocations fail. */
+/* memory.h - memory of the decoder, its optimizer and pretraining: sizes are checked, and nothing asks for 0 bytes. */
 #ifndef SALF_EXAMPLE_MEMORY_H
 #define SALF_EXAMPLE_MEMORY_H
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
-/* Zeroed memory for count elements, at least one, released by free(); NULL when there is none. */
-void *memory_take(int64_t count, size_t size);
-/* Memory for floats at a multiple of 64 bytes, contents undefined; count is a multiple of 16. Released by free(). */
-float *memory_take_floats(int64_t count);
+/* Zeroed memory for count elements, at least one, released by free(); NULL when there is none. calloc refuses products
+ * that overflow. */
+static inline void *memory_take(int64_t count, size_t size) {
+    if (count < 0) return NULL;
+    return calloc(count > 0 ? (size_t)count : 1, size);
+}
 
-/* For tests: in this thread the allocation after the next n fails, and no later one; a negative n takes that back. */
-void memory_fail_after(int64_t n);
+/* Memory for floats at a multiple of 64 bytes, a cache line and the widest vector; contents undefined. count is a
+ * multiple of 16, as aligned_alloc asks for whole lines. Released by free(). */
+static inline float *memory_take_floats(int64_t count) {
+    if (count < 0 || count > PTRDIFF_MAX / 8) return NULL;
+    return aligned_alloc(64, (count > 0 ? (size_t)count : 16) * sizeof(float));
+}
 
 #endif

@@ -1,7 +1,7 @@
 /* published.c - see published.h.
  *
- * Algorithm 4 gives class k = 1 ... m a capacity of k and books it at layer k - 1. Table 5 has class k at layer k mod m,
- * so that the largest class comes first and trains everything. The library plans as the algorithm does. CUSTOM growth
+ * Algorithm 4 gives class k = 1 ... m a capacity of k and books it at layer k - 1. Table 5 has class k at layer
+ * k mod m: the largest class comes first and trains everything. The library plans as the algorithm does. CUSTOM growth
  * meets weights exactly when they are the counts themselves: its quotas N w / sum w are then whole numbers. */
 #include "published.h"
 

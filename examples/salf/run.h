@@ -6,6 +6,8 @@
 #include "feed.h"
 #include "finetune.h"
 
+enum { RUN_NORMS = 3 };
+
 typedef struct run {
     session *s;
     const method *m;
@@ -23,6 +25,7 @@ typedef struct run {
     int64_t pending;     /* rows whose gradients wait for the update */
     int32_t stage;       /* layer of the pending rows' stage; -1 without a planner */
     int64_t *eof_counts; /* [m]: own eof of the data probed */
+    double *norms;       /* [RUN_NORMS][m] at the last update: L1 and L2 of the layers' gradients, L2 of what trains */
     double *rates;       /* [m] scratch: rate factors of the layers */
     int32_t *cuts;       /* [batch] cut of each row, m: not trained */
     int32_t *compact;    /* [batch] scratch: cuts of the rows that train */

@@ -38,6 +38,8 @@ static void put_real(option_texts *t, const char *key, double value) {
     put_text(t, key, text);
 }
 
+/* Enumerations are recorded by their numbers, so that a word may change. What a run only does on the side (logs, tests
+ * on the way, when it stops) is left out. */
 static void list_options(option_texts *t, const finetune_settings *o) {
     char names[VALUE_SIZE] = "";
     for (int i = 0; i < o->n_methods; i++) {
@@ -77,7 +79,8 @@ static void list_options(option_texts *t, const finetune_settings *o) {
     put_int(t, "threads", o->threads);
 }
 
-static int file_path(const session *s, char *path, size_t size) {
+/* Where the checkpoint lies. */
+static int checkpoint_path(const session *s, char *path, size_t size) {
     int n = snprintf(path, size, "%s/checkpoint.safetensors", s->settings->checkpoint);
     if (n > 0 && (size_t)n < size) return 0;
     args_fail("finetune", "--checkpoint: the path is too long");
@@ -96,6 +99,7 @@ static salf_status save_planner(const void *handle, void *buffer, uint64_t *size
     return salf_planner_save(handle, buffer, size);
 }
 
+/* Appends the saved bytes of a handle; asked for their size first. */
 static int put_blob(checkpoint_writer *w, const char *name, save_fn save, const void *handle) {
     uint64_t size = 0;
     if (save(handle, NULL, &size) != SALF_OK) return say_salf(name);
@@ -107,11 +111,18 @@ static int put_blob(checkpoint_writer *w, const char *name, save_fn save, const 
     return failed;
 }
 
-static void put_parameters(checkpoint_writer *w, run *r) {
+/* A run between two updates: figures, parameters that train with their moments, and the blobs of policy and planner.
+ * Gradients are zero then, and need no place. */
+static int put_run(checkpoint_writer *w, run *r) {
+    const int64_t m = r->s->info.n_layers;
     char name[DECODER_NAME_SIZE + 16];
+    checkpoint_put(w, "tally", SALF_F64, TALLY_N, r->tally.v);
+    checkpoint_put(w, "eof_counts", SALF_I64, m, r->eof_counts);
+    checkpoint_put(w, "norms", SALF_F64, RUN_NORMS * m, r->norms);
+    checkpoint_put(w, "optimizer.steps", SALF_I64, m + 2, adamw_steps(r->optimizer));
     for (int64_t i = 0; i < decoder_n_parameters(r->decoder); i++) {
-        decoder_parameter *p = decoder_parameter_at(r->decoder, i);
-        float *first = NULL, *second = NULL;
+        const decoder_parameter *p = decoder_parameter_at(r->decoder, i);
+        float *first, *second;
         if (!p->trains) continue;
         snprintf(name, sizeof name, "value.%s", p->name);
         checkpoint_put(w, name, SALF_F32, p->count, p->values);
@@ -122,14 +133,6 @@ static void put_parameters(checkpoint_writer *w, run *r) {
         snprintf(name, sizeof name, "second.%s", p->name);
         checkpoint_put(w, name, SALF_F32, p->count, second);
     }
-}
-
-static int put_run(checkpoint_writer *w, run *r) {
-    const int64_t m = r->s->info.n_layers;
-    checkpoint_put(w, "tally", SALF_F64, TALLY_N, r->tally.v);
-    checkpoint_put(w, "eof_counts", SALF_I64, m, r->eof_counts);
-    checkpoint_put(w, "optimizer.steps", SALF_I64, m + 2, adamw_steps(r->optimizer));
-    put_parameters(w, r);
     if (put_blob(w, "policy", save_policy, r->feed.policy) != 0) return -1;
     return r->feed.planner ? put_blob(w, "planner", save_planner, r->feed.planner) : 0;
 }
@@ -139,7 +142,7 @@ int runstate_save(session *s, run *r, int finished, const tally *tallies) {
     char path[4096];
     checkpoint_writer w = {0};
     int64_t numbers[RUN_N] = {finished, r != NULL, jsonl_sync(&s->log), r ? r->tasks : 0, r ? r->feed.position : 0};
-    if (file_path(s, path, sizeof path) != 0) return -1;
+    if (checkpoint_path(s, path, sizeof path) != 0) return -1;
     list_options(&texts, s->settings);
     for (int i = 0; i < texts.n; i++) checkpoint_put_text(&w, texts.pairs[2 * i], texts.pairs[2 * i + 1]);
     checkpoint_put(&w, "run", SALF_I64, RUN_N, numbers);
@@ -152,46 +155,44 @@ int runstate_save(session *s, run *r, int finished, const tally *tallies) {
 /* ---- loading ---- */
 
 /* The checkpoint, or *out NULL when there is none. */
-static int open_file(session *s, salf_tensors **out) {
+static int open_checkpoint_file(session *s, salf_tensors **out) {
     char path[4096];
     struct stat found;
     *out = NULL;
-    if (file_path(s, path, sizeof path) != 0) return -1;
+    if (checkpoint_path(s, path, sizeof path) != 0) return -1;
     if (stat(path, &found) != 0 && errno == ENOENT) return 0;
     return salf_tensors_open(out, s->context, path) == SALF_OK ? 0 : say_salf("--resume");
 }
 
-static int read_start(session *s, const salf_tensors *file, int64_t *numbers, tally *tallies, char *message,
-                      size_t size) {
+int runstate_begin(session *s, runstate_start *start, tally *tallies) {
     static option_texts texts;
     const int64_t n = s->settings->n_methods;
-    list_options(&texts, s->settings);
-    if (checkpoint_check_text(file, texts.pairs, texts.n, message, size) != 0) return -1;
-    if (checkpoint_get(file, "run", SALF_I64, RUN_N, numbers, message, size) != 0) return -1;
-    if (checkpoint_get(file, "tallies", SALF_F64, n * TALLY_N, tallies, message, size) != 0) return -1;
-    if (numbers[RUN_FINISHED] >= 0 && numbers[RUN_FINISHED] <= n && numbers[RUN_LOG] >= 0) return 0;
-    snprintf(message, size, "the checkpoint is damaged: %lld methods done", (long long)numbers[RUN_FINISHED]);
-    return -1;
-}
-
-int runstate_begin(session *s, runstate_start *start, tally *tallies) {
     salf_tensors *file;
     int64_t numbers[RUN_N];
     char message[2 * VALUE_SIZE + 256];
     *start = (runstate_start){0};
-    if (open_file(s, &file) != 0) return -1;
+    if (open_checkpoint_file(s, &file) != 0) return -1;
     if (!file) return 0;
-    int failed = read_start(s, file, numbers, tallies, message, sizeof message);
+    list_options(&texts, s->settings);
+    int failed = checkpoint_check_text(file, texts.pairs, texts.n, message, sizeof message) != 0 ||
+                 checkpoint_get(file, "run", SALF_I64, RUN_N, numbers, message, sizeof message) != 0 ||
+                 checkpoint_get(file, "tallies", SALF_F64, n * TALLY_N, tallies, message, sizeof message) != 0;
+    if (!failed && (numbers[RUN_FINISHED] < 0 || numbers[RUN_FINISHED] > n || numbers[RUN_LOG] < 0)) {
+        snprintf(message, sizeof message, "the checkpoint is damaged: %lld methods done",
+                 (long long)numbers[RUN_FINISHED]);
+        failed = 1;
+    }
     if (failed) args_fail("finetune", "--resume: %s", message);
     if (!failed) *start = (runstate_start){(int)numbers[RUN_FINISHED], numbers[RUN_INSIDE] == 1, numbers[RUN_LOG]};
     salf_tensors_destroy(file);
-    return failed;
+    return failed ? -1 : 0;
 }
 
+/* Parameters that train, and the moments of those that have been updated. */
 static int get_parameters(const salf_tensors *file, run *r, char *message, size_t size) {
     char name[DECODER_NAME_SIZE + 16];
     for (int64_t i = 0; i < decoder_n_parameters(r->decoder); i++) {
-        decoder_parameter *p = decoder_parameter_at(r->decoder, i);
+        const decoder_parameter *p = decoder_parameter_at(r->decoder, i);
         salf_named_tensor there;
         float *first, *second;
         if (!p->trains) continue;
@@ -210,38 +211,40 @@ static int get_parameters(const salf_tensors *file, run *r, char *message, size_
     return 0;
 }
 
-static int get_blobs(const salf_tensors *file, run *r, char *message, size_t size) {
-    const void *bytes;
-    uint64_t n;
-    salf_status status;
-    if (checkpoint_get_bytes(file, "policy", &bytes, &n, message, size) != 0) return -1;
-    status = salf_policy_load(r->feed.policy, bytes, n);
-    if (status == SALF_OK && r->feed.planner) {
-        if (checkpoint_get_bytes(file, "planner", &bytes, &n, message, size) != 0) return -1;
-        status = salf_planner_load(r->feed.planner, bytes, n);
-    }
-    if (status == SALF_OK) return 0;
-    snprintf(message, size, "%s", salf_last_error());
-    return -1;
-}
-
+/* What put_run wrote, into a fresh run. */
 static int get_run(const salf_tensors *file, run *r, char *message, size_t size) {
     const int64_t m = r->s->info.n_layers;
     int64_t numbers[RUN_N];
+    salf_named_tensor there;
+    const void *bytes;
+    uint64_t n;
     if (checkpoint_get(file, "run", SALF_I64, RUN_N, numbers, message, size) != 0) return -1;
     r->tasks = numbers[RUN_TASKS];
     r->feed.position = numbers[RUN_POSITION];
     if (checkpoint_get(file, "tally", SALF_F64, TALLY_N, r->tally.v, message, size) != 0) return -1;
     if (checkpoint_get(file, "eof_counts", SALF_I64, m, r->eof_counts, message, size) != 0) return -1;
-    if (get_parameters(file, r, message, size) != 0 || get_blobs(file, r, message, size) != 0) return -1;
-    return checkpoint_get(file, "optimizer.steps", SALF_I64, m + 2, adamw_steps(r->optimizer), message, size);
+    /* Checkpoints of version 0.1 have no norms; the methods of that version do not look at them. */
+    if (salf_tensors_find(file, "norms", &there) == SALF_OK &&
+        checkpoint_get(file, "norms", SALF_F64, RUN_NORMS * m, r->norms, message, size) != 0)
+        return -1;
+    if (get_parameters(file, r, message, size) != 0) return -1;
+    if (checkpoint_get(file, "optimizer.steps", SALF_I64, m + 2, adamw_steps(r->optimizer), message, size) != 0)
+        return -1;
+    if (checkpoint_get_bytes(file, "policy", &bytes, &n, message, size) != 0) return -1;
+    salf_status status = salf_policy_load(r->feed.policy, bytes, n);
+    if (status == SALF_OK && r->feed.planner) {
+        if (checkpoint_get_bytes(file, "planner", &bytes, &n, message, size) != 0) return -1;
+        status = salf_planner_load(r->feed.planner, bytes, n);
+    }
+    if (status != SALF_OK) snprintf(message, size, "%s", salf_last_error());
+    return status == SALF_OK ? 0 : -1;
 }
 
 int runstate_load(session *s, run *r) {
     salf_tensors *file;
     char message[1024] = "the checkpoint is gone";
-    if (open_file(s, &file) != 0) return -1;
-    int failed = !file || get_run(file, r, message, sizeof message) != 0;
+    if (open_checkpoint_file(s, &file) != 0) return -1;
+    const int failed = !file || get_run(file, r, message, sizeof message) != 0;
     if (failed) args_fail("finetune", "--resume: %s", message);
     salf_tensors_destroy(file);
     return failed ? -1 : 0;

@@ -283,30 +283,3 @@ int32_t tokenizer_first_id(const tokenizer *t, const char *word) {
     free(ids);
     return id;
 }
-
-/* ---- decoding ---- */
-
-static int is_silent(const tokenizer *t, int32_t id) {
-    return id < 0 || id >= t->size || id == TOKEN_START || id == TOKEN_END;
-}
-
-char *tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n) {
-    size_t room = 1;
-    for (int64_t i = 0; i < n; i++) room += is_silent(t, ids[i]) ? 0 : (size_t)t->pieces[ids[i]].length;
-    char *text = malloc(room);
-    if (!text) return NULL;
-    size_t at = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (is_silent(t, ids[i])) continue;
-        if (t->first_byte >= 0 && ids[i] >= t->first_byte && ids[i] < t->first_byte + 256) {
-            text[at++] = (char)(unsigned char)(ids[i] - t->first_byte);
-            continue;
-        }
-        const tokenizer_entry *p = &t->pieces[ids[i]];
-        const int drop = i > 0 && ids[i - 1] == TOKEN_START && p->length > 0 && p->bytes[0] == ' ';
-        memcpy(text + at, p->bytes + drop, (size_t)(p->length - drop));
-        at += (size_t)(p->length - drop);
-    }
-    text[at] = 0;
-    return text;
-}

@@ -29,8 +29,4 @@ int32_t *tokenizer_encode_new(const tokenizer *t, const char *text, int64_t *n);
  * after it. TOKEN_UNKNOWN when it has none, -1 when memory is short. */
 int32_t tokenizer_first_id(const tokenizer *t, const char *word);
 
-/* Text of ids, freed by the caller; NULL when memory is short. One leading space after the start token is dropped, ids
- * 1 and 2 and those out of range print nothing. */
-char *tokenizer_decode(const tokenizer *t, const int32_t *ids, int64_t n);
-
 #endif

@@ -15,67 +15,60 @@
 #include "progress.h"
 #include "run.h"
 
-static int open_decoder(run *r) {
-    const finetune_settings *o = r->s->settings;
-    decoder_training training = {.lora_rank = o->dense ? 0 : o->lora_rank,
-                                 .lora_targets = o->targets,
-                                 .lora_alpha = o->lora_alpha,
-                                 .seed = o->seed};
-    adamw_options adam = {.weight_decay = o->weight_decay};
-    if (decoder_open(&r->decoder, r->s->context, r->s->model, &training) != SALF_OK) return say_decoder("--model");
+static int run_open(run *r, session *s, int index) {
+    const finetune_settings *o = s->settings;
+    const int32_t m = s->info.n_layers;
+    const size_t layers = (size_t)m, rows = (size_t)o->batch, width = (size_t)s->info.hidden;
+    *r = (run){.s = s, .index = index, .m = &o->methods[index], .stage = -1};
+    r->rider = (probe_rider){.batch = &r->batch, .width = s->info.hidden};
+    salf_options_init(&r->decision, sizeof r->decision);
+
+    /* 1. the model, fresh from its checkpoint for every method, and the optimizer */
+    const decoder_training training = {.lora_rank = o->dense ? 0 : o->lora_rank,
+                                       .lora_targets = o->targets,
+                                       .lora_alpha = o->lora_alpha,
+                                       .seed = o->seed};
+    const adamw_options adam = {.weight_decay = o->weight_decay};
+    if (decoder_open(&r->decoder, s->context, s->model, &training) != SALF_OK) return say_decoder("--model");
     if (adamw_create(&r->optimizer, r->decoder, &adam) != SALF_OK) return say_decoder("optimizer");
-    return 0;
-}
 
-static int open_feed(run *r) {
-    const finetune_settings *o = r->s->settings;
-    feed_options options = {.n_layers = r->s->info.n_layers,
-                            .reduction = o->reduction,
-                            .matching = o->matching,
-                            .as_published = o->as_published,
-                            .n_data = r->s->train.n,
-                            .epochs = o->epochs,
-                            .batch = o->batch,
-                            .probe_limit = o->probe_limit_given ? o->probe_limit : -1,
-                            .seed = o->seed};
-    if (feed_create(&r->feed, r->s->context, r->m, &options) != SALF_OK) return say_salf("plan");
-    return 0;
-}
+    /* 2. the order of the data, with policy and planner */
+    const feed_options order = {.n_layers = m,
+                                .reduction = o->reduction,
+                                .matching = o->matching,
+                                .as_published = o->as_published,
+                                .n_data = s->train.n,
+                                .epochs = o->epochs,
+                                .batch = o->batch,
+                                .probe_limit = o->probe_limit_given ? o->probe_limit : -1,
+                                .seed = o->seed};
+    if (feed_create(&r->feed, s->context, r->m, &order) != SALF_OK) return say_salf("plan");
 
-static int open_loss(run *r) {
-    const finetune_settings *o = r->s->settings;
-    if (o->loss == LOSS_LM) return 0;
-    salf_loss_options options;
-    salf_options_init(&options, sizeof options);
-    options.kind = o->loss == LOSS_COSINE ? SALF_LOSS_COSINE : SALF_LOSS_CE;
-    options.temperature = o->temperature;
-    return salf_loss_create(&r->loss, r->s->basis, &options) == SALF_OK ? 0 : say_salf("loss");
-}
+    /* 3. a semantic loss, where it is not the language model's, and a probe, where the method asks for one */
+    salf_loss_options loss;
+    salf_options_init(&loss, sizeof loss);
+    loss.kind = o->loss == LOSS_COSINE ? SALF_LOSS_COSINE : SALF_LOSS_CE;
+    loss.temperature = o->temperature;
+    if (o->loss != LOSS_LM && salf_loss_create(&r->loss, s->basis, &loss) != SALF_OK) return say_salf("loss");
+    if (r->m->how.probes && make_probe(&r->rider.probe, s, r->m->how.metric) != SALF_OK) return say_salf("probe");
 
-static int open_buffers(run *r) {
-    const size_t rows = (size_t)r->s->settings->batch, width = (size_t)r->s->info.hidden;
-    r->eof_counts = calloc((size_t)r->s->info.n_layers, sizeof *r->eof_counts);
+    /* 4. arrays */
+    r->eof_counts = calloc(layers, sizeof *r->eof_counts);
+    r->norms = calloc(layers, RUN_NORMS * sizeof *r->norms);
+    r->rates = malloc(layers * sizeof *r->rates);
     r->cuts = malloc(rows * sizeof *r->cuts);
     r->compact = malloc(rows * sizeof *r->compact);
     r->accepted = malloc(rows);
     r->losses = malloc(rows * sizeof *r->losses);
     r->gradient = malloc(rows * width * sizeof *r->gradient);
-    r->rates = malloc((size_t)r->s->info.n_layers * sizeof *r->rates);
-    int whole = r->rates && r->eof_counts && r->cuts && r->compact && r->accepted && r->losses && r->gradient;
+    const int whole =
+        r->eof_counts && r->norms && r->rates && r->cuts && r->compact && r->accepted && r->losses && r->gradient;
     return whole ? 0 : say_no_memory();
-}
-
-static int run_open(run *r, session *s, int index) {
-    *r = (run){.s = s, .index = index, .m = &s->settings->methods[index], .stage = -1};
-    r->rider = (probe_rider){.batch = &r->batch, .width = s->info.hidden};
-    salf_options_init(&r->decision, sizeof r->decision);
-    if (open_decoder(r) != 0 || open_feed(r) != 0 || open_loss(r) != 0 || open_buffers(r) != 0) return -1;
-    if (r->m->how.probes && make_probe(&r->rider.probe, s, r->m->how.metric) != SALF_OK) return say_salf("probe");
-    return 0;
 }
 
 static void run_close(run *r) {
     free(r->eof_counts);
+    free(r->norms);
     free(r->rates);
     free(r->cuts);
     free(r->compact);
@@ -93,7 +86,7 @@ static void run_close(run *r) {
 /* ---- forward and decision ---- */
 
 /* The forward of a batch, its probe riding along when trace is not NULL. */
-static int forward(run *r, salf_trace *trace, int32_t keep) {
+static int run_forward(run *r, salf_trace *trace, int32_t keep) {
     double start = tally_clock(), *v = r->tally.v;
     const int64_t rows = r->batch.batch.n_sequences;
     r->rider.seconds = 0;
@@ -111,12 +104,20 @@ static int forward(run *r, salf_trace *trace, int32_t keep) {
     return 0;
 }
 
+/* The policy's decision for this batch. Moments that it wants to start afresh are forgotten at once. */
 static int decide(run *r, const salf_trace *trace) {
+    const int64_t m = r->s->info.n_layers;
     salf_observation seen;
     salf_options_init(&seen, sizeof seen);
     seen.step = r->tasks;
     seen.trace = trace;
+    if (r->tally.v[TALLY_STEPS] > 0) { /* there are norms from the first update on */
+        seen.gradient_l1 = r->norms;
+        seen.gradient_norm = r->norms + m;
+        seen.parameter_norm = r->norms + 2 * m;
+    }
     if (salf_policy_decide(r->feed.policy, &seen, &r->decision) != SALF_OK) return say_salf("policy");
+    for (int32_t i = 0; i < r->decision.n_reset; i++) adamw_reset(r->optimizer, r->decision.reset[i]);
     return 0;
 }
 
@@ -139,38 +140,36 @@ static int choose_cuts(run *r, const feed_task *task, const salf_trace *trace) {
 
 /* ---- loss, backward, update ---- */
 
-/* Losses and gradient of the normed states over 1 / batch; the update corrects for the number of rows. */
-static int compute_loss(run *r) {
-    double start = tally_clock(), scale = 1.0 / (double)r->s->settings->batch;
+/* Losses of the rows, and the backward of their gradient over 1 / batch; the update corrects for the number of rows. */
+static int run_backward(run *r) {
+    const double start = tally_clock(), scale = 1.0 / (double)r->s->settings->batch;
     const int64_t rows = r->batch.batch.n_sequences, width = r->s->info.hidden;
     if (!r->loss) {
         if (decoder_cross_entropy(r->decoder, r->batch.targets, scale, 0, r->losses, r->gradient) != SALF_OK)
             return say_decoder("loss");
     } else {
-        union {
+        union { /* a view takes a pointer that is not const; the library does not write through it */
             const float *in;
             void *out;
         } borrowed = {.in = decoder_normed(r->decoder)};
-        salf_tensor states = {.data = borrowed.out, .rows = rows, .cols = width, .dtype = SALF_F32};
-        salf_tensor gradient = {.data = r->gradient, .rows = rows, .cols = width, .dtype = SALF_F32};
-        salf_tensor losses = {.data = r->losses, .rows = rows, .cols = 1, .dtype = SALF_F32};
-        if (salf_loss_compute(r->loss, r->batch.targets, &states, scale, &losses, &gradient) != SALF_OK)
+        const salf_tensor normed = {.data = borrowed.out, .rows = rows, .cols = width, .dtype = SALF_F32};
+        const salf_tensor gradient = {.data = r->gradient, .rows = rows, .cols = width, .dtype = SALF_F32};
+        const salf_tensor losses = {.data = r->losses, .rows = rows, .cols = 1, .dtype = SALF_F32};
+        if (salf_loss_compute(r->loss, r->batch.targets, &normed, scale, &losses, &gradient) != SALF_OK)
             return say_salf("loss");
     }
-    r->tally.v[TALLY_FORWARD] += tally_clock() - start;
-    return 0;
-}
-
-static int backward(run *r) {
-    double start = tally_clock();
-    decoder_plan plan = {.eof = r->cuts, .trainable = r->decision.trainable};
+    const double middle = tally_clock();
+    const decoder_plan plan = {.eof = r->cuts, .trainable = r->decision.trainable};
     if (decoder_backward(r->decoder, r->gradient, &plan) != SALF_OK) return say_decoder("backward");
-    r->tally.v[TALLY_BACKWARD] += tally_clock() - start;
+    r->tally.v[TALLY_FORWARD] += middle - start;
+    r->tally.v[TALLY_BACKWARD] += tally_clock() - middle;
+    for (int64_t i = 0; i < rows; i++)
+        if (r->cuts[i] < r->s->info.n_layers) r->tally.v[TALLY_LOSS] += (double)r->losses[i];
     return 0;
 }
 
 /* Share of the peak learning rate when this share of the data has been trained. */
-static double schedule(const finetune_settings *o, double share) {
+static double scheduled_share(const finetune_settings *o, double share) {
     if (share < o->warmup) return share / o->warmup;
     double left = o->warmup < 1 ? (1 - share) / (1 - o->warmup) : 0;
     if (left < 0) left = 0;
@@ -178,39 +177,37 @@ static double schedule(const finetune_settings *o, double share) {
     return o->schedule == SCHEDULE_COSINE ? 0.5 - 0.5 * cos(3.14159265358979323846 * left) : 1;
 }
 
-/* The rate of the update at hand, at the middle of its rows: above 0 also at both ends of a run. */
-static double learning_rate(const run *r) {
-    double middle = r->tally.v[TALLY_TRAINED] - 0.5 * (double)r->pending;
-    return r->s->settings->rate * schedule(r->s->settings, middle / (double)r->feed.total);
-}
+static int update_weights(run *r) {
+    const double start = tally_clock();
+    const finetune_settings *o = r->s->settings;
+    const int32_t m = r->s->info.n_layers;
 
-/* Gradients carry 1 / batch; makes them the mean over the rows that were trained. */
-static void average_gradients(run *r) {
-    const float factor = (float)((double)r->s->settings->batch / (double)r->pending);
-    if (r->pending == r->s->settings->batch) return;
-    for (int64_t i = 0; i < decoder_n_parameters(r->decoder); i++) {
+    /* 1. gradients carry 1 / batch: make them the mean over the rows that were trained */
+    const float factor = (float)((double)o->batch / (double)r->pending);
+    for (int64_t i = 0; i < decoder_n_parameters(r->decoder) && r->pending != o->batch; i++) {
         decoder_parameter *p = decoder_parameter_at(r->decoder, i);
         if (!p->trains || !decoder_is_live(r->decoder, p->group)) continue;
         for (int64_t j = 0; j < p->count; j++) p->gradient[j] *= factor;
     }
-}
 
-/* Rate factors of the layers. Under prefix truncation a layer that only few rows of the batch train moves by their
- * share: AdamW would otherwise take a full step from one row's gradient, where training datum by datum takes one of
- * many. */
-static const double *layer_rates(run *r) {
-    if (r->m->how.policy != SALF_POLICY_SALF || !r->decision.active_rows) return r->decision.rate_scale;
-    for (int32_t k = 0; k < r->s->info.n_layers; k++)
-        r->rates[k] = r->decision.rate_scale[k] * (double)r->decision.active_rows[k] / (double)r->decision.rows;
-    return r->rates;
-}
+    /* 2. what the next decision may ask about them */
+    decoder_layer_norms(r->decoder, r->norms, r->norms + m, r->norms + 2 * m);
+    decoder_clip_gradients(r->decoder, o->clip);
 
-static int update(run *r) {
-    double start = tally_clock();
-    average_gradients(r);
-    decoder_clip_gradients(r->decoder, r->s->settings->clip);
-    r->rate = learning_rate(r);
-    if (adamw_step(r->optimizer, r->rate, layer_rates(r)) != SALF_OK) return say_decoder("optimizer");
+    /* 3. the rate, at the middle of the update's rows: above 0 also at both ends of a run */
+    const double middle = r->tally.v[TALLY_TRAINED] - 0.5 * (double)r->pending;
+    r->rate = o->rate * scheduled_share(o, middle / (double)r->feed.total);
+
+    /* 4. rate factors of the layers. Under prefix truncation a layer that only few rows of the batch train moves by
+     * their share: AdamW would otherwise take a full step from one row's gradient, where training datum by datum takes
+     * one of many */
+    const double *rates = r->decision.rate_scale;
+    if (r->m->how.policy == SALF_POLICY_SALF && r->decision.active_rows) {
+        for (int32_t k = 0; k < m; k++)
+            r->rates[k] = rates[k] * (double)r->decision.active_rows[k] / (double)r->decision.rows;
+        rates = r->rates;
+    }
+    if (adamw_step(r->optimizer, r->rate, rates) != SALF_OK) return say_decoder("optimizer");
     decoder_clear_gradients(r->decoder);
     r->pending = 0;
     r->tally.v[TALLY_STEPS] += 1;
@@ -268,25 +265,18 @@ static int64_t account(run *r, int probed) {
     return n;
 }
 
-static void account_loss(run *r) {
-    for (int64_t i = 0; i < r->batch.batch.n_sequences; i++)
-        if (r->cuts[i] < r->s->info.n_layers) r->tally.v[TALLY_LOSS] += (double)r->losses[i];
-}
-
 /* ---- the loop ---- */
 
 static int run_task(run *r, const feed_task *task) {
     const int probing = r->m->how.policy == SALF_POLICY_SALF || task->kind == SALF_TASK_PROBE;
     salf_trace trace = {0};
     if (prompt_batch_fill(&r->batch, r->s, &r->s->train, task->data, task->n) != 0) return -1;
-    if (forward(r, probing ? &trace : NULL, 1) != 0) return -1;
-    double start = tally_clock();
+    if (run_forward(r, probing ? &trace : NULL, 1) != 0) return -1;
+    const double start = tally_clock();
     if (choose_cuts(r, task, &trace) != 0) return -1;
     if (probing) r->tally.v[TALLY_PROBE] += tally_clock() - start;
-    int64_t n = account(r, probing);
-    if (n < 0) return -1;
-    if (n > 0 && (compute_loss(r) != 0 || backward(r) != 0)) return -1;
-    if (n > 0) account_loss(r);
+    const int64_t n = account(r, probing);
+    if (n < 0 || (n > 0 && run_backward(r) != 0)) return -1;
     r->pending += n;
     r->stage = task->layer;
     r->tasks++;
@@ -295,7 +285,8 @@ static int run_task(run *r, const feed_task *task) {
 
 /* OFFLINE: the eof of all data, by the weights before training, in one pass of inference; its time is the probe's. */
 static int probe_all(run *r) {
-    double start = tally_clock(), forward_before = r->tally.v[TALLY_FORWARD], probe_before = r->tally.v[TALLY_PROBE];
+    const double start = tally_clock(), forward_before = r->tally.v[TALLY_FORWARD],
+                 probe_before = r->tally.v[TALLY_PROBE];
     const int64_t step = r->s->settings->batch;
     progress bar;
     progress_start(&bar, "probing", r->feed.total);
@@ -304,7 +295,7 @@ static int probe_all(run *r) {
         int64_t n = r->feed.total - at < step ? r->feed.total - at : step;
         salf_trace trace;
         result = prompt_batch_fill(&r->batch, r->s, &r->s->train, r->feed.order + at, n);
-        if (result == 0) result = forward(r, &trace, 0);
+        if (result == 0) result = run_forward(r, &trace, 0);
         if (result == 0 && salf_planner_set_eof(r->feed.planner, at, n, trace.eof) != SALF_OK)
             result = say_salf("plan");
         for (int64_t i = 0; i < n && result == 0; i++) r->cuts[i] = r->s->info.n_layers;
@@ -323,50 +314,47 @@ static int64_t *new_confusion(const session *s) {
     return confusion;
 }
 
-/* A test between updates; the run's own figures stay as they are. */
-static int test_on_the_way(run *r) {
-    const int64_t every = r->s->settings->eval_every;
-    tally seen = r->tally;
-    if (every == 0 || (int64_t)seen.v[TALLY_STEPS] % every != 0) return 0;
-    int64_t *confusion = new_confusion(r->s);
-    int failed = !confusion || evaluate(r->s, r->decoder, &seen, confusion) != 0;
-    free(confusion);
-    if (!failed) log_eval(r->s, r->m, &seen);
-    return failed ? -1 : 0;
-}
-
-/* After an update: the log, the checkpoint, and the end that --stop-after asks for. */
+/* After an update: the log, a test on the way, the checkpoint, and the end that --stop-after asks for. */
 static int after_update(run *r, tally *logged, tally *tallies, int64_t *updates) {
     const finetune_settings *o = r->s->settings;
+    const int64_t steps = (int64_t)r->tally.v[TALLY_STEPS];
     log_step(r->s, r->m, logged, &r->tally, r->decision.cut, r->rate);
     *logged = r->tally;
-    if (test_on_the_way(r) != 0) return -1;
-    if (o->checkpoint && (int64_t)r->tally.v[TALLY_STEPS] % o->checkpoint_every == 0 &&
-        runstate_save(r->s, r, r->index, tallies) != 0)
-        return -1;
-    if (o->stop_after > 0 && ++*updates >= o->stop_after) _exit(137);
+    if (o->eval_every > 0 && steps % o->eval_every == 0) {
+        tally seen = r->tally; /* the run's own figures stay as they are */
+        int64_t *confusion = new_confusion(r->s);
+        const int failed = !confusion || evaluate(r->s, r->decoder, &seen, confusion) != 0;
+        free(confusion);
+        if (failed) return -1;
+        log_eval(r->s, r->m, &seen);
+    }
+    if (o->checkpoint && steps % o->checkpoint_every == 0 && runstate_save(r->s, r, r->index, tallies) != 0) return -1;
+    if (o->stop_after > 0 && ++*updates >= o->stop_after) _exit(137); /* 128 + SIGKILL, as a shell reports a kill */
     return 0;
 }
 
-static int train(run *r, tally *tallies) {
-    static int64_t updates;
+/* Trains to the end of the feed. Gradients are applied when a batch of rows has been trained, and where a stage or the
+ * run ends. */
+static int train_to_end(run *r, tally *tallies) {
+    static int64_t updates; /* of all methods, as --stop-after counts them */
     tally logged = r->tally;
     progress bar;
     progress_start(&bar, r->m->name, r->feed.total);
     int result = 0;
-    for (;;) {
+    while (result == 0) {
         feed_task task;
-        if (feed_next(&r->feed, &task) != SALF_OK) result = say_salf("plan");
-        if (result != 0) break;
+        if (feed_next(&r->feed, &task) != SALF_OK) {
+            result = say_salf("plan");
+            break;
+        }
         const int ends = task.kind == SALF_TASK_DONE;
         if (r->pending > 0 && (ends || task.layer != r->stage || r->pending >= r->s->settings->batch)) {
-            result = update(r);
+            result = update_weights(r);
             if (result == 0) result = after_update(r, &logged, tallies, &updates);
         }
         if (ends || result != 0) break;
         result = run_task(r, &task);
         progress_update(&bar, (int64_t)r->tally.v[TALLY_TRAINED], NULL);
-        if (result != 0) break;
     }
     progress_end(&bar);
     return result;
@@ -400,7 +388,8 @@ static int write_output(run *r) {
     return decoder_save(r->decoder, path, SALF_F32) == SALF_OK ? 0 : say_decoder("--output");
 }
 
-static int finish(run *r, tally *tallies) {
+/* The last test, its results in the log, the model, and a checkpoint that says the method is done. */
+static int finish_method(run *r, tally *tallies) {
     session *s = r->s;
     int64_t *confusion = new_confusion(s);
     if (!confusion) return -1;
@@ -416,18 +405,16 @@ static int finish(run *r, tally *tallies) {
     return failed;
 }
 
-/* A fresh start, where there is no checkpoint inside this method. */
-static int begin(run *r) {
-    if (log_deviations(r->s, r->decoder, r->m, "before") != 0) return -1;
-    const int offline = r->feed.planner && r->m->how.probes && r->s->settings->matching == SALF_MATCH_OFFLINE;
-    return offline ? probe_all(r) : 0;
-}
-
 int train_method(session *s, int index, int resume, tally *tallies) {
     run r;
     int failed = run_open(&r, s, index);
-    if (!failed) failed = resume ? runstate_load(s, &r) : begin(&r);
-    if (!failed) failed = train(&r, tallies) || finish(&r, tallies);
+    if (!failed && resume) failed = runstate_load(s, &r);
+    if (!failed && !resume) {
+        failed = log_deviations(s, r.decoder, r.m, "before");
+        const int offline = r.feed.planner && r.m->how.probes && s->settings->matching == SALF_MATCH_OFFLINE;
+        if (!failed && offline) failed = probe_all(&r);
+    }
+    if (!failed) failed = train_to_end(&r, tallies) || finish_method(&r, tallies);
     run_close(&r);
     return failed ? -1 : 0;
 }

@@ -117,6 +117,23 @@ done
 wait $pid && same whole killed
 report $? "kill -9 at several moments and resume: the same weights, plan and losses"
 
+# Policies by their word, with what they need: norms of the gradients, moments that start afresh.
+policies() { # policies NAME OPTION...
+    "$SALF" finetune "${model[@]}" "${small[@]}" --method lisa,block,autofreeze,rgn,freezeout --log "$work/$1.jsonl" \
+        --checkpoint "$work/$1.ck" --checkpoint-every 3 --output "$work/$1" "${@:2}" >"$work/$1.table" 2>"$work/err"
+}
+policies straight && [ "$(wc -l <"$work/straight.table")" -eq 6 ]
+report $? "policies by their word run"
+code=137
+for stop in 5 12 12 12 12 12; do
+    [ $code -ne 137 ] || { policies broken --resume --stop-after $stop; code=$?; }
+done
+[ $code -eq 0 ] && for name in lisa block autofreeze rgn freezeout; do
+    cmp "$work/straight/$name/model.safetensors" "$work/broken/$name/model.safetensors" || code=1
+done
+report $code "policies that are stopped and resumed: the same weights"
+expect 1 "n_script" "a policy that needs more than a step says so" "$SALF" finetune "${model[@]}" --method scripted
+
 run whole --resume && [ "$(wc -l <"$work/whole.table")" -eq 4 ]
 report $? "resuming a finished run prints its table again"
 expect 1 "--batch 8" "resume with another batch size names the option" "$SALF" finetune "${model[@]}" "${small[@]}" \

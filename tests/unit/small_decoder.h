@@ -50,6 +50,8 @@ static void norm(decoder *d, const float *weight, const double *x, double *y) {
     for (int64_t j = 0; j < hidden; j++) y[j] = x[j] * scale * (double)weight[j];
 }
 
+static double lora_scale; /* alpha / rank of the last case that was made */
+
 /* y = W x + bias + (alpha / rank) B A x for a row. */
 static void linear(decoder *d, int32_t k, const char *name, const double *x, double *y) {
     const decoder_parameter *w = of_layer(d, k, name, "weight"), *bias = of_layer(d, k, name, "bias");
@@ -61,7 +63,7 @@ static void linear(decoder *d, int32_t k, const char *name, const double *x, dou
     for (int64_t r = 0; a && r < a->rows; r++) {
         double low = 0.0;
         for (int64_t j = 0; j < a->cols; j++) low += (double)a->values[r * a->cols + j] * x[j];
-        low *= decoder_get_training(d)->lora_alpha / decoder_get_training(d)->lora_rank;
+        low *= lora_scale;
         for (int64_t i = 0; i < b->rows; i++) y[i] += (double)b->values[i * b->cols + r] * low;
     }
 }
@@ -180,6 +182,7 @@ static void scramble(decoder *d) {
 static void make_case(small_case *c, int32_t bias, int32_t tied, const decoder_training *training) {
     const decoder_config config = small_config(bias, tied);
     ck_assert_msg(decoder_create(&c->d, NULL, &config, training, 5) == SALF_OK, "%s", decoder_error());
+    lora_scale = training && training->lora_alpha > 0.0 ? training->lora_alpha / training->lora_rank : 1.0;
     scramble(c->d);
     c->batch = (decoder_batch){TOKENS, OFFSETS, N_SEQUENCES, HEAD_ROWS, N_HEADS_ROWS};
     uint64_t state = 4;

@@ -1,8 +1,6 @@
-/* The programs salf and salf-demo when memory runs out: each allocation of each subcommand that makes any fails in turn, be it the
- * program's own, the library's or that of a reader; every time the subcommand says so, ends with its exit code, and
- * leaks nothing (which the address sanitizer watches).
- *
- * The allocation functions are replaced at link time (--wrap, in the Makefile), so that no code is left out. */
+/* The programs salf and salf-demo when memory runs out: each allocation of each subcommand that makes any fails in turn,
+ * be it the program's own, the library's or that of a reader; every time the subcommand says so, ends with its exit
+ * code, and leaks nothing (which the address sanitizer watches). */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,44 +10,8 @@
 #include "args.h"
 #include "commands.h"
 #include "demo.h"
+#include "unit/allocations.h"
 #include "unit/harness.h"
-
-/* ---- allocations that fail ---- */
-
-static _Thread_local long until = -1; /* allocations before the one that fails; negative: none fails */
-static _Thread_local long made;
-
-static bool fails(void) {
-    made++;
-    return until >= 0 && until-- == 0;
-}
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *block, size_t size);
-void *__real_aligned_alloc(size_t align, size_t size);
-char *__real_strdup(const char *text);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *block, size_t size);
-void *__wrap_aligned_alloc(size_t align, size_t size);
-char *__wrap_strdup(const char *text);
-
-void *__wrap_malloc(size_t size) {
-    return fails() ? NULL : __real_malloc(size);
-}
-void *__wrap_calloc(size_t count, size_t size) {
-    return fails() ? NULL : __real_calloc(count, size);
-}
-void *__wrap_realloc(void *block, size_t size) {
-    return fails() ? NULL : __real_realloc(block, size);
-}
-void *__wrap_aligned_alloc(size_t align, size_t size) {
-    return fails() ? NULL : __real_aligned_alloc(align, size);
-}
-char *__wrap_strdup(const char *text) {
-    return fails() ? NULL : __real_strdup(text);
-}
 
 /* ---- a subcommand with its output in files ---- */
 
@@ -89,11 +51,11 @@ static int run(subcommand command, const char *line, long n) {
     argv[argc] = NULL;
     fflush(stdout);
     const int out = turn(STDOUT_FILENO, "/dev/null"), err = turn(STDERR_FILENO, path);
-    made = 0;
-    until = n;
+    allocations_made = 0;
+    allocations_until = n;
     const int code = command(argc, argv);
-    allocations = made; /* what follows is libcheck's */
-    until = -1;
+    allocations = allocations_made; /* what follows is libcheck's */
+    allocations_until = -1;
     fflush(stdout);
     turn_back(STDOUT_FILENO, out);
     turn_back(STDERR_FILENO, err);

@@ -202,22 +202,28 @@ START_TEST(gradients_add_up_until_they_are_cleared) {
     const decoder_training lora = {.lora_rank = 2};
     small_case c;
     make_case(&c, 0, 1, &lora);
-    double l1[N_LAYERS], once[N_LAYERS], twice[N_LAYERS];
+    double l1[N_LAYERS], once[N_LAYERS], twice[N_LAYERS], parameters[N_LAYERS], squares[N_LAYERS] = {0};
+    for (int64_t i = 0; i < decoder_n_parameters(c.d); i++) {
+        const decoder_parameter *p = decoder_parameter_at(c.d, i);
+        for (int64_t j = 0; p->trains && j < p->count; j++)
+            squares[p->group] += (double)p->values[j] * (double)p->values[j];
+    }
     ck_assert_int_eq(decoder_forward(c.d, &c.batch, 1, NULL, NULL), SALF_OK);
     ck_assert_int_eq(decoder_backward(c.d, c.d_normed, NULL), SALF_OK);
-    decoder_gradient_norms(c.d, l1, once);
+    decoder_layer_norms(c.d, l1, once, parameters);
     ck_assert_int_eq(decoder_backward(c.d, c.d_normed, NULL), SALF_OK);
-    decoder_gradient_norms(c.d, NULL, twice);
+    decoder_layer_norms(c.d, l1, twice, parameters);
     double total = 0.0;
     for (int k = 0; k < N_LAYERS; k++) {
         ck_assert_double_eq_tol(twice[k], 2.0 * once[k], 1e-5 * once[k]);
-        ck_assert_double_ge(l1[k], once[k]);
+        ck_assert_double_ge(l1[k], twice[k]);
+        ck_assert_double_eq_tol(parameters[k] * parameters[k], squares[k], 1e-9 * squares[k]);
         total += twice[k] * twice[k];
     }
     ck_assert_double_eq_tol(decoder_clip_gradients(c.d, 0.25), sqrt(total), 1e-6 * sqrt(total));
     ck_assert_double_eq_tol(decoder_clip_gradients(c.d, 0.0), 0.25, 1e-6);
     decoder_clear_gradients(c.d);
-    decoder_gradient_norms(c.d, l1, once);
+    decoder_layer_norms(c.d, l1, once, parameters);
     for (int k = 0; k < N_LAYERS; k++) ck_assert(l1[k] == 0.0 && once[k] == 0.0);
     decoder_free(c.d);
 }
