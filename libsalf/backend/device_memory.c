@@ -54,10 +54,21 @@ salf_status slf_upload(const salf_context *context, void *to, const void *from, 
     return context->backend->copy(context->impl, to, backend_memory(context), from, SALF_MEMORY_HOST, bytes);
 }
 
+salf_status slf_download_later(const salf_context *context, void *to, const void *from, uint64_t bytes) {
+    if (bytes == 0) return SALF_OK;
+    return context->backend->copy(context->impl, to, SALF_MEMORY_HOST, from, backend_memory(context), bytes);
+}
+
 salf_status slf_download(const salf_context *context, void *to, const void *from, uint64_t bytes) {
     if (bytes == 0) return SALF_OK;
-    SLF_TRY(context->backend->copy(context->impl, to, SALF_MEMORY_HOST, from, backend_memory(context), bytes));
-    return context->backend->sync(context->impl);
+    SLF_TRY(slf_download_later(context, to, from, bytes));
+    return slf_sync(context);
+}
+
+salf_status slf_device_copy(const salf_context *context, void *to, const void *from, uint64_t bytes) {
+    if (bytes == 0) return SALF_OK;
+    const int32_t memory = backend_memory(context);
+    return context->backend->copy(context->impl, to, memory, from, memory, bytes);
 }
 
 salf_status slf_device_copy_of(const salf_context *context, const void *from, uint64_t count, uint64_t size,
@@ -71,6 +82,34 @@ salf_status slf_device_copy_of(const salf_context *context, const void *from, ui
     }
     *out = memory;
     return SALF_OK;
+}
+
+salf_status slf_block_pair_lay_out(slf_block_pair *blocks, const salf_context *context, slf_layout_fn layout,
+                                   void *user) {
+    slf_carver device = {0}, host = {0};
+    layout(user, &device, &host);
+    if (device.used > blocks->device_bytes) {
+        slf_device_free(context, blocks->device);
+        blocks->device_bytes = 0;
+        SLF_TRY(slf_device_alloc(context, device.used, 1, &blocks->device)); /* sets NULL on failure */
+        blocks->device_bytes = device.used;
+    }
+    if (host.used > blocks->host_bytes) {
+        slf_pinned_free(context, blocks->host);
+        blocks->host_bytes = 0;
+        SLF_TRY(slf_pinned_alloc(context, host.used, 1, &blocks->host));
+        blocks->host_bytes = host.used;
+    }
+    device = (slf_carver){.base = blocks->device};
+    host = (slf_carver){.base = blocks->host};
+    layout(user, &device, &host);
+    return SALF_OK;
+}
+
+void slf_block_pair_free(slf_block_pair *blocks, const salf_context *context) {
+    slf_device_free(context, blocks->device);
+    slf_pinned_free(context, blocks->host);
+    *blocks = (slf_block_pair){0};
 }
 
 salf_status slf_rows_to_host(const salf_context *context, const salf_tensor *rows, double *device, double *host) {

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "core/carve.h"
 #include "core/core.h"
 
 /* count * size bytes of backend memory. */
@@ -30,9 +31,29 @@ salf_status slf_sync(const salf_context *context);
 salf_status slf_upload(const salf_context *context, void *to, const void *from, uint64_t bytes);
 /* Waits until the bytes are there. */
 salf_status slf_download(const salf_context *context, void *to, const void *from, uint64_t bytes);
+/* Does not: they are there after slf_sync, or once an event that is marked later is done. */
+salf_status slf_download_later(const salf_context *context, void *to, const void *from, uint64_t bytes);
+/* Between two places in backend memory. */
+salf_status slf_device_copy(const salf_context *context, void *to, const void *from, uint64_t bytes);
 /* Backend memory of count * size bytes that holds a copy of host memory. */
 salf_status slf_device_copy_of(const salf_context *context, const void *from, uint64_t count, uint64_t size,
                                void **out);
+
+/* One block of backend memory and one of pinned memory, of which the arrays of a batch or a call are parts. */
+typedef struct slf_block_pair {
+    void *device;
+    void *host;
+    uint64_t device_bytes;
+    uint64_t host_bytes;
+} slf_block_pair;
+/* Carves the arrays that user has from both blocks. */
+typedef void (*slf_layout_fn)(void *user, slf_carver *device, slf_carver *host);
+/* Runs layout to measure, grows the blocks where they are too small (what they held is gone), and runs it to place.
+ * After a failure the arrays are NULL. */
+salf_status slf_block_pair_lay_out(slf_block_pair *blocks, const salf_context *context, slf_layout_fn layout,
+                                   void *user);
+void slf_block_pair_free(slf_block_pair *blocks, const salf_context *context);
+
 /* Rows of any floating type as they are, in float64: device [rows][cols] is scratch, host [rows][cols] receives them.
  */
 salf_status slf_rows_to_host(const salf_context *context, const salf_tensor *rows, double *device, double *host);

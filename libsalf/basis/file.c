@@ -3,6 +3,7 @@
  * docs/formats.md. Numbers that are not whole are kept as a tensor: exact, and the same in every locale.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,11 +13,9 @@
 
 #define FORMAT         "salf-basis"
 #define FORMAT_VERSION 1
-#define SPECTRUM       7
 #define MAX_TENSORS    5
 
-/* ---- save ---- */
-
+/* Metadata, as text. */
 enum {
     META_FORMAT,
     META_VERSION,
@@ -35,90 +34,102 @@ enum {
 static const char *const meta_keys[META_COUNT] = {"format", "version", "mode",         "side", "prepare",    "method",
                                                   "hidden", "vocab",   "padded_vocab", "rank", "fingerprint"};
 
+/* Places in the tensor "spectrum", float64. */
+enum {
+    SPECTRUM_RTOL,       /* used */
+    SPECTRUM_RTOL_ASKED, /* 0: the default */
+    SPECTRUM_RIDGE,
+    SPECTRUM_MAX, /* sigma_max */
+    SPECTRUM_MIN,
+    SPECTRUM_MIN_KEPT,
+    SPECTRUM_AMPLIFICATION, /* 0: no norms in the file */
+    SPECTRUM_COUNT
+};
+
+/* ---- save ---- */
+
 typedef struct {
+    const salf_context *context;
     salf_named_tensor tensors[MAX_TENSORS];
     int64_t n_tensors;
-    double spectrum[SPECTRUM];
+    double spectrum[SPECTRUM_COUNT];
     char text[META_COUNT][24];
     const char *pairs[2 * META_COUNT];
     void *owned[MAX_TENSORS]; /* host copies of backend memory */
     int64_t n_owned;
 } saved_file;
 
-/* Names are static; a vector has n_dims 1 and cols 1. */
-static void put_tensor(saved_file *file, const char *name, const void *data, int32_t dtype, int32_t n_dims,
-                       int64_t rows, int64_t cols) {
-    file->tensors[file->n_tensors++] = (salf_named_tensor){.name = name,
-                                                           .shape = {rows, n_dims == 1 ? 0 : cols},
-                                                           .n_dims = n_dims,
-                                                           .view = slf_tensor_host(data, dtype, rows, cols)};
+/* Host memory [rows][cols]; cols 0: a vector [rows]. Names are static. */
+static void put_tensor(saved_file *file, const char *name, const void *data, int32_t dtype, int64_t rows,
+                       int64_t cols) {
+    file->tensors[file->n_tensors++] =
+        (salf_named_tensor){.name = name,
+                            .shape = {rows, cols},
+                            .n_dims = cols ? 2 : 1,
+                            .view = slf_tensor_host(data, dtype, rows, SLF_MAX(cols, 1))};
 }
 
-/* A host copy of backend memory [rows][cols]. */
-static salf_status put_device(saved_file *file, const salf_context *context, const char *name, const void *device,
-                              int32_t dtype, int32_t n_dims, int64_t rows, int64_t cols) {
-    const uint64_t elements = (uint64_t)rows * (uint64_t)cols, size = (uint64_t)slf_dtype_size(dtype);
-    void *host = slf_alloc(context, elements, size);
+/* The same of backend memory, by a copy. */
+static salf_status put_device_tensor(saved_file *file, const char *name, const void *device, int32_t dtype,
+                                     int64_t rows, int64_t cols) {
+    const uint64_t elements = (uint64_t)rows * (uint64_t)SLF_MAX(cols, 1), size = (uint64_t)slf_dtype_size(dtype);
+    void *host = slf_alloc(file->context, elements, size);
     if (!host) return SALF_E_NO_MEMORY;
     file->owned[file->n_owned++] = host;
-    SLF_TRY(slf_download(context, host, device, elements * size));
-    put_tensor(file, name, host, dtype, n_dims, rows, cols);
+    SLF_TRY(slf_download(file->context, host, device, elements * size));
+    put_tensor(file, name, host, dtype, rows, cols);
     return SALF_OK;
 }
 
 static void put_metadata(saved_file *file, const salf_basis *basis) {
     const salf_basis_info *info = &basis->info;
-    const long long numbers[META_COUNT] = {[META_VERSION] = FORMAT_VERSION, [META_MODE] = info->mode,
-                                           [META_SIDE] = info->side,        [META_PREPARE] = basis->options.prepare,
-                                           [META_METHOD] = info->method,    [META_HIDDEN] = info->hidden,
-                                           [META_VOCAB] = info->vocab,      [META_PADDED] = basis->padded_vocab,
-                                           [META_RANK] = info->rank};
+    const int64_t numbers[META_COUNT] = {[META_VERSION] = FORMAT_VERSION, [META_MODE] = info->mode,
+                                         [META_SIDE] = info->side,        [META_PREPARE] = basis->options.prepare,
+                                         [META_METHOD] = info->method,    [META_HIDDEN] = info->hidden,
+                                         [META_VOCAB] = info->vocab,      [META_PADDED] = basis->padded_vocab,
+                                         [META_RANK] = info->rank};
     for (int i = 0; i < META_COUNT; i++) {
-        snprintf(file->text[i], sizeof file->text[i], "%lld", numbers[i]);
+        snprintf(file->text[i], sizeof file->text[i], "%" PRId64, numbers[i]);
         file->pairs[2 * i] = meta_keys[i];
         file->pairs[2 * i + 1] = file->text[i];
     }
     snprintf(file->text[META_FORMAT], sizeof file->text[META_FORMAT], "%s", FORMAT);
-    snprintf(file->text[META_FINGERPRINT], sizeof file->text[META_FINGERPRINT], "%016llx",
-             (unsigned long long)info->fingerprint);
+    snprintf(file->text[META_FINGERPRINT], sizeof file->text[META_FINGERPRINT], "%016" PRIx64, info->fingerprint);
 }
 
-static salf_status put_rows(saved_file *file, const salf_basis *basis) {
-    const slf_label_rows *held = &basis->held;
-    const int64_t dim = basis->info.hidden;
-    if (!held->labels) return put_device(file, basis->context, "table", held->rows, SALF_F32, 2, held->n, dim);
-    if (held->n == 0) return SALF_OK;
-    put_tensor(file, "labels", held->labels, SALF_I32, 1, held->n, 1);
-    put_tensor(file, "rows", held->exact, SALF_F64, 2, held->n, dim);
-    return SALF_OK;
-}
-
-static salf_status put_norms(saved_file *file, const salf_basis *basis) {
-    const double *inverse_norms;
-    if (!basis->held.labels || !slf_basis_has_norms(basis)) return SALF_OK;
-    SLF_TRY(slf_basis_norms(basis, &inverse_norms, &file->spectrum[SPECTRUM - 1]));
-    return put_device(file, basis->context, "inverse_norms", inverse_norms, SALF_F64, 1, basis->info.vocab, 1);
-}
-
-static salf_status put_all(saved_file *file, const salf_basis *basis) {
+/* P is not there beside a table, and inverse norms go without saying beside one. */
+static salf_status put_basis(saved_file *file, const salf_basis *basis) {
     const salf_basis_info *info = &basis->info;
-    const double spectrum[SPECTRUM] = {
-        info->rtol, basis->options.rtol, info->ridge, info->sigma_max, info->sigma_min, basis->sigma_min_kept, 0};
+    const slf_label_rows *held = &basis->held;
+    const double spectrum[SPECTRUM_COUNT] = {
+        [SPECTRUM_RTOL] = info->rtol,     [SPECTRUM_RTOL_ASKED] = basis->options.rtol,
+        [SPECTRUM_RIDGE] = info->ridge,   [SPECTRUM_MAX] = info->sigma_max,
+        [SPECTRUM_MIN] = info->sigma_min, [SPECTRUM_MIN_KEPT] = basis->sigma_min_kept};
     memcpy(file->spectrum, spectrum, sizeof spectrum);
     put_metadata(file, basis);
-    SLF_TRY(put_norms(file, basis));
-    put_tensor(file, "spectrum", file->spectrum, SALF_F64, 1, SPECTRUM, 1);
-    SLF_TRY(put_rows(file, basis));
+    if (held->labels && slf_basis_has_norms(basis)) {
+        const double *inverse;
+        SLF_TRY(slf_basis_norms(basis, &inverse, &file->spectrum[SPECTRUM_AMPLIFICATION]));
+        SLF_TRY(put_device_tensor(file, "inverse_norms", inverse, SALF_F64, info->vocab, 0));
+    }
+    put_tensor(file, "spectrum", file->spectrum, SALF_F64, SPECTRUM_COUNT, 0);
+    if (!held->labels) {
+        SLF_TRY(put_device_tensor(file, "table", held->rows, SALF_F32, held->n, info->hidden));
+    } else if (held->n > 0) {
+        put_tensor(file, "labels", held->labels, SALF_I32, held->n, 0);
+        put_tensor(file, "rows", held->exact, SALF_F64, held->n, info->hidden);
+    }
     if (!basis->p) return SALF_OK;
-    return put_device(file, basis->context, "projection", basis->p, SALF_F64, 2, info->hidden, info->hidden);
+    return put_device_tensor(file, "projection", basis->p, SALF_F64, info->hidden, info->hidden);
 }
 
 salf_status salf_basis_save(const salf_basis *basis, const char *path) {
     SLF_REQUIRE(basis);
     SLF_REQUIRE(path);
-    saved_file *file = slf_alloc_zero(basis->context, 1, sizeof *file);
-    if (!file) return SALF_E_NO_MEMORY;
-    salf_status status = put_all(file, basis);
+    saved_file *file;
+    SLF_TRY(SLF_ALLOC_ZERO(basis->context, file, 1));
+    file->context = basis->context;
+    salf_status status = put_basis(file, basis);
     if (status == SALF_OK)
         status = salf_tensors_save(basis->context, path, file->tensors, file->n_tensors, file->pairs, META_COUNT);
     for (int64_t i = 0; i < file->n_owned; i++) slf_free(basis->context, file->owned[i]);
@@ -126,20 +137,19 @@ salf_status salf_basis_save(const salf_basis *basis, const char *path) {
     return status;
 }
 
-/* ---- load ---- */
+/* ---- load: what the file says ---- */
 
 typedef struct {
     const salf_tensors *tensors;
     int64_t number[META_COUNT];
     uint64_t fingerprint;
-    double spectrum[SPECTRUM];
+    double spectrum[SPECTRUM_COUNT];
 } loaded_file;
 
-/* Metadata i as text; SALF_E_NOT_FOUND. */
 static salf_status get_text(const loaded_file *file, int i, const char **text) {
     *text = salf_tensors_metadata(file->tensors, meta_keys[i]);
     if (*text) return SALF_OK;
-    return slf_fail(SALF_E_NOT_FOUND, "salf_basis_load: the file has no metadata '%s'", meta_keys[i]);
+    return slf_fail(SALF_E_NOT_FOUND, "the basis file has no metadata '%s'", meta_keys[i]);
 }
 
 static salf_status get_number(loaded_file *file, int i, int64_t least, int64_t most) {
@@ -149,53 +159,39 @@ static salf_status get_number(loaded_file *file, int i, int64_t least, int64_t m
     errno = 0;
     const long long value = strtoll(text, &end, 10);
     if (end == text || *end != '\0' || errno != 0 || value < least || value > most)
-        return slf_fail(SALF_E_CORRUPT, "salf_basis_load: metadata '%s' is '%.40s'", meta_keys[i], text);
+        return slf_fail(SALF_E_CORRUPT, "metadata '%s' of the basis file is '%.40s'", meta_keys[i], text);
     file->number[i] = value;
     return SALF_OK;
 }
 
-static salf_status get_fingerprint(loaded_file *file) {
-    const char *text;
-    SLF_TRY(get_text(file, META_FINGERPRINT, &text));
-    if (strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16)
-        return slf_fail(SALF_E_CORRUPT, "salf_basis_load: metadata 'fingerprint' is '%.40s'", text);
-    file->fingerprint = strtoull(text, NULL, 16);
-    return SALF_OK;
+/* A number that is a constant of a family. */
+static salf_status get_choice(loaded_file *file, int i, const char *family) {
+    SLF_TRY(get_number(file, i, 0, INT32_MAX));
+    if (salf_constant_word(family, file->number[i])) return SALF_OK;
+    return slf_fail(SALF_E_CORRUPT, "metadata '%s' of the basis file is %" PRId64 ", none of %s_*", meta_keys[i],
+                    file->number[i], family);
 }
 
 static salf_status get_metadata(loaded_file *file) {
-    const char *format = salf_tensors_metadata(file->tensors, "format");
+    const char *format = salf_tensors_metadata(file->tensors, "format"), *fingerprint;
     if (!format || strcmp(format, FORMAT) != 0)
-        return slf_fail(SALF_E_CORRUPT, "salf_basis_load: the file's format is '%.40s', not '%s'", format ? format : "",
-                        FORMAT);
+        return slf_fail(SALF_E_CORRUPT, "the file's format is '%.40s', not '%s'", format ? format : "", FORMAT);
     SLF_TRY(get_number(file, META_VERSION, 0, INT64_MAX));
     if (file->number[META_VERSION] != FORMAT_VERSION)
-        return slf_fail(SALF_E_VERSION, "salf_basis_load: the file has version %lld, this library reads version %d",
-                        (long long)file->number[META_VERSION], FORMAT_VERSION);
-    SLF_TRY(get_number(file, META_MODE, SALF_BASIS_RTOL, SALF_BASIS_RIDGE));
-    SLF_TRY(get_number(file, META_SIDE, SALF_SIDE_OUTPUT, SALF_SIDE_INPUT));
-    SLF_TRY(get_number(file, META_PREPARE, SALF_PREPARE_LABELS, SALF_PREPARE_TABLE));
-    SLF_TRY(get_number(file, META_METHOD, SALF_METHOD_NONE, SALF_METHOD_EIGEN));
+        return slf_fail(SALF_E_VERSION, "the basis file has version %" PRId64 ", this library reads version %d",
+                        file->number[META_VERSION], FORMAT_VERSION);
+    SLF_TRY(get_choice(file, META_MODE, "SALF_BASIS"));
+    SLF_TRY(get_choice(file, META_SIDE, "SALF_SIDE"));
+    SLF_TRY(get_choice(file, META_PREPARE, "SALF_PREPARE"));
+    SLF_TRY(get_choice(file, META_METHOD, "SALF_METHOD"));
     SLF_TRY(get_number(file, META_HIDDEN, 1, INT32_MAX / 2));
     SLF_TRY(get_number(file, META_VOCAB, 1, INT32_MAX));
     SLF_TRY(get_number(file, META_PADDED, file->number[META_VOCAB], INT32_MAX));
     SLF_TRY(get_number(file, META_RANK, 0, file->number[META_HIDDEN]));
-    return get_fingerprint(file);
-}
-
-/* A tensor of known type and shape, cols 0: a vector. rows -1: any number. */
-static salf_status get_tensor(const loaded_file *file, const char *name, int32_t dtype, int64_t rows, int64_t cols,
-                              salf_named_tensor *tensor) {
-    SLF_TRY(salf_tensors_find(file->tensors, name, tensor));
-    if (tensor->view.dtype != dtype)
-        return slf_fail(SALF_E_DTYPE, "salf_basis_load: tensor '%s' is %s, not %s", name,
-                        slf_dtype_name(tensor->view.dtype), slf_dtype_name(dtype));
-    if (tensor->n_dims != (cols ? 2 : 1) || (rows >= 0 && tensor->shape[0] != rows) ||
-        (cols && tensor->shape[1] != cols))
-        return slf_fail(SALF_E_MISMATCH,
-                        "salf_basis_load: tensor '%s' has %d dimensions [%lld][%lld], not [%lld][%lld]", name,
-                        (int)tensor->n_dims, (long long)tensor->shape[0],
-                        (long long)(tensor->n_dims > 1 ? tensor->shape[1] : 0), (long long)rows, (long long)cols);
+    SLF_TRY(get_text(file, META_FINGERPRINT, &fingerprint));
+    if (strlen(fingerprint) != 16 || strspn(fingerprint, "0123456789abcdef") != 16)
+        return slf_fail(SALF_E_CORRUPT, "metadata 'fingerprint' of the basis file is '%.40s'", fingerprint);
+    file->fingerprint = strtoull(fingerprint, NULL, 16);
     return SALF_OK;
 }
 
@@ -206,216 +202,158 @@ static bool has_tensor(const loaded_file *file, const char *name) {
     return false;
 }
 
-/* A copy of float64 data [n], which may lie unaligned in the file; every value finite and at least `least`. */
-static salf_status copy_doubles(const salf_context *context, const salf_named_tensor *tensor, double least,
-                                double **out) {
-    const int64_t n = tensor->view.rows * tensor->view.cols;
-    double *copy = slf_alloc(context, (uint64_t)n, sizeof *copy);
-    if (!copy) return SALF_E_NO_MEMORY;
-    if (n > 0) memcpy(copy, tensor->view.data, (size_t)n * sizeof *copy);
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(copy[i]) || copy[i] < least) {
-            const salf_status status =
-                slf_fail(SALF_E_NONFINITE, "salf_basis_load: tensor '%s' holds %g in row %lld", tensor->name, copy[i],
-                         (long long)(i / (tensor->view.cols > 0 ? tensor->view.cols : 1)));
-            slf_free(context, copy);
-            return status;
-        }
-    *out = copy;
+/* A tensor of known type and shape, cols 0: a vector. rows -1: any number. Of float64 every value must be finite and
+ * at least `least`. Data may lie unaligned in the file. */
+static salf_status get_tensor(const loaded_file *file, const char *name, int32_t dtype, int64_t rows, int64_t cols,
+                              double least, salf_named_tensor *tensor) {
+    SLF_TRY(salf_tensors_find(file->tensors, name, tensor));
+    if (tensor->view.dtype != dtype)
+        return slf_fail(SALF_E_DTYPE, "tensor '%s' of the basis file is %s, not %s", name,
+                        slf_dtype_name(tensor->view.dtype), slf_dtype_name(dtype));
+    if (tensor->n_dims != (cols ? 2 : 1) || (rows >= 0 && tensor->shape[0] != rows) ||
+        (cols && tensor->shape[1] != cols))
+        return slf_fail(SALF_E_MISMATCH,
+                        "tensor '%s' of the basis file has %" PRId32 " dimensions [%" PRId64 "][%" PRId64
+                        "], not [%" PRId64 "][%" PRId64 "]",
+                        name, tensor->n_dims, tensor->shape[0], tensor->n_dims > 1 ? tensor->shape[1] : 0, rows, cols);
+    const char *data = tensor->view.data;
+    const int64_t n = dtype == SALF_F64 ? tensor->view.rows * tensor->view.cols : 0;
+    for (int64_t i = 0; i < n; i++) {
+        double value;
+        memcpy(&value, data + i * (int64_t)sizeof value, sizeof value);
+        if (!isfinite(value) || value < least)
+            return slf_fail(SALF_E_NONFINITE, "tensor '%s' of the basis file holds %g in row %" PRId64, name, value,
+                            cols ? i / cols : i);
+    }
     return SALF_OK;
 }
 
-static salf_status get_spectrum(loaded_file *file, const salf_context *context) {
+static salf_status get_spectrum(loaded_file *file) {
     salf_named_tensor tensor;
-    double *values;
-    SLF_TRY(get_tensor(file, "spectrum", SALF_F64, SPECTRUM, 0, &tensor));
-    SLF_TRY(copy_doubles(context, &tensor, 0, &values));
-    memcpy(file->spectrum, values, sizeof file->spectrum);
-    slf_free(context, values);
+    SLF_TRY(get_tensor(file, "spectrum", SALF_F64, SPECTRUM_COUNT, 0, 0, &tensor));
+    memcpy(file->spectrum, tensor.view.data, sizeof file->spectrum);
+    const double *s = file->spectrum;
+    const double most = s[SPECTRUM_MAX], least_kept = s[SPECTRUM_MIN_KEPT], ridge = s[SPECTRUM_RIDGE];
+    const bool output = file->number[META_SIDE] == SALF_SIDE_OUTPUT;
+    /* Something must be kept, and a ridge alone may keep what has no singular value. */
+    if (output && (!(most > 0) || (!(least_kept > 0) && !(ridge > 0)) || least_kept > most))
+        return slf_fail(SALF_E_CORRUPT, "singular values %g ... %g of the basis file make no sense", least_kept, most);
+    if (s[SPECTRUM_RTOL] >= 1 || s[SPECTRUM_RTOL_ASKED] >= 1)
+        return slf_fail(SALF_E_CORRUPT, "rtol %g of the basis file is not below 1", s[SPECTRUM_RTOL]);
+    if (output && file->number[META_MODE] == SALF_BASIS_RIDGE && !(ridge > 0))
+        return slf_fail(SALF_E_CORRUPT, "the basis file has ridge mode with a ridge of %g", ridge);
     return SALF_OK;
 }
 
-static salf_status check_loaded_labels(const loaded_file *file, const int32_t *labels, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        if (labels[i] < 0 || labels[i] >= file->number[META_VOCAB])
-            return slf_fail(SALF_E_LABEL, "salf_basis_load: label %d is outside the vocabulary of %lld", (int)labels[i],
-                            (long long)file->number[META_VOCAB]);
-        if (i > 0 && labels[i] <= labels[i - 1])
-            return slf_fail(SALF_E_CORRUPT, "salf_basis_load: labels %d and %d are not in ascending order",
-                            (int)labels[i - 1], (int)labels[i]);
-    }
-    return SALF_OK;
-}
+/* ---- load: the rows ---- */
 
-/* ---- rows of labels ---- */
-
-static salf_status upload_held(const salf_context *context, int64_t dim, slf_label_rows *held) {
-    const uint64_t elements = (uint64_t)held->n * (uint64_t)dim;
-    void *rows, *norms;
-    float *narrow = slf_alloc(context, elements, sizeof *narrow);
-    if (!narrow) return SALF_E_NO_MEMORY;
-    for (uint64_t i = 0; i < elements; i++) narrow[i] = (float)held->exact[i];
-    salf_status status = slf_device_copy_of(context, narrow, elements, sizeof *narrow, &rows);
-    if (status == SALF_OK) {
-        held->rows = rows;
-        status = slf_sync(context);
-    }
-    slf_free(context, narrow);
-    SLF_TRY(status);
-    SLF_TRY(slf_device_copy_of(context, held->host_norms, (uint64_t)held->n, sizeof(double), &norms));
-    held->norms = norms;
-    return SALF_OK;
-}
-
-static salf_status fill_held(const loaded_file *file, const salf_context *context, slf_label_rows *held) {
-    const int64_t dim = file->number[META_HIDDEN];
-    salf_named_tensor labels = {0}, rows = {0};
-    if (has_tensor(file, "labels") || has_tensor(file, "rows")) {
-        SLF_TRY(get_tensor(file, "labels", SALF_I32, -1, 0, &labels));
-        SLF_TRY(get_tensor(file, "rows", SALF_F64, labels.shape[0], dim, &rows));
-    }
-    held->n = labels.shape[0];
-    held->labels = slf_alloc(context, (uint64_t)held->n, sizeof *held->labels);
-    held->host_norms = slf_alloc(context, (uint64_t)held->n, sizeof *held->host_norms);
-    if (!held->labels || !held->host_norms) return SALF_E_NO_MEMORY;
-    if (held->n > 0) memcpy(held->labels, labels.view.data, (size_t)held->n * sizeof *held->labels);
-    SLF_TRY(check_loaded_labels(file, held->labels, held->n));
-    SLF_TRY(copy_doubles(context, &rows, -INFINITY, &held->exact));
-    for (int64_t i = 0; i < held->n; i++) {
-        held->host_norms[i] = slf_norm2(held->exact + i * dim, dim);
-        if (!(held->host_norms[i] > 0))
-            return slf_fail(SALF_E_ZERO_ROW, "salf_basis_load: the row of label %d is zero", (int)held->labels[i]);
-    }
-    return upload_held(context, dim, held);
-}
-
-/* ---- table ---- */
-
-static salf_status table_norms(const float *rows, int64_t n, int64_t dim, double *norms) {
-    for (int64_t i = 0; i < n; i++) {
-        norms[i] = slf_norm2_f32(rows + i * dim, dim);
-        if (!isfinite(norms[i]))
-            return slf_fail(SALF_E_NONFINITE, "salf_basis_load: row %lld of the table is not finite", (long long)i);
-    }
-    return SALF_OK;
-}
-
-static salf_status upload_table(const loaded_file *file, salf_basis *basis, float *rows, double *norms) {
-    const int64_t n = file->number[META_VOCAB], dim = file->number[META_HIDDEN];
-    const salf_context *context = basis->context;
+/* A float64 tensor into new backend memory. Waits: the file goes away. */
+static salf_status get_device_tensor(const loaded_file *file, const salf_context *context, const char *name,
+                                     int64_t rows, int64_t cols, double least, double **out) {
+    salf_named_tensor tensor;
     void *device;
-    SLF_TRY(table_norms(rows, n, dim, norms));
-    SLF_TRY(slf_device_copy_of(context, rows, (uint64_t)(n * dim), sizeof *rows, &device));
-    basis->held.rows = device;
-    SLF_TRY(slf_device_copy_of(context, norms, (uint64_t)n, sizeof *norms, &device));
-    basis->held.norms = device;
-    memcpy(basis->held.host_norms, norms, (size_t)n * sizeof *norms);
-    SLF_TRY(slf_sync(context));
-    for (int64_t i = 0; i < n; i++) norms[i] = norms[i] > 0 ? 1 / norms[i] : 0;
-    SLF_TRY(slf_device_copy_of(context, norms, (uint64_t)n, sizeof *norms, &device));
-    slf_norm_cache_set(basis->cache, device, 1);
+    SLF_TRY(get_tensor(file, name, SALF_F64, rows, cols, least, &tensor));
+    const uint64_t elements = (uint64_t)rows * (uint64_t)SLF_MAX(cols, 1);
+    SLF_TRY(slf_device_copy_of(context, tensor.view.data, elements, sizeof(double), &device));
+    *out = device;
     return slf_sync(context);
 }
 
-static salf_status fill_table(const loaded_file *file, salf_basis *basis) {
-    const int64_t n = file->number[META_VOCAB], dim = file->number[META_HIDDEN];
+static salf_status load_table(const loaded_file *file, salf_basis *basis) {
+    const salf_context *context = basis->context;
+    const int64_t n = basis->info.vocab, dim = basis->info.hidden;
+    slf_label_rows *held = &basis->held;
     salf_named_tensor table;
-    SLF_TRY(get_tensor(file, "table", SALF_F32, n, dim, &table));
-    basis->held.n = n;
-    basis->held.host_norms = slf_alloc(basis->context, (uint64_t)n, sizeof(double));
-    float *rows = slf_alloc(basis->context, (uint64_t)(n * dim), sizeof *rows);
-    double *norms = slf_alloc(basis->context, (uint64_t)n, sizeof *norms);
-    salf_status status = rows && norms && basis->held.host_norms ? SALF_OK : SALF_E_NO_MEMORY;
-    if (status == SALF_OK) {
-        memcpy(rows, table.view.data, (size_t)(n * dim) * sizeof *rows);
-        status = upload_table(file, basis, rows, norms);
+    float *row;
+    SLF_TRY(get_tensor(file, "table", SALF_F32, n, dim, 0, &table));
+    SLF_TRY(slf_label_rows_make(held, context, NULL, n, dim));
+    SLF_TRY(SLF_ALLOC(context, row, dim));
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(row, (const char *)table.view.data + (size_t)(i * dim) * sizeof *row, (size_t)dim * sizeof *row);
+        held->host_norms[i] = slf_norm2_f32(row, dim);
     }
-    slf_free(basis->context, rows);
-    slf_free(basis->context, norms);
-    return status;
+    slf_free(context, row);
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(held->host_norms[i]))
+            return slf_fail(SALF_E_NONFINITE, "row %" PRId64 " of the basis file's table is not finite", i);
+    SLF_TRY(slf_upload(context, held->rows, table.view.data, (uint64_t)(n * dim) * sizeof *held->rows));
+    SLF_TRY(slf_upload(context, held->norms, held->host_norms, (uint64_t)n * sizeof *held->norms));
+    return slf_basis_use_table_norms(basis, held); /* waits for the uploads too */
 }
 
-/* ---- P and the norms ---- */
-
-/* A float64 tensor as backend memory. */
-static salf_status get_device(const loaded_file *file, const salf_context *context, const char *name, int64_t rows,
-                              int64_t cols, double least, double **out) {
-    salf_named_tensor tensor;
-    double *values;
-    void *device;
-    SLF_TRY(get_tensor(file, name, SALF_F64, rows, cols, &tensor));
-    SLF_TRY(copy_doubles(context, &tensor, least, &values));
-    salf_status status =
-        slf_device_copy_of(context, values, (uint64_t)rows * (uint64_t)(cols ? cols : 1), sizeof *values, &device);
-    if (status == SALF_OK) {
-        *out = device;
-        status = slf_sync(context);
-    }
-    slf_free(context, values);
-    return status;
-}
-
-static salf_status fill_rows(const loaded_file *file, salf_basis *basis) {
+/* A file without the tensors holds no labels. */
+static salf_status load_label_rows(const loaded_file *file, salf_basis *basis) {
+    const salf_context *context = basis->context;
     const int64_t dim = basis->info.hidden;
-    double *inverse_norms = NULL;
-    if (has_tensor(file, "table")) return fill_table(file, basis);
-    SLF_TRY(fill_held(file, basis->context, &basis->held));
+    slf_label_rows *held = &basis->held;
+    salf_named_tensor labels = {0}, rows = {0};
+    if (has_tensor(file, "labels") || has_tensor(file, "rows")) {
+        SLF_TRY(get_tensor(file, "labels", SALF_I32, -1, 0, 0, &labels));
+        SLF_TRY(get_tensor(file, "rows", SALF_F64, labels.shape[0], dim, -INFINITY, &rows));
+    }
+    const int64_t n = labels.shape[0];
+    int32_t none;
+    SLF_TRY(slf_label_rows_make(held, context, n > 0 ? labels.view.data : &none, n, dim));
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t label = held->labels[i], before = i > 0 ? held->labels[i - 1] : -1;
+        if (label < 0 || label >= basis->info.vocab)
+            return slf_fail(SALF_E_LABEL, "label %" PRId32 " of the basis file is outside the vocabulary of %" PRId64,
+                            label, basis->info.vocab);
+        if (label <= before)
+            return slf_fail(SALF_E_CORRUPT,
+                            "labels %" PRId32 " and %" PRId32 " of the basis file are not in ascending order", before,
+                            label);
+    }
+    if (n > 0) memcpy(held->exact, rows.view.data, (size_t)(n * dim) * sizeof *held->exact);
+    for (int64_t i = 0; i < n; i++) {
+        held->host_norms[i] = slf_norm2(held->exact + i * dim, dim);
+        if (!(held->host_norms[i] > 0))
+            return slf_fail(SALF_E_ZERO_ROW, "the row of label %" PRId32 " in the basis file is zero", held->labels[i]);
+    }
+    return slf_label_rows_upload(held, context, dim);
+}
+
+static salf_status load_rows(const loaded_file *file, salf_basis *basis) {
+    const int64_t dim = basis->info.hidden;
+    if (has_tensor(file, "table")) return load_table(file, basis);
+    SLF_TRY(load_label_rows(file, basis));
     if (basis->info.side == SALF_SIDE_OUTPUT)
-        SLF_TRY(get_device(file, basis->context, "projection", dim, dim, -INFINITY, &basis->p));
+        SLF_TRY(get_device_tensor(file, basis->context, "projection", dim, dim, -INFINITY, &basis->p));
     if (!has_tensor(file, "inverse_norms")) return SALF_OK;
-    const salf_status status =
-        get_device(file, basis->context, "inverse_norms", basis->info.vocab, 0, 0, &inverse_norms);
-    slf_norm_cache_set(basis->cache, inverse_norms, file->spectrum[SPECTRUM - 1]);
-    return status;
+    basis->norm_cache->amplification = file->spectrum[SPECTRUM_AMPLIFICATION];
+    return get_device_tensor(file, basis->context, "inverse_norms", basis->info.vocab, 0, 0,
+                             &basis->norm_cache->inverse_norms);
 }
 
-static salf_status check_spectrum(const loaded_file *file) {
-    const double *s = file->spectrum;
-    const bool output = file->number[META_SIDE] == SALF_SIDE_OUTPUT;
-    if (output && (!(s[3] > 0) || (!(s[5] > 0) && !(s[2] > 0)) || s[5] > s[3]))
-        return slf_fail(SALF_E_CORRUPT, "salf_basis_load: singular values %g ... %g make no sense", s[5], s[3]);
-    if (s[0] >= 1 || s[1] >= 1) return slf_fail(SALF_E_CORRUPT, "salf_basis_load: rtol %g is not below 1", s[0]);
-    if (output && file->number[META_MODE] == SALF_BASIS_RIDGE && !(s[2] > 0))
-        return slf_fail(SALF_E_CORRUPT, "salf_basis_load: ridge mode with a ridge of %g", s[2]);
-    return SALF_OK;
-}
+/* ---- load ---- */
 
-static void set_info(const loaded_file *file, salf_basis *basis) {
+static salf_status load_basis(salf_basis **out, salf_context *context, const salf_tensors *tensors, salf_model *model) {
+    loaded_file file = {.tensors = tensors};
+    SLF_TRY(get_metadata(&file));
+    SLF_TRY(get_spectrum(&file));
+    const salf_basis_options options = {.struct_size = sizeof options,
+                                        .mode = (int32_t)file.number[META_MODE],
+                                        .rtol = file.spectrum[SPECTRUM_RTOL_ASKED],
+                                        .ridge = file.spectrum[SPECTRUM_RIDGE],
+                                        .side = (int32_t)file.number[META_SIDE],
+                                        .prepare = (int32_t)file.number[META_PREPARE]};
+    salf_basis *basis;
+    SLF_TRY(slf_basis_new(&basis, context, model, &options, file.number[META_VOCAB],
+                          model ? model->info.vocab : file.number[META_PADDED], file.number[META_HIDDEN]));
     salf_basis_info *info = &basis->info;
-    info->method = (int32_t)file->number[META_METHOD];
-    info->rank = file->number[META_RANK];
-    info->fingerprint = file->fingerprint;
-    info->rtol = file->spectrum[0];
-    info->ridge = file->spectrum[2];
-    info->sigma_max = file->spectrum[3];
-    info->sigma_min = file->spectrum[4];
-    basis->sigma_min_kept = file->spectrum[5];
+    info->method = (int32_t)file.number[META_METHOD];
+    info->rank = file.number[META_RANK];
+    info->fingerprint = file.fingerprint;
+    info->rtol = file.spectrum[SPECTRUM_RTOL];
+    info->ridge = file.spectrum[SPECTRUM_RIDGE];
+    info->sigma_max = file.spectrum[SPECTRUM_MAX];
+    info->sigma_min = file.spectrum[SPECTRUM_MIN];
+    basis->sigma_min_kept = file.spectrum[SPECTRUM_MIN_KEPT];
     if (info->side == SALF_SIDE_OUTPUT)
         info->condition = basis->sigma_min_kept > 0 ? info->sigma_max / basis->sigma_min_kept : INFINITY;
     slf_basis_set_noise(basis);
-}
-
-static salf_status build(const loaded_file *file, salf_context *context, salf_model *model, salf_basis **out) {
-    const salf_basis_options options = {.struct_size = sizeof options,
-                                        .mode = (int32_t)file->number[META_MODE],
-                                        .rtol = file->spectrum[1],
-                                        .ridge = file->spectrum[2],
-                                        .side = (int32_t)file->number[META_SIDE],
-                                        .prepare = (int32_t)file->number[META_PREPARE]};
-    SLF_TRY(slf_basis_new(out, context, model, &options, file->number[META_VOCAB],
-                          model ? model->info.vocab : file->number[META_PADDED], file->number[META_HIDDEN]));
-    set_info(file, *out);
-    if (model) SLF_TRY(salf_basis_check(*out, model));
-    return fill_rows(file, *out);
-}
-
-static salf_status load(salf_basis **out, salf_context *context, const salf_tensors *tensors, salf_model *model) {
-    loaded_file file = {.tensors = tensors};
-    SLF_TRY(get_metadata(&file));
-    SLF_TRY(get_spectrum(&file, context));
-    SLF_TRY(check_spectrum(&file));
-    salf_basis *basis = NULL;
-    const salf_status status = build(&file, context, model, &basis);
+    salf_status status = model ? salf_basis_check(basis, model) : SALF_OK;
+    if (status == SALF_OK) status = load_rows(&file, basis);
     if (status != SALF_OK)
         salf_basis_destroy(basis);
     else
@@ -430,7 +368,7 @@ salf_status salf_basis_load(salf_basis **out, salf_context *context, const char 
     SLF_REQUIRE(path);
     salf_tensors *tensors;
     SLF_TRY(salf_tensors_open(&tensors, context, path));
-    const salf_status status = load(out, context, tensors, model);
+    const salf_status status = load_basis(out, context, tensors, model);
     salf_tensors_destroy(tensors);
     return status;
 }

@@ -36,6 +36,12 @@ void slf_message_restore(const slf_message *kept);
         if (slf_try_ != SALF_OK) return slf_try_; \
     } while (0)
 
+/* The same where something has to be given back: needs a variable `status`, and a label `done` behind which it is. */
+#define SLF_DO(call)                                 \
+    do {                                             \
+        if ((status = (call)) != SALF_OK) goto done; \
+    } while (0)
+
 /* Checks a required pointer argument of a public function by name. */
 #define SLF_REQUIRE(pointer)                                                         \
     do {                                                                             \
@@ -111,6 +117,8 @@ const char *slf_dtype_name(int32_t dtype);
 /* Checks a floating-point input view (F32, BF16, F16): pointers, dtype, sizes, strides. rows or cols < 0: any. name is
  * used in messages. device_ok: whether device memory can be read here. */
 salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols, bool device_ok);
+/* Elements from data to row r. */
+int64_t slf_tensor_offset(const salf_tensor *tensor, int64_t r);
 /* Address of row r of a host view. */
 const void *slf_tensor_row(const salf_tensor *tensor, int64_t r);
 /* Row r of a host view as float32 or float64, [cols]; the latter also of a float64 view. */

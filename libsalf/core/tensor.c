@@ -86,10 +86,13 @@ salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_
     return check_index(tensor, name);
 }
 
-const void *slf_tensor_row(const salf_tensor *tensor, int64_t r) {
+int64_t slf_tensor_offset(const salf_tensor *tensor, int64_t r) {
     const int64_t row = tensor->row_index ? tensor->row_index[r] : r;
-    const int64_t stride = tensor->row_stride ? tensor->row_stride : tensor->cols;
-    return (const char *)tensor->data + row * stride * slf_dtype_size(tensor->dtype);
+    return row * (tensor->row_stride ? tensor->row_stride : tensor->cols);
+}
+
+const void *slf_tensor_row(const salf_tensor *tensor, int64_t r) {
+    return (const char *)tensor->data + slf_tensor_offset(tensor, r) * slf_dtype_size(tensor->dtype);
 }
 
 void slf_row_to_f32(const salf_tensor *tensor, int64_t r, float *out) {

@@ -66,8 +66,7 @@ static salf_status check_flags(const salf_cost_options *o) {
     if (o->reserved != 0) return bad_field("reserved", o->reserved, "it must be 0");
     if (o->lora_rank < 0) return bad_field("lora_rank", o->lora_rank, "it must not be negative");
     if (o->matrices & ~SALF_MATRIX_ALL) return bad_field("matrices", o->matrices, "a mask of SALF_MATRIX_*");
-    if (o->metric < SALF_METRIC_COSINE || o->metric > SALF_METRIC_RANK)
-        return bad_field("metric", o->metric, "one of SALF_METRIC_*");
+    SLF_TRY(slf_check_word("metric", "SALF_METRIC", o->metric));
     if (o->head_positions < 0 || (double)o->head_positions > (double)o->rows * (double)o->row_tokens)
         return bad_field("head_positions", o->head_positions, "0 ... rows * row_tokens");
     return SALF_OK;

@@ -1,96 +1,85 @@
-/* probe.h - the fields of a probe, shared by its files. */
+/* probe.h - the fields of a probe, shared by its files. Not installed. */
 #ifndef SALF_PROBE_H
 #define SALF_PROBE_H
 
 #include "basis/score.h"
 
-/* Where a probe stands in its batch. */
+/* How a metric's deviation comes from a few numbers a row and space. A new metric is a row in observe.c's table. */
+typedef struct slf_metric {
+    int32_t vocabulary; /* 1: walks it, and leaves sums; 0: the similarity to the label's own row is all */
+    int32_t sums;       /* mask of SLF_SUM_* */
+    /* Entry at of the results; the target is not NaN. */
+    double (*deviation)(const salf_probe *probe, int64_t at);
+} slf_metric;
+
+/* The batch at hand: R rows in S = m+1 spaces. */
+typedef struct slf_probe_batch {
+    int32_t phase;
+    int32_t last_space; /* -1: none yet */
+    int64_t rows;
+    uint8_t *observed; /* host [S] */
+    int32_t *labels;   /* host [R]; where the vocabulary is walked [S][R], the same for each space */
+    int32_t *row_of;   /* host [R] */
+    int32_t *device_row_of;
+    slf_target_rows targets; /* one of the two below, or the head where it lies */
+    slf_label_set set;
+    /* Rows of a head that is not in the backend's memory, fetched for the batch's labels; parts of the blocks. */
+    int32_t *fetched_labels; /* host [R], ascending */
+    float *fetched;          /* host: rows [n][D], then biases [n] */
+    float *device_fetched;   /* the same in backend memory */
+} slf_probe_batch;
+
 enum { SLF_BATCH_NONE = 0, SLF_BATCH_OPEN = 1, SLF_BATCH_FLUSHED = 2 };
 
-/* Rows of the head that the batch's labels have, for their logits. */
-typedef struct slf_logit_rows {
-    salf_tensor view;  /* rows that which counts in, in backend memory */
-    const float *bias; /* of the same rows, backend; NULL: none */
-    /* Rows that had to be fetched; grown when a batch needs more. */
-    int64_t room;    /* labels */
-    int32_t *labels; /* host, ascending */
-    float *w;        /* host: rows [n][D], then biases [n] */
-    float *device;   /* the same in backend memory */
-} slf_logit_rows;
+/* On the host. By entry, [S][R], copies of what the run has; NULL where the metric has none of it. */
+typedef struct slf_probe_results {
+    double *target;
+    double *sum;
+    double *maximum;
+    int64_t *count;
+    double *deviations; /* [R][S] */
+    double *gains;      /* [R][m] */
+    int32_t *eof;       /* [R] */
+} slf_probe_results;
 
 /* What a graph that captured observe ... flush refers to. */
 typedef struct slf_recording {
     int64_t rows; /* 0: nothing to replay */
     const void *device_block;
     const void *host_block;
-    const void *label_rows;
-    const void *label_numbers; /* their norms, or biases */
+    const void *target_rows;
+    const void *target_norms;
+    const void *target_bias;
 } slf_recording;
 
 struct salf_probe {
     salf_context *context;
     salf_basis *basis;
     salf_probe_options options; /* defaults filled in; candidates not kept */
-    slf_vocabulary *vocabulary; /* NULL with COSINE */
+    const slf_metric *metric;
+    slf_vocabulary *vocabulary; /* NULL where the metric needs none */
     slf_norm norm;              /* the model's final norm; kind NONE without */
-    float *norm_weight;         /* backend [D]; NULL: ones */
-    float *norm_bias;
-
-    /* The batch at hand. S = m+1 spaces, R rows. */
-    int32_t state;
-    int32_t last_space; /* -1: none yet */
-    int64_t rows;
-    uint8_t *observed; /* [S] */
-    int32_t *labels;   /* host [R]; CE and RANK [S][R], the same for each space */
-    int32_t *which;    /* host [R]: place in the label set or in logit_rows' view */
-    slf_label_set set;
-    slf_logit_rows logit_rows;
-    int32_t *device_labels; /* backend [S][R]; CE and RANK only */
-    int32_t *device_which;  /* backend [R] */
-    void *done;             /* event: the results are on the host */
+    float *norm_vectors;        /* backend [2][D], weight and bias, of which norm may have either or none */
+    void *done;                 /* event: the results are on the host */
+    slf_block_pair blocks;      /* the batch's arrays are parts of these two, but for observed */
+    slf_probe_batch batch;
+    slf_score_run run; /* the queue; entries are [S][R] */
+    slf_probe_results results;
     slf_recording recording;
-
-    /* Results by space, in backend memory. */
-    double *distances; /* COSINE: [R][S] deviations */
-    double *target;    /* CE and RANK, as those below: [S][R] scores of the right tokens */
-    double *sum;       /* CE: [S][R] */
-    double *maximum;   /* CE with logits: [S][R] */
-    int64_t *count;    /* RANK: [S][R] */
-
-    /* On the host, read at the end. */
-    double *host_target; /* [S][R] */
-    double *host_sum;
-    double *host_maximum;
-    int64_t *host_count;
-    double *deviations; /* [R][S] */
-    double *gains;      /* [R][m] */
-    int32_t *eof;       /* [R] */
-
-    /* The two blocks that the batch's arrays above and below are parts of. */
-    void *device_block;
-    void *host_block;
-    uint64_t device_bytes;
-    uint64_t host_bytes;
-
-    /* CE and RANK: queries that wait for a walk over the vocabulary, so that one serves many. They are entries from
-     * first on of the arrays [S][R] above. */
-    int64_t chunk; /* rows of a space that become queries at once */
-    int64_t room;  /* most queries that wait */
-    int64_t first;
-    int64_t waiting;
-    double *z;          /* backend [room][D] */
-    int32_t *needs_f64; /* backend [room] */
 };
 
-/* logits.c: rows of the head for the batch's labels, and which of them each label has. */
-salf_status slf_probe_logit_rows(salf_probe *probe);
-void slf_logit_rows_free(const salf_context *context, slf_logit_rows *rows);
+static inline int32_t slf_probe_spaces(const salf_probe *probe) {
+    return probe->options.n_layers + 1;
+}
 
-/* observe.c: takes the states of a space into the results, or into queries that wait; norm NULL: as they are. */
-salf_status slf_probe_reduce(salf_probe *probe, int32_t space, const salf_tensor *states, const slf_norm *norm);
-/* Finishes what waits and enqueues the copies of the results to the host. */
+/* observe.c: the row of a metric; NULL for one that has none. */
+const slf_metric *slf_metric_of(int32_t metric);
+/* SALF_E_SEQUENCE unless every space of a batch was observed. */
+salf_status slf_probe_check_complete(const salf_probe *probe);
+/* Finishes what waits, enqueues the copies of the results to the host, and marks the event behind them. Once a batch:
+ * afterwards it is flushed, and this does nothing. */
 salf_status slf_probe_collect(salf_probe *probe);
-/* Fills deviations from what was collected; NaN for a space that was not observed. */
+/* Deviations from what was collected; NaN for a space that was not observed. */
 void slf_probe_deviations(salf_probe *probe);
 
 #endif

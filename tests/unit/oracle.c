@@ -93,18 +93,45 @@ double oracle_cosine(const float *h, const double *b, int64_t n) {
     return bb > 0 ? hb / sqrt(hh * bb) : 0;
 }
 
+bool oracle_is_metric(int32_t metric) {
+    return salf_constant_word("SALF_METRIC", metric) != NULL;
+}
+
+bool oracle_walks(int32_t metric) {
+    return metric != SALF_METRIC_COSINE;
+}
+
+double oracle_metric(int32_t metric, const double *scores, int64_t n, int64_t own, double t) {
+    double sum = 0, rank = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += exp((scores[i] - scores[own]) / t);
+        rank += i != own && scores[i] > scores[own];
+    }
+    switch (metric) {
+    case SALF_METRIC_COSINE:
+        return 1 - scores[own];
+    case SALF_METRIC_CE:
+        return log(sum);
+    case SALF_METRIC_RANK:
+        return rank;
+    default:
+        return (double)NAN; /* a metric without a reading fails every comparison */
+    }
+}
+
 double oracle_deviation(int32_t metric, const float *h, const double *b, int64_t v, int64_t d, int32_t label, double t,
                         const int32_t *ids, int64_t n) {
-    const double target = oracle_cosine(h, b + label * d, d);
-    double sum = 0, rank = 0;
-    if (metric == SALF_METRIC_COSINE) return 1 - target;
-    for (int64_t i = 0; i < (ids ? n : v); i++) {
+    const int64_t count = ids ? n : v;
+    int64_t own = -1;
+    double *scores = calloc((size_t)count, sizeof *scores);
+    for (int64_t i = 0; i < count; i++) {
         const int64_t id = ids ? ids[i] : i;
-        const double s = oracle_cosine(h, b + id * d, d);
-        sum += exp(s / t);
-        rank += id != label && s > target;
+        scores[i] = oracle_cosine(h, b + id * d, d);
+        if (id == label) own = i;
     }
-    return metric == SALF_METRIC_RANK ? rank : log(sum) - target / t;
+    const double deviation = oracle_metric(metric, scores, count, own, t);
+    free(scores);
+    return deviation;
 }
 
 salf_tensor oracle_view(const void *data, int32_t dtype, int64_t rows, int64_t cols) {

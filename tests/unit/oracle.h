@@ -4,6 +4,7 @@
 #ifndef SALF_TEST_ORACLE_H
 #define SALF_TEST_ORACLE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "salf.h"
@@ -18,7 +19,14 @@ int64_t oracle_basis(const float *w, int64_t v, int64_t d, double rtol, double r
 double oracle_dot(const double *x, const double *y, int64_t n);
 /* cos(h, b); 0 for b = 0. */
 double oracle_cosine(const float *h, const double *b, int64_t n);
-/* 1 - cos, log sum exp(s / t) - s_l / t, or rank over rows b of the tokens ids [n] (NULL: all v). */
+/* Loops over metrics run from 0 while this is true, so that they meet one that is added to salf.h. */
+bool oracle_is_metric(int32_t metric);
+/* Whether a metric needs the scores of the whole vocabulary. */
+bool oracle_walks(int32_t metric);
+/* The deviation of a metric from scores [n], of which number own is the right token's: 1 - s, log sum exp(s / t) - s_l /
+ * t, or the rank. A new metric has its plain reading here. */
+double oracle_metric(int32_t metric, const double *scores, int64_t n, int64_t own, double t);
+/* The same from cosines with the rows b of the tokens ids [n] (NULL: all v). */
 double oracle_deviation(int32_t metric, const float *h, const double *b, int64_t v, int64_t d, int32_t label, double t,
                         const int32_t *ids, int64_t n);
 

@@ -309,7 +309,7 @@ START_TEST(bad_heads_and_options) {
     world x = make_world(SALF_BACKEND_CPU, 40, 12, 10, 0, 0);
     salf_basis *basis = (salf_basis *)(void *)&x;
     salf_basis_options options = options_of(9);
-    CHECK_FAILS(salf_basis_create(&basis, x.model, NULL, 0, &options), SALF_E_ARGUMENT, "mode 9");
+    CHECK_FAILS(salf_basis_create(&basis, x.model, NULL, 0, &options), SALF_E_ARGUMENT, "mode is 9");
     ck_assert_ptr_null(basis);
     options = options_of(SALF_BASIS_RIDGE);
     CHECK_FAILS(salf_basis_create(&basis, x.model, NULL, 0, &options), SALF_E_ARGUMENT, "ridge is 0");
@@ -322,10 +322,10 @@ START_TEST(bad_heads_and_options) {
     CHECK_FAILS(salf_basis_create(&basis, x.model, NULL, 0, &options), SALF_E_ARGUMENT, "nan");
     options = options_of(0);
     options.side = 2;
-    CHECK_FAILS(salf_basis_create(&basis, x.model, NULL, 0, &options), SALF_E_ARGUMENT, "side 2");
+    CHECK_FAILS(salf_basis_create(&basis, x.model, NULL, 0, &options), SALF_E_ARGUMENT, "side is 2");
     options = options_of(0);
     options.prepare = -1;
-    CHECK_FAILS(salf_basis_create(&basis, x.model, NULL, 0, &options), SALF_E_ARGUMENT, "prepare -1");
+    CHECK_FAILS(salf_basis_create(&basis, x.model, NULL, 0, &options), SALF_E_ARGUMENT, "prepare is -1");
     CHECK_FAILS(salf_basis_create(&basis, x.model, NULL, 2, NULL), SALF_E_NULL, "labels");
     CHECK_FAILS(salf_basis_create(&basis, x.model, NULL, -2, NULL), SALF_E_ARGUMENT, "-2");
     CHECK_FAILS(salf_basis_create(&basis, NULL, NULL, 0, NULL), SALF_E_NULL, "model");

@@ -210,7 +210,7 @@ static void check_probe(const world *x, const salf_probe_options *options, bool 
 /* Every metric, score and candidate list. */
 static void check_probes(const world *x, bool held) {
     const int32_t candidates[] = {0, 3, 9, 21, 30, 59};
-    for (int32_t metric = SALF_METRIC_COSINE; metric <= SALF_METRIC_RANK; metric++)
+    for (int32_t metric = 0; oracle_is_metric(metric); metric++)
         for (int32_t scores = SALF_SCORE_BASIS; scores <= SALF_SCORE_LOGITS; scores++)
             for (int restricted = 0; restricted < 2; restricted++) {
                 char name[80];

@@ -79,7 +79,7 @@ START_TEST(bad_fields_are_named) {
     BAD(lora_rank, -1, "lora_rank is -1");
     BAD(matrices, 128, "matrices is 128");
     BAD(head_positions, 11, "head_positions is 11");
-    BAD(metric, 3, "metric is 3");
+    BAD(metric, 99, "metric is 99");
     BAD(rows, 0, "rows is 0");
 }
 END_TEST

@@ -207,7 +207,7 @@ START_TEST(options_are_checked) {
     world *x = make_world(SALF_BACKEND_CPU, 0, 5);
     salf_loss *loss;
     salf_loss_options options = options_of(2, 0, 0);
-    CHECK_FAILS(salf_loss_create(&loss, x->basis, &options), SALF_E_ARGUMENT, "kind 2");
+    CHECK_FAILS(salf_loss_create(&loss, x->basis, &options), SALF_E_ARGUMENT, "kind is 2");
     options = options_of(1, -1, 0);
     CHECK_FAILS(salf_loss_create(&loss, x->basis, &options), SALF_E_ARGUMENT, "-1");
     CHECK_FAILS(salf_loss_create(&loss, NULL, NULL), SALF_E_NULL, "basis");

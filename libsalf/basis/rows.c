@@ -1,0 +1,198 @@
+/*
+ * rows.c - basis rows of chosen labels, held in a basis or solved for a batch.
+ *
+ * Output side: B = W P for the rows w_l [n][D] of the head, one product with P [D][D] a label (2 D^2 flops). Input
+ * side: the rows of W_i themselves. Each row is kept in float64 on the host, which is what the API gives, and in
+ * float32 with its norm in backend memory, which is what states are compared with.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "basis/basis.h"
+#include "core/carve.h"
+
+salf_status slf_matrix_fetch(const salf_context *context, const slf_matrix *matrix, const int32_t *labels, int64_t n,
+                             float *out) {
+    const int64_t dim = matrix->n_cols;
+    if (!matrix->view.data || matrix->view.memory == SALF_MEMORY_HOST) {
+        for (int64_t i = 0; i < n; i++) SLF_TRY(slf_matrix_row(matrix, labels ? labels[i] : i, out + i * dim));
+        return SALF_OK;
+    }
+    /* Rows in device memory come one by one through the backend, which widens any type to float64. */
+    double *device = NULL, *host = NULL;
+    salf_status status;
+    SLF_DO(SLF_ALLOC(context, host, dim));
+    SLF_DO(SLF_DEVICE_ALLOC(context, device, dim));
+    for (int64_t i = 0; i < n; i++) {
+        const salf_tensor row = slf_tensor_slice(&matrix->view, labels ? labels[i] : i, 1);
+        SLF_DO(slf_rows_to_host(context, &row, device, host));
+        for (int64_t j = 0; j < dim; j++) out[i * dim + j] = (float)host[j];
+    }
+done:
+    slf_device_free(context, device);
+    slf_free(context, host);
+    return status;
+}
+
+/* ---- life ---- */
+
+static void lay_out_label_rows(slf_label_rows *rows, bool table, int64_t dim, slf_carver *host, slf_carver *device) {
+    const int64_t elements = rows->n * dim; /* fits: slf_basis_read_options refuses larger heads */
+    rows->host_norms = slf_carve(host, rows->n, sizeof *rows->host_norms);
+    rows->rows = slf_carve(device, elements, sizeof *rows->rows);
+    rows->norms = slf_carve(device, rows->n, sizeof *rows->norms);
+    if (table) return;
+    rows->labels = slf_carve(host, rows->n, sizeof *rows->labels);
+    rows->exact = slf_carve(host, elements, sizeof *rows->exact);
+}
+
+salf_status slf_label_rows_make(slf_label_rows *rows, const salf_context *context, const int32_t *labels, int64_t n,
+                                int64_t dim) {
+    slf_carver host = {0}, device = {0};
+    *rows = (slf_label_rows){.n = n};
+    lay_out_label_rows(rows, !labels, dim, &host, &device);
+    salf_status status;
+    SLF_DO((rows->host_block = slf_alloc(context, host.used, 1)) ? SALF_OK : SALF_E_NO_MEMORY);
+    SLF_DO(slf_device_alloc(context, device.used, 1, &rows->device_block));
+    host = (slf_carver){.base = rows->host_block};
+    device = (slf_carver){.base = rows->device_block};
+    lay_out_label_rows(rows, !labels, dim, &host, &device);
+    if (labels && n > 0) memcpy(rows->labels, labels, (size_t)n * sizeof *labels);
+done:
+    if (status != SALF_OK) slf_label_rows_free(context, rows);
+    return status;
+}
+
+void slf_label_rows_free(const salf_context *context, slf_label_rows *rows) {
+    slf_free(context, rows->host_block);
+    slf_device_free(context, rows->device_block);
+    memset(rows, 0, sizeof *rows);
+}
+
+/* Rounds by blocks, so that no second copy of all rows is needed. */
+salf_status slf_label_rows_upload(const slf_label_rows *rows, const salf_context *context, int64_t dim) {
+    const int64_t block = SLF_MIN(rows->n, slf_block_rows(context, dim));
+    float *rounded;
+    salf_status status;
+    SLF_DO(SLF_ALLOC(context, rounded, block * dim));
+    for (int64_t first = 0; first < rows->n; first += block) {
+        const int64_t count = SLF_MIN(rows->n - first, block) * dim;
+        for (int64_t i = 0; i < count; i++) rounded[i] = (float)rows->exact[first * dim + i];
+        SLF_DO(slf_upload(context, rows->rows + first * dim, rounded, (uint64_t)count * sizeof *rounded));
+        SLF_DO(slf_sync(context)); /* the next block takes the same memory */
+    }
+    SLF_DO(slf_upload(context, rows->norms, rows->host_norms, (uint64_t)rows->n * sizeof(double)));
+done:
+    slf_free(context, rounded);
+    return status;
+}
+
+/* ---- solving ---- */
+
+/* Norms of the count rows from first on, 0 for zero rows. w [count][D]: their rows of the matrix. */
+static salf_status set_row_norms(const salf_basis *basis, const float *w, int64_t first, int64_t count, bool zero_ok,
+                                 slf_label_rows *rows) {
+    const int64_t dim = basis->info.hidden;
+    for (int64_t i = first; i < first + count; i++) {
+        const double norm = slf_norm2(rows->exact + i * dim, dim);
+        const double w_norm = slf_norm2_f32(w + (i - first) * dim, dim);
+        const bool zero = w_norm <= 0 || norm <= basis->noise * w_norm;
+        rows->host_norms[i] = zero ? 0 : norm;
+        if (!isfinite(norm)) /* elements above 1e154 too: their squares overflow */
+            return slf_fail(SALF_E_NONFINITE, "basis row of label %" PRId32 " is not finite", rows->labels[i]);
+        if (zero && !zero_ok)
+            return slf_fail(SALF_E_ZERO_ROW, "label %" PRId32 ": its %s is zero", rows->labels[i],
+                            w_norm <= 0 ? "row of the matrix" : "basis row after truncation");
+    }
+    return SALF_OK;
+}
+
+salf_status slf_basis_solve(const salf_basis *basis, const int32_t *labels, int64_t n, const float *w, bool zero_ok,
+                            slf_label_rows *out) {
+    const salf_context *context = basis->context;
+    const int64_t dim = basis->info.hidden;
+    const int64_t block = SLF_MIN(n, slf_block_rows(context, 3 * dim)); /* w in float32, b in float64 */
+    slf_label_rows rows = {0};
+    float *fetched = NULL;
+    double *product = NULL; /* backend [block][D] */
+    salf_status status;
+    SLF_DO(slf_label_rows_make(&rows, context, labels, n, dim));
+    if (!w) SLF_DO(SLF_ALLOC(context, fetched, block * dim));
+    SLF_DO(SLF_DEVICE_ALLOC(context, product, block * dim));
+    for (int64_t first = 0; first < n; first += block) {
+        const int64_t count = SLF_MIN(n - first, block);
+        double *exact = rows.exact + first * dim;
+        /* 1. rows of W */
+        const float *from = w ? w + first * dim : fetched;
+        if (!w) SLF_DO(slf_matrix_fetch(context, basis->matrix, labels + first, count, fetched));
+        /* 2. B = W P */
+        if (basis->info.side == SALF_SIDE_OUTPUT) {
+            const salf_tensor view = slf_tensor_host(from, SALF_F32, count, dim);
+            const slf_apply_job job = {.p = basis->p, .rows = &view, .out = product};
+            SLF_DO(context->backend->apply(context->impl, &job));
+            SLF_DO(slf_download(context, exact, product, (uint64_t)(count * dim) * sizeof *exact));
+        } else {
+            for (int64_t i = 0; i < count * dim; i++) exact[i] = (double)from[i];
+        }
+        /* 3. |b_l|, and which rows are nothing but rounding */
+        SLF_DO(set_row_norms(basis, from, first, count, zero_ok, &rows));
+    }
+    SLF_DO(slf_label_rows_upload(&rows, context, dim));
+    slf_label_rows_free(context, out);
+    *out = rows;
+    rows = (slf_label_rows){0};
+done:
+    slf_label_rows_free(context, &rows);
+    slf_device_free(context, product);
+    slf_free(context, fetched);
+    return status;
+}
+
+/* ---- rows of a batch ---- */
+
+int64_t slf_label_row(const slf_label_rows *rows, int32_t label) {
+    if (!rows->labels) return label < rows->n ? label : -1;
+    return slf_label_find(rows->labels, rows->n, label);
+}
+
+/* Fills row_of and returns true when rows has every label. */
+static bool find_label_rows(const slf_label_rows *rows, const int32_t *labels, int64_t n, int32_t *row_of) {
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t row = slf_label_row(rows, labels[i]);
+        if (row < 0) return false;
+        row_of[i] = (int32_t)row;
+    }
+    return true;
+}
+
+salf_status slf_label_set_prepare(slf_label_set *set, const salf_basis *basis, const int32_t *labels, int64_t n,
+                                  int32_t *row_of) {
+    for (int64_t i = 0; i < n; i++) {
+        SLF_TRY(slf_label_check(labels[i], basis->info.vocab, basis->padded_vocab));
+        const int64_t row = slf_label_row(&basis->held, labels[i]);
+        if (row < 0 && !basis->matrix)
+            return slf_fail(SALF_E_LABEL,
+                            "label %" PRId32 " has no row in the basis, and there is no model to solve it from",
+                            labels[i]);
+        if (row >= 0 && !(basis->held.host_norms[row] > 0))
+            return slf_fail(SALF_E_ZERO_ROW, "label %" PRId32 ": its basis row is zero", labels[i]);
+    }
+    if (find_label_rows(&basis->held, labels, n, row_of)) {
+        set->used = &basis->held;
+        return SALF_OK;
+    }
+    if (!find_label_rows(&set->own, labels, n, row_of)) {
+        int32_t *unique;
+        int64_t n_unique;
+        SLF_TRY(
+            slf_labels_unique(basis->context, labels, n, basis->info.vocab, basis->padded_vocab, &unique, &n_unique));
+        const salf_status status = slf_basis_solve(basis, unique, n_unique, NULL, false, &set->own);
+        slf_free(basis->context, unique);
+        SLF_TRY(status);
+        if (!find_label_rows(&set->own, labels, n, row_of))
+            return slf_fail(SALF_E_INTERNAL, "a solved label is missing");
+    }
+    set->used = &set->own;
+    return SALF_OK;
+}

@@ -1,0 +1,184 @@
+/*
+ * batch.c - a batch of the probe: its memory, its beginning and its end.
+ *
+ * On a device everything up to the end is enqueued on the host's stream; end waits for the event behind the one copy of
+ * results, not for what the host enqueued since.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "probe/probe.h"
+
+/* ---- memory: one block on each side, grown when a batch needs more ---- */
+
+/* How many queries wait for a walk, 2 D floats each. A quarter of what the workspace holds is for states at hand, which
+ * the backend widens; the others wait, so many that the walks of a batch are of one size. */
+static void size_run(salf_probe *probe) {
+    const int64_t rows = probe->batch.rows, all = rows * slf_probe_spaces(probe);
+    const int64_t fitting = slf_block_rows(probe->context, 2 * probe->basis->info.hidden);
+    probe->run.chunk = SLF_MIN(rows, SLF_MAX(fitting / 4, 1));
+    const int64_t room = SLF_MAX(fitting - probe->run.chunk, 1), walks = (all + room - 1) / room;
+    probe->run.room = walks > 0 ? (all + walks - 1) / walks : 0;
+}
+
+/* Whether the rows of the head for the labels' logits lie elsewhere (a callback, host memory under a device). */
+static bool fetches_logit_rows(const salf_probe *probe) {
+    salf_tensor view;
+    const float *bias;
+    return probe->vocabulary && slf_vocabulary_rule(probe->vocabulary)->logits &&
+           !slf_vocabulary_rows(probe->vocabulary, &view, &bias);
+}
+
+/* Which arrays there are follows from the options alone, their sizes from the rows. */
+static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
+    salf_probe *probe = user;
+    slf_probe_batch *batch = &probe->batch;
+    slf_probe_results *results = &probe->results;
+    slf_score_run *run = &probe->run;
+    const int64_t rows = batch->rows, all = rows * slf_probe_spaces(probe), dim = probe->basis->info.hidden;
+    const int32_t sums = probe->metric->sums;
+    batch->labels = slf_carve(host, probe->vocabulary ? all : rows, sizeof *batch->labels);
+    batch->row_of = slf_carve(host, rows, sizeof *batch->row_of);
+    batch->device_row_of = slf_carve(device, rows, sizeof *batch->device_row_of);
+    if (probe->vocabulary) {
+        const slf_score_rule *rule = slf_vocabulary_rule(probe->vocabulary);
+        run->labels = slf_carve(device, all, sizeof *run->labels);
+        slf_score_run_lay_out(run, device, all, dim, sums, rule);
+        if (sums & SLF_SUM_EXP) results->sum = slf_carve(host, all, sizeof *results->sum);
+        if (sums & SLF_SUM_EXP && rule->logits) results->maximum = slf_carve(host, all, sizeof *results->maximum);
+        if (sums & SLF_SUM_COUNT) results->count = slf_carve(host, all, sizeof *results->count);
+    } else {
+        run->target = slf_carve(device, all, sizeof *run->target);
+    }
+    if (fetches_logit_rows(probe)) {
+        batch->fetched_labels = slf_carve(host, rows, sizeof *batch->fetched_labels);
+        batch->fetched = slf_carve(host, rows * (dim + 1), sizeof *batch->fetched);
+        batch->device_fetched = slf_carve(device, rows * (dim + 1), sizeof *batch->device_fetched);
+    }
+    results->target = slf_carve(host, all, sizeof *results->target);
+    results->deviations = slf_carve(host, all, sizeof *results->deviations);
+    results->gains = slf_carve(host, all, sizeof *results->gains);
+    results->eof = slf_carve(host, rows, sizeof *results->eof);
+}
+
+/* ---- begin ---- */
+
+/* Rows of the head and biases of the batch's labels, n D numbers, once a batch. The host's copy is left alone until the
+ * batch has ended or is dropped, which waits for the upload. */
+static salf_status fetch_logit_rows(salf_probe *probe) {
+    const salf_model *model = probe->basis->model;
+    const int64_t rows = probe->batch.rows, dim = probe->basis->info.hidden;
+    slf_probe_batch *batch = &probe->batch;
+    memcpy(batch->fetched_labels, batch->labels, (size_t)rows * sizeof *batch->labels);
+    const int64_t n = slf_labels_sort(batch->fetched_labels, rows);
+    float *bias = batch->fetched + n * dim;
+    SLF_TRY(slf_matrix_fetch(probe->context, &model->head, batch->fetched_labels, n, batch->fetched));
+    for (int64_t i = 0; i < n; i++) bias[i] = model->logit_bias ? model->logit_bias[batch->fetched_labels[i]] : 0;
+    for (int64_t r = 0; r < rows; r++)
+        batch->row_of[r] = (int32_t)slf_label_find(batch->fetched_labels, n, batch->labels[r]);
+    batch->targets.rows = slf_tensor_device(probe->context, batch->device_fetched, SALF_F32, n, dim);
+    batch->targets.bias = batch->device_fetched + n * dim;
+    return slf_upload(probe->context, batch->device_fetched, batch->fetched,
+                      (uint64_t)(n * (dim + 1)) * sizeof *batch->fetched);
+}
+
+/* The rows that the targets are scores of: basis rows of the labels, solved here where the basis does not hold them, or
+ * with logits rows of the head, which are read where they lie when that is the backend's memory. */
+static salf_status prepare_targets(salf_probe *probe) {
+    slf_probe_batch *batch = &probe->batch;
+    slf_target_rows *targets = &batch->targets;
+    *targets = (slf_target_rows){.row_of = batch->device_row_of};
+    if (fetches_logit_rows(probe)) return batch->rows > 0 ? fetch_logit_rows(probe) : SALF_OK;
+    if (probe->vocabulary && slf_vocabulary_rule(probe->vocabulary)->logits) {
+        slf_vocabulary_rows(probe->vocabulary, &targets->rows, &targets->bias);
+        for (int64_t r = 0; r < batch->rows; r++)
+            batch->row_of[r] = slf_vocabulary_row(probe->vocabulary, batch->labels[r]);
+        return SALF_OK;
+    }
+    SLF_TRY(slf_label_set_prepare(&batch->set, probe->basis, batch->labels, batch->rows, batch->row_of));
+    const slf_label_rows *used = batch->set.used;
+    targets->norms = used->norms;
+    targets->rows = slf_tensor_device(probe->context, used->rows, SALF_F32, used->n, probe->basis->info.hidden);
+    return SALF_OK;
+}
+
+salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n_rows) {
+    SLF_REQUIRE(probe);
+    const salf_basis *basis = probe->basis;
+    const salf_context *context = probe->context;
+    slf_probe_batch *batch = &probe->batch;
+    if (n_rows < 0) return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " rows", n_rows);
+    if (n_rows > 0) SLF_REQUIRE(labels);
+    if (n_rows > INT64_MAX / 1024 / slf_probe_spaces(probe)) /* products of rows, spaces and bytes fit 63 bits */
+        return SLF_FAIL(SALF_E_OVERFLOW, "%" PRId64 " rows", n_rows);
+    for (int64_t r = 0; r < n_rows; r++) {
+        SLF_TRY(slf_label_check(labels[r], basis->info.vocab, basis->padded_vocab));
+        if (probe->vocabulary) SLF_TRY(slf_vocabulary_check(probe->vocabulary, labels[r]));
+    }
+    /* A batch that is dropped: its copies read the arrays that are filled here. */
+    if (batch->phase != SLF_BATCH_NONE) SLF_TRY(slf_sync(context));
+    batch->phase = SLF_BATCH_NONE;
+    batch->rows = n_rows;
+    probe->run.waiting = 0;
+    size_run(probe);
+    SLF_TRY(slf_block_pair_lay_out(&probe->blocks, context, lay_out_batch, probe));
+    const uint64_t bytes = (uint64_t)n_rows * sizeof *labels;
+    const int32_t copies = probe->vocabulary ? slf_probe_spaces(probe) : 1;
+    for (int32_t space = 0; space < copies && n_rows > 0; space++)
+        memcpy(batch->labels + space * n_rows, labels, bytes);
+    SLF_TRY(prepare_targets(probe));
+    SLF_TRY(slf_upload(context, batch->device_row_of, batch->row_of, bytes));
+    if (probe->vocabulary) SLF_TRY(slf_upload(context, probe->run.labels, batch->labels, (uint64_t)copies * bytes));
+    memset(batch->observed, 0, (size_t)slf_probe_spaces(probe));
+    batch->last_space = -1;
+    batch->phase = SLF_BATCH_OPEN;
+    return SALF_OK;
+}
+
+/* ---- end ---- */
+
+/* The batch's deviations on the host; then it is over. */
+static salf_status await_deviations(salf_probe *probe) {
+    SLF_TRY(slf_probe_collect(probe));
+    SLF_TRY(probe->context->backend->wait(probe->context->impl, probe->done, NULL));
+    slf_probe_deviations(probe);
+    probe->batch.phase = SLF_BATCH_NONE;
+    return SALF_OK;
+}
+
+salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
+    SLF_REQUIRE(probe);
+    SLF_REQUIRE(trace);
+    const int64_t rows = probe->batch.rows;
+    const int32_t spaces = slf_probe_spaces(probe);
+    slf_probe_results *results = &probe->results;
+    SLF_TRY(slf_probe_check_complete(probe));
+    SLF_TRY(await_deviations(probe));
+    SLF_TRY(salf_eof_from_deviations(spaces - 1, rows, results->deviations, probe->options.eof_rule,
+                                     probe->options.nonfinite, results->gains, results->eof));
+    int32_t nonfinite = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        bool finite = true;
+        for (int32_t space = 0; space < spaces; space++)
+            finite = finite && isfinite(results->deviations[r * spaces + space]);
+        if (!finite && nonfinite < INT32_MAX) nonfinite++;
+    }
+    *trace = (salf_trace){.rows = rows,
+                          .n_layers = spaces - 1,
+                          .n_nonfinite = nonfinite,
+                          .deviations = results->deviations,
+                          .gains = results->gains,
+                          .eof = results->eof};
+    return SALF_OK;
+}
+
+salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace) {
+    SLF_REQUIRE(probe);
+    SLF_REQUIRE(trace);
+    if (probe->batch.phase == SLF_BATCH_NONE) return SLF_FAIL(SALF_E_SEQUENCE, "no batch has begun");
+    SLF_TRY(await_deviations(probe));
+    *trace = (salf_trace){
+        .rows = probe->batch.rows, .n_layers = probe->options.n_layers, .deviations = probe->results.deviations};
+    return SALF_OK;
+}
