@@ -3,8 +3,8 @@
 
 # Models, data and reference values that some tests and benchmarks read; skipped, aloud, where absent.
 export SALF_SHARED ?= ../shared
-SUITES := test-runner test-unit test-cuda test-cli test-abi test-install test-docs test-fuzz test-cpp test-python lint-python \
-    test-asan test-tsan test-valgrind test-clang
+SUITES := test-runner test-unit test-cuda test-cli test-abi test-install test-docs test-fuzz test-additions test-cpp test-python \
+    lint-python test-asan test-tsan test-valgrind test-clang
 CHECKED := test-unit test-cli test-abi test-docs test-fuzz
 RESULTS ?= $(abspath $(BUILD))/results
 RUN = RESULTS=$(RESULTS) TEST_JOBS=$(JOBS) tests/run.sh
@@ -82,6 +82,12 @@ test-install: all ## install, build the examples through pkg-config, uninstall
 
 test-docs: lib bin ## documents: API reference, links, snippets, formats; the structure of the sources
 	@$(SCRIPT_ENV) $(RUN) $@ $(sort $(wildcard tests/docs/*.sh))
+
+test-additions: ## a slot, a data type, a metric and a policy added to a copy of the tree touch at most four files each
+	@$(SCRIPT_ENV) $(RUN) $@ tests/structure/add_dummies.py
+.PHONY: test-additions print-abi
+print-abi: # what the scripts of tests/abi are given
+	@printf '%s\n' $(SCRIPT_ENV)
 
 measure: ## figures of the sources that docs/structure.md shows (MEASURE_FLAGS=--markdown)
 	@$(or $(PYTHON),python3) tests/measure.py $(MEASURE_FLAGS)

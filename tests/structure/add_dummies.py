@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Adds a slot, a data type, a metric and a policy, in a copy of the tree, and counts the files each of them touches.
+
+    add_dummies.py [--keep FOLDER] [slot | dtype | metric | policy ...]
+
+Each addition is a recipe below: edits of files, as a contributor would make them. At most MOST files of the library and
+its header may be touched; what tests must learn of it is counted apart. The copy then builds, with warnings as errors,
+and the suites concerned pass: unit and parity tests, the emulated device, and the ABI checks that an addition may not
+break. One line a result, in the form tests/run.sh counts. A recipe that no longer fits the sources fails: mend it, and
+docs/structure.md, which says the same in words.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+MOST = 4
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+
+# Edits (file, pattern that occurs in it, what takes its place); \g<0> is what was found.
+SLOT = [
+    # its job and its line in the list: table, prototypes and the rows of all tables follow
+    ("libsalf/backend/backend.h", r"/\* ---- the slots ---- \*/",
+     "/* twice = 2 number. */\n"
+     "typedef struct slf_dummy_job {\n    int64_t number;\n    int64_t *twice; /* host */\n} slf_dummy_job;\n\n"
+     r"\g<0>"),
+    ("libsalf/backend/backend.h", r"(    X\(prefix, score\) +\\\n)", r"\1    X(prefix, dummy) \\" "\n"),
+    # the reference, which the cpu backend takes over, and cuda
+    ("libsalf/backend/reference/reference.c", r"const slf_backend slf_backend_reference = ",
+     "salf_status slf_reference_dummy(void *self, const slf_dummy_job *job) {\n    (void)self;\n"
+     "    *job->twice = 2 * job->number;\n    return SALF_OK;\n}\n\n" r"\g<0>"),
+    ("libsalf/backend/cuda/memory.cpp", r"salf_status slf_cuda_sync\(",
+     "salf_status slf_cuda_dummy(void *, const slf_dummy_job *job) {\n    *job->twice = 2 * job->number;\n"
+     "    return SALF_OK;\n}\n\n" r"\g<0>"),
+    # its caller
+    ("libsalf/model/model.c", r"salf_status salf_model_get_info\([^{]*\{\n(    SLF_REQUIRE\(\w+\);\n)*",
+     r"\g<0>" "    int64_t twice = 0;\n    const slf_dummy_job dummy = {.number = 21, .twice = &twice};\n"
+     "    SLF_TRY(model->context->backend->dummy(model->context->impl, &dummy));\n"
+     '    if (twice != 42) return slf_fail(SALF_E_INTERNAL, "twice 21 is %d", (int)twice);\n'),
+    ("tests/parity/staged.c", r"/\* Each call with the next of the four ways",
+     "static salf_status staged_dummy(void *self, const slf_dummy_job *job) {\n    return inner->dummy(self, job);\n}\n\n"
+     r"\g<0>"),
+    ("tests/plugin/recording_plugin.c", r"static void expect_logits\(",
+     "static void expect_dummy(const slf_dummy_job *job) {\n    (void)job;\n}\n\n" r"\g<0>"),
+]  # fmt: skip
+
+# Trains every second layer, by step.
+POLICY = [
+    ("include/salf.h", r"(SALF_POLICY_CALLBACK = (\d+))(,?)", r"\1,\n    SALF_POLICY_DUMMY = 16"),
+    ("libsalf/policy/policy.c", r"static const \w+ \w+\[\] = \{\n(?=[^;]*\[SALF_POLICY_FULL\])",
+     "static salf_status decide_dummy(salf_policy *p, const salf_observation *seen) {\n"
+     "    for (int32_t k = 0; k < p->m; k++) {\n"
+     "        p->trainable[k] = (k + seen->step) % 2 == 0 || p->m == 1;\n"
+     "        p->rate_scale[k] = p->trainable[k];\n    }\n    return SALF_OK;\n}\n\n"
+     r"\g<0>    [SALF_POLICY_DUMMY] = decide_dummy," "\n"),
+]  # fmt: skip
+
+RECIPES = {"slot": SLOT, "policy": POLICY}
+# What is built and run once all are in.
+PROGRAMS = ["parity/test_backend", "parity/test_backend_probe", "unit/test_core", "unit/test_device", "unit/test_plugin",
+            "unit/test_probe", "unit/test_probe_walks", "unit/test_model", "unit/test_policy", "unit/test_policy_errors",
+            "unit/test_policy_golden", "unit/test_policy_ranks", "unit/test_cost", "unit/test_tensors",
+            "fuzz/fuzz_state"]  # fmt: skip
+ABI = ["check_symbols.sh", "check_cffi.py", "check_dialects.sh", "check_lists.py"]
+
+
+def copy_tree(target):
+    listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        source = os.path.join(ROOT, name)
+        if os.path.isfile(source):
+            os.makedirs(os.path.dirname(os.path.join(target, name)) or target, exist_ok=True)
+            shutil.copy2(source, os.path.join(target, name))
+    return listed.returncode == 0
+
+
+def add(tree, recipe):
+    """The files that a recipe touched, and the edits that found no place."""
+    touched, lost = [], []
+    for name, pattern, replacement in recipe:
+        path = os.path.join(tree, name)
+        text = ""
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        changed, times = re.subn(pattern, replacement, text, count=1)
+        if times != 1:
+            lost.append(f"{name}: {pattern}")
+            continue
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(changed)
+        if name not in touched:
+            touched.append(name)
+    return touched, lost
+
+
+class Results:
+    def __init__(self):
+        self.failed = 0
+
+    def __call__(self, good, name, detail=""):
+        self.failed += not good
+        print(("ok - " if good else "not ok - ") + name, flush=True)
+        if not good and detail:
+            print("\n".join("    " + line for line in detail.splitlines()[-60:]), flush=True)
+
+
+def ran(command, tree, **more):
+    environment = {**os.environ, "MAKEFLAGS": "", **more}
+    done = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode == 0, done.stdout
+
+
+def build_and_run(tree, check):
+    make = ["make", "--no-print-directory", f"-j{os.environ.get('TEST_JOBS', os.cpu_count())}", "CUDA=0", "CFLAGS=-O1 -g"]
+    make += [f"{name}={os.environ[name]}" for name in ("CC", "CXX") if name in os.environ]
+    emulated = "build/tests/cuda/libsalf-cuda-emulated.so"
+    programs = [f"build/tests/{name}" for name in PROGRAMS]
+    good, said = ran([*make, "lib", *programs, emulated], tree)
+    check(good, "the library and its tests build with the additions", said)
+    if not good:
+        return
+    for program in programs:
+        arguments = ["tests/fuzz/corpus/state"] if "fuzz" in program else []
+        good, said = ran([program, *arguments], tree, CK_DEFAULT_TIMEOUT="0")
+        check(good, f"with the additions: {program[len('build/tests/'):]}", said)
+    good, said = ran([programs[0]], tree, SALF_TEST_QUICK="1", SALF_TEST_PLUGIN=emulated, CK_DEFAULT_TIMEOUT="0")
+    check(good, "with the additions: the emulated device", said)
+    values = ran([*make, "-s", "print-abi"], tree)
+    settings = dict(line.split("=", 1) for line in values[1].splitlines() if "=" in line)
+    for name in ABI:
+        good, said = ran([f"tests/abi/{name}"], tree, **settings)
+        check(good, f"with the additions: tests/abi/{name}", said)
+
+
+def main():
+    arguments = sys.argv[1:]
+    folder = None
+    if arguments[:1] == ["--keep"]:
+        folder, arguments = os.path.abspath(arguments[1]), arguments[2:]
+    wanted = arguments or list(RECIPES)
+    check = Results()
+    with tempfile.TemporaryDirectory() as work:
+        tree = folder or work
+        if not copy_tree(tree):
+            print("SKIPPED: additions to a copy of the tree: this is no git checkout")
+            return 0
+        for name in wanted:
+            touched, lost = add(tree, RECIPES[name])
+            of_tests = [path for path in touched if path.startswith("tests/")]
+            own = [path for path in touched if path not in of_tests]
+            check(not lost, f"the recipe of a {name} fits the sources", "\n".join(lost))
+            check(len(own) <= MOST, f"a {name} touches {len(own)} files ({', '.join(own)}), and {len(of_tests)} of tests")
+        build_and_run(tree, check)
+    return 1 if check.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
