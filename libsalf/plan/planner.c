@@ -21,7 +21,7 @@ static salf_status bad_planner_option(const char *name, int64_t value, const cha
     return slf_fail(SALF_E_ARGUMENT, "%s is %" PRId64 "; %s", name, value, need);
 }
 
-/* Also puts defaults in place of 0. */
+/* Also puts defaults in place of 0, so that what is saved and compared later is what was in force. */
 static salf_status check_planner_options(salf_planner_options *o, int32_t m, int64_t n) {
     SLF_TRY(slf_check_word("growth", "SALF_GROWTH", o->growth));
     SLF_TRY(slf_check_word("infill", "SALF_INFILL", o->infill));
@@ -31,8 +31,8 @@ static salf_status check_planner_options(salf_planner_options *o, int32_t m, int
         return slf_fail(SALF_E_ARGUMENT, "ratio is %g; it must be finite and above 1", o->ratio);
     if (o->probe_limit < SALF_PROBE_ALL)
         return bad_planner_option("probe_limit", o->probe_limit, "it must not be negative, or SALF_PROBE_ALL");
-    /* A lost probe costs a forward, which is about what training a datum of mean depth saves: half a share bounds what
-     * is lost to half of what is trained (salf.h). */
+    /* N div (2m) + 1, half a mean share: a probe that no layer takes is a forward for nothing, and a uniform plan then
+     * loses at most one for every two data that it trains. */
     if (o->probe_limit == 0) o->probe_limit = n / m / 2 + 1;
     if (o->growth != SALF_GROWTH_CUSTOM) return SALF_OK;
     if (!o->weights) return slf_fail(SALF_E_NULL, "CUSTOM growth, but weights is NULL");
@@ -54,7 +54,7 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_planner_options"));
     if (n_layers < 1) return bad_planner_option("n_layers", n_layers, "it must be at least 1");
     if (n_data < 1) return bad_planner_option("n_data", n_data, "it must be at least 1");
-    if (n_data >= INT64_MAX / 2) /* so that the sum of two counts is always one */
+    if (n_data >= INT64_MAX / 2) /* the bound of 2^62 leaves room to add two counts */
         return SLF_FAIL(SALF_E_OVERFLOW, "n_data is %" PRId64 "; less than 2^62 can be counted", n_data);
     SLF_TRY(check_planner_options(&own, n_layers, n_data));
     salf_planner *p;
@@ -65,7 +65,7 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     p->options.weights = NULL;
     p->m = n_layers;
     p->n = n_data;
-    salf_status status;
+    salf_status status; /* from here on p is whole enough to be destroyed */
     if ((status = SLF_ALLOC(context, p->counts, n_layers)) != SALF_OK) goto fail;
     if (own.growth == SALF_GROWTH_CUSTOM) {
         double *weights;
@@ -81,6 +81,7 @@ fail:
     return status;
 }
 
+/* A policy that follows the plan keeps it alive beyond the owner's destroy; either may go first, in any thread. */
 salf_planner *slf_planner_retain(salf_planner *planner) {
     atomic_fetch_add_explicit(&planner->references, 1, memory_order_relaxed);
     return planner;
@@ -90,7 +91,7 @@ void salf_planner_destroy(salf_planner *planner) {
     if (!planner || atomic_fetch_sub_explicit(&planner->references, 1, memory_order_acq_rel) != 1) return;
     salf_context *context = planner->context;
     slf_progress_free(&planner->progress, planner);
-    slf_free(context, (void *)(uintptr_t)planner->options.weights);
+    slf_free(context, (void *)(uintptr_t)planner->options.weights); /* its own copy, const as the option is */
     slf_free(context, planner->counts);
     slf_free(context, planner);
     slf_context_release(context);
@@ -118,6 +119,8 @@ void slf_progress_free(slf_progress *s, const salf_planner *planner) {
     *s = (slf_progress){0};
 }
 
+/* Tasks are as large as the host asks for, so that room only grows with the largest of them. The ids are lost: there is
+ * no task at hand when room is made for one. */
 salf_status slf_progress_room(slf_progress *s, const salf_planner *planner, int64_t n) {
     if (n <= s->online.room) return SALF_OK;
     uint32_t *ids;
@@ -137,6 +140,8 @@ salf_status salf_planner_counts(const salf_planner *planner, int64_t *counts) {
     return SALF_OK;
 }
 
+/* A datum of layer e leaves out e of m layers. In floating point, as e c_e summed in integers overflows from 2^62 data
+ * on. */
 salf_status salf_planner_saving(const salf_planner *planner, double *saving) {
     SLF_REQUIRE(planner);
     SLF_REQUIRE(saving);
@@ -172,6 +177,7 @@ salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, s
 
 /* ---- matching beforehand ---- */
 
+/* All eof are checked before the first is kept, so that a call that fails changes nothing. */
 salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n, const int32_t *eof) {
     SLF_REQUIRE(planner);
     if (planner->options.matching != SALF_MATCH_OFFLINE)
@@ -196,6 +202,7 @@ salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n
     return SALF_OK;
 }
 
+/* A second call finds the data settled and does nothing. One that failed for want of memory can be made again. */
 salf_status salf_planner_match(salf_planner *planner) {
     SLF_REQUIRE(planner);
     if (slf_plan_is_online(planner)) return SLF_FAIL(SALF_E_SEQUENCE, "matching is ONLINE; it happens task by task");
@@ -214,18 +221,8 @@ void slf_planner_task(const salf_planner *planner, salf_task *task) {
                                              : s->offline.data + count_below(planner, s->layer) + s->offline.position;
 }
 
-static void next_offline(salf_planner *p, int64_t max_data) {
-    slf_progress *s = &p->progress;
-    while (s->layer < p->m && s->offline.position == p->counts[s->layer]) {
-        s->layer++;
-        s->offline.position = 0;
-    }
-    if (s->layer == p->m) return;
-    const int64_t left = p->counts[s->layer] - s->offline.position;
-    s->phase = SLF_PHASE_TRAIN;
-    s->task_n = SLF_MIN(left, max_data);
-}
-
+/* Gives the next task, or none when every layer is full. What a layer does follows from its counts alone: candidates
+ * first, then fills, then the next layer. So no step of it needs to be remembered, and a kill finds the same place. */
 static salf_status next_online(salf_planner *p, int64_t max_data) {
     slf_progress *s = &p->progress;
     slf_online *o = &s->online;
@@ -233,10 +230,10 @@ static salf_status next_online(salf_planner *p, int64_t max_data) {
         SLF_TRY(slf_plan_check_size(p));
         SLF_TRY(SLF_ALLOC_ZERO(p->context, o->used, slf_bit_words(p->n)));
     }
-    for (; s->layer < p->m; s->layer++, o->scan = 0) {
+    for (; s->layer < p->m; s->layer++, o->scan = 0) { /* scan is 0 in a layer that has not begun */
         const int64_t missing = p->counts[s->layer] - s->matched[s->layer] - s->filled[s->layer];
         if (missing == 0) continue;
-        /* 1. more candidates, while there are some and the limit allows it */
+        /* 1. more candidates, while there are some and the limit allows it: unused ids above those offered before */
         const int64_t limit = p->options.probe_limit == SALF_PROBE_ALL ? p->n : p->options.probe_limit;
         const int64_t allowed = limit - s->probed[s->layer], ahead = p->n - o->scan;
         const int64_t most = SLF_MIN(SLF_MIN(allowed, ahead), max_data);
@@ -248,7 +245,8 @@ static salf_status next_online(salf_planner *p, int64_t max_data) {
                 return SALF_OK;
             }
         }
-        /* 2. then as many of the random order as are missing */
+        /* 2. then as many of the random order as are missing. They count as filled at once: the task is theirs until
+         * it is answered, and a save keeps it */
         const int64_t n = SLF_MIN(missing, max_data);
         SLF_TRY(slf_progress_room(s, p, n));
         SLF_TRY(slf_draws_prepare(&o->draws, p));
@@ -268,18 +266,23 @@ salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task
     const bool online = slf_plan_is_online(planner);
     if (!online) SLF_TRY(salf_planner_match(planner));
     slf_progress *s = &planner->progress;
+    slf_offline *o = &s->offline;
     /* The data that a report accepted become a task of their own while nothing confirms their training. */
     if (s->phase == SLF_PHASE_REPORTED) s->phase = s->task_n > 0 ? SLF_PHASE_TRAIN : SLF_PHASE_IDLE;
-    if (s->phase == SLF_PHASE_IDLE) {
-        if (online)
-            SLF_TRY(next_online(planner, max_data));
-        else
-            next_offline(planner, max_data);
+    if (s->phase == SLF_PHASE_IDLE && online) SLF_TRY(next_online(planner, max_data));
+    if (s->phase == SLF_PHASE_IDLE && !online) {
+        for (; s->layer < planner->m && o->position == planner->counts[s->layer]; s->layer++) o->position = 0;
+        if (s->layer < planner->m) {
+            s->phase = SLF_PHASE_TRAIN;
+            s->task_n = SLF_MIN(planner->counts[s->layer] - o->position, max_data);
+        }
     }
     slf_planner_task(planner, task);
     return SALF_OK;
 }
 
+/* Candidates come in order of id, so the layer takes the first that fit, as Algorithm 4 does. The others stay unused;
+ * deeper layers, or a fill, may take them. */
 salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64_t n, uint8_t *accepted) {
     SLF_REQUIRE(planner);
     SLF_REQUIRE(eof);
@@ -293,7 +296,7 @@ salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64
         if (eof[i] < 0 || eof[i] >= planner->m)
             return SLF_FAIL(SALF_E_ARGUMENT, "eof of datum %" PRIu32 " is %" PRId32 ", not in 0 ... %" PRId32,
                             o->ids[i], eof[i], planner->m - 1);
-    const int64_t room = planner->counts[s->layer] - s->filled[s->layer];
+    const int64_t room = planner->counts[s->layer] - s->filled[s->layer]; /* filled: 0, whatever a blob says of it */
     int64_t taken = 0;
     for (int64_t i = 0; i < n; i++) {
         accepted[i] = eof[i] <= s->layer && s->matched[s->layer] < room;
@@ -308,6 +311,7 @@ salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64
     return SALF_OK;
 }
 
+/* What was trained is known from here on; until then the same task is given again. */
 salf_status salf_planner_done(salf_planner *planner) {
     SLF_REQUIRE(planner);
     slf_progress *s = &planner->progress;

@@ -16,6 +16,7 @@
 enum { PLAN_VERSION = 2 };
 static const char plan_kind[4] = {'P', 'L', 'A', 'N'};
 
+/* What a plan follows from, but for weights. A planner that differs in one of them has other data in other layers. */
 enum { PLAN_FIELDS = 8 };
 static void list_plan_fields(const salf_planner *p, slf_field fields[PLAN_FIELDS]) {
     const salf_planner_options *o = &p->options;
@@ -32,6 +33,7 @@ static void list_plan_fields(const salf_planner *p, slf_field fields[PLAN_FIELDS
 
 /* ---- writing ---- */
 
+/* Called twice, to measure and to write: it must put the same both times. */
 static void write_plan(const void *user, slf_blob *blob) {
     const salf_planner *p = user;
     const slf_progress *s = &p->progress;
@@ -73,6 +75,7 @@ static salf_status bad_plan_value(const char *what, int64_t value) {
     return slf_fail(SALF_E_CORRUPT, "the blob's %s is %" PRId64, what, value);
 }
 
+/* A value of 0 ... most. Every number of the blob goes through here or is compared with the planner's own. */
 static salf_status read_plan_value(slf_blob *blob, const char *what, int64_t most, int64_t *out) {
     *out = (int64_t)slf_blob_get_u64(blob);
     if (blob->short_of_room) return slf_fail(SALF_E_TRUNCATED, "the blob ends before its %s", what);
@@ -86,7 +89,8 @@ static salf_status check_plan_bytes(const slf_blob *blob, uint64_t bytes) {
                     blob->room - blob->used, bytes);
 }
 
-/* Settled data are settled again, from the eof. */
+/* Settled data are settled again, from the eof, so that nothing in the blob can place a datum twice. That takes as long
+ * as it took at first. */
 static salf_status read_offline(const salf_planner *p, slf_blob *blob, slf_progress *s) {
     int64_t settled, has_eof;
     SLF_TRY(read_plan_value(blob, "flag of settled data", 1, &settled));
@@ -115,7 +119,8 @@ static salf_status read_offline(const salf_planner *p, slf_blob *blob, slf_progr
     return settled ? slf_plan_settle(p, s) : SALF_OK;
 }
 
-/* Layers before the turn are full, those after it untouched, and as many data are used as all layers hold. */
+/* Layers before the turn are full, those after it untouched, and as many data are used as all layers hold: then as many
+ * are unused as layers still lack, and no later draw can run out of them. */
 static salf_status check_online_counts(const salf_planner *p, const slf_progress *s) {
     int64_t booked = 0, used = 0;
     for (int32_t e = 0; e < p->m; e++) {
@@ -132,32 +137,14 @@ static salf_status check_online_counts(const salf_planner *p, const slf_progress
     return used == booked ? SALF_OK : bad_plan_value("number of used data", used);
 }
 
-/* The ids of the task at hand: each once, not used while they are probed, and used from then on. Each one's bit is
- * turned over as it is read, which shows the second of two, and then turned back. */
-static salf_status read_online_task(const salf_planner *p, slf_blob *blob, slf_progress *s) {
-    const bool used = s->phase != SLF_PHASE_PROBE;
-    SLF_TRY(check_plan_bytes(blob, 8 * (uint64_t)s->task_n));
-    SLF_TRY(slf_progress_room(s, p, s->task_n));
-    for (int64_t i = 0; i < s->task_n; i++) {
-        int64_t id;
-        SLF_TRY(read_plan_value(blob, "datum of the task", p->n - 1, &id));
-        if (slf_bit_get(s->online.used, id) != used) return bad_plan_value("datum of the task", id);
-        slf_bit_flip(s->online.used, id);
-        s->online.ids[i] = (uint32_t)id;
-    }
-    for (int64_t i = 0; i < s->task_n; i++) slf_bit_flip(s->online.used, s->online.ids[i]);
-    return SALF_OK;
-}
-
 static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progress *s) {
     slf_online *o = &s->online;
     const uint64_t words = (uint64_t)slf_bit_words(p->n);
     int64_t begun, draws;
     SLF_TRY(read_plan_value(blob, "flag of used data", 1, &begun));
-    if (!begun && s->phase != SLF_PHASE_IDLE) return bad_plan_value("phase", s->phase);
+    if (s->phase != SLF_PHASE_IDLE && (!begun || s->layer == p->m)) return bad_plan_value("phase", s->phase);
     if (!begun) return s->layer == 0 ? SALF_OK : bad_plan_value("layer", s->layer);
     SLF_TRY(slf_plan_check_size(p));
-    if (s->phase != SLF_PHASE_IDLE && s->layer == p->m) return bad_plan_value("phase", s->phase);
     SLF_TRY(read_plan_value(blob, "scan position", p->n, &o->scan));
     SLF_TRY(read_plan_value(blob, "number of draws", p->n, &draws));
     for (int64_t i = 0; i < 3 * (int64_t)p->m; i++)
@@ -166,12 +153,26 @@ static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progre
     SLF_TRY(SLF_ALLOC(p->context, o->used, words));
     for (uint64_t w = 0; w < words; w++) o->used[w] = slf_blob_get_u64(blob);
     SLF_TRY(check_online_counts(p, s));
+    /* What was drawn is drawn again. A datum that is drawn was used already, or is used from then on. */
     if (draws > 0) SLF_TRY(slf_draws_prepare(&o->draws, p));
-    while (o->draws.count < draws) /* a datum that is drawn was used already, or is used from then on */
+    while (o->draws.count < draws)
         if (!slf_bit_get(o->used, slf_draws_next(&o->draws, p))) return bad_plan_value("number of draws", draws);
-    return read_online_task(p, blob, s);
+    /* The ids of the task at hand: each once, not used while they are probed, and used from then on. Each one's bit is
+     * turned over as it is read, which shows the second of two, and then turned back. */
+    const bool used = s->phase != SLF_PHASE_PROBE;
+    SLF_TRY(check_plan_bytes(blob, 8 * (uint64_t)s->task_n));
+    SLF_TRY(slf_progress_room(s, p, s->task_n));
+    for (int64_t i = 0, id; i < s->task_n; i++) {
+        SLF_TRY(read_plan_value(blob, "datum of the task", p->n - 1, &id));
+        if (slf_bit_get(o->used, id) != used) return bad_plan_value("datum of the task", id);
+        slf_bit_flip(o->used, id);
+        o->ids[i] = (uint32_t)id;
+    }
+    for (int64_t i = 0; i < s->task_n; i++) slf_bit_flip(o->used, o->ids[i]);
+    return SALF_OK;
 }
 
+/* In the order of write_plan: what the plan follows from, the turn, and then either kind of progress. */
 static salf_status read_plan(const salf_planner *p, slf_blob *blob, slf_progress *s) {
     slf_field fields[PLAN_FIELDS];
     list_plan_fields(p, fields);
@@ -185,15 +186,13 @@ static salf_status read_plan(const salf_planner *p, slf_blob *blob, slf_progress
     SLF_TRY(read_plan_value(blob, "layer", p->m, &layer));
     SLF_TRY(read_plan_value(blob, "phase", SLF_PHASE_TRAIN, &phase));
     SLF_TRY(read_plan_value(blob, "task size", p->n, &s->task_n));
-    /* Only a report may leave a task of no data. */
-    if (phase == SLF_PHASE_IDLE ? s->task_n != 0 : s->task_n == 0 && phase != SLF_PHASE_REPORTED)
-        return bad_plan_value("task size", s->task_n);
+    const bool may_be_empty = phase == SLF_PHASE_IDLE || phase == SLF_PHASE_REPORTED;
+    if (s->task_n == 0 ? !may_be_empty : phase == SLF_PHASE_IDLE) return bad_plan_value("task size", s->task_n);
     s->layer = (int32_t)layer;
     s->phase = (int32_t)phase;
     SLF_TRY(slf_plan_is_online(p) ? read_online(p, blob, s) : read_offline(p, blob, s));
-    if (blob->used != blob->room)
-        return slf_fail(SALF_E_CORRUPT, "%" PRIu64 " bytes too many in the blob", blob->room - blob->used);
-    return SALF_OK;
+    if (blob->used == blob->room) return SALF_OK;
+    return slf_fail(SALF_E_CORRUPT, "%" PRIu64 " bytes too many in the blob", blob->room - blob->used);
 }
 
 salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_t size) {

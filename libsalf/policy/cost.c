@@ -17,73 +17,71 @@
  * their gradient, the optimizer, recomputation. A layer that the backward reaches is counted whole, although nobody
  * needs the gradient to the input of the lowest. Everything is double: no overflow, 53 bits.
  */
-#include <math.h>
+#include <inttypes.h>
 
 #include "core/core.h"
 
-typedef struct layer_cost {
-    double forward;    /* per row */
-    double activation; /* per row */
-    double weight;     /* per row */
-} layer_cost;
-
-static salf_status bad_field(const char *name, int64_t value, const char *need) {
-    return slf_fail(SALF_E_ARGUMENT, "salf_cost_estimate: %s is %lld; %s", name, (long long)value, need);
-}
-
-static salf_status check_shape(salf_cost_options *o) {
+/* Also puts defaults in place of 0. */
+static salf_status check_cost_options(salf_cost_options *o) {
+    if (o->n_kv_heads == 0) o->n_kv_heads = o->n_heads;
     const struct {
         const char *name;
-        int64_t value;
-    } sizes[] = {{"n_layers", o->n_layers}, {"hidden", o->hidden}, {"ffn_hidden", o->ffn_hidden}, {"vocab", o->vocab},
-                 {"n_heads", o->n_heads},   {"rows", o->rows},     {"row_tokens", o->row_tokens}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        if (sizes[i].value < 1) return bad_field(sizes[i].name, sizes[i].value, "it must be at least 1");
-    if (o->n_kv_heads == 0) o->n_kv_heads = o->n_heads;
-    if (o->n_kv_heads < 0 || o->n_heads % o->n_kv_heads != 0)
-        return bad_field("n_kv_heads", o->n_kv_heads, "it must divide n_heads");
-    if (o->head_dim < 0) return bad_field("head_dim", o->head_dim, "it must not be negative");
+        int64_t value, least, most;
+    } ranges[] = {
+        {"n_layers", o->n_layers, 1, INT32_MAX},
+        {"hidden", o->hidden, 1, INT64_MAX},
+        {"ffn_hidden", o->ffn_hidden, 1, INT64_MAX},
+        {"vocab", o->vocab, 1, INT64_MAX},
+        {"n_heads", o->n_heads, 1, INT32_MAX},
+        {"n_kv_heads", o->n_kv_heads, 1, INT32_MAX},
+        {"head_dim", o->head_dim, 0, INT32_MAX},
+        {"rows", o->rows, 1, INT64_MAX},
+        {"row_tokens", o->row_tokens, 1, INT64_MAX},
+        {"gated_ffn", o->gated_ffn, 0, 1},
+        {"probe", o->probe, 0, 1},
+        {"train_embedding", o->train_embedding, 0, 1},
+        {"train_head", o->train_head, 0, 1},
+        {"reserved", o->reserved, 0, 0},
+        {"lora_rank", o->lora_rank, 0, INT32_MAX},
+        {"matrices", o->matrices, 0, SALF_MATRIX_ALL},
+        {"head_positions", o->head_positions, 0, INT64_MAX},
+        {"cut", o->cut, 0, o->n_layers},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
+        if (ranges[i].value < ranges[i].least || ranges[i].value > ranges[i].most)
+            return slf_fail(SALF_E_ARGUMENT, "%s is %" PRId64 ", not in %" PRId64 " ... %" PRId64, ranges[i].name,
+                            ranges[i].value, ranges[i].least, ranges[i].most);
+    SLF_TRY(slf_check_word("metric", "SALF_METRIC", o->metric));
+    if (o->n_heads % o->n_kv_heads != 0)
+        return slf_fail(SALF_E_ARGUMENT, "n_kv_heads is %" PRId32 "; it must divide n_heads", o->n_kv_heads);
     if (o->head_dim == 0) {
-        if (o->hidden % o->n_heads != 0)
-            return bad_field("hidden", o->hidden, "n_heads must divide it, or give head_dim");
         const int64_t head_dim = o->hidden / o->n_heads;
-        if (head_dim > INT32_MAX) return bad_field("hidden", o->hidden, "it is too large for n_heads");
+        if (o->hidden % o->n_heads != 0 || head_dim > INT32_MAX)
+            return slf_fail(SALF_E_ARGUMENT, "hidden is %" PRId64 "; n_heads must divide it, or give head_dim",
+                            o->hidden);
         o->head_dim = (int32_t)head_dim;
     }
+    if ((double)o->head_positions > (double)o->rows * (double)o->row_tokens)
+        return slf_fail(SALF_E_ARGUMENT, "head_positions is %" PRId64 "; 0 ... rows * row_tokens", o->head_positions);
     return SALF_OK;
 }
 
-static salf_status check_flags(const salf_cost_options *o) {
-    const struct {
-        const char *name;
-        int32_t value;
-    } flags[] = {{"gated_ffn", o->gated_ffn},
-                 {"probe", o->probe},
-                 {"train_embedding", o->train_embedding},
-                 {"train_head", o->train_head}};
-    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
-        if (flags[i].value != 0 && flags[i].value != 1) return bad_field(flags[i].name, flags[i].value, "0 or 1");
-    if (o->reserved != 0) return bad_field("reserved", o->reserved, "it must be 0");
-    if (o->lora_rank < 0) return bad_field("lora_rank", o->lora_rank, "it must not be negative");
-    if (o->matrices & ~SALF_MATRIX_ALL) return bad_field("matrices", o->matrices, "a mask of SALF_MATRIX_*");
-    SLF_TRY(slf_check_word("metric", "SALF_METRIC", o->metric));
-    if (o->head_positions < 0 || (double)o->head_positions > (double)o->rows * (double)o->row_tokens)
-        return bad_field("head_positions", o->head_positions, "0 ... rows * row_tokens");
-    return SALF_OK;
-}
-
-static salf_status check_cut(const salf_cost_options *o) {
-    const int32_t m = o->n_layers;
-    if (o->cut < 0 || o->cut > m) return bad_field("cut", o->cut, "0 ... n_layers");
+/* Each row has its own cut, or all have o->cut, and then no layer below it can train. */
+static salf_status check_cost_rows(const salf_cost_options *o) {
     for (int64_t r = 0; o->eof && r < o->rows; r++)
-        if (o->eof[r] < 0 || o->eof[r] > m)
-            return slf_fail(SALF_E_ARGUMENT, "salf_cost_estimate: eof of row %lld is %d, not in 0 ... %d", (long long)r,
-                            (int)o->eof[r], (int)m);
+        if (o->eof[r] < 0 || o->eof[r] > o->n_layers)
+            return slf_fail(SALF_E_ARGUMENT, "eof of row %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32, r,
+                            o->eof[r], o->n_layers);
     for (int32_t k = 0; o->trainable && !o->eof && k < o->cut; k++)
         if (o->trainable[k])
-            return slf_fail(SALF_E_ARGUMENT, "salf_cost_estimate: layer %d trains, but cut is %d", (int)k, (int)o->cut);
+            return slf_fail(SALF_E_ARGUMENT, "layer %" PRId32 " trains, but cut is %" PRId32, k, o->cut);
     return SALF_OK;
 }
+
+/* Operations of one layer for one row. */
+typedef struct layer_cost {
+    double forward, activation, weight;
+} layer_cost;
 
 static layer_cost price_layer(const salf_cost_options *o) {
     const double hidden = (double)o->hidden, inner = (double)o->ffn_hidden, tokens = (double)o->row_tokens;
@@ -97,7 +95,7 @@ static layer_cost price_layer(const salf_cost_options *o) {
                     {SALF_MATRIX_GATE, hidden, inner}};
     const int32_t mask = o->matrices == 0 ? SALF_MATRIX_ALL : o->matrices;
     const size_t count = o->gated_ffn ? 7 : 6; /* the gate stands last */
-    double all = 0, trained = 0, adapters = 0;
+    double all = 0, trained = 0, adapters = 0; /* P, P_t and A */
     for (size_t i = 0; i < count; i++) {
         all += matrices[i].in * matrices[i].out;
         if (!(matrices[i].matrix & mask)) continue;
@@ -118,55 +116,37 @@ static double count_trained(const salf_cost_options *o, int32_t cut) {
     return count;
 }
 
-typedef struct depth_sum {
-    double eof;     /* sum over rows */
-    double reached; /* layers with a backward, over rows */
-    double trained; /* layers with weight gradients, over rows */
-} depth_sum;
-
-static depth_sum sum_depths(const salf_cost_options *o) {
-    const double rows = (double)o->rows;
-    if (!o->eof) return (depth_sum){rows * o->cut, rows * (o->n_layers - o->cut), rows * count_trained(o, o->cut)};
-    depth_sum sum = {0};
-    for (int64_t r = 0; r < o->rows; r++) {
-        sum.eof += o->eof[r];
-        sum.reached += o->n_layers - o->eof[r];
-        if (!o->trainable) sum.trained += o->n_layers - o->eof[r];
-    }
-    if (!o->trainable) return sum;
-    for (int64_t r = 0; r < o->rows; r++) sum.trained += count_trained(o, o->eof[r]);
-    return sum;
-}
-
-static double price_probe(const salf_cost_options *o) {
-    const double hidden = (double)o->hidden, states = (double)o->rows * (o->n_layers + 1.0);
-    if (!o->probe) return 0;
-    if (o->metric == SALF_METRIC_COSINE) return states * 4 * hidden;
-    return states * (2 * hidden * hidden + 2 * hidden * (double)o->vocab + 2 * hidden);
-}
-
 salf_status salf_cost_estimate(const salf_cost_options *options, salf_cost *cost) {
     SLF_REQUIRE(options);
     SLF_REQUIRE(cost);
     salf_cost_options o;
     SLF_TRY(slf_options_read(&o, sizeof o, options, "salf_cost_options"));
-    SLF_TRY(check_shape(&o));
-    SLF_TRY(check_flags(&o));
-    SLF_TRY(check_cut(&o));
-    const layer_cost layer = price_layer(&o);
-    const depth_sum depth = sum_depths(&o);
-    const double cells = (double)o.rows * o.n_layers;
+    SLF_TRY(check_cost_options(&o));
+    SLF_TRY(check_cost_rows(&o));
+    const double hidden = (double)o.hidden, vocab = (double)o.vocab, rows = (double)o.rows, cells = rows * o.n_layers;
+    /* 1. sums over rows: of cuts, of layers with a backward, and of layers with weight gradients */
+    double cuts = o.eof ? 0 : rows * o.cut, trained = o.eof ? 0 : rows * count_trained(&o, o.cut);
+    for (int64_t r = 0; o.eof && r < o.rows; r++) {
+        cuts += o.eof[r];
+        trained += count_trained(&o, o.eof[r]);
+    }
+    const double reached = cells - cuts;
+    /* 2. logits, and their gradient to the state where anything below trains */
     const double positions = (double)(o.head_positions == 0 ? o.rows : o.head_positions);
-    const double logits = 2 * (double)o.hidden * (double)o.vocab * positions;
-    const double head_weight = o.train_head ? logits : 0;
+    const double logits = 2 * hidden * vocab * positions, head_weight = o.train_head ? logits : 0;
+    /* 3. the probe, for each row and space */
+    const double scores = 2 * hidden * hidden + 2 * hidden * vocab + 2 * hidden;
+    const double space = o.metric == SALF_METRIC_COSINE ? 4 * hidden : scores;
+
+    const layer_cost layer = price_layer(&o);
     salf_cost own = {.forward = cells * layer.forward,
-                     .activation_gradient = depth.reached * layer.activation,
-                     .weight_gradient = depth.trained * layer.weight,
-                     .head = logits + (depth.reached > 0 ? logits : 0) + head_weight,
-                     .probe = price_probe(&o)};
+                     .activation_gradient = reached * layer.activation,
+                     .weight_gradient = trained * layer.weight,
+                     .head = logits + (reached > 0 ? logits : 0) + head_weight,
+                     .probe = o.probe ? rows * (o.n_layers + 1.0) * space : 0};
     own.total = own.forward + own.activation_gradient + own.weight_gradient + own.head + own.probe;
     own.full_total = cells * (layer.forward + layer.activation + layer.weight) + 2 * logits + head_weight;
     own.step_saving = 1 - own.total / own.full_total;
-    own.depth_saving = depth.eof / cells;
+    own.depth_saving = cuts / cells;
     return slf_info_write(cost, &own, sizeof own, "salf_cost");
 }

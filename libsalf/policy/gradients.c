@@ -14,6 +14,7 @@
 
 #include "policy/policy.h"
 
+/* 0 is a norm: of a layer that is frozen, or whose gradients vanish. */
 static salf_status check_norms(const double *norms, int32_t m, const char *name) {
     for (int32_t k = 0; k < m; k++) {
         if (!isfinite(norms[k])) return slf_fail(SALF_E_NONFINITE, "%s of layer %" PRId32 " is %g", name, k, norms[k]);
@@ -77,6 +78,7 @@ salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) 
     return SALF_OK;
 }
 
+/* Both norms or, at the first decision, none; and a ratio that is a number. */
 static salf_status check_norm_pair(const salf_policy *p, const salf_observation *seen) {
     SLF_TRY(p->early);
     const bool gradients = seen->gradient_norm != NULL, parameters = seen->parameter_norm != NULL;
@@ -93,6 +95,8 @@ static salf_status check_norm_pair(const salf_policy *p, const salf_observation 
     return SALF_OK;
 }
 
+/* Ratios are summed over the ranks: each rank's norms are of its own part of the gradients, and the factor of ranks
+ * cancels out against the largest. */
 salf_status slf_decide_rgn(salf_policy *p, const salf_observation *seen) {
     const salf_status local = check_norm_pair(p, seen);
     double *ratios = p->scratch, largest = 0;

@@ -14,6 +14,7 @@
 
 /* ---- kinds ---- */
 
+/* The shape of most decisions: a prefix is frozen. */
 void slf_policy_suffix(salf_policy *p, int32_t cut) {
     for (int32_t k = 0; k < p->m; k++) {
         p->next.trainable[k] = k >= cut;
@@ -21,33 +22,15 @@ void slf_policy_suffix(salf_policy *p, int32_t cut) {
     }
 }
 
-static salf_status decide_full(salf_policy *p, const salf_observation *seen) {
-    (void)seen;
-    slf_policy_suffix(p, 0);
-    return SALF_OK;
-}
-
-static salf_status decide_suffix(salf_policy *p, const salf_observation *seen) {
-    (void)seen;
-    slf_policy_suffix(p, p->options.first_layer);
-    return SALF_OK;
-}
-
-static salf_status decide_half(salf_policy *p, const salf_observation *seen) {
-    (void)seen;
-    slf_policy_suffix(p, p->m / 2);
-    return SALF_OK;
-}
-
-static salf_status decide_random(salf_policy *p, const salf_observation *seen) {
-    const uint64_t stream = 0x706F6C72616E6420u; /* "polrand " in ASCII */
-    slf_policy_suffix(p, (int32_t)slf_random_below(p->options.seed, stream, (uint64_t)seen->step, (uint64_t)p->m));
-    return SALF_OK;
-}
-
-static salf_status decide_scripted(salf_policy *p, const salf_observation *seen) {
-    const int64_t last = p->options.n_script - 1;
-    slf_policy_suffix(p, p->options.script[SLF_MIN(seen->step, last)]);
+/* The kinds whose cut takes a line. */
+static salf_status decide_simply(salf_policy *p, const salf_observation *seen) {
+    const uint64_t step = (uint64_t)seen->step, stream = 0x706F6C72616E6420u; /* "polrand " in ASCII */
+    int32_t cut = 0;                                                          /* FULL */
+    if (p->kind == SALF_POLICY_SUFFIX) cut = p->options.first_layer;
+    if (p->kind == SALF_POLICY_HALF) cut = p->m / 2;
+    if (p->kind == SALF_POLICY_SCRIPTED) cut = p->options.script[SLF_MIN(seen->step, p->options.n_script - 1)];
+    if (p->kind == SALF_POLICY_RANDOM) cut = (int32_t)slf_random_below(p->options.seed, stream, step, (uint64_t)p->m);
+    slf_policy_suffix(p, cut);
     return SALF_OK;
 }
 
@@ -67,9 +50,9 @@ static const struct {
     slf_decide_fn decide;
     int32_t needs;
 } kinds[] = {
-    [SALF_POLICY_FULL] = {decide_full, 0},
-    [SALF_POLICY_SUFFIX] = {decide_suffix, 0},
-    [SALF_POLICY_HALF] = {decide_half, 0},
+    [SALF_POLICY_FULL] = {decide_simply, 0},
+    [SALF_POLICY_SUFFIX] = {decide_simply, 0},
+    [SALF_POLICY_HALF] = {decide_simply, 0},
     [SALF_POLICY_SALF] = {slf_decide_salf, NEEDS_RANKS},
     [SALF_POLICY_BUDGET] = {slf_decide_budget, NEEDS_PLANNER | NEEDS_RANKS},
     [SALF_POLICY_LIFT] = {slf_decide_lift, NEEDS_TURNS},
@@ -80,8 +63,8 @@ static const struct {
     [SALF_POLICY_LINEAR] = {slf_decide_linear, NEEDS_TOTAL},
     [SALF_POLICY_AUTOFREEZE] = {slf_decide_autofreeze, NEEDS_TURNS | NEEDS_RANKS},
     [SALF_POLICY_RGN] = {slf_decide_rgn, NEEDS_RANKS},
-    [SALF_POLICY_RANDOM] = {decide_random, 0},
-    [SALF_POLICY_SCRIPTED] = {decide_scripted, NEEDS_SCRIPT},
+    [SALF_POLICY_RANDOM] = {decide_simply, 0},
+    [SALF_POLICY_SCRIPTED] = {decide_simply, NEEDS_SCRIPT},
     [SALF_POLICY_CALLBACK] = {slf_decide_callback, NEEDS_CALLBACK | NEEDS_RANKS},
 };
 
@@ -91,7 +74,8 @@ bool slf_policy_takes_turns(const salf_policy *p) {
 
 /* ---- options ---- */
 
-/* Numbers lie in their ranges, whatever the kind. */
+/* Numbers lie in their ranges, whatever the kind: an option of another kind that makes no sense is a mistake too. All
+ * are compared as doubles, which keep the sign and order of a 64-bit number; 2^63 bounds what has no other bound. */
 static salf_status check_policy_ranges(const salf_policy_options *o, int32_t m) {
     const struct {
         const char *name;
@@ -120,6 +104,7 @@ static salf_status check_policy_ranges(const salf_policy_options *o, int32_t m) 
     return slf_check_word("reduction", "SALF_REDUCE", o->reduction);
 }
 
+/* Options without which a kind cannot decide. A script is checked whole here, so that a decision never fails for it. */
 static salf_status check_policy_needs(int32_t kind, const salf_policy_options *o, int32_t m) {
     const int32_t needs = kinds[kind].needs;
     const char *word = salf_constant_word("SALF_POLICY", kind);
@@ -146,6 +131,7 @@ static salf_status check_policy_needs(int32_t kind, const salf_policy_options *o
 
 /* ---- life ---- */
 
+/* Both records are laid out alike: they change places after each decision. */
 static void lay_out_record(slf_policy_record *record, int32_t m, slf_carver *block) {
     record->trainable = slf_carve(block, m, sizeof *record->trainable);
     record->summed = slf_carve(block, m, sizeof *record->summed);
@@ -153,7 +139,7 @@ static void lay_out_record(slf_policy_record *record, int32_t m, slf_carver *blo
 }
 
 static void lay_out_policy(salf_policy *p, slf_carver *block) {
-    const int64_t m = p->m;
+    const int64_t m = p->m; /* scratch and histogram hold two numbers more, for rows and for ranks that failed */
     lay_out_record(&p->last, p->m, block);
     lay_out_record(&p->next, p->m, block);
     p->rate_scale = slf_carve(block, m, sizeof *p->rate_scale);
@@ -198,7 +184,7 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
         salf_policy_destroy(p);
         return SALF_E_NO_MEMORY;
     }
-    block = (slf_carver){.base = p->block};
+    block = (slf_carver){.base = p->block}; /* now for real; the block was cleared, as last must begin */
     lay_out_policy(p, &block);
     p->last.step = -1;
     if (script) memcpy(script, own.script, (size_t)own.n_script * sizeof *script);
@@ -217,6 +203,7 @@ void salf_policy_destroy(salf_policy *p) {
     slf_context_release(context);
 }
 
+/* One block for both, the wider first, so that one allocation is all that can fail. */
 salf_status slf_policy_rows(salf_policy *p, int64_t rows) {
     if (rows <= p->row_room && p->order) return SALF_OK;
     int64_t *order = slf_alloc(p->context, (uint64_t)rows, sizeof *p->order + sizeof *p->eof);
@@ -230,18 +217,13 @@ salf_status slf_policy_rows(salf_policy *p, int64_t rows) {
 
 /* ---- the decision ---- */
 
+/* This rank's own error goes before the others', which say only that there are some. */
 salf_status slf_policy_sum(salf_policy *p, salf_status local, double *values, int64_t n) {
     values[n] = local != SALF_OK;
     const salf_status joined = slf_all_reduce(p->context, values, n + 1, SALF_F64, SALF_ALL_REDUCE_SUM);
     if (local != SALF_OK) return local;
     SLF_TRY(joined);
     return values[n] == 0 ? SALF_OK : slf_fail(SALF_E_MISMATCH, "%g other ranks failed", values[n]);
-}
-
-static salf_status check_step(const salf_policy *p, int64_t step) {
-    if (step < 0) return slf_fail(SALF_E_ARGUMENT, "step is %" PRId64, step);
-    if (step > p->last.step || (p->loaded && step == p->last.step)) return SALF_OK;
-    return slf_fail(SALF_E_SEQUENCE, "step %" PRId64 " after step %" PRId64, step, p->last.step);
 }
 
 /* Counting sort of the rows by eof, stable: order, and active[k] = rows with eof <= k. */
@@ -256,55 +238,65 @@ static void sort_rows(salf_policy *p) {
     for (int64_t r = 0; r < p->rows; r++) p->order[at[p->eof[r]]++] = r;
 }
 
+/* What follows from the trainable set and the rows: cut, embedding and head, changes since the last decision, and the
+ * order in which truncation takes the rows. */
+static void describe_decision(salf_policy *p, salf_decision *d) {
+    const uint8_t *now = p->next.trainable, *before = p->last.trainable;
+    /* Embedding and head that LISA keeps on draw the backward pass to the bottom, whatever layers train. */
+    const bool always = p->kind == SALF_POLICY_LISA && p->options.always_on;
+    while (!always && d->cut < p->m && !now[d->cut]) d->cut++;
+    d->train_embedding = always || (p->options.train_embedding && d->cut == 0);
+    d->train_head = always || p->options.train_head;
+    for (int32_t k = 0; k < p->m; k++) {
+        if (now[k] && !before[k]) p->changes[0][d->n_added++] = k;
+        if (!now[k] && before[k]) p->changes[1][d->n_removed++] = k;
+    }
+    d->n_reset = p->n_reset;
+    d->graph_changed =
+        d->n_added > 0 || d->n_removed > 0 || d->train_embedding != p->last.embedding || d->train_head != p->last.head;
+    if (p->rows < 0) return;
+    sort_rows(p);
+    d->rows = p->rows;
+    d->eof = p->eof;
+    d->order = p->order;
+    d->active_rows = p->active;
+}
+
 salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen, salf_decision *decision) {
     SLF_REQUIRE(policy);
     SLF_REQUIRE(seen);
     SLF_REQUIRE(decision);
     slf_policy_record *next = &policy->next;
     const slf_policy_record *last = &policy->last;
-    const int32_t m = policy->m;
-    salf_observation own_seen = {0};
+    const size_t bytes = (size_t)policy->m * sizeof(double);
 
     /* 1. next begins as last; a decision or load that failed may have left anything there */
     next->frozen = last->frozen;
     next->compared = last->compared;
-    memcpy(next->summed, last->summed, (size_t)m * sizeof *next->summed);
-    memcpy(next->previous, last->previous, (size_t)m * sizeof *next->previous);
+    memcpy(next->summed, last->summed, bytes);
+    memcpy(next->previous, last->previous, bytes);
     policy->n_reset = 0;
     policy->rows = -1;
 
-    /* 2. the kind sets trainable and rate_scale */
-    policy->early = slf_options_read(&own_seen, sizeof own_seen, seen, "salf_observation");
-    if (policy->early == SALF_OK) policy->early = check_step(policy, own_seen.step);
+    /* 2. is the call itself in order? A kind that talks to other ranks must join them all the same, and tell them */
+    salf_observation o = {0};
+    policy->early = slf_options_read(&o, sizeof o, seen, "salf_observation");
+    const bool again = policy->loaded && o.step == last->step;
+    if (policy->early == SALF_OK && o.step < 0) policy->early = SLF_FAIL(SALF_E_ARGUMENT, "step is %" PRId64, o.step);
+    if (policy->early == SALF_OK && o.step <= last->step && !again)
+        policy->early = SLF_FAIL(SALF_E_SEQUENCE, "step %" PRId64 " after step %" PRId64, o.step, last->step);
     if (!(kinds[policy->kind].needs & NEEDS_RANKS)) SLF_TRY(policy->early);
-    SLF_TRY(kinds[policy->kind].decide(policy, &own_seen));
 
-    /* 3. what follows from them */
-    const bool always = policy->kind == SALF_POLICY_LISA && policy->options.always_on;
-    salf_decision own = {.n_layers = m,
-                         .step = own_seen.step,
+    /* 3. the kind sets trainable and rate_scale, and the rest follows */
+    SLF_TRY(kinds[policy->kind].decide(policy, &o));
+    salf_decision own = {.n_layers = policy->m,
+                         .step = o.step,
                          .trainable = next->trainable,
                          .rate_scale = policy->rate_scale,
                          .added = policy->changes[0],
                          .removed = policy->changes[1],
-                         .reset = policy->changes[2],
-                         .n_reset = policy->n_reset};
-    while (!always && own.cut < m && !next->trainable[own.cut]) own.cut++;
-    own.train_embedding = always || (policy->options.train_embedding && own.cut == 0);
-    own.train_head = always || policy->options.train_head;
-    for (int32_t k = 0; k < m; k++) {
-        if (next->trainable[k] && !last->trainable[k]) policy->changes[0][own.n_added++] = k;
-        if (!next->trainable[k] && last->trainable[k]) policy->changes[1][own.n_removed++] = k;
-    }
-    own.graph_changed =
-        own.n_added > 0 || own.n_removed > 0 || own.train_embedding != last->embedding || own.train_head != last->head;
-    if (policy->rows >= 0) {
-        sort_rows(policy);
-        own.rows = policy->rows;
-        own.eof = policy->eof;
-        own.order = policy->order;
-        own.active_rows = policy->active;
-    }
+                         .reset = policy->changes[2]};
+    describe_decision(policy, &own);
     SLF_TRY(slf_info_write(decision, &own, sizeof own, "salf_decision"));
 
     /* 4. it stands */

@@ -14,6 +14,7 @@
 
 #include "policy/policy.h"
 
+/* A trace may come from the host's own code, so nothing in it is believed. */
 static salf_status check_trace(const salf_policy *p, const salf_trace *t, bool gains) {
     if (!t) return slf_fail(SALF_E_NULL, "the policy needs a trace, and trace is NULL");
     if (t->n_layers != p->m)
@@ -32,6 +33,7 @@ static salf_status no_rows(void) {
     return slf_fail(SALF_E_ARGUMENT, "the trace has 0 rows on every rank");
 }
 
+/* The layer with the largest gain summed over all rows, which is the mean's: the number of rows cancels out. */
 static salf_status cut_by_mean_gain(salf_policy *p, const salf_trace *t, salf_status local, int32_t *cut) {
     double *sums = p->scratch; /* [m] gains, rows, ranks that failed */
     memset(sums, 0, ((size_t)p->m + 2) * sizeof *sums);
@@ -50,6 +52,7 @@ static salf_status cut_by_mean_gain(salf_policy *p, const salf_trace *t, salf_st
     return SALF_OK;
 }
 
+/* Smallest, lower median and most frequent eof need only how many rows have each: m + 1 numbers to sum, not rows. */
 static salf_status cut_by_histogram(salf_policy *p, const salf_trace *t, salf_status local, int32_t *cut) {
     int64_t *counts = p->histogram; /* [m] rows of each eof, ranks that failed */
     memset(counts, 0, ((size_t)p->m + 1) * sizeof *counts);
@@ -80,6 +83,7 @@ static void set_row_cuts(salf_policy *p, const int32_t *eof, int64_t rows, int32
     for (int64_t r = 0; r < rows; r++) p->eof[r] = own ? SLF_MAX(eof[r], cut) : cut;
 }
 
+/* Room for the rows is made before the ranks meet, so that want of memory on one is told to all. */
 salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     const bool mean = p->options.reduction == SALF_REDUCE_MEAN_GAIN;
     const salf_trace *t = seen->trace;
@@ -92,6 +96,7 @@ salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     return SALF_OK;
 }
 
+/* The callback runs before the ranks meet, and on each of them: it may decide by what it alone sees. */
 static salf_status cut_of_host(salf_policy *p, const salf_observation *seen, int64_t *cut) {
     SLF_TRY(p->early);
     if (seen->trace) {

@@ -8,8 +8,8 @@
 #include "core/blob.h"
 #include "policy/policy.h"
 
-/* Version 1 held the interval in force where 2 holds the option, and the number of AUTOFREEZE's turn, which follows from
- * the step. */
+/* Version 1 held the interval in force where 2 holds the option, and the number of AUTOFREEZE's turn, which follows
+ * from the step. */
 enum { POLICY_VERSION = 2 };
 static const char policy_kind[4] = {'P', 'O', 'L', 'I'};
 
@@ -19,6 +19,8 @@ static int64_t rounded_interval(const salf_policy *p) {
     return interval > 0 ? interval : SLF_MAX(share, 1);
 }
 
+/* All options that a decision depends on, also those of other kinds: a blob belongs to one configuration. Callbacks and
+ * planners have no number; the host must give the same ones. */
 enum { POLICY_FIELDS = 18 };
 static void list_policy_fields(const salf_policy *p, uint32_t version, slf_field fields[POLICY_FIELDS]) {
     const salf_policy_options *o = &p->options;
@@ -72,6 +74,8 @@ static salf_status read_policy_value(slf_blob *blob, const char *name, int64_t l
     return slf_fail(SALF_E_CORRUPT, "the blob's %s is %" PRId64, name, *out);
 }
 
+/* Into a record that is not in use. What is damaged in a way that the checksum cannot show, made by hand, at least stays
+ * in range: layers are on or off, sums are sums of absolute values. */
 static salf_status read_policy(const salf_policy *p, slf_blob *blob, slf_policy_record *next) {
     const int64_t total = p->options.total_steps;
     slf_field fields[POLICY_FIELDS];
@@ -108,6 +112,7 @@ static salf_status read_policy(const salf_policy *p, slf_blob *blob, slf_policy_
     return SALF_OK;
 }
 
+/* The last step may be asked again after a load: a host that was killed after its save may not have made that step. */
 salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t size) {
     SLF_REQUIRE(policy);
     SLF_REQUIRE(buffer);
