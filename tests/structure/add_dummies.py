@@ -57,11 +57,22 @@ POLICY = [
      r"\g<0>    [SALF_POLICY_DUMMY] = {decide_dummy, 0}," "\n"),
 ]  # fmt: skip
 
-RECIPES = {"slot": SLOT, "policy": POLICY}
+# The logarithm of the rank; tests/unit/oracle.c has a brute-force reading of each metric, and the tests run over all.
+METRIC = [
+    ("include/salf.h", r"SALF_METRIC_RANK = 2", r"\g<0>, SALF_METRIC_DUMMY = 3"),
+    ("libsalf/probe/observe.c", r"static const slf_metric metrics\[\] = \{\n",
+     "static double dummy_deviation(const salf_probe *probe, int64_t at) {\n"
+     "    return log1p((double)probe->results.count[at]);\n}\n\n"
+     r"\g<0>    [SALF_METRIC_DUMMY] = {.vocabulary = 1, .sums = SLF_SUM_COUNT, .deviation = dummy_deviation}," "\n"),
+    ("tests/unit/oracle.c", r"    case SALF_METRIC_RANK:\n        return rank;\n",
+     r"\g<0>" "    case SALF_METRIC_DUMMY:\n        return log1p(rank);\n"),
+]  # fmt: skip
+
+RECIPES = {"slot": SLOT, "metric": METRIC, "policy": POLICY}
 # What is built and run once all are in.
 PROGRAMS = ["parity/test_backend", "parity/test_backend_probe", "unit/test_core", "unit/test_device", "unit/test_plugin",
             "unit/test_probe", "unit/test_probe_walks", "unit/test_model", "unit/test_policy", "unit/test_policy_errors",
-            "unit/test_policy_golden", "unit/test_policy_ranks", "unit/test_cost", "unit/test_tensors",
+            "unit/test_policy_golden", "unit/test_policy_ranks", "unit/test_cost", "unit/test_method", "unit/test_tensors",
             "fuzz/fuzz_state"]  # fmt: skip
 ABI = ["check_symbols.sh", "check_cffi.py", "check_dialects.sh", "check_lists.py"]
 
