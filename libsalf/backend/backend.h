@@ -77,29 +77,61 @@ typedef struct slf_apply_job {
     double noise;            /* for rounded. A row that is not finite gives a norm that is not */
 } slf_apply_job;
 
-/* How factor turns a Gram matrix into P. */
-typedef struct slf_factor_request {
-    int32_t mode; /* SALF_BASIS_* */
-    int32_t reserved;
-    double rtol; /* threshold on singular values relative to sigma_max; for EXACT sqrt(D * 2^-52) */
-    double ridge;
-} slf_factor_request;
+/* ---- linear algebra: what a Gram matrix is inverted with (basis/spectrum.c) ---- */
 
-typedef struct slf_factor_result { /* host */
-    int32_t method;                /* SALF_METHOD_* */
-    int32_t reserved;
-    int64_t rank;
-    double sigma_max;
-    double sigma_min;      /* smallest of all */
-    double sigma_min_kept; /* smallest kept */
-} slf_factor_result;
+/* Matrices are row-major and float64. Of symmetric matrices and of Cholesky factors R, A = R^T R, only the upper
+ * triangle (j >= i) is read and made, unless a comment says full. */
 
-typedef struct slf_factor_job { /* P [D][D] in place of the upper triangle of G: full and symmetric */
+enum {
+    SLF_TIMES_ROWS = 0,      /* y [rows] = alpha A x + beta y */
+    SLF_TIMES_COLUMNS = 1,   /* y [cols] = alpha A^T x + beta y */
+    SLF_TIMES_SYMMETRIC = 2, /* y = alpha A x + beta y, A symmetric [rows][rows] */
+    SLF_SOLVE = 3            /* y = (R^T R)^-1 x, a = R [rows][rows]; alpha is 1, beta 0 */
+};
+
+/* x and y do not overlap. With alpha 0 a and x are not read, with beta 0 y is not. */
+typedef struct slf_matvec_job {
+    int32_t kind;
+    int32_t reserved;
+    int64_t rows, cols; /* of a */
+    const double *a;
+    const double *x;
+    double *y;
+    double alpha, beta;
+} slf_matvec_job;
+
+/* The Cholesky factor of sign * A + shift * I, where there is one: that is so exactly (but for rounding) where all its
+ * eigenvalues are positive. */
+typedef struct slf_potrf_job {
     int64_t dim;
-    double *gram;
-    const slf_factor_request *request;
-    slf_factor_result *result;
-} slf_factor_job;
+    const double *a; /* [dim][dim] */
+    double sign, shift;
+    double *factor;  /* [dim][dim] */
+    int32_t *exists; /* host: 0 or 1 */
+} slf_potrf_job;
+
+/* The inverse of R^T R. */
+typedef struct slf_potri_job {
+    int64_t dim;
+    double *factor;  /* R, of no use afterwards */
+    double *inverse; /* [dim][dim] full; as it was where there is none */
+    int32_t *exists; /* host: 0 or 1 */
+} slf_potri_job;
+
+/* Eigenvalues, in any order, and eigenvectors. SALF_E_NUMERIC where they are not found. */
+typedef struct slf_syevd_job {
+    int64_t dim;
+    double *a;      /* [dim][dim]; becomes the eigenvectors, as rows */
+    double *lambda; /* [dim] */
+} slf_syevd_job;
+
+/* sum w_k v_k v_k^T over vectors that are rows. */
+typedef struct slf_syrk_job {
+    int64_t dim;
+    double *vectors;       /* [dim][dim], of no use afterwards */
+    const double *weights; /* [dim], 0 or more */
+    double *out;           /* [dim][dim] full */
+} slf_syrk_job;
 
 /* ---- states against the vocabulary ---- */
 
@@ -238,7 +270,11 @@ typedef struct slf_score_loss_job {
 /* What computes, X(prefix, slot): salf_status slot(void *self, const slf_<slot>_job *job). */
 #define SLF_JOB_SLOTS(X, prefix) \
     X(prefix, scan)              \
-    X(prefix, factor)            \
+    X(prefix, matvec)            \
+    X(prefix, potrf)             \
+    X(prefix, potri)             \
+    X(prefix, syevd)             \
+    X(prefix, syrk)              \
     X(prefix, apply)             \
     X(prefix, query)             \
     X(prefix, cosine)            \

@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include "basis/basis.h"
+#include "basis/spectrum.h"
 
 bool slf_basis_is_small(const salf_basis_options *options, int64_t vocab, int64_t hidden) {
     return vocab < hidden && options->mode != SALF_BASIS_RIDGE;
@@ -20,15 +21,14 @@ static double resolvable(int64_t dim) {
     return sqrt((double)dim * 0x1p-52);
 }
 
-static salf_status factor(salf_basis *basis, int64_t dim, double *gram) {
-    const salf_context *context = basis->context;
+/* The inverse of a Gram matrix [dim][dim] in its place, and what the basis says of it. */
+static salf_status invert_gram(salf_basis *basis, int64_t dim, double *gram) {
     const double rtol = basis->options.mode == SALF_BASIS_EXACT ? 0 : basis->info.rtol;
     const slf_factor_request request = {.mode = basis->options.mode,
                                         .rtol = rtol > resolvable(dim) ? rtol : resolvable(dim),
                                         .ridge = basis->options.ridge};
     slf_factor_result result = {0};
-    const slf_factor_job job = {.dim = dim, .gram = gram, .request = &request, .result = &result};
-    SLF_TRY(context->backend->factor(context->impl, &job));
+    SLF_TRY(slf_spectrum_invert(basis->context, dim, gram, &request, &result));
     if (result.rank == 0 || !(result.sigma_max > 0))
         return slf_fail(SALF_E_NUMERIC, "no singular value of the head is kept (the largest is %g)", result.sigma_max);
     basis->info.method = result.method;
@@ -62,7 +62,7 @@ void slf_basis_set_noise(salf_basis *basis) {
 }
 
 salf_status slf_basis_factor(salf_basis *basis, double *gram) {
-    SLF_TRY(factor(basis, basis->info.hidden, gram));
+    SLF_TRY(invert_gram(basis, basis->info.hidden, gram));
     basis->p = gram;
     return SALF_OK;
 }
@@ -121,7 +121,7 @@ static salf_status factor_transposed(salf_basis *basis, const float *wt, double 
     const slf_apply_job apply = {.p = k, .rows = &columns, .out = bt};
     SLF_TRY(slf_zero_doubles(context, k, (uint64_t)(vocab * vocab)));
     SLF_TRY(context->backend->scan(context->impl, &scan)); /* all rows are finite, as an earlier scan has seen */
-    SLF_TRY(factor(basis, vocab, k));
+    SLF_TRY(invert_gram(basis, vocab, k));
     return context->backend->apply(context->impl, &apply);
 }
 

@@ -138,10 +138,42 @@ static salf_status staged_scan(void *self, const slf_scan_job *job) {
     return inner->scan(self, &moved);
 }
 
-static salf_status staged_factor(void *self, const slf_factor_job *job) {
-    slf_factor_job moved = *job;
-    moved.gram = both(self, job->gram, job->dim * job->dim, sizeof(double));
-    return inner->factor(self, &moved);
+static salf_status staged_matvec(void *self, const slf_matvec_job *job) {
+    slf_matvec_job moved = *job;
+    const bool columns = job->kind == SLF_TIMES_COLUMNS;
+    moved.a = in(self, job->a, job->rows * job->cols, sizeof(double));
+    moved.x = in(self, job->x, columns ? job->rows : job->cols, sizeof(double));
+    moved.y = both(self, job->y, columns ? job->cols : job->rows, sizeof(double));
+    return inner->matvec(self, &moved);
+}
+
+static salf_status staged_potrf(void *self, const slf_potrf_job *job) {
+    slf_potrf_job moved = *job;
+    moved.a = in(self, job->a, job->dim * job->dim, sizeof(double));
+    moved.factor = both(self, job->factor, job->dim * job->dim, sizeof(double));
+    return inner->potrf(self, &moved);
+}
+
+static salf_status staged_potri(void *self, const slf_potri_job *job) {
+    slf_potri_job moved = *job;
+    moved.factor = both(self, job->factor, job->dim * job->dim, sizeof(double));
+    moved.inverse = both(self, job->inverse, job->dim * job->dim, sizeof(double));
+    return inner->potri(self, &moved);
+}
+
+static salf_status staged_syevd(void *self, const slf_syevd_job *job) {
+    slf_syevd_job moved = *job;
+    moved.a = both(self, job->a, job->dim * job->dim, sizeof(double));
+    moved.lambda = both(self, job->lambda, job->dim, sizeof(double));
+    return inner->syevd(self, &moved);
+}
+
+static salf_status staged_syrk(void *self, const slf_syrk_job *job) {
+    slf_syrk_job moved = *job;
+    moved.vectors = both(self, job->vectors, job->dim * job->dim, sizeof(double));
+    moved.weights = in(self, job->weights, job->dim, sizeof(double));
+    moved.out = both(self, job->out, job->dim * job->dim, sizeof(double));
+    return inner->syrk(self, &moved);
 }
 
 static salf_status staged_apply(void *self, const slf_apply_job *job) {

@@ -193,8 +193,26 @@ static void expect_scan(const slf_scan_job *job) {
     expect(job->hash, SALF_MEMORY_HOST), expect(job->bad_row, SALF_MEMORY_HOST);
 }
 
-static void expect_factor(const slf_factor_job *job) {
-    expect_device(job->gram);
+static void expect_matvec(const slf_matvec_job *job) {
+    expect_device(job->a), expect_device(job->x), expect_device(job->y);
+}
+
+static void expect_potrf(const slf_potrf_job *job) {
+    expect_device(job->a), expect_device(job->factor);
+    expect(job->exists, SALF_MEMORY_HOST);
+}
+
+static void expect_potri(const slf_potri_job *job) {
+    expect_device(job->factor), expect_device(job->inverse);
+    expect(job->exists, SALF_MEMORY_HOST);
+}
+
+static void expect_syevd(const slf_syevd_job *job) {
+    expect_device(job->a), expect_device(job->lambda);
+}
+
+static void expect_syrk(const slf_syrk_job *job) {
+    expect_device(job->vectors), expect_device(job->weights), expect_device(job->out);
 }
 
 static void expect_apply(const slf_apply_job *job) {

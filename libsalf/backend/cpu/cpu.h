@@ -73,7 +73,11 @@ typedef struct slf_cpu {
 /* What the cpu backend does in its own way; the rest is the reference's. */
 salf_status slf_cpu_open(void **self, const slf_services *services, const char **kernels);
 salf_status slf_cpu_scan SLF_JOB_ARGUMENTS(scan);
-salf_status slf_cpu_factor SLF_JOB_ARGUMENTS(factor);
+salf_status slf_cpu_matvec SLF_JOB_ARGUMENTS(matvec);
+salf_status slf_cpu_potrf SLF_JOB_ARGUMENTS(potrf);
+salf_status slf_cpu_potri SLF_JOB_ARGUMENTS(potri);
+salf_status slf_cpu_syevd SLF_JOB_ARGUMENTS(syevd);
+salf_status slf_cpu_syrk SLF_JOB_ARGUMENTS(syrk);
 salf_status slf_cpu_apply SLF_JOB_ARGUMENTS(apply);
 salf_status slf_cpu_query SLF_JOB_ARGUMENTS(query);
 salf_status slf_cpu_cosine SLF_JOB_ARGUMENTS(cosine);
@@ -83,25 +87,6 @@ salf_status slf_cpu_score SLF_JOB_ARGUMENTS(score);
  * process-wide: it is saved when the first such call enters and restored when the last one leaves. */
 void slf_blas_enter(const slf_services *services);
 void slf_blas_leave(const slf_services *services);
-
-/* Column-major lower triangle = row-major upper triangle, [n][n], n <= 32766. Return LAPACK's info. */
-int slf_lapack_cholesky(int n, double *a);
-int slf_lapack_cholesky_inverse(int n, double *a);
-/* Workspace of slf_lapack_eigen, in doubles and in ints. */
-int64_t slf_lapack_eigen_work(int n);
-int64_t slf_lapack_eigen_iwork(int n);
-/* Eigenvalues, ascending, and eigenvectors in the rows of a. */
-int slf_lapack_eigen(int n, double *a, double *lambda, double *work, int *iwork);
-/* The largest eigenvalue and its vector [n] of a tridiagonal matrix, which is destroyed; work [6][n], iwork [6][n]. */
-int slf_lapack_tridiagonal_largest(int n, double *diagonal, double *side, double *value, double *vector, double *work,
-                                   int *iwork);
-
-/* y = A x for a symmetric A. */
-typedef void (*slf_operator_fn)(void *user, const double *x, double *y);
-/* The largest eigenvalue of A, to about 1e-9 of it or better. It is not reached where too many eigenvalues crowd
- * around it. */
-salf_status slf_lanczos_largest(const slf_host *host, int64_t dim, slf_operator_fn product, void *user, double *largest,
-                                bool *converged);
 
 /* A job of score for some rows of its query, all float32 products or all float64. */
 typedef struct slf_score_call {

@@ -2,9 +2,9 @@
  * score_panels.c - sums over scores of a query's rows, from register blocks of block rows x query rows.
  *
  * z [rows][D] is packed once a call as float32 panels zt [D][columns]; a tile of rows x_i of the block is read where it
- * is, or made float32 in the cache where it is 16 bits wide. q [tile][columns] = x z^T is
- * summed in float32 over stretches of products, for which a panel fits the first cache. While q is in the cache it
- * becomes scores, and those sums, in float64 (score_collect.c). The block is read from memory once a call.
+ * is, or made float32 in the cache where it is 16 bits wide. q [tile][columns] = x z^T is summed in float32 over
+ * stretches of products, for which a panel fits the first cache. While q is in the cache it becomes scores, and those
+ * sums, in float64 (score_collect.c). The block is read from memory once a call.
  *
  * The block is cut in at most PIECES pieces that do not depend on the number of threads; each has its own sums, added
  * in order. rows * block * D multiply-adds, rows rounded up to whole panels, and one exp for each pair.
@@ -13,8 +13,10 @@
 
 #include <cblas.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
+#include "core/carve.h"
 #include "core/core.h"
 
 #ifdef SLF_HAVE_X86
@@ -105,15 +107,16 @@ static const char *stored(const salf_tensor *block, int64_t i, int64_t k) {
     return (const char *)slf_tensor_row(block, i < last ? i : last) + k * slf_dtype_size(block->dtype);
 }
 
-/* The rows of a stretch as float32, where they are or in room. A register block that is not full repeats the last row;
+/* The rows of a stretch as float32, where they are or widened. A register block that is not full repeats the last row;
  * nothing reads the products. */
-static void load(const slf_panel_job *job, const stretch *s, float *room, const float *rows[SLF_PANEL_TILE]) {
+static void load_stretch(const slf_panel_job *job, const stretch *s, float *widened,
+                         const float *rows[SLF_PANEL_TILE]) {
     for (int64_t j = 0; j < s->n; j++) {
         const char *row = stored(job->call.job->block, s->i0 + j, s->k0);
         rows[j] = (const float *)(const void *)row;
         if (job->call.job->block->dtype == SALF_F32) continue;
-        rows[j] = room + j * DEPTH;
-        job->call.cpu->kernels->widen(row, job->call.job->block->dtype, s->depth, room + j * DEPTH);
+        rows[j] = widened + j * DEPTH;
+        job->call.cpu->kernels->widen(row, job->call.job->block->dtype, s->depth, widened + j * DEPTH);
     }
     for (int64_t j = s->n; j % job->products->rows != 0; j++) rows[j] = rows[s->n - 1];
 }
@@ -130,13 +133,13 @@ static void call_ahead(const slf_panel_job *job, const stretch *s, int64_t i, in
 
 /* q [n][SLF_PANEL_TILE][columns] = products of a tile with n panels from p0. The calls for memory are spread evenly
  * over the panels. */
-static void multiply(const slf_panel_job *job, stretch s, int64_t p0, int64_t n, float *room, float *q) {
+static void multiply_tile(const slf_panel_job *job, stretch s, int64_t p0, int64_t n, float *widened, float *q) {
     const int64_t dim = job->call.job->query->dim, columns = job->columns, height = job->products->rows;
     const float *rows[SLF_PANEL_TILE];
     register_rows r = {.size = slf_dtype_size(job->call.job->block->dtype)};
     for (; s.k0 < dim; s.k0 += DEPTH) {
         s.depth = dim - s.k0 < DEPTH ? dim - s.k0 : DEPTH;
-        load(job, &s, room, rows);
+        load_stretch(job, &s, widened, rows);
         r.more = s.k0 > 0;
         for (int64_t p = 0; p < n; p++) {
             const float *zt = job->zt + ((p0 + p) * dim + s.k0) * columns;
@@ -157,25 +160,36 @@ static int64_t piece_begin(const slf_panel_job *job, int64_t w) {
     return at < n ? at : n;
 }
 
-/* Takes 96 KiB of the thread's stack. */
-static void score_tile(const slf_panel_job *job, int64_t i0, int64_t n, slf_panel_sums *part) {
-    float room[SLF_PANEL_TILE * DEPTH], q[SLF_PANEL_TILE * GROUP];
+/* What a thread works in: a stretch of a tile as float32, and products with a group of query rows. Both stay in its
+ * second cache. */
+struct slf_panel_thread {
+    float widened[SLF_PANEL_TILE * DEPTH];
+    float products[SLF_PANEL_TILE * GROUP];
+    atomic_flag taken;
+};
+
+static void score_tile(const slf_panel_job *job, slf_panel_thread *own, int64_t i0, int64_t n, slf_panel_sums *part) {
     const int64_t most = GROUP / job->columns;
     for (int64_t p0 = 0; p0 < job->panels; p0 += most) {
-        const int64_t panels = job->panels - p0 < most ? job->panels - p0 : most;
-        multiply(job, (stretch){.i0 = i0, .n = n}, p0, panels, room, q);
+        const int64_t panels = SLF_MIN(job->panels - p0, most);
+        multiply_tile(job, (stretch){.i0 = i0, .n = n}, p0, panels, own->widened, own->products);
         for (int64_t p = 0; p < panels; p++)
-            collect(job, q + p * SLF_PANEL_TILE * job->columns, i0, n, p0 + p, &part[p0 + p]);
+            collect(job, own->products + p * SLF_PANEL_TILE * job->columns, i0, n, p0 + p, &part[p0 + p]);
     }
 }
 
+/* Takes one of the threads' places: there are as many as threads, so that one is free. */
 static void score_pieces(void *user, int64_t begin, int64_t end) {
     const slf_panel_job *job = user;
+    slf_panel_thread *own = job->threads;
+    while (atomic_flag_test_and_set(&own->taken))
+        own = own + 1 < job->threads + job->n_threads ? own + 1 : job->threads;
     for (int64_t w = begin; w < end; w++) {
         const int64_t last = piece_begin(job, w + 1);
         for (int64_t i0 = piece_begin(job, w); i0 < last; i0 += SLF_PANEL_TILE)
-            score_tile(job, i0, last - i0 < SLF_PANEL_TILE ? last - i0 : SLF_PANEL_TILE, job->part + w * job->panels);
+            score_tile(job, own, i0, SLF_MIN(last - i0, SLF_PANEL_TILE), job->part + w * job->panels);
     }
+    atomic_flag_clear(&own->taken);
 }
 
 /* ---- a call ---- */
@@ -205,7 +219,7 @@ static int64_t own_row(const slf_score_call *call, int32_t label) {
 }
 
 /* What query rows are compared with; sums of all pieces begin at the maximum so far, so that few have to be raised. */
-static void prepare(const slf_panel_job *job) {
+static void set_targets(const slf_panel_job *job) {
     for (int64_t at = 0; at < job->call.n_rows; at++) {
         const int64_t p = at / job->columns, c = at % job->columns, r = job->call.rows[at];
         job->query_of[p].target[c] = job->call.job->query->target ? job->call.job->query->target[r] : 0;
@@ -231,45 +245,52 @@ static void add_part(const slf_panel_job *job, const slf_panel_sums *part, int64
     if (sums->weighted) sums->weighted[r] = sums->weighted[r] * before + part->weighted[c] * here;
 }
 
-/* Bytes that n query rows of D elements take in a call. */
-static uint64_t bytes_of(const slf_panel_kernels *products, int64_t n, int64_t dim) {
-    const uint64_t panels = (uint64_t)((n + products->columns - 1) / products->columns);
-    const uint64_t panel = (uint64_t)(dim * products->columns) * sizeof(float) + sizeof(slf_panel_query);
-    return panels * (panel + PIECES * sizeof(slf_panel_sums));
+/* The job's arrays for n query rows of D elements, which all count as workspace; those of the threads come last, and
+ * do not, as they would not on their stacks. */
+static uint64_t lay_out_panels(slf_panel_job *job, int64_t n, int64_t dim, slf_carver *block) {
+    job->panels = (n + job->columns - 1) / job->columns;
+    job->query_of = slf_carve(block, job->panels, sizeof *job->query_of);
+    job->part = slf_carve(block, PIECES * job->panels, sizeof *job->part);
+    job->zt = slf_carve(block, job->panels * dim * job->columns, sizeof *job->zt);
+    const uint64_t workspace = block->used;
+    job->threads = slf_carve(block, job->n_threads, sizeof *job->threads);
+    return workspace;
 }
 
 int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim) {
     const slf_panel_kernels *products = cpu->kernels->panels;
-    const uint64_t room = cpu->host.services.options->workspace_limit / 2;
+    const uint64_t workspace = cpu->host.services.options->workspace_limit / 2;
     /* Without threads of its own the context has those of BLAS. */
     if (!products || (cpu->host.services.options->threads == 0 && openblas_get_num_threads() > 1)) return 0;
-    while (n > 0 && bytes_of(products, n, dim) > room) n /= 2;
+    slf_panel_job job = {.columns = products->columns};
+    while (n > 0 && lay_out_panels(&job, n, dim, &(slf_carver){0}) > workspace) n /= 2;
     return n;
-}
-
-static void lay_out(slf_panel_job *job, void *memory) {
-    job->query_of = memory;
-    job->part = (slf_panel_sums *)(void *)(job->query_of + job->panels);
-    job->zt = (float *)(void *)(job->part + job->pieces * job->panels);
-    memset(memory, 0, (size_t)((char *)job->zt - (char *)memory));
 }
 
 salf_status slf_score_panels(const slf_score_call *call) {
     const slf_services *services = &call->cpu->host.services;
     const slf_panel_kernels *products = call->cpu->kernels->panels;
     const int64_t height = products->rows, blocks = (call->job->block->rows + height - 1) / height;
-    slf_panel_job job = {
-        .call = *call, .products = products, .columns = products->columns, .pieces = blocks < PIECES ? blocks : PIECES};
-    job.panels = (call->n_rows + job.columns - 1) / job.columns;
-    void *memory = services->alloc(services->context, bytes_of(products, call->n_rows, call->job->query->dim), 1);
-    if (!memory) return SALF_E_NO_MEMORY;
-    lay_out(&job, memory);
-    prepare(&job);
-    services->parallel_for(services->context, (call->job->query->dim + PACKED - 1) / PACKED, 1, pack, &job);
+    const int64_t dim = call->job->query->dim;
+    slf_panel_job job = {.call = *call,
+                         .products = products,
+                         .columns = products->columns,
+                         .pieces = SLF_MIN(blocks, PIECES),
+                         .n_threads = SLF_MAX(services->options->threads, 1)};
+    slf_carver block = {0};
+    lay_out_panels(&job, call->n_rows, dim, &block);
+    block = (slf_carver){.base = services->alloc(services->context, block.used, 1)};
+    if (!block.base) return SALF_E_NO_MEMORY;
+    lay_out_panels(&job, call->n_rows, dim, &block);
+    memset(job.query_of, 0, (size_t)job.panels * sizeof *job.query_of);
+    memset(job.part, 0, (size_t)(job.pieces * job.panels) * sizeof *job.part);
+    for (int64_t t = 0; t < job.n_threads; t++) atomic_flag_clear(&job.threads[t].taken);
+    set_targets(&job);
+    services->parallel_for(services->context, (dim + PACKED - 1) / PACKED, 1, pack, &job);
     services->parallel_for(services->context, job.pieces, 1, score_pieces, &job);
     for (int64_t r = 0; r < call->n_rows; r++)
         for (int64_t w = 0; w < job.pieces; w++)
             add_part(&job, &job.part[w * job.panels + r / job.columns], call->rows[r], r % job.columns);
-    slf_host_free(&call->cpu->host, memory);
+    slf_host_free(&call->cpu->host, block.base);
     return SALF_OK;
 }

@@ -20,13 +20,16 @@ typedef struct {
     int64_t own[SLF_PANEL_COLUMNS]; /* block row of the label; -1: in another block */
 } slf_panel_query;
 
+typedef struct slf_panel_thread slf_panel_thread;
+
 typedef struct slf_panel_job {
     slf_score_call call;
     const slf_panel_kernels *products;
-    int64_t panels, columns, pieces;
+    int64_t panels, columns, pieces, n_threads;
     float *zt;                 /* [panels][D][columns] */
     slf_panel_query *query_of; /* [panels] */
     slf_panel_sums *part;      /* [pieces][panels] */
+    slf_panel_thread *threads; /* [n_threads] */
 } slf_panel_job;
 
 #ifdef SLF_HAVE_X86
