@@ -292,8 +292,12 @@ typedef struct slf_score_loss_job {
 #define SLF_JOB_PROTOTYPE(prefix, slot)              salf_status prefix##slot SLF_JOB_ARGUMENTS(slot);
 #define SLF_ROW(prefix, type, slot, arguments)       prefix##slot,
 #define SLF_JOB_ROW(prefix, slot)                    prefix##slot,
-#define SLF_PROTOTYPES(prefix)                       SLF_MEMORY_SLOTS(SLF_PROTOTYPE, prefix) SLF_JOB_SLOTS(SLF_JOB_PROTOTYPE, prefix)
-#define SLF_ROWS(prefix)                             SLF_MEMORY_SLOTS(SLF_ROW, prefix) SLF_JOB_SLOTS(SLF_JOB_ROW, prefix)
+#define SLF_PROTOTYPES(prefix)              \
+    SLF_MEMORY_SLOTS(SLF_PROTOTYPE, prefix) \
+    SLF_JOB_SLOTS(SLF_JOB_PROTOTYPE, prefix)
+#define SLF_ROWS(prefix)              \
+    SLF_MEMORY_SLOTS(SLF_ROW, prefix) \
+    SLF_JOB_SLOTS(SLF_JOB_ROW, prefix)
 
 typedef struct slf_backend {
     uint32_t abi_version; /* SLF_BACKEND_ABI */

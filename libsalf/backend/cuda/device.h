@@ -2,9 +2,9 @@
  * device.h - what the files of the cuda backend share: the device, errors, entering a slot, scratch, views on the
  * device. C++17 without exceptions and run-time types; no symbol leaves the plugin but its entry.
  *
- * A slot is entered by slf_entry: one thread at a time for a device, with its context current, as it was
- * afterwards. Scratch belongs to the device and only grows, so that a step of a known shape allocates nothing; in stream
- * order one call's scratch is free when the next one's kernels run.
+ * A slot is entered by slf_entry: one thread at a time for a device, with its context current, and left with the
+ * thread's own context as it was. Scratch belongs to the device and only grows, so that a step of a known shape
+ * allocates nothing; in stream order one call's scratch is free when the next one's kernels run.
  */
 #ifndef SALF_CUDA_DEVICE_H
 #define SALF_CUDA_DEVICE_H
@@ -202,6 +202,9 @@ int64_t slf_fitting_rows(const slf_device *device, int64_t rows, uint64_t bytes_
 /* out [rows][cols] in float32 or float64, contiguous. */
 salf_status slf_convert(slf_device *device, const slf_rows &rows, float *out);
 salf_status slf_convert(slf_device *device, const slf_rows &rows, double *out);
+/* A tile as float64: where it lies if it is so already, else widened into room [rows][cols]; *leading is the number of
+ * elements from one row to the next. */
+salf_status slf_widened(slf_device *device, const slf_rows &rows, double *room, const double **out, int *leading);
 /* P [dim][dim]: the lower triangle from the upper one. */
 salf_status slf_mirror(slf_device *device, double *p, int64_t dim);
 
@@ -209,9 +212,6 @@ salf_status slf_mirror(slf_device *device, double *p, int64_t dim);
 /* Y [rows][dim] = X P; leading: elements from one row of X to the next. */
 salf_status slf_times_p(slf_device *device, const double *x, int leading, const double *p, int64_t rows, int64_t dim,
                         double *y);
-/* Adds X^T X of a tile of rows, of at most slf_gram_rows of them. */
-int64_t slf_gram_rows(const slf_device *device, const salf_tensor *rows);
-salf_status slf_add_gram(slf_device *device, const slf_rows &tile, double *gram);
 
 /* ---- the cosine slot, where it is asked for losses (losses.cu) ---- */
 salf_status slf_cosine_losses(slf_device *device, const slf_cosine_job *job);

@@ -1,8 +1,9 @@
 /*
- * products.cu - products with P, norms and rounding of rows, queries, Gram matrices, in float64 through cuBLAS: tiles
- * of rows are widened into scratch, as many as fit the workspace. gram: rows D^2 operations, apply: 2 rows D^2.
+ * products.cu - products with P, norms and rounding of rows, queries, in float64 through cuBLAS: tiles
+ * of rows are widened into scratch, as many as fit the workspace. 2 rows D^2
+ * operations.
  *
- * A row-major matrix [rows][D] is cuBLAS's column-major [D][rows]; the upper triangle of one is the lower of the other.
+ * A row-major matrix [rows][D] is cuBLAS's column-major [D][rows].
  */
 #include "norms.h"
 
@@ -17,18 +18,6 @@ salf_status slf_times_p(slf_device *device, const double *x, int leading, const 
     return SALF_OK;
 }
 
-/* A tile as float64 with leading dimension D: where it lies if it is so already, else widened into room. */
-static salf_status widened(slf_device *device, const slf_rows &rows, double *room, const double **out, int *leading) {
-    if (rows.dtype == SALF_F64 && !rows.index && rows.stride >= rows.cols && rows.stride <= INT32_MAX) {
-        *out = static_cast<const double *>(rows.data);
-        *leading = static_cast<int>(rows.stride);
-        return SALF_OK;
-    }
-    *out = room;
-    *leading = static_cast<int>(rows.cols);
-    return slf_convert(device, rows, room);
-}
-
 /* Room for `parts` tiles of rows next to each other, and how many rows each has. */
 static salf_status tile_room(slf_device *device, const salf_tensor *rows, int parts, int64_t *most, double **room) {
     void *memory = nullptr;
@@ -36,25 +25,6 @@ static salf_status tile_room(slf_device *device, const salf_tensor *rows, int pa
     *most = slf_fitting_rows(device, rows->rows, row);
     SLF_TRY(slf_scratch(device, SLF_SCRATCH_ROWS, static_cast<uint64_t>(*most) * row, &memory));
     *room = static_cast<double *>(memory);
-    return SALF_OK;
-}
-
-/* ---- Gram matrices ---- */
-
-int64_t slf_gram_rows(const slf_device *device, const salf_tensor *rows) {
-    return slf_fitting_rows(device, rows->rows, static_cast<uint64_t>(rows->cols) * sizeof(double));
-}
-
-salf_status slf_add_gram(slf_device *device, const slf_rows &tile, double *gram) {
-    const double one = 1, *x = nullptr;
-    const int dim = static_cast<int>(tile.cols);
-    void *room = nullptr;
-    int leading = 0;
-    const uint64_t bytes = static_cast<uint64_t>(tile.rows * tile.cols) * sizeof(double);
-    SLF_TRY(slf_scratch(device, SLF_SCRATCH_ROWS, bytes, &room));
-    SLF_TRY(widened(device, tile, static_cast<double *>(room), &x, &leading));
-    SLF_BLAS(device, device->libraries.cublasDsyrk(device->blas, CUBLAS_FILL_MODE_LOWER, CUBLAS_OP_N, dim,
-                                                   static_cast<int>(tile.rows), &one, x, leading, &one, gram, dim));
     return SALF_OK;
 }
 
@@ -104,7 +74,7 @@ static salf_status apply_tile(slf_device *device, const slf_apply_job *job, cons
         const double *wide = nullptr;
         int leading = 0;
         if (job->out) y = job->out + first * x.cols;
-        SLF_TRY(widened(device, x, room, &wide, &leading));
+        SLF_TRY(slf_widened(device, x, room, &wide, &leading));
         SLF_TRY(slf_times_p(device, wide, leading, job->p, x.rows, x.cols, y));
         products = slf_rows_of(y, SALF_F64, x.rows, x.cols, x.cols);
     } else if (job->out) {

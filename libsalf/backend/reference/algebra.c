@@ -2,8 +2,8 @@
  * algebra.c - the linear algebra of the reference backend, in plain loops: products, Cholesky factors, eigenvectors.
  *
  * Eigenvectors come by cyclic Jacobi rotations: each sweep visits every pair (p, q) and rotates so that A_pq becomes 0;
- * convergence is quadratic, some ten sweeps of 3 D^3 multiply-adds. A Cholesky factor takes D^3 / 3, the inverse from it
- * D^3.
+ * convergence is quadratic, some ten sweeps of 3 D^3 multiply-adds. A Cholesky factor takes D^3 / 3, the inverse from
+ * it D^3.
  */
 #include <float.h>
 #include <math.h>

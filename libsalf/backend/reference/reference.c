@@ -1,5 +1,5 @@
 /*
- * reference.c - the reference backend: life, host memory, Gram matrix, products with P, queries.
+ * reference.c - the reference backend: life, host memory, Gram matrix, products with P.
  *
  * Plain C in float64 throughout; the oracle of the other backends. Of rows [n][D], a Gram matrix takes n D^2 / 2
  * multiply-adds, a product with P n D^2.
@@ -131,7 +131,7 @@ void slf_reference_keep_row(const slf_apply_job *job, int64_t r, const double *x
 }
 
 /* y = x P; P is symmetric. */
-static void times_p(const double *p, const double *x, int64_t dim, double *y) {
+void slf_reference_times_p(const double *p, const double *x, int64_t dim, double *y) {
     for (int64_t j = 0; j < dim; j++) y[j] = 0;
     for (int64_t i = 0; i < dim; i++)
         for (int64_t j = 0; j < dim; j++) y[j] += x[i] * p[i * dim + j];
@@ -144,35 +144,10 @@ salf_status slf_reference_apply(void *self, const slf_apply_job *job) {
     double *y = x + dim;
     for (int64_t r = 0; r < job->rows->rows; r++) {
         slf_row_to_f64(job->rows, r, x);
-        if (job->p) times_p(job->p, x, dim, y);
+        if (job->p) slf_reference_times_p(job->p, x, dim, y);
         slf_reference_keep_row(job, r, x, job->p ? y : x);
     }
     slf_host_free(self, x);
-    return SALF_OK;
-}
-
-/* ---- states ---- */
-
-void slf_reference_query_row(const slf_query_job *job, int64_t r, double *h) {
-    const int64_t dim = job->states->cols;
-    slf_row_to_f64(job->states, r, h);
-    slf_reference_norm_row(job->norm, dim, h);
-    if (!job->unit) return;
-    const double length = slf_reference_length(h, dim);
-    for (int64_t i = 0; i < dim; i++) h[i] = length > 0 ? h[i] / length : (double)NAN;
-}
-
-salf_status slf_reference_query(void *self, const slf_query_job *job) {
-    const int64_t dim = job->states->cols;
-    double *h = job->p ? slf_host_doubles(self, dim) : NULL;
-    if (job->p && !h) return SALF_E_NO_MEMORY;
-    for (int64_t r = 0; r < job->states->rows; r++) {
-        double *z = job->z + r * dim;
-        slf_reference_query_row(job, r, job->p ? h : z);
-        if (job->p) times_p(job->p, h, dim, z);
-        if (job->needs_f64) job->needs_f64[r] = slf_reference_length(z, dim) > job->limit;
-    }
-    slf_host_free(self, h);
     return SALF_OK;
 }
 

@@ -18,6 +18,8 @@ void slf_host_free(const slf_host *host, void *memory);
 void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h);
 /* One row of a query, h [dim]: normed, and scaled to length 1 where unit is 1; NaN for a zero state then. */
 void slf_reference_query_row(const slf_query_job *job, int64_t r, double *h);
+/* y = x P, both [dim]; P is symmetric. */
+void slf_reference_times_p(const double *p, const double *x, int64_t dim, double *y);
 /* Row y [dim] of a product, of the row x, as job wants it in row r of its results. */
 void slf_reference_keep_row(const slf_apply_job *job, int64_t r, const double *x, const double *y);
 /* Whether all of x [n] are finite. */

@@ -1,5 +1,5 @@
 /*
- * score.c - cosines, scores over the vocabulary, and the losses of the reference backend.
+ * score.c - states of the reference backend: queries, cosines, scores over the vocabulary, losses.
  *
  * cosine: rows D multiply-adds. score: rows * block * D. score_loss: rows D^2 with P, else rows D.
  */
@@ -35,6 +35,33 @@ void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h) {
         if (norm->bias) h[i] += (double)norm->bias[i];
     }
 }
+
+/* ---- queries ---- */
+
+void slf_reference_query_row(const slf_query_job *job, int64_t r, double *h) {
+    const int64_t dim = job->states->cols;
+    slf_row_to_f64(job->states, r, h);
+    slf_reference_norm_row(job->norm, dim, h);
+    if (!job->unit) return;
+    const double length = slf_reference_length(h, dim);
+    for (int64_t i = 0; i < dim; i++) h[i] = length > 0 ? h[i] / length : (double)NAN;
+}
+
+salf_status slf_reference_query(void *self, const slf_query_job *job) {
+    const int64_t dim = job->states->cols;
+    double *h = job->p ? slf_host_doubles(self, dim) : NULL;
+    if (job->p && !h) return SALF_E_NO_MEMORY;
+    for (int64_t r = 0; r < job->states->rows; r++) {
+        double *z = job->z + r * dim;
+        slf_reference_query_row(job, r, job->p ? h : z);
+        if (job->p) slf_reference_times_p(job->p, h, dim, z);
+        if (job->needs_f64) job->needs_f64[r] = slf_reference_length(z, dim) > job->limit;
+    }
+    slf_host_free(self, h);
+    return SALF_OK;
+}
+
+/* ---- scores ---- */
 
 static double score_of(const slf_score_rule *rule, double product, double inverse_norm, double bias) {
     if (!rule->logits) return inverse_norm > 0 ? product * inverse_norm : 0;
