@@ -25,7 +25,8 @@ check: ## what a change usually breaks: unit tests, program, ABI, documents, fuz
 run-suites:
 	@$(RUN) --start
 	@for suite in $(SUITES); do \
-	    start=$$SECONDS; $(MAKE) $$suite || $(RUN) --broken $$suite; echo "$$suite took $$((SECONDS - start)) s"; \
+	    TIMEFORMAT="$$suite took %0R s, and %0U + %0S s of processors"; \
+	    time { $(MAKE) $$suite || $(RUN) --broken $$suite; }; \
 	done; echo "all of it took $$SECONDS s"
 	@$(RUN) --total
 
