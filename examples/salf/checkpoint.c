@@ -35,6 +35,7 @@ static void *own(checkpoint_writer *writer, const void *bytes, size_t size) {
     return copy;
 }
 
+/* The array stays the caller's until the file is written; only the name is copied. */
 void checkpoint_put(checkpoint_writer *writer, const char *name, int32_t dtype, int64_t count, const void *data) {
     const char *kept = own(writer, name, strlen(name) + 1);
     void *array = writer->tensors;
@@ -43,7 +44,7 @@ void checkpoint_put(checkpoint_writer *writer, const char *name, int32_t dtype, 
     salf_named_tensor *t = &writer->tensors[writer->n_tensors++];
     *t = (salf_named_tensor){.name = kept, .n_dims = 1};
     t->shape[0] = count;
-    union {
+    union { /* a view takes a pointer that is not const; writing a file reads it only */
         const void *in;
         void *out;
     } borrowed = {.in = data};
@@ -66,6 +67,7 @@ void checkpoint_put_text(checkpoint_writer *writer, const char *key, const char 
     }
 }
 
+/* Frees what the writer owns. */
 static void writer_clear(checkpoint_writer *writer) {
     for (int64_t i = 0; i < writer->n_owned; i++) free(writer->owned[i]);
     free(writer->owned);
@@ -83,8 +85,9 @@ salf_status checkpoint_write(checkpoint_writer *writer, salf_context *context, c
     return status;
 }
 
-static int find(const salf_tensors *file, const char *name, int32_t dtype, salf_named_tensor *out, char *message,
-                size_t message_size) {
+/* A tensor of the file with this type and one dimension, or a message. */
+static int find_array(const salf_tensors *file, const char *name, int32_t dtype, salf_named_tensor *out, char *message,
+                      size_t message_size) {
     if (salf_tensors_find(file, name, out) != SALF_OK) {
         snprintf(message, message_size, "the checkpoint lacks '%s': %s", name, salf_last_error());
         return -1;
@@ -99,7 +102,7 @@ static int find(const salf_tensors *file, const char *name, int32_t dtype, salf_
 int checkpoint_get(const salf_tensors *file, const char *name, int32_t dtype, int64_t count, void *out, char *message,
                    size_t message_size) {
     salf_named_tensor t;
-    if (find(file, name, dtype, &t, message, message_size) != 0) return -1;
+    if (find_array(file, name, dtype, &t, message, message_size) != 0) return -1;
     if (t.shape[0] != count) {
         snprintf(message, message_size, "'%s' in the checkpoint has %lld elements instead of %lld", name,
                  (long long)t.shape[0], (long long)count);
@@ -113,7 +116,7 @@ int checkpoint_get(const salf_tensors *file, const char *name, int32_t dtype, in
 int checkpoint_get_bytes(const salf_tensors *file, const char *name, const void **bytes, uint64_t *size, char *message,
                          size_t message_size) {
     salf_named_tensor t;
-    if (find(file, name, SALF_U8, &t, message, message_size) != 0) return -1;
+    if (find_array(file, name, SALF_U8, &t, message, message_size) != 0) return -1;
     *bytes = t.view.data;
     *size = (uint64_t)t.shape[0];
     return 0;

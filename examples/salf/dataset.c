@@ -1,4 +1,7 @@
-/* dataset.c - reading a classification folder. Files are read whole and cut up in place; one pass, O(bytes). */
+/* dataset.c - reading a classification folder.
+ *
+ * Files are read whole and cut up in place, so that an example is two pointers into its file's memory; one pass,
+ * O(bytes). A folder is taken whole or not at all: what is wrong in any line of any file is reported with its place. */
 #include "dataset.h"
 
 #include <inttypes.h>
@@ -7,14 +10,16 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A data set that the paper uses: its folder need not hold words and a prompt. */
 typedef struct built_in {
-    const char *name;
+    const char *name; /* of the folder */
     const char *template_text;
     const char *words; /* label=word, in any order */
 } built_in;
 
-/* Words whose first tokens differ in small tokenizers too. */
-static const built_in known[] = {
+/* The prompts end where the label word follows. The first tokens of the words differ in small tokenizers
+ * too (tests/unit/test_cli_dataset.c tries three of them). */
+static const built_in built_ins[] = {
     {"trec", "{text} It is about a", "DESC=why,ENTY=thing,ABBR=letters,HUM=person,LOC=place,NUM=number"},
     {"sst5", "{text} It was", "very negative=terrible,negative=bad,neutral=okay,positive=good,very positive=wonderful"},
     {"mrpc", "{text} {text2} The two are", "not_equivalent=different,equivalent=same"},
@@ -24,12 +29,14 @@ static const built_in known[] = {
     {"carer", "{text} I feel", "sadness=sad,joy=happy,love=love,anger=angry,fear=fear,surprise=surprised"},
 };
 
+/* The file at hand, and where messages about it go. */
 typedef struct reader {
     char path[4096];
     char *message;
     size_t message_size;
 } reader;
 
+/* "path:line: what 'value'", the value where there is one. Returns -1, as the next one does. */
 static int fail_at(const reader *r, int64_t line, const char *what, const char *value) {
     snprintf(r->message, r->message_size, "%s:%" PRId64 ": %s%s%s%s", r->path, line, what, value ? " '" : "",
              value ? value : "", value ? "'" : "");
@@ -41,6 +48,7 @@ static int fail_file(const reader *r, const char *what) {
     return -1;
 }
 
+/* Turns the reader to a file of the folder; dataset_load has checked that the path fits. */
 static void set_path(reader *r, const char *folder, const char *file) {
     const size_t n = strlen(folder);
     snprintf(r->path, sizeof r->path, "%s%s%s", folder, n && folder[n - 1] == '/' ? "" : "/", file);
@@ -65,6 +73,7 @@ static char *slurp(const reader *r) {
     return fail_file(r, wrong), NULL;
 }
 
+/* Lines of a text, a last one without its line end too. */
 static int64_t count_lines(const char *data) {
     int64_t n = 0;
     for (const char *s = data; *s; n++) {
@@ -97,6 +106,7 @@ static char *copy_text(const char *text, size_t n) {
     return copy;
 }
 
+/* The class of a name of n bytes, or -1. Classes are few, so that they are gone through. */
 static int32_t find_class(const dataset *data, const char *label, size_t n) {
     for (int32_t c = 0; c < data->n_classes; c++) {
         if (strlen(data->classes[c]) == n && !strncmp(data->classes[c], label, n)) return c;
@@ -106,34 +116,38 @@ static int32_t find_class(const dataset *data, const char *label, size_t n) {
 
 /* ---- labels.txt ---- */
 
-static int take_labels(dataset *data, const reader *r, char *at) {
-    const int64_t lines = count_lines(at);
-    if (lines < 2 || lines > 10000) return fail_file(r, "needs at least 2 and at most 10000 lines, one a class");
-    data->classes = calloc((size_t)lines, sizeof *data->classes);
-    data->words = calloc((size_t)lines, sizeof *data->words);
-    if (!data->classes || !data->words) return fail_file(r, "out of memory");
-    for (int64_t number = 1; *at; number++) {
-        const char *line = next_line(&at);
-        if (!*line) return fail_at(r, number, "the line is empty", NULL);
-        if (find_class(data, line, strlen(line)) >= 0) return fail_at(r, number, "the class is there twice:", line);
-        data->classes[data->n_classes] = copy_text(line, strlen(line));
-        if (!data->classes[data->n_classes++]) return fail_file(r, "out of memory");
-    }
-    return 0;
-}
-
+/* One class a line; each gets room for its word, which comes later. */
 static int read_labels(dataset *data, reader *r, const char *folder) {
     set_path(r, folder, "labels.txt");
-    char *text = slurp(r);
+    char *text = slurp(r), *at = text;
     if (!text) return -1;
-    const int failed = take_labels(data, r, text);
+    int failed = 0;
+    const int64_t lines = count_lines(text);
+    if (lines < 2 || lines > 10000) failed = fail_file(r, "needs at least 2 and at most 10000 lines, one a class");
+    if (!failed) {
+        data->classes = calloc((size_t)lines, sizeof *data->classes);
+        data->words = calloc((size_t)lines, sizeof *data->words);
+        if (!data->classes || !data->words) failed = fail_file(r, "out of memory");
+    }
+    for (int64_t number = 1; !failed && *at; number++) {
+        const char *line = next_line(&at);
+        if (!*line) {
+            failed = fail_at(r, number, "the line is empty", NULL);
+        } else if (find_class(data, line, strlen(line)) >= 0) {
+            failed = fail_at(r, number, "the class is there twice:", line);
+        } else {
+            data->classes[data->n_classes] = copy_text(line, strlen(line));
+            if (!data->classes[data->n_classes++]) failed = fail_file(r, "out of memory");
+        }
+    }
     free(text);
     return failed;
 }
 
 /* ---- train.tsv, test.tsv ---- */
 
-static int take_example(const dataset *data, const reader *r, int64_t number, char *line, dataset_example *out) {
+/* A line "label<TAB>text" or "label<TAB>text<TAB>second text". */
+static int cut_example(const dataset *data, const reader *r, int64_t number, char *line, dataset_example *out) {
     char *text = strchr(line, '\t');
     if (!text) return fail_at(r, number, "there is no tab behind the label", NULL);
     *text++ = 0;
@@ -151,6 +165,7 @@ static int take_example(const dataset *data, const reader *r, int64_t number, ch
     return 0;
 }
 
+/* All examples of a file, [*n] into *out; their texts lie in *memory. */
 static int read_examples(dataset *data, reader *r, const char *folder, const char *file, char **memory,
                          dataset_example **out, int64_t *n) {
     set_path(r, folder, file);
@@ -163,13 +178,14 @@ static int read_examples(dataset *data, reader *r, const char *folder, const cha
     char *at = *memory;
     for (*n = 0; *n < lines; (*n)++) {
         char *line = next_line(&at);
-        if (take_example(data, r, *n + 1, line, &(*out)[*n])) return -1;
+        if (cut_example(data, r, *n + 1, line, &(*out)[*n])) return -1;
     }
     return 0;
 }
 
 /* ---- words and templates ---- */
 
+/* Puts a word in place of the one that a class has, if any. Returns -1 when memory is short. */
 static int set_word(char **words, int32_t c, const char *word, size_t n) {
     char *copy = copy_text(word, n);
     if (!copy) return -1;
@@ -178,8 +194,8 @@ static int set_word(char **words, int32_t c, const char *word, size_t n) {
     return 0;
 }
 
-/* Takes "label=word,..." into words. Returns 0, or -1 with a message. */
-static int take_word_list(const dataset *data, char **words, const char *list, char *message, size_t message_size) {
+/* Words of a list "label=word,...". Classes that are not named keep theirs. Returns 0, or -1 with a message. */
+static int set_listed_words(const dataset *data, char **words, const char *list, char *message, size_t message_size) {
     while (*list) {
         const size_t n = strcspn(list, ",");
         const char *equals = memchr(list, '=', n);
@@ -199,7 +215,8 @@ static int take_word_list(const dataset *data, char **words, const char *list, c
     return 0;
 }
 
-static int take_word_file(const dataset *data, char **words, const reader *r) {
+/* The same of the reader's file, one "label<TAB>word" a line. */
+static int set_filed_words(const dataset *data, char **words, const reader *r) {
     char *text = slurp(r);
     if (!text) return -1;
     char *at = text;
@@ -223,28 +240,31 @@ static int take_word_file(const dataset *data, char **words, const reader *r) {
     return failed;
 }
 
-static const built_in *find_known(const char *name) {
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (!strcmp(known[i].name, name)) return &known[i];
+/* What is built in for a folder of this name, or NULL. */
+static const built_in *find_built_in(const char *name) {
+    for (size_t i = 0; i < sizeof built_ins / sizeof built_ins[0]; i++) {
+        if (!strcmp(built_ins[i].name, name)) return &built_ins[i];
     }
     return NULL;
 }
 
+/* The class names themselves, then over them words.txt, or without that file what is built in. */
 static int read_words(dataset *data, reader *r, const char *folder) {
-    const built_in *b = find_known(data->name);
+    const built_in *b = find_built_in(data->name);
     char ignored[64];
     for (int32_t c = 0; c < data->n_classes; c++) {
         if (set_word(data->words, c, data->classes[c], strlen(data->classes[c]))) return fail_file(r, "out of memory");
     }
     set_path(r, folder, "words.txt");
-    if (access(r->path, F_OK) == 0) return take_word_file(data, data->words, r);
+    if (access(r->path, F_OK) == 0) return set_filed_words(data, data->words, r);
     /* Another data set of the same name keeps its class names. */
-    if (b) (void)take_word_list(data, data->words, b->words, ignored, sizeof ignored);
+    if (b) (void)set_listed_words(data, data->words, b->words, ignored, sizeof ignored);
     return 0;
 }
 
+/* template.txt, else what is built in, else a prompt that suits most sets. */
 static int read_template(dataset *data, reader *r, const char *folder) {
-    const built_in *b = find_known(data->name);
+    const built_in *b = find_built_in(data->name);
     set_path(r, folder, "template.txt");
     if (access(r->path, F_OK)) {
         const char *text = b ? b->template_text : "{text} {text2} It is about a";
@@ -262,17 +282,14 @@ static int read_template(dataset *data, reader *r, const char *folder) {
     return 0;
 }
 
-static char *last_part(const char *folder) {
+int dataset_load(dataset *out, const char *folder, char *message, size_t message_size) {
+    reader r = {.message = message, .message_size = message_size};
+    /* The name is the last part of the path: "data/trec/" is "trec". */
     size_t end = strlen(folder);
     while (end > 1 && folder[end - 1] == '/') end--;
     size_t start = end;
     while (start > 0 && folder[start - 1] != '/') start--;
-    return copy_text(folder + start, end - start);
-}
-
-int dataset_load(dataset *out, const char *folder, char *message, size_t message_size) {
-    reader r = {.message = message, .message_size = message_size};
-    *out = (dataset){.name = last_part(folder)};
+    *out = (dataset){.name = copy_text(folder + start, end - start)};
     if (!out->name) {
         snprintf(message, message_size, "%.200s: out of memory", folder);
     } else if (strlen(folder) + 16 > sizeof r.path) {
@@ -304,6 +321,8 @@ void dataset_destroy(dataset *data) {
 
 /* ---- label tokens ---- */
 
+/* The first token of each class's word. Two classes with the same one could not be told apart by the next token, so
+ * that is refused, naming both. */
 static int pick_tokens(const dataset *data, const tokenizer *t, char **words, int32_t *tokens, char *message,
                        size_t message_size) {
     for (int32_t c = 0; c < data->n_classes; c++) {
@@ -336,10 +355,10 @@ int dataset_tokens(const dataset *data, const tokenizer *t, const char *words, i
     if (!own) {
         snprintf(message, message_size, "out of memory");
     } else if (strchr(words, '=')) {
-        failed = take_word_list(data, own, words, message, message_size);
+        failed = set_listed_words(data, own, words, message, message_size);
     } else {
         snprintf(r.path, sizeof r.path, "%s", words);
-        failed = take_word_file(data, own, &r);
+        failed = set_filed_words(data, own, &r);
     }
     for (int32_t c = 0; c < data->n_classes && !failed; c++) {
         if (own[c]) continue;

@@ -12,41 +12,43 @@ int dataset_check_template(const char *template_text, char *message, size_t mess
 }
 
 /* Appends n bytes when out is there; gives the new length in every case. */
-static size_t append(char *out, size_t at, const char *text, size_t n) {
+static size_t append_bytes(char *out, size_t at, const char *text, size_t n) {
     if (out) memcpy(out + at, text, n);
     return at + n;
 }
 
 /* Fills the template; texts are cut after limit and limit2 bytes. out NULL: only the length. */
-static size_t fill(char *out, const char *template_text, const dataset_example *e, size_t limit, size_t limit2) {
+static size_t fill_template(char *out, const char *template_text, const dataset_example *e, size_t limit,
+                            size_t limit2) {
     size_t at = 0;
     for (const char *s = template_text; *s;) {
         if (!strncmp(s, "{text}", 6)) {
-            at = append(out, at, e->text, limit);
+            at = append_bytes(out, at, e->text, limit);
             s += 6;
         } else if (!strncmp(s, "{text2}", 7)) {
-            if (e->text2) at = append(out, at, e->text2, limit2);
+            if (e->text2) at = append_bytes(out, at, e->text2, limit2);
             s += 7;
         } else if (!e->text2 && !strncmp(s, " {text2}", 8)) {
             s += 8;
         } else {
-            at = append(out, at, s++, 1);
+            at = append_bytes(out, at, s++, 1);
         }
     }
     return at;
 }
 
-static char *filled(const char *template_text, const dataset_example *e, size_t limit, size_t limit2) {
-    const size_t n = fill(NULL, template_text, e, limit, limit2);
+/* The filled template as a text of its own, malloc'd: measured first, then written. */
+static char *filled_template(const char *template_text, const dataset_example *e, size_t limit, size_t limit2) {
+    const size_t n = fill_template(NULL, template_text, e, limit, limit2);
     char *out = malloc(n + 1);
     if (!out) return NULL;
-    fill(out, template_text, e, limit, limit2);
+    fill_template(out, template_text, e, limit, limit2);
     out[n] = 0;
     return out;
 }
 
 char *dataset_prompt(const char *template_text, const dataset_example *example) {
-    return filled(template_text, example, strlen(example->text), example->text2 ? strlen(example->text2) : 0);
+    return filled_template(template_text, example, strlen(example->text), example->text2 ? strlen(example->text2) : 0);
 }
 
 /* A cut must not fall inside a character. */
@@ -55,12 +57,13 @@ static size_t whole_characters(const char *text, size_t n) {
     return n;
 }
 
+/* How many tokens a text has is known only after encoding it, so that the text is shortened until it fits. */
 int32_t *dataset_prompt_ids(const tokenizer *t, const char *template_text, const dataset_example *example,
                             int64_t most_tokens, int64_t *n) {
     const size_t whole = strlen(example->text), whole2 = example->text2 ? strlen(example->text2) : 0;
     size_t limit = whole, limit2 = whole2;
     for (;;) {
-        char *prompt = filled(template_text, example, limit, limit2);
+        char *prompt = filled_template(template_text, example, limit, limit2);
         int32_t *ids = prompt ? tokenizer_encode_new(t, prompt, n) : NULL;
         free(prompt);
         if (!ids || most_tokens <= 0 || *n <= most_tokens || limit + limit2 == 0) return ids;

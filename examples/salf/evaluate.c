@@ -11,7 +11,8 @@
 
 enum { EVALUATION_ROWS = 32, DEVIATION_SAMPLE = 200 };
 
-static int make_room(prompt_batch *b, int64_t rows, int64_t tokens) {
+/* Room for this many rows and tokens; what a batch held before is gone. */
+static int make_prompt_room(prompt_batch *b, int64_t rows, int64_t tokens) {
     if (tokens > b->token_room) {
         free(b->tokens);
         b->token_room = 0;
@@ -34,10 +35,12 @@ static int make_room(prompt_batch *b, int64_t rows, int64_t tokens) {
     return 0;
 }
 
+/* Prompts lie one after the other without padding, so that no row is computed for nothing. The target of a prompt is
+ * the first token of its class's word, to be predicted at its last row. */
 int prompt_batch_fill(prompt_batch *b, const session *s, const split *from, const uint32_t *rows, int64_t n) {
     int64_t total = 0;
     for (int64_t i = 0; i < n; i++) total += from->offsets[rows[i] + 1] - from->offsets[rows[i]];
-    if (make_room(b, n, total) != 0) return -1;
+    if (make_prompt_room(b, n, total) != 0) return -1;
     b->offsets[0] = 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t first = from->offsets[rows[i]], length = from->offsets[rows[i] + 1] - first;
@@ -65,7 +68,7 @@ salf_status probe_rider_hook(void *user, int32_t space, int64_t rows, const floa
     (void)rows;
     double start = tally_clock();
     const decoder_batch *batch = &rider->batch->batch;
-    union {
+    union { /* a view takes a pointer that is not const; the library only reads it */
         const float *in;
         void *out;
     } borrowed = {.in = states};
@@ -86,8 +89,9 @@ salf_status make_probe(salf_probe **out, const session *s, int32_t metric) {
     return salf_probe_create(out, s->basis, &o);
 }
 
-/* Classes of a batch, from logits [rows][n]: n label words, or the vocabulary. */
-static void choose(const session *s, const float *logits, int64_t rows, int64_t n, int32_t *predicted) {
+/* Classes of a batch: the largest logit decides. Over the whole vocabulary a token that is no label's is class -1,
+ * which counts as wrong. Logits [rows][n]: n label words, or the vocabulary. */
+static void choose_classes(const session *s, const float *logits, int64_t rows, int64_t n, int32_t *predicted) {
     for (int64_t r = 0; r < rows; r++) {
         const float *row = logits + r * n;
         int64_t best = 0;
@@ -101,7 +105,8 @@ static void choose(const session *s, const float *logits, int64_t rows, int64_t 
     }
 }
 
-static int predict(session *s, decoder *d, float *logits, int32_t *predicted) {
+/* The class of every test datum, predicted [n]. logits is room for a batch of them. */
+static int predict_classes(session *s, decoder *d, float *logits, int32_t *predicted) {
     const int32_t *tokens = s->settings->whole_vocabulary ? NULL : s->label_tokens;
     const int64_t n_tokens = tokens ? s->n_labels : s->info.vocab;
     prompt_batch batch = {0};
@@ -118,7 +123,7 @@ static int predict(session *s, decoder *d, float *logits, int32_t *predicted) {
             decoder_logits(d, tokens, n_tokens, logits) != SALF_OK)
             result = say_decoder("evaluation");
         else
-            choose(s, logits, n, n_tokens, predicted + at);
+            choose_classes(s, logits, n, n_tokens, predicted + at);
         progress_update(&bar, at + n, NULL);
     }
     progress_end(&bar);
@@ -130,7 +135,7 @@ int evaluate(session *s, decoder *d, tally *result, int64_t *confusion) {
     const int64_t n_tokens = s->settings->whole_vocabulary ? s->info.vocab : s->n_labels;
     float *logits = malloc((size_t)n_tokens * EVALUATION_ROWS * sizeof *logits);
     int32_t *predicted = malloc((size_t)s->test.n * sizeof *predicted);
-    int failed = !logits || !predicted ? say_no_memory() : predict(s, d, logits, predicted);
+    int failed = !logits || !predicted ? say_no_memory() : predict_classes(s, d, logits, predicted);
     metrics found = {0};
     if (!failed && metrics_compute(s->n_labels, s->test.n, s->test.classes, predicted, confusion, &found) != 0)
         failed = say_no_memory();
@@ -142,8 +147,8 @@ int evaluate(session *s, decoder *d, tally *result, int64_t *confusion) {
 }
 
 /* Deviations of a piece of the sample, [n][m+1]. The sample is spread evenly: some sets are sorted by class. */
-static int probe_rows(session *s, decoder *d, probe_rider *rider, int64_t first, int64_t n, int64_t sample,
-                      double *out) {
+static int probe_sample(session *s, decoder *d, probe_rider *rider, int64_t first, int64_t n, int64_t sample,
+                        double *out) {
     prompt_batch *batch = rider->batch;
     uint32_t rows[EVALUATION_ROWS];
     salf_trace trace;
@@ -167,7 +172,7 @@ int log_deviations(session *s, decoder *d, const method *m, const char *when) {
     int result = make_probe(&rider.probe, s, m->how.metric) == SALF_OK ? 0 : say_salf("probe");
     for (int64_t at = 0; at < n && result == 0; at += EVALUATION_ROWS)
         result =
-            probe_rows(s, d, &rider, at, n - at < EVALUATION_ROWS ? n - at : EVALUATION_ROWS, n, rows + at * columns);
+            probe_sample(s, d, &rider, at, n - at < EVALUATION_ROWS ? n - at : EVALUATION_ROWS, n, rows + at * columns);
     if (result == 0) {
         jsonl_begin(&s->log, "deviations");
         jsonl_text(&s->log, "method", m->name);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A run that is resumed keeps the lines up to its checkpoint and drops those behind: they will be written again. */
 int jsonl_open(jsonl_writer *w, const char *path, int64_t keep, char *message, size_t message_size) {
     *w = (jsonl_writer){0};
     if (!strcmp(path, "-")) return w->file = stdout, 0;
@@ -43,6 +44,7 @@ int jsonl_close(jsonl_writer *w) {
     return failed ? -1 : 0;
 }
 
+/* Writes go through here: the first that fails is remembered, and nobody in between has to look. */
 static void put(jsonl_writer *w, const char *text) {
     if (w->file && fputs(text, w->file) == EOF) w->failed = 1;
 }
@@ -61,6 +63,7 @@ static int utf8_length(const unsigned char *s) {
     return n;
 }
 
+/* A JSON string. Control characters are escaped, and what is not UTF-8 becomes U+FFFD byte by byte. */
 static void put_string(jsonl_writer *w, const char *text) {
     const unsigned char *s = (const unsigned char *)text;
     put(w, "\"");
@@ -83,6 +86,8 @@ static void put_string(jsonl_writer *w, const char *text) {
     put(w, "\"");
 }
 
+/* The fewest digits, 6 at least, that read back as the same double; 17 always do. JSON has no word for what is not
+ * finite. */
 static void put_real(jsonl_writer *w, double value) {
     char text[40] = "null";
     for (int digits = 6; isfinite(value) && digits <= 17; digits++) {
@@ -98,6 +103,7 @@ static void put_int(jsonl_writer *w, int64_t value) {
     put(w, text);
 }
 
+/* The key of the next field, with the comma that parts it from the one before: open is 2 once a field was written. */
 static void put_key(jsonl_writer *w, const char *key) {
     if (w->open > 1) put(w, ",");
     w->open = 2;
@@ -185,7 +191,8 @@ void jsonl_int_rows(jsonl_writer *w, const char *key, const int64_t *values, int
     put(w, "]");
 }
 
-static int take_line(const char *path, int64_t number, const char *line, size_t length, jsonl_take_fn take, void *user,
+/* Hands one line over as an object. */
+static int read_line(const char *path, int64_t number, const char *line, size_t length, jsonl_take_fn take, void *user,
                      char *message, size_t message_size) {
     json_error_t error;
     json_t *object = json_loadb(line, length, JSON_REJECT_DUPLICATES, &error);
@@ -211,8 +218,8 @@ int jsonl_read(const char *path, jsonl_take_fn take, void *user, char *message, 
     ssize_t length;
     int code = 0;
     for (int64_t number = 1; code == 0 && (length = getline(&line, &room, file)) > 0; number++) {
-        if (line[length - 1] != '\n') break;
-        if (length > 1) code = take_line(path, number, line, (size_t)length, take, user, message, message_size);
+        if (line[length - 1] != '\n') break; /* cut short by a kill */
+        if (length > 1) code = read_line(path, number, line, (size_t)length, take, user, message, message_size);
     }
     if (code == 0 && ferror(file)) {
         snprintf(message, message_size, "%s: cannot be read", path);

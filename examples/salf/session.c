@@ -20,6 +20,7 @@ int say_no_memory(void) {
     return -1;
 }
 
+/* 1. the context, and the model of which every method loads its own copy. */
 static int open_model(session *s) {
     salf_context_options o;
     salf_options_init(&o, sizeof o);
@@ -32,28 +33,8 @@ static int open_model(session *s) {
     return 0;
 }
 
-/* The ids of a prompt, shortened to the model's positions where it must be. */
-static int32_t *encode(session *s, const tokenizer *t, const char *prompt, const dataset_example *e, int64_t *n) {
-    int32_t *ids = dataset_prompt_ids(t, prompt, e, 0, n);
-    if (!ids || s->info.max_positions <= 0 || *n <= s->info.max_positions) return ids;
-    free(ids);
-    s->n_shortened++;
-    return dataset_prompt_ids(t, prompt, e, s->info.max_positions, n);
-}
-
-/* Appends n ids, doubling the room. */
-static int append(split *out, int64_t at, int64_t *room, const int32_t *ids, int64_t n) {
-    if (at + n > *room) {
-        int64_t larger = 2 * (at + n);
-        int32_t *tokens = realloc(out->tokens, (size_t)larger * sizeof *tokens);
-        if (!tokens) return -1;
-        out->tokens = tokens;
-        *room = larger;
-    }
-    memcpy(out->tokens + at, ids, (size_t)n * sizeof *ids);
-    return 0;
-}
-
+/* The prompts of n examples as ids, packed one after the other. A prompt that is longer than the model's positions is
+ * shortened and counted. */
 static int encode_split(session *s, split *out, const tokenizer *t, const char *prompt, const dataset_example *examples,
                         int64_t n) {
     int64_t room = 0;
@@ -63,10 +44,21 @@ static int encode_split(session *s, split *out, const tokenizer *t, const char *
     out->offsets[0] = 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t length = 0;
-        int32_t *ids = encode(s, t, prompt, &examples[i], &length);
-        int failed = !ids || append(out, out->offsets[i], &room, ids, length) != 0;
+        int32_t *ids = dataset_prompt_ids(t, prompt, &examples[i], 0, &length);
+        if (ids && s->info.max_positions > 0 && length > s->info.max_positions) {
+            free(ids);
+            s->n_shortened++;
+            ids = dataset_prompt_ids(t, prompt, &examples[i], s->info.max_positions, &length);
+        }
+        if (ids && out->offsets[i] + length > room) { /* twice what is needed, so that few copies are made */
+            room = 2 * (out->offsets[i] + length);
+            int32_t *larger = realloc(out->tokens, (size_t)room * sizeof *larger);
+            if (larger) out->tokens = larger;
+            if (!larger) free(ids), ids = NULL;
+        }
+        if (!ids) return say_no_memory();
+        memcpy(out->tokens + out->offsets[i], ids, (size_t)length * sizeof *ids);
         free(ids);
-        if (failed) return say_no_memory();
         out->offsets[i + 1] = out->offsets[i] + length;
         out->classes[i] = examples[i].label;
         out->n = i + 1;
@@ -74,15 +66,17 @@ static int encode_split(session *s, split *out, const tokenizer *t, const char *
     return 0;
 }
 
+/* How many of n are used when the user limits them. */
 static int64_t limited(int64_t n, int64_t limit) {
     return limit > 0 && limit < n ? limit : n;
 }
 
-/* Training data are drawn evenly over the file when limited, as some sets are sorted by class. */
+/* Keeps some of the examples, drawn evenly over the file, as some sets are sorted by class. */
 static void spread(dataset_example *examples, int64_t n, int64_t kept) {
     for (int64_t i = 0; i < kept; i++) examples[i] = examples[i * n / kept];
 }
 
+/* Label words to tokens, and both parts of the data to ids. */
 static int encode_data(session *s, dataset *data, const tokenizer *t) {
     const finetune_settings *o = s->settings;
     char message[512];
@@ -111,6 +105,7 @@ static int encode_data(session *s, dataset *data, const tokenizer *t) {
     return 0;
 }
 
+/* 2. the data. Neither the texts nor the tokenizer are needed once there are ids. */
 static int open_data(session *s) {
     char message[512];
     tokenizer *t = NULL;
@@ -133,7 +128,8 @@ static int open_data(session *s) {
     return result;
 }
 
-/* Rows of the label tokens; with ce and rank also the norms of all rows, so that no probe pays for them. */
+/* 3. the basis: rows of the label tokens; with ce and rank also the norms of all rows, so that no probe pays for
+ * them. */
 static int open_basis(session *s) {
     salf_basis_options o;
     salf_options_init(&o, sizeof o);

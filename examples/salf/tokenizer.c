@@ -12,10 +12,13 @@
 
 #include "tokenizer_internal.h"
 
+/* Bounds that no real tokenizer comes near (the largest in use have some 2^18 ids); a hostile file cannot make the
+ * reader ask for more. */
 enum { SIZE_MOST = 1 << 24, PIECE_MOST = 1 << 16 };
 
+/* FNV-1a. The shift brings high bits down to those that the mask keeps. */
 static uint64_t hash_bytes(const char *bytes, int32_t length) {
-    uint64_t h = 14695981039346656037u; /* FNV-1a, spread by a final shift */
+    uint64_t h = 14695981039346656037u;
     for (int32_t i = 0; i < length; i++) h = (h ^ (unsigned char)bytes[i]) * 1099511628211u;
     return h ^ (h >> 29);
 }
@@ -29,7 +32,7 @@ int32_t tokenizer_find(const tokenizer *t, const char *bytes, int32_t length) {
 }
 
 /* Of equal pieces the first keeps the slot. */
-static void insert(tokenizer *t, int32_t id) {
+static void insert_piece(tokenizer *t, int32_t id) {
     const tokenizer_entry *p = &t->pieces[id];
     uint64_t i = hash_bytes(p->bytes, p->length) & t->mask;
     for (; t->slots[i] >= 0; i = (i + 1) & t->mask) {
@@ -53,6 +56,7 @@ static void find_bytes(tokenizer *t) {
     t->first_byte = first;
 }
 
+/* The table is at most half full, so that a search ends at a free slot soon. */
 int tokenizer_index(tokenizer *t) {
     uint64_t room = 16;
     while (room < 2 * (uint64_t)t->size) room *= 2;
@@ -61,7 +65,7 @@ int tokenizer_index(tokenizer *t) {
     t->mask = room - 1;
     memset(t->slots, -1, room * sizeof *t->slots);
     /* The three special pieces are never made from text. */
-    for (int32_t id = 3; id < t->size; id++) insert(t, id);
+    for (int32_t id = 3; id < t->size; id++) insert_piece(t, id);
     find_bytes(t);
     return 0;
 }
@@ -85,10 +89,12 @@ void tokenizer_destroy(tokenizer *t) {
 
 /* ---- file ---- */
 
+/* Numbers in the file are little-endian, whatever the machine. */
 static uint32_t get_u32(const unsigned char *p) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
+/* Appends a piece as the next id, doubling the room. */
 static int add_piece(tokenizer *t, int64_t *room, float score, const char *bytes, int32_t length) {
     if (t->size == *room) {
         const int64_t more = *room ? 2 * *room : 1024;
@@ -102,8 +108,9 @@ static int add_piece(tokenizer *t, int64_t *room, float score, const char *bytes
     return 0;
 }
 
-/* Reads pieces until the end of the data; message gets what is wrong. */
-static int parse(tokenizer *t, const unsigned char *data, int64_t size, char *message, size_t message_size) {
+/* Reads pieces until the end of the data: u32 longest piece, then for each a float score, a u32 length and the bytes.
+ * Every length is checked against what is left before it is used. message gets what is wrong. */
+static int parse_pieces(tokenizer *t, const unsigned char *data, int64_t size, char *message, size_t message_size) {
     int64_t room = 0, at = 4;
     const uint32_t longest = size >= 4 ? get_u32(data) : 0;
     if (size < 4) return snprintf(message, message_size, "ends inside its header"), -1;
@@ -161,7 +168,7 @@ int tokenizer_load(tokenizer **out, const char *path, char *message, size_t mess
     snprintf(what, sizeof what, "%s", unread);
     if (!failed) {
         t = calloc(1, sizeof *t);
-        failed = !t || parse(t, data, size, what, sizeof what);
+        failed = !t || parse_pieces(t, data, size, what, sizeof what);
         if (!t || (!failed && tokenizer_index(t))) failed = snprintf(what, sizeof what, "out of memory");
     }
     free(data);
@@ -196,8 +203,9 @@ int32_t tokenizer_character_length(const char *s) {
     return n;
 }
 
-/* Ids of the characters of a text behind one space. */
-static int64_t split(const tokenizer *t, const char *text, int32_t *ids) {
+/* Ids of the characters of a text behind one space, as models of this family expect it. A character that is no piece
+ * becomes its bytes, or where there are no byte pieces one TOKEN_UNKNOWN for a whole run of such characters. */
+static int64_t split_characters(const tokenizer *t, const char *text, int32_t *ids) {
     int64_t n = 0;
     int after_unknown = 0;
     const char *space = " ";
@@ -216,8 +224,8 @@ static int64_t split(const tokenizer *t, const char *text, int32_t *ids) {
     return n;
 }
 
-/* The piece that ids a and b make together, or -1. */
-static int32_t join(const tokenizer *t, int32_t a, int32_t b, char *scratch) {
+/* The piece that ids a and b make together, or -1. What is unknown joins nothing. */
+static int32_t joined_piece(const tokenizer *t, int32_t a, int32_t b, char *scratch) {
     if (a == TOKEN_UNKNOWN || b == TOKEN_UNKNOWN) return -1;
     const tokenizer_entry *p = &t->pieces[a], *q = &t->pieces[b];
     memcpy(scratch, p->bytes, (size_t)p->length);
@@ -225,9 +233,11 @@ static int32_t join(const tokenizer *t, int32_t a, int32_t b, char *scratch) {
     return tokenizer_find(t, scratch, p->length + q->length);
 }
 
-/* Merges ids [n]; joined [n]: piece of (i, i+1) or -1. Returns how many are left. */
-static int64_t merge(const tokenizer *t, int32_t *ids, int32_t *joined, int64_t n, char *scratch) {
-    for (int64_t i = 0; i + 1 < n; i++) joined[i] = join(t, ids[i], ids[i + 1], scratch);
+/* Byte-pair encoding: the neighbours whose piece has the highest score are joined, the leftmost of equals, until
+ * none make a piece. After a merge only the two pairs at its sides are looked up again. ids [n]; joined [n]: piece
+ * of (i, i+1) or -1. Returns how many are left. */
+static int64_t merge_pairs(const tokenizer *t, int32_t *ids, int32_t *joined, int64_t n, char *scratch) {
+    for (int64_t i = 0; i + 1 < n; i++) joined[i] = joined_piece(t, ids[i], ids[i + 1], scratch);
     for (;;) {
         int64_t best = -1;
         for (int64_t i = 0; i + 1 < n; i++) {
@@ -240,11 +250,12 @@ static int64_t merge(const tokenizer *t, int32_t *ids, int32_t *joined, int64_t 
         memmove(ids + best + 1, ids + best + 2, rest * sizeof *ids);
         if (rest) memmove(joined + best + 1, joined + best + 2, (rest - 1) * sizeof *joined);
         n--;
-        if (best > 0) joined[best - 1] = join(t, ids[best - 1], ids[best], scratch);
-        if (best + 1 < n) joined[best] = join(t, ids[best], ids[best + 1], scratch);
+        if (best > 0) joined[best - 1] = joined_piece(t, ids[best - 1], ids[best], scratch);
+        if (best + 1 < n) joined[best] = joined_piece(t, ids[best], ids[best + 1], scratch);
     }
 }
 
+/* Most bytes that a piece made of these ids can have: those of the text, or of the longest piece there is. */
 static int32_t longest_piece(const tokenizer *t, const int32_t *ids, int64_t n) {
     int32_t longest = 0;
     int64_t total = 0;
@@ -258,10 +269,10 @@ static int32_t longest_piece(const tokenizer *t, const int32_t *ids, int64_t n) 
 int64_t tokenizer_encode(const tokenizer *t, const char *text, int32_t *ids) {
     ids[0] = TOKEN_START;
     if (!*text) return 1;
-    const int64_t n = split(t, text, ids + 1);
+    const int64_t n = split_characters(t, text, ids + 1);
     int32_t *joined = malloc((size_t)n * sizeof *joined);
     char *scratch = malloc(2 * (size_t)longest_piece(t, ids + 1, n) + 1);
-    const int64_t left = joined && scratch ? merge(t, ids + 1, joined, n, scratch) + 1 : -1;
+    const int64_t left = joined && scratch ? merge_pairs(t, ids + 1, joined, n, scratch) + 1 : -1;
     free(joined);
     free(scratch);
     return left;

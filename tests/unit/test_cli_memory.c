@@ -1,6 +1,6 @@
-/* The programs salf and salf-demo when memory runs out: each allocation of each subcommand that makes any fails in turn,
- * be it the program's own, the library's or that of a reader; every time the subcommand says so, ends with its exit
- * code, and leaks nothing (which the address sanitizer watches). */
+/* The programs salf and salf-demo when memory runs out: each allocation of each subcommand that makes any fails in
+ * turn, be it the program's own, the library's or that of a reader; every time the subcommand says so, ends with its
+ * exit code, and leaks nothing (which the address sanitizer watches). */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
