@@ -24,6 +24,7 @@ struct adamw {
     float **moments; /* [n_parameters]: [2][count], first moments then second; NULL: never trained */
 };
 
+/* With beta 1 the bias correction 1 - beta^t would be 0. */
 static salf_status check_options(const adamw_options *o) {
     if (!(o->beta1 >= 0.0 && o->beta1 < 1.0)) return decoder_fail(SALF_E_ARGUMENT, "beta1 is %g", o->beta1);
     if (!(o->beta2 >= 0.0 && o->beta2 < 1.0)) return decoder_fail(SALF_E_ARGUMENT, "beta2 is %g", o->beta2);
@@ -105,6 +106,7 @@ typedef struct coefficients {
     float keep; /* 1 - lr * decay */
 } coefficients;
 
+/* The bias corrections of step t are the same for all elements, so that an element costs one division. */
 static coefficients coefficients_at(const adamw_options *o, int64_t t, double lr, int32_t decays) {
     return (coefficients){.beta1 = (float)o->beta1,
                           .beta2 = (float)o->beta2,
@@ -114,8 +116,8 @@ static coefficients coefficients_at(const adamw_options *o, int64_t t, double lr
                           .keep = decays ? (float)(1.0 - lr * o->weight_decay) : 1.0f};
 }
 
-VECTORISED static void update(const coefficients *c, int64_t n, const float *restrict g, float *restrict first,
-                              float *restrict second, float *restrict w) {
+VECTORISED static void update_values(const coefficients *c, int64_t n, const float *restrict g, float *restrict first,
+                                     float *restrict second, float *restrict w) {
     const coefficients k = *c;
     for (int64_t i = 0; i < n; i++) {
         first[i] = k.beta1 * first[i] + (1.0f - k.beta1) * g[i];
@@ -127,15 +129,18 @@ VECTORISED static void update(const coefficients *c, int64_t n, const float *res
 salf_status adamw_step(adamw *optimizer, double lr, const double *rate_scale) {
     decoder *d = optimizer->d;
     float *first, *second;
+    /* 1. all memory first, so that a failure leaves every parameter as it was */
     for (int64_t i = 0; i < d->n_parameters; i++) {
         const decoder_parameter *p = &d->parameters[i];
         if (!p->gradient || group_scale(d, p->group, rate_scale) == 0.0) continue;
         const salf_status status = adamw_make_moments(optimizer, i, &first, &second);
         if (status) return status;
     }
+    /* 2. a group counts its own steps, frozen ones do not: t is what its moments have seen */
     for (int32_t group = DECODER_EMBEDDING; group <= d->config.n_layers; group++) {
         if (group_scale(d, group, rate_scale) != 0.0) optimizer->steps[group + 1]++;
     }
+    /* 3. the formula */
     for (int64_t i = 0; i < d->n_parameters; i++) {
         decoder_parameter *p = &d->parameters[i];
         const double scale = group_scale(d, p->group, rate_scale);
@@ -143,7 +148,7 @@ salf_status adamw_step(adamw *optimizer, double lr, const double *rate_scale) {
         adamw_moments(optimizer, i, &first, &second);
         const coefficients c =
             coefficients_at(&optimizer->options, optimizer->steps[p->group + 1], lr * scale, p->decays);
-        update(&c, p->count, p->gradient, first, second, p->values);
+        update_values(&c, p->count, p->gradient, first, second, p->values);
     }
     return SALF_OK;
 }

@@ -20,6 +20,7 @@ typedef struct basis_settings {
     int32_t backend;
 } basis_settings;
 
+/* What the command holds, released together. */
 typedef struct basis_parts {
     salf_context *context;
     salf_model *model;
@@ -54,6 +55,7 @@ static const args_command basis_command = {
     .n_options = sizeof basis_table / sizeof *basis_table,
 };
 
+/* Context, model, and the basis with the rows of the tokens. */
 static salf_status make_basis(const basis_settings *s, basis_parts *p) {
     salf_context_options context;
     salf_basis_options basis;
@@ -81,6 +83,7 @@ static void print_info(const salf_basis_info *info) {
             info->hidden, info->sigma_max, info->sigma_min, info->condition);
 }
 
+/* Rows as text. 9 significant digits give back the same float32. */
 static int print_rows(basis_parts *p, int64_t hidden) {
     p->rows = malloc((size_t)p->n * (size_t)hidden * sizeof *p->rows);
     if (!p->rows) return args_fail("basis", "out of memory");

@@ -13,6 +13,7 @@ enum { PATH_SIZE = 4096 };
 
 /* ---- options ---- */
 
+/* What is not zero by default. Rate, rank and alpha suit the small models that this trainer is for. */
 static const finetune_settings defaults = {
     .schedule = SCHEDULE_LINEAR,
     .reduction = SALF_REDUCE_PREFIX,
@@ -30,6 +31,7 @@ static const finetune_settings defaults = {
     .seed = 42,
 };
 
+/* Words of the program's own enumerations; all others are the library's. */
 const char *const loss_words[] = {
     [LOSS_LM] = "lm",
     [LOSS_COSINE] = "cosine",
@@ -114,6 +116,7 @@ static const args_option finetune_table[] = {
 /* Its folder: SALF_DEMO, else examples/demo of the tree this program was built in (two folders above build/bin), else
  * ../share/salf/demo beside an installed bin. Returns 0, or -1 when there is none. */
 static int demo_folder(char *out, size_t size) {
+    /* The folder of the program is asked of the kernel: argv[0] may be a bare name found in PATH. */
     static const char *const below[] = {"/../../examples/demo", "/../share/salf/demo"};
     char program[PATH_SIZE];
     const char *given = getenv("SALF_DEMO");
@@ -174,6 +177,7 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
 
 /* ---- the run ---- */
 
+/* Makes the folder, and finds out where a resumed run goes on. */
 static int open_checkpoint(session *s, runstate_start *start, tally *tallies) {
     const finetune_settings *o = s->settings;
     *start = (runstate_start){0};
@@ -184,10 +188,11 @@ static int open_checkpoint(session *s, runstate_start *start, tally *tallies) {
     return o->resume ? runstate_begin(s, start, tallies) : 0;
 }
 
+/* The methods one after the other, those that a checkpoint has left out. */
 static int run_all(session *s, tally *tallies) {
     const finetune_settings *o = s->settings;
     runstate_start start;
-    if ((double)s->train.n * (double)o->epochs > 4294967295.0) {
+    if ((double)s->train.n * (double)o->epochs > 4294967295.0) { /* a planner's ids have 32 bits */
         args_fail("finetune", "--epochs: %lld passes over %lld data are more than 2^32-1 data", (long long)o->epochs,
                   (long long)s->train.n);
         return -1;

@@ -12,6 +12,8 @@
 #include "decoder.h"
 #include "salf.h"
 
+/* A batch ends at whichever comes first. 8,192 rows fill the matrix products of any processor; more would only take
+ * memory, as what an inference holds grows with them. */
 enum { BATCH_PROMPTS = 64, BATCH_TOKENS = 8192 };
 
 typedef struct probe_settings {
@@ -27,6 +29,7 @@ typedef struct probe_settings {
     double temperature;
 } probe_settings;
 
+/* The prompts of the file. */
 typedef struct prompt_list {
     int64_t n;
     int32_t *labels;  /* [n] */
@@ -34,6 +37,7 @@ typedef struct prompt_list {
     int64_t *lengths; /* [n] */
 } prompt_list;
 
+/* What the command holds, released together. */
 typedef struct probe_parts {
     prompt_list prompts;
     int32_t *candidates;
@@ -43,8 +47,7 @@ typedef struct probe_parts {
     salf_basis *basis;
     salf_probe *probe;
     decoder *net;
-    int32_t n_layers;
-    int64_t hidden;
+    int64_t hidden; /* D */
 } probe_parts;
 
 #define AT(field) offsetof(probe_settings, field)
@@ -84,7 +87,8 @@ static int fail_line(const char *path, int64_t line, const char *what) {
     return args_fail("probe", "%s:%" PRId64 ": %s", path, line, what);
 }
 
-static int take_prompt(prompt_list *list, const char *path, char *line) {
+/* Appends a prompt; the lists have room for it. Returns -1 to go on, or an exit code. */
+static int add_prompt(prompt_list *list, const char *path, char *line) {
     char message[256];
     int32_t *label;
     int64_t n;
@@ -96,28 +100,14 @@ static int take_prompt(prompt_list *list, const char *path, char *line) {
     list->labels[list->n] = label[0];
     free(label);
     if (n != 1) return fail_line(path, list->n + 1, "there is more than one label");
-    int32_t **tokens = &list->tokens[list->n];
-    if (args_int_list(tab + 1, 0, INT32_MAX, tokens, &list->lengths[list->n], message, sizeof message)) {
+    /* Tokens that are too large for the model are refused by the decoder, which knows its vocabulary. */
+    if (args_int_list(tab + 1, 0, INT32_MAX, &list->tokens[list->n], &list->lengths[list->n], message, sizeof message))
         return fail_line(path, list->n + 1, message);
-    }
     list->n++;
     return -1;
 }
 
-static int make_room(prompt_list *list, int64_t *room) {
-    if (list->n < *room) return 0;
-    const int64_t more = *room ? 2 * *room : 256;
-    int32_t *labels = realloc(list->labels, (size_t)more * sizeof *labels);
-    if (labels) list->labels = labels;
-    int32_t **tokens = labels ? realloc(list->tokens, (size_t)more * sizeof *tokens) : NULL;
-    if (tokens) list->tokens = tokens;
-    int64_t *lengths = tokens ? realloc(list->lengths, (size_t)more * sizeof *lengths) : NULL;
-    if (lengths) list->lengths = lengths;
-    if (!lengths) return -1;
-    *room = more;
-    return 0;
-}
-
+/* All prompts of a file, a line each. Returns -1 to go on, or an exit code. */
 static int read_prompts(prompt_list *list, const char *path) {
     FILE *file = fopen(path, "rb");
     if (!file) return args_fail("probe", "%s: cannot be opened", path);
@@ -128,11 +118,18 @@ static int read_prompts(prompt_list *list, const char *path) {
     int code = -1;
     while (code < 0 && (length = getline(&line, &size, file)) > 0) {
         while (length > 0 && (line[length - 1] == '\n' || line[length - 1] == '\r')) line[--length] = 0;
-        if (make_room(list, &room)) {
-            code = args_fail("probe", "out of memory");
-        } else {
-            code = take_prompt(list, path, line);
+        if (list->n == room) {
+            room = room ? 2 * room : 256;
+            /* An array that could be enlarged is kept even when the next cannot: the list owns it either way. */
+            int32_t *labels = realloc(list->labels, (size_t)room * sizeof *labels);
+            if (labels) list->labels = labels;
+            int32_t **tokens = realloc(list->tokens, (size_t)room * sizeof *tokens);
+            if (tokens) list->tokens = tokens;
+            int64_t *lengths = realloc(list->lengths, (size_t)room * sizeof *lengths);
+            if (lengths) list->lengths = lengths;
+            if (!labels || !tokens || !lengths) code = args_fail("probe", "out of memory");
         }
+        if (code < 0) code = add_prompt(list, path, line);
     }
     if (code < 0 && ferror(file)) code = args_fail("probe", "%s: cannot be read", path);
     free(line);
@@ -142,6 +139,7 @@ static int read_prompts(prompt_list *list, const char *path) {
 
 /* ---- one batch ---- */
 
+/* A batch of prompts as the decoder takes it, one after the other. */
 typedef struct batch_room {
     int32_t *tokens;                    /* [sum of lengths] */
     int64_t offsets[BATCH_PROMPTS + 1]; /* of the prompts in tokens */
@@ -150,7 +148,8 @@ typedef struct batch_room {
     int64_t n;
 } batch_room;
 
-static salf_status observe(void *user, int32_t space, int64_t rows, const float *states) {
+/* The decoder's hook: the probe reads the rows of the last prompt tokens where they lie. */
+static salf_status observe_space(void *user, int32_t space, int64_t rows, const float *states) {
     const batch_room *b = user;
     const probe_parts *p = b->parts;
     (void)rows;
@@ -159,7 +158,8 @@ static salf_status observe(void *user, int32_t space, int64_t rows, const float 
     return salf_probe_observe(p->probe, space, &view, SALF_STATE_RAW);
 }
 
-static int64_t take_batch(const prompt_list *list, int64_t first, batch_room *b) {
+/* Packs prompts from number `first` on, at least one. Returns EXIT_CODE_OK, or EXIT_CODE_FAILED with a message. */
+static int pack_batch(const prompt_list *list, int64_t first, batch_room *b) {
     int64_t total = 0;
     for (b->n = 0; first + b->n < list->n && b->n < BATCH_PROMPTS; b->n++) {
         const int64_t length = list->lengths[first + b->n];
@@ -171,84 +171,74 @@ static int64_t take_batch(const prompt_list *list, int64_t first, batch_room *b)
     b->offsets[b->n] = total;
     free(b->tokens);
     b->tokens = malloc((size_t)total * sizeof *b->tokens);
-    for (int64_t i = 0; b->tokens && i < b->n; i++) {
+    if (!b->tokens) return args_fail("probe", "out of memory");
+    for (int64_t i = 0; i < b->n; i++)
         memcpy(b->tokens + b->offsets[i], list->tokens[first + i],
                (size_t)list->lengths[first + i] * sizeof *b->tokens);
-    }
-    return b->n;
+    return EXIT_CODE_OK;
 }
 
-static void print_trace(const salf_trace *trace) {
-    const int64_t spaces = trace->n_layers + 1;
-    for (int64_t r = 0; r < trace->rows; r++) {
-        for (int64_t k = 0; k < spaces; k++) printf("%.9g\t", trace->deviations[r * spaces + k]);
-        printf("%" PRId32 "\n", trace->eof[r]);
-    }
-}
-
-static int run_batch(probe_parts *p, batch_room *b, int64_t first) {
+/* One forward of a packed batch with the probe, and a line for each prompt: m + 1 deviations and the eof. */
+static int probe_batch(probe_parts *p, batch_room *b, int64_t first) {
     salf_trace trace;
-    if (!b->tokens) return args_fail("probe", "out of memory");
     const decoder_batch batch = {
         .tokens = b->tokens, .offsets = b->offsets, .n_sequences = b->n, .head_rows = b->last, .n_head_rows = b->n};
     if (salf_probe_begin(p->probe, p->prompts.labels + first, b->n)) return args_fail_salf("probe");
-    if (decoder_forward(p->net, &batch, 0, observe, b)) {
+    if (decoder_forward(p->net, &batch, 0, observe_space, b)) {
         const char *message = decoder_error();
         return args_fail("probe", "prompts %" PRId64 " ... %" PRId64 ": %s", first + 1, first + b->n,
                          *message ? message : salf_last_error());
     }
     if (salf_probe_end(p->probe, &trace)) return args_fail_salf("probe");
-    print_trace(&trace);
+    const int64_t spaces = trace.n_layers + 1;
+    for (int64_t r = 0; r < trace.rows; r++) {
+        for (int64_t k = 0; k < spaces; k++) printf("%.9g\t", trace.deviations[r * spaces + k]);
+        printf("%" PRId32 "\n", trace.eof[r]);
+    }
     return EXIT_CODE_OK;
 }
 
 /* ---- everything ---- */
 
-static salf_status make_basis(const probe_settings *s, probe_parts *p) {
-    salf_basis_options options;
-    salf_options_init(&options, sizeof options);
-    options.mode = s->exact ? SALF_BASIS_EXACT : SALF_BASIS_RTOL;
-    options.rtol = s->rtol;
-    if (s->metric != SALF_METRIC_COSINE && !p->candidates) options.prepare = SALF_PREPARE_VOCABULARY;
-    return salf_basis_create(&p->basis, p->model, p->prompts.labels, p->prompts.n, &options);
-}
-
-static salf_status make_probe(const probe_settings *s, probe_parts *p) {
-    salf_probe_options options;
-    salf_options_init(&options, sizeof options);
-    options.metric = s->metric;
-    options.lens = s->lens;
-    options.scores = s->scores;
-    options.temperature = s->temperature;
-    options.candidates = p->candidates;
-    options.n_candidates = p->n_candidates;
-    return salf_probe_create(&p->probe, p->basis, &options);
-}
-
-static int prepare(const probe_settings *s, probe_parts *p) {
+/* Prompts, model, basis, probe and decoder. Returns -1 to go on, or an exit code. */
+static int open_parts(const probe_settings *s, probe_parts *p) {
     char message[256];
-    salf_context_options options;
-    int code = EXIT_CODE_OK;
-    if (s->candidates)
-        code = args_int_list(s->candidates, INT32_MIN, INT32_MAX, &p->candidates, &p->n_candidates, message,
-                             sizeof message);
-    if (code != EXIT_CODE_OK) return args_say(code, "probe", "--candidates: %s", message);
-    code = read_prompts(&p->prompts, s->prompts);
+    if (s->candidates) {
+        const int code = args_int_list(s->candidates, INT32_MIN, INT32_MAX, &p->candidates, &p->n_candidates, message,
+                                       sizeof message);
+        if (code != EXIT_CODE_OK) return args_say(code, "probe", "--candidates: %s", message);
+    }
+    const int code = read_prompts(&p->prompts, s->prompts);
     if (code >= 0) return code;
-    salf_options_init(&options, sizeof options);
-    options.backend = s->backend;
-    salf_status status = salf_context_create(&p->context, &options);
+
+    salf_context_options context;
+    salf_options_init(&context, sizeof context);
+    context.backend = s->backend;
+    salf_basis_options basis;
+    salf_options_init(&basis, sizeof basis);
+    basis.mode = s->exact ? SALF_BASIS_EXACT : SALF_BASIS_RTOL;
+    basis.rtol = s->rtol;
+    /* ce and rank compare with the whole vocabulary: its norms once, and not in every batch */
+    if (s->metric != SALF_METRIC_COSINE && !p->candidates) basis.prepare = SALF_PREPARE_VOCABULARY;
+    salf_probe_options probe;
+    salf_options_init(&probe, sizeof probe);
+    probe.metric = s->metric;
+    probe.lens = s->lens;
+    probe.scores = s->scores;
+    probe.temperature = s->temperature;
+    probe.candidates = p->candidates;
+    probe.n_candidates = p->n_candidates;
+    salf_status status = salf_context_create(&p->context, &context);
     if (!status) status = salf_model_open(&p->model, p->context, s->model, NULL);
-    if (!status) status = make_basis(s, p);
-    if (!status) status = make_probe(s, p);
+    if (!status) status = salf_basis_create(&p->basis, p->model, p->prompts.labels, p->prompts.n, &basis);
+    if (!status) status = salf_probe_create(&p->probe, p->basis, &probe);
     if (status) return args_fail_salf("probe");
     if (decoder_open(&p->net, p->context, p->model, NULL)) return args_fail("probe", "%s", decoder_error());
-    p->n_layers = decoder_get_config(p->net)->n_layers;
     p->hidden = decoder_get_config(p->net)->hidden;
     return -1;
 }
 
-static void release(probe_parts *p) {
+static void close_parts(probe_parts *p) {
     for (int64_t i = 0; i < p->prompts.n; i++) free(p->prompts.tokens[i]);
     free(p->prompts.tokens);
     free(p->prompts.labels);
@@ -267,12 +257,12 @@ int cmd_probe(int argc, char **argv) {
     batch_room b = {.parts = &p};
     int code = args_parse(&probe_command, &s, argc, argv, NULL);
     if (code >= 0) return code;
-    code = prepare(&s, &p);
+    code = open_parts(&s, &p);
     for (int64_t first = 0; code <= 0 && first < p.prompts.n; first += b.n) {
-        take_batch(&p.prompts, first, &b);
-        code = run_batch(&p, &b, first);
+        code = pack_batch(&p.prompts, first, &b);
+        if (code == EXIT_CODE_OK) code = probe_batch(&p, &b, first);
     }
     free(b.tokens);
-    release(&p);
+    close_parts(&p);
     return code < 0 ? EXIT_CODE_OK : code;
 }

@@ -12,6 +12,7 @@
 
 /* ---- reading ---- */
 
+/* Returns -1 when memory is short. */
 static int add_point(curve *c, double x, double y) {
     if (c->n == c->room) {
         const int64_t more = c->room ? 2 * c->room : 256;
@@ -27,55 +28,54 @@ static int add_point(curve *c, double x, double y) {
     return 0;
 }
 
-static report_method *method_of(report *r, const char *name) {
-    for (int i = 0; i < r->n; i++) {
-        if (!strcmp(r->methods[i].name, name)) return &r->methods[i];
-    }
-    if (r->n == REPORT_METHODS) return NULL;
-    char *copy = strdup(name);
-    if (!copy) return NULL;
-    r->methods[r->n].name = copy;
-    return &r->methods[r->n++];
-}
-
-static int keep(json_t **slot, const json_t *object) {
+/* Keeps a copy of an object, in place of an earlier one: of several runs in one log the last counts. */
+static int keep_object(json_t **slot, const json_t *object) {
     json_decref(*slot);
     *slot = json_deep_copy(object);
     return *slot ? 0 : 1;
 }
 
-static int take_step(report_method *m, const json_t *o) {
-    const json_t *data = json_object_get(o, "data"), *loss = json_object_get(o, "loss");
-    if (!json_is_number(loss)) return 0;
-    const double x = json_number_value(data ? data : json_object_get(o, "step"));
-    return add_point(&m->loss, x, json_number_value(loss)) ? 1 : 0;
-}
-
-static int take_eval(report_method *m, const json_t *o) {
-    const json_t *f1 = json_object_get(o, "f1");
-    if (!json_is_number(f1)) return 0;
-    return add_point(&m->f1, json_number_value(json_object_get(o, "step")), json_number_value(f1)) ? 1 : 0;
-}
-
-static int take(void *user, const json_t *o) {
+/* Sorts one line of a log into the report; what it does not know it leaves out, so that newer logs can be read.
+ * Returns 1 when memory is short or there are too many methods. */
+static int collect_event(void *user, const json_t *o) {
     report *r = user;
     const char *event = json_string_value(json_object_get(o, "event"));
     const char *name = json_string_value(json_object_get(o, "method"));
-    if (event && !strcmp(event, "run")) return keep(&r->run, o);
+    if (event && !strcmp(event, "run")) return keep_object(&r->run, o);
     if (!event || !name) return 0;
-    report_method *m = method_of(r, name);
-    if (!m) return 1;
-    const char *when = json_string_value(json_object_get(o, "when"));
-    if (!strcmp(event, "step")) return take_step(m, o);
-    if (!strcmp(event, "eval")) return take_eval(m, o);
-    if (!strcmp(event, "result")) return keep(&m->result, o);
-    if (!strcmp(event, "plan")) return keep(&m->plan, o);
-    if (!strcmp(event, "eof")) return keep(&m->eof, o);
-    if (!strcmp(event, "deviations")) return keep(when && !strcmp(when, "after") ? &m->after : &m->before, o);
+
+    report_method *m = NULL;
+    for (int i = 0; i < r->n && !m; i++)
+        if (!strcmp(r->methods[i].name, name)) m = &r->methods[i];
+    if (!m) {
+        if (r->n == REPORT_METHODS) return 1;
+        m = &r->methods[r->n];
+        m->name = strdup(name);
+        if (!m->name) return 1;
+        r->n++;
+    }
+
+    if (!strcmp(event, "step")) {
+        const json_t *data = json_object_get(o, "data"), *loss = json_object_get(o, "loss");
+        const double x = json_number_value(data ? data : json_object_get(o, "step"));
+        return json_is_number(loss) && add_point(&m->loss, x, json_number_value(loss)) ? 1 : 0;
+    }
+    if (!strcmp(event, "eval")) {
+        const json_t *f1 = json_object_get(o, "f1");
+        const double x = json_number_value(json_object_get(o, "step"));
+        return json_is_number(f1) && add_point(&m->f1, x, json_number_value(f1)) ? 1 : 0;
+    }
+    if (!strcmp(event, "result")) return keep_object(&m->result, o);
+    if (!strcmp(event, "plan")) return keep_object(&m->plan, o);
+    if (!strcmp(event, "eof")) return keep_object(&m->eof, o);
+    if (!strcmp(event, "deviations")) {
+        const char *when = json_string_value(json_object_get(o, "when"));
+        return keep_object(when && !strcmp(when, "after") ? &m->after : &m->before, o);
+    }
     return 0;
 }
 
-static void release(report *r) {
+static void free_report(report *r) {
     for (int i = 0; i < r->n; i++) {
         report_method *m = &r->methods[i];
         json_t *parts[] = {m->result, m->before, m->after, m->eof, m->plan};
@@ -89,8 +89,9 @@ static void release(report *r) {
     json_decref(r->run);
 }
 
-/* Each point becomes the mean of its neighbours, a twentieth of the curve in all, and at most about 100 points stay. */
-static int smooth(curve *c) {
+/* Losses of single batches jump: each point becomes the mean of its neighbours, a twentieth of the curve in all, and
+ * at most about 100 points stay. */
+static int smooth_curve(curve *c) {
     const int64_t reach = c->n / 40, stride = (c->n + 99) / 100;
     double *means = c->n ? malloc((size_t)c->n * sizeof *means) : NULL;
     int64_t kept = 0;
@@ -112,6 +113,7 @@ static int smooth(curve *c) {
 
 /* ---- the command ---- */
 
+/* Through a temporary name, so that the page is there whole or not at all. */
 static int write_report(const report *r, const char *path) {
     const size_t room = strlen(path) + 8;
     char *temporary = malloc(room);
@@ -155,13 +157,13 @@ int cmd_report(int argc, char **argv) {
     if (code >= 0) return code;
     report r = {0};
     for (int i = 1; code < 0 && i <= n; i++) {
-        if (jsonl_read(argv[i], take, &r, message, sizeof message)) code = args_fail("report", "%s", message);
+        if (jsonl_read(argv[i], collect_event, &r, message, sizeof message)) code = args_fail("report", "%s", message);
     }
     if (code < 0 && r.n == 0) code = args_fail("report", "%s: no method in the log", argv[1]);
     for (int i = 0; code < 0 && i < r.n; i++) {
-        if (smooth(&r.methods[i].loss)) code = args_fail("report", "out of memory");
+        if (smooth_curve(&r.methods[i].loss)) code = args_fail("report", "out of memory");
     }
     if (code < 0) code = write_report(&r, s.output);
-    release(&r);
+    free_report(&r);
     return code;
 }

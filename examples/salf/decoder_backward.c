@@ -125,7 +125,7 @@ static int64_t heads_before(const backward *b, int64_t sequences) {
     return sequences > 0 ? b->head_end[sequences - 1] : 0;
 }
 
-/* Sequences with eof <= k, and the rows that layer k's backward runs on. */
+/* Takes in hand the sequences with eof <= k, and the rows that layer k's backward runs on. */
 static void activate(backward *b, int32_t k) {
     int64_t unused;
     while (b->n_active > 0 && eof_of(b, b->sequence[b->n_active - 1]) > k) b->n_active--;

@@ -10,6 +10,7 @@
 #include "decoder_internal.h"
 #include "ops.h"
 
+/* A few tokens are dot products, V of them a matrix product. */
 salf_status decoder_logits(decoder *d, const int32_t *tokens, int64_t n_tokens, float *logits) {
     const int64_t hidden = d->config.hidden, rows = d->batch.n_head_rows;
     if (!d->ready) return decoder_fail(SALF_E_SEQUENCE, "no forward pass to take logits from");
@@ -30,7 +31,8 @@ salf_status decoder_logits(decoder *d, const int32_t *tokens, int64_t n_tokens, 
     return SALF_OK;
 }
 
-/* Loss of a row of logits z [V], which becomes scale times its gradient. */
+/* The largest logit is taken out first, so that no exponential overflows. Loss of a row of logits z [V], which
+ * becomes scale times its gradient. */
 static float row_loss(float *z, int64_t vocab, int32_t label, float scale) {
     const float most = ops_max(z, vocab), at_label = z[label];
     const float sum = ops_exp_sum(z, most, vocab);
@@ -39,6 +41,8 @@ static float row_loss(float *z, int64_t vocab, int32_t label, float scale) {
     return (float)(log((double)sum) + (double)most - (double)at_label);
 }
 
+/* Rows first ... first + rows - 1 of the head rows: logits into the tile, which becomes their gradient, and from it
+ * those of the states and the head. */
 static void tile_loss(decoder *d, int64_t first, int64_t rows, const int32_t *labels, float scale, float *losses,
                       float *d_normed, float *d_head) {
     const int64_t hidden = d->config.hidden, vocab = d->config.vocab;
@@ -81,6 +85,7 @@ void decoder_clear_gradients(decoder *d) {
     memset(d->live, 0, (size_t)d->config.n_layers + 2);
 }
 
+/* Gradients are zeroed when a group first gets some: what stays frozen costs nothing. */
 void decoder_touch(decoder *d, int32_t group) {
     if (d->live[group + 1]) return;
     d->live[group + 1] = 1;

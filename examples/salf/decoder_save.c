@@ -14,7 +14,8 @@
 #include "memory.h"
 #include "ops.h"
 
-/* Round to nearest even; NaN stays NaN. */
+/* The upper half of a float, rounded to nearest, ties to even: half of the last place is added, one less where the
+ * last bit kept is 0. NaN stays NaN, with a bit set that the cut might have lost. */
 static uint16_t to_bfloat16(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -52,6 +53,7 @@ static salf_named_tensor describe_parameter(const decoder_parameter *p, int32_t 
     return t;
 }
 
+/* All weights of the file in one block, so that they are written in one call. */
 static salf_status save_weights(const decoder *d, const char *path, int32_t dtype) {
     const size_t element = dtype == SALF_F32 ? 4 : 2;
     int64_t total = 0, most = 0, n = 0;
@@ -83,6 +85,8 @@ static salf_status save_weights(const decoder *d, const char *path, int32_t dtyp
     return status;
 }
 
+/* What salf_model_open and Hugging Face transformers read. Biases on q, k and v make it a Qwen2. 17 digits give back
+ * the same double. */
 static void print_config(FILE *file, const decoder_config *c, int32_t dtype) {
     const char *family = c->attention_bias ? "qwen2" : "llama";
     fprintf(file, "{\n  \"architectures\": [\"%sForCausalLM\"],\n", c->attention_bias ? "Qwen2" : "Llama");

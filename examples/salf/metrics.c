@@ -14,6 +14,7 @@ static double class_f1(const int64_t *table, int32_t n_classes, int32_t c) {
     return 2.0 * (double)table[c * columns + c] / (double)(truths + predictions);
 }
 
+/* Predictions outside the classes go to the last column, so that they count against their true class only. */
 int metrics_compute(int32_t n_classes, int64_t n, const int32_t *truth, const int32_t *predicted, int64_t *confusion,
                     metrics *out) {
     const int64_t columns = (int64_t)n_classes + 1;

@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Of a clock that is never set back. */
 static double seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -19,7 +20,7 @@ void progress_start(progress *p, const char *label, int64_t total) {
 void progress_update(progress *p, int64_t done, const char *note) {
     if (!p->enabled || p->total <= 0) return;
     const double now = seconds();
-    if (done < p->total && now - p->drawn < 0.1) return;
+    if (done < p->total && now - p->drawn < 0.1) return; /* the last one is always drawn */
     enum { CELLS = 24 };
     const double share = done >= p->total ? 1.0 : (double)done / (double)p->total;
     char bar[CELLS + 1];

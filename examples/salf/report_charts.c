@@ -15,10 +15,12 @@ typedef struct frame {
     double x0, x1, y0, y1;
 } frame;
 
+/* Pixels of a value along the axis. */
 static double px(const frame *f, double x) {
     return LEFT + (x - f->x0) / (f->x1 - f->x0) * (WIDTH - LEFT - RIGHT);
 }
 
+/* The same upwards: SVG counts from the top. */
 static double py(const frame *f, double y) {
     return HEIGHT - BOTTOM - (y - f->y0) / (f->y1 - f->y0) * (HEIGHT - TOP - BOTTOM);
 }
@@ -44,13 +46,14 @@ void html_text(FILE *out, const char *text) {
     }
 }
 
-/* A round step that cuts span into about n parts. */
+/* A round step (1, 2 or 5 times a power of ten) that cuts span into about n parts. */
 static double round_step(double span, int n) {
     const double raw = span / n, base = pow(10, floor(log10(raw)));
     const double part = raw / base;
     return base * (part < 1.5 ? 1 : part < 3.5 ? 2 : part < 7.5 ? 5 : 10);
 }
 
+/* Room above and below, so that no curve touches the edge; an axis without extent gets one. */
 static void widen(frame *f) {
     if (!(f->x1 > f->x0)) f->x1 = f->x0 + 1;
     const double margin = f->y1 > f->y0 ? 0.04 * (f->y1 - f->y0) : 0.5;
@@ -58,6 +61,7 @@ static void widen(frame *f) {
     f->y1 += margin;
 }
 
+/* title and desc are what a screen reader reads. */
 static void open_chart(FILE *out, const char *title, const char *detail) {
     fputs("<figure><figcaption>", out);
     html_text(out, title);
@@ -72,6 +76,7 @@ static void close_chart(FILE *out) {
     fputs("</svg></figure>\n", out);
 }
 
+/* Lines and numbers at round values, and the name at the side. */
 static void y_axis(FILE *out, const frame *f, const char *label) {
     const double step = round_step(f->y1 - f->y0, 5);
     for (double y = ceil(f->y0 / step) * step; y <= f->y1; y += step) {
@@ -104,6 +109,7 @@ static void count_axis(FILE *out, const frame *f, size_t n) {
 
 /* ---- curves ---- */
 
+/* Widens the frame to a curve. Returns 1 when it has two points, that is, when it can be drawn. */
 static int extend(frame *f, const curve *c) {
     for (int64_t i = 0; i < c->n; i++) {
         f->x0 = fmin(f->x0, c->x[i]);
@@ -114,6 +120,7 @@ static int extend(frame *f, const curve *c) {
     return c->n > 1;
 }
 
+/* The last number ends at the edge instead of being cut off by it. */
 static void x_axis(FILE *out, const frame *f) {
     const double step = round_step(f->x1 - f->x0, 4);
     for (double x = ceil(f->x0 / step) * step; x <= f->x1; x += step) {
@@ -147,6 +154,7 @@ int chart_curves(FILE *out, const report *r, const char *title, const char *x_na
 
 /* ---- points ---- */
 
+/* NaN where the log has none; fmin and fmax pass over it. */
 static double result_of(const report_method *m, const char *key) {
     const json_t *v = json_object_get(m->result, key);
     return json_is_number(v) ? json_number_value(v) : NAN;
@@ -181,6 +189,7 @@ void chart_points(FILE *out, const report *r, const char *title, const char *x_n
 
 /* ---- violins ---- */
 
+/* NaN for null, which stands for a deviation that was not finite. */
 static double cell(const json_t *rows, size_t row, size_t space) {
     const json_t *v = json_array_get(json_array_get(rows, row), space);
     return json_is_number(v) ? json_number_value(v) : NAN;
@@ -191,6 +200,8 @@ typedef struct spread {
     double low, high, mean, bandwidth;
 } spread;
 
+/* Silverman's bandwidth 1.06 s n^(-1/5), for a density that is near normal; never 0, so that equal values make a
+ * spike. */
 static spread spread_of(const json_t *rows, size_t space) {
     spread s = {0, INFINITY, -INFINITY, 0, 0};
     double sum = 0, square = 0;
@@ -236,6 +247,7 @@ static size_t spaces_of(const json_t *rows) {
     return json_array_size(json_array_get(rows, 0));
 }
 
+/* Widens the frame to rows of deviations. */
 static void extend_rows(frame *f, const json_t *rows) {
     for (size_t i = 0; i < json_array_size(rows); i++) {
         for (size_t k = 0; k < spaces_of(rows); k++) {
@@ -247,6 +259,7 @@ static void extend_rows(frame *f, const json_t *rows) {
     }
 }
 
+/* Older logs do not name it. */
 static const char *metric_of(const report_method *m) {
     const char *metric = json_string_value(json_object_get(m->before ? m->before : m->after, "metric"));
     return metric ? metric : "semantic";
@@ -292,6 +305,7 @@ static double value_at(const json_t *list, size_t i) {
     return json_number_value(json_array_get(list, i));
 }
 
+/* The figure itself appears under the pointer. */
 static void bar(FILE *out, const frame *f, size_t k, double low, double high, const char *style) {
     const double width = 0.7 * (px(f, 1) - px(f, 0));
     fprintf(out, "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"><title>%.0f</title></rect>\n",

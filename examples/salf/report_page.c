@@ -6,6 +6,8 @@
 
 /* ---- style ---- */
 
+/* No file of its own, no script and no font: the page is to be opened from a disk, sent by mail, and read in ten years.
+ * Colours are variables, which dark mode sets anew. Methods have colours 0 to 7, and begin again behind them. */
 static const char style[] =
     "<style>:root{color-scheme:light dark;--fg:#1d2330;--soft:#5b6474;--bg:#fff;--line:#dfe3e9;--tint:#dbe7f5;"
     "--plain:#a9b2bf;--c0:#2f6db5;--c1:#d9772b;--c2:#2f8f5b;--c3:#a5468f;--c4:#8a6d1f;--c5:#1a93a5;--c6:#c0392b;"
@@ -53,6 +55,7 @@ static void pair_legend(FILE *out, const char *first_colour, const char *first, 
 
 /* ---- table ---- */
 
+/* How a column is shown: with a bar behind the figure, as a percentage, as a time. */
 enum { SHARE = 1, PERCENT = 2, SECONDS = 4 };
 
 typedef struct column {
@@ -76,32 +79,27 @@ static double figure(const report_method *m, const char *key) {
     return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
-static double largest(const report *r, const char *key) {
-    double most = 0;
-    for (int i = 0; i < r->n; i++) most = fmax(most, figure(&r->methods[i], key));
-    return most;
-}
-
-/* Three significant digits of the column's largest time, and at most milliseconds. */
-static int decimals(const column *c, double most) {
-    if (c->kind & PERCENT) return 1;
-    if (!(c->kind & SECONDS)) return 3;
-    return most >= 100 ? 0 : most >= 10 ? 1 : most >= 1 ? 2 : 3;
-}
-
+/* A column's figure of a method. Times have three significant digits of the column's largest, and at most milliseconds,
+ * so that the column lines up. A time of 0 was not measured. */
 static void write_cell(FILE *out, const report *r, const report_method *m, const column *c) {
-    const double v = figure(m, c->key), most = largest(r, c->key);
+    const double v = figure(m, c->key);
+    double most = 0;
+    for (int i = 0; i < r->n; i++) most = fmax(most, figure(&r->methods[i], c->key)); /* passes over NaN */
     if (!isfinite(v) || (v == 0 && c->kind & SECONDS)) {
         fputs("<td>&ndash;</td>", out);
         return;
     }
+    int decimals = 3;
+    if (c->kind & PERCENT) decimals = 1;
+    if (c->kind & SECONDS) decimals = most >= 100 ? 0 : most >= 10 ? 1 : most >= 1 ? 2 : 3;
     if (c->kind & SHARE && most > 0 && v >= 0)
         fprintf(out, "<td class=\"share\" style=\"--w:%.1f%%\">", 100 * v / most);
     else
         fputs("<td>", out);
-    fprintf(out, "%.*f%s</td>", decimals(c, most), c->kind & PERCENT ? 100 * v : v, c->kind & PERCENT ? " %" : "");
+    fprintf(out, "%.*f%s</td>", decimals, c->kind & PERCENT ? 100 * v : v, c->kind & PERCENT ? " %" : "");
 }
 
+/* What backward times are compared with, where the log has it. */
 static const report_method *full_method(const report *r) {
     for (int i = 0; i < r->n; i++) {
         if (!strcmp(r->methods[i].name, "lora[full]") && figure(&r->methods[i], "backward_s") > 0)
@@ -110,6 +108,7 @@ static const report_method *full_method(const report *r) {
     return NULL;
 }
 
+/* One row a method; the last column only where there is something to compare with. */
 static void write_table(FILE *out, const report *r) {
     const report_method *full = full_method(r);
     fputs("<h2>Methods</h2>\n<div class=\"table\"><table><thead><tr><th scope=\"col\">method</th>", out);

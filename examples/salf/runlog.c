@@ -3,6 +3,7 @@
 
 #include "finetune.h"
 
+/* The first line: what the run is. Everything that a reader needs to compare two logs. */
 static void log_run(session *s) {
     const finetune_settings *o = s->settings;
     const char *names[METHODS_MAX];
@@ -24,6 +25,7 @@ static void log_run(session *s) {
     jsonl_end(&s->log);
 }
 
+/* keep 0 is a new log; else its first lines are those that the checkpoint saw. */
 int log_open(session *s, int64_t keep) {
     char message[512];
     if (!s->settings->log) return 0;
@@ -42,6 +44,7 @@ static void log_seconds(session *s, const double *seconds) {
     jsonl_real(&s->log, "update_s", seconds[TALLY_UPDATE]);
 }
 
+/* An update: what changed in the tally since the one before. */
 void log_step(session *s, const method *m, const tally *before, const tally *now, int32_t cut, double rate) {
     tally step;
     if (!s->log.file) return;
@@ -58,9 +61,10 @@ void log_step(session *s, const method *m, const tally *before, const tally *now
     jsonl_end(&s->log);
 }
 
+/* Counts of each layer, and how they came about; known once the method is done. */
 int log_plan(session *s, const method *m, const salf_planner *planner) {
     const int32_t n = s->info.n_layers;
-    int64_t *numbers = calloc((size_t)n * 3, sizeof *numbers);
+    int64_t *numbers = calloc((size_t)n * 3, sizeof *numbers); /* [3][m] counts, matched, filled */
     double saving = 0;
     if (!numbers) return say_no_memory();
     salf_status status = salf_planner_saving(planner, &saving);
@@ -93,6 +97,7 @@ void log_eval(session *s, const method *m, const tally *t) {
     jsonl_end(&s->log);
 }
 
+/* The last lines of a method: own eof of the data probed, figures, and the confusion of the last test. */
 void log_result(session *s, const method *m, const tally *t, const int64_t *eof_counts, const int64_t *confusion) {
     if (m->how.probes) {
         jsonl_begin(&s->log, "eof");

@@ -18,6 +18,7 @@ double tally_clock(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+/* The run that backward times are compared with, where it is among them and took any time. */
 static const tally *reference_run(const method *methods, const tally *tallies, int count) {
     for (int i = 0; i < count; i++)
         if (strcmp(methods[i].name, "lora[full]") == 0 && tallies[i].v[TALLY_BACKWARD] > 0) return &tallies[i];

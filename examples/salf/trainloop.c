@@ -15,6 +15,7 @@
 #include "progress.h"
 #include "run.h"
 
+/* Everything that training by one method needs. After a failure run_close releases what there is. */
 static int run_open(run *r, session *s, int index) {
     const finetune_settings *o = s->settings;
     const int32_t m = s->info.n_layers;
@@ -177,6 +178,7 @@ static double scheduled_share(const finetune_settings *o, double share) {
     return o->schedule == SCHEDULE_COSINE ? 0.5 - 0.5 * cos(3.14159265358979323846 * left) : 1;
 }
 
+/* Applies the gradients that have added up. */
 static int update_weights(run *r) {
     const double start = tally_clock();
     const finetune_settings *o = r->s->settings;
@@ -267,6 +269,7 @@ static int64_t account(run *r, int probed) {
 
 /* ---- the loop ---- */
 
+/* One batch: forward, decision, and a backward of the rows that train. The update comes when enough rows have. */
 static int run_task(run *r, const feed_task *task) {
     const int probing = r->m->how.policy == SALF_POLICY_SALF || task->kind == SALF_TASK_PROBE;
     salf_trace trace = {0};
@@ -308,6 +311,7 @@ static int probe_all(run *r) {
     return result;
 }
 
+/* [n_labels][n_labels + 1], zeroed, freed by the caller; NULL with a message. */
 static int64_t *new_confusion(const session *s) {
     int64_t *confusion = calloc((size_t)s->n_labels * ((size_t)s->n_labels + 1), sizeof *confusion);
     if (!confusion) say_no_memory();
