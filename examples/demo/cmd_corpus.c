@@ -50,6 +50,7 @@ int cmd_corpus(int argc, char **argv) {
     return ferror(stdout) ? args_fail("corpus", "cannot write to standard output") : EXIT_CODE_OK;
 }
 
+/* Lines without their ends, each malloc'd. */
 typedef struct line_list {
     char **lines;
     int64_t n;
@@ -73,6 +74,7 @@ static int add_line(line_list *list, const char *line, size_t n) {
     return 0;
 }
 
+/* Appends the lines of a file. Returns -1 to go on, or an exit code. */
 static int read_lines(line_list *list, const char *path) {
     FILE *file = fopen(path, "rb");
     if (!file) return args_fail("tokenizer", "%s: cannot be opened", path);

@@ -79,13 +79,8 @@ static char *read_file(const char *path, size_t *size, const char **wrong) {
     return text;
 }
 
-static int64_t count_lines(const char *text) {
-    int64_t n = 1;
-    for (; *text; text++) n += *text == '\n';
-    return n;
-}
-
-/* Cuts the text at its line ends. */
+/* Cuts the text at its line ends and encodes every line that is not empty, with the end token behind it. Returns the
+ * number of ids, or -1 when memory is short. */
 static int64_t encode_lines(corpus *c, const tokenizer *t, char *text) {
     int64_t used = 0;
     for (char *line = text; line;) {
@@ -104,23 +99,20 @@ static int64_t encode_lines(corpus *c, const tokenizer *t, char *text) {
     return used;
 }
 
-static void corpus_free(corpus *c) {
-    free(c->ids);
-    free(c->offsets);
-}
-
-static int corpus_load(corpus *c, const tokenizer *t, const char *path) {
+static int load_corpus(corpus *c, const tokenizer *t, const char *path) {
     size_t size = 0;
     const char *wrong;
     char *text = read_file(path, &size, &wrong);
-    memset(c, 0, sizeof *c);
+    *c = (corpus){0};
     if (!text) return args_fail(NAME, "%s: %s", path, wrong);
     if (strlen(text) != size) {
         const size_t at = strlen(text);
         free(text);
         return args_fail(NAME, "%s: not text, byte %zu is zero", path, at + 1);
     }
-    const int64_t lines = count_lines(text);
+    int64_t lines = 1;
+    for (const char *s = text; *s; s++) lines += *s == '\n';
+    /* A line of n bytes gives at most n + 2 ids, and one more for its end. */
     c->ids = memory_take((int64_t)size + 3 * lines + 3, sizeof *c->ids);
     c->offsets = memory_take(lines + 1, sizeof *c->offsets);
     const int64_t used = c->ids && c->offsets ? encode_lines(c, t, text) : -1;
@@ -137,7 +129,7 @@ static int64_t random_index(uint64_t *sequence, int64_t n) {
     return (int64_t)(rng_next(sequence) % (uint64_t)n);
 }
 
-static void batch_free(pretrain_batch *b) {
+static void free_batch(pretrain_batch *b) {
     free(b->tokens);
     free(b->labels);
     free(b->offsets);
@@ -146,7 +138,8 @@ static void batch_free(pretrain_batch *b) {
     free(b->d_normed);
 }
 
-static int batch_make(pretrain_batch *b, const pretrain_options *o) {
+/* Arrays for the largest batch there can be. */
+static int make_batch(pretrain_batch *b, const pretrain_options *o) {
     const int64_t rows = o->batch * o->context;
     *b = (pretrain_batch){.tokens = memory_take(rows, sizeof *b->tokens),
                           .labels = memory_take(rows, sizeof *b->labels),
@@ -159,8 +152,9 @@ static int batch_make(pretrain_batch *b, const pretrain_options *o) {
     return complete ? EXIT_CODE_OK : args_fail(NAME, "out of memory");
 }
 
-/* Draws examples; of one longer than the context, a random stretch. */
-static int64_t batch_fill(pretrain_batch *b, const pretrain_options *o, const corpus *c, uint64_t *sequence) {
+/* Draws examples, with replacement; of one longer than the context, a random stretch. A row's label is the next token.
+ * Returns the number of rows. */
+static int64_t draw_batch(pretrain_batch *b, const pretrain_options *o, const corpus *c, uint64_t *sequence) {
     int64_t rows = 0;
     for (int64_t s = 0; s < o->batch; s++) {
         const int64_t example = random_index(sequence, c->n);
@@ -178,6 +172,7 @@ static int64_t batch_fill(pretrain_batch *b, const pretrain_options *o, const co
 
 /* ---- training ---- */
 
+/* The learning rate of a step: up over the first 5 %, then a half cosine down to a tenth. */
 static double rate_at(const pretrain_options *o, int64_t step) {
     const double warm_up = fmax(1.0, 0.05 * (double)o->steps), at = (double)step + 1.0;
     if (at < warm_up) return o->lr * at / warm_up;
@@ -203,23 +198,17 @@ static salf_status train_step(decoder *d, adamw *optimizer, const pretrain_optio
 
 #define REPORTS 20 /* lines of progress in a run */
 
-/* What stopped a step, or EXIT_CODE_OK. */
-static int check_step(const pretrain_options *o, int64_t step, salf_status status, double loss) {
-    if (status) return args_fail(NAME, "%s", decoder_error());
-    if (isfinite(loss)) return EXIT_CODE_OK;
-    return args_fail(NAME, "training diverged at step %lld; a lower --lr than %g may help", (long long)step + 1, o->lr);
-}
-
-static int train(decoder *d, adamw *optimizer, const pretrain_options *o, const corpus *c, pretrain_batch *b) {
+/* All steps. Each line of progress is the mean loss since the one before. */
+static int train_steps(decoder *d, adamw *optimizer, const pretrain_options *o, const corpus *c, pretrain_batch *b) {
     progress bar;
-    uint64_t sequence = o->seed ^ 0x5851F42D4C957F2Du;
+    uint64_t sequence = o->seed ^ 0x5851F42D4C957F2Du; /* any constant: batches shall not repeat the weights' numbers */
     double sum = 0.0, loss = 0.0;
     int64_t n = 0, step = 0;
     salf_status status = SALF_OK;
     progress_start(&bar, "pretraining", o->steps);
     for (; !status && isfinite(loss) && step < o->steps; step++) {
         char note[32];
-        status = train_step(d, optimizer, o, b, batch_fill(b, o, c, &sequence), step, &loss);
+        status = train_step(d, optimizer, o, b, draw_batch(b, o, c, &sequence), step, &loss);
         sum += loss;
         n++;
         snprintf(note, sizeof note, "loss %.3f", sum / (double)n);
@@ -230,9 +219,13 @@ static int train(decoder *d, adamw *optimizer, const pretrain_options *o, const 
         n = 0;
     }
     progress_end(&bar);
-    return check_step(o, step - 1, status, loss);
+    if (status) return args_fail(NAME, "%s", decoder_error());
+    if (!isfinite(loss))
+        return args_fail(NAME, "training diverged at step %lld; a lower --lr than %g may help", (long long)step, o->lr);
+    return EXIT_CODE_OK;
 }
 
+/* Makes the model, trains it and writes it. */
 static int run_training(const pretrain_options *o, salf_context *context, const tokenizer *t, const corpus *c) {
     const decoder_training everything = {.train_embedding = 1, .train_head = 1};
     const adamw_options optimizer_options = {.beta2 = 0.95, .weight_decay = o->decay};
@@ -252,38 +245,36 @@ static int run_training(const pretrain_options *o, salf_context *context, const 
     decoder *d = NULL;
     adamw *optimizer = NULL;
     pretrain_batch b = {0};
-    int code = batch_make(&b, o);
+    int code = make_batch(&b, o);
     salf_status status = code ? SALF_OK : decoder_create(&d, context, &config, &everything, o->seed);
     if (!code && !status) status = adamw_create(&optimizer, d, &optimizer_options);
-    if (!code && !status) code = train(d, optimizer, o, c, &b);
+    if (!code && !status) code = train_steps(d, optimizer, o, c, &b);
     if (!code && !status) status = decoder_save(d, o->output, o->dtype == DTYPE_F32 ? SALF_F32 : SALF_BF16);
     if (status) code = args_fail(NAME, "%s", decoder_error());
     adamw_free(optimizer);
     decoder_free(d);
-    batch_free(&b);
+    free_batch(&b);
     return code;
 }
 
-/* Before hours of training rather than after them. */
-static int check_output(const char *folder) {
-    if (mkdir(folder, 0777) != 0 && errno != EEXIST) return args_fail(NAME, "%s: %s", folder, strerror(errno));
-    struct stat about;
-    if (stat(folder, &about) == 0 && !S_ISDIR(about.st_mode)) return args_fail(NAME, "%s: not a folder", folder);
-    if (access(folder, W_OK | X_OK) != 0) return args_fail(NAME, "%s: %s", folder, strerror(errno));
-    return EXIT_CODE_OK;
-}
-
+/* Reads what there is to read and checks the output before hours of training rather than after them. */
 static int prepare_and_train(const pretrain_options *o) {
     char message[512];
     tokenizer *t = NULL;
     salf_context *context = NULL;
+    struct stat about;
     corpus c = {0};
     if (tokenizer_load(&t, o->tokenizer, message, sizeof message)) return args_fail(NAME, "%s", message);
     int code = salf_context_create(&context, NULL) ? args_fail_salf(NAME) : EXIT_CODE_OK;
-    if (!code) code = corpus_load(&c, t, o->text);
-    if (!code) code = check_output(o->output);
+    if (!code) code = load_corpus(&c, t, o->text);
+    if (!code && mkdir(o->output, 0777) != 0 && errno != EEXIST)
+        code = args_fail(NAME, "%s: %s", o->output, strerror(errno));
+    if (!code && stat(o->output, &about) == 0 && !S_ISDIR(about.st_mode))
+        code = args_fail(NAME, "%s: not a folder", o->output);
+    if (!code && access(o->output, W_OK | X_OK) != 0) code = args_fail(NAME, "%s: %s", o->output, strerror(errno));
     if (!code) code = run_training(o, context, t, &c);
-    corpus_free(&c);
+    free(c.ids);
+    free(c.offsets);
     salf_context_destroy(context);
     tokenizer_destroy(t);
     return code;

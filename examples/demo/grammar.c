@@ -17,6 +17,7 @@ typedef struct rule {
 
 static const char *const topics[GRAMMAR_TOPICS] = {"animals", "weather", "food", "sports", "travel", "music"};
 
+/* Rules for all topics. <who> and <where> are the text's own name and place. */
 static const rule shared[] = {
     {"name", "Anna|Ben|Clara|David|Emma|Finn|Grace|Henry|Ida|Jack|Kate|Leo|Mary|Noah|Olga|Paul|Rosa|Sam|Tina|Will"},
     {"kin", "mother|father|sister|brother|uncle|aunt|friend|teacher|neighbor|grandmother"},
@@ -52,6 +53,7 @@ static const rule shared[] = {
      "The <kin> had <number> <@things> and was <mood>."},
 };
 
+/* Rules of each topic. Many words and doings occur in several of them, so that no single word gives a topic away. */
 static const rule own[GRAMMAR_TOPICS][6] = {
     {{"topic", "animals"},
      {"thing", "a dog|a cat|a horse|a bird|a fox|a rabbit|a fish|a bear|a cow|a mouse|a duck with a song|a wild goose"},
@@ -114,12 +116,14 @@ static uint64_t draw(grower *g, uint64_t n) {
     return rng_hash(rng_hash(rng_hash(g->seed) ^ g->index) ^ g->count++) % n;
 }
 
+/* Appends text, as much as there is room for. */
 static void emit(grower *g, const char *text, size_t n) {
     for (size_t i = 0; i < n && g->n + 1 < g->size; i++) g->out[g->n++] = text[i];
     g->out[g->n] = 0;
 }
 
-static const char *find(const grower *g, const char *name, size_t n) {
+/* The choices of a rule: of the text's topic, of the other one, or shared. */
+static const char *find_rule(const grower *g, const char *name, size_t n) {
     const int32_t topic = *name == '@' ? g->topic : *name == '~' ? g->other : -1;
     const rule *rules = topic < 0 ? shared : own[topic];
     const size_t count = topic < 0 ? sizeof shared / sizeof shared[0] : 6;
@@ -131,7 +135,7 @@ static const char *find(const grower *g, const char *name, size_t n) {
 }
 
 /* One of the choices; *n becomes its length. */
-static const char *choose(grower *g, const char *choices, size_t *n) {
+static const char *choose_one(grower *g, const char *choices, size_t *n) {
     uint64_t count = 1;
     for (const char *s = choices; *s; s++) count += *s == '|';
     for (uint64_t k = draw(g, count); k > 0; k--) choices = strchr(choices, '|') + 1;
@@ -154,16 +158,17 @@ static void expand(grower *g, const char *text, size_t n) {
             emit(g, g->where, strlen(g->where));
         } else {
             size_t part;
-            const char *choice = choose(g, find(g, open + 1, length), &part);
+            const char *choice = choose_one(g, find_rule(g, open + 1, length), &part);
             expand(g, choice, part);
         }
         text = close + 1;
     }
 }
 
+/* One choice of a rule as a text of its own: for what a text keeps. */
 static void pick(grower *g, const char *name, char *out, size_t size) {
     size_t n;
-    const char *choice = choose(g, find(g, name, strlen(name)), &n);
+    const char *choice = choose_one(g, find_rule(g, name, strlen(name)), &n);
     snprintf(out, size, "%.*s", (int)n, choice);
 }
 
@@ -180,6 +185,7 @@ static void capitalise(char *text) {
     }
 }
 
+/* A text from one rule. Returns its topic. */
 static int32_t grow(const char *start, uint64_t seed, uint64_t index, char *out, size_t size) {
     grower g = {.seed = seed, .index = index, .out = out, .size = size};
     size_t n;
@@ -188,7 +194,7 @@ static int32_t grow(const char *start, uint64_t seed, uint64_t index, char *out,
     g.other = (g.topic + 1 + (int32_t)draw(&g, GRAMMAR_TOPICS - 1)) % GRAMMAR_TOPICS;
     pick(&g, "name", g.who, sizeof g.who);
     pick(&g, "place", g.where, sizeof g.where);
-    const char *choice = choose(&g, find(&g, start, strlen(start)), &n);
+    const char *choice = choose_one(&g, find_rule(&g, start, strlen(start)), &n);
     expand(&g, choice, n);
     capitalise(out);
     return g.topic;

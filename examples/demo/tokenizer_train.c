@@ -13,6 +13,7 @@
 #include "tokenizer_internal.h"
 #include "tokenizer_train.h"
 
+/* A distinct word of the texts. */
 typedef struct word {
     const char *text; /* borrowed, begins behind the space */
     int32_t length;
@@ -20,6 +21,8 @@ typedef struct word {
     int32_t *ids; /* [n], the space included */
     int32_t n;
 } word;
+
+enum { FIRST_LEARNT = 3 + 256 }; /* ids before it are fixed */
 
 typedef struct trainer {
     tokenizer *t;
@@ -29,27 +32,21 @@ typedef struct trainer {
     int64_t *pairs; /* [room][room] counts */
 } trainer;
 
-static int compare_text(const word *a, const word *b) {
-    const int32_t n = a->length < b->length ? a->length : b->length;
-    const int c = memcmp(a->text, b->text, (size_t)n);
-    return c ? c : (a->length > b->length) - (a->length < b->length);
-}
-
+/* In the order of their bytes, a prefix before what it begins. */
 static int compare_words(const void *a, const void *b) {
-    return compare_text(a, b);
-}
-
-static int64_t count_words(const char *const *texts, int64_t n) {
-    int64_t total = n;
-    for (int64_t i = 0; i < n; i++) {
-        for (const char *s = texts[i]; *s; s++) total += *s == ' ';
-    }
-    return total;
+    const word *x = a, *y = b;
+    const int32_t n = x->length < y->length ? x->length : y->length;
+    const int c = memcmp(x->text, y->text, (size_t)n);
+    return c ? c : (x->length > y->length) - (x->length < y->length);
 }
 
 /* All words of all texts, then sorted and equal ones made one. */
-static int collect(trainer *tr, const char *const *texts, int64_t n) {
-    tr->words = calloc((size_t)count_words(texts, n) + 1, sizeof *tr->words);
+static int collect_words(trainer *tr, const char *const *texts, int64_t n) {
+    int64_t most = n; /* words of n texts: one more than they have spaces */
+    for (int64_t i = 0; i < n; i++) {
+        for (const char *s = texts[i]; *s; s++) most += *s == ' ';
+    }
+    tr->words = calloc((size_t)most + 1, sizeof *tr->words);
     if (!tr->words) return -1;
     int64_t total = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -64,7 +61,7 @@ static int collect(trainer *tr, const char *const *texts, int64_t n) {
     qsort(tr->words, (size_t)total, sizeof *tr->words, compare_words);
     int64_t kept = 0;
     for (int64_t i = 1; i < total; i++) {
-        if (compare_text(&tr->words[kept], &tr->words[i])) {
+        if (compare_words(&tr->words[kept], &tr->words[i])) {
             tr->words[++kept] = tr->words[i];
         } else {
             tr->words[kept].count++;
@@ -75,19 +72,20 @@ static int collect(trainer *tr, const char *const *texts, int64_t n) {
 }
 
 /* Merges made later get lower scores, characters the lowest. */
-static int add(trainer *tr, float score, const char *bytes, int32_t length) {
+static int add_entry(trainer *tr, float score, const char *bytes, int32_t length) {
     if (tr->t->size == tr->room) return -1;
     if (tokenizer_set(tr->t, tr->t->size, score, bytes, length)) return -1;
     tr->t->size++;
     return 0;
 }
 
+/* The ids that every file of this form begins with: three special pieces, then the 256 bytes. */
 static int add_fixed(trainer *tr) {
-    int failed = add(tr, 0, "<unk>", 5) || add(tr, 0, "\n<s>\n", 5) || add(tr, 0, "\n</s>\n", 6);
+    int failed = add_entry(tr, 0, "<unk>", 5) || add_entry(tr, 0, "\n<s>\n", 5) || add_entry(tr, 0, "\n</s>\n", 6);
     for (int b = 0; b < 256 && !failed; b++) {
         char name[8];
         snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
-        failed = add(tr, 0, name, 6);
+        failed = add_entry(tr, 0, name, 6);
     }
     return failed ? -1 : 0;
 }
@@ -105,18 +103,20 @@ static int add_characters(trainer *tr) {
     }
     for (int c = 32; c < 127; c++) {
         const char byte = (char)c;
-        if (used[c] && add(tr, lowest, &byte, 1)) return -1;
+        if (used[c] && add_entry(tr, lowest, &byte, 1)) return -1;
     }
     return 0;
 }
 
+/* Characters stand behind the fixed pieces; others are their byte's piece. */
 static int32_t character_id(const trainer *tr, char c) {
-    for (int32_t id = 259; id < tr->t->size; id++) {
+    for (int32_t id = FIRST_LEARNT; id < tr->t->size; id++) {
         if (tr->t->pieces[id].length == 1 && tr->t->pieces[id].bytes[0] == c) return id;
     }
     return 3 + (unsigned char)c;
 }
 
+/* Every word as the ids of its characters, a space in front. */
 static int split_words(trainer *tr) {
     for (int64_t i = 0; i < tr->n_words; i++) {
         word *w = &tr->words[i];
@@ -138,7 +138,8 @@ static int64_t best_pair(trainer *tr, int32_t *a, int32_t *b) {
     for (int64_t i = 0; i < tr->n_words; i++) {
         const word *w = &tr->words[i];
         for (int32_t k = 0; k + 1 < w->n; k++) {
-            if (w->ids[k] >= 259 && w->ids[k + 1] >= 259) tr->pairs[w->ids[k] * n + w->ids[k + 1]] += w->count;
+            if (w->ids[k] >= FIRST_LEARNT && w->ids[k + 1] >= FIRST_LEARNT)
+                tr->pairs[w->ids[k] * n + w->ids[k + 1]] += w->count;
         }
     }
     for (int64_t p = 0; p < n * n; p++) {
@@ -150,7 +151,8 @@ static int64_t best_pair(trainer *tr, int32_t *a, int32_t *b) {
     return best;
 }
 
-static void apply(trainer *tr, int32_t a, int32_t b, int32_t made) {
+/* Puts the piece `made` in place of each pair (a, b), from the left. */
+static void replace_pair(trainer *tr, int32_t a, int32_t b, int32_t made) {
     for (int64_t i = 0; i < tr->n_words; i++) {
         word *w = &tr->words[i];
         int32_t n = 0;
@@ -163,7 +165,8 @@ static void apply(trainer *tr, int32_t a, int32_t b, int32_t made) {
     }
 }
 
-static int learn(trainer *tr) {
+/* Merges until the table is full or no pair is left. */
+static int learn_merges(trainer *tr) {
     int32_t a, b;
     for (int32_t rank = 1; tr->t->size < tr->room && best_pair(tr, &a, &b) > 0; rank++) {
         char bytes[512];
@@ -171,8 +174,8 @@ static int learn(trainer *tr) {
         memcpy(bytes, p->bytes, (size_t)p->length);
         memcpy(bytes + p->length, q->bytes, (size_t)q->length);
         /* Two ways to one piece keep the score of the first. */
-        if (add(tr, -(float)rank, bytes, p->length + q->length)) return -1;
-        apply(tr, a, b, tr->t->size - 1);
+        if (add_entry(tr, -(float)rank, bytes, p->length + q->length)) return -1;
+        replace_pair(tr, a, b, tr->t->size - 1);
     }
     return 0;
 }
@@ -188,8 +191,8 @@ int tokenizer_train(tokenizer **out, const char *const *texts, int64_t n, int32_
     trainer tr = {.t = calloc(1, sizeof *tr.t), .room = size};
     if (tr.t) tr.t->pieces = calloc((size_t)size, sizeof *tr.t->pieces);
     tr.pairs = malloc((size_t)size * (size_t)size * sizeof *tr.pairs);
-    const int failed = !tr.t || !tr.t->pieces || !tr.pairs || collect(&tr, texts, n) || add_fixed(&tr) ||
-                       add_characters(&tr) || split_words(&tr) || learn(&tr) || tokenizer_index(tr.t);
+    const int failed = !tr.t || !tr.t->pieces || !tr.pairs || collect_words(&tr, texts, n) || add_fixed(&tr) ||
+                       add_characters(&tr) || split_words(&tr) || learn_merges(&tr) || tokenizer_index(tr.t);
     for (int64_t i = 0; i < tr.n_words; i++) free(tr.words[i].ids);
     free(tr.words);
     free(tr.pairs);
