@@ -85,32 +85,6 @@ void salf_basis_destroy(salf_basis *basis) {
 
 /* ---- making ---- */
 
-/* P from all rows of the head, by its Gram matrix or, for V < D, by W itself; also the fingerprint. */
-static salf_status factor_head(salf_basis *basis) {
-    const salf_context *context = basis->context;
-    const int64_t vocab = basis->info.vocab, dim = basis->info.hidden;
-    const bool small = slf_basis_is_small(&basis->options, vocab, dim);
-    double *gram = NULL; /* backend [D][D] */
-    float *w = NULL;     /* host [V][D] */
-    salf_status status;
-    if (small) {
-        SLF_DO(slf_matrix_scan(context, basis->matrix, vocab, NULL, &basis->info.fingerprint));
-        SLF_DO(SLF_ALLOC(context, w, vocab * dim));
-        SLF_DO(slf_matrix_fetch(context, basis->matrix, NULL, vocab, w));
-        SLF_DO(slf_basis_factor_small(basis, w));
-    } else {
-        SLF_DO(SLF_DEVICE_ALLOC(context, gram, dim * dim));
-        SLF_DO(slf_zero_doubles(context, gram, (uint64_t)(dim * dim)));
-        SLF_DO(slf_matrix_scan(context, basis->matrix, vocab, gram, &basis->info.fingerprint));
-        SLF_DO(slf_basis_factor(basis, gram));
-        gram = NULL; /* it is P now, and the basis's */
-    }
-done:
-    slf_free(context, w);
-    slf_device_free(context, gram);
-    return status;
-}
-
 salf_status slf_basis_complete(salf_basis *basis, const int32_t *labels, int64_t n, const float *w) {
     const double *inverse_norms;
     double amplification;
@@ -121,29 +95,49 @@ salf_status slf_basis_complete(salf_basis *basis, const int32_t *labels, int64_t
     return SALF_OK;
 }
 
+/* Labels and options are checked first, since the passes over the head may take minutes. */
 static salf_status create_basis(salf_basis **out, salf_model *model, const int32_t *labels, int64_t n_labels,
                                 const salf_basis_options *theirs) {
     const salf_model_info *shape = &model->info;
     salf_context *context = model->context;
+    const int64_t vocab = shape->valid_vocab, dim = shape->hidden;
     salf_basis_options options;
-    SLF_TRY(slf_basis_read_options(&options, theirs, shape->valid_vocab, shape->hidden));
-    int32_t *unique = NULL;
-    int64_t n = 0;
+    SLF_TRY(slf_basis_read_options(&options, theirs, vocab, dim));
     salf_basis *basis = NULL;
+    int32_t *unique = NULL; /* [n] */
+    int64_t n = 0;
+    double *gram = NULL; /* backend [D][D] */
+    float *w = NULL;     /* host [V][D], for V < D */
     salf_status status;
-    SLF_DO(slf_labels_unique(context, labels, n_labels, shape->valid_vocab, shape->vocab, &unique, &n));
-    SLF_DO(slf_basis_new(&basis, context, model, &options, shape->valid_vocab, shape->vocab, shape->hidden));
-    if (!basis->matrix)
+    SLF_DO(slf_labels_unique(context, labels, n_labels, vocab, shape->vocab, &unique, &n));
+    SLF_DO(slf_basis_new(&basis, context, model, &options, vocab, shape->vocab, dim));
+    const slf_matrix *matrix = basis->matrix;
+    uint64_t *fingerprint = &basis->info.fingerprint;
+    if (!matrix)
         SLF_DO(slf_fail(SALF_E_ARGUMENT, "the model has no %s to make a basis of",
                         options.side == SALF_SIDE_INPUT ? "embedding" : "head"));
-    if (options.side == SALF_SIDE_OUTPUT)
-        SLF_DO(factor_head(basis));
-    else
-        SLF_DO(slf_matrix_scan(context, basis->matrix, shape->valid_vocab, NULL, &basis->info.fingerprint));
+    /* 1. the fingerprint and P: by the Gram matrix or, for V < D, by W itself; the input side has none */
+    if (options.side == SALF_SIDE_INPUT) {
+        SLF_DO(slf_matrix_scan(context, matrix, vocab, NULL, fingerprint));
+    } else if (slf_basis_is_small(&options, vocab, dim)) {
+        SLF_DO(slf_matrix_scan(context, matrix, vocab, NULL, fingerprint));
+        SLF_DO(SLF_ALLOC(context, w, vocab * dim));
+        SLF_DO(slf_matrix_fetch(context, matrix, NULL, vocab, w));
+        SLF_DO(slf_basis_factor_small(basis, w));
+    } else {
+        SLF_DO(SLF_DEVICE_ALLOC(context, gram, dim * dim));
+        SLF_DO(slf_zero_doubles(context, gram, (uint64_t)(dim * dim)));
+        SLF_DO(slf_matrix_scan(context, matrix, vocab, gram, fingerprint));
+        SLF_DO(slf_basis_factor(basis, gram));
+        gram = NULL; /* it is P now, and the basis's */
+    }
+    /* 2. rows of the labels, and what is to be prepared of all others */
     SLF_DO(slf_basis_complete(basis, unique, n, NULL));
     *out = basis;
     basis = NULL;
 done:
+    slf_free(context, w);
+    slf_device_free(context, gram);
     salf_basis_destroy(basis);
     slf_free(context, unique);
     return status;
@@ -192,24 +186,8 @@ salf_status salf_basis_get_labels(const salf_basis *basis, const int32_t **label
     return SALF_OK;
 }
 
-/* One row, in float64 where the basis has it so. rounded, row [D]: room. */
-static salf_status write_basis_row(const salf_basis *basis, const slf_label_rows *rows, int64_t from, float *rounded,
-                                   double *row, const salf_tensor *out, int64_t to) {
-    const int64_t dim = basis->info.hidden;
-    if (rows->exact) {
-        memcpy(row, rows->exact + from * dim, (size_t)dim * sizeof *row);
-    } else {
-        SLF_TRY(slf_download(basis->context, rounded, rows->rows + from * dim, (uint64_t)dim * sizeof *rounded));
-        for (int64_t i = 0; i < dim; i++) row[i] = (double)rounded[i];
-    }
-    const int64_t at = slf_tensor_offset(out, to);
-    if (out->dtype == SALF_F64)
-        memcpy((double *)out->data + at, row, (size_t)dim * sizeof *row);
-    else
-        for (int64_t i = 0; i < dim; i++) ((float *)out->data)[at + i] = (float)row[i];
-    return SALF_OK;
-}
-
+/* Labels that the basis does not hold are solved for this call. Rows go by way of float64, which is what a basis holds
+ * of them; a table has float32 only, in the backend. */
 salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int64_t n_labels, const salf_tensor *out) {
     SLF_REQUIRE(basis);
     if (n_labels < 0) return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " labels", n_labels);
@@ -223,16 +201,25 @@ salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int6
     salf_tensor shape = *out;
     shape.dtype = SALF_F32; /* the check knows input types, which float64 is not */
     SLF_TRY(slf_tensor_check(&shape, "out", n_labels, dim, false));
-    int32_t *row_of = NULL;
-    float *rounded = NULL;
-    double *row = NULL;
+    int32_t *row_of = NULL; /* [n_labels] */
+    float *rounded = NULL;  /* [D] */
+    double *row = NULL;     /* [D] */
     slf_label_set set = {0};
     salf_status status;
     SLF_DO(SLF_ALLOC(context, row_of, n_labels));
     SLF_DO(SLF_ALLOC(context, rounded, dim));
     SLF_DO(SLF_ALLOC(context, row, dim));
     SLF_DO(slf_label_set_prepare(&set, basis, labels, n_labels, row_of));
-    for (int64_t i = 0; i < n_labels; i++) SLF_DO(write_basis_row(basis, set.used, row_of[i], rounded, row, out, i));
+    for (int64_t i = 0; i < n_labels; i++) {
+        const int64_t from = row_of[i] * dim, to = slf_tensor_offset(out, i);
+        const slf_label_rows *rows = set.used;
+        if (!rows->exact) SLF_DO(slf_download(context, rounded, rows->rows + from, (uint64_t)dim * sizeof *rounded));
+        for (int64_t j = 0; j < dim; j++) row[j] = rows->exact ? rows->exact[from + j] : (double)rounded[j];
+        if (out->dtype == SALF_F64)
+            memcpy((double *)out->data + to, row, (size_t)dim * sizeof *row);
+        else
+            for (int64_t j = 0; j < dim; j++) ((float *)out->data)[to + j] = (float)row[j];
+    }
 done:
     slf_label_rows_free(context, &set.own);
     slf_free(context, row);
@@ -241,6 +228,7 @@ done:
     return status;
 }
 
+/* By the fingerprint of all rows, since a head that was trained has the same shape and pointer. */
 salf_status salf_basis_check(const salf_basis *basis, const salf_model *model) {
     SLF_REQUIRE(basis);
     SLF_REQUIRE(model);

@@ -66,18 +66,6 @@ static uint64_t row_id_hash(int64_t id) {
 
 /* ---- life ---- */
 
-static salf_status fill_builder(salf_basis_builder *b, const int32_t *labels, int64_t n_labels) {
-    SLF_TRY(slf_labels_unique(b->context, labels, n_labels, b->vocab, b->vocab, &b->labels, &b->n_labels));
-    const bool all = slf_basis_is_small(&b->options, b->vocab, b->hidden);
-    b->n_kept = all ? b->vocab : b->n_labels;
-    SLF_TRY(SLF_ALLOC(b->context, b->kept, b->n_kept));
-    for (int64_t i = 0; i < b->n_kept; i++) b->kept[i] = all ? (int32_t)i : b->labels[i];
-    b->count = b->hidden * b->hidden + b->n_kept * b->hidden + TRAILER;
-    SLF_TRY(SLF_ALLOC_ZERO(b->context, b->values, b->count));
-    SLF_TRY(SLF_ALLOC(b->context, b->row, b->hidden));
-    return SLF_DEVICE_ALLOC(b->context, b->gram, b->hidden * b->hidden);
-}
-
 salf_status salf_basis_builder_create(salf_basis_builder **out, salf_context *context, int64_t vocab, int64_t hidden,
                                       const int32_t *labels, int64_t n_labels, const salf_basis_options *options) {
     SLF_REQUIRE(out);
@@ -87,20 +75,30 @@ salf_status salf_basis_builder_create(salf_basis_builder **out, salf_context *co
     SLF_TRY(slf_basis_read_options(&own, options, vocab, hidden));
     if (own.side == SALF_SIDE_INPUT)
         return SLF_FAIL(SALF_E_ARGUMENT, "the input side needs no builder: its rows are the basis");
+    const bool all = slf_basis_is_small(&own, vocab, hidden);
     salf_basis_builder *b;
+    salf_status status;
     SLF_TRY(SLF_ALLOC_ZERO(context, b, 1));
     b->context = slf_context_retain(context);
     b->options = own;
     b->vocab = vocab;
     b->hidden = hidden;
-    const salf_status status = fill_builder(b, labels, n_labels);
-    if (status != SALF_OK)
-        salf_basis_builder_destroy(b);
-    else
-        *out = b;
+    SLF_DO(slf_labels_unique(context, labels, n_labels, vocab, vocab, &b->labels, &b->n_labels));
+    b->n_kept = all ? vocab : b->n_labels;
+    SLF_DO(SLF_ALLOC(context, b->kept, b->n_kept));
+    for (int64_t i = 0; i < b->n_kept; i++) b->kept[i] = all ? (int32_t)i : b->labels[i];
+    b->count = hidden * hidden + b->n_kept * hidden + TRAILER;
+    SLF_DO(SLF_ALLOC_ZERO(context, b->values, b->count));
+    SLF_DO(SLF_ALLOC(context, b->row, hidden));
+    SLF_DO(SLF_DEVICE_ALLOC(context, b->gram, hidden * hidden));
+    *out = b;
+    return SALF_OK;
+done:
+    salf_basis_builder_destroy(b);
     return status;
 }
 
+/* Also of one that is half made. */
 void salf_basis_builder_destroy(salf_basis_builder *builder) {
     if (!builder) return;
     salf_context *context = builder->context;
@@ -158,7 +156,7 @@ salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, c
     return SALF_OK;
 }
 
-/* ---- partial sums ---- */
+/* ---- partial sums: what ranks or processes exchange ---- */
 
 salf_status salf_basis_builder_partial(salf_basis_builder *builder, double **values, int64_t *count) {
     SLF_REQUIRE(builder);
@@ -192,6 +190,8 @@ salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder) {
 
 /* ---- finishing ---- */
 
+/* Every row once: as many as there are, and the checksum of all their numbers. A row that was added twice while another
+ * is missing gets by with probability 2^-64. */
 static salf_status check_coverage(const salf_basis_builder *b, uint64_t *fingerprint) {
     const double *seen = trailer_of(b);
     uint64_t ids, wanted = 0;
@@ -216,12 +216,30 @@ static float *copy_kept_rows(const salf_basis_builder *b, const int32_t *labels,
     return w;
 }
 
-/* P from the sums, and the rows of the labels. */
-static salf_status fill_from_sums(const salf_basis_builder *b, salf_basis *basis) {
+/* The builder stays as it is: more may be added, or a second basis made of it. */
+salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *builder, salf_model *model) {
+    SLF_REQUIRE(out);
+    *out = NULL;
+    SLF_REQUIRE(builder);
+    const salf_basis_builder *b = builder;
     const salf_context *context = b->context;
-    void *gram = NULL;
-    float *all = NULL, *w = NULL;
+    uint64_t fingerprint = 0;
+    SLF_TRY(check_coverage(b, &fingerprint));
+    if (!model && b->options.prepare != SALF_PREPARE_LABELS)
+        return SLF_FAIL(SALF_E_ARGUMENT, "prepare %" PRId32 " needs a model", b->options.prepare);
+    if (model && (model->info.hidden != b->hidden || model->info.valid_vocab != b->vocab))
+        return SLF_FAIL(SALF_E_SHAPE,
+                        "the model's head is [%" PRId64 "][%" PRId64 "], the builder's [%" PRId64 "][%" PRId64 "]",
+                        model->info.valid_vocab, model->info.hidden, b->vocab, b->hidden);
+    const int64_t padded_vocab = model ? model->info.vocab : b->vocab;
+    salf_basis *basis = NULL;
+    void *gram = NULL;            /* backend [D][D] */
+    float *all = NULL, *w = NULL; /* host: all rows [V][D], those of the labels [n][D] */
     salf_status status;
+    SLF_DO(slf_basis_new(&basis, builder->context, model, &b->options, b->vocab, padded_vocab, b->hidden));
+    basis->info.fingerprint = fingerprint;
+    if (model) SLF_DO(salf_basis_check(basis, model));
+    /* 1. P from the sums */
     if (slf_basis_is_small(&b->options, b->vocab, b->hidden)) {
         SLF_DO((all = copy_kept_rows(b, b->kept, b->n_kept)) ? SALF_OK : SALF_E_NO_MEMORY);
         SLF_DO(slf_basis_factor_small(basis, all));
@@ -230,36 +248,15 @@ static salf_status fill_from_sums(const salf_basis_builder *b, salf_basis *basis
         SLF_DO(slf_basis_factor(basis, gram));
         gram = NULL; /* it is P now, and the basis's */
     }
+    /* 2. rows of the labels */
     SLF_DO((w = copy_kept_rows(b, b->labels, b->n_labels)) ? SALF_OK : SALF_E_NO_MEMORY);
     SLF_DO(slf_basis_complete(basis, b->labels, b->n_labels, w));
+    *out = basis;
+    basis = NULL;
 done:
     slf_free(context, w);
     slf_free(context, all);
     slf_device_free(context, gram);
-    return status;
-}
-
-salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *builder, salf_model *model) {
-    SLF_REQUIRE(out);
-    *out = NULL;
-    SLF_REQUIRE(builder);
-    uint64_t fingerprint = 0;
-    SLF_TRY(check_coverage(builder, &fingerprint));
-    if (!model && builder->options.prepare != SALF_PREPARE_LABELS)
-        return SLF_FAIL(SALF_E_ARGUMENT, "prepare %" PRId32 " needs a model", builder->options.prepare);
-    if (model && (model->info.hidden != builder->hidden || model->info.valid_vocab != builder->vocab))
-        return SLF_FAIL(SALF_E_SHAPE,
-                        "the model's head is [%" PRId64 "][%" PRId64 "], the builder's [%" PRId64 "][%" PRId64 "]",
-                        model->info.valid_vocab, model->info.hidden, builder->vocab, builder->hidden);
-    salf_basis *basis;
-    SLF_TRY(slf_basis_new(&basis, builder->context, model, &builder->options, builder->vocab,
-                          model ? model->info.vocab : builder->vocab, builder->hidden));
-    basis->info.fingerprint = fingerprint;
-    salf_status status = model ? salf_basis_check(basis, model) : SALF_OK;
-    if (status == SALF_OK) status = fill_from_sums(builder, basis);
-    if (status != SALF_OK)
-        salf_basis_destroy(basis);
-    else
-        *out = basis;
+    salf_basis_destroy(basis);
     return status;
 }

@@ -50,10 +50,10 @@ enum {
 
 typedef struct {
     const salf_context *context;
-    salf_named_tensor tensors[MAX_TENSORS];
+    salf_named_tensor tensors[MAX_TENSORS]; /* views of the basis's host memory, of spectrum or of owned */
     int64_t n_tensors;
     double spectrum[SPECTRUM_COUNT];
-    char text[META_COUNT][24];
+    char text[META_COUNT][24]; /* 20 digits of 64 bits, a sign, and the end */
     const char *pairs[2 * META_COUNT];
     void *owned[MAX_TENSORS]; /* host copies of backend memory */
     int64_t n_owned;
@@ -81,11 +81,20 @@ static salf_status put_device_tensor(saved_file *file, const char *name, const v
     return SALF_OK;
 }
 
-static void put_metadata(saved_file *file, const salf_basis *basis) {
+salf_status salf_basis_save(const salf_basis *basis, const char *path) {
+    SLF_REQUIRE(basis);
+    SLF_REQUIRE(path);
     const salf_basis_info *info = &basis->info;
+    const slf_label_rows *held = &basis->held;
+    const int64_t dim = info->hidden;
+    saved_file *file;
+    salf_status status;
+    SLF_TRY(SLF_ALLOC_ZERO(basis->context, file, 1));
+    file->context = basis->context;
+    /* 1. whole numbers, as text */
     const int64_t numbers[META_COUNT] = {[META_VERSION] = FORMAT_VERSION, [META_MODE] = info->mode,
                                          [META_SIDE] = info->side,        [META_PREPARE] = basis->options.prepare,
-                                         [META_METHOD] = info->method,    [META_HIDDEN] = info->hidden,
+                                         [META_METHOD] = info->method,    [META_HIDDEN] = dim,
                                          [META_VOCAB] = info->vocab,      [META_PADDED] = basis->padded_vocab,
                                          [META_RANK] = info->rank};
     for (int i = 0; i < META_COUNT; i++) {
@@ -95,43 +104,29 @@ static void put_metadata(saved_file *file, const salf_basis *basis) {
     }
     snprintf(file->text[META_FORMAT], sizeof file->text[META_FORMAT], "%s", FORMAT);
     snprintf(file->text[META_FINGERPRINT], sizeof file->text[META_FINGERPRINT], "%016" PRIx64, info->fingerprint);
-}
-
-/* P is not there beside a table, and inverse norms go without saying beside one. */
-static salf_status put_basis(saved_file *file, const salf_basis *basis) {
-    const salf_basis_info *info = &basis->info;
-    const slf_label_rows *held = &basis->held;
-    const double spectrum[SPECTRUM_COUNT] = {
-        [SPECTRUM_RTOL] = info->rtol,     [SPECTRUM_RTOL_ASKED] = basis->options.rtol,
-        [SPECTRUM_RIDGE] = info->ridge,   [SPECTRUM_MAX] = info->sigma_max,
-        [SPECTRUM_MIN] = info->sigma_min, [SPECTRUM_MIN_KEPT] = basis->sigma_min_kept};
-    memcpy(file->spectrum, spectrum, sizeof spectrum);
-    put_metadata(file, basis);
+    /* 2. the others, among them the amplification where there are norms */
+    file->spectrum[SPECTRUM_RTOL] = info->rtol;
+    file->spectrum[SPECTRUM_RTOL_ASKED] = basis->options.rtol;
+    file->spectrum[SPECTRUM_RIDGE] = info->ridge;
+    file->spectrum[SPECTRUM_MAX] = info->sigma_max;
+    file->spectrum[SPECTRUM_MIN] = info->sigma_min;
+    file->spectrum[SPECTRUM_MIN_KEPT] = basis->sigma_min_kept;
     if (held->labels && slf_basis_has_norms(basis)) {
         const double *inverse;
-        SLF_TRY(slf_basis_norms(basis, &inverse, &file->spectrum[SPECTRUM_AMPLIFICATION]));
-        SLF_TRY(put_device_tensor(file, "inverse_norms", inverse, SALF_F64, info->vocab, 0));
+        SLF_DO(slf_basis_norms(basis, &inverse, &file->spectrum[SPECTRUM_AMPLIFICATION]));
+        SLF_DO(put_device_tensor(file, "inverse_norms", inverse, SALF_F64, info->vocab, 0));
     }
     put_tensor(file, "spectrum", file->spectrum, SALF_F64, SPECTRUM_COUNT, 0);
+    /* 3. rows: a table, whose norms follow from it and beside which there is no P, or those of labels */
     if (!held->labels) {
-        SLF_TRY(put_device_tensor(file, "table", held->rows, SALF_F32, held->n, info->hidden));
+        SLF_DO(put_device_tensor(file, "table", held->rows, SALF_F32, held->n, dim));
     } else if (held->n > 0) {
         put_tensor(file, "labels", held->labels, SALF_I32, held->n, 0);
-        put_tensor(file, "rows", held->exact, SALF_F64, held->n, info->hidden);
+        put_tensor(file, "rows", held->exact, SALF_F64, held->n, dim);
     }
-    if (!basis->p) return SALF_OK;
-    return put_device_tensor(file, "projection", basis->p, SALF_F64, info->hidden, info->hidden);
-}
-
-salf_status salf_basis_save(const salf_basis *basis, const char *path) {
-    SLF_REQUIRE(basis);
-    SLF_REQUIRE(path);
-    saved_file *file;
-    SLF_TRY(SLF_ALLOC_ZERO(basis->context, file, 1));
-    file->context = basis->context;
-    salf_status status = put_basis(file, basis);
-    if (status == SALF_OK)
-        status = salf_tensors_save(basis->context, path, file->tensors, file->n_tensors, file->pairs, META_COUNT);
+    if (basis->p) SLF_DO(put_device_tensor(file, "projection", basis->p, SALF_F64, dim, dim));
+    SLF_DO(salf_tensors_save(basis->context, path, file->tensors, file->n_tensors, file->pairs, META_COUNT));
+done:
     for (int64_t i = 0; i < file->n_owned; i++) slf_free(basis->context, file->owned[i]);
     slf_free(basis->context, file);
     return status;
@@ -146,12 +141,14 @@ typedef struct {
     double spectrum[SPECTRUM_COUNT];
 } loaded_file;
 
+/* Metadata number i, borrowed from the file. */
 static salf_status get_text(const loaded_file *file, int i, const char **text) {
     *text = salf_tensors_metadata(file->tensors, meta_keys[i]);
     if (*text) return SALF_OK;
     return slf_fail(SALF_E_NOT_FOUND, "the basis file has no metadata '%s'", meta_keys[i]);
 }
 
+/* The same as a whole number of least ... most, into file->number. */
 static salf_status get_number(loaded_file *file, int i, int64_t least, int64_t most) {
     const char *text;
     char *end;
@@ -172,29 +169,7 @@ static salf_status get_choice(loaded_file *file, int i, const char *family) {
                     file->number[i], family);
 }
 
-static salf_status get_metadata(loaded_file *file) {
-    const char *format = salf_tensors_metadata(file->tensors, "format"), *fingerprint;
-    if (!format || strcmp(format, FORMAT) != 0)
-        return slf_fail(SALF_E_CORRUPT, "the file's format is '%.40s', not '%s'", format ? format : "", FORMAT);
-    SLF_TRY(get_number(file, META_VERSION, 0, INT64_MAX));
-    if (file->number[META_VERSION] != FORMAT_VERSION)
-        return slf_fail(SALF_E_VERSION, "the basis file has version %" PRId64 ", this library reads version %d",
-                        file->number[META_VERSION], FORMAT_VERSION);
-    SLF_TRY(get_choice(file, META_MODE, "SALF_BASIS"));
-    SLF_TRY(get_choice(file, META_SIDE, "SALF_SIDE"));
-    SLF_TRY(get_choice(file, META_PREPARE, "SALF_PREPARE"));
-    SLF_TRY(get_choice(file, META_METHOD, "SALF_METHOD"));
-    SLF_TRY(get_number(file, META_HIDDEN, 1, INT32_MAX / 2));
-    SLF_TRY(get_number(file, META_VOCAB, 1, INT32_MAX));
-    SLF_TRY(get_number(file, META_PADDED, file->number[META_VOCAB], INT32_MAX));
-    SLF_TRY(get_number(file, META_RANK, 0, file->number[META_HIDDEN]));
-    SLF_TRY(get_text(file, META_FINGERPRINT, &fingerprint));
-    if (strlen(fingerprint) != 16 || strspn(fingerprint, "0123456789abcdef") != 16)
-        return slf_fail(SALF_E_CORRUPT, "metadata 'fingerprint' of the basis file is '%.40s'", fingerprint);
-    file->fingerprint = strtoull(fingerprint, NULL, 16);
-    return SALF_OK;
-}
-
+/* Asked before a tensor that may be missing, since salf_tensors_find would leave an error message. */
 static bool has_tensor(const loaded_file *file, const char *name) {
     salf_named_tensor tensor;
     for (int64_t i = 0; i < salf_tensors_count(file->tensors); i++)
@@ -228,7 +203,27 @@ static salf_status get_tensor(const loaded_file *file, const char *name, int32_t
     return SALF_OK;
 }
 
-static salf_status get_spectrum(loaded_file *file) {
+/* Metadata and spectrum. What they say is believed nowhere before it has been checked here. */
+static salf_status read_header(loaded_file *file) {
+    const char *format = salf_tensors_metadata(file->tensors, "format"), *fingerprint;
+    if (!format || strcmp(format, FORMAT) != 0)
+        return slf_fail(SALF_E_CORRUPT, "the file's format is '%.40s', not '%s'", format ? format : "", FORMAT);
+    SLF_TRY(get_number(file, META_VERSION, 0, INT64_MAX));
+    if (file->number[META_VERSION] != FORMAT_VERSION)
+        return slf_fail(SALF_E_VERSION, "the basis file has version %" PRId64 ", this library reads version %d",
+                        file->number[META_VERSION], FORMAT_VERSION);
+    SLF_TRY(get_choice(file, META_MODE, "SALF_BASIS"));
+    SLF_TRY(get_choice(file, META_SIDE, "SALF_SIDE"));
+    SLF_TRY(get_choice(file, META_PREPARE, "SALF_PREPARE"));
+    SLF_TRY(get_choice(file, META_METHOD, "SALF_METHOD"));
+    SLF_TRY(get_number(file, META_HIDDEN, 1, INT32_MAX / 2));
+    SLF_TRY(get_number(file, META_VOCAB, 1, INT32_MAX));
+    SLF_TRY(get_number(file, META_PADDED, file->number[META_VOCAB], INT32_MAX));
+    SLF_TRY(get_number(file, META_RANK, 0, file->number[META_HIDDEN]));
+    SLF_TRY(get_text(file, META_FINGERPRINT, &fingerprint));
+    if (strlen(fingerprint) != 16 || strspn(fingerprint, "0123456789abcdef") != 16)
+        return slf_fail(SALF_E_CORRUPT, "metadata 'fingerprint' of the basis file is '%.40s'", fingerprint);
+    file->fingerprint = strtoull(fingerprint, NULL, 16);
     salf_named_tensor tensor;
     SLF_TRY(get_tensor(file, "spectrum", SALF_F64, SPECTRUM_COUNT, 0, 0, &tensor));
     memcpy(file->spectrum, tensor.view.data, sizeof file->spectrum);
@@ -259,6 +254,7 @@ static salf_status get_device_tensor(const loaded_file *file, const salf_context
     return slf_sync(context);
 }
 
+/* Row norms are computed, not stored: they are exact, and the file cannot contradict itself. */
 static salf_status load_table(const loaded_file *file, salf_basis *basis) {
     const salf_context *context = basis->context;
     const int64_t n = basis->info.vocab, dim = basis->info.hidden;
@@ -313,62 +309,59 @@ static salf_status load_label_rows(const loaded_file *file, salf_basis *basis) {
     return slf_label_rows_upload(held, context, dim);
 }
 
-static salf_status load_rows(const loaded_file *file, salf_basis *basis) {
-    const int64_t dim = basis->info.hidden;
-    if (has_tensor(file, "table")) return load_table(file, basis);
-    SLF_TRY(load_label_rows(file, basis));
-    if (basis->info.side == SALF_SIDE_OUTPUT)
-        SLF_TRY(get_device_tensor(file, basis->context, "projection", dim, dim, -INFINITY, &basis->p));
-    if (!has_tensor(file, "inverse_norms")) return SALF_OK;
-    basis->norm_cache->amplification = file->spectrum[SPECTRUM_AMPLIFICATION];
-    return get_device_tensor(file, basis->context, "inverse_norms", basis->info.vocab, 0, 0,
-                             &basis->norm_cache->inverse_norms);
-}
-
 /* ---- load ---- */
 
-static salf_status load_basis(salf_basis **out, salf_context *context, const salf_tensors *tensors, salf_model *model) {
-    loaded_file file = {.tensors = tensors};
-    SLF_TRY(get_metadata(&file));
-    SLF_TRY(get_spectrum(&file));
-    const salf_basis_options options = {.struct_size = sizeof options,
-                                        .mode = (int32_t)file.number[META_MODE],
-                                        .rtol = file.spectrum[SPECTRUM_RTOL_ASKED],
-                                        .ridge = file.spectrum[SPECTRUM_RIDGE],
-                                        .side = (int32_t)file.number[META_SIDE],
-                                        .prepare = (int32_t)file.number[META_PREPARE]};
-    salf_basis *basis;
-    SLF_TRY(slf_basis_new(&basis, context, model, &options, file.number[META_VOCAB],
-                          model ? model->info.vocab : file.number[META_PADDED], file.number[META_HIDDEN]));
-    salf_basis_info *info = &basis->info;
-    info->method = (int32_t)file.number[META_METHOD];
-    info->rank = file.number[META_RANK];
-    info->fingerprint = file.fingerprint;
-    info->rtol = file.spectrum[SPECTRUM_RTOL];
-    info->ridge = file.spectrum[SPECTRUM_RIDGE];
-    info->sigma_max = file.spectrum[SPECTRUM_MAX];
-    info->sigma_min = file.spectrum[SPECTRUM_MIN];
-    basis->sigma_min_kept = file.spectrum[SPECTRUM_MIN_KEPT];
-    if (info->side == SALF_SIDE_OUTPUT)
-        info->condition = basis->sigma_min_kept > 0 ? info->sigma_max / basis->sigma_min_kept : INFINITY;
-    slf_basis_set_noise(basis);
-    salf_status status = model ? salf_basis_check(basis, model) : SALF_OK;
-    if (status == SALF_OK) status = load_rows(&file, basis);
-    if (status != SALF_OK)
-        salf_basis_destroy(basis);
-    else
-        *out = basis;
-    return status;
-}
-
+/* Rows are not solved anew: a basis from a file is the one that was saved, to the last bit, on any machine. */
 salf_status salf_basis_load(salf_basis **out, salf_context *context, const char *path, salf_model *model) {
     SLF_REQUIRE(out);
     *out = NULL;
     SLF_REQUIRE(context);
     SLF_REQUIRE(path);
     salf_tensors *tensors;
+    salf_basis *basis = NULL;
+    salf_status status;
     SLF_TRY(salf_tensors_open(&tensors, context, path));
-    const salf_status status = load_basis(out, context, tensors, model);
+    loaded_file file = {.tensors = tensors};
+    const double *spectrum = file.spectrum;
+    SLF_DO(read_header(&file));
+    /* 1. the basis without its rows */
+    const salf_basis_options options = {.struct_size = sizeof options,
+                                        .mode = (int32_t)file.number[META_MODE],
+                                        .rtol = spectrum[SPECTRUM_RTOL_ASKED],
+                                        .ridge = spectrum[SPECTRUM_RIDGE],
+                                        .side = (int32_t)file.number[META_SIDE],
+                                        .prepare = (int32_t)file.number[META_PREPARE]};
+    const int64_t vocab = file.number[META_VOCAB], dim = file.number[META_HIDDEN];
+    SLF_DO(slf_basis_new(&basis, context, model, &options, vocab, model ? model->info.vocab : file.number[META_PADDED],
+                         dim));
+    salf_basis_info *info = &basis->info;
+    info->method = (int32_t)file.number[META_METHOD];
+    info->rank = file.number[META_RANK];
+    info->fingerprint = file.fingerprint;
+    info->rtol = spectrum[SPECTRUM_RTOL];
+    info->ridge = spectrum[SPECTRUM_RIDGE];
+    info->sigma_max = spectrum[SPECTRUM_MAX];
+    info->sigma_min = spectrum[SPECTRUM_MIN];
+    basis->sigma_min_kept = spectrum[SPECTRUM_MIN_KEPT];
+    if (info->side == SALF_SIDE_OUTPUT)
+        info->condition = basis->sigma_min_kept > 0 ? info->sigma_max / basis->sigma_min_kept : INFINITY;
+    slf_basis_set_noise(basis);
+    if (model) SLF_DO(salf_basis_check(basis, model));
+    /* 2. a table, or rows of labels with P and perhaps the norms of the vocabulary */
+    if (has_tensor(&file, "table")) {
+        SLF_DO(load_table(&file, basis));
+    } else {
+        SLF_DO(load_label_rows(&file, basis));
+        if (info->side == SALF_SIDE_OUTPUT)
+            SLF_DO(get_device_tensor(&file, context, "projection", dim, dim, -INFINITY, &basis->p));
+        basis->norm_cache->amplification = spectrum[SPECTRUM_AMPLIFICATION];
+        if (has_tensor(&file, "inverse_norms"))
+            SLF_DO(get_device_tensor(&file, context, "inverse_norms", vocab, 0, 0, &basis->norm_cache->inverse_norms));
+    }
+    *out = basis;
+    basis = NULL;
+done:
+    salf_basis_destroy(basis);
     salf_tensors_destroy(tensors);
     return status;
 }

@@ -10,54 +10,65 @@
 
 #include "basis/basis.h"
 
-/* What a pass does with rows first ... of the matrix. */
-typedef salf_status (*block_fn)(void *pass, const salf_tensor *block, int64_t first);
+/* ---- the walk ---- */
 
-/* Takes rows 0 ... valid-1 through body in blocks of as many as fit the workspace with floats_per_row of scratch each.
- * 0: body needs no scratch, and then a device, which has tiles of its own, gets a view whole. */
-static salf_status pass_over_rows(const salf_context *context, const slf_matrix *matrix, int64_t valid,
-                                  int64_t floats_per_row, block_fn body, void *pass) {
+/* A pass over rows 0 ... valid-1 of a matrix. While next < valid, load_block gives the next of them. */
+typedef struct {
+    const salf_context *context;
+    const slf_matrix *matrix;
+    int64_t valid;
+    int64_t rows;      /* of a full block */
+    int64_t first;     /* row of the matrix that the block at hand begins with */
+    int64_t next;      /* and the one behind its last */
+    float *buffer;     /* host [rows][D], where a callback puts rows; NULL: the matrix is a view */
+    salf_tensor block; /* view of the matrix or of buffer */
+} matrix_walk;
+
+/* Blocks of as many rows as fit the workspace with floats_per_row of scratch each. 0: the caller's work on a block needs
+ * no scratch, and then a device, which has tiles of its own, gets a view whole. The caller frees buffer. */
+static salf_status open_walk(matrix_walk *walk, const salf_context *context, const slf_matrix *matrix, int64_t valid,
+                             int64_t floats_per_row) {
     int64_t rows = slf_block_rows(context, SLF_MAX(floats_per_row, matrix->n_cols));
     if (floats_per_row == 0 && matrix->view.data && slf_device_readable(context)) rows = valid;
-    rows = SLF_MIN(rows, valid);
-    float *buffer = NULL; /* [rows][D] for a callback; a view needs none */
-    salf_status status = SALF_OK;
-    if (!matrix->view.data) SLF_DO(SLF_ALLOC(context, buffer, rows * matrix->n_cols));
-    for (int64_t first = 0; first < valid; first += rows) {
-        salf_tensor block;
-        SLF_DO(slf_matrix_block(matrix, first, SLF_MIN(valid - first, rows), buffer, &block));
-        SLF_DO(body(pass, &block, first));
-        if (buffer) SLF_DO(slf_sync(context)); /* the callback fills it again */
-    }
-done:
-    slf_free(context, buffer);
-    return status;
+    *walk = (matrix_walk){.context = context, .matrix = matrix, .valid = valid, .rows = SLF_MIN(rows, valid)};
+    if (matrix->view.data) return SALF_OK;
+    return SLF_ALLOC(context, walk->buffer, walk->rows * matrix->n_cols);
+}
+
+/* Waits for the block before where a callback is to fill the same memory: the backend may still read it. */
+static salf_status load_block(matrix_walk *walk) {
+    if (walk->buffer && walk->next > 0) SLF_TRY(slf_sync(walk->context));
+    walk->first = walk->next;
+    const int64_t left = walk->valid - walk->first;
+    SLF_TRY(slf_matrix_block(walk->matrix, walk->first, SLF_MIN(left, walk->rows), walk->buffer, &walk->block));
+    walk->next += walk->block.rows;
+    return SALF_OK;
 }
 
 /* ---- fingerprint and Gram matrix ---- */
 
-typedef struct {
-    const salf_context *context;
-    double *gram; /* NULL: not wanted */
-    uint64_t hash;
-} scan_pass;
-
-static salf_status scan_block(void *pass, const salf_tensor *block, int64_t first) {
-    scan_pass *scan = pass;
-    int64_t bad_row = -1;
-    const slf_scan_job job = {
-        .rows = block, .first_row = first, .gram = scan->gram, .hash = &scan->hash, .bad_row = &bad_row};
-    SLF_TRY(scan->context->backend->scan(scan->context->impl, &job));
-    if (bad_row < 0) return SALF_OK;
-    return slf_fail(SALF_E_NONFINITE, "row %" PRId64 " of the matrix holds NaN or infinity", first + bad_row);
-}
-
+/* G = sum of w_i^T w_i over all rows, so that blocks may come in any size. The hash is a sum as well. */
 salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
                             uint64_t *fingerprint) {
-    scan_pass scan = {.context = context, .gram = gram};
-    SLF_TRY(pass_over_rows(context, matrix, valid, 0, scan_block, &scan));
-    *fingerprint = scan.hash;
-    return SALF_OK;
+    matrix_walk walk;
+    uint64_t hash = 0;
+    int64_t bad_row = -1;
+    salf_status status;
+    SLF_DO(open_walk(&walk, context, matrix, valid, 0));
+    while (walk.next < valid) {
+        SLF_DO(load_block(&walk));
+        const slf_scan_job job = {
+            .rows = &walk.block, .first_row = walk.first, .gram = gram, .hash = &hash, .bad_row = &bad_row};
+        SLF_DO(context->backend->scan(context->impl, &job));
+        if (bad_row >= 0)
+            SLF_DO(slf_fail(SALF_E_NONFINITE, "row %" PRId64 " of the matrix holds NaN or infinity",
+                            walk.first + bad_row));
+    }
+    if (walk.buffer) SLF_DO(slf_sync(context)); /* before it goes */
+    *fingerprint = hash;
+done:
+    slf_free(context, walk.buffer);
+    return status;
 }
 
 /* ---- norms ---- */
@@ -72,12 +83,12 @@ static salf_status check_norms(const double *norms, int64_t n) {
     return SALF_OK;
 }
 
-/* P, or NULL where basis rows are rows of the matrix. */
+/* Basis rows from rows of the matrix: b_i = w_i P, or b_i = w_i (NULL) on the input side. */
 static const double *projection_of(const salf_basis *basis) {
     return basis->info.side == SALF_SIDE_OUTPUT ? basis->p : NULL;
 }
 
-/* Copies inverse norms [n] to the backend, into the cache. Waits: the caller's copy may go. */
+/* Copies inverse norms [vocab] to the backend, into the cache. Waits: the caller's copy may go. */
 static salf_status fill_norm_cache(const salf_basis *basis, const double *inverse, double amplification) {
     void *device;
     SLF_TRY(slf_device_copy_of(basis->context, inverse, (uint64_t)basis->info.vocab, sizeof *inverse, &device));
@@ -86,23 +97,8 @@ static salf_status fill_norm_cache(const salf_basis *basis, const double *invers
     return slf_sync(basis->context);
 }
 
-typedef struct {
-    const salf_basis *basis;
-    double *w_norms; /* backend [vocab] */
-    double *b_norms; /* backend [vocab] */
-} norm_pass;
-
-static salf_status norm_block(void *pass, const salf_tensor *block, int64_t first) {
-    const norm_pass *norms = pass;
-    const salf_context *context = norms->basis->context;
-    const slf_apply_job of_w = {.rows = block, .norms = norms->w_norms + first};
-    const slf_apply_job of_b = {.p = projection_of(norms->basis), .rows = block, .norms = norms->b_norms + first};
-    SLF_TRY(context->backend->apply(context->impl, &of_w));
-    return context->backend->apply(context->impl, &of_b);
-}
-
-/* All |w_i| and |b_i|, made in the backend and read once: then 1 / |b_i|, 0 for a row that is nothing but noise, and
- * the amplification. */
+/* All |w_i| and |b_i| are made in the backend, block by block, and read once: waiting for each block would leave a
+ * device idle. Then 1 / |b_i|, 0 for a row that is nothing but noise, and the amplification, on the host. */
 static salf_status compute_norms(const salf_basis *basis) {
     const salf_context *context = basis->context;
     const int64_t n = basis->info.vocab;
@@ -111,12 +107,20 @@ static salf_status compute_norms(const salf_basis *basis) {
                         "the whole vocabulary of %" PRId64
                         " tokens is asked for, but the basis has neither its table nor a model at hand",
                         n);
-    double *host = NULL, *device = NULL, amplification = 0; /* both [2][vocab]: |w_i|, then |b_i| */
+    double *host = NULL, *device = NULL; /* both [2][vocab]: |w_i|, then |b_i| */
+    double amplification = 0;
+    matrix_walk walk = {0};
     salf_status status;
     SLF_DO(SLF_ALLOC(context, host, 2 * n));
     SLF_DO(SLF_DEVICE_ALLOC(context, device, 2 * n));
-    norm_pass pass = {.basis = basis, .w_norms = device, .b_norms = device + n};
-    SLF_DO(pass_over_rows(context, basis->matrix, n, 0, norm_block, &pass));
+    SLF_DO(open_walk(&walk, context, basis->matrix, n, 0));
+    while (walk.next < n) {
+        SLF_DO(load_block(&walk));
+        const slf_apply_job of_w = {.rows = &walk.block, .norms = device + walk.first};
+        const slf_apply_job of_b = {.p = projection_of(basis), .rows = &walk.block, .norms = device + n + walk.first};
+        SLF_DO(context->backend->apply(context->impl, &of_w));
+        SLF_DO(context->backend->apply(context->impl, &of_b));
+    }
     SLF_DO(slf_download(context, host, device, 2 * (uint64_t)n * sizeof *host));
     const double *w = host;
     double *b = host + n;
@@ -128,11 +132,13 @@ static salf_status compute_norms(const salf_basis *basis) {
     slf_invert_norms(b, n);
     SLF_DO(fill_norm_cache(basis, b, amplification));
 done:
+    slf_free(context, walk.buffer);
     slf_device_free(context, device);
     slf_free(context, host);
     return status;
 }
 
+/* Threads that share a basis wait here for the first of them. After a failure the next one tries again. */
 salf_status slf_basis_norms(const salf_basis *basis, const double **inverse_norms, double *amplification) {
     slf_norm_cache *cache = basis->norm_cache;
     pthread_mutex_lock(&cache->lock);
@@ -152,22 +158,6 @@ bool slf_basis_has_norms(const salf_basis *basis) {
 
 /* ---- table ---- */
 
-typedef struct {
-    const salf_basis *basis;
-    slf_label_rows *table;
-} table_pass;
-
-static salf_status table_block(void *pass, const salf_tensor *block, int64_t first) {
-    const table_pass *making = pass;
-    const salf_basis *basis = making->basis;
-    const slf_apply_job job = {.p = projection_of(basis),
-                               .rows = block,
-                               .norms = making->table->norms + first,
-                               .rounded = making->table->rows + first * basis->info.hidden,
-                               .noise = basis->noise};
-    return basis->context->backend->apply(basis->context->impl, &job);
-}
-
 /* Products over a table are with the basis rows themselves, so that nothing is amplified. */
 salf_status slf_basis_use_table_norms(salf_basis *basis, const slf_label_rows *table) {
     double *inverse;
@@ -179,24 +169,34 @@ salf_status slf_basis_use_table_norms(salf_basis *basis, const slf_label_rows *t
     return status;
 }
 
-/* Norms are those of the float32 rows, as a file of them gives. */
+/* Norms are those of the float32 rows, as a file of them gives: a basis that is saved and loaded scores the same. */
 salf_status slf_basis_make_table(salf_basis *basis) {
     const salf_context *context = basis->context;
     const int64_t vocab = basis->info.vocab, dim = basis->info.hidden;
     slf_label_rows table;
+    matrix_walk walk = {0};
     salf_status status;
     SLF_DO(slf_label_rows_make(&table, context, NULL, vocab, dim));
-    table_pass pass = {.basis = basis, .table = &table};
-    SLF_DO(pass_over_rows(context, basis->matrix, vocab, 3 * dim, table_block, &pass));
+    SLF_DO(open_walk(&walk, context, basis->matrix, vocab, 3 * dim)); /* w in float32, b in float64 */
+    while (walk.next < vocab) {
+        SLF_DO(load_block(&walk));
+        const slf_apply_job job = {.p = projection_of(basis),
+                                   .rows = &walk.block,
+                                   .norms = table.norms + walk.first,
+                                   .rounded = table.rows + walk.first * dim,
+                                   .noise = basis->noise};
+        SLF_DO(context->backend->apply(context->impl, &job));
+    }
     SLF_DO(slf_download(context, table.host_norms, table.norms, (uint64_t)vocab * sizeof(double)));
     SLF_DO(check_norms(table.host_norms, vocab));
     SLF_DO(slf_basis_use_table_norms(basis, &table));
     slf_label_rows_free(context, &basis->held);
     basis->held = table;
+    table = (slf_label_rows){0};
     slf_device_free(context, basis->p); /* every row is there: nothing needs P any more */
     basis->p = NULL;
-    return SALF_OK;
 done:
     slf_label_rows_free(context, &table);
+    slf_free(context, walk.buffer);
     return status;
 }

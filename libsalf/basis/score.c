@@ -45,18 +45,6 @@ salf_status slf_temperature_read(double *temperature) {
 
 /* ---- making: which rows ---- */
 
-static salf_status use_whole_basis(slf_vocabulary *v) {
-    SLF_TRY(slf_basis_norms(v->basis, &v->inverse_norms, &v->amplification));
-    if (!v->basis->held.labels) {
-        v->rows = v->basis->held.rows;
-        return SALF_OK;
-    }
-    v->matrix = v->basis->matrix;
-    if (!v->matrix) return slf_fail(SALF_E_ARGUMENT, "the whole vocabulary needs the basis's table or a model");
-    v->projected = v->basis->info.side == SALF_SIDE_OUTPUT;
-    return SALF_OK;
-}
-
 /* Basis rows of the candidates: solved where that is possible, else copied from those that are held. */
 static salf_status use_candidate_basis(slf_vocabulary *v) {
     const slf_label_rows *held = &v->basis->held;
@@ -117,41 +105,51 @@ done:
     return status;
 }
 
-static salf_status fill_vocabulary(slf_vocabulary *v, const int32_t *candidates, int64_t n, int32_t scores) {
-    const salf_basis *basis = v->basis;
-    v->n = basis->info.vocab;
-    if (n < 0) return slf_fail(SALF_E_ARGUMENT, "a list of %" PRId64 " candidates", n);
-    if (candidates && n == 0) return slf_fail(SALF_E_ARGUMENT, "a candidate list with 0 tokens");
-    if (n > 0) {
-        SLF_TRY(slf_labels_unique(v->context, candidates, n, basis->info.vocab, basis->padded_vocab, &v->candidates,
-                                  &v->n));
-        SLF_TRY(slf_device_copy_of(v->context, v->candidates, (uint64_t)v->n, sizeof(int32_t), &v->ids));
-    }
-    if (scores == SALF_SCORE_LOGITS)
-        SLF_TRY(use_logits(v));
-    else
-        SLF_TRY(v->candidates ? use_candidate_basis(v) : use_whole_basis(v));
-    slf_free(v->context, v->own.host_block); /* the backend has it all */
-    v->own.host_block = NULL;
-    /* A callback's rows need a block, made once for all walks; for others backends have tiles of their own. */
-    v->block_rows = v->n;
-    if (!v->matrix || v->matrix->view.data) return SALF_OK;
-    v->block_rows = SLF_MIN(v->n, slf_block_rows(v->context, v->matrix->n_cols));
-    return SLF_ALLOC(v->context, v->block, v->block_rows * v->matrix->n_cols);
-}
-
 salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const int32_t *candidates,
                                   int64_t n_candidates, int32_t scores, double temperature) {
+    const salf_context *context = basis->context;
+    const int64_t vocab = basis->info.vocab;
     slf_vocabulary *v;
-    SLF_TRY(SLF_ALLOC_ZERO(basis->context, v, 1));
+    salf_status status;
+    if (n_candidates < 0) return slf_fail(SALF_E_ARGUMENT, "a list of %" PRId64 " candidates", n_candidates);
+    if (candidates && n_candidates == 0) return slf_fail(SALF_E_ARGUMENT, "a candidate list with 0 tokens");
+    SLF_TRY(SLF_ALLOC_ZERO(context, v, 1));
     v->basis = basis;
     v->context = basis->context;
+    v->n = vocab;
+    /* The shift is 1, the largest cosine: then all u_i are at most 1, whatever t is. */
     v->rule = (slf_score_rule){.inverse_temperature = 1 / temperature, .shift = 1, .logit_scale = 1};
-    const salf_status status = fill_vocabulary(v, candidates, n_candidates, scores);
-    if (status != SALF_OK)
-        slf_vocabulary_destroy(v);
-    else
-        *out = v;
+    /* 1. which tokens */
+    if (n_candidates > 0) {
+        SLF_DO(slf_labels_unique(context, candidates, n_candidates, vocab, basis->padded_vocab, &v->candidates, &v->n));
+        SLF_DO(slf_device_copy_of(context, v->candidates, (uint64_t)v->n, sizeof(int32_t), &v->ids));
+    }
+    /* 2. their rows */
+    if (scores == SALF_SCORE_LOGITS) {
+        SLF_DO(use_logits(v));
+    } else if (v->candidates) {
+        SLF_DO(use_candidate_basis(v));
+    } else {
+        SLF_DO(slf_basis_norms(basis, &v->inverse_norms, &v->amplification));
+        if (!basis->held.labels)
+            v->rows = basis->held.rows;
+        else if (!(v->matrix = basis->matrix))
+            SLF_DO(slf_fail(SALF_E_ARGUMENT, "the whole vocabulary needs the basis's table or a model"));
+        v->projected = v->matrix && basis->info.side == SALF_SIDE_OUTPUT;
+    }
+    slf_free(context, v->own.host_block); /* the backend has it all */
+    v->own.host_block = NULL;
+    /* 3. a callback's rows need a block, made once for all walks; for others backends have tiles of their own */
+    v->block_rows = v->n;
+    if (v->matrix && !v->matrix->view.data) {
+        const int64_t fitting = slf_block_rows(context, v->matrix->n_cols);
+        v->block_rows = SLF_MIN(v->n, fitting);
+        SLF_DO(SLF_ALLOC(context, v->block, v->block_rows * v->matrix->n_cols));
+    }
+    *out = v;
+    return SALF_OK;
+done:
+    slf_vocabulary_destroy(v);
     return status;
 }
 
@@ -212,54 +210,49 @@ void slf_score_run_lay_out(slf_score_run *run, slf_carver *device, int64_t entri
     if (gradient) run->sums.vector = slf_carve(device, entries * dim, sizeof *run->sums.vector);
 }
 
-/* Scores of the right tokens: s_l from the basis rows with the same products as the cosine metric, so that both agree
- * to the last bit, or the logit from z = h. */
-static salf_status score_targets(const slf_vocabulary *v, const double *z, const salf_tensor *states,
-                                 const slf_norm *norm, const slf_target_rows *targets, const int32_t *row_of,
-                                 double *target) {
-    const slf_backend *backend = v->context->backend;
-    if (!v->rule.logits) {
-        const slf_cosine_job job = {.states = states,
-                                    .norm = norm,
-                                    .own = {targets->rows.data, targets->norms, row_of},
-                                    .out = target,
-                                    .out_stride = 1,
-                                    .similarity = 1};
-        return backend->cosine(v->context->impl, &job);
-    }
-    const slf_logits_job job = {.z = z,
-                                .rows = states->rows,
-                                .w = &targets->rows,
-                                .row_of = row_of,
-                                .bias = targets->bias,
-                                .rule = &v->rule,
-                                .target = target};
-    return backend->logits(v->context->impl, &job);
-}
-
 salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabulary, const salf_tensor *states,
                               const slf_norm *norm, const slf_target_rows *targets, int64_t entry) {
-    const salf_context *context = vocabulary->context;
+    const slf_vocabulary *v = vocabulary;
+    const slf_backend *backend = v->context->backend;
+    void *impl = v->context->impl;
     /* Entries that are made again after a failure: their queries that wait are forgotten. */
     if (run->waiting > 0 && run->first + run->waiting > entry) run->waiting = SLF_MAX(entry - run->first, 0);
-    if (run->first + run->waiting != entry) SLF_TRY(slf_score_run_walk(run, vocabulary));
+    if (run->first + run->waiting != entry) SLF_TRY(slf_score_run_walk(run, v));
     for (int64_t first = 0, n; first < states->rows; first += n) {
-        if (run->waiting == run->room) SLF_TRY(slf_score_run_walk(run, vocabulary));
+        if (run->waiting == run->room) SLF_TRY(slf_score_run_walk(run, v));
         const int64_t left = SLF_MIN(states->rows - first, run->room - run->waiting);
         n = SLF_MIN(left, run->chunk);
         const salf_tensor chunk = slf_tensor_slice(states, first, n);
-        double *z = run->z + run->waiting * states->cols;
-        const slf_query_job job = {.states = &chunk,
-                                   .norm = norm,
-                                   .p = slf_vocabulary_projection(vocabulary),
-                                   .z = z,
-                                   .needs_f64 = vocabulary->projected ? run->needs_f64 + run->waiting : NULL,
-                                   /* infinite where all rows are zero */
-                                   .limit = F32_ERROR * 0x1p24 / vocabulary->amplification,
-                                   .unit = !vocabulary->rule.logits};
-        SLF_TRY(context->backend->query(context->impl, &job));
-        SLF_TRY(
-            score_targets(vocabulary, z, &chunk, norm, targets, targets->row_of + first, run->target + entry + first));
+        double *z = run->z + run->waiting * states->cols, *target = run->target + entry + first;
+        const int32_t *row_of = targets->row_of + first;
+        /* 1. z = P h / |h|, h / |h| or h */
+        const slf_query_job query = {.states = &chunk,
+                                     .norm = norm,
+                                     .p = slf_vocabulary_projection(v),
+                                     .z = z,
+                                     .needs_f64 = v->projected ? run->needs_f64 + run->waiting : NULL,
+                                     .limit = F32_ERROR * 0x1p24 / v->amplification, /* infinite: all rows are zero */
+                                     .unit = !v->rule.logits};
+        SLF_TRY(backend->query(impl, &query));
+        /* 2. the targets: logits from z = h, or s_l from the basis rows, with the products of the cosine metric */
+        if (v->rule.logits) {
+            const slf_logits_job job = {.z = z,
+                                        .rows = n,
+                                        .w = &targets->rows,
+                                        .row_of = row_of,
+                                        .bias = targets->bias,
+                                        .rule = &v->rule,
+                                        .target = target};
+            SLF_TRY(backend->logits(impl, &job));
+        } else {
+            const slf_cosine_job job = {.states = &chunk,
+                                        .norm = norm,
+                                        .own = {targets->rows.data, targets->norms, row_of},
+                                        .out = target,
+                                        .out_stride = 1,
+                                        .similarity = 1};
+            SLF_TRY(backend->cosine(impl, &job));
+        }
         if (run->waiting == 0) run->first = entry + first;
         run->waiting += n;
     }

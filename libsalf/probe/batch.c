@@ -12,24 +12,6 @@
 
 /* ---- memory: one block on each side, grown when a batch needs more ---- */
 
-/* How many queries wait for a walk, 2 D floats each. A quarter of what the workspace holds is for states at hand, which
- * the backend widens; the others wait, so many that the walks of a batch are of one size. */
-static void size_run(salf_probe *probe) {
-    const int64_t rows = probe->batch.rows, all = rows * slf_probe_spaces(probe);
-    const int64_t fitting = slf_block_rows(probe->context, 2 * probe->basis->info.hidden);
-    probe->run.chunk = SLF_MIN(rows, SLF_MAX(fitting / 4, 1));
-    const int64_t room = SLF_MAX(fitting - probe->run.chunk, 1), walks = (all + room - 1) / room;
-    probe->run.room = walks > 0 ? (all + walks - 1) / walks : 0;
-}
-
-/* Whether the rows of the head for the labels' logits lie elsewhere (a callback, host memory under a device). */
-static bool fetches_logit_rows(const salf_probe *probe) {
-    salf_tensor view;
-    const float *bias;
-    return probe->vocabulary && slf_vocabulary_rule(probe->vocabulary)->logits &&
-           !slf_vocabulary_rows(probe->vocabulary, &view, &bias);
-}
-
 /* Which arrays there are follows from the options alone, their sizes from the rows. */
 static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
     salf_probe *probe = user;
@@ -38,6 +20,7 @@ static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
     slf_score_run *run = &probe->run;
     const int64_t rows = batch->rows, all = rows * slf_probe_spaces(probe), dim = probe->basis->info.hidden;
     const int32_t sums = probe->metric->sums;
+    bool fetches = false; /* rows of the head for the labels' logits: a callback's, or host memory under a device */
     batch->labels = slf_carve(host, probe->vocabulary ? all : rows, sizeof *batch->labels);
     batch->row_of = slf_carve(host, rows, sizeof *batch->row_of);
     batch->device_row_of = slf_carve(device, rows, sizeof *batch->device_row_of);
@@ -48,10 +31,13 @@ static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
         if (sums & SLF_SUM_EXP) results->sum = slf_carve(host, all, sizeof *results->sum);
         if (sums & SLF_SUM_EXP && rule->logits) results->maximum = slf_carve(host, all, sizeof *results->maximum);
         if (sums & SLF_SUM_COUNT) results->count = slf_carve(host, all, sizeof *results->count);
+        salf_tensor view;
+        const float *bias;
+        fetches = rule->logits && !slf_vocabulary_rows(probe->vocabulary, &view, &bias);
     } else {
         run->target = slf_carve(device, all, sizeof *run->target);
     }
-    if (fetches_logit_rows(probe)) {
+    if (fetches) {
         batch->fetched_labels = slf_carve(host, rows, sizeof *batch->fetched_labels);
         batch->fetched = slf_carve(host, rows * (dim + 1), sizeof *batch->fetched);
         batch->device_fetched = slf_carve(device, rows * (dim + 1), sizeof *batch->device_fetched);
@@ -64,43 +50,41 @@ static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
 
 /* ---- begin ---- */
 
-/* Rows of the head and biases of the batch's labels, n D numbers, once a batch. The host's copy is left alone until the
- * batch has ended or is dropped, which waits for the upload. */
-static salf_status fetch_logit_rows(salf_probe *probe) {
-    const salf_model *model = probe->basis->model;
-    const int64_t rows = probe->batch.rows, dim = probe->basis->info.hidden;
-    slf_probe_batch *batch = &probe->batch;
-    memcpy(batch->fetched_labels, batch->labels, (size_t)rows * sizeof *batch->labels);
-    const int64_t n = slf_labels_sort(batch->fetched_labels, rows);
-    float *bias = batch->fetched + n * dim;
-    SLF_TRY(slf_matrix_fetch(probe->context, &model->head, batch->fetched_labels, n, batch->fetched));
-    for (int64_t i = 0; i < n; i++) bias[i] = model->logit_bias ? model->logit_bias[batch->fetched_labels[i]] : 0;
-    for (int64_t r = 0; r < rows; r++)
-        batch->row_of[r] = (int32_t)slf_label_find(batch->fetched_labels, n, batch->labels[r]);
-    batch->targets.rows = slf_tensor_device(probe->context, batch->device_fetched, SALF_F32, n, dim);
-    batch->targets.bias = batch->device_fetched + n * dim;
-    return slf_upload(probe->context, batch->device_fetched, batch->fetched,
-                      (uint64_t)(n * (dim + 1)) * sizeof *batch->fetched);
-}
-
-/* The rows that the targets are scores of: basis rows of the labels, solved here where the basis does not hold them, or
- * with logits rows of the head, which are read where they lie when that is the backend's memory. */
+/* The rows that the targets are scores of, and which of them each label has. */
 static salf_status prepare_targets(salf_probe *probe) {
     slf_probe_batch *batch = &probe->batch;
     slf_target_rows *targets = &batch->targets;
+    const salf_context *context = probe->context;
+    const int64_t rows = batch->rows, dim = probe->basis->info.hidden;
     *targets = (slf_target_rows){.row_of = batch->device_row_of};
-    if (fetches_logit_rows(probe)) return batch->rows > 0 ? fetch_logit_rows(probe) : SALF_OK;
-    if (probe->vocabulary && slf_vocabulary_rule(probe->vocabulary)->logits) {
-        slf_vocabulary_rows(probe->vocabulary, &targets->rows, &targets->bias);
-        for (int64_t r = 0; r < batch->rows; r++)
-            batch->row_of[r] = slf_vocabulary_row(probe->vocabulary, batch->labels[r]);
+    /* 1. basis rows, solved here where the basis does not hold them */
+    if (!probe->vocabulary || !slf_vocabulary_rule(probe->vocabulary)->logits) {
+        SLF_TRY(slf_label_set_prepare(&batch->set, probe->basis, batch->labels, rows, batch->row_of));
+        const slf_label_rows *used = batch->set.used;
+        targets->norms = used->norms;
+        targets->rows = slf_tensor_device(context, used->rows, SALF_F32, used->n, dim);
         return SALF_OK;
     }
-    SLF_TRY(slf_label_set_prepare(&batch->set, probe->basis, batch->labels, batch->rows, batch->row_of));
-    const slf_label_rows *used = batch->set.used;
-    targets->norms = used->norms;
-    targets->rows = slf_tensor_device(probe->context, used->rows, SALF_F32, used->n, probe->basis->info.hidden);
-    return SALF_OK;
+    /* 2. with logits rows of the head, by token, where they lie in the backend's memory */
+    if (rows == 0) return SALF_OK;
+    if (slf_vocabulary_rows(probe->vocabulary, &targets->rows, &targets->bias)) {
+        for (int64_t r = 0; r < rows; r++) batch->row_of[r] = slf_vocabulary_row(probe->vocabulary, batch->labels[r]);
+        return SALF_OK;
+    }
+    /* 3. or fetched, n D numbers once a batch, and biases behind them. Their copy on the host is left alone until the
+     * batch has ended or is dropped, which waits for the upload. */
+    const salf_model *model = probe->basis->model;
+    memcpy(batch->fetched_labels, batch->labels, (size_t)rows * sizeof *batch->labels);
+    const int64_t n = slf_labels_sort(batch->fetched_labels, rows);
+    float *bias = batch->fetched + n * dim;
+    SLF_TRY(slf_matrix_fetch(context, &model->head, batch->fetched_labels, n, batch->fetched));
+    for (int64_t i = 0; i < n; i++) bias[i] = model->logit_bias ? model->logit_bias[batch->fetched_labels[i]] : 0;
+    for (int64_t r = 0; r < rows; r++)
+        batch->row_of[r] = (int32_t)slf_label_find(batch->fetched_labels, n, batch->labels[r]);
+    targets->rows = slf_tensor_device(context, batch->device_fetched, SALF_F32, n, dim);
+    targets->bias = batch->device_fetched + n * dim;
+    return slf_upload(context, batch->device_fetched, batch->fetched,
+                      (uint64_t)(n * (dim + 1)) * sizeof *batch->fetched);
 }
 
 salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n_rows) {
@@ -121,8 +105,15 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
     batch->phase = SLF_BATCH_NONE;
     batch->rows = n_rows;
     probe->run.waiting = 0;
-    size_run(probe);
+    /* 1. memory. Of the queries that the workspace holds, 2 D floats each, a quarter is for states at hand, which the
+     * backend widens; the others wait for a walk, so many that the walks of a batch are of one size. */
+    const int64_t all = n_rows * slf_probe_spaces(probe), fitting = slf_block_rows(context, 2 * basis->info.hidden);
+    const int64_t quarter = SLF_MAX(fitting / 4, 1), chunk = SLF_MIN(n_rows, quarter);
+    const int64_t room = SLF_MAX(fitting - chunk, 1), walks = (all + room - 1) / room;
+    probe->run.chunk = chunk;
+    probe->run.room = walks > 0 ? (all + walks - 1) / walks : 0;
     SLF_TRY(slf_block_pair_lay_out(&probe->blocks, context, lay_out_batch, probe));
+    /* 2. labels and the rows of their targets; on a device all that follows is enqueued */
     const uint64_t bytes = (uint64_t)n_rows * sizeof *labels;
     const int32_t copies = probe->vocabulary ? slf_probe_spaces(probe) : 1;
     for (int32_t space = 0; space < copies && n_rows > 0; space++)

@@ -90,19 +90,7 @@ static void lay_out_loss(void *user, slf_carver *device, slf_carver *host) {
                               slf_vocabulary_rule(loss->vocabulary));
 }
 
-/* ---- checks: all rows are good before anything is written; on a device bad ones show in their loss ---- */
-
-static salf_status check_states(const salf_tensor *states, double *row) {
-    if (states->memory != SALF_MEMORY_HOST || (states->row_index && states->index_memory != SALF_MEMORY_HOST))
-        return SALF_OK;
-    for (int64_t r = 0; r < states->rows; r++) {
-        slf_row_to_f64(states, r, row);
-        const double norm = slf_norm2(row, states->cols);
-        if (!isfinite(norm)) return slf_fail(SALF_E_NONFINITE, "the state of row %" PRId64 " is not finite", r);
-        if (!(norm > 0)) return slf_fail(SALF_E_NUMERIC, "the state of row %" PRId64 " is zero", r);
-    }
-    return SALF_OK;
-}
+/* ---- a call ---- */
 
 /* Of losses and gradient, which are written in float32 only. */
 static salf_status check_out(const salf_tensor *out, const char *name, int64_t rows, int64_t cols, bool device_ok) {
@@ -132,45 +120,31 @@ static salf_status check_arguments(const salf_loss *loss, const int32_t *labels,
     return SALF_OK;
 }
 
-/* ---- a call ---- */
-
-/* Labels and their rows to the backend, by way of the next slot. */
-static salf_status upload_labels(salf_loss *loss, const int32_t *labels, int64_t rows) {
-    const slf_backend *backend = loss->context->backend;
-    void *impl = loss->context->impl, **uploaded = &loss->uploaded[loss->slot];
-    int32_t *staged = loss->staged + loss->slot * 2 * loss->rows;
-    const uint64_t bytes = (uint64_t)rows * sizeof *labels;
-    SLF_TRY(backend->wait(impl, *uploaded, NULL));
-    memcpy(staged, labels, bytes);
-    SLF_TRY(slf_label_set_prepare(&loss->set, loss->basis, labels, rows, staged + rows));
-    SLF_TRY(slf_upload(loss->context, loss->device_labels, staged, bytes));
-    SLF_TRY(slf_upload(loss->context, loss->device_row_of, staged + rows, bytes));
-    loss->slot = (loss->slot + 1) % SLOTS;
-    return backend->mark(impl, uploaded);
-}
-
-/* Rows first ... of the call. */
+/* Rows first ... of the call, as many as a chunk has. */
 static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *states, int64_t first, double scale,
                                  const salf_tensor *gradient) {
     const salf_context *context = loss->context;
+    const int64_t left = states->rows - first, n = SLF_MIN(left, loss->run.chunk), dim = states->cols;
+    const salf_tensor h = slf_tensor_slice(states, first, n);
+    salf_tensor g = {0};
+    if (gradient) g = slf_tensor_slice(gradient, first, n);
     const slf_label_rows *used = loss->set.used;
     const slf_own_rows own = {used->rows, used->norms, loss->device_row_of + first};
-    const slf_loss_out out = {loss->device_loss + first, gradient, scale};
+    const slf_loss_out out = {loss->device_loss + first, gradient ? &g : NULL, scale};
     if (!loss->vocabulary) {
-        const slf_cosine_job job = {.states = states, .own = own, .losses = out};
+        const slf_cosine_job job = {.states = &h, .own = own, .losses = out};
         return context->backend->cosine(context->impl, &job);
     }
-    const slf_target_rows targets = {.rows = slf_tensor_device(context, used->rows, SALF_F32, used->n, states->cols),
+    const slf_target_rows targets = {.rows = slf_tensor_device(context, used->rows, SALF_F32, used->n, dim),
                                      .norms = used->norms,
                                      .row_of = own.row_of};
     slf_score_run run = loss->run;
     run.labels = loss->device_labels + first;
     if (!gradient) run.sums.weighted = run.sums.vector = NULL;
-    SLF_TRY(slf_score_run_add(&run, loss->vocabulary, states, NULL, &targets, 0));
+    SLF_TRY(slf_score_run_add(&run, loss->vocabulary, &h, NULL, &targets, 0));
     SLF_TRY(slf_score_run_walk(&run, loss->vocabulary));
-    const slf_query query = {
-        .rows = states->rows, .dim = states->cols, .z = run.z, .label = run.labels, .target = run.target};
-    const slf_score_loss_job job = {.states = states,
+    const slf_query query = {.rows = n, .dim = dim, .z = run.z, .label = run.labels, .target = run.target};
+    const slf_score_loss_job job = {.states = &h,
                                     .query = &query,
                                     .rule = slf_vocabulary_rule(loss->vocabulary),
                                     .sums = &run.sums,
@@ -180,41 +154,52 @@ static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *state
     return context->backend->score_loss(context->impl, &job);
 }
 
-/* Losses to where the caller wants them; waits where that is the host. */
-static salf_status deliver_losses(const salf_loss *loss, const salf_tensor *losses) {
-    const uint64_t bytes = (uint64_t)losses->rows * sizeof(float);
-    if (losses->memory == SALF_MEMORY_DEVICE)
-        return slf_device_copy(loss->context, losses->data, loss->device_loss, bytes);
-    SLF_TRY(slf_download(loss->context, loss->host_loss, loss->device_loss, bytes));
-    for (int64_t r = 0; r < losses->rows; r++)
-        ((float *)losses->data)[slf_tensor_offset(losses, r)] = loss->host_loss[r];
-    return SALF_OK;
-}
-
 salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
                               const salf_tensor *losses, const salf_tensor *gradient) {
     SLF_REQUIRE(loss);
     SLF_REQUIRE(states);
     SLF_TRY(check_arguments(loss, labels, states, scale, losses, gradient));
     if (states->rows == 0) return SALF_OK;
-    if (states->rows > loss->rows) {
-        /* A row of a chunk takes z, the sums' vector and a state widened to float64, and some numbers: 8 D floats. */
-        const int64_t fitting = slf_block_rows(loss->context, 8 * loss->basis->info.hidden);
-        loss->rows = states->rows;
-        loss->run = (slf_score_run){.chunk = SLF_MIN(loss->rows, fitting), .room = SLF_MIN(loss->rows, fitting)};
-        const salf_status status = slf_block_pair_lay_out(&loss->blocks, loss->context, lay_out_loss, loss);
+    const salf_context *context = loss->context;
+    const slf_backend *backend = context->backend;
+    const int64_t rows = states->rows, dim = states->cols;
+    /* 1. memory. A row of a chunk takes z, the sums' vector and a state widened to float64, and some numbers: 8 D floats. */
+    if (rows > loss->rows) {
+        const int64_t fitting = slf_block_rows(context, 8 * dim), chunk = SLF_MIN(rows, fitting);
+        loss->rows = rows;
+        loss->run = (slf_score_run){.chunk = chunk, .room = chunk};
+        const salf_status status = slf_block_pair_lay_out(&loss->blocks, context, lay_out_loss, loss);
         if (status != SALF_OK) loss->rows = 0;
         SLF_TRY(status);
     }
-    SLF_TRY(check_states(states, loss->row));
-    SLF_TRY(upload_labels(loss, labels, states->rows));
-    const int64_t chunk = loss->run.chunk;
-    for (int64_t first = 0; first < states->rows; first += chunk) {
-        const int64_t count = SLF_MIN(states->rows - first, chunk);
-        const salf_tensor part = slf_tensor_slice(states, first, count);
-        salf_tensor part_gradient = {0};
-        if (gradient) part_gradient = slf_tensor_slice(gradient, first, count);
-        SLF_TRY(compute_chunk(loss, &part, first, scale, gradient ? &part_gradient : NULL));
+    /* 2. states in host memory are all good before anything is written; on a device bad ones show in their loss */
+    const bool on_host =
+        states->memory == SALF_MEMORY_HOST && (!states->row_index || states->index_memory == SALF_MEMORY_HOST);
+    for (int64_t r = 0; r < rows && on_host; r++) {
+        slf_row_to_f64(states, r, loss->row);
+        const double norm = slf_norm2(loss->row, dim);
+        if (!isfinite(norm)) return SLF_FAIL(SALF_E_NONFINITE, "the state of row %" PRId64 " is not finite", r);
+        if (!(norm > 0)) return SLF_FAIL(SALF_E_NUMERIC, "the state of row %" PRId64 " is zero", r);
     }
-    return deliver_losses(loss, losses);
+    /* 3. labels and their rows to the backend, by way of the next slot, once its last upload is done */
+    int32_t *staged = loss->staged + loss->slot * 2 * loss->rows;
+    void **uploaded = &loss->uploaded[loss->slot];
+    const uint64_t bytes = (uint64_t)rows * sizeof *labels;
+    SLF_TRY(backend->wait(context->impl, *uploaded, NULL));
+    memcpy(staged, labels, bytes);
+    SLF_TRY(slf_label_set_prepare(&loss->set, loss->basis, labels, rows, staged + rows));
+    SLF_TRY(slf_upload(context, loss->device_labels, staged, bytes));
+    SLF_TRY(slf_upload(context, loss->device_row_of, staged + rows, bytes));
+    loss->slot = (loss->slot + 1) % SLOTS;
+    SLF_TRY(backend->mark(context->impl, uploaded));
+    /* 4. chunk by chunk */
+    for (int64_t first = 0; first < rows; first += loss->run.chunk)
+        SLF_TRY(compute_chunk(loss, states, first, scale, gradient));
+    /* 5. losses to where the caller wants them; waits where that is the host */
+    const uint64_t loss_bytes = (uint64_t)rows * sizeof(float);
+    if (losses->memory == SALF_MEMORY_DEVICE)
+        return slf_device_copy(context, losses->data, loss->device_loss, loss_bytes);
+    SLF_TRY(slf_download(context, loss->host_loss, loss->device_loss, loss_bytes));
+    for (int64_t r = 0; r < rows; r++) ((float *)losses->data)[slf_tensor_offset(losses, r)] = loss->host_loss[r];
+    return SALF_OK;
 }

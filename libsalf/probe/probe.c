@@ -31,25 +31,6 @@ static salf_status read_probe_options(salf_probe_options *own, const salf_probe_
     return SALF_OK;
 }
 
-/* The model's final norm [D] into the backend; RMS1P is folded into its weight. */
-static salf_status upload_norm(salf_probe *probe, const salf_model *model) {
-    const salf_context *context = probe->context;
-    const int64_t dim = model->info.hidden;
-    const uint64_t bytes = (uint64_t)dim * sizeof(float);
-    probe->norm = (slf_norm){.kind = model->info.norm_kind == SALF_NORM_LAYER ? SALF_NORM_LAYER : SALF_NORM_RMS,
-                             .eps = (float)model->info.norm_eps};
-    SLF_TRY(SLF_DEVICE_ALLOC(context, probe->norm_vectors, 2 * dim));
-    if (model->norm_weight) {
-        SLF_TRY(slf_upload(context, probe->norm_vectors, model->norm_weight, bytes));
-        probe->norm.weight = probe->norm_vectors;
-    }
-    if (model->norm_bias) {
-        SLF_TRY(slf_upload(context, probe->norm_vectors + dim, model->norm_bias, bytes));
-        probe->norm.bias = probe->norm_vectors + dim;
-    }
-    return slf_sync(context);
-}
-
 salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_probe_options *options) {
     SLF_REQUIRE(out);
     *out = NULL;
@@ -58,14 +39,30 @@ salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_pr
     salf_probe *probe;
     salf_status status;
     SLF_TRY(read_probe_options(&own, options, basis->model));
-    SLF_TRY(SLF_ALLOC_ZERO(basis->context, probe, 1));
-    probe->context = basis->context;
+    salf_context *context = basis->context;
+    SLF_TRY(SLF_ALLOC_ZERO(context, probe, 1));
+    probe->context = context;
     probe->basis = slf_basis_retain(basis);
     probe->options = own;
     probe->options.candidates = NULL; /* the caller's; the vocabulary has a copy */
     probe->metric = slf_metric_of(own.metric);
-    SLF_DO(SLF_ALLOC_ZERO(probe->context, probe->batch.observed, slf_probe_spaces(probe)));
-    if (basis->model && basis->model->info.norm_kind != SALF_NORM_NONE) SLF_DO(upload_norm(probe, basis->model));
+    SLF_DO(SLF_ALLOC_ZERO(context, probe->batch.observed, slf_probe_spaces(probe)));
+    /* 1. the final norm [D] into the backend; RMS1P is folded into the model's weight */
+    const salf_model *model = basis->model;
+    const int32_t kind = model ? model->info.norm_kind : SALF_NORM_NONE;
+    if (kind != SALF_NORM_NONE) {
+        const int64_t dim = model->info.hidden;
+        const uint64_t bytes = (uint64_t)dim * sizeof(float);
+        SLF_DO(SLF_DEVICE_ALLOC(context, probe->norm_vectors, 2 * dim));
+        probe->norm = (slf_norm){.kind = kind == SALF_NORM_LAYER ? SALF_NORM_LAYER : SALF_NORM_RMS,
+                                 .eps = (float)model->info.norm_eps,
+                                 .weight = model->norm_weight ? probe->norm_vectors : NULL,
+                                 .bias = model->norm_bias ? probe->norm_vectors + dim : NULL};
+        if (model->norm_weight) SLF_DO(slf_upload(context, probe->norm_vectors, model->norm_weight, bytes));
+        if (model->norm_bias) SLF_DO(slf_upload(context, probe->norm_vectors + dim, model->norm_bias, bytes));
+        SLF_DO(slf_sync(context));
+    }
+    /* 2. what the metric compares with */
     if (probe->metric->vocabulary)
         SLF_DO(slf_vocabulary_create(&probe->vocabulary, basis, own.candidates, own.n_candidates, own.scores,
                                      own.temperature));
