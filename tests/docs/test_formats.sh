@@ -20,12 +20,14 @@ quoted() { # pattern that ends before a string, files...: the strings that follo
 described "keys of the log" $(quoted 'jsonl_[a-z_]+\([^"]*, ' examples/salf/runlog.c examples/salf/evaluate.c)
 described "keys the report reads" $(quoted 'json_object_get\([^"]*, ' examples/salf/cmd_report.c examples/salf/report_*.c)
 described "metadata of a basis" $(sed -n '/meta_keys\[META_COUNT\] = /,/;/p' libsalf/basis/file.c | grep -oE '"[a-z_]+"' | tr -d '"')
-described "tensors of a basis" $(quoted '(put|get)_[a-z]+\([^"]*, ' libsalf/basis/file.c)
+described "tensors of a basis" $(quoted '(put|get)_[a-z_]+\([^"]*, ' libsalf/basis/file.c | grep -v '^SALF_')
 described "tensors of a training checkpoint" $(quoted '(checkpoint_put|put_blob)\(w?&?w, ' examples/salf/runstate.c)
-described "keys of config.json" \
-    $(quoted '(integer|number|flag|token|field)\([^"]*, ' libsalf/io/config.c) n_layer n_embd n_head n_inner n_positions
-described "model types" $(sed -n '/families\[\] = /,/};/p' libsalf/io/config.c | grep -oE '"[a-z0-9]+"' | tr -d '"')
-described "element types" $(sed -n '/file_types\[\] = /,/};/p' libsalf/io/tensors_types.c | grep -oE '"[A-Z0-9_]+"' |
+described "keys of config.json" $({
+    sed -n '/integer_keys\[\] = /,/};/p' libsalf/io/config.c | grep -oE '"[a-z_]+"'
+    grep -ohE '(value_of|json_object_get)\([a-z]+, "[a-z_]+"\)|(eps|cap) = .*;' libsalf/io/config.c | grep -oE '"[a-z_]+"'
+} | tr -d '"' | sort -u)
+described "model types" $(grep -oE '\.name = "[a-z0-9]+"' libsalf/io/families.c | cut -d'"' -f2)
+described "element types" $(sed -n '/file_types\[\] = /,/};/p' libsalf/io/safetensors.c | grep -oE '"[A-Z0-9_]+"' |
     tr -d '"' | sed 's/^F8_.*/F8_*/')
 if (described "some" rows labels not_there) | grep -q '^not ok .*not: not_there$'; then
     echo "ok - a name that is not described is found"
