@@ -4,6 +4,9 @@
  * Output side: row l of (W_o^+)^T = P w_l, P = (W_o^T W_o)^+ [D][D]; input side: row l of W_i. Making one costs a pass
  * over the head for its Gram matrix (V D^2), a factor (O(D^3)) and 2 D^2 a label. Immutable afterwards, but for the
  * norms of the whole vocabulary, which the first that needs them computes under a lock.
+ *
+ * How one is made, file by file, each entered once: basis.c checks the options, labels.c the labels; matrix.c reads the
+ * head; factor.c makes P; rows.c solves the rows of the labels, and passes.c makes what is prepared of all.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -13,6 +16,7 @@
 
 /* ---- life ---- */
 
+/* Options of a basis of a matrix [vocab][hidden], whoever makes it, and whether there can be one. */
 salf_status slf_basis_read_options(salf_basis_options *own, const salf_basis_options *theirs, int64_t vocab,
                                    int64_t hidden) {
     SLF_TRY(slf_options_read(own, sizeof *own, theirs, "salf_basis_options"));
@@ -30,6 +34,7 @@ salf_status slf_basis_read_options(salf_basis_options *own, const salf_basis_opt
     return SALF_OK;
 }
 
+/* padded_vocab is kept for messages only: labels between vocab and it are told apart from labels that are nonsense. */
 salf_status slf_basis_new(salf_basis **out, salf_context *context, salf_model *model, const salf_basis_options *options,
                           int64_t vocab, int64_t padded_vocab, int64_t hidden) {
     salf_basis *basis;
@@ -69,7 +74,8 @@ salf_basis *slf_basis_retain(salf_basis *basis) {
     return basis;
 }
 
-/* Also of one that is half made. */
+/* A probe or a loss keeps its basis alive, and a basis its model and context, so that a host may destroy them in any
+ * order. Also of one that is half made. */
 void salf_basis_destroy(salf_basis *basis) {
     if (!basis || atomic_fetch_sub_explicit(&basis->references, 1, memory_order_acq_rel) != 1) return;
     salf_context *context = basis->context;
@@ -85,6 +91,7 @@ void salf_basis_destroy(salf_basis *basis) {
 
 /* ---- making ---- */
 
+/* Zero rows are refused here, where the host names the label, and not in the middle of its training. */
 salf_status slf_basis_complete(salf_basis *basis, const int32_t *labels, int64_t n, const float *w) {
     const double *inverse_norms;
     double amplification;
@@ -118,16 +125,16 @@ static salf_status create_basis(salf_basis **out, salf_model *model, const int32
                         options.side == SALF_SIDE_INPUT ? "embedding" : "head"));
     /* 1. the fingerprint and P: by the Gram matrix or, for V < D, by W itself; the input side has none */
     if (options.side == SALF_SIDE_INPUT) {
-        SLF_DO(slf_matrix_scan(context, matrix, vocab, NULL, fingerprint));
+        SLF_DO(slf_matrix_scan(context, matrix, vocab, NULL, fingerprint, NULL));
     } else if (slf_basis_is_small(&options, vocab, dim)) {
-        SLF_DO(slf_matrix_scan(context, matrix, vocab, NULL, fingerprint));
+        SLF_DO(slf_matrix_scan(context, matrix, vocab, NULL, fingerprint, NULL));
         SLF_DO(SLF_ALLOC(context, w, vocab * dim));
         SLF_DO(slf_matrix_fetch(context, matrix, NULL, vocab, w));
         SLF_DO(slf_basis_factor_small(basis, w));
     } else {
         SLF_DO(SLF_DEVICE_ALLOC(context, gram, dim * dim));
         SLF_DO(slf_zero_doubles(context, gram, (uint64_t)(dim * dim)));
-        SLF_DO(slf_matrix_scan(context, matrix, vocab, gram, fingerprint));
+        SLF_DO(slf_matrix_scan(context, matrix, vocab, gram, fingerprint, NULL));
         SLF_DO(slf_basis_factor(basis, gram));
         gram = NULL; /* it is P now, and the basis's */
     }
@@ -151,7 +158,8 @@ salf_status salf_basis_create(salf_basis **out, salf_model *model, const int32_t
     return create_basis(out, model, labels, n_labels, options);
 }
 
-/* Where the old basis held a table, the options ask for one again, and there are no labels to pass on. */
+/* A new basis by the old one's options, for a head that has been trained: nothing of the old factor helps, since P
+ * depends on every row. Where the old basis held a table, the options ask for one again, and there are no labels to pass on. */
 salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_model *model) {
     SLF_REQUIRE(out);
     *out = NULL;
@@ -177,6 +185,7 @@ salf_status salf_basis_get_info(const salf_basis *basis, salf_basis_info *info) 
     return slf_info_write(info, &own, sizeof own, "salf_basis_info");
 }
 
+/* Borrowed. A table holds every token and has no list: NULL with the number of tokens. */
 salf_status salf_basis_get_labels(const salf_basis *basis, const int32_t **labels, int64_t *n_labels) {
     SLF_REQUIRE(basis);
     SLF_REQUIRE(labels);
@@ -241,7 +250,7 @@ salf_status salf_basis_check(const salf_basis *basis, const salf_model *model) {
                         basis->info.vocab, basis->info.hidden, model->info.valid_vocab, model->info.hidden,
                         absent ? " and absent" : "");
     uint64_t fingerprint = 0;
-    SLF_TRY(slf_matrix_scan(model->context, matrix, basis->info.vocab, NULL, &fingerprint));
+    SLF_TRY(slf_matrix_scan(model->context, matrix, basis->info.vocab, NULL, &fingerprint, NULL));
     if (fingerprint != basis->info.fingerprint)
         return slf_fail(SALF_E_STALE,
                         "the basis was made from a head with fingerprint %016" PRIx64 ", the model's is %016" PRIx64,

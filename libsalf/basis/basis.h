@@ -68,9 +68,6 @@ int64_t slf_label_find(const int32_t *labels, int64_t n, int32_t label);
 
 /* ---- rows.c: basis rows of labels ---- */
 
-/* Rows of a matrix to host memory, out [n][D] in float32; labels NULL: rows 0 ... n-1. */
-salf_status slf_matrix_fetch(const salf_context *context, const slf_matrix *matrix, const int32_t *labels, int64_t n,
-                             float *out);
 /* Empty rows of labels (copied) with their float64 form, or of a table (labels NULL) without. */
 salf_status slf_label_rows_make(slf_label_rows *rows, const salf_context *context, const int32_t *labels, int64_t n,
                                 int64_t dim);
@@ -96,10 +93,6 @@ salf_status slf_label_set_prepare(slf_label_set *set, const salf_basis *basis, c
 
 /* ---- passes.c: all rows ---- */
 
-/* One pass over the valid rows: fingerprint, and (gram not NULL) the Gram matrix, float64 [D][D] in backend memory.
- * SALF_E_NONFINITE names the row. */
-salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
-                            uint64_t *fingerprint);
 /* Makes the table of all rows in float32, which replaces what is held. */
 salf_status slf_basis_make_table(salf_basis *basis);
 /* Takes the norms of a table as those of the vocabulary. */

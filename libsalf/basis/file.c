@@ -1,6 +1,13 @@
 /*
  * file.c - a basis as a safetensors file: save, and load with every value checked. The layout is described in
  * docs/formats.md. Numbers that are not whole are kept as a tensor: exact, and the same in every locale.
+ *
+ * Tensors: "spectrum" [7] float64, always; then either "table" [V][D] float32, or "labels" [n] int32 with "rows"
+ * [n][D] float64 (both missing for n = 0), "projection" [D][D] float64 (P; output side only) and, where the norms of
+ * the vocabulary had been made, "inverse_norms" [V] float64.
+ *
+ * A file comes from anywhere: sizes and values are checked before memory is taken by them, and a value that is
+ * plausible but wrong can spoil results, not memory. The fingerprint tells a file of another head.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -59,7 +66,7 @@ typedef struct {
     int64_t n_owned;
 } saved_file;
 
-/* Host memory [rows][cols]; cols 0: a vector [rows]. Names are static. */
+/* A tensor to be saved, of host memory [rows][cols] that stays; cols 0: a vector [rows]. Names are static. */
 static void put_tensor(saved_file *file, const char *name, const void *data, int32_t dtype, int64_t rows,
                        int64_t cols) {
     file->tensors[file->n_tensors++] =
@@ -81,6 +88,7 @@ static salf_status put_device_tensor(saved_file *file, const char *name, const v
     return SALF_OK;
 }
 
+/* The struct of what is saved is some kilobytes, and too large for the stack of a host's thread. */
 salf_status salf_basis_save(const salf_basis *basis, const char *path) {
     SLF_REQUIRE(basis);
     SLF_REQUIRE(path);
@@ -134,6 +142,7 @@ done:
 
 /* ---- load: what the file says ---- */
 
+/* What the file says apart from its rows. */
 typedef struct {
     const salf_tensors *tensors;
     int64_t number[META_COUNT];
@@ -242,7 +251,7 @@ static salf_status read_header(loaded_file *file) {
 
 /* ---- load: the rows ---- */
 
-/* A float64 tensor into new backend memory. Waits: the file goes away. */
+/* A float64 tensor into new backend memory, straight from the mapped file. Waits: the mapping goes away. */
 static salf_status get_device_tensor(const loaded_file *file, const salf_context *context, const char *name,
                                      int64_t rows, int64_t cols, double least, double **out) {
     salf_named_tensor tensor;
@@ -277,7 +286,8 @@ static salf_status load_table(const loaded_file *file, salf_basis *basis) {
     return slf_basis_use_table_norms(basis, held); /* waits for the uploads too */
 }
 
-/* A file without the tensors holds no labels. */
+/* A file without the tensors holds no labels. They must ascend, since they are searched by halves; a zero row is refused
+ * as at creation. */
 static salf_status load_label_rows(const loaded_file *file, salf_basis *basis) {
     const salf_context *context = basis->context;
     const int64_t dim = basis->info.hidden;

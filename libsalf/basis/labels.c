@@ -16,6 +16,7 @@ salf_status slf_label_check(int32_t label, int64_t vocab, int64_t padded_vocab) 
     return slf_fail(SALF_E_LABEL, "label %" PRId32 " is outside the vocabulary of %" PRId64 " tokens", label, vocab);
 }
 
+/* For qsort; a difference of two int32 may not fit one. */
 static int compare_labels(const void *a, const void *b) {
     const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
     return (x > y) - (x < y);
@@ -29,6 +30,7 @@ int64_t slf_labels_sort(int32_t *labels, int64_t n) {
     return unique;
 }
 
+/* A list may be empty, but it is a list: a host that means all tokens asks for a table. */
 salf_status slf_labels_unique(const salf_context *context, const int32_t *labels, int64_t n, int64_t vocab,
                               int64_t padded_vocab, int32_t **out, int64_t *n_out) {
     if (n < 0) return slf_fail(SALF_E_ARGUMENT, "a list of %" PRId64 " labels", n);

@@ -1,75 +1,11 @@
 /*
- * passes.c - passes over all valid rows of a matrix, block by block: fingerprint and Gram matrix, the table of all
- * basis rows, and the norms |b_i|.
- *
- * Cost: scan V D; Gram V D^2 multiply-adds halved by symmetry; table and norms V D^2 each. A block takes a part of the
- * workspace; rows that come from a callback are staged in it as float32, others are read where they lie.
+ * passes.c - what is made of all rows of the head, block by block: the norms |b_i| and the table of all basis rows.
+ * Each costs V D^2 multiply-adds, as much as the Gram matrix twice, so that both are made only where they are asked for.
  */
 #include <inttypes.h>
 #include <math.h>
 
 #include "basis/basis.h"
-
-/* ---- the walk ---- */
-
-/* A pass over rows 0 ... valid-1 of a matrix. While next < valid, load_block gives the next of them. */
-typedef struct {
-    const salf_context *context;
-    const slf_matrix *matrix;
-    int64_t valid;
-    int64_t rows;      /* of a full block */
-    int64_t first;     /* row of the matrix that the block at hand begins with */
-    int64_t next;      /* and the one behind its last */
-    float *buffer;     /* host [rows][D], where a callback puts rows; NULL: the matrix is a view */
-    salf_tensor block; /* view of the matrix or of buffer */
-} matrix_walk;
-
-/* Blocks of as many rows as fit the workspace with floats_per_row of scratch each. 0: the caller's work on a block needs
- * no scratch, and then a device, which has tiles of its own, gets a view whole. The caller frees buffer. */
-static salf_status open_walk(matrix_walk *walk, const salf_context *context, const slf_matrix *matrix, int64_t valid,
-                             int64_t floats_per_row) {
-    int64_t rows = slf_block_rows(context, SLF_MAX(floats_per_row, matrix->n_cols));
-    if (floats_per_row == 0 && matrix->view.data && slf_device_readable(context)) rows = valid;
-    *walk = (matrix_walk){.context = context, .matrix = matrix, .valid = valid, .rows = SLF_MIN(rows, valid)};
-    if (matrix->view.data) return SALF_OK;
-    return SLF_ALLOC(context, walk->buffer, walk->rows * matrix->n_cols);
-}
-
-/* Waits for the block before where a callback is to fill the same memory: the backend may still read it. */
-static salf_status load_block(matrix_walk *walk) {
-    if (walk->buffer && walk->next > 0) SLF_TRY(slf_sync(walk->context));
-    walk->first = walk->next;
-    const int64_t left = walk->valid - walk->first;
-    SLF_TRY(slf_matrix_block(walk->matrix, walk->first, SLF_MIN(left, walk->rows), walk->buffer, &walk->block));
-    walk->next += walk->block.rows;
-    return SALF_OK;
-}
-
-/* ---- fingerprint and Gram matrix ---- */
-
-/* G = sum of w_i^T w_i over all rows, so that blocks may come in any size. The hash is a sum as well. */
-salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
-                            uint64_t *fingerprint) {
-    matrix_walk walk;
-    uint64_t hash = 0;
-    int64_t bad_row = -1;
-    salf_status status;
-    SLF_DO(open_walk(&walk, context, matrix, valid, 0));
-    while (walk.next < valid) {
-        SLF_DO(load_block(&walk));
-        const slf_scan_job job = {
-            .rows = &walk.block, .first_row = walk.first, .gram = gram, .hash = &hash, .bad_row = &bad_row};
-        SLF_DO(context->backend->scan(context->impl, &job));
-        if (bad_row >= 0)
-            SLF_DO(slf_fail(SALF_E_NONFINITE, "row %" PRId64 " of the matrix holds NaN or infinity",
-                            walk.first + bad_row));
-    }
-    if (walk.buffer) SLF_DO(slf_sync(context)); /* before it goes */
-    *fingerprint = hash;
-done:
-    slf_free(context, walk.buffer);
-    return status;
-}
 
 /* ---- norms ---- */
 
@@ -109,13 +45,13 @@ static salf_status compute_norms(const salf_basis *basis) {
                         n);
     double *host = NULL, *device = NULL; /* both [2][vocab]: |w_i|, then |b_i| */
     double amplification = 0;
-    matrix_walk walk = {0};
+    slf_matrix_walk walk = {0};
     salf_status status;
     SLF_DO(SLF_ALLOC(context, host, 2 * n));
     SLF_DO(SLF_DEVICE_ALLOC(context, device, 2 * n));
-    SLF_DO(open_walk(&walk, context, basis->matrix, n, 0));
+    SLF_DO(slf_matrix_walk_open(&walk, context, basis->matrix, n, 0));
     while (walk.next < n) {
-        SLF_DO(load_block(&walk));
+        SLF_DO(slf_matrix_walk_load(&walk));
         const slf_apply_job of_w = {.rows = &walk.block, .norms = device + walk.first};
         const slf_apply_job of_b = {.p = projection_of(basis), .rows = &walk.block, .norms = device + n + walk.first};
         SLF_DO(context->backend->apply(context->impl, &of_w));
@@ -174,12 +110,12 @@ salf_status slf_basis_make_table(salf_basis *basis) {
     const salf_context *context = basis->context;
     const int64_t vocab = basis->info.vocab, dim = basis->info.hidden;
     slf_label_rows table;
-    matrix_walk walk = {0};
+    slf_matrix_walk walk = {0};
     salf_status status;
     SLF_DO(slf_label_rows_make(&table, context, NULL, vocab, dim));
-    SLF_DO(open_walk(&walk, context, basis->matrix, vocab, 3 * dim)); /* w in float32, b in float64 */
+    SLF_DO(slf_matrix_walk_open(&walk, context, basis->matrix, vocab, 3 * dim)); /* w in float32, b in float64 */
     while (walk.next < vocab) {
-        SLF_DO(load_block(&walk));
+        SLF_DO(slf_matrix_walk_load(&walk));
         const slf_apply_job job = {.p = projection_of(basis),
                                    .rows = &walk.block,
                                    .norms = table.norms + walk.first,

@@ -12,31 +12,9 @@
 #include "basis/basis.h"
 #include "core/carve.h"
 
-salf_status slf_matrix_fetch(const salf_context *context, const slf_matrix *matrix, const int32_t *labels, int64_t n,
-                             float *out) {
-    const int64_t dim = matrix->n_cols;
-    if (!matrix->view.data || matrix->view.memory == SALF_MEMORY_HOST) {
-        for (int64_t i = 0; i < n; i++) SLF_TRY(slf_matrix_row(matrix, labels ? labels[i] : i, out + i * dim));
-        return SALF_OK;
-    }
-    /* Rows in device memory come one by one through the backend, which widens any type to float64. */
-    double *device = NULL, *host = NULL;
-    salf_status status;
-    SLF_DO(SLF_ALLOC(context, host, dim));
-    SLF_DO(SLF_DEVICE_ALLOC(context, device, dim));
-    for (int64_t i = 0; i < n; i++) {
-        const salf_tensor row = slf_tensor_slice(&matrix->view, labels ? labels[i] : i, 1);
-        SLF_DO(slf_rows_to_host(context, &row, device, host));
-        for (int64_t j = 0; j < dim; j++) out[i * dim + j] = (float)host[j];
-    }
-done:
-    slf_device_free(context, device);
-    slf_free(context, host);
-    return status;
-}
-
 /* ---- life ---- */
 
+/* The host's arrays in one block and the backend's in another, measured and placed by the same lines. */
 static void lay_out_label_rows(slf_label_rows *rows, bool table, int64_t dim, slf_carver *host, slf_carver *device) {
     const int64_t elements = rows->n * dim; /* fits: slf_basis_read_options refuses larger heads */
     rows->host_norms = slf_carve(host, rows->n, sizeof *rows->host_norms);
@@ -90,7 +68,9 @@ done:
 
 /* ---- solving ---- */
 
-/* Norms of the count rows from first on, 0 for zero rows. w [count][D]: their rows of the matrix. */
+/* |b_l| of the count rows from first on, 0 for zero rows. w [count][D]: their rows of the matrix. A row is zero when the
+ * head's is (a token that was never trained), or when its part in the kept space is nothing but rounding (noise): the
+ * direction of such a row means nothing, and a similarity with it would be 0/0. */
 static salf_status set_row_norms(const salf_basis *basis, const float *w, int64_t first, int64_t count, bool zero_ok,
                                  slf_label_rows *rows) {
     const int64_t dim = basis->info.hidden;
@@ -108,6 +88,7 @@ static salf_status set_row_norms(const salf_basis *basis, const float *w, int64_
     return SALF_OK;
 }
 
+/* B = W P by blocks. P is exact to float64 and so are the products; only the backend's copies are rounded. */
 salf_status slf_basis_solve(const salf_basis *basis, const int32_t *labels, int64_t n, const float *w, bool zero_ok,
                             slf_label_rows *out) {
     const salf_context *context = basis->context;
@@ -156,7 +137,7 @@ int64_t slf_label_row(const slf_label_rows *rows, int32_t label) {
     return slf_label_find(rows->labels, rows->n, label);
 }
 
-/* Fills row_of and returns true when rows has every label. */
+/* Fills row_of and returns true when rows has every label; row_of is half filled otherwise. */
 static bool find_label_rows(const slf_label_rows *rows, const int32_t *labels, int64_t n, int32_t *row_of) {
     for (int64_t i = 0; i < n; i++) {
         const int64_t row = slf_label_row(rows, labels[i]);
@@ -166,6 +147,8 @@ static bool find_label_rows(const slf_label_rows *rows, const int32_t *labels, i
     return true;
 }
 
+/* All of a batch's labels come from one place: mixing held rows with solved ones would need a table of pointers where
+ * the backend takes one array. Solved rows stay for the next batch and are thrown away when it needs others. */
 salf_status slf_label_set_prepare(slf_label_set *set, const salf_basis *basis, const int32_t *labels, int64_t n,
                                   int32_t *row_of) {
     for (int64_t i = 0; i < n; i++) {

@@ -37,6 +37,7 @@ struct slf_vocabulary {
     slf_score_rule rule;
 };
 
+/* t divides scores, which are cosines: below 1 it makes the softmax over the vocabulary sharper. */
 salf_status slf_temperature_read(double *temperature) {
     if (*temperature == 0) *temperature = 1;
     if (*temperature > 0 && !isinf(*temperature)) return SALF_OK;
@@ -45,7 +46,9 @@ salf_status slf_temperature_read(double *temperature) {
 
 /* ---- making: which rows ---- */
 
-/* Basis rows of the candidates: solved where that is possible, else copied from those that are held. */
+/* Basis rows of the candidates [n][D] in float32: solved where that is possible, else copied from those that are held.
+ * z is h / |h| then, and products are with rows b_i themselves: no amplification. A zero row is no error here, as no
+ * label was asked for: its inverse norm is 0, and so is its similarity to everything. */
 static salf_status use_candidate_basis(slf_vocabulary *v) {
     const slf_label_rows *held = &v->basis->held;
     const int64_t dim = v->basis->info.hidden;
@@ -72,6 +75,7 @@ static salf_status use_candidate_basis(slf_vocabulary *v) {
     return slf_sync(v->context);
 }
 
+/* The head as the model has it, read in place, or the rows of candidates copied to the backend; and the biases. */
 static salf_status use_logits(slf_vocabulary *v) {
     const salf_model *model = v->basis->model;
     const salf_context *context = v->context;
@@ -153,6 +157,7 @@ done:
     return status;
 }
 
+/* Also of one that is half made. The basis and its model's matrix are borrowed. */
 void slf_vocabulary_destroy(slf_vocabulary *vocabulary) {
     if (!vocabulary) return;
     salf_context *context = vocabulary->context;
@@ -179,6 +184,7 @@ const double *slf_vocabulary_projection(const slf_vocabulary *vocabulary) {
     return vocabulary->projected ? vocabulary->basis->p : NULL;
 }
 
+/* With basis scores over a head these are rows of W, not of the basis. */
 bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows, const float **bias) {
     const slf_matrix *matrix = vocabulary->matrix;
     if (matrix && (!matrix->view.data || !slf_tensor_at_hand(vocabulary->context, &matrix->view))) return false;
@@ -194,7 +200,7 @@ int32_t slf_vocabulary_row(const slf_vocabulary *vocabulary, int32_t label) {
     return (int32_t)slf_label_find(vocabulary->candidates, vocabulary->n, label);
 }
 
-/* ---- a run ---- */
+/* ---- a run: queries wait, and a walk answers them ---- */
 
 void slf_score_run_lay_out(slf_score_run *run, slf_carver *device, int64_t entries, int64_t dim, int32_t sums,
                            const slf_score_rule *rule) {
@@ -259,6 +265,7 @@ salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabula
     return SALF_OK;
 }
 
+/* Sums are cleared here and not where queries are made, so that a walk which fails half-way can be made again. */
 salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabulary) {
     const slf_vocabulary *v = vocabulary;
     const salf_context *context = v->context;

@@ -9,39 +9,6 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- rows of a matrix ---- */
-
-/* A quarter of the workspace: a block is used together with its conversion and a tile of products. */
-int64_t slf_block_rows(const salf_context *context, int64_t cols) {
-    const uint64_t bytes = (uint64_t)SLF_MAX(cols, 1) * sizeof(float);
-    const uint64_t rows = context->options.workspace_limit / 4 / bytes;
-    return (int64_t)SLF_MAX(1, SLF_MIN(rows, INT32_MAX)); /* BLAS counts rows in 32 bits */
-}
-
-static salf_status rows_by_callback(const slf_matrix *matrix, int64_t first, int64_t count, float *out) {
-    const int32_t result = matrix->rows(matrix->user, first, count, out);
-    if (result == 0) return SALF_OK;
-    return slf_fail(SALF_E_CALLBACK, "the callback for rows %" PRId64 " ... %" PRId64 " returned %d", first,
-                    first + count - 1, (int)result);
-}
-
-salf_status slf_matrix_block(const slf_matrix *matrix, int64_t first, int64_t count, float *buffer,
-                             salf_tensor *block) {
-    if (matrix->view.data) {
-        *block = slf_tensor_slice(&matrix->view, first, count);
-        return SALF_OK;
-    }
-    SLF_TRY(rows_by_callback(matrix, first, count, buffer));
-    *block = slf_tensor_host(buffer, SALF_F32, count, matrix->n_cols);
-    return SALF_OK;
-}
-
-salf_status slf_matrix_row(const slf_matrix *matrix, int64_t row, float *out) {
-    if (!matrix->view.data) return rows_by_callback(matrix, row, 1, out);
-    slf_row_to_f32(&matrix->view, row, out);
-    return SALF_OK;
-}
-
 /* ---- making a model ---- */
 
 salf_status slf_model_new(salf_model **out, salf_context *context) {
@@ -199,26 +166,12 @@ const salf_tensors *salf_model_get_tensors(const salf_model *model) {
     return model ? model->tensors : NULL;
 }
 
-/* The sum of the rows' hashes (core/fingerprint.h), block by block. Padding does not count, so that two models that
- * differ only in how far they are padded have one fingerprint. */
+/* The sum of the rows' hashes (core/fingerprint.h). Padding does not count, so that two models that differ only in how
+ * far they are padded have one fingerprint. Rows that are not finite have a hash as well. */
 salf_status salf_model_fingerprint(const salf_model *model, uint64_t *fingerprint) {
     SLF_REQUIRE(model);
     SLF_REQUIRE(fingerprint);
-    const salf_context *context = model->context;
     const slf_matrix *matrix = slf_matrix_is_empty(&model->head) ? &model->embedding : &model->head;
-    const int64_t valid = model->info.valid_vocab, rows = SLF_MIN(slf_block_rows(context, model->info.hidden), valid);
-    float *buffer = NULL; /* [rows][D], for a callback */
-    if (!matrix->view.data) SLF_TRY(SLF_ALLOC(context, buffer, rows * model->info.hidden));
-    uint64_t hash = 0;
-    salf_status status = SALF_OK;
-    for (int64_t first = 0; first < valid && status == SALF_OK; first += rows) {
-        salf_tensor block;
-        int64_t bad_row; /* not the question here */
-        const slf_scan_job job = {.rows = &block, .first_row = first, .hash = &hash, .bad_row = &bad_row};
-        status = slf_matrix_block(matrix, first, SLF_MIN(valid - first, rows), buffer, &block);
-        if (status == SALF_OK) status = context->backend->scan(context->impl, &job);
-    }
-    slf_free(context, buffer);
-    if (status == SALF_OK) *fingerprint = hash;
-    return status;
+    int64_t bad_row; /* not the question here */
+    return slf_matrix_scan(model->context, matrix, model->info.valid_vocab, NULL, fingerprint, &bad_row);
 }

@@ -1,4 +1,4 @@
-/* model.h - rows of the head and the embedding, and the steps that a described model and a checkpoint share. Not
+/* model.h - rows of the head and the embedding (matrix.c), and the steps that a described model and a checkpoint share. Not
  * installed. */
 #ifndef SALF_MODEL_H
 #define SALF_MODEL_H
@@ -39,6 +39,30 @@ int64_t slf_block_rows(const salf_context *context, int64_t cols);
 salf_status slf_matrix_block(const slf_matrix *matrix, int64_t first, int64_t count, float *buffer, salf_tensor *block);
 /* One row as float32. */
 salf_status slf_matrix_row(const slf_matrix *matrix, int64_t row, float *out);
+/* Rows to host memory, out [n][D] in float32; labels NULL: rows 0 ... n-1. */
+salf_status slf_matrix_fetch(const salf_context *context, const slf_matrix *matrix, const int32_t *labels, int64_t n,
+                             float *out);
+
+/* A pass over rows 0 ... valid-1. While next < valid, load gives the next block of them; then you free buffer. */
+typedef struct slf_matrix_walk {
+    const salf_context *context;
+    const slf_matrix *matrix;
+    int64_t valid;
+    int64_t rows;      /* of a full block */
+    int64_t first;     /* row of the matrix that the block at hand begins with */
+    int64_t next;      /* and the one behind its last */
+    float *buffer;     /* host [rows][D], where a callback puts rows; NULL: the matrix is a view */
+    salf_tensor block; /* view of the matrix or of buffer */
+} slf_matrix_walk;
+/* Blocks of as many rows as fit the workspace with floats_per_row of scratch each. 0: the work on a block needs no
+ * scratch, and then a device, which has tiles of its own, gets a view whole. */
+salf_status slf_matrix_walk_open(slf_matrix_walk *walk, const salf_context *context, const slf_matrix *matrix,
+                                 int64_t valid, int64_t floats_per_row);
+salf_status slf_matrix_walk_load(slf_matrix_walk *walk);
+/* One such pass: fingerprint, and (gram not NULL) the Gram matrix, added to float64 [D][D] in backend memory. bad_row
+ * is the first row with NaN or infinity, or -1; NULL: such a row is an error, SALF_E_NONFINITE. */
+salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
+                            uint64_t *fingerprint, int64_t *bad_row);
 
 /* ---- making a model, in this order: new, then info and matrices, tie, norm, numbers ---- */
 

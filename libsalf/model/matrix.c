@@ -1,0 +1,112 @@
+/*
+ * matrix.c - rows of the head or the embedding, [V][D]: a view, which is read where it lies, or a callback, which fills
+ * a block of the workspace with float32. Single rows, blocks, and walks over all of them.
+ */
+#include <inttypes.h>
+
+#include "backend/device_memory.h"
+#include "model/model.h"
+
+/* A quarter of the workspace: a block is used together with its conversion and a tile of products. */
+int64_t slf_block_rows(const salf_context *context, int64_t cols) {
+    const uint64_t bytes = (uint64_t)SLF_MAX(cols, 1) * sizeof(float);
+    const uint64_t rows = context->options.workspace_limit / 4 / bytes;
+    return (int64_t)SLF_MAX(1, SLF_MIN(rows, INT32_MAX)); /* BLAS counts rows in 32 bits */
+}
+
+static salf_status rows_by_callback(const slf_matrix *matrix, int64_t first, int64_t count, float *out) {
+    const int32_t result = matrix->rows(matrix->user, first, count, out);
+    if (result == 0) return SALF_OK;
+    return slf_fail(SALF_E_CALLBACK, "the callback for rows %" PRId64 " ... %" PRId64 " returned %d", first,
+                    first + count - 1, (int)result);
+}
+
+salf_status slf_matrix_block(const slf_matrix *matrix, int64_t first, int64_t count, float *buffer,
+                             salf_tensor *block) {
+    if (matrix->view.data) {
+        *block = slf_tensor_slice(&matrix->view, first, count);
+        return SALF_OK;
+    }
+    SLF_TRY(rows_by_callback(matrix, first, count, buffer));
+    *block = slf_tensor_host(buffer, SALF_F32, count, matrix->n_cols);
+    return SALF_OK;
+}
+
+salf_status slf_matrix_row(const slf_matrix *matrix, int64_t row, float *out) {
+    if (!matrix->view.data) return rows_by_callback(matrix, row, 1, out);
+    slf_row_to_f32(&matrix->view, row, out);
+    return SALF_OK;
+}
+
+/* A callback is asked for single rows: the labels of a task lie far apart, and it may read from a disk. */
+salf_status slf_matrix_fetch(const salf_context *context, const slf_matrix *matrix, const int32_t *labels, int64_t n,
+                             float *out) {
+    const int64_t dim = matrix->n_cols;
+    if (!matrix->view.data || matrix->view.memory == SALF_MEMORY_HOST) {
+        for (int64_t i = 0; i < n; i++) SLF_TRY(slf_matrix_row(matrix, labels ? labels[i] : i, out + i * dim));
+        return SALF_OK;
+    }
+    /* Rows in device memory come one by one through the backend, which widens any type to float64. */
+    double *device = NULL, *host = NULL;
+    salf_status status;
+    SLF_DO(SLF_ALLOC(context, host, dim));
+    SLF_DO(SLF_DEVICE_ALLOC(context, device, dim));
+    for (int64_t i = 0; i < n; i++) {
+        const salf_tensor row = slf_tensor_slice(&matrix->view, labels ? labels[i] : i, 1);
+        SLF_DO(slf_rows_to_host(context, &row, device, host));
+        for (int64_t j = 0; j < dim; j++) out[i * dim + j] = (float)host[j];
+    }
+done:
+    slf_device_free(context, device);
+    slf_free(context, host);
+    return status;
+}
+
+/* ---- walks over all rows ---- */
+
+salf_status slf_matrix_walk_open(slf_matrix_walk *walk, const salf_context *context, const slf_matrix *matrix,
+                                 int64_t valid, int64_t floats_per_row) {
+    int64_t rows = slf_block_rows(context, SLF_MAX(floats_per_row, matrix->n_cols));
+    if (floats_per_row == 0 && matrix->view.data && slf_device_readable(context)) rows = valid;
+    *walk = (slf_matrix_walk){.context = context, .matrix = matrix, .valid = valid, .rows = SLF_MIN(rows, valid)};
+    if (matrix->view.data) return SALF_OK;
+    return SLF_ALLOC(context, walk->buffer, walk->rows * matrix->n_cols);
+}
+
+/* Waits for the block before where a callback is to fill the same memory: the backend may still read it. */
+salf_status slf_matrix_walk_load(slf_matrix_walk *walk) {
+    if (walk->buffer && walk->next > 0) SLF_TRY(slf_sync(walk->context));
+    walk->first = walk->next;
+    const int64_t left = walk->valid - walk->first;
+    SLF_TRY(slf_matrix_block(walk->matrix, walk->first, SLF_MIN(left, walk->rows), walk->buffer, &walk->block));
+    walk->next += walk->block.rows;
+    return SALF_OK;
+}
+
+/* ---- fingerprint and Gram matrix ---- */
+
+/* G = sum of w_i^T w_i over all rows, so that blocks may come in any size. The hash is a sum as well. Cost: V D, and with
+ * G V D^2 multiply-adds, halved by symmetry. */
+salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
+                            uint64_t *fingerprint, int64_t *bad_row) {
+    slf_matrix_walk walk;
+    uint64_t hash = 0;
+    int64_t bad = -1, first_bad = -1;
+    salf_status status;
+    SLF_DO(slf_matrix_walk_open(&walk, context, matrix, valid, 0));
+    while (walk.next < valid) {
+        SLF_DO(slf_matrix_walk_load(&walk));
+        const slf_scan_job job = {
+            .rows = &walk.block, .first_row = walk.first, .gram = gram, .hash = &hash, .bad_row = &bad};
+        SLF_DO(context->backend->scan(context->impl, &job));
+        if (bad >= 0 && first_bad < 0) first_bad = walk.first + bad;
+        if (bad >= 0 && !bad_row)
+            SLF_DO(slf_fail(SALF_E_NONFINITE, "row %" PRId64 " of the matrix holds NaN or infinity", first_bad));
+    }
+    if (walk.buffer) SLF_DO(slf_sync(context)); /* before it goes */
+    *fingerprint = hash;
+    if (bad_row) *bad_row = first_bad;
+done:
+    slf_free(context, walk.buffer);
+    return status;
+}
