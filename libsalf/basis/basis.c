@@ -16,7 +16,9 @@
 
 /* ---- life ---- */
 
-/* Options of a basis of a matrix [vocab][hidden], whoever makes it, and whether there can be one. */
+/* Options of a basis of a matrix [vocab][hidden], whoever makes it, and whether there can be one. RTOL drops singular
+ * values below rtol sigma_max, as the pseudo-inverse of a float32 framework does; EXACT only what float64 cannot tell
+ * from 0; RIDGE drops none, and adds the ridge to the square of each. */
 salf_status slf_basis_read_options(salf_basis_options *own, const salf_basis_options *theirs, int64_t vocab,
                                    int64_t hidden) {
     SLF_TRY(slf_options_read(own, sizeof *own, theirs, "salf_basis_options"));
@@ -58,6 +60,7 @@ salf_status slf_basis_new(salf_basis **out, salf_context *context, salf_model *m
     /* The default rtol is that of the float32 pseudo-inverse which the paper's authors used: max(V, D) 2^-23. */
     const bool output = options->side == SALF_SIDE_OUTPUT;
     const double rtol = options->rtol > 0 ? options->rtol : (double)SLF_MAX(vocab, hidden) * 0x1p-23;
+    /* A number that the side or the mode does not use is 0; rank and spectrum come with P. */
     basis->info = (salf_basis_info){.struct_size = sizeof basis->info,
                                     .mode = options->mode,
                                     .side = options->side,
@@ -69,6 +72,7 @@ salf_status slf_basis_new(salf_basis **out, salf_context *context, salf_model *m
     return SALF_OK;
 }
 
+/* Relaxed: whoever retains has a reference already, so that nothing can be freed meanwhile. */
 salf_basis *slf_basis_retain(salf_basis *basis) {
     atomic_fetch_add_explicit(&basis->references, 1, memory_order_relaxed);
     return basis;
@@ -159,7 +163,8 @@ salf_status salf_basis_create(salf_basis **out, salf_model *model, const int32_t
 }
 
 /* A new basis by the old one's options, for a head that has been trained: nothing of the old factor helps, since P
- * depends on every row. Where the old basis held a table, the options ask for one again, and there are no labels to pass on. */
+ * depends on every row. Where the old basis held a table, the options ask for one again, and there are no labels to
+ * pass on. */
 salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_model *model) {
     SLF_REQUIRE(out);
     *out = NULL;
@@ -175,6 +180,7 @@ salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_mod
 
 /* ---- what it gives ---- */
 
+/* has_norms may become 1 at any time: a probe that shares the basis may have needed them. */
 salf_status salf_basis_get_info(const salf_basis *basis, salf_basis_info *info) {
     SLF_REQUIRE(basis);
     SLF_REQUIRE(info);

@@ -34,10 +34,12 @@ struct salf_basis_builder {
     double *row;  /* host [D] */
 };
 
+/* Where row number i of the kept ones is summed, [D]: zeros until its block passes, on the one rank that has it. */
 static double *kept_row(const salf_basis_builder *b, int64_t i) {
     return b->values + b->hidden * (b->hidden + i);
 }
 
+/* Rows seen, checksum [4], fingerprint [4]. */
 static double *trailer_of(const salf_basis_builder *b) {
     return b->values + b->count - TRAILER;
 }
@@ -66,6 +68,7 @@ static uint64_t row_id_hash(int64_t id) {
 
 /* ---- life ---- */
 
+/* Memory is D^2 doubles on both sides and D for each kept row, whatever the size of the head. */
 salf_status salf_basis_builder_create(salf_basis_builder **out, salf_context *context, int64_t vocab, int64_t hidden,
                                       const int32_t *labels, int64_t n_labels, const salf_basis_options *options) {
     SLF_REQUIRE(out);
@@ -158,6 +161,8 @@ salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, c
 
 /* ---- partial sums: what ranks or processes exchange ---- */
 
+/* Borrowed, not a copy: a host sends the numbers to another process, or adds those of another to them, one by one. All
+ * are sums, the counts included. */
 salf_status salf_basis_builder_partial(salf_basis_builder *builder, double **values, int64_t *count) {
     SLF_REQUIRE(builder);
     SLF_REQUIRE(values);
@@ -167,6 +172,7 @@ salf_status salf_basis_builder_partial(salf_basis_builder *builder, double **val
     return SALF_OK;
 }
 
+/* Builders of threads or of parts of a head. Their labels must be equal: places in the vector follow from them. */
 salf_status salf_basis_builder_merge(salf_basis_builder *builder, const salf_basis_builder *other) {
     SLF_REQUIRE(builder);
     SLF_REQUIRE(other);
@@ -183,6 +189,7 @@ salf_status salf_basis_builder_merge(salf_basis_builder *builder, const salf_bas
     return SALF_OK;
 }
 
+/* Every rank has the sums of all afterwards, and makes the same basis of them; D^2 + n D doubles are exchanged. */
 salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder) {
     SLF_REQUIRE(builder);
     return slf_all_reduce(builder->context, builder->values, builder->count, SALF_F64, SALF_ALL_REDUCE_SUM);

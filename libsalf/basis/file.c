@@ -19,8 +19,8 @@
 #include "basis/basis.h"
 
 #define FORMAT         "salf-basis"
-#define FORMAT_VERSION 1
-#define MAX_TENSORS    5
+#define FORMAT_VERSION 1 /* raised when an old reader would misread a new file; this reader then keeps reading 1 */
+#define MAX_TENSORS    5 /* spectrum, labels, rows, projection, inverse_norms */
 
 /* Metadata, as text. */
 enum {
@@ -76,7 +76,7 @@ static void put_tensor(saved_file *file, const char *name, const void *data, int
                             .view = slf_tensor_host(data, dtype, rows, SLF_MAX(cols, 1))};
 }
 
-/* The same of backend memory, by a copy. */
+/* The same of backend memory, by a copy that lives until the file is written. */
 static salf_status put_device_tensor(saved_file *file, const char *name, const void *device, int32_t dtype,
                                      int64_t rows, int64_t cols) {
     const uint64_t elements = (uint64_t)rows * (uint64_t)SLF_MAX(cols, 1), size = (uint64_t)slf_dtype_size(dtype);
@@ -170,7 +170,7 @@ static salf_status get_number(loaded_file *file, int i, int64_t least, int64_t m
     return SALF_OK;
 }
 
-/* A number that is a constant of a family. */
+/* A number that is a constant of a family. One that this library does not know, of a newer one, is refused. */
 static salf_status get_choice(loaded_file *file, int i, const char *family) {
     SLF_TRY(get_number(file, i, 0, INT32_MAX));
     if (salf_constant_word(family, file->number[i])) return SALF_OK;
@@ -186,8 +186,8 @@ static bool has_tensor(const loaded_file *file, const char *name) {
     return false;
 }
 
-/* A tensor of known type and shape, cols 0: a vector. rows -1: any number. Of float64 every value must be finite and
- * at least `least`. Data may lie unaligned in the file. */
+/* A tensor of known type and shape, borrowed from the mapped file. cols 0: a vector; rows -1: any number. Of float64
+ * every value must be finite and at least `least`. Data may lie unaligned in the file. */
 static salf_status get_tensor(const loaded_file *file, const char *name, int32_t dtype, int64_t rows, int64_t cols,
                               double least, salf_named_tensor *tensor) {
     SLF_TRY(salf_tensors_find(file->tensors, name, tensor));
@@ -286,8 +286,8 @@ static salf_status load_table(const loaded_file *file, salf_basis *basis) {
     return slf_basis_use_table_norms(basis, held); /* waits for the uploads too */
 }
 
-/* A file without the tensors holds no labels. They must ascend, since they are searched by halves; a zero row is refused
- * as at creation. */
+/* A file without the tensors holds no labels. They must ascend, since they are searched by halves; a zero row is
+ * refused as at creation. */
 static salf_status load_label_rows(const loaded_file *file, salf_basis *basis) {
     const salf_context *context = basis->context;
     const int64_t dim = basis->info.hidden;

@@ -1,6 +1,7 @@
 /*
  * passes.c - what is made of all rows of the head, block by block: the norms |b_i| and the table of all basis rows.
- * Each costs V D^2 multiply-adds, as much as the Gram matrix twice, so that both are made only where they are asked for.
+ * Each costs V D^2 multiply-adds, as much as the Gram matrix twice, so that both are made only where they are asked
+ * for.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -9,10 +10,12 @@
 
 /* ---- norms ---- */
 
+/* Scores multiply by these for every row and query: a product is cheaper than a quotient, and 0 needs no branch. */
 void slf_invert_norms(double *norms, int64_t n) {
     for (int64_t i = 0; i < n; i++) norms[i] = norms[i] > 0 ? 1 / norms[i] : 0;
 }
 
+/* An element above 1e154 has a square that overflows: such a row counts as not finite as well. */
 static salf_status check_norms(const double *norms, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(norms[i])) return slf_fail(SALF_E_NONFINITE, "basis row %" PRId64 " is not finite", i);
@@ -85,6 +88,7 @@ salf_status slf_basis_norms(const salf_basis *basis, const double **inverse_norm
     return status;
 }
 
+/* Under the lock too, since another thread may be making them. */
 bool slf_basis_has_norms(const salf_basis *basis) {
     pthread_mutex_lock(&basis->norm_cache->lock);
     const bool has = basis->norm_cache->inverse_norms != NULL;

@@ -25,6 +25,7 @@ static void lay_out_label_rows(slf_label_rows *rows, bool table, int64_t dim, sl
     rows->exact = slf_carve(host, elements, sizeof *rows->exact);
 }
 
+/* The float64 form takes 8 n D bytes of the host. A table, with n = V, does without: it would be twice the head. */
 salf_status slf_label_rows_make(slf_label_rows *rows, const salf_context *context, const int32_t *labels, int64_t n,
                                 int64_t dim) {
     slf_carver host = {0}, device = {0};
@@ -68,9 +69,9 @@ done:
 
 /* ---- solving ---- */
 
-/* |b_l| of the count rows from first on, 0 for zero rows. w [count][D]: their rows of the matrix. A row is zero when the
- * head's is (a token that was never trained), or when its part in the kept space is nothing but rounding (noise): the
- * direction of such a row means nothing, and a similarity with it would be 0/0. */
+/* |b_l| of the count rows from first on, 0 for zero rows. w [count][D]: their rows of the matrix. A row is zero when
+ * the head's is (a token that was never trained), or when its part in the kept space is nothing but rounding (noise):
+ * the direction of such a row means nothing, and a similarity with it would be 0/0. */
 static salf_status set_row_norms(const salf_basis *basis, const float *w, int64_t first, int64_t count, bool zero_ok,
                                  slf_label_rows *rows) {
     const int64_t dim = basis->info.hidden;
@@ -132,6 +133,7 @@ done:
 
 /* ---- rows of a batch ---- */
 
+/* A table has every token's row in its place. */
 int64_t slf_label_row(const slf_label_rows *rows, int32_t label) {
     if (!rows->labels) return label < rows->n ? label : -1;
     return slf_label_find(rows->labels, rows->n, label);

@@ -19,6 +19,8 @@
 /* A tenth of the 1e-5 within which a deviation agrees with its definition, whatever the backend. */
 #define F32_ERROR 1e-6
 
+/* Three forms. The whole vocabulary over a head: matrix, and inverse_norms with basis scores. Over a table: rows and
+ * inverse_norms of the basis. Candidates: rows of their own, and ids that say which tokens they are. */
 struct slf_vocabulary {
     const salf_basis *basis; /* kept alive by the owner */
     salf_context *context;
@@ -109,6 +111,7 @@ done:
     return status;
 }
 
+/* The error names the option that asks for what is not there. What is made here serves every batch that follows. */
 salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const int32_t *candidates,
                                   int64_t n_candidates, int32_t scores, double temperature) {
     const salf_context *context = basis->context;
@@ -171,6 +174,7 @@ void slf_vocabulary_destroy(slf_vocabulary *vocabulary) {
 
 /* ---- what it is ---- */
 
+/* A label that is no candidate has no target among the scores: its rank, and the ce loss, would mean nothing. */
 salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label) {
     if (!vocabulary->candidates || slf_label_find(vocabulary->candidates, vocabulary->n, label) >= 0) return SALF_OK;
     return slf_fail(SALF_E_LABEL, "label %" PRId32 " is not among the %" PRId64 " candidates", label, vocabulary->n);
@@ -202,6 +206,7 @@ int32_t slf_vocabulary_row(const slf_vocabulary *vocabulary, int32_t label) {
 
 /* ---- a run: queries wait, and a walk answers them ---- */
 
+/* What a walk leaves is 8 bytes a kind and entry, but for the gradient's vector; z takes most of the memory. */
 void slf_score_run_lay_out(slf_score_run *run, slf_carver *device, int64_t entries, int64_t dim, int32_t sums,
                            const slf_score_rule *rule) {
     const bool gradient = sums & SLF_SUM_GRADIENT, maximum = sums & SLF_SUM_EXP && rule->logits;
@@ -216,6 +221,8 @@ void slf_score_run_lay_out(slf_score_run *run, slf_carver *device, int64_t entri
     if (gradient) run->sums.vector = slf_carve(device, entries * dim, sizeof *run->sums.vector);
 }
 
+/* The caller's states are read here once and never again: what waits is z, so that the host may overwrite its
+ * memory. */
 salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabulary, const salf_tensor *states,
                               const slf_norm *norm, const slf_target_rows *targets, int64_t entry) {
     const slf_vocabulary *v = vocabulary;

@@ -85,8 +85,8 @@ salf_status slf_matrix_walk_load(slf_matrix_walk *walk) {
 
 /* ---- fingerprint and Gram matrix ---- */
 
-/* G = sum of w_i^T w_i over all rows, so that blocks may come in any size. The hash is a sum as well. Cost: V D, and with
- * G V D^2 multiply-adds, halved by symmetry. */
+/* G = sum of w_i^T w_i over all rows, so that blocks may come in any size. The hash is a sum as well. Cost: V D, and
+ * with G V D^2 multiply-adds, halved by symmetry. */
 salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
                             uint64_t *fingerprint, int64_t *bad_row) {
     slf_matrix_walk walk;

@@ -1,5 +1,5 @@
-/* model.h - rows of the head and the embedding (matrix.c), and the steps that a described model and a checkpoint share. Not
- * installed. */
+/* model.h - rows of the head and the embedding (matrix.c), and the steps that a described model and a checkpoint share.
+ * Not installed. */
 #ifndef SALF_MODEL_H
 #define SALF_MODEL_H
 

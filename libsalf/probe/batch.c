@@ -12,7 +12,8 @@
 
 /* ---- memory: one block on each side, grown when a batch needs more ---- */
 
-/* Which arrays there are follows from the options alone, their sizes from the rows. */
+/* Which arrays there are follows from the options alone, their sizes from the rows: a graph that captured a batch meets
+ * the same addresses in the next one of as many rows. */
 static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
     salf_probe *probe = user;
     slf_probe_batch *batch = &probe->batch;
@@ -87,6 +88,9 @@ static salf_status prepare_targets(salf_probe *probe) {
                       (uint64_t)(n * (dim + 1)) * sizeof *batch->fetched);
 }
 
+/* Labels come first, since a host knows them before the forward: rows that the basis does not hold are solved here,
+ * once, and not among the layers. A batch that was not ended is dropped; labels that belong to no token, or are not
+ * among the candidates, leave it open. */
 salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n_rows) {
     SLF_REQUIRE(probe);
     const salf_basis *basis = probe->basis;
@@ -129,7 +133,8 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
 
 /* ---- end ---- */
 
-/* The batch's deviations on the host; then it is over. */
+/* The batch's deviations on the host; then it is over. Waits for the results only, not for what the host enqueued after
+ * them, such as a backward. */
 static salf_status await_deviations(salf_probe *probe) {
     SLF_TRY(slf_probe_collect(probe));
     SLF_TRY(probe->context->backend->wait(probe->context->impl, probe->done, NULL));
@@ -138,6 +143,8 @@ static salf_status await_deviations(salf_probe *probe) {
     return SALF_OK;
 }
 
+/* The batch is over whatever the deviations are: with SALF_NONFINITE_ERROR a bad one fails the call, the trace is not
+ * touched, and only a new begin can follow. */
 salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
     SLF_REQUIRE(probe);
     SLF_REQUIRE(trace);
@@ -164,6 +171,8 @@ salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
     return SALF_OK;
 }
 
+/* For a look in between: spaces that were not observed are NaN, and there is no choice of a layer. Ends the batch
+ * too. */
 salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace) {
     SLF_REQUIRE(probe);
     SLF_REQUIRE(trace);

@@ -64,6 +64,7 @@ salf_status salf_loss_create(salf_loss **out, salf_basis *basis, const salf_loss
     return status;
 }
 
+/* Also of one that is half made; uploads that are under way are waited for where memory is given back. */
 void salf_loss_destroy(salf_loss *loss) {
     if (!loss) return;
     salf_context *context = loss->context;
@@ -76,6 +77,8 @@ void salf_loss_destroy(salf_loss *loss) {
     salf_basis_destroy(basis); /* holds the context */
 }
 
+/* Of the sums only a chunk is there at a time, since the vector takes D doubles a row; labels and losses are of all
+ * rows of a call, so that one upload and one download serve it. */
 static void lay_out_loss(void *user, slf_carver *device, slf_carver *host) {
     salf_loss *loss = user;
     const int64_t rows = loss->rows, dim = loss->basis->info.hidden;
@@ -99,6 +102,7 @@ static salf_status check_out(const salf_tensor *out, const char *name, int64_t r
     return slf_fail(SALF_E_DTYPE, "%s is %s, not float32", name, slf_dtype_name(out->dtype));
 }
 
+/* Everything that can be seen without reading states; the rest is looked at when there is room for a row. */
 static salf_status check_arguments(const salf_loss *loss, const int32_t *labels, const salf_tensor *states,
                                    double scale, const salf_tensor *losses, const salf_tensor *gradient) {
     const bool device_ok = slf_device_readable(loss->context);
@@ -120,7 +124,9 @@ static salf_status check_arguments(const salf_loss *loss, const int32_t *labels,
     return SALF_OK;
 }
 
-/* Rows first ... of the call, as many as a chunk has. */
+/* Rows first ... of the call, as many as a chunk has. The gradient of ce with respect to h, by way of e = h / |h|, is
+ * (1 / (t |h|)) (g - (g . e) e) with g = sum u_i b_i / |b_i| / sum u_i - b_l / |b_l|: so besides sum u_i a walk has to
+ * leave that vector and, for g . e, the sum of u_i s_i; no second walk is needed. */
 static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *states, int64_t first, double scale,
                                  const salf_tensor *gradient) {
     const salf_context *context = loss->context;
@@ -154,6 +160,8 @@ static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *state
     return context->backend->score_loss(context->impl, &job);
 }
 
+/* On a device everything is enqueued, and only losses that go to the host wait. After a failure losses and gradient may
+ * hold the rows of chunks that went well, but nothing was written for a wrong argument, label or state on the host. */
 salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
                               const salf_tensor *losses, const salf_tensor *gradient) {
     SLF_REQUIRE(loss);
@@ -163,7 +171,8 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
     const salf_context *context = loss->context;
     const slf_backend *backend = context->backend;
     const int64_t rows = states->rows, dim = states->cols;
-    /* 1. memory. A row of a chunk takes z, the sums' vector and a state widened to float64, and some numbers: 8 D floats. */
+    /* 1. memory. A row of a chunk takes z, the sums' vector and a state widened to float64, and some numbers: 8 D
+     * floats. */
     if (rows > loss->rows) {
         const int64_t fitting = slf_block_rows(context, 8 * dim), chunk = SLF_MIN(rows, fitting);
         loss->rows = rows;

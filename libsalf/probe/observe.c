@@ -11,12 +11,15 @@
 
 #include "probe/probe.h"
 
-/* ---- metrics ---- */
+/* ---- metrics: a deviation from what is known of one state, entry at of [S][R] ---- */
 
+/* In [0, 2]. */
 static double cosine_deviation(const salf_probe *probe, int64_t at) {
     return 1 - probe->results.target[at];
 }
 
+/* log sum_i exp(s_i / t) - s_l / t with sum = sum_i exp((s_i - shift) / t): the shift, which keeps exp in range, is the
+ * largest cosine, 1, or with logits the largest of this state's. At least 0 but for rounding. */
 static double ce_deviation(const salf_probe *probe, int64_t at) {
     const slf_probe_results *results = &probe->results;
     const slf_score_rule *rule = slf_vocabulary_rule(probe->vocabulary);
@@ -24,6 +27,7 @@ static double ce_deviation(const salf_probe *probe, int64_t at) {
     return (shift - results->target[at]) * rule->inverse_temperature + log(results->sum[at]);
 }
 
+/* 0 ... V-1; scores that equal the target's do not count. */
 static double rank_deviation(const salf_probe *probe, int64_t at) {
     return (double)probe->results.count[at];
 }
@@ -41,7 +45,9 @@ const slf_metric *slf_metric_of(int32_t metric) {
 
 /* ---- observe ---- */
 
-/* The norm to apply in this space, or NULL for none. */
+/* The norm to apply in this space, or NULL for none, by the lens: hf norms the last space only, as output_hidden_states
+ * of the common Python library has it. What the host says is normed is never normed again, and the library does not
+ * guess: a space that has to be raw and is not is an error. */
 static salf_status choose_norm(const salf_probe *probe, int32_t space, int32_t state_kind, const slf_norm **norm) {
     const int32_t lens = probe->options.lens;
     const bool wanted = lens == SALF_LENS_NORMED || (lens == SALF_LENS_HF && space == probe->options.n_layers);
@@ -60,6 +66,8 @@ static salf_status choose_norm(const salf_probe *probe, int32_t space, int32_t s
     return SALF_OK;
 }
 
+/* Has read the states when it returns or, on a device, when the stream has passed: nothing of them is kept but a few
+ * numbers a row, and D for each query that waits. A call that failed may be made again with the same space. */
 salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tensor *states, int32_t state_kind) {
     SLF_REQUIRE(probe);
     SLF_REQUIRE(states);
@@ -103,6 +111,7 @@ salf_status slf_probe_check_complete(const salf_probe *probe) {
     return SALF_OK;
 }
 
+/* One copy for each kind of number, of the whole batch, however many spaces were observed: the others are not read. */
 salf_status slf_probe_collect(salf_probe *probe) {
     const salf_context *context = probe->context;
     const slf_probe_results *results = &probe->results;
@@ -119,7 +128,8 @@ salf_status slf_probe_collect(salf_probe *probe) {
     return SALF_OK;
 }
 
-/* [S][R] becomes [R][S]. A target is NaN for a state that is zero or not finite. */
+/* [S][R], as spaces arrive, becomes [R][S], as the choice of the layer reads it. A target is NaN for a state that is
+ * zero or not finite. */
 void slf_probe_deviations(salf_probe *probe) {
     const int32_t spaces = slf_probe_spaces(probe);
     const int64_t rows = probe->batch.rows;

@@ -9,6 +9,8 @@
 
 #include "probe/probe.h"
 
+/* Everything that can be wrong with the options shows here, but for candidates, which the vocabulary checks. A model's
+ * number of layers serves where the options name none; without a model the host has to. */
 static salf_status read_probe_options(salf_probe_options *own, const salf_probe_options *theirs,
                                       const salf_model *model) {
     SLF_TRY(slf_options_read(own, sizeof *own, theirs, "salf_probe_options"));
@@ -31,6 +33,8 @@ static salf_status read_probe_options(salf_probe_options *own, const salf_probe_
     return SALF_OK;
 }
 
+/* The temperature stays in the vocabulary's rule. Memory of batches is taken when one begins, since its size is not
+ * known before. */
 salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_probe_options *options) {
     SLF_REQUIRE(out);
     *out = NULL;
@@ -73,7 +77,8 @@ done:
     return status;
 }
 
-/* Also of one that is half made. */
+/* A trace that end gave dies with the probe. On a device, what is still enqueued may finish: frees wait where they
+ * must. Also of one that is half made. */
 void salf_probe_destroy(salf_probe *probe) {
     if (!probe) return;
     salf_context *context = probe->context;

@@ -7,6 +7,8 @@
 
 #include "probe/probe.h"
 
+/* All that a captured batch would touch and that a later one may have moved. The probe cannot see a capture: each flush
+ * is taken for one, and replay compares with the last. */
 static slf_recording recording_of(const salf_probe *probe) {
     const slf_target_rows *targets = &probe->batch.targets;
     return (slf_recording){.rows = probe->batch.rows,
@@ -17,6 +19,7 @@ static slf_recording recording_of(const salf_probe *probe) {
                            .target_bias = targets->bias};
 }
 
+/* Enqueues the rest of the batch; a host calls it before the backward, so that the results are there early. */
 salf_status salf_probe_flush(salf_probe *probe) {
     SLF_REQUIRE(probe);
     SLF_TRY(slf_probe_check_complete(probe));
@@ -25,6 +28,8 @@ salf_status salf_probe_flush(salf_probe *probe) {
     return SALF_OK;
 }
 
+/* Stands in the place of observe ... flush: the host launches its graph between begin, which uploads the labels, and
+ * this, and then ends the batch as any other. Other labels are fine as long as the same rows hold them. */
 salf_status salf_probe_replay(salf_probe *probe) {
     SLF_REQUIRE(probe);
     slf_probe_batch *batch = &probe->batch;
@@ -46,6 +51,7 @@ salf_status salf_probe_replay(salf_probe *probe) {
     return SALF_OK;
 }
 
+/* ready: end would not wait. Never waits itself. */
 salf_status salf_probe_poll(salf_probe *probe, int32_t *ready) {
     SLF_REQUIRE(probe);
     SLF_REQUIRE(ready);
