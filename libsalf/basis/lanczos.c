@@ -2,7 +2,7 @@
  * lanczos.c - the largest eigenvalue of a symmetric operator on [dim], by Lanczos with full reorthogonalisation.
  *
  * After k steps the tridiagonal T [k][k] of alpha (diagonal) and beta (beside it) holds the operator on the Krylov
- * space of its start; T's largest eigenvalue theta, with eigenvector s, is within beta_k |s_k| of one of the operator's,
+ * space of its start; T's largest eigenvalue theta, with eigenvector s, is within beta_k |s_k| of one of A's,
  * and quadratically closer where that one stands apart. k products with the operator and 2 k^2 dim multiply-adds; k *
  * dim numbers of backend memory. The vectors stay in the backend; the host reads three numbers a step.
  */

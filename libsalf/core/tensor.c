@@ -2,15 +2,18 @@
 #include <string.h>
 
 #include "core/core.h"
-#include "core/half.h"
+#include "core/dtypes.h"
 
 static const struct {
     const char *name;
     int64_t size;
 } dtypes[] = {
-    [SALF_F32] = {"float32", 4}, [SALF_BF16] = {"bfloat16", 2}, [SALF_F16] = {"float16", 2},
-    [SALF_F64] = {"float64", 8}, [SALF_I8] = {"int8", 1},       [SALF_U8] = {"uint8", 1},
-    [SALF_I32] = {"int32", 4},   [SALF_I64] = {"int64", 8},
+#define FLOAT_TYPE(type, name, bytes, element) [type] = {name, bytes},
+    SLF_FLOAT_TYPES(FLOAT_TYPE)[SALF_F64] = {"float64", 8},
+    [SALF_I8] = {"int8", 1},
+    [SALF_U8] = {"uint8", 1},
+    [SALF_I32] = {"int32", 4},
+    [SALF_I64] = {"int64", 8},
 };
 
 static bool dtype_known(int32_t dtype) {
@@ -77,7 +80,7 @@ salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_
     if (!tensor) return slf_fail(SALF_E_NULL, "%s is NULL", name);
     SLF_TRY(check_shape(tensor, name, rows, cols));
     if (tensor->rows == 0) return SALF_OK;
-    if (tensor->dtype != SALF_F32 && tensor->dtype != SALF_BF16 && tensor->dtype != SALF_F16)
+    if (slf_float_size(tensor->dtype) == 0)
         return slf_fail(SALF_E_DTYPE, "%s: dtype %d (%s) where float32, bfloat16 or float16 is needed", name,
                         (int)tensor->dtype, slf_dtype_name(tensor->dtype));
     if (!tensor->data) return slf_fail(SALF_E_NULL, "%s: data is NULL with %lld rows", name, (long long)tensor->rows);
@@ -95,39 +98,30 @@ const void *slf_tensor_row(const salf_tensor *tensor, int64_t r) {
     return (const char *)tensor->data + slf_tensor_offset(tensor, r) * slf_dtype_size(tensor->dtype);
 }
 
+/* A loop for each type, so that none chooses at every element. */
 void slf_row_to_f32(const salf_tensor *tensor, int64_t r, float *out) {
     const void *row = slf_tensor_row(tensor, r);
-    const uint16_t *halves = row;
     const int64_t n = tensor->cols;
     switch (tensor->dtype) {
-    case SALF_BF16:
-        for (int64_t i = 0; i < n; i++) out[i] = slf_bf16_to_f32(halves[i]);
+#define FLOAT_LOOP(type, name, bytes, element)                    \
+    case type:                                                    \
+        for (int64_t i = 0; i < n; i++) out[i] = element(row, i); \
         break;
-    case SALF_F16:
-        for (int64_t i = 0; i < n; i++) out[i] = slf_f16_to_f32(halves[i]);
-        break;
-    default:
-        memcpy(out, row, (size_t)n * sizeof(float));
+        SLF_FLOAT_TYPES(FLOAT_LOOP)
     }
 }
 
 void slf_row_to_f64(const salf_tensor *tensor, int64_t r, double *out) {
     const void *row = slf_tensor_row(tensor, r);
-    const uint16_t *halves = row;
-    const float *floats = row;
     const int64_t n = tensor->cols;
     switch (tensor->dtype) {
-    case SALF_BF16:
-        for (int64_t i = 0; i < n; i++) out[i] = (double)slf_bf16_to_f32(halves[i]);
+#define DOUBLE_LOOP(type, name, bytes, element)                           \
+    case type:                                                            \
+        for (int64_t i = 0; i < n; i++) out[i] = (double)element(row, i); \
         break;
-    case SALF_F16:
-        for (int64_t i = 0; i < n; i++) out[i] = (double)slf_f16_to_f32(halves[i]);
-        break;
+        SLF_FLOAT_TYPES(DOUBLE_LOOP)
     case SALF_F64:
         memcpy(out, row, (size_t)n * sizeof(double));
-        break;
-    default:
-        for (int64_t i = 0; i < n; i++) out[i] = (double)floats[i];
     }
 }
 

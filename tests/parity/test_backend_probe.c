@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu.h"
-#include "core/half.h"
+#include "core/dtypes.h"
 #include "parity.h"
 
 #define LANES_OFF 2.5e-6

@@ -7,7 +7,7 @@
 
 #include "core/carve.h"
 #include "core/core.h"
-#include "core/half.h"
+#include "core/dtypes.h"
 #include "core/pool.h"
 #include "core/random.h"
 #include "harness.h"

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/half.h"
+#include "core/dtypes.h"
 #include "cpu.h"
 
 #ifdef SLF_HAVE_X86
@@ -24,32 +24,14 @@
 
 enum { LANES = 32 };
 
-/* slf_f16_to_f32 without a branch, so that it becomes vectors everywhere. */
-INLINE float f16_to_f32(uint16_t half) {
-    const uint32_t magnitude = (uint32_t)(half & 0x7fffu) << 13;
-    const float scaled = slf_float_from_bits(magnitude) * 0x1p112f;
-    uint32_t bits;
-    memcpy(&bits, &scaled, sizeof bits);
-    const uint32_t special = 0u - (uint32_t)(magnitude >= 0x0f800000u); /* infinity and NaN */
-    return slf_float_from_bits(bits | (special & 0x7f800000u) | (uint32_t)(half & 0x8000u) << 16);
-}
-
 static void widen_plain(const void *in, int32_t dtype, int64_t n, float *out) {
-    const uint16_t *halves = in;
-    if (dtype == SALF_F32) {
-        memcpy(out, in, (size_t)n * sizeof *out);
-    } else if (dtype == SALF_BF16) {
-        for (int64_t i = 0; i < n; i++) out[i] = slf_bf16_to_f32(halves[i]);
-    } else {
-        for (int64_t i = 0; i < n; i++) out[i] = f16_to_f32(halves[i]);
+    switch (dtype) {
+#define WIDEN(type, name, bytes, element)                        \
+    case type:                                                   \
+        for (int64_t i = 0; i < n; i++) out[i] = element(in, i); \
+        break;
+        SLF_FLOAT_TYPES(WIDEN)
     }
-}
-
-/* Element i of a row as float32; dtype is a constant where this is inlined. */
-INLINE float element(const void *row, int32_t dtype, int64_t i) {
-    if (dtype == SALF_F32) return ((const float *)row)[i];
-    const uint16_t half = ((const uint16_t *)row)[i];
-    return dtype == SALF_BF16 ? slf_bf16_to_f32(half) : f16_to_f32(half);
 }
 
 INLINE double lanes_sum(float lanes[LANES]) {
@@ -64,12 +46,12 @@ INLINE void dot_piece(const void *row, int32_t dtype, int64_t first, int64_t las
     int64_t i = first;
     for (; i + LANES <= last; i += LANES)
         for (int k = 0; k < LANES; k++) {
-            const float h = element(row, dtype, i + k);
+            const float h = slf_float_element(row, dtype, i + k);
             d[k] += h * b[i + k];
             s[k] += h * h;
         }
     for (int k = 0; i < last; i++, k++) {
-        const float h = element(row, dtype, i);
+        const float h = slf_float_element(row, dtype, i);
         d[k] += h * b[i];
         s[k] += h * h;
     }
@@ -84,12 +66,12 @@ INLINE void sums_piece(const void *row, int32_t dtype, int64_t first, int64_t la
     int64_t i = first;
     for (; i + LANES <= last; i += LANES)
         for (int k = 0; k < LANES; k++) {
-            const float h = (element(row, dtype, i + k) - high) - low;
+            const float h = (slf_float_element(row, dtype, i + k) - high) - low;
             t[k] += h;
             s[k] += h * h;
         }
     for (int k = 0; i < last; i++, k++) {
-        const float h = (element(row, dtype, i) - high) - low;
+        const float h = (slf_float_element(row, dtype, i) - high) - low;
         t[k] += h;
         s[k] += h * h;
     }
@@ -104,12 +86,12 @@ INLINE void affine_piece(const void *row, int32_t dtype, int64_t first, int64_t 
     int64_t i = first;
     for (; i + LANES <= last; i += LANES)
         for (int k = 0; k < LANES; k++) {
-            const float h = ((element(row, dtype, i + k) - high) - low) * scale * weight[i + k] + bias[i + k];
+            const float h = ((slf_float_element(row, dtype, i + k) - high) - low) * scale * weight[i + k] + bias[i + k];
             d[k] += h * b[i + k];
             s[k] += h * h;
         }
     for (int k = 0; i < last; i++, k++) {
-        const float h = ((element(row, dtype, i) - high) - low) * scale * weight[i] + bias[i];
+        const float h = ((slf_float_element(row, dtype, i) - high) - low) * scale * weight[i] + bias[i];
         d[k] += h * b[i];
         s[k] += h * h;
     }
@@ -134,12 +116,13 @@ static slf_pair reduce_plain(const void *row, int32_t dtype, int64_t n, const sl
                              const void *next) {
     (void)next;
     slf_pair out = {0, 0};
-    if (dtype == SALF_F32)
-        reduce_typed(row, SALF_F32, n, a, b, &out);
-    else if (dtype == SALF_BF16)
-        reduce_typed(row, SALF_BF16, n, a, b, &out);
-    else
-        reduce_typed(row, SALF_F16, n, a, b, &out);
+    switch (dtype) { /* a copy of the loops for each type */
+#define REDUCE(type, name, bytes, element)      \
+    case type:                                  \
+        reduce_typed(row, type, n, a, b, &out); \
+        break;
+        SLF_FLOAT_TYPES(REDUCE)
+    }
     return out;
 }
 

@@ -8,6 +8,7 @@
 #include "cpu.h"
 
 #ifdef SLF_HAVE_X86
+#include "core/dtypes.h"
 #include "kernels_avx2.h"
 
 enum { WIDTH = 8, VECTORS = 4, BLOCK = WIDTH * VECTORS, LINE = 64 };
@@ -79,7 +80,7 @@ static void rest(const void *row, int32_t dtype, int64_t i, int64_t n, const slf
                  slf_pair *out) {
     slf_affine shifted = {0};
     if (a) shifted = (slf_affine){a->high, a->low, a->scale, a->weight + i, a->bias + i};
-    const char *from = (const char *)row + i * (dtype == SALF_F32 ? 4 : 2);
+    const char *from = (const char *)row + i * slf_float_size(dtype);
     const slf_pair added = slf_kernels_plain.reduce(from, dtype, n - i, a ? &shifted : NULL, b ? b + i : NULL, from);
     out->first += added.first;
     out->second += added.second;
@@ -88,13 +89,15 @@ static void rest(const void *row, int32_t dtype, int64_t i, int64_t n, const slf
 AVX2 slf_pair slf_reduce_avx2(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
                               const void *next) {
     slf_pair out = {0, 0};
-    const int64_t whole = n / BLOCK * BLOCK;
+    int64_t whole = n / BLOCK * BLOCK;
     if (dtype == SALF_F32)
         pieces(row, SALF_F32, whole, a, b, next, &out);
     else if (dtype == SALF_BF16)
         pieces(row, SALF_BF16, whole, a, b, next, &out);
-    else
+    else if (dtype == SALF_F16)
         pieces(row, SALF_F16, whole, a, b, next, &out);
+    else
+        whole = 0; /* a type without vectors of its own */
     if (whole < n) rest(row, dtype, whole, n, a, b, &out);
     return out;
 }
@@ -105,7 +108,7 @@ AVX2 void slf_widen_avx2(const void *in, int32_t dtype, int64_t n, float *out) {
         for (; i + WIDTH <= n; i += WIDTH) _mm256_storeu_ps(out + i, elements(in, SALF_BF16, i));
     else if (dtype == SALF_F16)
         for (; i + WIDTH <= n; i += WIDTH) _mm256_storeu_ps(out + i, elements(in, SALF_F16, i));
-    if (i < n) slf_kernels_plain.widen((const char *)in + i * (dtype == SALF_F32 ? 4 : 2), dtype, n - i, out + i);
+    if (i < n) slf_kernels_plain.widen((const char *)in + i * slf_float_size(dtype), dtype, n - i, out + i);
 }
 
 enum { CHAINS = 4 };

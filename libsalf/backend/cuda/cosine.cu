@@ -42,7 +42,7 @@ __device__ inline void add_element(const row_sums &s, float h, int64_t i, float 
 
 /* Elements of one word of 16 bytes. */
 template <int32_t DTYPE> struct word_of {
-    enum { LENGTH = DTYPE == SALF_F32 ? 4 : 8 };
+    enum { LENGTH = DTYPE == SALF_F32 ? 4 : 8, KNOWN = DTYPE == SALF_F32 || DTYPE == SALF_BF16 || DTYPE == SALF_F16 };
     static __device__ inline void open(const uint4 &word, float *x) {
         const unsigned int part[4] = {word.x, word.y, word.z, word.w};
 #pragma unroll
@@ -52,8 +52,8 @@ template <int32_t DTYPE> struct word_of {
                 continue;
             }
             const uint16_t low = static_cast<uint16_t>(part[k] & 0xffffu), high = static_cast<uint16_t>(part[k] >> 16);
-            x[2 * k] = DTYPE == SALF_BF16 ? slf_from_bf16(low) : slf_from_f16(low);
-            x[2 * k + 1] = DTYPE == SALF_BF16 ? slf_from_bf16(high) : slf_from_f16(high);
+            x[2 * k] = DTYPE == SALF_BF16 ? slf_bf16_to_f32(low) : slf_f16_to_f32(low);
+            x[2 * k + 1] = DTYPE == SALF_BF16 ? slf_bf16_to_f32(high) : slf_f16_to_f32(high);
         }
     }
 };
@@ -181,15 +181,16 @@ template <int32_t DTYPE> salf_status launch_cosine(slf_device *device, const cos
                  : slf_launch(device, "cosine", grid, cosine<DTYPE, false>, job);
 }
 
+/* A kernel for each type; one whose words are not known here is read element by element. */
 salf_status launch_by_dtype(slf_device *device, const cosine_rows &job) {
-    const bool words = job.states.aligned;
     switch (job.states.dtype) {
-    case SALF_BF16:
-        return launch_cosine<SALF_BF16>(device, job, words);
-    case SALF_F16:
-        return launch_cosine<SALF_F16>(device, job, words);
+#define LAUNCH(type, name, bytes, element) \
+    case type:                             \
+        return launch_cosine<type>(device, job, job.states.aligned && word_of<type>::KNOWN);
+        SLF_FLOAT_TYPES(LAUNCH)
+#undef LAUNCH
     default:
-        return launch_cosine<SALF_F32>(device, job, words);
+        return device->services.fail(SALF_E_DTYPE, "states of dtype %d", static_cast<int>(job.states.dtype));
     }
 }
 

@@ -5,10 +5,8 @@
 #ifndef SALF_CUDA_KERNELS_H
 #define SALF_CUDA_KERNELS_H
 
+#include "../../core/dtypes.h"
 #include "device.h"
-#ifdef SLF_EMULATED
-#include "../../core/half.h"
-#endif
 
 /* Shared memory of the launch. */
 template <typename T> static __device__ inline T *slf_shared() {
@@ -20,38 +18,17 @@ template <typename T> static __device__ inline T *slf_shared() {
 #endif
 }
 
-static __device__ inline float slf_from_bf16(uint16_t bits) {
-    return __uint_as_float(static_cast<unsigned int>(bits) << 16);
-}
-
-static __device__ inline float slf_from_f16(uint16_t bits) {
-#ifdef SLF_EMULATED
-    return slf_f16_to_f32(bits);
-#else
-    float value;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
-    return value;
-#endif
-}
-
 /* Where row r of a view begins. */
 static __device__ inline const void *slf_row(const slf_rows &rows, int64_t r) {
     const int64_t row = rows.index ? rows.index[r] : r;
-    const int64_t bytes = rows.dtype == SALF_F64 ? 8 : rows.dtype == SALF_F32 ? 4 : 2;
+    const int64_t bytes = rows.dtype == SALF_F64 ? 8 : slf_float_size(rows.dtype);
     return static_cast<const char *>(rows.data) + row * rows.stride * bytes;
 }
 
+/* Element i of a row, also of a float64 one. */
 static __device__ inline float slf_element_f32(const void *row, int32_t dtype, int64_t i) {
-    switch (dtype) {
-    case SALF_BF16:
-        return slf_from_bf16(static_cast<const uint16_t *>(row)[i]);
-    case SALF_F16:
-        return slf_from_f16(static_cast<const uint16_t *>(row)[i]);
-    case SALF_F64:
-        return static_cast<float>(static_cast<const double *>(row)[i]);
-    default:
-        return static_cast<const float *>(row)[i];
-    }
+    return dtype == SALF_F64 ? static_cast<float>(static_cast<const double *>(row)[i])
+                             : slf_float_element(row, dtype, i);
 }
 
 static __device__ inline double slf_element(const void *row, int32_t dtype, int64_t i) {

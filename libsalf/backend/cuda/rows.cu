@@ -28,8 +28,8 @@ static __global__ void convert_words(slf_rows rows, float *out) {
         for (int k = 0; k < 4; k++) {
             const uint16_t low = static_cast<uint16_t>(pairs[k] & 0xffffu);
             const uint16_t high = static_cast<uint16_t>(pairs[k] >> 16);
-            x[2 * k] = bf16 ? slf_from_bf16(low) : slf_from_f16(low);
-            x[2 * k + 1] = bf16 ? slf_from_bf16(high) : slf_from_f16(high);
+            x[2 * k] = bf16 ? slf_bf16_to_f32(low) : slf_f16_to_f32(low);
+            x[2 * k + 1] = bf16 ? slf_bf16_to_f32(high) : slf_f16_to_f32(high);
         }
         to[2 * i] = float4{x[0], x[1], x[2], x[3]};
         to[2 * i + 1] = float4{x[4], x[5], x[6], x[7]};

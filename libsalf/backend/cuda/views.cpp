@@ -5,10 +5,11 @@
  */
 #include <string.h>
 
+#include "../../core/dtypes.h"
 #include "device.h"
 
 uint64_t slf_dtype_bytes(int32_t dtype) {
-    return dtype == SALF_F64 ? 8 : dtype == SALF_F32 ? 4 : 2;
+    return dtype == SALF_F64 ? 8 : static_cast<uint64_t>(slf_float_size(dtype));
 }
 
 slf_rows slf_rows_of(void *data, int32_t dtype, int64_t rows, int64_t cols, int64_t stride) {

@@ -1,0 +1,97 @@
+/*
+ * dtypes.h - the floating-point types of elements: one list, and how each becomes float32, exactly. This is the only
+ * place where bfloat16, float16 or what may follow is widened: the host's plain loops, the kernels of the cpu backend
+ * and those of the device (which compile this file for themselves) take it from here. To add a type you write its
+ * constant in salf.h, its function and its line here, and its name in files (io/safetensors.c). Faster forms for whole
+ * vectors may follow: cpu/kernels_avx2.c, cuda/cosine.cu and cuda/rows.cu have some, and take what they do not know
+ * element by element.
+ */
+#ifndef SALF_DTYPES_H
+#define SALF_DTYPES_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "salf.h"
+
+#ifdef __CUDACC__
+#define SLF_WIDENING static __host__ __device__ inline
+#elif defined(__GNUC__)
+#define SLF_WIDENING static inline __attribute__((always_inline))
+#else
+#define SLF_WIDENING static inline
+#endif
+
+/* Type, name, bytes, element i as float32. Float64, which only rows that the library itself made have, is apart. */
+#define SLF_FLOAT_TYPES(X)                        \
+    X(SALF_F32, "float32", 4, slf_f32_element)    \
+    X(SALF_BF16, "bfloat16", 2, slf_bf16_element) \
+    X(SALF_F16, "float16", 2, slf_f16_element)
+
+SLF_WIDENING float slf_float_from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* bfloat16 is the upper half of a float32. */
+SLF_WIDENING float slf_bf16_to_f32(uint16_t half) {
+    return slf_float_from_bits((uint32_t)half << 16);
+}
+
+/* IEEE binary16: the exponent is re-biased by multiplication with 2^112, which also normalises subnormals. Without a
+ * branch, so that compilers make vectors of it; a GPU has an instruction. */
+SLF_WIDENING float slf_f16_to_f32(uint16_t half) {
+#ifdef __CUDA_ARCH__
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
+    return value;
+#else
+    const uint32_t magnitude = (uint32_t)(half & 0x7fffu) << 13;
+    const float scaled = slf_float_from_bits(magnitude) * 5192296858534827628530496329220096.f; /* 2^112 */
+    uint32_t bits;
+    memcpy(&bits, &scaled, sizeof bits);
+    const uint32_t special = 0u - (uint32_t)(magnitude >= 0x0f800000u); /* infinity and NaN */
+    return slf_float_from_bits(bits | (special & 0x7f800000u) | (uint32_t)(half & 0x8000u) << 16);
+#endif
+}
+
+SLF_WIDENING float slf_f32_element(const void *row, int64_t i) {
+    return ((const float *)row)[i];
+}
+
+SLF_WIDENING float slf_bf16_element(const void *row, int64_t i) {
+    return slf_bf16_to_f32(((const uint16_t *)row)[i]);
+}
+
+SLF_WIDENING float slf_f16_element(const void *row, int64_t i) {
+    return slf_f16_to_f32(((const uint16_t *)row)[i]);
+}
+
+/* Element i of a row of one of these types. Where dtype is a constant nothing is left of the choice. */
+SLF_WIDENING float slf_float_element(const void *row, int32_t dtype, int64_t i) {
+    switch (dtype) {
+#define SLF_CASE(type, name, bytes, element) \
+    case type:                               \
+        return element(row, i);
+        SLF_FLOAT_TYPES(SLF_CASE)
+#undef SLF_CASE
+    default:
+        return 0;
+    }
+}
+
+/* Bytes of an element; 0 for what is none of these types. */
+SLF_WIDENING int64_t slf_float_size(int32_t dtype) {
+    switch (dtype) {
+#define SLF_CASE(type, name, bytes, element) \
+    case type:                               \
+        return bytes;
+        SLF_FLOAT_TYPES(SLF_CASE)
+#undef SLF_CASE
+    default:
+        return 0;
+    }
+}
+
+#endif
