@@ -35,13 +35,13 @@ struct salf_basis_builder {
 };
 
 /* Where row number i of the kept ones is summed, [D]: zeros until its block passes, on the one rank that has it. */
-static double *kept_row(const salf_basis_builder *b, int64_t i) {
-    return b->values + b->hidden * (b->hidden + i);
+static double *kept_row(const salf_basis_builder *builder, int64_t i) {
+    return builder->values + builder->hidden * (builder->hidden + i);
 }
 
 /* Rows seen, checksum [4], fingerprint [4]. */
-static double *trailer_of(const salf_basis_builder *b) {
-    return b->values + b->count - TRAILER;
+static double *trailer_of(const salf_basis_builder *builder) {
+    return builder->values + builder->count - TRAILER;
 }
 
 /* ---- 64-bit sums in doubles ---- */
@@ -79,25 +79,25 @@ salf_status salf_basis_builder_create(salf_basis_builder **out, salf_context *co
     if (own.side == SALF_SIDE_INPUT)
         return SLF_FAIL(SALF_E_ARGUMENT, "the input side needs no builder: its rows are the basis");
     const bool all = slf_basis_is_small(&own, vocab, hidden);
-    salf_basis_builder *b;
+    salf_basis_builder *builder;
     salf_status status;
-    SLF_TRY(SLF_ALLOC_ZERO(context, b, 1));
-    b->context = slf_context_retain(context);
-    b->options = own;
-    b->vocab = vocab;
-    b->hidden = hidden;
-    SLF_DO(slf_labels_unique(context, labels, n_labels, vocab, vocab, &b->labels, &b->n_labels));
-    b->n_kept = all ? vocab : b->n_labels;
-    SLF_DO(SLF_ALLOC(context, b->kept, b->n_kept));
-    for (int64_t i = 0; i < b->n_kept; i++) b->kept[i] = all ? (int32_t)i : b->labels[i];
-    b->count = hidden * hidden + b->n_kept * hidden + TRAILER;
-    SLF_DO(SLF_ALLOC_ZERO(context, b->values, b->count));
-    SLF_DO(SLF_ALLOC(context, b->row, hidden));
-    SLF_DO(SLF_DEVICE_ALLOC(context, b->gram, hidden * hidden));
-    *out = b;
+    SLF_TRY(SLF_ALLOC_ZERO(context, builder, 1));
+    builder->context = slf_context_retain(context);
+    builder->options = own;
+    builder->vocab = vocab;
+    builder->hidden = hidden;
+    SLF_DO(slf_labels_unique(context, labels, n_labels, vocab, vocab, &builder->labels, &builder->n_labels));
+    builder->n_kept = all ? vocab : builder->n_labels;
+    SLF_DO(SLF_ALLOC(context, builder->kept, builder->n_kept));
+    for (int64_t i = 0; i < builder->n_kept; i++) builder->kept[i] = all ? (int32_t)i : builder->labels[i];
+    builder->count = hidden * hidden + builder->n_kept * hidden + TRAILER;
+    SLF_DO(SLF_ALLOC_ZERO(context, builder->values, builder->count));
+    SLF_DO(SLF_ALLOC(context, builder->row, hidden));
+    SLF_DO(SLF_DEVICE_ALLOC(context, builder->gram, hidden * hidden));
+    *out = builder;
     return SALF_OK;
 done:
-    salf_basis_builder_destroy(b);
+    salf_basis_builder_destroy(builder);
     return status;
 }
 
@@ -199,26 +199,26 @@ salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder) {
 
 /* Every row once: as many as there are, and the checksum of all their numbers. A row that was added twice while another
  * is missing gets by with probability 2^-64. */
-static salf_status check_coverage(const salf_basis_builder *b, uint64_t *fingerprint) {
-    const double *seen = trailer_of(b);
+static salf_status check_coverage(const salf_basis_builder *builder, uint64_t *fingerprint) {
+    const double *seen = trailer_of(builder);
     uint64_t ids, wanted = 0;
-    if (seen[0] != (double)b->vocab)
-        return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added to the builder", seen[0], b->vocab);
-    for (int64_t i = 0; i < b->vocab; i++) wanted += row_id_hash(i);
+    if (seen[0] != (double)builder->vocab)
+        return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added to the builder", seen[0], builder->vocab);
+    for (int64_t i = 0; i < builder->vocab; i++) wanted += row_id_hash(i);
     if (!join_parts(seen + 1, &ids) || ids != wanted)
         return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added, but some twice and some not at all",
-                        seen[0], b->vocab);
+                        seen[0], builder->vocab);
     if (!join_parts(seen + 1 + PARTS, fingerprint))
         return slf_fail(SALF_E_CORRUPT, "the partial sums hold %g where a count must be", seen[1 + PARTS]);
     return SALF_OK;
 }
 
 /* The kept rows of ascending labels as float32, exactly: sums of one row and zeros. NULL without memory. */
-static float *copy_kept_rows(const salf_basis_builder *b, const int32_t *labels, int64_t n) {
-    float *w = slf_alloc(b->context, (uint64_t)(n * b->hidden), sizeof *w);
+static float *copy_kept_rows(const salf_basis_builder *builder, const int32_t *labels, int64_t n) {
+    float *w = slf_alloc(builder->context, (uint64_t)(n * builder->hidden), sizeof *w);
     for (int64_t i = 0; w && i < n; i++) {
-        const double *row = kept_row(b, slf_label_find(b->kept, b->n_kept, labels[i]));
-        for (int64_t j = 0; j < b->hidden; j++) w[i * b->hidden + j] = (float)row[j];
+        const double *row = kept_row(builder, slf_label_find(builder->kept, builder->n_kept, labels[i]));
+        for (int64_t j = 0; j < builder->hidden; j++) w[i * builder->hidden + j] = (float)row[j];
     }
     return w;
 }
@@ -228,36 +228,37 @@ salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *buil
     SLF_REQUIRE(out);
     *out = NULL;
     SLF_REQUIRE(builder);
-    const salf_basis_builder *b = builder;
-    const salf_context *context = b->context;
+    const salf_context *context = builder->context;
     uint64_t fingerprint = 0;
-    SLF_TRY(check_coverage(b, &fingerprint));
-    if (!model && b->options.prepare != SALF_PREPARE_LABELS)
-        return SLF_FAIL(SALF_E_ARGUMENT, "prepare %" PRId32 " needs a model", b->options.prepare);
-    if (model && (model->info.hidden != b->hidden || model->info.valid_vocab != b->vocab))
+    SLF_TRY(check_coverage(builder, &fingerprint));
+    if (!model && builder->options.prepare != SALF_PREPARE_LABELS)
+        return SLF_FAIL(SALF_E_ARGUMENT, "prepare %" PRId32 " needs a model", builder->options.prepare);
+    if (model && (model->info.hidden != builder->hidden || model->info.valid_vocab != builder->vocab))
         return SLF_FAIL(SALF_E_SHAPE,
                         "the model's head is [%" PRId64 "][%" PRId64 "], the builder's [%" PRId64 "][%" PRId64 "]",
-                        model->info.valid_vocab, model->info.hidden, b->vocab, b->hidden);
-    const int64_t padded_vocab = model ? model->info.vocab : b->vocab;
+                        model->info.valid_vocab, model->info.hidden, builder->vocab, builder->hidden);
+    const int64_t padded_vocab = model ? model->info.vocab : builder->vocab;
     salf_basis *basis = NULL;
     void *gram = NULL;            /* backend [D][D] */
     float *all = NULL, *w = NULL; /* host: all rows [V][D], those of the labels [n][D] */
     salf_status status;
-    SLF_DO(slf_basis_new(&basis, builder->context, model, &b->options, b->vocab, padded_vocab, b->hidden));
+    SLF_DO(slf_basis_new(&basis, builder->context, model, &builder->options, builder->vocab, padded_vocab,
+                         builder->hidden));
     basis->info.fingerprint = fingerprint;
     if (model) SLF_DO(salf_basis_check(basis, model));
     /* 1. P from the sums */
-    if (slf_basis_is_small(&b->options, b->vocab, b->hidden)) {
-        SLF_DO((all = copy_kept_rows(b, b->kept, b->n_kept)) ? SALF_OK : SALF_E_NO_MEMORY);
+    if (slf_basis_is_small(&builder->options, builder->vocab, builder->hidden)) {
+        SLF_DO((all = copy_kept_rows(builder, builder->kept, builder->n_kept)) ? SALF_OK : SALF_E_NO_MEMORY);
         SLF_DO(slf_basis_factor_small(basis, all));
     } else {
-        SLF_DO(slf_device_copy_of(context, b->values, (uint64_t)(b->hidden * b->hidden), sizeof(double), &gram));
+        SLF_DO(slf_device_copy_of(context, builder->values, (uint64_t)(builder->hidden * builder->hidden),
+                                  sizeof(double), &gram));
         SLF_DO(slf_basis_factor(basis, gram));
         gram = NULL; /* it is P now, and the basis's */
     }
     /* 2. rows of the labels */
-    SLF_DO((w = copy_kept_rows(b, b->labels, b->n_labels)) ? SALF_OK : SALF_E_NO_MEMORY);
-    SLF_DO(slf_basis_complete(basis, b->labels, b->n_labels, w));
+    SLF_DO((w = copy_kept_rows(builder, builder->labels, builder->n_labels)) ? SALF_OK : SALF_E_NO_MEMORY);
+    SLF_DO(slf_basis_complete(basis, builder->labels, builder->n_labels, w));
     *out = basis;
     basis = NULL;
 done:

@@ -67,8 +67,8 @@ typedef struct {
 } saved_file;
 
 /* A tensor to be saved, of host memory [rows][cols] that stays; cols 0: a vector [rows]. Names are static. */
-static void put_tensor(saved_file *file, const char *name, const void *data, int32_t dtype, int64_t rows,
-                       int64_t cols) {
+static void put_host_tensor(saved_file *file, const char *name, const void *data, int32_t dtype, int64_t rows,
+                            int64_t cols) {
     file->tensors[file->n_tensors++] =
         (salf_named_tensor){.name = name,
                             .shape = {rows, cols},
@@ -84,7 +84,7 @@ static salf_status put_device_tensor(saved_file *file, const char *name, const v
     if (!host) return SALF_E_NO_MEMORY;
     file->owned[file->n_owned++] = host;
     SLF_TRY(slf_download(file->context, host, device, elements * size));
-    put_tensor(file, name, host, dtype, rows, cols);
+    put_host_tensor(file, name, host, dtype, rows, cols);
     return SALF_OK;
 }
 
@@ -124,13 +124,13 @@ salf_status salf_basis_save(const salf_basis *basis, const char *path) {
         SLF_DO(slf_basis_norms(basis, &inverse, &file->spectrum[SPECTRUM_AMPLIFICATION]));
         SLF_DO(put_device_tensor(file, "inverse_norms", inverse, SALF_F64, info->vocab, 0));
     }
-    put_tensor(file, "spectrum", file->spectrum, SALF_F64, SPECTRUM_COUNT, 0);
+    put_host_tensor(file, "spectrum", file->spectrum, SALF_F64, SPECTRUM_COUNT, 0);
     /* 3. rows: a table, whose norms follow from it and beside which there is no P, or those of labels */
     if (!held->labels) {
         SLF_DO(put_device_tensor(file, "table", held->rows, SALF_F32, held->n, dim));
     } else if (held->n > 0) {
-        put_tensor(file, "labels", held->labels, SALF_I32, held->n, 0);
-        put_tensor(file, "rows", held->exact, SALF_F64, held->n, dim);
+        put_host_tensor(file, "labels", held->labels, SALF_I32, held->n, 0);
+        put_host_tensor(file, "rows", held->exact, SALF_F64, held->n, dim);
     }
     if (basis->p) SLF_DO(put_device_tensor(file, "projection", basis->p, SALF_F64, dim, dim));
     SLF_DO(salf_tensors_save(basis->context, path, file->tensors, file->n_tensors, file->pairs, META_COUNT));
@@ -213,7 +213,7 @@ static salf_status get_tensor(const loaded_file *file, const char *name, int32_t
 }
 
 /* Metadata and spectrum. What they say is believed nowhere before it has been checked here. */
-static salf_status read_header(loaded_file *file) {
+static salf_status read_basis_header(loaded_file *file) {
     const char *format = salf_tensors_metadata(file->tensors, "format"), *fingerprint;
     if (!format || strcmp(format, FORMAT) != 0)
         return slf_fail(SALF_E_CORRUPT, "the file's format is '%.40s', not '%s'", format ? format : "", FORMAT);
@@ -333,7 +333,7 @@ salf_status salf_basis_load(salf_basis **out, salf_context *context, const char 
     SLF_TRY(salf_tensors_open(&tensors, context, path));
     loaded_file file = {.tensors = tensors};
     const double *spectrum = file.spectrum;
-    SLF_DO(read_header(&file));
+    SLF_DO(read_basis_header(&file));
     /* 1. the basis without its rows */
     const salf_basis_options options = {.struct_size = sizeof options,
                                         .mode = (int32_t)file.number[META_MODE],

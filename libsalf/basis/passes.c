@@ -16,7 +16,7 @@ void slf_invert_norms(double *norms, int64_t n) {
 }
 
 /* An element above 1e154 has a square that overflows: such a row counts as not finite as well. */
-static salf_status check_norms(const double *norms, int64_t n) {
+static salf_status check_basis_norms(const double *norms, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(norms[i])) return slf_fail(SALF_E_NONFINITE, "basis row %" PRId64 " is not finite", i);
     return SALF_OK;
@@ -63,7 +63,7 @@ static salf_status compute_norms(const salf_basis *basis) {
     SLF_DO(slf_download(context, host, device, 2 * (uint64_t)n * sizeof *host));
     const double *w = host;
     double *b = host + n;
-    SLF_DO(check_norms(b, n));
+    SLF_DO(check_basis_norms(b, n));
     for (int64_t i = 0; i < n; i++) {
         if (b[i] <= basis->noise * w[i]) b[i] = 0;
         if (b[i] > 0) amplification = fmax(amplification, w[i] / b[i]);
@@ -128,7 +128,7 @@ salf_status slf_basis_make_table(salf_basis *basis) {
         SLF_DO(context->backend->apply(context->impl, &job));
     }
     SLF_DO(slf_download(context, table.host_norms, table.norms, (uint64_t)vocab * sizeof(double)));
-    SLF_DO(check_norms(table.host_norms, vocab));
+    SLF_DO(check_basis_norms(table.host_norms, vocab));
     SLF_DO(slf_basis_use_table_norms(basis, &table));
     slf_label_rows_free(context, &basis->held);
     basis->held = table;

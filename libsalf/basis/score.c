@@ -51,61 +51,64 @@ salf_status slf_temperature_read(double *temperature) {
 /* Basis rows of the candidates [n][D] in float32: solved where that is possible, else copied from those that are held.
  * z is h / |h| then, and products are with rows b_i themselves: no amplification. A zero row is no error here, as no
  * label was asked for: its inverse norm is 0, and so is its similarity to everything. */
-static salf_status use_candidate_basis(slf_vocabulary *v) {
-    const slf_label_rows *held = &v->basis->held;
-    const int64_t dim = v->basis->info.hidden;
-    if (held->labels && v->basis->matrix) {
-        SLF_TRY(slf_basis_solve(v->basis, v->candidates, v->n, NULL, true, &v->own));
+static salf_status use_candidate_basis(slf_vocabulary *vocabulary) {
+    const slf_label_rows *held = &vocabulary->basis->held;
+    const int64_t dim = vocabulary->basis->info.hidden;
+    if (held->labels && vocabulary->basis->matrix) {
+        SLF_TRY(
+            slf_basis_solve(vocabulary->basis, vocabulary->candidates, vocabulary->n, NULL, true, &vocabulary->own));
     } else {
-        SLF_TRY(slf_label_rows_make(&v->own, v->context, NULL, v->n, dim));
-        for (int64_t i = 0; i < v->n; i++) {
-            const int64_t row = slf_label_row(held, v->candidates[i]);
+        SLF_TRY(slf_label_rows_make(&vocabulary->own, vocabulary->context, NULL, vocabulary->n, dim));
+        for (int64_t i = 0; i < vocabulary->n; i++) {
+            const int64_t row = slf_label_row(held, vocabulary->candidates[i]);
             if (row < 0)
                 return slf_fail(SALF_E_LABEL,
                                 "candidate %" PRId32 " has no row in the basis, and there is no model to solve it from",
-                                v->candidates[i]);
-            SLF_TRY(slf_device_copy(v->context, v->own.rows + i * dim, held->rows + row * dim,
-                                    (uint64_t)dim * sizeof *v->own.rows));
-            v->own.host_norms[i] = held->host_norms[row];
+                                vocabulary->candidates[i]);
+            SLF_TRY(slf_device_copy(vocabulary->context, vocabulary->own.rows + i * dim, held->rows + row * dim,
+                                    (uint64_t)dim * sizeof *vocabulary->own.rows));
+            vocabulary->own.host_norms[i] = held->host_norms[row];
         }
     }
-    slf_invert_norms(v->own.host_norms, v->n);
-    SLF_TRY(slf_upload(v->context, v->own.norms, v->own.host_norms, (uint64_t)v->n * sizeof *v->own.norms));
-    v->rows = v->own.rows;
-    v->inverse_norms = v->own.norms;
-    v->amplification = 1;
-    return slf_sync(v->context);
+    slf_invert_norms(vocabulary->own.host_norms, vocabulary->n);
+    SLF_TRY(slf_upload(vocabulary->context, vocabulary->own.norms, vocabulary->own.host_norms,
+                       (uint64_t)vocabulary->n * sizeof *vocabulary->own.norms));
+    vocabulary->rows = vocabulary->own.rows;
+    vocabulary->inverse_norms = vocabulary->own.norms;
+    vocabulary->amplification = 1;
+    return slf_sync(vocabulary->context);
 }
 
 /* The head as the model has it, read in place, or the rows of candidates copied to the backend; and the biases. */
-static salf_status use_logits(slf_vocabulary *v) {
-    const salf_model *model = v->basis->model;
-    const salf_context *context = v->context;
-    const int64_t dim = v->basis->info.hidden;
+static salf_status use_logits(slf_vocabulary *vocabulary) {
+    const salf_model *model = vocabulary->basis->model;
+    const salf_context *context = vocabulary->context;
+    const int64_t dim = vocabulary->basis->info.hidden;
     if (!model || slf_matrix_is_empty(&model->head))
         return slf_fail(SALF_E_ARGUMENT, "logits need a model with a head, and the basis has none at hand");
-    v->rule.logits = 1;
-    v->rule.logit_scale = model->info.logit_scale;
-    v->rule.softcap = model->info.logit_softcap;
+    vocabulary->rule.logits = 1;
+    vocabulary->rule.logit_scale = model->info.logit_scale;
+    vocabulary->rule.softcap = model->info.logit_softcap;
     float *host = NULL; /* biases, then rows, of the candidates */
     salf_status status = SALF_OK;
     if (model->logit_bias) {
-        SLF_DO(SLF_ALLOC(context, host, v->n));
-        for (int64_t i = 0; i < v->n; i++) host[i] = model->logit_bias[v->candidates ? v->candidates[i] : i];
-        SLF_DO(slf_device_copy_of(context, host, (uint64_t)v->n, sizeof *host, &v->bias));
+        SLF_DO(SLF_ALLOC(context, host, vocabulary->n));
+        for (int64_t i = 0; i < vocabulary->n; i++)
+            host[i] = model->logit_bias[vocabulary->candidates ? vocabulary->candidates[i] : i];
+        SLF_DO(slf_device_copy_of(context, host, (uint64_t)vocabulary->n, sizeof *host, &vocabulary->bias));
         SLF_DO(slf_sync(context));
     }
-    if (!v->candidates) {
-        v->matrix = &model->head;
+    if (!vocabulary->candidates) {
+        vocabulary->matrix = &model->head;
         goto done;
     }
     slf_free(context, host);
-    SLF_DO(SLF_ALLOC(context, host, v->n * dim));
-    SLF_DO(slf_matrix_fetch(context, &model->head, v->candidates, v->n, host));
-    SLF_DO(slf_label_rows_make(&v->own, context, NULL, v->n, dim));
-    SLF_DO(slf_upload(context, v->own.rows, host, (uint64_t)(v->n * dim) * sizeof *host));
+    SLF_DO(SLF_ALLOC(context, host, vocabulary->n * dim));
+    SLF_DO(slf_matrix_fetch(context, &model->head, vocabulary->candidates, vocabulary->n, host));
+    SLF_DO(slf_label_rows_make(&vocabulary->own, context, NULL, vocabulary->n, dim));
+    SLF_DO(slf_upload(context, vocabulary->own.rows, host, (uint64_t)(vocabulary->n * dim) * sizeof *host));
     SLF_DO(slf_sync(context));
-    v->rows = v->own.rows;
+    vocabulary->rows = vocabulary->own.rows;
 done:
     slf_free(context, host);
     return status;
@@ -116,47 +119,49 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
                                   int64_t n_candidates, int32_t scores, double temperature) {
     const salf_context *context = basis->context;
     const int64_t vocab = basis->info.vocab;
-    slf_vocabulary *v;
+    slf_vocabulary *vocabulary;
     salf_status status;
     if (n_candidates < 0) return slf_fail(SALF_E_ARGUMENT, "a list of %" PRId64 " candidates", n_candidates);
     if (candidates && n_candidates == 0) return slf_fail(SALF_E_ARGUMENT, "a candidate list with 0 tokens");
-    SLF_TRY(SLF_ALLOC_ZERO(context, v, 1));
-    v->basis = basis;
-    v->context = basis->context;
-    v->n = vocab;
+    SLF_TRY(SLF_ALLOC_ZERO(context, vocabulary, 1));
+    vocabulary->basis = basis;
+    vocabulary->context = basis->context;
+    vocabulary->n = vocab;
     /* The shift is 1, the largest cosine: then all u_i are at most 1, whatever t is. */
-    v->rule = (slf_score_rule){.inverse_temperature = 1 / temperature, .shift = 1, .logit_scale = 1};
+    vocabulary->rule = (slf_score_rule){.inverse_temperature = 1 / temperature, .shift = 1, .logit_scale = 1};
     /* 1. which tokens */
     if (n_candidates > 0) {
-        SLF_DO(slf_labels_unique(context, candidates, n_candidates, vocab, basis->padded_vocab, &v->candidates, &v->n));
-        SLF_DO(slf_device_copy_of(context, v->candidates, (uint64_t)v->n, sizeof(int32_t), &v->ids));
+        SLF_DO(slf_labels_unique(context, candidates, n_candidates, vocab, basis->padded_vocab, &vocabulary->candidates,
+                                 &vocabulary->n));
+        SLF_DO(slf_device_copy_of(context, vocabulary->candidates, (uint64_t)vocabulary->n, sizeof(int32_t),
+                                  &vocabulary->ids));
     }
     /* 2. their rows */
     if (scores == SALF_SCORE_LOGITS) {
-        SLF_DO(use_logits(v));
-    } else if (v->candidates) {
-        SLF_DO(use_candidate_basis(v));
+        SLF_DO(use_logits(vocabulary));
+    } else if (vocabulary->candidates) {
+        SLF_DO(use_candidate_basis(vocabulary));
     } else {
-        SLF_DO(slf_basis_norms(basis, &v->inverse_norms, &v->amplification));
+        SLF_DO(slf_basis_norms(basis, &vocabulary->inverse_norms, &vocabulary->amplification));
         if (!basis->held.labels)
-            v->rows = basis->held.rows;
-        else if (!(v->matrix = basis->matrix))
+            vocabulary->rows = basis->held.rows;
+        else if (!(vocabulary->matrix = basis->matrix))
             SLF_DO(slf_fail(SALF_E_ARGUMENT, "the whole vocabulary needs the basis's table or a model"));
-        v->projected = v->matrix && basis->info.side == SALF_SIDE_OUTPUT;
+        vocabulary->projected = vocabulary->matrix && basis->info.side == SALF_SIDE_OUTPUT;
     }
-    slf_free(context, v->own.host_block); /* the backend has it all */
-    v->own.host_block = NULL;
+    slf_free(context, vocabulary->own.host_block); /* the backend has it all */
+    vocabulary->own.host_block = NULL;
     /* 3. a callback's rows need a block, made once for all walks; for others backends have tiles of their own */
-    v->block_rows = v->n;
-    if (v->matrix && !v->matrix->view.data) {
-        const int64_t fitting = slf_block_rows(context, v->matrix->n_cols);
-        v->block_rows = SLF_MIN(v->n, fitting);
-        SLF_DO(SLF_ALLOC(context, v->block, v->block_rows * v->matrix->n_cols));
+    vocabulary->block_rows = vocabulary->n;
+    if (vocabulary->matrix && !vocabulary->matrix->view.data) {
+        const int64_t fitting = slf_block_rows(context, vocabulary->matrix->n_cols);
+        vocabulary->block_rows = SLF_MIN(vocabulary->n, fitting);
+        SLF_DO(SLF_ALLOC(context, vocabulary->block, vocabulary->block_rows * vocabulary->matrix->n_cols));
     }
-    *out = v;
+    *out = vocabulary;
     return SALF_OK;
 done:
-    slf_vocabulary_destroy(v);
+    slf_vocabulary_destroy(vocabulary);
     return status;
 }
 
@@ -225,14 +230,13 @@ void slf_score_run_lay_out(slf_score_run *run, slf_carver *device, int64_t entri
  * memory. */
 salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabulary, const salf_tensor *states,
                               const slf_norm *norm, const slf_target_rows *targets, int64_t entry) {
-    const slf_vocabulary *v = vocabulary;
-    const slf_backend *backend = v->context->backend;
-    void *impl = v->context->impl;
+    const slf_backend *backend = vocabulary->context->backend;
+    void *impl = vocabulary->context->impl;
     /* Entries that are made again after a failure: their queries that wait are forgotten. */
     if (run->waiting > 0 && run->first + run->waiting > entry) run->waiting = SLF_MAX(entry - run->first, 0);
-    if (run->first + run->waiting != entry) SLF_TRY(slf_score_run_walk(run, v));
+    if (run->first + run->waiting != entry) SLF_TRY(slf_score_run_walk(run, vocabulary));
     for (int64_t first = 0, n; first < states->rows; first += n) {
-        if (run->waiting == run->room) SLF_TRY(slf_score_run_walk(run, v));
+        if (run->waiting == run->room) SLF_TRY(slf_score_run_walk(run, vocabulary));
         const int64_t left = SLF_MIN(states->rows - first, run->room - run->waiting);
         n = SLF_MIN(left, run->chunk);
         const salf_tensor chunk = slf_tensor_slice(states, first, n);
@@ -241,20 +245,21 @@ salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabula
         /* 1. z = P h / |h|, h / |h| or h */
         const slf_query_job query = {.states = &chunk,
                                      .norm = norm,
-                                     .p = slf_vocabulary_projection(v),
+                                     .p = slf_vocabulary_projection(vocabulary),
                                      .z = z,
-                                     .needs_f64 = v->projected ? run->needs_f64 + run->waiting : NULL,
-                                     .limit = F32_ERROR * 0x1p24 / v->amplification, /* infinite: all rows are zero */
-                                     .unit = !v->rule.logits};
+                                     .needs_f64 = vocabulary->projected ? run->needs_f64 + run->waiting : NULL,
+                                     .limit = F32_ERROR * 0x1p24 /
+                                              vocabulary->amplification, /* infinite: all rows are zero */
+                                     .unit = !vocabulary->rule.logits};
         SLF_TRY(backend->query(impl, &query));
         /* 2. the targets: logits from z = h, or s_l from the basis rows, with the products of the cosine metric */
-        if (v->rule.logits) {
+        if (vocabulary->rule.logits) {
             const slf_logits_job job = {.z = z,
                                         .rows = n,
                                         .w = &targets->rows,
                                         .row_of = row_of,
                                         .bias = targets->bias,
-                                        .rule = &v->rule,
+                                        .rule = &vocabulary->rule,
                                         .target = target};
             SLF_TRY(backend->logits(impl, &job));
         } else {
@@ -274,16 +279,15 @@ salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabula
 
 /* Sums are cleared here and not where queries are made, so that a walk which fails half-way can be made again. */
 salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabulary) {
-    const slf_vocabulary *v = vocabulary;
-    const salf_context *context = v->context;
-    const int64_t at = run->first, n = run->waiting, dim = v->basis->info.hidden;
+    const salf_context *context = vocabulary->context;
+    const int64_t at = run->first, n = run->waiting, dim = vocabulary->basis->info.hidden;
     if (n == 0) return SALF_OK; /* first may be an entry of a larger batch */
     const slf_query query = {.rows = n,
                              .dim = dim,
                              .z = run->z,
                              .label = run->labels + at,
                              .target = run->target + at,
-                             .needs_f64 = v->projected ? run->needs_f64 : NULL};
+                             .needs_f64 = vocabulary->projected ? run->needs_f64 : NULL};
     /* 1. sums start at 0, maxima at -infinity */
     slf_score_sums sums = run->sums;
     if (sums.sum) SLF_TRY(slf_zero_doubles(context, sums.sum += at, (uint64_t)n));
@@ -292,20 +296,22 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
     if (sums.vector) SLF_TRY(slf_zero_doubles(context, sums.vector += at * dim, (uint64_t)(n * dim)));
     if (sums.maximum) SLF_TRY(context->backend->fill(context->impl, sums.maximum += at, n, -INFINITY));
     /* 2. every row of the vocabulary, block by block */
-    for (int64_t first = 0; first < v->n; first += v->block_rows) {
-        salf_tensor block = slf_tensor_device(context, v->rows, SALF_F32, v->n, dim);
-        if (v->matrix)
-            SLF_TRY(slf_matrix_block(v->matrix, first, SLF_MIN(v->n - first, v->block_rows), v->block, &block));
+    for (int64_t first = 0; first < vocabulary->n; first += vocabulary->block_rows) {
+        salf_tensor block = slf_tensor_device(context, vocabulary->rows, SALF_F32, vocabulary->n, dim);
+        if (vocabulary->matrix)
+            SLF_TRY(slf_matrix_block(vocabulary->matrix, first, SLF_MIN(vocabulary->n - first, vocabulary->block_rows),
+                                     vocabulary->block, &block));
         const slf_score_job job = {.query = &query,
                                    .block = &block,
                                    .first = first,
-                                   .ids = v->ids ? (const int32_t *)v->ids + first : NULL,
-                                   .inverse_norms = v->inverse_norms ? v->inverse_norms + first : NULL,
-                                   .bias = v->bias ? (const float *)v->bias + first : NULL,
-                                   .rule = &v->rule,
+                                   .ids = vocabulary->ids ? (const int32_t *)vocabulary->ids + first : NULL,
+                                   .inverse_norms =
+                                       vocabulary->inverse_norms ? vocabulary->inverse_norms + first : NULL,
+                                   .bias = vocabulary->bias ? (const float *)vocabulary->bias + first : NULL,
+                                   .rule = &vocabulary->rule,
                                    .sums = &sums};
         SLF_TRY(context->backend->score(context->impl, &job));
-        if (v->block) SLF_TRY(slf_sync(context)); /* the callback fills it again */
+        if (vocabulary->block) SLF_TRY(slf_sync(context)); /* the callback fills it again */
     }
     run->waiting = 0;
     return SALF_OK;

@@ -96,23 +96,24 @@ static void lay_out_loss(void *user, slf_carver *device, slf_carver *host) {
 /* ---- a call ---- */
 
 /* Of losses and gradient, which are written in float32 only. */
-static salf_status check_out(const salf_tensor *out, const char *name, int64_t rows, int64_t cols, bool device_ok) {
+static salf_status check_loss_out(const salf_tensor *out, const char *name, int64_t rows, int64_t cols,
+                                  bool device_ok) {
     SLF_TRY(slf_tensor_check(out, name, rows, cols, device_ok));
     if (out->rows == 0 || out->dtype == SALF_F32) return SALF_OK;
     return slf_fail(SALF_E_DTYPE, "%s is %s, not float32", name, slf_dtype_name(out->dtype));
 }
 
 /* Everything that can be seen without reading states; the rest is looked at when there is room for a row. */
-static salf_status check_arguments(const salf_loss *loss, const int32_t *labels, const salf_tensor *states,
-                                   double scale, const salf_tensor *losses, const salf_tensor *gradient) {
+static salf_status check_loss_arguments(const salf_loss *loss, const int32_t *labels, const salf_tensor *states,
+                                        double scale, const salf_tensor *losses, const salf_tensor *gradient) {
     const bool device_ok = slf_device_readable(loss->context);
     SLF_TRY(slf_tensor_check(states, "states", -1, loss->basis->info.hidden, device_ok));
     if (!isfinite(scale)) return slf_fail(SALF_E_ARGUMENT, "scale of the gradient is %g", scale);
-    if (gradient) SLF_TRY(check_out(gradient, "gradient", states->rows, states->cols, device_ok));
+    if (gradient) SLF_TRY(check_loss_out(gradient, "gradient", states->rows, states->cols, device_ok));
     if (states->rows == 0) return SALF_OK;
     if (!labels) return slf_fail(SALF_E_NULL, "labels is NULL with %" PRId64 " states", states->rows);
     if (!losses) return slf_fail(SALF_E_NULL, "losses is NULL with %" PRId64 " states", states->rows);
-    SLF_TRY(check_out(losses, "losses", states->rows, 1, device_ok));
+    SLF_TRY(check_loss_out(losses, "losses", states->rows, 1, device_ok));
     /* Anywhere on the host, in one piece on a device. */
     if (losses->memory == SALF_MEMORY_DEVICE && (losses->row_index || (losses->row_stride > 1 && states->rows > 1)))
         return slf_fail(SALF_E_ARGUMENT, "losses on a device must be in one piece; row stride %" PRId64,
@@ -166,7 +167,7 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
                               const salf_tensor *losses, const salf_tensor *gradient) {
     SLF_REQUIRE(loss);
     SLF_REQUIRE(states);
-    SLF_TRY(check_arguments(loss, labels, states, scale, losses, gradient));
+    SLF_TRY(check_loss_arguments(loss, labels, states, scale, losses, gradient));
     if (states->rows == 0) return SALF_OK;
     const salf_context *context = loss->context;
     const slf_backend *backend = context->backend;
