@@ -74,8 +74,8 @@ static salf_status read_policy_value(slf_blob *blob, const char *name, int64_t l
     return slf_fail(SALF_E_CORRUPT, "the blob's %s is %" PRId64, name, *out);
 }
 
-/* Into a record that is not in use. What was damaged by hand, with a right checksum, at least stays in range: layers are
- * on or off, sums are sums of absolute values. */
+/* Into a record that is not in use. What was damaged by hand, with a right checksum, at least stays in range: layers
+ * are on or off, sums are sums of absolute values. */
 static salf_status read_policy(const salf_policy *p, slf_blob *blob, slf_policy_record *next) {
     const int64_t total = p->options.total_steps;
     slf_field fields[POLICY_FIELDS];

@@ -16,9 +16,9 @@
 
 __extension__ typedef unsigned __int128 uint128;
 
-/* With an interval, turn step / interval. Without one, turn floor(step m / total_steps): exact where the steps of a turn
- * are no whole number, so that a run has m turns, each as long as the others or one step longer, and a longer run goes
- * on in a second round. The product is below total_steps m < 2^94. */
+/* With an interval, turn step / interval. Without one, turn floor(step m / total_steps): exact where the steps of a
+ * turn are no whole number, so that a run has m turns, each as long as the others or one step longer, and a longer run
+ * goes on in a second round. The product is below total_steps m < 2^94. */
 slf_turn slf_policy_turn(const salf_policy *p, int64_t step) {
     const int64_t interval = p->options.interval, total = p->options.total_steps;
     if (interval > 0) return (slf_turn){step / interval / p->m, (int32_t)(step / interval % p->m)};

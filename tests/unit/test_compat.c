@@ -97,8 +97,8 @@ static salf_planner *tiny_planner(salf_context *context) {
     return planner;
 }
 
-/* Datum d has eof m-1 - d mod 2, so that shallow layers are filled. Runs at most `tasks` tasks (-1: to the end), and adds id * (layer + 1) of what is trained.
- */
+/* Datum d has eof m-1 - d mod 2, so that shallow layers are filled. Runs at most `tasks` tasks (-1: to the end), and
+ * adds id * (layer + 1) of what is trained. */
 static uint64_t run_plan(salf_planner *planner, int tasks) {
     uint64_t trained = 0;
     for (salf_task task; tasks != 0; tasks--) {

@@ -1,4 +1,4 @@
-/* test_method.c - methods by name: what each name of the paper means, metrics behind it, words of policies, refusals. */
+/* test_method.c - methods by name: what each name of the paper means, metrics behind it, policies, refusals. */
 #include <stdio.h>
 #include <string.h>
 

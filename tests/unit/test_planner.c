@@ -23,8 +23,8 @@ static double saving(int32_t m, int64_t n, int32_t growth, int32_t infill, const
     return value;
 }
 
-/* One row of Table 5 only comes out when the class k = 1 ... m of ARITHMETIC stands at layer k mod m, which looks like a
- * slip in the authors' program. Counts as weights of CUSTOM give that plan, exactly. */
+/* One row of Table 5 only comes out when the class k = 1 ... m of ARITHMETIC stands at layer k mod m, which looks like
+ * a slip in the authors' program. Counts as weights of CUSTOM give that plan, exactly. */
 static double saving_as_published(int32_t m, int64_t n) {
     int64_t counts[32], got[32];
     double weights[32];
