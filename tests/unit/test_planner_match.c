@@ -289,6 +289,43 @@ START_TEST(online_equals_offline_and_survives_kills) {
 }
 END_TEST
 
+/* Each layer is offered at most its limit of data, whatever it takes of them; the library's own limit is
+ * N div (2 m) + 1. Every eof is the last layer's, so that layers below it take nothing, and are filled. */
+START_TEST(probes_stay_within_their_limit) {
+    static const int64_t limits[][2] = {{0, 131 / 14 + 1}, {1, 1}, {20, 20}, {500, 131}, {SALF_PROBE_ALL, 131}};
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    for (size_t c = 0; c < sizeof limits / sizeof *limits; c++) {
+        salf_planner *planner = make(context, 7, 131, SALF_MATCH_ONLINE, limits[c][0]);
+        int64_t probed[7] = {0};
+        for (salf_task task;;) {
+            int32_t eof[4] = {6, 6, 6, 6};
+            uint8_t accepted[4];
+            CHECK_OK(salf_planner_next(planner, 4, &task));
+            if (task.kind == SALF_TASK_DONE) break;
+            if (task.kind == SALF_TASK_TRAIN) {
+                CHECK_OK(salf_planner_done(planner));
+                continue;
+            }
+            probed[task.layer] += task.n_data;
+            CHECK_OK(salf_planner_report(planner, eof, task.n_data, accepted));
+        }
+        int64_t left = 131;
+        for (int32_t e = 0; e < 7; e++) {
+            salf_stage stage;
+            CHECK_OK(salf_planner_get_stage(planner, e, &stage));
+            if (e < 6) ck_assert_int_eq(probed[e], limits[c][1] < left ? limits[c][1] : left);
+            ck_assert_int_le(probed[e], limits[c][1]);
+            ck_assert_int_eq(stage.probed, probed[e]);
+            ck_assert_int_eq(stage.matched + stage.filled, stage.count);
+            if (e < 6) ck_assert_int_eq(stage.matched, 0);
+            left -= stage.count;
+        }
+        salf_planner_destroy(planner);
+    }
+    salf_context_destroy(context);
+}
+END_TEST
+
 /* Late eof, so that most layers are filled, and tasks of many sizes. */
 START_TEST(large_plans_are_the_same_online) {
     static const struct {
@@ -437,6 +474,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, small_plans_follow_algorithm_4);
     HARNESS_ADD(suite, large_plans_follow_algorithm_4);
     HARNESS_ADD(suite, online_equals_offline_and_survives_kills);
+    HARNESS_ADD(suite, probes_stay_within_their_limit);
     HARNESS_ADD(suite, large_plans_are_the_same_online);
     HARNESS_ADD(suite, fills_are_uniform);
     HARNESS_ADD(suite, large_fills_are_uniform);
