@@ -45,26 +45,21 @@ salf_status slf_draws_prepare(slf_draws *draws, const salf_planner *p) {
     return SALF_OK;
 }
 
-/* Draw i swaps with a place in i ... N-1. What came to stand at i is never looked at again, and so is not written.
- *
- * The places of the next draws are looked up together: nearly each is a cache miss, and these then overlap. At 10^7
- * data this takes a quarter of the time. */
-uint32_t slf_draws_next(slf_draws *draws, const salf_planner *p) {
-    const int64_t i = draws->count++;
-    for (int64_t k = i; i % SLF_DRAWS_AHEAD == 0 && k < i + SLF_DRAWS_AHEAD && k < p->n; k++) {
-        const uint64_t left = (uint64_t)(p->n - k);
-        draws->place[k - i] = (uint32_t)k + (uint32_t)slf_random_below(p->options.seed, STREAM_DRAW, (uint64_t)k, left);
-        __builtin_prefetch(draws->ids + draws->place[k - i], 1);
-    }
-    uint32_t *place = draws->ids + draws->place[i % SLF_DRAWS_AHEAD];
-    const uint32_t id = *place;
-    *place = draws->ids[i];
-    return id;
-}
-
+/* Draw i swaps with a place in i ... N-1. What came to stand at i is never looked at again, and so is not written. The
+ * places of the next draws are looked up together: nearly each is a cache miss, and these then overlap. At 10^7 data
+ * this takes a quarter of the time. */
 void slf_draws_unused(slf_draws *draws, const salf_planner *p, uint64_t *used, int64_t n, uint32_t *ids) {
     for (int64_t found = 0; found < n;) {
-        const uint32_t id = slf_draws_next(draws, p);
+        const int64_t i = draws->count++;
+        for (int64_t k = i; i % SLF_DRAWS_AHEAD == 0 && k < i + SLF_DRAWS_AHEAD && k < p->n; k++) {
+            const uint64_t left = (uint64_t)(p->n - k);
+            const uint64_t r = slf_random_below(p->options.seed, STREAM_DRAW, (uint64_t)k, left);
+            draws->place[k - i] = (uint32_t)k + (uint32_t)r;
+            __builtin_prefetch(draws->ids + draws->place[k - i], 1);
+        }
+        uint32_t *place = draws->ids + draws->place[i % SLF_DRAWS_AHEAD];
+        const uint32_t id = *place;
+        *place = draws->ids[i];
         if (slf_bit_get(used, id)) continue;
         slf_bit_flip(used, id);
         ids[found++] = id;

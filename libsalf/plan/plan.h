@@ -11,7 +11,7 @@
 #include "core/core.h"
 
 /* The order in which data fill layers: a Fisher-Yates shuffle of all ids, carried out only as far as it is drawn. It is
- * a function of seed and N alone, so that the number of draws is all that a save must keep of it. */
+ * a function of seed and N alone, and what was drawn is used, so that a save need keep nothing of it. */
 enum { SLF_DRAWS_AHEAD = 64 };
 typedef struct slf_draws {
     uint32_t *ids;                   /* [N] from `count` on: what is not drawn yet. NULL until the first draw */
@@ -96,8 +96,6 @@ salf_status slf_plan_check_size(const salf_planner *planner);
 salf_status slf_plan_settle(const salf_planner *planner, slf_progress *progress);
 /* The first draw needs memory, 4 bytes a datum; does nothing after that. */
 salf_status slf_draws_prepare(slf_draws *draws, const salf_planner *planner);
-/* The next id of the order, used or not. At most N draws. */
-uint32_t slf_draws_next(slf_draws *draws, const salf_planner *planner);
 /* The next n ids of the order that are not used yet, into ids; they become used. So many there must be. */
 void slf_draws_unused(slf_draws *draws, const salf_planner *planner, uint64_t *used, int64_t n, uint32_t *ids);
 

@@ -2,9 +2,11 @@
  * save.c - a planner's progress as bytes (docs/formats.md).
  *
  * What follows from the plan, the seed and the eof is not written but found again: OFFLINE keeps the eof and how far
- * the host has come, NONE only the latter, ONLINE the set of used data and how many draws the fills took. A load
- * builds a second progress, checks it whole, and then takes it over. It believes no size: what is allocated follows
- * from the planner's own N and m, after the payload has proved long enough.
+ * the host has come, NONE only the latter, ONLINE the set of used data. Fills after a load draw from the beginning of
+ * the random order again: all that was drawn before is used, and passed over.
+ *
+ * A load builds a second progress, checks it whole, and then takes it over. It believes no size: what is allocated
+ * follows from the planner's own N and m, after the payload has proved long enough.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -48,7 +50,6 @@ static void write_plan(const void *user, slf_blob *blob) {
         slf_blob_put_u64(blob, s->online.used != NULL);
         if (!s->online.used) return;
         slf_blob_put_u64(blob, (uint64_t)s->online.scan);
-        slf_blob_put_u64(blob, (uint64_t)s->online.draws.count);
         for (int64_t i = 0; i < 3 * (int64_t)p->m; i++) slf_blob_put_u64(blob, (uint64_t)s->matched[i]);
         for (int64_t w = 0; w < slf_bit_words(p->n); w++) slf_blob_put_u64(blob, s->online.used[w]);
         for (int64_t i = 0; i < s->task_n; i++) slf_blob_put_u64(blob, s->online.ids[i]);
@@ -140,23 +141,18 @@ static salf_status check_online_counts(const salf_planner *p, const slf_progress
 static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progress *s) {
     slf_online *o = &s->online;
     const uint64_t words = (uint64_t)slf_bit_words(p->n);
-    int64_t begun, draws;
+    int64_t begun;
     SLF_TRY(read_plan_value(blob, "flag of used data", 1, &begun));
     if (s->phase != SLF_PHASE_IDLE && (!begun || s->layer == p->m)) return bad_plan_value("phase", s->phase);
     if (!begun) return s->layer == 0 ? SALF_OK : bad_plan_value("layer", s->layer);
     SLF_TRY(slf_plan_check_size(p));
     SLF_TRY(read_plan_value(blob, "scan position", p->n, &o->scan));
-    SLF_TRY(read_plan_value(blob, "number of draws", p->n, &draws));
     for (int64_t i = 0; i < 3 * (int64_t)p->m; i++)
         SLF_TRY(read_plan_value(blob, "count of a layer", p->n, &s->matched[i]));
     SLF_TRY(check_plan_bytes(blob, 8 * words));
     SLF_TRY(SLF_ALLOC(p->context, o->used, words));
     for (uint64_t w = 0; w < words; w++) o->used[w] = slf_blob_get_u64(blob);
     SLF_TRY(check_online_counts(p, s));
-    /* What was drawn is drawn again. A datum that is drawn was used already, or is used from then on. */
-    if (draws > 0) SLF_TRY(slf_draws_prepare(&o->draws, p));
-    while (o->draws.count < draws)
-        if (!slf_bit_get(o->used, slf_draws_next(&o->draws, p))) return bad_plan_value("number of draws", draws);
     /* The ids of the task at hand: each once, not used while they are probed, and used from then on. Each one's bit is
      * turned over as it is read, which shows the second of two, and then turned back. */
     const bool used = s->phase != SLF_PHASE_PROBE;

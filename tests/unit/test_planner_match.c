@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/blob.h"
 #include "core/random.h"
 #include "harness.h"
 
@@ -380,6 +381,98 @@ START_TEST(large_plans_are_the_same_online) {
 }
 END_TEST
 
+/* ---- blobs that lie ---- */
+
+enum { LIE_M = 5, LIE_N = 70 };
+
+typedef struct payload {
+    uint8_t bytes[1024];
+    uint64_t size;
+} payload;
+
+static void write_payload(const void *user, slf_blob *blob) {
+    const payload *p = user;
+    slf_blob_put(blob, p->bytes, p->size);
+}
+
+/* One call and its answer; trained counts how often each datum is. Eof are deep, so that there are fills. */
+static bool step_plan(salf_planner *planner, int trained[LIE_N]) {
+    salf_task task;
+    int32_t eof[LIE_N];
+    uint8_t accepted[LIE_N];
+    CHECK_OK(salf_planner_next(planner, 3, &task));
+    if (task.kind == SALF_TASK_DONE) return false;
+    if (task.layer >= LIE_M || task.n_data > LIE_N) ck_abort_msg("layer %d, %d data", task.layer, (int)task.n_data);
+    for (int64_t i = 0; i < task.n_data; i++) eof[i] = 2 + (int32_t)(task.data[i] % 3);
+    if (task.kind == SALF_TASK_PROBE) {
+        CHECK_OK(salf_planner_report(planner, eof, task.n_data, accepted));
+        return true;
+    }
+    for (int64_t i = 0; i < task.n_data; i++) trained[task.data[i]]++;
+    CHECK_OK(salf_planner_done(planner));
+    return true;
+}
+
+/* What a load accepts must serve: no datum comes twice, every layer gets its count, and there is an end. */
+static void check_serves(salf_planner *planner) {
+    int trained[LIE_N] = {0};
+    int64_t counts[LIE_M];
+    CHECK_OK(salf_planner_counts(planner, counts));
+    for (int calls = 0; step_plan(planner, trained); calls++)
+        if (calls > 20 * LIE_N) ck_abort_msg("no end");
+    for (int i = 0; i < LIE_N; i++)
+        if (trained[i] > 1) ck_abort_msg("datum %d comes %d times", i, trained[i]);
+    for (int32_t e = 0; e < LIE_M; e++) {
+        salf_stage stage;
+        CHECK_OK(salf_planner_get_stage(planner, e, &stage));
+        if (stage.matched + stage.filled != counts[e]) ck_abort_msg("layer %d is not full", (int)e);
+    }
+}
+
+/* Every byte of blobs from every call of a run, changed in some ways behind a right checksum, and pairs of words
+ * exchanged. */
+START_TEST(blobs_that_lie_are_refused_or_serve) {
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    int64_t refused = 0, accepted = 0;
+    for (int32_t matching = SALF_MATCH_ONLINE; matching <= SALF_MATCH_NONE; matching++) {
+        salf_planner *planner = make(context, LIE_M, LIE_N, matching, 11);
+        if (matching == SALF_MATCH_OFFLINE) set_all(planner, LIE_M, LIE_N);
+        int trained[LIE_N] = {0};
+        do {
+            uint8_t bytes[1024], whole[1024];
+            uint64_t size = sizeof bytes;
+            CHECK_OK(salf_planner_save(planner, bytes, &size));
+            for (uint64_t at = 32 + 8 * 8; at < size; at++)
+                for (int way = 0; way < 5; way++) {
+                    static const uint8_t flips[4] = {0x01, 0x03, 0x06, 0xFF};
+                    payload p = {.size = size - 32};
+                    uint64_t room = sizeof whole;
+                    memcpy(p.bytes, bytes + 32, p.size);
+                    if (way < 4) p.bytes[at - 32] ^= flips[way];
+                    if (way == 4 && (at % 8 != 0 || at + 16 > size)) continue;
+                    if (way == 4) { /* a word becomes the next one's twin */
+                        if (memcmp(bytes + at, bytes + at + 8, 8) == 0) continue;
+                        memcpy(p.bytes + at - 32, bytes + at + 8, 8);
+                    }
+                    CHECK_OK(slf_blob_save("PLAN", 2, write_payload, &p, whole, &room));
+                    salf_planner *other = make(context, LIE_M, LIE_N, matching, 11);
+                    if (salf_planner_load(other, whole, room) == SALF_OK) {
+                        accepted++;
+                        check_serves(other);
+                    } else {
+                        refused++;
+                    }
+                    salf_planner_destroy(other);
+                }
+        } while (step_plan(planner, trained));
+        salf_planner_destroy(planner);
+    }
+    ck_assert_int_gt(refused, 4 * accepted);
+    ck_assert_int_gt(accepted, 100);
+    salf_context_destroy(context);
+}
+END_TEST
+
 /* Layer of each datum under NONE over many seeds: chi-square of a 4 x 12 table, 33 degrees of freedom. */
 START_TEST(fills_are_uniform) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
@@ -476,6 +569,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, online_equals_offline_and_survives_kills);
     HARNESS_ADD(suite, probes_stay_within_their_limit);
     HARNESS_ADD(suite, large_plans_are_the_same_online);
+    HARNESS_ADD(suite, blobs_that_lie_are_refused_or_serve);
     HARNESS_ADD(suite, fills_are_uniform);
     HARNESS_ADD(suite, large_fills_are_uniform);
     HARNESS_ADD(suite, calls_out_of_order_and_bad_values);
