@@ -37,19 +37,22 @@ static salf_status fill_norm_cache(const salf_basis *basis, const double *invers
 }
 
 /* All |w_i| and |b_i| are made in the backend, block by block, and read once: waiting for each block would leave a
- * device idle. Then 1 / |b_i|, 0 for a row that is nothing but noise, and the amplification, on the host. */
-static salf_status compute_norms(const salf_basis *basis) {
+ * device idle. Then 1 / |b_i|, 0 for a row that is nothing but noise, and the amplification, on the host. Threads that
+ * share a basis wait here for the first of them; after a failure the next one tries again. */
+salf_status slf_basis_norms(const salf_basis *basis, const double **inverse_norms, double *amplification) {
     const salf_context *context = basis->context;
     const int64_t n = basis->info.vocab;
+    slf_norm_cache *cache = basis->norm_cache;
+    double *host = NULL, *device = NULL; /* both [2][vocab]: |w_i|, then |b_i| */
+    slf_matrix_walk walk = {0};
+    salf_status status = SALF_OK;
+    pthread_mutex_lock(&cache->lock);
+    if (cache->inverse_norms) goto done;
     if (!basis->matrix)
-        return slf_fail(SALF_E_ARGUMENT,
+        SLF_DO(slf_fail(SALF_E_ARGUMENT,
                         "the whole vocabulary of %" PRId64
                         " tokens is asked for, but the basis has neither its table nor a model at hand",
-                        n);
-    double *host = NULL, *device = NULL; /* both [2][vocab]: |w_i|, then |b_i| */
-    double amplification = 0;
-    slf_matrix_walk walk = {0};
-    salf_status status;
+                        n));
     SLF_DO(SLF_ALLOC(context, host, 2 * n));
     SLF_DO(SLF_DEVICE_ALLOC(context, device, 2 * n));
     SLF_DO(slf_matrix_walk_open(&walk, context, basis->matrix, n, 0));
@@ -62,29 +65,21 @@ static salf_status compute_norms(const salf_basis *basis) {
     }
     SLF_DO(slf_download(context, host, device, 2 * (uint64_t)n * sizeof *host));
     const double *w = host;
-    double *b = host + n;
+    double *b = host + n, most = 0;
     SLF_DO(check_basis_norms(b, n));
     for (int64_t i = 0; i < n; i++) {
         if (b[i] <= basis->noise * w[i]) b[i] = 0;
-        if (b[i] > 0) amplification = fmax(amplification, w[i] / b[i]);
+        if (b[i] > 0) most = fmax(most, w[i] / b[i]);
     }
     slf_invert_norms(b, n);
-    SLF_DO(fill_norm_cache(basis, b, amplification));
+    SLF_DO(fill_norm_cache(basis, b, most));
 done:
-    slf_free(context, walk.buffer);
-    slf_device_free(context, device);
-    slf_free(context, host);
-    return status;
-}
-
-/* Threads that share a basis wait here for the first of them. After a failure the next one tries again. */
-salf_status slf_basis_norms(const salf_basis *basis, const double **inverse_norms, double *amplification) {
-    slf_norm_cache *cache = basis->norm_cache;
-    pthread_mutex_lock(&cache->lock);
-    const salf_status status = cache->inverse_norms ? SALF_OK : compute_norms(basis);
     *inverse_norms = cache->inverse_norms;
     *amplification = cache->amplification;
     pthread_mutex_unlock(&cache->lock);
+    slf_free(context, walk.buffer);
+    slf_device_free(context, device);
+    slf_free(context, host);
     return status;
 }
 

@@ -52,65 +52,66 @@ salf_status slf_temperature_read(double *temperature) {
  * z is h / |h| then, and products are with rows b_i themselves: no amplification. A zero row is no error here, as no
  * label was asked for: its inverse norm is 0, and so is its similarity to everything. */
 static salf_status use_candidate_basis(slf_vocabulary *vocabulary) {
-    const slf_label_rows *held = &vocabulary->basis->held;
-    const int64_t dim = vocabulary->basis->info.hidden;
-    if (held->labels && vocabulary->basis->matrix) {
-        SLF_TRY(
-            slf_basis_solve(vocabulary->basis, vocabulary->candidates, vocabulary->n, NULL, true, &vocabulary->own));
+    const salf_basis *basis = vocabulary->basis;
+    const salf_context *context = vocabulary->context;
+    const slf_label_rows *held = &basis->held;
+    const int32_t *candidates = vocabulary->candidates;
+    const int64_t n = vocabulary->n, dim = basis->info.hidden;
+    slf_label_rows *own = &vocabulary->own;
+    if (held->labels && basis->matrix) {
+        SLF_TRY(slf_basis_solve(basis, candidates, n, NULL, true, own));
     } else {
-        SLF_TRY(slf_label_rows_make(&vocabulary->own, vocabulary->context, NULL, vocabulary->n, dim));
-        for (int64_t i = 0; i < vocabulary->n; i++) {
-            const int64_t row = slf_label_row(held, vocabulary->candidates[i]);
+        SLF_TRY(slf_label_rows_make(own, context, NULL, n, dim));
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t row = slf_label_row(held, candidates[i]);
             if (row < 0)
                 return slf_fail(SALF_E_LABEL,
                                 "candidate %" PRId32 " has no row in the basis, and there is no model to solve it from",
-                                vocabulary->candidates[i]);
-            SLF_TRY(slf_device_copy(vocabulary->context, vocabulary->own.rows + i * dim, held->rows + row * dim,
-                                    (uint64_t)dim * sizeof *vocabulary->own.rows));
-            vocabulary->own.host_norms[i] = held->host_norms[row];
+                                candidates[i]);
+            SLF_TRY(slf_device_copy(context, own->rows + i * dim, held->rows + row * dim,
+                                    (uint64_t)dim * sizeof *own->rows));
+            own->host_norms[i] = held->host_norms[row];
         }
     }
-    slf_invert_norms(vocabulary->own.host_norms, vocabulary->n);
-    SLF_TRY(slf_upload(vocabulary->context, vocabulary->own.norms, vocabulary->own.host_norms,
-                       (uint64_t)vocabulary->n * sizeof *vocabulary->own.norms));
-    vocabulary->rows = vocabulary->own.rows;
-    vocabulary->inverse_norms = vocabulary->own.norms;
+    slf_invert_norms(own->host_norms, n);
+    SLF_TRY(slf_upload(context, own->norms, own->host_norms, (uint64_t)n * sizeof *own->norms));
+    vocabulary->rows = own->rows;
+    vocabulary->inverse_norms = own->norms;
     vocabulary->amplification = 1;
-    return slf_sync(vocabulary->context);
+    return slf_sync(context);
 }
 
 /* The head as the model has it, read in place, or the rows of candidates copied to the backend; and the biases. */
 static salf_status use_logits(slf_vocabulary *vocabulary) {
     const salf_model *model = vocabulary->basis->model;
     const salf_context *context = vocabulary->context;
-    const int64_t dim = vocabulary->basis->info.hidden;
+    const int32_t *candidates = vocabulary->candidates;
+    const int64_t n = vocabulary->n, dim = vocabulary->basis->info.hidden;
     if (!model || slf_matrix_is_empty(&model->head))
         return slf_fail(SALF_E_ARGUMENT, "logits need a model with a head, and the basis has none at hand");
     vocabulary->rule.logits = 1;
     vocabulary->rule.logit_scale = model->info.logit_scale;
     vocabulary->rule.softcap = model->info.logit_softcap;
-    float *host = NULL; /* biases, then rows, of the candidates */
+    float *bias = NULL, *rows = NULL; /* host [n], [n][D] */
     salf_status status = SALF_OK;
     if (model->logit_bias) {
-        SLF_DO(SLF_ALLOC(context, host, vocabulary->n));
-        for (int64_t i = 0; i < vocabulary->n; i++)
-            host[i] = model->logit_bias[vocabulary->candidates ? vocabulary->candidates[i] : i];
-        SLF_DO(slf_device_copy_of(context, host, (uint64_t)vocabulary->n, sizeof *host, &vocabulary->bias));
-        SLF_DO(slf_sync(context));
+        SLF_DO(SLF_ALLOC(context, bias, n));
+        for (int64_t i = 0; i < n; i++) bias[i] = model->logit_bias[candidates ? candidates[i] : i];
+        SLF_DO(slf_device_copy_of(context, bias, (uint64_t)n, sizeof *bias, &vocabulary->bias));
     }
-    if (!vocabulary->candidates) {
+    if (candidates) {
+        SLF_DO(SLF_ALLOC(context, rows, n * dim));
+        SLF_DO(slf_matrix_fetch(context, &model->head, candidates, n, rows));
+        SLF_DO(slf_label_rows_make(&vocabulary->own, context, NULL, n, dim));
+        SLF_DO(slf_upload(context, vocabulary->own.rows, rows, (uint64_t)(n * dim) * sizeof *rows));
+        vocabulary->rows = vocabulary->own.rows;
+    } else {
         vocabulary->matrix = &model->head;
-        goto done;
     }
-    slf_free(context, host);
-    SLF_DO(SLF_ALLOC(context, host, vocabulary->n * dim));
-    SLF_DO(slf_matrix_fetch(context, &model->head, vocabulary->candidates, vocabulary->n, host));
-    SLF_DO(slf_label_rows_make(&vocabulary->own, context, NULL, vocabulary->n, dim));
-    SLF_DO(slf_upload(context, vocabulary->own.rows, host, (uint64_t)(vocabulary->n * dim) * sizeof *host));
-    SLF_DO(slf_sync(context));
-    vocabulary->rows = vocabulary->own.rows;
+    SLF_DO(slf_sync(context)); /* the host's copies go */
 done:
-    slf_free(context, host);
+    slf_free(context, bias);
+    slf_free(context, rows);
     return status;
 }
 

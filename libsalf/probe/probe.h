@@ -7,29 +7,30 @@
 /* How a metric's deviation comes from a few numbers a row and space. A new metric is a row in observe.c's table. */
 typedef struct slf_metric {
     int32_t vocabulary; /* 1: walks it, and leaves sums; 0: the similarity to the label's own row is all */
-    int32_t sums;       /* mask of SLF_SUM_* */
+    int32_t sums;       /* mask of SLF_SUM_*; what a walk leaves for each entry */
     /* Entry at of the results; the target is not NaN. */
     double (*deviation)(const salf_probe *probe, int64_t at);
 } slf_metric;
 
+/* Where a probe stands: no batch, one that takes spaces, one whose results are on their way. */
+enum { SLF_BATCH_NONE = 0, SLF_BATCH_OPEN = 1, SLF_BATCH_FLUSHED = 2 };
+
 /* The batch at hand: R rows in S = m+1 spaces. */
 typedef struct slf_probe_batch {
-    int32_t phase;
+    int32_t phase;      /* SLF_BATCH_* */
     int32_t last_space; /* -1: none yet */
     int64_t rows;
-    uint8_t *observed; /* host [S] */
-    int32_t *labels;   /* host [R]; where the vocabulary is walked [S][R], the same for each space */
-    int32_t *row_of;   /* host [R] */
-    int32_t *device_row_of;
-    slf_target_rows targets; /* one of the two below, or the head where it lies */
-    slf_label_set set;
+    uint8_t *observed;       /* host [S] */
+    int32_t *labels;         /* host [R]; where the vocabulary is walked [S][R], the same for each space */
+    int32_t *row_of;         /* host [R] */
+    int32_t *device_row_of;  /* the same in backend memory */
+    slf_target_rows targets; /* of set, of what was fetched, or the head where it lies */
+    slf_label_set set;       /* kept from batch to batch */
     /* Rows of a head that is not in the backend's memory, fetched for the batch's labels; parts of the blocks. */
     int32_t *fetched_labels; /* host [R], ascending */
     float *fetched;          /* host: rows [n][D], then biases [n] */
     float *device_fetched;   /* the same in backend memory */
 } slf_probe_batch;
-
-enum { SLF_BATCH_NONE = 0, SLF_BATCH_OPEN = 1, SLF_BATCH_FLUSHED = 2 };
 
 /* On the host. By entry, [S][R], copies of what the run has; NULL where the metric has none of it. */
 typedef struct slf_probe_results {
