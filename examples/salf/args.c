@@ -99,33 +99,9 @@ static const char *option_words(const args_option *o, char mark, char out[WORDS_
     return out;
 }
 
-/* Finds the word of n bytes at text. Returns 0, or -1 when the option has no such word. */
-static int find_word(const args_option *o, const char *text, size_t n, int32_t *value) {
-    const char *word;
-    for (int i = 0; (word = option_word(o, i, value)) != NULL; i++) {
-        if (strlen(word) == n && memcmp(word, text, n) == 0) return 0;
-    }
-    return -1;
-}
-
 /* ---- help ---- */
 
 enum { HELP_COLUMN = 30, HELP_WIDTH = 100 };
-
-/* Cuts the text at blanks; every line but the first, which the caller has begun, is indented. */
-static void print_wrapped(const char *text) {
-    while (*text) {
-        size_t n = strlen(text);
-        if (HELP_COLUMN + (int)n > HELP_WIDTH) {
-            n = HELP_WIDTH - HELP_COLUMN;
-            while (n > 1 && text[n] != ' ') n--;
-        }
-        printf("%.*s\n", (int)n, text);
-        text += n;
-        while (*text == ' ') text++;
-        if (*text) printf("%*s", HELP_COLUMN, "");
-    }
-}
 
 /* "--layers M", "--metric cosine|ce|rank": what to type, into out. Returns its length. */
 static int print_label(const args_option *o, char *out, size_t size) {
@@ -135,6 +111,7 @@ static int print_label(const args_option *o, char *out, size_t size) {
     return snprintf(out, size, "--%s%s%s", o->name, valued ? " " : "", valued ? value : "");
 }
 
+/* The label, and beside it the sentence, cut at blanks; a label that is too long has a line to itself. */
 static void print_option(const args_option *o) {
     char label[WORDS_SIZE + WORD_MOST];
     const int n = print_label(o, label, sizeof label) + 6; /* two blanks, and the letter with what follows it */
@@ -148,9 +125,20 @@ static void print_option(const args_option *o) {
     } else {
         printf("%*s", HELP_COLUMN - n, "");
     }
-    print_wrapped(o->help);
+    for (const char *text = o->help; *text;) {
+        size_t length = strlen(text);
+        if (HELP_COLUMN + (int)length > HELP_WIDTH) {
+            length = HELP_WIDTH - HELP_COLUMN;
+            while (length > 1 && text[length] != ' ') length--;
+        }
+        printf("%.*s\n", (int)length, text);
+        text += length;
+        while (*text == ' ') text++;
+        if (*text) printf("%*s", HELP_COLUMN, "");
+    }
 }
 
+/* The required options stand in the first line, as nothing works without them. */
 static void print_help(const args_command *c) {
     static const args_option always[] = {{.name = "help", .letter = 'h', .help = "print this and end"},
                                          {.name = "version", .help = "print the version and end"}};
@@ -176,11 +164,13 @@ static int starts_number(const char *text) {
            ((*text == '-' || *text == '+' || *text == '.') && (isdigit((unsigned char)text[1]) || text[1] == '.'));
 }
 
+/* Both bounds 0 is no bounds. */
 static int check_bounds(const args_command *c, const args_option *o, const char *text, double value) {
     if ((o->least == 0 && o->most == 0) || (value >= o->least && value <= o->most)) return -1;
     return args_misuse(c->name, "--%s: %s is not between %g and %g", o->name, text, o->least, o->most);
 }
 
+/* The message says what is wrong with the text, and only then which bound the number breaks. */
 static int set_integer(const args_command *c, const args_option *o, const char *text, void *at) {
     char *end = NULL;
     errno = 0;
@@ -220,13 +210,17 @@ static int set_real(const args_command *c, const args_option *o, const char *tex
     return code;
 }
 
-/* A word, or for a mask a list of words. */
+/* A word, or for a mask a list of words. Nothing is set unless all of them are known. */
 static int set_words(const args_command *c, const args_option *o, const char *text, int32_t *at) {
     char words[WORDS_SIZE];
-    int32_t all = 0, value;
+    int32_t all = 0;
     for (;;) {
         const size_t n = o->kind == ARGS_MASK ? strcspn(text, ",") : strlen(text);
-        if (find_word(o, text, n, &value) != 0)
+        const char *word;
+        int32_t value;
+        for (int i = 0; (word = option_word(o, i, &value)) != NULL; i++)
+            if (strlen(word) == n && memcmp(word, text, n) == 0) break;
+        if (!word)
             return args_misuse(c->name, "--%s: '%.*s' is none of %s", o->name, (int)(n % 4096), text,
                                option_words(o, '|', words));
         all |= value;
@@ -265,39 +259,37 @@ static int set_value(const args_command *c, const args_option *o, void *at, cons
 
 /* ---- parsing ---- */
 
-static int unknown_option(const args_command *c, const char *name, size_t length) {
-    const char *names[66] = {"help", "version"};
+/* The option that a word begins, its number into *index, and the value behind '=' or the letter into *value (NULL: none
+ * is attached). Returns -1, or after a message EXIT_CODE_USAGE. */
+static int find_option(const args_command *c, const char *word, int *index, const char **value) {
+    const int is_long = word[1] == '-';
+    const char *name = word + 2, *names[66] = {"help", "version"};
+    const size_t length = is_long ? strcspn(name, "=") : 0;
+    for (int i = 0; i < c->n_options; i++) {
+        const args_option *o = &c->options[i];
+        const int found = is_long ? strlen(o->name) == length && !strncmp(o->name, name, length) : o->letter == word[1];
+        names[i + 2] = o->name;
+        if (!found) continue;
+        *index = i;
+        *value = is_long ? (name[length] ? name + length + 1 : NULL) : (word[2] ? name : NULL);
+        return -1;
+    }
+    if (!is_long)
+        return args_misuse(c->name, "unknown option %s; `%s %s --help` lists them", word, program_name, c->name);
     char typed[64];
-    for (int i = 0; i < c->n_options; i++) names[i + 2] = c->options[i].name;
     snprintf(typed, sizeof typed, "%.*s", (int)(length < 63 ? length : 63), name);
     const char *near = nearest_word(typed, names, c->n_options + 2);
     if (near) return args_misuse(c->name, "unknown option --%s; did you mean --%s?", typed, near);
     return args_misuse(c->name, "unknown option --%s; `%s %s --help` lists them", typed, program_name, c->name);
 }
 
-/* The option that a word begins, its number into *index, and the value behind '=' or the letter into *value (NULL: none
- * is attached). Returns -1, or after a message EXIT_CODE_USAGE. */
-static int find_option(const args_command *c, const char *word, int *index, const char **value) {
-    const int is_long = word[1] == '-';
-    const char *name = word + 2;
-    const size_t length = is_long ? strcspn(name, "=") : 0;
-    for (int i = 0; i < c->n_options; i++) {
-        const args_option *o = &c->options[i];
-        const int found = is_long ? strlen(o->name) == length && !strncmp(o->name, name, length) : o->letter == word[1];
-        if (!found) continue;
-        *index = i;
-        *value = is_long ? (name[length] ? name + length + 1 : NULL) : (word[2] ? name : NULL);
-        return -1;
-    }
-    if (is_long) return unknown_option(c, name, length);
-    return args_misuse(c->name, "unknown option %s; `%s %s --help` lists them", word, program_name, c->name);
-}
-
 int args_parse(const args_command *c, void *settings, int argc, char **argv, int *n_arguments) {
+    /* 1. help and version count wherever they stand, also beside what would be an error */
     for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return print_help(c), EXIT_CODE_OK;
         if (!strcmp(argv[i], "--version")) return printf("%s %s\n", program_name, salf_version_string()), EXIT_CODE_OK;
     }
+    /* 2. options, and arguments between them */
     uint64_t seen = 0; /* bit i: option i was there */
     int n = 0, only_arguments = 0;
     for (int i = 1; i < argc; i++) {
@@ -328,6 +320,7 @@ int args_parse(const args_command *c, void *settings, int argc, char **argv, int
         if (o->given) *(int32_t *)given = 1;
         seen |= (uint64_t)1 << index;
     }
+    /* 3. what is missing */
     for (int i = 0; i < c->n_options; i++) {
         if (c->options[i].required && !(seen >> i & 1))
             return args_misuse(c->name, "--%s is missing", c->options[i].name);
@@ -375,6 +368,7 @@ int args_main(const char *program, const char *about, const args_subcommand *sub
 
 /* ---- lists ---- */
 
+/* Parts of a comma-separated list: one more than it has commas. */
 static int64_t count_parts(const char *text) {
     int64_t n = 1;
     for (; *text; text++) n += *text == ',';

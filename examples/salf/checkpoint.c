@@ -67,21 +67,16 @@ void checkpoint_put_text(checkpoint_writer *writer, const char *key, const char 
     }
 }
 
-/* Frees what the writer owns. */
-static void writer_clear(checkpoint_writer *writer) {
-    for (int64_t i = 0; i < writer->n_owned; i++) free(writer->owned[i]);
-    free(writer->owned);
-    free(writer->metadata);
-    free(writer->tensors);
-    *writer = (checkpoint_writer){0};
-}
-
 salf_status checkpoint_write(checkpoint_writer *writer, salf_context *context, const char *path) {
     salf_status status = SALF_E_NO_MEMORY;
     if (!writer->failed)
         status = salf_tensors_save(context, path, writer->tensors, writer->n_tensors,
                                    (const char *const *)writer->metadata, writer->n_metadata / 2);
-    writer_clear(writer);
+    for (int64_t i = 0; i < writer->n_owned; i++) free(writer->owned[i]);
+    free(writer->owned);
+    free(writer->metadata);
+    free(writer->tensors);
+    *writer = (checkpoint_writer){0};
     return status;
 }
 

@@ -73,16 +73,6 @@ static salf_status make_basis(const basis_settings *s, basis_parts *p) {
     return status;
 }
 
-/* What rank and condition the basis has, for the reader of standard error. */
-static void print_info(const salf_basis_info *info) {
-    if (info->side == SALF_SIDE_INPUT) {
-        fprintf(stderr, "input side: %" PRId64 " rows of %" PRId64 "\n", info->vocab, info->hidden);
-        return;
-    }
-    fprintf(stderr, "rank %" PRId64 " of %" PRId64 ", sigma_max %.6g, sigma_min %.6g, condition %.6g\n", info->rank,
-            info->hidden, info->sigma_max, info->sigma_min, info->condition);
-}
-
 /* Rows as text. 9 significant digits give back the same float32. */
 static int print_rows(basis_parts *p, int64_t hidden) {
     p->rows = malloc((size_t)p->n * (size_t)hidden * sizeof *p->rows);
@@ -113,7 +103,11 @@ int cmd_basis(int argc, char **argv) {
     if (make_basis(&s, &p) || salf_basis_get_info(p.basis, &info)) {
         code = args_fail_salf("basis");
     } else {
-        print_info(&info);
+        if (info.side == SALF_SIDE_INPUT)
+            fprintf(stderr, "input side: %" PRId64 " rows of %" PRId64 "\n", info.vocab, info.hidden);
+        else
+            fprintf(stderr, "rank %" PRId64 " of %" PRId64 ", sigma_max %.6g, sigma_min %.6g, condition %.6g\n",
+                    info.rank, info.hidden, info.sigma_max, info.sigma_min, info.condition);
         if (!s.output) code = print_rows(&p, info.hidden);
         if (s.output && salf_basis_save(p.basis, s.output)) code = args_fail_salf("basis");
     }

@@ -42,17 +42,6 @@ static void store_merged(const decoder *d, int64_t index, int32_t dtype, float *
     for (int64_t i = 0; dtype == SALF_BF16 && i < p->count; i++) half[i] = to_bfloat16(merged[i]);
 }
 
-/* A parameter as a tensor of the file: a vector has one dimension there. */
-static salf_named_tensor describe_parameter(const decoder_parameter *p, int32_t dtype, void *data) {
-    const int is_vector = p->role == DECODER_NORM || p->role == DECODER_BIAS;
-    const int64_t rows = is_vector ? p->cols : p->rows, cols = is_vector ? 1 : p->cols;
-    salf_named_tensor t = {.name = p->name, .n_dims = is_vector ? 1 : 2};
-    t.shape[0] = rows;
-    t.shape[1] = is_vector ? 0 : cols;
-    t.view = (salf_tensor){.data = data, .rows = rows, .cols = cols, .dtype = dtype};
-    return t;
-}
-
 /* All weights of the file in one block, so that they are written in one call. */
 static salf_status save_weights(const decoder *d, const char *path, int32_t dtype) {
     const size_t element = dtype == SALF_F32 ? 4 : 2;
@@ -71,7 +60,11 @@ static salf_status save_weights(const decoder *d, const char *path, int32_t dtyp
         const decoder_parameter *p = &d->parameters[i];
         if (p->role >= DECODER_LORA_A) continue;
         store_merged(d, i, dtype, merged, next);
-        tensors[n++] = describe_parameter(p, dtype, next);
+        const int is_vector = p->role == DECODER_NORM || p->role == DECODER_BIAS; /* of one dimension in the file */
+        const int64_t rows = is_vector ? p->cols : p->rows, cols = is_vector ? 1 : p->cols;
+        salf_named_tensor *t = &tensors[n++];
+        *t = (salf_named_tensor){.name = p->name, .shape = {rows, is_vector ? 0 : cols}, .n_dims = is_vector ? 1 : 2};
+        t->view = (salf_tensor){.data = next, .rows = rows, .cols = cols, .dtype = dtype};
         next += (size_t)p->count * element;
     }
     static const char *const metadata[] = {"format", "pt"};

@@ -11,36 +11,32 @@
 
 enum { EVALUATION_ROWS = 32, DEVIATION_SAMPLE = 200 };
 
-/* Room for this many rows and tokens; what a batch held before is gone. */
-static int make_prompt_room(prompt_batch *b, int64_t rows, int64_t tokens) {
-    if (tokens > b->token_room) {
-        free(b->tokens);
-        b->token_room = 0;
-        if (!(b->tokens = malloc((size_t)tokens * sizeof *b->tokens))) return say_no_memory();
-        b->token_room = tokens;
-    }
-    if (rows > b->row_room) {
-        free(b->offsets);
-        free(b->head_rows);
-        free(b->targets);
-        free(b->classes);
-        b->row_room = 0;
-        b->offsets = malloc(((size_t)rows + 1) * sizeof *b->offsets);
-        b->head_rows = malloc((size_t)rows * sizeof *b->head_rows);
-        b->targets = malloc((size_t)rows * sizeof *b->targets);
-        b->classes = malloc((size_t)rows * sizeof *b->classes);
-        if (!b->offsets || !b->head_rows || !b->targets || !b->classes) return say_no_memory();
-        b->row_room = rows;
-    }
-    return 0;
-}
-
 /* Prompts lie one after the other without padding, so that no row is computed for nothing. The target of a prompt is
  * the first token of its class's word, to be predicted at its last row. */
 int prompt_batch_fill(prompt_batch *b, const session *s, const split *from, const uint32_t *rows, int64_t n) {
     int64_t total = 0;
     for (int64_t i = 0; i < n; i++) total += from->offsets[rows[i] + 1] - from->offsets[rows[i]];
-    if (make_prompt_room(b, n, total) != 0) return -1;
+    /* 1. room; what the batch held before is gone */
+    if (total > b->token_room) {
+        free(b->tokens);
+        b->token_room = 0;
+        if (!(b->tokens = malloc((size_t)total * sizeof *b->tokens))) return say_no_memory();
+        b->token_room = total;
+    }
+    if (n > b->row_room) {
+        free(b->offsets);
+        free(b->head_rows);
+        free(b->targets);
+        free(b->classes);
+        b->row_room = 0;
+        b->offsets = malloc(((size_t)n + 1) * sizeof *b->offsets);
+        b->head_rows = malloc((size_t)n * sizeof *b->head_rows);
+        b->targets = malloc((size_t)n * sizeof *b->targets);
+        b->classes = malloc((size_t)n * sizeof *b->classes);
+        if (!b->offsets || !b->head_rows || !b->targets || !b->classes) return say_no_memory();
+        b->row_room = n;
+    }
+    /* 2. prompts */
     b->offsets[0] = 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t first = from->offsets[rows[i]], length = from->offsets[rows[i] + 1] - first;

@@ -191,25 +191,6 @@ void jsonl_int_rows(jsonl_writer *w, const char *key, const int64_t *values, int
     put(w, "]");
 }
 
-/* Hands one line over as an object. */
-static int read_line(const char *path, int64_t number, const char *line, size_t length, jsonl_take_fn take, void *user,
-                     char *message, size_t message_size) {
-    json_error_t error;
-    json_t *object = json_loadb(line, length, JSON_REJECT_DUPLICATES, &error);
-    if (!object) {
-        snprintf(message, message_size, "%s:%" PRId64 ": %s", path, number, error.text);
-        return -1;
-    }
-    int code = -1;
-    if (json_is_object(object)) {
-        code = take(user, object);
-    } else {
-        snprintf(message, message_size, "%s:%" PRId64 ": not an object", path, number);
-    }
-    json_decref(object);
-    return code;
-}
-
 int jsonl_read(const char *path, jsonl_take_fn take, void *user, char *message, size_t message_size) {
     FILE *file = fopen(path, "rb");
     if (!file) return snprintf(message, message_size, "%s: cannot be opened", path), -1;
@@ -219,7 +200,16 @@ int jsonl_read(const char *path, jsonl_take_fn take, void *user, char *message, 
     int code = 0;
     for (int64_t number = 1; code == 0 && (length = getline(&line, &room, file)) > 0; number++) {
         if (line[length - 1] != '\n') break; /* cut short by a kill */
-        if (length > 1) code = read_line(path, number, line, (size_t)length, take, user, message, message_size);
+        if (length == 1) continue;
+        json_error_t error;
+        json_t *object = json_loadb(line, (size_t)length, JSON_REJECT_DUPLICATES, &error);
+        if (json_is_object(object)) {
+            code = take(user, object);
+        } else {
+            snprintf(message, message_size, "%s:%" PRId64 ": %s", path, number, object ? "not an object" : error.text);
+            code = -1;
+        }
+        json_decref(object);
     }
     if (code == 0 && ferror(file)) {
         snprintf(message, message_size, "%s: cannot be read", path);

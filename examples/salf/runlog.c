@@ -3,9 +3,17 @@
 
 #include "finetune.h"
 
-/* The first line: what the run is. Everything that a reader needs to compare two logs. */
-static void log_run(session *s) {
+/* The first line of a new log says what the run is: what a reader needs to compare two logs. With keep its first lines
+ * are those that the checkpoint saw. */
+int log_open(session *s, int64_t keep) {
     const finetune_settings *o = s->settings;
+    char message[512];
+    if (!o->log) return 0;
+    if (jsonl_open(&s->log, o->log, keep, message, sizeof message) != 0) {
+        args_fail("finetune", "%s", message);
+        return -1;
+    }
+    if (keep > 0) return 0;
     const char *names[METHODS_MAX];
     for (int i = 0; i < o->n_methods; i++) names[i] = o->methods[i].name;
     jsonl_begin(&s->log, "run");
@@ -23,17 +31,6 @@ static void log_run(session *s) {
     jsonl_int(&s->log, "shortened", s->n_shortened);
     jsonl_texts(&s->log, "methods", names, o->n_methods);
     jsonl_end(&s->log);
-}
-
-/* keep 0 is a new log; else its first lines are those that the checkpoint saw. */
-int log_open(session *s, int64_t keep) {
-    char message[512];
-    if (!s->settings->log) return 0;
-    if (jsonl_open(&s->log, s->settings->log, keep, message, sizeof message) != 0) {
-        args_fail("finetune", "%s", message);
-        return -1;
-    }
-    if (keep == 0) log_run(s);
     return 0;
 }
 

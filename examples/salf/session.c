@@ -20,19 +20,6 @@ int say_no_memory(void) {
     return -1;
 }
 
-/* 1. the context, and the model of which every method loads its own copy. */
-static int open_model(session *s) {
-    salf_context_options o;
-    salf_options_init(&o, sizeof o);
-    o.backend = s->settings->backend;
-    o.threads = s->settings->threads;
-    if (salf_context_create(&s->context, &o) != SALF_OK) return say_salf("backend");
-    if (salf_model_open(&s->model, s->context, s->settings->model, NULL) != SALF_OK) return say_salf("--model");
-    salf_options_init(&s->info, sizeof s->info);
-    if (salf_model_get_info(s->model, &s->info) != SALF_OK) return say_salf("--model");
-    return 0;
-}
-
 /* The prompts of n examples as ids, packed one after the other. A prompt that is longer than the model's positions is
  * shortened and counted. */
 static int encode_split(session *s, split *out, const tokenizer *t, const char *prompt, const dataset_example *examples,
@@ -105,7 +92,7 @@ static int encode_data(session *s, dataset *data, const tokenizer *t) {
     return 0;
 }
 
-/* 2. the data. Neither the texts nor the tokenizer are needed once there are ids. */
+/* Neither the texts nor the tokenizer are needed once there are ids. */
 static int open_data(session *s) {
     char message[512];
     tokenizer *t = NULL;
@@ -128,24 +115,38 @@ static int open_data(session *s) {
     return result;
 }
 
-/* 3. the basis: rows of the label tokens; with ce and rank also the norms of all rows, so that no probe pays for
- * them. */
-static int open_basis(session *s) {
-    salf_basis_options o;
-    salf_options_init(&o, sizeof o);
-    if (s->settings->loss == LOSS_SEMANTIC_CE) o.prepare = SALF_PREPARE_VOCABULARY;
-    for (int i = 0; i < s->settings->n_methods; i++)
-        if (s->settings->methods[i].how.metric != SALF_METRIC_COSINE) o.prepare = SALF_PREPARE_VOCABULARY;
-    if (salf_basis_create(&s->basis, s->model, s->label_tokens, s->n_labels, &o) != SALF_OK)
+static int open_session_parts(session *s) {
+    const finetune_settings *settings = s->settings;
+    /* 1. the context, and the model of which every method loads its own copy */
+    salf_context_options context;
+    salf_options_init(&context, sizeof context);
+    context.backend = settings->backend;
+    context.threads = settings->threads;
+    if (salf_context_create(&s->context, &context) != SALF_OK) return say_salf("backend");
+    if (salf_model_open(&s->model, s->context, settings->model, NULL) != SALF_OK) return say_salf("--model");
+    salf_options_init(&s->info, sizeof s->info);
+    if (salf_model_get_info(s->model, &s->info) != SALF_OK) return say_salf("--model");
+
+    /* 2. the data */
+    if (open_data(s) != 0) return -1;
+
+    /* 3. the basis: rows of the label tokens; where something compares with the whole vocabulary also the norms of all
+     * rows, so that no probe pays for them */
+    salf_basis_options basis;
+    salf_options_init(&basis, sizeof basis);
+    if (settings->loss == LOSS_SEMANTIC_CE) basis.prepare = SALF_PREPARE_VOCABULARY;
+    for (int i = 0; i < settings->n_methods; i++)
+        if (settings->methods[i].how.metric != SALF_METRIC_COSINE) basis.prepare = SALF_PREPARE_VOCABULARY;
+    if (salf_basis_create(&s->basis, s->model, s->label_tokens, s->n_labels, &basis) != SALF_OK)
         return say_salf("semantic basis of the label words");
     return 0;
 }
 
 int session_open(session *out, const finetune_settings *settings) {
     *out = (session){.settings = settings};
-    int failed = open_model(out) != 0 || open_data(out) != 0 || open_basis(out) != 0;
+    const int failed = open_session_parts(out);
     if (failed) session_close(out);
-    return failed ? -1 : 0;
+    return failed;
 }
 
 static void split_free(split *data) {

@@ -31,32 +31,7 @@ int32_t tokenizer_find(const tokenizer *t, const char *bytes, int32_t length) {
     }
 }
 
-/* Of equal pieces the first keeps the slot. */
-static void insert_piece(tokenizer *t, int32_t id) {
-    const tokenizer_entry *p = &t->pieces[id];
-    uint64_t i = hash_bytes(p->bytes, p->length) & t->mask;
-    for (; t->slots[i] >= 0; i = (i + 1) & t->mask) {
-        const tokenizer_entry *other = &t->pieces[t->slots[i]];
-        if (other->length == p->length && !memcmp(other->bytes, p->bytes, (size_t)p->length)) return;
-    }
-    t->slots[i] = id;
-}
-
-/* The byte pieces stand at consecutive ids from `<0x00>` on, or the file has none. */
-static void find_bytes(tokenizer *t) {
-    t->first_byte = -1;
-    const int32_t first = tokenizer_find(t, "<0x00>", 6);
-    if (first < 0 || first > t->size - 256) return;
-    for (int32_t b = 0; b < 256; b++) {
-        char name[8];
-        snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
-        const tokenizer_entry *p = &t->pieces[first + b];
-        if (p->length != 6 || memcmp(p->bytes, name, 6)) return;
-    }
-    t->first_byte = first;
-}
-
-/* The table is at most half full, so that a search ends at a free slot soon. */
+/* Fills the hash table, which is at most half full, so that a search ends at a free slot soon. */
 int tokenizer_index(tokenizer *t) {
     uint64_t room = 16;
     while (room < 2 * (uint64_t)t->size) room *= 2;
@@ -64,9 +39,25 @@ int tokenizer_index(tokenizer *t) {
     if (!t->slots) return -1;
     t->mask = room - 1;
     memset(t->slots, -1, room * sizeof *t->slots);
-    /* The three special pieces are never made from text. */
-    for (int32_t id = 3; id < t->size; id++) insert_piece(t, id);
-    find_bytes(t);
+    /* 1. the pieces but the three special ones, which are never made from text; of equal ones the first counts */
+    for (int32_t id = 3; id < t->size; id++) {
+        const tokenizer_entry *p = &t->pieces[id];
+        if (tokenizer_find(t, p->bytes, p->length) >= 0) continue;
+        uint64_t i = hash_bytes(p->bytes, p->length) & t->mask;
+        while (t->slots[i] >= 0) i = (i + 1) & t->mask;
+        t->slots[i] = id;
+    }
+    /* 2. byte pieces stand at consecutive ids from `<0x00>` on, or the file has none */
+    t->first_byte = -1;
+    const int32_t first = tokenizer_find(t, "<0x00>", 6);
+    if (first < 0 || first > t->size - 256) return 0;
+    for (int32_t b = 0; b < 256; b++) {
+        char name[8];
+        snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
+        const tokenizer_entry *p = &t->pieces[first + b];
+        if (p->length != 6 || memcmp(p->bytes, name, 6)) return 0;
+    }
+    t->first_byte = first;
     return 0;
 }
 
@@ -94,20 +85,6 @@ static uint32_t get_u32(const unsigned char *p) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-/* Appends a piece as the next id, doubling the room. */
-static int add_piece(tokenizer *t, int64_t *room, float score, const char *bytes, int32_t length) {
-    if (t->size == *room) {
-        const int64_t more = *room ? 2 * *room : 1024;
-        tokenizer_entry *pieces = realloc(t->pieces, (size_t)more * sizeof *pieces);
-        if (!pieces) return -1;
-        t->pieces = pieces;
-        *room = more;
-    }
-    if (tokenizer_set(t, t->size, score, bytes, length)) return -1;
-    t->size++;
-    return 0;
-}
-
 /* Reads pieces until the end of the data: u32 longest piece, then for each a float score, a u32 length and the bytes.
  * Every length is checked against what is left before it is used. message gets what is wrong. */
 static int parse_pieces(tokenizer *t, const unsigned char *data, int64_t size, char *message, size_t message_size) {
@@ -128,9 +105,15 @@ static int parse_pieces(tokenizer *t, const unsigned char *data, int64_t size, c
             return -1;
         }
         if (size - at - 8 < length) return snprintf(message, message_size, "ends inside piece %" PRId32, t->size), -1;
-        if (add_piece(t, &room, score, (const char *)data + at + 8, (int32_t)length)) {
-            return snprintf(message, message_size, "out of memory"), -1;
+        if (t->size == room) {
+            room = room ? 2 * room : 1024;
+            tokenizer_entry *pieces = realloc(t->pieces, (size_t)room * sizeof *pieces);
+            if (!pieces) return snprintf(message, message_size, "out of memory"), -1;
+            t->pieces = pieces;
         }
+        if (tokenizer_set(t, t->size, score, (const char *)data + at + 8, (int32_t)length))
+            return snprintf(message, message_size, "out of memory"), -1;
+        t->size++;
     }
     if (at < size) return snprintf(message, message_size, "has more than %d pieces", SIZE_MOST), -1;
     if (t->size < 4) return snprintf(message, message_size, "has only %" PRId32 " pieces", t->size), -1;

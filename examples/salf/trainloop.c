@@ -366,29 +366,25 @@ static int train_to_end(run *r, tally *tallies) {
 
 /* ---- one method from start to end ---- */
 
-/* "salf[geom][df]" as the name of a folder: "salf-geom-df"; "lift*[half]": "lift-star-half". */
-static void folder_name(const char *name, char *out, size_t size) {
-    size_t used = 0;
-    for (; *name && used + 6 < size; name++) {
-        if (*name == '[') out[used++] = '-';
-        if (*name == '*') used += (size_t)snprintf(out + used, size - used, "-star");
-        if (*name != '[' && *name != ']' && *name != '*') out[used++] = *name;
-    }
-    out[used] = '\0';
-}
-
-/* The merged model: into the output folder itself, or with several methods into one below it for each. */
+/* The merged model: into the output folder itself, or with several methods into one below it for each. "salf[geom][df]"
+ * is called "salf-geom-df" there, and "lift*[half]" "lift-star-half". */
 static int write_output(run *r) {
     const finetune_settings *o = r->s->settings;
-    char path[4096], name[64];
+    char path[4096], name[2 * METHOD_NAME_SIZE];
     if (!o->output) return 0;
-    folder_name(r->m->name, name, sizeof name);
-    int n = snprintf(path, sizeof path, o->n_methods > 1 ? "%s/%s" : "%s", o->output, name);
+    size_t used = 0;
+    for (const char *c = r->m->name; *c && used + 6 < sizeof name; c++) {
+        if (*c == '[') name[used++] = '-';
+        if (*c == '*') used += (size_t)snprintf(name + used, sizeof name - used, "-star");
+        if (*c != '[' && *c != ']' && *c != '*') name[used++] = *c;
+    }
+    name[used] = '\0';
+    const int n = snprintf(path, sizeof path, o->n_methods > 1 ? "%s/%s" : "%s", o->output, name);
     if (n < 0 || (size_t)n >= sizeof path) {
         args_fail("finetune", "--output: the path is too long");
         return -1;
     }
-    mkdir(o->output, 0777);
+    mkdir(o->output, 0777); /* where it cannot be made, decoder_save says why */
     return decoder_save(r->decoder, path, SALF_F32) == SALF_OK ? 0 : say_decoder("--output");
 }
 
