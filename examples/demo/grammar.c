@@ -112,12 +112,12 @@ typedef struct grower {
 } grower;
 
 /* A number in 0 ... n-1 that follows from seed, index and count alone. */
-static uint64_t draw(grower *g, uint64_t n) {
+static uint64_t draw_below(grower *g, uint64_t n) {
     return rng_hash(rng_hash(rng_hash(g->seed) ^ g->index) ^ g->count++) % n;
 }
 
 /* Appends text, as much as there is room for. */
-static void emit(grower *g, const char *text, size_t n) {
+static void emit_text(grower *g, const char *text, size_t n) {
     for (size_t i = 0; i < n && g->n + 1 < g->size; i++) g->out[g->n++] = text[i];
     g->out[g->n] = 0;
 }
@@ -138,42 +138,42 @@ static const char *find_rule(const grower *g, const char *name, size_t n) {
 static const char *choose_one(grower *g, const char *choices, size_t *n) {
     uint64_t count = 1;
     for (const char *s = choices; *s; s++) count += *s == '|';
-    for (uint64_t k = draw(g, count); k > 0; k--) choices = strchr(choices, '|') + 1;
+    for (uint64_t k = draw_below(g, count); k > 0; k--) choices = strchr(choices, '|') + 1;
     *n = strcspn(choices, "|");
     return choices;
 }
 
 /* The rules do not refer to themselves, so the depth of the recursion is at most that of the table. */
-static void expand(grower *g, const char *text, size_t n) {
+static void expand_rule(grower *g, const char *text, size_t n) {
     for (const char *end = text + n; text < end;) {
         const char *open = memchr(text, '<', (size_t)(end - text));
         if (!open) open = end;
-        emit(g, text, (size_t)(open - text));
+        emit_text(g, text, (size_t)(open - text));
         if (open == end) return;
         const char *close = memchr(open, '>', (size_t)(end - open));
         const size_t length = (size_t)(close - open) - 1;
         if (!strncmp(open, "<who>", 5)) {
-            emit(g, g->who, strlen(g->who));
+            emit_text(g, g->who, strlen(g->who));
         } else if (!strncmp(open, "<where>", 7)) {
-            emit(g, g->where, strlen(g->where));
+            emit_text(g, g->where, strlen(g->where));
         } else {
             size_t part;
             const char *choice = choose_one(g, find_rule(g, open + 1, length), &part);
-            expand(g, choice, part);
+            expand_rule(g, choice, part);
         }
         text = close + 1;
     }
 }
 
 /* One choice of a rule as a text of its own: for what a text keeps. */
-static void pick(grower *g, const char *name, char *out, size_t size) {
+static void pick_text(grower *g, const char *name, char *out, size_t size) {
     size_t n;
     const char *choice = choose_one(g, find_rule(g, name, strlen(name)), &n);
     snprintf(out, size, "%.*s", (int)n, choice);
 }
 
 /* Sentences begin with a capital; what follows a closing quotation goes on. */
-static void capitalise(char *text) {
+static void capitalise_sentences(char *text) {
     int start = 1;
     for (char previous = ' '; *text; previous = *text++) {
         if (start && *text >= 'a' && *text <= 'z') *text = (char)(*text - 'a' + 'A');
@@ -186,17 +186,17 @@ static void capitalise(char *text) {
 }
 
 /* A text from one rule. Returns its topic. */
-static int32_t grow(const char *start, uint64_t seed, uint64_t index, char *out, size_t size) {
+static int32_t grow_text(const char *start, uint64_t seed, uint64_t index, char *out, size_t size) {
     grower g = {.seed = seed, .index = index, .out = out, .size = size};
     size_t n;
     out[0] = 0;
-    g.topic = (int32_t)draw(&g, GRAMMAR_TOPICS);
-    g.other = (g.topic + 1 + (int32_t)draw(&g, GRAMMAR_TOPICS - 1)) % GRAMMAR_TOPICS;
-    pick(&g, "name", g.who, sizeof g.who);
-    pick(&g, "place", g.where, sizeof g.where);
+    g.topic = (int32_t)draw_below(&g, GRAMMAR_TOPICS);
+    g.other = (g.topic + 1 + (int32_t)draw_below(&g, GRAMMAR_TOPICS - 1)) % GRAMMAR_TOPICS;
+    pick_text(&g, "name", g.who, sizeof g.who);
+    pick_text(&g, "place", g.where, sizeof g.where);
     const char *choice = choose_one(&g, find_rule(&g, start, strlen(start)), &n);
-    expand(&g, choice, n);
-    capitalise(out);
+    expand_rule(&g, choice, n);
+    capitalise_sentences(out);
     return g.topic;
 }
 
@@ -205,9 +205,9 @@ const char *grammar_topic(int32_t topic) {
 }
 
 void grammar_story(uint64_t seed, uint64_t index, char *out, size_t size) {
-    grow("story", seed, index, out, size);
+    grow_text("story", seed, index, out, size);
 }
 
 void grammar_example(uint64_t seed, uint64_t index, int32_t *topic, char *out, size_t size) {
-    *topic = grow("example", seed, index, out, size);
+    *topic = grow_text("example", seed, index, out, size);
 }

@@ -25,7 +25,7 @@ struct adamw {
 };
 
 /* With beta 1 the bias correction 1 - beta^t would be 0. */
-static salf_status check_options(const adamw_options *o) {
+static salf_status check_adamw_options(const adamw_options *o) {
     if (!(o->beta1 >= 0.0 && o->beta1 < 1.0)) return decoder_fail(SALF_E_ARGUMENT, "beta1 is %g", o->beta1);
     if (!(o->beta2 >= 0.0 && o->beta2 < 1.0)) return decoder_fail(SALF_E_ARGUMENT, "beta2 is %g", o->beta2);
     if (!(o->eps > 0.0)) return decoder_fail(SALF_E_ARGUMENT, "eps is %g", o->eps);
@@ -39,7 +39,7 @@ salf_status adamw_create(adamw **out, decoder *d, const adamw_options *options) 
     if (o.beta1 == 0.0) o.beta1 = 0.9;
     if (o.beta2 == 0.0) o.beta2 = 0.999;
     if (o.eps == 0.0) o.eps = 1e-8;
-    const salf_status status = check_options(&o);
+    const salf_status status = check_adamw_options(&o);
     if (status) return status;
     adamw *a = memory_take(1, sizeof *a);
     if (!a) return decoder_fail(SALF_E_NO_MEMORY, "no memory for an optimizer");

@@ -101,6 +101,7 @@ static const char *option_words(const args_option *o, char mark, char out[WORDS_
 
 /* ---- help ---- */
 
+/* Where sentences begin, and where lines end. */
 enum { HELP_COLUMN = 30, HELP_WIDTH = 100 };
 
 /* "--layers M", "--metric cosine|ce|rank": what to type, into out. Returns its length. */

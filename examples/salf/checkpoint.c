@@ -10,7 +10,7 @@
 
 /* Room for one more element of size bytes in an array of n; arrays here hold tens of elements, so they grow one by one.
  */
-static int grow(checkpoint_writer *writer, void **array, int64_t n, size_t size) {
+static int grow_array(checkpoint_writer *writer, void **array, int64_t n, size_t size) {
     void *larger = realloc(*array, ((size_t)n + 1) * size);
     if (!larger) {
         writer->failed = 1;
@@ -21,9 +21,9 @@ static int grow(checkpoint_writer *writer, void **array, int64_t n, size_t size)
 }
 
 /* A copy that the writer frees; NULL when there is no memory. */
-static void *own(checkpoint_writer *writer, const void *bytes, size_t size) {
+static void *own_copy(checkpoint_writer *writer, const void *bytes, size_t size) {
     void *array = writer->owned;
-    if (grow(writer, &array, writer->n_owned, sizeof *writer->owned) != 0) return NULL;
+    if (grow_array(writer, &array, writer->n_owned, sizeof *writer->owned) != 0) return NULL;
     writer->owned = array;
     void *copy = malloc(size ? size : 1);
     if (!copy) {
@@ -37,9 +37,9 @@ static void *own(checkpoint_writer *writer, const void *bytes, size_t size) {
 
 /* The array stays the caller's until the file is written; only the name is copied. */
 void checkpoint_put(checkpoint_writer *writer, const char *name, int32_t dtype, int64_t count, const void *data) {
-    const char *kept = own(writer, name, strlen(name) + 1);
+    const char *kept = own_copy(writer, name, strlen(name) + 1);
     void *array = writer->tensors;
-    if (!kept || grow(writer, &array, writer->n_tensors, sizeof *writer->tensors) != 0) return;
+    if (!kept || grow_array(writer, &array, writer->n_tensors, sizeof *writer->tensors) != 0) return;
     writer->tensors = array;
     salf_named_tensor *t = &writer->tensors[writer->n_tensors++];
     *t = (salf_named_tensor){.name = kept, .n_dims = 1};
@@ -52,7 +52,7 @@ void checkpoint_put(checkpoint_writer *writer, const char *name, int32_t dtype, 
 }
 
 void checkpoint_put_bytes(checkpoint_writer *writer, const char *name, const void *bytes, uint64_t size) {
-    const void *copy = own(writer, bytes, (size_t)size);
+    const void *copy = own_copy(writer, bytes, (size_t)size);
     if (copy) checkpoint_put(writer, name, SALF_U8, (int64_t)size, copy);
 }
 
@@ -60,8 +60,8 @@ void checkpoint_put_text(checkpoint_writer *writer, const char *key, const char 
     const char *texts[2] = {key, value};
     for (int i = 0; i < 2; i++) {
         void *array = writer->metadata;
-        char *copy = own(writer, texts[i], strlen(texts[i]) + 1);
-        if (!copy || grow(writer, &array, writer->n_metadata, sizeof *writer->metadata) != 0) return;
+        char *copy = own_copy(writer, texts[i], strlen(texts[i]) + 1);
+        if (!copy || grow_array(writer, &array, writer->n_metadata, sizeof *writer->metadata) != 0) return;
         writer->metadata = array;
         writer->metadata[writer->n_metadata++] = copy;
     }

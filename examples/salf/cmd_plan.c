@@ -66,6 +66,7 @@ static int read_weights(plan_settings *s, double **weights) {
     return args_misuse("plan", "--weights: %" PRId64 " numbers for %" PRId32 " layers", n, s->layers);
 }
 
+/* Lines for people and awk, or one object for programs. */
 static int print_plan(const plan_settings *s, const int64_t *counts, double saving) {
     if (!s->json) {
         for (int32_t e = 0; e < s->layers; e++) printf("%" PRId32 "\t%" PRId64 "\n", e, counts[e]);
@@ -84,6 +85,7 @@ static int print_plan(const plan_settings *s, const int64_t *counts, double savi
     return w.failed ? args_fail("plan", "cannot write to standard output") : EXIT_CODE_OK;
 }
 
+/* Makes the plan and prints it; returns the exit code. */
 static int make_plan(const plan_settings *s, const double *weights) {
     salf_context *context = NULL;
     salf_planner *planner = NULL;

@@ -17,6 +17,7 @@
 #include "memory.h"
 #include "rng.h"
 
+/* Of this thread, as the library keeps its own. */
 static _Thread_local char error_message[512];
 
 const char *decoder_error(void) {
@@ -84,6 +85,7 @@ static const struct {
     {SALF_MATRIX_DOWN, PROJECT_DOWN, "mlp.down_proj"},
 };
 
+/* Rows of a matrix. */
 static int64_t outputs_of(const decoder *d, int32_t site) {
     if (site == SALF_MATRIX_Q) return d->query_width;
     if (site == SALF_MATRIX_K || site == SALF_MATRIX_V) return d->kv_width;
@@ -122,6 +124,7 @@ static void add_projection(decoder *d, int32_t k, int32_t which) {
     }
 }
 
+/* The table, in the order in which fused parameters are neighbours. */
 static salf_status build_table(decoder *d) {
     const decoder_config *c = &d->config;
     d->parameters = memory_take((int64_t)c->n_layers * MOST_OF_A_LAYER + OUTSIDE_LAYERS, sizeof *d->parameters);
@@ -145,6 +148,7 @@ static salf_status build_table(decoder *d) {
 
 #define MOST_VALUES (1LL << 56) /* so that no sum of sizes in bytes overflows */
 
+/* One block of values and one of gradients, handed out in the order of the table. */
 static salf_status allocate_values(decoder *d) {
     int64_t values = 0, gradients = 0;
     for (int64_t i = 0; i < d->n_parameters; i++) {
@@ -271,6 +275,7 @@ static int convert_values(float *x, const void *data, int32_t dtype, int64_t cou
     }
 }
 
+/* A parameter from the file, under its name with or without "model." in front. */
 static salf_status load_parameter(decoder *d, const salf_tensors *file, decoder_parameter *p) {
     salf_named_tensor t;
     const int prefixed = strncmp(p->name, "model.", 6) == 0;

@@ -68,6 +68,7 @@ static void lay_out_records(decoder *d, const batch_size *size) {
 
 #define TILE_FLOATS (1 << 20) /* logits held at a time, 4 MiB: a few rows of a large vocabulary, all of a small one */
 
+/* What is used within one pass; the second half only where a backward will follow. */
 static void lay_out_scratch(decoder *d, const batch_size *size) {
     decoder_scratch *s = &d->scratch;
     arena *a = &d->arena;
@@ -153,6 +154,7 @@ static salf_status make_batch_room(decoder *d, const batch_size *size) {
 
 #define MOST_ROWS (1 << 24) /* so that row counts times widths stay far below 2^63, and fit BLAS's integers */
 
+/* Everything that would read or write outside an array is refused, and the sizes are taken on the way. */
 static salf_status check_batch(const decoder *d, const decoder_batch *b, batch_size *size) {
     if (b->n_sequences < 1 || b->n_sequences > MOST_ROWS)
         return decoder_fail(SALF_E_ARGUMENT, "n_sequences is %lld", (long long)b->n_sequences);

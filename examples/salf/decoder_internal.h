@@ -10,6 +10,7 @@
 
 #include "decoder.h"
 
+/* The fused projections of a layer. */
 enum { PROJECT_QKV, PROJECT_O, PROJECT_GATE_UP, PROJECT_DOWN, N_PROJECTIONS };
 enum { MOST_PARTS = 3 }; /* matrices that are fused into one: q, k and v */
 
@@ -25,7 +26,7 @@ typedef struct projection_part {
     int64_t b;
 } projection_part;
 
-/* LoRA on outputs first ... first + count - 1 of a projection. */
+/* LoRA on one part of a projection: outputs first ... first + count - 1 of a projection. */
 typedef struct adapter {
     int64_t first;
     int64_t count;
@@ -54,6 +55,7 @@ typedef struct projection {
     projection_part parts[MOST_PARTS];
 } projection;
 
+/* A layer as the passes read it. */
 typedef struct decoder_layer {
     int64_t norm1_id; /* indices in the parameter table */
     int64_t norm2_id;
@@ -91,6 +93,7 @@ typedef struct arena {
 /* A range of a's memory for count floats; NULL while measuring. */
 float *arena_take(arena *a, int64_t count);
 
+/* What a pass needs on its way and nobody keeps. */
 typedef struct decoder_scratch {
     float *normed;      /* [T][D] */
     float *hidden;      /* [T][F] */

@@ -18,6 +18,7 @@ static uint64_t random_below(uint64_t key, uint64_t index, uint64_t bound) {
     return bits % bound;
 }
 
+/* Fisher and Yates: position i gets one of the i + 1 that are left. */
 static void shuffle_epoch(uint32_t *order, int64_t n, uint64_t seed, int64_t epoch) {
     const uint64_t key = rng_mix(rng_hash(seed) + (uint64_t)epoch);
     for (int64_t i = 0; i < n; i++) order[i] = (uint32_t)i;
@@ -29,6 +30,7 @@ static void shuffle_epoch(uint32_t *order, int64_t n, uint64_t seed, int64_t epo
     }
 }
 
+/* The planner of a budget, over the ids 0 ... total - 1 of the concatenated epochs. */
 static salf_status make_planner(feed *f, salf_context *context, const method *m) {
     const feed_options *own = &f->options;
     salf_planner_options o;
@@ -76,6 +78,7 @@ void feed_destroy(feed *f) {
     *f = (feed){0};
 }
 
+/* A task of the planner, its ids turned into rows of the training set; or the next batch of the shuffle. */
 salf_status feed_next(feed *f, feed_task *task) {
     salf_task planned = {.kind = SALF_TASK_TRAIN, .layer = -1};
     if (f->planner) {

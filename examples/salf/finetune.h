@@ -18,6 +18,7 @@ enum { LOSS_LM = 0, LOSS_COSINE = 1, LOSS_SEMANTIC_CE = 2 };
 enum { SCHEDULE_CONSTANT = 0, SCHEDULE_LINEAR = 1, SCHEDULE_COSINE = 2 };
 extern const char *const loss_words[];
 
+/* What the command line says. Strings are borrowed from argv. */
 typedef struct finetune_settings {
     const char *model;      /* checkpoint folder */
     const char *tokenizer;  /* .bin file */
@@ -62,7 +63,7 @@ typedef struct finetune_settings {
     uint64_t seed;
 } finetune_settings;
 
-/* Prompts as tokens, packed. */
+/* A part of the data as tokens, packed; in the order of the file. */
 typedef struct split {
     int64_t n;
     int32_t *tokens;  /* [offsets[n]] */
@@ -70,6 +71,7 @@ typedef struct split {
     int32_t *classes; /* [n] */
 } split;
 
+/* What all methods of a run share. */
 typedef struct session {
     const finetune_settings *settings;
     salf_context *context;

@@ -45,7 +45,7 @@ int jsonl_close(jsonl_writer *w) {
 }
 
 /* Writes go through here: the first that fails is remembered, and nobody in between has to look. */
-static void put(jsonl_writer *w, const char *text) {
+static void put_raw(jsonl_writer *w, const char *text) {
     if (w->file && fputs(text, w->file) == EOF) w->failed = 1;
 }
 
@@ -66,7 +66,7 @@ static int utf8_length(const unsigned char *s) {
 /* A JSON string. Control characters are escaped, and what is not UTF-8 becomes U+FFFD byte by byte. */
 static void put_string(jsonl_writer *w, const char *text) {
     const unsigned char *s = (const unsigned char *)text;
-    put(w, "\"");
+    put_raw(w, "\"");
     while (*s) {
         char part[8];
         const int n = utf8_length(s);
@@ -80,10 +80,10 @@ static void put_string(jsonl_writer *w, const char *text) {
             memcpy(part, s, (size_t)n);
             part[n] = 0;
         }
-        put(w, part);
+        put_raw(w, part);
         s += n ? n : 1;
     }
-    put(w, "\"");
+    put_raw(w, "\"");
 }
 
 /* The fewest digits, 6 at least, that read back as the same double; 17 always do. JSON has no word for what is not
@@ -94,31 +94,31 @@ static void put_real(jsonl_writer *w, double value) {
         snprintf(text, sizeof text, "%.*g", digits, value);
         if (strtod(text, NULL) >= value && strtod(text, NULL) <= value) break;
     }
-    put(w, text);
+    put_raw(w, text);
 }
 
 static void put_int(jsonl_writer *w, int64_t value) {
     char text[24];
     snprintf(text, sizeof text, "%" PRId64, value);
-    put(w, text);
+    put_raw(w, text);
 }
 
 /* The key of the next field, with the comma that parts it from the one before: open is 2 once a field was written. */
 static void put_key(jsonl_writer *w, const char *key) {
-    if (w->open > 1) put(w, ",");
+    if (w->open > 1) put_raw(w, ",");
     w->open = 2;
     put_string(w, key);
-    put(w, ":");
+    put_raw(w, ":");
 }
 
 void jsonl_begin(jsonl_writer *w, const char *event) {
     w->open = 1;
-    put(w, "{");
+    put_raw(w, "{");
     if (event) jsonl_text(w, "event", event);
 }
 
 void jsonl_end(jsonl_writer *w) {
-    put(w, "}\n");
+    put_raw(w, "}\n");
     if (w->file && fflush(w->file)) w->failed = 1;
     w->open = 0;
 }
@@ -138,32 +138,33 @@ void jsonl_real(jsonl_writer *w, const char *key, double value) {
     put_real(w, value);
 }
 
+/* An array; rows of them make a matrix. */
 static void put_reals(jsonl_writer *w, const double *values, int64_t n) {
-    put(w, "[");
+    put_raw(w, "[");
     for (int64_t i = 0; i < n; i++) {
-        if (i) put(w, ",");
+        if (i) put_raw(w, ",");
         put_real(w, values[i]);
     }
-    put(w, "]");
+    put_raw(w, "]");
 }
 
 static void put_ints(jsonl_writer *w, const int64_t *values, int64_t n) {
-    put(w, "[");
+    put_raw(w, "[");
     for (int64_t i = 0; i < n; i++) {
-        if (i) put(w, ",");
+        if (i) put_raw(w, ",");
         put_int(w, values[i]);
     }
-    put(w, "]");
+    put_raw(w, "]");
 }
 
 void jsonl_texts(jsonl_writer *w, const char *key, const char *const *values, int64_t n) {
     put_key(w, key);
-    put(w, "[");
+    put_raw(w, "[");
     for (int64_t i = 0; i < n; i++) {
-        if (i) put(w, ",");
+        if (i) put_raw(w, ",");
         put_string(w, values[i]);
     }
-    put(w, "]");
+    put_raw(w, "]");
 }
 
 void jsonl_ints(jsonl_writer *w, const char *key, const int64_t *values, int64_t n) {
@@ -173,22 +174,22 @@ void jsonl_ints(jsonl_writer *w, const char *key, const int64_t *values, int64_t
 
 void jsonl_real_rows(jsonl_writer *w, const char *key, const double *values, int64_t rows, int64_t columns) {
     put_key(w, key);
-    put(w, "[");
+    put_raw(w, "[");
     for (int64_t i = 0; i < rows; i++) {
-        if (i) put(w, ",");
+        if (i) put_raw(w, ",");
         put_reals(w, values + i * columns, columns);
     }
-    put(w, "]");
+    put_raw(w, "]");
 }
 
 void jsonl_int_rows(jsonl_writer *w, const char *key, const int64_t *values, int64_t rows, int64_t columns) {
     put_key(w, key);
-    put(w, "[");
+    put_raw(w, "[");
     for (int64_t i = 0; i < rows; i++) {
-        if (i) put(w, ",");
+        if (i) put_raw(w, ",");
         put_ints(w, values + i * columns, columns);
     }
-    put(w, "]");
+    put_raw(w, "]");
 }
 
 int jsonl_read(const char *path, jsonl_take_fn take, void *user, char *message, size_t message_size) {

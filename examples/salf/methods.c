@@ -14,6 +14,7 @@ int method_parse(method *out, const char *name, size_t length) {
     return 0;
 }
 
+/* A method twice in one run would be one line of the log and the table too many. */
 int method_list_parse(method *out, int *count, const char *list, char *message, size_t message_size) {
     for (const char *at = list;;) {
         const size_t length = strcspn(at, ",");

@@ -21,6 +21,8 @@
 #pragma GCC optimize("fp-contract=fast", "no-trapping-math")
 #endif
 
+/* Independent sums, so that additions need not wait for each other: one register of AVX-512, two of AVX2. Their
+ * order is fixed, so that a result is the same in every run on one machine. */
 #define LANES 16
 
 void ops_gemm_nn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
@@ -41,6 +43,7 @@ void ops_gemm_tn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, i
                 c, (int)ldc);
 }
 
+/* The lanes are added from the first to the last. */
 VECTORISED_PART float sum_lanes(const float *lane) {
     float sum = 0.0f;
     for (int i = 0; i < LANES; i++) sum += lane[i];
@@ -58,6 +61,7 @@ VECTORISED float ops_dot(const float *restrict x, const float *restrict y, int64
     return sum_lanes(lane) + rest;
 }
 
+/* The maximum is exact in any order, so that the rest may go into a lane. */
 VECTORISED float ops_max(const float *x, int64_t n) {
     float lane[LANES];
     int64_t i = 0;
@@ -75,7 +79,9 @@ VECTORISED void ops_scale(float *x, float factor, int64_t n) {
 }
 
 /* exp by range reduction x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial of degree 6 for exp(r). Adding 1.5 * 2^23
- * rounds to the integer n and leaves it in the low bits. */
+ * rounds to the integer n and leaves it in the low bits. ln 2 is taken off in two parts (Cody and Waite):
+ * 0.693359375 has few enough bits for its product with n to be exact. The first neglected term, r^7 / 5040, is below
+ * 1.2e-7. */
 VECTORISED_PART float exp_float(float x) {
     x = x < -87.0f ? -87.0f : x;
     x = x > 88.0f ? 88.0f : x;
@@ -91,7 +97,7 @@ VECTORISED_PART float exp_float(float x) {
     p = p * r + 1.0f;
     int32_t bits;
     memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits - 0x4B400000 + 127) * (1 << 23);
+    bits = (bits - 0x4B400000 + 127) * (1 << 23); /* n from 1.5 * 2^23 + n, then 2^n by its exponent */
     float power;
     memcpy(&power, &bits, sizeof power);
     return p * power;
@@ -109,6 +115,7 @@ VECTORISED float ops_exp_sum(float *x, float shift, int64_t n) {
     return sum_lanes(lane) + rest;
 }
 
+/* The mean square is a sum of floats, the rest of the scale is in double: it is one number a row. */
 VECTORISED void ops_norm(const float *x, const int64_t *row, int64_t rows, int64_t width, const float *weight,
                          double eps, float *y, float *scale) {
     for (int64_t i = 0; i < rows; i++) {
@@ -159,6 +166,7 @@ VECTORISED void ops_norm_backward(const float *x, const float *scale, const int6
     }
 }
 
+/* silu(g) = g / (1 + exp(-g)). */
 VECTORISED void ops_swiglu(const float *gate_up, const int64_t *row, int64_t rows, int64_t width, float *hidden) {
     for (int64_t i = 0; i < rows; i++) {
         const float *gate = gate_up + (row ? row[i] : i) * 2 * width, *up = gate + width;
@@ -167,7 +175,8 @@ VECTORISED void ops_swiglu(const float *gate_up, const int64_t *row, int64_t row
     }
 }
 
-/* A row of it; parameters may be restrict where gcc heeds it. */
+/* With s the sigmoid of the gate: d silu / d gate = s + gate s (1 - s). Parameters may be restrict where gcc heeds
+ * it. */
 VECTORISED_PART void swiglu_row_backward(int64_t width, const float *restrict gate, const float *restrict up,
                                          const float *restrict dh, float *restrict d_gate, float *restrict d_up,
                                          float *restrict hidden) {
@@ -189,6 +198,7 @@ VECTORISED void ops_swiglu_backward(const float *gate_up, const int64_t *row, in
     }
 }
 
+/* Pair i of a head turns by position * theta^(-2 i / head_dim). */
 void ops_rope_table(float *table, int64_t positions, int64_t head_dim, double theta) {
     const int64_t half = head_dim / 2;
     for (int64_t p = 0; p < positions; p++) {
@@ -200,6 +210,7 @@ void ops_rope_table(float *table, int64_t positions, int64_t head_dim, double th
     }
 }
 
+/* (a, b) becomes (a cos - b sin, b cos + a sin), the pairs being the halves of a head. The gradient turns back. */
 VECTORISED void ops_rope(float *x, int64_t n, int64_t stride, int64_t n_heads, int64_t head_dim, const float *table,
                          float direction) {
     const int64_t half = head_dim / 2;
@@ -239,7 +250,8 @@ typedef struct lanes {
     half high;
 } lanes;
 
-VECTORISED_PART void add_row(lanes *sum, float c, const float *x) {
+/* sum += c x. */
+VECTORISED_PART void add_scaled_row(lanes *sum, float c, const float *x) {
     const loose_half *row = (const loose_half *)x;
     ADD_SCALED(sum->low, c, row[0]);
     ADD_SCALED(sum->high, c, row[1]);
@@ -256,12 +268,12 @@ VECTORISED_PART void sum_rows(int64_t n, const float *c, int64_t c_step, const f
     static const lanes zero;
     lanes first = zero, second = zero, third = zero, fourth = zero;
     for (; n >= 4; n -= 4, c += 4 * c_step, x += 4 * x_step) {
-        add_row(&first, c[0], x);
-        add_row(&second, c[c_step], x + x_step);
-        add_row(&third, c[2 * c_step], x + 2 * x_step);
-        add_row(&fourth, c[3 * c_step], x + 3 * x_step);
+        add_scaled_row(&first, c[0], x);
+        add_scaled_row(&second, c[c_step], x + x_step);
+        add_scaled_row(&third, c[2 * c_step], x + 2 * x_step);
+        add_scaled_row(&fourth, c[3 * c_step], x + 3 * x_step);
     }
-    for (; n > 0; n--, c += c_step, x += x_step) add_row(&first, c[0], x);
+    for (; n > 0; n--, c += c_step, x += x_step) add_scaled_row(&first, c[0], x);
     add_lanes(&first, &second);
     add_lanes(&third, &fourth);
     add_lanes(&first, &third);
@@ -269,8 +281,8 @@ VECTORISED_PART void sum_rows(int64_t n, const float *c, int64_t c_step, const f
 }
 
 /* y [width] = (with beta 1: +=) scale times the same sum over rows of any width. */
-VECTORISED_PART void combine(int64_t n, float scale, const float *c, int64_t c_step, const float *x, int64_t x_step,
-                             int64_t width, float beta, float *restrict y) {
+VECTORISED_PART void combine_rows(int64_t n, float scale, const float *c, int64_t c_step, const float *x,
+                                  int64_t x_step, int64_t width, float beta, float *restrict y) {
     float sum[LANES];
     int64_t e = 0;
     for (; e + LANES <= width; e += LANES) {
@@ -285,8 +297,8 @@ VECTORISED_PART void combine(int64_t n, float scale, const float *c, int64_t c_s
 }
 
 /* y [width] = scale * x . column j of `columns` [size][room], j < width; room is a multiple of LANES. */
-VECTORISED_PART void products(int64_t size, float scale, const float *x, const float *columns, int64_t room,
-                              int64_t width, float *restrict y) {
+VECTORISED_PART void row_products(int64_t size, float scale, const float *x, const float *columns, int64_t room,
+                                  int64_t width, float *restrict y) {
     float sum[LANES];
     for (int64_t first = 0; first < width; first += LANES) {
         const int64_t left = width - first < LANES ? width - first : LANES;
@@ -295,50 +307,54 @@ VECTORISED_PART void products(int64_t size, float scale, const float *x, const f
     }
 }
 
-static int64_t padded(int64_t n) {
+/* Rows up to a whole number of lanes. */
+static int64_t padded_rows(int64_t n) {
     return (n + LANES - 1) / LANES * LANES;
 }
 
-/* columns [size][padded(n)] = transpose of rows x [n][size] apart by step, padded with zeros. */
-static void transpose(int64_t n, int64_t size, const float *x, int64_t step, float *columns) {
-    const int64_t room = padded(n);
+/* columns [size][padded n] = transpose of rows x [n][size] apart by step, padded with zeros. */
+static void transpose_rows(int64_t n, int64_t size, const float *x, int64_t step, float *columns) {
+    const int64_t room = padded_rows(n);
     for (int64_t e = 0; e < size; e++) {
         for (int64_t i = 0; i < n; i++) columns[e * room + i] = x[i * step + e];
         for (int64_t i = n; i < room; i++) columns[e * room + i] = 0.0f;
     }
 }
 
+/* Transposed keys or values, and in the backward d_scores. */
 int64_t ops_attention_scratch(const ops_heads *shape, int64_t n) {
-    return shape->head_dim * padded(n) + padded(n) * n;
+    return shape->head_dim * padded_rows(n) + padded_rows(n) * n;
 }
 
 /* Rows that query i sees. */
-static int64_t seen_by(const ops_queries *q, int64_t i) {
+static int64_t rows_seen_by(const ops_queries *q, int64_t i) {
     return (q->position ? q->position[i] - q->first : i) + 1;
 }
 
-/* One head: w [q->n][n] and out [q->n][size] apart by out_step. */
+/* One head: w_ij = softmax over j <= i of q_i . k_j / sqrt(size), out_i = sum_j w_ij v_j. Keys come transposed, so
+ * that the products of a query with all keys are sums of rows. w [q->n][n] and out [q->n][size] apart by out_step. */
 VECTORISED static void head_forward(const ops_queries *q, int64_t n, int64_t size, int64_t offset, const float *keys,
                                     const float *v, int64_t step, float *weights, float *out, int64_t out_step) {
     const float scale = (float)(1.0 / sqrt((double)size));
     for (int64_t i = 0; i < q->n; i++) {
         float *w = weights + i * n;
-        const int64_t seen = seen_by(q, i);
-        products(size, scale, q->values + i * q->stride + offset, keys, padded(n), seen, w);
+        const int64_t seen = rows_seen_by(q, i);
+        row_products(size, scale, q->values + i * q->stride + offset, keys, padded_rows(n), seen, w);
         const float inverse = 1.0f / ops_exp_sum(w, ops_max(w, seen), seen);
         for (int64_t j = 0; j < seen; j++) w[j] *= inverse;
         memset(w + seen, 0, sizeof *w * (size_t)(n - seen));
-        combine(seen, 1.0f, w, 1, v, step, size, 0.0f, out + i * out_step);
+        combine_rows(seen, 1.0f, w, 1, v, step, size, 0.0f, out + i * out_step);
     }
 }
 
+/* Heads of a group share keys and values, which are transposed once for all of them. */
 void ops_attention(const ops_heads *shape, int64_t n, const float *qkv, const ops_queries *q, float *weights,
                    float *out, float *scratch) {
     const int64_t size = shape->head_dim, width = (shape->n_heads + 2 * shape->n_kv_heads) * size;
     const int64_t group = shape->n_heads / shape->n_kv_heads;
     for (int64_t h = 0; h < shape->n_heads; h++) {
         const float *k = qkv + (shape->n_heads + h / group) * size, *v = k + shape->n_kv_heads * size;
-        if (h % group == 0) transpose(n, size, k, width, scratch);
+        if (h % group == 0) transpose_rows(n, size, k, width, scratch);
         head_forward(q, n, size, h * size, scratch, v, width, weights + h * q->n * n, out + h * size,
                      shape->n_heads * size);
     }
@@ -348,7 +364,7 @@ void ops_attention(const ops_heads *shape, int64_t n, const float *qkv, const op
 typedef struct head_gradient {
     const float *weights; /* [q->n][n] */
     const float *k;
-    const float *values; /* [size][padded(n)], transposed */
+    const float *values; /* [size][padded n], transposed */
     const float *d_out;  /* [q->n] apart by d_out_step */
     float *d_k;
     float *d_v;
@@ -362,8 +378,8 @@ typedef struct head_gradient {
 } head_gradient;
 
 /* y_j [width] = (with beta 1: +=) scale c_j x for j < n, rows apart by y_step. */
-VECTORISED_PART void spread(int64_t n, float scale, const float *c, const float *restrict x, int64_t width, float beta,
-                            float *y, int64_t y_step) {
+VECTORISED_PART void spread_row(int64_t n, float scale, const float *c, const float *restrict x, int64_t width,
+                                float beta, float *y, int64_t y_step) {
     for (int64_t j = 0; j < n; j++) {
         float *restrict row = y + j * y_step;
         for (int64_t e = 0; e < width; e++) row[e] = scale * (c[j] * x[e]) + (beta == 0.0f ? 0.0f : row[e]);
@@ -376,26 +392,26 @@ VECTORISED static void head_backward(const ops_queries *q, int64_t n, const head
     for (int64_t i = 0; i < q->n; i++) {
         const float *w = g->weights + i * n;
         float *restrict ds = g->d_scores + i * n;
-        const int64_t seen = seen_by(q, i);
-        products(g->size, 1.0f, g->d_out + i * g->d_out_step, g->values, padded(n), seen, ds);
+        const int64_t seen = rows_seen_by(q, i);
+        row_products(g->size, 1.0f, g->d_out + i * g->d_out_step, g->values, padded_rows(n), seen, ds);
         const float mean = ops_dot(w, ds, seen);
         for (int64_t j = 0; j < seen; j++) ds[j] = w[j] * (ds[j] - mean);
-        combine(seen, scale, ds, 1, g->k, g->step, g->size, 0.0f, g->d_q + i * q->stride + g->offset);
+        combine_rows(seen, scale, ds, 1, g->k, g->step, g->size, 0.0f, g->d_q + i * q->stride + g->offset);
     }
     if (q->n == 1) { /* most sequences in the last layer: no sums to keep in lanes */
-        const int64_t seen = seen_by(q, 0);
+        const int64_t seen = rows_seen_by(q, 0);
         memset(g->d_scores + seen, 0, sizeof *g->d_scores * (size_t)(n - seen));
-        spread(n, 1.0f, g->weights, g->d_out, g->size, g->beta, g->d_v, g->step);
-        spread(n, scale, g->d_scores, q->values + g->offset, g->size, g->beta, g->d_k, g->step);
+        spread_row(n, 1.0f, g->weights, g->d_out, g->size, g->beta, g->d_v, g->step);
+        spread_row(n, scale, g->d_scores, q->values + g->offset, g->size, g->beta, g->d_k, g->step);
         return;
     }
     for (int64_t j = 0, i = 0; j < n; j++) { /* queries before i do not see row j */
-        while (i < q->n && seen_by(q, i) <= j) i++;
+        while (i < q->n && rows_seen_by(q, i) <= j) i++;
         const int64_t left = q->n - i;
-        combine(left, 1.0f, g->weights + i * n + j, n, g->d_out + i * g->d_out_step, g->d_out_step, g->size, g->beta,
-                g->d_v + j * g->step);
-        combine(left, scale, g->d_scores + i * n + j, n, q->values + i * q->stride + g->offset, q->stride, g->size,
-                g->beta, g->d_k + j * g->step);
+        combine_rows(left, 1.0f, g->weights + i * n + j, n, g->d_out + i * g->d_out_step, g->d_out_step, g->size,
+                     g->beta, g->d_v + j * g->step);
+        combine_rows(left, scale, g->d_scores + i * n + j, n, q->values + i * q->stride + g->offset, q->stride, g->size,
+                     g->beta, g->d_k + j * g->step);
     }
 }
 
@@ -405,7 +421,7 @@ void ops_attention_backward(const ops_heads *shape, int64_t n, const float *qkv,
     const int64_t width = queries + 2 * shape->n_kv_heads * size, group = shape->n_heads / shape->n_kv_heads;
     for (int64_t h = 0; h < shape->n_heads; h++) {
         const int64_t key = queries + h / group * size, value = key + shape->n_kv_heads * size;
-        if (h % group == 0) transpose(n, size, qkv + value, width, scratch);
+        if (h % group == 0) transpose_rows(n, size, qkv + value, width, scratch);
         const head_gradient g = {.weights = weights + h * q->n * n,
                                  .k = qkv + key,
                                  .values = scratch,
@@ -413,7 +429,7 @@ void ops_attention_backward(const ops_heads *shape, int64_t n, const float *qkv,
                                  .d_k = d_qkv + key,
                                  .d_v = d_qkv + value,
                                  .d_q = d_q,
-                                 .d_scores = scratch + size * padded(n),
+                                 .d_scores = scratch + size * padded_rows(n),
                                  .size = size,
                                  .offset = h * size,
                                  .step = width,
@@ -431,7 +447,7 @@ void ops_gather(float *y, const float *x, const int64_t *row, int64_t rows, int6
     for (int64_t i = 0; i < rows; i++) memcpy(y + i * width, x + row[i] * width, sizeof *y * (size_t)width);
 }
 
-/* From the end, so that within one array nothing is overwritten before it is moved: row[i] >= i. */
+/* Moves from the end, so that within one array nothing is overwritten before it is moved: row[i] >= i. */
 void ops_scatter(float *y, const float *x, const int64_t *row, int64_t n, int64_t rows, int64_t width) {
     const size_t bytes = sizeof *y * (size_t)width;
     for (int64_t i = rows - 1; i >= 0; i--) {

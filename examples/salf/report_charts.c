@@ -16,12 +16,12 @@ typedef struct frame {
 } frame;
 
 /* Pixels of a value along the axis. */
-static double px(const frame *f, double x) {
+static double pixel_x(const frame *f, double x) {
     return LEFT + (x - f->x0) / (f->x1 - f->x0) * (WIDTH - LEFT - RIGHT);
 }
 
 /* The same upwards: SVG counts from the top. */
-static double py(const frame *f, double y) {
+static double pixel_y(const frame *f, double y) {
     return HEIGHT - BOTTOM - (y - f->y0) / (f->y1 - f->y0) * (HEIGHT - TOP - BOTTOM);
 }
 
@@ -54,7 +54,7 @@ static double round_step(double span, int n) {
 }
 
 /* Room above and below, so that no curve touches the edge; an axis without extent gets one. */
-static void widen(frame *f) {
+static void add_margins(frame *f) {
     if (!(f->x1 > f->x0)) f->x1 = f->x0 + 1;
     const double margin = f->y1 > f->y0 ? 0.04 * (f->y1 - f->y0) : 0.5;
     f->y0 -= margin;
@@ -81,8 +81,8 @@ static void y_axis(FILE *out, const frame *f, const char *label) {
     const double step = round_step(f->y1 - f->y0, 5);
     for (double y = ceil(f->y0 / step) * step; y <= f->y1; y += step) {
         fprintf(out, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>", LEFT, WIDTH - RIGHT,
-                py(f, y), py(f, y));
-        fprintf(out, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.6g</text>\n", LEFT - 6, py(f, y) + 4,
+                pixel_y(f, y), pixel_y(f, y));
+        fprintf(out, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.6g</text>\n", LEFT - 6, pixel_y(f, y) + 4,
                 fabs(y) < 1e-9 * step ? 0 : y);
     }
     fprintf(out, "<text transform=\"translate(13 %d) rotate(-90)\" text-anchor=\"middle\">",
@@ -99,10 +99,10 @@ static void x_label(FILE *out, const char *label) {
 
 /* Numbers 0 ... n-1 under their places, as many as there is room for. */
 static void count_axis(FILE *out, const frame *f, size_t n) {
-    const double pitch = px(f, 1) - px(f, 0);
+    const double pitch = pixel_x(f, 1) - pixel_x(f, 0);
     const size_t stride = pitch >= LABEL_ROOM ? 1 : pitch * 2 >= LABEL_ROOM ? 2 : pitch * 5 >= LABEL_ROOM ? 5 : 10;
     for (size_t k = 0; k < n; k += stride) {
-        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%zu</text>\n", px(f, (double)k),
+        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%zu</text>\n", pixel_x(f, (double)k),
                 HEIGHT - BOTTOM + 18, k);
     }
 }
@@ -110,7 +110,7 @@ static void count_axis(FILE *out, const frame *f, size_t n) {
 /* ---- curves ---- */
 
 /* Widens the frame to a curve. Returns 1 when it has two points, that is, when it can be drawn. */
-static int extend(frame *f, const curve *c) {
+static int include_curve(frame *f, const curve *c) {
     for (int64_t i = 0; i < c->n; i++) {
         f->x0 = fmin(f->x0, c->x[i]);
         f->x1 = fmax(f->x1, c->x[i]);
@@ -124,8 +124,8 @@ static int extend(frame *f, const curve *c) {
 static void x_axis(FILE *out, const frame *f) {
     const double step = round_step(f->x1 - f->x0, 4);
     for (double x = ceil(f->x0 / step) * step; x <= f->x1; x += step) {
-        const char *anchor = px(f, x) > WIDTH - RIGHT - 12 ? "end" : "middle";
-        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"%s\">%.6g</text>\n", px(f, x), HEIGHT - BOTTOM + 18,
+        const char *anchor = pixel_x(f, x) > WIDTH - RIGHT - 12 ? "end" : "middle";
+        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"%s\">%.6g</text>\n", pixel_x(f, x), HEIGHT - BOTTOM + 18,
                 anchor, x);
     }
 }
@@ -134,9 +134,9 @@ int chart_curves(FILE *out, const report *r, const char *title, const char *x_na
                  chart_pick pick) {
     frame f = {INFINITY, -INFINITY, INFINITY, -INFINITY};
     int drawn = 0;
-    for (int i = 0; i < r->n; i++) drawn += extend(&f, pick(&r->methods[i]));
+    for (int i = 0; i < r->n; i++) drawn += include_curve(&f, pick(&r->methods[i]));
     if (!drawn) return 0;
-    widen(&f);
+    add_margins(&f);
     open_chart(out, title, "One line for each method.");
     y_axis(out, &f, y_name);
     x_axis(out, &f);
@@ -144,7 +144,7 @@ int chart_curves(FILE *out, const report *r, const char *title, const char *x_na
         const curve *c = pick(&r->methods[i]);
         if (c->n < 2) continue;
         fprintf(out, "<polyline class=\"l%d\" points=\"", i % 8);
-        for (int64_t k = 0; k < c->n; k++) fprintf(out, "%.1f,%.1f ", px(&f, c->x[k]), py(&f, c->y[k]));
+        for (int64_t k = 0; k < c->n; k++) fprintf(out, "%.1f,%.1f ", pixel_x(&f, c->x[k]), pixel_y(&f, c->y[k]));
         fputs("\"/>\n", out);
     }
     x_label(out, x_name);
@@ -179,7 +179,8 @@ void chart_points(FILE *out, const report *r, const char *title, const char *x_n
     for (int i = 0; i < r->n; i++) {
         const double x = result_of(&r->methods[i], x_key), y = result_of(&r->methods[i], y_key);
         if (!isfinite(x) || !isfinite(y)) continue;
-        fprintf(out, "<circle class=\"b%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"6\"><title>", i % 8, px(&f, x), py(&f, y));
+        fprintf(out, "<circle class=\"b%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"6\"><title>", i % 8, pixel_x(&f, x),
+                pixel_y(&f, y));
         html_text(out, r->methods[i].name);
         fputs("</title></circle>\n", out);
     }
@@ -190,7 +191,7 @@ void chart_points(FILE *out, const report *r, const char *title, const char *x_n
 /* ---- violins ---- */
 
 /* NaN for null, which stands for a deviation that was not finite. */
-static double cell(const json_t *rows, size_t row, size_t space) {
+static double deviation_at(const json_t *rows, size_t row, size_t space) {
     const json_t *v = json_array_get(json_array_get(rows, row), space);
     return json_is_number(v) ? json_number_value(v) : NAN;
 }
@@ -206,13 +207,13 @@ static spread spread_of(const json_t *rows, size_t space) {
     spread s = {0, INFINITY, -INFINITY, 0, 0};
     double sum = 0, square = 0;
     for (size_t i = 0; i < json_array_size(rows); i++) {
-        const double v = cell(rows, i, space);
+        const double v = deviation_at(rows, i, space);
         if (!isfinite(v)) continue;
         s.n++, sum += v, s.low = fmin(s.low, v), s.high = fmax(s.high, v);
     }
     s.mean = sum / (double)s.n;
     for (size_t i = 0; i < json_array_size(rows); i++) {
-        const double v = cell(rows, i, space);
+        const double v = deviation_at(rows, i, space);
         if (isfinite(v)) square += (v - s.mean) * (v - s.mean) / (double)s.n;
     }
     s.bandwidth = fmax(1.06 * sqrt(square) * pow((double)s.n, -0.2), 1e-6);
@@ -227,7 +228,7 @@ static void half_violin(FILE *out, const frame *f, const json_t *rows, size_t sp
     double density[CELLS + 1] = {0}, top = 0;
     if (s.n == 0) return;
     for (size_t i = 0; i < json_array_size(rows); i++) {
-        const double v = cell(rows, i, space);
+        const double v = deviation_at(rows, i, space);
         if (!isfinite(v)) continue;
         for (int c = 0; c <= CELLS; c++) {
             const double y = low + (high - low) * c / CELLS;
@@ -235,12 +236,12 @@ static void half_violin(FILE *out, const frame *f, const json_t *rows, size_t sp
         }
     }
     for (int c = 0; c <= CELLS; c++) top = fmax(top, density[c]);
-    fprintf(out, "<path class=\"%s\" d=\"M%.1f %.1f", style, center, py(f, low));
+    fprintf(out, "<path class=\"%s\" d=\"M%.1f %.1f", style, center, pixel_y(f, low));
     for (int c = 0; c <= CELLS; c++) {
-        fprintf(out, "L%.1f %.1f", center + room * density[c] / top, py(f, low + (high - low) * c / CELLS));
+        fprintf(out, "L%.1f %.1f", center + room * density[c] / top, pixel_y(f, low + (high - low) * c / CELLS));
     }
     fprintf(out, "L%.1f %.1fZ\"/><line class=\"mean\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", center,
-            py(f, high), center, center + room, py(f, mean), py(f, mean));
+            pixel_y(f, high), center, center + room, pixel_y(f, mean), pixel_y(f, mean));
 }
 
 static size_t spaces_of(const json_t *rows) {
@@ -248,10 +249,10 @@ static size_t spaces_of(const json_t *rows) {
 }
 
 /* Widens the frame to rows of deviations. */
-static void extend_rows(frame *f, const json_t *rows) {
+static void include_rows(frame *f, const json_t *rows) {
     for (size_t i = 0; i < json_array_size(rows); i++) {
         for (size_t k = 0; k < spaces_of(rows); k++) {
-            const double v = cell(rows, i, k);
+            const double v = deviation_at(rows, i, k);
             if (!isfinite(v)) continue;
             f->y0 = fmin(f->y0, v);
             f->y1 = fmax(f->y1, v);
@@ -271,8 +272,8 @@ static frame violin_frame(const report *r, const report_method *shown, size_t sp
     for (int i = 0; i < r->n; i++) {
         const report_method *m = &r->methods[i];
         if (strcmp(metric_of(m), metric_of(shown)) != 0) continue;
-        extend_rows(&f, json_object_get(m->before, "rows"));
-        extend_rows(&f, json_object_get(m->after, "rows"));
+        include_rows(&f, json_object_get(m->before, "rows"));
+        include_rows(&f, json_object_get(m->after, "rows"));
     }
     return f;
 }
@@ -284,13 +285,13 @@ void chart_violins(FILE *out, const report *r, int i) {
     frame f = violin_frame(r, m, spaces);
     char label[64];
     if (spaces == 0 || !(f.y1 >= f.y0)) return;
-    widen(&f);
+    add_margins(&f);
     snprintf(label, sizeof label, "%s deviation", metric_of(m));
     open_chart(out, m->name, "Split violins: left before fine-tuning, right after; the short line is the mean.");
     y_axis(out, &f, label);
-    const double room = 0.42 * (px(&f, 1) - px(&f, 0));
+    const double room = 0.42 * (pixel_x(&f, 1) - pixel_x(&f, 0));
     for (size_t k = 0; k < spaces; k++) {
-        const double center = px(&f, (double)k);
+        const double center = pixel_x(&f, (double)k);
         half_violin(out, &f, left, k, center - 0.5, -room, CHART_PLAIN);
         half_violin(out, &f, right, k, center + 0.5, room, CHART_STRONG);
     }
@@ -306,10 +307,11 @@ static double value_at(const json_t *list, size_t i) {
 }
 
 /* The figure itself appears under the pointer. */
-static void bar(FILE *out, const frame *f, size_t k, double low, double high, const char *style) {
-    const double width = 0.7 * (px(f, 1) - px(f, 0));
+static void draw_bar(FILE *out, const frame *f, size_t k, double low, double high, const char *style) {
+    const double width = 0.7 * (pixel_x(f, 1) - pixel_x(f, 0));
     fprintf(out, "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"><title>%.0f</title></rect>\n",
-            style, px(f, (double)k) - width / 2, py(f, high), width, py(f, low) - py(f, high), high - low);
+            style, pixel_x(f, (double)k) - width / 2, pixel_y(f, high), width, pixel_y(f, low) - pixel_y(f, high),
+            high - low);
 }
 
 void chart_bars(FILE *out, const char *title, const json_t *first, const json_t *second) {
@@ -321,8 +323,8 @@ void chart_bars(FILE *out, const char *title, const json_t *first, const json_t 
     y_axis(out, &f, "data");
     for (size_t k = 0; k < n; k++) {
         const double low = value_at(first, k);
-        bar(out, &f, k, 0, low, CHART_STRONG);
-        if (second) bar(out, &f, k, low, low + value_at(second, k), CHART_PLAIN);
+        draw_bar(out, &f, k, 0, low, CHART_STRONG);
+        if (second) draw_bar(out, &f, k, low, low + value_at(second, k), CHART_PLAIN);
     }
     count_axis(out, &f, n);
     x_label(out, "layer");

@@ -45,6 +45,7 @@ static void legend_entry(FILE *out, const char *colour, const char *name) {
     fputs("</span> ", out);
 }
 
+/* For charts that show two things of each method. */
 static void pair_legend(FILE *out, const char *first_colour, const char *first, const char *second_colour,
                         const char *second) {
     fputs("<p class=\"legend\">", out);
@@ -141,6 +142,7 @@ static const curve *pick_f1(const report_method *m) {
     return &m->f1;
 }
 
+/* What is not in any log has no section. */
 static void write_training(FILE *out, const report *r) {
     int any = 0;
     for (int i = 0; i < r->n; i++) any |= r->methods[i].loss.n > 1 || r->methods[i].f1.n > 1;
@@ -219,6 +221,7 @@ static double run_number(const json_t *run, const char *key) {
     return json_number_value(json_object_get(run, key));
 }
 
+/* What was trained on what; older logs lack some of it. */
 static void write_run(FILE *out, const json_t *run) {
     write_text(out, "<p>Model ", run, "model");
     fprintf(out, " (%.0f layers)", run_number(run, "layers"));

@@ -6,6 +6,7 @@
 #include "feed.h"
 #include "finetune.h"
 
+/* Kinds of norms that a policy may look at. */
 enum { RUN_NORMS = 3 };
 
 typedef struct run {

@@ -18,7 +18,8 @@ typedef struct option_texts {
     int n;
 } option_texts;
 
-static void put_text(option_texts *t, const char *key, const char *value) {
+/* Values are cut to VALUE_SIZE: two paths that agree that far count as the same. */
+static void record_text(option_texts *t, const char *key, const char *value) {
     char *kept = t->values[t->n];
     snprintf(kept, VALUE_SIZE, "%s", value ? value : "(default)");
     t->pairs[2 * t->n] = key;
@@ -26,16 +27,16 @@ static void put_text(option_texts *t, const char *key, const char *value) {
     t->n++;
 }
 
-static void put_int(option_texts *t, const char *key, int64_t value) {
+static void record_int(option_texts *t, const char *key, int64_t value) {
     char text[32];
     snprintf(text, sizeof text, "%lld", (long long)value);
-    put_text(t, key, text);
+    record_text(t, key, text);
 }
 
-static void put_real(option_texts *t, const char *key, double value) {
+static void record_real(option_texts *t, const char *key, double value) {
     char text[40];
     snprintf(text, sizeof text, "%.17g", value);
-    put_text(t, key, text);
+    record_text(t, key, text);
 }
 
 /* Enumerations are recorded by their numbers, so that a word may change. What a run only does on the side (logs, tests
@@ -47,36 +48,36 @@ static void list_options(option_texts *t, const finetune_settings *o) {
         snprintf(names + used, sizeof names - used, "%s%s", i ? "," : "", o->methods[i].name);
     }
     t->n = 0;
-    put_text(t, "method", names);
-    put_text(t, "model", o->model);
-    put_text(t, "tokenizer", o->tokenizer);
-    put_text(t, "data", o->data);
-    put_text(t, "template", o->prompt);
-    put_text(t, "label-words", o->words);
-    put_int(t, "seed", (int64_t)o->seed);
-    put_int(t, "batch", o->batch);
-    put_int(t, "epochs", o->epochs);
-    put_int(t, "limit-train", o->limit_train);
-    put_int(t, "limit-test", o->limit_test);
-    put_int(t, "loss", o->loss);
-    put_int(t, "dense", o->dense);
-    put_int(t, "rank", o->lora_rank);
-    put_real(t, "alpha", o->lora_alpha);
-    put_int(t, "targets", o->targets);
-    put_int(t, "schedule", o->schedule);
-    put_real(t, "lr", o->rate);
-    put_real(t, "warmup", o->warmup);
-    put_real(t, "weight-decay", o->weight_decay);
-    put_real(t, "clip", o->clip);
-    put_int(t, "reduction", o->reduction);
-    put_int(t, "matching", o->matching);
-    put_real(t, "probe-limit", o->probe_limit);
-    put_int(t, "lens", o->lens);
-    put_real(t, "temperature", o->temperature);
-    put_int(t, "as-published", o->as_published);
-    put_int(t, "whole-vocabulary", o->whole_vocabulary);
-    put_int(t, "backend", o->backend);
-    put_int(t, "threads", o->threads);
+    record_text(t, "method", names);
+    record_text(t, "model", o->model);
+    record_text(t, "tokenizer", o->tokenizer);
+    record_text(t, "data", o->data);
+    record_text(t, "template", o->prompt);
+    record_text(t, "label-words", o->words);
+    record_int(t, "seed", (int64_t)o->seed);
+    record_int(t, "batch", o->batch);
+    record_int(t, "epochs", o->epochs);
+    record_int(t, "limit-train", o->limit_train);
+    record_int(t, "limit-test", o->limit_test);
+    record_int(t, "loss", o->loss);
+    record_int(t, "dense", o->dense);
+    record_int(t, "rank", o->lora_rank);
+    record_real(t, "alpha", o->lora_alpha);
+    record_int(t, "targets", o->targets);
+    record_int(t, "schedule", o->schedule);
+    record_real(t, "lr", o->rate);
+    record_real(t, "warmup", o->warmup);
+    record_real(t, "weight-decay", o->weight_decay);
+    record_real(t, "clip", o->clip);
+    record_int(t, "reduction", o->reduction);
+    record_int(t, "matching", o->matching);
+    record_real(t, "probe-limit", o->probe_limit);
+    record_int(t, "lens", o->lens);
+    record_real(t, "temperature", o->temperature);
+    record_int(t, "as-published", o->as_published);
+    record_int(t, "whole-vocabulary", o->whole_vocabulary);
+    record_int(t, "backend", o->backend);
+    record_int(t, "threads", o->threads);
 }
 
 /* Where the checkpoint lies. */

@@ -53,13 +53,13 @@ static int encode_split(session *s, split *out, const tokenizer *t, const char *
     return 0;
 }
 
-/* How many of n are used when the user limits them. */
-static int64_t limited(int64_t n, int64_t limit) {
+/* How many of n are used when the user limits them; 0 is no limit. */
+static int64_t limited_count(int64_t n, int64_t limit) {
     return limit > 0 && limit < n ? limit : n;
 }
 
 /* Keeps some of the examples, drawn evenly over the file, as some sets are sorted by class. */
-static void spread(dataset_example *examples, int64_t n, int64_t kept) {
+static void thin_out(dataset_example *examples, int64_t n, int64_t kept) {
     for (int64_t i = 0; i < kept; i++) examples[i] = examples[i * n / kept];
 }
 
@@ -79,9 +79,9 @@ static int encode_data(session *s, dataset *data, const tokenizer *t) {
         args_fail("finetune", "%s", message);
         return -1;
     }
-    int64_t n_train = limited(data->n_train, o->limit_train), n_test = limited(data->n_test, o->limit_test);
-    spread(data->train, data->n_train, n_train);
-    spread(data->test, data->n_test, n_test);
+    int64_t n_train = limited_count(data->n_train, o->limit_train), n_test = limited_count(data->n_test, o->limit_test);
+    thin_out(data->train, data->n_train, n_train);
+    thin_out(data->test, data->n_test, n_test);
     if (encode_split(s, &s->train, t, prompt, data->train, n_train) != 0) return -1;
     if (encode_split(s, &s->test, t, prompt, data->test, n_test) != 0) return -1;
     if (s->train.n == 0 || s->test.n == 0) {

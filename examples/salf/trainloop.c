@@ -221,7 +221,7 @@ static int update_weights(run *r) {
 
 /* Adds the predicted operations of rows with these cuts; rows that are not trained (cut m) cost their forward and
  * probe, and belong to no step of a run that trains everything. */
-static int price(run *r, const int32_t *cuts, int64_t rows, int probed, int trained) {
+static int price_rows(run *r, const int32_t *cuts, int64_t rows, int probed, int trained) {
     const salf_model_info *info = &r->s->info;
     const finetune_settings *o = r->s->settings;
     salf_cost_options c;
@@ -251,7 +251,7 @@ static int price(run *r, const int32_t *cuts, int64_t rows, int probed, int trai
 }
 
 /* Books the batch; returns the rows trained, or -1. */
-static int64_t account(run *r, int probed) {
+static int64_t book_batch(run *r, int probed) {
     const int32_t m = r->s->info.n_layers;
     const int64_t rows = r->batch.batch.n_sequences;
     int64_t n = 0;
@@ -261,9 +261,9 @@ static int64_t account(run *r, int probed) {
         r->compact[n++] = r->cuts[i];
     }
     r->tally.v[TALLY_TRAINED] += (double)n;
-    if (n > 0 && price(r, r->compact, n, probed, 1) != 0) return -1;
+    if (n > 0 && price_rows(r, r->compact, n, probed, 1) != 0) return -1;
     for (int64_t i = n; i < rows; i++) r->compact[i] = m;
-    if (n < rows && price(r, r->compact + n, rows - n, probed, 0) != 0) return -1;
+    if (n < rows && price_rows(r, r->compact + n, rows - n, probed, 0) != 0) return -1;
     return n;
 }
 
@@ -278,7 +278,7 @@ static int run_task(run *r, const feed_task *task) {
     const double start = tally_clock();
     if (choose_cuts(r, task, &trace) != 0) return -1;
     if (probing) r->tally.v[TALLY_PROBE] += tally_clock() - start;
-    const int64_t n = account(r, probing);
+    const int64_t n = book_batch(r, probing);
     if (n < 0 || (n > 0 && run_backward(r) != 0)) return -1;
     r->pending += n;
     r->stage = task->layer;
@@ -302,7 +302,7 @@ static int probe_all(run *r) {
         if (result == 0 && salf_planner_set_eof(r->feed.planner, at, n, trace.eof) != SALF_OK)
             result = say_salf("plan");
         for (int64_t i = 0; i < n && result == 0; i++) r->cuts[i] = r->s->info.n_layers;
-        if (result == 0) result = price(r, r->cuts, n, 1, 0);
+        if (result == 0) result = price_rows(r, r->cuts, n, 1, 0);
         progress_update(&bar, at + n, NULL);
     }
     progress_end(&bar);
