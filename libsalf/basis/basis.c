@@ -106,7 +106,8 @@ salf_status slf_basis_complete(salf_basis *basis, const int32_t *labels, int64_t
     return SALF_OK;
 }
 
-/* Labels and options are checked first, since the passes over the head may take minutes. */
+/* Of a model, or of a newer state of it. Labels and options are checked first, since the passes over the head may take
+ * minutes. */
 static salf_status create_basis(salf_basis **out, salf_model *model, const int32_t *labels, int64_t n_labels,
                                 const salf_basis_options *theirs) {
     const salf_model_info *shape = &model->info;
@@ -142,7 +143,7 @@ static salf_status create_basis(salf_basis **out, salf_model *model, const int32
         SLF_DO(slf_basis_factor(basis, gram));
         gram = NULL; /* it is P now, and the basis's */
     }
-    /* 2. rows of the labels, and what is to be prepared of all others */
+    /* 2. rows of the labels, and what is to be prepared of all tokens */
     SLF_DO(slf_basis_complete(basis, unique, n, NULL));
     *out = basis;
     basis = NULL;
@@ -201,8 +202,8 @@ salf_status salf_basis_get_labels(const salf_basis *basis, const int32_t **label
     return SALF_OK;
 }
 
-/* Labels that the basis does not hold are solved for this call. Rows go by way of float64, which is what a basis holds
- * of them; a table has float32 only, in the backend. */
+/* Labels that the basis does not hold are solved for this call, and forgotten: the basis is immutable. A basis holds
+ * its labels' rows in float64; a table has float32 only, in the backend, from where each row is fetched. */
 salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int64_t n_labels, const salf_tensor *out) {
     SLF_REQUIRE(basis);
     if (n_labels < 0) return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " labels", n_labels);
@@ -217,33 +218,33 @@ salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int6
     shape.dtype = SALF_F32; /* the check knows input types, which float64 is not */
     SLF_TRY(slf_tensor_check(&shape, "out", n_labels, dim, false));
     int32_t *row_of = NULL; /* [n_labels] */
-    float *rounded = NULL;  /* [D] */
-    double *row = NULL;     /* [D] */
+    float *rounded = NULL;  /* [D]: a row of the table */
     slf_label_set set = {0};
     salf_status status;
     SLF_DO(SLF_ALLOC(context, row_of, n_labels));
     SLF_DO(SLF_ALLOC(context, rounded, dim));
-    SLF_DO(SLF_ALLOC(context, row, dim));
     SLF_DO(slf_label_set_prepare(&set, basis, labels, n_labels, row_of));
     for (int64_t i = 0; i < n_labels; i++) {
-        const int64_t from = row_of[i] * dim, to = slf_tensor_offset(out, i);
         const slf_label_rows *rows = set.used;
+        const int64_t from = row_of[i] * dim, to = slf_tensor_offset(out, i);
         if (!rows->exact) SLF_DO(slf_download(context, rounded, rows->rows + from, (uint64_t)dim * sizeof *rounded));
-        for (int64_t j = 0; j < dim; j++) row[j] = rows->exact ? rows->exact[from + j] : (double)rounded[j];
-        if (out->dtype == SALF_F64)
-            memcpy((double *)out->data + to, row, (size_t)dim * sizeof *row);
-        else
-            for (int64_t j = 0; j < dim; j++) ((float *)out->data)[to + j] = (float)row[j];
+        for (int64_t j = 0; j < dim; j++) {
+            const double value = rows->exact ? rows->exact[from + j] : (double)rounded[j];
+            if (out->dtype == SALF_F64)
+                ((double *)out->data)[to + j] = value;
+            else
+                ((float *)out->data)[to + j] = (float)value;
+        }
     }
 done:
     slf_label_rows_free(context, &set.own);
-    slf_free(context, row);
     slf_free(context, rounded);
     slf_free(context, row_of);
     return status;
 }
 
-/* By the fingerprint of all rows, since a head that was trained has the same shape and pointer. */
+/* By the fingerprint of all rows, since a head that was trained has the same shape and pointer. Reads the head once,
+ * V D; a host that trains its head asks every so many steps. */
 salf_status salf_basis_check(const salf_basis *basis, const salf_model *model) {
     SLF_REQUIRE(basis);
     SLF_REQUIRE(model);

@@ -28,10 +28,10 @@ struct salf_basis_builder {
     int64_t n_labels;
     int32_t *kept; /* [n_kept] ascending: labels, or all tokens for V < D */
     int64_t n_kept;
-    int64_t count; /* doubles in values */
-    double *values;
-    double *gram; /* backend [D][D], of the block at hand; also scratch */
-    double *row;  /* host [D] */
+    int64_t count;  /* doubles in values: D^2 + n_kept D + TRAILER */
+    double *values; /* host: what was added so far */
+    double *gram;   /* backend [D][D], of the block at hand; also scratch */
+    double *row;    /* host [D] */
 };
 
 /* Where row number i of the kept ones is summed, [D]: zeros until its block passes, on the one rank that has it. */
@@ -213,7 +213,8 @@ static salf_status check_coverage(const salf_basis_builder *builder, uint64_t *f
     return SALF_OK;
 }
 
-/* The kept rows of ascending labels as float32, exactly: sums of one row and zeros. NULL without memory. */
+/* The kept rows of ascending labels as float32 [n][D], exactly: sums of one row and zeros. The labels are among the
+ * kept. NULL without memory. */
 static float *copy_kept_rows(const salf_basis_builder *builder, const int32_t *labels, int64_t n) {
     float *w = slf_alloc(builder->context, (uint64_t)(n * builder->hidden), sizeof *w);
     for (int64_t i = 0; w && i < n; i++) {

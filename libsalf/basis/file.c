@@ -22,7 +22,8 @@
 #define FORMAT_VERSION 1 /* raised when an old reader would misread a new file; this reader then keeps reading 1 */
 #define MAX_TENSORS    5 /* spectrum, labels, rows, projection, inverse_norms */
 
-/* Metadata, as text. */
+/* Metadata: whole numbers, in decimal, but for the format's name and the fingerprint, 16 hexadecimal digits. A file may
+ * have them in any order, and others beside them. */
 enum {
     META_FORMAT,
     META_VERSION,
@@ -41,7 +42,7 @@ enum {
 static const char *const meta_keys[META_COUNT] = {"format", "version", "mode",         "side", "prepare",    "method",
                                                   "hidden", "vocab",   "padded_vocab", "rank", "fingerprint"};
 
-/* Places in the tensor "spectrum", float64. */
+/* Places in the tensor "spectrum", float64. They are the format: a new number goes to the end, with a new version. */
 enum {
     SPECTRUM_RTOL,       /* used */
     SPECTRUM_RTOL_ASKED, /* 0: the default */
@@ -273,6 +274,7 @@ static salf_status load_table(const loaded_file *file, salf_basis *basis) {
     SLF_TRY(get_tensor(file, "table", SALF_F32, n, dim, 0, &table));
     SLF_TRY(slf_label_rows_make(held, context, NULL, n, dim));
     SLF_TRY(SLF_ALLOC(context, row, dim));
+    /* By way of a row that is aligned; a copy of the whole table would be as large as the file. */
     for (int64_t i = 0; i < n; i++) {
         memcpy(row, (const char *)table.view.data + (size_t)(i * dim) * sizeof *row, (size_t)dim * sizeof *row);
         held->host_norms[i] = slf_norm2_f32(row, dim);
@@ -353,10 +355,11 @@ salf_status salf_basis_load(salf_basis **out, salf_context *context, const char 
     info->sigma_max = spectrum[SPECTRUM_MAX];
     info->sigma_min = spectrum[SPECTRUM_MIN];
     basis->sigma_min_kept = spectrum[SPECTRUM_MIN_KEPT];
+    /* Infinite where a ridge alone made P, since no singular value counted. */
     if (info->side == SALF_SIDE_OUTPUT)
         info->condition = basis->sigma_min_kept > 0 ? info->sigma_max / basis->sigma_min_kept : INFINITY;
     slf_basis_set_noise(basis);
-    if (model) SLF_DO(salf_basis_check(basis, model));
+    if (model) SLF_DO(salf_basis_check(basis, model)); /* before rows of another head are read */
     /* 2. a table, or rows of labels with P and perhaps the norms of the vocabulary */
     if (has_tensor(&file, "table")) {
         SLF_DO(load_table(&file, basis));
@@ -364,6 +367,7 @@ salf_status salf_basis_load(salf_basis **out, salf_context *context, const char 
         SLF_DO(load_label_rows(&file, basis));
         if (info->side == SALF_SIDE_OUTPUT)
             SLF_DO(get_device_tensor(&file, context, "projection", dim, dim, -INFINITY, &basis->p));
+        /* No lock: nobody else has the basis yet. */
         basis->norm_cache->amplification = spectrum[SPECTRUM_AMPLIFICATION];
         if (has_tensor(&file, "inverse_norms"))
             SLF_DO(get_device_tensor(&file, context, "inverse_norms", vocab, 0, 0, &basis->norm_cache->inverse_norms));

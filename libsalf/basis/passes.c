@@ -1,5 +1,8 @@
 /*
- * passes.c - what is made of all rows of the head, block by block: the norms |b_i| and the table of all basis rows.
+ * passes.c - what is made of all rows of the head, block by block: the norms |b_i| = |w_i P| and the table of all basis
+ * rows b_i = w_i P, [V][D] in float32. A score over the whole vocabulary needs the one or the other: with the norms it
+ * runs on the head as the host stores it, s_i = w_i . (P h) / (|b_i| |h|), and no V D numbers are held twice.
+ *
  * Each costs V D^2 multiply-adds, as much as the Gram matrix twice, so that both are made only where they are asked
  * for.
  */

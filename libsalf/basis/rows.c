@@ -16,7 +16,7 @@
 
 /* The host's arrays in one block and the backend's in another, measured and placed by the same lines. */
 static void lay_out_label_rows(slf_label_rows *rows, bool table, int64_t dim, slf_carver *host, slf_carver *device) {
-    const int64_t elements = rows->n * dim; /* fits: slf_basis_read_options refuses larger heads */
+    const int64_t elements = rows->n * dim; /* fits 63 bits: slf_basis_read_options refuses larger heads */
     rows->host_norms = slf_carve(host, rows->n, sizeof *rows->host_norms);
     rows->rows = slf_carve(device, elements, sizeof *rows->rows);
     rows->norms = slf_carve(device, rows->n, sizeof *rows->norms);
@@ -49,7 +49,8 @@ void slf_label_rows_free(const salf_context *context, slf_label_rows *rows) {
     memset(rows, 0, sizeof *rows);
 }
 
-/* Rounds by blocks, so that no second copy of all rows is needed. */
+/* float32 copies of the exact rows, rounded once: the error of a deviation by it is some 2^-24. By blocks, so that no
+ * second copy of all rows is needed. */
 salf_status slf_label_rows_upload(const slf_label_rows *rows, const salf_context *context, int64_t dim) {
     const int64_t block = SLF_MIN(rows->n, slf_block_rows(context, dim));
     float *rounded;

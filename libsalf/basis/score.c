@@ -186,10 +186,13 @@ salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label
     return slf_fail(SALF_E_LABEL, "label %" PRId32 " is not among the %" PRId64 " candidates", label, vocabulary->n);
 }
 
+/* How scores come from products; fixed when the vocabulary is made. */
 const slf_score_rule *slf_vocabulary_rule(const slf_vocabulary *vocabulary) {
     return &vocabulary->rule;
 }
 
+/* With a head the sums' vector adds up rows w_i where b_i = P w_i is meant: P once at the end is cheaper than V
+ * times. */
 const double *slf_vocabulary_projection(const slf_vocabulary *vocabulary) {
     return vocabulary->projected ? vocabulary->basis->p : NULL;
 }
@@ -205,6 +208,7 @@ bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows, co
     return true;
 }
 
+/* Candidates are in ascending order. */
 int32_t slf_vocabulary_row(const slf_vocabulary *vocabulary, int32_t label) {
     if (!vocabulary->candidates) return label;
     return (int32_t)slf_label_find(vocabulary->candidates, vocabulary->n, label);
@@ -233,7 +237,8 @@ salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabula
                               const slf_norm *norm, const slf_target_rows *targets, int64_t entry) {
     const slf_backend *backend = vocabulary->context->backend;
     void *impl = vocabulary->context->impl;
-    /* Entries that are made again after a failure: their queries that wait are forgotten. */
+    /* Entries of a walk are neighbours, so that the sums of a walk are one piece of each array. Entries that are made
+     * again after a failure: their queries that wait are forgotten. */
     if (run->waiting > 0 && run->first + run->waiting > entry) run->waiting = SLF_MAX(entry - run->first, 0);
     if (run->first + run->waiting != entry) SLF_TRY(slf_score_run_walk(run, vocabulary));
     for (int64_t first = 0, n; first < states->rows; first += n) {
@@ -298,6 +303,7 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
     if (sums.maximum) SLF_TRY(context->backend->fill(context->impl, sums.maximum += at, n, -INFINITY));
     /* 2. every row of the vocabulary, block by block */
     for (int64_t first = 0; first < vocabulary->n; first += vocabulary->block_rows) {
+        /* rows of one's own are one block */
         salf_tensor block = slf_tensor_device(context, vocabulary->rows, SALF_F32, vocabulary->n, dim);
         if (vocabulary->matrix)
             SLF_TRY(slf_matrix_block(vocabulary->matrix, first, SLF_MIN(vocabulary->n - first, vocabulary->block_rows),

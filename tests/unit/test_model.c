@@ -333,6 +333,29 @@ START_TEST(fingerprint_depends_on_values_alone) {
 }
 END_TEST
 
+/* A fingerprint only tells heads apart: whether one is of use is for the basis to say. */
+START_TEST(fingerprint_of_a_head_that_is_not_finite) {
+    float w[2][2 * 3] = {{1, 2, 3, 4, 5, 6}, {1, 2, NAN, 4, 5, 6}};
+    uint64_t found[2];
+    salf_context *context = harness_context(SALF_BACKEND_CPU, NULL);
+    for (int k = 0; k < 2; k++) {
+        const salf_model_options o = {.struct_size = sizeof o,
+                                      .n_layers = 1,
+                                      .hidden = 3,
+                                      .vocab = 2,
+                                      .head = {.data = w[k], .rows = 2, .cols = 3, .dtype = SALF_F32}};
+        salf_model *model;
+        salf_basis *basis;
+        CHECK_OK(salf_model_create(&model, context, &o));
+        found[k] = fingerprint_of(model);
+        if (k == 1) CHECK_FAILS(salf_basis_create(&basis, model, NULL, 0, NULL), SALF_E_NONFINITE, "row 0");
+        salf_model_destroy(model);
+    }
+    ck_assert(found[0] != found[1]);
+    salf_context_destroy(context);
+}
+END_TEST
+
 START_TEST(fingerprint_sees_every_change) {
     salf_context *context = harness_context(SALF_BACKEND_CPU, NULL);
     float w[V * D];
@@ -435,6 +458,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, description_is_told_back);
     HARNESS_ADD(suite, rows_are_the_same_in_every_form);
     HARNESS_ADD(suite, fingerprint_depends_on_values_alone);
+    HARNESS_ADD(suite, fingerprint_of_a_head_that_is_not_finite);
     HARNESS_ADD(suite, fingerprint_sees_every_change);
     HARNESS_ADD(suite, failing_callback);
     HARNESS_ADD(suite, block_rows_fit_the_workspace);
