@@ -48,6 +48,22 @@ SLOT = [
      "static void expect_dummy(const slf_dummy_job *job) {\n    (void)job;\n}\n\n" r"\g<0>"),
 ]  # fmt: skip
 
+# bfloat16 with its bytes exchanged. The parity suite makes and widens its own; files name their types.
+DTYPE = [
+    ("include/salf.h", r"SALF_I64 = 8\b", r"\g<0>, SALF_DUMMY16 = 9"),
+    ("libsalf/core/dtypes.h", r"    X\(SALF_BF16, [^\\]*\\\n", r"\g<0>" '    X(SALF_DUMMY16, "dummy16", 2, slf_dummy16_element) \\\\\n'),
+    ("libsalf/core/dtypes.h", r"SLF_WIDENING float slf_f16_element\(",
+     "SLF_WIDENING float slf_dummy16_element(const void *row, int64_t i) {\n"
+     "    const uint16_t half = ((const uint16_t *)row)[i];\n"
+     "    return slf_bf16_to_f32((uint16_t)(half << 8 | half >> 8));\n}\n\n" r"\g<0>"),
+    ("libsalf/io/safetensors.c", r'\{"BF16", SALF_BF16, 2\}, ', r'\g<0>{"DUMMY16", SALF_DUMMY16, 2}, '),
+    ("tests/parity/parity.c", r"dtypes\[\] = \{SALF_F32, SALF_BF16, SALF_F16\};\n    for \(size_t t = 0; t < 3; t",
+     r"dtypes[] = {SALF_F32, SALF_BF16, SALF_F16, SALF_DUMMY16};" "\n    for (size_t t = 0; t < 4; t"),
+    ("tests/parity/parity.c", r"    \*half = dtype == SALF_BF16",
+     "    if (dtype == SALF_DUMMY16) {\n        const uint16_t plain = harness_to_bf16((float)value);\n"
+     "        *half = (uint16_t)(plain << 8 | plain >> 8);\n        return from_bf16(plain);\n    }\n" r"\g<0>"),
+]  # fmt: skip
+
 # A cut that goes round the layers.
 POLICY = [
     ("include/salf.h", r"(SALF_POLICY_CALLBACK = (\d+))(,?)", r"\1,\n    SALF_POLICY_DUMMY = 16"),
@@ -68,7 +84,7 @@ METRIC = [
      r"\g<0>" "    case SALF_METRIC_DUMMY:\n        return log1p(rank);\n"),
 ]  # fmt: skip
 
-RECIPES = {"slot": SLOT, "metric": METRIC, "policy": POLICY}
+RECIPES = {"slot": SLOT, "dtype": DTYPE, "metric": METRIC, "policy": POLICY}
 # What is built and run once all are in.
 PROGRAMS = ["parity/test_backend", "parity/test_backend_probe", "unit/test_core", "unit/test_device", "unit/test_plugin",
             "unit/test_probe", "unit/test_probe_walks", "unit/test_model", "unit/test_policy", "unit/test_policy_errors",
