@@ -30,6 +30,7 @@ counts "a command that is not there" "0 1 0" 1 './no-such-test'
 counts "silence" "0 1 0" 1 true
 counts "a test that sleeps for ever" "0 1 0" 1 'sleep 30'
 counts "a test that loops for ever" "0 1 0" 1 'while :; do :; done'
+counts "libcheck's clock is off" "1 0 0" 0 '[ "$CK_DEFAULT_TIMEOUT" = 0 ] && echo "ok - off"'
 counts "as many as there are, some at a time" "7 0 0" 0 'sleep 0.3; echo "ok - a"' {,,,,,}'echo "ok - b"'
 counts "a good command does not hide a bad one" "2 1 0" 1 'echo "ok - a"' false 'echo "ok - b"'
 counts "nothing to run" "0 0 1" 0

@@ -77,6 +77,9 @@ if [ -e "$build/lib/libsalf.a" ]; then
 else
     echo "SKIPPED: calls of the library, $build/lib/libsalf.a is not built"
 fi
+none "no test gives up by a clock on the wall in less than an hour" \
+    "$(grep -rnE 'tcase_set_timeout\([^;]*, *[1-9]|\b(timeout=|join\(|wait\()[0-9]{1,3}\b|\btimeout [0-9-]' tests bindings/python/tests \
+        --include='*.[ch]' --include='*.py' --include='*.sh' | grep -vE '^tests/(docs/test_structure|run)\.sh')"
 # The patterns do find what they are for.
 found=$(printf '#include <cblas.h>\n    dpotrf_(upper, n);\n    cblas_dgemm(a);\n    slf_gemm(a);\n' | grep -cE "$blas")
 none "BLAS is recognised" "$([ "$found" -eq 3 ] || echo "$found of 3 lines")"
