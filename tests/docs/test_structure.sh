@@ -78,7 +78,7 @@ else
     echo "SKIPPED: calls of the library, $build/lib/libsalf.a is not built"
 fi
 none "no test gives up by a clock on the wall in less than an hour" \
-    "$(grep -rnE 'tcase_set_timeout\([^;]*, *[1-9]|\b(timeout=|join\(|wait\()[0-9]{1,3}\b|\btimeout [0-9-]' tests bindings/python/tests \
+    "$(grep -rnE 'tcase_set_timeout\([^;]*, *[1-9]|\b(timeout=|join\(|wait\()[0-9]{1,3}[,) ]|\btimeout [0-9-]' tests bindings/python/tests \
         --include='*.[ch]' --include='*.py' --include='*.sh' | grep -vE '^tests/(docs/test_structure|run)\.sh')"
 # The patterns do find what they are for.
 found=$(printf '#include <cblas.h>\n    dpotrf_(upper, n);\n    cblas_dgemm(a);\n    slf_gemm(a);\n' | grep -cE "$blas")
