@@ -48,6 +48,7 @@ salf_status slf_basis_new(salf_basis **out, salf_context *context, salf_model *m
         slf_free(context, basis);
         return SALF_E_NO_MEMORY;
     }
+    /* Nothing below fails, so that whoever gets the basis can destroy it. */
     atomic_init(&basis->references, 1);
     basis->context = slf_context_retain(context);
     if (model) {
@@ -99,6 +100,7 @@ void salf_basis_destroy(salf_basis *basis) {
 salf_status slf_basis_complete(salf_basis *basis, const int32_t *labels, int64_t n, const float *w) {
     const double *inverse_norms;
     double amplification;
+    /* Also where a table follows: it names the label of a zero row, which a table takes as it is. */
     SLF_TRY(slf_basis_solve(basis, labels, n, w, false, &basis->held));
     if (basis->options.prepare == SALF_PREPARE_TABLE) return slf_basis_make_table(basis);
     if (basis->options.prepare == SALF_PREPARE_VOCABULARY)
@@ -112,6 +114,7 @@ static salf_status create_basis(salf_basis **out, salf_model *model, const int32
                                 const salf_basis_options *theirs) {
     const salf_model_info *shape = &model->info;
     salf_context *context = model->context;
+    /* Padding rows belong to no token: they take no part in P, in the fingerprint or in any score. */
     const int64_t vocab = shape->valid_vocab, dim = shape->hidden;
     salf_basis_options options;
     SLF_TRY(slf_basis_read_options(&options, theirs, vocab, dim));
@@ -174,6 +177,7 @@ salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_mod
     if (model->info.hidden != old->info.hidden)
         return SLF_FAIL(SALF_E_SHAPE, "the model's hidden size is %" PRId64 ", the basis's %" PRId64,
                         model->info.hidden, old->info.hidden);
+    /* As they were asked for, not as they turned out: a default rtol follows the new head. */
     salf_basis_options options = old->options;
     options.struct_size = sizeof options;
     return create_basis(out, model, old->held.labels, old->held.labels ? old->held.n : 0, &options);
@@ -214,6 +218,7 @@ salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int6
                         slf_dtype_name(out->dtype));
     const salf_context *context = basis->context;
     const int64_t dim = basis->info.hidden;
+    /* Host memory only: rows are for a host to look at, and the backend has its own. */
     salf_tensor shape = *out;
     shape.dtype = SALF_F32; /* the check knows input types, which float64 is not */
     SLF_TRY(slf_tensor_check(&shape, "out", n_labels, dim, false));
@@ -250,12 +255,14 @@ salf_status salf_basis_check(const salf_basis *basis, const salf_model *model) {
     SLF_REQUIRE(model);
     const slf_matrix *matrix = basis->info.side == SALF_SIDE_INPUT ? &model->embedding : &model->head;
     const bool absent = slf_matrix_is_empty(matrix);
+    /* 1. what can be seen without reading the head */
     if (absent || model->info.hidden != basis->info.hidden || model->info.valid_vocab != basis->info.vocab)
         return slf_fail(SALF_E_STALE,
                         "the basis is of a matrix [%" PRId64 "][%" PRId64 "], the model's is [%" PRId64 "][%" PRId64
                         "]%s",
                         basis->info.vocab, basis->info.hidden, model->info.valid_vocab, model->info.hidden,
                         absent ? " and absent" : "");
+    /* 2. every row */
     uint64_t fingerprint = 0;
     SLF_TRY(slf_matrix_scan(model->context, matrix, basis->info.vocab, NULL, &fingerprint, NULL));
     if (fingerprint != basis->info.fingerprint)

@@ -76,6 +76,7 @@ salf_status salf_basis_builder_create(salf_basis_builder **out, salf_context *co
     SLF_REQUIRE(context);
     salf_basis_options own;
     SLF_TRY(slf_basis_read_options(&own, options, vocab, hidden));
+    /* Nothing is to be summed for it. */
     if (own.side == SALF_SIDE_INPUT)
         return SLF_FAIL(SALF_E_ARGUMENT, "the input side needs no builder: its rows are the basis");
     const bool all = slf_basis_is_small(&own, vocab, hidden);
@@ -90,6 +91,7 @@ salf_status salf_basis_builder_create(salf_basis_builder **out, salf_context *co
     builder->n_kept = all ? vocab : builder->n_labels;
     SLF_DO(SLF_ALLOC(context, builder->kept, builder->n_kept));
     for (int64_t i = 0; i < builder->n_kept; i++) builder->kept[i] = all ? (int32_t)i : builder->labels[i];
+    /* One vector, so that ranks exchange everything with one sum. */
     builder->count = hidden * hidden + builder->n_kept * hidden + TRAILER;
     SLF_DO(SLF_ALLOC_ZERO(context, builder->values, builder->count));
     SLF_DO(SLF_ALLOC(context, builder->row, hidden));
@@ -151,7 +153,7 @@ salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, c
         double *out = kept_row(builder, i);
         for (int64_t j = 0; j < dim; j++) out[j] += builder->row[j];
     }
-    /* 4. what was seen */
+    /* 4. what was seen, last: rows that did not get this far do not count */
     double *seen = trailer_of(builder);
     seen[0] += (double)rows->rows;
     for (int64_t r = 0; r < rows->rows; r++) add_parts(seen + 1, row_id_hash(first + r));
@@ -185,6 +187,7 @@ salf_status salf_basis_builder_merge(salf_basis_builder *builder, const salf_bas
          memcmp(builder->kept, other->kept, (size_t)builder->n_kept * sizeof *builder->kept) != 0))
         return SLF_FAIL(SALF_E_MISMATCH, "the labels differ (%" PRId64 " and %" PRId64 " rows kept)", builder->n_kept,
                         other->n_kept);
+    /* In float64, so that the order in which blocks and ranks come shows in the last bits of the Gram matrix only. */
     for (int64_t i = 0; i < builder->count; i++) builder->values[i] += other->values[i];
     return SALF_OK;
 }
@@ -202,6 +205,7 @@ salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder) {
 static salf_status check_coverage(const salf_basis_builder *builder, uint64_t *fingerprint) {
     const double *seen = trailer_of(builder);
     uint64_t ids, wanted = 0;
+    /* Counts are exact: doubles hold whole numbers up to 2^53. */
     if (seen[0] != (double)builder->vocab)
         return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added to the builder", seen[0], builder->vocab);
     for (int64_t i = 0; i < builder->vocab; i++) wanted += row_id_hash(i);

@@ -8,6 +8,8 @@
  *
  * A file comes from anywhere: sizes and values are checked before memory is taken by them, and a value that is
  * plausible but wrong can spoil results, not memory. The fingerprint tells a file of another head.
+ * Errors: SALF_E_NOT_FOUND for what is missing, SALF_E_CORRUPT for what makes no sense, SALF_E_DTYPE and
+ * SALF_E_MISMATCH for a tensor of another kind, SALF_E_NONFINITE for its values, SALF_E_VERSION, SALF_E_STALE.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -100,7 +102,7 @@ salf_status salf_basis_save(const salf_basis *basis, const char *path) {
     salf_status status;
     SLF_TRY(SLF_ALLOC_ZERO(basis->context, file, 1));
     file->context = basis->context;
-    /* 1. whole numbers, as text */
+    /* 1. whole numbers, as text, which every reader of safetensors shows */
     const int64_t numbers[META_COUNT] = {[META_VERSION] = FORMAT_VERSION, [META_MODE] = info->mode,
                                          [META_SIDE] = info->side,        [META_PREPARE] = basis->options.prepare,
                                          [META_METHOD] = info->method,    [META_HIDDEN] = dim,
@@ -126,7 +128,8 @@ salf_status salf_basis_save(const salf_basis *basis, const char *path) {
         SLF_DO(put_device_tensor(file, "inverse_norms", inverse, SALF_F64, info->vocab, 0));
     }
     put_host_tensor(file, "spectrum", file->spectrum, SALF_F64, SPECTRUM_COUNT, 0);
-    /* 3. rows: a table, whose norms follow from it and beside which there is no P, or those of labels */
+    /* 3. rows: a table, whose norms follow from it and beside which there is no P, or those of labels. These go in
+     * float64, as they were solved: what the API gives of a loaded basis is what the saved one gave. */
     if (!held->labels) {
         SLF_DO(put_device_tensor(file, "table", held->rows, SALF_F32, held->n, dim));
     } else if (held->n > 0) {
@@ -240,7 +243,8 @@ static salf_status read_basis_header(loaded_file *file) {
     const double *s = file->spectrum;
     const double most = s[SPECTRUM_MAX], least_kept = s[SPECTRUM_MIN_KEPT], ridge = s[SPECTRUM_RIDGE];
     const bool output = file->number[META_SIDE] == SALF_SIDE_OUTPUT;
-    /* Something must be kept, and a ridge alone may keep what has no singular value. */
+    /* sigma_max > 0 and sigma_min_kept <= sigma_max: noise divides by both. Something must be kept, and a ridge alone
+     * may keep what has no singular value. */
     if (output && (!(most > 0) || (!(least_kept > 0) && !(ridge > 0)) || least_kept > most))
         return slf_fail(SALF_E_CORRUPT, "singular values %g ... %g of the basis file make no sense", least_kept, most);
     if (s[SPECTRUM_RTOL] >= 1 || s[SPECTRUM_RTOL_ASKED] >= 1)
@@ -295,6 +299,7 @@ static salf_status load_label_rows(const loaded_file *file, salf_basis *basis) {
     const int64_t dim = basis->info.hidden;
     slf_label_rows *held = &basis->held;
     salf_named_tensor labels = {0}, rows = {0};
+    /* One of them without the other is an error, which the second look-up reports. */
     if (has_tensor(file, "labels") || has_tensor(file, "rows")) {
         SLF_TRY(get_tensor(file, "labels", SALF_I32, -1, 0, 0, &labels));
         SLF_TRY(get_tensor(file, "rows", SALF_F64, labels.shape[0], dim, -INFINITY, &rows));
@@ -358,12 +363,13 @@ salf_status salf_basis_load(salf_basis **out, salf_context *context, const char 
     /* Infinite where a ridge alone made P, since no singular value counted. */
     if (info->side == SALF_SIDE_OUTPUT)
         info->condition = basis->sigma_min_kept > 0 ? info->sigma_max / basis->sigma_min_kept : INFINITY;
-    slf_basis_set_noise(basis);
+    slf_basis_set_noise(basis);                        /* follows from the spectrum, so that it is not in the file */
     if (model) SLF_DO(salf_basis_check(basis, model)); /* before rows of another head are read */
     /* 2. a table, or rows of labels with P and perhaps the norms of the vocabulary */
     if (has_tensor(&file, "table")) {
         SLF_DO(load_table(&file, basis));
     } else {
+        /* P stays even where all labels are held: others may come, and candidates. */
         SLF_DO(load_label_rows(&file, basis));
         if (info->side == SALF_SIDE_OUTPUT)
             SLF_DO(get_device_tensor(&file, context, "projection", dim, dim, -INFINITY, &basis->p));

@@ -8,6 +8,7 @@
 
 #include "basis/basis.h"
 
+/* Padding has a status of its own: it is what a tokenizer larger than its model gives, and easy to take for a token. */
 salf_status slf_label_check(int32_t label, int64_t vocab, int64_t padded_vocab) {
     if (label >= 0 && label < vocab) return SALF_OK;
     if (label >= 0 && label < padded_vocab)
@@ -22,6 +23,7 @@ static int compare_labels(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* Removes repeats in the same pass over the sorted list, since each distinct label costs a D x D product. */
 int64_t slf_labels_sort(int32_t *labels, int64_t n) {
     int64_t unique = 0;
     if (n > 0) qsort(labels, (size_t)n, sizeof *labels, compare_labels);

@@ -74,6 +74,7 @@ salf_status slf_basis_norms(const salf_basis *basis, const double **inverse_norm
         if (b[i] <= basis->noise * w[i]) b[i] = 0;
         if (b[i] > 0) most = fmax(most, w[i] / b[i]);
     }
+    /* The largest amplification of all rows is kept, not one a row: a query's products are all made the same way. */
     slf_invert_norms(b, n);
     SLF_DO(fill_norm_cache(basis, b, most));
 done:
@@ -127,6 +128,7 @@ salf_status slf_basis_make_table(salf_basis *basis) {
     }
     SLF_DO(slf_download(context, table.host_norms, table.norms, (uint64_t)vocab * sizeof(double)));
     SLF_DO(check_basis_norms(table.host_norms, vocab));
+    /* Nothing of the basis has changed up to here; what can fail is behind us after this line. */
     SLF_DO(slf_basis_use_table_norms(basis, &table));
     slf_label_rows_free(context, &basis->held);
     basis->held = table;

@@ -43,6 +43,7 @@ done:
     return status;
 }
 
+/* Also of rows that are all zero bytes, or half made. */
 void slf_label_rows_free(const salf_context *context, slf_label_rows *rows) {
     slf_free(context, rows->host_block);
     slf_device_free(context, rows->device_block);
@@ -122,6 +123,7 @@ salf_status slf_basis_solve(const salf_basis *basis, const int32_t *labels, int6
         SLF_DO(set_row_norms(basis, from, first, count, zero_ok, &rows));
     }
     SLF_DO(slf_label_rows_upload(&rows, context, dim));
+    /* Only now: rows that a batch failed to replace stay good for the next one. */
     slf_label_rows_free(context, out);
     *out = rows;
     rows = (slf_label_rows){0};
@@ -164,6 +166,7 @@ salf_status slf_label_set_prepare(slf_label_set *set, const salf_basis *basis, c
         if (row >= 0 && !(basis->held.host_norms[row] > 0))
             return slf_fail(SALF_E_ZERO_ROW, "label %" PRId32 ": its basis row is zero", labels[i]);
     }
+    /* A basis made for the labels of the task holds them all: the usual case, and nothing is solved. */
     if (find_label_rows(&basis->held, labels, n, row_of)) {
         set->used = &basis->held;
         return SALF_OK;

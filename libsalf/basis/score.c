@@ -108,7 +108,8 @@ static salf_status use_logits(slf_vocabulary *vocabulary) {
     } else {
         vocabulary->matrix = &model->head;
     }
-    SLF_DO(slf_sync(context)); /* the host's copies go */
+    /* The host's copies go when this returns, and a device may not have read them yet. */
+    SLF_DO(slf_sync(context));
 done:
     slf_free(context, bias);
     slf_free(context, rows);
@@ -150,7 +151,8 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
             SLF_DO(slf_fail(SALF_E_ARGUMENT, "the whole vocabulary needs the basis's table or a model"));
         vocabulary->projected = vocabulary->matrix && basis->info.side == SALF_SIDE_OUTPUT;
     }
-    slf_free(context, vocabulary->own.host_block); /* the backend has it all */
+    /* Of rows of its own the backend has all that scores need: 8 n D bytes of the host are given back. */
+    slf_free(context, vocabulary->own.host_block);
     vocabulary->own.host_block = NULL;
     /* 3. a callback's rows need a block, made once for all walks; for others backends have tiles of their own */
     vocabulary->block_rows = vocabulary->n;
@@ -248,7 +250,7 @@ salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabula
         const salf_tensor chunk = slf_tensor_slice(states, first, n);
         double *z = run->z + run->waiting * states->cols, *target = run->target + entry + first;
         const int32_t *row_of = targets->row_of + first;
-        /* 1. z = P h / |h|, h / |h| or h */
+        /* 1. z = P h / |h|, h / |h| or h; which queries need float64 is decided in the backend, without waiting */
         const slf_query_job query = {.states = &chunk,
                                      .norm = norm,
                                      .p = slf_vocabulary_projection(vocabulary),
@@ -301,7 +303,7 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
     if (sums.weighted) SLF_TRY(slf_zero_doubles(context, sums.weighted += at, (uint64_t)n));
     if (sums.vector) SLF_TRY(slf_zero_doubles(context, sums.vector += at * dim, (uint64_t)(n * dim)));
     if (sums.maximum) SLF_TRY(context->backend->fill(context->impl, sums.maximum += at, n, -INFINITY));
-    /* 2. every row of the vocabulary, block by block */
+    /* 2. every row of the vocabulary, block by block; a backend keeps scores of a tile at most, and sums */
     for (int64_t first = 0; first < vocabulary->n; first += vocabulary->block_rows) {
         /* rows of one's own are one block */
         salf_tensor block = slf_tensor_device(context, vocabulary->rows, SALF_F32, vocabulary->n, dim);
@@ -320,6 +322,7 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
         SLF_TRY(context->backend->score(context->impl, &job));
         if (vocabulary->block) SLF_TRY(slf_sync(context)); /* the callback fills it again */
     }
+    /* What was answered keeps its entries until the caller reads them; the memory of z is free for others. */
     run->waiting = 0;
     return SALF_OK;
 }

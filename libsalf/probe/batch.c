@@ -100,6 +100,7 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
     if (n_rows > 0) SLF_REQUIRE(labels);
     if (n_rows > INT64_MAX / 1024 / slf_probe_spaces(probe)) /* products of rows, spaces and bytes fit 63 bits */
         return SLF_FAIL(SALF_E_OVERFLOW, "%" PRId64 " rows", n_rows);
+    /* All labels are looked at before the batch that may be open is touched. */
     for (int64_t r = 0; r < n_rows; r++) {
         SLF_TRY(slf_label_check(labels[r], basis->info.vocab, basis->padded_vocab));
         if (probe->vocabulary) SLF_TRY(slf_vocabulary_check(probe->vocabulary, labels[r]));
@@ -118,6 +119,7 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
     probe->run.room = walks > 0 ? (all + walks - 1) / walks : 0;
     SLF_TRY(slf_block_pair_lay_out(&probe->blocks, context, lay_out_batch, probe));
     /* 2. labels and the rows of their targets; on a device all that follows is enqueued */
+    /* A walk reads a query's label by entry, and entries run over spaces: so labels are there once for each space. */
     const uint64_t bytes = (uint64_t)n_rows * sizeof *labels;
     const int32_t copies = probe->vocabulary ? slf_probe_spaces(probe) : 1;
     for (int32_t space = 0; space < copies && n_rows > 0; space++)
@@ -155,6 +157,7 @@ salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
     SLF_TRY(await_deviations(probe));
     SLF_TRY(salf_eof_from_deviations(spaces - 1, rows, results->deviations, probe->options.eof_rule,
                                      probe->options.nonfinite, results->gains, results->eof));
+    /* How many rows the choice was not made for; 0 unless the option says that they train fully. */
     int32_t nonfinite = 0;
     for (int64_t r = 0; r < rows; r++) {
         bool finite = true;

@@ -23,13 +23,15 @@ static double layer_merit(const double *d, int32_t k, int32_t rule) {
     }
 }
 
-/* First space whose deviation is not finite, or -1. */
+/* First space whose deviation is not finite, or -1. One such space makes two gains meaningless, and with them the
+ * choice: the whole datum is set aside. */
 static int32_t nonfinite_space(const double *d, int32_t n_layers) {
     for (int32_t k = 0; k <= n_layers; k++)
         if (!isfinite(d[k])) return k;
     return -1;
 }
 
+/* Public, since a host may have deviations from elsewhere: of a file, of other ranks, of a probe of its own. */
 salf_status salf_eof_from_deviations(int32_t n_layers, int64_t rows, const double *deviations, int32_t eof_rule,
                                      int32_t nonfinite, double *gains, int32_t *eof) {
     if (n_layers < 1) return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId32 " layers", n_layers);

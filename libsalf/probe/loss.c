@@ -39,6 +39,7 @@ struct salf_loss {
 
 /* ---- life ---- */
 
+/* Memory of calls is taken at the first one and when a later one has more rows. */
 salf_status salf_loss_create(salf_loss **out, salf_basis *basis, const salf_loss_options *options) {
     SLF_REQUIRE(out);
     *out = NULL;
@@ -109,6 +110,7 @@ static salf_status check_loss_arguments(const salf_loss *loss, const int32_t *la
     const bool device_ok = slf_device_readable(loss->context);
     SLF_TRY(slf_tensor_check(states, "states", -1, loss->basis->info.hidden, device_ok));
     if (!isfinite(scale)) return slf_fail(SALF_E_ARGUMENT, "scale of the gradient is %g", scale);
+    /* Overlap of gradient and states is not looked for. */
     if (gradient) SLF_TRY(check_loss_out(gradient, "gradient", states->rows, states->cols, device_ok));
     if (states->rows == 0) return SALF_OK;
     if (!labels) return slf_fail(SALF_E_NULL, "labels is NULL with %" PRId64 " states", states->rows);
@@ -148,6 +150,8 @@ static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *state
     slf_score_run run = loss->run;
     run.labels = loss->device_labels + first;
     if (!gradient) run.sums.weighted = run.sums.vector = NULL;
+    /* The run is a copy: chunks take turns in the same arrays, in stream order, and none is ever waiting between
+     * calls. */
     SLF_TRY(slf_score_run_add(&run, loss->vocabulary, &h, NULL, &targets, 0));
     SLF_TRY(slf_score_run_walk(&run, loss->vocabulary));
     const slf_query query = {.rows = n, .dim = dim, .z = run.z, .label = run.labels, .target = run.target};
@@ -202,7 +206,7 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
     SLF_TRY(slf_upload(context, loss->device_row_of, staged + rows, bytes));
     loss->slot = (loss->slot + 1) % SLOTS;
     SLF_TRY(backend->mark(context->impl, uploaded));
-    /* 4. chunk by chunk */
+    /* 4. chunk by chunk, each with a walk of its own over the vocabulary where there is one */
     for (int64_t first = 0; first < rows; first += loss->run.chunk)
         SLF_TRY(compute_chunk(loss, states, first, scale, gradient));
     /* 5. losses to where the caller wants them; waits where that is the host */

@@ -83,6 +83,7 @@ salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tens
         return SLF_FAIL(SALF_E_SEQUENCE, "space %" PRId32 " after space %" PRId32, space, batch->last_space);
     SLF_TRY(slf_tensor_check(states, "states", batch->rows, probe->basis->info.hidden, slf_device_readable(context)));
     SLF_TRY(choose_norm(probe, space, state_kind, &norm));
+    /* A batch of no rows is a batch: a rank without data in a step makes the same calls as the others. */
     const int64_t at = space * batch->rows; /* the first entry */
     if (batch->rows > 0 && probe->vocabulary) {
         SLF_TRY(slf_score_run_add(&probe->run, probe->vocabulary, states, norm, &batch->targets, at));

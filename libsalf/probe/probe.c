@@ -20,6 +20,7 @@ static salf_status read_probe_options(salf_probe_options *own, const salf_probe_
     SLF_TRY(slf_check_word("eof_rule", "SALF_EOF", own->eof_rule));
     SLF_TRY(slf_check_word("nonfinite", "SALF_NONFINITE", own->nonfinite));
     SLF_TRY(slf_temperature_read(&own->temperature));
+    /* A word of salf.h without a row in observe.c's table: somebody is adding a metric. */
     if (!slf_metric_of(own->metric))
         return slf_fail(SALF_E_UNSUPPORTED, "metric %" PRId32 " has no formula in the probe", own->metric);
     if (own->n_layers == 0 && model) own->n_layers = model->info.n_layers;
@@ -52,7 +53,7 @@ salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_pr
     probe->metric = slf_metric_of(own.metric);
     SLF_DO(SLF_ALLOC_ZERO(context, probe->batch.observed, slf_probe_spaces(probe)));
     /* 1. the final norm [D] into the backend; RMS1P is folded into the model's weight */
-    const salf_model *model = basis->model;
+    const salf_model *model = basis->model; /* NULL for a basis from a file or builder alone: no norm, no logits */
     const int32_t kind = model ? model->info.norm_kind : SALF_NORM_NONE;
     if (kind != SALF_NORM_NONE) {
         const int64_t dim = model->info.hidden;
@@ -66,7 +67,7 @@ salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_pr
         if (model->norm_bias) SLF_DO(slf_upload(context, probe->norm_vectors + dim, model->norm_bias, bytes));
         SLF_DO(slf_sync(context));
     }
-    /* 2. what the metric compares with */
+    /* 2. what the metric compares with, by a vocabulary that the probe owns: candidates and temperature are its own */
     if (probe->metric->vocabulary)
         SLF_DO(slf_vocabulary_create(&probe->vocabulary, basis, own.candidates, own.n_candidates, own.scores,
                                      own.temperature));

@@ -43,7 +43,8 @@ typedef struct slf_probe_results {
     int32_t *eof;       /* [R] */
 } slf_probe_results;
 
-/* What a graph that captured observe ... flush refers to. */
+/* What a graph that captured observe ... flush refers to: the addresses in it are fixed, and only what is behind them
+ * may change from one launch to the next. */
 typedef struct slf_recording {
     int64_t rows; /* 0: nothing to replay */
     const void *device_block;
