@@ -77,7 +77,7 @@ typedef struct slf_apply_job {
     double noise;            /* for rounded. A row that is not finite gives a norm that is not */
 } slf_apply_job;
 
-/* ---- linear algebra: what a Gram matrix is inverted with (basis/spectrum.c) ---- */
+/* ---- linear algebra: what a Gram matrix is inverted with (spectrum.c) ---- */
 
 /* Matrices are row-major and float64. Of symmetric matrices and of Cholesky factors R, A = R^T R, only the upper
  * triangle (j >= i) is read and made, unless a comment says full. */

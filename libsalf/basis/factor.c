@@ -8,8 +8,8 @@
  */
 #include <math.h>
 
+#include "backend/spectrum.h"
 #include "basis/basis.h"
-#include "basis/spectrum.h"
 
 bool slf_basis_is_small(const salf_basis_options *options, int64_t vocab, int64_t hidden) {
     return vocab < hidden && options->mode != SALF_BASIS_RIDGE;

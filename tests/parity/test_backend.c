@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "basis/spectrum.h"
+#include "backend/spectrum.h"
 #include "core/random.h"
 #include "parity.h"
 

@@ -1,7 +1,8 @@
 /*
  * cpu.c - the cpu backend: the reference table with OpenBLAS and vector kernels over its hot slots.
  *
- * scan and apply convert blocks of rows to float64, in threads, and call dsyrk (rows D^2 / 2) and dgemm (rows D^2).
+ * scan, apply and query convert blocks of rows to float64, in threads, and call dsyrk (rows D^2 / 2) and dgemm (rows
+ * D^2). What is not here, in cosine.c, score.c or algebra.c, is bound by memory or rare, and the reference's.
  */
 #include "cpu.h"
 
@@ -12,6 +13,11 @@
 #include "core/random.h"
 
 enum { MOST_BLOCK = 32 << 20 }; /* bytes */
+
+/* ---- threads of BLAS ---- */
+
+/* OpenBLAS has one count for the process, so that calls of several contexts share what is set. The host's own count is
+ * put back when the last of them leaves; what else calls BLAS in between may run with ours. */
 
 static pthread_mutex_t blas_lock = PTHREAD_MUTEX_INITIALIZER;
 static int blas_users, blas_saved;
@@ -43,21 +49,40 @@ salf_status slf_cpu_open(void **self, const slf_services *services, const char *
     return SALF_OK;
 }
 
-/* Rows of a float64 block, of vectors vectors each, that fit half the workspace: many, since every block passes over
- * all of G or P. */
+/* Rows of a float64 block, of vectors vectors each, that fit half the workspace (the other half is the caller's): many,
+ * since every block passes over all of G or P, but at most 32 MiB, from where on a product gains nothing. */
 static int64_t block_rows(const slf_cpu *cpu, int64_t dim, int64_t vectors, int64_t rows) {
     const uint64_t limit = cpu->host.services.options->workspace_limit / 2;
-    const int64_t bytes = limit < MOST_BLOCK ? (int64_t)limit : (int64_t)MOST_BLOCK;
-    int64_t n = bytes / (8 * dim * vectors);
-    n = n < rows ? n : rows;
-    return n > 0 ? n : 1;
+    const int64_t bytes = (int64_t)SLF_MIN(limit, (uint64_t)MOST_BLOCK), fitting = bytes / (8 * dim * vectors);
+    return SLF_MAX(SLF_MIN(fitting, rows), 1);
+}
+
+/* Rows first ... of a view in float64, x [..][D]; a loop over k of parallel_for. ROW_GRAIN rows at a time are work
+ * enough to be worth another thread: some 16 KiB. */
+enum { ROW_GRAIN = 16 };
+typedef struct {
+    const salf_tensor *rows;
+    int64_t first;
+    double *x;
+} row_block;
+
+static void convert_rows(void *user, int64_t begin, int64_t end) {
+    const row_block *block = user;
+    for (int64_t k = begin; k < end; k++)
+        slf_row_to_f64(block->rows, block->first + k, block->x + k * block->rows->cols);
+}
+
+/* Y [n][D] = X P. */
+static void times_p(const double *x, const double *p, int64_t n, int64_t dim, double *y) {
+    const int d = (int)dim;
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, d, d, 1, x, d, p, d, 0, y, d);
 }
 
 /* ---- scan ---- */
 
-enum { SCAN_PIECES = 16, ROW_GRAIN = 16 };
-
-/* A scan in pieces that do not depend on the number of threads. */
+/* A scan is cut in pieces that do not depend on the number of threads. The sum of hashes has no order, so this only
+ * keeps the first bad row of each piece apart. */
+enum { SCAN_PIECES = 16 };
 typedef struct {
     const slf_cpu *cpu;
     const slf_scan_job *job;
@@ -83,20 +108,7 @@ static void scan_pieces(void *user, int64_t begin, int64_t end) {
         }
 }
 
-/* Rows of a float64 view, and blocks of them. */
-typedef struct {
-    const salf_tensor *rows;
-    int64_t first;
-    double *x;
-} row_block;
-
-static void convert_rows(void *user, int64_t begin, int64_t end) {
-    const row_block *block = user;
-    for (int64_t k = begin; k < end; k++)
-        slf_row_to_f64(block->rows, block->first + k, block->x + k * block->rows->cols);
-}
-
-/* G += X^T X, block by block. */
+/* G += X^T X, block by block, in float64: a sum of V products of float32 numbers is exact enough only so. */
 static salf_status add_rows_to_gram(const slf_cpu *cpu, const salf_tensor *rows, double *gram) {
     const slf_services *services = &cpu->host.services;
     const int64_t dim = rows->cols, most = block_rows(cpu, dim, 1, rows->rows);
@@ -104,7 +116,7 @@ static salf_status add_rows_to_gram(const slf_cpu *cpu, const salf_tensor *rows,
     if (!block.x) return SALF_E_NO_MEMORY;
     slf_blas_enter(services);
     for (; block.first < rows->rows; block.first += most) {
-        const int64_t n = rows->rows - block.first < most ? rows->rows - block.first : most;
+        const int64_t n = SLF_MIN(rows->rows - block.first, most);
         services->parallel_for(services->context, n, ROW_GRAIN, convert_rows, &block);
         cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)dim, (int)n, 1, block.x, (int)dim, 1, gram, (int)dim);
     }
@@ -113,11 +125,13 @@ static salf_status add_rows_to_gram(const slf_cpu *cpu, const salf_tensor *rows,
     return SALF_OK;
 }
 
+/* The rows are read twice where the Gram matrix is wanted, which costs nothing beside its D^2 operations a row; in
+ * return the matrix never meets a row that is not finite. */
 salf_status slf_cpu_scan(void *self, const slf_scan_job *job) {
     const slf_cpu *cpu = self;
     const slf_services *services = &cpu->host.services;
     const salf_tensor *rows = job->rows;
-    piecewise_scan scan = {.cpu = cpu, .job = job, .pieces = rows->rows < SCAN_PIECES ? rows->rows : SCAN_PIECES};
+    piecewise_scan scan = {.cpu = cpu, .job = job, .pieces = SLF_MIN(rows->rows, SCAN_PIECES)};
     *job->bad_row = -1;
     if (scan.pieces == 0) return SALF_OK;
     scan.widened = services->alloc(services->context, (uint64_t)(scan.pieces * rows->cols), sizeof *scan.widened);
@@ -134,30 +148,18 @@ salf_status slf_cpu_scan(void *self, const slf_scan_job *job) {
 
 /* ---- products with P ---- */
 
-/* A block of an apply: rows x [n][D] and their products y [n][D], which are x without P. */
+/* A block of an apply: rows x [n][D] and their products y [n][D], which are x itself without P. */
 typedef struct {
+    row_block x; /* first: what convert_rows takes */
     const slf_apply_job *job;
-    int64_t first;
-    double *x, *y;
+    double *y;
 } apply_block;
-
-static void load_apply_rows(void *user, int64_t begin, int64_t end) {
-    const apply_block *block = user;
-    for (int64_t k = begin; k < end; k++)
-        slf_row_to_f64(block->job->rows, block->first + k, block->x + k * block->job->rows->cols);
-}
 
 static void keep_apply_rows(void *user, int64_t begin, int64_t end) {
     const apply_block *block = user;
     const int64_t dim = block->job->rows->cols;
     for (int64_t k = begin; k < end; k++)
-        slf_reference_keep_row(block->job, block->first + k, block->x + k * dim, block->y + k * dim);
-}
-
-/* Y [n][D] = X P. */
-static void times_p(const double *x, const double *p, int64_t n, int64_t dim, double *y) {
-    const int d = (int)dim;
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, d, d, 1, x, d, p, d, 0, y, d);
+        slf_reference_keep_row(block->job, block->x.first + k, block->x.x + k * dim, block->y + k * dim);
 }
 
 salf_status slf_cpu_apply(void *self, const slf_apply_job *job) {
@@ -166,13 +168,14 @@ salf_status slf_cpu_apply(void *self, const slf_apply_job *job) {
     const int64_t dim = job->rows->cols, rows = job->rows->rows, most = block_rows(cpu, dim, 2, rows);
     double *memory = slf_host_doubles(&cpu->host, 2 * most * dim);
     if (!memory) return SALF_E_NO_MEMORY;
-    apply_block block = {.job = job, .x = memory};
+    apply_block block = {.x = {job->rows, 0, memory}, .job = job};
     slf_blas_enter(services);
-    for (; block.first < rows; block.first += most) {
-        const int64_t n = rows - block.first < most ? rows - block.first : most;
-        services->parallel_for(services->context, n, ROW_GRAIN, load_apply_rows, &block);
-        block.y = !job->p ? block.x : job->out ? job->out + block.first * dim : memory + most * dim;
-        if (job->p) times_p(block.x, job->p, n, dim, block.y);
+    for (; block.x.first < rows; block.x.first += most) {
+        const int64_t n = SLF_MIN(rows - block.x.first, most);
+        services->parallel_for(services->context, n, ROW_GRAIN, convert_rows, &block);
+        /* products go straight to where they are wanted; else to scratch, for the norms and the rounded rows */
+        block.y = !job->p ? memory : job->out ? job->out + block.x.first * dim : memory + most * dim;
+        if (job->p) times_p(memory, job->p, n, dim, block.y);
         services->parallel_for(services->context, n, ROW_GRAIN, keep_apply_rows, &block);
     }
     slf_blas_leave(services);
@@ -205,8 +208,8 @@ salf_status slf_cpu_query(void *self, const slf_query_job *job) {
     const slf_cpu *cpu = self;
     const slf_services *services = &cpu->host.services;
     const int64_t dim = job->states->cols, rows = job->states->rows;
-    const int64_t most = job->p ? block_rows(cpu, dim, 2, rows) : rows;
-    query_block block = {.job = job, .h = job->z};
+    const int64_t most = job->p ? block_rows(cpu, dim, 2, rows) : SLF_MAX(rows, 1);
+    query_block block = {.job = job, .h = job->z}; /* without P states are normed where z is wanted, at once */
     double *memory = NULL;
     if (job->p) {
         block.h = memory = slf_host_doubles(&cpu->host, most * dim);
@@ -214,7 +217,7 @@ salf_status slf_cpu_query(void *self, const slf_query_job *job) {
     }
     slf_blas_enter(services);
     for (; block.first < rows; block.first += most) {
-        const int64_t n = rows - block.first < most ? rows - block.first : most;
+        const int64_t n = SLF_MIN(rows - block.first, most);
         services->parallel_for(services->context, n, ROW_GRAIN, load_query_rows, &block);
         if (job->p) times_p(block.h, job->p, n, dim, job->z + block.first * dim);
     }
@@ -233,13 +236,15 @@ salf_status slf_cpu_query(void *self, const slf_query_job *job) {
 #elif defined(__GNUC__)
 #pragma GCC diagnostic ignored "-Woverride-init"
 #endif
+/* clang-format off */
 const slf_backend slf_backend_cpu = {
     SLF_BACKEND_ABI,
     sizeof(slf_backend),
     SALF_BACKEND_CPU,
     0,
     "cpu",
-    SLF_ROWS(slf_reference_).open = slf_cpu_open,
+    SLF_ROWS(slf_reference_)
+    .open = slf_cpu_open,
     .scan = slf_cpu_scan,
     .matvec = slf_cpu_matvec,
     .potrf = slf_cpu_potrf,
@@ -251,3 +256,4 @@ const slf_backend slf_backend_cpu = {
     .cosine = slf_cpu_cosine,
     .score = slf_cpu_score,
 };
+/* clang-format on */

@@ -22,6 +22,8 @@
 #define INLINE static inline
 #endif
 
+/* Four vectors of AVX2 or two of AVX-512: enough chains that an addition need not wait for the one before. The sums of
+ * a level depend on this number and on SLF_PIECE alone, not on the length of a processor's vectors. */
 enum { LANES = 32 };
 
 static void widen_plain(const void *in, int32_t dtype, int64_t n, float *out) {
@@ -34,13 +36,15 @@ static void widen_plain(const void *in, int32_t dtype, int64_t n, float *out) {
     }
 }
 
+/* Pairs of lanes are added first, so that rounding grows with their logarithm. */
 INLINE double lanes_sum(float lanes[LANES]) {
     for (int width = LANES / 2; width >= 4; width /= 2)
         for (int k = 0; k < width; k++) lanes[k] += lanes[k + width];
     return ((double)lanes[0] + (double)lanes[1]) + ((double)lanes[2] + (double)lanes[3]);
 }
 
-/* Elements first ... last-1 of a row, at most SLF_PIECE. */
+/* sum h b and sum h^2 over elements first ... last-1 of a row, at most SLF_PIECE. What does not fill the lanes goes to
+ * the first of them. */
 INLINE void dot_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const float *b, slf_pair *out) {
     float d[LANES] = {0}, s[LANES] = {0};
     int64_t i = first;
@@ -59,6 +63,7 @@ INLINE void dot_piece(const void *row, int32_t dtype, int64_t first, int64_t las
     out->second += lanes_sum(s);
 }
 
+/* sum x and sum x^2 with x = (h - high) - low: the moments of a row, for its norm. */
 INLINE void sums_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const slf_affine *a,
                        slf_pair *out) {
     float t[LANES] = {0}, s[LANES] = {0};
@@ -79,6 +84,7 @@ INLINE void sums_piece(const void *row, int32_t dtype, int64_t first, int64_t la
     out->second += lanes_sum(s);
 }
 
+/* sum x b and sum x^2 with x = ((h - high) - low) scale weight + bias: a normed row against a basis row. */
 INLINE void affine_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const slf_affine *a,
                          const float *b, slf_pair *out) {
     float d[LANES] = {0}, s[LANES] = {0};
@@ -99,6 +105,7 @@ INLINE void affine_piece(const void *row, int32_t dtype, int64_t first, int64_t 
     out->second += lanes_sum(s);
 }
 
+/* Pieces of a row in float32 lanes, and float64 from piece to piece. */
 INLINE void reduce_typed(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
                          slf_pair *out) {
     for (int64_t first = 0; first < n; first += SLF_PIECE) {
@@ -126,8 +133,10 @@ static slf_pair reduce_plain(const void *row, int32_t dtype, int64_t n, const sl
     return out;
 }
 
-/* exp(x) = 2^n exp(r), |r| <= ln 2 / 2: Taylor to r^13, whose remainder is below 2^-57. Arguments are clamped to
- * -708 ... 709; NaN stays NaN. Adding 1.5 * 2^52 rounds to an integer, which then stands in the low bits. */
+/* exp(x) = 2^n exp(r), |r| <= ln 2 / 2: Taylor to r^13, whose remainder r^14 / 14! is below 2^-57. n = x / ln 2,
+ * rounded by adding 1.5 * 2^52, after which it stands in the low bits. r = x - n ln 2 with ln 2 in two parts, the first
+ * with so few bits that n times it is exact. Arguments are clamped to -708 ... 709, between which the result is a
+ * normal number; NaN stays NaN. There are no branches, so that compilers make vectors of it. */
 static void exp_plain(double *x, int64_t n) {
     static const double inverse[] = {SLF_INVERSE_FACTORIALS};
     for (int64_t i = 0; i < n; i++) {
@@ -148,6 +157,7 @@ static void exp_plain(double *x, int64_t n) {
     }
 }
 
+/* u_i = exp(x_i) in place, sum u_i and sum u_i s_i. */
 static slf_pair exp_sums_plain(double *x, const double *s, int64_t n) {
     exp_plain(x, n);
     slf_pair out = {0, 0};

@@ -11,6 +11,8 @@
 #include "core/dtypes.h"
 #include "kernels_avx2.h"
 
+/* Four vectors, each with a sum of products and one of squares: eight chains, which hide the four cycles of an addition
+ * on two units. LINE: bytes of a cache line. */
 enum { WIDTH = 8, VECTORS = 4, BLOCK = WIDTH * VECTORS, LINE = 64 };
 
 /* Elements i ... i+7 of a row; dtype is a constant where this is inlined. */
@@ -21,6 +23,7 @@ INLINE_AVX2 __m256 elements(const void *row, int32_t dtype, int64_t i) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
 
+/* In float64 from here on. */
 INLINE_AVX2 double vector_sum(__m256 x) {
     float lanes[WIDTH];
     _mm256_storeu_ps(lanes, x);
@@ -32,6 +35,7 @@ INLINE_AVX2 double vectors_sum(const __m256 x[VECTORS]) {
     return vector_sum(_mm256_add_ps(_mm256_add_ps(x[0], x[1]), _mm256_add_ps(x[2], x[3])));
 }
 
+/* One call for each line of the next row that lies where this one is being read. */
 INLINE_AVX2 void call_ahead(const void *next, int64_t byte, int64_t bytes) {
     for (int64_t line = 0; line < bytes; line += LINE) _mm_prefetch((const char *)next + byte + line, _MM_HINT_T0);
 }
@@ -86,6 +90,7 @@ static void rest(const void *row, int32_t dtype, int64_t i, int64_t n, const slf
     out->second += added.second;
 }
 
+/* Whole blocks here, by a copy of the loops for each type and kind of sum; what is left by the plain loop. */
 AVX2 slf_pair slf_reduce_avx2(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
                               const void *next) {
     slf_pair out = {0, 0};
@@ -102,6 +107,7 @@ AVX2 slf_pair slf_reduce_avx2(const void *row, int32_t dtype, int64_t n, const s
     return out;
 }
 
+/* float32 rows and types without vectors of their own take the plain loop. */
 AVX2 void slf_widen_avx2(const void *in, int32_t dtype, int64_t n, float *out) {
     int64_t i = 0;
     if (dtype == SALF_BF16)
@@ -111,6 +117,7 @@ AVX2 void slf_widen_avx2(const void *in, int32_t dtype, int64_t n, float *out) {
     if (i < n) slf_kernels_plain.widen((const char *)in + i * slf_float_size(dtype), dtype, n - i, out + i);
 }
 
+/* Exponentials under way at once: each is a chain of some 20 multiply-adds that wait for each other. */
 enum { CHAINS = 4 };
 
 AVX2 void slf_exp_avx2(double *x, int64_t n) {
@@ -125,6 +132,7 @@ INLINE_AVX2 double quad_sum(const __m256d x[CHAINS]) {
     return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
 }
 
+/* The sums of CHAINS vectors apart, added at the end in a fixed order. */
 AVX2 slf_pair slf_exp_sums_avx2(double *x, const double *s, int64_t n) {
     const __m256d zero = _mm256_setzero_pd();
     __m256d sum[CHAINS] = {zero, zero, zero, zero}, weighted[CHAINS] = {zero, zero, zero, zero};

@@ -1,247 +1,223 @@
 /*
  * score.c - scores over the vocabulary: rows of a query whose products may be float32, then those that need float64.
  *
- * The former go by panels (score_panels.c) where these serve; what is left goes by tiles of [query rows][block rows]
- * through gemm. All sums are float64; the weighted vector of a narrow tile is a float32 product that is added to them.
- * rows * block * D multiply-adds (twice with the vector), and one exp for each pair. Float32 blocks whose rows follow
- * each other are read where they are.
+ * Two ways to the same sums, and both earn their keep. Panels (score_panels.c) make products in registers and use them
+ * while they are in the cache; they are for float32 products without the vector. Tiles, here, go through BLAS: they
+ * serve float64 products, the vector (a second product), processors without AVX2, and contexts whose threads are those
+ * of BLAS. Where both can serve, panels take .55 to .78 of the time of tiles on one thread (AVX-512, 8 to 512 query
+ * rows, D of 1024 and 2048, float32 and bfloat16 heads).
+ *
+ * All sums are float64; the vector of a float32 tile is a float32 product that is added to them. rows * block * D
+ * multiply-adds (twice with the vector), and one exp for each pair. Float32 blocks whose rows follow each other are
+ * read where they are.
  */
 #include <cblas.h>
 #include <math.h>
 #include <string.h>
 
+#include "core/carve.h"
 #include "core/core.h"
 #include "cpu.h"
 
-/* Query rows in a tile; scores in a tile, so that they stay in the cache; block rows in a tile. */
+/* A tile has at most 256 query rows, so that a block row is read from memory once for that many; 2^18 scores, which is
+ * 1 MiB of float32 products and fits a second cache; and 4096 block rows, 32 KiB of u and of s each. Under a small
+ * workspace fewer block rows are taken first, down to 16, below which gemm has nothing to work with. */
 enum { MOST_ROWS = 256, MOST_SCORES = 1 << 18, MOST_COLUMNS = 4096, LEAST_COLUMNS = 16 };
 
+/* The numbers of a tile, [..] of float64 where f64 is set and of float32 otherwise. */
 typedef struct {
-    slf_score_call call;
-    bool wide;       /* products in float64 */
+    const slf_score_call *call;
+    bool f64;
     bool in_place;   /* the block can be an operand of sgemm as it is */
     int64_t rows;    /* most query rows in a tile */
     int64_t columns; /* most block rows in a tile */
-    double *x;       /* [columns][D], float32 or float64, as those below; unused when in_place */
-    double *z;       /* [rows][D] */
-    double *product; /* [rows][columns]; where the vector is wanted, then u_i inverse_norm_i */
-    double *part;    /* [rows][D]: the vector of a tile */
-    double *u;       /* [columns] float64 */
-    double *s;       /* [columns] float64 */
-} score_job;
+    void *x;         /* [columns][D]: block rows; unused when in_place */
+    void *z;         /* [rows][D]: query rows */
+    void *product;   /* [rows][columns]; where the vector is wanted, then u_i inverse_norm_i */
+    void *part;      /* [rows][D]: the vector of a tile */
+    double *u;       /* [columns] float64, exponentials */
+    double *s;       /* [columns] float64, scores */
+} score_tiles;
 
-static double logit_of(const slf_score_rule *rule, double q, double bias) {
-    const double logit = rule->logit_scale * q + bias;
-    return rule->softcap > 0 ? rule->softcap * tanh(logit / rule->softcap) : logit;
+static void lay_out_tiles(score_tiles *t, slf_carver *block) {
+    const int64_t dim = t->call->job->query->dim;
+    const uint64_t size = t->f64 ? sizeof(double) : sizeof(float);
+    t->x = slf_carve(block, t->in_place ? 0 : t->columns * dim, size);
+    t->z = slf_carve(block, t->rows * dim, size);
+    t->product = slf_carve(block, t->rows * t->columns, size);
+    t->part = slf_carve(block, t->call->job->sums->vector ? t->rows * dim : 0, size);
+    t->u = slf_carve(block, t->columns, sizeof(double));
+    t->s = slf_carve(block, t->columns, sizeof(double));
 }
 
-/* Scores s [n] of tile row r. */
-static void row_scores(const score_job *job, int64_t r, int64_t i0, int64_t n) {
-    const float *narrow = (const float *)job->product + r * n;
-    const double *wide = job->product + r * n;
-    if (job->wide)
-        for (int64_t k = 0; k < n; k++) job->s[k] = wide[k];
+static uint64_t bytes_of_tiles(score_tiles *t) {
+    slf_carver block = {0};
+    lay_out_tiles(t, &block);
+    return block.used;
+}
+
+/* c [m][n] = a [m][k] b, where b is [n][k] with b_transposed and [k][n] without; float32 or float64. */
+static void multiply(bool f64, bool b_transposed, int64_t m, int64_t n, int64_t k, const void *a, const void *b,
+                     int64_t b_stride, void *c) {
+    const CBLAS_TRANSPOSE transposed = b_transposed ? CblasTrans : CblasNoTrans;
+    if (f64)
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, transposed, (int)m, (int)n, (int)k, 1, a, (int)k, b, (int)b_stride, 0,
+                    c, (int)n);
     else
-        for (int64_t k = 0; k < n; k++) job->s[k] = (double)narrow[k];
-    if (!job->call.job->rule->logits) {
-        for (int64_t k = 0; k < n; k++)
-            job->s[k] = job->call.job->inverse_norms[i0 + k] > 0 ? job->s[k] * job->call.job->inverse_norms[i0 + k] : 0;
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, transposed, (int)m, (int)n, (int)k, 1, a, (int)k, b, (int)b_stride, 0,
+                    c, (int)n);
+}
+
+/* Scores s [n] from the products of tile row r with block rows i0 ... i0+n-1: logits, or cosines, which are 0 for a
+ * zero row. */
+static void scores_of_row(const score_tiles *t, int64_t r, int64_t i0, int64_t n) {
+    const slf_score_job *job = t->call->job;
+    const slf_score_rule *rule = job->rule;
+    const double *f64 = (const double *)t->product + r * n;
+    const float *f32 = (const float *)t->product + r * n;
+    double *s = t->s;
+    for (int64_t k = 0; k < n; k++) s[k] = t->f64 ? f64[k] : (double)f32[k];
+    if (!rule->logits) {
+        const double *inverse = job->inverse_norms + i0;
+        for (int64_t k = 0; k < n; k++) s[k] = inverse[k] > 0 ? s[k] * inverse[k] : 0;
         return;
     }
-    for (int64_t k = 0; k < n; k++)
-        job->s[k] =
-            logit_of(job->call.job->rule, job->s[k], job->call.job->bias ? (double)job->call.job->bias[i0 + k] : 0);
-}
-
-/* Scores above the target, the label's own left out. */
-static int64_t count_above(const score_job *job, int64_t r, int64_t i0, int64_t n) {
-    const double target = job->call.job->query->target[r];
-    const int64_t label = job->call.job->query->label[r], at = label - job->call.job->first - i0;
-    int64_t count = 0;
-    for (int64_t k = 0; k < n; k++) count += job->s[k] > target;
-    if (!job->call.job->ids) return at >= 0 && at < n && job->s[at] > target ? count - 1 : count;
-    for (int64_t k = 0; k < n; k++) count -= (job->call.job->ids[i0 + k] == label) & (job->s[k] > target);
-    return count;
-}
-
-/* The shift of a row: with logits its maximum, raised to what this tile holds. */
-static double shift_of(const score_job *job, int64_t r, int64_t n) {
-    const slf_score_sums *sums = job->call.job->sums;
-    if (!job->call.job->rule->logits || !sums->maximum) return job->call.job->rule->shift;
-    double most = sums->maximum[r];
-    for (int64_t k = 0; k < n; k++) most = job->s[k] > most ? job->s[k] : most;
-    if (most > sums->maximum[r]) {
-        const double factor = exp((sums->maximum[r] - most) * job->call.job->rule->inverse_temperature);
-        if (sums->sum) sums->sum[r] *= factor;
-        if (sums->weighted) sums->weighted[r] *= factor;
-        sums->maximum[r] = most;
+    for (int64_t k = 0; k < n; k++) {
+        s[k] = rule->logit_scale * s[k] + (job->bias ? (double)job->bias[i0 + k] : 0);
+        if (rule->softcap > 0) s[k] = rule->softcap * tanh(s[k] / rule->softcap);
     }
-    return most;
 }
 
-/* u_i inverse_norm_i over the products of tile row r, which have been read. */
-static void keep_weights(const score_job *job, int64_t r, int64_t i0, int64_t n) {
-    float *narrow = (float *)job->product + r * n;
-    double *wide = job->product + r * n;
-    if (job->wide)
-        for (int64_t k = 0; k < n; k++) wide[k] = job->u[k] * job->call.job->inverse_norms[i0 + k];
-    else
-        for (int64_t k = 0; k < n; k++) narrow[k] = (float)(job->u[k] * job->call.job->inverse_norms[i0 + k]);
-}
+/* Takes tile row r, which is row `at` of the query, for block rows i0 ... i0+n-1 into the sums. */
+static void add_tile_row(const score_tiles *t, int64_t at, int64_t r, int64_t i0, int64_t n) {
+    const slf_score_job *job = t->call->job;
+    const slf_score_sums *sums = job->sums;
+    const double inverse_t = job->rule->inverse_temperature, *s = t->s;
+    scores_of_row(t, r, i0, n);
 
-/* Takes the scores of tile row r, which is row `at` of the query, for block rows i0 ... i0+n-1 into the sums. */
-static void add_row(const score_job *job, int64_t at, int64_t r, int64_t i0, int64_t n) {
-    const slf_score_sums *sums = job->call.job->sums;
-    row_scores(job, r, i0, n);
-    if (sums->count) sums->count[at] += count_above(job, at, i0, n);
+    /* 1. scores above the target, the label's own left out: it may differ from the target in the last bit */
+    if (sums->count) {
+        const double target = job->query->target[at];
+        const int64_t label = job->query->label[at], own = label - job->first - i0;
+        int64_t count = 0;
+        for (int64_t k = 0; k < n; k++) count += s[k] > target;
+        for (int64_t k = 0; job->ids && k < n; k++) count -= (job->ids[i0 + k] == label) & (s[k] > target);
+        if (!job->ids && own >= 0 && own < n && s[own] > target) count--;
+        sums->count[at] += count;
+    }
     if (!sums->sum && !sums->weighted && !sums->vector && !sums->maximum) return;
-    const double shift = shift_of(job, at, n);
-    for (int64_t k = 0; k < n; k++) job->u[k] = (job->s[k] - shift) * job->call.job->rule->inverse_temperature;
-    const slf_pair added = job->call.cpu->kernels->exp_sums(job->u, job->s, n);
+
+    /* 2. with logits the running maximum, raised to what this tile holds; what was summed under the old one shrinks */
+    double shift = job->rule->shift;
+    if (job->rule->logits && sums->maximum) {
+        shift = sums->maximum[at];
+        for (int64_t k = 0; k < n; k++) shift = s[k] > shift ? s[k] : shift;
+        const double factor = exp((sums->maximum[at] - shift) * inverse_t);
+        if (shift > sums->maximum[at]) {
+            if (sums->sum) sums->sum[at] *= factor;
+            if (sums->weighted) sums->weighted[at] *= factor;
+            sums->maximum[at] = shift;
+        }
+    }
+
+    /* 3. sum u_i and sum u_i s_i; u_i inverse_norm_i take the products' place, which have been read */
+    for (int64_t k = 0; k < n; k++) t->u[k] = (s[k] - shift) * inverse_t;
+    const slf_pair added = t->call->cpu->kernels->exp_sums(t->u, s, n);
     if (sums->sum) sums->sum[at] += added.first;
     if (sums->weighted) sums->weighted[at] += added.second;
-    if (sums->vector) keep_weights(job, r, i0, n);
-}
-
-/* Adds weights [m][n] times x [n][D] to the vectors of the rows at. */
-static void add_vectors(const score_job *job, const void *x, int stride, const int32_t *at, int m, int n) {
-    const int64_t dim = job->call.job->query->dim;
-    const int d = (int)dim;
-    const float *narrow = (const float *)job->part;
-    if (job->wide)
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, d, n, 1, job->product, n, x, stride, 0, job->part, d);
-    else
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, d, n, 1, (const float *)job->product, n, x, stride, 0,
-                    (float *)job->part, d);
-    for (int64_t r = 0; r < m; r++) {
-        double *vector = job->call.job->sums->vector + at[r] * dim;
-        for (int64_t i = 0; i < dim; i++) vector[i] += job->wide ? job->part[r * dim + i] : (double)narrow[r * dim + i];
-    }
-}
-
-/* z of the rows at as an operand. */
-static void load_queries(const score_job *job, const int32_t *at, int64_t rows) {
-    const int64_t dim = job->call.job->query->dim;
-    float *narrow = (float *)job->z;
-    for (int64_t r = 0; r < rows; r++) {
-        const double *z = job->call.job->query->z + at[r] * dim;
-        if (job->wide)
-            memcpy(job->z + r * dim, z, (size_t)dim * sizeof *z);
-        else
-            for (int64_t k = 0; k < dim; k++) narrow[r * dim + k] = (float)z[k];
-    }
-}
-
-static void tile(const score_job *job, const void *x, int stride, const int32_t *at, int64_t rows, int64_t i0,
-                 int64_t n) {
-    const int m = (int)rows, w = (int)n, d = (int)job->call.job->query->dim;
-    load_queries(job, at, rows);
-    if (job->wide)
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, w, d, 1, job->z, d, x, stride, 0, job->product, w);
-    else
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, w, d, 1, (const float *)job->z, d, x, stride, 0,
-                    (float *)job->product, w);
-    for (int64_t r = 0; r < rows; r++) add_row(job, at[r], r, i0, n);
-    if (job->call.job->sums->vector) add_vectors(job, x, stride, at, m, w);
-}
-
-/* Block rows i0 ... i0+n-1 as an operand, with its row stride. */
-static const void *operand(const score_job *job, int64_t i0, int64_t n, int *stride) {
-    const int64_t dim = job->call.job->query->dim;
-    const salf_tensor *block = job->call.job->block;
-    *stride = (int)dim;
-    if (job->in_place) {
-        if (block->row_stride) *stride = (int)block->row_stride;
-        return slf_tensor_row(block, i0);
-    }
+    if (!sums->vector) return;
+    double *f64 = (double *)t->product + r * n;
+    float *f32 = (float *)t->product + r * n;
     for (int64_t k = 0; k < n; k++) {
-        if (job->wide)
-            slf_row_to_f64(block, i0 + k, job->x + k * dim);
+        const double weight = t->u[k] * job->inverse_norms[i0 + k];
+        if (t->f64)
+            f64[k] = weight;
         else
-            job->call.cpu->kernels->widen(slf_tensor_row(block, i0 + k), block->dtype, dim, (float *)job->x + k * dim);
-    }
-    return job->x;
-}
-
-static void walk_tiles(const score_job *job) {
-    const int64_t rows = job->call.n_rows, total = job->call.job->block->rows;
-    for (int64_t i0 = 0; i0 < total; i0 += job->columns) {
-        const int64_t n = total - i0 < job->columns ? total - i0 : job->columns;
-        int stride = 0;
-        const void *x = operand(job, i0, n, &stride);
-        for (int64_t r0 = 0; r0 < rows; r0 += job->rows)
-            tile(job, x, stride, job->call.rows + r0, rows - r0 < job->rows ? rows - r0 : job->rows, i0, n);
+            f32[k] = (float)weight;
     }
 }
 
-/* Doubles for the parts of job, in the order of its pointers; hands them out from memory unless that is NULL. */
-static int64_t lay_out(score_job *job, double *memory) {
-    const int64_t dim = job->call.job->query->dim, wide = job->wide ? 2 : 1;
-    const int64_t sizes[] = {job->in_place ? 0 : job->columns * dim * wide,
-                             job->rows * dim * wide,
-                             job->rows * job->columns * wide,
-                             job->call.job->sums->vector ? job->rows * dim * wide : 0,
-                             2 * job->columns,
-                             2 * job->columns};
-    double **const parts[] = {&job->x, &job->z, &job->product, &job->part, &job->u, &job->s};
-    int64_t used = 0;
-    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
-        if (memory) *parts[k] = memory + used;
-        used += (sizes[k] + 15) / 16 * 8; /* sizes count float32; parts begin at cache lines */
+/* Block rows i0 ... i0+n-1 as an operand of gemm, and its row stride. */
+static const void *block_operand(const score_tiles *t, int64_t i0, int64_t n, int64_t *stride) {
+    const salf_tensor *block = t->call->job->block;
+    const int64_t dim = t->call->job->query->dim;
+    *stride = t->in_place && block->row_stride ? block->row_stride : dim;
+    if (t->in_place) return slf_tensor_row(block, i0);
+    for (int64_t k = 0; k < n; k++) {
+        if (t->f64)
+            slf_row_to_f64(block, i0 + k, (double *)t->x + k * dim);
+        else
+            t->call->cpu->kernels->widen(slf_tensor_row(block, i0 + k), block->dtype, dim, (float *)t->x + k * dim);
     }
-    return used;
+    return t->x;
 }
 
-/* Tiles that fit half the workspace, the other half being the caller's. */
-static void choose_tiles(score_job *job) {
-    const int64_t room = (int64_t)(job->call.cpu->host.services.options->workspace_limit / 2 / sizeof(double));
-    job->rows = job->call.n_rows < MOST_ROWS ? job->call.n_rows : MOST_ROWS;
-    job->columns = MOST_SCORES / job->rows < MOST_COLUMNS ? MOST_SCORES / job->rows : MOST_COLUMNS;
-    if (job->columns > job->call.job->block->rows)
-        job->columns = job->call.job->block->rows > 0 ? job->call.job->block->rows : 1;
-    while (job->columns > LEAST_COLUMNS && lay_out(job, NULL) > room) job->columns /= 2;
-    while (job->rows > 1 && lay_out(job, NULL) > room) job->rows /= 2;
-    while (job->columns > 1 && lay_out(job, NULL) > room) job->columns /= 2;
+/* The call's rows r0 ... r0+m-1 with block rows i0 ... i0+n-1, which are x. */
+static void score_tile_rows(const score_tiles *t, int64_t r0, int64_t m, const void *x, int64_t stride, int64_t i0,
+                            int64_t n) {
+    const slf_score_job *job = t->call->job;
+    const int64_t dim = job->query->dim;
+    const int32_t *at = t->call->rows + r0;
+    for (int64_t r = 0; r < m; r++)
+        for (int64_t k = 0; k < dim; k++) {
+            const double z = job->query->z[at[r] * dim + k];
+            if (t->f64)
+                ((double *)t->z)[r * dim + k] = z;
+            else
+                ((float *)t->z)[r * dim + k] = (float)z;
+        }
+    multiply(t->f64, true, m, n, dim, t->z, x, stride, t->product);
+    for (int64_t r = 0; r < m; r++) add_tile_row(t, at[r], r, i0, n);
+    if (!job->sums->vector) return;
+    multiply(t->f64, false, m, dim, n, t->product, x, stride, t->part);
+    for (int64_t r = 0; r < m; r++)
+        for (int64_t k = 0; k < dim; k++)
+            job->sums->vector[at[r] * dim + k] +=
+                t->f64 ? ((double *)t->part)[r * dim + k] : (double)((float *)t->part)[r * dim + k];
 }
 
-static salf_status score_tiles(const slf_score_call *call, bool wide) {
-    const slf_cpu *cpu = call->cpu;
+/* All rows of a call by tiles. Half the workspace is for them, the other half being the caller's. */
+static salf_status score_by_tiles(const slf_score_call *call, bool f64) {
     const salf_tensor *block = call->job->block;
-    score_job job = {.call = *call, .wide = wide};
-    job.in_place = block->dtype == SALF_F32 && !block->row_index && !wide && block->row_stride <= INT32_MAX;
-    choose_tiles(&job);
-    double *memory = slf_host_doubles(&cpu->host, lay_out(&job, NULL));
-    if (!memory) return SALF_E_NO_MEMORY;
-    lay_out(&job, memory);
-    slf_blas_enter(&cpu->host.services);
-    walk_tiles(&job);
-    slf_blas_leave(&cpu->host.services);
-    slf_host_free(&cpu->host, memory);
+    const slf_services *services = &call->cpu->host.services;
+    const uint64_t workspace = services->options->workspace_limit / 2;
+    score_tiles t = {.call = call, .f64 = f64, .rows = SLF_MIN(call->n_rows, MOST_ROWS)};
+    t.in_place = block->dtype == SALF_F32 && !block->row_index && !f64 && block->row_stride <= INT32_MAX;
+    t.columns = SLF_MIN(MOST_SCORES / t.rows, MOST_COLUMNS);
+    t.columns = SLF_MIN(t.columns, block->rows);
+    while (t.columns > LEAST_COLUMNS && bytes_of_tiles(&t) > workspace) t.columns /= 2;
+    while (t.rows > 1 && bytes_of_tiles(&t) > workspace) t.rows /= 2;
+    while (t.columns > 1 && bytes_of_tiles(&t) > workspace) t.columns /= 2;
+
+    slf_carver memory = {.base = services->alloc(services->context, bytes_of_tiles(&t), 1)};
+    if (!memory.base) return SALF_E_NO_MEMORY;
+    void *const first = memory.base;
+    lay_out_tiles(&t, &memory);
+    slf_blas_enter(services);
+    for (int64_t i0 = 0; i0 < block->rows; i0 += t.columns) {
+        const int64_t n = SLF_MIN(block->rows - i0, t.columns);
+        int64_t stride = 0;
+        const void *x = block_operand(&t, i0, n, &stride);
+        for (int64_t r0 = 0; r0 < call->n_rows; r0 += t.rows)
+            score_tile_rows(&t, r0, SLF_MIN(call->n_rows - r0, t.rows), x, stride, i0, n);
+    }
+    slf_blas_leave(services);
+    slf_host_free(&call->cpu->host, first);
     return SALF_OK;
 }
 
-static salf_status score_narrow(const slf_score_call *all) {
+/* Float32 products: by panels, as many rows at a time as their workspace holds, where these serve. */
+static salf_status score_f32(const slf_score_call *all) {
     slf_score_call part = *all;
-    const int64_t fitting =
-        all->job->sums->vector ? 0 : slf_score_panels_rows(all->cpu, all->n_rows, all->job->query->dim);
-    if (fitting == 0) return score_tiles(all, false);
+    const slf_score_job *job = all->job;
+    const int64_t fitting = job->sums->vector ? 0 : slf_score_panels_rows(all->cpu, all->n_rows, job->query->dim);
+    if (fitting == 0) return score_by_tiles(all, false);
     for (int64_t first = 0; first < all->n_rows; first += fitting) {
-        const int64_t left = all->n_rows - first;
         part.rows = all->rows + first;
-        part.n_rows = left < fitting ? left : fitting;
+        part.n_rows = SLF_MIN(all->n_rows - first, fitting);
         SLF_TRY(slf_score_panels(&part));
     }
     return SALF_OK;
-}
-
-/* Rows that may have float32 products, then the others; returns the number of the former. */
-static int64_t sort_rows(const slf_query *query, int32_t *rows) {
-    int64_t narrow = 0, wide = query->rows;
-    for (int64_t r = query->rows - 1; r >= 0 && query->needs_f64; r--)
-        if (query->needs_f64[r]) rows[--wide] = (int32_t)r;
-    for (int64_t r = 0; r < query->rows; r++)
-        if (!query->needs_f64 || !query->needs_f64[r]) rows[narrow++] = (int32_t)r;
-    return narrow;
 }
 
 salf_status slf_cpu_score(void *self, const slf_score_job *job) {
@@ -251,12 +227,16 @@ salf_status slf_cpu_score(void *self, const slf_score_job *job) {
     if (query->rows == 0 || job->block->rows == 0) return SALF_OK;
     int32_t *rows = services->alloc(services->context, (uint64_t)query->rows, sizeof *rows);
     if (!rows) return SALF_E_NO_MEMORY;
-    const int64_t narrow = sort_rows(query, rows);
-    slf_score_call call = {cpu, job, rows, narrow};
-    salf_status status = narrow > 0 ? score_narrow(&call) : SALF_OK;
-    call.rows = rows + narrow;
-    call.n_rows = query->rows - narrow;
-    if (status == SALF_OK && call.n_rows > 0) status = score_tiles(&call, true);
+    /* rows that may have float32 products, then the others, each in order */
+    int64_t n_f32 = 0, at = 0;
+    for (int64_t r = 0; r < query->rows; r++)
+        if (!query->needs_f64 || !query->needs_f64[r]) rows[n_f32++] = (int32_t)r;
+    at = n_f32;
+    for (int64_t r = 0; r < query->rows && query->needs_f64; r++)
+        if (query->needs_f64[r]) rows[at++] = (int32_t)r;
+    const slf_score_call f32 = {cpu, job, rows, n_f32}, f64 = {cpu, job, rows + n_f32, query->rows - n_f32};
+    salf_status status = f32.n_rows > 0 ? score_f32(&f32) : SALF_OK;
+    if (status == SALF_OK && f64.n_rows > 0) status = score_by_tiles(&f64, true);
     slf_host_free(&cpu->host, rows);
     return status;
 }

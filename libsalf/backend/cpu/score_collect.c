@@ -9,7 +9,8 @@
 #ifdef SLF_HAVE_X86
 #include "kernels_avx2.h"
 
-/* Scores s [n] of products q [n][stride]. */
+/* Scores s [n] of products q [n][stride]: cosines, 0 for a zero row (by a mask, which NaN products do not survive: the
+ * rows of the head are finite). */
 INLINE_AVX2 void cosines(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t stride, __m256d *s) {
     const double *inverse_norm = job->call.job->inverse_norms + i0;
     const __m256d zero = _mm256_setzero_pd();
@@ -20,6 +21,7 @@ INLINE_AVX2 void cosines(const slf_panel_job *job, const float *q, int64_t i0, i
     }
 }
 
+/* tanh has no vector form here; models with a soft cap pay for it. */
 INLINE_AVX2 __m256d capped(__m256d s, double softcap) {
     double x[QUAD];
     _mm256_storeu_pd(x, s);
@@ -27,6 +29,7 @@ INLINE_AVX2 __m256d capped(__m256d s, double softcap) {
     return _mm256_loadu_pd(x);
 }
 
+/* Scores s [n] as logits: cap(scale q + bias). */
 INLINE_AVX2 void logits(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t stride, __m256d *s) {
     const slf_score_rule *rule = job->call.job->rule;
     const __m256d scale = _mm256_set1_pd(rule->logit_scale);
@@ -73,7 +76,8 @@ typedef struct {
     __m256d sum, weighted;
 } quad_sums;
 
-/* The score itself is good for 2^-24. */
+/* The score itself is good for 2^-24 only, so that an exponential to 3e-13 does; shift is multiplied with 1 / t
+ * already. */
 INLINE_AVX2 void add_one(__m256d s, __m256d shift, __m256d inverse_t, bool weighted, quad_sums *sums) {
     const __m256d u = exp_quad(_mm256_fmsub_pd(s, inverse_t, shift), 3);
     sums->sum = _mm256_add_pd(sums->sum, u);
@@ -98,6 +102,7 @@ INLINE_AVX2 void add_exponentials(const slf_panel_job *job, const __m256d *s, in
     _mm256_storeu_pd(sums->weighted + c, _mm256_add_pd(even.weighted, odd.weighted));
 }
 
+/* Four query rows at a time, so that one vector holds a score of each and no sum has to be gathered from lanes. */
 AVX2 void slf_collect_avx2(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p,
                            slf_panel_sums *sums) {
     const slf_score_sums *wanted = job->call.job->sums;

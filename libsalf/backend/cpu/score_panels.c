@@ -23,8 +23,12 @@
 #include <immintrin.h>
 #endif
 
-/* ROWS: most block rows of a register block; DEPTH: products in a stretch; LINE: elements between two calls for memory;
- * GROUP: query rows that meet a tile in a stretch, so that their products stay in the cache; PACKED: see pack. */
+/* ROWS: most block rows of a register block: 8 rows of two vectors take 16 of AVX-512's 32 registers, 6 rows 12 of
+ * AVX2's 16, beside the two of zt and one element. DEPTH: products in a stretch, 256 * 32 columns * 4 bytes = 32 KiB of
+ * a panel, a first cache. LINE: float32 elements of a cache line, between two calls for memory. GROUP: query rows that
+ * meet a tile in a stretch, 48 KiB of products. PIECES: enough for the threads of a large machine to share evenly, few
+ * enough that adding their sums costs nothing. PACKED: columns of z that are packed at a time; 64 * 32 * 4 bytes of zt
+ * stay in the first cache while z is read row by row. */
 enum { ROWS = 8, DEPTH = 256, LINE = 16, GROUP = 256, PIECES = 64, PACKED = 64 };
 
 /* A register block: its rows, whether products of an earlier stretch are there, and up to ROWS stretches of elements of
@@ -46,7 +50,9 @@ struct slf_panel_kernels {
 
 #define UNROLL _Pragma("GCC unroll 8")
 
-/* Two vectors of columns, all rows in registers. */
+/* q [height][2 width] (+)= the rows' elements times zt: two vectors of columns, the sums of all rows in registers. An
+ * element is spread over a vector and meets both; what is left is as many multiply-adds as loads allow. The same text
+ * makes the kernel of each instruction set, since intrinsics differ by their prefix alone. */
 #define PRODUCT(suffix, attributes, vector, width, height, prefix)                                          \
     attributes static void product_##suffix(const register_rows *r, const float *zt, int64_t n, float *q) { \
         vector low[height], high[height];                                                                   \
@@ -87,7 +93,7 @@ static void collect(const slf_panel_job *job, const float *q, int64_t i0, int64_
 
 #else
 
-/* Never called: no kernel serves. */
+/* Never called: without x86 no kernels have panels, and slf_score_panels_rows says 0. */
 static void collect(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p, slf_panel_sums *sums) {
     (void)job, (void)q, (void)i0, (void)n, (void)p, (void)sums;
 }
@@ -121,7 +127,8 @@ static void load_stretch(const slf_panel_job *job, const stretch *s, float *wide
     for (int64_t j = s->n; j % job->products->rows != 0; j++) rows[j] = rows[s->n - 1];
 }
 
-/* What the register block at row i calls into the cache: of its rows first ... last-1 the next stretch, or of the rows
+/* The processor's own read-ahead sees neither the rows of a stretch, which end after a KiB, nor those of the next tile.
+ * What the register block at row i calls into the cache: of its rows first ... last-1 the next stretch, or of the rows
  * a tile further their first one. */
 static void call_ahead(const slf_panel_job *job, const stretch *s, int64_t i, int64_t first, int64_t last,
                        register_rows *r) {
@@ -153,7 +160,7 @@ static void multiply_tile(const slf_panel_job *job, stretch s, int64_t p0, int64
     }
 }
 
-/* Block row at which piece w begins: whole register blocks. */
+/* Block row at which piece w begins: whole register blocks, so that none is computed twice. */
 static int64_t piece_begin(const slf_panel_job *job, int64_t w) {
     const int64_t n = job->call.job->block->rows, height = job->products->rows, blocks = (n + height - 1) / height;
     const int64_t at = blocks * w / job->pieces * height;
@@ -208,29 +215,25 @@ static void pack(void *user, int64_t begin, int64_t end) {
     }
 }
 
-/* Block row of a token, or -1. */
-static int64_t own_row(const slf_score_call *call, int32_t label) {
-    const int64_t n = call->job->block->rows;
-    if (!call->job->ids)
-        return label >= call->job->first && label - call->job->first < n ? label - call->job->first : -1;
-    for (int64_t i = 0; i < n; i++)
-        if (call->job->ids[i] == label) return i;
-    return -1;
-}
-
-/* What query rows are compared with; sums of all pieces begin at the maximum so far, so that few have to be raised. */
+/* What query rows are compared with: their targets, and the block row of their own label, -1 where it is in another
+ * block. With logits the sums of all pieces begin at the maximum so far, so that few have to be raised. */
 static void set_targets(const slf_panel_job *job) {
+    const slf_score_job *all = job->call.job;
     for (int64_t at = 0; at < job->call.n_rows; at++) {
         const int64_t p = at / job->columns, c = at % job->columns, r = job->call.rows[at];
-        job->query_of[p].target[c] = job->call.job->query->target ? job->call.job->query->target[r] : 0;
-        job->query_of[p].own[c] =
-            own_row(&job->call, job->call.job->query->label ? job->call.job->query->label[r] : -1);
-        for (int64_t w = 0; w < job->pieces && job->call.job->sums->maximum; w++)
-            job->part[w * job->panels + p].maximum[c] = job->call.job->sums->maximum[r];
+        const int64_t label = all->query->label ? all->query->label[r] : -1, rows = all->block->rows;
+        int64_t own = label - all->first;
+        if (all->ids)
+            for (own = 0; own < rows && all->ids[own] != label;) own++;
+        job->query_of[p].own[c] = own >= 0 && own < rows ? own : -1;
+        job->query_of[p].target[c] = all->query->target ? all->query->target[r] : 0;
+        for (int64_t w = 0; w < job->pieces && all->sums->maximum; w++)
+            job->part[w * job->panels + p].maximum[c] = all->sums->maximum[r];
     }
 }
 
-/* Adds the sums of a piece for query row r, column c of the panel. */
+/* Adds the sums of a piece for query row r, column c of the panel. With logits either side may have the larger maximum;
+ * the sums of the other shrink to it. */
 static void add_part(const slf_panel_job *job, const slf_panel_sums *part, int64_t r, int64_t c) {
     const slf_score_sums *sums = job->call.job->sums;
     double before = 1, here = 1;
@@ -257,10 +260,10 @@ static uint64_t lay_out_panels(slf_panel_job *job, int64_t n, int64_t dim, slf_c
     return workspace;
 }
 
+/* A context without threads of its own has those of BLAS, whose gemm then does better. */
 int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim) {
     const slf_panel_kernels *products = cpu->kernels->panels;
     const uint64_t workspace = cpu->host.services.options->workspace_limit / 2;
-    /* Without threads of its own the context has those of BLAS. */
     if (!products || (cpu->host.services.options->threads == 0 && openblas_get_num_threads() > 1)) return 0;
     slf_panel_job job = {.columns = products->columns};
     while (n > 0 && lay_out_panels(&job, n, dim, &(slf_carver){0}) > workspace) n /= 2;

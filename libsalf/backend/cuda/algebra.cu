@@ -1,5 +1,6 @@
 /*
- * algebra.cu - the linear algebra of the cuda backend, through cuBLAS and cuSOLVER: what a Gram matrix is inverted with.
+ * algebra.cu - the linear algebra of the cuda backend, through cuBLAS and cuSOLVER: what a Gram matrix is inverted
+ * with.
  *
  * The upper triangle of a row-major matrix is the lower one of cuBLAS's and cuSOLVER's. Calls that give a status of
  * their own on the device (info) are waited for.

@@ -1,5 +1,6 @@
 /*
- * rows.cu - rows in other forms: widened to float32 or float64, their fingerprint. Memory-bound: each element is read once.
+ * rows.cu - rows in other forms: widened to float32 or float64, their fingerprint. Memory-bound: each element is read
+ * once.
  */
 #include <string.h>
 

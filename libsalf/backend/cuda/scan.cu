@@ -1,6 +1,6 @@
 /*
- * scan.cu - one pass over rows of the head: their fingerprint, whether they are finite, and their Gram matrix. The first
- * two are bound by memory, the last takes rows D^2 operations, through cuBLAS in float64.
+ * scan.cu - one pass over rows of the head: their fingerprint, whether they are finite, and their Gram matrix. The
+ * first two are bound by memory, the last takes rows D^2 operations, through cuBLAS in float64.
  *
  * A row-major matrix [rows][D] is cuBLAS's column-major [D][rows]; the upper triangle of one is the lower of the other.
  */

@@ -14,6 +14,7 @@
 
 /* ---- products ---- */
 
+/* From the upper triangle. */
 static double element_of_symmetric(const double *a, int64_t dim, int64_t i, int64_t j) {
     return i <= j ? a[i * dim + j] : a[j * dim + i];
 }
@@ -31,6 +32,7 @@ static void solve_cholesky(const double *r, int64_t dim, const double *x, double
     }
 }
 
+/* beta 0 must not read y, nor alpha 0 a and x: they may be unset. */
 salf_status slf_reference_matvec(void *self, const slf_matvec_job *job) {
     (void)self;
     if (job->kind == SLF_SOLVE) {
@@ -55,6 +57,8 @@ salf_status slf_reference_matvec(void *self, const slf_matvec_job *job) {
 
 /* ---- Cholesky ---- */
 
+/* Row by row from the top: once a row of R is known, what it contributes is taken off all rows below it, so that every
+ * inner loop runs along a row. */
 salf_status slf_reference_potrf(void *self, const slf_potrf_job *job) {
     const int64_t dim = job->dim;
     double *r = job->factor;
@@ -170,6 +174,7 @@ salf_status slf_reference_syevd(void *self, const slf_syevd_job *job) {
     return status;
 }
 
+/* Vectors of weight 0 are those that were dropped. */
 salf_status slf_reference_syrk(void *self, const slf_syrk_job *job) {
     const int64_t dim = job->dim;
     double *p = job->out;

@@ -37,6 +37,7 @@ void slf_reference_close(void *self) {
     services.free(services.context, self);
 }
 
+/* Both kinds are host memory of the context's hooks. */
 salf_status slf_reference_alloc(void *self, int32_t kind, uint64_t bytes, void **memory) {
     const slf_host *host = self;
     (void)kind;
@@ -88,6 +89,7 @@ bool slf_reference_finite(const float *row, int64_t cols) {
     return true;
 }
 
+/* The Gram matrix is summed in float64, as everywhere: its eigenvalues decide what is kept at 2^-52 of the largest. */
 salf_status slf_reference_scan(void *self, const slf_scan_job *job) {
     const slf_host *host = self;
     const int64_t dim = job->rows->cols;
@@ -105,12 +107,16 @@ salf_status slf_reference_scan(void *self, const slf_scan_job *job) {
     return SALF_OK;
 }
 
+/* No scaling against overflow: elements come from float32 numbers, whose squares float64 holds. */
 double slf_reference_length(const double *x, int64_t dim) {
     double sum = 0;
     for (int64_t i = 0; i < dim; i++) sum += x[i] * x[i];
     return sqrt(sum);
 }
 
+/* y may be where out wants it already. The norm of a rounded row is that of its float32 elements, as a file that holds
+ * them would give it. |y| <= noise |x| says that nothing but rounding is left of x (see basis/factor.c); a comparison
+ * with NaN is false, so that a row that is not finite stays, and shows. */
 void slf_reference_keep_row(const slf_apply_job *job, int64_t r, const double *x, const double *y) {
     const int64_t dim = job->rows->cols;
     if (job->out && job->out + r * dim != y) memcpy(job->out + r * dim, y, (size_t)dim * sizeof *y);
@@ -137,6 +143,7 @@ void slf_reference_times_p(const double *p, const double *x, int64_t dim, double
         for (int64_t j = 0; j < dim; j++) y[j] += x[i] * p[i * dim + j];
 }
 
+/* Row by row: nothing of size n * D is kept. */
 salf_status slf_reference_apply(void *self, const slf_apply_job *job) {
     const int64_t dim = job->rows->cols;
     double *x = slf_host_doubles(self, 2 * dim);

@@ -20,6 +20,8 @@ static double dot_f32(const double *a, const float *b, int64_t dim) {
     return sum;
 }
 
+/* x = (h - mean) / sqrt(var + eps) * weight + bias; RMS norm is the same with mean 0. Variance about the mean, in two
+ * passes, which loses nothing where the mean is large. */
 void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h) {
     if (!norm || norm->kind == SALF_NORM_NONE) return;
     double mean = 0, square = 0;
@@ -38,6 +40,7 @@ void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h) {
 
 /* ---- queries ---- */
 
+/* A zero state has no direction: its z is NaN, and everything that is made of it. */
 void slf_reference_query_row(const slf_query_job *job, int64_t r, double *h) {
     const int64_t dim = job->states->cols;
     slf_row_to_f64(job->states, r, h);
@@ -63,12 +66,14 @@ salf_status slf_reference_query(void *self, const slf_query_job *job) {
 
 /* ---- scores ---- */
 
+/* s = q / |b|, 0 for a zero row; or a logit, capped as the model caps its own. */
 static double score_of(const slf_score_rule *rule, double product, double inverse_norm, double bias) {
     if (!rule->logits) return inverse_norm > 0 ? product * inverse_norm : 0;
     const double logit = rule->logit_scale * product + bias;
     return rule->softcap > 0 ? rule->softcap * tanh(logit / rule->softcap) : logit;
 }
 
+/* The logits of the right tokens, in float64: the scores of a float32 walk are compared with them. */
 salf_status slf_reference_logits(void *self, const slf_logits_job *job) {
     const int64_t dim = job->w->cols;
     double *x = slf_host_doubles(self, dim);
@@ -91,6 +96,7 @@ static void raise_maximum(const slf_score_sums *sums, int64_t r, double s, doubl
     sums->maximum[r] = s;
 }
 
+/* One score of row r, of vocabulary row x, into the sums that are wanted. */
 static void add_score(const slf_score_rule *rule, const slf_score_sums *sums, const double *x, int64_t dim, int64_t r,
                       double s, double inverse_norm) {
     if (rule->logits && sums->maximum) raise_maximum(sums, r, s, rule->inverse_temperature);
@@ -102,6 +108,7 @@ static void add_score(const slf_score_rule *rule, const slf_score_sums *sums, co
         for (int64_t i = 0; i < dim; i++) sums->vector[r * dim + i] += u * inverse_norm * x[i];
 }
 
+/* Vocabulary rows outside, query rows inside: each x is widened once. */
 salf_status slf_reference_score(void *self, const slf_score_job *job) {
     const slf_query *query = job->query;
     const int64_t dim = query->dim;
@@ -124,11 +131,13 @@ salf_status slf_reference_score(void *self, const slf_score_job *job) {
 
 /* ---- states against their own basis rows ---- */
 
+/* NaN where h has no direction, also when its length overflows. */
 static double cosine_of(const double *h, const float *b, double norm_b, int64_t dim) {
     const double length = slf_reference_length(h, dim);
     return length > 0 && isfinite(length) ? dot_f32(h, b, dim) / (length * norm_b) : (double)NAN;
 }
 
+/* Where a view wants the gradient of row r. */
 static float *gradient_row(const salf_tensor *gradient, int64_t r) {
     const int64_t row = gradient->row_index ? gradient->row_index[r] : r;
     return (float *)gradient->data + row * (gradient->row_stride ? gradient->row_stride : gradient->cols);
@@ -147,6 +156,8 @@ static void cosine_loss(const slf_loss_out *out, int64_t r, const double *h, int
     }
 }
 
+/* A deviation, a similarity or a loss of each row, in float64. The length of the raw state decides whether it has a
+ * direction: a norm with a bias would give a zero state one. */
 salf_status slf_reference_cosine(void *self, const slf_cosine_job *job) {
     const int64_t dim = job->states->cols;
     double *h = slf_host_doubles(self, dim);
@@ -173,6 +184,8 @@ static void mean_vector(const double *v, const double *p, double sum, int64_t di
     for (int64_t i = 0; i < dim; i++) y[i] = (p ? dot(p + i * dim, v, dim) : v[i]) / sum;
 }
 
+/* d L / d h = (1 / (t |h|)) (E b_i / |b_i| - b_l / |b_l| - (E s_i - s_l) h / |h|), with the expectation E over the
+ * softmax: the first term is the vector over the sum, the last removes the part along h, on which no cosine depends. */
 salf_status slf_reference_score_loss(void *self, const slf_score_loss_job *job) {
     const int64_t dim = job->states->cols;
     const double inverse_t = job->rule->inverse_temperature, *target = job->query->target;

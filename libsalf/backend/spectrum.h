@@ -2,7 +2,7 @@
 #ifndef SALF_SPECTRUM_H
 #define SALF_SPECTRUM_H
 
-#include "backend/device_memory.h"
+#include "device_memory.h"
 
 typedef struct slf_factor_request {
     int32_t mode; /* SALF_BASIS_* */

@@ -10,7 +10,7 @@
  *
  * The algorithm stands here once. G and P lie in backend memory, and a backend has the five primitives that it needs.
  */
-#include "basis/spectrum.h"
+#include "backend/spectrum.h"
 
 #include <float.h>
 #include <math.h>

@@ -8,7 +8,7 @@
  */
 #include <math.h>
 
-#include "basis/spectrum.h"
+#include "backend/spectrum.h"
 #include "core/carve.h"
 #include "core/random.h"
 
