@@ -173,8 +173,8 @@ test-asan: ## unit tests and fuzz corpus under the address and undefined-behavio
 	@$(FIXED_MAP) ASAN_OPTIONS=detect_leaks=1:intercept_tls_get_addr=0 $(call again,asan) CFLAGS='-O1 -g' \
 	    SANITIZE=address,undefined asan-suite
 asan-suite: $(TEST_BIN) $(FUZZ_BIN) $(if $(CUDA_NEEDS),$(EMULATED))
-	@$(RUN) test-asan $(TEST_BIN) $(FUZZ_RUNS) $(if $(CUDA_NEEDS),'env SALF_TEST_QUICK=1 SALF_TEST_PLUGIN=$(EMULATED) \
-	    $(BUILD)/tests/parity/test_backend_stream')
+	@$(RUN) test-asan $(if $(CUDA_NEEDS),'env SALF_TEST_QUICK=1 SALF_TEST_PLUGIN=$(EMULATED) \
+	    $(BUILD)/tests/parity/test_backend_stream') $(TEST_BIN) $(FUZZ_RUNS)
 
 test-tsan: ## part of the unit tests under the thread sanitizer
 	@$(FIXED_MAP) OPENBLAS_NUM_THREADS=1 $(call again,tsan) CFLAGS='-O1 -g' SANITIZE=thread tsan-suite
