@@ -170,8 +170,8 @@ def called_once(files):
 
 
 def is_core(path):
-    """Neither files nor backends: backend/ holds what the handles see of one, and a folder for each."""
-    return not re.match(r"libsalf/(io/|backend/(\w+/|backend\.h|spectrum\.h|slots\.h))", path)
+    """Neither files nor backends. device_memory and plugin are the handles' side of backends, counted since the first."""
+    return not re.match(r"libsalf/(io|backend)/", path) or bool(re.search(r"/(device_memory|plugin)\.[ch]$", path))
 
 
 def dispatch_table(root):
