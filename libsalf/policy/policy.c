@@ -226,18 +226,6 @@ salf_status slf_policy_sum(salf_policy *p, salf_status local, double *values, in
     return values[n] == 0 ? SALF_OK : slf_fail(SALF_E_MISMATCH, "%g other ranks failed", values[n]);
 }
 
-/* Counting sort of the rows by eof, stable: order, and active[k] = rows with eof <= k. */
-static void sort_rows(salf_policy *p) {
-    int64_t *at = p->histogram; /* [m+1] where each eof begins */
-    memset(at, 0, ((size_t)p->m + 1) * sizeof *at);
-    for (int64_t r = 0; r < p->rows; r++) at[p->eof[r] + 1]++;
-    for (int32_t k = 0; k < p->m; k++) {
-        at[k + 1] += at[k];
-        p->active[k] = at[k + 1];
-    }
-    for (int64_t r = 0; r < p->rows; r++) p->order[at[p->eof[r]]++] = r;
-}
-
 /* What follows from the trainable set and the rows: cut, embedding and head, changes since the last decision, and the
  * order in which truncation takes the rows. */
 static void describe_decision(salf_policy *p, salf_decision *d) {
@@ -255,7 +243,15 @@ static void describe_decision(salf_policy *p, salf_decision *d) {
     d->graph_changed =
         d->n_added > 0 || d->n_removed > 0 || d->train_embedding != p->last.embedding || d->train_head != p->last.head;
     if (p->rows < 0) return;
-    sort_rows(p);
+    /* Counting sort of the rows by eof, stable: order, and active[k] = rows with eof <= k. */
+    int64_t *at = p->histogram; /* [m+1] where each eof begins */
+    memset(at, 0, ((size_t)p->m + 1) * sizeof *at);
+    for (int64_t r = 0; r < p->rows; r++) at[p->eof[r] + 1]++;
+    for (int32_t k = 0; k < p->m; k++) {
+        at[k + 1] += at[k];
+        p->active[k] = at[k + 1];
+    }
+    for (int64_t r = 0; r < p->rows; r++) p->order[at[p->eof[r]]++] = r;
     d->rows = p->rows;
     d->eof = p->eof;
     d->order = p->order;

@@ -96,31 +96,26 @@ salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     return SALF_OK;
 }
 
-/* The callback runs before the ranks meet, and on each of them: it may decide by what it alone sees. */
-static salf_status cut_of_host(salf_policy *p, const salf_observation *seen, int64_t *cut) {
-    SLF_TRY(p->early);
-    if (seen->trace) {
-        SLF_TRY(check_trace(p, seen->trace, false));
-        SLF_TRY(slf_policy_rows(p, seen->trace->rows));
-    }
-    const int32_t answer = p->options.callback(p->options.callback_user, seen->step, p->m, seen->trace);
-    if (answer < 0 || answer >= p->m)
-        return slf_fail(SALF_E_CALLBACK, "the callback returned %" PRId32 " at step %" PRId64 ", not 0 ... %" PRId32,
-                        answer, seen->step, p->m - 1);
-    *cut = answer;
-    return SALF_OK;
-}
-
-/* The smallest cut over the ranks; -1 stands for a rank that failed. */
+/* The smallest cut over the ranks; -1 stands for a rank that failed. The callback runs before the ranks meet, and on
+ * each of them: it may decide by what it alone sees. */
 salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
+    const salf_trace *t = seen->trace;
     int64_t smallest = -1;
-    const salf_status local = cut_of_host(p, seen, &smallest);
+    salf_status local = p->early;
+    if (local == SALF_OK && t) local = check_trace(p, t, false);
+    if (local == SALF_OK && t) local = slf_policy_rows(p, t->rows);
+    if (local == SALF_OK) smallest = p->options.callback(p->options.callback_user, seen->step, p->m, t);
+    if (local == SALF_OK && (smallest < 0 || smallest >= p->m)) {
+        local = slf_fail(SALF_E_CALLBACK, "the callback returned %" PRId64 " at step %" PRId64 ", not 0 ... %" PRId32,
+                         smallest, seen->step, p->m - 1);
+        smallest = -1;
+    }
     const salf_status joined = slf_all_reduce(p->context, &smallest, 1, SALF_I64, SALF_ALL_REDUCE_MIN);
     if (local != SALF_OK) return local;
     SLF_TRY(joined);
     if (smallest < 0) return slf_fail(SALF_E_MISMATCH, "another rank failed");
     slf_policy_suffix(p, (int32_t)smallest);
-    if (seen->trace) set_row_cuts(p, seen->trace->eof, seen->trace->rows, (int32_t)smallest);
+    if (t) set_row_cuts(p, t->eof, t->rows, (int32_t)smallest);
     return SALF_OK;
 }
 

@@ -74,53 +74,55 @@ static salf_status read_policy_value(slf_blob *blob, const char *name, int64_t l
     return slf_fail(SALF_E_CORRUPT, "the blob's %s is %" PRId64, name, *out);
 }
 
-/* Into a record that is not in use. What was damaged by hand, with a right checksum, at least stays in range: layers
+/* Into the record that is not in use. What was damaged by hand, with a right checksum, at least stays in range: layers
  * are on or off, sums are sums of absolute values. */
-static salf_status read_policy(const salf_policy *p, slf_blob *blob, slf_policy_record *next) {
+salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t size) {
+    SLF_REQUIRE(policy);
+    SLF_REQUIRE(buffer);
+    const salf_policy *p = policy;
     const int64_t total = p->options.total_steps;
+    slf_policy_record *next = &policy->next;
+    slf_blob blob;
+    SLF_TRY(slf_blob_open(policy_kind, 1, POLICY_VERSION, buffer, size, &blob));
+
+    /* 1. made for the same configuration? Rounded turns of a whole number of steps are what they were; others are not:
+     * their layers would change in the middle of a run */
     slf_field fields[POLICY_FIELDS];
-    list_policy_fields(p, blob->version, fields);
-    SLF_TRY(slf_blob_check_fields(blob, fields, POLICY_FIELDS, "policy"));
-    /* Turns of a whole number of steps are what they were. Others are not: their layers would change in the middle of
-     * a run. */
-    if (blob->version == 1 && slf_policy_takes_turns(p) && p->options.interval == 0 && total % p->m != 0)
-        return slf_fail(SALF_E_VERSION,
+    list_policy_fields(p, blob.version, fields);
+    SLF_TRY(slf_blob_check_fields(&blob, fields, POLICY_FIELDS, "policy"));
+    if (blob.version == 1 && slf_policy_takes_turns(p) && p->options.interval == 0 && total % p->m != 0)
+        return SLF_FAIL(SALF_E_VERSION,
                         "the blob has version 1, with turns of %" PRId64
                         " steps; this library (version %d) has %" PRId32 " turns in %" PRId64
                         " steps: give interval %" PRId64 " to go on as before",
                         rounded_interval(p), POLICY_VERSION, p->m, total, rounded_interval(p));
+
+    /* 2. the record */
     int64_t turn, embedding, head, frozen, compared;
-    SLF_TRY(read_policy_value(blob, "last step", -1, INT64_MAX, &next->step));
-    if (blob->version == 1) SLF_TRY(read_policy_value(blob, "turn", 0, INT64_MAX, &turn));
-    SLF_TRY(read_policy_value(blob, "embedding flag", 0, 1, &embedding));
-    SLF_TRY(read_policy_value(blob, "head flag", 0, 1, &head));
-    SLF_TRY(read_policy_value(blob, "frozen depth", 0, p->m - 1, &frozen));
-    SLF_TRY(read_policy_value(blob, "comparison flag", 0, 1, &compared));
+    SLF_TRY(read_policy_value(&blob, "last step", -1, INT64_MAX, &next->step));
+    if (blob.version == 1) SLF_TRY(read_policy_value(&blob, "turn", 0, INT64_MAX, &turn));
+    SLF_TRY(read_policy_value(&blob, "embedding flag", 0, 1, &embedding));
+    SLF_TRY(read_policy_value(&blob, "head flag", 0, 1, &head));
+    SLF_TRY(read_policy_value(&blob, "frozen depth", 0, p->m - 1, &frozen));
+    SLF_TRY(read_policy_value(&blob, "comparison flag", 0, 1, &compared));
     next->embedding = (int32_t)embedding;
     next->head = (int32_t)head;
     next->frozen = (int32_t)frozen;
     next->compared = (int32_t)compared;
-    slf_blob_get(blob, next->trainable, (uint64_t)p->m);
-    for (int32_t k = 0; k < p->m; k++) next->summed[k] = slf_blob_get_f64(blob);
-    for (int32_t k = 0; k < p->m; k++) next->previous[k] = slf_blob_get_f64(blob);
+    slf_blob_get(&blob, next->trainable, (uint64_t)p->m);
+    for (int32_t k = 0; k < p->m; k++) next->summed[k] = slf_blob_get_f64(&blob);
+    for (int32_t k = 0; k < p->m; k++) next->previous[k] = slf_blob_get_f64(&blob);
     for (int32_t k = 0; k < p->m; k++)
         if (next->trainable[k] > 1 || !(next->summed[k] >= 0) || !(next->previous[k] >= 0))
-            return slf_fail(SALF_E_CORRUPT, "layer %" PRId32 " of the blob is damaged", k);
-    if (blob->short_of_room || blob->used != blob->room)
-        return slf_fail(SALF_E_CORRUPT, "a payload of %" PRIu64 " bytes, of which %" PRIu64 " are read", blob->room,
-                        blob->used);
-    return SALF_OK;
-}
+            return SLF_FAIL(SALF_E_CORRUPT, "layer %" PRId32 " of the blob is damaged", k);
+    if (blob.short_of_room || blob.used != blob.room)
+        return SLF_FAIL(SALF_E_CORRUPT, "a payload of %" PRIu64 " bytes, of which %" PRIu64 " are read", blob.room,
+                        blob.used);
 
-/* The last step may be asked again after a load: a host that was killed after its save may not have made that step. */
-salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t size) {
-    SLF_REQUIRE(policy);
-    SLF_REQUIRE(buffer);
-    slf_blob blob;
-    SLF_TRY(slf_blob_open(policy_kind, 1, POLICY_VERSION, buffer, size, &blob));
-    SLF_TRY(read_policy(policy, &blob, &policy->next));
-    const slf_policy_record read = policy->next;
-    policy->next = policy->last;
+    /* 3. it takes the last one's place. That step may be asked again: a host that was killed after its save may not
+     * have made it */
+    const slf_policy_record read = *next;
+    *next = policy->last;
     policy->last = read;
     policy->loaded = true;
     return SALF_OK;
