@@ -97,6 +97,7 @@ void salf_planner_destroy(salf_planner *planner) {
     slf_context_release(context);
 }
 
+/* Before the first call all is 0: layer 0 has its turn, nothing is open, nothing is known of any datum. */
 salf_status slf_progress_init(slf_progress *s, const salf_planner *planner) {
     *s = (slf_progress){0};
     SLF_TRY(SLF_ALLOC_ZERO(planner->context, s->matched, 3 * (int64_t)planner->m));
@@ -105,6 +106,7 @@ salf_status slf_progress_init(slf_progress *s, const salf_planner *planner) {
     return SALF_OK;
 }
 
+/* Which half of the union is in use follows from the planner, not from what is in it: a load may stop half-way. */
 void slf_progress_free(slf_progress *s, const salf_planner *planner) {
     const salf_context *context = planner->context;
     slf_free(context, s->matched);
@@ -152,7 +154,8 @@ salf_status salf_planner_saving(const salf_planner *planner, double *saving) {
     return SALF_OK;
 }
 
-/* Data of all layers below: where a layer's data begin once all are settled. */
+/* Data of all layers below: where a layer's data begin once all are settled. Summed anew at each call, as a layer is
+ * cheap beside the data of a task. */
 static int64_t count_below(const salf_planner *p, int32_t layer) {
     int64_t sum = 0;
     for (int32_t e = 0; e < layer; e++) sum += p->counts[e];
@@ -183,7 +186,7 @@ salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n
     if (planner->options.matching != SALF_MATCH_OFFLINE)
         return SLF_FAIL(SALF_E_SEQUENCE, "matching is %s, not offline",
                         salf_constant_word("SALF_MATCH", planner->options.matching));
-    slf_offline *s = &planner->progress.offline;
+    slf_offline *s = &planner->progress.offline; /* the half that OFFLINE uses */
     if (s->data) return SLF_FAIL(SALF_E_SEQUENCE, "datum %" PRId64 " comes after the plan was matched", first);
     if (first < 0 || n < 0 || first > planner->n || n > planner->n - first)
         return SLF_FAIL(SALF_E_ARGUMENT, "data %" PRId64 " and the next %" PRId64 ", of %" PRId64, first, n,
@@ -194,7 +197,7 @@ salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n
         if (eof[i] < 0 || eof[i] >= planner->m)
             return SLF_FAIL(SALF_E_ARGUMENT, "eof of datum %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32,
                             first + i, eof[i], planner->m - 1);
-    if (!s->eof) {
+    if (!s->eof) { /* memory for all at the first piece, so that later ones cannot fail for want of it */
         SLF_TRY(SLF_ALLOC(planner->context, s->eof, planner->n));
         for (int64_t i = 0; i < planner->n; i++) s->eof[i] = SLF_EOF_UNKNOWN;
     }
@@ -211,6 +214,8 @@ salf_status salf_planner_match(salf_planner *planner) {
 
 /* ---- tasks ---- */
 
+/* What a policy that follows the plan sees, too. After a report the task holds the accepted data only, whose training
+ * the decision is for. */
 void slf_planner_task(const salf_planner *planner, salf_task *task) {
     const slf_progress *s = &planner->progress;
     *task = (salf_task){.kind = SALF_TASK_DONE, .layer = s->layer};
@@ -259,6 +264,7 @@ static salf_status next_online(salf_planner *p, int64_t max_data) {
     return SALF_OK;
 }
 
+/* max_data bounds a new task only; one that is open is given again as it was, so that both sides agree on its data. */
 salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task *task) {
     SLF_REQUIRE(planner);
     SLF_REQUIRE(task);

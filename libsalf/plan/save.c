@@ -46,7 +46,7 @@ static void write_plan(const void *user, slf_blob *blob) {
     slf_blob_put_u64(blob, (uint64_t)s->layer);
     slf_blob_put_u64(blob, (uint64_t)s->phase);
     slf_blob_put_u64(blob, (uint64_t)s->task_n);
-    if (slf_plan_is_online(p)) {
+    if (slf_plan_is_online(p)) { /* before the first task there is nothing of a datum, and N may be too large for any */
         slf_blob_put_u64(blob, s->online.used != NULL);
         if (!s->online.used) return;
         slf_blob_put_u64(blob, (uint64_t)s->online.scan);
@@ -54,7 +54,7 @@ static void write_plan(const void *user, slf_blob *blob) {
         for (int64_t w = 0; w < slf_bit_words(p->n); w++) slf_blob_put_u64(blob, s->online.used[w]);
         for (int64_t i = 0; i < s->task_n; i++) slf_blob_put_u64(blob, s->online.ids[i]);
     } else {
-        slf_blob_put_u64(blob, s->offline.data != NULL);
+        slf_blob_put_u64(blob, s->offline.data != NULL); /* settled: loads settle again */
         slf_blob_put_u64(blob, (uint64_t)s->offline.position);
         slf_blob_put_u64(blob, s->offline.eof != NULL);
         for (int64_t i = 0; s->offline.eof && i < p->n; i++) {
@@ -72,6 +72,7 @@ salf_status salf_planner_save(const salf_planner *planner, void *buffer, uint64_
 
 /* ---- reading ---- */
 
+/* The checksum was right, so that this blob was made by hand, or by a library with a fault. */
 static salf_status bad_plan_value(const char *what, int64_t value) {
     return slf_fail(SALF_E_CORRUPT, "the blob's %s is %" PRId64, what, value);
 }
@@ -97,6 +98,7 @@ static salf_status read_offline(const salf_planner *p, slf_blob *blob, slf_progr
     SLF_TRY(read_plan_value(blob, "flag of settled data", 1, &settled));
     SLF_TRY(read_plan_value(blob, "position", s->layer < p->m ? p->counts[s->layer] : 0, &s->offline.position));
     SLF_TRY(read_plan_value(blob, "flag of eof", p->options.matching == SALF_MATCH_OFFLINE, &has_eof));
+    /* before anything is settled nothing was given out; after that, TRAIN tasks only, within the layer's data */
     if (!settled && s->layer != 0) return bad_plan_value("layer", s->layer);
     if (!settled && s->offline.position != 0) return bad_plan_value("position", s->offline.position);
     if (s->phase != SLF_PHASE_IDLE && (s->phase != SLF_PHASE_TRAIN || !settled || s->layer == p->m))
@@ -191,6 +193,7 @@ static salf_status read_plan(const salf_planner *p, slf_blob *blob, slf_progress
     return slf_fail(SALF_E_CORRUPT, "%" PRIu64 " bytes too many in the blob", blob->room - blob->used);
 }
 
+/* The old progress is freed only when the new one is whole; until then both are there, twice the memory. */
 salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_t size) {
     SLF_REQUIRE(planner);
     SLF_REQUIRE(buffer);

@@ -17,6 +17,7 @@ typedef struct slf_named_method {
     int32_t probes;
 } slf_named_method;
 
+/* In the order of the paper's tables; a method of later work goes below them. */
 static const slf_named_method methods[] = {
     {"lora[full]", SALF_POLICY_FULL, 0, 0, 0},
     {"lora[half]", SALF_POLICY_HALF, 0, 0, 0},
@@ -55,6 +56,8 @@ static int32_t find_metric_suffix(const char *name, size_t *base) {
     return -1;
 }
 
+/* Names are compared as they stand: case counts, as in file names and logs that hold them. What the paper leaves to the
+ * reader is a default here: data are matched online, the metric is cosine. */
 salf_status salf_method_find(const char *name, salf_method *method) {
     SLF_REQUIRE(name);
     SLF_REQUIRE(method);

@@ -68,6 +68,7 @@ static const struct {
     [SALF_POLICY_CALLBACK] = {slf_decide_callback, NEEDS_CALLBACK | NEEDS_RANKS},
 };
 
+/* Whether total_steps is divided into turns where there is no interval; a load must know. */
 bool slf_policy_takes_turns(const salf_policy *p) {
     return kinds[p->kind].needs & NEEDS_TURNS;
 }
@@ -138,6 +139,7 @@ static void lay_out_record(slf_policy_record *record, int32_t m, slf_carver *blo
     record->previous = slf_carve(block, m, sizeof *record->previous);
 }
 
+/* Everything whose size follows from m, in one block (core/carve.h). */
 static void lay_out_policy(salf_policy *p, slf_carver *block) {
     const int64_t m = p->m; /* scratch and histogram hold two numbers more, for rows and for ranks that failed */
     lay_out_record(&p->last, p->m, block);
@@ -161,6 +163,7 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
     if (n_layers < 1) return SLF_FAIL(SALF_E_ARGUMENT, "n_layers is %" PRId32 "; it must be at least 1", n_layers);
     SLF_TRY(check_policy_ranges(&own, n_layers));
     SLF_TRY(check_policy_needs(kind, &own, n_layers));
+    /* defaults in place, so that a save holds what is in force; LINEAR's start may be 0, FREEZEOUT's may not */
     if (own.n_active == 0) own.n_active = SLF_MIN(n_layers, 2);
     if (own.start == 0 && kind == SALF_POLICY_FREEZEOUT) own.start = 0.5;
     if (own.level == 0) own.level = 0.5;
@@ -172,7 +175,8 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
     p->kind = kind;
     p->m = n_layers;
     p->options = own;
-    p->options.script = NULL;
+    p->options.script =
+        NULL; /* the caller's pointers are not kept; what the kind needs of them is copied or retained */
     p->options.planner = kinds[kind].needs & NEEDS_PLANNER ? slf_planner_retain(own.planner) : NULL;
     slf_carver block = {0};
     lay_out_policy(p, &block);
@@ -258,6 +262,8 @@ static void describe_decision(salf_policy *p, salf_decision *d) {
     d->active_rows = p->active;
 }
 
+/* The decision's arrays stay where they are until the next call: trainable moves with its record from next to last,
+ * which that call only reads. */
 salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen, salf_decision *decision) {
     SLF_REQUIRE(policy);
     SLF_REQUIRE(seen);

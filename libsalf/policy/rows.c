@@ -29,6 +29,7 @@ static salf_status check_trace(const salf_policy *p, const salf_trace *t, bool g
     return SALF_OK;
 }
 
+/* One rank without rows is usual at the end of an epoch; all without are a mistake of the host's. */
 static salf_status no_rows(void) {
     return slf_fail(SALF_E_ARGUMENT, "the trace has 0 rows on every rank");
 }
@@ -62,6 +63,7 @@ static salf_status cut_by_histogram(salf_policy *p, const salf_trace *t, salf_st
     if (local != SALF_OK) return local;
     SLF_TRY(joined);
     if (counts[p->m] != 0) return slf_fail(SALF_E_MISMATCH, "%" PRId64 " other ranks failed", counts[p->m]);
+    /* the lower median is the first eof with more than half of the others, rounded down, at or below it */
     int64_t total = 0, below = 0;
     for (int32_t k = 0; k < p->m; k++) total += counts[k];
     if (total == 0) return no_rows();
@@ -119,7 +121,8 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
     return SALF_OK;
 }
 
-/* Planners of all ranks must stand at one layer: min(layer) = max(layer), the latter as -min(-layer). */
+/* The task says all: its data train at its layer, all with one cut, and what was matched or filled makes no difference.
+ * Planners of all ranks must stand at one layer: min(layer) = max(layer), the latter as -min(-layer). */
 salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
     salf_task task;
     slf_planner_task(p->options.planner, &task);

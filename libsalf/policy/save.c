@@ -49,6 +49,8 @@ static void list_policy_fields(const salf_policy *p, uint32_t version, slf_field
     memcpy(fields, own, sizeof own);
 }
 
+/* Called twice, to measure and to write. Nothing of the decision at hand is saved: what is made again from the same
+ * observation is the same. */
 static void write_policy(const void *user, slf_blob *blob) {
     const salf_policy *p = user;
     const slf_policy_record *last = &p->last;
