@@ -1,5 +1,6 @@
 #!/bin/bash
-# The figures of the sources (tests/measure.py): counted right in a small tree whose figures are known.
+# The figures of the sources (tests/measure.py): counted right in a small tree whose figures are known, and within their
+# limits in this one.
 set -u
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
@@ -71,4 +72,5 @@ else
     echo "not ok - a figure over its limit is found"
     status=1
 fi
+"$python" tests/measure.py --check || status=1
 exit $status
