@@ -17,6 +17,7 @@
 #pragma GCC optimize("no-math-errno")
 #endif
 
+/* Moments are made when a group first trains: most of a frozen model never has any. */
 struct adamw {
     decoder *d;
     adamw_options options;
@@ -82,6 +83,7 @@ salf_status adamw_make_moments(adamw *optimizer, int64_t index, float **first, f
     return SALF_OK;
 }
 
+/* As if the group had never trained. */
 void adamw_reset(adamw *optimizer, int32_t group) {
     optimizer->steps[group + 1] = 0;
     for (int64_t i = 0; i < optimizer->d->n_parameters; i++) {
@@ -91,7 +93,7 @@ void adamw_reset(adamw *optimizer, int32_t group) {
     }
 }
 
-/* Factor on the rate of a group; 0 leaves it alone. */
+/* Factor on the rate of a group; 0 leaves it alone. The embedding and the head have no factor of their own. */
 static double group_scale(const decoder *d, int32_t group, const double *rate_scale) {
     if (!decoder_is_live(d, group)) return 0.0;
     return rate_scale && group >= 0 && group < d->config.n_layers ? rate_scale[group] : 1.0;

@@ -56,6 +56,7 @@ void checkpoint_put_bytes(checkpoint_writer *writer, const char *name, const voi
     if (copy) checkpoint_put(writer, name, SALF_U8, (int64_t)size, copy);
 }
 
+/* Metadata lie in one list, keys and values in turns. */
 void checkpoint_put_text(checkpoint_writer *writer, const char *key, const char *value) {
     const char *texts[2] = {key, value};
     for (int i = 0; i < 2; i++) {
@@ -94,6 +95,7 @@ static int find_array(const salf_tensors *file, const char *name, int32_t dtype,
     return 0;
 }
 
+/* Shapes are checked before anything is copied. */
 int checkpoint_get(const salf_tensors *file, const char *name, int32_t dtype, int64_t count, void *out, char *message,
                    size_t message_size) {
     salf_named_tensor t;
@@ -117,6 +119,7 @@ int checkpoint_get_bytes(const salf_tensors *file, const char *name, const void 
     return 0;
 }
 
+/* An option that the file lacks differs too: an older program did not know it. */
 int checkpoint_check_text(const salf_tensors *file, const char *const *pairs, int64_t n_pairs, char *message,
                           size_t message_size) {
     for (int64_t i = 0; i < n_pairs; i++) {

@@ -177,17 +177,6 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
 
 /* ---- the run ---- */
 
-/* Makes the folder, and finds out where a resumed run goes on. */
-static int open_checkpoint(session *s, runstate_start *start, tally *tallies) {
-    const finetune_settings *o = s->settings;
-    *start = (runstate_start){0};
-    if (o->checkpoint && mkdir(o->checkpoint, 0777) != 0 && errno != EEXIST) {
-        args_fail("finetune", "--checkpoint: %s: %s", o->checkpoint, strerror(errno));
-        return -1;
-    }
-    return o->resume ? runstate_begin(s, start, tallies) : 0;
-}
-
 /* The methods one after the other, those that a checkpoint has left out. */
 static int run_all(session *s, tally *tallies) {
     const finetune_settings *o = s->settings;
@@ -200,7 +189,13 @@ static int run_all(session *s, tally *tallies) {
     if (s->n_shortened)
         fprintf(stderr, "salf finetune: %lld prompts were shortened to the model's %lld positions\n",
                 (long long)s->n_shortened, (long long)s->info.max_positions);
-    if (open_checkpoint(s, &start, tallies) != 0 || log_open(s, start.log_length) != 0) return -1;
+    start = (runstate_start){0};
+    if (o->checkpoint && mkdir(o->checkpoint, 0777) != 0 && errno != EEXIST) {
+        args_fail("finetune", "--checkpoint: %s: %s", o->checkpoint, strerror(errno));
+        return -1;
+    }
+    if (o->resume && runstate_begin(s, &start, tallies) != 0) return -1;
+    if (log_open(s, start.log_length) != 0) return -1;
     int failed = 0;
     for (int i = start.finished; i < o->n_methods && !failed; i++)
         failed = train_method(s, i, i == start.finished && start.inside, tallies);

@@ -75,6 +75,7 @@ static int collect_event(void *user, const json_t *o) {
     return 0;
 }
 
+/* json_decref and free take NULL, so that a report may be half read. */
 static void free_report(report *r) {
     for (int i = 0; i < r->n; i++) {
         report_method *m = &r->methods[i];

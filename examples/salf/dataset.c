@@ -282,6 +282,7 @@ static int read_template(dataset *data, reader *r, const char *folder) {
     return 0;
 }
 
+/* labels.txt first: it says what the labels in the other files may be. */
 int dataset_load(dataset *out, const char *folder, char *message, size_t message_size) {
     reader r = {.message = message, .message_size = message_size};
     /* The name is the last part of the path: "data/trec/" is "trec". */
@@ -303,6 +304,7 @@ int dataset_load(dataset *out, const char *folder, char *message, size_t message
     return -1;
 }
 
+/* Also of one that was half read. */
 void dataset_destroy(dataset *data) {
     for (int32_t c = 0; c < data->n_classes; c++) {
         free(data->classes[c]);
@@ -346,6 +348,7 @@ static int pick_tokens(const dataset *data, const tokenizer *t, char **words, in
     return 0;
 }
 
+/* Words that the caller brings replace the data set's own, all of them. */
 int dataset_tokens(const dataset *data, const tokenizer *t, const char *words, int32_t *tokens, char *message,
                    size_t message_size) {
     if (!words) return pick_tokens(data, t, data->words, tokens, message, message_size);

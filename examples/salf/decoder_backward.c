@@ -46,6 +46,7 @@ static int32_t eof_of(const backward *b, int64_t sequence) {
     return b->plan->eof ? b->plan->eof[sequence] : 0;
 }
 
+/* As the plan has it; whether its weights may train at all, the gradient pointers say. */
 static int32_t layer_trains(const backward *b, int32_t k) {
     return !b->plan->trainable || b->plan->trainable[k];
 }
@@ -279,7 +280,8 @@ static void stream_projection_backward(backward *b, int32_t k, const projection 
     weights_backward(b, p, rows, d->scratch.normed, active_low(b, p, r->low[PROJECT_QKV], row, rows), d_y);
 }
 
-/* d_x [rows][D] = gradient of q's, k's and v's input; NULL: not needed. */
+/* d_x [rows][D] = gradient of q's, k's and v's input; NULL: not needed. In the last layer queries have gradients at
+ * the head rows only, keys and values at all: the fused projection is taken in two parts, and d_x is their sum. */
 static void qkv_backward(backward *b, int32_t k, float *d_x) {
     const decoder *d = b->d;
     const decoder_scratch *s = &d->scratch;

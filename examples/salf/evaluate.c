@@ -9,6 +9,8 @@
 #include "metrics.h"
 #include "progress.h"
 
+/* Prompts of a batch in tests, and test data whose deviations are logged: 200 show the spread of a space, and a log
+ * of some methods and spaces stays below a megabyte. */
 enum { EVALUATION_ROWS = 32, DEVIATION_SAMPLE = 200 };
 
 /* Prompts lie one after the other without padding, so that no row is computed for nothing. The target of a prompt is
@@ -50,6 +52,7 @@ int prompt_batch_fill(prompt_batch *b, const session *s, const split *from, cons
     return 0;
 }
 
+/* The batch can be filled again. */
 void prompt_batch_free(prompt_batch *b) {
     free(b->tokens);
     free(b->offsets);
@@ -59,6 +62,7 @@ void prompt_batch_free(prompt_batch *b) {
     *b = (prompt_batch){0};
 }
 
+/* Shows the probe the rows of the medium tokens, where they lie among all rows of the space. */
 salf_status probe_rider_hook(void *user, int32_t space, int64_t rows, const float *states) {
     probe_rider *rider = user;
     (void)rows;
@@ -76,6 +80,7 @@ salf_status probe_rider_hook(void *user, int32_t space, int64_t rows, const floa
     return status;
 }
 
+/* Candidates stay the whole vocabulary, as the paper has it. */
 salf_status make_probe(salf_probe **out, const session *s, int32_t metric) {
     salf_probe_options o;
     salf_options_init(&o, sizeof o);
@@ -127,6 +132,7 @@ static int predict_classes(session *s, decoder *d, float *logits, int32_t *predi
     return result;
 }
 
+/* Figures of the whole test set by the weights as they are. */
 int evaluate(session *s, decoder *d, tally *result, int64_t *confusion) {
     const int64_t n_tokens = s->settings->whole_vocabulary ? s->info.vocab : s->n_labels;
     float *logits = malloc((size_t)n_tokens * EVALUATION_ROWS * sizeof *logits);
@@ -157,6 +163,7 @@ static int probe_sample(session *s, decoder *d, probe_rider *rider, int64_t firs
     return 0;
 }
 
+/* A probe of its own, so that the run's is left alone; before training and after it, for the report's violins. */
 int log_deviations(session *s, decoder *d, const method *m, const char *when) {
     if (!s->log.file) return 0;
     const int64_t columns = (int64_t)s->info.n_layers + 1;

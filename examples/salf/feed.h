@@ -8,6 +8,7 @@
 #include "methods.h"
 #include "salf.h"
 
+/* What the order of a run follows from. */
 typedef struct feed_options {
     int32_t n_layers;
     int32_t reduction;    /* SALF_REDUCE_* of the unbudgeted salf */
@@ -30,6 +31,7 @@ typedef struct feed_task {
     const uint32_t *data; /* [n] rows of the training set; valid until the next call */
 } feed_task;
 
+/* The order, and how far it has come. */
 typedef struct feed {
     feed_options options;
     int64_t total;         /* epochs * n_data */

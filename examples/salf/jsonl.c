@@ -25,6 +25,7 @@ int jsonl_open(jsonl_writer *w, const char *path, int64_t keep, char *message, s
     return 0;
 }
 
+/* Standard output has no length to come back to. */
 int64_t jsonl_sync(jsonl_writer *w) {
     if (!w->file) return 0;
     if (fflush(w->file)) return w->failed = 1, -1;
@@ -117,6 +118,7 @@ void jsonl_begin(jsonl_writer *w, const char *event) {
     if (event) jsonl_text(w, "event", event);
 }
 
+/* Flushed, so that a log can be watched, and a kill loses at most the line being written. */
 void jsonl_end(jsonl_writer *w) {
     put_raw(w, "}\n");
     if (w->file && fflush(w->file)) w->failed = 1;

@@ -4,16 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* F1 of class c, or -1 when it occurs neither as truth nor as prediction. */
-static double class_f1(const int64_t *table, int32_t n_classes, int32_t c) {
-    const int64_t columns = (int64_t)n_classes + 1;
-    int64_t truths = 0, predictions = 0;
-    for (int64_t k = 0; k < columns; k++) truths += table[c * columns + k];
-    for (int64_t k = 0; k < n_classes; k++) predictions += table[k * columns + c];
-    if (truths + predictions == 0) return -1;
-    return 2.0 * (double)table[c * columns + c] / (double)(truths + predictions);
-}
-
 /* Predictions outside the classes go to the last column, so that they count against their true class only. */
 int metrics_compute(int32_t n_classes, int64_t n, const int32_t *truth, const int32_t *predicted, int64_t *confusion,
                     metrics *out) {
@@ -29,9 +19,11 @@ int metrics_compute(int32_t n_classes, int64_t n, const int32_t *truth, const in
     double sum = 0;
     int32_t present = 0;
     for (int32_t c = 0; c < n_classes; c++) {
-        const double f1 = class_f1(table, n_classes, c);
-        if (f1 < 0) continue;
-        sum += f1;
+        int64_t truths = 0, predictions = 0; /* TP + FN and TP + FP */
+        for (int64_t k = 0; k < columns; k++) truths += table[c * columns + k];
+        for (int64_t k = 0; k < n_classes; k++) predictions += table[k * columns + c];
+        if (truths + predictions == 0) continue; /* a class that does not occur has no F1 */
+        sum += 2.0 * (double)table[c * columns + c] / (double)(truths + predictions);
         present++;
     }
     out->f1 = present ? sum / present : 0;

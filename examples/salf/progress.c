@@ -17,6 +17,7 @@ void progress_start(progress *p, const char *label, int64_t total) {
     progress_update(p, 0, NULL);
 }
 
+/* Time left is what was used, times what is left, over what is done: steps of equal length are assumed. */
 void progress_update(progress *p, int64_t done, const char *note) {
     if (!p->enabled || p->total <= 0) return;
     const double now = seconds();

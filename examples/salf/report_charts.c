@@ -25,6 +25,7 @@ static double pixel_y(const frame *f, double y) {
     return HEIGHT - BOTTOM - (y - f->y0) / (f->y1 - f->y0) * (HEIGHT - TOP - BOTTOM);
 }
 
+/* Names come from a log, which anybody may have written. */
 void html_text(FILE *out, const char *text) {
     for (; *text; text++) {
         switch (*text) {
@@ -130,6 +131,7 @@ static void x_axis(FILE *out, const frame *f) {
     }
 }
 
+/* One frame for all methods, so that curves can be compared. */
 int chart_curves(FILE *out, const report *r, const char *title, const char *x_name, const char *y_name,
                  chart_pick pick) {
     frame f = {INFINITY, -INFINITY, INFINITY, -INFINITY};
@@ -160,6 +162,7 @@ static double result_of(const report_method *m, const char *key) {
     return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
+/* The x axis begins at 0, as a time does; y is cut to where the methods differ, with room around. */
 void chart_points(FILE *out, const report *r, const char *title, const char *x_name, const char *y_name,
                   const char *x_key, const char *y_key) {
     frame f = {0, 0, INFINITY, -INFINITY};
@@ -196,6 +199,7 @@ static double deviation_at(const json_t *rows, size_t row, size_t space) {
     return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
+/* What the density of a column of deviations is made of. */
 typedef struct spread {
     size_t n; /* finite values */
     double low, high, mean, bandwidth;
@@ -278,6 +282,7 @@ static frame violin_frame(const report *r, const report_method *shown, size_t sp
     return f;
 }
 
+/* A violin is two halves, so that before and after can be compared space by space. */
 void chart_violins(FILE *out, const report *r, int i) {
     const report_method *m = &r->methods[i];
     const json_t *left = json_object_get(m->before, "rows"), *right = json_object_get(m->after, "rows");

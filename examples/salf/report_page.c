@@ -32,13 +32,6 @@ static const char style[] =
     ".legend{font-size:.9rem}.legend span{margin-right:1.1rem;white-space:nowrap}"
     ".legend i{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:2px}";
 
-static void write_style(FILE *out) {
-    fputs(style, out);
-    for (int i = 0; i < 8; i++)
-        fprintf(out, ".b%d{background:var(--c%d);fill:var(--c%d)}.l%d{stroke:var(--c%d)}", i, i, i, i, i);
-    fputs("</style>\n", out);
-}
-
 static void legend_entry(FILE *out, const char *colour, const char *name) {
     fprintf(out, "<span><i class=\"%s\"></i>", colour);
     html_text(out, name);
@@ -59,6 +52,7 @@ static void pair_legend(FILE *out, const char *first_colour, const char *first, 
 /* How a column is shown: with a bar behind the figure, as a percentage, as a time. */
 enum { SHARE = 1, PERCENT = 2, SECONDS = 4 };
 
+/* A column of the table: a figure of the log's result events. */
 typedef struct column {
     const char *key, *title;
     int kind;
@@ -211,6 +205,7 @@ static void write_eofs(FILE *out, const report *r) {
 
 /* ---- page ---- */
 
+/* A text of the log, escaped, behind some words of the page's own. */
 static void write_text(FILE *out, const char *before, const json_t *object, const char *key) {
     const char *text = json_string_value(json_object_get(object, key));
     fputs(before, out);
@@ -235,11 +230,15 @@ static void write_run(FILE *out, const json_t *run) {
     fprintf(out, "; seed %.0f.</p>\n", run_number(run, "seed"));
 }
 
+/* Sections in the order in which a reader asks: which method won, how it learned, why, and what it was given. */
 void report_page(FILE *out, const report *r) {
     fputs("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
           "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>Fine-tuning report</title>\n",
           out);
-    write_style(out);
+    fputs(style, out);
+    for (int i = 0; i < 8; i++)
+        fprintf(out, ".b%d{background:var(--c%d);fill:var(--c%d)}.l%d{stroke:var(--c%d)}", i, i, i, i, i);
+    fputs("</style>\n", out);
     fputs("</head><body><h1>Fine-tuning report</h1>\n", out);
     if (r->run) write_run(out, r->run);
     write_table(out, r);

@@ -8,6 +8,7 @@
 #include "checkpoint.h"
 #include "run.h"
 
+/* Places in the tensor "run". */
 enum { RUN_FINISHED, RUN_INSIDE, RUN_LOG, RUN_TASKS, RUN_POSITION, RUN_N };
 enum { N_OPTIONS = 30, VALUE_SIZE = 1024 };
 
@@ -90,6 +91,7 @@ static int checkpoint_path(const session *s, char *path, size_t size) {
 
 /* ---- saving ---- */
 
+/* The library's two save functions behind one form. */
 typedef salf_status (*save_fn)(const void *handle, void *buffer, uint64_t *size);
 
 static salf_status save_policy(const void *handle, void *buffer, uint64_t *size) {
@@ -138,6 +140,8 @@ static int put_run(checkpoint_writer *w, run *r) {
     return r->feed.planner ? put_blob(w, "planner", save_planner, r->feed.planner) : 0;
 }
 
+/* The log is flushed first, and its length goes into the file: a resumed run cuts the log there, so that no line is
+ * in it twice. The file replaces the one before in one step. */
 int runstate_save(session *s, run *r, int finished, const tally *tallies) {
     static option_texts texts;
     char path[4096];

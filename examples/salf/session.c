@@ -5,6 +5,7 @@
 #include "dataset.h"
 #include "finetune.h"
 
+/* Every message of finetune names what failed first, then why. */
 int say_salf(const char *what) {
     args_fail("finetune", "%s: %s", what, salf_last_error());
     return -1;
@@ -115,6 +116,7 @@ static int open_data(session *s) {
     return result;
 }
 
+/* What is opened once. On failure session_close releases what there is. */
 static int open_session_parts(session *s) {
     const finetune_settings *settings = s->settings;
     /* 1. the context, and the model of which every method loads its own copy */
@@ -149,6 +151,7 @@ int session_open(session *out, const finetune_settings *settings) {
     return failed;
 }
 
+/* Also of a part that was never filled. */
 static void split_free(split *data) {
     free(data->tokens);
     free(data->offsets);

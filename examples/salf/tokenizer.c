@@ -23,6 +23,7 @@ static uint64_t hash_bytes(const char *bytes, int32_t length) {
     return h ^ (h >> 29);
 }
 
+/* Linear probing from the hash on; the table is never full, so that the search ends. */
 int32_t tokenizer_find(const tokenizer *t, const char *bytes, int32_t length) {
     for (uint64_t i = hash_bytes(bytes, length) & t->mask;; i = (i + 1) & t->mask) {
         const int32_t id = t->slots[i];
@@ -120,48 +121,36 @@ static int parse_pieces(tokenizer *t, const unsigned char *data, int64_t size, c
     return 0;
 }
 
-/* The bytes of a file, malloc'd; or NULL, and *what is what is wrong. */
-static unsigned char *read_all(const char *path, int64_t *size, const char **what) {
-    FILE *file = fopen(path, "rb");
-    unsigned char *data = NULL;
-    long length = -1;
-    *what = "cannot be read";
-    if (file && !fseek(file, 0, SEEK_END)) length = ftell(file);
-    if (length >= 0 && length < (1L << 30) && !fseek(file, 0, SEEK_SET)) {
-        data = malloc((size_t)length + 1);
-        if (!data) *what = "out of memory";
-    }
-    if (data && fread(data, 1, (size_t)length, file) != (size_t)length) {
-        free(data);
-        data = NULL;
-    }
-    if (file) fclose(file);
-    *size = length;
-    return data;
-}
-
+/* The file is read whole, then taken apart; nothing of it is kept but the pieces. */
 int tokenizer_load(tokenizer **out, const char *path, char *message, size_t message_size) {
-    *out = NULL;
-    int64_t size;
-    char what[160];
-    const char *unread;
+    char what[160] = "cannot be read";
+    unsigned char *data = NULL;
     tokenizer *t = NULL;
-    unsigned char *data = read_all(path, &size, &unread);
-    int failed = !data;
-    snprintf(what, sizeof what, "%s", unread);
-    if (!failed) {
-        t = calloc(1, sizeof *t);
-        failed = !t || parse_pieces(t, data, size, what, sizeof what);
-        if (!t || (!failed && tokenizer_index(t))) failed = snprintf(what, sizeof what, "out of memory");
+    long size = -1;
+    *out = NULL;
+    FILE *file = fopen(path, "rb");
+    if (file && !fseek(file, 0, SEEK_END)) size = ftell(file);
+    if (size < 0 || size >= (1L << 30) || fseek(file, 0, SEEK_SET)) goto done;
+    data = malloc((size_t)size + 1);
+    t = calloc(1, sizeof *t);
+    if (!data || !t) {
+        snprintf(what, sizeof what, "out of memory");
+        goto done;
     }
-    free(data);
-    if (failed) {
-        snprintf(message, message_size, "%s: %s", path, what);
-        tokenizer_destroy(t);
-        return -1;
+    if (fread(data, 1, (size_t)size, file) != (size_t)size) goto done;
+    if (parse_pieces(t, data, size, what, sizeof what) != 0) goto done;
+    if (tokenizer_index(t) != 0) {
+        snprintf(what, sizeof what, "out of memory");
+        goto done;
     }
     *out = t;
-    return 0;
+done:
+    if (file) fclose(file);
+    free(data);
+    if (*out) return 0;
+    tokenizer_destroy(t);
+    snprintf(message, message_size, "%s: %s", path, what);
+    return -1;
 }
 
 /* ---- look-up ---- */
@@ -238,23 +227,20 @@ static int64_t merge_pairs(const tokenizer *t, int32_t *ids, int32_t *joined, in
     }
 }
 
-/* Most bytes that a piece made of these ids can have: those of the text, or of the longest piece there is. */
-static int32_t longest_piece(const tokenizer *t, const int32_t *ids, int64_t n) {
-    int32_t longest = 0;
-    int64_t total = 0;
-    for (int64_t i = 0; i < n; i++) total += t->pieces[ids[i]].length;
-    for (int32_t i = 0; i < t->size; i++) {
-        if (t->pieces[i].length > longest) longest = t->pieces[i].length;
-    }
-    return total < longest ? (int32_t)total : longest;
-}
-
+/* The empty text is the start token alone. */
 int64_t tokenizer_encode(const tokenizer *t, const char *text, int32_t *ids) {
     ids[0] = TOKEN_START;
     if (!*text) return 1;
     const int64_t n = split_characters(t, text, ids + 1);
+    /* No piece that is made has more bytes than all of these together, or than the longest that there is. */
+    int64_t total = 0;
+    int32_t longest = 0;
+    for (int64_t i = 1; i <= n; i++) total += t->pieces[ids[i]].length;
+    for (int32_t i = 0; i < t->size; i++)
+        if (t->pieces[i].length > longest) longest = t->pieces[i].length;
+    if (total < longest) longest = (int32_t)total;
     int32_t *joined = malloc((size_t)n * sizeof *joined);
-    char *scratch = malloc(2 * (size_t)longest_piece(t, ids + 1, n) + 1);
+    char *scratch = malloc(2 * (size_t)longest + 1);
     const int64_t left = joined && scratch ? merge_pairs(t, ids + 1, joined, n, scratch) + 1 : -1;
     free(joined);
     free(scratch);

@@ -67,6 +67,7 @@ static int run_open(run *r, session *s, int index) {
     return whole ? 0 : say_no_memory();
 }
 
+/* Also after run_open has failed in the middle: what is not there is NULL. */
 static void run_close(run *r) {
     free(r->eof_counts);
     free(r->norms);
@@ -86,9 +87,12 @@ static void run_close(run *r) {
 
 /* ---- forward and decision ---- */
 
-/* The forward of a batch, its probe riding along when trace is not NULL. */
+/* The forward of a batch. With a trace the probe rides along: the decoder's hook hands it every space as it is
+ * computed, so that no second forward is needed and nothing is copied. The probe's time is booked apart from the
+ * forward's. */
 static int run_forward(run *r, salf_trace *trace, int32_t keep) {
-    double start = tally_clock(), *v = r->tally.v;
+    const double start = tally_clock();
+    double *v = r->tally.v;
     const int64_t rows = r->batch.batch.n_sequences;
     r->rider.seconds = 0;
     if (trace && salf_probe_begin(r->rider.probe, r->batch.targets, rows) != SALF_OK) return say_salf("probe");
@@ -122,7 +126,10 @@ static int decide(run *r, const salf_trace *trace) {
     return 0;
 }
 
-/* Cut of every row of the task. PROBE: the planner takes some of the rows; the others are not trained. */
+/* Cut of every row of the task, m for rows that are not trained now. There are three ways to it:
+ *   the planner probes: it takes rows whose own eof suits the layer at hand; the others come again at a later one;
+ *   salf without a budget: the policy cuts each row of the trace at its own eof, or the batch at one;
+ *   all others: the policy's cut for the step holds for every row. */
 static int choose_cuts(run *r, const feed_task *task, const salf_trace *trace) {
     if (task->kind == SALF_TASK_PROBE) {
         if (salf_planner_report(r->feed.planner, trace->eof, task->n, r->accepted) != SALF_OK) return say_salf("plan");
@@ -169,7 +176,8 @@ static int run_backward(run *r) {
     return 0;
 }
 
-/* Share of the peak learning rate when this share of the data has been trained. */
+/* Share of the peak learning rate when this share of the data has been trained: up from 0 during the warm-up, then
+ * level, or down to 0 in a line or a half cosine. */
 static double scheduled_share(const finetune_settings *o, double share) {
     if (share < o->warmup) return share / o->warmup;
     double left = o->warmup < 1 ? (1 - share) / (1 - o->warmup) : 0;
@@ -250,14 +258,15 @@ static int price_rows(run *r, const int32_t *cuts, int64_t rows, int probed, int
     return 0;
 }
 
-/* Books the batch; returns the rows trained, or -1. */
+/* Books the batch: depth, rows and predicted operations. Rows that train and rows that were only probed are priced
+ * apart, as the cost model takes one kind of step at a time. Returns the rows that train, or -1. */
 static int64_t book_batch(run *r, int probed) {
     const int32_t m = r->s->info.n_layers;
     const int64_t rows = r->batch.batch.n_sequences;
     int64_t n = 0;
     for (int64_t i = 0; i < rows; i++) {
         if (r->cuts[i] >= m) continue;
-        r->tally.v[TALLY_DEPTH] += (double)r->cuts[i] / m;
+        r->tally.v[TALLY_DEPTH] += (double)r->cuts[i] / m; /* the share of the layers below the cut */
         r->compact[n++] = r->cuts[i];
     }
     r->tally.v[TALLY_TRAINED] += (double)n;
@@ -405,6 +414,7 @@ static int finish_method(run *r, tally *tallies) {
     return failed;
 }
 
+/* Opens, trains, tests; a resumed method goes on where its checkpoint was written. */
 int train_method(session *s, int index, int resume, tally *tallies) {
     run r;
     int failed = run_open(&r, s, index);
