@@ -180,6 +180,15 @@ salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, s
 
 /* ---- matching beforehand ---- */
 
+/* eof [n], of the data ids or, where that is NULL, first and those behind it. */
+static salf_status check_eof(const salf_planner *p, const int32_t *eof, int64_t n, int64_t first, const uint32_t *ids) {
+    for (int64_t i = 0; i < n; i++)
+        if (eof[i] < 0 || eof[i] >= p->m)
+            return slf_fail(SALF_E_ARGUMENT, "eof of datum %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32,
+                            ids ? ids[i] : first + i, eof[i], p->m - 1);
+    return SALF_OK;
+}
+
 /* All eof are checked before the first is kept, so that a call that fails changes nothing. */
 salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n, const int32_t *eof) {
     SLF_REQUIRE(planner);
@@ -193,10 +202,7 @@ salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n
                         planner->n);
     if (n > 0) SLF_REQUIRE(eof);
     SLF_TRY(slf_plan_check_size(planner));
-    for (int64_t i = 0; i < n; i++)
-        if (eof[i] < 0 || eof[i] >= planner->m)
-            return SLF_FAIL(SALF_E_ARGUMENT, "eof of datum %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32,
-                            first + i, eof[i], planner->m - 1);
+    SLF_TRY(check_eof(planner, eof, n, first, NULL));
     if (!s->eof) { /* memory for all at the first piece, so that later ones cannot fail for want of it */
         SLF_TRY(SLF_ALLOC(planner->context, s->eof, planner->n));
         for (int64_t i = 0; i < planner->n; i++) s->eof[i] = SLF_EOF_UNKNOWN;
@@ -298,10 +304,7 @@ salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64
     if (s->phase != SLF_PHASE_PROBE)
         return SLF_FAIL(SALF_E_SEQUENCE, "no PROBE task is open at layer %" PRId32, s->layer);
     if (n != s->task_n) return SLF_FAIL(SALF_E_SHAPE, "%" PRId64 " eof for a task of %" PRId64 " data", n, s->task_n);
-    for (int64_t i = 0; i < n; i++)
-        if (eof[i] < 0 || eof[i] >= planner->m)
-            return SLF_FAIL(SALF_E_ARGUMENT, "eof of datum %" PRIu32 " is %" PRId32 ", not in 0 ... %" PRId32,
-                            o->ids[i], eof[i], planner->m - 1);
+    SLF_TRY(check_eof(planner, eof, n, 0, o->ids));
     const int64_t room = planner->counts[s->layer] - s->filled[s->layer]; /* filled: 0, whatever a blob says of it */
     int64_t taken = 0;
     for (int64_t i = 0; i < n; i++) {
