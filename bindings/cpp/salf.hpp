@@ -122,6 +122,7 @@ using context_info = options<salf_context_info>;
 using model_info = options<salf_model_info>;
 using basis_info = options<salf_basis_info>;
 using cost = options<salf_cost>;
+using method = options<salf_method>;
 
 /* ---- 2. Results ------------------------------------------------------------------------------------------------- */
 
@@ -524,6 +525,18 @@ inline const char *status_text(salf_status status) noexcept {
 
 template <class Errors = errors> outcome<Errors, std::int64_t> constant(text name) {
     return detail::fetch<Errors, std::int64_t>(salf_constant, name.get());
+}
+/* NULL behind the last value of a family, and for a family that there is not. */
+inline const char *constant_word(text family, std::int64_t value) noexcept {
+    return salf_constant_word(family.get(), value);
+}
+
+/* What the paper, or a policy's word, names: which policy to make, with which plan and probe. */
+template <class Errors = errors> outcome<Errors, method> method_find(text name) {
+    return detail::fetch<Errors, method>(salf_method_find, name.get());
+}
+inline const char *method_name(std::int32_t index) noexcept { /* NULL behind the last */
+    return salf_method_name(index);
 }
 
 /* deviations [rows][m+1] -> eof [rows], and gains [rows][m] unless that is empty. */

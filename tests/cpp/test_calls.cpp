@@ -30,6 +30,20 @@ template <class Errors> void versions_and_constants() {
     CHECK(take(salf::constant<Errors>("SALF_METRIC_RANK")) == SALF_METRIC_RANK);
     CHECK(take(salf::constant<Errors>(std::string("SALF_E_STALE"))) == SALF_E_STALE);
     CHECK_STATUS(salf::constant<Errors>("SALF_NO_SUCH"), SALF_E_NOT_FOUND, "SALF_NO_SUCH");
+    CHECK(std::strcmp(salf::constant_word("SALF_METRIC", SALF_METRIC_CE), "ce") == 0);
+    CHECK(!salf::constant_word(std::string("SALF_METRIC"), 3) && !salf::constant_word("SALF_NO_SUCH", 0));
+}
+
+template <class Errors> void methods() {
+    std::int32_t n = 0;
+    for (; salf::method_name(n) != nullptr; n++)
+        static_cast<void>(take(salf::method_find<Errors>(salf::method_name(n))));
+    CHECK(n == 14 && std::strcmp(salf::method_name(0), "lora[full]") == 0);
+    const salf::method found = take(salf::method_find<Errors>(std::string("salf[arith][df][rank]")));
+    CHECK(found.policy == SALF_POLICY_BUDGET && found.growth == SALF_GROWTH_ARITHMETIC &&
+          found.infill == SALF_INFILL_DEPTH && found.matching == SALF_MATCH_ONLINE && found.probes == 1 &&
+          found.metric == SALF_METRIC_RANK);
+    CHECK_STATUS(salf::method_find<Errors>("salf[quarter]"), SALF_E_NOT_FOUND, "salf[quarter]");
 }
 
 template <class Errors> void contexts() {
@@ -230,7 +244,9 @@ template <class Errors> void offline_plan() {
 
 template <class Errors> void online_plan() {
     const auto context = make_context<Errors>();
-    auto planner = take(salf::basic_planner<Errors>::create(context, 2, 4));
+    salf::planner_options all;
+    all.probe_limit = SALF_PROBE_ALL;
+    auto planner = take(salf::basic_planner<Errors>::create(context, 2, 4, all));
     const salf::task probed = take(planner.next(3));
     CHECK(probed.kind == SALF_TASK_PROBE && probed.ids().size() == 3 && probed.ids()[2] == 2);
     std::array<std::uint8_t, 3> accepted{};
@@ -245,7 +261,7 @@ template <class Errors> void online_plan() {
     CHECK_STATUS(planner.save_to({}), SALF_E_BUFFER, "");
     CHECK_OK(planner.done());
 
-    auto again = take(salf::basic_planner<Errors>::create(context, 2, 4));
+    auto again = take(salf::basic_planner<Errors>::create(context, 2, 4, all));
     CHECK_OK(again.load(state));
     const salf::task resumed = take(again.next(3));
     CHECK(resumed.kind == SALF_TASK_TRAIN && resumed.ids().size() == 1 && resumed.ids()[0] == 1);
@@ -335,6 +351,7 @@ template <class Errors> void costs() {
 #endif
 
 BOTH(versions_and_constants)
+BOTH(methods)
 BOTH(contexts)
 BOTH(tensor_files)
 BOTH(models)
