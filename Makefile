@@ -123,7 +123,7 @@ $(CPP_EXAMPLES): $(BUILD)/examples/cpp/%: examples/cpp/%.cpp include/salf.h $(wi
 	    -Wl,-rpath,'$$ORIGIN/../../lib'
 
 include libsalf/backend/cuda/build.mk
-include tests/tests.mk
+-include tests/tests.mk # not in a source distribution of the Python package
 
 # ---- from nothing to a run -------------------------------------------------------------------------------------------
 # What deps installs is seen by a make that starts after it, so these two start one.

@@ -6,7 +6,7 @@ python3 examples/python/ctypes_minimal.py build/lib/libsalf.so
 import ctypes
 import sys
 
-lib = ctypes.CDLL(sys.argv[1] if len(sys.argv) > 1 else "libsalf.so.0")
+lib = ctypes.CDLL(sys.argv[1] if len(sys.argv) > 1 else "libsalf.so.1")
 lib.salf_last_error.restype = ctypes.c_char_p
 LAYERS, DATA, GROWTH_ARITHMETIC = 12, 2000, ctypes.c_int64()
 

@@ -61,7 +61,7 @@ def options():
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--epochs", type=float, default=1)
     parser.add_argument("--matching", choices=("online", "offline"), default="online")
-    parser.add_argument("--probe-limit", type=float, default=0.5)
+    parser.add_argument("--probe-limit", type=float, help="in shares of a layer; default a half, 0 for no limit")
     parser.add_argument("--limit-train", type=int)
     parser.add_argument("--limit-test", type=int)
     parser.add_argument("--seed", type=int, default=42)

@@ -1,6 +1,7 @@
 """The package covers the header: every function is called, every status has an exception, every record has the
 fields."""
 
+import builtins
 import ctypes
 import dataclasses
 import gc
@@ -13,6 +14,8 @@ from oracle import probe
 from small import HIDDEN, LAYERS, ROOT, VOCAB
 
 import salf
+from salf import errors, methods
+from salf._dtypes import DTYPES, TENSOR_DTYPES
 from salf._ffi import GROUPS, ffi, names
 
 
@@ -71,7 +74,7 @@ def use_everything(folder, head):
     model.fingerprint()
     assert model.info.hidden == HIDDEN
     assert model.tensors is None
-    with pytest.raises(salf.NotFoundError):
+    with pytest.raises(errors.NotFoundError):
         salf.Model.open(context, folder / "none")
     use_basis(folder, context, model, head)
     use_plans(context)
@@ -124,6 +127,8 @@ def use_plans(context):
     offline.match()
     policy = salf.Policy(context, "budget", LAYERS, planner=planner)
     policy.load(policy.save())
+    assert methods._paper_names() == methods.METHODS
+    assert methods.parse_method("salf[arith][df]").growth == "arithmetic"
     salf.Policy(context, "full", LAYERS).decide(0)
     salf.estimate_cost(
         n_layers=1, hidden=8, ffn_hidden=8, vocab=8, n_heads=1, rows=1, row_tokens=1, matrices=("q", "v"), eof=[0],
@@ -134,9 +139,10 @@ def use_plans(context):
 def test_every_function_of_the_header_is_called(tmp_path, head, text, monkeypatch):
     from salf import _ffi, _handles, _library
 
-    spy = Spy(salf.lib)
+    real = salf.lib
+    spy = Spy(real)
     for name, module in list(sys.modules.items()):
-        if name.startswith("salf") and getattr(module, "lib", None) is salf.lib:
+        if name.startswith("salf") and getattr(module, "lib", None) is real:
             monkeypatch.setattr(module, "lib", spy)
     _ffi._class_of.cache_clear()
     _library.check_version(ffi, spy, "here")
@@ -151,18 +157,19 @@ def test_every_function_of_the_header_is_called(tmp_path, head, text, monkeypatc
 def test_every_status_has_an_exception_of_its_own(constants):
     statuses = [name for name in constants if name.startswith("SALF_E_")]
     assert len(statuses) > 25
-    classes = {salf.errors.class_name(name): name for name in statuses}
-    assert set(classes) == set(salf.errors.CLASSES) - {"Error"}
+    classes = {errors.class_name(name): name for name in statuses}
+    assert set(classes) == set(errors.CLASSES) - {"Error"}
     for name, status in classes.items():
-        assert getattr(salf, name) is salf.errors.CLASSES[name]
-        assert getattr(salf, name)().status == constants[status]
-        assert getattr(salf, name)("text").status_name == status
-        assert str(getattr(salf, name)("text")) == "text"
-        assert issubclass(getattr(salf, name), salf.Error)
+        kind = getattr(errors, name)
+        assert kind is errors.CLASSES[name]
+        assert kind().status == constants[status]
+        assert kind("text").status_name == status
+        assert str(kind("text")) == "text"
+        assert issubclass(kind, salf.Error)
 
 
 def test_an_error_tells_status_name_and_message(context):
-    with pytest.raises(salf.ArgumentError, match="n_layers is 0") as caught:
+    with pytest.raises(errors.ArgumentError, match="n_layers is 0") as caught:
         salf.Planner(context, 0, 5)
     assert caught.value.status == salf.constant("SALF_E_ARGUMENT")
     assert caught.value.status_name == "SALF_E_ARGUMENT"
@@ -180,20 +187,20 @@ def test_a_status_of_a_newer_library():
 def test_constants_are_those_of_the_header(constants):
     for name, value in constants.items():
         assert salf.constant(name) == value
-    with pytest.raises(salf.NotFoundError, match="SALF_NONE_SUCH"):
+    with pytest.raises(errors.NotFoundError, match="SALF_NONE_SUCH"):
         salf.constant("SALF_NONE_SUCH")
-    with pytest.raises(salf.ArgumentError, match="NUL"):
+    with pytest.raises(errors.ArgumentError, match="NUL"):
         salf.constant("SALF\0")
 
 
 def test_groups_of_names_are_whole(constants):
     """Each field that is given by name knows all names of its group, and no others."""
     groups = {**GROUPS, "kind of policy": "POLICY", "kind of loss": "LOSS", "matrices": "MATRIX", "task": "TASK"}
+    groups |= {"probe_limit": "PROBE", "operation": "ALL_REDUCE"}
     for group in groups.values():
-        known = {name[len(f"SALF_{group}_") :].lower() for name in constants if name.startswith(f"SALF_{group}_")}
-        if group == "REDUCE":
-            known -= {"sum", "min"}
-        assert set(names(group)) == known
+        start = f"SALF_{group}_"
+        known = {name[len(start) :].lower(): value for name, value in constants.items() if name.startswith(start)}
+        assert names(group) == known
         assert known
 
 
@@ -239,4 +246,31 @@ def test_the_version_is_that_of_the_header(constants):
 def test_names_are_exported_once():
     assert len(salf.__all__) == len(set(salf.__all__))
     assert all(hasattr(salf, name) for name in salf.__all__)
+    assert not set(salf.__all__) & set(dir(builtins))  # from salf import * hides nothing of Python's own
+
+
+def test_element_types_agree_in_all_their_names():
+    for name, kind in DTYPES.items():
+        assert kind.size == ffi.sizeof(kind.c_type) == memoryview(bytearray(8)).cast(kind.code).itemsize
+        if name != "bfloat16":  # which NumPy does not know
+            assert np.dtype(name).itemsize == kind.size
+        if kind.code not in "H?":
+            assert np.dtype(name).char in (kind.code, "l")
+    assert sorted(TENSOR_DTYPES) == list(range(1, 9))
+
+
+def test_methods_are_those_of_the_library():
+    assert methods.METHODS[0] == "lora[full]"
+    assert len(methods.METHODS) == len(set(methods.METHODS)) == 14
+    planned = methods.parse_method("salf[geom][df][rank]")
+    assert dataclasses.astuple(planned) == (
+        "salf[geom][df][rank]", "budget", "geometric", "depth", "online", True, "rank"
+    )  # fmt: skip
+    assert planned.planned
+    assert [methods.parse_method(name).policy for name in methods.POLICIES] == list(methods.POLICIES)
+    for wrong in ("salf[quarter]", "lift[half][ce]", "budget", ""):
+        with pytest.raises(ValueError, match=r"unknown method.*salf\[half\]"):
+            methods.parse_method(wrong)
+    with pytest.raises(errors.ArgumentError, match="not a path or text"):
+        methods.parse_method(3)
     assert ctypes.sizeof(ctypes.c_void_p) == ffi.sizeof("void *")

@@ -6,6 +6,7 @@ from oracle import pseudo_basis
 from small import HIDDEN, LAYERS, VOCAB
 
 import salf
+from salf import errors
 
 
 def test_rows_in_every_mode(context, model, head):
@@ -34,14 +35,10 @@ def test_labels_are_sorted_and_told_once(model):
     assert basis.info.n_labels == 3
 
 
-def test_info(context, basis, head):
+def test_info(basis, head):
     info = basis.info
     values = np.linalg.svd(head.astype(np.float64), compute_uv=False)
-    assert (info.mode, info.side, info.method) == (
-        "exact",
-        "output",
-        "cholesky" if context.info.backend == "cpu" else "eigen",
-    )
+    assert (info.mode, info.side, info.method) == ("exact", "output", "cholesky")
     assert (info.hidden, info.vocab, info.rank) == (HIDDEN, VOCAB, HIDDEN)
     assert info.sigma_max == pytest.approx(values[0], rel=1e-9)
     assert info.condition == pytest.approx(values[0] / values[-1], rel=1e-2)
@@ -51,8 +48,8 @@ def test_info(context, basis, head):
 
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
-    [([VOCAB], salf.LabelError, "40"), ([-1], salf.LabelError, "-1"), ([0, 38], salf.PaddingError, "38"),
-    ([5], salf.ZeroRowError, "5")],
+    [([VOCAB], errors.LabelError, "40"), ([-1], errors.LabelError, "-1"), ([0, 38], errors.PaddingError, "38"),
+    ([5], errors.ZeroRowError, "5")],
 )  # fmt: skip
 def test_labels_without_a_row(context, head, labels, error, message):
     head[5] = 0
@@ -63,7 +60,7 @@ def test_labels_without_a_row(context, head, labels, error, message):
 
 def test_a_head_that_is_not_finite(context, head):
     head[11, 3] = np.nan
-    with pytest.raises(salf.NonfiniteError, match="11"):
+    with pytest.raises(errors.NonfiniteError, match="11"):
         salf.Basis(salf.Model(context, n_layers=1, head=head), [1])
 
 
@@ -74,10 +71,10 @@ def test_save_and_load(context, model, basis, tmp_path):
         np.testing.assert_array_equal(other.rows([4, 2]), basis.rows([4, 2]))
         assert other.info.fingerprint == basis.info.fingerprint == model.fingerprint()
     assert alone.model is None
-    with pytest.raises(salf.ArgumentError, match="told which"):
+    with pytest.raises(errors.ArgumentError, match="told which"):
         alone.refresh()
     other = salf.Model(context, n_layers=1, head=np.ones((VOCAB, HIDDEN), np.float32))
-    with pytest.raises(salf.StaleError):
+    with pytest.raises(errors.StaleError):
         salf.Basis.load(context, tmp_path / "b.safetensors", other)
     assert basis.is_stale(other)
 
@@ -98,18 +95,18 @@ def test_damaged_files(context, basis, tmp_path, damage):
     with pytest.raises(salf.Error) as caught:
         salf.Basis.load(context, path)
     assert type(caught.value) in (
-        salf.TruncatedError,
-        salf.CorruptError,
-        salf.NotFoundError,
-        salf.IoError,
-        salf.MismatchError,
+        errors.TruncatedError,
+        errors.CorruptError,
+        errors.NotFoundError,
+        errors.IoError,
+        errors.MismatchError,
     )
 
 
 @pytest.mark.parametrize("path", [None, 3, "nul\0nul", object()], ids=repr)
 def test_paths_that_are_none(context, path):
     for call in (salf.Basis.load, salf.Model.open, salf.Tensors.open):
-        with pytest.raises((salf.ArgumentError, salf.NotFoundError)):
+        with pytest.raises((errors.ArgumentError, errors.NotFoundError)):
             call(context, path)
 
 
@@ -125,7 +122,7 @@ def test_builder_in_pieces(context, model, head, basis):
     order = np.random.default_rng(0).permutation(VOCAB)
     for n, row in enumerate(order):
         builders[n % 2].add(int(row), head[row])
-    with pytest.raises(salf.SequenceError, match="20"):
+    with pytest.raises(errors.SequenceError, match="20"):
         builders[0].finish()
     whole = builders[0]
     other = salf.BasisBuilder(context, VOCAB, HIDDEN, [8, 39], mode="exact")
@@ -134,18 +131,18 @@ def test_builder_in_pieces(context, model, head, basis):
     for made in (whole.finish(), other.finish(model)):
         np.testing.assert_allclose(made.rows([8, 39]), basis.rows([8, 39]), rtol=1e-9)
         assert made.info.fingerprint == basis.info.fingerprint
-    with pytest.raises(salf.SequenceError, match="in use"):
+    with pytest.raises(errors.SequenceError, match="in use"):
         whole.merge(whole)
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"mode": "best"}, salf.ArgumentError, "rtol, exact, ridge"), ({"mode": 77}, salf.ArgumentError, "77"),
-        ({"side": "left"}, salf.ArgumentError, "output, input"), ({"prepare": None}, None, ""),
-        ({"mode": "ridge"}, salf.ArgumentError, "ridge"), ({"rtol": "x"}, salf.ArgumentError, "rtol is 'x'"),
-        ({"rtol": float("nan")}, salf.ArgumentError, "rtol"), ({"mode": 1.5}, salf.ArgumentError, "mode is 1.5"),
-        ({"mode": 2**40}, salf.OverflowError, "mode"), ({"rtol": 10**400}, salf.OverflowError, "rtol"),
+        ({"mode": "best"}, errors.ArgumentError, "rtol, exact, ridge"), ({"mode": 77}, errors.ArgumentError, "77"),
+        ({"side": "left"}, errors.ArgumentError, "output, input"), ({"prepare": None}, None, ""),
+        ({"mode": "ridge"}, errors.ArgumentError, "ridge"), ({"rtol": "x"}, errors.ArgumentError, "rtol is 'x'"),
+        ({"rtol": float("nan")}, errors.ArgumentError, "rtol"), ({"mode": 1.5}, errors.ArgumentError, "mode is 1.5"),
+        ({"mode": 2**40}, errors.OverflowError, "mode"), ({"rtol": 10**400}, errors.OverflowError, "rtol"),
         ({"mode": True}, None, ""),
     ],
     ids=str,
@@ -159,21 +156,21 @@ def test_options_of_a_basis(model, options, error, message):
 
 
 MODELS = {
-    "no layers": ({"n_layers": 0}, salf.ArgumentError, "n_layers is 0"),
-    "negative layers": ({"n_layers": -5}, salf.ArgumentError, "-5"),
-    "another width": ({"hidden": 5}, salf.ShapeError, "columns"),
-    "another vocabulary": ({"vocab": 5}, salf.ShapeError, "rows"),
-    "too much padding": ({"valid_vocab": VOCAB + 1}, salf.ArgumentError, "valid_vocab is 41"),
-    "norm of another size": ({"norm_weight": np.ones(3, np.float32)}, salf.ShapeError, "norm_weight"),
-    "norm in float64": ({"norm_weight": np.ones(HIDDEN)}, salf.DtypeError, "norm_weight is float64"),
-    "bias without LayerNorm": ({"norm_bias": np.ones(HIDDEN, np.float32)}, salf.ArgumentError, "norm_bias"),
-    "norm that is none": ({"norm_kind": "batch"}, salf.ArgumentError, "none, layer, rms, rms1p"),
-    "norm with NaN": ({"norm_weight": np.full(HIDDEN, np.nan, np.float32)}, salf.NonfiniteError, "norm_weight"),
-    "head twice": ({"head_rows": print}, salf.ArgumentError, "as a view and as a callback"),
-    "rows that are none": ({"embedding_rows": 3}, salf.ArgumentError, "embedding_rows is 3"),
-    "softcap": ({"logit_softcap": -1.0}, salf.ArgumentError, "logit_softcap"),
-    "layers as text": ({"n_layers": "3"}, salf.ArgumentError, "n_layers is '3'"),
-    "layers beyond int32": ({"n_layers": 2**31}, salf.OverflowError, "n_layers"),
+    "no layers": ({"n_layers": 0}, errors.ArgumentError, "n_layers is 0"),
+    "negative layers": ({"n_layers": -5}, errors.ArgumentError, "-5"),
+    "another width": ({"hidden": 5}, errors.ShapeError, "columns"),
+    "another vocabulary": ({"vocab": 5}, errors.ShapeError, "rows"),
+    "too much padding": ({"valid_vocab": VOCAB + 1}, errors.ArgumentError, "valid_vocab is 41"),
+    "norm of another size": ({"norm_weight": np.ones(3, np.float32)}, errors.ShapeError, "norm_weight"),
+    "norm in float64": ({"norm_weight": np.ones(HIDDEN)}, errors.DtypeError, "norm_weight is float64"),
+    "bias without LayerNorm": ({"norm_bias": np.ones(HIDDEN, np.float32)}, errors.ArgumentError, "norm_bias"),
+    "norm that is none": ({"norm_kind": "batch"}, errors.ArgumentError, "none, layer, rms, rms1p"),
+    "norm with NaN": ({"norm_weight": np.full(HIDDEN, np.nan, np.float32)}, errors.NonfiniteError, "norm_weight"),
+    "head twice": ({"head_rows": print}, errors.ArgumentError, "as a view and as a callback"),
+    "rows that are none": ({"embedding_rows": 3}, errors.ArgumentError, "embedding_rows is 3"),
+    "softcap": ({"logit_softcap": -1.0}, errors.ArgumentError, "logit_softcap"),
+    "layers as text": ({"n_layers": "3"}, errors.ArgumentError, "n_layers is '3'"),
+    "layers beyond int32": ({"n_layers": 2**31}, errors.OverflowError, "n_layers"),
 }
 
 
@@ -187,7 +184,7 @@ def test_models_that_are_none(context, head, case):
 def test_a_model_without_a_head(context):
     with pytest.raises(salf.Error):
         salf.Model(context, n_layers=1)
-    with pytest.raises(salf.NullError, match="neither head nor embedding"):
+    with pytest.raises(errors.NullError, match="neither head nor embedding"):
         salf.Model(context, n_layers=1, hidden=4, vocab=4)
 
 

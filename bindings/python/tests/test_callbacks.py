@@ -9,6 +9,7 @@ from oracle import probe
 from small import HIDDEN, LAYERS, VOCAB
 
 import salf
+from salf import errors
 
 
 class Wrong(Exception):
@@ -49,7 +50,7 @@ def test_an_error_in_rows_is_the_error_of_the_call(context, head, error):
     with pytest.raises(type(error)) as caught:
         salf.Basis(model, [1])
     assert caught.value is error
-    assert isinstance(caught.value.__cause__, salf.CallbackError)
+    assert isinstance(caught.value.__cause__, errors.CallbackError)
     assert "callback for rows 0" in str(caught.value.__cause__)
     assert "rows" in [entry.name for entry in caught.traceback]
     assert salf.Basis(model, [1]).info.n_labels == 1  # all is well again
@@ -81,7 +82,7 @@ def test_rows_left_unfilled_and_filled_wrongly(context):
 
     made = {name: salf.Model(context, n_layers=LAYERS, head_rows=name, hidden=HIDDEN, vocab=VOCAB)
             for name in (unfilled, too_wide, kept)}  # fmt: skip
-    with pytest.raises(salf.NonfiniteError, match="row 0"):
+    with pytest.raises(errors.NonfiniteError, match="row 0"):
         salf.Basis(made[unfilled], [])
     with pytest.raises(ValueError, match="broadcast"):
         salf.Basis(made[too_wide], [])
@@ -148,7 +149,7 @@ def test_an_error_in_log_is_raised_though_the_call_succeeds(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("wrong", [3, "log", object()], ids=repr)
 def test_log_that_cannot_be_called(wrong):
-    with pytest.raises(salf.ArgumentError, match="log"):
+    with pytest.raises(errors.ArgumentError, match="log"):
         salf.Context("cpu", log=wrong)
 
 
@@ -198,9 +199,9 @@ def test_an_error_of_a_communicator(head, error):
 def test_a_communicator_that_lacks_something(lacking):
     parts = {"rank": 0, "ranks": 2, "all_reduce": print}
     del parts[lacking]
-    with pytest.raises(salf.ArgumentError, match=f"has no {lacking}"):
+    with pytest.raises(errors.ArgumentError, match=f"has no {lacking}"):
         salf.Context("cpu", communicator=type("Link", (), parts)())
-    with pytest.raises(salf.ArgumentError, match="rank"):
+    with pytest.raises(errors.ArgumentError, match="rank"):
         salf.Context("cpu", communicator=type("Link", (), {**parts, lacking: print, "rank": 5, "ranks": 2})())
 
 
@@ -226,8 +227,8 @@ def test_cuts_from_python(context, states, basis):
 @pytest.mark.parametrize(
     ("answer", "error", "message"),
     [
-        (LAYERS, salf.CallbackError, "returned 3 at step 0"), (-1, salf.CallbackError, "returned -1"),
-        (None, AttributeError, "index"), (1.5, AttributeError, "index"), (2**40, salf.OverflowError, str(2**40)),
+        (LAYERS, errors.CallbackError, "returned 3 at step 0"), (-1, errors.CallbackError, "returned -1"),
+        (None, AttributeError, "index"), (1.5, AttributeError, "index"), (2**40, errors.OverflowError, str(2**40)),
     ],
 )  # fmt: skip
 def test_cuts_that_are_none(context, answer, error, message):
@@ -255,7 +256,7 @@ def test_a_call_inside_a_callback(context, states, basis):
         if step == 0:
             return int(probe(basis, [1], states[:, :1]).eof[0])
         if step == 1:
-            with pytest.raises(salf.LabelError):
+            with pytest.raises(errors.LabelError):
                 probe(basis, [-1], states[:, :1])
             return 1
         if step == 2:
@@ -266,11 +267,11 @@ def test_a_call_inside_a_callback(context, states, basis):
     policy = salf.Policy(context, "callback", LAYERS, callback=cut)
     assert 0 <= policy.decide(0).cut < LAYERS
     assert policy.decide(1).cut == 1
-    with pytest.raises(salf.SequenceError, match="in use"):
+    with pytest.raises(errors.SequenceError, match="in use"):
         policy.decide(2)
     assert policy.decide(3).cut == 2
     assert policy.closed
-    with pytest.raises(salf.SequenceError, match="Policy is closed"):
+    with pytest.raises(errors.SequenceError, match="Policy is closed"):
         policy.decide(4)
 
 
@@ -319,11 +320,11 @@ def test_every_allocation_may_fail(head, states, error):
     whole_life(memory, head, states)
     for n in range(1, memory.requests + 1):
         failing = Counting(n, error)
-        with pytest.raises(error or salf.NoMemoryError):
+        with pytest.raises(error or errors.NoMemoryError):
             whole_life(failing, head, states)
         assert not failing.blocks
 
 
 def test_an_allocator_that_is_none():
-    with pytest.raises(salf.ArgumentError, match="allocator"):
+    with pytest.raises(errors.ArgumentError, match="allocator"):
         salf.Context("cpu", allocator=object())

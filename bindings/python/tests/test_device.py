@@ -12,6 +12,7 @@ from oracle import deviations, pseudo_basis
 from small import HIDDEN, LAYERS, ROOT
 
 import salf
+from salf import errors
 
 BUILD = pathlib.Path(os.environ.get("SALF_BUILD", ROOT / "build"))
 PLUGIN = BUILD / "tests" / "plugin" / "recording_plugin.so"
@@ -194,14 +195,14 @@ def test_losses_stay_on_the_device(basis, states, put):
 def test_another_device_is_refused(basis, states, put):
     probe = salf.Probe(basis)
     probe.begin(LABELS)
-    with pytest.raises(salf.ArgumentError, match="on device 1, the context on device 0"):
+    with pytest.raises(errors.ArgumentError, match="on device 1, the context on device 0"):
         probe.observe(0, put(states[0], device=(2, 1))[1])
     refused = {
         "device 1": put(np.arange(5), device=(2, 1)), "int32": put(np.arange(5, dtype=np.int32)),
         r"\(5, 1\)": put(np.zeros((5, 1), np.int64)),
     }  # fmt: skip
     for message, (_, index) in refused.items():
-        with pytest.raises((salf.ArgumentError, salf.DtypeError), match=message):
+        with pytest.raises((errors.ArgumentError, errors.DtypeError), match=message):
             probe.observe(0, put(states[0])[1], rows=index)
     close(probe, basis)
 
@@ -217,7 +218,7 @@ def test_a_failing_device_is_reported(record, basis, states, put):
             for space, tensor in enumerate(tensors):
                 probe.observe(space, tensor)
             probe.end()
-        except salf.DeviceError:
+        except errors.DeviceError:
             failed += 1
         else:
             break
@@ -233,6 +234,6 @@ def test_it_serves_a_borrowed_head_on_the_device(context, head, put):
     np.testing.assert_allclose(basis.rows([4]), pseudo_basis(head)[[4]], rtol=1e-8)
     there[3, 3] += 1
     assert basis.is_stale()
-    with pytest.raises(salf.ArgumentError, match="norm_weight: device memory"):
+    with pytest.raises(errors.ArgumentError, match="norm_weight: device memory"):
         salf.Model(context, n_layers=1, head=tensor, norm_weight=put(np.ones(HIDDEN, np.float32))[1])
     close(basis, model)

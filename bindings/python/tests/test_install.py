@@ -15,6 +15,8 @@ import salf
 
 PROJECT = ROOT / "bindings" / "python"
 BUILD = pathlib.Path(os.environ.get("SALF_BUILD", ROOT / "build"))
+ABI = salf.constant("SALF_SOVERSION")
+SONAME = f"libsalf.so.{ABI}"
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("SALF_", "PYTHON", "PKG_CONFIG"))}
 TRY = """
 import salf, sys
@@ -89,10 +91,10 @@ def test_another_library_can_be_named(venv, tmp_path):
 def test_pkg_config_tells_where(venv, tmp_path):
     if shutil.which("pkg-config") is None:
         pytest.skip("there is no pkg-config")
-    shutil.copy(BUILD / "lib" / "libsalf.so", tmp_path / "libsalf.so.0")
+    shutil.copy(BUILD / "lib" / "libsalf.so", tmp_path / SONAME)
     (tmp_path / "salf.pc").write_text(f"libdir={tmp_path}\nName: salf\nDescription: x\nVersion: 1\n")
     found = run(venv, "-c", TRY, SALF_LIBRARY="pkg-config", PKG_CONFIG_PATH=tmp_path)
-    assert found.stdout.split()[0] == str(tmp_path / "libsalf.so.0")
+    assert found.stdout.split()[0] == str(tmp_path / SONAME)
     lost = run(venv, "-c", TRY, SALF_LIBRARY="pkg-config", PKG_CONFIG_LIBDIR="/nonexistent", check=False)
     assert "ImportError: SALF_LIBRARY is pkg-config, but pkg-config does not know salf" in lost.stderr
 
@@ -119,8 +121,8 @@ def stub(folder, soversion, number, text=STUB):
 @pytest.mark.parametrize(
     ("soversion", "number", "message"),
     [
-        (0, 0, "is libsalf 0.0.0 with ABI 0"), (0, 99, "is libsalf 0.0.99 with ABI 0"),
-        (1, 100, "is libsalf 0.1.0 with ABI 1"), (7, 20304, "is libsalf 2.3.4 with ABI 7"),
+        (ABI, 0, f"is libsalf 0.0.0 with ABI {ABI}"), (ABI, 199, f"is libsalf 0.1.99 with ABI {ABI}"),
+        (ABI - 1, 100, f"is libsalf 0.1.0 with ABI {ABI - 1}"), (7, 20304, "is libsalf 2.3.4 with ABI 7"),
     ],
 )  # fmt: skip
 def test_a_library_of_another_version(venv, tmp_path, soversion, number, message):
@@ -128,12 +130,12 @@ def test_a_library_of_another_version(venv, tmp_path, soversion, number, message
     assert done.returncode == 1
     assert "ImportError" in done.stderr
     assert message in done.stderr
-    assert f"this package was made for libsalf {salf.version()} or newer with ABI 0" in done.stderr
+    assert f"this package was made for libsalf {salf.version()} or newer with ABI {ABI}" in done.stderr
     assert "stub.so" in done.stderr
 
 
 def test_a_newer_library_of_the_same_abi_is_taken(venv, tmp_path):
-    library = stub(tmp_path, 0, 99999)
+    library = stub(tmp_path, ABI, 99999)
     assert run(venv, "-c", "import salf; print(salf.version())", SALF_LIBRARY=library).stdout == "stub\n"
 
 
@@ -160,7 +162,7 @@ def test_a_wheel_without_a_library(tmp_path, venv):
     assert "ImportError: libsalf could not be loaded" in lost.stderr
     assert "SALF_LIBRARY" in lost.stderr
     found = run(venv, "-c", TRY, PYTHONPATH=site, LD_LIBRARY_PATH=BUILD / "lib", PKG_CONFIG_LIBDIR="/nonexistent")
-    assert found.stdout.split()[0] == "libsalf.so.0"
+    assert found.stdout.split()[0] == SONAME
 
 
 def test_a_plugin_that_is_built_comes_along(tmp_path):

@@ -16,6 +16,7 @@ from small import HIDDEN, LAYERS, VOCAB
 from test_callbacks import Counting
 
 import salf
+from salf import errors
 
 
 def family(memory):
@@ -75,7 +76,7 @@ def test_with_closes(context):
     with salf.Planner(context, 2, 3) as planner:
         assert not planner.closed
     assert planner.closed
-    with pytest.raises(salf.SequenceError, match="Planner is closed"), planner:
+    with pytest.raises(errors.SequenceError, match="Planner is closed"), planner:
         pass
 
 
@@ -100,7 +101,7 @@ def test_closed_handles_say_so():
     for handle in handles:
         handle.close()
     for call in calls:
-        with pytest.raises(salf.SequenceError, match="is closed"):
+        with pytest.raises(errors.SequenceError, match="is closed"):
             call()
 
 
@@ -196,9 +197,9 @@ def test_two_threads_on_one_handle_are_refused(context):
     thread = threading.Thread(target=lambda: cuts.append(policy.decide(0).cut))
     thread.start()
     assert inside.wait(3600)
-    with pytest.raises(salf.SequenceError, match="in use: by another thread"):
+    with pytest.raises(errors.SequenceError, match="in use: by another thread"):
         policy.decide(1)
-    with pytest.raises(salf.SequenceError, match="in use"):
+    with pytest.raises(errors.SequenceError, match="in use"):
         policy.save()
     policy.close()  # takes effect when the call ends
     go.set()
@@ -241,7 +242,7 @@ def test_probes_of_one_basis_in_parallel(context, basis):
         try:
             for _ in range(20):
                 found[i].append(probe(basis, *batches[i], metric="ce"))
-                with pytest.raises(salf.LabelError, match=str(VOCAB + i)):  # each thread sees its own message
+                with pytest.raises(errors.LabelError, match=str(VOCAB + i)):  # each thread sees its own message
                     probe(basis, [VOCAB + i], batches[i][1][:, :1])
         except BaseException as error:
             failed.append(error)
@@ -305,7 +306,7 @@ EXITS = {
         "def work():\n"
         "    try:\n"
         "        while True: salf.Basis(model, [1])\n"
-        "    except salf.SequenceError as error: assert 'the interpreter exits' in str(error)\n"
+        "    except salf.errors.SequenceError as error: assert 'the interpreter exits' in str(error)\n"
         "threading.Thread(target=work, daemon=True).start(); time.sleep(0.02)"
     ),
     "finalizers": "import weakref; [weakref.finalize(each, print, each) for each in (probe, context)]",
@@ -378,5 +379,5 @@ def test_handles_of_another_kind_are_refused(context, model, basis):
         lambda: salf.save_tensors(None, "x", {}), lambda: salf.BasisBuilder(1, 2, 3),
         lambda: salf.BasisBuilder(context, 2, 3).merge(basis), lambda: salf.BasisBuilder(context, 2, 3).finish(3),
     ):  # fmt: skip
-        with pytest.raises(salf.ArgumentError, match="not a salf"):
+        with pytest.raises(errors.ArgumentError, match="not a salf"):
             call()

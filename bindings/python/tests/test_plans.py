@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import salf
+from salf import errors
 
 LAYERS = 6
 
@@ -38,17 +39,18 @@ def test_custom_shares(context):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"growth": "x"}, salf.ArgumentError, "uniform, geometric"), ({"growth": "custom"}, salf.Error, "weights"),
-        ({"growth": "custom", "weights": [1, 2]}, salf.ShapeError, r"\(2,\) for 6 layers"),
-        ({"growth": "custom", "weights": [-1] * 6}, salf.ArgumentError, "-1"),
-        ({"growth": "custom", "weights": [np.nan] * 6}, salf.ArgumentError, "nan"),
-        ({"growth": "custom", "weights": ["a"] * 6}, salf.DtypeError, "weights"),
-        ({"growth": "geometric", "ratio": 0.5}, salf.ArgumentError, "0.5"),
-        ({"infill": "x"}, salf.ArgumentError, "breadth, depth"),
-        ({"matching": "x"}, salf.ArgumentError, "online, offline, none"), ({"seed": -1}, salf.OverflowError, "seed"),
-        ({"probe_limit": -1}, salf.ArgumentError, "probe_limit"),
-        ({"as_published": True}, salf.ArgumentError, "as_published"),
-        ({"seed": 2**64}, salf.OverflowError, "seed"), ({"seed": 1.5}, salf.ArgumentError, "seed is 1.5"),
+        ({"growth": "x"}, errors.ArgumentError, "uniform, geometric"), ({"growth": "custom"}, salf.Error, "weights"),
+        ({"growth": "custom", "weights": [1, 2]}, errors.ShapeError, r"\(2,\) for 6 layers"),
+        ({"growth": "custom", "weights": [-1] * 6}, errors.ArgumentError, "-1"),
+        ({"growth": "custom", "weights": [np.nan] * 6}, errors.ArgumentError, "nan"),
+        ({"growth": "custom", "weights": ["a"] * 6}, errors.DtypeError, "weights"),
+        ({"growth": "geometric", "ratio": 0.5}, errors.ArgumentError, "0.5"),
+        ({"infill": "x"}, errors.ArgumentError, "breadth, depth"),
+        ({"matching": "x"}, errors.ArgumentError, "online, offline, none"),
+        ({"seed": -1}, errors.OverflowError, "seed"),
+        ({"probe_limit": -2}, errors.ArgumentError, "probe_limit"),
+        ({"probe_limit": "x"}, errors.ArgumentError, "known are all"),
+        ({"seed": 2**64}, errors.OverflowError, "seed"), ({"seed": 1.5}, errors.ArgumentError, "seed is 1.5"),
     ],
     ids=str,
 )  # fmt: skip
@@ -61,6 +63,15 @@ def test_options_of_a_planner(context, options, error, message):
 def test_sizes_of_a_planner(context, layers, data):
     with pytest.raises((salf.Error, OverflowError, TypeError)):
         salf.Planner(context, layers, data)
+
+
+def test_most_data_probed_for_a_layer(context):
+    """By default half the mean share of a layer; "all" is Algorithm 4 to the letter."""
+    eof = np.full(600, LAYERS - 1)  # every layer but the last looks for data in vain
+    for limit, most in ((0, 600 // LAYERS // 2 + 1), (7, 7), ("all", 600), (-1, 600)):
+        planner = salf.Planner(context, LAYERS, 600, probe_limit=limit)
+        drive(planner, eof, max_data=100)
+        assert max(planner.stage(layer).probed for layer in range(LAYERS - 1)) == most
 
 
 def drive(planner, eof, max_data=7, stop=None):
@@ -87,7 +98,7 @@ def test_every_datum_trains_once(context, matching):
     planner = salf.Planner(context, LAYERS, 100, growth="arithmetic", matching=matching, seed=3)
     if matching == "offline":
         planner.set_eof(0, eof[:60].tolist())
-        with pytest.raises(salf.SequenceError, match="60"):
+        with pytest.raises(errors.SequenceError, match="60"):
             planner.match()
         planner.set_eof(60, eof[60:])
         planner.match()
@@ -119,8 +130,8 @@ def test_a_plan_goes_on_after_a_kill(context, stop):
 
 
 def test_answers_that_do_not_fit(context):
-    planner = salf.Planner(context, LAYERS, 20)
-    with pytest.raises(salf.SequenceError):
+    planner = salf.Planner(context, LAYERS, 20, probe_limit="all")
+    with pytest.raises(errors.SequenceError):
         planner.done()
     task = planner.next(4)
     with pytest.raises(salf.Error, match="3"):
@@ -130,12 +141,12 @@ def test_answers_that_do_not_fit(context):
     np.testing.assert_array_equal(planner.next(4).data, task.data)
     accepted = planner.report([0] * 4)
     assert accepted.dtype == bool
-    with pytest.raises(salf.SequenceError):
+    with pytest.raises(errors.SequenceError):
         planner.report([0] * 4)
-    with pytest.raises(salf.ArgumentError, match="max_data"):
+    with pytest.raises(errors.ArgumentError, match="max_data"):
         planner.next(0)
     for layer in (-1, LAYERS):
-        with pytest.raises(salf.ArgumentError, match=str(layer)):
+        with pytest.raises(errors.ArgumentError, match=str(layer)):
             planner.stage(layer)
 
 
@@ -174,11 +185,11 @@ def test_damaged_state(context, kind):
             assert other.save() == state
     assert refused > 90
     for wrong in (None, 3, "text", object()):
-        with pytest.raises(salf.ArgumentError, match="state"):
+        with pytest.raises(errors.ArgumentError, match="state"):
             made.load(wrong)
     for buffer in (bytearray(state), memoryview(state), np.frombuffer(state, np.uint8)):
         made.load(buffer)
-    with pytest.raises(salf.MismatchError):
+    with pytest.raises(errors.MismatchError):
         (salf.Planner(context, LAYERS, 51) if kind == "planner" else salf.Policy(context, "full", LAYERS)).load(state)
 
 
@@ -279,22 +290,22 @@ def test_options_reach_the_library(context):
 @pytest.mark.parametrize(
     ("kind", "options", "given", "error", "message"),
     [
-        ("none", {}, {}, salf.ArgumentError, "full, suffix"), (99, {}, {}, salf.ArgumentError, "99"),
-        ("suffix", {"first_layer": 9}, {}, salf.ArgumentError, "9"),
-        ("salf", {"reduction": "sum"}, {}, salf.ArgumentError, "mean_gain"),
-        ("salf", {}, {}, salf.NullError, "trace"), ("salf", {}, {"trace": 3}, salf.ArgumentError, "trace is 3"),
-        ("budget", {}, {}, salf.NullError, "planner"),
-        ("budget", {"planner": 3}, {}, salf.ArgumentError, "planner is 3"),
-        ("callback", {}, {}, salf.NullError, "callback"),
-        ("callback", {"callback": 3}, {}, salf.ArgumentError, "callback is 3"),
-        ("scripted", {}, {}, salf.Error, "script"), ("scripted", {"script": [99]}, {}, salf.ArgumentError, "99"),
-        ("scripted", {"script": [0.5]}, {}, salf.DtypeError, "script"),
-        ("freezeout", {}, {}, salf.ArgumentError, "total_steps"),
-        ("full", {"order": "sideways"}, {}, salf.ArgumentError, "forward, backward"),
-        ("rgn", {}, {"gradient_norm": [1.0]}, salf.ShapeError, "gradient_norm"),
+        ("none", {}, {}, errors.ArgumentError, "full, suffix"), (99, {}, {}, errors.ArgumentError, "99"),
+        ("suffix", {"first_layer": 9}, {}, errors.ArgumentError, "9"),
+        ("salf", {"reduction": "sum"}, {}, errors.ArgumentError, "mean_gain"),
+        ("salf", {}, {}, errors.NullError, "trace"), ("salf", {}, {"trace": 3}, errors.ArgumentError, "trace is 3"),
+        ("budget", {}, {}, errors.NullError, "planner"),
+        ("budget", {"planner": 3}, {}, errors.ArgumentError, "planner is 3"),
+        ("callback", {}, {}, errors.NullError, "callback"),
+        ("callback", {"callback": 3}, {}, errors.ArgumentError, "callback is 3"),
+        ("scripted", {}, {}, salf.Error, "script"), ("scripted", {"script": [99]}, {}, errors.ArgumentError, "99"),
+        ("scripted", {"script": [0.5]}, {}, errors.DtypeError, "script"),
+        ("freezeout", {}, {}, errors.ArgumentError, "total_steps"),
+        ("full", {"order": "sideways"}, {}, errors.ArgumentError, "forward, backward"),
+        ("rgn", {}, {"gradient_norm": [1.0]}, errors.ShapeError, "gradient_norm"),
         ("rgn", {}, {"gradient_norm": [np.nan] * LAYERS, "parameter_norm": [1] * LAYERS},
             salf.Error, "gradient_norm|nan"),
-        ("autofreeze", {"percentile": 101.0, "interval": 1}, {}, salf.ArgumentError, "percentile"),
+        ("autofreeze", {"percentile": 101.0, "interval": 1}, {}, errors.ArgumentError, "percentile"),
     ],
 )  # fmt: skip
 def test_what_a_policy_refuses(context, kind, options, given, error, message):
@@ -311,16 +322,16 @@ def test_traces_that_lie(context, part):
         values["eof"] = trace.eof + LAYERS
     else:
         values[part] = values[part][:-1]
-    with pytest.raises((salf.ShapeError, salf.ArgumentError)):
+    with pytest.raises((errors.ShapeError, errors.ArgumentError)):
         salf.Policy(context, "salf", LAYERS).decide(0, salf.Trace(**values))
-    with pytest.raises(salf.ShapeError, match="3"):
+    with pytest.raises(errors.ShapeError, match="3"):
         salf.Policy(context, "salf", 3).decide(0, trace)
 
 
 def test_steps_do_not_go_back(context):
     policy = salf.Policy(context, "full", LAYERS)
     policy.decide(5)
-    with pytest.raises(salf.SequenceError, match="4"):
+    with pytest.raises(errors.SequenceError, match="4"):
         policy.decide(4)
     for step in (2**63, -(2**63) - 1, 1.5, None, "1"):
         with pytest.raises((salf.Error, TypeError)):
@@ -355,11 +366,11 @@ def test_cost_of_a_step():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"n_layers": 0}, salf.ArgumentError, "n_layers"), ({"hidden": -1}, salf.ArgumentError, "hidden"),
-        ({"metric": "x"}, salf.ArgumentError, "metric"), ({"matrices": ("q", "x")}, salf.ArgumentError, "'x'"),
-        ({"eof": [0]}, salf.ShapeError, "1 eof for 8 rows"), ({"eof": [9] * 8}, salf.ArgumentError, "9"),
-        ({"trainable": [1]}, salf.ShapeError, "1 values for 4 layers"), ({"cut": 9}, salf.ArgumentError, "cut"),
-        ({"rows": 2**70}, salf.OverflowError, "rows"), ({"rows": None}, salf.ArgumentError, "rows"),
+        ({"n_layers": 0}, errors.ArgumentError, "n_layers"), ({"hidden": -1}, errors.ArgumentError, "hidden"),
+        ({"metric": "x"}, errors.ArgumentError, "metric"), ({"matrices": ("q", "x")}, errors.ArgumentError, "'x'"),
+        ({"eof": [0]}, errors.ShapeError, "1 eof for 8 rows"), ({"eof": [9] * 8}, errors.ArgumentError, "9"),
+        ({"trainable": [1]}, errors.ShapeError, "1 values for 4 layers"), ({"cut": 9}, errors.ArgumentError, "cut"),
+        ({"rows": 2**70}, errors.OverflowError, "rows"), ({"rows": None}, errors.ArgumentError, "rows"),
     ],
     ids=str,
 )  # fmt: skip

@@ -6,6 +6,7 @@ from oracle import all_cosines, deviations, probe, pseudo_basis, rms
 from small import HIDDEN, LAYERS, VOCAB
 
 import salf
+from salf import errors
 
 LABELS = [3, 0, 39, 7, 7]
 
@@ -74,7 +75,7 @@ def test_lenses(context, head, states, lens):
         np.testing.assert_allclose(made.end().deviations, expected, atol=3e-6)
         made.begin(LABELS)
         if lens != "normed":
-            with pytest.raises(salf.ArgumentError, match="raw"):
+            with pytest.raises(errors.ArgumentError, match="raw"):
                 made.observe(0, states[0], normed=True)
 
 
@@ -87,7 +88,7 @@ def test_rules_of_eof():
     assert salf.eof_from_deviations(np.array(table), "least_deviation")[1].tolist() == [1, 0]
     assert salf.eof_from_deviations(table, salf.constant("SALF_EOF_MOST_DEVIATION"))[1].tolist() == [0, 0]
     table[1][2] = float("nan")
-    with pytest.raises(salf.NonfiniteError, match="1"):
+    with pytest.raises(errors.NonfiniteError, match="1"):
         salf.eof_from_deviations(table)
     assert salf.eof_from_deviations(table, nonfinite="train_fully")[1].tolist() == [1, 0]
 
@@ -96,7 +97,7 @@ def test_rules_of_eof():
     "wrong", [[], [1.0, 2.0], [[1.0]], [["a", "b"]], [[1.0, 2.0], [1.0]], None, [[[1.0, 2.0]]], 3], ids=str
 )
 def test_deviations_that_are_none(wrong):
-    with pytest.raises((salf.ShapeError, salf.DtypeError, salf.ArgumentError)):
+    with pytest.raises((errors.ShapeError, errors.DtypeError, errors.ArgumentError)):
         salf.eof_from_deviations(wrong)
 
 
@@ -107,7 +108,7 @@ def test_no_rows(basis):
 
 def test_nonfinite_states(basis, states):
     states[2, 3, 1] = np.inf
-    with pytest.raises(salf.NonfiniteError, match=r"3.*2|2.*3"):
+    with pytest.raises(errors.NonfiniteError, match=r"3.*2|2.*3"):
         probe(basis, LABELS, states)
     trace = probe(basis, LABELS, states, nonfinite="train_fully")
     assert trace.n_nonfinite == 1
@@ -117,14 +118,14 @@ def test_nonfinite_states(basis, states):
 def test_calls_out_of_order(basis, states):
     made = salf.Probe(basis)
     for call in (made.end, made.partial, made.flush, made.poll, lambda: made.observe(0, states[0])):
-        with pytest.raises(salf.SequenceError):
+        with pytest.raises(errors.SequenceError):
             call()
     made.begin(LABELS)
-    with pytest.raises(salf.SequenceError, match="space"):
+    with pytest.raises(errors.SequenceError, match="space"):
         made.end()
     made.begin(LABELS)
     made.observe(1, states[1])
-    with pytest.raises(salf.SequenceError):
+    with pytest.raises(errors.SequenceError):
         made.observe(0, states[0])
     for space in (-1, LAYERS + 1):
         with pytest.raises(salf.Error, match=str(space)):
@@ -135,7 +136,7 @@ def test_calls_out_of_order(basis, states):
     made.flush()
     assert made.poll() is True
     assert made.end().rows == 5
-    with pytest.raises(salf.SequenceError):
+    with pytest.raises(errors.SequenceError):
         made.end()
 
 
@@ -161,14 +162,15 @@ def test_parts_of_a_pipeline(basis, states):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"metric": "l2"}, salf.ArgumentError, "cosine, ce, rank"),
-        ({"lens": "x"}, salf.ArgumentError, "hf, normed, raw"),
-        ({"eof_rule": "x"}, salf.ArgumentError, "most_gain"), ({"nonfinite": "x"}, salf.ArgumentError, "train_fully"),
-        ({"scores": "x"}, salf.ArgumentError, "basis, logits"), ({"n_layers": -1}, salf.ArgumentError, "n_layers"),
-        ({"metric": "ce", "temperature": -1.0}, salf.ArgumentError, "temperature"),
-        ({"metric": "ce", "candidates": []}, salf.ArgumentError, "candidates is empty"),
-        ({"metric": "ce", "candidates": [VOCAB]}, salf.LabelError, str(VOCAB)),
-        ({"metric": "ce", "candidates": [1.5]}, salf.DtypeError, "candidates"),
+        ({"metric": "l2"}, errors.ArgumentError, "cosine, ce, rank"),
+        ({"lens": "x"}, errors.ArgumentError, "hf, normed, raw"),
+        ({"eof_rule": "x"}, errors.ArgumentError, "most_gain"),
+        ({"nonfinite": "x"}, errors.ArgumentError, "train_fully"),
+        ({"scores": "x"}, errors.ArgumentError, "basis, logits"), ({"n_layers": -1}, errors.ArgumentError, "n_layers"),
+        ({"metric": "ce", "temperature": -1.0}, errors.ArgumentError, "temperature"),
+        ({"metric": "ce", "candidates": []}, errors.ArgumentError, "candidates is empty"),
+        ({"metric": "ce", "candidates": [VOCAB]}, errors.LabelError, str(VOCAB)),
+        ({"metric": "ce", "candidates": [1.5]}, errors.DtypeError, "candidates"),
     ],
     ids=str,
 )  # fmt: skip
@@ -180,7 +182,7 @@ def test_options_of_a_probe(basis, options, error, message):
 def test_a_basis_without_a_model(context, basis, states, tmp_path):
     basis.save(tmp_path / "b.safetensors")
     alone = salf.Basis.load(context, tmp_path / "b.safetensors")
-    with pytest.raises(salf.ArgumentError, match="n_layers"):
+    with pytest.raises(errors.ArgumentError, match="n_layers"):
         salf.Probe(alone)
     trace = probe(alone, LABELS, states, n_layers=LAYERS, lens="raw")
     np.testing.assert_allclose(trace.deviations, probe(basis, LABELS, states, lens="raw").deviations, atol=1e-7)
@@ -222,13 +224,13 @@ def test_losses_and_gradients(basis, states, head, kind, candidates):
 
 def test_losses_that_have_no_answer(basis, states):
     loss = salf.Loss(basis)
-    with pytest.raises(salf.LabelError, match="99"):
+    with pytest.raises(errors.LabelError, match="99"):
         loss.compute([99], states[0, :1])
-    with pytest.raises(salf.ShapeError, match="5 rows for 2 labels"):
+    with pytest.raises(errors.ShapeError, match="5 rows for 2 labels"):
         loss.compute([1, 2], states[0])
     states[0, 1] = 0
-    with pytest.raises(salf.NumericError, match="1"):
+    with pytest.raises(errors.NumericError, match="1"):
         loss.compute(LABELS, states[0])
-    with pytest.raises(salf.ArgumentError, match="cosine, ce"):
+    with pytest.raises(errors.ArgumentError, match="cosine, ce"):
         salf.Loss(basis, "mse")
     assert loss.compute([], states[0, :0]).shape == (0,)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import salf
+from salf import errors
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 torch = pytest.importorskip("torch")
@@ -64,7 +65,7 @@ def test_what_is_not_there(context, tmp_path):
     assert "no such" not in tensors
     assert tensors.get("no such") is None
     for index in (-1, 1):
-        with pytest.raises(salf.NotFoundError):
+        with pytest.raises(errors.NotFoundError):
             tensors.at(index)
     assert tensors.at(0).name == "a"
 
@@ -72,13 +73,13 @@ def test_what_is_not_there(context, tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "metadata", "error"),
     [
-        ({"": np.ones(1, np.float32)}, None, salf.ArgumentError), ({"a": np.ones(1, bool)}, None, salf.DtypeError),
-        ({"a": np.ones((1,) * 9, np.float32)}, None, salf.ShapeError), ({"a": [1.0]}, None, salf.ArgumentError),
-        ({"a": np.ones(1, np.float32)}, {"key": 3}, salf.ArgumentError),
-        ({"a": np.array(1 + 2j)}, None, salf.DtypeError),
-        ({"a": np.ones((2, 2, 4), np.float32)[:, :, ::2]}, None, salf.ArgumentError),
-        ({"a\0": np.ones(1)}, None, salf.ArgumentError),
-        ({"__metadata__": np.ones(1)}, None, salf.ArgumentError), ({3: np.ones(1)}, None, salf.ArgumentError),
+        ({"": np.ones(1, np.float32)}, None, errors.ArgumentError), ({"a": np.ones(1, bool)}, None, errors.DtypeError),
+        ({"a": np.ones((1,) * 9, np.float32)}, None, errors.ShapeError), ({"a": [1.0]}, None, errors.ArgumentError),
+        ({"a": np.ones(1, np.float32)}, {"key": 3}, errors.ArgumentError),
+        ({"a": np.array(1 + 2j)}, None, errors.DtypeError),
+        ({"a": np.ones((2, 2, 4), np.float32)[:, :, ::2]}, None, errors.ArgumentError),
+        ({"a\0": np.ones(1)}, None, errors.ArgumentError),
+        ({"__metadata__": np.ones(1)}, None, errors.ArgumentError), ({3: np.ones(1)}, None, errors.ArgumentError),
     ],
     ids=str,
 )  # fmt: skip
@@ -106,7 +107,7 @@ def test_a_type_that_is_not_known(context, tmp_path):
     assert len(tensors) == 2
     assert tensors["a"].numpy().tolist() == [0]
     assert list(tensors) == ["a", "b"]
-    with pytest.raises(salf.DtypeError, match="F8_E4M3"):
+    with pytest.raises(errors.DtypeError, match="F8_E4M3"):
         tensors["b"]
 
 
@@ -118,5 +119,5 @@ def test_a_type_that_is_not_known(context, tmp_path):
 def test_what_is_no_tensor_file(context, tmp_path, content):
     path = tmp_path / "t.safetensors"
     path.write_bytes(content)
-    with pytest.raises((salf.TruncatedError, salf.CorruptError)):
+    with pytest.raises((errors.TruncatedError, errors.CorruptError)):
         salf.Tensors.open(context, path)

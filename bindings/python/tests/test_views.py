@@ -10,7 +10,7 @@ from oracle import deviations, probe, pseudo_basis
 from small import HIDDEN, LAYERS, VOCAB
 
 import salf
-from salf import views
+from salf import errors, views
 from salf._ffi import ffi
 
 torch = pytest.importorskip("torch")
@@ -122,7 +122,7 @@ def test_a_row_that_is_not_there(basis, states, wrong):
     made = salf.Probe(basis)
     made.begin(LABELS)
     bad = next(value for value in wrong if not 0 <= value < 30)
-    with pytest.raises(salf.ArgumentError, match=rf"names row {bad}, but there are 30"):
+    with pytest.raises(errors.ArgumentError, match=rf"names row {bad}, but there are 30"):
         made.observe(0, every, rows=wrong)
     made.observe(0, every, rows=[0, 1, 2, 3, 29])
 
@@ -136,39 +136,39 @@ class Nothing:
 
 
 REFUSED = {
-    "float64": (lambda: good().astype(np.float64), salf.DtypeError, "float64"),
-    "int32": (lambda: good().astype(np.int32), salf.DtypeError, "int32"),
-    "bool": (lambda: good() > 0, salf.DtypeError, "bool"),
-    "complex": (lambda: good().astype(np.complex64), salf.DtypeError, "complex64"),
-    "objects": (lambda: good().astype(object), salf.DtypeError, "object"),
-    "other byte order": (lambda: good().astype(">f4"), salf.DtypeError, "byte order"),
-    "uint16 of a bfloat16": (lambda: good().astype(np.uint16), salf.DtypeError, "uint16"),
-    "transposed": (lambda: np.ones((HIDDEN, 5), np.float32).T, salf.ArgumentError, "stride 5, not 1; a copy is needed"),
-    "every second column": (lambda: np.ones((5, 2 * HIDDEN), np.float32)[:, ::2], salf.ArgumentError, "stride 2"),
-    "columns backwards": (lambda: good()[:, ::-1], salf.ArgumentError, "stride -1"),
+    "float64": (lambda: good().astype(np.float64), errors.DtypeError, "float64"),
+    "int32": (lambda: good().astype(np.int32), errors.DtypeError, "int32"),
+    "bool": (lambda: good() > 0, errors.DtypeError, "bool"),
+    "complex": (lambda: good().astype(np.complex64), errors.DtypeError, "complex64"),
+    "objects": (lambda: good().astype(object), errors.DtypeError, "object"),
+    "other byte order": (lambda: good().astype(">f4"), errors.DtypeError, "byte order"),
+    "uint16 of a bfloat16": (lambda: good().astype(np.uint16), errors.DtypeError, "uint16"),
+    "transposed": (lambda: np.ones((HIDDEN, 5), np.float32).T, errors.ArgumentError, "stride 5, not 1; a copy is"),
+    "every second column": (lambda: np.ones((5, 2 * HIDDEN), np.float32)[:, ::2], errors.ArgumentError, "stride 2"),
+    "columns backwards": (lambda: good()[:, ::-1], errors.ArgumentError, "stride -1"),
     "one row for all": (lambda: np.broadcast_to(np.ones(HIDDEN, np.float32),
-    (5, HIDDEN)), salf.ArgumentError, "stride 0"),
+    (5, HIDDEN)), errors.ArgumentError, "stride 0"),
     "uneven rows": (lambda: np.ones((5, 2, HIDDEN), np.float32)[:, :1].repeat(2, 1)[:, :, :],
-        salf.ShapeError, "10 rows"),
-    "uneven distances": (lambda: np.ones((3, 3, HIDDEN), np.float32)[:, :2], salf.ArgumentError, "not evenly spaced"),
+        errors.ShapeError, "10 rows"),
+    "uneven distances": (lambda: np.ones((3, 3, HIDDEN), np.float32)[:, :2], errors.ArgumentError, "not evenly spaced"),
     "packed records": (
         lambda: np.ones(5, np.dtype([("tag", "u1"),
-        ("state", "f4", HIDDEN)]))["state"], salf.ArgumentError, "aligned|apart"),
-    "a scalar": (lambda: np.float32(1).reshape(()), salf.ShapeError, "single number"),
-    "too few rows": (lambda: good()[:4], salf.ShapeError, "4 rows where 5"),
-    "too few columns": (lambda: np.ones((5, HIDDEN - 1), np.float32), salf.ShapeError, "11 columns where 12"),
-    "no columns": (lambda: np.ones((5, 0), np.float32), salf.ShapeError, "0 columns"),
-    "a list": (lambda: good().tolist(), salf.ArgumentError, "list is no tensor"),
-    "None": (lambda: None, salf.ArgumentError, "NoneType is no tensor"),
-    "anything": (Nothing, salf.ArgumentError, "Nothing is no tensor"),
-    "bytes": (lambda: good().tobytes(), salf.DtypeError, "uint8"),
-    "torch float64": (lambda: torch.ones(5, HIDDEN, dtype=torch.float64), salf.DtypeError, "float64"),
-    "torch transposed": (lambda: torch.ones(HIDDEN, 5).T, salf.ArgumentError, "a copy is needed"),
-    "torch expanded": (lambda: torch.ones(HIDDEN).expand(5, HIDDEN), salf.ArgumentError, "stride 0"),
-    "torch meta": (lambda: torch.ones(5, HIDDEN, device="meta"), salf.ArgumentError, "on meta"),
-    "torch sparse": (lambda: torch.ones(5, HIDDEN).to_sparse(), salf.ArgumentError, "layout torch.sparse_coo"),
+        ("state", "f4", HIDDEN)]))["state"], errors.ArgumentError, "aligned|apart"),
+    "a scalar": (lambda: np.float32(1).reshape(()), errors.ShapeError, "single number"),
+    "too few rows": (lambda: good()[:4], errors.ShapeError, "4 rows where 5"),
+    "too few columns": (lambda: np.ones((5, HIDDEN - 1), np.float32), errors.ShapeError, "11 columns where 12"),
+    "no columns": (lambda: np.ones((5, 0), np.float32), errors.ShapeError, "0 columns"),
+    "a list": (lambda: good().tolist(), errors.ArgumentError, "list is no tensor"),
+    "None": (lambda: None, errors.ArgumentError, "NoneType is no tensor"),
+    "anything": (Nothing, errors.ArgumentError, "Nothing is no tensor"),
+    "bytes": (lambda: good().tobytes(), errors.DtypeError, "uint8"),
+    "torch float64": (lambda: torch.ones(5, HIDDEN, dtype=torch.float64), errors.DtypeError, "float64"),
+    "torch transposed": (lambda: torch.ones(HIDDEN, 5).T, errors.ArgumentError, "a copy is needed"),
+    "torch expanded": (lambda: torch.ones(HIDDEN).expand(5, HIDDEN), errors.ArgumentError, "stride 0"),
+    "torch meta": (lambda: torch.ones(5, HIDDEN, device="meta"), errors.ArgumentError, "on meta"),
+    "torch sparse": (lambda: torch.ones(5, HIDDEN).to_sparse(), errors.ArgumentError, "layout torch.sparse_coo"),
     "torch quantised": (
-        lambda: torch.quantize_per_tensor(torch.ones(5, HIDDEN), 0.1, 0, torch.qint8), salf.DtypeError, "qint8"),
+        lambda: torch.quantize_per_tensor(torch.ones(5, HIDDEN), 0.1, 0, torch.qint8), errors.DtypeError, "qint8"),
 }  # fmt: skip
 
 
@@ -189,13 +189,13 @@ def test_what_cannot_be_seen_as_it_is(basis, case):
     "wrong", [[1.5], [True], ["1"], [None], 3, [[1, 2]], "12", np.ones(2), torch.ones(2), {1: 2}, Nothing()]
 )
 def test_labels_that_are_no_whole_numbers(basis, wrong):
-    with pytest.raises((salf.DtypeError, salf.ArgumentError, salf.ShapeError)):
+    with pytest.raises((errors.DtypeError, errors.ArgumentError, errors.ShapeError)):
         salf.Probe(basis).begin(wrong)
 
 
 @pytest.mark.parametrize("wrong", [2**31, -(2**31) - 1, 2**40, 2**63 - 1])
 def test_labels_that_do_not_fit(basis, wrong):
-    with pytest.raises(salf.OverflowError, match=str(wrong)):
+    with pytest.raises(errors.OverflowError, match=str(wrong)):
         salf.Probe(basis).begin([0, wrong])
     with pytest.raises(OverflowError):
         salf.Probe(basis).begin([2**70])
@@ -221,7 +221,7 @@ def test_a_borrowed_head_is_seen_to_change(context, head, kind):
     assert not basis.is_stale()
     base[5, 3] += 1
     assert basis.is_stale()
-    with pytest.raises(salf.StaleError):
+    with pytest.raises(errors.StaleError):
         basis.check(model)
     assert not basis.refresh().is_stale(model)
 
@@ -252,9 +252,9 @@ def test_losses_are_written_where_asked(basis, states):
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        (np.ones(5), salf.DtypeError), (np.ones((5, 2), np.float32), salf.ShapeError),
-        (np.ones(4, np.float32), salf.ShapeError), (np.broadcast_to(np.float32(1), (5,)), salf.ArgumentError),
-        (np.frombuffer(bytes(20), np.float32), salf.ArgumentError), (np.float32(1), salf.ArgumentError),
+        (np.ones(5), errors.DtypeError), (np.ones((5, 2), np.float32), errors.ShapeError),
+        (np.ones(4, np.float32), errors.ShapeError), (np.broadcast_to(np.float32(1), (5,)), errors.ArgumentError),
+        (np.frombuffer(bytes(20), np.float32), errors.ArgumentError), (np.float32(1), errors.ArgumentError),
     ],
 )  # fmt: skip
 def test_losses_that_cannot_be_written(basis, states, wrong, error):
@@ -265,9 +265,9 @@ def test_losses_that_cannot_be_written(basis, states, wrong, error):
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        (np.frombuffer(bytes(5 * HIDDEN * 4), np.float32).reshape(5, HIDDEN), salf.ArgumentError),
-        (np.ones((5, HIDDEN), np.float16), salf.DtypeError), (np.ones((4, HIDDEN), np.float32), salf.ShapeError),
-        (torch.ones(5, HIDDEN).bfloat16(), salf.DtypeError),
+        (np.frombuffer(bytes(5 * HIDDEN * 4), np.float32).reshape(5, HIDDEN), errors.ArgumentError),
+        (np.ones((5, HIDDEN), np.float16), errors.DtypeError), (np.ones((4, HIDDEN), np.float32), errors.ShapeError),
+        (torch.ones(5, HIDDEN).bfloat16(), errors.DtypeError),
     ],
 )  # fmt: skip
 def test_gradients_that_cannot_be_written(basis, states, wrong, error):
@@ -314,21 +314,21 @@ def test_device_capsule_reaches_the_library(context, model, basis):
     assert capsule.arguments == {"stream": 1}
     made = salf.Probe(basis)
     made.begin(LABELS)
-    with pytest.raises(salf.ArgumentError, match="device memory given to a backend that computes in host memory"):
+    with pytest.raises(errors.ArgumentError, match="device memory given to a backend that computes in host memory"):
         made.observe(0, capsule)
-    with pytest.raises(salf.ArgumentError, match="on device 3, the context on device 0"):
+    with pytest.raises(errors.ArgumentError, match="on device 3, the context on device 0"):
         views.view(Capsule(good(), device=(2, 3)), "states", (0, 1))
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"version": (2, 0)}, salf.VersionError, "DLPack 2.0"), ({"lanes": 4}, salf.DtypeError, "vectors of 4"),
-        ({"version": (1, 0), "flags": 2}, salf.ArgumentError, "had to copy"),
-        ({"bits": 64}, salf.DtypeError, "float64"),
-        ({"code": 5}, salf.DtypeError, "complex32"), ({"code": 9}, salf.DtypeError, "code 9 32"),
-        ({"device": (10, 0)}, salf.ArgumentError, "on rocm"), ({"device": (77, 0)}, salf.ArgumentError, "type 77"),
-        ({"bits": 8}, salf.DtypeError, "float8"),
+        ({"version": (2, 0)}, errors.VersionError, "DLPack 2.0"), ({"lanes": 4}, errors.DtypeError, "vectors of 4"),
+        ({"version": (1, 0), "flags": 2}, errors.ArgumentError, "had to copy"),
+        ({"bits": 64}, errors.DtypeError, "float64"),
+        ({"code": 5}, errors.DtypeError, "complex32"), ({"code": 9}, errors.DtypeError, "code 9 32"),
+        ({"device": (10, 0)}, errors.ArgumentError, "on rocm"), ({"device": (77, 0)}, errors.ArgumentError, "type 77"),
+        ({"bits": 8}, errors.DtypeError, "float8"),
     ],
 )  # fmt: skip
 def test_capsules_that_are_refused(context, options, error, message):
@@ -342,7 +342,7 @@ def test_capsules_that_are_refused(context, options, error, message):
 
 def test_read_only_capsule_is_not_written(basis, states):
     gradient = Capsule(np.zeros((5, HIDDEN), np.float32), version=(1, 0), flags=1)
-    with pytest.raises(salf.ArgumentError, match="gradient is read-only"):
+    with pytest.raises(errors.ArgumentError, match="gradient is read-only"):
         salf.Loss(basis).compute(LABELS, states[0], gradient=gradient)
 
 
@@ -363,7 +363,7 @@ class Lying:
     "answer", [None, 3, "capsule", BufferError("would have to copy"), ValueError("closed")], ids=repr
 )
 def test_what_gives_no_capsule(context, answer):
-    with pytest.raises(salf.ArgumentError, match=str(answer)):
+    with pytest.raises(errors.ArgumentError, match=str(answer)):
         views.view(Lying(answer), "states", context._device)
 
 
@@ -394,7 +394,7 @@ def test_row_index(basis, context, count):
         np.testing.assert_array_equal(trace.deviations, probe(basis, [1] * count, [expected] * (LAYERS + 1)).deviations)
         made.begin([1] * count)
         if count:
-            with pytest.raises(salf.ArgumentError, match=f"names row {index.high}, but there are {index.high}"):
+            with pytest.raises(errors.ArgumentError, match=f"names row {index.high}, but there are {index.high}"):
                 made.observe(0, every[: index.high], rows=index)
     for wrong in ([1.5], "x", [[1]], None):
         with pytest.raises(salf.Error, match="rows"):

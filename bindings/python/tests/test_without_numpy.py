@@ -4,6 +4,7 @@ that needs no package at all."""
 import subprocess
 import sys
 
+import pytest
 from small import ROOT
 
 import salf
@@ -12,7 +13,7 @@ SCRIPT = """
 import array, json, sys
 sys.modules["numpy"] = None
 import salf
-from salf import _arrays
+from salf import _arrays, errors
 assert _arrays.numpy is None
 
 def matrix(rows):
@@ -56,8 +57,8 @@ empty.begin([])
 for space in range(3):
     empty.observe(space, matrix(head), rows=[])
 print(json.dumps(empty.end().eof.tolist()))
-for wrong, error in (([1.5], salf.DtypeError), ([True], salf.DtypeError), ([2**31], salf.OverflowError),
-(3, (salf.DtypeError, salf.ShapeError))):
+for wrong, error in (([1.5], errors.DtypeError), ([True], errors.DtypeError), ([2**31], errors.OverflowError),
+(3, (errors.DtypeError, errors.ShapeError))):
     try:
         probe.begin(wrong)
     except error:
@@ -66,14 +67,16 @@ for wrong, error in (([1.5], salf.DtypeError), ([True], salf.DtypeError), ([2**3
 for wrong in ([[1.0, 2.0], [1.0]], [[1.0, 2.0], [1.0], [1.0, 2.0, 3.0]], [["a", "b"]], 3):
     try:
         salf.eof_from_deviations(wrong)
-    except (salf.ShapeError, salf.DtypeError):
+    except (errors.ShapeError, errors.DtypeError):
         continue
     raise SystemExit(f"{wrong} was taken")
 """
 
 
 def numbers(script, path):
-    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, timeout=3600, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, path], capture_output=True, text=True, timeout=3600, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -97,4 +100,6 @@ def test_ctypes_example():
     with salf.Context() as context:
         planner = salf.Planner(context, 12, 2000, growth="arithmetic")
         assert plan == f"data per layer {planner.counts.tolist()}, saving {planner.saving:.3f}"
-    assert error == "no layers: salf_planner_create: n_layers is 0; it must be at least 1"
+        with pytest.raises(salf.Error, match="n_layers is 0") as caught:
+            salf.Planner(context, 0, 2000)
+    assert error == f"no layers: {caught.value}"

@@ -5,50 +5,19 @@ datum at which layer back-propagation may stop; a policy turns that into what tr
 data over the depths under a budget. `salf.torch` and `salf.transformers` bring this into training loops.
 """
 
-from . import errors
-from ._ffi import constant, ffi, lib, library_path, text
-from .basis import Basis, BasisBuilder, BasisInfo
-from .context import Context, ContextInfo
-from .cost import Cost, estimate_cost
-from .errors import (
-    ArgumentError,
-    BackendError,
-    BufferError,
-    CallbackError,
-    CorruptError,
-    DeviceError,
-    DtypeError,
-    Error,
-    InternalError,
-    IoError,
-    LabelError,
-    MismatchError,
-    NoMemoryError,
-    NonfiniteError,
-    NoSpaceError,
-    NotFoundError,
-    NullError,
-    NumericError,
-    OverflowError,
-    PaddingError,
-    PluginError,
-    SequenceError,
-    ShapeError,
-    StaleError,
-    StructError,
-    TruncatedError,
-    UnsupportedError,
-    VersionError,
-    WorkspaceError,
-    ZeroRowError,
-)
-from .loss import Loss
-from .model import Model, ModelInfo
-from .planner import Planner, Stage, Task
-from .policy import Decision, Policy
-from .probe import Probe, Trace, eof_from_deviations
-from .tensors import Tensor, Tensors, save_tensors
-from .views import RowIndex
+from salf import errors
+from salf._ffi import constant, ffi, lib, library_path, text
+from salf.basis import Basis, BasisBuilder, BasisInfo
+from salf.context import Context, ContextInfo
+from salf.cost import Cost, estimate_cost
+from salf.errors import Error
+from salf.loss import Loss
+from salf.model import Model, ModelInfo
+from salf.planner import Planner, Stage, Task
+from salf.policy import Decision, Policy
+from salf.probe import Probe, Trace, eof_from_deviations
+from salf.tensors import Tensor, Tensors, save_tensors
+from salf.views import RowIndex
 
 
 def version() -> str:
@@ -59,55 +28,26 @@ def version() -> str:
 __version__ = version()
 
 __all__ = [
-    "ArgumentError",
-    "BackendError",
     "Basis",
     "BasisBuilder",
     "BasisInfo",
-    "BufferError",
-    "CallbackError",
     "Context",
     "ContextInfo",
-    "CorruptError",
     "Cost",
     "Decision",
-    "DeviceError",
-    "DtypeError",
     "Error",
-    "InternalError",
-    "IoError",
-    "LabelError",
     "Loss",
-    "MismatchError",
     "Model",
     "ModelInfo",
-    "NoMemoryError",
-    "NoSpaceError",
-    "NonfiniteError",
-    "NotFoundError",
-    "NullError",
-    "NumericError",
-    "OverflowError",
-    "PaddingError",
     "Planner",
-    "PluginError",
     "Policy",
     "Probe",
     "RowIndex",
-    "SequenceError",
-    "ShapeError",
     "Stage",
-    "StaleError",
-    "StructError",
     "Task",
     "Tensor",
     "Tensors",
     "Trace",
-    "TruncatedError",
-    "UnsupportedError",
-    "VersionError",
-    "WorkspaceError",
-    "ZeroRowError",
     "constant",
     "eof_from_deviations",
     "errors",

@@ -10,62 +10,45 @@ import operator
 import sys
 from typing import Any, List, Optional, Sequence, Tuple
 
-from . import errors
-from ._ffi import NULL, ffi
+from salf import errors
+from salf._dtypes import DTYPES
+from salf._ffi import NULL, ffi
 
 try:
     numpy: Any = importlib.import_module("numpy")
 except ImportError:  # the core works without it
     numpy = None
 
-# Type codes of the array module, with NumPy's names.
-_DTYPES = {
-    "d": "float64",
-    "f": "float32",
-    "i": "int32",
-    "q": "int64",
-    "B": "uint8",
-    "?": "bool",
-    "H": "uint16",
-    "b": "int8",
-}
-_SIZES = {"d": 8, "f": 4, "i": 4, "q": 8, "B": 1, "?": 1, "H": 2, "b": 1}
-_C_TYPES = {"d": "double", "i": "int32_t", "q": "int64_t", "f": "float", "B": "uint8_t", "I": "uint32_t"}
 
-
-def empty(shape: Sequence[int], code: str) -> Tuple[Any, Any]:
+def empty(shape: Sequence[int], dtype: str) -> Tuple[Any, Any]:
     """A new array, and a pointer to its elements."""
-    count = math.prod(shape)
+    kind, count = DTYPES[dtype], math.prod(shape)
     if numpy is not None:
-        array: Any = numpy.empty(tuple(shape), dtype=_DTYPES[code])
-        return array, ffi.cast(f"{_C_TYPES.get(code, 'uint8_t')} *", array.__array_interface__["data"][0])
-    data = bytearray(count * _SIZES[code])
-    view = memoryview(data).cast(code)  # type: ignore[call-overload]
-    pointer = ffi.cast(f"{_C_TYPES.get(code, 'uint8_t')} *", ffi.from_buffer(data))
-    return (memoryview(data).cast(code, list(shape)) if count else view), pointer  # type: ignore[call-overload]
+        array: Any = numpy.empty(tuple(shape), dtype=dtype)
+        return array, ffi.cast(f"{kind.c_type} *", array.__array_interface__["data"][0])
+    data = bytearray(count * kind.size)
+    flat = memoryview(data).cast(kind.code)  # type: ignore[call-overload]
+    shaped = memoryview(data).cast(kind.code, list(shape)) if count else flat  # type: ignore[call-overload]
+    return shaped, ffi.cast(f"{kind.c_type} *", ffi.from_buffer(data))
 
 
-def copied(pointer: Any, shape: Sequence[int], code: str) -> Any:
+def copied(pointer: Any, shape: Sequence[int], dtype: str) -> Any:
     """A copy of an array of the library's; None for NULL."""
     if pointer == NULL and math.prod(shape) > 0:
         return None
-    array, place = empty(shape, code)
-    ffi.memmove(place, pointer, math.prod(shape) * _SIZES[code])
+    array, place = empty(shape, dtype)
+    ffi.memmove(place, pointer, math.prod(shape) * DTYPES[dtype].size)
     return array
 
 
-def integers(pointer: Any, count: int) -> Any:
-    """A copy of an integer array of the library's as int64, whatever its type; None for NULL."""
+def datum_ids(pointer: Any, count: int) -> Any:
+    """A copy of uint32 ids as int64, which index arrays of every library; None for NULL."""
     if pointer == NULL:
         return None
     if numpy is not None:
-        size = ffi.sizeof(ffi.typeof(pointer).item)
-        kind = {4: "int32", 8: "int64", 1: "uint8"}[size]
-        if ffi.typeof(pointer).item.cname in ("uint32_t", "unsigned int"):
-            kind = "uint32"
-        raw = ffi.buffer(pointer, count * size) if count else b""
-        return numpy.frombuffer(raw, dtype=kind).astype(numpy.int64)
-    array, place = empty([count], "q")
+        raw = ffi.buffer(pointer, count * DTYPES["uint32"].size) if count else b""
+        return numpy.frombuffer(raw, dtype="uint32").astype(numpy.int64)
+    array, place = empty([count], "int64")
     for i in range(count):
         place[i] = pointer[i]
     return array
@@ -87,32 +70,24 @@ def borrowed(address: int, shape: Sequence[int], typestr: str, owner: Any, writa
     return numpy.asarray(_Memory(interface, owner))
 
 
-def borrowed_view(address: int, count: int, code: str, owner: Any) -> Any:
+def borrowed_view(address: int, count: int, dtype: str, owner: Any) -> Any:
     """The same without NumPy: a flat memoryview."""
-    kind: Any = {
-        "d": ctypes.c_double,
-        "f": ctypes.c_float,
-        "i": ctypes.c_int32,
-        "q": ctypes.c_int64,
-        "B": ctypes.c_uint8,
-        "b": ctypes.c_int8,
-        "H": ctypes.c_uint16,
-    }[code]
-    memory: Any = (kind * count).from_address(address)
+    kind = DTYPES[dtype]
+    memory: Any = (ctypes.c_uint8 * (count * kind.size)).from_address(address)
     memory.owner = owner
-    return memoryview(memory).cast("B").cast(code)  # type: ignore[call-overload]
+    return memoryview(memory).cast("B").cast(kind.code)  # type: ignore[call-overload]
 
 
-def in_call(pointer: Any, count: int, code: str, shape: Optional[Sequence[int]] = None) -> Any:
+def in_call(pointer: Any, count: int, dtype: str, shape: Optional[Sequence[int]] = None) -> Any:
     """A writable array over memory that a callback may use while it runs."""
-    size = count * _SIZES[code]
-    buffer = ffi.buffer(pointer, size) if count else bytearray()
+    kind = DTYPES[dtype]
+    buffer = ffi.buffer(pointer, count * kind.size) if count else bytearray()
     if numpy is not None:
-        return numpy.frombuffer(buffer, dtype=_DTYPES[code]).reshape(tuple(shape) if shape else (count,))
+        return numpy.frombuffer(buffer, dtype=dtype).reshape(tuple(shape) if shape else (count,))
     flat = memoryview(buffer)
     if flat.format != "B":
         flat = flat.cast("B")
-    return flat.cast(code, list(shape)) if shape and count else flat.cast(code)  # type: ignore[call-overload]
+    return flat.cast(kind.code, list(shape)) if shape and count else flat.cast(kind.code)  # type: ignore[call-overload]
 
 
 # ---- numbers that go in ----
@@ -170,31 +145,26 @@ def _integers_of(values: Any, name: str) -> List[int]:
         raise errors.DtypeError(f"{name} is no row of whole numbers: {error}") from error
 
 
-def _is_plain(array: Any, code: str) -> bool:
-    """Whether an array can be used where it is."""
-    return bool(array.dtype == _DTYPES[code] and array.ndim == 1 and array.flags.c_contiguous and array.flags.aligned)
-
-
-def whole_numbers(values: Any, name: str, code: str = "i") -> Tuple[Any, int, Any]:
-    """(pointer, count, what keeps it alive) of a row of whole numbers as int32 ("i"), int64 ("q") or uint8 ("B"). An
-    array of that very type is used where it is, anything else copied."""
-    values = _on_host(values, name)
-    if numpy is not None and type(values) is numpy.ndarray and _is_plain(values, code):
-        return ffi.cast(f"{_C_TYPES[code]} *", values.__array_interface__["data"][0]), values.size, values
+def whole_numbers(values: Any, name: str, dtype: str = "int32") -> Tuple[Any, int, Any]:
+    """(pointer, count, what keeps it alive) of a row of whole numbers as int32, int64 or uint8. An array of that very
+    type is used where it is, anything else copied."""
+    values, kind = _on_host(values, name), DTYPES[dtype]
+    bits = kind.size * 8
     if numpy is None:
         items = _integers_of(values, name)
-        _range_checked(min(items, default=0), max(items, default=0), _SIZES[code] * 8, name)
-        block = ffi.new(f"{_C_TYPES[code]}[]", items or 1)
+        _range_checked(min(items, default=0), max(items, default=0), bits, name)
+        block = ffi.new(f"{kind.c_type}[]", items or 1)
         return block, len(items), block
-    array = _as_array(values, name, "iu", "whole numbers")
-    if array.ndim != 1:
-        raise errors.ShapeError(f"{name} has the shape {array.shape}; a row of numbers is needed")
-    target = numpy.dtype(_DTYPES[code])
-    if array.dtype != target and array.size:
-        _range_checked(int(array.min()), int(array.max()), _SIZES[code] * 8, name)
-    array = numpy.ascontiguousarray(array, dtype=target)
-    pointer = ffi.cast(f"{_C_TYPES[code]} *", array.__array_interface__["data"][0])
-    return pointer, array.size, array
+    flags = values.flags if type(values) is numpy.ndarray and values.dtype == dtype and values.ndim == 1 else None
+    array = values
+    if flags is None or not (flags.c_contiguous and flags.aligned):
+        array = _as_array(values, name, "iu", "whole numbers")
+        if array.ndim != 1:
+            raise errors.ShapeError(f"{name} has the shape {array.shape}; a row of numbers is needed")
+        if array.dtype != dtype and array.size:
+            _range_checked(int(array.min()), int(array.max()), bits, name)
+        array = numpy.ascontiguousarray(array, dtype=dtype)
+    return ffi.cast(f"{kind.c_type} *", array.__array_interface__["data"][0]), array.size, array
 
 
 def _nested(values: Any) -> Tuple[Tuple[int, ...], List[float]]:

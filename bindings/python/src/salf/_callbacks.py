@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import Any, Callable, Tuple
 
-from . import errors
-from ._arrays import in_call
-from ._ffi import NULL, ffi, lib, name_of, pending, text
+from salf import errors
+from salf._arrays import in_call
+from salf._dtypes import TENSOR_DTYPES
+from salf._ffi import NULL, ffi, name_of, pending, text
 
 _LOGGING = {"error": 40, "warning": 30, "info": 20, "debug": 10}  # levels of the logging module
 
@@ -44,7 +45,7 @@ def rows(source: Callable[[int, int, Any], Any], hidden: int, name: str) -> Any:
         raise errors.ArgumentError(f"{name} is {source!r}, not a function (first, count, out)")
 
     def call(_: Any, first: int, count: int, out: Any) -> int:
-        source(first, count, in_call(out, count * hidden, "f", (count, hidden)))
+        source(first, count, in_call(out, count * hidden, "float32", (count, hidden)))
         return 0
 
     return ffi.callback("salf_rows_fn", _guarded(call, 1))
@@ -52,11 +53,9 @@ def rows(source: Callable[[int, int, Any], Any], hidden: int, name: str) -> Any:
 
 def communicator(link: Any) -> Any:
     """salf_all_reduce_fn of an object with all_reduce(buffer, operation)."""
-    codes = {lib.SALF_F64: "d", lib.SALF_I64: "q"}
 
     def all_reduce(_: Any, buffer: Any, count: int, dtype: int, operation: int) -> int:
-        name = "min" if operation == lib.SALF_ALL_REDUCE_MIN else "sum"
-        link.all_reduce(in_call(buffer, count, codes[dtype]), name)
+        link.all_reduce(in_call(buffer, count, TENSOR_DTYPES[dtype].name), name_of("ALL_REDUCE", operation))
         return 0
 
     return ffi.callback("salf_all_reduce_fn", _guarded(all_reduce, 1))

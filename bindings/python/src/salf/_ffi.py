@@ -8,8 +8,8 @@ import os
 import threading
 from typing import Any, Dict, List, Mapping, Optional, Type, TypeVar, Union
 
-from . import errors
-from ._library import load
+from salf import errors
+from salf._library import load
 
 ffi, lib, library_path = load()
 
@@ -97,27 +97,31 @@ def constant(name: str) -> int:
 
 @functools.cache
 def names(group: str) -> Mapping[str, int]:
-    """The constants SALF_<group>_* by the rest of their names in lower case."""
-    start = f"SALF_{group}_"
-    return {name[len(start) :].lower(): int(getattr(lib, name)) for name in dir(lib) if name.startswith(start)}
+    """The words of a family of constants with their values, as the library tells them.
+
+    -1 is SALF_PROBE_ALL, 127 the mask SALF_MATRIX_ALL; all other families lie between."""
+    family, found = f"SALF_{group}".encode(), {}
+    for value in range(-1, 128):
+        word = lib.salf_constant_word(family, value)
+        if word != NULL:
+            found[text(word)] = value
+    return found
 
 
 def number_of(group: str, value: Name, field: str) -> int:
-    """The number of a constant that is given by its name or already as a number."""
+    """The number of a constant that is given by its word or already as a number."""
     if isinstance(value, str):
         known = names(group)
         if value.lower() in known:
             return known[value.lower()]
-        raise errors.ArgumentError(f"{field} is {value!r}; known are {', '.join(sorted(known, key=known.__getitem__))}")
+        raise errors.ArgumentError(f"{field} is {value!r}; known are {', '.join(known)}")
     return integer(value, field)
 
 
 def name_of(group: str, value: int) -> str:
-    """The name of a constant, or the number as text where this package does not know it."""
-    for name, number in names(group).items():
-        if number == value:
-            return name
-    return str(value)
+    """The word of a constant, or the number as text where the library has none for it."""
+    word = lib.salf_constant_word(f"SALF_{group}".encode(), value)
+    return str(value) if word == NULL else text(word)
 
 
 # ---- option and result structs ----

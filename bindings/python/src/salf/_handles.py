@@ -16,8 +16,8 @@ import time
 from types import TracebackType
 from typing import Any, Callable, List, Optional, Tuple, Type, TypeVar
 
-from . import errors
-from ._ffi import NULL, check, ffi, lib
+from salf import errors
+from salf._ffi import NULL, check, ffi, lib
 
 Self = TypeVar("Self", bound="Handle")
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import _header
+from salf import _header
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 # In a checkout this file is bindings/python/src/salf/_library.py.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import errors
-from ._ffi import NULL, check, ffi, lib
-from ._handles import Handle
+from salf import errors
+from salf._ffi import NULL, check, ffi, lib
+from salf._handles import Handle
 
 
 class Saved(Handle):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from . import _arrays, views
-from ._arrays import whole_numbers
-from ._ffi import NULL, Name, check, encoded, ffi, lib, new_struct, record_of, set_fields
-from ._handles import Handle, Owner, create
-from .context import Context
-from .errors import ArgumentError, StaleError
-from .model import Model
+from salf import _arrays, views
+from salf._arrays import whole_numbers
+from salf._dtypes import DTYPES
+from salf._ffi import NULL, Name, check, encoded, ffi, lib, new_struct, record_of, set_fields
+from salf._handles import Handle, Owner, create
+from salf.context import Context
+from salf.errors import ArgumentError, StaleError
+from salf.model import Model
 
 
 @dataclass(frozen=True)
@@ -115,17 +116,17 @@ class Basis(Handle):
         with self._use() as pointer:
             check(lib.salf_basis_get_labels(pointer, labels, count))
             if labels[0] == NULL:
-                return None if self.info.has_table else _arrays.empty([0], "i")[0]
-            return _arrays.copied(labels[0], [count[0]], "i")
+                return None if self.info.has_table else _arrays.empty([0], "int32")[0]
+            return _arrays.copied(labels[0], [count[0]], "int32")
 
     def rows(self, labels: Any, dtype: str = "float64") -> Any:
         """Rows of labels, [len(labels), hidden] in float64 or float32."""
         numbers, count, keep = whole_numbers(labels, "labels")
         if dtype not in ("float32", "float64"):
             raise ArgumentError(f"dtype is {dtype!r}; rows come as float64 or float32")
-        array, place = _arrays.empty([count, self.info.hidden], "d" if dtype == "float64" else "f")
+        array, place = _arrays.empty([count, self.info.hidden], dtype)
         out = ffi.new(
-            "salf_tensor *", {"data": place, "rows": count, "cols": self.info.hidden, "dtype": views.DTYPES[dtype]}
+            "salf_tensor *", {"data": place, "rows": count, "cols": self.info.hidden, "dtype": DTYPES[dtype].number}
         )
         with self._use() as pointer:
             check(lib.salf_basis_rows(pointer, numbers, count, out))
@@ -202,7 +203,7 @@ class BasisBuilder(Handle):
             check(lib.salf_basis_builder_partial(pointer, values, count))
         address = int(ffi.cast("uintptr_t", values[0]))
         if _arrays.numpy is None:
-            return _arrays.borrowed_view(address, count[0], "d", owner)
+            return _arrays.borrowed_view(address, count[0], "float64", owner)
         return _arrays.borrowed(address, [count[0]], "<f8", owner, True)
 
     def merge(self, other: BasisBuilder) -> None:

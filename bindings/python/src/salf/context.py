@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, List, Optional, Tuple
 
-from . import _callbacks, errors
-from ._ffi import NULL, Name, check, encoded, ffi, integer, lib, new_struct, record_of, set_fields, text
-from ._handles import Handle, create
+from salf import _callbacks, errors
+from salf._ffi import NULL, Name, check, encoded, ffi, integer, lib, new_struct, record_of, set_fields, text
+from salf._handles import Handle, create
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Sequence, Union
 
-from ._arrays import whole_numbers
-from ._ffi import Name, check, lib, new_struct, number_of, record_of, set_fields
-from .errors import ShapeError
+from salf._arrays import whole_numbers
+from salf._ffi import Name, check, lib, new_struct, number_of, record_of, set_fields
+from salf.errors import ShapeError
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def estimate_cost(
         if count != rows:
             raise ShapeError(f"{count} eof for {rows} rows")
     if trainable is not None:
-        options.trainable, count, kept = whole_numbers([int(bool(item)) for item in trainable], "trainable", "B")
+        options.trainable, count, kept = whole_numbers([int(bool(item)) for item in trainable], "trainable", "uint8")
         keep.append(kept)
         if count != n_layers:
             raise ShapeError(f"trainable has {count} values for {n_layers} layers")

@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from salf._ffi import name_of, number_of
+
 
 def available() -> bool:
     """Whether this process is one of several."""
@@ -37,9 +39,8 @@ class Communicator:
         return torch.device("cpu")
 
     def all_reduce(self, buffer: Any, op: Any) -> None:
-        """In place: float64 or int64; op is "sum" or "min" (0 or 1)."""
-        name = op.lower() if isinstance(op, str) else {0: "sum", 1: "min"}[int(op)]
-        operation = {"sum": dist.ReduceOp.SUM, "min": dist.ReduceOp.MIN}[name]
+        """In place: float64 or int64; op is SALF_ALL_REDUCE_* by its word or as a number."""
+        operation = getattr(dist.ReduceOp, name_of("ALL_REDUCE", number_of("ALL_REDUCE", op, "op")).upper())
         host = torch.from_numpy(numpy.asarray(buffer))
         moved = host.to(self._device())
         dist.all_reduce(moved, op=operation, group=self._group)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Tuple
 
-from . import _arrays, views
-from ._arrays import whole_numbers
-from ._ffi import NULL, Name, check, lib, new_struct, number_of, set_fields
-from ._handles import Handle, create
-from .basis import Basis
-from .errors import ShapeError
-from .probe import set_candidates
+from salf import _arrays, views
+from salf._arrays import whole_numbers
+from salf._ffi import NULL, Name, check, lib, new_struct, number_of, set_fields
+from salf._handles import Handle, create
+from salf.basis import Basis
+from salf.errors import ShapeError
+from salf.probe import set_candidates
 
 
 class Loss(Handle):
@@ -52,7 +52,7 @@ class Loss(Handle):
         if gradient is not None:
             target, keep_gradient = views.view(gradient, "gradient", device, gradient_rows, views.F32, writable=True)
         if losses is None:
-            losses = _arrays.empty([count], "f")[0]
+            losses = _arrays.empty([count], "float32")[0]
         place, keep_losses = views.view_column(losses, "losses", device)
         with self._use() as pointer:
             if self.context._on_device:  # the work is only enqueued; the next call is behind it in the stream

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable, List, Optional
 
-from . import _callbacks, views
-from ._ffi import NULL, Name, check, encoded, ffi, lib, name_of, new_struct, record_of, set_fields
-from ._handles import Handle, Owner, create
-from .context import Context
-from .tensors import Tensors
+from salf import _callbacks, views
+from salf._dtypes import TENSOR_DTYPES
+from salf._ffi import NULL, Name, check, encoded, ffi, lib, new_struct, record_of, set_fields
+from salf._handles import Handle, Owner, create
+from salf.context import Context
+from salf.tensors import Tensors
 
 Rows = Callable[[int, int, Any], Any]
 
@@ -143,9 +144,8 @@ class Model(Handle):
         info = new_struct("salf_model_info")
         with self._use() as pointer:
             check(lib.salf_model_get_info(pointer, info))
-        return record_of(
-            ModelInfo, info, head_dtype=views.NAMES.get(info.head_dtype), family=name_of("FAMILY", info.family)
-        )
+        kind = TENSOR_DTYPES.get(info.head_dtype)  # none for rows from a callback
+        return record_of(ModelInfo, info, head_dtype=kind and kind.name)
 
     def fingerprint(self) -> int:
         """Fingerprint of the head's valid rows, which does not depend on their type. Reads the whole head."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import _arrays
-from ._arrays import doubles, whole_numbers
-from ._ffi import Name, check, ffi, lib, name_of, new_struct, set_fields
-from ._handles import create
-from ._saved import Saved
-from .context import Context
-from .errors import ShapeError
+from salf import _arrays
+from salf._arrays import doubles, whole_numbers
+from salf._ffi import Name, check, ffi, lib, name_of, new_struct, number_of, set_fields
+from salf._handles import create
+from salf._saved import Saved
+from salf.context import Context
+from salf.errors import ShapeError
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Planner(Saved):
     """A plan for n_data data over n_layers layers.
 
     growth: "uniform", "geometric" (by ratio), "arithmetic" or "custom" (by weights). infill: "breadth" or "depth".
-    matching: "online", "offline" or "none". probe_limit: most data probed for one layer, 0 for all unused.
-    as_published: arithmetic counts as Table 5 of the paper has them.
+    matching: "online", "offline" or "none". probe_limit: most data probed for one layer; 0 for half its mean share,
+    "all" for all that are unused.
     """
 
     _kind = "planner"
@@ -56,8 +56,7 @@ class Planner(Saved):
         ratio: float = 0.0,
         weights: Any = None,
         seed: int = 0,
-        probe_limit: int = 0,
-        as_published: bool = False,
+        probe_limit: Name = 0,
     ) -> None:
         options, keep = new_struct("salf_planner_options"), None
         set_fields(
@@ -68,8 +67,7 @@ class Planner(Saved):
                 "matching": matching,
                 "ratio": ratio,
                 "seed": seed,
-                "probe_limit": probe_limit,
-                "as_published": as_published,
+                "probe_limit": number_of("PROBE", probe_limit, "probe_limit"),
             },
         )
         if weights is not None:
@@ -89,7 +87,7 @@ class Planner(Saved):
     @property
     def counts(self) -> Any:
         """Data for each layer, [n_layers] int64; their sum is n_data."""
-        array, place = _arrays.empty([self.n_layers], "q")
+        array, place = _arrays.empty([self.n_layers], "int64")
         with self._use() as pointer:
             check(lib.salf_planner_counts(pointer, place))
         return array
@@ -119,7 +117,7 @@ class Planner(Saved):
         found = ffi.new("salf_stage *")
         with self._use() as pointer:
             check(lib.salf_planner_get_stage(pointer, layer, found))
-            data = _arrays.integers(found.data, found.count)
+            data = _arrays.datum_ids(found.data, found.count)
         return Stage(found.layer, found.count, found.matched, found.filled, found.probed, data)
 
     def next(self, max_data: int) -> Task:
@@ -127,16 +125,16 @@ class Planner(Saved):
         task = ffi.new("salf_task *")
         with self._use() as pointer:
             check(lib.salf_planner_next(pointer, max_data, task))
-            data = _arrays.integers(task.data, task.n_data)
+            data = _arrays.datum_ids(task.data, task.n_data)
         if data is None:
-            data = _arrays.empty([0], "q")[0]
+            data = _arrays.empty([0], "int64")[0]
         return Task(name_of("TASK", task.kind), task.layer, data)
 
     def report(self, eof: Any) -> Any:
         """Answers a probe task with the eof of its data; True for those the layer takes: train them, then call
         done()."""
         numbers, count, keep = whole_numbers(eof, "eof")
-        accepted, place = _arrays.empty([count], "?")
+        accepted, place = _arrays.empty([count], "bool")
         with self._use() as pointer:
             check(lib.salf_planner_report(pointer, numbers, count, place))
         del keep

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable, List, Optional, Tuple
 
-from . import _arrays, _callbacks
-from ._arrays import doubles, whole_numbers
-from ._ffi import NULL, Name, check, integer, lib, new_struct, number_of, set_fields
-from ._handles import create
-from ._saved import Saved
-from .context import Context
-from .errors import ShapeError
-from .planner import Planner
-from .probe import Trace, trace_of, trace_struct
+from salf import _arrays, _callbacks
+from salf._arrays import doubles, whole_numbers
+from salf._ffi import NULL, Name, check, integer, lib, new_struct, number_of, set_fields
+from salf._handles import create
+from salf._saved import Saved
+from salf.context import Context
+from salf.errors import ShapeError
+from salf.planner import Planner
+from salf.probe import Trace, trace_of, trace_struct
 
 Cut = Callable[[int, int, Optional[Trace]], int]
 
@@ -56,9 +56,9 @@ def _decision_of(found: Any) -> Decision:
         added=tuple(found.added[0 : found.n_added]) if found.n_added else (),
         removed=tuple(found.removed[0 : found.n_removed]) if found.n_removed else (),
         reset=tuple(found.reset[0 : found.n_reset]) if found.n_reset else (),
-        eof=_arrays.copied(found.eof, [rows], "i") if seen else None,
-        order=_arrays.copied(found.order, [rows], "q") if seen else None,
-        active_rows=_arrays.copied(found.active_rows, [n], "q") if seen else None,
+        eof=_arrays.copied(found.eof, [rows], "int32") if seen else None,
+        order=_arrays.copied(found.order, [rows], "int64") if seen else None,
+        active_rows=_arrays.copied(found.active_rows, [n], "int64") if seen else None,
     )
 
 

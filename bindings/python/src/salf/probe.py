@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, List, Optional, Tuple
 
-from . import _arrays, views
-from ._arrays import doubles, whole_numbers
-from ._ffi import NULL, Name, check, ffi, lib, new_struct, number_of, set_fields
-from ._handles import Handle, create
-from .basis import Basis
-from .errors import ArgumentError, ShapeError
+from salf import _arrays, views
+from salf._arrays import doubles, whole_numbers
+from salf._ffi import NULL, Name, check, ffi, lib, new_struct, number_of, set_fields
+from salf._handles import Handle, create
+from salf.basis import Basis
+from salf.errors import ArgumentError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Trace:
 def trace_of(struct: Any) -> Trace:
     """A salf_trace as arrays of its own."""
     rows, n = struct.rows, struct.n_layers
-    deviations = _arrays.copied(struct.deviations, [rows, n + 1], "d")
-    gains, eof = _arrays.copied(struct.gains, [rows, n], "d"), _arrays.copied(struct.eof, [rows], "i")
+    deviations = _arrays.copied(struct.deviations, [rows, n + 1], "float64")
+    gains, eof = _arrays.copied(struct.gains, [rows, n], "float64"), _arrays.copied(struct.eof, [rows], "int32")
     return Trace(rows, n, struct.n_nonfinite, deviations, gains, eof)
 
 
@@ -73,8 +73,8 @@ def eof_from_deviations(deviations: Any, rule: Name = "most_gain", nonfinite: Na
     if len(shape) != 2 or shape[1] < 2:
         raise ShapeError(f"deviations have the shape {shape}; [rows, n_layers + 1] is needed")
     rows, n = shape[0], shape[1] - 1
-    gains, gains_at = _arrays.empty([rows, n], "d")
-    eof, eof_at = _arrays.empty([rows], "i")
+    gains, gains_at = _arrays.empty([rows, n], "float64")
+    eof, eof_at = _arrays.empty([rows], "int32")
     check(
         lib.salf_eof_from_deviations(
             n,

@@ -6,22 +6,13 @@ import importlib
 import math
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from . import _arrays, views
-from ._ffi import NULL, check, encoded, ffi, lib, optional_text, text
-from ._handles import Handle, Owner, create
-from .context import Context
-from .errors import ArgumentError, DtypeError, NotFoundError, ShapeError
+from salf import _arrays, views
+from salf._dtypes import TENSOR_DTYPES
+from salf._ffi import NULL, check, encoded, ffi, lib, optional_text, text
+from salf._handles import Handle, Owner, create
+from salf.context import Context
+from salf.errors import ArgumentError, DtypeError, NotFoundError, ShapeError
 
-_CODES = {
-    "float32": "f",
-    "float64": "d",
-    "int8": "b",
-    "uint8": "B",
-    "int32": "i",
-    "int64": "q",
-    "float16": "H",
-    "bfloat16": "H",
-}
 _MAX_DIMS = 8
 
 
@@ -38,7 +29,7 @@ class Tensor:
     def __init__(self, named: Any, owner: Owner) -> None:
         self.name = text(named.name)
         self.shape: Tuple[int, ...] = tuple(named.shape[i] for i in range(named.n_dims))
-        self.dtype = views.NAMES[named.view.dtype]
+        self.dtype = TENSOR_DTYPES[named.view.dtype].name
         self._address = int(ffi.cast("uintptr_t", named.view.data))
         self._owner = owner
 
@@ -46,9 +37,7 @@ class Tensor:
         """A read-only NumPy array over the file, without a copy. bfloat16 needs the package ml_dtypes; with raw=True
         its 16 bits are uint16. Without NumPy a flat memoryview; 16-bit floats are then always their bits."""
         if _arrays.numpy is None:
-            return _arrays.borrowed_view(
-                self._address, math.prod(self.shape), _CODES[self.dtype], self._owner
-            ).toreadonly()
+            return _arrays.borrowed_view(self._address, math.prod(self.shape), self.dtype, self._owner).toreadonly()
         if self.dtype != "bfloat16":
             dtype = _arrays.numpy.dtype(self.dtype)
             return _arrays.borrowed(self._address, self.shape, dtype.str, self._owner, False)

@@ -11,37 +11,19 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from typing import Any, FrozenSet, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, FrozenSet, NamedTuple, Optional, Sequence, Tuple
 
-from . import _dlpack, errors
-from ._arrays import numpy, whole_numbers
-from ._ffi import NULL, ffi, lib
+from salf import _dlpack, errors
+from salf._arrays import numpy, whole_numbers
+from salf._dtypes import DTYPES, TENSOR_DTYPES
+from salf._ffi import NULL, ffi, lib
 
 FLOATS = frozenset((lib.SALF_F32, lib.SALF_BF16, lib.SALF_F16))
 F32 = frozenset((lib.SALF_F32,))
-DTYPES: Mapping[str, int] = {
-    "float32": lib.SALF_F32,
-    "bfloat16": lib.SALF_BF16,
-    "float16": lib.SALF_F16,
-    "float64": lib.SALF_F64,
-    "int8": lib.SALF_I8,
-    "uint8": lib.SALF_U8,
-    "int32": lib.SALF_I32,
-    "int64": lib.SALF_I64,
-}
-NAMES: Mapping[int, str] = {number: name for name, number in DTYPES.items()}
-ALL = frozenset(NAMES)
-_FORMATS = {
-    "f": "float32",
-    "e": "float16",
-    "d": "float64",
-    "b": "int8",
-    "B": "uint8",
-    "i": "int32",
-    "q": "int64",
-    "l": "int64",
-}
-
+ALL = frozenset(TENSOR_DTYPES)
+# Element types by the format of a buffer: the codes of the array module, C's long, and half floats, which that lacks.
+_FORMATS = {kind.code: kind.name for kind in TENSOR_DTYPES.values() if kind.code != "H"}
+_FORMATS.update(l="int64", e="float16")
 
 Device = Tuple[int, Optional[int]]  # a context's device number and stream
 
@@ -108,8 +90,7 @@ def _of_torch(tensor: Any, name: str) -> Memory:
 def _of_dlpack(source: Any, stream: Optional[int], name: str) -> Memory:
     seen = _dlpack.describe(source, stream, name)
     ordinal = seen.ordinal if seen.device in (_dlpack.CUDA, _dlpack.CUDA_MANAGED) else -1
-    dtype = "bfloat16" if seen.dtype == "bfloat16" else seen.dtype
-    return Memory(seen.address, dtype, seen.shape, seen.strides, ordinal, seen.read_only, seen.capsule)
+    return Memory(seen.address, seen.dtype, seen.shape, seen.strides, ordinal, seen.read_only, seen.capsule)
 
 
 def _of_buffer(source: Any, name: str) -> Memory:
@@ -197,7 +178,7 @@ class RowIndex:
     __slots__ = ("_keep", "count", "high", "low", "pointer")
 
     def __init__(self, rows: Any, name: str = "rows", copy: bool = True) -> None:
-        self.pointer, self.count, self._keep = whole_numbers(rows, name, "q")
+        self.pointer, self.count, self._keep = whole_numbers(rows, name, "int64")
         if copy and self.count:
             block = ffi.new("int64_t[]", self.count)
             ffi.memmove(block, self.pointer, 8 * self.count)
@@ -246,16 +227,16 @@ def _set_index(target: Any, rows: Any, device: Device, name: str) -> Any:
 
 
 def _set_memory(target: Any, memory: Memory, name: str, ordinal: int, dtypes: FrozenSet[int], writable: bool) -> None:
-    code = DTYPES.get(memory.dtype, 0)
-    if code not in dtypes:
-        known = ", ".join(NAMES[number] for number in sorted(dtypes))
+    kind = DTYPES.get(memory.dtype)
+    if kind is None or kind.number not in dtypes:
+        known = ", ".join(TENSOR_DTYPES[number].name for number in sorted(dtypes))
         raise errors.DtypeError(f"{name} is {memory.dtype}; taken as it is are {known}")
     if writable and memory.read_only:
         raise errors.ArgumentError(f"{name} is read-only, and is to be written")
     if memory.ordinal >= 0 and memory.ordinal != ordinal:
         raise errors.ArgumentError(f"{name} is on device {memory.ordinal}, the context on device {ordinal}")
     target.data = ffi.cast("void *", memory.address)
-    target.dtype = code
+    target.dtype = kind.number
     target.memory = lib.SALF_MEMORY_DEVICE if memory.ordinal >= 0 else lib.SALF_MEMORY_HOST
     target.row_index, target.index_memory, target.reserved = NULL, lib.SALF_MEMORY_HOST, 0
 

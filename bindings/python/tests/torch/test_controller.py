@@ -517,7 +517,7 @@ def test_a_trained_head_makes_a_new_basis():
         controller.basis.check(controller.model)
         with torch.no_grad():
             model.lm_head.weight.mul_(2)
-        with pytest.raises(salf.StaleError):
+        with pytest.raises(salf.errors.StaleError):
             controller.basis.check(controller.model)
         controller.refresh()
         numpy.testing.assert_allclose(controller.basis.rows([1, 2, 3]), before / 2, rtol=1e-5)

@@ -1,6 +1,7 @@
 """SalfTrainer and SalfCallback: methods, plans, resume, accumulation, what is logged."""
 
 import copy
+import dataclasses
 import json
 import logging
 import os
@@ -187,11 +188,12 @@ def test_offline_matching_probes_all_data_first(tmp_path):
     assert trainer.plan.finished
 
 
+class Killed(Exception):
+    """Stands for a run that ends from outside."""
+
+
 def killed(trainer, step):
     """Runs until a step, as if killed right after it."""
-
-    class Killed(Exception):
-        pass
 
     class Kill(transformers.TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -350,6 +352,89 @@ def test_a_step_skipped_by_the_scaler_does_not_advance_the_plan(tmp_path, method
     left = 40 - sum(done)
     assert left > 0
     assert f"{left} of 40 data of the plan were not trained" in caplog.text
+
+
+# ---- what belongs to the caller ----
+
+
+def test_a_config_is_a_value(tmp_path):
+    """One config and one set of arguments serve several runs, and are afterwards what they were."""
+    config = SalfConfig("salf[half]")
+    shared, weights = arguments(tmp_path), []
+    before = (copy.deepcopy(config), shared.to_dict())
+    for _ in range(2):
+        trainer = SalfTrainer(
+            model=small.add_lora(small.make_model("llama"), "llama"),
+            args=shared,
+            train_dataset=small.Items(),
+            data_collator=default_data_collator,
+            salf=config,
+        )
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert (config, shared.to_dict()) == before
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.parts = None
+
+
+def test_arguments_get_their_value_back_from_a_run_that_fails(tmp_path):
+    seen = []
+
+    class Failing(SalfTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, **rest):
+            seen.append(self.args.ignore_data_skip)
+            raise Killed
+
+    for method, while_running in (("salf[half]", True), ("lift[half]", False)):
+        trainer = make_trainer(tmp_path, method, cls=Failing)
+        with pytest.raises(Killed):
+            trainer.train()
+        assert seen.pop() is while_running
+        assert trainer.args.ignore_data_skip is False
+
+
+def test_a_config_serves_several_callbacks(tmp_path):
+    config = SalfConfig("lora[half]")
+    for _ in range(2):
+        model = small.add_lora(small.make_model("llama"), "llama")
+        trainer = transformers.Trainer(
+            model=model,
+            args=arguments(tmp_path),
+            train_dataset=small.Items(),
+            data_collator=default_data_collator,
+            callbacks=[SalfCallback(config)],
+        )
+        trainer.train()
+        assert all(p.requires_grad == ("lora" in n) for n, p in model.named_parameters())
+    assert config.parts is None
+
+
+@pytest.mark.parametrize(("limit", "option"), [(None, 0), (0.5, 3), (2, 11), (0, "all")])
+def test_probe_limit_counts_shares_of_a_layer(limit, option):
+    config, method = SalfConfig("salf[half]", probe_limit=limit), parse_method("salf[half]")
+    assert config.plan_options(method, 20, 4, seed=7) == {
+        "n_data": 20, "growth": "uniform", "infill": "breadth", "matching": "online", "probe_limit": option, "seed": 7,
+    }  # fmt: skip
+
+
+def test_a_plan_by_weights_of_ones_own(tmp_path):
+    config = SalfConfig("salf[half]", planner={"growth": "custom", "weights": [1, 2, 2, 5]})
+    trainer = make_trainer(tmp_path, config)
+    trainer.train()
+    assert trainer.plan.counts == [4, 8, 8, 20]
+    assert trainer.plan.finished
+
+
+def test_a_plan_without_probes_matches_none():
+    config = SalfConfig("lift*[geom][bf]", matching="offline")
+    assert config.plan_options(parse_method(config.method), 20, 4, seed=7)["matching"] == "none"
+
+
+@pytest.mark.parametrize("limit", [-0.5, float("nan")])
+def test_a_probe_limit_that_is_none(tmp_path, limit):
+    with pytest.raises(ValueError, match=f"probe_limit is {limit}"):
+        make_trainer(tmp_path, SalfConfig("salf[half]", probe_limit=limit)).train()
 
 
 # ---- the callback alone ----

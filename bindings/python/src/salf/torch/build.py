@@ -11,8 +11,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 import torch
 
 import salf
-
-from .anatomy import Parts, weight_of
+from salf.torch.anatomy import Parts, weight_of
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _NO_BACKEND = ("SALF_E_BACKEND", "SALF_E_PLUGIN", "SALF_E_DEVICE")

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from salf import distributed
 from salf.methods import parse_method
+from salf.torch.anatomy import find_parts
 from salf.torch.controller import FreezeController
 from salf.transformers.config import SalfConfig, config_of
 from salf.transformers.state import load_state, save_state
@@ -29,7 +30,6 @@ class SalfCallback(TrainerCallback):
             raise ValueError(
                 f"method {self.salf.method!r} decides by data: use SalfTrainer(..., salf={self.salf.method!r})"
             )
-        self._method = method
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Makes the controller, and takes its state from the checkpoint of a resumed run."""
@@ -37,12 +37,9 @@ class SalfCallback(TrainerCallback):
         if distributed.available():
             raise ValueError("several ranks need SalfTrainer, which averages what was trained")
         if self.controller is None:
-            from salf.torch.anatomy import find_parts
-
-            self.salf.parts = self.salf.parts or find_parts(model)
             seed = args.seed if self.salf.seed is None else self.salf.seed
-            policy = self._method.policy_options(len(self.salf.parts.layers), state.max_steps, seed=seed)
-            self.controller = self.salf.controller(model, None, policy)
+            policy = {"total_steps": state.max_steps, "seed": seed}
+            self.controller = self.salf.controller(model, self.salf.parts or find_parts(model), None, policy)
         self.controller.attach(optimizer)
         if state.global_step > 0:
             folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence, Union
 
 import torch
 from torch import nn
 
+from salf.methods import Method
 from salf.torch.anatomy import Parts
 from salf.torch.build import RowCallback
 from salf.torch.cache import EofCache
 from salf.torch.controller import FreezeController
 
 
-@dataclass
+@dataclass(frozen=True)
 class SalfConfig:
-    """How a run freezes layers.
+    """How a run freezes layers. A value: nothing is ever written to it, so that many runs may share one.
 
     method: one of salf.methods.METHODS, such as "salf[half]", or a policy's kind. labels: tokens that can be the next
-    ones, whose basis rows are prepared. matching, probe_limit, as_published: of the plan (see salf.methods and
-    salf.Planner). cache: keep deviations of data from epoch to epoch, for max_cache_age optimizer steps. seed:
-    default the Trainer's. The rest goes to FreezeController and to salf.Policy, salf.Probe, salf.Basis and
-    salf.Context by name.
+    ones, whose basis rows are prepared. matching: of a plan that probes, "online" or "offline". probe_limit: the most
+    data that a plan probes for one layer, in multiples of the layer's mean share; None for the library's default, a
+    half; 0 for all data that are unused. cache: keep deviations of data from epoch to epoch, for max_cache_age
+    optimizer steps. seed: default the Trainer's. The rest goes to FreezeController and to salf.Policy, salf.Planner,
+    salf.Probe, salf.Basis and salf.Context by name.
     """
 
     method: str = "salf[half]"
     labels: Sequence[int] = ()
     matching: str = "online"
-    probe_limit: float = 0.5
-    as_published: bool = False
+    probe_limit: Optional[float] = None
     cache: bool = False
     max_cache_age: Optional[int] = None
     seed: Optional[int] = None
@@ -40,16 +41,34 @@ class SalfConfig:
     head: Optional[torch.Tensor] = None
     head_rows: Optional[RowCallback] = None
     policy: Dict[str, Any] = field(default_factory=dict)
+    planner: Dict[str, Any] = field(default_factory=dict)
     probe: Dict[str, Any] = field(default_factory=dict)
     basis: Dict[str, Any] = field(default_factory=dict)
     context: Dict[str, Any] = field(default_factory=dict)
 
-    def controller(self, model: nn.Module, planner: Any, policy: Dict[str, Any]) -> FreezeController:
-        """A controller with these options; policy adds to them."""
+    def plan_options(self, method: Method, n_data: int, n_layers: int, seed: int) -> Dict[str, Any]:
+        """Options of the planner of a method that needs one."""
+        limit: Union[int, str] = 0  # the library's
+        if self.probe_limit is not None:
+            if not self.probe_limit >= 0:
+                raise ValueError(f"probe_limit is {self.probe_limit}; it counts shares of a layer and is not negative")
+            limit = int(self.probe_limit * n_data / n_layers) + 1 if self.probe_limit > 0 else "all"
+        return {
+            "n_data": n_data,
+            "growth": method.growth,
+            "infill": method.infill,
+            "matching": self.matching if method.probes else method.matching,
+            "probe_limit": limit,
+            "seed": seed,
+            **self.planner,
+        }
+
+    def controller(self, model: nn.Module, parts: Parts, planner: Any, policy: Dict[str, Any]) -> FreezeController:
+        """A controller with these options for a model with these parts; options of the policy stand behind its own."""
         return FreezeController(
             model,
             self.method,
-            parts=self.parts,
+            parts=parts,
             labels=self.labels,
             planner=planner,
             policy={**policy, **self.policy},

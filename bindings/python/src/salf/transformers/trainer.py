@@ -18,7 +18,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from salf import distributed
-from salf.methods import Method, parse_method
+from salf.methods import parse_method
 from salf.torch.anatomy import find_parts
 from salf.torch.controller import FreezeController
 from salf.transformers.config import SalfConfig, config_of
@@ -50,14 +50,12 @@ class SalfMixin:
         me: Any = self
         if me.train_dataset is None:
             raise ValueError("Trainer: training requires a train_dataset")
-        config = self.salf
-        config.parts = config.parts or find_parts(me.model)
-        method = parse_method(config.method)
-        n_layers = len(config.parts.layers)
+        config, method = self.salf, parse_method(self.salf.method)
+        parts = config.parts or find_parts(me.model)
         seed = int(me.args.seed if config.seed is None else config.seed)
-        planner = self._salf_planner(method, n_layers, seed) if method.planned else None
-        policy = method.policy_options(n_layers, self._salf_steps(), seed=seed)
-        self.controller = config.controller(me.model, planner, policy)
+        planner = config.plan_options(method, self._salf_data(), len(parts.layers), seed) if method.planned else None
+        policy = {"total_steps": self._salf_steps(), "seed": seed}
+        self.controller = config.controller(me.model, parts, planner, policy)
         if planner is not None:
             self.plan = self._salf_plan(seed)
         return self.controller
@@ -76,15 +74,6 @@ class SalfMixin:
         batch: int = me.args.train_batch_size * me.args.gradient_accumulation_steps * me.args.world_size
         return max(1, math.ceil(self._salf_data() / batch))
 
-    def _salf_planner(self, method: Method, n_layers: int, seed: int) -> Dict[str, Any]:
-        n_data = self._salf_data()
-        published = self.salf.as_published and method.growth == "arithmetic"
-        limit = self.salf.probe_limit
-        options = method.plan_options(
-            n_data, n_layers, self.salf.matching, probe_limit=limit, as_published=published, seed=seed
-        )
-        return {"n_data": n_data, **options}
-
     def _salf_plan(self, seed: int) -> PlanRun:
         me: Any = self
         assert self.controller is not None
@@ -92,7 +81,6 @@ class SalfMixin:
         args = me.args
         if args.gradient_accumulation_steps > 1 and getattr(me, "is_fsdp_enabled", False):
             raise ValueError("a plan with gradient accumulation under FSDP is not supported: set accumulation to 1")
-        args.ignore_data_skip = True  # a resumed plan knows itself what is left
         return PlanRun(
             self.controller.planner,
             shuffled_epochs(len(me.train_dataset), self._salf_data(), seed),
@@ -103,6 +91,17 @@ class SalfMixin:
         )
 
     # ---- what the Trainer asks for ----
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's training. A resumed plan knows itself what is left, so that the Trainer must not skip data; it
+        is told in its arguments, which are the caller's and get their value back."""
+        arguments = self.args  # type: ignore[attr-defined]
+        before = arguments.ignore_data_skip
+        arguments.ignore_data_skip = before or parse_method(self.salf.method).planned
+        try:
+            return super().train(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            arguments.ignore_data_skip = before
 
     def get_train_dataloader(self) -> Any:
         """The Trainer's own loader, or the plan's units."""
