@@ -156,7 +156,7 @@ salf_status salf_planner_saving(const salf_planner *planner, double *saving) {
 
 /* Data of all layers below: where a layer's data begin once all are settled. Summed anew at each call, as a layer is
  * cheap beside the data of a task. */
-static int64_t count_below(const salf_planner *p, int32_t layer) {
+static int64_t data_below(const salf_planner *p, int32_t layer) {
     int64_t sum = 0;
     for (int32_t e = 0; e < layer; e++) sum += p->counts[e];
     return sum;
@@ -174,7 +174,7 @@ salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, s
                           .matched = s->matched[layer],
                           .filled = s->filled[layer],
                           .probed = s->probed[layer],
-                          .data = data ? data + count_below(planner, layer) : NULL};
+                          .data = data ? data + data_below(planner, layer) : NULL};
     return SALF_OK;
 }
 
@@ -229,7 +229,7 @@ void slf_planner_task(const salf_planner *planner, salf_task *task) {
     task->kind = s->phase == SLF_PHASE_TRAIN ? SALF_TASK_TRAIN : SALF_TASK_PROBE;
     task->n_data = s->task_n;
     task->data = slf_plan_is_online(planner) ? s->online.ids
-                                             : s->offline.data + count_below(planner, s->layer) + s->offline.position;
+                                             : s->offline.data + data_below(planner, s->layer) + s->offline.position;
 }
 
 /* Gives the next task, or none when every layer is full. What a layer does follows from its counts alone: candidates

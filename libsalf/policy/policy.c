@@ -160,6 +160,8 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
     salf_policy_options own;
     SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_policy_options"));
     SLF_TRY(slf_check_word("kind", "SALF_POLICY", kind));
+    if ((size_t)kind >= sizeof kinds / sizeof *kinds || !kinds[kind].decide) /* a word that came without its row */
+        return SLF_FAIL(SALF_E_INTERNAL, "kind %" PRId32 " is not in the table of kinds", kind);
     if (n_layers < 1) return SLF_FAIL(SALF_E_ARGUMENT, "n_layers is %" PRId32 "; it must be at least 1", n_layers);
     SLF_TRY(check_policy_ranges(&own, n_layers));
     SLF_TRY(check_policy_needs(kind, &own, n_layers));
