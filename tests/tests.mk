@@ -162,7 +162,7 @@ lint-python: lib ## types and style of the Python package
 # be. BLAS threads are left out where the tool does not know their synchronisation, or is slow.
 .PHONY: test-asan asan-suite test-tsan tsan-suite test-valgrind test-clang clang-suite
 SUBSET_TSAN ?= core basis probe planner policy_ranks checkpoint
-SUBSET_VALGRIND ?= core state tensors tensors_hostile checkpoint json model basis basis_allocations basis_file probe \
+SUBSET_VALGRIND ?= core blob tensors tensors_hostile checkpoint json model basis basis_allocations basis_file probe \
     probe_walks loss planner policy cost
 FIXED_MAP = WRAP="$$(setarch -R true 2>/dev/null && echo setarch -R)"
 subset = $(filter $(foreach t,$(1),%/test_$(t)),$(TEST_BIN))

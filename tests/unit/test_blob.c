@@ -1,4 +1,4 @@
-/* test_state.c - saved state: bytes are as documented, and every damage is told apart. */
+/* test_blob.c - saved bytes: as documented, and every damage is told apart. */
 #include <string.h>
 
 #include "core/blob.h"
