@@ -6,7 +6,7 @@ static int32_t backend_memory(const salf_context *context) {
     return slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
 }
 
-/* At least 1 byte. */
+/* At least 1 byte, so that a backend never has to say what an allocation of 0 is. */
 static salf_status bytes_of(uint64_t count, uint64_t size, uint64_t *bytes) {
     if (count > (uint64_t)INT64_MAX / size)
         return slf_fail(SALF_E_NO_MEMORY, "%llu elements of %llu bytes do not fit memory", (unsigned long long)count,
@@ -59,6 +59,7 @@ salf_status slf_download_later(const salf_context *context, void *to, const void
     return context->backend->copy(context->impl, to, SALF_MEMORY_HOST, from, backend_memory(context), bytes);
 }
 
+/* The only call here that waits: what comes back is to be read. */
 salf_status slf_download(const salf_context *context, void *to, const void *from, uint64_t bytes) {
     if (bytes == 0) return SALF_OK;
     SLF_TRY(slf_download_later(context, to, from, bytes));
@@ -71,6 +72,7 @@ salf_status slf_device_copy(const salf_context *context, void *to, const void *f
     return context->backend->copy(context->impl, to, memory, from, memory, bytes);
 }
 
+/* The copy is enqueued: from must stay until the stream has passed it, or slf_sync has been called. */
 salf_status slf_device_copy_of(const salf_context *context, const void *from, uint64_t count, uint64_t size,
                                void **out) {
     void *memory;
@@ -112,6 +114,7 @@ void slf_block_pair_free(slf_block_pair *blocks, const salf_context *context) {
     *blocks = (slf_block_pair){0};
 }
 
+/* Any type becomes float64 on the way, by a product without P. */
 salf_status slf_rows_to_host(const salf_context *context, const salf_tensor *rows, double *device, double *host) {
     const slf_apply_job as_they_are = {.rows = rows, .out = device};
     SLF_TRY(context->backend->apply(context->impl, &as_they_are));

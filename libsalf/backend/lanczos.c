@@ -53,17 +53,6 @@ static salf_status times(const lanczos *l, slf_matvec_job job) {
     return l->context->backend->matvec(l->context->impl, &job);
 }
 
-/* q_0: a unit vector with a part in every eigenspace, fixed random numbers. */
-static salf_status lanczos_start(const lanczos *l) {
-    double square = 0;
-    for (int64_t i = 0; i < l->dim; i++) {
-        l->start[i] = slf_random_unit(1, 0, (uint64_t)i) - 0.5;
-        square += l->start[i] * l->start[i];
-    }
-    for (int64_t i = 0; i < l->dim; i++) l->start[i] /= sqrt(square);
-    return slf_upload(l->context, l->basis, l->start, (uint64_t)l->dim * sizeof *l->start);
-}
-
 /* Step k: alpha_k, beta_k and basis vector q_{k+1}; beta_k is 0 when the Krylov space is complete. */
 static salf_status lanczos_step(const lanczos *l, int64_t k) {
     double *q = l->basis + k * l->dim, *w = q + l->dim, number[3];
@@ -98,20 +87,8 @@ static salf_status lanczos_step(const lanczos *l, int64_t k) {
 
 /* ---- T ---- */
 
-/* Eigenvalues of T [n] below x, by the signs of the pivots of T - x. */
-static int64_t count_below(const lanczos *l, int64_t n, double x) {
-    int64_t count = 0;
-    double pivot = 1;
-    for (int64_t i = 0; i < n; i++) {
-        const double coupling = i > 0 ? l->beta[i - 1] : 0;
-        pivot = l->alpha[i] - x - (i > 0 ? coupling * coupling / pivot : 0);
-        if (pivot >= 0 && pivot <= 0) pivot = -1e-300; /* any small number: one of the two signs is right */
-        count += pivot < 0;
-    }
-    return count;
-}
-
-/* The largest eigenvalue of T [n] by bisection, between the largest element of the diagonal and Gershgorin's bound. */
+/* The largest eigenvalue of T [n] by bisection, between the largest element of the diagonal, below which it cannot be,
+ * and Gershgorin's bound. All n eigenvalues lie below x exactly where all pivots of T - x are negative (Sylvester). */
 static double largest_of_t(const lanczos *l, int64_t n) {
     double low = l->alpha[0], high = l->alpha[0];
     for (int64_t i = 0; i < n; i++) {
@@ -120,12 +97,19 @@ static double largest_of_t(const lanczos *l, int64_t n) {
         high = fmax(high, l->alpha[i] + reach);
     }
     for (int halvings = 0; halvings < 200; halvings++) { /* float64 ends it after some 60 */
-        const double middle = low + (high - low) / 2;
-        if (!(middle > low && middle < high)) break;
-        if (count_below(l, n, middle) == n)
-            high = middle;
+        const double x = low + (high - low) / 2;
+        bool all_below = true;
+        double pivot = 1;
+        if (!(x > low && x < high)) break;
+        for (int64_t i = 0; i < n && all_below; i++) {
+            const double coupling = i > 0 ? l->beta[i - 1] : 0;
+            pivot = l->alpha[i] - x - coupling * coupling / pivot;
+            all_below = pivot < 0;
+        }
+        if (all_below)
+            high = x;
         else
-            low = middle;
+            low = x;
     }
     return high;
 }
@@ -142,8 +126,17 @@ static double last_component(const lanczos *l, int64_t n, double theta) {
     return 1 / sqrt(square);
 }
 
+/* Steps, and every LOOK of them a look at T, until its largest eigenvalue can be taken. */
 static salf_status lanczos_iterate(const lanczos *l, double *largest, int32_t *converged) {
-    SLF_TRY(lanczos_start(l));
+    /* q_0: a unit vector with a part in every eigenspace, fixed random numbers */
+    double square = 0;
+    for (int64_t i = 0; i < l->dim; i++) {
+        l->start[i] = slf_random_unit(1, 0, (uint64_t)i) - 0.5;
+        square += l->start[i] * l->start[i];
+    }
+    for (int64_t i = 0; i < l->dim; i++) l->start[i] /= sqrt(square);
+    SLF_TRY(slf_upload(l->context, l->basis, l->start, (uint64_t)l->dim * sizeof *l->start));
+
     for (int64_t k = 1; k <= l->most; k++) {
         SLF_TRY(lanczos_step(l, k - 1));
         if (!isfinite(l->alpha[k - 1]) || !isfinite(l->beta[k - 1])) return SALF_OK;

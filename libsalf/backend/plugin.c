@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <string.h>
 
+/* A name without a version: a plugin belongs to the library beside it, and is refused when it was built for another. */
 #define PLUGIN_NAME "libsalf-cuda.so"
 
 /* Path of the plugin beside the shared library (or program) that this function is part of; freed by the caller. */
@@ -27,6 +28,8 @@ static salf_status path_beside(const salf_context *context, char **out) {
     return SALF_OK;
 }
 
+/* The version is checked before anything else of the table is looked at. Equal sizes as well: a plugin of the same
+ * version number from another branch would have its slots elsewhere. */
 static salf_status ask_for_table(void *handle, const char *path, const slf_backend **backend) {
     union { /* ISO C has no cast from void * to a function; POSIX gives dlsym this use */
         void *symbol;
@@ -43,6 +46,8 @@ static salf_status ask_for_table(void *handle, const char *path, const slf_backe
     return SALF_OK;
 }
 
+/* RTLD_LOCAL: the plugin's symbols are no one's; RTLD_NOW: what is missing shows here and not in the middle of a step.
+ * A path without a slash would make dlopen search, also in folders that others can write to. */
 static salf_status open_at(const char *path, void **handle, const slf_backend **backend) {
     if (!strchr(path, '/'))
         return slf_fail(SALF_E_PLUGIN, "plugin_path '%s' has no folder; a plugin is never searched for", path);

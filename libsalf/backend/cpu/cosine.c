@@ -91,20 +91,6 @@ static salf_status special_rows(void *self, const slf_cosine_job *job) {
     return SALF_OK;
 }
 
-/* Copies of weight and bias [2][D] with what is absent filled in. */
-static salf_status complete_norm(lane_cosine *lanes) {
-    const slf_services *services = &lanes->cpu->host.services;
-    const int64_t dim = lanes->job->states->cols;
-    lanes->weight = services->alloc(services->context, 2 * (uint64_t)dim, sizeof(float));
-    if (!lanes->weight) return SALF_E_NO_MEMORY;
-    lanes->bias = lanes->weight + dim;
-    for (int64_t i = 0; i < dim; i++) {
-        lanes->weight[i] = lanes->norm->weight ? lanes->norm->weight[i] : 1;
-        lanes->bias[i] = lanes->norm->bias ? lanes->norm->bias[i] : 0;
-    }
-    return SALF_OK;
-}
-
 salf_status slf_cpu_cosine(void *self, const slf_cosine_job *job) {
     const slf_cpu *cpu = self;
     const slf_services *services = &cpu->host.services;
@@ -113,7 +99,16 @@ salf_status slf_cpu_cosine(void *self, const slf_cosine_job *job) {
     if (!job->out) return slf_reference_cosine(self, job); /* losses are made in float64 */
     lane_cosine lanes = {.cpu = cpu, .job = job, .norm = norm};
     if (!norm || norm->kind == SALF_NORM_NONE || plain_rms) lanes.norm = NULL;
-    if (lanes.norm) SLF_TRY(complete_norm(&lanes));
+    if (lanes.norm) { /* copies of weight and bias with what is absent filled in, so that lanes need not ask */
+        const int64_t dim = job->states->cols;
+        lanes.weight = services->alloc(services->context, 2 * (uint64_t)dim, sizeof(float));
+        if (!lanes.weight) return SALF_E_NO_MEMORY;
+        lanes.bias = lanes.weight + dim;
+        for (int64_t i = 0; i < dim; i++) {
+            lanes.weight[i] = norm->weight ? norm->weight[i] : 1;
+            lanes.bias[i] = norm->bias ? norm->bias[i] : 0;
+        }
+    }
     services->parallel_for(services->context, job->states->rows, 8, cosine_rows, &lanes);
     const salf_status status = special_rows(self, job);
     slf_host_free(&cpu->host, lanes.weight);

@@ -188,17 +188,15 @@ static bool has_avx2(void) {
            (c & bit_F16C);
 }
 
-static bool has_avx512(void) {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-}
 #endif
 
 const slf_kernels *slf_kernels_at(int rank) {
     const slf_kernels *usable[3];
     int n = 0;
 #ifdef SLF_HAVE_X86
-    if (has_avx512()) usable[n++] = &kernels_avx512;
+    if (has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        usable[n++] = &kernels_avx512;
     if (has_avx2()) usable[n++] = &kernels_avx2;
 #endif
     usable[n++] = &slf_kernels_plain;

@@ -206,20 +206,6 @@ static salf_status score_by_tiles(const slf_score_call *call, bool f64) {
     return SALF_OK;
 }
 
-/* Float32 products: by panels, as many rows at a time as their workspace holds, where these serve. */
-static salf_status score_f32(const slf_score_call *all) {
-    slf_score_call part = *all;
-    const slf_score_job *job = all->job;
-    const int64_t fitting = job->sums->vector ? 0 : slf_score_panels_rows(all->cpu, all->n_rows, job->query->dim);
-    if (fitting == 0) return score_by_tiles(all, false);
-    for (int64_t first = 0; first < all->n_rows; first += fitting) {
-        part.rows = all->rows + first;
-        part.n_rows = SLF_MIN(all->n_rows - first, fitting);
-        SLF_TRY(slf_score_panels(&part));
-    }
-    return SALF_OK;
-}
-
 salf_status slf_cpu_score(void *self, const slf_score_job *job) {
     const slf_cpu *cpu = self;
     const slf_services *services = &cpu->host.services;
@@ -235,7 +221,14 @@ salf_status slf_cpu_score(void *self, const slf_score_job *job) {
     for (int64_t r = 0; r < query->rows && query->needs_f64; r++)
         if (query->needs_f64[r]) rows[at++] = (int32_t)r;
     const slf_score_call f32 = {cpu, job, rows, n_f32}, f64 = {cpu, job, rows + n_f32, query->rows - n_f32};
-    salf_status status = f32.n_rows > 0 ? score_f32(&f32) : SALF_OK;
+    /* float32 by panels, as many rows at a time as their workspace holds, where these serve; else by tiles */
+    const int64_t fitting = job->sums->vector ? 0 : slf_score_panels_rows(cpu, n_f32, query->dim);
+    salf_status status = SALF_OK;
+    if (fitting == 0 && n_f32 > 0) status = score_by_tiles(&f32, false);
+    for (int64_t first = 0; fitting > 0 && first < n_f32 && status == SALF_OK; first += fitting) {
+        const slf_score_call part = {cpu, job, rows + first, SLF_MIN(n_f32 - first, fitting)};
+        status = slf_score_panels(&part);
+    }
     if (status == SALF_OK && f64.n_rows > 0) status = score_by_tiles(&f64, true);
     slf_host_free(&cpu->host, rows);
     return status;

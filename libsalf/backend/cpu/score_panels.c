@@ -102,59 +102,48 @@ static void collect(const slf_panel_job *job, const float *q, int64_t i0, int64_
 
 /* ---- a piece of the block: tiles, and for each stretches and panels ---- */
 
-/* A stretch of a tile: block rows i0 ... i0+n-1, columns k0 ... k0+depth-1. */
-typedef struct {
-    int64_t i0, n, k0, depth;
-} stretch;
-
 /* Block row i from column k on, as it is stored; the last row for those past it. */
 static const char *stored(const salf_tensor *block, int64_t i, int64_t k) {
     const int64_t last = block->rows - 1;
     return (const char *)slf_tensor_row(block, i < last ? i : last) + k * slf_dtype_size(block->dtype);
 }
 
-/* The rows of a stretch as float32, where they are or widened. A register block that is not full repeats the last row;
- * nothing reads the products. */
-static void load_stretch(const slf_panel_job *job, const stretch *s, float *widened,
-                         const float *rows[SLF_PANEL_TILE]) {
-    for (int64_t j = 0; j < s->n; j++) {
-        const char *row = stored(job->call.job->block, s->i0 + j, s->k0);
-        rows[j] = (const float *)(const void *)row;
-        if (job->call.job->block->dtype == SALF_F32) continue;
-        rows[j] = widened + j * DEPTH;
-        job->call.cpu->kernels->widen(row, job->call.job->block->dtype, s->depth, widened + j * DEPTH);
-    }
-    for (int64_t j = s->n; j % job->products->rows != 0; j++) rows[j] = rows[s->n - 1];
-}
-
-/* The processor's own read-ahead sees neither the rows of a stretch, which end after a KiB, nor those of the next tile.
- * What the register block at row i calls into the cache: of its rows first ... last-1 the next stretch, or of the rows
- * a tile further their first one. */
-static void call_ahead(const slf_panel_job *job, const stretch *s, int64_t i, int64_t first, int64_t last,
-                       register_rows *r) {
-    const bool same = s->k0 + s->depth < job->call.job->query->dim;
-    const int64_t k = same ? s->k0 + s->depth : 0, row = s->i0 + i + (same ? 0 : SLF_PANEL_TILE);
-    r->calls = 0;
-    for (int64_t j = first; j < last; j++) r->next[r->calls++] = stored(job->call.job->block, row + j, k);
-}
-
-/* q [n][SLF_PANEL_TILE][columns] = products of a tile with n panels from p0. The calls for memory are spread evenly
- * over the panels. */
-static void multiply_tile(const slf_panel_job *job, stretch s, int64_t p0, int64_t n, float *widened, float *q) {
+/* q [n][SLF_PANEL_TILE][columns] = products of a tile with n panels from p0, stretch after stretch of its columns.
+ * widened [SLF_PANEL_TILE][DEPTH] is for rows that are not float32. */
+static void multiply_tile(const slf_panel_job *job, int64_t i0, int64_t tile, int64_t p0, int64_t n, float *widened,
+                          float *q) {
+    const salf_tensor *block = job->call.job->block;
     const int64_t dim = job->call.job->query->dim, columns = job->columns, height = job->products->rows;
     const float *rows[SLF_PANEL_TILE];
-    register_rows r = {.size = slf_dtype_size(job->call.job->block->dtype)};
-    for (; s.k0 < dim; s.k0 += DEPTH) {
-        s.depth = dim - s.k0 < DEPTH ? dim - s.k0 : DEPTH;
-        load_stretch(job, &s, widened, rows);
-        r.more = s.k0 > 0;
+    register_rows r = {.size = slf_dtype_size(block->dtype)};
+    for (int64_t k0 = 0; k0 < dim; k0 += DEPTH) {
+        const int64_t depth = SLF_MIN(dim - k0, DEPTH);
+
+        /* 1. the tile's rows as float32, where they are or widened. A register block that is not full repeats the last
+         * row; nothing reads its products */
+        for (int64_t j = 0; j < tile; j++) {
+            const char *row = stored(block, i0 + j, k0);
+            rows[j] = (const float *)(const void *)row;
+            if (block->dtype == SALF_F32) continue;
+            rows[j] = widened + j * DEPTH;
+            job->call.cpu->kernels->widen(row, block->dtype, depth, widened + j * DEPTH);
+        }
+        for (int64_t j = tile; j % height != 0; j++) rows[j] = rows[tile - 1];
+
+        /* 2. each register block with each panel. Meanwhile it calls into the cache what comes next of its own rows:
+         * the next stretch or, after the last, the first one of the rows a tile further. The processor's own read-ahead
+         * sees neither, since rows are short and may lie apart. These calls are spread evenly over the panels */
+        const bool same_rows = k0 + depth < dim;
+        r.more = k0 > 0;
         for (int64_t p = 0; p < n; p++) {
-            const float *zt = job->zt + ((p0 + p) * dim + s.k0) * columns;
-            const int64_t first = height * p / n, last = height * (p + 1) / n;
-            for (int64_t i = 0; i < s.n; i += height) {
+            const float *zt = job->zt + ((p0 + p) * dim + k0) * columns;
+            for (int64_t i = 0; i < tile; i += height) {
+                const int64_t ahead = i0 + i + (same_rows ? 0 : SLF_PANEL_TILE);
                 r.rows = rows + i;
-                call_ahead(job, &s, i, first, last, &r);
-                job->products->product(&r, zt, s.depth, q + (p * SLF_PANEL_TILE + i) * columns);
+                r.calls = 0;
+                for (int64_t j = height * p / n; j < height * (p + 1) / n; j++)
+                    r.next[r.calls++] = stored(block, ahead + j, same_rows ? k0 + depth : 0);
+                job->products->product(&r, zt, depth, q + (p * SLF_PANEL_TILE + i) * columns);
             }
         }
     }
@@ -175,26 +164,26 @@ struct slf_panel_thread {
     atomic_flag taken;
 };
 
-static void score_tile(const slf_panel_job *job, slf_panel_thread *own, int64_t i0, int64_t n, slf_panel_sums *part) {
-    const int64_t most = GROUP / job->columns;
-    for (int64_t p0 = 0; p0 < job->panels; p0 += most) {
-        const int64_t panels = SLF_MIN(job->panels - p0, most);
-        multiply_tile(job, (stretch){.i0 = i0, .n = n}, p0, panels, own->widened, own->products);
-        for (int64_t p = 0; p < panels; p++)
-            collect(job, own->products + p * SLF_PANEL_TILE * job->columns, i0, n, p0 + p, &part[p0 + p]);
-    }
-}
-
-/* Takes one of the threads' places: there are as many as threads, so that one is free. */
+/* Pieces of the block, tile by tile, against all panels. Takes one of the threads' places: there are as many as
+ * threads, so that one is free. */
 static void score_pieces(void *user, int64_t begin, int64_t end) {
     const slf_panel_job *job = user;
+    const int64_t group = GROUP / job->columns; /* panels */
     slf_panel_thread *own = job->threads;
     while (atomic_flag_test_and_set(&own->taken))
         own = own + 1 < job->threads + job->n_threads ? own + 1 : job->threads;
     for (int64_t w = begin; w < end; w++) {
         const int64_t last = piece_begin(job, w + 1);
-        for (int64_t i0 = piece_begin(job, w); i0 < last; i0 += SLF_PANEL_TILE)
-            score_tile(job, own, i0, SLF_MIN(last - i0, SLF_PANEL_TILE), job->part + w * job->panels);
+        for (int64_t i0 = piece_begin(job, w); i0 < last; i0 += SLF_PANEL_TILE) {
+            const int64_t tile = SLF_MIN(last - i0, SLF_PANEL_TILE);
+            for (int64_t p0 = 0; p0 < job->panels; p0 += group) {
+                const int64_t panels = SLF_MIN(job->panels - p0, group);
+                multiply_tile(job, i0, tile, p0, panels, own->widened, own->products);
+                for (int64_t p = 0; p < panels; p++)
+                    collect(job, own->products + p * SLF_PANEL_TILE * job->columns, i0, tile, p0 + p,
+                            &job->part[w * job->panels + p0 + p]);
+            }
+        }
     }
     atomic_flag_clear(&own->taken);
 }

@@ -10,7 +10,9 @@
 
 namespace {
 
-enum { THREADS = 128, BATCH = 4 /* words of a thread on the way at once */ };
+/* 128 threads with 4 words of 16 bytes each on the way take 8 KiB of a row at once, a whole row of 4,096 bfloat16:
+ * enough to keep memory busy with few blocks a multiprocessor. BATCH: words of a thread on the way at once. */
+enum { THREADS = 128, BATCH = 4 };
 
 /* x = ((h - high) - low) * scale * weight + bias; the shift is in two parts to keep what float32 would lose. */
 struct affine {
@@ -18,8 +20,10 @@ struct affine {
     const float *weight, *bias;
 };
 
+/* What a pass sums: h b and h^2; x and x^2 of the shifted row; x b and x^2 of the whole map. */
 enum mode { PLAIN, MOMENTS, WHOLE };
 
+/* A row of states and the basis row it is compared with. */
 struct row_sums {
     const void *row;
     const float *b;
@@ -101,7 +105,8 @@ template <int32_t DTYPE, bool WORDS, mode M> __device__ inline slf_two sums(cons
     return slf_block_sum(thread_sums<DTYPE, WORDS, M>(s));
 }
 
-/* Whether float32 can be trusted with a sum of squares. */
+/* Whether float32 can be trusted with a sum of squares: above 1e-25 squares that were lost below float32's 1.2e-38 are
+ * less than 2^-24 of it for any D up to 10^5 (see cpu/cosine.c); below 1e38 no partial sum has overflowed. */
 __device__ inline bool usable(double square) {
     return square > 1e-25 && square < 1e38;
 }
@@ -175,6 +180,7 @@ template <int32_t DTYPE, bool WORDS> __global__ void __launch_bounds__(THREADS) 
     if (threadIdx.x == 0) job.out[r * job.out_stride] = job.similarity ? value : 1 - value;
 }
 
+/* Aligned rows by words, others element by element: the sums are the same. */
 template <int32_t DTYPE> salf_status launch_cosine(slf_device *device, const cosine_rows &job, bool words) {
     const slf_grid grid = {job.states.rows, 1, THREADS, SLF_SUM_BYTES};
     return words ? slf_launch(device, "cosine", grid, cosine<DTYPE, true>, job)

@@ -15,6 +15,8 @@ static const char *plain_name(const char *call) {
     return member ? member + strlen("libraries.") : call;
 }
 
+/* The runtime keeps the last error for cudaGetLastError; an error that was there before ours is the host's and stays,
+ * which is why a success clears nothing. */
 void slf_cuda_forget(cudaError_t error) {
     if (error != cudaSuccess) cudaGetLastError();
 }
@@ -27,6 +29,7 @@ salf_status slf_cuda_check(const slf_device *device, cudaError_t error, const ch
                                  cudaGetErrorName(error), device->ordinal);
 }
 
+/* A failing cuBLAS call may leave an error of the runtime behind. */
 salf_status slf_blas_check(const slf_device *device, cublasStatus_t status, const char *call) {
     if (status == CUBLAS_STATUS_SUCCESS) return SALF_OK;
     cudaGetLastError();
@@ -57,6 +60,7 @@ static salf_status look_at_capture(slf_device *device) {
     return SALF_OK;
 }
 
+/* The lock first: the context is pushed on this thread's stack and popped in reverse order. */
 slf_entry::slf_entry(void *self, bool quiet) : device(static_cast<slf_device *>(self)), status(SALF_OK), pushed(false) {
     pthread_mutex_lock(&device->lock);
     const CUresult result = device->libraries.push_context(device->context);

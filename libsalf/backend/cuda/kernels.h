@@ -31,11 +31,13 @@ static __device__ inline float slf_element_f32(const void *row, int32_t dtype, i
                              : slf_float_element(row, dtype, i);
 }
 
+/* In float64, exactly, whatever the type. */
 static __device__ inline double slf_element(const void *row, int32_t dtype, int64_t i) {
     return dtype == SALF_F64 ? static_cast<const double *>(row)[i]
                              : static_cast<double>(slf_element_f32(row, dtype, i));
 }
 
+/* Kernels of this backend mostly need two sums at once: a product and a square, or a sum and a weighted one. */
 struct slf_two {
     double first, second;
 };
@@ -43,6 +45,7 @@ struct slf_two {
 /* Shared memory that slf_block_sum needs. */
 enum { SLF_SUM_BYTES = 32 * 2 * 8 };
 
+/* By halves: every lane ends with the same sum, in the same order. */
 static __device__ inline slf_two slf_warp_sum(slf_two x) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) {
@@ -52,7 +55,8 @@ static __device__ inline slf_two slf_warp_sum(slf_two x) {
     return x;
 }
 
-/* The sums over all threads of a block, to each of them. */
+/* The sums over all threads of a block, to each of them: by warps, then over the warps in order. Two barriers, one of
+ * them because an earlier sum may still be read. */
 static __device__ inline slf_two slf_block_sum(slf_two x) {
     slf_two *partial = slf_shared<slf_two>();
     const unsigned warps = blockDim.x / 32;
@@ -85,6 +89,7 @@ static __device__ inline double slf_block_most(double x) {
     return most;
 }
 
+/* Without the header of the host's NAN. */
 static __device__ inline double slf_nan() {
     return __uint_as_float(0x7fc00000u);
 }

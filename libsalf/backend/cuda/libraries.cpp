@@ -52,6 +52,7 @@ salf_status slf_libraries_open(slf_libraries *libraries, const slf_services *ser
 
 #endif
 
+/* The runtime is linked statically and knows the driver; asking it keeps libcuda out of what the plugin links. */
 template <typename Function>
 static salf_status driver_call(const slf_services *services, const char *name, Function *function) {
     void *address = nullptr;
@@ -66,6 +67,7 @@ static salf_status driver_call(const slf_services *services, const char *name, F
     return SALF_OK;
 }
 
+/* Four calls that keep the host's context as it was: retain and release of the primary one, push and pop. */
 salf_status slf_driver_open(slf_libraries *libraries, const slf_services *services) {
     salf_status status = driver_call(services, "cuDevicePrimaryCtxRetain", &libraries->retain_context);
     if (status == SALF_OK) status = driver_call(services, "cuDevicePrimaryCtxRelease", &libraries->release_context);

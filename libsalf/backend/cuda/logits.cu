@@ -3,6 +3,7 @@
 
 enum { THREADS = 256 };
 
+/* scale w . z + bias, capped where the model caps its logits. */
 static __global__ void logit_targets(const double *z, slf_rows w, const int32_t *row_of, const float *bias,
                                      slf_score_rule rule, double *target) {
     const int64_t label = row_of[blockIdx.x];

@@ -17,6 +17,7 @@ struct loss_rows {
     double shift, inverse_temperature;
 };
 
+/* Where the gradient of this block's row goes. */
 static __device__ inline float *gradient_row(const loss_rows &job) {
     return const_cast<float *>(static_cast<const float *>(slf_row(job.gradient, blockIdx.x)));
 }
@@ -50,6 +51,8 @@ static __global__ void cosine_loss(loss_rows job) {
     }
 }
 
+/* The terms of slf_reference_score_loss, with the vector times P already. A NaN target marks a state without a
+ * direction, whose gradient is zero. */
 static __global__ void score_loss(loss_rows job) {
     const int64_t r = blockIdx.x, label = job.own.row_of[r], dim = job.states.cols;
     const double target = job.target[r], inverse_t = job.inverse_temperature;
@@ -97,6 +100,7 @@ static salf_status each_piece(slf_device *device, void (*kernel)(loss_rows), con
     }
 }
 
+/* 8 bytes of scratch for an element with a gradient: 4 for the gradient, 4 for a state that is staged. */
 salf_status slf_cosine_losses(slf_device *device, const slf_cosine_job *job) {
     loss_rows whole = {};
     whole.own = job->own;
@@ -104,6 +108,8 @@ salf_status slf_cosine_losses(slf_device *device, const slf_cosine_job *job) {
                       [](int64_t, int64_t, loss_rows *) { return SALF_OK; });
 }
 
+/* Before each piece its vectors go through P, into scratch: the sums stay as they are. 12 bytes of scratch for an
+ * element with a gradient: 4 for the gradient, 8 for the vector times P. */
 salf_status slf_cuda_score_loss(void *self, const slf_score_loss_job *job) {
     const slf_entry in(self);
     SLF_TRY(in.status);

@@ -1,8 +1,14 @@
-/* memory.cpp - device and page-locked memory, copies, events; scratch that only grows. */
+/*
+ * memory.cpp - device and page-locked memory, copies, events; scratch that only grows.
+ *
+ * cudaMalloc and cudaFree wait for the device, which is why they stand outside of steps: a step finds its scratch there
+ * from the step before, and a graph that captured it keeps what it refers to.
+ */
 #include <string.h>
 
 #include "device.h"
 
+/* 0 bytes give a valid pointer as well. */
 salf_status slf_device_memory(slf_device *device, uint64_t bytes, void **memory) {
     void *made = nullptr;
     SLF_CUDA(device, cudaMalloc(&made, bytes > 0 ? bytes : 1));
@@ -11,7 +17,7 @@ salf_status slf_device_memory(slf_device *device, uint64_t bytes, void **memory)
 }
 
 /* A graph that was captured may be replayed at any time, so that what it used is kept until the end. */
-static salf_status give_up(slf_device *device, slf_buffer *buffer) {
+static salf_status outgrow(slf_device *device, slf_buffer *buffer) {
     if (!buffer->memory) return SALF_OK;
     if (!device->captured) {
         SLF_CUDA(device, cudaFree(buffer->memory));
@@ -27,6 +33,8 @@ static salf_status give_up(slf_device *device, slf_buffer *buffer) {
     return SALF_OK;
 }
 
+/* Growing frees what was there: in stream order nothing reads it any more, since cudaFree waits. Under a capture no
+ * memory can be made, and a graph whose scratch is missing would be wrong at replay: refused. */
 salf_status slf_scratch(slf_device *device, int kind, uint64_t bytes, void **memory) {
     slf_buffer *buffer = &device->scratch[kind];
     if (buffer->bytes < bytes) {
@@ -36,7 +44,7 @@ salf_status slf_scratch(slf_device *device, int kind, uint64_t bytes, void **mem
                                          "step of this shape once before it is captured",
                                          static_cast<unsigned long long>(bytes),
                                          static_cast<unsigned long long>(buffer->bytes));
-        SLF_TRY(give_up(device, buffer));
+        SLF_TRY(outgrow(device, buffer));
         SLF_TRY(slf_device_memory(device, bytes, &buffer->memory));
         buffer->bytes = bytes;
     }
@@ -44,6 +52,8 @@ salf_status slf_scratch(slf_device *device, int kind, uint64_t bytes, void **mem
     return SALF_OK;
 }
 
+/* Whole tiles of 64 rows, for which the products are fastest, where there are that many; a workspace below one row's
+ * bytes still gives one row. */
 int64_t slf_fitting_rows(const slf_device *device, int64_t rows, uint64_t bytes_per_row) {
     const uint64_t limit = device->services.options->workspace_limit / (bytes_per_row ? bytes_per_row : 1);
     uint64_t fitting = limit < static_cast<uint64_t>(INT32_MAX) ? limit : INT32_MAX;
@@ -57,6 +67,7 @@ salf_status slf_device_wait(slf_device *device) {
     return SALF_OK;
 }
 
+/* By way of page-locked memory: a copy to pageable memory would be staged by the driver, and wait in its own way. */
 salf_status slf_read_back(slf_device *device, void *to, const void *from, uint64_t bytes) {
     SLF_CUDA(device, cudaMemcpyAsync(device->host_result, from, bytes, cudaMemcpyDeviceToHost, device->stream));
     SLF_TRY(slf_device_wait(device));
@@ -76,6 +87,7 @@ salf_status slf_cuda_alloc(void *self, int32_t kind, uint64_t bytes, void **memo
     return SALF_OK;
 }
 
+/* What fails here cannot be reported, and is not left for the host to find. */
 void slf_cuda_free(void *self, int32_t kind, void *memory) {
     if (!memory) return;
     const slf_entry in(self, true);
@@ -84,6 +96,8 @@ void slf_cuda_free(void *self, int32_t kind, void *memory) {
                                                 : cudaEventDestroy(static_cast<cudaEvent_t>(memory)));
 }
 
+/* Enqueued, also to pageable host memory, where the runtime may wait by itself. Between two places of the host nothing
+ * is pending that the copy could overtake: it is done at once. */
 salf_status slf_cuda_copy(void *self, void *to, int32_t to_memory, const void *from, int32_t from_memory,
                           uint64_t bytes) {
     if (bytes == 0) return SALF_OK;
@@ -133,6 +147,7 @@ static salf_status wait_for(slf_device *device, cudaEvent_t event) {
     return status;
 }
 
+/* cudaEventQuery says "not ready" by an error code that is none. */
 salf_status slf_cuda_wait(void *self, void *event, int32_t *ready) {
     if (ready) *ready = 1;
     if (!event) return SALF_OK;

@@ -12,6 +12,7 @@ struct slf_normed {
     const float *weight, *bias;
 };
 
+/* Weight and bias are optional each, as models have them. */
 static __device__ inline double slf_normed_element(const slf_normed &n, int64_t i) {
     double x = (slf_element(n.row, n.dtype, i) - n.mean) * n.inverse;
     if (n.weight) x *= static_cast<double>(n.weight[i]);
@@ -19,7 +20,8 @@ static __device__ inline double slf_normed_element(const slf_normed &n, int64_t 
     return x;
 }
 
-/* Called by a whole block, which needs SLF_SUM_BYTES of shared memory. */
+/* Mean and variance in two passes, as the reference makes them: one pass of sums and squares would lose what a large
+ * mean takes. Called by a whole block, which needs SLF_SUM_BYTES of shared memory. */
 static __device__ inline slf_normed slf_norm_of(const void *row, int32_t dtype, int64_t dim, const slf_norm &norm) {
     slf_normed n = {row, dtype, 0, 1, nullptr, nullptr};
     if (norm.kind == SALF_NORM_NONE) return n;

@@ -10,6 +10,7 @@
 
 #include "device.h"
 
+/* The oldest compute capability that current toolkits compile for; the plugin holds no code for older ones. */
 enum { LEAST_MAJOR = 7, LEAST_MINOR = 5 };
 
 /* What NVIDIA recommends for cuBLAS: 32 MiB from compute capability 9.0, 4 MiB below. */
@@ -19,6 +20,7 @@ static uint64_t blas_workspace_bytes(int major) {
 
 /* ---- is there a device? ---- */
 
+/* Says what is missing in terms of versions: the usual case is a driver older than the toolkit. */
 static salf_status no_driver(const slf_services *services, cudaError_t error) {
     int version = 0;
     if (cudaDriverGetVersion(&version) != cudaSuccess) version = 0;
@@ -33,6 +35,8 @@ static salf_status no_driver(const slf_services *services, cudaError_t error) {
                           version / 1000, version % 1000 / 10, major, minor, cudaGetErrorString(error));
 }
 
+/* The device that the host asks for is there. cudaGetDeviceCount is the first call of the runtime: what is wrong with
+ * the installation shows in its status. */
 static salf_status check_ordinal(const slf_services *services) {
     int count = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
@@ -60,6 +64,8 @@ static salf_status check_capability(slf_device *device, int *major) {
 
 /* ---- open ---- */
 
+/* A workspace of the library's own: the one of cuBLAS is allocated at first use, which would break "allocates nothing
+ * after the first step" and captures; and with the workspace the choice of algorithms may change. */
 static salf_status open_blas(slf_device *device, int major) {
     const slf_libraries &lib = device->libraries;
     const uint64_t bytes = blas_workspace_bytes(major);
@@ -72,6 +78,7 @@ static salf_status open_blas(slf_device *device, int major) {
     return SALF_OK;
 }
 
+/* Used when a basis is made; its workspaces are asked for call by call. */
 static salf_status open_solver(slf_device *device) {
     const slf_libraries &lib = device->libraries;
     SLF_SOLVER(device, lib.cusolverDnCreate(&device->solver));
@@ -80,7 +87,7 @@ static salf_status open_solver(slf_device *device) {
     return SALF_OK;
 }
 
-/* With the context current. */
+/* With the context current: what needs one. What has been opened when a step fails is freed by slf_cuda_close. */
 static salf_status open_parts(slf_device *device, int major) {
     SLF_TRY(slf_libraries_open(&device->libraries, &device->services));
     SLF_TRY(open_blas(device, major));
@@ -89,13 +96,15 @@ static salf_status open_parts(slf_device *device, int major) {
     return slf_device_memory(device, SLF_RESULT_BYTES, &device->device_result);
 }
 
+/* The driver's own calls have numbers only; their texts would be another entry point to find. */
 static salf_status driver_check(const slf_device *device, CUresult result, const char *call) {
     if (result == CUDA_SUCCESS) return SALF_OK;
     return device->services.fail(SALF_E_DEVICE, "%s: driver error %d (device %d)", call, static_cast<int>(result),
                                  device->ordinal);
 }
 
-static salf_status fill(slf_device *device) {
+/* In an order in which each step can tell its own failure: device, capability, driver calls, context, libraries. */
+static salf_status open_device(slf_device *device) {
     int major = 0;
     CUcontext popped = nullptr;
     SLF_TRY(check_ordinal(&device->services));
@@ -122,7 +131,7 @@ salf_status slf_cuda_open(void **self, const slf_services *services, const char 
         device->locked = 1;
     else
         status = services->fail(SALF_E_NO_MEMORY, "no mutex could be made");
-    if (status == SALF_OK) status = fill(device);
+    if (status == SALF_OK) status = open_device(device);
     if (status != SALF_OK) {
         slf_cuda_close(device);
         return status;
@@ -150,6 +159,7 @@ static void free_memory(slf_device *device) {
     slf_cuda_forget(cudaFree(device->device_result));
 }
 
+/* With the context current. What is under way may use what is freed, so that the stream ends first. */
 static void free_parts(slf_device *device) {
     const slf_libraries &lib = device->libraries;
     slf_cuda_forget(cudaStreamSynchronize(device->stream));
@@ -160,6 +170,7 @@ static void free_parts(slf_device *device) {
     slf_cuda_forget(cudaFree(device->blas_workspace.memory));
 }
 
+/* Also of a device that was opened in part. The primary context is released, never reset: it is the host's too. */
 void slf_cuda_close(void *self) {
     if (!self) return;
     slf_device *device = static_cast<slf_device *>(self);

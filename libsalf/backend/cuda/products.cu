@@ -18,7 +18,8 @@ salf_status slf_times_p(slf_device *device, const double *x, int leading, const 
     return SALF_OK;
 }
 
-/* Room for `parts` tiles of rows next to each other, and how many rows each has. */
+/* Scratch is asked for once a call, before the first tile: within a step it does not grow again. Room for `parts` tiles
+ * of rows next to each other, and how many rows each has. */
 static salf_status tile_room(slf_device *device, const salf_tensor *rows, int parts, int64_t *most, double **room) {
     void *memory = nullptr;
     const uint64_t row = static_cast<uint64_t>(rows->cols) * sizeof(double) * static_cast<uint64_t>(parts);
@@ -40,6 +41,7 @@ static __device__ inline double square_sum(const slf_rows &rows) {
     return slf_block_sum(sum).first;
 }
 
+/* A block for each row. */
 static __global__ void lengths(slf_rows rows, double *norms) {
     const double square = square_sum(rows);
     if (threadIdx.x == 0) norms[blockIdx.x] = sqrt(square);
@@ -86,6 +88,7 @@ static salf_status apply_tile(slf_device *device, const slf_apply_job *job, cons
     return norms ? slf_launch(device, "lengths", grid, lengths, products, norms) : SALF_OK;
 }
 
+/* Without P nothing has to be widened but where it is wanted, and the view is taken whole. */
 salf_status slf_cuda_apply(void *self, const slf_apply_job *job) {
     const slf_entry in(self);
     SLF_TRY(in.status);
@@ -104,6 +107,7 @@ salf_status slf_cuda_apply(void *self, const slf_apply_job *job) {
 
 /* ---- queries ---- */
 
+/* norm(h), scaled to length 1 where unit is 1: two or three passes over a row, which stays in the cache. */
 static __global__ void norm_states(slf_rows states, slf_norm norm, int32_t unit, double *out) {
     const slf_normed n = slf_norm_of(slf_row(states, blockIdx.x), states.dtype, states.cols, norm);
     double *to = out + blockIdx.x * states.cols, length = 1;
@@ -121,11 +125,13 @@ static __global__ void norm_states(slf_rows states, slf_norm norm, int32_t unit,
     }
 }
 
+/* A comparison with NaN is false: such a row needs no better products. */
 static __global__ void compare_lengths(slf_rows z, double limit, int32_t *needs_f64) {
     const double square = square_sum(z);
     if (threadIdx.x == 0) needs_f64[blockIdx.x] = sqrt(square) > limit;
 }
 
+/* Which rows need float64 products only the device knows, and no one else asks: the score kernels read it there. */
 salf_status slf_cuda_query(void *self, const slf_query_job *job) {
     const slf_entry in(self);
     SLF_TRY(in.status);

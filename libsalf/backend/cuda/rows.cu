@@ -9,6 +9,7 @@
 
 enum { THREADS = 256 };
 
+/* A block for each row, element by element: any type, any alignment. */
 template <typename T> static __global__ void convert(slf_rows rows, T *out) {
     const void *row = slf_row(rows, blockIdx.x);
     T *to = out + static_cast<int64_t>(blockIdx.x) * rows.cols;
@@ -37,6 +38,8 @@ static __global__ void convert_words(slf_rows rows, float *out) {
     }
 }
 
+/* 16-bit heads are widened tile by tile at every walk over the vocabulary, which is why they have a kernel of their
+ * own. */
 salf_status slf_convert(slf_device *device, const slf_rows &rows, float *out) {
     const slf_grid grid = {rows.rows, 1, THREADS, 0};
     const bool words = (rows.dtype == SALF_BF16 || rows.dtype == SALF_F16) && rows.aligned && rows.cols % 8 == 0;
@@ -79,6 +82,7 @@ salf_status slf_cuda_fill(void *self, void *memory, int64_t count, double value)
                       static_cast<double *>(memory), count, value);
 }
 
+/* Row i of the lower triangle is column i of the upper one: strided reads, once a basis. */
 static __global__ void mirror(double *p, int64_t dim) {
     const int64_t i = blockIdx.x;
     for (int64_t j = threadIdx.x; j < i; j += blockDim.x) p[i * dim + j] = p[j * dim + i];

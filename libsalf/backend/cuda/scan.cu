@@ -15,6 +15,7 @@ static int64_t gram_rows(const slf_device *device, const salf_tensor *rows) {
     return slf_fitting_rows(device, rows->rows, static_cast<uint64_t>(rows->cols) * sizeof(double));
 }
 
+/* dsyrk adds to what is there; only the triangle that the host calls the upper one is written. */
 static salf_status gram_tile(slf_device *device, const slf_rows &tile, double *gram) {
     const double one = 1, *x = nullptr;
     const int dim = static_cast<int>(tile.cols);
@@ -71,6 +72,8 @@ static salf_status scan_pieces(slf_device *device, const slf_scan_job *job, unsi
     }
 }
 
+/* The two results are read back once, at the end, which is the one wait of a pass. Where a row is not finite the Gram
+ * matrix has met it by then and is of no use, as the job says. */
 salf_status slf_cuda_scan(void *self, const slf_scan_job *job) {
     const slf_entry in(self);
     SLF_TRY(in.status);

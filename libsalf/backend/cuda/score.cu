@@ -21,6 +21,7 @@ __device__ inline double score_of(const slf_score_rule &rule, double product, do
     return rule.softcap > 0 ? rule.softcap * tanh(logit / rule.softcap) : logit;
 }
 
+/* The score of row i of the tile. */
 template <typename T> __device__ inline double score_at(const score_tile &t, const T *products, int64_t i) {
     return score_of(t.rule, static_cast<double>(products[i]), t.inverse_norm ? t.inverse_norm[i] : 0,
                     t.bias ? static_cast<double>(t.bias[i]) : 0);
@@ -41,7 +42,8 @@ template <typename T> __device__ inline double raise_maximum(const score_tile &t
     return most;
 }
 
-/* One block for each state. */
+/* One block for each state, which reads its products once for the maximum and once for the sums. Rows whose other width
+ * counts return at once. count is a sum of float64 ones, exact up to 2^53. */
 template <typename T> __global__ void add_scores(score_tile t, T *all_products) {
     const int64_t r = blockIdx.x;
     if (t.needs_f64 && (t.needs_f64[r] != 0) != (sizeof(T) == sizeof(double))) return;
@@ -70,11 +72,13 @@ template <typename T> __global__ void add_scores(score_tile t, T *all_products) 
     if (t.sums.count) t.sums.count[r] += static_cast<int64_t>(count.first);
 }
 
+/* cuBLAS takes both operands in one type. */
 __global__ void states_to_f32(const double *z, int64_t count, float *out) {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i < count) out[i] = static_cast<float>(z[i]);
 }
 
+/* The float32 vector of a tile into the float64 sums, but for states that have a float64 one. */
 __global__ void add_vector(const float *part, int64_t count, int64_t dim, const int32_t *needs_f64, double *vector) {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i < count && !(needs_f64 && needs_f64[i / dim])) vector[i] += static_cast<double>(part[i]);
@@ -101,6 +105,8 @@ bool readable(const salf_tensor *block) {
     return block->dtype == SALF_F32 && !block->row_index && stride >= block->cols && stride <= INT32_MAX;
 }
 
+/* The workspace decides the rows of a tile: their widened copy, and one product for each state (in float64 where a
+ * state may need that: both widths share the memory, and float64 comes second). */
 salf_status make_room(slf_device *device, const slf_query *query, const salf_tensor *block, bool vector, room *out) {
     const uint64_t states = static_cast<uint64_t>(query->rows), dim = static_cast<uint64_t>(query->dim);
     void *memory = nullptr;
@@ -144,6 +150,7 @@ salf_status tile_vector(slf_device *device, const room &room, const score_tile &
                       tile.sums.vector);
 }
 
+/* The same tile for the states that need float64. */
 salf_status wide_tile(slf_device *device, const room &room, const score_tile &tile, const slf_rows &x) {
     SLF_TRY(slf_wide_products(device, tile, x, room.wide));
     SLF_TRY(slf_launch(device, "add_scores", slf_grid{tile.states, 1, THREADS, SLF_SUM_BYTES}, add_scores<double>, tile,
@@ -151,6 +158,7 @@ salf_status wide_tile(slf_device *device, const room &room, const score_tile &ti
     return tile.sums.vector ? slf_wide_vector(device, tile, x, room.wide) : SALF_OK;
 }
 
+/* Float32 first, then the states that need float64, which overwrite the scratch. */
 salf_status take_tile(slf_device *device, const room &room, const score_tile &tile, const slf_rows &rows) {
     const float *x = room.rows;
     int leading = static_cast<int>(rows.cols);

@@ -18,10 +18,12 @@ slf_rows slf_rows_of(void *data, int32_t dtype, int64_t rows, int64_t cols, int6
     return slf_rows{data, nullptr, rows, cols, stride, dtype, aligned};
 }
 
+/* Rows follow each other without gaps. */
 bool slf_in_one_piece(const slf_rows &rows) {
     return !rows.index && (rows.stride == rows.cols || rows.rows == 1);
 }
 
+/* A view without rows lies nowhere. */
 bool slf_on_host(const salf_tensor *view) {
     return view->rows > 0 && view->memory == SALF_MEMORY_HOST;
 }
@@ -30,12 +32,14 @@ static int64_t stride_of(const salf_tensor *view) {
     return view->row_stride ? view->row_stride : view->cols;
 }
 
+/* A graph would replay the copy from a stage that holds other rows by then. */
 static salf_status refuse_capture(const slf_device *device, const char *what) {
     if (!device->capturing) return SALF_OK;
     return device->services.fail(SALF_E_UNSUPPORTED, "%s in host memory cannot be captured in a graph", what);
 }
 
-/* A stage of at least this size whose last copy is done. */
+/* A stage of at least this size whose last copy is done. Two of them in turns: while one is on its way the other is
+ * filled. Their memory only grows, as scratch does. */
 static salf_status next_stage(slf_device *device, uint64_t bytes, slf_stage **out) {
     slf_stage *stage = &device->stages[device->next_stage];
     device->next_stage = (device->next_stage + 1) % SLF_STAGES;
@@ -67,6 +71,9 @@ slf_index::~slf_index() {
     if (copy) device->services.free(device->services.context, copy);
 }
 
+/* Called by the first piece, which may be the only one; later ones find the index where it was put. An index of the
+ * host for rows of the device goes to the device. One of the device for rows of the host has to be waited for, since
+ * the host is to gather by it; no handle of libsalf makes such views, but a host may. */
 salf_status slf_index::place() {
     if (placed) return SALF_OK;
     placed = true;
@@ -95,6 +102,7 @@ salf_status slf_index::place() {
 
 /* ---- rows of the host ---- */
 
+/* Rows of host memory and their places in a stage; the loops below run on the host's threads. */
 typedef struct {
     char *data;           /* of the view */
     const int64_t *index; /* of the piece, or NULL */
@@ -139,6 +147,8 @@ salf_status slf_pieces::stage(int64_t rows, slf_rows *piece) {
     return SALF_OK;
 }
 
+/* A piece of a host view is smaller where it has to be staged: stage and device copy take a quarter of the workspace,
+ * the caller's own scratch has the rest. */
 salf_status slf_pieces::next(slf_rows *piece, int64_t *first, bool *more) {
     SLF_TRY(index.place());
     *more = at < view->rows;
@@ -164,6 +174,7 @@ salf_status slf_pieces::next(slf_rows *piece, int64_t *first, bool *more) {
 
 /* ---- rows to write ---- */
 
+/* Rows of the device are written where they lie; for rows of the host there is scratch, copied by finish. */
 salf_status slf_target::begin(int64_t first, int64_t rows, slf_rows *out) {
     const int64_t size = static_cast<int64_t>(slf_dtype_bytes(view->dtype));
     SLF_TRY(index.place());
@@ -179,6 +190,7 @@ salf_status slf_target::begin(int64_t first, int64_t rows, slf_rows *out) {
     return SALF_OK;
 }
 
+/* Waits: the host may read its rows when the slot returns. */
 salf_status slf_target::finish(int64_t first, int64_t rows) {
     if (!slf_on_host(view) || rows == 0) return SALF_OK;
     const uint64_t size = slf_dtype_bytes(view->dtype), pitch = static_cast<uint64_t>(view->cols) * size;

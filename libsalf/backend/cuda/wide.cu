@@ -8,6 +8,8 @@
 
 namespace {
 
+/* 256 threads with 4 x 4 results each make 64 x 64; two tiles of 16 x 65 float64 take 16.6 KB of shared memory, so that
+ * several blocks fit a multiprocessor. PITCH is odd, in 8-byte words, against bank conflicts of transposed writes. */
 enum { SIDE = 64, DEPTH = 16, THREADS = 256, EACH = 4, PITCH = SIDE + 1 };
 enum { SHARED_BYTES = 2 * DEPTH * PITCH * 8 };
 
@@ -20,6 +22,7 @@ struct wide_job {
     int64_t m, n, k;
 };
 
+/* 0 outside of the matrix, which adds nothing. */
 template <bool ALONG> __device__ inline double element_of(const wide_job &job, int64_t k, int64_t n) {
     if (k >= job.k || n >= job.n) return 0;
     return ALONG ? slf_element(slf_row(job.x, k), job.x.dtype, n) : slf_element(slf_row(job.x, n), job.x.dtype, k);
@@ -37,6 +40,7 @@ __device__ inline void load_tiles(const wide_job &job, int64_t m0, int64_t n0, i
     }
 }
 
+/* A step of the products of a thread, from shared memory. */
 __device__ inline void multiply(const double *a, const double *b, int mt, int nt, double sum[EACH][EACH]) {
     for (int k = 0; k < DEPTH; k++)
 #pragma unroll
@@ -45,6 +49,7 @@ __device__ inline void multiply(const double *a, const double *b, int mt, int nt
             for (int j = 0; j < EACH; j++) sum[i][j] += a[k * PITCH + mt + 16 * i] * b[k * PITCH + nt + 16 * j];
 }
 
+/* Whether a block has anything to do: most states need no float64, and then this is all it costs. */
 __device__ inline bool any_wide(const wide_job &job, int64_t m0) {
     for (int64_t m = m0; m < m0 + SIDE && m < job.m; m++)
         if (job.needs_f64[m] != 0) return true;

@@ -14,11 +14,6 @@
 
 /* ---- products ---- */
 
-/* From the upper triangle. */
-static double element_of_symmetric(const double *a, int64_t dim, int64_t i, int64_t j) {
-    return i <= j ? a[i * dim + j] : a[j * dim + i];
-}
-
 /* (R^T R)^-1 x: R^T u = x from the first row on, then R y = u from the last. */
 static void solve_cholesky(const double *r, int64_t dim, const double *x, double *y) {
     memcpy(y, x, (size_t)dim * sizeof *y);
@@ -45,9 +40,9 @@ salf_status slf_reference_matvec(void *self, const slf_matvec_job *job) {
     for (int64_t i = 0; i < n; i++) {
         double sum = 0;
         for (int64_t j = 0; read && j < terms; j++) {
-            const double a = symmetric ? element_of_symmetric(job->a, n, i, j)
-                             : columns ? job->a[j * n + i]
-                                       : job->a[i * terms + j];
+            /* of a symmetric matrix the upper triangle is read, for which row and column may change places */
+            const bool turned = columns || (symmetric && j < i);
+            const double a = turned ? job->a[j * job->cols + i] : job->a[i * job->cols + j];
             sum += a * job->x[j];
         }
         job->y[i] = (read ? job->alpha * sum : 0) + (add ? job->beta * job->y[i] : 0);

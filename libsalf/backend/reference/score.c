@@ -14,12 +14,6 @@ static double dot(const double *a, const double *b, int64_t dim) {
     return sum;
 }
 
-static double dot_f32(const double *a, const float *b, int64_t dim) {
-    double sum = 0;
-    for (int64_t i = 0; i < dim; i++) sum += a[i] * (double)b[i];
-    return sum;
-}
-
 /* x = (h - mean) / sqrt(var + eps) * weight + bias; RMS norm is the same with mean 0. Variance about the mean, in two
  * passes, which loses nothing where the mean is large. */
 void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h) {
@@ -87,20 +81,17 @@ salf_status slf_reference_logits(void *self, const slf_logits_job *job) {
     return SALF_OK;
 }
 
-/* Raises the maximum of row r to s, rescaling what was summed under the old one. */
-static void raise_maximum(const slf_score_sums *sums, int64_t r, double s, double inverse_temperature) {
-    if (!(s > sums->maximum[r])) return;
-    const double factor = exp((sums->maximum[r] - s) * inverse_temperature);
-    if (sums->sum) sums->sum[r] *= factor;
-    if (sums->weighted) sums->weighted[r] *= factor;
-    sums->maximum[r] = s;
-}
-
 /* One score of row r, of vocabulary row x, into the sums that are wanted. */
 static void add_score(const slf_score_rule *rule, const slf_score_sums *sums, const double *x, int64_t dim, int64_t r,
                       double s, double inverse_norm) {
-    if (rule->logits && sums->maximum) raise_maximum(sums, r, s, rule->inverse_temperature);
-    const double shift = rule->logits && sums->maximum ? sums->maximum[r] : rule->shift;
+    const bool running = rule->logits && sums->maximum;
+    if (running && s > sums->maximum[r]) { /* what was summed under the old maximum shrinks */
+        const double factor = exp((sums->maximum[r] - s) * rule->inverse_temperature);
+        if (sums->sum) sums->sum[r] *= factor;
+        if (sums->weighted) sums->weighted[r] *= factor;
+        sums->maximum[r] = s;
+    }
+    const double shift = running ? sums->maximum[r] : rule->shift;
     const double u = exp((s - shift) * rule->inverse_temperature);
     if (sums->sum) sums->sum[r] += u;
     if (sums->weighted) sums->weighted[r] += u * s;
@@ -134,7 +125,10 @@ salf_status slf_reference_score(void *self, const slf_score_job *job) {
 /* NaN where h has no direction, also when its length overflows. */
 static double cosine_of(const double *h, const float *b, double norm_b, int64_t dim) {
     const double length = slf_reference_length(h, dim);
-    return length > 0 && isfinite(length) ? dot_f32(h, b, dim) / (length * norm_b) : (double)NAN;
+    double product = 0;
+    if (!(length > 0 && isfinite(length))) return NAN;
+    for (int64_t i = 0; i < dim; i++) product += h[i] * (double)b[i];
+    return product / (length * norm_b);
 }
 
 /* Where a view wants the gradient of row r. */
@@ -179,11 +173,6 @@ salf_status slf_reference_cosine(void *self, const slf_cosine_job *job) {
     return SALF_OK;
 }
 
-/* V_r P / sum into y [dim], or V_r / sum without P. */
-static void mean_vector(const double *v, const double *p, double sum, int64_t dim, double *y) {
-    for (int64_t i = 0; i < dim; i++) y[i] = (p ? dot(p + i * dim, v, dim) : v[i]) / sum;
-}
-
 /* d L / d h = (1 / (t |h|)) (E b_i / |b_i| - b_l / |b_l| - (E s_i - s_l) h / |h|), with the expectation E over the
  * softmax: the first term is the vector over the sum, the last removes the part along h, on which no cosine depends. */
 salf_status slf_reference_score_loss(void *self, const slf_score_loss_job *job) {
@@ -204,7 +193,8 @@ salf_status slf_reference_score_loss(void *self, const slf_score_loss_job *job) 
         const int64_t row = job->own.row_of[r];
         const float *b = job->own.rows + row * dim;
         float *g = gradient_row(out->gradient, r);
-        mean_vector(sums->vector + r * dim, job->p, sums->sum[r], dim, y);
+        const double *v = sums->vector + r * dim; /* the expectation is V P / sum, or V / sum without P */
+        for (int64_t i = 0; i < dim; i++) y[i] = (job->p ? dot(job->p + i * dim, v, dim) : v[i]) / sums->sum[r];
         for (int64_t i = 0; i < dim; i++) {
             const double away = y[i] - (double)b[i] / job->own.norms[row] - along * (h[i] / length);
             g[i] = usable ? (float)(out->scale * inverse_t / length * away) : 0;
