@@ -1,0 +1,323 @@
+/*
+ * trainer.c - fine-tunes a Llama model on a classification task, with libsalf saying where each backward may stop.
+ *
+ *     build/examples/trainer --method salf
+ *
+ * Read this file first: `train` is the loop, and the lines that salf adds to it are marked "salf 1" to "salf 10". The
+ * other files are what any trainer has. What is computed, with all defaults, is what `salf finetune` computes.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "trainer.h"
+
+typedef struct options {
+    const char *model, *tokenizer, *data, *method;
+    int64_t batch, epochs, limit_train, limit_test, rank, seed;
+    double rate, alpha, clip, warmup;
+} options;
+
+/* One run. Counters are of data, not of steps, for methods differ in how many data they train at a time. */
+typedef struct run {
+    const options *o;
+    llama llama;
+    adamw optimizer;
+    dataset data;
+    batch batch;
+    salf_method method;
+    salf_probe *probe;
+    salf_planner *planner; /* NULL without a budget */
+    salf_policy *policy;
+    salf_decision decision; /* the last; its arrays are the policy's */
+    int64_t total;          /* data of the run: epochs * training data */
+    uint32_t *order;        /* [total] which prompt each of them is */
+    uint32_t *ids, *rows;   /* [total] 0, 1, 2, ...; [batch] prompts of the task */
+    int32_t *cuts;          /* [batch] lowest layer that each row's backward reaches; m: none */
+    uint8_t *accepted;      /* [batch] rows of a PROBE task that the planner takes */
+    float *losses;          /* [batch] */
+    double *norms;          /* [3][m] L1 and L2 norms of gradients, L2 norms of parameters, of the last update */
+    int64_t tasks, updates; /* so far */
+    int64_t taken, trained; /* data handed out, data trained */
+    int64_t pending;        /* trained rows that wait for their update */
+    int32_t stage;          /* the pending rows' layer in the plan; -1 without one */
+    double loss, depth;     /* sums over the pending rows, of losses and of cuts / m */
+    double forward_s, probe_s, backward_s;
+    memory *memory;
+} run;
+
+/* Seconds since *clock, which moves to now. */
+static double lap(double *clock) {
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    const double before = *clock;
+    *clock = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    return *clock - before;
+}
+
+/* ---- which data come next ---- */
+
+/* The planner's next task; without a planner simply the next data. */
+static salf_task next_task(run *r) {
+    salf_task task = {.kind = SALF_TASK_TRAIN, .layer = -1, .data = r->ids + r->taken};
+    if (r->planner) {
+        check(salf_planner_next(r->planner, r->o->batch, &task), "planner");
+    } else {
+        task.n_data = r->total - r->taken < r->o->batch ? r->total - r->taken : r->o->batch;
+        if (task.n_data == 0) task.kind = SALF_TASK_DONE;
+    }
+    return task;
+}
+
+/* ---- update ---- */
+
+/* Rate for the rows at hand: it rises over the first share of the run, and falls in a line from there to 0. */
+static double learning_rate(const run *r) {
+    const double share = ((double)r->trained - 0.5 * (double)r->pending) / (double)r->total, warmup = r->o->warmup;
+    if (share < warmup) return r->o->rate * share / warmup;
+    return warmup < 1 ? r->o->rate * (1 - share) / (1 - warmup) : 0;
+}
+
+/* What AUTOFREEZE and RGN look at. */
+static void note_norms(run *r) {
+    for (int32_t k = 0; k < r->llama.n_layers; k++) {
+        const layer *y = &r->llama.layers[k];
+        double l1 = 0;
+        for (int64_t i = 0; i < r->llama.n_adapters; i++) l1 += (double)fabsf(y->gradients[i]);
+        r->norms[k] = l1;
+        r->norms[r->llama.n_layers + k] = sqrt((double)dot(r->llama.n_adapters, y->gradients, y->gradients));
+        r->norms[2 * r->llama.n_layers + k] = sqrt((double)dot(r->llama.n_adapters, y->adapters, y->adapters));
+    }
+}
+
+/* Makes the gradients the mean over the pending rows, and steps the layers that the decision trains; the others do not
+ * move. Under prefix truncation a layer moves by the share of the rows that reached it: AdamW, which divides by the
+ * gradient's size, would otherwise take as long a step from one row's gradient as from all. */
+static void update(run *r) {
+    const salf_decision *d = &r->decision;
+    const double rate = learning_rate(r);
+    scale_gradients(&r->llama, 1 / (double)r->pending, r->o->clip);
+    note_norms(r);
+    for (int32_t i = 0; i < d->n_reset; i++) adamw_reset(&r->optimizer, &r->llama, d->reset[i]);
+    for (int32_t k = 0; k < r->llama.n_layers; k++) {
+        const int truncated = r->method.policy == SALF_POLICY_SALF && d->active_rows;
+        const double share = truncated ? (double)d->active_rows[k] / (double)d->rows : 1;
+        if (d->rate_scale[k] * share > 0) adamw_step(&r->optimizer, &r->llama, k, rate * d->rate_scale[k] * share);
+        memset(r->llama.layers[k].gradients, 0, (size_t)r->llama.n_adapters * sizeof(float));
+    }
+    printf("step %4lld  data %6lld  loss %.7f  cut %d  saving %.6f\n", (long long)r->updates++, (long long)r->trained,
+           r->loss / (double)r->pending, (int)d->cut, r->depth / (double)r->pending);
+    r->pending = 0;
+    r->loss = r->depth = 0;
+}
+
+/* ---- one batch: forward, probe, decision, backward ---- */
+
+static void train_on(run *r, const salf_task *task) {
+    const int32_t m = r->llama.n_layers;
+    const int by_trace = r->method.policy == SALF_POLICY_SALF, probing = by_trace || task->kind == SALF_TASK_PROBE;
+    const int64_t rows = task->n_data;
+    int64_t n_train = 0;
+    double clock = 0;
+
+    /* 1. forward; it leaves all latent spaces in r->llama.spaces */
+    for (int64_t i = 0; i < rows; i++) r->rows[i] = r->order[task->data[i]];
+    batch_gather(&r->batch, &r->data.train, r->rows, rows);
+    lap(&clock);
+    llama_forward(&r->llama, &r->batch);
+    r->forward_s += lap(&clock);
+
+    /* 2. probe: at which layer does each prompt's last state come closest to the right next token's basis? */
+    salf_trace trace;
+    if (probing) {
+        salf_tensor view = {.row_index = r->batch.last, .rows = rows, .cols = r->llama.hidden, .dtype = SALF_F32};
+        check(salf_probe_begin(r->probe, r->batch.labels, rows), "probe"); /* salf 6 */
+        for (int32_t space = 0; space <= m; space++) {
+            view.data = llama_space(&r->llama, space);
+            check(salf_probe_observe(r->probe, space, &view, SALF_STATE_RAW), "probe"); /* salf 7 */
+        }
+        check(salf_probe_end(r->probe, &trace), "probe"); /* salf 8 */
+    }
+
+    /* 3. decision. A PROBE task asks which rows belong to the plan's layer: those the planner accepts train there at once,
+     * the others wait for a later layer. */
+    memset(r->accepted, 1, (size_t)rows);
+    if (task->kind == SALF_TASK_PROBE) check(salf_planner_report(r->planner, trace.eof, rows, r->accepted), "planner");
+    for (int64_t i = 0; i < rows; i++) n_train += r->accepted[i];
+    if (n_train > 0) {
+        const salf_observation seen = {.struct_size = sizeof seen,
+                                       .step = r->tasks,
+                                       .trace = by_trace ? &trace : NULL,
+                                       .gradient_l1 = r->updates ? r->norms : NULL,
+                                       .gradient_norm = r->updates ? r->norms + m : NULL,
+                                       .parameter_norm = r->updates ? r->norms + 2 * m : NULL};
+        check(salf_policy_decide(r->policy, &seen, &r->decision), "policy"); /* salf 9 */
+    }
+    for (int64_t i = 0; i < rows; i++)
+        r->cuts[i] = !r->accepted[i] ? m : by_trace ? r->decision.eof[i] : r->decision.cut;
+    r->probe_s += lap(&clock);
+
+    /* 4. loss, and the backward of each row no further down than its cut. A host whose backward runs a layer on many rows at
+     * once puts them in decision.order and gives layer k the first decision.active_rows[k]: the same rows. */
+    if (n_train > 0) {
+        llama_losses(&r->llama, &r->batch, r->losses);
+        llama_backward(&r->llama, &r->batch, r->cuts, r->decision.trainable); /* salf 10 */
+    }
+    r->backward_s += lap(&clock);
+
+    /* 5. accounts */
+    for (int64_t i = 0; i < rows; i++) {
+        if (!r->accepted[i]) continue;
+        r->loss += (double)r->losses[i];
+        r->depth += (double)r->cuts[i] / m;
+    }
+    r->pending += n_train;
+    r->trained += n_train;
+    r->taken += rows;
+    r->stage = task->layer;
+    r->tasks++;
+    if (r->planner) check(salf_planner_done(r->planner), "planner");
+}
+
+/* The loop. Gradients add up until a batch of rows has been trained, or the plan goes on to its next layer. */
+static void train(run *r) {
+    for (;;) {
+        const salf_task task = next_task(r);
+        const int ends = task.kind == SALF_TASK_DONE;
+        if (r->pending > 0 && (ends || task.layer != r->stage || r->pending >= r->o->batch)) update(r);
+        if (ends) break;
+        train_on(r, &task);
+    }
+}
+
+/* Share of the test data whose class's word is the likeliest of the words. */
+static double accuracy(run *r) {
+    int64_t right = 0, n;
+    for (int64_t at = 0; at < r->data.test.n; at += n) {
+        n = r->data.test.n - at < r->o->batch ? r->data.test.n - at : r->o->batch;
+        for (int64_t i = 0; i < n; i++) r->rows[i] = (uint32_t)(at + i);
+        batch_gather(&r->batch, &r->data.test, r->rows, n);
+        llama_forward(&r->llama, &r->batch);
+        llama_logits(&r->llama, &r->batch);
+        for (int64_t s = 0; s < n; s++) {
+            const float *logits = r->llama.logits + s * r->llama.vocab;
+            int32_t best = 0;
+            for (int32_t c = 1; c < r->data.n_classes; c++)
+                if (logits[r->data.words[c]] > logits[r->data.words[best]]) best = c;
+            right += best == r->batch.classes[s];
+        }
+    }
+    return (double)right / (double)r->data.test.n;
+}
+
+/* ---- from options to a run ---- */
+
+static void open_run(run *r, const options *o, const salf_model *model, salf_basis *basis, salf_context *context) {
+    llama_open(&r->llama, model, o->rank, o->alpha, (uint64_t)o->seed);
+    llama_reserve(&r->llama, o->batch, r->data.longest);
+    adamw_open(&r->optimizer, &r->llama);
+    batch_open(&r->batch, &r->memory, o->batch, o->batch * r->data.longest);
+    r->total = r->data.train.n * o->epochs;
+    r->order = shuffled_epochs(&r->memory, r->data.train.n, o->epochs, (uint64_t)o->seed);
+    r->ids = take(&r->memory, r->total, sizeof *r->ids);
+    for (int64_t i = 0; i < r->total; i++) r->ids[i] = (uint32_t)i;
+    r->rows = take(&r->memory, o->batch, sizeof *r->rows);
+    r->cuts = take(&r->memory, o->batch, sizeof *r->cuts);
+    r->accepted = take(&r->memory, o->batch, 1);
+    r->losses = take(&r->memory, o->batch, sizeof *r->losses);
+    r->norms = take(&r->memory, 3 * r->llama.n_layers, sizeof *r->norms);
+    salf_options_init(&r->decision, sizeof r->decision);
+
+    salf_probe_options probe = {.struct_size = sizeof probe, .metric = r->method.metric};
+    if (r->method.probes) check(salf_probe_create(&r->probe, basis, &probe), "probe"); /* salf 4: once a run */
+    salf_planner_options plan = {.struct_size = sizeof plan, .seed = (uint64_t)o->seed};
+    plan.growth = r->method.growth;
+    plan.infill = r->method.infill;
+    plan.matching = r->method.matching;
+    if (r->method.policy == SALF_POLICY_BUDGET) /* a budget also has a plan, which then says what data come next */
+        check(salf_planner_create(&r->planner, context, r->llama.n_layers, r->total, &plan), "planner");
+    salf_policy_options policy = {.struct_size = sizeof policy, .seed = (uint64_t)o->seed, .planner = r->planner};
+    policy.reduction = SALF_REDUCE_PREFIX; /* every row stops at its own layer */
+    policy.total_steps = (r->total + o->batch - 1) / o->batch;
+    check(salf_policy_create(&r->policy, context, r->method.policy, r->llama.n_layers, &policy), "method"); /* salf 5 */
+}
+
+static options read_options(int argc, char **argv) {
+    options o = {
+        .model = "examples/demo/model", .tokenizer = "examples/demo/tokenizer.bin", .data = "examples/demo/data"};
+    o.method = "salf";
+    o.batch = 16, o.epochs = 1, o.rank = 8, o.seed = 42;
+    o.rate = 2e-3, o.alpha = 16, o.clip = 1, o.warmup = 0.05;
+    const struct {
+        const char *name;
+        const char **text;
+        int64_t *whole;
+        double *real;
+    } all[] = {{"--model", &o.model, NULL, NULL},
+               {"--tokenizer", &o.tokenizer, NULL, NULL},
+               {"--data", &o.data, NULL, NULL},
+               {"--method", &o.method, NULL, NULL},
+               {"--batch", NULL, &o.batch, NULL},
+               {"--epochs", NULL, &o.epochs, NULL},
+               {"--limit-train", NULL, &o.limit_train, NULL},
+               {"--limit-test", NULL, &o.limit_test, NULL},
+               {"--rank", NULL, &o.rank, NULL},
+               {"--seed", NULL, &o.seed, NULL},
+               {"--lr", NULL, NULL, &o.rate},
+               {"--alpha", NULL, NULL, &o.alpha},
+               {"--clip", NULL, NULL, &o.clip},
+               {"--warmup", NULL, NULL, &o.warmup}};
+    const size_t n = sizeof all / sizeof *all;
+    for (int i = 1; i < argc; i += 2) {
+        size_t at = 0;
+        while (at < n && strcmp(all[at].name, argv[i]) != 0) at++;
+        if (at == n || i + 1 == argc) fail("'%s' is no option, or lacks its value", argv[i]);
+        char *end = "";
+        if (all[at].text) *all[at].text = argv[i + 1];
+        if (all[at].whole) *all[at].whole = strtoll(argv[i + 1], &end, 10);
+        if (all[at].real) *all[at].real = strtod(argv[i + 1], &end);
+        if (*end || !*argv[i + 1]) fail("%s: '%s' is no number", argv[i], argv[i + 1]);
+    }
+    if (o.batch < 1 || o.epochs < 1 || o.rank < 1) fail("--batch, --epochs and --rank are 1 at least");
+    return o;
+}
+
+int main(int argc, char **argv) {
+    const options o = read_options(argc, argv);
+    run r = {.o = &o};
+    salf_context *context;
+    salf_model *model;
+    salf_basis *basis;
+    salf_model_info info = {.struct_size = sizeof info};
+    salf_options_init(&r.method, sizeof r.method);
+    check(salf_method_find(o.method, &r.method), "--method");
+    check(salf_context_create(&context, NULL), "context");             /* salf 1: what everything else runs on */
+    check(salf_model_open(&model, context, o.model, NULL), "--model"); /* salf 2: head and shape of the model */
+    check(salf_model_get_info(model, &info), "--model");
+    tokenizer *t = tokenizer_open(o.tokenizer, info.vocab);
+    dataset_open(&r.data, o.data, t, o.limit_train, o.limit_test);
+    if (r.data.longest > info.max_positions)
+        fail("a prompt has %lld tokens, the model %lld positions", (long long)r.data.longest,
+             (long long)info.max_positions);
+    /* salf 3: the semantic basis of the tokens that are to be right; it holds as long as the head is frozen */
+    check(salf_basis_create(&basis, model, r.data.words, r.data.n_classes, NULL), "basis");
+    open_run(&r, &o, model, basis, context);
+    train(&r);
+    printf("%s: accuracy %.4f, forward %.2f s, probe %.3f s, backward %.2f s\n", o.method, accuracy(&r), r.forward_s,
+           r.probe_s, r.backward_s);
+
+    salf_policy_destroy(r.policy);
+    salf_planner_destroy(r.planner);
+    salf_probe_destroy(r.probe);
+    salf_basis_destroy(basis);
+    salf_model_destroy(model);
+    salf_context_destroy(context);
+    tokenizer_free(t);
+    llama_free(&r.llama);
+    free_chain(&r.optimizer.memory);
+    free_chain(&r.data.memory);
+    free_chain(&r.memory);
+    return 0;
+}
