@@ -54,11 +54,12 @@ HOST_PARTS := $(filter-out $(OBJ)/examples/salf/main.o,$(HOST_OBJ))
 SHARED_LIB := $(BUILD)/lib/libsalf.so.$(VERSION)
 STATIC_LIB := $(BUILD)/lib/libsalf.a
 PROGRAM := $(BUILD)/bin/salf
-EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard examples/[0-9]*.c)))
+NUMBERED := $(patsubst examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard examples/[0-9]*.c)))
+EXAMPLES := $(NUMBERED) $(BUILD)/examples/trainer
 CPP_EXAMPLES := $(patsubst examples/cpp/%.cpp,$(BUILD)/examples/cpp/%,$(sort $(wildcard examples/cpp/*.cpp)))
 
 # ---- build -----------------------------------------------------------------------------------------------------------
-.PHONY: all lib bin
+.PHONY: all lib bin examples examples-cpp
 all: lib bin ## the library (shared and static) and the programs, in build/
 lib: $(SHARED_LIB) $(STATIC_LIB) ## the library alone
 bin: $(PROGRAM) $(PROGRAM)-demo ## the program salf, and salf-demo, which is not installed
@@ -110,11 +111,12 @@ $(PROGRAM) $(PROGRAM)-demo: $(SHARED_LIB)
 	$(call say,LINK)$(LINK) -o $@ $(filter %.o,$^) -L$(BUILD)/lib -lsalf -Wl,-rpath,'$$ORIGIN/../lib' $(LIBS)
 
 # Examples know the public header and the shared library only, as a user does.
-.PHONY: examples examples-cpp
-examples: $(EXAMPLES) ## the numbered examples, in build/examples/
-$(BUILD)/examples/%: examples/%.c include/salf.h $(SHARED_LIB)
+examples: $(EXAMPLES) ## the numbered examples and the trainer, in build/examples/
+$(NUMBERED): $(BUILD)/examples/%: examples/%.c
+$(BUILD)/examples/trainer: $(wildcard examples/trainer/*.[ch])
+$(EXAMPLES): include/salf.h $(SHARED_LIB)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(CC) -std=c11 $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) -Iinclude -o $@ $< -L$(BUILD)/lib -lsalf \
+	$(call say,LINK)$(CC) -std=c11 $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) -Iinclude -o $@ $(filter %.c,$^) -L$(BUILD)/lib -lsalf \
 	    -Wl,-rpath,'$$ORIGIN/../lib' -Wl,-rpath-link,$(BUILD)/lib -lm -pthread
 examples-cpp: $(CPP_EXAMPLES) ## the C++ examples, in build/examples/cpp/
 $(CPP_EXAMPLES): $(BUILD)/examples/cpp/%: examples/cpp/%.cpp include/salf.h $(wildcard bindings/cpp/*.hpp) $(SHARED_LIB)
@@ -136,10 +138,8 @@ DEMO_FLAGS ?=
 .PHONY: deps demo run-demo
 deps: ## install the packages that are missing (apt-get, with sudo when not root)
 	@.ci/deps build
-
 demo: deps ## install, build, and fine-tune a model with five methods (MODEL= TOKENIZER= DATA= METHODS=)
 	@$(MAKE) -j$(JOBS) run-demo
-
 run-demo: $(PROGRAM)
 	@mkdir -p $(BUILD)/demo && rm -f $(BUILD)/demo/log.jsonl
 	@echo "Fine-tuning $(MODEL) on $(DATA)"

@@ -69,8 +69,8 @@ test-unit: $(TEST_BIN) ## unit and parity tests
 test-runner: ## the program that runs and counts the tests
 	@$(RUN) $@ tests/test_run.sh
 
-test-cli: bin ## the programs salf and salf-demo
-	@SALF=$(PROGRAM) $(RUN) $@ $(sort $(wildcard tests/cli/*.sh))
+test-cli: bin examples ## the programs salf and salf-demo, and the trainer to read beside them
+	@SALF=$(PROGRAM) TRAINER=$(BUILD)/examples/trainer $(RUN) $@ $(sort $(wildcard tests/cli/*.sh))
 
 test-abi: lib ## symbols, layout, dialects, constants, baseline; two libraries in one process
 	@$(SCRIPT_ENV) $(RUN) $@ $(sort $(wildcard tests/abi/check_*))

@@ -4,7 +4,7 @@
  *     first  = b1 first  + (1 - b1) g
  *     second = b2 second + (1 - b2) g^2
  *     w     -= rate (first / (1 - b1^t)) / (sqrt(second / (1 - b2^t)) + eps)
- * The decay of AdamW, w -= rate decay w, is left out: `salf finetune` has none by default, and adapters start near zero.
+ * The weight decay of AdamW, w -= rate decay w, is left out: `salf finetune` has none by default either.
  */
 #include <math.h>
 #include <string.h>

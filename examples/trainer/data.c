@@ -186,9 +186,9 @@ void batch_gather(batch *b, const batch *from, const uint32_t *rows, int64_t n) 
     }
 }
 
-/* Each epoch's rows 0 ... n-1 in an order of its own (Fisher and Yates), which follows from the seed and the epoch alone.
- * A draw below i + 1 takes new bits where they fall behind the last whole multiple of i + 1, for else small numbers would
- * be drawn more often. */
+/* For each epoch the rows 0 ... n-1 in an order of its own (Fisher and Yates), which follows from seed and epoch alone.
+ * A draw below i + 1 is repeated where its bits lie behind the last whole multiple of i + 1: small numbers would else
+ * come up more often. */
 uint32_t *shuffled_epochs(memory **chain, int64_t n, int64_t epochs, uint64_t seed) {
     uint32_t *order = take(chain, n * epochs, sizeof *order);
     for (int64_t e = 0; e < epochs; e++) {

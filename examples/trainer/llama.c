@@ -6,8 +6,8 @@
  *     SwiGLU half:     x += W_down (silu(W_gate n) W_up n)           with n = norm2(x)
  * The forward keeps what the backward reads; nothing is computed twice but the sigmoid.
  *
- * The backward of a sequence ends at the sequence's own cut. Since sequences do not see each other, this gives each layer
- * the sum of the gradients of those that reach it, exactly as if every sequence had been trained on its own.
+ * The backward of a sequence ends at its own cut. Sequences do not see each other, so a layer gets the sum of the
+ * gradients of those that reach it, as if every sequence had been trained on its own.
  */
 #include <math.h>
 #include <string.h>
@@ -159,9 +159,9 @@ static void clear(span rows, int64_t width, float *x) {
     memset(x + rows.from * width, 0, (size_t)((rows.to - rows.from) * width) * sizeof *x);
 }
 
-/* The backward of one sequence through layer k. d->stream holds the gradient of space k+1 and then that of space k, for
- * which x's own way past each half leaves it in place while the half's gradient is added. trains 0: the layer's adapters
- * stay as they are, gradients only pass. lowest 1: nothing further down wants the gradient of space k. */
+/* The backward of one sequence through layer k. d->stream holds the gradient of space k+1 at first and that of space k
+ * at the end: each half adds its own part, while the part that passes it by stays in place. trains 0: the layer's
+ * adapters get no gradient. lowest 1: nothing further down wants the gradient of space k. */
 static void layer_backward(const llama *l, int32_t k, span sequence, int trains, int lowest) {
     const layer *y = &l->layers[k];
     const activations *a = &y->kept, *d = &l->d;
@@ -191,8 +191,9 @@ static void layer_backward(const llama *l, int32_t k, span sequence, int trains,
     if (!lowest) norm_backward(sequence, l->hidden, llama_space(l, k), y->norm, y->scale, d_normed, d->stream);
 }
 
-/* Adds the gradients of the sum of the losses of the last forward. cuts [S]: sequence s runs backward through layers m-1
- * ... cuts[s]; m: through none. trainable [m]: layers whose adapters get gradients. */
+/* Adds the gradients of the sum of the losses of the last forward.
+ * cuts [S]: sequence s runs backward through layers m-1 ... cuts[s]; m: through none.
+ * trainable [m]: 1 for the layers whose adapters get gradients. */
 void llama_backward(llama *l, const batch *b, const int32_t *cuts, const uint8_t *trainable) {
     const int32_t m = l->n_layers;
     const int64_t hidden = l->hidden;

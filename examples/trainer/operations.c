@@ -63,8 +63,8 @@ void linear_forward(const linear *l, span rows, const float *x, float *y) {
     }
 }
 
-/* d_low = scale B^T d_y; d_x += W^T d_y + A^T d_low; and where the layer trains d_B += scale d_y low^T, d_A += d_low x^T.
- * d_x NULL: nothing below needs it. */
+/* d_low = scale B^T d_y and d_x += W^T d_y + A^T d_low; where the layer trains d_B += scale d_y low^T,
+ * d_A += d_low x^T. d_x NULL: nothing below needs it. */
 void linear_backward(const linear *l, span rows, const float *x, const float *d_y, float *d_x, int trains) {
     const int64_t rank = l->rank;
     memset(l->d_low + rows.from * rank, 0, (size_t)((rows.to - rows.from) * rank) * sizeof *l->d_low);
@@ -130,7 +130,7 @@ void attention_forward(const heads *h, span sequence, const float *q, const floa
     }
 }
 
-/* d_weights_u = d_mixed . v_u, and through the softmax: d_score_u = weights_u (d_weights_u - sum_i weights_i d_weights_i).
+/* d_weights_u = d_mixed . v_u; through the softmax d_score_u = weights_u (d_weights_u - sum_i weights_i d_weights_i).
  * d_q, d_k and d_v are added to, since every query sends gradients to all keys and values before it. */
 void attention_backward(const heads *h, span sequence, const float *q, const float *k, const float *v,
                         const float *weights, const float *d_mixed, float *d_weights, float *d_q, float *d_k,
@@ -171,8 +171,9 @@ void swiglu_backward(span rows, int64_t width, const float *gate, const float *u
     }
 }
 
-/* ---- cross-entropy of logits z [n]: log sum exp(z) - z_label. z becomes its gradient, softmax(z) - onehot(label) ---- */
+/* ---- cross-entropy of logits z [n]: log sum exp(z) - z_label, whose gradient is softmax(z) - onehot(label) ---- */
 
+/* Returns the loss; z becomes the gradient. */
 double cross_entropy(int64_t n, float *z, int32_t label) {
     float most = z[0];
     for (int64_t i = 1; i < n; i++) most = z[i] > most ? z[i] : most;

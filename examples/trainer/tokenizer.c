@@ -1,7 +1,9 @@
 /*
- * tokenizer.c - a byte-pair tokenizer from a .bin file: a number, the length of the longest piece, then every piece as a
- * score (float32), a length and its bytes, all little endian. Piece 0 stands for what is unknown, 1 for the start, 2 for
- * the end. Pieces of single bytes, where there are any, begin at "<0x00>".
+ * tokenizer.c - a byte-pair tokenizer from a .bin file, in which all numbers are little endian: the length of the
+ * longest piece, then for every piece its score (float32), its length and its bytes. Piece 0 stands for what is
+ * unknown, 1 for the start, 2 for the end. Pieces of single bytes, where there are any, begin at "<0x00>".
+ *
+ * Joining two pieces of a text of n characters looks at all neighbours again, O(n^2) look-ups in all: fine for prompts.
  */
 #include <stdio.h>
 #include <stdlib.h>

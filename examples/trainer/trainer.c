@@ -141,8 +141,8 @@ static void train_on(run *r, const salf_task *task) {
         check(salf_probe_end(r->probe, &trace), "probe"); /* salf 8 */
     }
 
-    /* 3. decision. A PROBE task asks which rows belong to the plan's layer: those the planner accepts train there at once,
-     * the others wait for a later layer. */
+    /* 3. decision. A PROBE task asks which rows belong to the plan's layer. Those that the planner accepts train there
+     * at once, the others wait for a later layer. */
     memset(r->accepted, 1, (size_t)rows);
     if (task->kind == SALF_TASK_PROBE) check(salf_planner_report(r->planner, trace.eof, rows, r->accepted), "planner");
     for (int64_t i = 0; i < rows; i++) n_train += r->accepted[i];
@@ -159,8 +159,8 @@ static void train_on(run *r, const salf_task *task) {
         r->cuts[i] = !r->accepted[i] ? m : by_trace ? r->decision.eof[i] : r->decision.cut;
     r->probe_s += lap(&clock);
 
-    /* 4. loss, and the backward of each row no further down than its cut. A host whose backward runs a layer on many rows at
-     * once puts them in decision.order and gives layer k the first decision.active_rows[k]: the same rows. */
+    /* 4. loss, and the backward of each row, no further down than its cut. A host that runs a layer's backward on many
+     * rows at once sorts them by decision.order and gives layer k the first decision.active_rows[k]: the same rows. */
     if (n_train > 0) {
         llama_losses(&r->llama, &r->batch, r->losses);
         llama_backward(&r->llama, &r->batch, r->cuts, r->decision.trainable); /* salf 10 */

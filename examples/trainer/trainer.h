@@ -16,8 +16,8 @@
 
 #include "salf.h"
 
-/* The finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014): it mixes all 64 bits. Counting up by GOLDEN between its
- * calls makes the generator of that name. */
+/* The finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014), which mixes all 64 bits. Counted up by GOLDEN from
+ * call to call it is that generator. */
 #define GOLDEN 0x9E3779B97F4A7C15u
 static inline uint64_t mix(uint64_t z) {
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;

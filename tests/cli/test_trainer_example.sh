@@ -1,0 +1,82 @@
+#!/bin/bash
+# examples/trainer computes what `salf finetune` computes: the same data in the same order, the same cuts and losses.
+# It takes every method by its name, names what is wrong, leaks nothing, and stays a program that can be read.
+set -u
+SALF=${SALF:-build/bin/salf}
+TRAINER=${TRAINER:-build/examples/trainer}
+export OPENBLAS_NUM_THREADS=1
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+failed=0
+report() { # report STATUS NAME
+    if [ "$1" -eq 0 ]; then echo "ok $2"; else echo "not ok $2"; failed=1; fi
+}
+[ -d examples/demo/model ] || { echo "skip trainer: the demonstration's model is not here"; exit 0; }
+
+# ---- the same steps: number, data, loss to 1e-5 of its size (both sum float32 in their own order), cut, saving
+same_steps() { # same_steps METHOD LIMIT
+    "$SALF" finetune --method "$1" --limit-train "$2" --limit-test 8 --log "$work/log" >/dev/null 2>"$work/err"
+    "$TRAINER" --method "$1" --limit-train "$2" --limit-test 8 >"$work/steps" 2>>"$work/err"
+    sed -n 's/.*"event":"step".*"step":\([0-9]*\),"data":\([0-9]*\),"loss":\([^,]*\),"cut":\([0-9]*\),"saving":\([^,]*\),.*/\1 \2 \3 \4 \5/p' \
+        "$work/log" >"$work/expected"
+    sed -n 's/^step *\([0-9]*\)  data *\([0-9]*\)  loss \([0-9.]*\)  cut \([0-9]*\)  saving \([0-9.]*\)$/\1 \2 \3 \4 \5/p' \
+        "$work/steps" >"$work/got"
+    [ -s "$work/got" ] && [ "$(wc -l <"$work/got")" -eq "$(wc -l <"$work/expected")" ] &&
+        paste -d ' ' "$work/expected" "$work/got" | awk '
+            function far(a, b, most) { return a - b > most || b - a > most }
+            $1 != $6 || $2 != $7 || $4 != $9 || far($3, $8, 1e-5 * $3) || far($5, $10, 1e-6) {
+                print "# differs: " $0; wrong = 1
+            }
+            END { exit wrong }'
+    report $? "$1 trains as salf finetune does"
+    rm -f "$work/log"
+}
+same_steps salf 160
+same_steps 'lora[full]' 48
+same_steps 'salf[half]' 64
+same_steps 'salf[arith][df][ce]' 64
+same_steps 'lift*[geom][bf]' 48
+
+# ---- methods by their names: the paper's and the words of policies
+for method in 'lift*[half]' 'salf[rank]' lisa autofreeze rgn; do
+    "$TRAINER" --method "$method" --limit-train 32 --limit-test 8 >"$work/out" 2>"$work/err" &&
+        grep -q 'data *32 ' "$work/out" && grep -qF "$method: accuracy" "$work/out"
+    report $? "method $method trains on all data"
+done
+
+# ---- what is wrong is named
+refuses() { # refuses WORDS ARGUMENT...
+    local words=$1
+    shift
+    ! "$TRAINER" "$@" >"$work/out" 2>"$work/err" && grep -qF -- "$words" "$work/err"
+    report $? "trainer $* is refused: $words"
+}
+refuses "'nonsense'" --method nonsense
+refuses "'--speed'" --speed 3
+refuses "'many'" --batch many
+refuses "$work/none" --data "$work/none"
+
+# ---- nothing leaks, nothing is read or written outside its bounds
+flags="-std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -Iinclude"
+lib=$(cd "$(dirname "$TRAINER")/../lib" && pwd)
+# shellcheck disable=SC2086
+if ${CC:-cc} $flags -o "$work/trainer" examples/trainer/*.c -L"$lib" -lsalf -Wl,-rpath,"$lib" -lm 2>"$work/err" &&
+    "$work/trainer" --limit-train 1 --limit-test 1 >/dev/null 2>&1; then
+    for method in salf 'salf[half]' lisa; do
+        "$work/trainer" --method "$method" --limit-train 16 --limit-test 4 >/dev/null 2>"$work/err"
+        report $? "$method under the sanitizers"
+    done
+else
+    echo "skip trainer: the sanitizers do not run here"
+fi
+
+# ---- it can be read, and is built as at a user's
+[ "$(cat examples/trainer/*.[ch] | wc -l)" -le 1500 ]
+report $? "at most 1,500 lines"
+! grep -h '#include' examples/trainer/*.[ch] |
+    grep -vE '"(salf|trainer)\.h"|<(math|stdarg|stdint|stdio|stdlib|string|time)\.h>' | grep -q .
+report $? "includes salf.h and the C library alone"
+missing=$(for n in {1..10}; do grep -q "salf $n\b" examples/trainer/trainer.c || echo "$n"; done)
+[ -z "$missing" ]
+report $? "the ten lines are marked"
+exit $failed
