@@ -595,6 +595,29 @@ def test_steps_out_of_order():
             controller.backward(loss_of(model, ids, labels))
 
 
+def test_a_backward_of_the_hosts_own_is_expected_once_its_decision_is_known():
+    model = make("llama", "dense")
+    ids, labels = small.make_batch()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with FreezeController(model, "salf", optimizer=optimizer) as controller:
+        controller.begin(labels)
+        assert controller.cut is None
+        with pytest.raises(RuntimeError, match="no batch is announced whose decision is known"):
+            controller.expect_backward()
+        loss_of(model, ids, labels)
+        decided = controller.decide()
+        assert controller.decide() is decided  # asked again, the same
+        assert controller.cut == decided.cut
+        controller.expect_backward()
+        with pytest.raises(RuntimeError, match="no batch is announced"):
+            controller.expect_backward()
+        controller.drop()
+        controller.begin(labels)
+        controller.drop()
+        with pytest.raises(RuntimeError, match="without begin"):
+            controller.decide()
+
+
 def test_a_batch_that_is_not_the_one_announced():
     model = make("llama", "dense")
     ids, labels = small.make_batch()

@@ -16,6 +16,7 @@ trained.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
@@ -36,6 +37,23 @@ from salf.torch.statistics import LayerStatistics
 _STATE_VERSION = 1
 
 Options = Mapping[str, Any]
+
+
+@dataclass
+class Step:
+    """A batch between begin() and its backward. rows: what is observed, None for nothing. size: the data that count as
+    trained. active: what trains, None until the trace of the forward has decided."""
+
+    rows: Optional[Rows]
+    ids: Optional[List[int]]
+    size: int
+    active: Optional[Active] = None
+
+    def ids_of_rows(self) -> List[int]:
+        """For the cache: ids of the data that are observed; none where the host gave none."""
+        if self.rows is None or self.ids is None:
+            return []
+        return [self.ids[int(datum)] for datum in self.rows.data]
 
 
 class FreezeController:
@@ -122,11 +140,7 @@ class FreezeController:
         self._guard: Optional[OptimizerGuard] = None
         self._ddp: Any = None
         self._active: Optional[Active] = None
-        self._next_active: Optional[Active] = None
-        self._rows: Optional[Rows] = None
-        self._ids: Optional[List[int]] = None
-        self._size = 0
-        self._pending = False
+        self._step: Optional[Step] = None
         self._decisions = 0
         self._decided_step = -1
         self._trained: Dict[int, nn.Parameter] = {}
@@ -215,62 +229,51 @@ class FreezeController:
         """
         self._flags.check_checkpointing()
         observed = self._by_trace if probe is None else probe
-        self._announce(labels, rows, ids, size, observed)
+        self._step = step = self._announced(labels, rows, ids, size, observed)
         if self._ddp is not None:
             self._ddp.require_backward_grad_sync = False
         if self._by_trace:
-            self._begin_by_trace()
+            self._begin_by_trace(step)
             return
         if observed:
-            self._arm()
-        self._decide_by_step()
-        assert self._active is not None
-        self._flags.apply(self._active, True)
+            self._arm(step)
+        step.active = self._decide_by_step()
+        self._flags.apply(step.active, True)
 
-    def _announce(
+    def _announced(
         self, labels: Any, rows: Optional[Rows], ids: Optional[Sequence[int]], size: Optional[int], observed: bool
-    ) -> None:
+    ) -> Step:
         if observed and rows is None and labels is None:
             raise ValueError(f"method {self.method.name!r} looks at data: pass labels or rows")
-        self._rows = rows if rows is not None else (Rows.from_labels(labels) if observed else None)
-        if observed and self._rows is not None and len(self._rows) == 0 and self._communicator is None:
+        if observed and rows is None:
+            rows = Rows.from_labels(labels)
+        if observed and not rows and self._communicator is None:
             raise ValueError("no datum of the batch has a target: all labels behind the first are -100")
-        known = len(self._rows) if self._rows is not None else 1 if labels is None else len(labels)
-        self._size = known if size is None else size
-        self._ids = [int(i) for i in ids] if ids is not None else None
-        self._pending = True
+        known = len(rows) if rows is not None else 1 if labels is None else len(labels)
+        return Step(rows, [int(i) for i in ids] if ids is not None else None, known if size is None else size)
 
-    def _begin_by_trace(self) -> None:
-        if self._cached():
-            assert self.cache is not None
+    def _begin_by_trace(self, step: Step) -> None:
+        if self.cache is not None and self._cached(self.cache, step):
             options = self._probe_options
             rule, nonfinite = options.get("eof_rule", "most_gain"), options.get("nonfinite", "error")
-            self._decide_by_trace(self.cache.trace(self._ids_of_rows(), rule, nonfinite))
-            assert self._active is not None
-            self._flags.apply(self._active, True)
+            step.active = self._decide_by_trace(self.cache.trace(step.ids_of_rows(), rule, nonfinite))
+            self._flags.apply(step.active, True)
             return
-        self._arm()
+        self._arm(step)
         everything = Active.everything(self.n_layers, self._train_embedding, self._train_head)
-        if self._before and self._active is None:
-            self._active = everything
-        self._flags.apply(self._active if self._before and self._active is not None else everything, self._before)
+        if self._before:  # this batch runs by the decision of the last one
+            step.active = self._active = self._active or everything
+        self._flags.apply(step.active or everything, self._before)
 
-    def _arm(self) -> None:
+    def _arm(self, step: Step) -> None:
         if self._feed is None:
             raise ValueError(f"method {self.method.name!r} has no probe")
-        assert self._rows is not None
-        self._feed.arm(self._rows)
+        assert step.rows is not None
+        self._feed.arm(step.rows)
 
-    def _ids_of_rows(self) -> List[int]:
-        assert self._ids is not None
-        assert self._rows is not None
-        return [self._ids[int(datum)] for datum in self._rows.data]
-
-    def _cached(self) -> bool:
+    def _cached(self, cache: EofCache, step: Step) -> bool:
         """Whether the cache answers for this batch; on all ranks, or on none."""
-        if self.cache is None:
-            return False
-        held = self._ids is not None and self.cache.holds(self._ids_of_rows(), self.steps)
+        held = step.ids is not None and cache.holds(step.ids_of_rows(), self.steps)
         return self._communicator.all_true(held) if self._communicator is not None else held
 
     def observe(self) -> Optional[salf.Trace]:
@@ -279,8 +282,8 @@ class FreezeController:
             return None
         self.trace = self._feed.finish()
         self._accounts.note_trace(self.trace)
-        if self.cache is not None and self._ids is not None:
-            self.cache.put(self._ids_of_rows(), self.trace, self.steps)
+        if self.cache is not None and self._step is not None:
+            self.cache.put(self._step.ids_of_rows(), self.trace, self.steps)
         return self.trace
 
     def measure(self, labels: Any, forward: Callable[[], Any]) -> salf.Trace:
@@ -300,37 +303,36 @@ class FreezeController:
 
     def decide(self) -> Active:
         """After the forward: what trains. backward() calls this where the host has not."""
-        if not self._pending:
+        step = self._step
+        if step is None:
             raise RuntimeError("backward() without begin(): announce the batch before its forward")
         trace = self.observe()
-        before = self._active
         if trace is not None and self._by_trace:
-            self._decide_by_trace(trace)
-            if self._before:  # this batch runs by the flags that its forward had, the next one by the new decision
-                self._next_active, self._active = self._active, before
-        assert self._active is not None
-        return self._active
+            decided = self._decide_by_trace(trace)
+            step.active = step.active or decided  # a batch that was begun by a decision keeps it
+        assert step.active is not None
+        return step.active
 
-    def _decide_by_trace(self, trace: salf.Trace) -> None:
-        self._take(self.policy.decide(self._decisions, trace=trace))
+    def _decide_by_trace(self, trace: salf.Trace) -> Active:
+        return self._take(self.policy.decide(self._decisions, trace=trace))
 
-    def _decide_by_step(self) -> None:
+    def _decide_by_step(self) -> Active:
         """One decision for each task of a plan, or for each optimizer step, however many batches it accumulates."""
         if self.method.planned:
-            self._take(self.policy.decide(self._decisions))
-        elif self._decided_step != self.steps:
-            self._take(self.policy.decide(self.steps, **self._norms()))
+            return self._take(self.policy.decide(self._decisions))
+        if self._active is None or self._decided_step != self.steps:
             self._decided_step = self.steps
+            norms: Dict[str, Any] = {**self._statistics.take()}
+            return self._take(self.policy.decide(self.steps, **norms))
+        return self._active
 
-    def _norms(self) -> Dict[str, Any]:
-        return dict(self._statistics.take())
-
-    def _take(self, decision: salf.Decision) -> None:
+    def _take(self, decision: salf.Decision) -> Active:
         self.decision = decision
         self._active = Active.of(decision)
         self._decisions += 1
         if self._guard is not None and len(decision.reset):
             self._guard.forget([p for k in decision.reset for p in self._groups.layers[k]])
+        return self._active
 
     def backward(
         self,
@@ -350,31 +352,33 @@ class FreezeController:
         if parameters and loss.requires_grad:
             arguments: Dict[str, Any] = {} if self._flags.are(active) else {"inputs": parameters}
             (run or torch.Tensor.backward)(loss, **arguments)
-        if self._next_active is not None:
-            self._active, self._next_active = self._next_active, None
         if sync:
             self.synchronise()
 
     def expect_backward(self, weight: Optional[int] = None) -> None:
-        """For loops that call loss.backward() themselves, where the decision was known before the forward."""
+        """For loops that call loss.backward() themselves, where the decision was known before the forward: once for
+        each begin()."""
         if self._guard is None:
             raise RuntimeError("no optimizer is attached: call attach(optimizer), so that frozen layers stay untouched")
-        assert self._active is not None
-        parameters = self._flags.parameters_of(self._active)
+        step = self._step
+        if step is None or step.active is None:
+            raise RuntimeError("no batch is announced whose decision is known: call begin() before its forward")
+        active = step.active
+        parameters = self._flags.parameters_of(active)
         if not self._trained:
             self._drop_gradients(parameters)
         self._trained.update((id(p), p) for p in parameters)
-        for k, scale in enumerate(self._active.rate_scale):
-            if self._active.layers[k] and scale != 1.0:
+        for k, scale in enumerate(active.rate_scale):
+            if active.layers[k] and scale != 1.0:
                 self._scales.update((id(p), scale) for p in self._groups.layers[k])
-        self._accounts.note_trained(self._active.cut, self._size if weight is None else weight)
-        self._pending = False
+        self._accounts.note_trained(active.cut, step.size if weight is None else weight)
+        self._step = None
 
     def drop(self) -> None:
         """The batch announced is not trained after all."""
         if self._feed is not None:
             self._feed.disarm()
-        self._pending = False
+        self._step = None
 
     def synchronise(self) -> None:
         """Averages over the ranks what this window trained, where DistributedDataParallel does not do it."""
@@ -410,8 +414,9 @@ class FreezeController:
 
     @property
     def cut(self) -> Optional[int]:
-        """The cut of the last decision."""
-        return None if self._active is None else self._active.cut
+        """The cut of the batch at hand where it is known, else of the last decision."""
+        active = (self._step and self._step.active) or self._active
+        return None if active is None else active.cut
 
     @property
     def saving(self) -> float:
