@@ -149,9 +149,9 @@ void parity_backends(int64_t dim, int64_t rows, void (*check)(const parity_case 
 
 void parity_near(const parity_case *c, const char *what, int64_t at, double value, double expected, double tolerance) {
     const bool near = isnan(expected) ? isnan(value) : fabs(value - expected) <= tolerance;
-    ck_assert_msg(near, "%s[%lld]: %.17g, expected %.17g within %.3g (%s %s, D %lld, rows %lld, %s%s)", what,
-                  (long long)at, value, expected, tolerance, c->backend->name, c->context->kernels, (long long)c->dim,
-                  (long long)c->rows, slf_dtype_name(c->dtype), c->scattered ? ", scattered" : "");
+    CHECK_EACH(near, "%s[%lld]: %.17g, expected %.17g within %.3g (%s %s, D %lld, rows %lld, %s%s)", what,
+               (long long)at, value, expected, tolerance, c->backend->name, c->context->kernels, (long long)c->dim,
+               (long long)c->rows, slf_dtype_name(c->dtype), c->scattered ? ", scattered" : "");
 }
 
 static void subtract_projection(long double *q, int64_t n, int64_t row) {

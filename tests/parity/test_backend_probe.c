@@ -429,8 +429,7 @@ START_TEST(widen_is_exact) {
                 float expected = (float)(i & 0x8000 ? -value : value);
                 if (dtype == SALF_BF16) memcpy(&expected, &bits, sizeof expected);
                 const bool same = isnan(expected) ? isnan(out[i]) : memcmp(&expected, &out[i], sizeof expected) == 0;
-                ck_assert_msg(same, "%s: dtype %d, %#x gives %g", kernels->name, (int)dtype, (unsigned)i,
-                              (double)out[i]);
+                CHECK_EACH(same, "%s: dtype %d, %#x gives %g", kernels->name, (int)dtype, (unsigned)i, (double)out[i]);
             }
             for (int n = 0; n < 70; n++) {
                 out[n] = 5;

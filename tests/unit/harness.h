@@ -43,6 +43,13 @@ void harness_suite(Suite *suite);
                       (const char *)(words));                                                                          \
     } while (0)
 
+/* For comparisons of many elements. libcheck notes every assertion that holds in a file, so that it can say after which
+ * one a test crashed: at 3.7 million of them that was two thirds of the time of test_backend. This one notes nothing. */
+#define CHECK_EACH(condition, ...)                   \
+    do {                                             \
+        if (!(condition)) ck_abort_msg(__VA_ARGS__); \
+    } while (0)
+
 bool harness_contains(const char *text, const char *words);
 
 /* An allocator that counts what is alive, checks sizes on free, and can fail the n-th allocation (0-based; -1: none).
