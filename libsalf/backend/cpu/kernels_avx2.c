@@ -80,8 +80,8 @@ INLINE_AVX2 void pieces(const void *row, int32_t dtype, int64_t n, const slf_aff
 }
 
 /* The elements from i on, by the plain loop. */
-static void rest(const void *row, int32_t dtype, int64_t i, int64_t n, const slf_affine *a, const float *b,
-                 slf_pair *out) {
+static void reduce_rest(const void *row, int32_t dtype, int64_t i, int64_t n, const slf_affine *a, const float *b,
+                        slf_pair *out) {
     slf_affine shifted = {0};
     if (a) shifted = (slf_affine){a->high, a->low, a->scale, a->weight + i, a->bias + i};
     const char *from = (const char *)row + i * slf_float_size(dtype);
@@ -103,7 +103,7 @@ AVX2 slf_pair slf_reduce_avx2(const void *row, int32_t dtype, int64_t n, const s
         pieces(row, SALF_F16, whole, a, b, next, &out);
     else
         whole = 0; /* a type without vectors of its own */
-    if (whole < n) rest(row, dtype, whole, n, a, b, &out);
+    if (whole < n) reduce_rest(row, dtype, whole, n, a, b, &out);
     return out;
 }
 

@@ -191,7 +191,7 @@ static void score_pieces(void *user, int64_t begin, int64_t end) {
 /* ---- a call ---- */
 
 /* Stretches of PACKED columns of z, whose part of zt stays in the first cache, into zt; columns past the last are 0. */
-static void pack(void *user, int64_t begin, int64_t end) {
+static void pack_queries(void *user, int64_t begin, int64_t end) {
     const slf_panel_job *job = user;
     const int64_t dim = job->call.job->query->dim, columns = job->columns;
     for (int64_t k0 = begin * PACKED; k0 < dim && k0 < end * PACKED; k0 += PACKED) {
@@ -278,7 +278,7 @@ salf_status slf_score_panels(const slf_score_call *call) {
     memset(job.part, 0, (size_t)(job.pieces * job.panels) * sizeof *job.part);
     for (int64_t t = 0; t < job.n_threads; t++) atomic_flag_clear(&job.threads[t].taken);
     set_targets(&job);
-    services->parallel_for(services->context, (dim + PACKED - 1) / PACKED, 1, pack, &job);
+    services->parallel_for(services->context, (dim + PACKED - 1) / PACKED, 1, pack_queries, &job);
     services->parallel_for(services->context, job.pieces, 1, score_pieces, &job);
     for (int64_t r = 0; r < call->n_rows; r++)
         for (int64_t w = 0; w < job.pieces; w++)

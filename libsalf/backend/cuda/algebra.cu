@@ -32,12 +32,12 @@ __global__ void scale_rows(double *vectors, const double *weight, int64_t dim) {
     for (int64_t j = threadIdx.x; j < dim; j += blockDim.x) row[j] *= by;
 }
 
-slf_grid rows_of(int64_t dim) {
+slf_grid block_each_row(int64_t dim) {
     return slf_grid{dim, 1, THREADS, 0};
 }
 
 /* cuBLAS counts in 32 bits, and a grid too. */
-salf_status check_dim(const slf_device *device, int64_t dim) {
+salf_status check_blas_dim(const slf_device *device, int64_t dim) {
     if (dim <= INT32_MAX) return SALF_OK;
     return device->services.fail(SALF_E_OVERFLOW, "D = %lld is more than cuBLAS's 32-bit sizes allow",
                                  static_cast<long long>(dim));
@@ -73,7 +73,7 @@ salf_status slf_cuda_matvec(void *self, const slf_matvec_job *job) {
     slf_device *device = in.device;
     const slf_libraries &lib = device->libraries;
     cublasHandle_t blas = device->blas;
-    SLF_TRY(check_dim(device, job->rows > job->cols ? job->rows : job->cols));
+    SLF_TRY(check_blas_dim(device, job->rows > job->cols ? job->rows : job->cols));
     const int rows = static_cast<int>(job->rows), cols = static_cast<int>(job->cols);
     switch (job->kind) {
     case SLF_TIMES_SYMMETRIC:
@@ -107,9 +107,9 @@ salf_status slf_cuda_potrf(void *self, const slf_potrf_job *job) {
     slf_temporary work(device);
     host_memory host(device);
     int info = 0;
-    SLF_TRY(check_dim(device, n));
-    SLF_TRY(
-        slf_launch(device, "copy_shifted", rows_of(n), copy_shifted, job->factor, job->a, n, job->sign, job->shift));
+    SLF_TRY(check_blas_dim(device, n));
+    SLF_TRY(slf_launch(device, "copy_shifted", block_each_row(n), copy_shifted, job->factor, job->a, n, job->sign,
+                       job->shift));
     SLF_SOLVER(device, lib.cusolverDnXpotrf_bufferSize(device->solver, device->solver_params, CUBLAS_FILL_MODE_LOWER, n,
                                                        CUDA_R_64F, job->factor, n, CUDA_R_64F, &on_device, &on_host));
     SLF_TRY(work.reserve(on_device));
@@ -131,7 +131,7 @@ salf_status slf_cuda_potri(void *self, const slf_potri_job *job) {
     SLF_TRY(in.status);
     slf_device *device = in.device;
     const int64_t n = job->dim;
-    SLF_TRY(slf_launch(device, "make_identity", rows_of(n), make_identity, job->inverse, n));
+    SLF_TRY(slf_launch(device, "make_identity", block_each_row(n), make_identity, job->inverse, n));
     SLF_SOLVER(device, device->libraries.cusolverDnXpotrs(device->solver, device->solver_params, CUBLAS_FILL_MODE_LOWER,
                                                           n, n, CUDA_R_64F, job->factor, n, CUDA_R_64F, job->inverse, n,
                                                           info_of(device)));
@@ -150,7 +150,7 @@ salf_status slf_cuda_syevd(void *self, const slf_syevd_job *job) {
     slf_temporary work(device);
     host_memory host(device);
     int info = 0;
-    SLF_TRY(check_dim(device, n));
+    SLF_TRY(check_blas_dim(device, n));
     SLF_SOLVER(device, lib.cusolverDnXsyevd_bufferSize(device->solver, device->solver_params, CUSOLVER_EIG_MODE_VECTOR,
                                                        CUBLAS_FILL_MODE_LOWER, n, CUDA_R_64F, job->a, n, CUDA_R_64F,
                                                        job->lambda, CUDA_R_64F, &on_device, &on_host));
@@ -172,7 +172,7 @@ salf_status slf_cuda_syrk(void *self, const slf_syrk_job *job) {
     slf_device *device = in.device;
     const double one = 1, zero = 0;
     const int n = static_cast<int>(job->dim);
-    SLF_TRY(slf_launch(device, "scale_rows", rows_of(n), scale_rows, job->vectors, job->weights, job->dim));
+    SLF_TRY(slf_launch(device, "scale_rows", block_each_row(n), scale_rows, job->vectors, job->weights, job->dim));
     SLF_BLAS(device, device->libraries.cublasDsyrk(device->blas, CUBLAS_FILL_MODE_LOWER, CUBLAS_OP_N, n, n, &one,
                                                    job->vectors, n, &zero, job->out, n));
     return slf_mirror(device, job->out, job->dim);

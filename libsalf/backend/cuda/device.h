@@ -180,11 +180,11 @@ class slf_pieces {
     int64_t most, at;
 };
 
-/* Rows to write: on the device as they lie, or room on the device that finish copies to the host, waiting for it. */
+/* Rows to write: on the device as they lie, or scratch on the device that finish copies to the host, waiting for it. */
 class slf_target {
   public:
     slf_target(slf_device *owner, const salf_tensor *tensor)
-        : device(owner), view(tensor), index(owner, tensor, SLF_SCRATCH_TARGET_INDEX), room(nullptr) {}
+        : device(owner), view(tensor), index(owner, tensor, SLF_SCRATCH_TARGET_INDEX), scratch(nullptr) {}
     salf_status begin(int64_t first, int64_t rows, slf_rows *out);
     salf_status finish(int64_t first, int64_t rows);
 
@@ -192,7 +192,7 @@ class slf_target {
     slf_device *device;
     const salf_tensor *view;
     slf_index index;
-    void *room;
+    void *scratch;
 };
 
 /* How many rows of bytes each fit the workspace; at least 1, at most rows. */
@@ -202,9 +202,9 @@ int64_t slf_fitting_rows(const slf_device *device, int64_t rows, uint64_t bytes_
 /* out [rows][cols] in float32 or float64, contiguous. */
 salf_status slf_convert(slf_device *device, const slf_rows &rows, float *out);
 salf_status slf_convert(slf_device *device, const slf_rows &rows, double *out);
-/* A tile as float64: where it lies if it is so already, else widened into room [rows][cols]; *leading is the number of
- * elements from one row to the next. */
-salf_status slf_widened(slf_device *device, const slf_rows &rows, double *room, const double **out, int *leading);
+/* A tile as float64: where it lies if it is so already, else widened into scratch [rows][cols]; *leading is the number
+ * of elements from one row to the next. */
+salf_status slf_widened(slf_device *device, const slf_rows &rows, double *scratch, const double **out, int *leading);
 /* P [dim][dim]: the lower triangle from the upper one. */
 salf_status slf_mirror(slf_device *device, double *p, int64_t dim);
 

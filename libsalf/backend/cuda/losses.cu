@@ -18,7 +18,7 @@ struct loss_rows {
 };
 
 /* Where the gradient of this block's row goes. */
-static __device__ inline float *gradient_row(const loss_rows &job) {
+static __device__ inline float *gradient_out(const loss_rows &job) {
     return const_cast<float *>(static_cast<const float *>(slf_row(job.gradient, blockIdx.x)));
 }
 
@@ -43,7 +43,7 @@ static __global__ void cosine_loss(loss_rows job) {
     const double cosine = length > 0 && isfinite(length) ? sum.first / (length * norm_b) : slf_nan();
     if (threadIdx.x == 0) job.loss[blockIdx.x] = static_cast<float>(1 - cosine);
     if (!job.gradient.data) return;
-    float *g = gradient_row(job);
+    float *g = gradient_out(job);
     for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {
         const double h = slf_element(row, job.states.dtype, i);
         const double towards = static_cast<double>(b[i]) / norm_b - cosine * (h / length);
@@ -65,7 +65,7 @@ static __global__ void score_loss(loss_rows job) {
     const float *b = job.own.rows + label * dim;
     const double length = sqrt(products(job, row, b).second);
     const double along = job.weighted[r] / job.sum[r] - target;
-    float *g = gradient_row(job);
+    float *g = gradient_out(job);
     for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {
         const double h = slf_element(row, job.states.dtype, i), mean = job.vector[r * dim + i] / job.sum[r];
         const double away = mean - static_cast<double>(b[i]) / job.own.norms[label] - along * (h / length);

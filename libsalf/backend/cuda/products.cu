@@ -20,12 +20,13 @@ salf_status slf_times_p(slf_device *device, const double *x, int leading, const 
 
 /* Scratch is asked for once a call, before the first tile: within a step it does not grow again. Room for `parts` tiles
  * of rows next to each other, and how many rows each has. */
-static salf_status tile_room(slf_device *device, const salf_tensor *rows, int parts, int64_t *most, double **room) {
+static salf_status tile_scratch(slf_device *device, const salf_tensor *rows, int parts, int64_t *most,
+                                double **scratch) {
     void *memory = nullptr;
     const uint64_t row = static_cast<uint64_t>(rows->cols) * sizeof(double) * static_cast<uint64_t>(parts);
     *most = slf_fitting_rows(device, rows->rows, row);
     SLF_TRY(slf_scratch(device, SLF_SCRATCH_ROWS, static_cast<uint64_t>(*most) * row, &memory));
-    *room = static_cast<double *>(memory);
+    *scratch = static_cast<double *>(memory);
     return SALF_OK;
 }
 
@@ -66,18 +67,18 @@ static __global__ void round_rows(slf_rows x, slf_rows y, double noise, float *r
 }
 
 /* What job wants of a tile x of its rows, the first of which is number first. y [tile][D] is scratch, for products that
- * are not wanted themselves; room [tile][D] for rows that have to be widened. */
+ * are not wanted themselves; scratch [tile][D] for rows that have to be widened. */
 static salf_status apply_tile(slf_device *device, const slf_apply_job *job, const slf_rows &x, int64_t first,
-                              double *room, double *y) {
+                              double *scratch, double *y) {
     const slf_grid grid = {x.rows, 1, THREADS, SLF_SUM_BYTES};
     double *norms = job->norms ? job->norms + first : nullptr;
     slf_rows products = x;
     if (job->p) {
-        const double *wide = nullptr;
+        const double *x_f64 = nullptr;
         int leading = 0;
         if (job->out) y = job->out + first * x.cols;
-        SLF_TRY(slf_widened(device, x, room, &wide, &leading));
-        SLF_TRY(slf_times_p(device, wide, leading, job->p, x.rows, x.cols, y));
+        SLF_TRY(slf_widened(device, x, scratch, &x_f64, &leading));
+        SLF_TRY(slf_times_p(device, x_f64, leading, job->p, x.rows, x.cols, y));
         products = slf_rows_of(y, SALF_F64, x.rows, x.cols, x.cols);
     } else if (job->out) {
         SLF_TRY(slf_convert(device, x, job->out + first * x.cols));
@@ -92,16 +93,16 @@ static salf_status apply_tile(slf_device *device, const slf_apply_job *job, cons
 salf_status slf_cuda_apply(void *self, const slf_apply_job *job) {
     const slf_entry in(self);
     SLF_TRY(in.status);
-    double *room = nullptr;
+    double *scratch = nullptr;
     slf_rows tile;
     int64_t most = INT32_MAX, first = 0;
     bool more = true;
-    if (job->p) SLF_TRY(tile_room(in.device, job->rows, job->out ? 1 : 2, &most, &room));
+    if (job->p) SLF_TRY(tile_scratch(in.device, job->rows, job->out ? 1 : 2, &most, &scratch));
     for (slf_pieces pieces(in.device, job->rows, most);;) {
         SLF_TRY(pieces.next(&tile, &first, &more));
         if (!more) return SALF_OK;
-        double *y = job->p && !job->out ? room + most * job->rows->cols : nullptr;
-        SLF_TRY(apply_tile(in.device, job, tile, first, room, y));
+        double *y = job->p && !job->out ? scratch + most * job->rows->cols : nullptr;
+        SLF_TRY(apply_tile(in.device, job, tile, first, scratch, y));
     }
 }
 
@@ -137,19 +138,19 @@ salf_status slf_cuda_query(void *self, const slf_query_job *job) {
     SLF_TRY(in.status);
     const slf_norm none = {SALF_NORM_NONE, 0, nullptr, nullptr};
     const int64_t dim = job->states->cols;
-    double *room = nullptr;
+    double *scratch = nullptr;
     slf_rows piece;
     int64_t most = INT32_MAX, first = 0;
     bool more = true;
-    if (job->p) SLF_TRY(tile_room(in.device, job->states, 1, &most, &room));
+    if (job->p) SLF_TRY(tile_scratch(in.device, job->states, 1, &most, &scratch));
     for (slf_pieces pieces(in.device, job->states, most);;) {
         SLF_TRY(pieces.next(&piece, &first, &more));
         if (!more) return SALF_OK;
         const slf_grid grid = {piece.rows, 1, THREADS, SLF_SUM_BYTES};
         double *z = job->z + first * dim;
         SLF_TRY(slf_launch(in.device, "norm_states", grid, norm_states, piece, job->norm ? *job->norm : none, job->unit,
-                           job->p ? room : z));
-        if (job->p) SLF_TRY(slf_times_p(in.device, room, static_cast<int>(dim), job->p, piece.rows, dim, z));
+                           job->p ? scratch : z));
+        if (job->p) SLF_TRY(slf_times_p(in.device, scratch, static_cast<int>(dim), job->p, piece.rows, dim, z));
         if (job->needs_f64)
             SLF_TRY(slf_launch(in.device, "compare_lengths", grid, compare_lengths,
                                slf_rows_of(z, SALF_F64, piece.rows, dim, dim), job->limit, job->needs_f64 + first));

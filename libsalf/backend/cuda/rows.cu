@@ -51,21 +51,21 @@ salf_status slf_convert(slf_device *device, const slf_rows &rows, double *out) {
     return slf_launch(device, "convert", slf_grid{rows.rows, 1, THREADS, 0}, convert<double>, rows, out);
 }
 
-/* A tile as float64 with leading dimension D: where it lies if it is so already, else widened into room. */
-salf_status slf_widened(slf_device *device, const slf_rows &rows, double *room, const double **out, int *leading) {
+/* A tile as float64 with leading dimension D: where it lies if it is so already, else widened into scratch. */
+salf_status slf_widened(slf_device *device, const slf_rows &rows, double *scratch, const double **out, int *leading) {
     if (rows.dtype == SALF_F64 && !rows.index && rows.stride >= rows.cols && rows.stride <= INT32_MAX) {
         *out = static_cast<const double *>(rows.data);
         *leading = static_cast<int>(rows.stride);
         return SALF_OK;
     }
-    *out = room;
+    *out = scratch;
     *leading = static_cast<int>(rows.cols);
-    return slf_convert(device, rows, room);
+    return slf_convert(device, rows, scratch);
 }
 
 /* ---- fill, mirror ---- */
 
-static __global__ void fill(double *memory, int64_t count, double value) {
+static __global__ void fill_numbers(double *memory, int64_t count, double value) {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i < count) memory[i] = value;
 }
@@ -78,7 +78,7 @@ salf_status slf_cuda_fill(void *self, void *memory, int64_t count, double value)
         SLF_CUDA(in.device, cudaMemsetAsync(memory, 0, static_cast<uint64_t>(count) * sizeof value, in.device->stream));
         return SALF_OK;
     }
-    return slf_launch(in.device, "fill", slf_grid{(count + THREADS - 1) / THREADS, 1, THREADS, 0}, fill,
+    return slf_launch(in.device, "fill", slf_grid{(count + THREADS - 1) / THREADS, 1, THREADS, 0}, fill_numbers,
                       static_cast<double *>(memory), count, value);
 }
 

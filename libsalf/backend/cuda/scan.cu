@@ -19,11 +19,11 @@ static int64_t gram_rows(const slf_device *device, const salf_tensor *rows) {
 static salf_status gram_tile(slf_device *device, const slf_rows &tile, double *gram) {
     const double one = 1, *x = nullptr;
     const int dim = static_cast<int>(tile.cols);
-    void *room = nullptr;
+    void *scratch = nullptr;
     int leading = 0;
     const uint64_t bytes = static_cast<uint64_t>(tile.rows * tile.cols) * sizeof(double);
-    SLF_TRY(slf_scratch(device, SLF_SCRATCH_ROWS, bytes, &room));
-    SLF_TRY(slf_widened(device, tile, static_cast<double *>(room), &x, &leading));
+    SLF_TRY(slf_scratch(device, SLF_SCRATCH_ROWS, bytes, &scratch));
+    SLF_TRY(slf_widened(device, tile, static_cast<double *>(scratch), &x, &leading));
     SLF_BLAS(device, device->libraries.cublasDsyrk(device->blas, CUBLAS_FILL_MODE_LOWER, CUBLAS_OP_N, dim,
                                                    static_cast<int>(tile.rows), &one, x, leading, &one, gram, dim));
     return SALF_OK;
@@ -58,7 +58,7 @@ static __global__ void scan(slf_rows rows, int64_t first_row, int64_t first_in_v
 }
 
 /* One pass over the rows, also for the Gram matrix where it is wanted: rows of the host are staged once. */
-static salf_status scan_pieces(slf_device *device, const slf_scan_job *job, unsigned long long *result) {
+static salf_status scan_by_pieces(slf_device *device, const slf_scan_job *job, unsigned long long *result) {
     slf_pieces pieces(device, job->rows, job->gram ? gram_rows(device, job->rows) : INT32_MAX);
     slf_rows piece;
     int64_t first = 0;
@@ -80,7 +80,7 @@ salf_status slf_cuda_scan(void *self, const slf_scan_job *job) {
     unsigned long long *result = static_cast<unsigned long long *>(in.device->device_result), found[2] = {0, 0};
     SLF_CUDA(in.device, cudaMemsetAsync(result, 0, 8, in.device->stream));
     SLF_CUDA(in.device, cudaMemsetAsync(result + 1, 0xff, 8, in.device->stream));
-    SLF_TRY(scan_pieces(in.device, job, result));
+    SLF_TRY(scan_by_pieces(in.device, job, result));
     SLF_TRY(slf_read_back(in.device, found, result, sizeof found));
     *job->hash += found[0];
     *job->bad_row = found[1] == ~0ull ? -1 : static_cast<int64_t>(found[1]);

@@ -7,7 +7,7 @@
  * vector; scratch is the tile, its products and two copies of the states in float32: nothing of size rows * block.
  *
  * For states whose query->needs_f64, on the device, is not 0 the float32 results are left unused, and kernels that do
- * nothing otherwise make products and sums in float64 (wide.cu).
+ * nothing otherwise make products and sums in float64 (score_f64.cu).
  */
 #include "score.h"
 
@@ -15,7 +15,7 @@ namespace {
 
 enum { THREADS = 256 };
 
-__device__ inline double score_of(const slf_score_rule &rule, double product, double inverse_norm, double bias) {
+__device__ inline double score_from(const slf_score_rule &rule, double product, double inverse_norm, double bias) {
     if (!rule.logits) return inverse_norm > 0 ? product * inverse_norm : 0;
     const double logit = rule.logit_scale * product + bias;
     return rule.softcap > 0 ? rule.softcap * tanh(logit / rule.softcap) : logit;
@@ -23,8 +23,8 @@ __device__ inline double score_of(const slf_score_rule &rule, double product, do
 
 /* The score of row i of the tile. */
 template <typename T> __device__ inline double score_at(const score_tile &t, const T *products, int64_t i) {
-    return score_of(t.rule, static_cast<double>(products[i]), t.inverse_norm ? t.inverse_norm[i] : 0,
-                    t.bias ? static_cast<double>(t.bias[i]) : 0);
+    return score_from(t.rule, static_cast<double>(products[i]), t.inverse_norm ? t.inverse_norm[i] : 0,
+                      t.bias ? static_cast<double>(t.bias[i]) : 0);
 }
 
 /* The running maximum of state r raised to the tile's, and what the old sums are to be multiplied with. */
@@ -84,17 +84,17 @@ __global__ void add_vector(const float *part, int64_t count, int64_t dim, const 
     if (i < count && !(needs_f64 && needs_f64[i / dim])) vector[i] += static_cast<double>(part[i]);
 }
 
-slf_grid flat(int64_t count) {
+slf_grid thread_each(int64_t count) {
     return slf_grid{(count + THREADS - 1) / THREADS, 1, THREADS, 0};
 }
 
 /* Scratch of a call: `most` rows a tile. */
-struct room {
-    float *rows;     /* [most][D], where rows have to be widened */
-    float *products; /* [states][most] */
-    double *wide;    /* the same in float64, over both */
-    float *states;   /* [states][D] */
-    float *part;     /* [states][D], for the vector */
+struct tile_scratch {
+    float *rows;          /* [most][D], where rows have to be widened */
+    float *products;      /* [states][most] */
+    double *products_f64; /* the same in float64, over both */
+    float *states;        /* [states][D] */
+    float *part;          /* [states][D], for the vector */
     int64_t most;
     bool widen;
 };
@@ -107,16 +107,17 @@ bool readable(const salf_tensor *block) {
 
 /* The workspace decides the rows of a tile: their widened copy, and one product for each state (in float64 where a
  * state may need that: both widths share the memory, and float64 comes second). */
-salf_status make_room(slf_device *device, const slf_query *query, const salf_tensor *block, bool vector, room *out) {
+salf_status score_scratch(slf_device *device, const slf_query *query, const salf_tensor *block, bool vector,
+                          tile_scratch *out) {
     const uint64_t states = static_cast<uint64_t>(query->rows), dim = static_cast<uint64_t>(query->dim);
     void *memory = nullptr;
     out->widen = !readable(block);
-    const uint64_t narrow = (out->widen ? 4 * dim : 0) + 4 * states, wide = query->needs_f64 ? 8 * states : 0;
-    const uint64_t row = narrow > wide ? narrow : wide;
+    const uint64_t f32 = (out->widen ? 4 * dim : 0) + 4 * states, f64 = query->needs_f64 ? 8 * states : 0;
+    const uint64_t row = f32 > f64 ? f32 : f64;
     out->most = slf_fitting_rows(device, block->rows, row);
     const uint64_t most = static_cast<uint64_t>(out->most);
     SLF_TRY(slf_scratch(device, SLF_SCRATCH_ROWS, row * most, &memory));
-    out->wide = static_cast<double *>(memory);
+    out->products_f64 = static_cast<double *>(memory);
     out->rows = static_cast<float *>(memory);
     out->products = out->rows + (out->widen ? most * dim : 0);
     SLF_TRY(slf_scratch(device, SLF_SCRATCH_QUERY, states * dim * 4, &memory));
@@ -128,49 +129,51 @@ salf_status make_room(slf_device *device, const slf_query *query, const salf_ten
 }
 
 /* Products of a tile with all states, and the scores they make. */
-salf_status tile_scores(slf_device *device, const room &room, const score_tile &tile, const float *x, int leading) {
+salf_status tile_scores(slf_device *device, const tile_scratch &scratch, const score_tile &tile, const float *x,
+                        int leading) {
     const float one = 1, zero = 0;
     const int rows = static_cast<int>(tile.rows), states = static_cast<int>(tile.states);
     const int dim = static_cast<int>(tile.dim);
     SLF_BLAS(device, device->libraries.cublasSgemm(device->blas, CUBLAS_OP_T, CUBLAS_OP_N, rows, states, dim, &one, x,
-                                                   leading, room.states, dim, &zero, room.products, rows));
+                                                   leading, scratch.states, dim, &zero, scratch.products, rows));
     return slf_launch(device, "add_scores", slf_grid{tile.states, 1, THREADS, SLF_SUM_BYTES}, add_scores<float>, tile,
-                      room.products);
+                      scratch.products);
 }
 
 /* The tile's part of the vectors, from the weights that the products have become. */
-salf_status tile_vector(slf_device *device, const room &room, const score_tile &tile, const float *x, int leading) {
+salf_status tile_vector(slf_device *device, const tile_scratch &scratch, const score_tile &tile, const float *x,
+                        int leading) {
     const float one = 1, zero = 0;
     const int rows = static_cast<int>(tile.rows), states = static_cast<int>(tile.states);
     const int dim = static_cast<int>(tile.dim);
     const int64_t count = tile.states * tile.dim;
     SLF_BLAS(device, device->libraries.cublasSgemm(device->blas, CUBLAS_OP_N, CUBLAS_OP_N, dim, states, rows, &one, x,
-                                                   leading, room.products, rows, &zero, room.part, dim));
-    return slf_launch(device, "add_vector", flat(count), add_vector, room.part, count, tile.dim, tile.needs_f64,
-                      tile.sums.vector);
+                                                   leading, scratch.products, rows, &zero, scratch.part, dim));
+    return slf_launch(device, "add_vector", thread_each(count), add_vector, scratch.part, count, tile.dim,
+                      tile.needs_f64, tile.sums.vector);
 }
 
 /* The same tile for the states that need float64. */
-salf_status wide_tile(slf_device *device, const room &room, const score_tile &tile, const slf_rows &x) {
-    SLF_TRY(slf_wide_products(device, tile, x, room.wide));
+salf_status add_tile_f64(slf_device *device, const tile_scratch &scratch, const score_tile &tile, const slf_rows &x) {
+    SLF_TRY(slf_products_f64(device, tile, x, scratch.products_f64));
     SLF_TRY(slf_launch(device, "add_scores", slf_grid{tile.states, 1, THREADS, SLF_SUM_BYTES}, add_scores<double>, tile,
-                       room.wide));
-    return tile.sums.vector ? slf_wide_vector(device, tile, x, room.wide) : SALF_OK;
+                       scratch.products_f64));
+    return tile.sums.vector ? slf_vector_f64(device, tile, x, scratch.products_f64) : SALF_OK;
 }
 
 /* Float32 first, then the states that need float64, which overwrite the scratch. */
-salf_status take_tile(slf_device *device, const room &room, const score_tile &tile, const slf_rows &rows) {
-    const float *x = room.rows;
+salf_status add_tile(slf_device *device, const tile_scratch &scratch, const score_tile &tile, const slf_rows &rows) {
+    const float *x = scratch.rows;
     int leading = static_cast<int>(rows.cols);
-    if (room.widen) {
-        SLF_TRY(slf_convert(device, rows, room.rows));
+    if (scratch.widen) {
+        SLF_TRY(slf_convert(device, rows, scratch.rows));
     } else {
         x = static_cast<const float *>(rows.data);
         leading = static_cast<int>(rows.stride);
     }
-    SLF_TRY(tile_scores(device, room, tile, x, leading));
-    if (tile.sums.vector) SLF_TRY(tile_vector(device, room, tile, x, leading));
-    return tile.needs_f64 ? wide_tile(device, room, tile, rows) : SALF_OK;
+    SLF_TRY(tile_scores(device, scratch, tile, x, leading));
+    if (tile.sums.vector) SLF_TRY(tile_vector(device, scratch, tile, x, leading));
+    return tile.needs_f64 ? add_tile_f64(device, scratch, tile, rows) : SALF_OK;
 }
 
 } // namespace
@@ -181,11 +184,11 @@ salf_status slf_cuda_score(void *self, const slf_score_job *job) {
     const slf_query *query = job->query;
     const slf_score_sums &sums = *job->sums;
     if (query->rows == 0 || job->block->rows == 0) return SALF_OK;
-    room room = {};
-    SLF_TRY(make_room(in.device, query, job->block, sums.vector != nullptr, &room));
+    tile_scratch scratch = {};
+    SLF_TRY(score_scratch(in.device, query, job->block, sums.vector != nullptr, &scratch));
     const int64_t count = query->rows * query->dim;
-    SLF_TRY(slf_launch(in.device, "states_to_f32", flat(count), states_to_f32, query->z, count, room.states));
-    for (slf_pieces pieces(in.device, job->block, room.most);;) {
+    SLF_TRY(slf_launch(in.device, "states_to_f32", thread_each(count), states_to_f32, query->z, count, scratch.states));
+    for (slf_pieces pieces(in.device, job->block, scratch.most);;) {
         slf_rows rows;
         int64_t at = 0;
         bool more = true;
@@ -205,6 +208,6 @@ salf_status slf_cuda_score(void *self, const slf_score_job *job) {
                                  sums.sum || sums.weighted || sums.vector,
                                  *job->rule,
                                  sums};
-        SLF_TRY(take_tile(in.device, room, tile, rows));
+        SLF_TRY(add_tile(in.device, scratch, tile, rows));
     }
 }

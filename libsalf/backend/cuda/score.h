@@ -1,4 +1,5 @@
-/* score.h - a tile of the vocabulary at hand and the states it is scored against; shared by score.cu and wide.cu. */
+/* score.h - a tile of the vocabulary at hand and the states it is scored against; shared by score.cu and
+ * score_f64.cu. */
 #ifndef SALF_CUDA_SCORE_H
 #define SALF_CUDA_SCORE_H
 
@@ -21,8 +22,8 @@ struct score_tile {
 };
 
 /* For states that tile.needs_f64 marks: products [states][rows] = z_r . x_i. */
-salf_status slf_wide_products(slf_device *device, const score_tile &tile, const slf_rows &x, double *products);
+salf_status slf_products_f64(slf_device *device, const score_tile &tile, const slf_rows &x, double *products);
 /* For the same: sums.vector [states][D] += weights [states][rows] X. */
-salf_status slf_wide_vector(slf_device *device, const score_tile &tile, const slf_rows &x, const double *weights);
+salf_status slf_vector_f64(slf_device *device, const score_tile &tile, const slf_rows &x, const double *weights);
 
 #endif

@@ -56,7 +56,7 @@ static salf_status next_stage(slf_device *device, uint64_t bytes, slf_stage **ou
 }
 
 /* Enqueues the copy of a stage to the device. */
-static salf_status send(slf_device *device, slf_stage *stage, void *to, uint64_t bytes) {
+static salf_status send_stage(slf_device *device, slf_stage *stage, void *to, uint64_t bytes) {
     SLF_CUDA(device, cudaMemcpyAsync(to, stage->memory, bytes, cudaMemcpyHostToDevice, device->stream));
     SLF_CUDA(device, cudaEventRecord(stage->passed, device->stream));
     return SALF_OK;
@@ -87,7 +87,7 @@ salf_status slf_index::place() {
         void *moved = nullptr;
         memcpy(stage->memory, values, bytes);
         SLF_TRY(slf_scratch(device, kind, bytes, &moved));
-        SLF_TRY(send(device, stage, moved, bytes));
+        SLF_TRY(send_stage(device, stage, moved, bytes));
         values = static_cast<const int64_t *>(moved);
         return SALF_OK;
     }
@@ -117,13 +117,13 @@ static char *row_of(const gathering *g, int64_t r) {
     return g->data + (g->index ? g->index[r] : g->first + r) * g->stride;
 }
 
-static void gather(void *user, int64_t begin, int64_t end) {
+static void gather_rows(void *user, int64_t begin, int64_t end) {
     const gathering *g = static_cast<const gathering *>(user);
     for (int64_t r = begin; r < end; r++)
         memcpy(g->staged + static_cast<uint64_t>(r) * g->pitch, row_of(g, r), g->bytes);
 }
 
-static void scatter(void *user, int64_t begin, int64_t end) {
+static void scatter_rows(void *user, int64_t begin, int64_t end) {
     const gathering *g = static_cast<const gathering *>(user);
     for (int64_t r = begin; r < end; r++)
         memcpy(row_of(g, r), g->staged + static_cast<uint64_t>(r) * g->pitch, g->bytes);
@@ -141,8 +141,8 @@ salf_status slf_pieces::stage(int64_t rows, slf_rows *piece) {
         static_cast<char *>(view->data),    index.from(at), at,   stride_of(view) * static_cast<int64_t>(size),
         static_cast<char *>(stage->memory), bytes,          pitch};
     const int64_t grain = 1 + static_cast<int64_t>((1u << 20) / pitch);
-    device->services.parallel_for(device->services.context, rows, grain, gather, &g);
-    SLF_TRY(send(device, stage, staged, whole));
+    device->services.parallel_for(device->services.context, rows, grain, gather_rows, &g);
+    SLF_TRY(send_stage(device, stage, staged, whole));
     *piece = slf_rows_of(staged, view->dtype, rows, view->cols, static_cast<int64_t>(pitch / size));
     return SALF_OK;
 }
@@ -179,8 +179,8 @@ salf_status slf_target::begin(int64_t first, int64_t rows, slf_rows *out) {
     const int64_t size = static_cast<int64_t>(slf_dtype_bytes(view->dtype));
     SLF_TRY(index.place());
     if (slf_on_host(view)) {
-        SLF_TRY(slf_scratch(device, SLF_SCRATCH_TARGET, static_cast<uint64_t>(rows * view->cols * size), &room));
-        *out = slf_rows_of(room, view->dtype, rows, view->cols, view->cols);
+        SLF_TRY(slf_scratch(device, SLF_SCRATCH_TARGET, static_cast<uint64_t>(rows * view->cols * size), &scratch));
+        *out = slf_rows_of(scratch, view->dtype, rows, view->cols, view->cols);
         return SALF_OK;
     }
     char *data = static_cast<char *>(view->data);
@@ -196,8 +196,8 @@ salf_status slf_target::finish(int64_t first, int64_t rows) {
     const uint64_t size = slf_dtype_bytes(view->dtype), pitch = static_cast<uint64_t>(view->cols) * size;
     slf_stage *stage = nullptr;
     SLF_TRY(next_stage(device, pitch * static_cast<uint64_t>(rows), &stage));
-    SLF_CUDA(device, cudaMemcpyAsync(stage->memory, room, pitch * static_cast<uint64_t>(rows), cudaMemcpyDeviceToHost,
-                                     device->stream));
+    SLF_CUDA(device, cudaMemcpyAsync(stage->memory, scratch, pitch * static_cast<uint64_t>(rows),
+                                     cudaMemcpyDeviceToHost, device->stream));
     SLF_TRY(slf_device_wait(device));
     gathering g = {static_cast<char *>(view->data),
                    index.from(first),
@@ -206,7 +206,7 @@ salf_status slf_target::finish(int64_t first, int64_t rows) {
                    static_cast<char *>(stage->memory),
                    pitch,
                    pitch};
-    device->services.parallel_for(device->services.context, rows, 1 + static_cast<int64_t>((1u << 20) / pitch), scatter,
-                                  &g);
+    device->services.parallel_for(device->services.context, rows, 1 + static_cast<int64_t>((1u << 20) / pitch),
+                                  scatter_rows, &g);
     return SALF_OK;
 }

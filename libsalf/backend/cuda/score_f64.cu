@@ -1,6 +1,6 @@
 /*
- * wide.cu - products of states and tiles in float64, by kernels that look at the states' numbers on the device first
- * and do nothing where they are 0: which states need them is known there alone, and cuBLAS has no such calls.
+ * score_f64.cu - products of states and tiles in float64, by kernels that look at the states' numbers on the device
+ * first and do nothing where they are 0: which states need them is known there alone, and cuBLAS has no such calls.
  *
  * Classic tiles of shared memory: a block makes SIDE x SIDE results in steps of DEPTH, a thread 4 x 4 of them.
  */
@@ -14,7 +14,7 @@ enum { SIDE = 64, DEPTH = 16, THREADS = 256, EACH = 4, PITCH = SIDE + 1 };
 enum { SHARED_BYTES = 2 * DEPTH * PITCH * 8 };
 
 /* out [m][n] (+)= A [m][k] B, with B(k, n) = x[n][k], or x[k][n] where ALONG is true. */
-struct wide_job {
+struct f64_product {
     const int32_t *needs_f64; /* [m] */
     const double *a;
     slf_rows x;
@@ -23,14 +23,14 @@ struct wide_job {
 };
 
 /* 0 outside of the matrix, which adds nothing. */
-template <bool ALONG> __device__ inline double element_of(const wide_job &job, int64_t k, int64_t n) {
+template <bool ALONG> __device__ inline double element_of(const f64_product &job, int64_t k, int64_t n) {
     if (k >= job.k || n >= job.n) return 0;
     return ALONG ? slf_element(slf_row(job.x, k), job.x.dtype, n) : slf_element(slf_row(job.x, n), job.x.dtype, k);
 }
 
 /* Both tiles of a step, transposed to [DEPTH][SIDE]; what is outside the matrices is 0. */
 template <bool ALONG>
-__device__ inline void load_tiles(const wide_job &job, int64_t m0, int64_t n0, int64_t k0, double *a, double *b) {
+__device__ inline void load_tiles(const f64_product &job, int64_t m0, int64_t n0, int64_t k0, double *a, double *b) {
     for (int e = static_cast<int>(threadIdx.x); e < SIDE * DEPTH; e += THREADS) {
         const int k = e % DEPTH, row = e / DEPTH;
         const bool inside = m0 + row < job.m && k0 + k < job.k;
@@ -41,7 +41,7 @@ __device__ inline void load_tiles(const wide_job &job, int64_t m0, int64_t n0, i
 }
 
 /* A step of the products of a thread, from shared memory. */
-__device__ inline void multiply(const double *a, const double *b, int mt, int nt, double sum[EACH][EACH]) {
+__device__ inline void multiply_step(const double *a, const double *b, int mt, int nt, double sum[EACH][EACH]) {
     for (int k = 0; k < DEPTH; k++)
 #pragma unroll
         for (int i = 0; i < EACH; i++)
@@ -50,22 +50,22 @@ __device__ inline void multiply(const double *a, const double *b, int mt, int nt
 }
 
 /* Whether a block has anything to do: most states need no float64, and then this is all it costs. */
-__device__ inline bool any_wide(const wide_job &job, int64_t m0) {
+__device__ inline bool any_needs_f64(const f64_product &job, int64_t m0) {
     for (int64_t m = m0; m < m0 + SIDE && m < job.m; m++)
         if (job.needs_f64[m] != 0) return true;
     return false;
 }
 
-template <bool ALONG> __global__ void __launch_bounds__(THREADS) wide_product(wide_job job) {
+template <bool ALONG> __global__ void __launch_bounds__(THREADS) multiply_f64(f64_product job) {
     double *a = slf_shared<double>(), *b = a + DEPTH * PITCH;
     const int64_t m0 = static_cast<int64_t>(blockIdx.y) * SIDE, n0 = static_cast<int64_t>(blockIdx.x) * SIDE;
-    if (!any_wide(job, m0)) return;
+    if (!any_needs_f64(job, m0)) return;
     const int nt = static_cast<int>(threadIdx.x % 16), mt = static_cast<int>(threadIdx.x / 16);
     double sum[EACH][EACH] = {};
     for (int64_t k0 = 0; k0 < job.k; k0 += DEPTH) {
         load_tiles<ALONG>(job, m0, n0, k0, a, b);
         __syncthreads();
-        multiply(a, b, mt, nt, sum);
+        multiply_step(a, b, mt, nt, sum);
         __syncthreads();
     }
     for (int i = 0; i < EACH; i++)
@@ -78,18 +78,18 @@ template <bool ALONG> __global__ void __launch_bounds__(THREADS) wide_product(wi
 }
 
 /* The second dimension of a grid has 65535 blocks at most, which is more rows of states than memory holds. */
-slf_grid grid_of(const wide_job &job) {
+slf_grid grid_of(const f64_product &job) {
     return slf_grid{(job.n + SIDE - 1) / SIDE, (job.m + SIDE - 1) / SIDE, THREADS, SHARED_BYTES};
 }
 
 } // namespace
 
-salf_status slf_wide_products(slf_device *device, const score_tile &tile, const slf_rows &x, double *products) {
-    const wide_job job = {tile.needs_f64, tile.z, x, products, tile.states, tile.rows, tile.dim};
-    return slf_launch(device, "wide_product", grid_of(job), wide_product<false>, job);
+salf_status slf_products_f64(slf_device *device, const score_tile &tile, const slf_rows &x, double *products) {
+    const f64_product job = {tile.needs_f64, tile.z, x, products, tile.states, tile.rows, tile.dim};
+    return slf_launch(device, "multiply_f64", grid_of(job), multiply_f64<false>, job);
 }
 
-salf_status slf_wide_vector(slf_device *device, const score_tile &tile, const slf_rows &x, const double *weights) {
-    const wide_job job = {tile.needs_f64, weights, x, tile.sums.vector, tile.states, tile.dim, tile.rows};
-    return slf_launch(device, "wide_product", grid_of(job), wide_product<true>, job);
+salf_status slf_vector_f64(slf_device *device, const score_tile &tile, const slf_rows &x, const double *weights) {
+    const f64_product job = {tile.needs_f64, weights, x, tile.sums.vector, tile.states, tile.dim, tile.rows};
+    return slf_launch(device, "multiply_f64", grid_of(job), multiply_f64<true>, job);
 }
