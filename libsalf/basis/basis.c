@@ -160,8 +160,7 @@ done:
 
 salf_status salf_basis_create(salf_basis **out, salf_model *model, const int32_t *labels, int64_t n_labels,
                               const salf_basis_options *options) {
-    SLF_REQUIRE(out);
-    *out = NULL;
+    SLF_OUT(out);
     SLF_REQUIRE(model);
     return create_basis(out, model, labels, n_labels, options);
 }
@@ -170,10 +169,8 @@ salf_status salf_basis_create(salf_basis **out, salf_model *model, const int32_t
  * depends on every row. Where the old basis held a table, the options ask for one again, and there are no labels to
  * pass on. */
 salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_model *model) {
-    SLF_REQUIRE(out);
-    *out = NULL;
-    SLF_REQUIRE(old);
-    SLF_REQUIRE(model);
+    SLF_OUT(out);
+    SLF_REQUIRE(old, model);
     if (model->info.hidden != old->info.hidden)
         return SLF_FAIL(SALF_E_SHAPE, "the model's hidden size is %" PRId64 ", the basis's %" PRId64,
                         model->info.hidden, old->info.hidden);
@@ -187,8 +184,7 @@ salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_mod
 
 /* has_norms may become 1 at any time: a probe that shares the basis may have needed them. */
 salf_status salf_basis_get_info(const salf_basis *basis, salf_basis_info *info) {
-    SLF_REQUIRE(basis);
-    SLF_REQUIRE(info);
+    SLF_REQUIRE(basis, info);
     salf_basis_info own = basis->info;
     own.n_labels = basis->held.n;
     own.has_table = basis->held.labels == NULL;
@@ -198,9 +194,7 @@ salf_status salf_basis_get_info(const salf_basis *basis, salf_basis_info *info) 
 
 /* Borrowed. A table holds every token and has no list: NULL with the number of tokens. */
 salf_status salf_basis_get_labels(const salf_basis *basis, const int32_t **labels, int64_t *n_labels) {
-    SLF_REQUIRE(basis);
-    SLF_REQUIRE(labels);
-    SLF_REQUIRE(n_labels);
+    SLF_REQUIRE(basis, labels, n_labels);
     *labels = basis->held.labels;
     *n_labels = basis->held.n;
     return SALF_OK;
@@ -251,8 +245,7 @@ done:
 /* By the fingerprint of all rows, since a head that was trained has the same shape and pointer. Reads the head once,
  * V D; a host that trains its head asks every so many steps. */
 salf_status salf_basis_check(const salf_basis *basis, const salf_model *model) {
-    SLF_REQUIRE(basis);
-    SLF_REQUIRE(model);
+    SLF_REQUIRE(basis, model);
     const slf_matrix *matrix = basis->info.side == SALF_SIDE_INPUT ? &model->embedding : &model->head;
     const bool absent = slf_matrix_is_empty(matrix);
     /* 1. what can be seen without reading the head */

@@ -71,8 +71,7 @@ static uint64_t row_id_hash(int64_t id) {
 /* Memory is D^2 doubles on both sides and D for each kept row, whatever the size of the head. */
 salf_status salf_basis_builder_create(salf_basis_builder **out, salf_context *context, int64_t vocab, int64_t hidden,
                                       const int32_t *labels, int64_t n_labels, const salf_basis_options *options) {
-    SLF_REQUIRE(out);
-    *out = NULL;
+    SLF_OUT(out);
     SLF_REQUIRE(context);
     salf_basis_options own;
     SLF_TRY(slf_basis_read_options(&own, options, vocab, hidden));
@@ -121,8 +120,7 @@ void salf_basis_builder_destroy(salf_basis_builder *builder) {
 /* Everything that can be wrong with the rows shows before the values change. After a failure of the device they are in
  * between, and the builder is lost; finish then refuses it, since the rows do not count as seen. */
 salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, const salf_tensor *rows) {
-    SLF_REQUIRE(builder);
-    SLF_REQUIRE(rows);
+    SLF_REQUIRE(builder, rows);
     const salf_context *context = builder->context;
     const int64_t dim = builder->hidden;
     SLF_TRY(slf_tensor_check(rows, "rows", -1, dim, slf_device_readable(context)));
@@ -166,9 +164,7 @@ salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, c
 /* Borrowed, not a copy: a host sends the numbers to another process, or adds those of another to them, one by one. All
  * are sums, the counts included. */
 salf_status salf_basis_builder_partial(salf_basis_builder *builder, double **values, int64_t *count) {
-    SLF_REQUIRE(builder);
-    SLF_REQUIRE(values);
-    SLF_REQUIRE(count);
+    SLF_REQUIRE(builder, values, count);
     *values = builder->values;
     *count = builder->count;
     return SALF_OK;
@@ -176,8 +172,7 @@ salf_status salf_basis_builder_partial(salf_basis_builder *builder, double **val
 
 /* Builders of threads or of parts of a head. Their labels must be equal: places in the vector follow from them. */
 salf_status salf_basis_builder_merge(salf_basis_builder *builder, const salf_basis_builder *other) {
-    SLF_REQUIRE(builder);
-    SLF_REQUIRE(other);
+    SLF_REQUIRE(builder, other);
     if (builder == other) return SLF_FAIL(SALF_E_ARGUMENT, "a builder cannot be merged with itself");
     if (builder->vocab != other->vocab || builder->hidden != other->hidden)
         return SLF_FAIL(SALF_E_SHAPE, "[%" PRId64 "][%" PRId64 "] and [%" PRId64 "][%" PRId64 "]", builder->vocab,
@@ -230,8 +225,7 @@ static float *copy_kept_rows(const salf_basis_builder *builder, const int32_t *l
 
 /* The builder stays as it is: more may be added, or a second basis made of it. */
 salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *builder, salf_model *model) {
-    SLF_REQUIRE(out);
-    *out = NULL;
+    SLF_OUT(out);
     SLF_REQUIRE(builder);
     const salf_context *context = builder->context;
     uint64_t fingerprint = 0;

@@ -93,8 +93,7 @@ static salf_status put_device_tensor(saved_file *file, const char *name, const v
 
 /* The struct of what is saved is some kilobytes, and too large for the stack of a host's thread. */
 salf_status salf_basis_save(const salf_basis *basis, const char *path) {
-    SLF_REQUIRE(basis);
-    SLF_REQUIRE(path);
+    SLF_REQUIRE(basis, path);
     const salf_basis_info *info = &basis->info;
     const slf_label_rows *held = &basis->held;
     const int64_t dim = info->hidden;
@@ -330,10 +329,8 @@ static salf_status load_label_rows(const loaded_file *file, salf_basis *basis) {
 
 /* Rows are not solved anew: a basis from a file is the one that was saved, to the last bit, on any machine. */
 salf_status salf_basis_load(salf_basis **out, salf_context *context, const char *path, salf_model *model) {
-    SLF_REQUIRE(out);
-    *out = NULL;
-    SLF_REQUIRE(context);
-    SLF_REQUIRE(path);
+    SLF_OUT(out);
+    SLF_REQUIRE(context, path);
     salf_tensors *tensors;
     salf_basis *basis = NULL;
     salf_status status;

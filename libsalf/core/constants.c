@@ -31,8 +31,7 @@ static size_t family_prefix(const slf_constant *constant, const char *family) {
 }
 
 salf_status salf_constant(const char *name, int64_t *value) {
-    SLF_REQUIRE(name);
-    SLF_REQUIRE(value);
+    SLF_REQUIRE(name, value);
     for (size_t i = 0; i < N_CONSTANTS; i++) {
         size_t n = 0;
         while (name[n] && lower_case(name[n]) == constants[i].lower[n]) n++;

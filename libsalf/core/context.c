@@ -180,8 +180,7 @@ static void context_free(salf_context *context) {
 }
 
 salf_status salf_context_create(salf_context **out, const salf_context_options *options) {
-    SLF_REQUIRE(out);
-    *out = NULL;
+    SLF_OUT(out);
     salf_context_options own;
     SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_context_options"));
     SLF_TRY(check_options(&own));
@@ -218,8 +217,7 @@ void salf_context_destroy(salf_context *context) {
 }
 
 salf_status salf_context_get_info(const salf_context *context, salf_context_info *info) {
-    SLF_REQUIRE(context);
-    SLF_REQUIRE(info);
+    SLF_REQUIRE(context, info);
     const salf_context_info own = {.backend = context->backend->id,
                                    .backend_name = context->backend->name,
                                    .kernels = context->kernels,

@@ -42,10 +42,18 @@ void slf_message_restore(const slf_message *kept);
         if ((status = (call)) != SALF_OK) goto done; \
     } while (0)
 
-/* Checks a required pointer argument of a public function by name. */
-#define SLF_REQUIRE(pointer)                                                         \
-    do {                                                                             \
-        if ((pointer) == NULL) return SLF_FAIL(SALF_E_NULL, "%s is NULL", #pointer); \
+/* Checks required pointer arguments of a public function, in their order: SLF_REQUIRE(basis, labels, n_labels). */
+#define SLF_REQUIRE(...)                                                            \
+    SLF_TRY(slf_require(__func__, #__VA_ARGS__, (const void *const[]){__VA_ARGS__}, \
+                        sizeof((const void *const[]){__VA_ARGS__}) / sizeof(void *)))
+/* names: as the macro's caller wrote them, "basis, labels, n_labels"; the message has the first that is NULL. */
+salf_status slf_require(const char *function, const char *names, const void *const *pointers, size_t n);
+
+/* The start of a function that makes something: it needs an address for it, which holds NULL when it fails later. */
+#define SLF_OUT(out)      \
+    do {                  \
+        SLF_REQUIRE(out); \
+        *(out) = NULL;    \
     } while (0)
 
 /* ---- options.c: versioned structs ---- */

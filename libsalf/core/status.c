@@ -65,6 +65,16 @@ salf_status slf_fail_in(const char *function, salf_status status, const char *fo
     return status;
 }
 
+salf_status slf_require(const char *function, const char *names, const void *const *pointers, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const size_t length = strcspn(names, ",");
+        if (!pointers[i]) return slf_fail_in(function, SALF_E_NULL, "%.*s is NULL", (int)length, names);
+        names += length;
+        names += strspn(names, ", ");
+    }
+    return SALF_OK;
+}
+
 slf_message slf_message_keep(void) {
     slf_message kept;
     memcpy(kept.text, last_error, sizeof kept.text);

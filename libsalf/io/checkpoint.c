@@ -110,10 +110,8 @@ static salf_status open_folder(salf_model *model, const char *folder, const salf
 
 salf_status salf_model_open(salf_model **out, salf_context *context, const char *path,
                             const salf_model_options *options) {
-    SLF_REQUIRE(out);
-    *out = NULL;
-    SLF_REQUIRE(context);
-    SLF_REQUIRE(path);
+    SLF_OUT(out);
+    SLF_REQUIRE(context, path);
     salf_model_options o;
     SLF_TRY(slf_options_read(&o, sizeof o, options, "salf_model_options"));
     if (o.n_layers || o.hidden || o.vocab || o.tied || o.norm_kind || o.head_rows || o.embedding_rows || o.head.data ||

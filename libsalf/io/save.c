@@ -117,8 +117,7 @@ static int by_layout(const void *a, const void *b) {
 
 salf_status salf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
                               int64_t n_tensors, const char *const *metadata, int64_t n_metadata) {
-    SLF_REQUIRE(context);
-    SLF_REQUIRE(path);
+    SLF_REQUIRE(context, path);
     if (n_tensors < 0 || n_metadata < 0 || (n_tensors > 0 && !tensors) || (n_metadata > 0 && !metadata))
         return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " tensors and %" PRId64 " pairs of metadata are not given",
                         n_tensors, n_metadata);

@@ -103,10 +103,8 @@ done:
 }
 
 salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const char *path) {
-    SLF_REQUIRE(out);
-    *out = NULL;
-    SLF_REQUIRE(context);
-    SLF_REQUIRE(path);
+    SLF_OUT(out);
+    SLF_REQUIRE(context, path);
     const uint16_t one = 1;
     if (*(const uint8_t *)&one != 1)
         return SLF_FAIL(SALF_E_UNSUPPORTED, "%s: tensor files are little-endian, this machine is not", path);

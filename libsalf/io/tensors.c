@@ -118,17 +118,14 @@ static salf_status describe_entry(const slf_entry *entry, salf_named_tensor *out
 }
 
 salf_status salf_tensors_at(const salf_tensors *tensors, int64_t index, salf_named_tensor *out) {
-    SLF_REQUIRE(tensors);
-    SLF_REQUIRE(out);
+    SLF_REQUIRE(tensors, out);
     if (index < 0 || index >= tensors->n)
         return SLF_FAIL(SALF_E_NOT_FOUND, "index %" PRId64 " of %" PRId64 " tensors", index, tensors->n);
     return describe_entry(&tensors->entries[index], out);
 }
 
 salf_status salf_tensors_find(const salf_tensors *tensors, const char *name, salf_named_tensor *out) {
-    SLF_REQUIRE(tensors);
-    SLF_REQUIRE(name);
-    SLF_REQUIRE(out);
+    SLF_REQUIRE(tensors, name, out);
     const slf_entry *entry = slf_tensors_entry(tensors, name);
     if (!entry) return SLF_FAIL(SALF_E_NOT_FOUND, "no tensor is called '%s'", name);
     return describe_entry(entry, out);

@@ -122,10 +122,8 @@ static salf_status describe_model(salf_model *model, const salf_model_options *o
 }
 
 salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options) {
-    SLF_REQUIRE(out);
-    *out = NULL;
-    SLF_REQUIRE(context);
-    SLF_REQUIRE(options);
+    SLF_OUT(out);
+    SLF_REQUIRE(context, options);
     salf_model_options own;
     SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_model_options"));
     salf_model *model;
@@ -157,8 +155,7 @@ void salf_model_destroy(salf_model *model) {
 /* ---- queries ---- */
 
 salf_status salf_model_get_info(const salf_model *model, salf_model_info *info) {
-    SLF_REQUIRE(model);
-    SLF_REQUIRE(info);
+    SLF_REQUIRE(model, info);
     return slf_info_write(info, &model->info, sizeof model->info, "salf_model_info");
 }
 
@@ -169,8 +166,7 @@ const salf_tensors *salf_model_get_tensors(const salf_model *model) {
 /* The sum of the rows' hashes (core/fingerprint.h). Padding does not count, so that two models that differ only in how
  * far they are padded have one fingerprint. Rows that are not finite have a hash as well. */
 salf_status salf_model_fingerprint(const salf_model *model, uint64_t *fingerprint) {
-    SLF_REQUIRE(model);
-    SLF_REQUIRE(fingerprint);
+    SLF_REQUIRE(model, fingerprint);
     const slf_matrix *matrix = slf_matrix_is_empty(&model->head) ? &model->embedding : &model->head;
     int64_t bad_row; /* not the question here */
     return slf_matrix_scan(model->context, matrix, model->info.valid_vocab, NULL, fingerprint, &bad_row);

@@ -47,8 +47,7 @@ static salf_status check_planner_options(salf_planner_options *o, int32_t m, int
 
 salf_status salf_planner_create(salf_planner **out, salf_context *context, int32_t n_layers, int64_t n_data,
                                 const salf_planner_options *options) {
-    SLF_REQUIRE(out);
-    *out = NULL;
+    SLF_OUT(out);
     SLF_REQUIRE(context);
     salf_planner_options own;
     SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_planner_options"));
@@ -136,8 +135,7 @@ salf_status slf_progress_room(slf_progress *s, const salf_planner *planner, int6
 /* ---- the plan ---- */
 
 salf_status salf_planner_counts(const salf_planner *planner, int64_t *counts) {
-    SLF_REQUIRE(planner);
-    SLF_REQUIRE(counts);
+    SLF_REQUIRE(planner, counts);
     memcpy(counts, planner->counts, (size_t)planner->m * sizeof *counts);
     return SALF_OK;
 }
@@ -145,8 +143,7 @@ salf_status salf_planner_counts(const salf_planner *planner, int64_t *counts) {
 /* A datum of layer e leaves out e of m layers. In floating point, as e c_e summed in integers overflows from 2^62 data
  * on. */
 salf_status salf_planner_saving(const salf_planner *planner, double *saving) {
-    SLF_REQUIRE(planner);
-    SLF_REQUIRE(saving);
+    SLF_REQUIRE(planner, saving);
     double sum = 0;
     for (int32_t e = 0; e < planner->m; e++)
         sum += (double)e / planner->m * ((double)planner->counts[e] / (double)planner->n);
@@ -163,8 +160,7 @@ static int64_t data_below(const salf_planner *p, int32_t layer) {
 }
 
 salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, salf_stage *stage) {
-    SLF_REQUIRE(planner);
-    SLF_REQUIRE(stage);
+    SLF_REQUIRE(planner, stage);
     if (layer < 0 || layer >= planner->m)
         return SLF_FAIL(SALF_E_ARGUMENT, "layer %" PRId32 " of %" PRId32, layer, planner->m);
     const slf_progress *s = &planner->progress;
@@ -272,8 +268,7 @@ static salf_status next_online(salf_planner *p, int64_t max_data) {
 
 /* max_data bounds a new task only; one that is open is given again as it was, so that both sides agree on its data. */
 salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task *task) {
-    SLF_REQUIRE(planner);
-    SLF_REQUIRE(task);
+    SLF_REQUIRE(planner, task);
     if (max_data < 1) return SLF_FAIL(SALF_E_ARGUMENT, "max_data is %" PRId64 "; it must be at least 1", max_data);
     const bool online = slf_plan_is_online(planner);
     if (!online) SLF_TRY(salf_planner_match(planner));
@@ -296,9 +291,7 @@ salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task
 /* Candidates come in order of id, so the layer takes the first that fit, as Algorithm 4 does. The others stay unused;
  * deeper layers, or a fill, may take them. */
 salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64_t n, uint8_t *accepted) {
-    SLF_REQUIRE(planner);
-    SLF_REQUIRE(eof);
-    SLF_REQUIRE(accepted);
+    SLF_REQUIRE(planner, eof, accepted);
     slf_progress *s = &planner->progress;
     slf_online *o = &s->online;
     if (s->phase != SLF_PHASE_PROBE)

@@ -65,8 +65,7 @@ static void write_plan(const void *user, slf_blob *blob) {
 }
 
 salf_status salf_planner_save(const salf_planner *planner, void *buffer, uint64_t *size) {
-    SLF_REQUIRE(planner);
-    SLF_REQUIRE(size);
+    SLF_REQUIRE(planner, size);
     return slf_blob_save(plan_kind, PLAN_VERSION, write_plan, planner, buffer, size);
 }
 
@@ -195,8 +194,7 @@ static salf_status read_plan(const salf_planner *p, slf_blob *blob, slf_progress
 
 /* The old progress is freed only when the new one is whole; until then both are there, twice the memory. */
 salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_t size) {
-    SLF_REQUIRE(planner);
-    SLF_REQUIRE(buffer);
+    SLF_REQUIRE(planner, buffer);
     slf_blob blob;
     SLF_TRY(slf_blob_open(plan_kind, PLAN_VERSION, PLAN_VERSION, buffer, size, &blob));
     slf_progress read;

@@ -117,8 +117,7 @@ static double count_trained(const salf_cost_options *o, int32_t cut) {
 }
 
 salf_status salf_cost_estimate(const salf_cost_options *options, salf_cost *cost) {
-    SLF_REQUIRE(options);
-    SLF_REQUIRE(cost);
+    SLF_REQUIRE(options, cost);
     salf_cost_options o;
     SLF_TRY(slf_options_read(&o, sizeof o, options, "salf_cost_options"));
     SLF_TRY(check_cost_options(&o));

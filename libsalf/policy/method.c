@@ -59,8 +59,7 @@ static int32_t find_metric_suffix(const char *name, size_t *base) {
 /* Names are compared as they stand: case counts, as in file names and logs that hold them. What the paper leaves to the
  * reader is a default here: data are matched online, the metric is cosine. */
 salf_status salf_method_find(const char *name, salf_method *method) {
-    SLF_REQUIRE(name);
-    SLF_REQUIRE(method);
+    SLF_REQUIRE(name, method);
     salf_method found = {.struct_size = sizeof found, .matching = SALF_MATCH_NONE, .metric = SALF_METRIC_COSINE};
     /* 1. a name of the paper */
     size_t base;

@@ -154,8 +154,7 @@ static void lay_out_policy(salf_policy *p, slf_carver *block) {
 
 salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t kind, int32_t n_layers,
                                const salf_policy_options *options) {
-    SLF_REQUIRE(out);
-    *out = NULL;
+    SLF_OUT(out);
     SLF_REQUIRE(context);
     salf_policy_options own;
     SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_policy_options"));
@@ -267,9 +266,7 @@ static void describe_decision(salf_policy *p, salf_decision *d) {
 /* The decision's arrays stay where they are until the next call: trainable moves with its record from next to last,
  * which that call only reads. */
 salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen, salf_decision *decision) {
-    SLF_REQUIRE(policy);
-    SLF_REQUIRE(seen);
-    SLF_REQUIRE(decision);
+    SLF_REQUIRE(policy, seen, decision);
     slf_policy_record *next = &policy->next;
     const slf_policy_record *last = &policy->last;
     const size_t bytes = (size_t)policy->m * sizeof(double);

@@ -65,8 +65,7 @@ static void write_policy(const void *user, slf_blob *blob) {
 }
 
 salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *size) {
-    SLF_REQUIRE(policy);
-    SLF_REQUIRE(size);
+    SLF_REQUIRE(policy, size);
     return slf_blob_save(policy_kind, POLICY_VERSION, write_policy, policy, buffer, size);
 }
 
@@ -79,8 +78,7 @@ static salf_status read_policy_value(slf_blob *blob, const char *name, int64_t l
 /* Into the record that is not in use. What was damaged by hand, with a right checksum, at least stays in range: layers
  * are on or off, sums are sums of absolute values. */
 salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t size) {
-    SLF_REQUIRE(policy);
-    SLF_REQUIRE(buffer);
+    SLF_REQUIRE(policy, buffer);
     const salf_policy *p = policy;
     const int64_t total = p->options.total_steps;
     slf_policy_record *next = &policy->next;

@@ -148,8 +148,7 @@ static salf_status await_deviations(salf_probe *probe) {
 /* The batch is over whatever the deviations are: with SALF_NONFINITE_ERROR a bad one fails the call, the trace is not
  * touched, and only a new begin can follow. */
 salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
-    SLF_REQUIRE(probe);
-    SLF_REQUIRE(trace);
+    SLF_REQUIRE(probe, trace);
     const int64_t rows = probe->batch.rows;
     const int32_t spaces = slf_probe_spaces(probe);
     slf_probe_results *results = &probe->results;
@@ -177,8 +176,7 @@ salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
 /* For a look in between: spaces that were not observed are NaN, and there is no choice of a layer. Ends the batch
  * too. */
 salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace) {
-    SLF_REQUIRE(probe);
-    SLF_REQUIRE(trace);
+    SLF_REQUIRE(probe, trace);
     if (probe->batch.phase == SLF_BATCH_NONE) return SLF_FAIL(SALF_E_SEQUENCE, "no batch has begun");
     SLF_TRY(await_deviations(probe));
     *trace = (salf_trace){

@@ -39,8 +39,7 @@ salf_status salf_eof_from_deviations(int32_t n_layers, int64_t rows, const doubl
     SLF_TRY(slf_check_word("eof_rule", "SALF_EOF", eof_rule));
     SLF_TRY(slf_check_word("nonfinite", "SALF_NONFINITE", nonfinite));
     if (rows == 0) return SALF_OK;
-    SLF_REQUIRE(deviations);
-    SLF_REQUIRE(eof);
+    SLF_REQUIRE(deviations, eof);
     const int64_t spaces = (int64_t)n_layers + 1;
     /* All rows are looked at before anything is written. */
     for (int64_t r = 0; r < rows && nonfinite == SALF_NONFINITE_ERROR; r++) {

@@ -37,8 +37,7 @@ static salf_status read_probe_options(salf_probe_options *own, const salf_probe_
 /* The temperature stays in the vocabulary's rule. Memory of batches is taken when one begins, since its size is not
  * known before. */
 salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_probe_options *options) {
-    SLF_REQUIRE(out);
-    *out = NULL;
+    SLF_OUT(out);
     SLF_REQUIRE(basis);
     salf_probe_options own;
     salf_probe *probe;

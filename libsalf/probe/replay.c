@@ -53,8 +53,7 @@ salf_status salf_probe_replay(salf_probe *probe) {
 
 /* ready: end would not wait. Never waits itself. */
 salf_status salf_probe_poll(salf_probe *probe, int32_t *ready) {
-    SLF_REQUIRE(probe);
-    SLF_REQUIRE(ready);
+    SLF_REQUIRE(probe, ready);
     if (probe->batch.phase != SLF_BATCH_FLUSHED)
         return SLF_FAIL(SALF_E_SEQUENCE, "salf_probe_flush has not been called for a batch");
     return probe->context->backend->wait(probe->context->impl, probe->done, ready);

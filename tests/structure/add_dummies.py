@@ -37,7 +37,7 @@ SLOT = [
      "salf_status slf_cuda_dummy(void *, const slf_dummy_job *job) {\n    *job->twice = 2 * job->number;\n"
      "    return SALF_OK;\n}\n\n" r"\g<0>"),
     # its caller
-    ("libsalf/model/model.c", r"salf_status salf_model_get_info\([^{]*\{\n(    SLF_REQUIRE\(\w+\);\n)*",
+    ("libsalf/model/model.c", r"salf_status salf_model_get_info\([^{]*\{\n(    SLF_REQUIRE\([\w, ]+\);\n)*",
      r"\g<0>" "    int64_t twice = 0;\n    const slf_dummy_job dummy = {.number = 21, .twice = &twice};\n"
      "    SLF_TRY(model->context->backend->dummy(model->context->impl, &dummy));\n"
      '    if (twice != 42) return slf_fail(SALF_E_INTERNAL, "twice 21 is %d", (int)twice);\n'),
