@@ -31,6 +31,7 @@ typedef struct run {
     salf_probe *probe;
     salf_planner *planner; /* NULL without a budget */
     salf_policy *policy;
+    salf_observation seen;  /* what the policy may look at */
     salf_decision decision; /* the last; its arrays are the policy's */
     int64_t total;          /* data of the run: epochs * training data */
     uint32_t *order;        /* [total] which prompt each of them is */
@@ -80,16 +81,20 @@ static double learning_rate(const run *r) {
     return warmup < 1 ? r->o->rate * (1 - share) / (1 - warmup) : 0;
 }
 
-/* What AUTOFREEZE and RGN look at. */
+/* What AUTOFREEZE and RGN look at: norms of each layer's gradients and parameters. */
 static void note_norms(run *r) {
-    for (int32_t k = 0; k < r->llama.n_layers; k++) {
+    const int64_t m = r->llama.n_layers, n = r->llama.n_adapters;
+    double *l1 = r->norms, *l2 = l1 + m, *parameters = l2 + m;
+    memset(l1, 0, (size_t)m * sizeof *l1);
+    for (int64_t k = 0; k < m; k++) {
         const layer *y = &r->llama.layers[k];
-        double l1 = 0;
-        for (int64_t i = 0; i < r->llama.n_adapters; i++) l1 += (double)fabsf(y->gradients[i]);
-        r->norms[k] = l1;
-        r->norms[r->llama.n_layers + k] = sqrt((double)dot(r->llama.n_adapters, y->gradients, y->gradients));
-        r->norms[2 * r->llama.n_layers + k] = sqrt((double)dot(r->llama.n_adapters, y->adapters, y->adapters));
+        for (int64_t i = 0; i < n; i++) l1[k] += (double)fabsf(y->gradients[i]);
+        l2[k] = sqrt((double)dot(n, y->gradients, y->gradients));
+        parameters[k] = sqrt((double)dot(n, y->adapters, y->adapters));
     }
+    r->seen.gradient_l1 = l1;
+    r->seen.gradient_norm = l2;
+    r->seen.parameter_norm = parameters;
 }
 
 /* Makes the gradients the mean over the pending rows, and steps the layers that the decision trains; the others do not
@@ -147,13 +152,9 @@ static void train_on(run *r, const salf_task *task) {
     if (task->kind == SALF_TASK_PROBE) check(salf_planner_report(r->planner, trace.eof, rows, r->accepted), "planner");
     for (int64_t i = 0; i < rows; i++) n_train += r->accepted[i];
     if (n_train > 0) {
-        const salf_observation seen = {.struct_size = sizeof seen,
-                                       .step = r->tasks,
-                                       .trace = by_trace ? &trace : NULL,
-                                       .gradient_l1 = r->updates ? r->norms : NULL,
-                                       .gradient_norm = r->updates ? r->norms + m : NULL,
-                                       .parameter_norm = r->updates ? r->norms + 2 * m : NULL};
-        check(salf_policy_decide(r->policy, &seen, &r->decision), "policy"); /* salf 9 */
+        r->seen.step = r->tasks;
+        r->seen.trace = by_trace ? &trace : NULL;
+        check(salf_policy_decide(r->policy, &r->seen, &r->decision), "policy"); /* salf 9 */
     }
     for (int64_t i = 0; i < rows; i++)
         r->cuts[i] = !r->accepted[i] ? m : by_trace ? r->decision.eof[i] : r->decision.cut;
@@ -169,9 +170,8 @@ static void train_on(run *r, const salf_task *task) {
 
     /* 5. accounts */
     for (int64_t i = 0; i < rows; i++) {
-        if (!r->accepted[i]) continue;
-        r->loss += (double)r->losses[i];
-        r->depth += (double)r->cuts[i] / m;
+        r->loss += r->accepted[i] ? (double)r->losses[i] : 0;
+        r->depth += r->accepted[i] ? (double)r->cuts[i] / m : 0;
     }
     r->pending += n_train;
     r->trained += n_train;
@@ -228,6 +228,7 @@ static void open_run(run *r, const options *o, const salf_model *model, salf_bas
     r->accepted = take(&r->memory, o->batch, 1);
     r->losses = take(&r->memory, o->batch, sizeof *r->losses);
     r->norms = take(&r->memory, 3 * r->llama.n_layers, sizeof *r->norms);
+    salf_options_init(&r->seen, sizeof r->seen);
     salf_options_init(&r->decision, sizeof r->decision);
 
     salf_probe_options probe = {.struct_size = sizeof probe, .metric = r->method.metric};

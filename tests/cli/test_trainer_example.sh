@@ -14,9 +14,10 @@ report() { # report STATUS NAME
 [ -d examples/demo/model ] || { echo "skip trainer: the demonstration's model is not here"; exit 0; }
 
 # ---- the same steps: number, data, loss to 1e-5 of its size (both sum float32 in their own order), cut, saving
-same_steps() { # same_steps METHOD LIMIT
-    "$SALF" finetune --method "$1" --limit-train "$2" --limit-test 8 --log "$work/log" >/dev/null 2>"$work/err"
-    "$TRAINER" --method "$1" --limit-train "$2" --limit-test 8 >"$work/steps" 2>>"$work/err"
+same_steps() { # same_steps METHOD LIMIT OPTION...
+    local run=(--method "$1" --limit-train "$2" --limit-test 8 "${@:3}")
+    "$SALF" finetune "${run[@]}" --log "$work/log" >/dev/null 2>"$work/err"
+    "$TRAINER" "${run[@]}" >"$work/steps" 2>>"$work/err"
     sed -n 's/.*"event":"step".*"step":\([0-9]*\),"data":\([0-9]*\),"loss":\([^,]*\),"cut":\([0-9]*\),"saving":\([^,]*\),.*/\1 \2 \3 \4 \5/p' \
         "$work/log" >"$work/expected"
     sed -n 's/^step *\([0-9]*\)  data *\([0-9]*\)  loss \([0-9.]*\)  cut \([0-9]*\)  saving \([0-9.]*\)$/\1 \2 \3 \4 \5/p' \
@@ -28,7 +29,7 @@ same_steps() { # same_steps METHOD LIMIT
                 print "# differs: " $0; wrong = 1
             }
             END { exit wrong }'
-    report $? "$1 trains as salf finetune does"
+    report $? "$* trains as salf finetune does"
     rm -f "$work/log"
 }
 same_steps salf 160
@@ -36,6 +37,13 @@ same_steps 'lora[full]' 48
 same_steps 'salf[half]' 64
 same_steps 'salf[arith][df][ce]' 64
 same_steps 'lift*[geom][bf]' 48
+same_steps salf 48 --batch 5 --epochs 2 --lr 0.001 --rank 3 --alpha 6 --seed 7 --clip 0.5 --warmup 0.2
+model=${SALF_SHARED:-../shared}/models/stories260k
+if [ -e "$model/model.safetensors" ]; then
+    same_steps salf 32 --model "$model" --tokenizer "$model/tok512.bin" --data examples/demo/data
+else
+    echo "skip trainer: the shared model is not here"
+fi
 
 # ---- methods by their names: the paper's and the words of policies
 for method in 'lift*[half]' 'salf[rank]' lisa autofreeze rgn; do
