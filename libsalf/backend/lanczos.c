@@ -37,6 +37,7 @@ typedef struct {
     double *start;        /* host [dim] */
 } lanczos;
 
+/* One block on each side. */
 static void lay_out_backend(lanczos *l, slf_carver *block) {
     l->basis = slf_carve(block, (l->most + 1) * l->dim, sizeof(double));
     l->projection = slf_carve(block, l->most, sizeof(double));
@@ -49,6 +50,7 @@ static void lay_out_host(lanczos *l, slf_carver *block) {
     l->start = slf_carve(block, l->dim, sizeof(double));
 }
 
+/* The one slot that Lanczos needs: its products, dot products, updates and scalings are all of this form. */
 static salf_status times(const lanczos *l, slf_matvec_job job) {
     return l->context->backend->matvec(l->context->impl, &job);
 }

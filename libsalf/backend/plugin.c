@@ -62,6 +62,7 @@ static salf_status open_at(const char *path, void **handle, const slf_backend **
     return SALF_OK;
 }
 
+/* Where the host names no path, the plugin lies beside the library: both come from one build. */
 salf_status slf_plugin_open(const salf_context *context, const char *path, void **handle, const slf_backend **backend) {
     if (path) return open_at(path, handle, backend);
     char *beside = NULL;

@@ -169,6 +169,7 @@ done:
     return status;
 }
 
+/* Scratch for Cholesky goes back before eigenvectors take theirs, which bounds both at 2 dim^2. */
 salf_status slf_spectrum_invert(const salf_context *context, int64_t dim, double *gram,
                                 const slf_factor_request *request, slf_factor_result *result) {
     const inversion v = {context, dim, gram, request, result};

@@ -68,7 +68,7 @@ salf_status slf_cpu_potrf(void *self, const slf_potrf_job *job) {
     return SALF_OK;
 }
 
-/* The lower triangle from the upper one. */
+/* The lower triangle from the upper one: P is read as full by products. */
 static void mirror_upper(double *p, int64_t dim) {
     for (int64_t i = 0; i < dim; i++)
         for (int64_t j = 0; j < i; j++) p[i * dim + j] = p[j * dim + i];
@@ -114,7 +114,7 @@ salf_status slf_cpu_syevd(void *self, const slf_syevd_job *job) {
     return services->fail(SALF_E_NUMERIC, "dsyevd: info %d for a Gram matrix of size %d", info, n);
 }
 
-/* As V^T V of the rows sqrt(w_k) v_k. */
+/* As V^T V of the rows sqrt(w_k) v_k, which dsyrk makes at half the cost of a product; weights are 0 or more. */
 salf_status slf_cpu_syrk(void *self, const slf_syrk_job *job) {
     const slf_services *services = &((slf_cpu *)self)->host.services;
     const int64_t dim = job->dim;

@@ -26,6 +26,7 @@
  * a level depend on this number and on SLF_PIECE alone, not on the length of a processor's vectors. */
 enum { LANES = 32 };
 
+/* Any type of core/dtypes.h. */
 static void widen_plain(const void *in, int32_t dtype, int64_t n, float *out) {
     switch (dtype) {
 #define WIDEN(type, name, bytes, element)                        \
@@ -119,6 +120,7 @@ INLINE void reduce_typed(const void *row, int32_t dtype, int64_t n, const slf_af
     }
 }
 
+/* next is not used: a prefetch in these loops would keep compilers from making vectors of them. */
 static slf_pair reduce_plain(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
                              const void *next) {
     (void)next;
@@ -190,6 +192,7 @@ static bool has_avx2(void) {
 
 #endif
 
+/* Asked for again at each call: contexts are made rarely, and nothing is kept for the process. */
 const slf_kernels *slf_kernels_at(int rank) {
     const slf_kernels *usable[3];
     int n = 0;

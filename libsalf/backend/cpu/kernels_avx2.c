@@ -65,7 +65,8 @@ INLINE_AVX2 void piece(const void *row, int32_t dtype, int64_t first, int64_t la
     out->second += vectors_sum(s);
 }
 
-/* dtype, and whether a and b are NULL, are constants in piece. */
+/* Pieces of a row, so that float32 sums stay short. dtype, and whether a and b are NULL, are constants in piece: each
+ * combination is compiled by itself. */
 INLINE_AVX2 void pieces(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
                         const void *next, slf_pair *out) {
     for (int64_t first = 0; first < n; first += SLF_PIECE) {
@@ -120,6 +121,7 @@ AVX2 void slf_widen_avx2(const void *in, int32_t dtype, int64_t n, float *out) {
 /* Exponentials under way at once: each is a chain of some 20 multiply-adds that wait for each other. */
 enum { CHAINS = 4 };
 
+/* Clamped as in kernels.c; what does not fill a vector takes the plain loop. */
 AVX2 void slf_exp_avx2(double *x, int64_t n) {
     int64_t i = 0;
     for (; i + QUAD <= n; i += QUAD) _mm256_storeu_pd(x + i, exp_quad(_mm256_loadu_pd(x + i), 0));

@@ -20,18 +20,20 @@ __global__ void copy_shifted(double *to, const double *a, int64_t dim, double si
         to[i * dim + j] = sign * a[i * dim + j] + (i == j ? shift : 0);
 }
 
+/* The right-hand sides of potri. */
 __global__ void make_identity(double *p, int64_t dim) {
     const int64_t i = blockIdx.x;
     for (int64_t j = threadIdx.x; j < dim; j += blockDim.x) p[i * dim + j] = i == j;
 }
 
-/* Row k, an eigenvector, times the square root of its weight. */
+/* Weights are 0 or more. Row k, an eigenvector, times the square root of its weight. */
 __global__ void scale_rows(double *vectors, const double *weight, int64_t dim) {
     const double by = sqrt(weight[blockIdx.x]);
     double *row = vectors + blockIdx.x * dim;
     for (int64_t j = threadIdx.x; j < dim; j += blockDim.x) row[j] *= by;
 }
 
+/* A block for each row. */
 slf_grid block_each_row(int64_t dim) {
     return slf_grid{dim, 1, THREADS, 0};
 }
@@ -59,6 +61,7 @@ struct host_memory {
     void *memory;
 };
 
+/* Where cuSOLVER leaves its status on the device: shared with scan, under the lock of the slot. */
 int *info_of(slf_device *device) {
     return static_cast<int *>(device->device_result);
 }

@@ -17,6 +17,7 @@ template <typename Function> static void set(Function *function, void *address) 
 
 #ifdef SLF_EMULATED /* everything is linked */
 
+/* The emulated device is one library, with all names in it. */
 salf_status slf_libraries_open(slf_libraries *libraries, const slf_services *) {
 #define SLF_TAKE(name) libraries->name = &::name;
     SLF_BLAS_CALLS(SLF_TAKE)

@@ -1,6 +1,7 @@
 /* logits.cu - logits of the right tokens, in float64, a block for each state. rows D multiply-adds. */
 #include "kernels.h"
 
+/* A block for each state: D multiply-adds are too few for more. */
 enum { THREADS = 256 };
 
 /* scale w . z + bias, capped where the model caps its logits. */

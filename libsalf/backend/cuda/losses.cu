@@ -4,6 +4,7 @@
  */
 #include "kernels.h"
 
+/* A block for each state, which reads its row twice: for the sums, and for the gradient. */
 enum { THREADS = 256 };
 
 /* What the kernels are given of a job, for rows of states at hand. */

@@ -62,6 +62,7 @@ int64_t slf_fitting_rows(const slf_device *device, int64_t rows, uint64_t bytes_
     return static_cast<uint64_t>(rows) < fitting ? rows : static_cast<int64_t>(fitting);
 }
 
+/* Errors of kernels that were enqueued before show here. */
 salf_status slf_device_wait(slf_device *device) {
     SLF_CUDA(device, cudaStreamSynchronize(device->stream));
     return SALF_OK;
@@ -77,6 +78,7 @@ salf_status slf_read_back(slf_device *device, void *to, const void *from, uint64
 
 /* ---- slots ---- */
 
+/* Outside of steps: cudaMalloc and cudaHostAlloc may wait for the device. */
 salf_status slf_cuda_alloc(void *self, int32_t kind, uint64_t bytes, void **memory) {
     const slf_entry in(self);
     void *made = nullptr;

@@ -51,6 +51,8 @@ static salf_status check_ordinal(const slf_services *services) {
     return SALF_OK;
 }
 
+/* Older devices would find no machine code for themselves in the plugin. The name of what they have becomes the name of
+ * the kernels. */
 static salf_status check_capability(slf_device *device, int *major) {
     int minor = 0;
     SLF_CUDA(device, cudaDeviceGetAttribute(major, cudaDevAttrComputeCapabilityMajor, device->ordinal));
@@ -119,6 +121,7 @@ static salf_status open_device(slf_device *device) {
     return status;
 }
 
+/* The device is made whole or not at all: what was opened before a failure is closed as it would be at the end. */
 salf_status slf_cuda_open(void **self, const slf_services *services, const char **kernels) {
     slf_device *device = static_cast<slf_device *>(services->alloc(services->context, 1, sizeof(slf_device)));
     if (!device) return SALF_E_NO_MEMORY;
@@ -143,6 +146,7 @@ salf_status slf_cuda_open(void **self, const slf_services *services, const char 
 
 /* ---- close: what fails here cannot be reported, and the host shall not find it ---- */
 
+/* cudaFree(NULL) is a success, so that nothing has to be known of how far opening went. */
 static void free_memory(slf_device *device) {
     for (int k = 0; k < SLF_SCRATCH_KINDS; k++) slf_cuda_forget(cudaFree(device->scratch[k].memory));
     for (int k = 0; k < SLF_STAGES; k++) {

@@ -9,6 +9,7 @@
 
 enum { THREADS = 256 };
 
+/* P is symmetric, so that row-major and column-major are one. */
 salf_status slf_times_p(slf_device *device, const double *x, int leading, const double *p, int64_t rows, int64_t dim,
                         double *y) {
     const double one = 1, zero = 0;
@@ -32,6 +33,7 @@ static salf_status tile_scratch(slf_device *device, const salf_tensor *rows, int
 
 /* ---- apply ---- */
 
+/* |x|^2 of this block's row, in float64, to all threads. */
 static __device__ inline double square_sum(const slf_rows &rows) {
     const void *row = slf_row(rows, blockIdx.x);
     slf_two sum = {0, 0};

@@ -57,7 +57,8 @@ static __global__ void scan(slf_rows rows, int64_t first_row, int64_t first_in_v
     if (bad) atomicMin(result + 1, static_cast<unsigned long long>(first_in_view) + blockIdx.x);
 }
 
-/* One pass over the rows, also for the Gram matrix where it is wanted: rows of the host are staged once. */
+/* Pieces as large as the Gram matrix can take, or all at once. One pass over the rows, also for the Gram matrix where
+ * it is wanted: rows of the host are staged once. */
 static salf_status scan_by_pieces(slf_device *device, const slf_scan_job *job, unsigned long long *result) {
     slf_pieces pieces(device, job->rows, job->gram ? gram_rows(device, job->rows) : INT32_MAX);
     slf_rows piece;

@@ -15,6 +15,7 @@ namespace {
 
 enum { THREADS = 256 };
 
+/* As reference/score.c has it: a cosine, 0 for a zero row, or a logit. */
 __device__ inline double score_from(const slf_score_rule &rule, double product, double inverse_norm, double bias) {
     if (!rule.logits) return inverse_norm > 0 ? product * inverse_norm : 0;
     const double logit = rule.logit_scale * product + bias;
@@ -141,6 +142,7 @@ salf_status tile_scores(slf_device *device, const tile_scratch &scratch, const s
 }
 
 /* The tile's part of the vectors, from the weights that the products have become. */
+/* A second product with the same tile, while it is in the cache of the device or still on its way. */
 salf_status tile_vector(slf_device *device, const tile_scratch &scratch, const score_tile &tile, const float *x,
                         int leading) {
     const float one = 1, zero = 0;

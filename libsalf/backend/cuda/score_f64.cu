@@ -56,6 +56,8 @@ __device__ inline bool any_needs_f64(const f64_product &job, int64_t m0) {
     return false;
 }
 
+/* A block returns before the first barrier or takes part in all of them. Results of states that need no float64 are
+ * computed with their neighbours and not written. */
 template <bool ALONG> __global__ void __launch_bounds__(THREADS) multiply_f64(f64_product job) {
     double *a = slf_shared<double>(), *b = a + DEPTH * PITCH;
     const int64_t m0 = static_cast<int64_t>(blockIdx.y) * SIDE, n0 = static_cast<int64_t>(blockIdx.x) * SIDE;

@@ -12,6 +12,7 @@
 #include "core/core.h"
 #include "core/random.h"
 
+/* Scratch of the host backends goes through the context's hooks, so that a host sees and bounds it. */
 double *slf_host_doubles(const slf_host *host, int64_t count) {
     return host->services.alloc(host->services.context, (uint64_t)count, sizeof(double));
 }
@@ -22,6 +23,7 @@ void slf_host_free(const slf_host *host, void *memory) {
 
 /* ---- life and memory: all of it is host memory, and nothing is ever pending ---- */
 
+/* kernels are plain C whatever SALF_KERNELS says: this is the oracle. */
 salf_status slf_reference_open(void **self, const slf_services *services, const char **kernels) {
     slf_host *host = services->alloc(services->context, 1, sizeof *host);
     if (!host) return SALF_E_NO_MEMORY;
@@ -70,6 +72,7 @@ salf_status slf_reference_sync(void *self) {
     return SALF_OK;
 }
 
+/* No event is made: NULL is done, as the slot says. */
 salf_status slf_reference_mark(void *self, void **event) {
     (void)self, (void)event;
     return SALF_OK;
@@ -83,6 +86,7 @@ salf_status slf_reference_wait(void *self, void *event, int32_t *ready) {
 
 /* ---- the head ---- */
 
+/* In a loop of its own: the row is in the cache. */
 bool slf_reference_finite(const float *row, int64_t cols) {
     for (int64_t i = 0; i < cols; i++)
         if (!isfinite(row[i])) return false;

@@ -8,6 +8,7 @@
 #include "core/core.h"
 #include "reference.h"
 
+/* In order: the oracle's sums are the definition's. */
 static double dot(const double *a, const double *b, int64_t dim) {
     double sum = 0;
     for (int64_t i = 0; i < dim; i++) sum += a[i] * b[i];
@@ -44,6 +45,7 @@ void slf_reference_query_row(const slf_query_job *job, int64_t r, double *h) {
     for (int64_t i = 0; i < dim; i++) h[i] = length > 0 ? h[i] / length : (double)NAN;
 }
 
+/* z = norm(h), or P norm(h) by way of scratch for one row. */
 salf_status slf_reference_query(void *self, const slf_query_job *job) {
     const int64_t dim = job->states->cols;
     double *h = job->p ? slf_host_doubles(self, dim) : NULL;
