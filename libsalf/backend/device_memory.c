@@ -2,35 +2,33 @@
  * copies. */
 #include "backend/device_memory.h"
 
+#include <string.h>
+
 static int32_t backend_memory(const salf_context *context) {
     return slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
 }
 
-/* At least 1 byte, so that a backend never has to say what an allocation of 0 is. */
-static salf_status bytes_of(uint64_t count, uint64_t size, uint64_t *bytes) {
+/* At least 1 byte, so that a backend never has to say what an allocation of 0 is. what: SLF_MEMORY_*; out is the address
+ * of a pointer to some type, which is no void **, so that its bytes are set. */
+static salf_status alloc_in_backend(const salf_context *context, int32_t what, uint64_t count, uint64_t size,
+                                    void *out) {
+    void *memory = NULL;
+    salf_status status = SALF_OK;
     if (count > (uint64_t)INT64_MAX / size)
-        return slf_fail(SALF_E_NO_MEMORY, "%llu elements of %llu bytes do not fit memory", (unsigned long long)count,
-                        (unsigned long long)size);
-    *bytes = count > 0 ? count * size : 1;
-    return SALF_OK;
+        status = slf_fail(SALF_E_NO_MEMORY, "%llu elements of %llu bytes do not fit memory", (unsigned long long)count,
+                          (unsigned long long)size);
+    else
+        status = context->backend->alloc(context->impl, what, SLF_MAX(count * size, 1), &memory);
+    memcpy(out, &memory, sizeof memory);
+    return status;
 }
 
-salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out) {
-    uint64_t bytes = 0;
-    *out = NULL;
-    SLF_TRY(bytes_of(count, size, &bytes));
-    return context->backend->alloc(context->impl, SLF_MEMORY_BACKEND, bytes, out);
+salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64_t size, void *out) {
+    return alloc_in_backend(context, SLF_MEMORY_BACKEND, count, size, out);
 }
 
 void slf_device_free(const salf_context *context, void *memory) {
     if (memory) context->backend->free(context->impl, SLF_MEMORY_BACKEND, memory);
-}
-
-salf_status slf_pinned_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out) {
-    uint64_t bytes = 0;
-    *out = NULL;
-    SLF_TRY(bytes_of(count, size, &bytes));
-    return context->backend->alloc(context->impl, SLF_MEMORY_PINNED, bytes, out);
 }
 
 void slf_event_free(const salf_context *context, void *event) {
@@ -45,10 +43,7 @@ salf_status slf_sync(const salf_context *context) {
     return context->backend->sync(context->impl);
 }
 
-void slf_pinned_free(const salf_context *context, void *memory) {
-    if (memory) context->backend->free(context->impl, SLF_MEMORY_PINNED, memory);
-}
-
+/* Copies of no bytes are none: a backend never sees an address that a batch of no rows has not got. */
 salf_status slf_upload(const salf_context *context, void *to, const void *from, uint64_t bytes) {
     if (bytes == 0) return SALF_OK;
     return context->backend->copy(context->impl, to, backend_memory(context), from, SALF_MEMORY_HOST, bytes);
@@ -74,18 +69,19 @@ salf_status slf_device_copy(const salf_context *context, void *to, const void *f
 
 /* The copy is enqueued: from must stay until the stream has passed it, or slf_sync has been called. */
 salf_status slf_device_copy_of(const salf_context *context, const void *from, uint64_t count, uint64_t size,
-                               void **out) {
+                               void *out) {
     void *memory;
     SLF_TRY(slf_device_alloc(context, count, size, &memory));
     const salf_status status = slf_upload(context, memory, from, count * size);
-    if (status != SALF_OK) {
+    if (status == SALF_OK)
+        memcpy(out, &memory, sizeof memory);
+    else
         slf_device_free(context, memory);
-        return status;
-    }
-    *out = memory;
-    return SALF_OK;
+    return status;
 }
 
+/* What a block held is gone when it grows, and nothing is copied: a batch fills its arrays anew. Memory is given back
+ * before more is taken, so that a device never holds both. */
 salf_status slf_block_pair_lay_out(slf_block_pair *blocks, const salf_context *context, slf_layout_fn layout,
                                    void *user) {
     slf_carver device = {0}, host = {0};
@@ -97,9 +93,9 @@ salf_status slf_block_pair_lay_out(slf_block_pair *blocks, const salf_context *c
         blocks->device_bytes = device.used;
     }
     if (host.used > blocks->host_bytes) {
-        slf_pinned_free(context, blocks->host);
+        if (blocks->host) context->backend->free(context->impl, SLF_MEMORY_PINNED, blocks->host);
         blocks->host_bytes = 0;
-        SLF_TRY(slf_pinned_alloc(context, host.used, 1, &blocks->host));
+        SLF_TRY(alloc_in_backend(context, SLF_MEMORY_PINNED, host.used, 1, &blocks->host));
         blocks->host_bytes = host.used;
     }
     device = (slf_carver){.base = blocks->device};
@@ -110,7 +106,7 @@ salf_status slf_block_pair_lay_out(slf_block_pair *blocks, const salf_context *c
 
 void slf_block_pair_free(slf_block_pair *blocks, const salf_context *context) {
     slf_device_free(context, blocks->device);
-    slf_pinned_free(context, blocks->host);
+    if (blocks->host) context->backend->free(context->impl, SLF_MEMORY_PINNED, blocks->host);
     *blocks = (slf_block_pair){0};
 }
 

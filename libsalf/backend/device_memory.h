@@ -2,26 +2,15 @@
 #ifndef SALF_DEVICE_MEMORY_H
 #define SALF_DEVICE_MEMORY_H
 
-#include <string.h>
-
 #include "core/carve.h"
 #include "core/core.h"
 
-/* count * size bytes of backend memory. */
-salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out);
 /* Sets a pointer to count elements of what it points to in backend memory, NULL on failure; a status, for SLF_TRY. */
 #define SLF_DEVICE_ALLOC(context, pointer, count) \
-    slf_device_alloc_to((context), (uint64_t)(count), sizeof *(pointer), &(pointer))
-static inline salf_status slf_device_alloc_to(const salf_context *context, uint64_t count, uint64_t size, void *out) {
-    void *memory = NULL;
-    const salf_status status = slf_device_alloc(context, count, size, &memory);
-    memcpy(out, &memory, sizeof memory); /* out is the address of a pointer to some type, which is no void ** */
-    return status;
-}
+    slf_device_alloc((context), (uint64_t)(count), sizeof *(pointer), &(pointer))
+/* out: the address of a pointer to some type. */
+salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64_t size, void *out);
 void slf_device_free(const salf_context *context, void *memory);
-/* The same of host memory that copies to and from the backend reach without a stall. */
-salf_status slf_pinned_alloc(const salf_context *context, uint64_t count, uint64_t size, void **out);
-void slf_pinned_free(const salf_context *context, void *memory);
 /* A point in the stream that backend->mark made; NULL is fine. */
 void slf_event_free(const salf_context *context, void *event);
 /* Zeroes count numbers of 8 bytes. */
@@ -35,11 +24,14 @@ salf_status slf_download(const salf_context *context, void *to, const void *from
 salf_status slf_download_later(const salf_context *context, void *to, const void *from, uint64_t bytes);
 /* Between two places in backend memory. */
 salf_status slf_device_copy(const salf_context *context, void *to, const void *from, uint64_t bytes);
-/* Backend memory of count * size bytes that holds a copy of host memory. */
-salf_status slf_device_copy_of(const salf_context *context, const void *from, uint64_t count, uint64_t size,
-                               void **out);
+/* Sets a pointer to new backend memory with a copy of count elements from the host; a status, for SLF_TRY. */
+#define SLF_DEVICE_COPY_OF(context, pointer, from, count) \
+    slf_device_copy_of((context), (from), (uint64_t)(count), sizeof *(pointer), &(pointer))
+/* out: the address of a pointer to some type, untouched on failure. */
+salf_status slf_device_copy_of(const salf_context *context, const void *from, uint64_t count, uint64_t size, void *out);
 
-/* One block of backend memory and one of pinned memory, of which the arrays of a batch or a call are parts. */
+/* One block of backend memory and one of pinned memory, which is host memory that copies from and to the backend reach
+ * without a stall. The arrays of a batch or a call are parts of the two. */
 typedef struct slf_block_pair {
     void *device;
     void *host;

@@ -195,23 +195,6 @@ salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder) {
 
 /* ---- finishing ---- */
 
-/* Every row once: as many as there are, and the checksum of all their numbers. A row that was added twice while another
- * is missing gets by with probability 2^-64. */
-static salf_status check_coverage(const salf_basis_builder *builder, uint64_t *fingerprint) {
-    const double *seen = trailer_of(builder);
-    uint64_t ids, wanted = 0;
-    /* Counts are exact: doubles hold whole numbers up to 2^53. */
-    if (seen[0] != (double)builder->vocab)
-        return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added to the builder", seen[0], builder->vocab);
-    for (int64_t i = 0; i < builder->vocab; i++) wanted += row_id_hash(i);
-    if (!join_parts(seen + 1, &ids) || ids != wanted)
-        return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added, but some twice and some not at all",
-                        seen[0], builder->vocab);
-    if (!join_parts(seen + 1 + PARTS, fingerprint))
-        return slf_fail(SALF_E_CORRUPT, "the partial sums hold %g where a count must be", seen[1 + PARTS]);
-    return SALF_OK;
-}
-
 /* The kept rows of ascending labels as float32 [n][D], exactly: sums of one row and zeros. The labels are among the
  * kept. NULL without memory. */
 static float *copy_kept_rows(const salf_basis_builder *builder, const int32_t *labels, int64_t n) {
@@ -223,39 +206,49 @@ static float *copy_kept_rows(const salf_basis_builder *builder, const int32_t *l
     return w;
 }
 
-/* The builder stays as it is: more may be added, or a second basis made of it. */
+/* The builder stays as it is: more may be added, or a second basis made of it. Every row must have been added once: there
+ * are as many as rows, and the checksum is right. A row that was added twice while another is missing gets by with
+ * probability 2^-64. */
 salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *builder, salf_model *model) {
     SLF_OUT(out);
     SLF_REQUIRE(builder);
     const salf_context *context = builder->context;
-    uint64_t fingerprint = 0;
-    SLF_TRY(check_coverage(builder, &fingerprint));
+    const int64_t vocab = builder->vocab, dim = builder->hidden;
+    /* 1. what was added, and whether a basis can come of it. Doubles hold counts exactly up to 2^53. */
+    const double *seen = trailer_of(builder);
+    uint64_t ids, wanted = 0, fingerprint = 0;
+    if (seen[0] != (double)vocab)
+        return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added to the builder", seen[0], vocab);
+    for (int64_t i = 0; i < vocab; i++) wanted += row_id_hash(i);
+    if (!join_parts(seen + 1, &ids) || ids != wanted)
+        return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added, but some twice and some not at all",
+                        seen[0], vocab);
+    if (!join_parts(seen + 1 + PARTS, &fingerprint))
+        return slf_fail(SALF_E_CORRUPT, "the partial sums hold %g where a count must be", seen[1 + PARTS]);
     if (!model && builder->options.prepare != SALF_PREPARE_LABELS)
         return SLF_FAIL(SALF_E_ARGUMENT, "prepare %" PRId32 " needs a model", builder->options.prepare);
-    if (model && (model->info.hidden != builder->hidden || model->info.valid_vocab != builder->vocab))
+    if (model && (model->info.hidden != dim || model->info.valid_vocab != vocab))
         return SLF_FAIL(SALF_E_SHAPE,
                         "the model's head is [%" PRId64 "][%" PRId64 "], the builder's [%" PRId64 "][%" PRId64 "]",
-                        model->info.valid_vocab, model->info.hidden, builder->vocab, builder->hidden);
-    const int64_t padded_vocab = model ? model->info.vocab : builder->vocab;
+                        model->info.valid_vocab, model->info.hidden, vocab, dim);
     salf_basis *basis = NULL;
-    void *gram = NULL;            /* backend [D][D] */
+    double *gram = NULL;          /* backend [D][D] */
     float *all = NULL, *w = NULL; /* host: all rows [V][D], those of the labels [n][D] */
     salf_status status;
-    SLF_DO(slf_basis_new(&basis, builder->context, model, &builder->options, builder->vocab, padded_vocab,
-                         builder->hidden));
+    SLF_DO(slf_basis_new(&basis, builder->context, model, &builder->options, vocab, model ? model->info.vocab : vocab,
+                         dim));
     basis->info.fingerprint = fingerprint;
     if (model) SLF_DO(salf_basis_check(basis, model));
-    /* 1. P from the sums */
-    if (slf_basis_is_small(&builder->options, builder->vocab, builder->hidden)) {
+    /* 2. P from the sums */
+    if (slf_basis_is_small(&builder->options, vocab, dim)) {
         SLF_DO((all = copy_kept_rows(builder, builder->kept, builder->n_kept)) ? SALF_OK : SALF_E_NO_MEMORY);
         SLF_DO(slf_basis_factor_small(basis, all));
     } else {
-        SLF_DO(slf_device_copy_of(context, builder->values, (uint64_t)(builder->hidden * builder->hidden),
-                                  sizeof(double), &gram));
+        SLF_DO(SLF_DEVICE_COPY_OF(context, gram, builder->values, dim * dim));
         SLF_DO(slf_basis_factor(basis, gram));
         gram = NULL; /* it is P now, and the basis's */
     }
-    /* 2. rows of the labels */
+    /* 3. rows of the labels */
     SLF_DO((w = copy_kept_rows(builder, builder->labels, builder->n_labels)) ? SALF_OK : SALF_E_NO_MEMORY);
     SLF_DO(slf_basis_complete(basis, builder->labels, builder->n_labels, w));
     *out = basis;

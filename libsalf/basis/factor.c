@@ -15,18 +15,14 @@ bool slf_basis_is_small(const salf_basis_options *options, int64_t vocab, int64_
     return vocab < hidden && options->mode != SALF_BASIS_RIDGE;
 }
 
-/* Singular values are square roots of eigenvalues of G, which float64 resolves to about dim * 2^-52 of the largest; an
+/* The inverse of a Gram matrix [dim][dim] in its place, and what the basis says of it.
+ * Singular values are square roots of eigenvalues of G, which float64 resolves to about dim * 2^-52 of the largest; an
  * rtol below the root of that would keep noise. */
-static double resolvable(int64_t dim) {
-    return sqrt((double)dim * 0x1p-52);
-}
-
-/* The inverse of a Gram matrix [dim][dim] in its place, and what the basis says of it. */
 static salf_status invert_gram(salf_basis *basis, int64_t dim, double *gram) {
-    const double rtol = basis->options.mode == SALF_BASIS_EXACT ? 0 : basis->info.rtol;
-    const slf_factor_request request = {.mode = basis->options.mode,
-                                        .rtol = rtol > resolvable(dim) ? rtol : resolvable(dim),
-                                        .ridge = basis->options.ridge};
+    const double asked = basis->options.mode == SALF_BASIS_EXACT ? 0 : basis->info.rtol;
+    const double resolvable = sqrt((double)dim * 0x1p-52);
+    const slf_factor_request request = {
+        .mode = basis->options.mode, .rtol = SLF_MAX(asked, resolvable), .ridge = basis->options.ridge};
     slf_factor_result result = {0};
     SLF_TRY(slf_spectrum_invert(basis->context, dim, gram, &request, &result));
     if (result.rank == 0 || !(result.sigma_max > 0))
@@ -69,74 +65,49 @@ salf_status slf_basis_factor(salf_basis *basis, double *gram) {
 
 /* ---- V < D ---- */
 
-static float *transpose(const salf_context *context, const float *w, int64_t rows, int64_t cols) {
-    float *out = slf_alloc(context, (uint64_t)(rows * cols), sizeof *out);
-    for (int64_t i = 0; out && i < rows; i++)
-        for (int64_t j = 0; j < cols; j++) out[j * rows + i] = w[i * cols + j];
-    return out;
-}
-
-/* P = B^T B for transposed B [D][V]; P is symmetric. */
-static void square(const double *bt, int64_t dim, int64_t vocab, double *p) {
+/* K^+ W is made as B^T = W^T K^+ [D][V], since apply multiplies rows by a symmetric matrix from the right. The last
+ * product runs on the host, once for a basis; vocabularies below D are small. */
+salf_status slf_basis_factor_small(salf_basis *basis, const float *w) {
+    const salf_context *context = basis->context;
+    const slf_backend *backend = context->backend;
+    const int64_t dim = basis->info.hidden, vocab = basis->info.vocab;
+    float *wt = NULL;                    /* host [D][V] */
+    double *k = NULL, *device_bt = NULL; /* backend [V][V], [D][V] */
+    double *bt = NULL, *p = NULL;        /* host [D][V], [D][D] */
+    salf_status status;
+    SLF_DO(SLF_ALLOC(context, wt, dim * vocab));
+    SLF_DO(SLF_ALLOC(context, bt, dim * vocab));
+    SLF_DO(SLF_ALLOC(context, p, dim * dim));
+    SLF_DO(SLF_DEVICE_ALLOC(context, k, vocab * vocab));
+    SLF_DO(SLF_DEVICE_ALLOC(context, device_bt, dim * vocab));
+    /* 1. K = W W^T, the Gram matrix of the columns of W^T. All rows are finite, as an earlier scan has seen. */
+    for (int64_t v = 0; v < vocab; v++)
+        for (int64_t j = 0; j < dim; j++) wt[j * vocab + v] = w[v * dim + j];
+    const salf_tensor columns = slf_tensor_host(wt, SALF_F32, dim, vocab);
+    uint64_t hash = 0;
+    int64_t bad_row;
+    const slf_scan_job scan = {.rows = &columns, .gram = k, .hash = &hash, .bad_row = &bad_row};
+    SLF_DO(slf_zero_doubles(context, k, (uint64_t)(vocab * vocab)));
+    SLF_DO(backend->scan(context->impl, &scan));
+    /* 2. K^+ in its place, and B^T */
+    SLF_DO(invert_gram(basis, vocab, k));
+    const slf_apply_job apply = {.p = k, .rows = &columns, .out = device_bt};
+    SLF_DO(backend->apply(context->impl, &apply));
+    SLF_DO(slf_download(context, bt, device_bt, (uint64_t)(dim * vocab) * sizeof *bt));
+    /* 3. P = B^T B, of which one half is computed */
     for (int64_t i = 0; i < dim; i++)
         for (int64_t j = 0; j <= i; j++) {
             double sum = 0;
             for (int64_t v = 0; v < vocab; v++) sum += bt[i * vocab + v] * bt[j * vocab + v];
             p[i * dim + j] = p[j * dim + i] = sum;
         }
-}
-
-/* P in host memory from B^T in backend memory. */
-static salf_status square_on_host(salf_basis *basis, const double *device_bt) {
-    const salf_context *context = basis->context;
-    const int64_t dim = basis->info.hidden, vocab = basis->info.vocab;
-    double *bt = slf_alloc(context, (uint64_t)(dim * vocab), sizeof *bt);
-    double *p = slf_alloc(context, (uint64_t)(dim * dim), sizeof *p);
-    void *device = NULL;
-    salf_status status = bt && p ? SALF_OK : SALF_E_NO_MEMORY;
-    if (status == SALF_OK) status = slf_download(context, bt, device_bt, (uint64_t)(dim * vocab) * sizeof *bt);
-    if (status == SALF_OK) {
-        square(bt, dim, vocab, p);
-        status = slf_device_copy_of(context, p, (uint64_t)(dim * dim), sizeof *p, &device);
-    }
-    if (status == SALF_OK) status = slf_sync(context);
-    slf_free(context, bt);
-    slf_free(context, p);
-    if (status != SALF_OK) {
-        slf_device_free(context, device);
-        return status;
-    }
-    basis->p = device;
-    return SALF_OK;
-}
-
-/* K, its factor in place, and B^T = W^T K^+ in bt [D][V]. */
-static salf_status factor_transposed(salf_basis *basis, const float *wt, double *k, double *bt) {
-    const salf_context *context = basis->context;
-    const int64_t dim = basis->info.hidden, vocab = basis->info.vocab;
-    const salf_tensor columns = slf_tensor_host(wt, SALF_F32, dim, vocab);
-    uint64_t hash = 0;
-    int64_t bad_row;
-    const slf_scan_job scan = {.rows = &columns, .gram = k, .hash = &hash, .bad_row = &bad_row};
-    const slf_apply_job apply = {.p = k, .rows = &columns, .out = bt};
-    SLF_TRY(slf_zero_doubles(context, k, (uint64_t)(vocab * vocab)));
-    SLF_TRY(context->backend->scan(context->impl, &scan)); /* all rows are finite, as an earlier scan has seen */
-    SLF_TRY(invert_gram(basis, vocab, k));
-    return context->backend->apply(context->impl, &apply);
-}
-
-salf_status slf_basis_factor_small(salf_basis *basis, const float *w) {
-    const salf_context *context = basis->context;
-    const int64_t dim = basis->info.hidden, vocab = basis->info.vocab;
-    void *k = NULL, *bt = NULL;
-    float *wt = transpose(context, w, vocab, dim);
-    salf_status status = wt ? SALF_OK : SALF_E_NO_MEMORY;
-    if (status == SALF_OK) status = slf_device_alloc(context, (uint64_t)(vocab * vocab), sizeof(double), &k);
-    if (status == SALF_OK) status = slf_device_alloc(context, (uint64_t)(dim * vocab), sizeof(double), &bt);
-    if (status == SALF_OK) status = factor_transposed(basis, wt, k, bt);
-    if (status == SALF_OK) status = square_on_host(basis, bt);
+    SLF_DO(SLF_DEVICE_COPY_OF(context, basis->p, p, dim * dim));
+    SLF_DO(slf_sync(context)); /* the host's copy goes */
+done:
+    slf_device_free(context, device_bt);
     slf_device_free(context, k);
-    slf_device_free(context, bt);
+    slf_free(context, p);
+    slf_free(context, bt);
     slf_free(context, wt);
     return status;
 }

@@ -259,11 +259,8 @@ static salf_status read_basis_header(loaded_file *file) {
 static salf_status get_device_tensor(const loaded_file *file, const salf_context *context, const char *name,
                                      int64_t rows, int64_t cols, double least, double **out) {
     salf_named_tensor tensor;
-    void *device;
     SLF_TRY(get_tensor(file, name, SALF_F64, rows, cols, least, &tensor));
-    const uint64_t elements = (uint64_t)rows * (uint64_t)SLF_MAX(cols, 1);
-    SLF_TRY(slf_device_copy_of(context, tensor.view.data, elements, sizeof(double), &device));
-    *out = device;
+    SLF_TRY(SLF_DEVICE_COPY_OF(context, *out, tensor.view.data, rows * SLF_MAX(cols, 1)));
     return slf_sync(context);
 }
 

@@ -25,16 +25,9 @@ static salf_status check_basis_norms(const double *norms, int64_t n) {
     return SALF_OK;
 }
 
-/* Basis rows from rows of the matrix: b_i = w_i P, or b_i = w_i (NULL) on the input side. */
-static const double *projection_of(const salf_basis *basis) {
-    return basis->info.side == SALF_SIDE_OUTPUT ? basis->p : NULL;
-}
-
 /* Copies inverse norms [vocab] to the backend, into the cache. Waits: the caller's copy may go. */
 static salf_status fill_norm_cache(const salf_basis *basis, const double *inverse, double amplification) {
-    void *device;
-    SLF_TRY(slf_device_copy_of(basis->context, inverse, (uint64_t)basis->info.vocab, sizeof *inverse, &device));
-    basis->norm_cache->inverse_norms = device;
+    SLF_TRY(SLF_DEVICE_COPY_OF(basis->context, basis->norm_cache->inverse_norms, inverse, basis->info.vocab));
     basis->norm_cache->amplification = amplification;
     return slf_sync(basis->context);
 }
@@ -62,7 +55,7 @@ salf_status slf_basis_norms(const salf_basis *basis, const double **inverse_norm
     while (walk.next < n) {
         SLF_DO(slf_matrix_walk_load(&walk));
         const slf_apply_job of_w = {.rows = &walk.block, .norms = device + walk.first};
-        const slf_apply_job of_b = {.p = projection_of(basis), .rows = &walk.block, .norms = device + n + walk.first};
+        const slf_apply_job of_b = {.p = basis->p, .rows = &walk.block, .norms = device + n + walk.first};
         SLF_DO(context->backend->apply(context->impl, &of_w));
         SLF_DO(context->backend->apply(context->impl, &of_b));
     }
@@ -119,7 +112,7 @@ salf_status slf_basis_make_table(salf_basis *basis) {
     SLF_DO(slf_matrix_walk_open(&walk, context, basis->matrix, vocab, 3 * dim)); /* w in float32, b in float64 */
     while (walk.next < vocab) {
         SLF_DO(slf_matrix_walk_load(&walk));
-        const slf_apply_job job = {.p = projection_of(basis),
+        const slf_apply_job job = {.p = basis->p,
                                    .rows = &walk.block,
                                    .norms = table.norms + walk.first,
                                    .rounded = table.rows + walk.first * dim,

@@ -71,27 +71,9 @@ done:
 
 /* ---- solving ---- */
 
-/* |b_l| of the count rows from first on, 0 for zero rows. w [count][D]: their rows of the matrix. A row is zero when
- * the head's is (a token that was never trained), or when its part in the kept space is nothing but rounding (noise):
- * the direction of such a row means nothing, and a similarity with it would be 0/0. */
-static salf_status set_row_norms(const salf_basis *basis, const float *w, int64_t first, int64_t count, bool zero_ok,
-                                 slf_label_rows *rows) {
-    const int64_t dim = basis->info.hidden;
-    for (int64_t i = first; i < first + count; i++) {
-        const double norm = slf_norm2(rows->exact + i * dim, dim);
-        const double w_norm = slf_norm2_f32(w + (i - first) * dim, dim);
-        const bool zero = w_norm <= 0 || norm <= basis->noise * w_norm;
-        rows->host_norms[i] = zero ? 0 : norm;
-        if (!isfinite(norm)) /* elements above 1e154 too: their squares overflow */
-            return slf_fail(SALF_E_NONFINITE, "basis row of label %" PRId32 " is not finite", rows->labels[i]);
-        if (zero && !zero_ok)
-            return slf_fail(SALF_E_ZERO_ROW, "label %" PRId32 ": its %s is zero", rows->labels[i],
-                            w_norm <= 0 ? "row of the matrix" : "basis row after truncation");
-    }
-    return SALF_OK;
-}
-
-/* B = W P by blocks. P is exact to float64 and so are the products; only the backend's copies are rounded. */
+/* B = W P by blocks, in float64; only the backend's copies are rounded. A row is zero when the head's is (a token that
+ * was never trained), or when its part in the kept space is nothing but rounding (noise, see factor.c): the direction
+ * of such a row means nothing, and a similarity with it would be 0/0. */
 salf_status slf_basis_solve(const salf_basis *basis, const int32_t *labels, int64_t n, const float *w, bool zero_ok,
                             slf_label_rows *out) {
     const salf_context *context = basis->context;
@@ -106,21 +88,26 @@ salf_status slf_basis_solve(const salf_basis *basis, const int32_t *labels, int6
     SLF_DO(SLF_DEVICE_ALLOC(context, product, block * dim));
     for (int64_t first = 0; first < n; first += block) {
         const int64_t count = SLF_MIN(n - first, block);
-        double *exact = rows.exact + first * dim;
         /* 1. rows of W */
         const float *from = w ? w + first * dim : fetched;
         if (!w) SLF_DO(slf_matrix_fetch(context, basis->matrix, labels + first, count, fetched));
-        /* 2. B = W P */
-        if (basis->info.side == SALF_SIDE_OUTPUT) {
-            const salf_tensor view = slf_tensor_host(from, SALF_F32, count, dim);
-            const slf_apply_job job = {.p = basis->p, .rows = &view, .out = product};
-            SLF_DO(context->backend->apply(context->impl, &job));
-            SLF_DO(slf_download(context, exact, product, (uint64_t)(count * dim) * sizeof *exact));
-        } else {
-            for (int64_t i = 0; i < count * dim; i++) exact[i] = (double)from[i];
+        /* 2. B = W P, or B = W on the input side, which has no P */
+        const salf_tensor view = slf_tensor_host(from, SALF_F32, count, dim);
+        const slf_apply_job job = {.p = basis->p, .rows = &view, .out = product};
+        SLF_DO(context->backend->apply(context->impl, &job));
+        SLF_DO(slf_download(context, rows.exact + first * dim, product, (uint64_t)(count * dim) * sizeof(double)));
+        /* 3. |b_l|, and which rows are zero */
+        for (int64_t i = 0; i < count; i++) {
+            const double norm = slf_norm2(rows.exact + (first + i) * dim, dim),
+                         w_norm = slf_norm2_f32(from + i * dim, dim);
+            const bool zero = w_norm <= 0 || norm <= basis->noise * w_norm;
+            rows.host_norms[first + i] = zero ? 0 : norm;
+            if (!isfinite(norm)) /* elements above 1e154 too: their squares overflow */
+                SLF_DO(slf_fail(SALF_E_NONFINITE, "basis row of label %" PRId32 " is not finite", labels[first + i]));
+            if (zero && !zero_ok)
+                SLF_DO(slf_fail(SALF_E_ZERO_ROW, "label %" PRId32 ": its %s is zero", labels[first + i],
+                                w_norm <= 0 ? "row of the matrix" : "basis row after truncation"));
         }
-        /* 3. |b_l|, and which rows are nothing but rounding */
-        SLF_DO(set_row_norms(basis, from, first, count, zero_ok, &rows));
     }
     SLF_DO(slf_label_rows_upload(&rows, context, dim));
     /* Only now: rows that a batch failed to replace stay good for the next one. */
@@ -142,46 +129,44 @@ int64_t slf_label_row(const slf_label_rows *rows, int32_t label) {
     return slf_label_find(rows->labels, rows->n, label);
 }
 
-/* Fills row_of and returns true when rows has every label; row_of is half filled otherwise. */
+/* The row of each label, -1 where rows has none; whether it has all. */
 static bool find_label_rows(const slf_label_rows *rows, const int32_t *labels, int64_t n, int32_t *row_of) {
+    bool all = true;
     for (int64_t i = 0; i < n; i++) {
-        const int64_t row = slf_label_row(rows, labels[i]);
-        if (row < 0) return false;
-        row_of[i] = (int32_t)row;
+        row_of[i] = (int32_t)slf_label_row(rows, labels[i]);
+        all = all && row_of[i] >= 0;
     }
-    return true;
+    return all;
 }
 
 /* All of a batch's labels come from one place: mixing held rows with solved ones would need a table of pointers where
  * the backend takes one array. Solved rows stay for the next batch and are thrown away when it needs others. */
 salf_status slf_label_set_prepare(slf_label_set *set, const salf_basis *basis, const int32_t *labels, int64_t n,
                                   int32_t *row_of) {
+    const int64_t vocab = basis->info.vocab;
+    bool held = true;
+    /* 1. A basis made for the labels of the task holds them all: the usual case, and nothing is solved. */
     for (int64_t i = 0; i < n; i++) {
-        SLF_TRY(slf_label_check(labels[i], basis->info.vocab, basis->padded_vocab));
-        const int64_t row = slf_label_row(&basis->held, labels[i]);
-        if (row < 0 && !basis->matrix)
+        SLF_TRY(slf_label_check(labels[i], vocab, basis->padded_vocab));
+        row_of[i] = (int32_t)slf_label_row(&basis->held, labels[i]);
+        held = held && row_of[i] >= 0;
+        if (row_of[i] < 0 && !basis->matrix)
             return slf_fail(SALF_E_LABEL,
                             "label %" PRId32 " has no row in the basis, and there is no model to solve it from",
                             labels[i]);
-        if (row >= 0 && !(basis->held.host_norms[row] > 0))
+        if (row_of[i] >= 0 && !(basis->held.host_norms[row_of[i]] > 0))
             return slf_fail(SALF_E_ZERO_ROW, "label %" PRId32 ": its basis row is zero", labels[i]);
     }
-    /* A basis made for the labels of the task holds them all: the usual case, and nothing is solved. */
-    if (find_label_rows(&basis->held, labels, n, row_of)) {
-        set->used = &basis->held;
-        return SALF_OK;
-    }
-    if (!find_label_rows(&set->own, labels, n, row_of)) {
+    /* 2. else the rows of the batch before may serve, and only then are new ones solved: 2 D^2 a label */
+    if (!held && !find_label_rows(&set->own, labels, n, row_of)) {
         int32_t *unique;
         int64_t n_unique;
-        SLF_TRY(
-            slf_labels_unique(basis->context, labels, n, basis->info.vocab, basis->padded_vocab, &unique, &n_unique));
+        SLF_TRY(slf_labels_unique(basis->context, labels, n, vocab, basis->padded_vocab, &unique, &n_unique));
         const salf_status status = slf_basis_solve(basis, unique, n_unique, NULL, false, &set->own);
         slf_free(basis->context, unique);
         SLF_TRY(status);
-        if (!find_label_rows(&set->own, labels, n, row_of))
-            return slf_fail(SALF_E_INTERNAL, "a solved label is missing");
+        find_label_rows(&set->own, labels, n, row_of);
     }
-    set->used = &set->own;
+    set->used = held ? &basis->held : &set->own;
     return SALF_OK;
 }

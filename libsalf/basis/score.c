@@ -19,26 +19,6 @@
 /* A tenth of the 1e-5 within which a deviation agrees with its definition, whatever the backend. */
 #define F32_ERROR 1e-6
 
-/* Three forms. The whole vocabulary over a head: matrix, and inverse_norms with basis scores. Over a table: rows and
- * inverse_norms of the basis. Candidates: rows of their own, and ids that say which tokens they are. */
-struct slf_vocabulary {
-    const salf_basis *basis; /* kept alive by the owner */
-    salf_context *context;
-    int64_t n;
-    const slf_matrix *matrix;    /* rows as the host stores them; NULL: rows */
-    const float *rows;           /* backend [n][D], the table's or own.rows */
-    const double *inverse_norms; /* backend [n]; NULL: logits */
-    int32_t *candidates;         /* host [n], ascending; NULL: the whole vocabulary */
-    void *ids;                   /* backend int32 [n]; NULL with candidates NULL */
-    void *bias;                  /* backend float [n]; NULL: none */
-    slf_label_rows own;          /* of candidates; its norms are inverse, its host arrays are gone */
-    float *block;                /* host [block_rows][D], for rows of a callback; NULL where the matrix is a view */
-    int64_t block_rows;          /* of a walk's step */
-    double amplification;        /* max |x_i| inverse_norm_i */
-    bool projected;
-    slf_score_rule rule;
-};
-
 /* t divides scores, which are cosines: below 1 it makes the softmax over the vocabulary sharper. */
 salf_status slf_temperature_read(double *temperature) {
     if (*temperature == 0) *temperature = 1;
@@ -97,7 +77,7 @@ static salf_status use_logits(slf_vocabulary *vocabulary) {
     if (model->logit_bias) {
         SLF_DO(SLF_ALLOC(context, bias, n));
         for (int64_t i = 0; i < n; i++) bias[i] = model->logit_bias[candidates ? candidates[i] : i];
-        SLF_DO(slf_device_copy_of(context, bias, (uint64_t)n, sizeof *bias, &vocabulary->bias));
+        SLF_DO(SLF_DEVICE_COPY_OF(context, vocabulary->bias, bias, n));
     }
     if (candidates) {
         SLF_DO(SLF_ALLOC(context, rows, n * dim));
@@ -135,8 +115,7 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
     if (n_candidates > 0) {
         SLF_DO(slf_labels_unique(context, candidates, n_candidates, vocab, basis->padded_vocab, &vocabulary->candidates,
                                  &vocabulary->n));
-        SLF_DO(slf_device_copy_of(context, vocabulary->candidates, (uint64_t)vocabulary->n, sizeof(int32_t),
-                                  &vocabulary->ids));
+        SLF_DO(SLF_DEVICE_COPY_OF(context, vocabulary->ids, vocabulary->candidates, vocabulary->n));
     }
     /* 2. their rows */
     if (scores == SALF_SCORE_LOGITS) {
@@ -149,7 +128,9 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
             vocabulary->rows = basis->held.rows;
         else if (!(vocabulary->matrix = basis->matrix))
             SLF_DO(slf_fail(SALF_E_ARGUMENT, "the whole vocabulary needs the basis's table or a model"));
-        vocabulary->projected = vocabulary->matrix && basis->info.side == SALF_SIDE_OUTPUT;
+        /* With a head the sums' vector adds up rows w_i where b_i = P w_i is meant: P once at the end is cheaper than V
+         * times. On the input side there is none. */
+        if (vocabulary->matrix) vocabulary->p = basis->p;
     }
     /* Of rows of its own the backend has all that scores need: 8 n D bytes of the host are given back. */
     slf_free(context, vocabulary->own.host_block);
@@ -186,17 +167,6 @@ void slf_vocabulary_destroy(slf_vocabulary *vocabulary) {
 salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label) {
     if (!vocabulary->candidates || slf_label_find(vocabulary->candidates, vocabulary->n, label) >= 0) return SALF_OK;
     return slf_fail(SALF_E_LABEL, "label %" PRId32 " is not among the %" PRId64 " candidates", label, vocabulary->n);
-}
-
-/* How scores come from products; fixed when the vocabulary is made. */
-const slf_score_rule *slf_vocabulary_rule(const slf_vocabulary *vocabulary) {
-    return &vocabulary->rule;
-}
-
-/* With a head the sums' vector adds up rows w_i where b_i = P w_i is meant: P once at the end is cheaper than V
- * times. */
-const double *slf_vocabulary_projection(const slf_vocabulary *vocabulary) {
-    return vocabulary->projected ? vocabulary->basis->p : NULL;
 }
 
 /* With basis scores over a head these are rows of W, not of the basis. */
@@ -253,9 +223,9 @@ salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabula
         /* 1. z = P h / |h|, h / |h| or h; which queries need float64 is decided in the backend, without waiting */
         const slf_query_job query = {.states = &chunk,
                                      .norm = norm,
-                                     .p = slf_vocabulary_projection(vocabulary),
+                                     .p = vocabulary->p,
                                      .z = z,
-                                     .needs_f64 = vocabulary->projected ? run->needs_f64 + run->waiting : NULL,
+                                     .needs_f64 = vocabulary->p ? run->needs_f64 + run->waiting : NULL,
                                      .limit = F32_ERROR * 0x1p24 /
                                               vocabulary->amplification, /* infinite: all rows are zero */
                                      .unit = !vocabulary->rule.logits};
@@ -295,7 +265,7 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
                              .z = run->z,
                              .label = run->labels + at,
                              .target = run->target + at,
-                             .needs_f64 = vocabulary->projected ? run->needs_f64 : NULL};
+                             .needs_f64 = vocabulary->p ? run->needs_f64 : NULL};
     /* 1. sums start at 0, maxima at -infinity */
     slf_score_sums sums = run->sums;
     if (sums.sum) SLF_TRY(slf_zero_doubles(context, sums.sum += at, (uint64_t)n));
@@ -313,10 +283,10 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
         const slf_score_job job = {.query = &query,
                                    .block = &block,
                                    .first = first,
-                                   .ids = vocabulary->ids ? (const int32_t *)vocabulary->ids + first : NULL,
+                                   .ids = vocabulary->ids ? vocabulary->ids + first : NULL,
                                    .inverse_norms =
                                        vocabulary->inverse_norms ? vocabulary->inverse_norms + first : NULL,
-                                   .bias = vocabulary->bias ? (const float *)vocabulary->bias + first : NULL,
+                                   .bias = vocabulary->bias ? vocabulary->bias + first : NULL,
                                    .rule = &vocabulary->rule,
                                    .sums = &sums};
         SLF_TRY(context->backend->score(context->impl, &job));

@@ -5,8 +5,26 @@
 #include "basis/basis.h"
 #include "core/carve.h"
 
-/* Rows to compare states with: the head as the host stores it, the table, or candidates. */
-typedef struct slf_vocabulary slf_vocabulary;
+/* Rows to compare states with, in three forms. The whole vocabulary over a head: matrix, as the host stores it, and
+ * inverse_norms with basis scores. Over a table: rows and inverse_norms of the basis. Candidates: rows of their own, and
+ * ids that say which tokens they are. Fixed when it is made. */
+typedef struct slf_vocabulary {
+    const salf_basis *basis; /* kept alive by the owner */
+    salf_context *context;
+    int64_t n;
+    const slf_matrix *matrix;    /* rows as the host stores them; NULL: rows */
+    const float *rows;           /* backend [n][D], the table's or own.rows */
+    const double *inverse_norms; /* backend [n]; NULL: logits */
+    const double *p;             /* backend [D][D], P where z = P h / |h|, so that the rows are w_i; else NULL */
+    int32_t *candidates;         /* host [n], ascending; NULL: the whole vocabulary */
+    int32_t *ids;                /* backend [n]; NULL with candidates NULL */
+    float *bias;                 /* backend [n]; NULL: none */
+    slf_label_rows own;          /* of candidates; its norms are inverse, its host arrays are gone */
+    float *block;                /* host [block_rows][D], for rows of a callback; NULL where the matrix is a view */
+    int64_t block_rows;          /* of a walk's step */
+    double amplification;        /* max |x_i| inverse_norm_i */
+    slf_score_rule rule;         /* how scores come from products */
+} slf_vocabulary;
 
 /* Checks a temperature option and puts 1 in the place of 0. */
 salf_status slf_temperature_read(double *temperature);
@@ -16,9 +34,6 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
 void slf_vocabulary_destroy(slf_vocabulary *vocabulary);
 /* SALF_E_LABEL when candidates are given and label is none of them. */
 salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label);
-const slf_score_rule *slf_vocabulary_rule(const slf_vocabulary *vocabulary);
-/* P where z = P h / |h|, so that the sums' vector is to be taken through it; else NULL. */
-const double *slf_vocabulary_projection(const slf_vocabulary *vocabulary);
 /* The rows as one view with their biases (NULL: none), where they are in the backend's memory; false where they have to
  * be fetched. */
 bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows, const float **bias);

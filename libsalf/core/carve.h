@@ -12,6 +12,8 @@
 #ifndef SALF_CARVE_H
 #define SALF_CARVE_H
 
+#include <stddef.h>
+
 #include "core/numbers.h"
 
 typedef struct slf_carver {

@@ -26,7 +26,7 @@ static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
     batch->row_of = slf_carve(host, rows, sizeof *batch->row_of);
     batch->device_row_of = slf_carve(device, rows, sizeof *batch->device_row_of);
     if (probe->vocabulary) {
-        const slf_score_rule *rule = slf_vocabulary_rule(probe->vocabulary);
+        const slf_score_rule *rule = &probe->vocabulary->rule;
         run->labels = slf_carve(device, all, sizeof *run->labels);
         slf_score_run_lay_out(run, device, all, dim, sums, rule);
         if (sums & SLF_SUM_EXP) results->sum = slf_carve(host, all, sizeof *results->sum);
@@ -59,7 +59,7 @@ static salf_status prepare_targets(salf_probe *probe) {
     const int64_t rows = batch->rows, dim = probe->basis->info.hidden;
     *targets = (slf_target_rows){.row_of = batch->device_row_of};
     /* 1. basis rows, solved here where the basis does not hold them */
-    if (!probe->vocabulary || !slf_vocabulary_rule(probe->vocabulary)->logits) {
+    if (!probe->vocabulary || !probe->vocabulary->rule.logits) {
         SLF_TRY(slf_label_set_prepare(&batch->set, probe->basis, batch->labels, rows, batch->row_of));
         const slf_label_rows *used = batch->set.used;
         targets->norms = used->norms;

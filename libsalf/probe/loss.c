@@ -55,12 +55,12 @@ salf_status salf_loss_create(salf_loss **out, salf_basis *basis, const salf_loss
     loss->options.candidates = NULL; /* the caller's; the vocabulary has a copy */
     salf_status status = SALF_OK;
     if (own.kind == SALF_LOSS_CE)
-        status = slf_vocabulary_create(&loss->vocabulary, basis, own.candidates, own.n_candidates, SALF_SCORE_BASIS,
-                                       own.temperature);
-    if (status != SALF_OK)
-        salf_loss_destroy(loss);
-    else
-        *out = loss;
+        SLF_DO(slf_vocabulary_create(&loss->vocabulary, basis, own.candidates, own.n_candidates, SALF_SCORE_BASIS,
+                                     own.temperature));
+    *out = loss;
+    return SALF_OK;
+done:
+    salf_loss_destroy(loss);
     return status;
 }
 
@@ -90,7 +90,7 @@ static void lay_out_loss(void *user, slf_carver *device, slf_carver *host) {
     loss->device_loss = slf_carve(device, rows, sizeof *loss->device_loss);
     if (loss->vocabulary)
         slf_score_run_lay_out(&loss->run, device, loss->run.room, dim, SLF_SUM_EXP | SLF_SUM_GRADIENT,
-                              slf_vocabulary_rule(loss->vocabulary));
+                              &loss->vocabulary->rule);
 }
 
 /* ---- a call ---- */
@@ -156,9 +156,9 @@ static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *state
     const slf_query query = {.rows = n, .dim = dim, .z = run.z, .label = run.labels, .target = run.target};
     const slf_score_loss_job job = {.states = &h,
                                     .query = &query,
-                                    .rule = slf_vocabulary_rule(loss->vocabulary),
+                                    .rule = &loss->vocabulary->rule,
                                     .sums = &run.sums,
-                                    .p = slf_vocabulary_projection(loss->vocabulary),
+                                    .p = loss->vocabulary->p,
                                     .own = own,
                                     .losses = out};
     return context->backend->score_loss(context->impl, &job);

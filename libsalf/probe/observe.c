@@ -22,7 +22,7 @@ static double cosine_deviation(const salf_probe *probe, int64_t at) {
  * largest cosine, 1, or with logits the largest of this state's. At least 0 but for rounding. */
 static double ce_deviation(const salf_probe *probe, int64_t at) {
     const slf_probe_results *results = &probe->results;
-    const slf_score_rule *rule = slf_vocabulary_rule(probe->vocabulary);
+    const slf_score_rule *rule = &probe->vocabulary->rule;
     const double shift = results->maximum ? results->maximum[at] : rule->shift;
     return (shift - results->target[at]) * rule->inverse_temperature + log(results->sum[at]);
 }
@@ -45,44 +45,40 @@ const slf_metric *slf_metric_of(int32_t metric) {
 
 /* ---- observe ---- */
 
-/* The norm to apply in this space, or NULL for none, by the lens: hf norms the last space only, as output_hidden_states
- * of the common Python library has it. What the host says is normed is never normed again, and the library does not
- * guess: a space that has to be raw and is not is an error. */
-static salf_status choose_norm(const salf_probe *probe, int32_t space, int32_t state_kind, const slf_norm **norm) {
-    const int32_t lens = probe->options.lens;
-    const bool wanted = lens == SALF_LENS_NORMED || (lens == SALF_LENS_HF && space == probe->options.n_layers);
-    *norm = NULL;
-    SLF_TRY(slf_check_word("state_kind", "SALF_STATE", state_kind));
-    if (state_kind == SALF_STATE_NORMED && !wanted)
-        return slf_fail(SALF_E_ARGUMENT, "space %" PRId32 " is given normed, but lens %" PRId32 " needs it raw", space,
-                        lens);
-    if (state_kind == SALF_STATE_NORMED || !wanted) return SALF_OK;
-    if (probe->norm.kind == SALF_NORM_NONE)
-        return slf_fail(
-            SALF_E_ARGUMENT,
-            "lens %" PRId32 " norms space %" PRId32 ", but %s; give the state normed or take the raw lens", lens, space,
-            probe->basis->model ? "the model was described without a final norm" : "there is no model at hand");
-    *norm = &probe->norm;
-    return SALF_OK;
-}
-
-/* Has read the states when it returns or, on a device, when the stream has passed: nothing of them is kept but a few
+/* Which norm a space needs follows from the lens: hf norms the last space only, as output_hidden_states of the common
+ * Python library has it. What the host says is normed is never normed again, and the library does not guess: a space
+ * that has to be raw and is not is an error.
+ *
+ * Has read the states when it returns or, on a device, when the stream has passed: nothing of them is kept but a few
  * numbers a row, and D for each query that waits. A call that failed may be made again with the same space. */
 salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tensor *states, int32_t state_kind) {
     SLF_REQUIRE(probe, states);
     const salf_context *context = probe->context;
     slf_probe_batch *batch = &probe->batch;
-    const slf_norm *norm;
+    const int32_t lens = probe->options.lens, n_layers = probe->options.n_layers;
+    /* 1. whether it is this space's turn, and its states are of the batch */
     if (batch->phase == SLF_BATCH_NONE) return SLF_FAIL(SALF_E_SEQUENCE, "no batch has begun");
     if (batch->phase == SLF_BATCH_FLUSHED)
         return SLF_FAIL(SALF_E_SEQUENCE, "space %" PRId32 " after salf_probe_flush", space);
-    if (space < 0 || space > probe->options.n_layers)
-        return SLF_FAIL(SALF_E_ARGUMENT, "space %" PRId32 " is outside 0 ... %" PRId32, space, probe->options.n_layers);
+    if (space < 0 || space > n_layers)
+        return SLF_FAIL(SALF_E_ARGUMENT, "space %" PRId32 " is outside 0 ... %" PRId32, space, n_layers);
     if (space <= batch->last_space)
         return SLF_FAIL(SALF_E_SEQUENCE, "space %" PRId32 " after space %" PRId32, space, batch->last_space);
     SLF_TRY(slf_tensor_check(states, "states", batch->rows, probe->basis->info.hidden, slf_device_readable(context)));
-    SLF_TRY(choose_norm(probe, space, state_kind, &norm));
-    /* A batch of no rows is a batch: a rank without data in a step makes the same calls as the others. */
+    /* 2. its norm, NULL for none */
+    const bool normed = lens == SALF_LENS_NORMED || (lens == SALF_LENS_HF && space == n_layers);
+    SLF_TRY(slf_check_word("state_kind", "SALF_STATE", state_kind));
+    if (state_kind == SALF_STATE_NORMED && !normed)
+        return slf_fail(SALF_E_ARGUMENT, "space %" PRId32 " is given normed, but lens %" PRId32 " needs it raw", space,
+                        lens);
+    const slf_norm *norm = normed && state_kind != SALF_STATE_NORMED ? &probe->norm : NULL;
+    if (norm && norm->kind == SALF_NORM_NONE)
+        return slf_fail(
+            SALF_E_ARGUMENT,
+            "lens %" PRId32 " norms space %" PRId32 ", but %s; give the state normed or take the raw lens", lens, space,
+            probe->basis->model ? "the model was described without a final norm" : "there is no model at hand");
+    /* 3. similarities to the labels' rows at once, or queries that wait for a walk. A batch of no rows is a batch: a
+     * rank without data in a step makes the same calls as the others. */
     const int64_t at = space * batch->rows; /* the first entry */
     if (batch->rows > 0 && probe->vocabulary) {
         SLF_TRY(slf_score_run_add(&probe->run, probe->vocabulary, states, norm, &batch->targets, at));

@@ -9,41 +9,34 @@
 
 #include "probe/probe.h"
 
-/* Everything that can be wrong with the options shows here, but for candidates, which the vocabulary checks. A model's
- * number of layers serves where the options name none; without a model the host has to. */
-static salf_status read_probe_options(salf_probe_options *own, const salf_probe_options *theirs,
-                                      const salf_model *model) {
-    SLF_TRY(slf_options_read(own, sizeof *own, theirs, "salf_probe_options"));
-    SLF_TRY(slf_check_word("metric", "SALF_METRIC", own->metric));
-    SLF_TRY(slf_check_word("lens", "SALF_LENS", own->lens));
-    SLF_TRY(slf_check_word("scores", "SALF_SCORE", own->scores));
-    SLF_TRY(slf_check_word("eof_rule", "SALF_EOF", own->eof_rule));
-    SLF_TRY(slf_check_word("nonfinite", "SALF_NONFINITE", own->nonfinite));
-    SLF_TRY(slf_temperature_read(&own->temperature));
-    /* A word of salf.h without a row in observe.c's table: somebody is adding a metric. */
-    if (!slf_metric_of(own->metric))
-        return slf_fail(SALF_E_UNSUPPORTED, "metric %" PRId32 " has no formula in the probe", own->metric);
-    if (own->n_layers == 0 && model) own->n_layers = model->info.n_layers;
-    if (own->n_layers < 1)
-        return slf_fail(SALF_E_ARGUMENT, "n_layers of the probe is %" PRId32 "%s", own->n_layers,
-                        model ? "" : " and the basis has no model at hand");
-    if (model && own->n_layers != model->info.n_layers)
-        return slf_fail(SALF_E_SHAPE, "n_layers of the probe is %" PRId32 ", the model's is %" PRId32, own->n_layers,
-                        model->info.n_layers);
-    if (own->n_layers > INT32_MAX / 2) return slf_fail(SALF_E_OVERFLOW, "a probe of %" PRId32 " layers", own->n_layers);
-    return SALF_OK;
-}
-
-/* The temperature stays in the vocabulary's rule. Memory of batches is taken when one begins, since its size is not
- * known before. */
+/* Everything that can be wrong with the options shows here, also in candidates, which the vocabulary checks. Memory of
+ * batches is taken when one begins, since its size is not known before. */
 salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_probe_options *options) {
     SLF_OUT(out);
     SLF_REQUIRE(basis);
+    const salf_model *model = basis->model; /* NULL for a basis from a file or builder alone: no norm, no logits */
+    salf_context *context = basis->context;
     salf_probe_options own;
     salf_probe *probe;
     salf_status status;
-    SLF_TRY(read_probe_options(&own, options, basis->model));
-    salf_context *context = basis->context;
+    /* 1. options. A model's number of layers serves where they name none; without a model the host has to. */
+    SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_probe_options"));
+    SLF_TRY(slf_check_word("metric", "SALF_METRIC", own.metric));
+    SLF_TRY(slf_check_word("lens", "SALF_LENS", own.lens));
+    SLF_TRY(slf_check_word("scores", "SALF_SCORE", own.scores));
+    SLF_TRY(slf_check_word("eof_rule", "SALF_EOF", own.eof_rule));
+    SLF_TRY(slf_check_word("nonfinite", "SALF_NONFINITE", own.nonfinite));
+    SLF_TRY(slf_temperature_read(&own.temperature));
+    if (!slf_metric_of(own.metric)) /* a word of salf.h without a row in observe.c: somebody is adding a metric */
+        return slf_fail(SALF_E_UNSUPPORTED, "metric %" PRId32 " has no formula in the probe", own.metric);
+    if (own.n_layers == 0 && model) own.n_layers = model->info.n_layers;
+    if (own.n_layers < 1)
+        return slf_fail(SALF_E_ARGUMENT, "n_layers of the probe is %" PRId32 "%s", own.n_layers,
+                        model ? "" : " and the basis has no model at hand");
+    if (model && own.n_layers != model->info.n_layers)
+        return slf_fail(SALF_E_SHAPE, "n_layers of the probe is %" PRId32 ", the model's is %" PRId32, own.n_layers,
+                        model->info.n_layers);
+    if (own.n_layers > INT32_MAX / 2) return slf_fail(SALF_E_OVERFLOW, "a probe of %" PRId32 " layers", own.n_layers);
     SLF_TRY(SLF_ALLOC_ZERO(context, probe, 1));
     probe->context = context;
     probe->basis = slf_basis_retain(basis);
@@ -51,8 +44,7 @@ salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_pr
     probe->options.candidates = NULL; /* the caller's; the vocabulary has a copy */
     probe->metric = slf_metric_of(own.metric);
     SLF_DO(SLF_ALLOC_ZERO(context, probe->batch.observed, slf_probe_spaces(probe)));
-    /* 1. the final norm [D] into the backend; RMS1P is folded into the model's weight */
-    const salf_model *model = basis->model; /* NULL for a basis from a file or builder alone: no norm, no logits */
+    /* 2. the final norm [D] into the backend; RMS1P is folded into the model's weight */
     const int32_t kind = model ? model->info.norm_kind : SALF_NORM_NONE;
     if (kind != SALF_NORM_NONE) {
         const int64_t dim = model->info.hidden;
@@ -66,7 +58,7 @@ salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_pr
         if (model->norm_bias) SLF_DO(slf_upload(context, probe->norm_vectors + dim, model->norm_bias, bytes));
         SLF_DO(slf_sync(context));
     }
-    /* 2. what the metric compares with, by a vocabulary that the probe owns: candidates and temperature are its own */
+    /* 3. what the metric compares with, by a vocabulary that the probe owns: candidates and temperature are its own */
     if (probe->metric->vocabulary)
         SLF_DO(slf_vocabulary_create(&probe->vocabulary, basis, own.candidates, own.n_candidates, own.scores,
                                      own.temperature));
