@@ -4,12 +4,13 @@
 
 #include <string.h>
 
+/* Where the backend's memory lies, as a copy needs to know. The host backends copy from the host to the host. */
 static int32_t backend_memory(const salf_context *context) {
     return slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
 }
 
-/* At least 1 byte, so that a backend never has to say what an allocation of 0 is. what: SLF_MEMORY_*; out is the address
- * of a pointer to some type, which is no void **, so that its bytes are set. */
+/* At least 1 byte, so that a backend never has to say what an allocation of 0 is. what: SLF_MEMORY_*. out is the
+ * address of a pointer to some type, which is no void **: so its bytes are set, NULL on failure. */
 static salf_status alloc_in_backend(const salf_context *context, int32_t what, uint64_t count, uint64_t size,
                                     void *out) {
     void *memory = NULL;
@@ -27,6 +28,7 @@ salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64
     return alloc_in_backend(context, SLF_MEMORY_BACKEND, count, size, out);
 }
 
+/* NULL is fine here and for events, so that what is half made can be freed without questions. */
 void slf_device_free(const salf_context *context, void *memory) {
     if (memory) context->backend->free(context->impl, SLF_MEMORY_BACKEND, memory);
 }
@@ -35,6 +37,7 @@ void slf_event_free(const salf_context *context, void *event) {
     if (event) context->backend->free(context->impl, SLF_EVENT, event);
 }
 
+/* Eight bytes of zeros are 0 as float64 and as int64: counts are cleared with it too. */
 salf_status slf_zero_doubles(const salf_context *context, void *memory, uint64_t count) {
     return context->backend->fill(context->impl, memory, (int64_t)count, 0);
 }
@@ -49,6 +52,8 @@ salf_status slf_upload(const salf_context *context, void *to, const void *from, 
     return context->backend->copy(context->impl, to, backend_memory(context), from, SALF_MEMORY_HOST, bytes);
 }
 
+/* In stream order, so that to must stay until then. It is to be pinned memory: into other memory a device copies by way
+ * of a buffer of its own, and this would wait after all. */
 salf_status slf_download_later(const salf_context *context, void *to, const void *from, uint64_t bytes) {
     if (bytes == 0) return SALF_OK;
     return context->backend->copy(context->impl, to, SALF_MEMORY_HOST, from, backend_memory(context), bytes);
@@ -104,6 +109,7 @@ salf_status slf_block_pair_lay_out(slf_block_pair *blocks, const salf_context *c
     return SALF_OK;
 }
 
+/* The pair is empty afterwards, as at first, and may be laid out again. */
 void slf_block_pair_free(slf_block_pair *blocks, const salf_context *context) {
     slf_device_free(context, blocks->device);
     if (blocks->host) context->backend->free(context->impl, SLF_MEMORY_PINNED, blocks->host);

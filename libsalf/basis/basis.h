@@ -109,8 +109,10 @@ void slf_invert_norms(double *norms, int64_t n);
 salf_status slf_basis_factor(salf_basis *basis, double *gram);
 /* The same from all rows, w [V][D] float32 in host memory, by way of W W^T; for V < D. */
 salf_status slf_basis_factor_small(salf_basis *basis, const float *w);
-/* True when slf_basis_factor_small is to be used. */
-bool slf_basis_is_small(const salf_basis_options *options, int64_t vocab, int64_t hidden);
+/* True when slf_basis_factor_small is to be used: the Gram matrix alone would resolve less. See factor.c. */
+static inline bool slf_basis_is_small(const salf_basis_options *options, int64_t vocab, int64_t hidden) {
+    return vocab < hidden && options->mode != SALF_BASIS_RIDGE;
+}
 /* Sets noise from the spectrum. */
 void slf_basis_set_noise(salf_basis *basis);
 

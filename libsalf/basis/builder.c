@@ -206,9 +206,9 @@ static float *copy_kept_rows(const salf_basis_builder *builder, const int32_t *l
     return w;
 }
 
-/* The builder stays as it is: more may be added, or a second basis made of it. Every row must have been added once: there
- * are as many as rows, and the checksum is right. A row that was added twice while another is missing gets by with
- * probability 2^-64. */
+/* The builder stays as it is: more may be added, or a second basis made of it. Every row must have been added once:
+ * there are as many as rows, and the checksum is right. A row that was added twice while another is missing gets by
+ * with probability 2^-64. */
 salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *builder, salf_model *model) {
     SLF_OUT(out);
     SLF_REQUIRE(builder);

@@ -11,10 +11,6 @@
 #include "backend/spectrum.h"
 #include "basis/basis.h"
 
-bool slf_basis_is_small(const salf_basis_options *options, int64_t vocab, int64_t hidden) {
-    return vocab < hidden && options->mode != SALF_BASIS_RIDGE;
-}
-
 /* The inverse of a Gram matrix [dim][dim] in its place, and what the basis says of it.
  * Singular values are square roots of eigenvalues of G, which float64 resolves to about dim * 2^-52 of the largest; an
  * rtol below the root of that would keep noise. */

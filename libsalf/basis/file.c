@@ -101,7 +101,8 @@ salf_status salf_basis_save(const salf_basis *basis, const char *path) {
     salf_status status;
     SLF_TRY(SLF_ALLOC_ZERO(basis->context, file, 1));
     file->context = basis->context;
-    /* 1. whole numbers, as text, which every reader of safetensors shows */
+    /* 1. whole numbers, as text, which every reader of safetensors shows; format and fingerprint are none, and written
+     * over what this puts in their places */
     const int64_t numbers[META_COUNT] = {[META_VERSION] = FORMAT_VERSION, [META_MODE] = info->mode,
                                          [META_SIDE] = info->side,        [META_PREPARE] = basis->options.prepare,
                                          [META_METHOD] = info->method,    [META_HIDDEN] = dim,
@@ -203,6 +204,7 @@ static salf_status get_tensor(const loaded_file *file, const char *name, int32_t
                         "tensor '%s' of the basis file has %" PRId32 " dimensions [%" PRId64 "][%" PRId64
                         "], not [%" PRId64 "][%" PRId64 "]",
                         name, tensor->n_dims, tensor->shape[0], tensor->n_dims > 1 ? tensor->shape[1] : 0, rows, cols);
+    /* Values of other types are for the caller to check: labels by their order, a table by the norms of its rows. */
     const char *data = tensor->view.data;
     const int64_t n = dtype == SALF_F64 ? tensor->view.rows * tensor->view.cols : 0;
     for (int64_t i = 0; i < n; i++) {
@@ -215,7 +217,9 @@ static salf_status get_tensor(const loaded_file *file, const char *name, int32_t
     return SALF_OK;
 }
 
-/* Metadata and spectrum. What they say is believed nowhere before it has been checked here. */
+/* Metadata and spectrum. What they say is believed nowhere before it has been checked here. The version comes first, as
+ * a newer file may lack what is asked for next. Limits are those of slf_basis_read_options: D twice in 32 bits, labels
+ * in 32 bits. */
 static salf_status read_basis_header(loaded_file *file) {
     const char *format = salf_tensors_metadata(file->tensors, "format"), *fingerprint;
     if (!format || strcmp(format, FORMAT) != 0)
@@ -280,6 +284,7 @@ static salf_status load_table(const loaded_file *file, salf_basis *basis) {
         held->host_norms[i] = slf_norm2_f32(row, dim);
     }
     slf_free(context, row);
+    /* Finite only when all D numbers of the row are. Zero rows are no error: nobody asked for their labels. */
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(held->host_norms[i]))
             return slf_fail(SALF_E_NONFINITE, "row %" PRId64 " of the basis file's table is not finite", i);
@@ -301,7 +306,7 @@ static salf_status load_label_rows(const loaded_file *file, salf_basis *basis) {
         SLF_TRY(get_tensor(file, "rows", SALF_F64, labels.shape[0], dim, -INFINITY, &rows));
     }
     const int64_t n = labels.shape[0];
-    int32_t none;
+    int32_t none; /* NULL labels would make a table */
     SLF_TRY(slf_label_rows_make(held, context, n > 0 ? labels.view.data : &none, n, dim));
     for (int64_t i = 0; i < n; i++) {
         const int32_t label = held->labels[i], before = i > 0 ? held->labels[i - 1] : -1;

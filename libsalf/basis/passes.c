@@ -59,6 +59,7 @@ salf_status slf_basis_norms(const salf_basis *basis, const double **inverse_norm
         SLF_DO(context->backend->apply(context->impl, &of_w));
         SLF_DO(context->backend->apply(context->impl, &of_b));
     }
+    /* Both come back, since a row is judged by their quotient: 16 V bytes, where the head has 2 V D or more. */
     SLF_DO(slf_download(context, host, device, 2 * (uint64_t)n * sizeof *host));
     const double *w = host;
     double *b = host + n, most = 0;

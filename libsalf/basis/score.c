@@ -72,7 +72,7 @@ static salf_status use_logits(slf_vocabulary *vocabulary) {
     vocabulary->rule.logits = 1;
     vocabulary->rule.logit_scale = model->info.logit_scale;
     vocabulary->rule.softcap = model->info.logit_softcap;
-    float *bias = NULL, *rows = NULL; /* host [n], [n][D] */
+    float *bias = NULL, *rows = NULL; /* host [n], [n][D]; in the order of the candidates, where there are any */
     salf_status status = SALF_OK;
     if (model->logit_bias) {
         SLF_DO(SLF_ALLOC(context, bias, n));
@@ -180,12 +180,6 @@ bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows, co
     return true;
 }
 
-/* Candidates are in ascending order. */
-int32_t slf_vocabulary_row(const slf_vocabulary *vocabulary, int32_t label) {
-    if (!vocabulary->candidates) return label;
-    return (int32_t)slf_label_find(vocabulary->candidates, vocabulary->n, label);
-}
-
 /* ---- a run: queries wait, and a walk answers them ---- */
 
 /* What a walk leaves is 8 bytes a kind and entry, but for the gradient's vector; z takes most of the memory. */
@@ -220,14 +214,15 @@ salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabula
         const salf_tensor chunk = slf_tensor_slice(states, first, n);
         double *z = run->z + run->waiting * states->cols, *target = run->target + entry + first;
         const int32_t *row_of = targets->row_of + first;
-        /* 1. z = P h / |h|, h / |h| or h; which queries need float64 is decided in the backend, without waiting */
+        /* 1. z = P h / |h|, h / |h| or h. Which queries need float64 is decided in the backend, without waiting: those
+         * with 2^-24 |z| amplification > F32_ERROR, that is with |z| above this limit. It is infinite where all rows
+         * are zero. */
         const slf_query_job query = {.states = &chunk,
                                      .norm = norm,
                                      .p = vocabulary->p,
                                      .z = z,
                                      .needs_f64 = vocabulary->p ? run->needs_f64 + run->waiting : NULL,
-                                     .limit = F32_ERROR * 0x1p24 /
-                                              vocabulary->amplification, /* infinite: all rows are zero */
+                                     .limit = F32_ERROR * 0x1p24 / vocabulary->amplification,
                                      .unit = !vocabulary->rule.logits};
         SLF_TRY(backend->query(impl, &query));
         /* 2. the targets: logits from z = h, or s_l from the basis rows, with the products of the cosine metric */

@@ -6,8 +6,8 @@
 #include "core/carve.h"
 
 /* Rows to compare states with, in three forms. The whole vocabulary over a head: matrix, as the host stores it, and
- * inverse_norms with basis scores. Over a table: rows and inverse_norms of the basis. Candidates: rows of their own, and
- * ids that say which tokens they are. Fixed when it is made. */
+ * inverse_norms with basis scores. Over a table: rows and inverse_norms of the basis. Candidates: rows of their own,
+ * and ids that say which tokens they are. Fixed when it is made. */
 typedef struct slf_vocabulary {
     const salf_basis *basis; /* kept alive by the owner */
     salf_context *context;
@@ -37,8 +37,6 @@ salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label
 /* The rows as one view with their biases (NULL: none), where they are in the backend's memory; false where they have to
  * be fetched. */
 bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows, const float **bias);
-/* Row of a label among them; the label is known to be there. */
-int32_t slf_vocabulary_row(const slf_vocabulary *vocabulary, int32_t label);
 
 /* The rows of the right tokens of a batch [R], all in backend memory. Their scores are the queries' targets. */
 typedef struct slf_target_rows {

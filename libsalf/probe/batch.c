@@ -21,7 +21,6 @@ static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
     slf_score_run *run = &probe->run;
     const int64_t rows = batch->rows, all = rows * slf_probe_spaces(probe), dim = probe->basis->info.hidden;
     const int32_t sums = probe->metric->sums;
-    bool fetches = false; /* rows of the head for the labels' logits: a callback's, or host memory under a device */
     batch->labels = slf_carve(host, probe->vocabulary ? all : rows, sizeof *batch->labels);
     batch->row_of = slf_carve(host, rows, sizeof *batch->row_of);
     batch->device_row_of = slf_carve(device, rows, sizeof *batch->device_row_of);
@@ -34,14 +33,14 @@ static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
         if (sums & SLF_SUM_COUNT) results->count = slf_carve(host, all, sizeof *results->count);
         salf_tensor view;
         const float *bias;
-        fetches = rule->logits && !slf_vocabulary_rows(probe->vocabulary, &view, &bias);
+        /* rows of the head for the labels' logits: a callback's, or host memory under a device */
+        if (rule->logits && !slf_vocabulary_rows(probe->vocabulary, &view, &bias)) {
+            batch->fetched_labels = slf_carve(host, rows, sizeof *batch->fetched_labels);
+            batch->fetched = slf_carve(host, rows * (dim + 1), sizeof *batch->fetched);
+            batch->device_fetched = slf_carve(device, rows * (dim + 1), sizeof *batch->device_fetched);
+        }
     } else {
         run->target = slf_carve(device, all, sizeof *run->target);
-    }
-    if (fetches) {
-        batch->fetched_labels = slf_carve(host, rows, sizeof *batch->fetched_labels);
-        batch->fetched = slf_carve(host, rows * (dim + 1), sizeof *batch->fetched);
-        batch->device_fetched = slf_carve(device, rows * (dim + 1), sizeof *batch->device_fetched);
     }
     results->target = slf_carve(host, all, sizeof *results->target);
     results->deviations = slf_carve(host, all, sizeof *results->deviations);
@@ -66,10 +65,15 @@ static salf_status prepare_targets(salf_probe *probe) {
         targets->rows = slf_tensor_device(context, used->rows, SALF_F32, used->n, dim);
         return SALF_OK;
     }
-    /* 2. with logits rows of the head, by token, where they lie in the backend's memory */
+    /* 2. with logits rows of the head, by token or among the candidates, where they lie in the backend's memory. All
+     * labels are there, as begin has checked. */
     if (rows == 0) return SALF_OK;
+    const int32_t *candidates = probe->vocabulary->candidates;
     if (slf_vocabulary_rows(probe->vocabulary, &targets->rows, &targets->bias)) {
-        for (int64_t r = 0; r < rows; r++) batch->row_of[r] = slf_vocabulary_row(probe->vocabulary, batch->labels[r]);
+        for (int64_t r = 0; r < rows; r++) {
+            const int32_t label = batch->labels[r];
+            batch->row_of[r] = candidates ? (int32_t)slf_label_find(candidates, probe->vocabulary->n, label) : label;
+        }
         return SALF_OK;
     }
     /* 3. or fetched, n D numbers once a batch, and biases behind them. Their copy on the host is left alone until the
@@ -136,11 +140,20 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
 /* ---- end ---- */
 
 /* The batch's deviations on the host; then it is over. Waits for the results only, not for what the host enqueued after
- * them, such as a backward. */
+ * them, such as a backward. [S][R], as spaces arrive, becomes [R][S], as the choice of the layer reads it. NaN: a space
+ * that was not observed, and a state that is zero or not finite, which has no target. */
 static salf_status await_deviations(salf_probe *probe) {
+    const int32_t spaces = slf_probe_spaces(probe);
+    const int64_t rows = probe->batch.rows;
+    const slf_probe_results *results = &probe->results;
     SLF_TRY(slf_probe_collect(probe));
     SLF_TRY(probe->context->backend->wait(probe->context->impl, probe->done, NULL));
-    slf_probe_deviations(probe);
+    for (int32_t space = 0; space < spaces; space++)
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t at = space * rows + r;
+            const bool known = probe->batch.observed[space] && !isnan(results->target[at]);
+            results->deviations[r * spaces + space] = known ? probe->metric->deviation(probe, at) : (double)NAN;
+        }
     probe->batch.phase = SLF_BATCH_NONE;
     return SALF_OK;
 }

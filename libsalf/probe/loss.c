@@ -12,7 +12,8 @@
 
 #include "basis/score.h"
 
-/* Uploads of labels that may be under way at once, so that a call need not wait for the one before. */
+/* Uploads of labels that may be under way at once, so that a call need not wait for the one before. A host that runs
+ * further ahead of its device than that waits for the oldest; a slot more would cost 8 bytes of pinned memory a row. */
 enum { SLOTS = 4 };
 
 struct salf_loss {
@@ -109,7 +110,7 @@ static salf_status check_loss_arguments(const salf_loss *loss, const int32_t *la
     const bool device_ok = slf_device_readable(loss->context);
     SLF_TRY(slf_tensor_check(states, "states", -1, loss->basis->info.hidden, device_ok));
     if (!isfinite(scale)) return slf_fail(SALF_E_ARGUMENT, "scale of the gradient is %g", scale);
-    /* Overlap of gradient and states is not looked for. */
+    /* Overlap of gradient and states is not looked for: with a row index on a device it cannot be seen. */
     if (gradient) SLF_TRY(check_loss_out(gradient, "gradient", states->rows, states->cols, device_ok));
     if (states->rows == 0) return SALF_OK;
     if (!labels) return slf_fail(SALF_E_NULL, "labels is NULL with %" PRId64 " states", states->rows);

@@ -123,17 +123,3 @@ salf_status slf_probe_collect(salf_probe *probe) {
     probe->batch.phase = SLF_BATCH_FLUSHED;
     return SALF_OK;
 }
-
-/* [S][R], as spaces arrive, becomes [R][S], as the choice of the layer reads it. A target is NaN for a state that is
- * zero or not finite. */
-void slf_probe_deviations(salf_probe *probe) {
-    const int32_t spaces = slf_probe_spaces(probe);
-    const int64_t rows = probe->batch.rows;
-    const slf_probe_results *results = &probe->results;
-    for (int32_t space = 0; space < spaces; space++)
-        for (int64_t r = 0; r < rows; r++) {
-            const int64_t at = space * rows + r;
-            const bool known = probe->batch.observed[space] && !isnan(results->target[at]);
-            results->deviations[r * spaces + space] = known ? probe->metric->deviation(probe, at) : (double)NAN;
-        }
-}

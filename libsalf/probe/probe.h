@@ -81,7 +81,5 @@ salf_status slf_probe_check_complete(const salf_probe *probe);
 /* Finishes what waits, enqueues the copies of the results to the host, and marks the event behind them. Once a batch:
  * afterwards it is flushed, and this does nothing. */
 salf_status slf_probe_collect(salf_probe *probe);
-/* Deviations from what was collected; NaN for a space that was not observed. */
-void slf_probe_deviations(salf_probe *probe);
 
 #endif
