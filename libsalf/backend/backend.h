@@ -39,12 +39,12 @@ enum { SLF_MEMORY_BACKEND = 0, SLF_MEMORY_PINNED = 1, SLF_EVENT = 2 };
 typedef struct slf_services {
     const salf_context_options *options; /* defaults filled in; alive as long as the backend is open */
     salf_status (*fail)(salf_status status, const char *format, ...);
-    void *(*alloc)(const void *context, uint64_t count,
+    void *(*alloc)(const salf_context *context, uint64_t count,
                    uint64_t size); /* host memory, 64-byte aligned, NULL + message */
-    void (*free)(const void *context, void *memory);
-    void (*parallel_for)(const void *context, int64_t count, int64_t grain,
+    void (*free)(const salf_context *context, void *memory);
+    void (*parallel_for)(const salf_context *context, int64_t count, int64_t grain,
                          void (*body)(void *user, int64_t first, int64_t last), void *user);
-    const void *context; /* first argument of the three above */
+    const salf_context *context; /* first argument of the three above */
 } slf_services;
 
 /* The final norm, applied to a state before it is compared. weight and bias [D] in backend memory, NULL: ones, zeros;
@@ -63,7 +63,7 @@ typedef struct slf_scan_job {
     const salf_tensor *rows;
     int64_t first_row; /* number of rows' first one in its matrix; the hash of a row depends on its number */
     double *gram;      /* NULL, or float64 [D][D]: G += X^T X, upper triangle (j >= i) only; useless after a bad row */
-    uint64_t *hash;    /* host: the rows' hashes are added to it. See random.h */
+    uint64_t *hash;    /* host: the rows' hashes are added to it. See core/fingerprint.h */
     int64_t *bad_row;  /* host: the first row with NaN or infinity, counted in rows; -1: none */
 } slf_scan_job;
 

@@ -1,9 +1,14 @@
-/* options.c - structs that grow: options read from callers of other versions, results written to them. */
+/*
+ * options.c - structs that grow: options read from callers of other versions, results written to them.
+ *
+ * A struct only grows at its end and 0 means the default, so that a field which one side does not know may be left out
+ * as long as it is 0. A set field that this library does not know is an error: the host relies on it.
+ */
 #include <string.h>
 
 #include "core/core.h"
 
-/* No struct of the API is near this; a larger struct_size is an uninitialised one. */
+/* The largest struct of the API has some 300 bytes; a struct_size above this is memory that nobody has set. */
 #define LARGEST_STRUCT 65536u
 
 void salf_options_init(void *options, uint32_t struct_size) {
@@ -12,7 +17,7 @@ void salf_options_init(void *options, uint32_t struct_size) {
     memcpy(options, &struct_size, sizeof struct_size);
 }
 
-static salf_status read_size(const void *theirs, const char *type, uint32_t *size) {
+static salf_status read_struct_size(const void *theirs, const char *type, uint32_t *size) {
     memcpy(size, theirs, sizeof *size);
     if (*size >= sizeof *size && *size <= LARGEST_STRUCT) return SALF_OK;
     return slf_fail(SALF_E_STRUCT, "%s: struct_size is %u; set it to sizeof(%s)", type, *size, type);
@@ -22,24 +27,23 @@ salf_status slf_options_read(void *own, uint32_t own_size, const void *theirs, c
     salf_options_init(own, own_size);
     if (!theirs) return SALF_OK;
     uint32_t size;
-    SLF_TRY(read_size(theirs, type, &size));
+    SLF_TRY(read_struct_size(theirs, type, &size));
     const unsigned char *bytes = theirs;
     for (uint32_t i = own_size; i < size; i++)
         if (bytes[i] != 0)
             return slf_fail(SALF_E_STRUCT,
                             "%s: byte %u of %u is set, but this version of libsalf (%s) knows only %u bytes", type, i,
                             size, salf_version_string(), own_size);
-    memcpy(own, theirs, size < own_size ? size : own_size);
+    memcpy(own, theirs, SLF_MIN(size, own_size));
     memcpy(own, &own_size, sizeof own_size);
     return SALF_OK;
 }
 
 salf_status slf_info_write(void *theirs, const void *own, uint32_t own_size, const char *type) {
     uint32_t size;
-    SLF_TRY(read_size(theirs, type, &size));
-    const uint32_t common = size < own_size ? size : own_size;
+    SLF_TRY(read_struct_size(theirs, type, &size));
     memset(theirs, 0, size);
-    memcpy(theirs, own, common);
+    memcpy(theirs, own, SLF_MIN(size, own_size));
     memcpy(theirs, &size, sizeof size);
     return SALF_OK;
 }

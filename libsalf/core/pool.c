@@ -1,11 +1,16 @@
-/* pool.c - worker threads of one context: started with it, asleep between loops, joined with it. */
+/*
+ * pool.c - worker threads of one context: started with it, asleep between loops, joined with it.
+ *
+ * A loop is handed out in pieces, under one lock: whoever is free takes the next. There are few pieces and each is long
+ * (the caller's grain), so that the lock costs nothing that could be measured.
+ */
 #include "core/pool.h"
 
 #include <pthread.h>
 #include <signal.h>
 
-/* Pieces of a loop for each thread: one that wakes late, or whose processor is taken away, leaves work to the others.
- */
+/* Pieces of a loop for each thread. With one each, a thread that wakes late, or whose processor is taken away, would be
+ * waited for; with eight the others take over, and the last piece is at most an eighth of a share. */
 enum { PIECES = 8 };
 
 typedef struct {
@@ -30,12 +35,12 @@ struct slf_pool {
     pthread_t workers[];
 };
 
-/* Takes pieces until none is left; called and returns with the lock held. */
-static void take_pieces(slf_pool *pool) {
+/* Runs pieces until none is left; called and returns with the lock held. */
+static void run_pieces(slf_pool *pool) {
     while (pool->next < pool->current.count) {
         const loop work = pool->current;
         const int64_t first = pool->next;
-        const int64_t last = work.count - first > work.piece ? first + work.piece : work.count;
+        const int64_t last = SLF_MIN(work.count - first, work.piece) + first;
         pool->next = last;
         pthread_mutex_unlock(&pool->lock);
         work.body(work.user, first, last);
@@ -47,7 +52,7 @@ static void take_pieces(slf_pool *pool) {
 
 static void *worker_main(void *argument) {
     slf_pool *pool = argument;
-    uint64_t seen = 0;
+    uint64_t seen = 0; /* a worker that slept through a loop has nothing to make up for: its pieces are done */
     pthread_mutex_lock(&pool->lock);
     while (!pool->stop) {
         if (pool->round == seen) {
@@ -55,61 +60,59 @@ static void *worker_main(void *argument) {
             continue;
         }
         seen = pool->round;
-        take_pieces(pool);
+        run_pieces(pool);
     }
     pthread_mutex_unlock(&pool->lock);
     return NULL;
 }
 
 void slf_pool_run(slf_pool *pool, int64_t count, int64_t grain, slf_loop_fn body, void *user) {
-    if (pthread_mutex_trylock(&pool->busy) != 0) {
+    if (pthread_mutex_trylock(&pool->busy) != 0) { /* threads of the host share a context: one has the workers */
         body(user, 0, count);
         return;
     }
     const int64_t pieces = PIECES * ((int64_t)pool->n_workers + 1);
     const int64_t share = (count + pieces - 1) / pieces;
     pthread_mutex_lock(&pool->lock);
-    pool->current = (loop){.body = body, .user = user, .count = count, .piece = share > grain ? share : grain};
+    pool->current = (loop){.body = body, .user = user, .count = count, .piece = SLF_MAX(share, grain)};
     pool->next = 0;
     pool->finished = 0;
     pool->round++;
     pthread_cond_broadcast(&pool->work);
-    take_pieces(pool);
+    run_pieces(pool);
     while (pool->finished < count) pthread_cond_wait(&pool->done, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
     pthread_mutex_unlock(&pool->busy);
 }
 
-/* The host's signals are the host's business: workers must not be the ones to receive them. */
-static int start_worker(slf_pool *pool, pthread_t *thread) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int result = pthread_create(thread, NULL, worker_main, pool);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return result;
-}
-
 salf_status slf_pool_create(const salf_context *context, int32_t threads, slf_pool **out) {
     *out = NULL;
-    const uint64_t workers = (uint64_t)threads - 1;
-    slf_pool *pool = slf_alloc_zero(context, 1, sizeof *pool + workers * sizeof(pthread_t));
+    const int32_t n_workers = threads - 1;
+    slf_pool *pool = slf_alloc_zero(context, 1, sizeof *pool + (uint64_t)n_workers * sizeof(pthread_t));
     if (!pool) return SALF_E_NO_MEMORY;
     pool->context = context;
     pthread_mutex_init(&pool->busy, NULL);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->done, NULL);
-    for (; pool->n_workers < threads - 1; pool->n_workers++) {
-        const int error = start_worker(pool, &pool->workers[pool->n_workers]);
-        if (error == 0) continue;
-        const int32_t started = pool->n_workers;
-        slf_pool_destroy(pool);
-        return slf_fail(SALF_E_NO_MEMORY, "thread %d of %d could not be started (error %d)", (int)started + 1,
-                        (int)threads - 1, error);
+
+    /* A thread starts with its creator's mask. The host's signals are the host's business: workers must not be the
+     * ones to receive them. */
+    sigset_t all, before;
+    int error = 0;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (; pool->n_workers < n_workers && error == 0; pool->n_workers += error == 0)
+        error = pthread_create(&pool->workers[pool->n_workers], NULL, worker_main, pool);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error == 0) {
+        *out = pool;
+        return SALF_OK;
     }
-    *out = pool;
-    return SALF_OK;
+    const salf_status status = slf_fail(SALF_E_NO_MEMORY, "thread %d of %d could not be started (error %d)",
+                                        (int)pool->n_workers + 1, (int)n_workers, error);
+    slf_pool_destroy(pool);
+    return status;
 }
 
 void slf_pool_destroy(slf_pool *pool) {

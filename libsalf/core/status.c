@@ -5,7 +5,9 @@
 
 #include "core/core.h"
 
-static _Thread_local char last_error[512];
+static _Thread_local char last_error[sizeof((slf_message *)NULL)->text];
+
+/* ---- statuses ---- */
 
 typedef struct {
     salf_status value;
@@ -32,13 +34,11 @@ const char *salf_status_text(salf_status status) {
     return entry ? entry->text : "unknown status";
 }
 
-const char *salf_last_error(void) {
-    return last_error;
-}
+/* ---- messages ---- */
 
-/* Writes the message, function (may be NULL) in front. It is put together apart from last_error, since arguments may
- * point into that. Control characters, which come from file names and file contents, become '?': one line. */
-static salf_status set_message(const char *function, salf_status status, const char *format, va_list arguments) {
+/* Function (may be NULL) goes in front. The message is put together apart from last_error, since arguments may point
+ * into that. Control characters, which come from file names and file contents, become '?': one line. */
+static void write_message(const char *function, const char *format, va_list arguments) {
     char message[sizeof last_error];
     int used = 0;
     if (function) used = snprintf(message, sizeof message, "%s: ", function); /* names of the API are short */
@@ -46,13 +46,12 @@ static salf_status set_message(const char *function, salf_status status, const c
     for (char *c = message; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
     memcpy(last_error, message, sizeof last_error);
-    return status;
 }
 
 salf_status slf_fail(salf_status status, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    set_message(NULL, status, format, arguments);
+    write_message(NULL, format, arguments);
     va_end(arguments);
     return status;
 }
@@ -60,9 +59,13 @@ salf_status slf_fail(salf_status status, const char *format, ...) {
 salf_status slf_fail_in(const char *function, salf_status status, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    set_message(function, status, format, arguments);
+    write_message(function, format, arguments);
     va_end(arguments);
     return status;
+}
+
+const char *salf_last_error(void) {
+    return last_error;
 }
 
 salf_status slf_require(const char *function, const char *names, const void *const *pointers, size_t n) {
@@ -85,8 +88,10 @@ void slf_message_restore(const slf_message *kept) {
     memcpy(last_error, kept->text, sizeof last_error);
 }
 
+/* ---- version ---- */
+
 #define TEXT_(x) #x
-#define TEXT(x)  TEXT_(x)
+#define TEXT(x)  TEXT_(x) /* of the value, not of the macro's name */
 
 int32_t salf_version_number(void) {
     return SALF_VERSION_MAJOR * 10000 + SALF_VERSION_MINOR * 100 + SALF_VERSION_PATCH;

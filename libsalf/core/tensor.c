@@ -1,12 +1,15 @@
 /* tensor.c - borrowed matrices: checks, addresses, and conversion of one row at a time. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "core/core.h"
 #include "core/dtypes.h"
 
+/* ---- element types ---- */
+
 static const struct {
     const char *name;
-    int64_t size;
+    int64_t size; /* bytes */
 } dtypes[] = {
 #define FLOAT_TYPE(type, name, bytes, element) [type] = {name, bytes},
     SLF_FLOAT_TYPES(FLOAT_TYPE)[SALF_F64] = {"float64", 8},
@@ -28,67 +31,60 @@ const char *slf_dtype_name(int32_t dtype) {
     return dtype_known(dtype) ? dtypes[dtype].name : "unknown";
 }
 
-static salf_status check_shape(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols) {
+/* ---- checks ---- */
+
+/* Every address that the view can form: the distance in bytes between any two elements has to fit 63 bits, so that no
+ * place that is computed of it overflows; 16 is more than the size of any element. A row index in device memory cannot
+ * be looked at from here. */
+static salf_status check_addresses(const salf_tensor *tensor, const char *name) {
+    const int64_t limit = INT64_MAX / 16, stride = tensor->row_stride;
+    const int64_t magnitude = stride < 0 ? -(stride + 1) : stride; /* of INT64_MIN too */
+    const int64_t rows = SLF_MAX(tensor->rows, 1), dense = tensor->row_index ? 0 : tensor->cols;
+    if (tensor->cols > limit || magnitude > limit / rows || dense > limit / rows)
+        return slf_fail(SALF_E_OVERFLOW,
+                        "%s: [%" PRId64 "][%" PRId64 "] with row stride %" PRId64 " does not fit memory", name,
+                        tensor->rows, tensor->cols, stride);
+    if (!tensor->row_index || tensor->index_memory != SALF_MEMORY_HOST) return SALF_OK;
+    for (int64_t r = 0; r < tensor->rows; r++)
+        if (tensor->row_index[r] < 0)
+            return slf_fail(SALF_E_ARGUMENT, "%s: row_index[%" PRId64 "] is %" PRId64, name, r, tensor->row_index[r]);
+    return SALF_OK;
+}
+
+static bool memory_known(int32_t memory) {
+    return memory == SALF_MEMORY_HOST || memory == SALF_MEMORY_DEVICE; /* called for each view: no look at words */
+}
+
+salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols, bool device_ok) {
+    /* 1. shape */
+    if (!tensor) return slf_fail(SALF_E_NULL, "%s is NULL", name);
     if (tensor->rows < 0 || tensor->cols < 0)
-        return slf_fail(SALF_E_SHAPE, "%s: [%lld][%lld] has a negative size", name, (long long)tensor->rows,
-                        (long long)tensor->cols);
+        return slf_fail(SALF_E_SHAPE, "%s: [%" PRId64 "][%" PRId64 "] has a negative size", name, tensor->rows,
+                        tensor->cols);
     if (rows >= 0 && tensor->rows != rows)
-        return slf_fail(SALF_E_SHAPE, "%s: %lld rows where %lld are needed", name, (long long)tensor->rows,
-                        (long long)rows);
+        return slf_fail(SALF_E_SHAPE, "%s: %" PRId64 " rows where %" PRId64 " are needed", name, tensor->rows, rows);
     if (cols >= 0 && tensor->cols != cols)
-        return slf_fail(SALF_E_SHAPE, "%s: %lld columns where %lld are needed", name, (long long)tensor->cols,
-                        (long long)cols);
-    return SALF_OK;
-}
-
-/* The distance in bytes between the first and any other element has to fit 63 bits. */
-static salf_status check_stride(const salf_tensor *tensor, const char *name) {
-    const int64_t stride = tensor->row_stride;
-    const int64_t limit = INT64_MAX / 16;
-    const int64_t magnitude = stride < 0 ? -(stride + 1) : stride;
-    const int64_t rows = tensor->rows > 0 ? tensor->rows : 1;
-    if (tensor->cols > limit || magnitude > limit || (tensor->row_index ? magnitude : tensor->cols) > limit / rows ||
-        magnitude > limit / rows)
-        return slf_fail(SALF_E_OVERFLOW, "%s: [%lld][%lld] with row stride %lld does not fit memory", name,
-                        (long long)tensor->rows, (long long)tensor->cols, (long long)stride);
-    return SALF_OK;
-}
-
-static salf_status check_memory(const salf_tensor *tensor, const char *name, bool device_ok) {
-    const bool known = (tensor->memory == SALF_MEMORY_HOST || tensor->memory == SALF_MEMORY_DEVICE) &&
-                       (tensor->index_memory == SALF_MEMORY_HOST || tensor->index_memory == SALF_MEMORY_DEVICE);
-    if (!known)
+        return slf_fail(SALF_E_SHAPE, "%s: %" PRId64 " columns where %" PRId64 " are needed", name, tensor->cols, cols);
+    if (tensor->rows == 0) return SALF_OK; /* nothing will be read */
+    /* 2. elements */
+    if (slf_float_size(tensor->dtype) == 0)
+        return slf_fail(SALF_E_DTYPE, "%s: dtype %d (%s) where float32, bfloat16 or float16 is needed", name,
+                        (int)tensor->dtype, slf_dtype_name(tensor->dtype));
+    if (!tensor->data) return slf_fail(SALF_E_NULL, "%s: data is NULL with %" PRId64 " rows", name, tensor->rows);
+    if (tensor->reserved != 0)
+        return slf_fail(SALF_E_ARGUMENT, "%s: reserved is %d, not 0", name, (int)tensor->reserved);
+    /* 3. memory */
+    if (!memory_known(tensor->memory) || !memory_known(tensor->index_memory))
         return slf_fail(SALF_E_ARGUMENT, "%s: memory %d or index_memory %d is none of SALF_MEMORY_*", name,
                         (int)tensor->memory, (int)tensor->index_memory);
     if (!device_ok && (tensor->memory == SALF_MEMORY_DEVICE || tensor->index_memory == SALF_MEMORY_DEVICE))
         return slf_fail(SALF_E_ARGUMENT, "%s: device memory given to a backend that computes in host memory", name);
-    if (tensor->reserved != 0)
-        return slf_fail(SALF_E_ARGUMENT, "%s: reserved is %d, not 0", name, (int)tensor->reserved);
-    return SALF_OK;
+    return check_addresses(tensor, name);
 }
 
-static salf_status check_index(const salf_tensor *tensor, const char *name) {
-    if (!tensor->row_index || tensor->index_memory != SALF_MEMORY_HOST) return SALF_OK;
-    for (int64_t r = 0; r < tensor->rows; r++)
-        if (tensor->row_index[r] < 0)
-            return slf_fail(SALF_E_ARGUMENT, "%s: row_index[%lld] is %lld", name, (long long)r,
-                            (long long)tensor->row_index[r]);
-    return SALF_OK;
-}
+/* ---- addresses, rows ---- */
 
-salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols, bool device_ok) {
-    if (!tensor) return slf_fail(SALF_E_NULL, "%s is NULL", name);
-    SLF_TRY(check_shape(tensor, name, rows, cols));
-    if (tensor->rows == 0) return SALF_OK;
-    if (slf_float_size(tensor->dtype) == 0)
-        return slf_fail(SALF_E_DTYPE, "%s: dtype %d (%s) where float32, bfloat16 or float16 is needed", name,
-                        (int)tensor->dtype, slf_dtype_name(tensor->dtype));
-    if (!tensor->data) return slf_fail(SALF_E_NULL, "%s: data is NULL with %lld rows", name, (long long)tensor->rows);
-    SLF_TRY(check_stride(tensor, name));
-    SLF_TRY(check_memory(tensor, name, device_ok));
-    return check_index(tensor, name);
-}
-
+/* A stride of 0 means dense. Also for device memory: nothing is read but the index, which must be the host's. */
 int64_t slf_tensor_offset(const salf_tensor *tensor, int64_t r) {
     const int64_t row = tensor->row_index ? tensor->row_index[r] : r;
     return row * (tensor->row_stride ? tensor->row_stride : tensor->cols);
@@ -125,6 +121,8 @@ void slf_row_to_f64(const salf_tensor *tensor, int64_t r, double *out) {
     }
 }
 
+/* ---- views of whole blocks ---- */
+
 salf_tensor slf_tensor_host(const void *data, int32_t dtype, int64_t rows, int64_t cols) {
     union {
         const void *in;
@@ -144,6 +142,7 @@ salf_tensor slf_tensor_device(const salf_context *context, const void *data, int
     return tensor;
 }
 
+/* With an index only the index moves: the rows stay where they are. */
 salf_tensor slf_tensor_slice(const salf_tensor *tensor, int64_t first, int64_t count) {
     salf_tensor slice = *tensor;
     const int64_t stride = tensor->row_stride ? tensor->row_stride : tensor->cols;

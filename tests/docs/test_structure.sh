@@ -35,7 +35,7 @@ arrows='core            backend/backend.h
 backend         core/* backend/*
 backend/reference core/* backend/*.h
 backend/cpu     core/* backend/*.h backend/reference/*
-backend/cuda    backend/*.h core/dtypes.h core/fingerprint.h core/row_hash.h
+backend/cuda    backend/*.h core/dtypes.h core/fingerprint.h
 io              core/* model/*
 model           core/* backend/*.h io/*
 basis           core/* backend/*.h io/* model/*

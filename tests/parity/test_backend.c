@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "backend/spectrum.h"
-#include "core/random.h"
+#include "core/fingerprint.h"
 #include "parity.h"
 
 /* ---- memory ---- */

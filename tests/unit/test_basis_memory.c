@@ -126,7 +126,7 @@ typedef struct {
 
 static counter count;
 
-static void *count_service(const void *context, uint64_t n, uint64_t size) {
+static void *count_service(const salf_context *context, uint64_t n, uint64_t size) {
     count.scratch++;
     return count.inner.alloc(context, n, size);
 }

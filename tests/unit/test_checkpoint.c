@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/fingerprint.h"
 #include "core/random.h"
 #include "files.h"
 #include "harness.h"

@@ -8,6 +8,7 @@
 #include "core/carve.h"
 #include "core/core.h"
 #include "core/dtypes.h"
+#include "core/fingerprint.h"
 #include "core/pool.h"
 #include "core/random.h"
 #include "harness.h"

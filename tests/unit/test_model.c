@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "core/random.h"
+#include "core/fingerprint.h"
 #include "harness.h"
 #include "model/model.h"
 #include "oracle.h"

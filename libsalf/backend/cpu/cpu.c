@@ -10,7 +10,7 @@
 #include <pthread.h>
 
 #include "core/core.h"
-#include "core/random.h"
+#include "core/fingerprint.h"
 
 enum { MOST_BLOCK = 32 << 20 }; /* bytes */
 

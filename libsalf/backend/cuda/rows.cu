@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "../../core/row_hash.h"
+#include "../../core/fingerprint.h"
 #include "kernels.h"
 
 enum { THREADS = 256 };

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "core/core.h"
-#include "core/random.h"
+#include "core/fingerprint.h"
 
 /* Scratch of the host backends goes through the context's hooks, so that a host sees and bounds it. */
 double *slf_host_doubles(const slf_host *host, int64_t count) {
