@@ -139,25 +139,6 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
 
 /* ---- end ---- */
 
-/* The batch's deviations on the host; then it is over. Waits for the results only, not for what the host enqueued after
- * them, such as a backward. [S][R], as spaces arrive, becomes [R][S], as the choice of the layer reads it. NaN: a space
- * that was not observed, and a state that is zero or not finite, which has no target. */
-static salf_status await_deviations(salf_probe *probe) {
-    const int32_t spaces = slf_probe_spaces(probe);
-    const int64_t rows = probe->batch.rows;
-    const slf_probe_results *results = &probe->results;
-    SLF_TRY(slf_probe_collect(probe));
-    SLF_TRY(probe->context->backend->wait(probe->context->impl, probe->done, NULL));
-    for (int32_t space = 0; space < spaces; space++)
-        for (int64_t r = 0; r < rows; r++) {
-            const int64_t at = space * rows + r;
-            const bool known = probe->batch.observed[space] && !isnan(results->target[at]);
-            results->deviations[r * spaces + space] = known ? probe->metric->deviation(probe, at) : (double)NAN;
-        }
-    probe->batch.phase = SLF_BATCH_NONE;
-    return SALF_OK;
-}
-
 /* The batch is over whatever the deviations are: with SALF_NONFINITE_ERROR a bad one fails the call, the trace is not
  * touched, and only a new begin can follow. */
 salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
@@ -166,7 +147,7 @@ salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
     const int32_t spaces = slf_probe_spaces(probe);
     slf_probe_results *results = &probe->results;
     SLF_TRY(slf_probe_check_complete(probe));
-    SLF_TRY(await_deviations(probe));
+    SLF_TRY(slf_probe_await(probe));
     SLF_TRY(salf_eof_from_deviations(spaces - 1, rows, results->deviations, probe->options.eof_rule,
                                      probe->options.nonfinite, results->gains, results->eof));
     /* How many rows the choice was not made for; 0 unless the option says that they train fully. */
@@ -191,7 +172,7 @@ salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
 salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace) {
     SLF_REQUIRE(probe, trace);
     if (probe->batch.phase == SLF_BATCH_NONE) return SLF_FAIL(SALF_E_SEQUENCE, "no batch has begun");
-    SLF_TRY(await_deviations(probe));
+    SLF_TRY(slf_probe_await(probe));
     *trace = (salf_trace){
         .rows = probe->batch.rows, .n_layers = probe->options.n_layers, .deviations = probe->results.deviations};
     return SALF_OK;

@@ -123,3 +123,22 @@ salf_status slf_probe_collect(salf_probe *probe) {
     probe->batch.phase = SLF_BATCH_FLUSHED;
     return SALF_OK;
 }
+
+/* The batch's deviations on the host; then it is over. Waits for the results only, not for what the host enqueued after
+ * them, such as a backward. [S][R], as spaces arrive, becomes [R][S], as the choice of the layer reads it. NaN: a space
+ * that was not observed, and a state that is zero or not finite, which has no target. */
+salf_status slf_probe_await(salf_probe *probe) {
+    const int32_t spaces = slf_probe_spaces(probe);
+    const int64_t rows = probe->batch.rows;
+    const slf_probe_results *results = &probe->results;
+    SLF_TRY(slf_probe_collect(probe));
+    SLF_TRY(probe->context->backend->wait(probe->context->impl, probe->done, NULL));
+    for (int32_t space = 0; space < spaces; space++)
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t at = space * rows + r;
+            const bool known = probe->batch.observed[space] && !isnan(results->target[at]);
+            results->deviations[r * spaces + space] = known ? probe->metric->deviation(probe, at) : (double)NAN;
+        }
+    probe->batch.phase = SLF_BATCH_NONE;
+    return SALF_OK;
+}

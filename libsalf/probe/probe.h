@@ -81,5 +81,7 @@ salf_status slf_probe_check_complete(const salf_probe *probe);
 /* Finishes what waits, enqueues the copies of the results to the host, and marks the event behind them. Once a batch:
  * afterwards it is flushed, and this does nothing. */
 salf_status slf_probe_collect(salf_probe *probe);
+/* The same, and waits: the deviations of all spaces are there, and the batch is over. */
+salf_status slf_probe_await(salf_probe *probe);
 
 #endif
