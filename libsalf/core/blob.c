@@ -10,6 +10,7 @@
 
 #define HEADER_SIZE 32u /* "SALF", kind, version, length of the payload, checksum */
 
+/* FNV-1a with the prime and the start of its 64-bit form. */
 static uint64_t checksum_add(uint64_t sum, const uint8_t *bytes, uint64_t n) {
     for (uint64_t i = 0; i < n; i++) sum = (sum ^ bytes[i]) * 0x100000001B3u;
     return sum;
@@ -20,6 +21,8 @@ static uint64_t checksum_of(const uint8_t *header, const uint8_t *payload, uint6
     return checksum_add(checksum_add(0xCBF29CE484222325u, header, HEADER_SIZE - 8), payload, n);
 }
 
+/* A short write or read is remembered, not reported: a writer or reader of many fields checks once, at its end. Byte
+ * order is fixed here, so that a blob moves between machines. */
 void slf_blob_put(slf_blob *blob, const void *bytes, uint64_t n) {
     if (blob->bytes && !blob->short_of_room) {
         if (n > blob->room - blob->used)
@@ -75,6 +78,7 @@ void slf_blob_put_fields(slf_blob *blob, const slf_field *fields, int n) {
     for (int i = 0; i < n; i++) slf_blob_put_u64(blob, fields[i].value);
 }
 
+/* A blob that ended early has no field to blame: its reader reports that. */
 salf_status slf_blob_check_fields(slf_blob *blob, const slf_field *fields, int n, const char *handle) {
     for (int i = 0; i < n; i++) {
         const uint64_t saved = slf_blob_get_u64(blob);
@@ -85,6 +89,8 @@ salf_status slf_blob_check_fields(slf_blob *blob, const slf_field *fields, int n
     return SALF_OK;
 }
 
+/* The second run must put what the first one counted; a host that changes the handle from another thread meanwhile is
+ * caught by the check, before the buffer is called a blob. */
 salf_status slf_blob_save(const char kind[4], uint32_t version, slf_blob_write_fn write, const void *user, void *buffer,
                           uint64_t *size) {
     slf_blob count = {0};

@@ -19,6 +19,7 @@ static const slf_constant constants[] = {
 
 enum { N_CONSTANTS = sizeof constants / sizeof *constants };
 
+/* Not tolower(): that follows the locale of the process, which belongs to the host. */
 static char lower_case(char c) {
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
@@ -50,6 +51,7 @@ const char *salf_constant_word(const char *family, int64_t value) {
     return NULL;
 }
 
+/* The words that do not fit the message are left out; of the families that are checked the longest takes some 150 bytes. */
 salf_status slf_check_word(const char *field, const char *family, int64_t value) {
     if (salf_constant_word(family, value)) return SALF_OK;
     char known[256] = "";

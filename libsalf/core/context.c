@@ -23,6 +23,7 @@
 
 /* ---- what the rest of the library asks of a context ---- */
 
+/* The message is cut at 511 bytes. Nothing is formatted that nobody reads. */
 void slf_log(const salf_context *context, int32_t level, const char *format, ...) {
     if (!context->options.log || level > context->options.log_level) return;
     char message[512];
@@ -33,6 +34,7 @@ void slf_log(const salf_context *context, int32_t level, const char *format, ...
     context->options.log(context->options.log_user, level, message);
 }
 
+/* What a failed collective leaves in buffer is not known: the caller gives up its result. */
 salf_status slf_all_reduce(const salf_context *context, void *buffer, int64_t count, int32_t dtype, int32_t operation) {
     const salf_context_options *o = &context->options;
     if (o->ranks < 2 || count == 0) return SALF_OK;
@@ -76,6 +78,7 @@ static salf_status open_backend(salf_context *context, const slf_backend *backen
     return SALF_OK;
 }
 
+/* The plugin stays open as long as the context: the table and all code of the backend lie in it. */
 static salf_status open_by_id(salf_context *context, int32_t id) {
     if (id == SALF_BACKEND_REFERENCE) return open_backend(context, &slf_backend_reference);
     if (id == SALF_BACKEND_CPU) return open_backend(context, &slf_backend_cpu);
@@ -116,6 +119,7 @@ static salf_status choose_backend(salf_context *context) {
 
 /* ---- life ---- */
 
+/* Everything but the struct itself, before anything is made. 0 is the default of each field. */
 static salf_status check_context_options(const salf_context_options *o) {
     SLF_TRY(slf_check_word("backend", "SALF_BACKEND", o->backend));
     if (o->threads < 0 || o->threads > MOST_THREADS)
@@ -165,6 +169,7 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     return status;
 }
 
+/* Handles share their context; each holds a reference, so that the host may destroy them in any order. */
 salf_context *slf_context_retain(salf_context *context) {
     atomic_fetch_add_explicit(&context->references, 1, memory_order_relaxed);
     return context;

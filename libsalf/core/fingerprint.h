@@ -2,9 +2,9 @@
  * fingerprint.h - which matrix was it? A hash of a matrix' values that tells whether a basis was made from this head.
  *
  * Element i of a row has the hash slf_hash_element of its float32 bits (-0 as 0); a row that of the sum over its
- * elements and its number, slf_hash_row; a matrix the sum over its rows. Sums are modulo 2^64, so that elements and rows
- * may be added in any order: the fingerprint depends neither on blocks, threads and ranks nor on the type that the rows
- * are stored in. It finds damage and mistakes; it is no defence against an adversary.
+ * elements and its number, slf_hash_row; a matrix the sum over its rows. Sums are modulo 2^64, so that elements and
+ * rows may be added in any order: the fingerprint depends neither on blocks, threads and ranks nor on the type that the
+ * rows are stored in. It finds damage and mistakes; it is no defence against an adversary.
  *
  * The inline parts are for kernels of any backend. Not installed.
  */

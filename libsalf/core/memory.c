@@ -43,6 +43,7 @@ void slf_memory_defaults(salf_context_options *options) {
     options->free = default_free;
 }
 
+/* The limit leaves room for the unit in front and for an allocator that rounds up to one more. */
 void *slf_alloc(const salf_context *context, uint64_t count, uint64_t size) {
     if (size != 0 && count > (SIZE_MAX - 2 * SLF_ALIGNMENT) / size) {
         slf_fail(SALF_E_NO_MEMORY, "out of memory: %" PRIu64 " elements of %" PRIu64 " bytes exceed the address space",

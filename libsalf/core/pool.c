@@ -66,6 +66,8 @@ static void *worker_main(void *argument) {
     return NULL;
 }
 
+/* busy is never waited for: a host thread that finds the workers taken is faster alone than idle, and a body that calls
+ * back into its own context cannot deadlock. */
 void slf_pool_run(slf_pool *pool, int64_t count, int64_t grain, slf_loop_fn body, void *user) {
     if (pthread_mutex_trylock(&pool->busy) != 0) { /* threads of the host share a context: one has the workers */
         body(user, 0, count);
@@ -115,6 +117,7 @@ salf_status slf_pool_create(const salf_context *context, int32_t threads, slf_po
     return status;
 }
 
+/* No loop may be running; whoever destroys a context has finished with it. */
 void slf_pool_destroy(slf_pool *pool) {
     if (!pool) return;
     pthread_mutex_lock(&pool->lock);

@@ -55,6 +55,8 @@ static bool memory_known(int32_t memory) {
     return memory == SALF_MEMORY_HOST || memory == SALF_MEMORY_DEVICE; /* called for each view: no look at words */
 }
 
+/* Called for every view that a host hands in, so that what follows can trust it. What the addresses hold, and whether
+ * they may be read, nobody can check. */
 salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols, bool device_ok) {
     /* 1. shape */
     if (!tensor) return slf_fail(SALF_E_NULL, "%s is NULL", name);
@@ -107,6 +109,7 @@ void slf_row_to_f32(const salf_tensor *tensor, int64_t r, float *out) {
     }
 }
 
+/* Every float32 is a float64: nothing is rounded. */
 void slf_row_to_f64(const salf_tensor *tensor, int64_t r, double *out) {
     const void *row = slf_tensor_row(tensor, r);
     const int64_t n = tensor->cols;
@@ -135,6 +138,7 @@ bool slf_device_readable(const salf_context *context) {
     return (context->backend->capabilities & SLF_CAN_DEVICE) != 0;
 }
 
+/* A backend that computes on the host has its memory there: the view says so. */
 salf_tensor slf_tensor_device(const salf_context *context, const void *data, int32_t dtype, int64_t rows,
                               int64_t cols) {
     salf_tensor tensor = slf_tensor_host(data, dtype, rows, cols);

@@ -13,7 +13,8 @@
 
 #define HEAD_NAME "lm_head.weight" /* of every family; it has no prefix */
 
-/* The tensor prefix + name, or name alone; NULL when neither is there. */
+/* The tensor prefix + name, or name alone; NULL when neither is there. A checkpoint that was saved from the bare model,
+ * without its head, has no prefix. The longest name of a family has some 40 bytes. */
 static const slf_entry *find_entry(const salf_tensors *tensors, const char *prefix, const char *name) {
     char full[160];
     snprintf(full, sizeof full, "%s%s", prefix, name);
@@ -34,21 +35,6 @@ static salf_status use_matrix(const salf_model *model, const slf_entry *entry, c
                         path, entry->name, named.view.rows, named.view.cols, vocab, dim);
     SLF_TRY(slf_tensor_check(&named.view, entry->name, vocab, dim, false));
     *matrix = (slf_matrix){.view = named.view, .n_rows = vocab, .n_cols = dim};
-    return SALF_OK;
-}
-
-static salf_status find_matrices(salf_model *model, const slf_family *family, const char *path) {
-    const salf_tensors *tensors = model->tensors;
-    SLF_TRY(use_matrix(model, slf_tensors_entry(tensors, HEAD_NAME), path, &model->head));
-    SLF_TRY(use_matrix(model, find_entry(tensors, family->prefix, family->embedding), path, &model->embedding));
-    const bool no_head = slf_matrix_is_empty(&model->head), no_embedding = slf_matrix_is_empty(&model->embedding);
-    if (no_head && no_embedding)
-        return slf_fail(SALF_E_MISMATCH, "%s: neither '%s%s' nor '" HEAD_NAME "' is there", path, family->prefix,
-                        family->embedding);
-    if (!model->info.tied && (no_head || no_embedding))
-        return slf_fail(SALF_E_MISMATCH, "%s: the head is not tied, but '%s' is missing", path,
-                        no_head ? HEAD_NAME : family->embedding);
-    slf_model_tie(model);
     return SALF_OK;
 }
 
@@ -76,6 +62,8 @@ static bool has_layer(const salf_tensors *tensors, const char *prefix, const cha
     return place < tensors->n && strncmp(tensors->entries[place].name, begin, (size_t)length) == 0;
 }
 
+/* What is made on the way belongs to the model, which the caller destroys on failure. Matrices stay in the mapped file;
+ * that the configuration and the tensors agree is checked here once, so that nothing later has to doubt a shape. */
 static salf_status open_folder(salf_model *model, const char *folder, const salf_model_options *o) {
     /* 1. what the configuration says */
     json_t *json = NULL;
@@ -100,7 +88,17 @@ static salf_status open_folder(salf_model *model, const char *folder, const salf
     }
 
     /* 3. head, embedding and final norm */
-    SLF_TRY(find_matrices(model, family, folder));
+    const slf_entry *embedding = find_entry(model->tensors, family->prefix, family->embedding);
+    SLF_TRY(use_matrix(model, slf_tensors_entry(model->tensors, HEAD_NAME), folder, &model->head));
+    SLF_TRY(use_matrix(model, embedding, folder, &model->embedding));
+    const bool no_head = slf_matrix_is_empty(&model->head), no_embedding = slf_matrix_is_empty(&model->embedding);
+    if (no_head && no_embedding)
+        return slf_fail(SALF_E_MISMATCH, "%s: neither '%s%s' nor '" HEAD_NAME "' is there", folder, family->prefix,
+                        family->embedding);
+    if (!model->info.tied && (no_head || no_embedding))
+        return slf_fail(SALF_E_MISMATCH, "%s: the head is not tied, but '%s' is missing", folder,
+                        no_head ? HEAD_NAME : family->embedding);
+    slf_model_tie(model);
     salf_tensor weight = {0}, bias = {0};
     SLF_TRY(find_norm(model, family, "weight", folder, &weight));
     if (model->info.norm_kind == SALF_NORM_LAYER) SLF_TRY(find_norm(model, family, "bias", folder, &bias));

@@ -15,7 +15,7 @@
 enum { NEEDED = -1 };
 
 /* Named in either way, a key sets a field of salf_model_info to a value in 1 ... most. missing: what the field becomes
- * where the key is not there, or NEEDED. 0 is mended in complete_shape. */
+ * where the key is not there, or NEEDED. 0 is replaced in read_shape. */
 typedef struct {
     const char *names[SLF_KEY_SCHEMES];
     size_t offset, size;
@@ -42,24 +42,26 @@ static const json_t *value_of(const json_t *json, const char *name) {
     return json_is_null(value) ? NULL : value;
 }
 
-static salf_status read_integer(void *info, const integer_key *key, const char *name, const json_t *value,
-                                const char *path) {
-    int64_t number = key->missing;
-    if (!value && number == NEEDED) return slf_fail(SALF_E_CORRUPT, "%s: %s is missing", path, name);
-    if (value && !json_is_integer(value)) return slf_fail(SALF_E_CORRUPT, "%s: %s is no integer", path, name);
-    if (value) number = json_integer_value(value);
-    if (value && (number < 1 || number > key->most))
-        return slf_fail(SALF_E_CORRUPT, "%s: %s is %" PRId64 ", not in 1 ... %" PRId64, path, name, number, key->most);
-    char *field = (char *)info + key->offset;
-    if (key->size == sizeof(int32_t))
-        *(int32_t *)(void *)field = (int32_t)number;
-    else
-        *(int64_t *)(void *)field = number;
-    return SALF_OK;
-}
-
-/* The integers that follow from others where the file does not give them. */
-static salf_status complete_shape(salf_model_info *info, const slf_family *family, const char *path) {
+static salf_status read_shape(salf_model_info *info, const json_t *json, const slf_family *family, const char *path) {
+    /* 1. what the file says */
+    for (size_t i = 0; i < sizeof integer_keys / sizeof *integer_keys; i++) {
+        const integer_key *key = &integer_keys[i];
+        const char *name = key->names[family->keys];
+        const json_t *value = value_of(json, name);
+        int64_t number = key->missing;
+        if (!value && number == NEEDED) return slf_fail(SALF_E_CORRUPT, "%s: %s is missing", path, name);
+        if (value && !json_is_integer(value)) return slf_fail(SALF_E_CORRUPT, "%s: %s is no integer", path, name);
+        if (value) number = json_integer_value(value);
+        if (value && (number < 1 || number > key->most))
+            return slf_fail(SALF_E_CORRUPT, "%s: %s is %" PRId64 ", not in 1 ... %" PRId64, path, name, number,
+                            key->most);
+        char *field = (char *)info + key->offset;
+        if (key->size == sizeof(int32_t))
+            *(int32_t *)(void *)field = (int32_t)number;
+        else
+            *(int64_t *)(void *)field = number;
+    }
+    /* 2. what follows from it where the file says nothing */
     if (info->n_kv_heads == 0) info->n_kv_heads = info->n_heads; /* every head has keys and values of its own */
     if (info->n_heads % info->n_kv_heads != 0)
         return slf_fail(SALF_E_CORRUPT, "%s: %d heads over %d key-value heads", path, (int)info->n_heads,
@@ -87,6 +89,7 @@ static salf_status read_number(double *out, const json_t *value, const char *nam
     return SALF_OK;
 }
 
+/* 0 and 1 are refused: a file that says so was not written by transformers. */
 static salf_status read_flag(int32_t *out, const json_t *value, const char *name, const char *path) {
     if (!value) return SALF_OK;
     if (!json_is_boolean(value)) return slf_fail(SALF_E_CORRUPT, "%s: %s is neither true nor false", path, name);
@@ -101,6 +104,8 @@ static int32_t token_of(const json_t *value) {
     return id >= 0 && id <= INT32_MAX ? (int32_t)id : -1;
 }
 
+/* Put together in own, so that info is untouched on failure. Unknown keys are passed over: there are dozens, and new
+ * ones with every version. */
 salf_status slf_config_read(salf_model_info *info, const json_t *json, const char *path) {
     /* 1. the family, and what it says */
     const char *type = json_string_value(json_object_get(json, "model_type"));
@@ -123,11 +128,7 @@ salf_status slf_config_read(salf_model_info *info, const json_t *json, const cha
                            .embedding_scale = 1};
 
     /* 2. the shape */
-    for (size_t i = 0; i < sizeof integer_keys / sizeof *integer_keys; i++) {
-        const char *name = integer_keys[i].names[family->keys];
-        SLF_TRY(read_integer(&own, &integer_keys[i], name, value_of(json, name), path));
-    }
-    SLF_TRY(complete_shape(&own, family, path));
+    SLF_TRY(read_shape(&own, json, family, path));
     if (family->scales_embedding) own.embedding_scale = sqrt((double)own.hidden);
 
     /* 3. what the file says otherwise */

@@ -17,12 +17,15 @@ salf_status slf_fail_errno(const char *action, const char *path, int error) {
     return slf_fail(error == ENOSPC || error == EDQUOT ? SALF_E_NO_SPACE : SALF_E_IO, "%s %s: %s", action, path, text);
 }
 
+/* Memory only; the descriptor and the temporary file are gone or renamed by then. */
 static void file_release(slf_file *file) {
     slf_free(file->context, file->temporary);
     slf_free(file->context, file->path);
     *file = (slf_file){.descriptor = -1};
 }
 
+/* O_EXCL: a name that is there already belongs to somebody else, and a link in its place is not followed. 0666: the
+ * host's umask decides, as for any file it writes. */
 salf_status slf_file_create(slf_file *file, const salf_context *context, const char *path) {
     const size_t size = strlen(path) + 48; /* ".tmp.", a process' number of at most 20 digits, ".", 10 digits, 0 */
     *file = (slf_file){.context = context, .descriptor = -1};
@@ -39,6 +42,7 @@ fail:
     return status;
 }
 
+/* The system may write less than it was asked for, or be interrupted by a signal of the host. */
 salf_status slf_file_write(slf_file *file, const void *bytes, size_t n) {
     const char *next = bytes;
     while (n > 0) {
@@ -57,34 +61,35 @@ void slf_file_abandon(slf_file *file) {
     file_release(file);
 }
 
-/* A rename survives a crash of the machine only when the folder has been synced too. The folder's path takes the place
- * of the temporary name, which is at least as long and no longer needed. */
-static salf_status sync_folder(slf_file *file) {
+/* Data first, then the name: a rename that reached the disk before its data would leave an empty file after a crash.
+ * And a rename survives a crash of the machine only when the folder has been synced too. */
+salf_status slf_file_commit(slf_file *file) {
+    /* 1. the file, under its own name */
+    salf_status status = SALF_OK;
+    int error = fsync(file->descriptor) ? errno : 0;
+    if (close(file->descriptor) && !error) error = errno;
+    file->descriptor = -1;
+    if (!error && rename(file->temporary, file->path)) error = errno;
+    if (error) {
+        status = slf_fail_errno("cannot save", file->path, error);
+        slf_file_abandon(file);
+        return status;
+    }
+    /* 2. its folder, whose path takes the place of the temporary name: that is at least as long and no longer needed */
     char *slash = strrchr(strcpy(file->temporary, file->path), '/');
     if (slash)
         slash[slash == file->temporary ? 1 : 0] = '\0'; /* "/x" lies in "/" */
     else
         strcpy(file->temporary, ".");
     const int folder = open(file->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0 && errno == EACCES) return SALF_OK; /* may be written to, not read: the file is there all the same */
-    if (folder < 0) return slf_fail_errno("cannot open folder", file->temporary, errno);
-    const int error = fsync(folder) ? errno : 0;
-    close(folder);
-    /* EINVAL: a file system that does not sync folders */
-    return error && error != EINVAL ? slf_fail_errno("cannot sync folder", file->temporary, error) : SALF_OK;
-}
-
-salf_status slf_file_commit(slf_file *file) {
-    int error = fsync(file->descriptor) ? errno : 0;
-    if (close(file->descriptor) && !error) error = errno;
-    file->descriptor = -1;
-    if (!error && rename(file->temporary, file->path)) error = errno;
-    if (error) {
-        const salf_status status = slf_fail_errno("cannot save", file->path, error);
-        slf_file_abandon(file);
-        return status;
+    if (folder >= 0) {
+        error = fsync(folder) ? errno : 0;
+        close(folder);
+        if (error && error != EINVAL) /* EINVAL: a file system that does not sync folders */
+            status = slf_fail_errno("cannot sync folder", file->temporary, error);
+    } else if (errno != EACCES) { /* EACCES: may be written to, not read; the file is there all the same */
+        status = slf_fail_errno("cannot open folder", file->temporary, errno);
     }
-    const salf_status status = sync_folder(file);
     file_release(file);
     return status;
 }

@@ -8,6 +8,7 @@
 
 #include "io.h"
 
+/* A path that leads nowhere has a status of its own: hosts try one place after another. */
 static salf_status map_fail(const char *path, int error) {
     const salf_status status = slf_fail_errno("cannot read", path, error);
     return error == ENOENT || error == ENOTDIR ? SALF_E_NOT_FOUND : status;

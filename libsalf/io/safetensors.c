@@ -82,29 +82,24 @@ static salf_status read_tensor(slf_entry *entry, const json_t *json, const char 
     return SALF_OK;
 }
 
-static salf_status read_metadata(salf_tensors *tensors, json_t *json, const char *path) {
-    if (tensors->n_maps > 1) return SALF_OK; /* the first file's counts */
-    SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->metadata, 2 * json_object_size(json)));
-    const char *key;
-    json_t *value;
-    json_object_foreach(json, key, value) {
-        if (!json_is_string(value)) return slf_fail(SALF_E_CORRUPT, "%s: metadata '%s' is no string", path, key);
-        char **pair = tensors->metadata + tensors->n_metadata;
-        pair[0] = slf_strdup(tensors->context, key);
-        pair[1] = slf_strdup(tensors->context, json_string_value(value));
-        tensors->n_metadata += 2;
-        if (!pair[0] || !pair[1]) return SALF_E_NO_MEMORY;
-    }
-    return SALF_OK;
-}
-
+/* Metadata of the first file counts where there are several: the shards of a checkpoint repeat it. Entries and pairs
+ * belong to the handle as soon as they are counted, so that a failure needs no cleanup here. */
 static salf_status read_header(salf_tensors *tensors, json_t *header, const char *path) {
-    const char *name;
-    json_t *value;
+    const char *name, *key;
+    json_t *value, *text;
     json_object_foreach(header, name, value) {
         if (!json_is_object(value)) return slf_fail(SALF_E_CORRUPT, "%s: '%s' is no object", path, name);
         if (strcmp(name, "__metadata__") == 0) {
-            SLF_TRY(read_metadata(tensors, value, path));
+            if (tensors->n_maps > 1) continue;
+            SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->metadata, 2 * json_object_size(value)));
+            json_object_foreach(value, key, text) {
+                if (!json_is_string(text)) return slf_fail(SALF_E_CORRUPT, "%s: metadata '%s' is no string", path, key);
+                char **pair = tensors->metadata + tensors->n_metadata;
+                tensors->n_metadata += 2;
+                if (!(pair[0] = slf_strdup(tensors->context, key)) ||
+                    !(pair[1] = slf_strdup(tensors->context, json_string_value(text))))
+                    return SALF_E_NO_MEMORY;
+            }
             continue;
         }
         slf_entry *entry;
@@ -117,6 +112,7 @@ static salf_status read_header(salf_tensors *tensors, json_t *header, const char
 
 /* ---- the data ---- */
 
+/* An empty tensor begins where another does: it must come first, hence the second comparison. */
 static int by_place(const void *a, const void *b) {
     const slf_entry *x = a, *y = b;
     if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
@@ -159,6 +155,8 @@ static salf_status assign_data(salf_tensors *tensors, int64_t first, const uint8
     return SALF_OK;
 }
 
+/* The header's length is checked against the file before one byte of the header is read, and the first byte before the
+ * parser sees it: the format wants '{' there, and a file of another kind is told apart early. */
 salf_status slf_safetensors_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t size, const char *path) {
     if (size < 8) return slf_fail(SALF_E_TRUNCATED, "%s: %" PRIu64 " bytes are no safetensors file", path, size);
     uint64_t header_bytes = 0;
@@ -180,6 +178,7 @@ salf_status slf_safetensors_read(salf_tensors *tensors, const uint8_t *bytes, ui
     return assign_data(tensors, first, bytes + 8 + header_bytes, size - 8 - header_bytes, path);
 }
 
+/* For tests and the fuzzer: the same reader without a file. */
 salf_status slf_tensors_from_memory(salf_tensors **out, salf_context *context, const void *bytes, uint64_t size) {
     salf_tensors *tensors;
     *out = NULL;

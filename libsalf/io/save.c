@@ -9,6 +9,7 @@
 
 #include "io.h"
 
+/* Everything that can be wrong with a tensor, before a file is begun. n_dims 0: the shape is that of the view. */
 static salf_status check_named_tensor(const salf_named_tensor *t, int64_t index) {
     const salf_tensor *v = &t->view;
     if (!t->name || !*t->name || strcmp(t->name, "__metadata__") == 0)
@@ -68,20 +69,11 @@ static salf_status put_tensor(json_t *header, const salf_named_tensor *t, int64_
     return SALF_OK;
 }
 
-static salf_status put_metadata(json_t *header, const char *const *pairs, int64_t n) {
-    json_t *metadata = json_object();
-    if (json_object_set_new(header, "__metadata__", metadata) != 0) return json_no_memory();
-    for (int64_t i = 0; i < n; i++) {
-        const char *key = pairs[2 * i], *value = pairs[2 * i + 1];
-        if (!key || !value || !slf_is_utf8(key) || !slf_is_utf8(value))
-            return slf_fail(SALF_E_ARGUMENT, "metadata '%s' is not a pair of UTF-8 strings", key ? key : "NULL");
-        if (json_object_set_new(metadata, key, json_string(value)) != 0) return json_no_memory();
-    }
-    return SALF_OK;
-}
+/* ---- bytes ---- */
 
-/* Length, header text, spaces up to a multiple of 8. */
-static salf_status write_header(slf_file *file, const json_t *header) {
+/* Length, header text, spaces up to a multiple of 8, then the data of one tensor after another: what is dense at once,
+ * what is strided or indexed row by row. */
+static salf_status write_content(slf_file *file, const json_t *header, const salf_named_tensor **order, int64_t n) {
     const size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
     if (length == 0) return json_no_memory();
     char *text = slf_alloc(file->context, length, 1);
@@ -89,25 +81,26 @@ static salf_status write_header(slf_file *file, const json_t *header) {
     const uint64_t padded = (length + 7) / 8 * 8;
     uint8_t size[8];
     for (int i = 0; i < 8; i++) size[i] = (uint8_t)(padded >> 8 * i);
-    salf_status status = json_dumpb(header, text, length, JSON_COMPACT) == length ? SALF_OK : json_no_memory();
-    if (status == SALF_OK) status = slf_file_write(file, size, sizeof size);
-    if (status == SALF_OK) status = slf_file_write(file, text, length);
-    if (status == SALF_OK) status = slf_file_write(file, "        ", (size_t)(padded - length));
+    salf_status status;
+    SLF_DO(json_dumpb(header, text, length, JSON_COMPACT) == length ? SALF_OK : json_no_memory());
+    SLF_DO(slf_file_write(file, size, sizeof size));
+    SLF_DO(slf_file_write(file, text, length));
+    SLF_DO(slf_file_write(file, "        ", (size_t)(padded - length)));
+    for (int64_t i = 0; i < n; i++) {
+        const salf_tensor *v = &order[i]->view;
+        const bool dense = !v->row_index && (v->row_stride == 0 || v->row_stride == v->cols);
+        const uint64_t bytes = data_bytes(v), row_bytes = (uint64_t)(v->cols * slf_dtype_size(v->dtype));
+        if (dense) SLF_DO(slf_file_write(file, v->data, (size_t)bytes));
+        for (int64_t r = 0; !dense && bytes > 0 && r < v->rows; r++)
+            SLF_DO(slf_file_write(file, slf_tensor_row(v, r), (size_t)row_bytes));
+    }
+done:
     slf_free(file->context, text);
     return status;
 }
 
-/* ---- data ---- */
-
-static salf_status write_data(slf_file *file, const salf_tensor *v) {
-    if (data_bytes(v) == 0) return SALF_OK;
-    if (!v->row_index && (v->row_stride == 0 || v->row_stride == v->cols)) /* dense */
-        return slf_file_write(file, v->data, (size_t)data_bytes(v));
-    const size_t row_bytes = (size_t)(v->cols * slf_dtype_size(v->dtype));
-    for (int64_t r = 0; r < v->rows; r++) SLF_TRY(slf_file_write(file, slf_tensor_row(v, r), row_bytes));
-    return SALF_OK;
-}
-
+/* Where sizes fall, every tensor begins at a multiple of its own element size; names make the order, and so the bytes
+ * of the file, independent of the order in which the host lists its tensors. */
 static int by_layout(const void *a, const void *b) {
     const salf_named_tensor *x = *(const salf_named_tensor *const *)a, *y = *(const salf_named_tensor *const *)b;
     const int64_t size_x = slf_dtype_size(x->view.dtype), size_y = slf_dtype_size(y->view.dtype);
@@ -132,15 +125,22 @@ salf_status salf_tensors_save(salf_context *context, const char *path, const sal
     if (n_tensors > 0) qsort(order, (size_t)n_tensors, sizeof *order, by_layout);
     /* 2. the header, which says where each will be */
     header = json_object();
+    json_t *pairs = NULL; /* the header's, once it is in there */
     int64_t place = 0;
-    salf_status status = header ? SALF_OK : json_no_memory();
-    if (status == SALF_OK && n_metadata > 0) status = put_metadata(header, metadata, n_metadata);
-    for (int64_t i = 0; i < n_tensors && status == SALF_OK; i++) status = put_tensor(header, order[i], &place);
+    salf_status status;
+    SLF_DO(header ? SALF_OK : json_no_memory());
+    if (n_metadata > 0 && json_object_set_new(header, "__metadata__", pairs = json_object()) != 0)
+        SLF_DO(json_no_memory());
+    for (int64_t i = 0; i < n_metadata; i++) {
+        const char *key = metadata[2 * i], *value = metadata[2 * i + 1];
+        if (!key || !value || !slf_is_utf8(key) || !slf_is_utf8(value))
+            SLF_DO(slf_fail(SALF_E_ARGUMENT, "metadata '%s' is not a pair of UTF-8 strings", key ? key : "NULL"));
+        if (json_object_set_new(pairs, key, json_string(value)) != 0) SLF_DO(json_no_memory());
+    }
+    for (int64_t i = 0; i < n_tensors; i++) SLF_DO(put_tensor(header, order[i], &place));
     /* 3. header and data into a file of another name, which then takes the place of path */
-    if (status == SALF_OK) status = slf_file_create(&file, context, path);
-    if (status != SALF_OK) goto done;
-    status = write_header(&file, header);
-    for (int64_t i = 0; i < n_tensors && status == SALF_OK; i++) status = write_data(&file, &order[i]->view);
+    SLF_DO(slf_file_create(&file, context, path));
+    status = write_content(&file, header, order, n_tensors);
     if (status == SALF_OK)
         status = slf_file_commit(&file);
     else

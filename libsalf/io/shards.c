@@ -22,42 +22,39 @@ static salf_status open_single(salf_tensors *tensors, const char *path) {
     return open_file(tensors, path);
 }
 
-/* Opens the shard of a tensor, once; files holds the number that slf_entry.file has for the tensors of each that is
- * open. A shard is a name, no path: an index that came from elsewhere must not open files outside its folder. */
-static salf_status open_shard(salf_tensors *tensors, json_t *files, const char *folder, const char *shard,
-                              const char *tensor, const char *path) {
-    if (!shard || !*shard || strchr(shard, '/') || strchr(shard, '\\') || strcmp(shard, ".") == 0 ||
-        strcmp(shard, "..") == 0)
-        return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' is said to be in '%s', which is no file name", path, tensor,
-                        shard ? shard : "");
-    if (json_object_get(files, shard)) return SALF_OK;
-    if (json_object_set_new(files, shard, json_integer(tensors->n_maps + 1)) != 0)
-        return slf_fail(SALF_E_NO_MEMORY, "out of memory");
-    char *shard_path = slf_path_join(tensors->context, folder, shard);
-    if (!shard_path) return SALF_E_NO_MEMORY;
-    const salf_status status = open_file(tensors, shard_path);
-    slf_free(tensors->context, shard_path);
-    return status;
-}
-
-/* The shards of an index' map {tensor: shard}. They may hold more tensors than the map says, but not fewer. */
+/* The shards of an index' map {tensor: shard}, each opened once. They may hold more tensors than the map says, but not
+ * fewer. files is scratch: {shard: the number that slf_entry.file has for its tensors}. A shard is a name, no path: an
+ * index that came from elsewhere must not open files outside its folder. */
 static salf_status open_shards(salf_tensors *tensors, json_t *map, json_t *files, const char *folder,
                                const char *path) {
     const char *name;
-    json_t *shard;
+    json_t *value;
     SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->maps, json_object_size(map)));
-    json_object_foreach(map, name, shard)
-        SLF_TRY(open_shard(tensors, files, folder, json_string_value(shard), name, path));
+    json_object_foreach(map, name, value) {
+        const char *shard = json_string_value(value);
+        if (!shard || !*shard || strchr(shard, '/') || strchr(shard, '\\') || strcmp(shard, ".") == 0 ||
+            strcmp(shard, "..") == 0)
+            return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' is said to be in '%s', which is no file name", path, name,
+                            shard ? shard : "");
+        if (json_object_get(files, shard)) continue;
+        if (json_object_set_new(files, shard, json_integer(tensors->n_maps + 1)) != 0)
+            return slf_fail(SALF_E_NO_MEMORY, "out of memory");
+        char *shard_path = slf_path_join(tensors->context, folder, shard);
+        const salf_status status = shard_path ? open_file(tensors, shard_path) : SALF_E_NO_MEMORY;
+        slf_free(tensors->context, shard_path);
+        SLF_TRY(status);
+    }
     SLF_TRY(slf_tensors_seal(tensors, path));
-    json_object_foreach(map, name, shard) {
+    json_object_foreach(map, name, value) {
         const slf_entry *entry = slf_tensors_entry(tensors, name);
-        const char *file = json_string_value(shard);
+        const char *file = json_string_value(value);
         if (!entry || entry->file != json_integer_value(json_object_get(files, file)))
             return slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' is not in '%s'", path, name, file);
     }
     return SALF_OK;
 }
 
+/* The path decides where shards lie: its folder, or the current one where it has none. */
 static salf_status open_index(salf_tensors *tensors, const char *path) {
     json_t *index = NULL, *files = NULL;
     char *folder = NULL;
@@ -84,41 +81,38 @@ done:
     return status;
 }
 
-/* One file, where there is one, before an index. */
-static salf_status open_in_folder(salf_tensors *tensors, const char *folder) {
-    char *single = slf_path_join(tensors->context, folder, SINGLE_NAME);
-    char *index = slf_path_join(tensors->context, folder, INDEX_NAME);
-    salf_status status = SALF_E_NO_MEMORY;
-    if (!single || !index) goto done;
-    if (slf_path_exists(single))
-        status = open_single(tensors, single);
-    else if (slf_path_exists(index))
-        status = open_index(tensors, index);
-    else
-        status = slf_fail(SALF_E_NOT_FOUND, "%s: neither " SINGLE_NAME " nor " INDEX_NAME " is there", folder);
-done:
-    slf_free(tensors->context, single);
-    slf_free(tensors->context, index);
-    return status;
-}
-
+/* The end of the name tells an index from a tensor file. What a failure has opened goes with the handle. */
 salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const char *path) {
     SLF_OUT(out);
     SLF_REQUIRE(context, path);
-    const uint16_t one = 1;
+    const uint16_t one = 1; /* its first byte tells the order; elements are read where they lie */
     if (*(const uint8_t *)&one != 1)
         return SLF_FAIL(SALF_E_UNSUPPORTED, "%s: tensor files are little-endian, this machine is not", path);
     salf_tensors *tensors;
     SLF_TRY(slf_tensors_new(&tensors, context));
     const size_t length = strlen(path);
     salf_status status;
-    if (slf_path_is_folder(path))
-        status = open_in_folder(tensors, path);
-    else if (length >= 5 && strcmp(path + length - 5, ".json") == 0)
+    char *single = NULL, *index = NULL;
+    if (slf_path_is_folder(path)) { /* one file, where there is one, before an index */
+        status = SALF_E_NO_MEMORY;
+        single = slf_path_join(context, path, SINGLE_NAME);
+        index = slf_path_join(context, path, INDEX_NAME);
+        if (!single || !index) goto done;
+        if (slf_path_exists(single))
+            status = open_single(tensors, single);
+        else if (slf_path_exists(index))
+            status = open_index(tensors, index);
+        else
+            status = slf_fail(SALF_E_NOT_FOUND, "%s: neither " SINGLE_NAME " nor " INDEX_NAME " is there", path);
+    } else if (length >= 5 && strcmp(path + length - 5, ".json") == 0) {
         status = open_index(tensors, path);
-    else
+    } else {
         status = open_single(tensors, path);
+    }
     if (status == SALF_OK) status = slf_tensors_seal(tensors, path);
+done:
+    slf_free(context, single);
+    slf_free(context, index);
     if (status == SALF_OK)
         *out = tensors;
     else

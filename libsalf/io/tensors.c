@@ -56,6 +56,7 @@ static int by_name(const void *a, const void *b) {
     return strcmp(((const slf_entry *)a)->name, ((const slf_entry *)b)->name);
 }
 
+/* Sorting moves entries: no address of one may be kept from before. */
 salf_status slf_tensors_seal(salf_tensors *tensors, const char *path) {
     if (tensors->n == 0) return SALF_OK;
     qsort(tensors->entries, (size_t)tensors->n, sizeof *tensors->entries, by_name);
@@ -65,6 +66,7 @@ salf_status slf_tensors_seal(salf_tensors *tensors, const char *path) {
     return SALF_OK;
 }
 
+/* 16 is more than the bytes of any element: what passes here can be multiplied by a type's size unchecked. */
 int64_t slf_shape_elements(const int64_t *shape, int32_t n_dims) {
     int64_t product = 1;
     bool empty = false;
@@ -79,6 +81,7 @@ int64_t slf_shape_elements(const int64_t *shape, int32_t n_dims) {
 
 /* ---- use ---- */
 
+/* Lower bound by bisection; the caller may look at the neighbours, which share beginnings. */
 int64_t slf_tensors_place(const salf_tensors *tensors, const char *name) {
     int64_t low = 0, high = tensors->n;
     while (low < high) {
@@ -124,6 +127,7 @@ salf_status salf_tensors_at(const salf_tensors *tensors, int64_t index, salf_nam
     return describe_entry(&tensors->entries[index], out);
 }
 
+/* The view lies in the mapped file, or in a copy of the handle's: it ends with the handle. */
 salf_status salf_tensors_find(const salf_tensors *tensors, const char *name, salf_named_tensor *out) {
     SLF_REQUIRE(tensors, name, out);
     const slf_entry *entry = slf_tensors_entry(tensors, name);

@@ -14,6 +14,7 @@ int64_t slf_block_rows(const salf_context *context, int64_t cols) {
     return (int64_t)SLF_MAX(1, SLF_MIN(rows, INT32_MAX)); /* BLAS counts rows in 32 bits */
 }
 
+/* The values are the host's: not even NaN is looked for, which a scan reports. */
 static salf_status rows_by_callback(const slf_matrix *matrix, int64_t first, int64_t count, float *out) {
     const int32_t result = matrix->rows(matrix->user, first, count, out);
     if (result == 0) return SALF_OK;
@@ -64,6 +65,7 @@ done:
 
 /* ---- walks over all rows ---- */
 
+/* On failure nothing is held; a buffer is the caller's to free, by slf_free. */
 salf_status slf_matrix_walk_open(slf_matrix_walk *walk, const salf_context *context, const slf_matrix *matrix,
                                  int64_t valid, int64_t floats_per_row) {
     int64_t rows = slf_block_rows(context, SLF_MAX(floats_per_row, matrix->n_cols));

@@ -43,6 +43,7 @@ static salf_status copy_vector(const salf_context *context, const salf_tensor *v
     return SALF_OK;
 }
 
+/* RMS1P (Gemma) stores weight - 1: it is added here once, so that backends know two kinds only. */
 salf_status slf_model_set_norm(salf_model *model, int32_t kind, const salf_tensor *weight, const salf_tensor *bias) {
     const int64_t dim = model->info.hidden;
     SLF_TRY(slf_check_word("norm_kind", "SALF_NORM", kind));
@@ -58,6 +59,7 @@ salf_status slf_model_set_norm(salf_model *model, int32_t kind, const salf_tenso
     return SALF_OK;
 }
 
+/* In the options 0 means "as it is": as the checkpoint has it, or the default. */
 salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o) {
     salf_model_info *info = &model->info;
     if (o->valid_vocab < 0 || o->valid_vocab > info->vocab)
@@ -78,6 +80,8 @@ salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o
 
 /* ---- a described model ---- */
 
+/* A view stays the host's memory, a callback the host's function: neither is copied, and both must outlive the model. A
+ * callback's rows are not looked at here, a view's shape and addresses are. */
 static salf_status describe_matrix(slf_matrix *matrix, const salf_model *model, const salf_tensor *view,
                                    salf_rows_fn rows, void *user, const char *name) {
     const bool device_ok = slf_device_readable(model->context);
@@ -88,51 +92,48 @@ static salf_status describe_matrix(slf_matrix *matrix, const salf_model *model, 
     return SALF_OK;
 }
 
-static salf_status describe_model(salf_model *model, const salf_model_options *o) {
+/* What is set up so far goes with the model on failure: destroy frees whatever is not NULL. */
+salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options) {
+    SLF_OUT(out);
+    SLF_REQUIRE(context, options);
+    salf_model_options o;
+    SLF_TRY(slf_options_read(&o, sizeof o, options, "salf_model_options"));
     /* 1. shape; the bounds keep every product that is made of these within 64 bits */
-    if (o->n_layers < 1 || o->n_layers > 65535)
-        return slf_fail(SALF_E_ARGUMENT, "n_layers is %d, not in 1 ... 65535", (int)o->n_layers);
-    if (o->hidden < 1 || o->hidden > (int64_t)1 << 24)
-        return slf_fail(SALF_E_ARGUMENT, "hidden is %" PRId64 ", not in 1 ... 2^24", o->hidden);
-    if (o->vocab < 1 || o->vocab > INT32_MAX)
-        return slf_fail(SALF_E_ARGUMENT, "vocab is %" PRId64 ", not in 1 ... 2^31-1", o->vocab);
-    if (o->tied != 0 && o->tied != 1) return slf_fail(SALF_E_ARGUMENT, "tied is %d, not 0 or 1", (int)o->tied);
+    if (o.n_layers < 1 || o.n_layers > 65535)
+        return SLF_FAIL(SALF_E_ARGUMENT, "n_layers is %d, not in 1 ... 65535", (int)o.n_layers);
+    if (o.hidden < 1 || o.hidden > (int64_t)1 << 24)
+        return SLF_FAIL(SALF_E_ARGUMENT, "hidden is %" PRId64 ", not in 1 ... 2^24", o.hidden);
+    if (o.vocab < 1 || o.vocab > INT32_MAX)
+        return SLF_FAIL(SALF_E_ARGUMENT, "vocab is %" PRId64 ", not in 1 ... 2^31-1", o.vocab);
+    if (o.tied != 0 && o.tied != 1) return SLF_FAIL(SALF_E_ARGUMENT, "tied is %d, not 0 or 1", (int)o.tied);
+    salf_model *model;
+    salf_status status;
+    SLF_TRY(slf_model_new(&model, context));
     model->info = (salf_model_info){.struct_size = sizeof model->info,
-                                    .n_layers = o->n_layers,
-                                    .tied = o->tied,
-                                    .hidden = o->hidden,
-                                    .vocab = o->vocab,
-                                    .valid_vocab = o->vocab,
+                                    .n_layers = o.n_layers,
+                                    .tied = o.tied,
+                                    .hidden = o.hidden,
+                                    .vocab = o.vocab,
+                                    .valid_vocab = o.vocab,
                                     .norm_eps = 1e-5,
                                     .logit_scale = 1,
                                     .embedding_scale = 1,
                                     .bos_token = -1,
                                     .eos_token = -1};
     /* 2. head and embedding */
-    SLF_TRY(describe_matrix(&model->head, model, &o->head, o->head_rows, o->head_rows_user, "head"));
-    SLF_TRY(describe_matrix(&model->embedding, model, &o->embedding, o->embedding_rows, o->embedding_rows_user,
-                            "embedding"));
+    SLF_DO(describe_matrix(&model->head, model, &o.head, o.head_rows, o.head_rows_user, "head"));
+    SLF_DO(
+        describe_matrix(&model->embedding, model, &o.embedding, o.embedding_rows, o.embedding_rows_user, "embedding"));
     if (slf_matrix_is_empty(&model->head) && slf_matrix_is_empty(&model->embedding))
-        return slf_fail(SALF_E_NULL, "neither head nor embedding is given");
+        SLF_DO(SLF_FAIL(SALF_E_NULL, "neither head nor embedding is given"));
     slf_model_tie(model);
     /* 3. from states to logits */
-    SLF_TRY(slf_model_set_norm(model, o->norm_kind, &o->norm_weight, &o->norm_bias));
-    SLF_TRY(copy_vector(model->context, &o->logit_bias, o->vocab, "logit_bias", &model->logit_bias));
-    return slf_model_set_numbers(model, o);
-}
-
-salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options) {
-    SLF_OUT(out);
-    SLF_REQUIRE(context, options);
-    salf_model_options own;
-    SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_model_options"));
-    salf_model *model;
-    SLF_TRY(slf_model_new(&model, context));
-    const salf_status status = describe_model(model, &own);
-    if (status == SALF_OK)
-        *out = model;
-    else
-        salf_model_destroy(model);
+    SLF_DO(slf_model_set_norm(model, o.norm_kind, &o.norm_weight, &o.norm_bias));
+    SLF_DO(copy_vector(model->context, &o.logit_bias, o.vocab, "logit_bias", &model->logit_bias));
+    SLF_DO(slf_model_set_numbers(model, &o));
+    *out = model;
+done:
+    if (status != SALF_OK) salf_model_destroy(model);
     return status;
 }
 
@@ -141,6 +142,7 @@ salf_model *slf_model_retain(salf_model *model) {
     return model;
 }
 
+/* The context goes last: the memory of everything else is given back through its hooks. */
 void salf_model_destroy(salf_model *model) {
     if (!model || atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) != 1) return;
     salf_context *context = model->context;
