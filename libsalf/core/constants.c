@@ -51,7 +51,7 @@ const char *salf_constant_word(const char *family, int64_t value) {
     return NULL;
 }
 
-/* The words that do not fit the message are left out; of the families that are checked the longest takes some 150 bytes. */
+/* Words that do not fit the message are left out; the longest family that is checked takes some 150 bytes. */
 salf_status slf_check_word(const char *field, const char *family, int64_t value) {
     if (salf_constant_word(family, value)) return SALF_OK;
     char known[256] = "";

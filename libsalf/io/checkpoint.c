@@ -22,7 +22,8 @@ static const slf_entry *find_entry(const salf_tensors *tensors, const char *pref
     return entry ? entry : slf_tensors_entry(tensors, name);
 }
 
-/* A head or an embedding [V][D]; entry NULL leaves *matrix. */
+/* A head or an embedding [V][D]; entry NULL leaves *matrix. Its type is checked as that of any view, so that a
+ * quantised checkpoint ends here with SALF_E_DTYPE. */
 static salf_status use_matrix(const salf_model *model, const slf_entry *entry, const char *path, slf_matrix *matrix) {
     salf_named_tensor named;
     if (!entry) return SALF_OK;
@@ -38,7 +39,7 @@ static salf_status use_matrix(const salf_model *model, const slf_entry *entry, c
     return SALF_OK;
 }
 
-/* Weight or bias [D] of the final norm. */
+/* Weight or bias [D] of the final norm. It must be there: families without a weight are not known to families.c. */
 static salf_status find_norm(const salf_model *model, const slf_family *family, const char *suffix, const char *path,
                              salf_tensor *out) {
     char name[64];
@@ -106,6 +107,7 @@ static salf_status open_folder(salf_model *model, const char *folder, const salf
     return slf_model_set_numbers(model, o);
 }
 
+/* A field that the checkpoint decides is refused, not ignored: a host that sets it believes that it counts. */
 salf_status salf_model_open(salf_model **out, salf_context *context, const char *path,
                             const salf_model_options *options) {
     SLF_OUT(out);

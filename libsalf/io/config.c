@@ -36,12 +36,13 @@ static const integer_key integer_keys[] = {
     {{"head_dim", "head_dim"}, FIELD(head_dim), 65535, 0},
 };
 
-/* The value of a key, NULL when it is not there. */
+/* The value of a key, NULL when it is not there or null. Borrowed from json. */
 static const json_t *value_of(const json_t *json, const char *name) {
     const json_t *value = json_object_get(json, name);
     return json_is_null(value) ? NULL : value;
 }
 
+/* Integers only: 4096.0 is refused, since a float that was rounded somewhere is no size to rely on. */
 static salf_status read_shape(salf_model_info *info, const json_t *json, const slf_family *family, const char *path) {
     /* 1. what the file says */
     for (size_t i = 0; i < sizeof integer_keys / sizeof *integer_keys; i++) {

@@ -65,6 +65,7 @@ static const slf_family families[] = {
      .norm = "ln_f",
      .layers = "h."},
 };
+/* Five rows: a search needs no order and no hash. */
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
 const slf_family *slf_family_of_name(const char *model_type) {
@@ -79,6 +80,7 @@ const slf_family *slf_family_of_id(int32_t id) {
     return NULL;
 }
 
+/* Cut where size ends; used may then count beyond it, hence the bound in the loop. */
 void slf_family_names(char *text, size_t size) {
     size_t used = 0;
     *text = 0;

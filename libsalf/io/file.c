@@ -11,6 +11,7 @@
 /* Tells apart the files that threads of one process write at the same time; the process' number does the rest. */
 static atomic_uint file_counter;
 
+/* Full disks have a status of their own: a host can free space and try again. */
 salf_status slf_fail_errno(const char *action, const char *path, int error) {
     char text[128];
     if (strerror_r(error, text, sizeof text) != 0) text[0] = 0;
@@ -55,6 +56,8 @@ salf_status slf_file_write(slf_file *file, const void *bytes, size_t n) {
     return SALF_OK;
 }
 
+/* For a file that is not to be; a failed commit does it itself. What cannot be removed stays under its temporary
+ * name, for nobody to mistake. */
 void slf_file_abandon(slf_file *file) {
     if (file->descriptor >= 0) close(file->descriptor);
     if (file->temporary) unlink(file->temporary);

@@ -11,6 +11,7 @@
  * 100 bytes a tensor, so that this one may name 600,000. */
 #define LARGEST_FILE ((uint64_t)64 << 20)
 
+/* The message has the line in the file, which people edit by hand. */
 salf_status slf_json_parse(json_t **out, const void *bytes, uint64_t size, const char *path) {
     json_error_t error;
     *out = NULL;
@@ -26,6 +27,7 @@ salf_status slf_json_parse(json_t **out, const void *bytes, uint64_t size, const
     return SALF_OK;
 }
 
+/* Mapped rather than read: the parser needs the bytes only once, and no second buffer. */
 salf_status slf_json_load(json_t **out, const char *path) {
     slf_map map;
     *out = NULL;

@@ -1,4 +1,10 @@
-/* map.c - files mapped into memory for reading, and paths. */
+/*
+ * map.c - files mapped into memory for reading, and paths.
+ *
+ * A checkpoint may be larger than memory: mapped, only the pages that are read take any, and the system may drop them
+ * again. What is not promised: that the file stays as it is. A file that is shortened under a mapping ends the process
+ * (see slf_map_open), one that is written over changes the values.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -14,6 +20,7 @@ static salf_status map_fail(const char *path, int error) {
     return error == ENOENT || error == ENOTDIR ? SALF_E_NOT_FOUND : status;
 }
 
+/* The type is asked of the open file, not of the path: what the path names may change in between. */
 salf_status slf_map_open(slf_map *map, const char *path) {
     *map = (slf_map){0};
     const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not to wait for the writer of a fifo */
@@ -44,6 +51,7 @@ void slf_map_close(slf_map *map) {
     *map = (slf_map){0};
 }
 
+/* An empty folder gives the name alone; no second slash is put behind one. */
 char *slf_path_join(const salf_context *context, const char *folder, const char *name) {
     const size_t before = strlen(folder), after = strlen(name) + 1;
     const size_t slash = before > 0 && folder[before - 1] != '/';

@@ -29,6 +29,7 @@ static const file_type file_types[] = {
 };
 enum { N_FILE_TYPES = sizeof file_types / sizeof *file_types };
 
+/* save.c writes with the same table, so that what is written can be read. */
 const char *slf_safetensors_type(int32_t dtype) {
     for (size_t i = 0; i < N_FILE_TYPES; i++)
         if (file_types[i].dtype == dtype && dtype != 0) return file_types[i].name;

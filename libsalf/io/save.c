@@ -38,6 +38,7 @@ static uint64_t data_bytes(const salf_tensor *view) {
 
 /* ---- header ---- */
 
+/* jansson says that something failed, not what; with keys and values checked before, only memory is left. */
 static salf_status json_no_memory(void) {
     return slf_fail(SALF_E_NO_MEMORY, "out of memory while writing JSON");
 }
@@ -108,6 +109,8 @@ static int by_layout(const void *a, const void *b) {
     return strcmp(x->name, y->name);
 }
 
+/* Nothing of the arguments is kept. An error before the last step leaves the file of that name, if there is one, as it
+ * was; what can be wrong with the tensors is found before anything is written. */
 salf_status salf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
                               int64_t n_tensors, const char *const *metadata, int64_t n_metadata) {
     SLF_REQUIRE(context, path);

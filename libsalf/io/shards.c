@@ -17,6 +17,7 @@ static salf_status open_file(salf_tensors *tensors, const char *path) {
     return slf_safetensors_read(tensors, map->bytes, map->size, path);
 }
 
+/* A file by itself: as one shard of one. */
 static salf_status open_single(salf_tensors *tensors, const char *path) {
     SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->maps, 1));
     return open_file(tensors, path);
@@ -44,7 +45,7 @@ static salf_status open_shards(salf_tensors *tensors, json_t *map, json_t *files
         slf_free(tensors->context, shard_path);
         SLF_TRY(status);
     }
-    SLF_TRY(slf_tensors_seal(tensors, path));
+    SLF_TRY(slf_tensors_seal(tensors, path)); /* sorted, so that a tensor can be looked up; and none stands twice */
     json_object_foreach(map, name, value) {
         const slf_entry *entry = slf_tensors_entry(tensors, name);
         const char *file = json_string_value(value);

@@ -9,6 +9,7 @@
 
 #include "io.h"
 
+/* A handle holds its context, whose hooks its memory comes from. */
 salf_status slf_tensors_new(salf_tensors **out, salf_context *context) {
     salf_tensors *tensors;
     SLF_TRY(SLF_ALLOC_ZERO(context, tensors, 1));
@@ -17,6 +18,7 @@ salf_status slf_tensors_new(salf_tensors **out, salf_context *context) {
     return SALF_OK;
 }
 
+/* Views that salf_tensors_find gave end here: maps and copies go. Also for a handle that was only half read. */
 void salf_tensors_destroy(salf_tensors *tensors) {
     if (!tensors) return;
     salf_context *context = tensors->context;
@@ -52,6 +54,7 @@ salf_status slf_tensors_add(salf_tensors *tensors, const char *name, slf_entry *
     return SALF_OK;
 }
 
+/* In bytes, as strcmp has it: the order does not depend on a locale. */
 static int by_name(const void *a, const void *b) {
     return strcmp(((const slf_entry *)a)->name, ((const slf_entry *)b)->name);
 }
@@ -120,6 +123,7 @@ static salf_status describe_entry(const slf_entry *entry, salf_named_tensor *out
     return SALF_OK;
 }
 
+/* In the order of names, so that listing a file gives the same on every machine. */
 salf_status salf_tensors_at(const salf_tensors *tensors, int64_t index, salf_named_tensor *out) {
     SLF_REQUIRE(tensors, out);
     if (index < 0 || index >= tensors->n)
@@ -135,6 +139,7 @@ salf_status salf_tensors_find(const salf_tensors *tensors, const char *name, sal
     return describe_entry(entry, out);
 }
 
+/* One after another: files have a handful of pairs. The text belongs to the handle. */
 const char *salf_tensors_metadata(const salf_tensors *tensors, const char *key) {
     if (!tensors || !key) return NULL;
     for (int64_t i = 0; i < tensors->n_metadata; i += 2)
