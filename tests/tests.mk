@@ -166,18 +166,19 @@ SUBSET_VALGRIND ?= core blob tensors tensors_hostile checkpoint json model basis
     probe_walks loss planner policy cost
 FIXED_MAP = WRAP="$$(setarch -R true 2>/dev/null && echo setarch -R)"
 subset = $(filter $(foreach t,$(1),%/test_$(t)),$(TEST_BIN))
+# A + before a recipe with it: make does not see that it starts another make, which then would not build side by side.
 again = RESULTS=$(RESULTS) $(MAKE) BUILD=$(BUILD)/$(1)
 
 # The sanitizer guesses where the thread-local memory of a plugin begins, and its leak check reads what it guessed.
 test-asan: ## unit tests and fuzz corpus under the address and undefined-behaviour sanitizers
-	@$(FIXED_MAP) ASAN_OPTIONS=detect_leaks=1:intercept_tls_get_addr=0 $(call again,asan) CFLAGS='-O1 -g' \
+	@+$(FIXED_MAP) ASAN_OPTIONS=detect_leaks=1:intercept_tls_get_addr=0 $(call again,asan) CFLAGS='-O1 -g' \
 	    SANITIZE=address,undefined asan-suite
 asan-suite: $(TEST_BIN) $(FUZZ_BIN) $(if $(CUDA_NEEDS),$(EMULATED))
 	@$(RUN) test-asan $(if $(CUDA_NEEDS),'env SALF_TEST_QUICK=1 SALF_TEST_PLUGIN=$(EMULATED) \
 	    $(BUILD)/tests/parity/test_backend_stream') $(TEST_BIN) $(FUZZ_RUNS)
 
 test-tsan: ## part of the unit tests under the thread sanitizer
-	@$(FIXED_MAP) OPENBLAS_NUM_THREADS=1 $(call again,tsan) CFLAGS='-O1 -g' SANITIZE=thread tsan-suite
+	@+$(FIXED_MAP) OPENBLAS_NUM_THREADS=1 $(call again,tsan) CFLAGS='-O1 -g' SANITIZE=thread tsan-suite
 tsan-suite: $(call subset,$(SUBSET_TSAN))
 	@$(RUN) test-tsan $^
 
@@ -190,7 +191,7 @@ endif
 
 test-clang: ## build everything with clang, and run what it built of the unit tests
 ifneq ($(call have,clang),)
-	@$(call again,clang) CC=clang CXX=clang++ CUDA=0 clang-suite
+	@+$(call again,clang) CC=clang CXX=clang++ CUDA=0 clang-suite
 else
 	@$(RUN) $@ 'echo "SKIPPED: clang is not there"'
 endif

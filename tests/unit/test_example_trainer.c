@@ -13,6 +13,9 @@
 
 #include "salf.h"
 
+#if defined(__clang__)
+#pragma clang diagnostic ignored "-Wkeyword-macro" /* it is the point here */
+#endif
 #define float double
 #define expf exp
 #include "../../examples/trainer/llama.c"
