@@ -33,24 +33,6 @@ const char *slf_dtype_name(int32_t dtype) {
 
 /* ---- checks ---- */
 
-/* Every address that the view can form: the distance in bytes between any two elements has to fit 63 bits, so that no
- * place that is computed of it overflows; 16 is more than the size of any element. A row index in device memory cannot
- * be looked at from here. */
-static salf_status check_addresses(const salf_tensor *tensor, const char *name) {
-    const int64_t limit = INT64_MAX / 16, stride = tensor->row_stride;
-    const int64_t magnitude = stride < 0 ? -(stride + 1) : stride; /* of INT64_MIN too */
-    const int64_t rows = SLF_MAX(tensor->rows, 1), dense = tensor->row_index ? 0 : tensor->cols;
-    if (tensor->cols > limit || magnitude > limit / rows || dense > limit / rows)
-        return slf_fail(SALF_E_OVERFLOW,
-                        "%s: [%" PRId64 "][%" PRId64 "] with row stride %" PRId64 " does not fit memory", name,
-                        tensor->rows, tensor->cols, stride);
-    if (!tensor->row_index || tensor->index_memory != SALF_MEMORY_HOST) return SALF_OK;
-    for (int64_t r = 0; r < tensor->rows; r++)
-        if (tensor->row_index[r] < 0)
-            return slf_fail(SALF_E_ARGUMENT, "%s: row_index[%" PRId64 "] is %" PRId64, name, r, tensor->row_index[r]);
-    return SALF_OK;
-}
-
 static bool memory_known(int32_t memory) {
     return memory == SALF_MEMORY_HOST || memory == SALF_MEMORY_DEVICE; /* called for each view: no look at words */
 }
@@ -81,7 +63,21 @@ salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_
                         (int)tensor->memory, (int)tensor->index_memory);
     if (!device_ok && (tensor->memory == SALF_MEMORY_DEVICE || tensor->index_memory == SALF_MEMORY_DEVICE))
         return slf_fail(SALF_E_ARGUMENT, "%s: device memory given to a backend that computes in host memory", name);
-    return check_addresses(tensor, name);
+    /* 4. every address that the view can form: the distance in bytes between any two elements has to fit 63 bits, so
+     * that no place that is computed of it overflows; 16 is more than the size of any element. A row index in device
+     * memory cannot be looked at from here. */
+    const int64_t limit = INT64_MAX / 16, stride = tensor->row_stride;
+    const int64_t magnitude = stride < 0 ? -(stride + 1) : stride; /* of INT64_MIN too */
+    const int64_t dense = tensor->row_index ? 0 : tensor->cols;
+    if (tensor->cols > limit || magnitude > limit / tensor->rows || dense > limit / tensor->rows)
+        return slf_fail(SALF_E_OVERFLOW,
+                        "%s: [%" PRId64 "][%" PRId64 "] with row stride %" PRId64 " does not fit memory", name,
+                        tensor->rows, tensor->cols, stride);
+    if (!tensor->row_index || tensor->index_memory != SALF_MEMORY_HOST) return SALF_OK;
+    for (int64_t r = 0; r < tensor->rows; r++)
+        if (tensor->row_index[r] < 0)
+            return slf_fail(SALF_E_ARGUMENT, "%s: row_index[%" PRId64 "] is %" PRId64, name, r, tensor->row_index[r]);
+    return SALF_OK;
 }
 
 /* ---- addresses, rows ---- */

@@ -63,11 +63,7 @@ static salf_status check_cost_options(salf_cost_options *o) {
     }
     if ((double)o->head_positions > (double)o->rows * (double)o->row_tokens)
         return slf_fail(SALF_E_ARGUMENT, "head_positions is %" PRId64 "; 0 ... rows * row_tokens", o->head_positions);
-    return SALF_OK;
-}
-
-/* Each row has its own cut, or all have o->cut, and then no layer below it can train. */
-static salf_status check_cost_rows(const salf_cost_options *o) {
+    /* Each row has its own cut, or all have o->cut, and then no layer below it can train. */
     for (int64_t r = 0; o->eof && r < o->rows; r++)
         if (o->eof[r] < 0 || o->eof[r] > o->n_layers)
             return slf_fail(SALF_E_ARGUMENT, "eof of row %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32, r,
@@ -121,7 +117,6 @@ salf_status salf_cost_estimate(const salf_cost_options *options, salf_cost *cost
     salf_cost_options o;
     SLF_TRY(slf_options_read(&o, sizeof o, options, "salf_cost_options"));
     SLF_TRY(check_cost_options(&o));
-    SLF_TRY(check_cost_rows(&o));
     const double hidden = (double)o.hidden, vocab = (double)o.vocab, rows = (double)o.rows, cells = rows * o.n_layers;
     /* 1. sums over rows: of cuts, of layers with a backward, and of layers with weight gradients */
     double cuts = o.eof ? 0 : rows * o.cut, trained = o.eof ? 0 : rows * count_trained(&o, o.cut);

@@ -103,14 +103,6 @@ static void rotate_rows(double *m, int64_t dim, int64_t p, int64_t q, double c, 
     }
 }
 
-static void rotate_columns(double *m, int64_t dim, int64_t p, int64_t q, double c, double s) {
-    for (int64_t k = 0; k < dim; k++) {
-        const double a = m[k * dim + p], b = m[k * dim + q];
-        m[k * dim + p] = c * a - s * b;
-        m[k * dim + q] = s * a + c * b;
-    }
-}
-
 /* Rotates rows and columns p, q of g so that the element off between them becomes 0, and Q^T along. The three elements
  * that the angle determines are set from it, free of the others' rounding. */
 static void jacobi_rotate(double *g, double *qt, int64_t dim, int64_t p, int64_t q) {
@@ -119,7 +111,11 @@ static void jacobi_rotate(double *g, double *qt, int64_t dim, int64_t p, int64_t
     const double t = copysign(1, theta) / (fabs(theta) + hypot(theta, 1));
     const double c = 1 / sqrt(t * t + 1);
     rotate_rows(g, dim, p, q, c, t * c);
-    rotate_columns(g, dim, p, q, c, t * c);
+    for (int64_t k = 0; k < dim; k++) { /* and columns */
+        const double x = g[k * dim + p], y = g[k * dim + q];
+        g[k * dim + p] = c * x - t * c * y;
+        g[k * dim + q] = t * c * x + c * y;
+    }
     rotate_rows(qt, dim, p, q, c, t * c);
     g[p * dim + p] = a - t * off;
     g[q * dim + q] = b + t * off;
