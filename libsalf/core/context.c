@@ -9,12 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/plugin.h"
 #include "core/core.h"
+#include "core/plugin.h"
 #include "core/pool.h"
 
-/* Scratch of a call where the host sets no limit: a few blocks of rows that stay in a processor's cache; on a device,
- * blocks that are large enough to fill it. */
+/* Scratch of a call where the host sets no limit. A device needs larger blocks of rows than a processor to be busy. */
 #define HOST_WORKSPACE   ((uint64_t)16 << 20)
 #define DEVICE_WORKSPACE ((uint64_t)256 << 20)
 

@@ -151,3 +151,16 @@ salf_status slf_config_read(salf_model_info *info, const json_t *json, const cha
     *info = own;
     return SALF_OK;
 }
+
+salf_status slf_config_load(salf_model_info *info, const slf_family **family, const salf_context *context,
+                            const char *folder) {
+    char *path = slf_path_join(context, folder, "config.json");
+    if (!path) return SALF_E_NO_MEMORY;
+    json_t *json;
+    salf_status status = slf_json_load(&json, path); /* sets json, to NULL on failure */
+    if (status == SALF_OK) status = slf_config_read(info, json, path);
+    if (status == SALF_OK) *family = slf_family_of_id(info->family);
+    json_decref(json);
+    slf_free(context, path);
+    return status;
+}

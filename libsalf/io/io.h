@@ -131,8 +131,11 @@ const slf_family *slf_family_of_id(int32_t id);
 /* The names that slf_family_of_name knows, "llama, qwen2, ...". */
 void slf_family_names(char *text, size_t size);
 
-/* Reads a config.json: valid_vocab = vocab; tied as the file says, or the family's default. info is untouched on
+/* Reads a configuration: valid_vocab = vocab; tied as the file says, or the family's default. info is untouched on
  * failure. SALF_E_CORRUPT (wrong types, senseless values), SALF_E_UNSUPPORTED (model_type). */
 salf_status slf_config_read(salf_model_info *info, const json_t *json, const char *path);
+/* The same from config.json in a folder; family receives the row of the family that it names. */
+salf_status slf_config_load(salf_model_info *info, const slf_family **family, const salf_context *context,
+                            const char *folder);
 
 #endif

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "io.h"
+#include "io/io.h"
 #include "model/model.h"
 
 #define HEAD_NAME "lm_head.weight" /* of every family; it has no prefix */
@@ -67,17 +67,9 @@ static bool has_layer(const salf_tensors *tensors, const char *prefix, const cha
  * that the configuration and the tensors agree is checked here once, so that nothing later has to doubt a shape. */
 static salf_status open_folder(salf_model *model, const char *folder, const salf_model_options *o) {
     /* 1. what the configuration says */
-    json_t *json = NULL;
-    char *path = slf_path_join(model->context, folder, "config.json");
-    if (!path) return SALF_E_NO_MEMORY;
-    salf_status status = slf_json_load(&json, path);
-    if (status == SALF_OK) status = slf_config_read(&model->info, json, path);
-    json_decref(json);
-    slf_free(model->context, path);
-    SLF_TRY(status);
-
+    const slf_family *family;
+    SLF_TRY(slf_config_load(&model->info, &family, model->context, folder));
     /* 2. as many layers as it says, and no more */
-    const slf_family *family = slf_family_of_id(model->info.family);
     const int32_t m = model->info.n_layers;
     SLF_TRY(salf_tensors_open(&model->tensors, model->context, folder));
     for (int32_t k = 0; k <= m; k++) {
@@ -87,7 +79,6 @@ static salf_status open_folder(salf_model *model, const char *folder, const salf
             return slf_fail(SALF_E_MISMATCH, "%s: the configuration says %d layers, but layer %d %s", folder, (int)m,
                             (int)k, there ? "is there" : "is missing");
     }
-
     /* 3. head, embedding and final norm */
     const slf_entry *embedding = find_entry(model->tensors, family->prefix, family->embedding);
     SLF_TRY(use_matrix(model, slf_tensors_entry(model->tensors, HEAD_NAME), folder, &model->head));

@@ -1,7 +1,7 @@
 /* plugin.c - opens the device backend with dlopen: from an explicit path or from beside libsalf, never from a search
  * path. */
 #define _GNU_SOURCE /* dladdr */
-#include "backend/plugin.h"
+#include "core/plugin.h"
 
 #include <dlfcn.h>
 #include <string.h>

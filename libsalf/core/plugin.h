@@ -1,4 +1,4 @@
-/* plugin.h - the device backend, opened at run time. */
+/* plugin.h - the device backend, opened at run time. Not installed. */
 #ifndef SALF_PLUGIN_H
 #define SALF_PLUGIN_H
 
