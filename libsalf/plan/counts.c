@@ -71,6 +71,8 @@ static int64_t sum_up_to(const int64_t *capacity, int32_t m, int64_t level, int6
 static void infill_in_turns(const int64_t *capacity, int32_t m, int64_t rest, int64_t *counts) {
     int64_t level = 0, above = rest + 1; /* `level` turns fit; `above` do not, or bring nothing more */
     while (above - level > 1) {
+        /* The sum grows with the level and stops growing once every layer is full: `above` may then bring nothing
+         * more, which ends the search as well. */
         const int64_t middle = level + (above - level) / 2;
         if (sum_up_to(capacity, m, middle, rest) <= rest)
             level = middle;

@@ -49,6 +49,7 @@ salf_status slf_draws_prepare(slf_draws *draws, const salf_planner *p) {
  * places of the next draws are looked up together: nearly each is a cache miss, and these then overlap. At 10^7 data
  * this takes a quarter of the time. */
 void slf_draws_unused(slf_draws *draws, const salf_planner *p, uint64_t *used, int64_t n, uint32_t *ids) {
+    /* Ends: the caller asks for no more than are unused, and every id stands in the order once. */
     for (int64_t found = 0; found < n;) {
         const int64_t i = draws->count++;
         for (int64_t k = i; i % SLF_DRAWS_AHEAD == 0 && k < i + SLF_DRAWS_AHEAD && k < p->n; k++) {
@@ -109,6 +110,7 @@ salf_status slf_plan_settle(const salf_planner *p, slf_progress *progress) {
     uint64_t *used = slf_alloc_zero(p->context, words, sizeof *used);
     uint64_t *barred = slf_alloc(p->context, words, sizeof *barred); /* used, or with an eof above the layer at hand */
     if (!first || (matches && !by_eof) || !data || !used || !barred) goto done;
+    /* Bits past N stay set: no walk takes them for candidates. */
     memset(barred, 0xFF, words * sizeof *barred);
     if (matches && (status = sort_by_eof(p, progress->offline.eof, first, by_eof)) != SALF_OK) goto done;
 

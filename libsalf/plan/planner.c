@@ -241,6 +241,8 @@ static salf_status next_online(salf_planner *p, int64_t max_data) {
         const int64_t missing = p->counts[s->layer] - s->matched[s->layer] - s->filled[s->layer];
         if (missing == 0) continue;
         /* 1. more candidates, while there are some and the limit allows it: unused ids above those offered before */
+        /* The limit counts data probed for this layer, accepted or not: it bounds the forward passes that the host
+         * makes in vain. */
         const int64_t limit = p->options.probe_limit == SALF_PROBE_ALL ? p->n : p->options.probe_limit;
         const int64_t allowed = limit - s->probed[s->layer], ahead = p->n - o->scan;
         const int64_t most = SLF_MIN(SLF_MIN(allowed, ahead), max_data);

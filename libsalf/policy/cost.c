@@ -132,6 +132,8 @@ salf_status salf_cost_estimate(const salf_cost_options *options, salf_cost *cost
     const double scores = 2 * hidden * hidden + 2 * hidden * vocab + 2 * hidden;
     const double space = o.metric == SALF_METRIC_COSINE ? 4 * hidden : scores;
 
+    /* All layers cost alike, so that sums over rows and layers reduce to three counts: cells, those that the backward
+     * reaches, and those that train. */
     const layer_cost layer = price_layer(&o);
     salf_cost own = {.forward = cells * layer.forward,
                      .activation_gradient = reached * layer.activation,

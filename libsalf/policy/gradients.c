@@ -41,6 +41,8 @@ static int32_t count_frozen(salf_policy *p) {
     double *changes = p->scratch;
     for (int32_t i = 0; i < n; i++) changes[i] = gradient_change(p, first + i);
     qsort(changes, (size_t)n, sizeof *changes, ascending);
+    /* As numpy.percentile's default: the place lies between two changes in order, and the bound between them in
+     * proportion. Where the upper one is infinite (a layer whose gradients were 0) any share of it is too. */
     const double place = p->options.percentile / 100 * (n - 1);
     const int32_t low = (int32_t)place;
     const double share = place - low;
@@ -62,6 +64,8 @@ salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) 
     if (local == SALF_OK && !norms && p->last.step >= 0)
         local = slf_fail(SALF_E_NULL, "gradient_l1 is NULL at step %" PRId64 ", after the first decision", seen->step);
     if (local == SALF_OK && norms) memcpy(p->scratch, norms, bytes);
+    /* A sum of norms and not the norm of a sum: gradients of data-parallel ranks that were averaged before are the
+     * same on each, and then the factor cancels out in the relative change. */
     SLF_TRY(slf_policy_sum(p, local, p->scratch, p->m));
     const bool again = seen->step == p->last.step; /* after a load: counted already */
     for (int32_t k = 0; k < p->m && !again; k++) p->next.summed[k] += p->scratch[k];
@@ -104,6 +108,7 @@ salf_status slf_decide_rgn(salf_policy *p, const salf_observation *seen) {
     for (int32_t k = 0; local == SALF_OK && seen->gradient_norm && k < p->m; k++)
         ratios[k] = seen->gradient_norm[k] == 0 ? 0 : seen->gradient_norm[k] / seen->parameter_norm[k];
     SLF_TRY(slf_policy_sum(p, local, ratios, p->m));
+    /* All ratios 0, as at the first decision, leave every rate at 1. */
     for (int32_t k = 0; k < p->m; k++) largest = fmax(largest, ratios[k]);
     slf_policy_suffix(p, 0);
     for (int32_t k = 0; k < p->m && largest > 0; k++) p->rate_scale[k] = ratios[k] / largest;

@@ -45,6 +45,8 @@ static salf_status cut_by_mean_gain(salf_policy *p, const salf_trace *t, salf_st
         for (int32_t k = 0; finite && k < p->m; k++) sums[k] += gains[k];
         sums[p->m] += 1;
     }
+    /* Float64 sums of many ranks differ in their last bits with the order of the reduction, but every rank gets the
+     * same result from it, and so the same argmax. */
     SLF_TRY(slf_policy_sum(p, local, sums, p->m + (int64_t)1));
     if (sums[p->m] == 0) return no_rows();
     *cut = 0;
@@ -130,6 +132,7 @@ salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
     if (local == SALF_OK && task.kind == SALF_TASK_DONE)
         local = slf_fail(SALF_E_SEQUENCE, "no task of the planner is open at step %" PRId64, seen->step);
     if (local == SALF_OK) local = slf_policy_rows(p, task.n_data);
+    /* A rank that failed says -1, below every layer; the others then see a difference and stop as well. */
     int64_t layers[2] = {local == SALF_OK ? task.layer : -1, -(int64_t)task.layer};
     const salf_status joined = slf_all_reduce(p->context, layers, 2, SALF_I64, SALF_ALL_REDUCE_MIN);
     if (local != SALF_OK) return local;

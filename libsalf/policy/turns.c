@@ -29,6 +29,8 @@ slf_turn slf_policy_turn(const salf_policy *p, int64_t step) {
 /* The first places of a Fisher-Yates shuffle. */
 void slf_policy_permute(salf_policy *p, uint64_t number, int32_t count) {
     for (int32_t k = 0; k < p->m; k++) p->permuted[k] = k;
+    /* Counter-based: the draw of place i in round `number` depends on the seed and these two alone, so that every rank
+     * and every resumed run has the same. */
     for (int32_t i = 0; i < count; i++) {
         const uint64_t stream = STREAM_TURNS ^ number << 1, left = (uint64_t)(p->m - i);
         const int32_t j = i + (int32_t)slf_random_below(p->options.seed, stream, (uint64_t)i, left);
@@ -56,12 +58,15 @@ static void train_layers(salf_policy *p, const int32_t *layers, int32_t count) {
     }
 }
 
+/* LIFT: one layer trains. The backward still passes through all layers above it, which only carry the gradient; its
+ * cut is this layer. */
 salf_status slf_decide_lift(salf_policy *p, const salf_observation *seen) {
     const int32_t layer = layer_in_turn(p, slf_policy_turn(p, seen->step), SALF_ORDER_FORWARD);
     train_layers(p, &layer, 1);
     return SALF_OK;
 }
 
+/* LIFT* (paper 4.1): the layers that LIFT passes through train as well, at the price of their weight gradients. */
 salf_status slf_decide_lift_star(salf_policy *p, const salf_observation *seen) {
     slf_policy_suffix(p, layer_in_turn(p, slf_policy_turn(p, seen->step), SALF_ORDER_FORWARD));
     return SALF_OK;

@@ -117,6 +117,8 @@ static salf_status add_rows_to_gram(const slf_cpu *cpu, const salf_tensor *rows,
     slf_blas_enter(services);
     for (; block.first < rows->rows; block.first += most) {
         const int64_t n = SLF_MIN(rows->rows - block.first, most);
+        /* dsyrk computes the upper triangle only, half the operations of a product. Its own threads work while ours
+         * wait, and the other way round: never both at once. */
         services->parallel_for(services->context, n, ROW_GRAIN, convert_rows, &block);
         cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)dim, (int)n, 1, block.x, (int)dim, 1, gram, (int)dim);
     }
@@ -137,6 +139,7 @@ salf_status slf_cpu_scan(void *self, const slf_scan_job *job) {
     scan.widened = services->alloc(services->context, (uint64_t)(scan.pieces * rows->cols), sizeof *scan.widened);
     if (!scan.widened) return SALF_E_NO_MEMORY;
     for (int64_t p = 0; p < scan.pieces; p++) scan.bad_row[p] = -1;
+    /* A row takes D steps of the hash, which are integers: no order of threads or pieces changes their sum. */
     services->parallel_for(services->context, scan.pieces, 1, scan_pieces, &scan);
     for (int64_t p = 0; p < scan.pieces; p++) {
         *job->hash += scan.hash[p];
@@ -208,6 +211,8 @@ salf_status slf_cpu_query(void *self, const slf_query_job *job) {
     const slf_cpu *cpu = self;
     const slf_services *services = &cpu->host.services;
     const int64_t dim = job->states->cols, rows = job->states->rows;
+    /* Rows of z that share a block: with P a block is read by every row of P, and large ones pay; without P each row
+     * is done when it is loaded, so that one block holds all. */
     const int64_t most = job->p ? block_rows(cpu, dim, 2, rows) : SLF_MAX(rows, 1);
     query_block block = {.job = job, .h = job->z}; /* without P states are normed where z is wanted, at once */
     double *memory = NULL;
@@ -223,6 +228,7 @@ salf_status slf_cpu_query(void *self, const slf_query_job *job) {
     }
     slf_blas_leave(services);
     slf_host_free(&cpu->host, memory);
+    /* After all blocks: |z| is known only then, and P may have made it as long as 1 / sigma_min. */
     if (job->needs_f64) services->parallel_for(services->context, rows, ROW_GRAIN, compare_query_rows, &block);
     return SALF_OK;
 }

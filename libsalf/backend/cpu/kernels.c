@@ -109,6 +109,8 @@ INLINE void affine_piece(const void *row, int32_t dtype, int64_t first, int64_t 
 /* Pieces of a row in float32 lanes, and float64 from piece to piece. */
 INLINE void reduce_typed(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
                          slf_pair *out) {
+    /* A lane adds SLF_PIECE / LANES products before its sum goes to float64: that many times 2^-24 bounds its relative
+     * rounding error, however long the row. */
     for (int64_t first = 0; first < n; first += SLF_PIECE) {
         const int64_t last = n - first < SLF_PIECE ? n : first + SLF_PIECE;
         if (!a)
@@ -145,6 +147,8 @@ static void exp_plain(double *x, int64_t n) {
         double v = x[i];
         v = v < -708 ? -708 : v;
         v = v > 709 ? 709 : v;
+        /* Adding 1.5 * 2^52 leaves no bits behind the point: the sum is rounded to a whole number, by the rounding
+         * mode, and taking the constant off again is exact. */
         const double shifted = v * 0x1.71547652b82fep0 + 0x1.8p52;
         const double whole = shifted - 0x1.8p52;
         const double r = v - whole * 0x1.62e42feep-1 - whole * 0x1.a39ef35793c76p-33;
@@ -152,6 +156,8 @@ static void exp_plain(double *x, int64_t n) {
         for (int k = 1; k < 14; k++) sum = sum * r + inverse[k];
         uint64_t bits;
         memcpy(&bits, &shifted, sizeof bits);
+        /* The low bits of the shifted number are n in two's complement; with the bias added they are the exponent of
+         * 2^n, and the shift drops all that stood above them. */
         bits = (bits + 1023) << 52;
         double power;
         memcpy(&power, &bits, sizeof power);

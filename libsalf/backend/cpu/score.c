@@ -92,6 +92,8 @@ static void scores_of_row(const score_tiles *t, int64_t r, int64_t i0, int64_t n
 static void add_tile_row(const score_tiles *t, int64_t at, int64_t r, int64_t i0, int64_t n) {
     const slf_score_job *job = t->call->job;
     const slf_score_sums *sums = job->sums;
+    /* Rows of a tile are taken one after the other on this thread: the two vectors u and s of a row stay in the first
+     * cache between the steps. */
     const double inverse_t = job->rule->inverse_temperature, *s = t->s;
     scores_of_row(t, r, i0, n);
 
@@ -194,6 +196,8 @@ static salf_status score_by_tiles(const slf_score_call *call, bool f64) {
     void *const first = memory.base;
     lay_out_tiles(&t, &memory);
     slf_blas_enter(services);
+    /* The vocabulary outside, query rows inside: a tile of block rows is converted once and then serves every query
+     * row. */
     for (int64_t i0 = 0; i0 < block->rows; i0 += t.columns) {
         const int64_t n = SLF_MIN(block->rows - i0, t.columns);
         int64_t stride = 0;

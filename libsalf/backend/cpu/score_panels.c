@@ -151,6 +151,8 @@ static void multiply_tile(const slf_panel_job *job, int64_t i0, int64_t tile, in
 
 /* Block row at which piece w begins: whole register blocks, so that none is computed twice. */
 static int64_t piece_begin(const slf_panel_job *job, int64_t w) {
+    /* The borders depend on the block and the instruction set alone, so that any number of threads makes the same
+     * sums. */
     const int64_t n = job->call.job->block->rows, height = job->products->rows, blocks = (n + height - 1) / height;
     const int64_t at = blocks * w / job->pieces * height;
     return at < n ? at : n;
@@ -170,6 +172,8 @@ static void score_pieces(void *user, int64_t begin, int64_t end) {
     const slf_panel_job *job = user;
     const int64_t group = GROUP / job->columns; /* panels */
     slf_panel_thread *own = job->threads;
+    /* A place is free, but not always the next one: the loop passes over those that other threads are in, without a
+     * lock. */
     while (atomic_flag_test_and_set(&own->taken))
         own = own + 1 < job->threads + job->n_threads ? own + 1 : job->threads;
     for (int64_t w = begin; w < end; w++) {
@@ -194,6 +198,8 @@ static void score_pieces(void *user, int64_t begin, int64_t end) {
 static void pack_queries(void *user, int64_t begin, int64_t end) {
     const slf_panel_job *job = user;
     const int64_t dim = job->call.job->query->dim, columns = job->columns;
+    /* A panel has its columns next to each other for each k: the product kernel then loads two whole vectors of zt and
+     * never gathers. */
     for (int64_t k0 = begin * PACKED; k0 < dim && k0 < end * PACKED; k0 += PACKED) {
         const int64_t n = dim - k0 < PACKED ? dim - k0 : PACKED;
         for (int64_t r = 0; r < job->panels * columns; r++) {

@@ -56,6 +56,7 @@ static salf_status look_at_capture(slf_device *device) {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     SLF_CUDA(device, cudaStreamIsCapturing(device->stream, &status));
     device->capturing = status == cudaStreamCaptureStatusActive;
+    /* Once captured, memory may not be given back before the device is closed: a graph may still be launched. */
     device->captured = device->captured || device->capturing;
     return SALF_OK;
 }
@@ -63,6 +64,8 @@ static salf_status look_at_capture(slf_device *device) {
 /* The lock first: the context is pushed on this thread's stack and popped in reverse order. */
 slf_entry::slf_entry(void *self, bool quiet) : device(static_cast<slf_device *>(self)), status(SALF_OK), pushed(false) {
     pthread_mutex_lock(&device->lock);
+    /* The host may have another device current in this thread. Pushed and popped, its choice is as it was when the
+     * slot returns, also after a failure. */
     const CUresult result = device->libraries.push_context(device->context);
     pushed = result == CUDA_SUCCESS;
     if (quiet) return;

@@ -39,6 +39,8 @@ salf_status slf_libraries_open(slf_libraries *libraries, const slf_services *ser
     void *library = nullptr, *address = nullptr;
     salf_status status = open_library(SLF_BLAS_LIBRARY, services, &library);
     if (status != SALF_OK) return status;
+/* By name and not by version of the symbol: the soname has fixed the version already, and a function that a newer
+ * library dropped is said by name. */
 #define SLF_FIND(name)                                                                                        \
     address = dlsym(library, #name);                                                                          \
     if (!address) return services->fail(SALF_E_PLUGIN, "no function " #name " in the library that is there"); \
@@ -56,6 +58,7 @@ salf_status slf_libraries_open(slf_libraries *libraries, const slf_services *ser
 /* The runtime is linked statically and knows the driver; asking it keeps libcuda out of what the plugin links. */
 template <typename Function>
 static salf_status driver_call(const slf_services *services, const char *name, Function *function) {
+    /* The version is that of the call's signature, not of the driver: 12.0 has all four as they are used here. */
     void *address = nullptr;
     cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
     const cudaError_t error = cudaGetDriverEntryPointByVersion(name, &address, 12000, cudaEnableDefault, &found);

@@ -80,6 +80,7 @@ template <typename Prepare>
 static salf_status each_piece(slf_device *device, void (*kernel)(loss_rows), const char *name,
                               const salf_tensor *states, const slf_loss_out &out, uint64_t bytes_per_element,
                               const loss_rows &whole, Prepare prepare) {
+    /* Without a gradient nothing of size D is written, and a piece is as long as a grid allows. */
     const uint64_t bytes_per_row = static_cast<uint64_t>(states->cols) * bytes_per_element;
     slf_pieces pieces(device, states, out.gradient ? slf_fitting_rows(device, states->rows, bytes_per_row) : INT32_MAX);
     const salf_tensor none = {};
@@ -92,6 +93,8 @@ static salf_status each_piece(slf_device *device, void (*kernel)(loss_rows), con
         if (!more) return SALF_OK;
         const int64_t n = rows.states.rows;
         if (out.gradient) SLF_TRY(target.begin(first, n, &rows.gradient));
+        /* Arrays with a number for each row of the call move along; basis rows and their norms are found by row_of and
+         * stay. */
         rows.own.row_of += first;
         rows.loss = out.loss + first;
         rows.scale = out.scale;

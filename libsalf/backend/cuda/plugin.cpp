@@ -76,6 +76,7 @@ static salf_status open_blas(slf_device *device, int major) {
     SLF_TRY(slf_device_memory(device, bytes, &device->blas_workspace.memory));
     device->blas_workspace.bytes = bytes;
     SLF_BLAS(device, lib.cublasSetWorkspace(device->blas, device->blas_workspace.memory, bytes));
+    /* TF32 keeps 10 bits of a float32 product: ranks of scores that lie close would come out in another order. */
     SLF_BLAS(device, lib.cublasSetMathMode(device->blas, CUBLAS_PEDANTIC_MATH));
     return SALF_OK;
 }

@@ -62,6 +62,8 @@ static __global__ void round_rows(slf_rows x, slf_rows y, double noise, float *r
         sum.second += kept * kept;
     }
     sum = slf_block_sum(sum);
+    /* The decision is made on the float64 row: what truncation left of a row is rounding of the size of noise, and
+     * float32 would round it to something else again. */
     const bool zero = sqrt(sum.first) <= noise * length;
     for (int64_t i = threadIdx.x; i < y.cols; i += blockDim.x)
         to[i] = zero ? 0 : static_cast<float>(slf_element(row, y.dtype, i));
@@ -99,6 +101,8 @@ salf_status slf_cuda_apply(void *self, const slf_apply_job *job) {
     slf_rows tile;
     int64_t most = INT32_MAX, first = 0;
     bool more = true;
+    /* One part for rows as float64, and one for products that nobody wants to keep, of which only norms or rounded
+     * rows are made. */
     if (job->p) SLF_TRY(tile_scratch(in.device, job->rows, job->out ? 1 : 2, &most, &scratch));
     for (slf_pieces pieces(in.device, job->rows, most);;) {
         SLF_TRY(pieces.next(&tile, &first, &more));
@@ -112,6 +116,8 @@ salf_status slf_cuda_apply(void *self, const slf_apply_job *job) {
 
 /* norm(h), scaled to length 1 where unit is 1: two or three passes over a row, which stays in the cache. */
 static __global__ void norm_states(slf_rows states, slf_norm norm, int32_t unit, double *out) {
+    /* The norm's mean and scale are the same for all threads of the block; its elements are made again in each pass,
+     * which costs less than keeping them. */
     const slf_normed n = slf_norm_of(slf_row(states, blockIdx.x), states.dtype, states.cols, norm);
     double *to = out + blockIdx.x * states.cols, length = 1;
     if (unit) {

@@ -42,6 +42,8 @@ static __global__ void convert_words(slf_rows rows, float *out) {
  * own. */
 salf_status slf_convert(slf_device *device, const slf_rows &rows, float *out) {
     const slf_grid grid = {rows.rows, 1, THREADS, 0};
+    /* A load of 16 bytes needs an address that is a multiple of 16: of the first row by its pointer, of the others by
+     * their stride. */
     const bool words = (rows.dtype == SALF_BF16 || rows.dtype == SALF_F16) && rows.aligned && rows.cols % 8 == 0;
     return words ? slf_launch(device, "convert_words", grid, convert_words, rows, out)
                  : slf_launch(device, "convert", grid, convert<float>, rows, out);
@@ -74,6 +76,7 @@ salf_status slf_cuda_fill(void *self, void *memory, int64_t count, double value)
     if (count == 0) return SALF_OK;
     const slf_entry in(self);
     SLF_TRY(in.status);
+    /* 0 is the same in all types, so memset, which needs no kernel, also serves counters of 64-bit integers. */
     if (value == 0) {
         SLF_CUDA(in.device, cudaMemsetAsync(memory, 0, static_cast<uint64_t>(count) * sizeof value, in.device->stream));
         return SALF_OK;

@@ -39,6 +39,8 @@ static __global__ void scan(slf_rows rows, int64_t first_row, int64_t first_in_v
         sum += slf_hash_element(__float_as_uint(x), i);
         bad |= !isfinite(x);
     }
+    /* Within a warp by shuffles, between warps through shared memory: 32 places for sums and 32 for flags, as many as
+     * a block can have warps. */
     for (int distance = 16; distance > 0; distance /= 2) {
         sum += __shfl_xor_sync(0xffffffffu, sum, distance);
         bad |= __shfl_xor_sync(0xffffffffu, bad, distance);
@@ -53,6 +55,7 @@ static __global__ void scan(slf_rows rows, int64_t first_row, int64_t first_in_v
         sum += partial[w];
         bad |= partial[32 + w];
     }
+    /* Blocks end in any order. A sum of integers modulo 2^64 and a minimum do not mind. */
     atomicAdd(result, static_cast<unsigned long long>(slf_hash_row(sum, first_row + blockIdx.x)));
     if (bad) atomicMin(result + 1, static_cast<unsigned long long>(first_in_view) + blockIdx.x);
 }

@@ -47,6 +47,8 @@ template <typename T> __device__ inline double raise_maximum(const score_tile &t
  * counts return at once. count is a sum of float64 ones, exact up to 2^53. */
 template <typename T> __global__ void add_scores(score_tile t, T *all_products) {
     const int64_t r = blockIdx.x;
+    /* Which width counts is known on the device alone, so both kernels run for every state, and one of them ends here:
+     * a wait for the flags would cost more than the idle blocks. */
     if (t.needs_f64 && (t.needs_f64[r] != 0) != (sizeof(T) == sizeof(double))) return;
     T *products = all_products + r * t.rows;
     double shift = t.rule.shift, factor = 1;
@@ -58,6 +60,8 @@ template <typename T> __global__ void add_scores(score_tile t, T *all_products) 
     for (int64_t i = threadIdx.x; i < t.rows; i += blockDim.x) {
         const double s = score_at(t, products, i);
         const int64_t id = t.ids ? t.ids[i] : t.first + i;
+        /* The label's own score may differ from its target in the last bit, since the two are made by different sums.
+         * It is left out by its id, never by comparing scores. */
         count.first += id != label && s > target;
         if (!t.exponents) continue;
         const double u = exp((s - shift) * t.rule.inverse_temperature);
@@ -141,8 +145,8 @@ salf_status tile_scores(slf_device *device, const tile_scratch &scratch, const s
                       scratch.products);
 }
 
-/* The tile's part of the vectors, from the weights that the products have become. */
-/* A second product with the same tile, while it is in the cache of the device or still on its way. */
+/* The tile's part of the vectors, from the weights that the products have become: a second product with the same tile,
+ * which is in the cache of the device by then, if it fits there. */
 salf_status tile_vector(slf_device *device, const tile_scratch &scratch, const score_tile &tile, const float *x,
                         int leading) {
     const float one = 1, zero = 0;
@@ -196,6 +200,8 @@ salf_status slf_cuda_score(void *self, const slf_score_job *job) {
         bool more = true;
         SLF_TRY(pieces.next(&rows, &at, &more));
         if (!more) return SALF_OK;
+        /* A tile's arrays of the vocabulary begin at its first row, those of the states at their own: the states are
+         * never cut. */
         const score_tile tile = {rows.rows,
                                  query->rows,
                                  query->dim,

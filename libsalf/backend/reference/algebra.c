@@ -107,6 +107,8 @@ static void rotate_rows(double *m, int64_t dim, int64_t p, int64_t q, double c, 
  * that the angle determines are set from it, free of the others' rounding. */
 static void jacobi_rotate(double *g, double *qt, int64_t dim, int64_t p, int64_t q) {
     const double off = g[p * dim + q], a = g[p * dim + p], b = g[q * dim + q];
+    /* The smaller of the two angles that make the element 0, at most 45 degrees: with it, sweeps converge
+     * (Rutishauser's choice). hypot keeps theta^2 from overflowing where off is tiny. */
     const double theta = (b - a) / (2 * off);
     const double t = copysign(1, theta) / (fabs(theta) + hypot(theta, 1));
     const double c = 1 / sqrt(t * t + 1);

@@ -24,6 +24,7 @@ void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h) {
         for (int64_t i = 0; i < dim; i++) mean += h[i];
         mean /= (double)dim;
     }
+    /* The biased variance, as all these models use it: divided by D, not D - 1. */
     for (int64_t i = 0; i < dim; i++) square += (h[i] - mean) * (h[i] - mean);
     const double inverse = 1 / sqrt(square / (double)dim + (double)norm->eps);
     for (int64_t i = 0; i < dim; i++) {
@@ -93,6 +94,7 @@ static void add_score(const slf_score_rule *rule, const slf_score_sums *sums, co
         if (sums->weighted) sums->weighted[r] *= factor;
         sums->maximum[r] = s;
     }
+    /* Cosines need no running maximum: none exceeds 1, so that 1 as the shift keeps every exponential at most 1. */
     const double shift = running ? sums->maximum[r] : rule->shift;
     const double u = exp((s - shift) * rule->inverse_temperature);
     if (sums->sum) sums->sum[r] += u;
@@ -114,6 +116,7 @@ salf_status slf_reference_score(void *self, const slf_score_job *job) {
         for (int64_t r = 0; r < query->rows; r++) {
             const double q = dot(x, query->z + r * dim, dim);
             const double s = score_of(job->rule, q, inverse, job->bias ? (double)job->bias[i] : 0);
+            /* Strictly above: a tie does not push the label down, and its own row is left out by id. */
             if (job->sums->count && id != query->label[r] && s > query->target[r]) job->sums->count[r]++;
             add_score(job->rule, job->sums, x, dim, r, s, inverse);
         }
