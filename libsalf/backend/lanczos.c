@@ -116,18 +116,6 @@ static double largest_of_t(const lanczos *l, int64_t n) {
     return high;
 }
 
-/* |s_n| of the eigenvector s of theta, |s| = 1: from the last component backwards, in which direction it grows. */
-static double last_component(const lanczos *l, int64_t n, double theta) {
-    double next = 0, now = 1, square = 1;
-    for (int64_t i = n - 1; i > 0; i--) {
-        const double before = ((theta - l->alpha[i]) * now - (i < n - 1 ? l->beta[i] : 0) * next) / l->beta[i - 1];
-        next = now;
-        now = before;
-        square += now * now;
-    }
-    return 1 / sqrt(square);
-}
-
 /* Steps, and every LOOK of them a look at T, until its largest eigenvalue can be taken. */
 static salf_status lanczos_iterate(const lanczos *l, double *largest, int32_t *converged) {
     /* q_0: a unit vector with a part in every eigenspace, fixed random numbers */
@@ -146,7 +134,15 @@ static salf_status lanczos_iterate(const lanczos *l, double *largest, int32_t *c
         if (!complete && k % LOOK != 0 && k < l->most) continue;
         const double theta = largest_of_t(l, k);
         if (!isfinite(theta)) return SALF_OK;
-        if (!complete && !(l->beta[k - 1] * last_component(l, k, theta) <= CONVERGED * fabs(theta))) continue;
+        /* |s_k| of the eigenvector s of theta, |s| = 1: from the last component backwards, the direction it grows in */
+        double next = 0, now = 1, norm = 1;
+        for (int64_t i = k - 1; i > 0; i--) {
+            const double before = ((theta - l->alpha[i]) * now - (i < k - 1 ? l->beta[i] : 0) * next) / l->beta[i - 1];
+            next = now;
+            now = before;
+            norm += now * now;
+        }
+        if (!complete && !(l->beta[k - 1] / sqrt(norm) <= CONVERGED * fabs(theta))) continue;
         *largest = theta;
         *converged = 1;
         return SALF_OK;

@@ -118,22 +118,6 @@ static salf_status choose_backend(salf_context *context) {
 
 /* ---- life ---- */
 
-/* Everything but the struct itself, before anything is made. 0 is the default of each field. */
-static salf_status check_context_options(const salf_context_options *o) {
-    SLF_TRY(slf_check_word("backend", "SALF_BACKEND", o->backend));
-    if (o->threads < 0 || o->threads > MOST_THREADS)
-        return slf_fail(SALF_E_ARGUMENT, "threads is %d, not in 0 ... %d", (int)o->threads, MOST_THREADS);
-    if (o->device < 0) return slf_fail(SALF_E_ARGUMENT, "device is %d", (int)o->device);
-    if (!o->alloc != !o->free)
-        return slf_fail(SALF_E_NULL, "alloc and free must be given together; %s is NULL", o->alloc ? "free" : "alloc");
-    if (o->log_level != 0) SLF_TRY(slf_check_word("log_level", "SALF_LOG", o->log_level));
-    if (o->reserved != 0) return slf_fail(SALF_E_ARGUMENT, "reserved is %d, not 0", (int)o->reserved);
-    if (o->ranks < 0 || o->rank < 0 || o->rank >= SLF_MAX(o->ranks, 1))
-        return slf_fail(SALF_E_ARGUMENT, "rank %d of %d ranks", (int)o->rank, (int)o->ranks);
-    if (o->ranks > 1 && !o->all_reduce) return slf_fail(SALF_E_NULL, "%d ranks, but all_reduce is NULL", (int)o->ranks);
-    return SALF_OK;
-}
-
 /* The plugin goes after its backend, whose close lies in it. */
 static void context_free(salf_context *context) {
     if (context->backend) context->backend->close(context->impl);
@@ -147,7 +131,18 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     SLF_OUT(out);
     salf_context_options own;
     SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_context_options"));
-    SLF_TRY(check_context_options(&own));
+    SLF_TRY(slf_check_word("backend", "SALF_BACKEND", own.backend));
+    if (own.threads < 0 || own.threads > MOST_THREADS)
+        return SLF_FAIL(SALF_E_ARGUMENT, "threads is %d, not in 0 ... %d", (int)own.threads, MOST_THREADS);
+    if (own.device < 0) return SLF_FAIL(SALF_E_ARGUMENT, "device is %d", (int)own.device);
+    if (!own.alloc != !own.free)
+        return SLF_FAIL(SALF_E_NULL, "alloc and free must be given together; %s is NULL", own.alloc ? "free" : "alloc");
+    if (own.log_level != 0) SLF_TRY(slf_check_word("log_level", "SALF_LOG", own.log_level));
+    if (own.reserved != 0) return SLF_FAIL(SALF_E_ARGUMENT, "reserved is %d, not 0", (int)own.reserved);
+    if (own.ranks < 0 || own.rank < 0 || own.rank >= SLF_MAX(own.ranks, 1))
+        return SLF_FAIL(SALF_E_ARGUMENT, "rank %d of %d ranks", (int)own.rank, (int)own.ranks);
+    if (own.ranks > 1 && !own.all_reduce)
+        return SLF_FAIL(SALF_E_NULL, "%d ranks, but all_reduce is NULL", (int)own.ranks);
     slf_memory_defaults(&own);
     if (own.log_level == 0) own.log_level = SALF_LOG_WARNING;
     if (own.ranks == 0) own.ranks = 1;

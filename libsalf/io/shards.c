@@ -24,59 +24,51 @@ static salf_status open_single(salf_tensors *tensors, const char *path) {
 }
 
 /* The shards of an index' map {tensor: shard}, each opened once. They may hold more tensors than the map says, but not
- * fewer. files is scratch: {shard: the number that slf_entry.file has for its tensors}. A shard is a name, no path: an
- * index that came from elsewhere must not open files outside its folder. */
-static salf_status open_shards(salf_tensors *tensors, json_t *map, json_t *files, const char *folder,
-                               const char *path) {
+ * fewer. A shard is a name, no path: an index that came from elsewhere must not open files outside its folder. The path
+ * decides where shards lie: its folder, or the current one where it has none. */
+static salf_status open_index(salf_tensors *tensors, const char *path) {
+    const salf_context *context = tensors->context;
+    json_t *index = NULL, *value;
+    json_t *files = json_object(); /* {shard: the number that slf_entry.file has for its tensors} */
+    char *folder = slf_strdup(context, path), *shard_path = NULL;
     const char *name;
-    json_t *value;
-    SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->maps, json_object_size(map)));
+    salf_status status;
+    SLF_DO(folder ? SALF_OK : SALF_E_NO_MEMORY);
+    SLF_DO(files ? SALF_OK : slf_fail(SALF_E_NO_MEMORY, "out of memory"));
+    char *slash = strrchr(folder, '/');
+    folder[slash ? slash - folder + 1 : 0] = 0;
+    SLF_DO(slf_json_load(&index, path));
+    json_t *map = json_object_get(index, "weight_map");
+    SLF_DO(json_is_object(map) ? SALF_OK : slf_fail(SALF_E_CORRUPT, "%s: no weight_map", path));
+    SLF_DO(SLF_ALLOC_ZERO(context, tensors->maps, json_object_size(map)));
+
+    /* 1. each shard once */
     json_object_foreach(map, name, value) {
         const char *shard = json_string_value(value);
         if (!shard || !*shard || strchr(shard, '/') || strchr(shard, '\\') || strcmp(shard, ".") == 0 ||
             strcmp(shard, "..") == 0)
-            return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' is said to be in '%s', which is no file name", path, name,
-                            shard ? shard : "");
+            SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' is said to be in '%s', which is no file name", path, name,
+                            shard ? shard : ""));
         if (json_object_get(files, shard)) continue;
         if (json_object_set_new(files, shard, json_integer(tensors->n_maps + 1)) != 0)
-            return slf_fail(SALF_E_NO_MEMORY, "out of memory");
-        char *shard_path = slf_path_join(tensors->context, folder, shard);
-        const salf_status status = shard_path ? open_file(tensors, shard_path) : SALF_E_NO_MEMORY;
-        slf_free(tensors->context, shard_path);
-        SLF_TRY(status);
+            SLF_DO(slf_fail(SALF_E_NO_MEMORY, "out of memory"));
+        shard_path = slf_path_join(context, *folder ? folder : ".", shard);
+        SLF_DO(shard_path ? open_file(tensors, shard_path) : SALF_E_NO_MEMORY);
+        slf_free(context, shard_path);
+        shard_path = NULL;
     }
-    SLF_TRY(slf_tensors_seal(tensors, path)); /* sorted, so that a tensor can be looked up; and none stands twice */
+
+    /* 2. every tensor where the index says it is; sorted first, so that it can be looked up, and none stands twice */
+    SLF_DO(slf_tensors_seal(tensors, path));
     json_object_foreach(map, name, value) {
         const slf_entry *entry = slf_tensors_entry(tensors, name);
         const char *file = json_string_value(value);
         if (!entry || entry->file != json_integer_value(json_object_get(files, file)))
-            return slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' is not in '%s'", path, name, file);
+            SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' is not in '%s'", path, name, file));
     }
-    return SALF_OK;
-}
-
-/* The path decides where shards lie: its folder, or the current one where it has none. */
-static salf_status open_index(salf_tensors *tensors, const char *path) {
-    json_t *index = NULL, *files = NULL;
-    char *folder = NULL;
-    salf_status status = slf_json_load(&index, path);
-    if (status != SALF_OK) goto done;
-    json_t *map = json_object_get(index, "weight_map");
-    if (!json_is_object(map)) {
-        status = slf_fail(SALF_E_CORRUPT, "%s: no weight_map", path);
-        goto done;
-    }
-    files = json_object();
-    folder = slf_strdup(tensors->context, path);
-    if (!files || !folder) {
-        status = files ? SALF_E_NO_MEMORY : slf_fail(SALF_E_NO_MEMORY, "out of memory");
-        goto done;
-    }
-    char *slash = strrchr(folder, '/');
-    folder[slash ? slash - folder + 1 : 0] = 0;
-    status = open_shards(tensors, map, files, *folder ? folder : ".", path);
 done:
-    slf_free(tensors->context, folder);
+    slf_free(context, shard_path);
+    slf_free(context, folder);
     json_decref(files);
     json_decref(index);
     return status;

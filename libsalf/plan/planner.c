@@ -21,30 +21,6 @@ static salf_status bad_planner_option(const char *name, int64_t value, const cha
     return slf_fail(SALF_E_ARGUMENT, "%s is %" PRId64 "; %s", name, value, need);
 }
 
-/* Also puts defaults in place of 0, so that what is saved and compared later is what was in force. */
-static salf_status check_planner_options(salf_planner_options *o, int32_t m, int64_t n) {
-    SLF_TRY(slf_check_word("growth", "SALF_GROWTH", o->growth));
-    SLF_TRY(slf_check_word("infill", "SALF_INFILL", o->infill));
-    SLF_TRY(slf_check_word("matching", "SALF_MATCH", o->matching));
-    if (o->ratio == 0) o->ratio = 2;
-    if (!isfinite(o->ratio) || o->ratio <= 1)
-        return slf_fail(SALF_E_ARGUMENT, "ratio is %g; it must be finite and above 1", o->ratio);
-    if (o->probe_limit < SALF_PROBE_ALL)
-        return bad_planner_option("probe_limit", o->probe_limit, "it must not be negative, or SALF_PROBE_ALL");
-    /* N div (2m) + 1, half a mean share: a probe that no layer takes is a forward for nothing, and a uniform plan then
-     * loses at most one for every two data that it trains. */
-    if (o->probe_limit == 0) o->probe_limit = n / m / 2 + 1;
-    if (o->growth != SALF_GROWTH_CUSTOM) return SALF_OK;
-    if (!o->weights) return slf_fail(SALF_E_NULL, "CUSTOM growth, but weights is NULL");
-    bool any = false;
-    for (int32_t e = 0; e < m; e++) {
-        if (!isfinite(o->weights[e]) || o->weights[e] < 0)
-            return slf_fail(SALF_E_ARGUMENT, "weight %" PRId32 " is %g; finite and not negative", e, o->weights[e]);
-        any = any || o->weights[e] > 0;
-    }
-    return any ? SALF_OK : slf_fail(SALF_E_ARGUMENT, "all %" PRId32 " weights are 0", m);
-}
-
 salf_status salf_planner_create(salf_planner **out, salf_context *context, int32_t n_layers, int64_t n_data,
                                 const salf_planner_options *options) {
     SLF_OUT(out);
@@ -55,7 +31,26 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     if (n_data < 1) return bad_planner_option("n_data", n_data, "it must be at least 1");
     if (n_data >= INT64_MAX / 2) /* the bound of 2^62 leaves room to add two counts */
         return SLF_FAIL(SALF_E_OVERFLOW, "n_data is %" PRId64 "; less than 2^62 can be counted", n_data);
-    SLF_TRY(check_planner_options(&own, n_layers, n_data));
+    SLF_TRY(slf_check_word("growth", "SALF_GROWTH", own.growth));
+    SLF_TRY(slf_check_word("infill", "SALF_INFILL", own.infill));
+    SLF_TRY(slf_check_word("matching", "SALF_MATCH", own.matching));
+    if (own.ratio == 0) own.ratio = 2;
+    if (!isfinite(own.ratio) || own.ratio <= 1)
+        return slf_fail(SALF_E_ARGUMENT, "ratio is %g; it must be finite and above 1", own.ratio);
+    if (own.probe_limit < SALF_PROBE_ALL)
+        return bad_planner_option("probe_limit", own.probe_limit, "it must not be negative, or SALF_PROBE_ALL");
+    /* N div (2m) + 1, half a mean share: a probe that no layer takes is a forward for nothing, and a uniform plan then
+     * loses at most one for every two data that it trains. */
+    if (own.probe_limit == 0) own.probe_limit = n_data / n_layers / 2 + 1;
+    const bool custom = own.growth == SALF_GROWTH_CUSTOM;
+    if (custom && !own.weights) return slf_fail(SALF_E_NULL, "CUSTOM growth, but weights is NULL");
+    bool any = !custom;
+    for (int32_t e = 0; custom && e < n_layers; e++) {
+        if (!isfinite(own.weights[e]) || own.weights[e] < 0)
+            return slf_fail(SALF_E_ARGUMENT, "weight %" PRId32 " is %g; finite and not negative", e, own.weights[e]);
+        any = any || own.weights[e] > 0;
+    }
+    if (!any) return slf_fail(SALF_E_ARGUMENT, "all %" PRId32 " weights are 0", n_layers);
     salf_planner *p;
     SLF_TRY(SLF_ALLOC_ZERO(context, p, 1));
     atomic_init(&p->references, 1);

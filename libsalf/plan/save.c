@@ -121,24 +121,6 @@ static salf_status read_offline(const salf_planner *p, slf_blob *blob, slf_progr
     return settled ? slf_plan_settle(p, s) : SALF_OK;
 }
 
-/* Layers before the turn are full, those after it untouched, and as many data are used as all layers hold: then as many
- * are unused as layers still lack, and no later draw can run out of them. */
-static salf_status check_online_counts(const salf_planner *p, const slf_progress *s) {
-    int64_t booked = 0, used = 0;
-    for (int32_t e = 0; e < p->m; e++) {
-        const int64_t count = p->counts[e], matched = s->matched[e], filled = s->filled[e];
-        if (matched > count) return bad_plan_value("matched count of a layer", matched);
-        if (filled > count - matched) return bad_plan_value("filled count of a layer", filled);
-        if (e < s->layer && matched + filled != count) return bad_plan_value("count of a full layer", matched + filled);
-        if (s->probed[e] < matched) return bad_plan_value("probed count of a layer", s->probed[e]);
-        if (e > s->layer && s->probed[e] + filled != 0) return bad_plan_value("count of a later layer", s->probed[e]);
-        booked += matched + filled;
-    }
-    for (int64_t w = 0; w < slf_bit_words(p->n); w++) used += __builtin_popcountll(s->online.used[w]);
-    if (p->n % 64 != 0 && s->online.used[p->n / 64] >> (p->n % 64)) return bad_plan_value("number of data", p->n);
-    return used == booked ? SALF_OK : bad_plan_value("number of used data", used);
-}
-
 static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progress *s) {
     slf_online *o = &s->online;
     const uint64_t words = (uint64_t)slf_bit_words(p->n);
@@ -153,7 +135,21 @@ static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progre
     SLF_TRY(check_plan_bytes(blob, 8 * words));
     SLF_TRY(SLF_ALLOC(p->context, o->used, words));
     for (uint64_t w = 0; w < words; w++) o->used[w] = slf_blob_get_u64(blob);
-    SLF_TRY(check_online_counts(p, s));
+    /* Layers before the turn are full, those after it untouched, and as many data are used as all layers hold: then as
+     * many are unused as layers still lack, and no later draw can run out of them. */
+    int64_t booked = 0, n_used = 0;
+    for (int32_t e = 0; e < p->m; e++) {
+        const int64_t count = p->counts[e], matched = s->matched[e], filled = s->filled[e];
+        if (matched > count) return bad_plan_value("matched count of a layer", matched);
+        if (filled > count - matched) return bad_plan_value("filled count of a layer", filled);
+        if (e < s->layer && matched + filled != count) return bad_plan_value("count of a full layer", matched + filled);
+        if (s->probed[e] < matched) return bad_plan_value("probed count of a layer", s->probed[e]);
+        if (e > s->layer && s->probed[e] + filled != 0) return bad_plan_value("count of a later layer", s->probed[e]);
+        booked += matched + filled;
+    }
+    for (int64_t w = 0; w < slf_bit_words(p->n); w++) n_used += __builtin_popcountll(o->used[w]);
+    if (p->n % 64 != 0 && o->used[p->n / 64] >> (p->n % 64)) return bad_plan_value("number of data", p->n);
+    if (n_used != booked) return bad_plan_value("number of used data", n_used);
     /* The ids of the task at hand: each once, not used while they are probed, and used from then on. Each one's bit is
      * turned over as it is read, which shows the second of two, and then turned back. */
     const bool used = s->phase != SLF_PHASE_PROBE;
@@ -169,42 +165,43 @@ static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progre
     return SALF_OK;
 }
 
-/* In the order of write_plan: what the plan follows from, the turn, and then either kind of progress. */
-static salf_status read_plan(const salf_planner *p, slf_blob *blob, slf_progress *s) {
-    slf_field fields[PLAN_FIELDS];
-    list_plan_fields(p, fields);
-    SLF_TRY(slf_blob_check_fields(blob, fields, PLAN_FIELDS, "planner"));
-    for (int32_t e = 0; p->options.weights && e < p->m; e++) {
-        const double saved = slf_blob_get_f64(blob), own = p->options.weights[e];
-        if (slf_bits_of(saved) != slf_bits_of(own) && !blob->short_of_room)
-            return slf_fail(SALF_E_MISMATCH, "weight %" PRId32 " is %g in the blob, %g in this planner", e, saved, own);
-    }
-    int64_t layer, phase;
-    SLF_TRY(read_plan_value(blob, "layer", p->m, &layer));
-    SLF_TRY(read_plan_value(blob, "phase", SLF_PHASE_TRAIN, &phase));
-    SLF_TRY(read_plan_value(blob, "task size", p->n, &s->task_n));
-    const bool may_be_empty = phase == SLF_PHASE_IDLE || phase == SLF_PHASE_REPORTED;
-    if (s->task_n == 0 ? !may_be_empty : phase == SLF_PHASE_IDLE) return bad_plan_value("task size", s->task_n);
-    s->layer = (int32_t)layer;
-    s->phase = (int32_t)phase;
-    SLF_TRY(slf_plan_is_online(p) ? read_online(p, blob, s) : read_offline(p, blob, s));
-    if (blob->used == blob->room) return SALF_OK;
-    return slf_fail(SALF_E_CORRUPT, "%" PRIu64 " bytes too many in the blob", blob->room - blob->used);
-}
-
-/* The old progress is freed only when the new one is whole; until then both are there, twice the memory. */
+/* In the order of write_plan: what the plan follows from, the turn, and then either kind of progress. The old progress
+ * is freed only when the new one is whole; until then both are there, twice the memory. */
 salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_t size) {
     SLF_REQUIRE(planner, buffer);
+    const salf_planner *p = planner;
     slf_blob blob;
     SLF_TRY(slf_blob_open(plan_kind, PLAN_VERSION, PLAN_VERSION, buffer, size, &blob));
     slf_progress read;
-    SLF_TRY(slf_progress_init(&read, planner));
-    const salf_status status = read_plan(planner, &blob, &read);
-    if (status != SALF_OK) {
-        slf_progress_free(&read, planner);
-        return status;
+    salf_status status = slf_progress_init(&read, p);
+    if (status != SALF_OK) return status;
+    /* 1. a plan like this one */
+    slf_field fields[PLAN_FIELDS];
+    list_plan_fields(p, fields);
+    SLF_DO(slf_blob_check_fields(&blob, fields, PLAN_FIELDS, "planner"));
+    for (int32_t e = 0; p->options.weights && e < p->m; e++) {
+        const double saved = slf_blob_get_f64(&blob), own = p->options.weights[e];
+        if (slf_bits_of(saved) != slf_bits_of(own) && !blob.short_of_room)
+            SLF_DO(
+                slf_fail(SALF_E_MISMATCH, "weight %" PRId32 " is %g in the blob, %g in this planner", e, saved, own));
     }
+    /* 2. whose turn it is */
+    int64_t layer, phase;
+    SLF_DO(read_plan_value(&blob, "layer", p->m, &layer));
+    SLF_DO(read_plan_value(&blob, "phase", SLF_PHASE_TRAIN, &phase));
+    SLF_DO(read_plan_value(&blob, "task size", p->n, &read.task_n));
+    const bool may_be_empty = phase == SLF_PHASE_IDLE || phase == SLF_PHASE_REPORTED;
+    if (read.task_n == 0 ? !may_be_empty : phase == SLF_PHASE_IDLE) SLF_DO(bad_plan_value("task size", read.task_n));
+    read.layer = (int32_t)layer;
+    read.phase = (int32_t)phase;
+    /* 3. what has been done */
+    SLF_DO(slf_plan_is_online(p) ? read_online(p, &blob, &read) : read_offline(p, &blob, &read));
+    if (blob.used != blob.room)
+        SLF_DO(slf_fail(SALF_E_CORRUPT, "%" PRIu64 " bytes too many in the blob", blob.room - blob.used));
     slf_progress_free(&planner->progress, planner);
     planner->progress = read;
     return SALF_OK;
+done:
+    slf_progress_free(&read, planner);
+    return status;
 }

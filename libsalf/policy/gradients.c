@@ -35,24 +35,6 @@ static double gradient_change(const salf_policy *p, int32_t k) {
     return fabs(before - now) / before;
 }
 
-/* Length of the prefix to freeze after a comparison of two turns. */
-static int32_t count_frozen(salf_policy *p) {
-    const int32_t first = p->last.frozen, n = p->m - first;
-    double *changes = p->scratch;
-    for (int32_t i = 0; i < n; i++) changes[i] = gradient_change(p, first + i);
-    qsort(changes, (size_t)n, sizeof *changes, ascending);
-    /* As numpy.percentile's default: the place lies between two changes in order, and the bound between them in
-     * proportion. Where the upper one is infinite (a layer whose gradients were 0) any share of it is too. */
-    const double place = p->options.percentile / 100 * (n - 1);
-    const int32_t low = (int32_t)place;
-    const double share = place - low;
-    double bound = changes[low];
-    if (share > 0) bound = isinf(changes[low + 1]) ? HUGE_VAL : bound + share * (changes[low + 1] - bound);
-    int32_t k = first;
-    while (k < p->m - 1 && gradient_change(p, k) < bound) k++;
-    return k;
-}
-
 /* Norms that arrive with a step belong to the steps before it: they still count into the turn that this step ends. */
 salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) {
     const size_t bytes = (size_t)p->m * sizeof(double);
@@ -73,7 +55,21 @@ salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) 
     const slf_turn turn = slf_policy_turn(p, seen->step);
     const slf_turn before = p->last.step < 0 ? (slf_turn){0, 0} : slf_policy_turn(p, p->last.step);
     if (turn.round != before.round || turn.place != before.place) {
-        if (p->last.compared) p->next.frozen = count_frozen(p);
+        if (p->last.compared) { /* two turns to compare: the prefix to freeze */
+            const int32_t first = p->last.frozen, n = p->m - first;
+            double *changes = p->scratch;
+            for (int32_t i = 0; i < n; i++) changes[i] = gradient_change(p, first + i);
+            qsort(changes, (size_t)n, sizeof *changes, ascending);
+            /* As numpy.percentile's default: the place lies between two changes in order, and the bound between them in
+             * proportion. Where the upper one is infinite (a layer whose gradients were 0) any share of it is too. */
+            const double place = p->options.percentile / 100 * (n - 1);
+            const int32_t low = (int32_t)place;
+            const double share = place - low;
+            double bound = changes[low];
+            if (share > 0) bound = isinf(changes[low + 1]) ? HUGE_VAL : bound + share * (changes[low + 1] - bound);
+            p->next.frozen = first;
+            while (p->next.frozen < p->m - 1 && gradient_change(p, p->next.frozen) < bound) p->next.frozen++;
+        }
         memcpy(p->next.previous, p->next.summed, bytes);
         memset(p->next.summed, 0, bytes);
         p->next.compared = 1;

@@ -41,29 +41,24 @@ const char *salf_method_name(int32_t index) {
     return index >= 0 && index < N_METHODS ? methods[index].name : NULL;
 }
 
-/* The metric that a suffix such as "[ce]" names, or -1; *base becomes the length of what stands before it. */
-static int32_t find_metric_suffix(const char *name, size_t *base) {
-    const size_t length = strlen(name);
-    const char *word;
-    *base = length;
-    for (int32_t metric = 0; (word = salf_constant_word("SALF_METRIC", metric)) != NULL; metric++) {
-        const size_t n = strlen(word) + 2;
-        if (length <= n || name[length - n] != '[' || name[length - 1] != ']') continue;
-        if (memcmp(name + length - n + 1, word, n - 2) != 0) continue;
-        *base = length - n;
-        return metric;
-    }
-    return -1;
-}
-
 /* Names are compared as they stand: case counts, as in file names and logs that hold them. What the paper leaves to the
  * reader is a default here: data are matched online, the metric is cosine. */
 salf_status salf_method_find(const char *name, salf_method *method) {
     SLF_REQUIRE(name, method);
     salf_method found = {.struct_size = sizeof found, .matching = SALF_MATCH_NONE, .metric = SALF_METRIC_COSINE};
-    /* 1. a name of the paper */
-    size_t base;
-    const int32_t metric = find_metric_suffix(name, &base);
+    const char *word;
+    /* 1. the metric that a suffix such as "[ce]" names, -1 without one; base is the length of what stands before it */
+    const size_t length = strlen(name);
+    size_t base = length;
+    int32_t metric = -1;
+    for (int32_t i = 0; metric < 0 && (word = salf_constant_word("SALF_METRIC", i)) != NULL; i++) {
+        const size_t n = strlen(word) + 2;
+        if (length <= n || name[length - n] != '[' || name[length - 1] != ']') continue;
+        if (memcmp(name + length - n + 1, word, n - 2) != 0) continue;
+        base = length - n;
+        metric = i;
+    }
+    /* 2. a name of the paper */
     for (int32_t i = 0; i < N_METHODS; i++) {
         const slf_named_method *named = &methods[i];
         if (strlen(named->name) != base || memcmp(named->name, name, base) != 0) continue;
@@ -76,8 +71,7 @@ salf_status salf_method_find(const char *name, salf_method *method) {
         if (metric >= 0) found.metric = metric;
         return slf_info_write(method, &found, sizeof found, "salf_method");
     }
-    /* 2. the word of a policy; "budget" by itself names no plan */
-    const char *word;
+    /* 3. the word of a policy; "budget" by itself names no plan */
     for (int32_t kind = 0; (word = salf_constant_word("SALF_POLICY", kind)) != NULL; kind++) {
         if (strcmp(word, name) != 0 || kind == SALF_POLICY_BUDGET) continue;
         found.policy = kind;

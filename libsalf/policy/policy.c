@@ -77,7 +77,7 @@ bool slf_policy_takes_turns(const salf_policy *p) {
 
 /* Numbers lie in their ranges, whatever the kind: an option of another kind that makes no sense is a mistake too. All
  * are compared as doubles, which keep the sign and order of a 64-bit number; 2^63 bounds what has no other bound. */
-static salf_status check_policy_ranges(const salf_policy_options *o, int32_t m) {
+static salf_status check_policy_options(int32_t kind, const salf_policy_options *o, int32_t m) {
     const struct {
         const char *name;
         double value, least, most;
@@ -102,11 +102,9 @@ static salf_status check_policy_ranges(const salf_policy_options *o, int32_t m) 
             return slf_fail(SALF_E_ARGUMENT, "%s is %.16g, not in %g ... %g", ranges[i].name, ranges[i].value,
                             ranges[i].least, ranges[i].most);
     SLF_TRY(slf_check_word("order", "SALF_ORDER", o->order));
-    return slf_check_word("reduction", "SALF_REDUCE", o->reduction);
-}
-
-/* Options without which a kind cannot decide. A script is checked whole here, so that a decision never fails for it. */
-static salf_status check_policy_needs(int32_t kind, const salf_policy_options *o, int32_t m) {
+    SLF_TRY(slf_check_word("reduction", "SALF_REDUCE", o->reduction));
+    /* Then options without which a kind cannot decide. A script is checked whole here, so that a decision never fails
+     * for it. */
     const int32_t needs = kinds[kind].needs;
     const char *word = salf_constant_word("SALF_POLICY", kind);
     if (needs & NEEDS_TURNS && o->interval == 0 && o->total_steps == 0)
@@ -162,8 +160,7 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
     if ((size_t)kind >= sizeof kinds / sizeof *kinds || !kinds[kind].decide) /* a word that came without its row */
         return SLF_FAIL(SALF_E_INTERNAL, "kind %" PRId32 " is not in the table of kinds", kind);
     if (n_layers < 1) return SLF_FAIL(SALF_E_ARGUMENT, "n_layers is %" PRId32 "; it must be at least 1", n_layers);
-    SLF_TRY(check_policy_ranges(&own, n_layers));
-    SLF_TRY(check_policy_needs(kind, &own, n_layers));
+    SLF_TRY(check_policy_options(kind, &own, n_layers));
     /* defaults in place, so that a save holds what is in force; LINEAR's start may be 0, FREEZEOUT's may not */
     if (own.n_active == 0) own.n_active = SLF_MIN(n_layers, 2);
     if (own.start == 0 && kind == SALF_POLICY_FREEZEOUT) own.start = 0.5;

@@ -76,23 +76,6 @@ static void cosine_rows(void *user, int64_t begin, int64_t end) {
     }
 }
 
-/* Rows that are NaN after cosine_rows, by the reference: in float64 some of them have a cosine. */
-static salf_status special_rows(void *self, const slf_cosine_job *job) {
-    for (int64_t r = 0; r < job->states->rows; r++) {
-        slf_cosine_job one = *job;
-        one.out += r * job->out_stride;
-        if (!isnan(*one.out)) continue;
-        salf_tensor row = *job->states;
-        const int64_t index = row.row_index ? row.row_index[r] : r;
-        row.row_index = &index;
-        row.rows = 1;
-        one.states = &row;
-        one.own.row_of += r;
-        SLF_TRY(slf_reference_cosine(self, &one));
-    }
-    return SALF_OK;
-}
-
 salf_status slf_cpu_cosine(void *self, const slf_cosine_job *job) {
     const slf_cpu *cpu = self;
     const slf_services *services = &cpu->host.services;
@@ -114,7 +97,19 @@ salf_status slf_cpu_cosine(void *self, const slf_cosine_job *job) {
     /* 8 rows are a few microseconds of work at D = 4,096, which is what waking a thread costs. Each row stands alone,
      * so that how rows are shared out changes no bit. */
     services->parallel_for(services->context, job->states->rows, 8, cosine_rows, &lanes);
-    const salf_status status = special_rows(self, job);
     slf_host_free(&cpu->host, lanes.weight);
-    return status;
+    /* Rows that are NaN now, by the reference: in float64 some of them have a cosine. */
+    for (int64_t r = 0; r < job->states->rows; r++) {
+        slf_cosine_job one = *job;
+        one.out += r * job->out_stride;
+        if (!isnan(*one.out)) continue;
+        salf_tensor row = *job->states;
+        const int64_t index = row.row_index ? row.row_index[r] : r;
+        row.row_index = &index;
+        row.rows = 1;
+        one.states = &row;
+        one.own.row_of += r;
+        SLF_TRY(slf_reference_cosine(self, &one));
+    }
+    return SALF_OK;
 }

@@ -108,25 +108,6 @@ static void scan_pieces(void *user, int64_t begin, int64_t end) {
         }
 }
 
-/* G += X^T X, block by block, in float64: a sum of V products of float32 numbers is exact enough only so. */
-static salf_status add_rows_to_gram(const slf_cpu *cpu, const salf_tensor *rows, double *gram) {
-    const slf_services *services = &cpu->host.services;
-    const int64_t dim = rows->cols, most = block_rows(cpu, dim, 1, rows->rows);
-    row_block block = {rows, 0, slf_host_doubles(&cpu->host, most * dim)};
-    if (!block.x) return SALF_E_NO_MEMORY;
-    slf_blas_enter(services);
-    for (; block.first < rows->rows; block.first += most) {
-        const int64_t n = SLF_MIN(rows->rows - block.first, most);
-        /* dsyrk computes the upper triangle only, half the operations of a product. Its own threads work while ours
-         * wait, and the other way round: never both at once. */
-        services->parallel_for(services->context, n, ROW_GRAIN, convert_rows, &block);
-        cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)dim, (int)n, 1, block.x, (int)dim, 1, gram, (int)dim);
-    }
-    slf_blas_leave(services);
-    slf_host_free(&cpu->host, block.x);
-    return SALF_OK;
-}
-
 /* The rows are read twice where the Gram matrix is wanted, which costs nothing beside its D^2 operations a row; in
  * return the matrix never meets a row that is not finite. */
 salf_status slf_cpu_scan(void *self, const slf_scan_job *job) {
@@ -146,7 +127,23 @@ salf_status slf_cpu_scan(void *self, const slf_scan_job *job) {
         if (*job->bad_row < 0) *job->bad_row = scan.bad_row[p];
     }
     slf_host_free(&cpu->host, scan.widened);
-    return job->gram && *job->bad_row < 0 ? add_rows_to_gram(cpu, rows, job->gram) : SALF_OK;
+    if (!job->gram || *job->bad_row >= 0) return SALF_OK;
+    /* G += X^T X, block by block, in float64: a sum of V products of float32 numbers is exact enough only so. */
+    const int64_t dim = rows->cols, most = block_rows(cpu, dim, 1, rows->rows);
+    row_block block = {rows, 0, slf_host_doubles(&cpu->host, most * dim)};
+    if (!block.x) return SALF_E_NO_MEMORY;
+    slf_blas_enter(services);
+    for (; block.first < rows->rows; block.first += most) {
+        const int64_t n = SLF_MIN(rows->rows - block.first, most);
+        /* dsyrk computes the upper triangle only, half the operations of a product. Its own threads work while ours
+         * wait, and the other way round: never both at once. */
+        services->parallel_for(services->context, n, ROW_GRAIN, convert_rows, &block);
+        cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)dim, (int)n, 1, block.x, (int)dim, 1, job->gram,
+                    (int)dim);
+    }
+    slf_blas_leave(services);
+    slf_host_free(&cpu->host, block.x);
+    return SALF_OK;
 }
 
 /* ---- products with P ---- */

@@ -80,17 +80,6 @@ INLINE_AVX2 void pieces(const void *row, int32_t dtype, int64_t n, const slf_aff
     }
 }
 
-/* The elements from i on, by the plain loop. */
-static void reduce_rest(const void *row, int32_t dtype, int64_t i, int64_t n, const slf_affine *a, const float *b,
-                        slf_pair *out) {
-    slf_affine shifted = {0};
-    if (a) shifted = (slf_affine){a->high, a->low, a->scale, a->weight + i, a->bias + i};
-    const char *from = (const char *)row + i * slf_float_size(dtype);
-    const slf_pair added = slf_kernels_plain.reduce(from, dtype, n - i, a ? &shifted : NULL, b ? b + i : NULL, from);
-    out->first += added.first;
-    out->second += added.second;
-}
-
 /* Whole blocks here, by a copy of the loops for each type and kind of sum; what is left by the plain loop. */
 AVX2 slf_pair slf_reduce_avx2(const void *row, int32_t dtype, int64_t n, const slf_affine *a, const float *b,
                               const void *next) {
@@ -104,7 +93,14 @@ AVX2 slf_pair slf_reduce_avx2(const void *row, int32_t dtype, int64_t n, const s
         pieces(row, SALF_F16, whole, a, b, next, &out);
     else
         whole = 0; /* a type without vectors of its own */
-    if (whole < n) reduce_rest(row, dtype, whole, n, a, b, &out);
+    if (whole == n) return out;
+    slf_affine shifted = {0};
+    if (a) shifted = (slf_affine){a->high, a->low, a->scale, a->weight + whole, a->bias + whole};
+    const char *from = (const char *)row + whole * slf_float_size(dtype);
+    const slf_pair added =
+        slf_kernels_plain.reduce(from, dtype, n - whole, a ? &shifted : NULL, b ? b + whole : NULL, from);
+    out.first += added.first;
+    out.second += added.second;
     return out;
 }
 

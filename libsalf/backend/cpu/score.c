@@ -139,21 +139,6 @@ static void add_tile_row(const score_tiles *t, int64_t at, int64_t r, int64_t i0
     }
 }
 
-/* Block rows i0 ... i0+n-1 as an operand of gemm, and its row stride. */
-static const void *block_operand(const score_tiles *t, int64_t i0, int64_t n, int64_t *stride) {
-    const salf_tensor *block = t->call->job->block;
-    const int64_t dim = t->call->job->query->dim;
-    *stride = t->in_place && block->row_stride ? block->row_stride : dim;
-    if (t->in_place) return slf_tensor_row(block, i0);
-    for (int64_t k = 0; k < n; k++) {
-        if (t->f64)
-            slf_row_to_f64(block, i0 + k, (double *)t->x + k * dim);
-        else
-            t->call->cpu->kernels->widen(slf_tensor_row(block, i0 + k), block->dtype, dim, (float *)t->x + k * dim);
-    }
-    return t->x;
-}
-
 /* The call's rows r0 ... r0+m-1 with block rows i0 ... i0+n-1, which are x. */
 static void score_tile_rows(const score_tiles *t, int64_t r0, int64_t m, const void *x, int64_t stride, int64_t i0,
                             int64_t n) {
@@ -200,8 +185,15 @@ static salf_status score_by_tiles(const slf_score_call *call, bool f64) {
      * row. */
     for (int64_t i0 = 0; i0 < block->rows; i0 += t.columns) {
         const int64_t n = SLF_MIN(block->rows - i0, t.columns);
-        int64_t stride = 0;
-        const void *x = block_operand(&t, i0, n, &stride);
+        /* block rows as an operand of gemm: where they are, or converted */
+        const int64_t dim = call->job->query->dim, stride = t.in_place && block->row_stride ? block->row_stride : dim;
+        const void *x = t.in_place ? slf_tensor_row(block, i0) : t.x;
+        for (int64_t k = 0; k < n && !t.in_place; k++) {
+            if (f64)
+                slf_row_to_f64(block, i0 + k, (double *)t.x + k * dim);
+            else
+                call->cpu->kernels->widen(slf_tensor_row(block, i0 + k), block->dtype, dim, (float *)t.x + k * dim);
+        }
         for (int64_t r0 = 0; r0 < call->n_rows; r0 += t.rows)
             score_tile_rows(&t, r0, SLF_MIN(call->n_rows - r0, t.rows), x, stride, i0, n);
     }

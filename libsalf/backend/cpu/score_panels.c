@@ -210,23 +210,6 @@ static void pack_queries(void *user, int64_t begin, int64_t end) {
     }
 }
 
-/* What query rows are compared with: their targets, and the block row of their own label, -1 where it is in another
- * block. With logits the sums of all pieces begin at the maximum so far, so that few have to be raised. */
-static void set_targets(const slf_panel_job *job) {
-    const slf_score_job *all = job->call.job;
-    for (int64_t at = 0; at < job->call.n_rows; at++) {
-        const int64_t p = at / job->columns, c = at % job->columns, r = job->call.rows[at];
-        const int64_t label = all->query->label ? all->query->label[r] : -1, rows = all->block->rows;
-        int64_t own = label - all->first;
-        if (all->ids)
-            for (own = 0; own < rows && all->ids[own] != label;) own++;
-        job->query_of[p].own[c] = own >= 0 && own < rows ? own : -1;
-        job->query_of[p].target[c] = all->query->target ? all->query->target[r] : 0;
-        for (int64_t w = 0; w < job->pieces && all->sums->maximum; w++)
-            job->part[w * job->panels + p].maximum[c] = all->sums->maximum[r];
-    }
-}
-
 /* Adds the sums of a piece for query row r, column c of the panel. With logits either side may have the larger maximum;
  * the sums of the other shrink to it. */
 static void add_part(const slf_panel_job *job, const slf_panel_sums *part, int64_t r, int64_t c) {
@@ -283,7 +266,19 @@ salf_status slf_score_panels(const slf_score_call *call) {
     memset(job.query_of, 0, (size_t)job.panels * sizeof *job.query_of);
     memset(job.part, 0, (size_t)(job.pieces * job.panels) * sizeof *job.part);
     for (int64_t t = 0; t < job.n_threads; t++) atomic_flag_clear(&job.threads[t].taken);
-    set_targets(&job);
+    /* What query rows are compared with: their targets, and the block row of their own label, -1 where it is in another
+     * block. With logits the sums of all pieces begin at the maximum so far, so that few have to be raised. */
+    for (int64_t at = 0; at < call->n_rows; at++) {
+        const int64_t p = at / job.columns, c = at % job.columns, r = call->rows[at];
+        const int64_t label = call->job->query->label ? call->job->query->label[r] : -1, rows = call->job->block->rows;
+        int64_t own = label - call->job->first;
+        if (call->job->ids)
+            for (own = 0; own < rows && call->job->ids[own] != label;) own++;
+        job.query_of[p].own[c] = own >= 0 && own < rows ? own : -1;
+        job.query_of[p].target[c] = call->job->query->target ? call->job->query->target[r] : 0;
+        for (int64_t w = 0; w < job.pieces && call->job->sums->maximum; w++)
+            job.part[w * job.panels + p].maximum[c] = call->job->sums->maximum[r];
+    }
     services->parallel_for(services->context, (dim + PACKED - 1) / PACKED, 1, pack_queries, &job);
     services->parallel_for(services->context, job.pieces, 1, score_pieces, &job);
     for (int64_t r = 0; r < call->n_rows; r++)

@@ -103,27 +103,6 @@ static void rotate_rows(double *m, int64_t dim, int64_t p, int64_t q, double c, 
     }
 }
 
-/* Rotates rows and columns p, q of g so that the element off between them becomes 0, and Q^T along. The three elements
- * that the angle determines are set from it, free of the others' rounding. */
-static void jacobi_rotate(double *g, double *qt, int64_t dim, int64_t p, int64_t q) {
-    const double off = g[p * dim + q], a = g[p * dim + p], b = g[q * dim + q];
-    /* The smaller of the two angles that make the element 0, at most 45 degrees: with it, sweeps converge
-     * (Rutishauser's choice). hypot keeps theta^2 from overflowing where off is tiny. */
-    const double theta = (b - a) / (2 * off);
-    const double t = copysign(1, theta) / (fabs(theta) + hypot(theta, 1));
-    const double c = 1 / sqrt(t * t + 1);
-    rotate_rows(g, dim, p, q, c, t * c);
-    for (int64_t k = 0; k < dim; k++) { /* and columns */
-        const double x = g[k * dim + p], y = g[k * dim + q];
-        g[k * dim + p] = c * x - t * c * y;
-        g[k * dim + q] = t * c * x + c * y;
-    }
-    rotate_rows(qt, dim, p, q, c, t * c);
-    g[p * dim + p] = a - t * off;
-    g[q * dim + q] = b + t * off;
-    g[p * dim + q] = g[q * dim + p] = 0;
-}
-
 /* One sweep; whether any pair was worth a rotation. An element is rounding when it is small against its own two
  * diagonal elements, so that small eigenvalues of a positive matrix come out to high relative accuracy (Demmel and
  * Veselic); floor stops what rounding leaves where G has no rank. */
@@ -131,10 +110,27 @@ static bool jacobi_sweep(double *g, double *qt, int64_t dim, double floor) {
     bool rotated = false;
     for (int64_t p = 0; p < dim; p++)
         for (int64_t q = p + 1; q < dim; q++) {
-            const double off = fabs(g[p * dim + q]);
+            const double off = g[p * dim + q];
             const double own = DBL_EPSILON * sqrt(fabs(g[p * dim + p])) * sqrt(fabs(g[q * dim + q]));
-            if (off <= floor || off <= own) continue;
-            jacobi_rotate(g, qt, dim, p, q);
+            if (fabs(off) <= floor || fabs(off) <= own) continue;
+            /* Rotates rows and columns p, q of g so that the element off between them becomes 0, and Q^T along. The
+             * three elements that the angle determines are set from it, free of the others' rounding. */
+            const double a = g[p * dim + p], b = g[q * dim + q];
+            /* The smaller of the two angles that make the element 0, at most 45 degrees: with it, sweeps converge
+             * (Rutishauser's choice). hypot keeps theta^2 from overflowing where off is tiny. */
+            const double theta = (b - a) / (2 * off);
+            const double t = copysign(1, theta) / (fabs(theta) + hypot(theta, 1));
+            const double c = 1 / sqrt(t * t + 1);
+            rotate_rows(g, dim, p, q, c, t * c);
+            for (int64_t k = 0; k < dim; k++) { /* and columns */
+                const double x = g[k * dim + p], y = g[k * dim + q];
+                g[k * dim + p] = c * x - t * c * y;
+                g[k * dim + q] = t * c * x + c * y;
+            }
+            rotate_rows(qt, dim, p, q, c, t * c);
+            g[p * dim + p] = a - t * off;
+            g[q * dim + q] = b + t * off;
+            g[p * dim + q] = g[q * dim + p] = 0;
             rotated = true;
         }
     return rotated;

@@ -84,25 +84,6 @@ salf_status slf_reference_logits(void *self, const slf_logits_job *job) {
     return SALF_OK;
 }
 
-/* One score of row r, of vocabulary row x, into the sums that are wanted. */
-static void add_score(const slf_score_rule *rule, const slf_score_sums *sums, const double *x, int64_t dim, int64_t r,
-                      double s, double inverse_norm) {
-    const bool running = rule->logits && sums->maximum;
-    if (running && s > sums->maximum[r]) { /* what was summed under the old maximum shrinks */
-        const double factor = exp((sums->maximum[r] - s) * rule->inverse_temperature);
-        if (sums->sum) sums->sum[r] *= factor;
-        if (sums->weighted) sums->weighted[r] *= factor;
-        sums->maximum[r] = s;
-    }
-    /* Cosines need no running maximum: none exceeds 1, so that 1 as the shift keeps every exponential at most 1. */
-    const double shift = running ? sums->maximum[r] : rule->shift;
-    const double u = exp((s - shift) * rule->inverse_temperature);
-    if (sums->sum) sums->sum[r] += u;
-    if (sums->weighted) sums->weighted[r] += u * s;
-    if (sums->vector && inverse_norm > 0)
-        for (int64_t i = 0; i < dim; i++) sums->vector[r * dim + i] += u * inverse_norm * x[i];
-}
-
 /* Vocabulary rows outside, query rows inside: each x is widened once. */
 salf_status slf_reference_score(void *self, const slf_score_job *job) {
     const slf_query *query = job->query;
@@ -118,7 +99,22 @@ salf_status slf_reference_score(void *self, const slf_score_job *job) {
             const double s = score_of(job->rule, q, inverse, job->bias ? (double)job->bias[i] : 0);
             /* Strictly above: a tie does not push the label down, and its own row is left out by id. */
             if (job->sums->count && id != query->label[r] && s > query->target[r]) job->sums->count[r]++;
-            add_score(job->rule, job->sums, x, dim, r, s, inverse);
+            const slf_score_sums *sums = job->sums; /* those that are wanted */
+            const bool running = job->rule->logits && sums->maximum;
+            if (running && s > sums->maximum[r]) { /* what was summed under the old maximum shrinks */
+                const double factor = exp((sums->maximum[r] - s) * job->rule->inverse_temperature);
+                if (sums->sum) sums->sum[r] *= factor;
+                if (sums->weighted) sums->weighted[r] *= factor;
+                sums->maximum[r] = s;
+            }
+            /* Cosines need no running maximum: none exceeds 1, so that 1 as the shift keeps every exponential at most
+             * 1. */
+            const double shift = running ? sums->maximum[r] : job->rule->shift;
+            const double u = exp((s - shift) * job->rule->inverse_temperature);
+            if (sums->sum) sums->sum[r] += u;
+            if (sums->weighted) sums->weighted[r] += u * s;
+            if (sums->vector && inverse > 0)
+                for (int64_t k = 0; k < dim; k++) sums->vector[r * dim + k] += u * inverse * x[k];
         }
     }
     slf_host_free(self, x);
@@ -142,19 +138,6 @@ static float *gradient_row(const salf_tensor *gradient, int64_t r) {
     return (float *)gradient->data + row * (gradient->row_stride ? gradient->row_stride : gradient->cols);
 }
 
-/* The loss of a state h and d (1 - cos) / d h = -(b / |b| - cos h / |h|) / |h|. */
-static void cosine_loss(const slf_loss_out *out, int64_t r, const double *h, int64_t dim, const float *b,
-                        double norm_b) {
-    const double length = slf_reference_length(h, dim), cosine = cosine_of(h, b, norm_b, dim);
-    out->loss[r] = (float)(1 - cosine);
-    if (!out->gradient) return;
-    float *g = gradient_row(out->gradient, r);
-    for (int64_t i = 0; i < dim; i++) {
-        const double towards = (double)b[i] / norm_b - cosine * (h[i] / length);
-        g[i] = isnan(cosine) ? 0 : (float)(-out->scale / length * towards);
-    }
-}
-
 /* A deviation, a similarity or a loss of each row, in float64. The length of the raw state decides whether it has a
  * direction: a norm with a bias would give a zero state one. */
 salf_status slf_reference_cosine(void *self, const slf_cosine_job *job) {
@@ -165,13 +148,19 @@ salf_status slf_reference_cosine(void *self, const slf_cosine_job *job) {
         const int64_t row = job->own.row_of[r];
         const float *b = job->own.rows + row * dim;
         slf_row_to_f64(job->states, r, h);
-        if (!job->out) {
-            cosine_loss(&job->losses, r, h, dim, b, job->own.norms[row]);
+        const double length = slf_reference_length(h, dim), norm_b = job->own.norms[row];
+        if (!job->out) { /* the loss and d (1 - cos) / d h = -(b / |b| - cos h / |h|) / |h| */
+            const double cosine = cosine_of(h, b, norm_b, dim);
+            job->losses.loss[r] = (float)(1 - cosine);
+            float *g = job->losses.gradient ? gradient_row(job->losses.gradient, r) : NULL;
+            for (int64_t i = 0; g && i < dim; i++) {
+                const double towards = (double)b[i] / norm_b - cosine * (h[i] / length);
+                g[i] = isnan(cosine) ? 0 : (float)(-job->losses.scale / length * towards);
+            }
             continue;
         }
-        const double length = slf_reference_length(h, dim);
         slf_reference_norm_row(job->norm, dim, h); /* of zero it may make something else */
-        const double cosine = length > 0 ? cosine_of(h, b, job->own.norms[row], dim) : (double)NAN;
+        const double cosine = length > 0 ? cosine_of(h, b, norm_b, dim) : (double)NAN;
         job->out[r * job->out_stride] = job->similarity ? cosine : 1 - cosine;
     }
     slf_host_free(self, h);
