@@ -153,6 +153,7 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     context->options = own;
     atomic_init(&context->references, 1);
     salf_status status = SALF_OK;
+    /* Threads first: a backend may ask for parallel loops as soon as it is opened. */
     if (own.threads > 1) status = slf_pool_create(context, own.threads, &context->pool);
     if (status == SALF_OK) status = choose_backend(context);
     context->options.plugin_path = NULL; /* borrowed for this call only */

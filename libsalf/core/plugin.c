@@ -1,5 +1,11 @@
-/* plugin.c - opens the device backend with dlopen: from an explicit path or from beside libsalf, never from a search
- * path. */
+/*
+ * plugin.c - opens the device backend with dlopen: from an explicit path or from beside libsalf, never from a search
+ * path.
+ *
+ * A plugin is code that runs with the host's rights, so where it comes from is the host's decision: neither the working
+ * directory nor LD_LIBRARY_PATH may slip in another. What is checked afterwards, version and size of its table, guards
+ * against a stale build, not against malice.
+ */
 #define _GNU_SOURCE /* dladdr */
 #include "core/plugin.h"
 

@@ -49,6 +49,7 @@ salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_
         return slf_fail(SALF_E_SHAPE, "%s: %" PRId64 " rows where %" PRId64 " are needed", name, tensor->rows, rows);
     if (cols >= 0 && tensor->cols != cols)
         return slf_fail(SALF_E_SHAPE, "%s: %" PRId64 " columns where %" PRId64 " are needed", name, tensor->cols, cols);
+    /* An empty batch is usual at the end of an epoch; its other fields may be anything. */
     if (tensor->rows == 0) return SALF_OK; /* nothing will be read */
     /* 2. elements */
     if (slf_float_size(tensor->dtype) == 0)

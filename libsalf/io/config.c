@@ -57,6 +57,7 @@ static salf_status read_shape(salf_model_info *info, const json_t *json, const s
             return slf_fail(SALF_E_CORRUPT, "%s: %s is %" PRId64 ", not in 1 ... %" PRId64, path, name, number,
                             key->most);
         char *field = (char *)info + key->offset;
+        /* The table's bound for a 32-bit field is within 32 bits, so that nothing is cut off here. */
         if (key->size == sizeof(int32_t))
             *(int32_t *)(void *)field = (int32_t)number;
         else
@@ -67,6 +68,8 @@ static salf_status read_shape(salf_model_info *info, const json_t *json, const s
     if (info->n_heads % info->n_kv_heads != 0)
         return slf_fail(SALF_E_CORRUPT, "%s: %d heads over %d key-value heads", path, (int)info->n_heads,
                         (int)info->n_kv_heads);
+    /* In this order: the file, then what the family fixes whatever the hidden size is, then an even share of the
+     * hidden size. */
     if (info->head_dim == 0) info->head_dim = family->head_dim;
     if (info->head_dim == 0) info->head_dim = (int32_t)(info->hidden / info->n_heads);
     if (info->head_dim == 0)
@@ -135,6 +138,8 @@ salf_status slf_config_read(salf_model_info *info, const json_t *json, const cha
     /* 3. what the file says otherwise */
     const char *eps = family->keys == SLF_KEYS_GPT2 ? "layer_norm_epsilon" : "rms_norm_eps";
     SLF_TRY(read_number(&own.norm_eps, value_of(json, eps), eps, path));
+    /* Versions of transformers moved it: at the top level first, later among rope_parameters. Where both are there,
+     * the top level was the one that older readers took, and it counts. */
     const json_t *theta = value_of(json, "rope_theta");
     if (!theta)
         theta = value_of(json_object_get(json, "rope_parameters"), "rope_theta"); /* where newer files keep it */
@@ -144,6 +149,8 @@ salf_status slf_config_read(salf_model_info *info, const json_t *json, const cha
         if (!json_object_get(json, cap)) own.logit_softcap = family->logit_softcap; /* null means none */
         SLF_TRY(read_number(&own.logit_softcap, value_of(json, cap), cap, path));
     }
+    /* What the family left as its default stays where the file is silent: transformers writes only what differs from
+     * its own default, which is the family's. */
     SLF_TRY(read_flag(&own.tied, value_of(json, "tie_word_embeddings"), "tie_word_embeddings", path));
     SLF_TRY(read_flag(&own.attention_bias, value_of(json, "attention_bias"), "attention_bias", path));
     own.bos_token = token_of(value_of(json, "bos_token_id"));

@@ -1,4 +1,12 @@
-/* file.c - atomic replacement of a file: temporary name in the same folder, fsync, rename, fsync of the folder. */
+/*
+ * file.c - atomic replacement of a file: temporary name in the same folder, fsync, rename, fsync of the folder.
+ *
+ * In this order a crash at any point leaves the old file or the new one, whole. The same folder, because a rename
+ * across file systems is a copy; the first fsync, because a rename may reach the disk before the bytes that it names
+ * do; the second, because the name itself is data of the folder.
+ *
+ * What is not promised: two writers of one path both succeed, and the later rename counts.
+ */
 #include "io.h"
 
 #include <errno.h>

@@ -62,6 +62,8 @@ static salf_status read_tensor(slf_entry *entry, const json_t *json, const char 
     if (first < 0 || last < first)
         return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': data_offsets [%" PRId64 ", %" PRId64 "]", path, entry->name,
                         first, last);
+    /* Offsets count from the first byte behind the header, and the second one is behind the tensor's last byte.
+     * Whether they lie in the file, and how they fit together, is seen once all entries are known. */
     entry->begin = (uint64_t)first;
     entry->end = (uint64_t)last;
 
@@ -75,6 +77,8 @@ static salf_status read_tensor(slf_entry *entry, const json_t *json, const char 
     if (elements < 0)
         return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': the product of its %d dimensions overflows", path,
                         entry->name, (int)entry->n_dims);
+    /* A type that this version does not know may have elements of any size, even of less than a byte: then the data
+     * are taken to be as long as the file says, and the tensor is refused when somebody asks for it. */
     const uint64_t bytes = (uint64_t)elements * (uint64_t)(type ? type->bytes : 0);
     if (type && bytes != entry->end - entry->begin)
         return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': %" PRIu64 " bytes of data for a shape of %" PRIu64, path,
@@ -127,6 +131,8 @@ static salf_status assign_data(salf_tensors *tensors, int64_t first, const uint8
     uint64_t place = 0;
     const int64_t n = tensors->n - first;
     if (n > 0) qsort(&tensors->entries[first], (size_t)n, sizeof *tensors->entries, by_place);
+    /* The format allows no holes and no overlaps. A file that has some was damaged, or is made to hide bytes from
+     * readers that look at the tensors only. */
     for (int64_t i = first; i < tensors->n; i++) {
         const slf_entry *e = &tensors->entries[i];
         if (e->begin != place)
@@ -161,6 +167,7 @@ static salf_status assign_data(salf_tensors *tensors, int64_t first, const uint8
 salf_status slf_safetensors_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t size, const char *path) {
     if (size < 8) return slf_fail(SALF_E_TRUNCATED, "%s: %" PRIu64 " bytes are no safetensors file", path, size);
     uint64_t header_bytes = 0;
+    /* Byte by byte, lowest first: the same on every machine, and the address may be odd. */
     for (int i = 7; i >= 0; i--) header_bytes = header_bytes << 8 | bytes[i];
     if (header_bytes > LARGEST_HEADER)
         return slf_fail(SALF_E_CORRUPT, "%s: header of %" PRIu64 " bytes; no safetensors file", path, header_bytes);

@@ -79,6 +79,8 @@ static salf_status write_content(slf_file *file, const json_t *header, const sal
     if (length == 0) return json_no_memory();
     char *text = slf_alloc(file->context, length, 1);
     if (!text) return SALF_E_NO_MEMORY;
+    /* Spaces are white space in JSON, so that readers need not know of the padding; with it the data begin at a
+     * multiple of 8 in the file, and mapped tensors are aligned. */
     const uint64_t padded = (length + 7) / 8 * 8;
     uint8_t size[8];
     for (int i = 0; i < 8; i++) size[i] = (uint8_t)(padded >> 8 * i);
@@ -87,6 +89,8 @@ static salf_status write_content(slf_file *file, const json_t *header, const sal
     SLF_DO(slf_file_write(file, size, sizeof size));
     SLF_DO(slf_file_write(file, text, length));
     SLF_DO(slf_file_write(file, "        ", (size_t)(padded - length)));
+    /* Rows are written as they are stored: the file's byte order is little-endian, as the machines are that this code
+     * is compiled for. */
     for (int64_t i = 0; i < n; i++) {
         const salf_tensor *v = &order[i]->view;
         const bool dense = !v->row_index && (v->row_stride == 0 || v->row_stride == v->cols);

@@ -72,6 +72,8 @@ static salf_status open_folder(salf_model *model, const char *folder, const salf
     /* 2. as many layers as it says, and no more */
     const int32_t m = model->info.n_layers;
     SLF_TRY(salf_tensors_open(&model->tensors, model->context, folder));
+    /* Layers are looked for with the family's prefix and without it: files saved from the inner model have none. One
+     * layer more than the configuration says would be silently left out, which is as wrong as one that is missing. */
     for (int32_t k = 0; k <= m; k++) {
         const bool there = has_layer(model->tensors, family->prefix, family->layers, k) ||
                            has_layer(model->tensors, "", family->layers, k);
@@ -90,6 +92,7 @@ static salf_status open_folder(salf_model *model, const char *folder, const salf
     if (!model->info.tied && (no_head || no_embedding))
         return slf_fail(SALF_E_MISMATCH, "%s: the head is not tied, but '%s' is missing", folder,
                         no_head ? HEAD_NAME : family->embedding);
+    /* Many tied checkpoints store one matrix under one of the two names: whichever is there then serves as both. */
     slf_model_tie(model);
     salf_tensor weight = {0}, bias = {0};
     SLF_TRY(find_norm(model, family, "weight", folder, &weight));

@@ -2,6 +2,10 @@
  * model.c - what the library must know of a language model: head and embedding [V][D] as views or callbacks, the final
  * norm, how logits are made. Matrices stay borrowed; the norm and the logit bias, which are small, are copied as
  * float32.
+ *
+ * A model is immutable, so that bases and probes of several threads may share it. What is not noticed: a host that
+ * trains a borrowed head changes what later calls read (salf_basis_check tells), and one that trains the final norm
+ * changes nothing here, since a copy was made. Make the model again, or hand over normed states.
  */
 #include "model/model.h"
 

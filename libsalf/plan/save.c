@@ -196,6 +196,7 @@ salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_
     read.phase = (int32_t)phase;
     /* 3. what has been done */
     SLF_DO(slf_plan_is_online(p) ? read_online(p, &blob, &read) : read_offline(p, &blob, &read));
+    /* A longer blob is of another kind or was put together wrongly; its end would be passed over in silence. */
     if (blob.used != blob.room)
         SLF_DO(slf_fail(SALF_E_CORRUPT, "%" PRIu64 " bytes too many in the blob", blob.room - blob.used));
     slf_progress_free(&planner->progress, planner);

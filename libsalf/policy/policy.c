@@ -234,6 +234,7 @@ static void describe_decision(salf_policy *p, salf_decision *d) {
     const uint8_t *now = p->next.trainable, *before = p->last.trainable;
     /* Embedding and head that LISA keeps on draw the backward pass to the bottom, whatever layers train. */
     const bool always = p->kind == SALF_POLICY_LISA && p->options.always_on;
+    /* The lowest layer that trains; m where none does, and then no backward is needed at all. */
     while (!always && d->cut < p->m && !now[d->cut]) d->cut++;
     d->train_embedding = always || (p->options.train_embedding && d->cut == 0);
     d->train_head = always || p->options.train_head;
@@ -301,6 +302,7 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen
     next->step = own.step;
     next->embedding = own.train_embedding;
     next->head = own.train_head;
+    /* The two change places: what was last becomes the memory that the next decision is written into. */
     const slf_policy_record stands = *next;
     *next = *last;
     policy->last = stands;

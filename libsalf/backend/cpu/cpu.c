@@ -40,6 +40,7 @@ void slf_blas_leave(const slf_services *services) {
 salf_status slf_cpu_open(void **self, const slf_services *services, const char **kernels) {
     const slf_kernels *chosen;
     SLF_TRY(slf_kernels_choose(services, &chosen));
+    /* The services are copied: the library's own struct lives on the stack of the call that opens. */
     slf_cpu *cpu = services->alloc(services->context, 1, sizeof *cpu);
     if (!cpu) return SALF_E_NO_MEMORY;
     cpu->host.services = *services;
@@ -52,6 +53,8 @@ salf_status slf_cpu_open(void **self, const slf_services *services, const char *
 /* Rows of a float64 block, of vectors vectors each, that fit half the workspace (the other half is the caller's): many,
  * since every block passes over all of G or P, but at most 32 MiB, from where on a product gains nothing. */
 static int64_t block_rows(const slf_cpu *cpu, int64_t dim, int64_t vectors, int64_t rows) {
+    /* 8 bytes a number. What a block takes from memory is a row of the head; what it gives is D^2 operations a row, so
+     * that large blocks only help until G or P is read often enough from the last cache. */
     const uint64_t limit = cpu->host.services.options->workspace_limit / 2;
     const int64_t bytes = (int64_t)SLF_MIN(limit, (uint64_t)MOST_BLOCK), fitting = bytes / (8 * dim * vectors);
     return SLF_MAX(SLF_MIN(fitting, rows), 1);

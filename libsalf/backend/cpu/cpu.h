@@ -1,4 +1,11 @@
-/* cpu.h - what the files of the cpu backend share. */
+/*
+ * cpu.h - what the files of the cpu backend share: kernels by instruction set, BLAS under the context's thread count,
+ * and the two ways to scores.
+ *
+ * A slot converts rows block by block, hands matrix products to BLAS, and does by hand only what BLAS has no call for:
+ * sums over rows of any element type, exponentials, and products that are used while they are still in the cache.
+ * Threads change no result: work is cut by shapes alone, and partial sums are added in order.
+ */
 #ifndef SALF_CPU_H
 #define SALF_CPU_H
 

@@ -49,6 +49,8 @@ INLINE_AVX2 void piece(const void *row, int32_t dtype, int64_t first, int64_t la
     const __m256 scale = a ? _mm256_set1_ps(a->scale) : zero;
     __m256 d[VECTORS] = {zero, zero, zero, zero}, s[VECTORS] = {zero, zero, zero, zero};
     for (int64_t i = first; i < last; i += BLOCK) {
+        /* A block of 32 float32 elements is two cache lines, one of 16-bit elements a single one: the calls keep pace
+         * with what is read, and never fetch a line twice. */
         call_ahead(next, size * i, size * BLOCK);
         for (int k = 0; k < VECTORS; k++) {
             const int64_t j = i + k * WIDTH;

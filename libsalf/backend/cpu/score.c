@@ -172,6 +172,8 @@ static salf_status score_by_tiles(const slf_score_call *call, bool f64) {
     t.in_place = block->dtype == SALF_F32 && !block->row_index && !f64 && block->row_stride <= INT32_MAX;
     t.columns = SLF_MIN(MOST_SCORES / t.rows, MOST_COLUMNS);
     t.columns = SLF_MIN(t.columns, block->rows);
+    /* Columns first, since a narrower tile only means more of them; fewer query rows mean that the block is read
+     * again. A tile of one by one is made even where the workspace does not hold it. */
     while (t.columns > LEAST_COLUMNS && bytes_of_tiles(&t) > workspace) t.columns /= 2;
     while (t.rows > 1 && bytes_of_tiles(&t) > workspace) t.rows /= 2;
     while (t.columns > 1 && bytes_of_tiles(&t) > workspace) t.columns /= 2;
@@ -216,6 +218,7 @@ salf_status slf_cpu_score(void *self, const slf_score_job *job) {
     at = n_f32;
     for (int64_t r = 0; r < query->rows && query->needs_f64; r++)
         if (query->needs_f64[r]) rows[at++] = (int32_t)r;
+    /* Two calls over the same sums: each row of the query is in one of them, so neither sees what the other adds. */
     const slf_score_call f32 = {cpu, job, rows, n_f32}, f64 = {cpu, job, rows + n_f32, query->rows - n_f32};
     /* float32 by panels, as many rows at a time as their workspace holds, where these serve; else by tiles */
     const int64_t fitting = job->sums->vector ? 0 : slf_score_panels_rows(cpu, n_f32, query->dim);

@@ -263,6 +263,8 @@ salf_status slf_score_panels(const slf_score_call *call) {
     block = (slf_carver){.base = services->alloc(services->context, block.used, 1)};
     if (!block.base) return SALF_E_NO_MEMORY;
     lay_out_panels(&job, call->n_rows, dim, &block);
+    /* Columns past the last query row of the last panel are computed along with the others. With zeros for a query
+     * they make harmless numbers, which nobody adds up. */
     memset(job.query_of, 0, (size_t)job.panels * sizeof *job.query_of);
     memset(job.part, 0, (size_t)(job.pieces * job.panels) * sizeof *job.part);
     for (int64_t t = 0; t < job.n_threads; t++) atomic_flag_clear(&job.threads[t].taken);
@@ -281,6 +283,7 @@ salf_status slf_score_panels(const slf_score_call *call) {
     }
     services->parallel_for(services->context, (dim + PACKED - 1) / PACKED, 1, pack_queries, &job);
     services->parallel_for(services->context, job.pieces, 1, score_pieces, &job);
+    /* In order of the pieces, whichever thread finished first: the sums are the same for any number of threads. */
     for (int64_t r = 0; r < call->n_rows; r++)
         for (int64_t w = 0; w < job.pieces; w++)
             add_part(&job, &job.part[w * job.panels + r / job.columns], call->rows[r], r % job.columns);

@@ -3,7 +3,8 @@
  * with.
  *
  * The upper triangle of a row-major matrix is the lower one of cuBLAS's and cuSOLVER's. Calls that give a status of
- * their own on the device (info) are waited for.
+ * their own on the device (info) are waited for: spectrum.c decides by it what to do next, so that making a basis is
+ * no part of a step and cannot be captured.
  */
 #include "kernels.h"
 

@@ -5,6 +5,10 @@
  * Products are made in float32 over at most 32 elements a thread and added in float64 from there on. Without a norm one
  * pass gives h . b and |h|^2. RMS norm's scale cancels. Where a bias follows it, and in LayerNorm, one or two passes
  * before give scale and mean, from the cache. A row that float32 cannot hold takes float64 passes by the definition.
+ *
+ * The basis rows of a batch are few and read by many blocks: they stay in the second cache, and the states alone count
+ * against the bandwidth of memory. The kernel is made for each element type, for aligned rows and others, and for each
+ * kind of pass, so that no element is asked what it is.
  */
 #include "norms.h"
 

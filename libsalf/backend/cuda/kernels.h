@@ -1,6 +1,10 @@
 /*
  * kernels.h - what kernels share: elements of rows, sums over a block, shared memory. Sums are made in an order that
- * depends on shapes alone; nothing floating-point is added atomically.
+ * depends on shapes alone; nothing floating-point is added atomically. So a step gives the same bits each time it runs
+ * on the same device, and a graph that is replayed gives those of the step that was captured.
+ *
+ * Everything compiles a second time as C++ for the host (SLF_EMULATED), where threads run as fibers: a kernel may use
+ * shared memory, barriers, shuffles and atomics of integers, and nothing that only nvcc knows.
  */
 #ifndef SALF_CUDA_KERNELS_H
 #define SALF_CUDA_KERNELS_H

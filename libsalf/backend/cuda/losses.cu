@@ -1,6 +1,10 @@
 /*
  * losses.cu - semantic losses and their gradients with respect to the states, in float64, a block for each row.
  * cosine_loss: rows D; score_loss: 2 rows D^2 for the product of the sums with P, through cuBLAS.
+ *
+ * A gradient must be right in every bit that the host's optimizer sees, and a batch has few rows here: so there is no
+ * float32 path. What is wrong with a state cannot be reported from a stream that nobody waits for; its row says so by
+ * a loss that is NaN and a gradient that is zero, so that a step with it moves nothing wrongly.
  */
 #include "kernels.h"
 
@@ -39,6 +43,8 @@ static __global__ void cosine_loss(loss_rows job) {
     const int64_t label = job.own.row_of[blockIdx.x], dim = job.states.cols;
     const void *row = slf_row(job.states, blockIdx.x);
     const float *b = job.own.rows + label * dim;
+    /* All threads have both sums: each then makes its elements of the gradient without another pass over memory but
+     * its own. */
     const slf_two sum = products(job, row, b);
     const double norm_b = job.own.norms[label], length = sqrt(sum.second);
     const double cosine = length > 0 && isfinite(length) ? sum.first / (length * norm_b) : slf_nan();
@@ -65,6 +71,7 @@ static __global__ void score_loss(loss_rows job) {
     const void *row = slf_row(job.states, r);
     const float *b = job.own.rows + label * dim;
     const double length = sqrt(products(job, row, b).second);
+    /* E s_i - s_l: how much of the gradient would point along h, where no cosine changes. */
     const double along = job.weighted[r] / job.sum[r] - target;
     float *g = gradient_out(job);
     for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {

@@ -56,6 +56,7 @@ salf_status slf_scratch(slf_device *device, int kind, uint64_t bytes, void **mem
  * bytes still gives one row. */
 int64_t slf_fitting_rows(const slf_device *device, int64_t rows, uint64_t bytes_per_row) {
     const uint64_t limit = device->services.options->workspace_limit / (bytes_per_row ? bytes_per_row : 1);
+    /* A grid has at most 2^31 - 1 blocks, and there is one for each row. */
     uint64_t fitting = limit < static_cast<uint64_t>(INT32_MAX) ? limit : INT32_MAX;
     if (fitting > 64) fitting -= fitting % 64; /* whole tiles of the products */
     if (fitting < 1) fitting = 1;
@@ -70,6 +71,7 @@ salf_status slf_device_wait(slf_device *device) {
 
 /* By way of page-locked memory: a copy to pageable memory would be staged by the driver, and wait in its own way. */
 salf_status slf_read_back(slf_device *device, void *to, const void *from, uint64_t bytes) {
+    /* A few numbers at most: SLF_RESULT_BYTES were locked for them when the device was opened. */
     SLF_CUDA(device, cudaMemcpyAsync(device->host_result, from, bytes, cudaMemcpyDeviceToHost, device->stream));
     SLF_TRY(slf_device_wait(device));
     memcpy(to, device->host_result, bytes);
@@ -134,6 +136,7 @@ salf_status slf_cuda_mark(void *self, void **event) {
         SLF_CUDA(in.device, cudaEventCreateWithFlags(&made, cudaEventDisableTiming));
         *event = made; /* the caller's, whatever becomes of the record */
     }
+    /* An event recorded in a capture without the flag belongs to the graph alone: the host could never wait for it. */
     const unsigned flags = in.device->capturing ? cudaEventRecordExternal : cudaEventRecordDefault;
     SLF_CUDA(in.device, cudaEventRecordWithFlags(made, in.device->stream, flags));
     return SALF_OK;

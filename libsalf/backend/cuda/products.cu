@@ -1,7 +1,9 @@
 /*
- * products.cu - products with P, norms and rounding of rows, queries, in float64 through cuBLAS: tiles
- * of rows are widened into scratch, as many as fit the workspace. 2 rows D^2
- * operations.
+ * products.cu - products with P, norms and rounding of rows, queries, in float64 through cuBLAS: tiles of rows are
+ * widened into scratch, as many as fit the workspace. 2 rows D^2 operations.
+ *
+ * Float64 although the heads are of 16 bits: P has the squared condition number of the head in it, and float32 products
+ * would lose what the Gram matrix was made in float64 for. Devices for training have units for float64 matrices.
  *
  * A row-major matrix [rows][D] is cuBLAS's column-major [D][rows].
  */

@@ -119,6 +119,8 @@ salf_status score_scratch(slf_device *device, const slf_query *query, const salf
     out->widen = !readable(block);
     const uint64_t f32 = (out->widen ? 4 * dim : 0) + 4 * states, f64 = query->needs_f64 ? 8 * states : 0;
     const uint64_t row = f32 > f64 ? f32 : f64;
+    /* At least one row: a workspace that is too small for it is exceeded rather than refused, since the states' own
+     * copies are needed in any case. */
     out->most = slf_fitting_rows(device, block->rows, row);
     const uint64_t most = static_cast<uint64_t>(out->most);
     SLF_TRY(slf_scratch(device, SLF_SCRATCH_ROWS, row * most, &memory));
@@ -139,6 +141,8 @@ salf_status tile_scores(slf_device *device, const tile_scratch &scratch, const s
     const float one = 1, zero = 0;
     const int rows = static_cast<int>(tile.rows), states = static_cast<int>(tile.states);
     const int dim = static_cast<int>(tile.dim);
+    /* products [states][rows], row-major, is cuBLAS's [rows][states]: the tile's rows come out next to each other for
+     * a state, as the kernel reads them. */
     SLF_BLAS(device, device->libraries.cublasSgemm(device->blas, CUBLAS_OP_T, CUBLAS_OP_N, rows, states, dim, &one, x,
                                                    leading, scratch.states, dim, &zero, scratch.products, rows));
     return slf_launch(device, "add_scores", slf_grid{tile.states, 1, THREADS, SLF_SUM_BYTES}, add_scores<float>, tile,

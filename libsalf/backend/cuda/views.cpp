@@ -83,6 +83,7 @@ salf_status slf_index::place() {
     const uint64_t bytes = static_cast<uint64_t>(view->rows) * sizeof(int64_t);
     slf_stage *stage = nullptr;
     SLF_TRY(next_stage(device, bytes, &stage));
+    /* By way of a stage, as rows are: the host may change its index as soon as the slot returns. */
     if (view->index_memory == SALF_MEMORY_HOST) {
         void *moved = nullptr;
         memcpy(stage->memory, values, bytes);
@@ -137,6 +138,8 @@ salf_status slf_pieces::stage(int64_t rows, slf_rows *piece) {
     void *staged = nullptr;
     SLF_TRY(next_stage(device, whole, &stage));
     SLF_TRY(slf_scratch(device, SLF_SCRATCH_STAGED, whole, &staged));
+    /* A row of the host may lie anywhere; the copy to the device wants one piece. Gathering is bound by memory, and a
+     * megabyte is work enough for another thread. */
     gathering g = {
         static_cast<char *>(view->data),    index.from(at), at,   stride_of(view) * static_cast<int64_t>(size),
         static_cast<char *>(stage->memory), bytes,          pitch};
@@ -164,6 +167,7 @@ salf_status slf_pieces::next(slf_rows *piece, int64_t *first, bool *more) {
     } else {
         const int64_t stride = stride_of(view);
         char *data = static_cast<char *>(view->data);
+        /* With an index the view's rows stay and the index moves on; without one the view itself does. */
         if (!index.from(at)) data += at * stride * static_cast<int64_t>(slf_dtype_bytes(view->dtype));
         *piece = slf_rows_of(data, view->dtype, rows, view->cols, stride);
         piece->index = index.from(at);

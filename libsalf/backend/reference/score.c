@@ -95,6 +95,7 @@ salf_status slf_reference_score(void *self, const slf_score_job *job) {
         const int64_t id = job->ids ? job->ids[i] : job->first + i;
         const double inverse = job->inverse_norms ? job->inverse_norms[i] : 0;
         for (int64_t r = 0; r < query->rows; r++) {
+            /* In float64, as everything here: this is what the other backends are compared with. */
             const double q = dot(x, query->z + r * dim, dim);
             const double s = score_of(job->rule, q, inverse, job->bias ? (double)job->bias[i] : 0);
             /* Strictly above: a tie does not push the label down, and its own row is left out by id. */
@@ -148,6 +149,7 @@ salf_status slf_reference_cosine(void *self, const slf_cosine_job *job) {
         const int64_t row = job->own.row_of[r];
         const float *b = job->own.rows + row * dim;
         slf_row_to_f64(job->states, r, h);
+        /* Before the norm: a state of zeros has no direction, whatever a bias makes of it. */
         const double length = slf_reference_length(h, dim), norm_b = job->own.norms[row];
         if (!job->out) { /* the loss and d (1 - cos) / d h = -(b / |b| - cos h / |h|) / |h| */
             const double cosine = cosine_of(h, b, norm_b, dim);
