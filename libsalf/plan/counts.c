@@ -67,12 +67,13 @@ static int64_t sum_up_to(const int64_t *capacity, int32_t m, int64_t level, int6
 }
 
 /* In turns, shallow to deep, each layer that is not full gets one. After t whole turns a layer holds min(capacity, t):
- * bisection finds the largest t whose sum is at most rest, and the turn after it ends where the rest does. */
+ * bisection finds the largest t whose sum is at most rest, and the turn after it ends where the rest does. rest must be
+ * less than the sum of all capacities. */
 static void infill_in_turns(const int64_t *capacity, int32_t m, int64_t rest, int64_t *counts) {
-    int64_t level = 0, above = rest + 1; /* `level` turns fit; `above` do not, or bring nothing more */
+    /* `level` turns fit, `above` do not. rest + 1 never fit: one layer that holds so many takes more than rest by
+     * itself, and without such a layer all are full by then. */
+    int64_t level = 0, above = rest + 1;
     while (above - level > 1) {
-        /* The sum grows with the level and stops growing once every layer is full: `above` may then bring nothing
-         * more, which ends the search as well. */
         const int64_t middle = level + (above - level) / 2;
         if (sum_up_to(capacity, m, middle, rest) <= rest)
             level = middle;

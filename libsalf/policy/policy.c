@@ -173,8 +173,8 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
     p->kind = kind;
     p->m = n_layers;
     p->options = own;
-    p->options.script =
-        NULL; /* the caller's pointers are not kept; what the kind needs of them is copied or retained */
+    /* The caller's pointers are not kept; what the kind needs of them is copied or retained. */
+    p->options.script = NULL;
     p->options.planner = kinds[kind].needs & NEEDS_PLANNER ? slf_planner_retain(own.planner) : NULL;
     slf_carver block = {0};
     lay_out_policy(p, &block);
@@ -219,12 +219,15 @@ salf_status slf_policy_rows(salf_policy *p, int64_t rows) {
 
 /* ---- the decision ---- */
 
-/* This rank's own error goes before the others', which say only that there are some. */
+salf_status slf_policy_join(const salf_policy *p, salf_status local, void *values, int64_t n, int32_t dtype,
+                            int32_t operation) {
+    const salf_status joined = slf_all_reduce(p->context, values, n, dtype, operation);
+    return local != SALF_OK ? local : joined;
+}
+
 salf_status slf_policy_sum(salf_policy *p, salf_status local, double *values, int64_t n) {
     values[n] = local != SALF_OK;
-    const salf_status joined = slf_all_reduce(p->context, values, n + 1, SALF_F64, SALF_ALL_REDUCE_SUM);
-    if (local != SALF_OK) return local;
-    SLF_TRY(joined);
+    SLF_TRY(slf_policy_join(p, local, values, n + 1, SALF_F64, SALF_ALL_REDUCE_SUM));
     return values[n] == 0 ? SALF_OK : slf_fail(SALF_E_MISMATCH, "%g other ranks failed", values[n]);
 }
 

@@ -60,6 +60,11 @@ void slf_policy_suffix(salf_policy *policy, int32_t cut);
 void slf_policy_permute(salf_policy *policy, uint64_t number, int32_t count);
 /* Room for rows in policy->eof and order; what stood there is lost. */
 salf_status slf_policy_rows(salf_policy *policy, int64_t rows);
+/* Reduces values [n] over all ranks, also when this rank's own check (local) has failed: otherwise the others would
+ * wait for ever. Its own error goes before one of the reduction, as it says more. The caller marks in values that this
+ * rank failed; nothing here tells the others. */
+salf_status slf_policy_join(const salf_policy *policy, salf_status local, void *values, int64_t n, int32_t dtype,
+                            int32_t operation);
 /* Sums values [n+1] over all ranks and fits this rank's own check in: the last value counts ranks that failed. All
  * ranks fail where one does, and none waits for it for ever. */
 salf_status slf_policy_sum(salf_policy *policy, salf_status local, double *values, int64_t n);

@@ -61,9 +61,7 @@ static salf_status cut_by_histogram(salf_policy *p, const salf_trace *t, salf_st
     memset(counts, 0, ((size_t)p->m + 1) * sizeof *counts);
     for (int64_t r = 0; local == SALF_OK && r < t->rows; r++) counts[t->eof[r]]++;
     counts[p->m] = local != SALF_OK;
-    const salf_status joined = slf_all_reduce(p->context, counts, p->m + (int64_t)1, SALF_I64, SALF_ALL_REDUCE_SUM);
-    if (local != SALF_OK) return local;
-    SLF_TRY(joined);
+    SLF_TRY(slf_policy_join(p, local, counts, p->m + (int64_t)1, SALF_I64, SALF_ALL_REDUCE_SUM));
     if (counts[p->m] != 0) return slf_fail(SALF_E_MISMATCH, "%" PRId64 " other ranks failed", counts[p->m]);
     /* the lower median is the first eof with more than half of the others, rounded down, at or below it */
     int64_t total = 0, below = 0;
@@ -114,9 +112,7 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
                          smallest, seen->step, p->m - 1);
         smallest = -1;
     }
-    const salf_status joined = slf_all_reduce(p->context, &smallest, 1, SALF_I64, SALF_ALL_REDUCE_MIN);
-    if (local != SALF_OK) return local;
-    SLF_TRY(joined);
+    SLF_TRY(slf_policy_join(p, local, &smallest, 1, SALF_I64, SALF_ALL_REDUCE_MIN));
     if (smallest < 0) return slf_fail(SALF_E_MISMATCH, "another rank failed");
     slf_policy_suffix(p, (int32_t)smallest);
     if (t) set_row_cuts(p, t->eof, t->rows, (int32_t)smallest);
@@ -134,9 +130,7 @@ salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
     if (local == SALF_OK) local = slf_policy_rows(p, task.n_data);
     /* A rank that failed says -1, below every layer; the others then see a difference and stop as well. */
     int64_t layers[2] = {local == SALF_OK ? task.layer : -1, -(int64_t)task.layer};
-    const salf_status joined = slf_all_reduce(p->context, layers, 2, SALF_I64, SALF_ALL_REDUCE_MIN);
-    if (local != SALF_OK) return local;
-    SLF_TRY(joined);
+    SLF_TRY(slf_policy_join(p, local, layers, 2, SALF_I64, SALF_ALL_REDUCE_MIN));
     if (layers[0] != -layers[1])
         return slf_fail(SALF_E_MISMATCH, "planners of the ranks stand at layers %" PRId64 " ... %" PRId64, layers[0],
                         -layers[1]);
