@@ -104,6 +104,7 @@ static salf_status read_flag(int32_t *out, const json_t *value, const char *name
 /* A token id, or the first of a list; -1 where there is none: nothing in the library depends on it. */
 static int32_t token_of(const json_t *value) {
     if (json_is_array(value)) value = json_array_get(value, 0);
+    /* Some configurations name several end tokens; the first is the one that generation stops at by default. */
     const json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
     return id >= 0 && id <= INT32_MAX ? (int32_t)id : -1;
 }

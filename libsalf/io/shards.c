@@ -63,6 +63,8 @@ static salf_status open_index(salf_tensors *tensors, const char *path) {
     json_object_foreach(map, name, value) {
         const slf_entry *entry = slf_tensors_entry(tensors, name);
         const char *file = json_string_value(value);
+        /* The name may be there and yet in another file than the index says: then one of the two is of another
+         * checkpoint. */
         if (!entry || entry->file != json_integer_value(json_object_get(files, file)))
             SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' is not in '%s'", path, name, file));
     }

@@ -304,6 +304,7 @@ salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64
         s->matched[s->layer]++;
         o->ids[taken++] = o->ids[i];
     }
+    /* Data that were not accepted count too: their forward passes were spent. */
     s->probed[s->layer] += n;
     s->phase = SLF_PHASE_REPORTED;
     s->task_n = taken;

@@ -124,6 +124,7 @@ salf_status salf_cost_estimate(const salf_cost_options *options, salf_cost *cost
         cuts += o.eof[r];
         trained += count_trained(&o, o.eof[r]);
     }
+    /* Pairs of a row and a layer at or above its cut: each has a backward for its inputs. */
     const double reached = cells - cuts;
     /* 2. logits, and their gradient to the state where anything below trains */
     const double positions = (double)(o.head_positions == 0 ? o.rows : o.head_positions);

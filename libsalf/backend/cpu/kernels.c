@@ -152,6 +152,7 @@ static void exp_plain(double *x, int64_t n) {
         const double shifted = v * 0x1.71547652b82fep0 + 0x1.8p52;
         const double whole = shifted - 0x1.8p52;
         const double r = v - whole * 0x1.62e42feep-1 - whole * 0x1.a39ef35793c76p-33;
+        /* Horner's rule from the highest term: thirteen multiply-adds, the last with 1. */
         double sum = inverse[0];
         for (int k = 1; k < 14; k++) sum = sum * r + inverse[k];
         uint64_t bits;
@@ -208,6 +209,7 @@ const slf_kernels *slf_kernels_at(int rank) {
         usable[n++] = &kernels_avx512;
     if (has_avx2()) usable[n++] = &kernels_avx2;
 #endif
+    /* Always the last: what every processor has. */
     usable[n++] = &slf_kernels_plain;
     return rank < n ? usable[rank] : NULL;
 }
@@ -223,6 +225,7 @@ salf_status slf_kernels_choose(const slf_services *services, const slf_kernels *
             *out = kernels;
             return SALF_OK;
         }
+        /* Three names at most: the buffer holds them whatever the processor. */
         used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", rank ? ", " : "", kernels->name);
     }
     return services->fail(SALF_E_BACKEND, "the environment variable SALF_KERNELS is '%s'; this processor has %s", wish,

@@ -147,6 +147,7 @@ __device__ inline double exact_cosine(const row_sums &s, int32_t dtype, const sl
         const double h = slf_element(s.row, dtype, i);
         raw.first += h * h;
     }
+    /* The raw length decides whether the state has a direction: a norm with a bias makes something of nothing. */
     raw = slf_block_sum(raw);
     const slf_normed n = slf_norm_of(s.row, dtype, s.dim, norm);
     for (int64_t i = threadIdx.x; i < s.dim; i += blockDim.x) {

@@ -129,6 +129,7 @@ salf_status slf_cuda_open(void **self, const slf_services *services, const char 
     memset(device, 0, sizeof *device);
     device->services = *services;
     device->ordinal = services->options->device;
+    /* NULL is the default stream, which waits for all others; a host that overlaps work gives one of its own. */
     device->stream = static_cast<cudaStream_t>(services->options->stream);
     salf_status status = SALF_OK;
     if (pthread_mutex_init(&device->lock, nullptr) == 0)
@@ -167,6 +168,7 @@ static void free_memory(slf_device *device) {
 /* With the context current. What is under way may use what is freed, so that the stream ends first. */
 static void free_parts(slf_device *device) {
     const slf_libraries &lib = device->libraries;
+    /* The handles go after the stream has ended and before the memory that cuBLAS was lent. */
     slf_cuda_forget(cudaStreamSynchronize(device->stream));
     free_memory(device);
     if (device->solver_params) lib.cusolverDnDestroyParams(device->solver_params);
