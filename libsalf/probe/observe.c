@@ -51,7 +51,7 @@ const slf_metric *slf_metric_of(int32_t metric) {
  *
  * Has read the states when it returns or, on a device, when the stream has passed: nothing of them is kept but a few
  * numbers a row, and D for each query that waits. A call that failed may be made again with the same space. */
-salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tensor *states, int32_t state_kind) {
+salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tensor *states, int32_t kind) {
     SLF_REQUIRE(probe, states);
     const salf_context *context = probe->context;
     slf_probe_batch *batch = &probe->batch;
@@ -67,11 +67,11 @@ salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tens
     SLF_TRY(slf_tensor_check(states, "states", batch->rows, probe->basis->info.hidden, slf_device_readable(context)));
     /* 2. its norm, NULL for none */
     const bool normed = lens == SALF_LENS_NORMED || (lens == SALF_LENS_HF && space == n_layers);
-    SLF_TRY(slf_check_word("state_kind", "SALF_STATE", state_kind));
-    if (state_kind == SALF_STATE_NORMED && !normed)
+    SLF_TRY(slf_check_word("kind", "SALF_STATE", kind));
+    if (kind == SALF_STATE_NORMED && !normed)
         return slf_fail(SALF_E_ARGUMENT, "space %" PRId32 " is given normed, but lens %" PRId32 " needs it raw", space,
                         lens);
-    const slf_norm *norm = normed && state_kind != SALF_STATE_NORMED ? &probe->norm : NULL;
+    const slf_norm *norm = normed && kind != SALF_STATE_NORMED ? &probe->norm : NULL;
     if (norm && norm->kind == SALF_NORM_NONE)
         return slf_fail(
             SALF_E_ARGUMENT,

@@ -355,7 +355,7 @@ START_TEST(calls_out_of_order) {
     CHECK_OK(salf_probe_begin(probe, x->labels, ROWS));
     CHECK_FAILS(salf_probe_observe(probe, M + 1, &states, SALF_STATE_RAW), SALF_E_ARGUMENT, "space 4");
     CHECK_FAILS(salf_probe_observe(probe, 0, &states, SALF_STATE_NORMED), SALF_E_ARGUMENT, "space 0");
-    CHECK_FAILS(salf_probe_observe(probe, 0, &states, 2), SALF_E_ARGUMENT, "state_kind is 2");
+    CHECK_FAILS(salf_probe_observe(probe, 0, &states, 2), SALF_E_ARGUMENT, "kind is 2");
     wrong.rows = ROWS - 1;
     CHECK_FAILS(salf_probe_observe(probe, 0, &wrong, SALF_STATE_RAW), SALF_E_SHAPE, "4 rows");
     wrong = states;
