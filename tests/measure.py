@@ -34,7 +34,7 @@ LIMITS = {
     "slots": 21,
     "arguments": 6,
     "core": 6000,
-    "header": 680,
+    "header": 860,
     "circles": 0,
     "makefile": 200,
 }
