@@ -26,6 +26,11 @@
 
 #include "salf.h"
 
+/* NaN, infinity and the order of a sum mean something here: a zero state is NaN, a bad row is found by isfinite. */
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "libsalf cannot be built with -ffast-math, -Ofast or -ffinite-math-only: it has to see NaN and infinity"
+#endif
+
 #define SLF_BACKEND_ABI 3
 
 /* Capabilities. */

@@ -160,6 +160,7 @@ done:
 
 salf_status salf_basis_create(salf_basis **out, salf_model *model, const int32_t *labels, int64_t n_labels,
                               const salf_basis_options *options) {
+    SLF_OWN_ARITHMETIC;
     SLF_OUT(out);
     SLF_REQUIRE(model);
     return create_basis(out, model, labels, n_labels, options);
@@ -169,6 +170,7 @@ salf_status salf_basis_create(salf_basis **out, salf_model *model, const int32_t
  * depends on every row. Where the old basis held a table, the options ask for one again, and there are no labels to
  * pass on. */
 salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_model *model) {
+    SLF_OWN_ARITHMETIC;
     SLF_OUT(out);
     SLF_REQUIRE(old, model);
     if (model->info.hidden != old->info.hidden)
@@ -203,6 +205,7 @@ salf_status salf_basis_get_labels(const salf_basis *basis, const int32_t **label
 /* Labels that the basis does not hold are solved for this call, and forgotten: the basis is immutable. A basis holds
  * its labels' rows in float64; a table has float32 only, in the backend, from where each row is fetched. */
 salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int64_t n_labels, const salf_tensor *out) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(basis);
     if (n_labels < 0) return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " labels", n_labels);
     if (n_labels > 0) SLF_REQUIRE(labels);
@@ -245,6 +248,7 @@ done:
 /* By the fingerprint of all rows, since a head that was trained has the same shape and pointer. Reads the head once,
  * V D; a host that trains its head asks every so many steps. */
 salf_status salf_basis_check(const salf_basis *basis, const salf_model *model) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(basis, model);
     const slf_matrix *matrix = basis->info.side == SALF_SIDE_INPUT ? &model->embedding : &model->head;
     const bool absent = slf_matrix_is_empty(matrix);

@@ -71,6 +71,7 @@ static uint64_t row_id_hash(int64_t id) {
 /* Memory is D^2 doubles on both sides and D for each kept row, whatever the size of the head. */
 salf_status salf_basis_builder_create(salf_basis_builder **out, salf_context *context, int64_t vocab, int64_t hidden,
                                       const int32_t *labels, int64_t n_labels, const salf_basis_options *options) {
+    SLF_OWN_ARITHMETIC;
     SLF_OUT(out);
     SLF_REQUIRE(context);
     salf_basis_options own;
@@ -120,6 +121,7 @@ void salf_basis_builder_destroy(salf_basis_builder *builder) {
 /* Everything that can be wrong with the rows shows before the values change. After a failure of the device they are in
  * between, and the builder is lost; finish then refuses it, since the rows do not count as seen. */
 salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, const salf_tensor *rows) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(builder, rows);
     const salf_context *context = builder->context;
     const int64_t dim = builder->hidden;
@@ -172,6 +174,7 @@ salf_status salf_basis_builder_partial(salf_basis_builder *builder, double **val
 
 /* Builders of threads or of parts of a head. Their labels must be equal: places in the vector follow from them. */
 salf_status salf_basis_builder_merge(salf_basis_builder *builder, const salf_basis_builder *other) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(builder, other);
     if (builder == other) return SLF_FAIL(SALF_E_ARGUMENT, "a builder cannot be merged with itself");
     if (builder->vocab != other->vocab || builder->hidden != other->hidden)
@@ -189,6 +192,7 @@ salf_status salf_basis_builder_merge(salf_basis_builder *builder, const salf_bas
 
 /* Every rank has the sums of all afterwards, and makes the same basis of them; D^2 + n D doubles are exchanged. */
 salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(builder);
     return slf_all_reduce(builder->context, builder->values, builder->count, SALF_F64, SALF_ALL_REDUCE_SUM);
 }
@@ -210,6 +214,7 @@ static float *copy_kept_rows(const salf_basis_builder *builder, const int32_t *l
  * there are as many as rows, and the checksum is right. A row that was added twice while another is missing gets by
  * with probability 2^-64. */
 salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *builder, salf_model *model) {
+    SLF_OWN_ARITHMETIC;
     SLF_OUT(out);
     SLF_REQUIRE(builder);
     const salf_context *context = builder->context;

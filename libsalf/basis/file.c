@@ -93,6 +93,7 @@ static salf_status put_device_tensor(saved_file *file, const char *name, const v
 
 /* The struct of what is saved is some kilobytes, and too large for the stack of a host's thread. */
 salf_status salf_basis_save(const salf_basis *basis, const char *path) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(basis, path);
     const salf_basis_info *info = &basis->info;
     const slf_label_rows *held = &basis->held;
@@ -331,6 +332,7 @@ static salf_status load_label_rows(const loaded_file *file, salf_basis *basis) {
 
 /* Rows are not solved anew: a basis from a file is the one that was saved, to the last bit, on any machine. */
 salf_status salf_basis_load(salf_basis **out, salf_context *context, const char *path, salf_model *model) {
+    SLF_OWN_ARITHMETIC;
     SLF_OUT(out);
     SLF_REQUIRE(context, path);
     salf_tensors *tensors;

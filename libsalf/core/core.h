@@ -3,6 +3,7 @@
 #ifndef SALF_CORE_H
 #define SALF_CORE_H
 
+#include <fenv.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -55,6 +56,24 @@ salf_status slf_require(const char *function, const char *names, const void *con
         SLF_REQUIRE(out); \
         *(out) = NULL;    \
     } while (0)
+
+/*
+ * What a number is must not depend on how the host's thread computes: a program may have denormal numbers flushed
+ * (torch.set_flush_denormal, a library built with -ffast-math), rounds elsewhere or traps NaN. So each public function
+ * that computes says SLF_OWN_ARITHMETIC first: IEEE 754 as a program starts with it until the function returns, then
+ * the host's mode again, flags and all. Some 100 cycles. Callbacks of the host run in that mode too. Threads of a pool
+ * have it from their start.
+ */
+#define SLF_OWN_ARITHMETIC                                                       \
+    __attribute__((cleanup(slf_arithmetic_restore))) fenv_t slf_host_arithmetic; \
+    slf_arithmetic_own(&slf_host_arithmetic)
+static inline void slf_arithmetic_own(fenv_t *host) {
+    fegetenv(host);
+    fesetenv(FE_DFL_ENV); /* glibc clears FTZ and DAZ with it, on x86-64; FZ on ARM */
+}
+static inline void slf_arithmetic_restore(fenv_t *host) {
+    fesetenv(host);
+}
 
 /* ---- options.c: versioned structs ---- */
 

@@ -52,7 +52,8 @@ static void run_pieces(slf_pool *pool) {
 
 static void *worker_main(void *argument) {
     slf_pool *pool = argument;
-    uint64_t seen = 0; /* a worker that slept through a loop has nothing to make up for: its pieces are done */
+    fesetenv(FE_DFL_ENV); /* a thread starts with its creator's arithmetic, which is the host's; see core.h */
+    uint64_t seen = 0;    /* a worker that slept through a loop has nothing to make up for: its pieces are done */
     pthread_mutex_lock(&pool->lock);
     while (!pool->stop) {
         if (pool->round == seen) {

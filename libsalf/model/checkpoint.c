@@ -104,6 +104,7 @@ static salf_status open_folder(salf_model *model, const char *folder, const salf
 /* A field that the checkpoint decides is refused, not ignored: a host that sets it believes that it counts. */
 salf_status salf_model_open(salf_model **out, salf_context *context, const char *path,
                             const salf_model_options *options) {
+    SLF_OWN_ARITHMETIC;
     SLF_OUT(out);
     SLF_REQUIRE(context, path);
     salf_model_options o;

@@ -98,6 +98,7 @@ static salf_status describe_matrix(slf_matrix *matrix, const salf_model *model, 
 
 /* What is set up so far goes with the model on failure: destroy frees whatever is not NULL. */
 salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options) {
+    SLF_OWN_ARITHMETIC;
     SLF_OUT(out);
     SLF_REQUIRE(context, options);
     salf_model_options o;
@@ -172,6 +173,7 @@ const salf_tensors *salf_model_get_tensors(const salf_model *model) {
 /* The sum of the rows' hashes (core/fingerprint.h). Padding does not count, so that two models that differ only in how
  * far they are padded have one fingerprint. Rows that are not finite have a hash as well. */
 salf_status salf_model_fingerprint(const salf_model *model, uint64_t *fingerprint) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(model, fingerprint);
     const slf_matrix *matrix = slf_matrix_is_empty(&model->head) ? &model->embedding : &model->head;
     int64_t bad_row; /* not the question here */

@@ -96,6 +96,7 @@ static salf_status prepare_targets(salf_probe *probe) {
  * once, and not among the layers. A batch that was not ended is dropped; labels that belong to no token, or are not
  * among the candidates, leave it open. */
 salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n_rows) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(probe);
     const salf_basis *basis = probe->basis;
     const salf_context *context = probe->context;
@@ -142,6 +143,7 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
 /* The batch is over whatever the deviations are: with SALF_NONFINITE_ERROR a bad one fails the call, the trace is not
  * touched, and only a new begin can follow. */
 salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(probe, trace);
     const int64_t rows = probe->batch.rows;
     const int32_t spaces = slf_probe_spaces(probe);
@@ -170,6 +172,7 @@ salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
 /* For a look in between: spaces that were not observed are NaN, and there is no choice of a layer. Ends the batch
  * too. */
 salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(probe, trace);
     if (probe->batch.phase == SLF_BATCH_NONE) return SLF_FAIL(SALF_E_SEQUENCE, "no batch has begun");
     SLF_TRY(slf_probe_await(probe));

@@ -34,6 +34,7 @@ static int32_t nonfinite_space(const double *d, int32_t n_layers) {
 /* Public, since a host may have deviations from elsewhere: of a file, of other ranks, of a probe of its own. */
 salf_status salf_eof_from_deviations(int32_t n_layers, int64_t rows, const double *deviations, int32_t eof_rule,
                                      int32_t nonfinite, double *gains, int32_t *eof) {
+    SLF_OWN_ARITHMETIC;
     if (n_layers < 1) return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId32 " layers", n_layers);
     if (rows < 0) return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " rows", rows);
     SLF_TRY(slf_check_word("eof_rule", "SALF_EOF", eof_rule));

@@ -42,6 +42,7 @@ struct salf_loss {
 
 /* Memory of calls is taken at the first one and when a later one has more rows. */
 salf_status salf_loss_create(salf_loss **out, salf_basis *basis, const salf_loss_options *options) {
+    SLF_OWN_ARITHMETIC;
     SLF_OUT(out);
     SLF_REQUIRE(basis);
     salf_loss_options own;
@@ -169,6 +170,7 @@ static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *state
  * hold the rows of chunks that went well, but nothing was written for a wrong argument, label or state on the host. */
 salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
                               const salf_tensor *losses, const salf_tensor *gradient) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(loss, states);
     SLF_TRY(check_loss_arguments(loss, labels, states, scale, losses, gradient));
     if (states->rows == 0) return SALF_OK;

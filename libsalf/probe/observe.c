@@ -52,6 +52,7 @@ const slf_metric *slf_metric_of(int32_t metric) {
  * Has read the states when it returns or, on a device, when the stream has passed: nothing of them is kept but a few
  * numbers a row, and D for each query that waits. A call that failed may be made again with the same space. */
 salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tensor *states, int32_t kind) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(probe, states);
     const salf_context *context = probe->context;
     slf_probe_batch *batch = &probe->batch;

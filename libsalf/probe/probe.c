@@ -12,6 +12,7 @@
 /* Everything that can be wrong with the options shows here, also in candidates, which the vocabulary checks. Memory of
  * batches is taken when one begins, since its size is not known before. */
 salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_probe_options *options) {
+    SLF_OWN_ARITHMETIC;
     SLF_OUT(out);
     SLF_REQUIRE(basis);
     const salf_model *model = basis->model; /* NULL for a basis from a file or builder alone: no norm, no logits */

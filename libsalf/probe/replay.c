@@ -21,6 +21,7 @@ static slf_recording recording_of(const salf_probe *probe) {
 
 /* Enqueues the rest of the batch; a host calls it before the backward, so that the results are there early. */
 salf_status salf_probe_flush(salf_probe *probe) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(probe);
     SLF_TRY(slf_probe_check_complete(probe));
     SLF_TRY(slf_probe_collect(probe));

@@ -1,0 +1,162 @@
+/* What the host's thread computes with - denormal numbers flushed, another rounding, NaN trapped - changes no bit of
+ * what the library gives, and is as it was afterwards. */
+#include <fenv.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+#include "core/dtypes.h"
+#include "harness.h"
+#include "oracle.h"
+
+enum { V = 60, D = 40, M = 2, ROWS = 4, SPACES = M + 1 };
+
+/* Everything that is computed of a head, to be compared to the last bit. */
+typedef struct {
+    uint64_t fingerprint;
+    double rows[ROWS * D];
+    double deviations[8][ROWS * SPACES]; /* by metric */
+    float loss[2][ROWS], gradient[2][ROWS * D];
+} numbers;
+
+static const int32_t labels[ROWS] = {3, 17, 59, 0};
+static const int32_t dtypes[] = {SALF_F32, SALF_BF16, SALF_F16};
+
+/* Rows [n][D] of a type. Of float16 nearly all are subnormal (below 6.1e-5), of the others every fifth (below 1.2e-38).
+ */
+static void fill(void *out, int32_t dtype, int64_t n, uint64_t seed) {
+    for (int64_t i = 0; i < n * D; i++) {
+        const double x = harness_normal(&seed);
+        if (dtype == SALF_F16)
+            ((uint16_t *)out)[i] = harness_to_f16((float)(x * 2e-5));
+        else if (dtype == SALF_BF16)
+            ((uint16_t *)out)[i] = harness_to_bf16((float)(i % 5 ? x : x * 1e-38));
+        else
+            ((float *)out)[i] = (float)(i % 5 ? x : x * 1e-38);
+    }
+}
+
+static float head[V * D], states[SPACES][ROWS * D]; /* of the type at hand */
+
+/* Bytes that no call writes are 0 on both sides of a comparison. */
+static numbers *compute(int32_t backend, int32_t threads, int32_t dtype) {
+    numbers *all = calloc(1, sizeof *all);
+    const salf_context_options c = {.struct_size = sizeof c, .backend = backend, .threads = threads};
+    salf_context *context;
+    salf_model *model;
+    salf_basis *basis;
+    CHECK_OK(salf_context_create(&context, &c));
+    const salf_model_options m = {.struct_size = sizeof m,
+                                  .n_layers = M,
+                                  .hidden = D,
+                                  .vocab = V,
+                                  .head = oracle_view(head, dtype, V, D),
+                                  .norm_kind = SALF_NORM_LAYER};
+    CHECK_OK(salf_model_create(&model, context, &m));
+    CHECK_OK(salf_model_fingerprint(model, &all->fingerprint));
+    CHECK_OK(salf_basis_create(&basis, model, labels, ROWS, NULL));
+    const salf_tensor rows = oracle_view(all->rows, SALF_F64, ROWS, D);
+    CHECK_OK(salf_basis_rows(basis, labels, ROWS, &rows));
+    for (int32_t metric = 0; oracle_is_metric(metric); metric++) {
+        const salf_probe_options p = {.struct_size = sizeof p, .metric = metric, .lens = SALF_LENS_NORMED};
+        salf_probe *probe;
+        salf_trace trace;
+        CHECK_OK(salf_probe_create(&probe, basis, &p));
+        CHECK_OK(salf_probe_begin(probe, labels, ROWS));
+        for (int32_t k = 0; k < SPACES; k++) {
+            const salf_tensor view = oracle_view(states[k], dtype, ROWS, D);
+            CHECK_OK(salf_probe_observe(probe, k, &view, SALF_STATE_RAW));
+        }
+        CHECK_OK(salf_probe_end(probe, &trace));
+        memcpy(all->deviations[metric], trace.deviations, sizeof all->deviations[metric]);
+        salf_probe_destroy(probe);
+    }
+    for (int32_t kind = SALF_LOSS_COSINE; kind <= SALF_LOSS_CE; kind++) {
+        const salf_loss_options l = {.struct_size = sizeof l, .kind = kind, .temperature = 0.1};
+        const salf_tensor view = oracle_view(states[0], dtype, ROWS, D);
+        const salf_tensor loss = oracle_view(all->loss[kind], SALF_F32, ROWS, 1);
+        const salf_tensor gradient = oracle_view(all->gradient[kind], SALF_F32, ROWS, D);
+        salf_loss *made;
+        CHECK_OK(salf_loss_create(&made, basis, &l));
+        CHECK_OK(salf_loss_compute(made, labels, &view, 1e-3, &loss, &gradient));
+        salf_loss_destroy(made);
+    }
+    salf_basis_destroy(basis);
+    salf_model_destroy(model);
+    salf_context_destroy(context);
+    return all;
+}
+
+/* Mode number k of a host's thread; false past the last. */
+static bool host_mode(int k) {
+    static const int roundings[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+    if (k < 4) return fesetround(roundings[k]) == 0;
+#if defined(__x86_64__)
+    if (k == 4) return _mm_setcsr(_mm_getcsr() | 0x8040), true; /* FTZ and DAZ */
+    if (k == 5) return _mm_setcsr(_mm_getcsr() & ~0x80u), true; /* an invalid operation is a signal */
+#endif
+    return false;
+}
+
+static void check_modes(int32_t backend, int32_t threads) {
+    for (size_t t = 0; t < sizeof dtypes / sizeof *dtypes; t++) {
+        fill(head, dtypes[t], V, 3); /* before a mode is set: the test computes in the host's, too */
+        for (int k = 0; k < SPACES; k++) fill(states[k], dtypes[t], ROWS, 100 + (uint64_t)k);
+        numbers *expected = compute(backend, threads, dtypes[t]);
+        for (int k = 1;; k++) {
+            fenv_t ours;
+            fegetenv(&ours);
+            if (!host_mode(k)) break;
+#if defined(__x86_64__)
+            const unsigned before = _mm_getcsr();
+            numbers *got = compute(backend, threads, dtypes[t]);
+            ck_assert_uint_eq(_mm_getcsr() & 0xffc0, before & 0xffc0); /* but for flags, which the test raises too */
+#else
+            numbers *got = compute(backend, threads, dtypes[t]);
+#endif
+            fesetenv(&ours);
+            ck_assert_msg(memcmp(expected, got, sizeof *got) == 0, "mode %d, dtype %d, backend %d", k, (int)dtypes[t],
+                          (int)backend);
+            free(got);
+        }
+        free(expected);
+    }
+}
+
+START_TEST(modes_of_the_host_change_no_bit) {
+    check_modes(SALF_BACKEND_REFERENCE, 0);
+    check_modes(SALF_BACKEND_CPU, 1);
+}
+END_TEST
+
+/* Workers that start in a flushing thread do not flush. */
+START_TEST(nor_do_they_in_threads) {
+    check_modes(SALF_BACKEND_CPU, 3);
+}
+END_TEST
+
+/* All 65,536 halves against the definition: sign, 5 bits of exponent, 10 of mantissa. */
+START_TEST(halves_are_widened_exactly) {
+    for (uint32_t half = 0; half < 65536; half++) {
+        const int exponent = (int)(half >> 10 & 31), mantissa = (int)(half & 1023);
+        const double sign = half >> 15 ? -1 : 1;
+        const float got = slf_f16_to_f32((uint16_t)half);
+        if (exponent == 31 && mantissa)
+            ck_assert(isnan(got));
+        else if (exponent == 31)
+            ck_assert((double)got == sign * (double)INFINITY);
+        else
+            ck_assert((double)got == sign * (exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24)));
+        ck_assert_int_eq(signbit(got) != 0, (int)(half >> 15));
+    }
+}
+END_TEST
+
+void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, modes_of_the_host_change_no_bit);
+    HARNESS_ADD(suite, nor_do_they_in_threads);
+    HARNESS_ADD(suite, halves_are_widened_exactly);
+}
