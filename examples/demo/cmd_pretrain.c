@@ -183,7 +183,8 @@ static double rate_at(const pretrain_options *o, int64_t step) {
 /* One step; *loss is the mean over its tokens, in nats. Nothing is updated when it or the gradients are not finite. */
 static salf_status train_step(decoder *d, adamw *optimizer, const pretrain_options *o, pretrain_batch *b, int64_t rows,
                               int64_t step, double *loss) {
-    const decoder_batch batch = {b->tokens, b->offsets, o->batch, b->rows, rows};
+    const decoder_batch batch = {
+        .tokens = b->tokens, .offsets = b->offsets, .n_sequences = o->batch, .head_rows = b->rows, .n_head_rows = rows};
     decoder_clear_gradients(d);
     salf_status status = decoder_forward(d, &batch, 1, NULL, NULL);
     if (!status) status = decoder_cross_entropy(d, b->labels, 1.0 / (double)rows, 1, b->losses, b->d_normed);

@@ -89,6 +89,13 @@ typedef struct decoder_batch {
     const int64_t *head_rows; /* [n_head_rows] rows (0 ... T-1) whose last state goes through the final norm; distinct,
                                  ascending */
     int64_t n_head_rows;
+    /* What is known before the forward saves memory, and layers: */
+    const int32_t *cuts; /* [n_sequences] 0 ... m, ascending: no backward will go below this layer for the sequence, so
+                            that the layers below it keep nothing of its rows. NULL: 0 for all */
+    int32_t first_layer; /* the forward begins at this latent space, 0 ... m, from states; hooks see it and those
+                            behind it. Layers below it have no backward: cuts are first_layer or more, or NULL */
+    const float *states; /* [T][D] the raw states of space first_layer, as a hook saw them (of space m the head rows
+                            alone are real); NULL when first_layer is 0: then tokens are looked up */
 } decoder_batch;
 
 /* Receives latent space 0 ... m, in order: states [T][D] float32, contiguous, raw (no final norm; see decoder_normed
@@ -129,8 +136,8 @@ decoder_parameter *decoder_parameter_at(decoder *d, int64_t index);
 int32_t decoder_is_live(const decoder *d, int32_t group);
 
 /* Runs the batch. keep 1: what the backward needs is kept until the next forward; 0: inference. hook may be NULL.
- * Errors: SALF_E_ARGUMENT (token outside the vocabulary, sequence beyond max_positions, row out of range),
- * SALF_E_NO_MEMORY, or the hook's. */
+ * Errors: SALF_E_ARGUMENT (token outside the vocabulary, sequence beyond max_positions, row out of range, cuts not
+ * ascending), SALF_E_NO_MEMORY, or the hook's. */
 salf_status decoder_forward(decoder *d, const decoder_batch *batch, int32_t keep, decoder_hook hook, void *user);
 /* States at the head rows of the last forward after the final norm, [n_head_rows][D]; valid until the next
  * forward, and in its hook from space m on. */
@@ -147,13 +154,16 @@ salf_status decoder_cross_entropy(decoder *d, const int32_t *labels, double scal
 void decoder_clear_gradients(decoder *d);
 /* Adds gradients of the last forward (keep 1) for the gradient d_normed [n_head_rows][D] of its normed states. The
  * backward of layer k runs on the sequences with eof <= k only, and stops below the lowest layer that trains; this
- * equals training every sequence on its own. plan NULL: everything. SALF_E_SEQUENCE without such a forward;
- * SALF_E_ARGUMENT. */
+ * equals training every sequence on its own. plan NULL: everything. SALF_E_SEQUENCE without such a forward, or when an
+ * eof is below the cut that its sequence had there; SALF_E_ARGUMENT. */
 salf_status decoder_backward(decoder *d, const float *d_normed, const decoder_plan *plan);
 
 /* Of each layer, [m] each: L1 and L2 norm of its gradients, 0 where it is not live, and L2 norm of its parameters that
  * train. What policies that look at gradients ask for. */
 void decoder_layer_norms(const decoder *d, double *gradient_l1, double *gradient_l2, double *parameter_l2);
+/* Bytes that the decoder holds above its weights: activations and scratch of the largest batch so far, and gradients of
+ * groups that have been live (others are never written, so that the system gives them no pages). */
+int64_t decoder_extra_bytes(const decoder *d);
 /* Norm of all live gradients; when it is above max_norm (> 0) they are scaled down to it. */
 double decoder_clip_gradients(decoder *d, double max_norm);
 

@@ -6,185 +6,28 @@
  *     gate, up = norm2(y) W_gu^T;  next x = y + (silu(gate) * up) W_down^T
  * In the last layer a is computed only at the head rows, and so is all that follows.
  *
- * Cost: 2 T operations a matrix weight, and 4 n^2 head_dim for each head and sequence of n rows. Kept: per layer and
- * row 3 D + 2 Q + 2 KV + 2 F floats, and n a head for the attention weights; norms and SwiGLU outputs are computed
- * again.
+ * A layer runs block by block (decoder_internal.h). What it computes of rows that its backward will read goes to its
+ * record, of others to a block's room that is written over; norms and SwiGLU outputs are kept of none.
+ *
+ * Cost: 2 T operations a matrix weight, and 4 n^2 head_dim for each head and sequence of n rows.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "decoder_internal.h"
-#include "memory.h"
 #include "ops.h"
 
-/* ---- memory ---- */
-
-float *arena_take(arena *a, int64_t count) {
-    const int64_t first = a->used;
-    a->used += (count + 15) / 16 * 16; /* ranges begin at cache lines: 16 floats are 64 bytes */
-    return a->measuring ? NULL : a->memory + first;
-}
-
-/* What the layout depends on. */
-typedef struct batch_size {
-    int64_t rows;    /* T */
-    int64_t longest; /* rows of the longest sequence */
-    int64_t squares; /* sum of n^2 over the sequences */
-} batch_size;
-
-/* The spaces and what each layer keeps. In training every layer has a record of its own. In inference all layers write
- * over one record, and the spaces alternate between two buffers: a layer reads one and writes the other. */
-static void lay_out_records(decoder *d, const batch_size *size) {
-    arena *a = &d->arena;
-    const int64_t rows = size->rows, space = rows * d->config.hidden;
-    const int32_t m = d->config.n_layers;
-    float *spaces[2] = {arena_take(a, space), arena_take(a, space)};
-    for (int32_t k = 0; k < m; k++) {
-        layer_record *r = &d->records[k];
-        r->input = d->kept && k > 0 ? arena_take(a, space) : spaces[k % 2];
-        if (!d->kept && k > 0) {
-            float *input = r->input;
-            *r = d->records[0];
-            r->input = input;
-            continue;
-        }
-        int64_t tail = rows; /* the record that an inference shares has room for any layer */
-        if (d->kept) decoder_tail(d, k, &tail);
-        r->scale1 = arena_take(a, rows);
-        r->qkv = arena_take(a, rows * (d->query_width + 2 * d->kv_width));
-        r->weights = arena_take(a, size->squares * d->config.n_heads);
-        r->attention = arena_take(a, tail * d->query_width);
-        r->middle = arena_take(a, tail * d->config.hidden);
-        r->scale2 = arena_take(a, tail);
-        r->gate_up = arena_take(a, tail * 2 * d->config.ffn_hidden);
-        for (int i = 0; i < N_PROJECTIONS; i++) {
-            const projection *p = &d->layers[k].projections[i];
-            r->low[i] = arena_take(a, (i == PROJECT_QKV ? rows : tail) * p->n_adapters * p->rank);
-        }
-    }
-    d->last = spaces[d->kept ? 1 : m % 2];
-}
-
-#define TILE_FLOATS (1 << 20) /* logits held at a time, 4 MiB: a few rows of a large vocabulary, all of a small one */
-
-/* What is used within one pass; the second half only where a backward will follow. */
-static void lay_out_scratch(decoder *d, const batch_size *size) {
-    decoder_scratch *s = &d->scratch;
-    arena *a = &d->arena;
-    const int64_t rows = size->rows, heads = d->batch.n_head_rows, hidden = d->config.hidden;
-    const int64_t ffn = d->config.ffn_hidden;
-    const ops_heads shape = {d->config.n_heads, d->config.n_kv_heads, d->config.head_dim};
-    s->normed = arena_take(a, rows * hidden);
-    s->hidden = arena_take(a, rows * ffn);
-    s->out = arena_take(a, heads * hidden);
-    d->final_scale = arena_take(a, heads);
-    d->normed = arena_take(a, heads * hidden);
-    s->attention = arena_take(a, ops_attention_scratch(&shape, size->longest));
-    s->query = arena_take(a, heads * d->query_width);
-    if (d->kept) {
-        int64_t low = 0; /* widest x A^T; all layers have the same adapters */
-        for (int i = 0; i < N_PROJECTIONS; i++) {
-            const projection *p = &d->layers[0].projections[i];
-            const int64_t width = (int64_t)p->n_adapters * p->rank;
-            if (width > low) low = width;
-        }
-        s->d_stream = arena_take(a, rows * hidden);
-        s->d_normed = arena_take(a, rows * hidden);
-        s->d_qkv = arena_take(a, rows * (d->query_width + 2 * d->kv_width));
-        s->d_attention = arena_take(a, rows * d->query_width);
-        s->gathered = arena_take(a, rows * d->query_width);
-        s->d_query = arena_take(a, heads * d->query_width);
-        s->d_gate_up = arena_take(a, rows * 2 * ffn);
-        s->d_hidden = arena_take(a, rows * ffn);
-        s->low = arena_take(a, rows * low);
-        s->d_low = arena_take(a, rows * low);
-    }
-    d->tile_rows = TILE_FLOATS / d->config.vocab;
-    if (d->tile_rows < 1) d->tile_rows = 1;
-    if (d->tile_rows > heads) d->tile_rows = heads;
-    d->tile = arena_take(a, d->tile_rows * d->config.vocab);
-}
-
-/* Memory for a batch of this size. What is there already is used again, so that nothing is allocated once the largest
- * batch has been seen. After a failure there is none, and the next forward begins anew. */
-static salf_status make_batch_room(decoder *d, const batch_size *size) {
-    /* 1. the arena: measured by a layout without memory, then laid out */
-    arena *a = &d->arena;
-    a->measuring = 1;
-    a->used = 0;
-    lay_out_records(d, size);
-    lay_out_scratch(d, size);
-    if (a->used > a->capacity) {
-        free(a->memory);
-        a->capacity = 0;
-        a->memory = memory_take_floats(a->used);
-        if (!a->memory) return decoder_fail(SALF_E_NO_MEMORY, "no memory for %lld floats", (long long)a->used);
-        a->capacity = a->used;
-    }
-    a->measuring = 0;
-    a->used = 0;
-    lay_out_records(d, size);
-    lay_out_scratch(d, size);
-
-    /* 2. angles of the rotary positions */
-    if (size->longest > d->rope_positions) {
-        free(d->rope);
-        d->rope_positions = 0;
-        d->rope = memory_take(size->longest * d->config.head_dim, sizeof *d->rope);
-        if (!d->rope) return decoder_fail(SALF_E_NO_MEMORY, "no memory for %lld positions", (long long)size->longest);
-        ops_rope_table(d->rope, size->longest, d->config.head_dim, d->config.rope_theta);
-        d->rope_positions = size->longest;
-    }
-
-    /* 3. the backward's index arrays: 5 for each sequence, 2 for each row and 3 for each head row */
-    const int64_t need = 5 * d->batch.n_sequences + 2 * size->rows + 3 * d->batch.n_head_rows + 3;
-    if (d->kept && need > d->order_capacity) {
-        free(d->order);
-        d->order_capacity = 0;
-        d->order = memory_take(need, sizeof *d->order);
-        if (!d->order)
-            return decoder_fail(SALF_E_NO_MEMORY, "no memory for the order of %lld rows", (long long)size->rows);
-        d->order_capacity = need;
-    }
-    return SALF_OK;
-}
-
-/* ---- checks ---- */
-
-#define MOST_ROWS (1 << 24) /* so that row counts times widths stay far below 2^63, and fit BLAS's integers */
-
-/* Everything that would read or write outside an array is refused, and the sizes are taken on the way. */
-static salf_status check_batch(const decoder *d, const decoder_batch *b, batch_size *size) {
-    if (b->n_sequences < 1 || b->n_sequences > MOST_ROWS)
-        return decoder_fail(SALF_E_ARGUMENT, "n_sequences is %lld", (long long)b->n_sequences);
-    if (b->offsets[0] != 0) return decoder_fail(SALF_E_ARGUMENT, "offsets[0] is %lld", (long long)b->offsets[0]);
-    *size = (batch_size){0, 0, 0};
-    for (int64_t s = 0; s < b->n_sequences; s++) {
-        const int64_t n = b->offsets[s + 1] - b->offsets[s];
-        if (n < 1 || n > d->config.max_positions)
-            return decoder_fail(SALF_E_ARGUMENT, "sequence %lld has %lld tokens, not 1 ... %lld", (long long)s,
-                                (long long)n, (long long)d->config.max_positions);
-        if (n > size->longest) size->longest = n;
-        size->squares += n * n;
-        size->rows += n;
-        if (size->rows > MOST_ROWS) return decoder_fail(SALF_E_ARGUMENT, "the batch has more than %d rows", MOST_ROWS);
-    }
-    for (int64_t i = 0; i < size->rows; i++) {
-        if (b->tokens[i] < 0 || b->tokens[i] >= d->config.vocab)
-            return decoder_fail(SALF_E_ARGUMENT, "token %d at row %lld is outside the vocabulary of %lld",
-                                (int)b->tokens[i], (long long)i, (long long)d->config.vocab);
-    }
-    for (int64_t i = 0; i < b->n_head_rows; i++) {
-        const int64_t row = b->head_rows[i], low = i ? b->head_rows[i - 1] + 1 : 0;
-        if (row < low || row >= size->rows)
-            return decoder_fail(SALF_E_ARGUMENT, "head row %lld is %lld, not %lld ... %lld", (long long)i,
-                                (long long)row, (long long)low, (long long)size->rows - 1);
-    }
-    return SALF_OK;
-}
-
-/* ---- the pass ---- */
+/* Neighbouring sequences that a layer runs at once. */
+typedef struct row_block {
+    int64_t sequence; /* first */
+    int64_t sequences;
+    int64_t row; /* first */
+    int64_t rows;
+    int64_t head; /* first index of its head rows in the batch's list */
+    int64_t heads;
+    int64_t tail; /* rows, or head rows, on which the layer goes on behind its attention */
+} row_block;
 
 /* y [rows][out] = (with beta 1: +=) x W^T and the rest of a projection; low [rows][n_adapters * rank] keeps x A^T. */
 static void project(const projection *p, int64_t rows, const float *x, float beta, float *y, float *low) {
@@ -200,72 +43,124 @@ static void project(const projection *p, int64_t rows, const float *x, float bet
     }
 }
 
-const int64_t *decoder_tail(const decoder *d, int32_t k, int64_t *n) {
-    const int64_t rows = d->batch.offsets[d->batch.n_sequences];
-    const int some = k == d->config.n_layers - 1 && d->batch.n_head_rows < rows;
-    *n = some ? d->batch.n_head_rows : rows;
-    return some ? d->batch.head_rows : NULL;
+/* The next block before sequence `end`: as many sequences as fit, at least one. 0 when there is none. */
+static int next_block(const decoder *d, int32_t k, int64_t end, row_block *b) {
+    const int64_t *offsets = d->batch.offsets, *head_rows = d->batch.head_rows;
+    b->sequence += b->sequences;
+    b->row += b->rows;
+    b->head += b->heads;
+    b->sequences = b->rows = b->heads = 0;
+    if (b->sequence >= end) return 0;
+    do {
+        b->sequences++;
+        b->rows = offsets[b->sequence + b->sequences] - b->row;
+    } while (b->sequence + b->sequences < end && offsets[b->sequence + b->sequences + 1] - b->row <= BLOCK_ROWS);
+    while (b->head + b->heads < d->batch.n_head_rows && head_rows[b->head + b->heads] < b->row + b->rows) b->heads++;
+    b->tail = decoder_tail(d, k) ? b->heads : b->rows;
+    return 1;
 }
 
-/* Queries of the sequence that begins at a row: its part of the tail, from index `at` on. */
-static ops_queries collect_queries(const decoder *d, const layer_record *r, const int64_t *tail, int64_t at,
-                                   int64_t first, int64_t n) {
+/* Where a block's part of layer k's record is; weights floats of attention weights lie before it. */
+static layer_record record_of(const decoder *d, int32_t k, const row_block *b, int64_t weights) {
+    layer_record r = d->records[k];
+    if (b->sequence >= r.sequences) return d->unkept;
+    const int64_t tail = decoder_tail(d, k) ? b->head : b->row;
+    r.scale1 += b->row;
+    r.qkv += b->row * (d->query_width + 2 * d->kv_width);
+    if (r.weights) r.weights += weights;
+    r.attention += tail * d->query_width;
+    r.middle += tail * d->config.hidden;
+    r.scale2 += tail;
+    r.gate_up += tail * 2 * d->config.ffn_hidden;
+    for (int i = 0; i < N_PROJECTIONS; i++) {
+        const projection *p = &d->layers[k].projections[i];
+        r.low[i] += (i == PROJECT_QKV ? b->row : tail) * p->n_adapters * p->rank;
+    }
+    return r;
+}
+
+/* Queries of the n rows from `first` of the batch, of which qkv are the queries, keys and values: all, or the head rows
+ * among them, which are gathered. *at is the index of the first of these in the batch's list, and moves on. */
+static ops_queries collect_queries(const decoder *d, const float *qkv, const int64_t *tail, int64_t *at, int64_t first,
+                                   int64_t n) {
     const int64_t width = d->query_width + 2 * d->kv_width;
-    if (!tail) return (ops_queries){n, r->qkv + first * width, width, NULL, 0};
-    float *query = d->scratch.query + at * d->query_width;
-    ops_queries q = {0, query, d->query_width, tail + at, first};
-    for (; at < d->batch.n_head_rows && tail[at] < first + n; at++, q.n++) {
-        memcpy(query + q.n * d->query_width, r->qkv + tail[at] * width, (size_t)d->query_width * sizeof *query);
+    if (!tail) return (ops_queries){n, qkv, width, NULL, 0};
+    ops_queries q = {0, d->scratch.query, d->query_width, tail + *at, first};
+    for (; *at < d->batch.n_head_rows && tail[*at] < first + n; ++*at, q.n++) {
+        memcpy(d->scratch.query + q.n * d->query_width, qkv + (tail[*at] - first) * width,
+               (size_t)d->query_width * sizeof *qkv);
     }
     return q;
 }
 
-/* Rotates q and k of layer k, and attends: its weights and outputs are those of the tail's rows. */
-static void attend(const decoder *d, int32_t k, layer_record *r) {
+/* Rotates q and k of a block, and attends: weights and outputs are those of the tail's rows. Returns the floats of
+ * weights that were kept. */
+static int64_t attend(const decoder *d, int32_t k, const row_block *b, const layer_record *r) {
     const ops_heads shape = {d->config.n_heads, d->config.n_kv_heads, d->config.head_dim};
-    const int64_t width = d->query_width + 2 * d->kv_width;
-    float *weights = r->weights, *out = r->attention;
-    int64_t done = 0, n_tail;
-    const int64_t *tail = decoder_tail(d, k, &n_tail);
-    for (int64_t s = 0; s < d->batch.n_sequences; s++) {
+    const int64_t width = d->query_width + 2 * d->kv_width, *tail = decoder_tail(d, k);
+    int64_t done = 0, weights = 0, head = b->head;
+    for (int64_t s = b->sequence; s < b->sequence + b->sequences; s++) {
         const int64_t first = d->batch.offsets[s], n = d->batch.offsets[s + 1] - first;
-        float *qkv = r->qkv + first * width;
+        float *qkv = r->qkv + (first - b->row) * width;
         ops_rope(qkv, n, width, shape.n_heads + shape.n_kv_heads, shape.head_dim, d->rope, 1.0f);
-        const ops_queries q = collect_queries(d, r, tail, done, first, n);
-        ops_attention(&shape, n, qkv, &q, weights, out + done * d->query_width, d->scratch.attention);
+        const ops_queries q = collect_queries(d, qkv, tail, &head, first, n);
+        ops_attention(&shape, n, qkv, &q, r->weights ? r->weights + weights : NULL,
+                      r->attention + done * d->query_width, d->scratch.attention);
         done += q.n;
-        weights += shape.n_heads * n * n;
+        if (r->weights) weights += shape.n_heads * q.n * n;
     }
+    return weights;
 }
 
-/* y [rows][width] = rows row[i] of x, or with NULL all of them. */
-static void copy_rows(float *y, const float *x, const int64_t *row, int64_t rows, int64_t width) {
-    if (row) {
-        ops_gather(y, x, row, rows, width);
-    } else {
-        memcpy(y, x, (size_t)(rows * width) * sizeof *y);
-    }
-}
-
-/* One layer, from its record's input to out [rows][D]. Steps as in the formula on top of this file. */
-static void run_layer(decoder *d, int32_t k, int64_t rows, float *out) {
+/* One block of a layer, from the space [T][D] to out [T][D], or of a tail to its own rows. Steps as in the formula on
+ * top of this file. Returns what attend does. */
+static int64_t run_block(decoder *d, int32_t k, const row_block *b, const layer_record *r, const float *space,
+                         float *out) {
     const decoder_layer *layer = &d->layers[k];
-    layer_record *r = &d->records[k];
-    const int64_t hidden = d->config.hidden;
-    int64_t n_tail;
-    const int64_t *tail = decoder_tail(d, k, &n_tail);
-    float *next = tail ? d->scratch.out : out;
-    ops_norm(r->input, NULL, rows, hidden, layer->norm1, d->config.norm_eps, d->scratch.normed, r->scale1);
-    project(&layer->projections[PROJECT_QKV], rows, d->scratch.normed, 0.0f, r->qkv, r->low[PROJECT_QKV]);
-    attend(d, k, r);
-    copy_rows(r->middle, r->input, tail, n_tail, hidden);
-    project(&layer->projections[PROJECT_O], n_tail, r->attention, 1.0f, r->middle, r->low[PROJECT_O]);
-    ops_norm(r->middle, NULL, n_tail, hidden, layer->norm2, d->config.norm_eps, d->scratch.normed, r->scale2);
-    project(&layer->projections[PROJECT_GATE_UP], n_tail, d->scratch.normed, 0.0f, r->gate_up, r->low[PROJECT_GATE_UP]);
-    ops_swiglu(r->gate_up, NULL, n_tail, d->config.ffn_hidden, d->scratch.hidden);
-    copy_rows(next, r->middle, NULL, n_tail, hidden);
-    project(&layer->projections[PROJECT_DOWN], n_tail, d->scratch.hidden, 1.0f, next, r->low[PROJECT_DOWN]);
-    if (tail) ops_scatter(out, next, tail, n_tail, rows, hidden);
+    decoder_scratch *s = &d->scratch;
+    const int64_t hidden = d->config.hidden, *tail = decoder_tail(d, k);
+    const double eps = d->config.norm_eps;
+    const float *x = space + b->row * hidden;
+    const size_t bytes = (size_t)(b->tail * hidden) * sizeof *x;
+    float *next = tail ? s->tail + b->head * hidden : out + b->row * hidden;
+    ops_norm(x, NULL, b->rows, hidden, layer->norm1, eps, s->normed, r->scale1);
+    project(&layer->projections[PROJECT_QKV], b->rows, s->normed, 0.0f, r->qkv, r->low[PROJECT_QKV]);
+    const int64_t weights = attend(d, k, b, r);
+    if (tail) {
+        ops_gather(r->middle, space, tail + b->head, b->tail, hidden);
+    } else {
+        memcpy(r->middle, x, bytes);
+    }
+    project(&layer->projections[PROJECT_O], b->tail, r->attention, 1.0f, r->middle, r->low[PROJECT_O]);
+    ops_norm(r->middle, NULL, b->tail, hidden, layer->norm2, eps, s->normed, r->scale2);
+    project(&layer->projections[PROJECT_GATE_UP], b->tail, s->normed, 0.0f, r->gate_up, r->low[PROJECT_GATE_UP]);
+    ops_swiglu(r->gate_up, NULL, b->tail, d->config.ffn_hidden, s->hidden);
+    memcpy(next, r->middle, bytes);
+    project(&layer->projections[PROJECT_DOWN], b->tail, s->hidden, 1.0f, next, r->low[PROJECT_DOWN]);
+    return weights;
+}
+
+/* Where space k lies whole. */
+static float *space_at(const decoder *d, int32_t k) {
+    const int32_t m = d->config.n_layers;
+    return k < m && d->records[k].sequences == d->batch.n_sequences ? d->records[k].input : d->spaces[k % 2];
+}
+
+/* All blocks of a layer; none lies on both sides of where its record ends. */
+static void run_layer(decoder *d, int32_t k) {
+    const layer_record *record = &d->records[k];
+    const int64_t hidden = d->config.hidden, n = d->batch.n_sequences, *tail = decoder_tail(d, k);
+    float *space = space_at(d, k), *out = space_at(d, k + 1);
+    int64_t weights = 0;
+    row_block b = {0};
+    if (record->rows && record->input != space) {
+        memcpy(record->input, space, (size_t)(record->rows * hidden) * sizeof *space);
+    }
+    while (next_block(d, k, b.sequence + b.sequences < record->sequences ? record->sequences : n, &b)) {
+        const layer_record r = record_of(d, k, &b, weights);
+        weights += run_block(d, k, &b, &r, space, out);
+    }
+    if (tail) ops_scatter(out, d->scratch.tail, tail, d->batch.n_head_rows, d->batch.offsets[n], hidden);
 }
 
 /* The hook's look at a space; what fails in a hook is the library. */
@@ -276,27 +171,24 @@ static salf_status show_space(decoder_hook hook, void *user, int32_t space, int6
 
 salf_status decoder_forward(decoder *d, const decoder_batch *batch, int32_t keep, decoder_hook hook, void *user) {
     const int64_t hidden = d->config.hidden;
-    const int32_t m = d->config.n_layers;
-    batch_size size = {0, 0, 0};
+    const int32_t m = d->config.n_layers, start = batch->first_layer;
     d->ready = 0;
-    salf_status status = check_batch(d, batch, &size);
+    salf_status status = decoder_prepare(d, batch, keep);
     if (status) return status;
-    d->batch = *batch;
-    d->kept = keep != 0;
-    status = make_batch_room(d, &size);
-    if (status) return status;
-    for (int64_t i = 0; i < size.rows; i++)
-        memcpy(d->records[0].input + i * hidden, d->embedding + batch->tokens[i] * hidden,
-               (size_t)hidden * sizeof *d->embedding);
-    for (int32_t k = 0; k < m; k++) {
-        status = show_space(hook, user, k, size.rows, d->records[k].input);
+    const int64_t rows = batch->offsets[batch->n_sequences];
+    float *first = space_at(d, start);
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(first + i * hidden, start ? batch->states + i * hidden : d->embedding + batch->tokens[i] * hidden,
+               (size_t)hidden * sizeof *first);
+    for (int32_t k = start; k < m; k++) {
+        status = show_space(hook, user, k, rows, space_at(d, k));
         if (status) return status;
-        run_layer(d, k, size.rows, k + 1 < m ? d->records[k + 1].input : d->last);
+        run_layer(d, k);
     }
     /* Before the last space is shown: a hook may read decoder_normed there. */
     ops_norm(d->last, batch->head_rows, batch->n_head_rows, hidden, d->final_norm, d->config.norm_eps, d->normed,
              d->final_scale);
-    status = show_space(hook, user, m, size.rows, d->last);
+    status = show_space(hook, user, m, rows, d->last);
     if (!status) d->ready = 1;
     return status;
 }

@@ -78,16 +78,16 @@ salf_status decoder_cross_entropy(decoder *d, const int32_t *labels, double scal
 /* ---- groups and norms ---- */
 
 int32_t decoder_is_live(const decoder *d, int32_t group) {
-    return d->live[group + 1];
+    return d->live[group + 1] == 1;
 }
 
 void decoder_clear_gradients(decoder *d) {
-    memset(d->live, 0, (size_t)d->config.n_layers + 2);
+    for (int32_t i = 0; i < d->config.n_layers + 2; i++) d->live[i] = d->live[i] ? 2 : 0;
 }
 
 /* Gradients are zeroed when a group first gets some: what stays frozen costs nothing. */
 void decoder_touch(decoder *d, int32_t group) {
-    if (d->live[group + 1]) return;
+    if (decoder_is_live(d, group)) return;
     d->live[group + 1] = 1;
     for (int64_t i = 0; i < d->n_parameters; i++) {
         const decoder_parameter *p = &d->parameters[i];
@@ -96,7 +96,7 @@ void decoder_touch(decoder *d, int32_t group) {
 }
 
 static int32_t has_gradient(const decoder *d, const decoder_parameter *p) {
-    return p->gradient && d->live[p->group + 1];
+    return p->gradient && decoder_is_live(d, p->group);
 }
 
 void decoder_layer_norms(const decoder *d, double *gradient_l1, double *gradient_l2, double *parameter_l2) {

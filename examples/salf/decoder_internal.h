@@ -66,19 +66,22 @@ typedef struct decoder_layer {
     projection projections[N_PROJECTIONS];
 } decoder_layer;
 
-/* What a layer's backward reads; rows are those of the batch. In the last layer everything behind the attention weights
- * is computed at the head rows only, there being no use for the others: T is n_head_rows there in what is marked *. */
+/* What a layer's backward reads, of the first sequences of the batch: those whose cut is not above the layer, R rows
+ * with H head rows. In the last layer everything behind the attention weights is computed at the head rows only, there
+ * being no use for the others: R is H there in what is marked *. */
 typedef struct layer_record {
-    float *input;              /* [T][D] latent space k */
-    float *scale1;             /* [T] 1 / rms of input */
-    float *qkv;                /* [T][Q + 2 KV], rotated */
-    float *weights;            /* attention, by sequence (n_heads n^2 apart) and head: [n or its head rows][n], zero
-                                  above the diagonal */
-    float *attention;          /* * [T][Q] */
-    float *middle;             /* * [T][D] stream after attention */
-    float *scale2;             /* * [T] */
-    float *gate_up;            /* * [T][2 F] */
-    float *low[N_PROJECTIONS]; /* [T][n_adapters * rank]: x A^T; * but for q, k and v */
+    int64_t sequences;
+    int64_t rows;              /* R */
+    int64_t tail;              /* R, or H where the layer goes on at the head rows only */
+    float *input;              /* [R][D] latent space k */
+    float *scale1;             /* [R] 1 / rms of input */
+    float *qkv;                /* [R][Q + 2 KV], rotated */
+    float *weights;            /* attention, by sequence and head: [n or its head rows][n], zero above the diagonal */
+    float *attention;          /* * [R][Q] */
+    float *middle;             /* * [R][D] stream after attention */
+    float *scale2;             /* * [R] */
+    float *gate_up;            /* * [R][2 F] */
+    float *low[N_PROJECTIONS]; /* [R][n_adapters * rank]: x A^T; * but for q, k and v */
 } layer_record;
 
 /* A block of floats that grows to the largest need and is then reused. Laid out twice by the same code: first without
@@ -90,25 +93,27 @@ typedef struct arena {
     int32_t measuring;
 } arena;
 
-/* A range of a's memory for count floats; NULL while measuring. */
-float *arena_take(arena *a, int64_t count);
+/* Both passes take a layer in blocks of whole sequences, of at most this many rows or one sequence alone. What a pass
+ * needs on its way and nobody keeps is so no larger than a block, and stays in the processor's cache. */
+enum { BLOCK_ROWS = 256 };
 
-/* What a pass needs on its way and nobody keeps. */
+/* What a pass needs on its way: for B rows of a block, or all T where it says so. */
 typedef struct decoder_scratch {
-    float *normed;      /* [T][D] */
-    float *hidden;      /* [T][F] */
-    float *out;         /* [n_head_rows][D] last space at the head rows; on the way back d_normed of their queries */
+    float *normed;      /* [B][D] */
+    float *hidden;      /* [B][F] */
+    float *tail;        /* [n_head_rows][D] last space at the head rows; on the way back the gradient there */
     float *d_stream;    /* [T][D] gradient of the residual stream, compact rows */
-    float *d_normed;    /* [T][D] */
-    float *d_qkv;       /* [T][Q + 2 KV] */
-    float *d_attention; /* [T][Q] */
-    float *gathered;    /* [T][Q] attention outputs of the active rows */
-    float *query;       /* [n_head_rows][Q] queries of the last layer */
+    float *d_normed;    /* [B][D] */
+    float *d_heads;     /* [head rows of B][D] d_normed of their queries */
+    float *d_qkv;       /* [B][Q + 2 KV] */
+    float *d_attention; /* [B][Q] */
+    float *gathered;    /* [B][Q] attention outputs of the active rows */
+    float *query;       /* [head rows of B][Q] queries of the last layer */
     float *d_query;     /* the same */
-    float *d_gate_up;   /* [T][2 F] */
-    float *d_hidden;    /* [T][F] */
+    float *d_gate_up;   /* [B][2 F] */
+    float *d_hidden;    /* [B][F] */
     float *attention;   /* of the attention over the longest sequence */
-    float *low;         /* [T][widest n_adapters * rank] */
+    float *low;         /* [B][widest n_adapters * rank] */
     float *d_low;       /* the same */
 } decoder_scratch;
 
@@ -125,7 +130,7 @@ struct decoder {
     float *values;         /* all parameters */
     float *gradients;      /* of those that train */
     decoder_layer *layers;
-    uint8_t *live;          /* [m + 2], group -1 first */
+    uint8_t *live;          /* [m + 2], group -1 first: 1 live, 2 was live before, 0 never */
     const float *embedding; /* [V][D] */
     float *d_embedding;
     const float *final_norm; /* [D] */
@@ -138,6 +143,8 @@ struct decoder {
     int32_t ready; /* 1: it succeeded */
     int32_t kept;
     layer_record *records; /* [m] */
+    layer_record unkept;   /* of a block whose rows a layer keeps nothing of */
+    float *spaces[2];      /* [T][D] spaces that no record holds whole: of even and of odd number */
     float *last;           /* [T][D] space m */
     float *final_scale;    /* [n_head_rows] */
     float *normed;         /* [n_head_rows][D] */
@@ -147,8 +154,7 @@ struct decoder {
     int64_t tile_rows;
     float *rope; /* [rope_positions][head_dim]: cosines, then sines */
     int64_t rope_positions;
-    int64_t
-        *order; /* of the backward: sequences by eof, offsets of compact rows, row of each compact row and head row */
+    int64_t *order; /* index arrays of the backward */
     int64_t order_capacity;
 };
 
@@ -161,9 +167,13 @@ salf_status decoder_fail(salf_status status, const char *format, ...)
 /* The same with the library's message. */
 salf_status decoder_fail_library(salf_status status);
 
-/* Rows on which layer k goes on behind its attention: head rows of the batch in the last layer, unless these are all.
- * NULL: all. */
-const int64_t *decoder_tail(const decoder *d, int32_t k, int64_t *n);
+/* Checks a batch, takes it over and makes room for its passes. */
+salf_status decoder_prepare(decoder *d, const decoder_batch *batch, int32_t keep);
+/* Rows of the batch on which layer k goes on behind its attention: the head rows in the last layer, unless these are
+ * all. NULL: all. */
+const int64_t *decoder_tail(const decoder *d, int32_t k);
+/* The lowest layer whose backward the last forward allows for a sequence. */
+int32_t decoder_cut(const decoder *d, int64_t sequence);
 
 /* Marks a group live; zeroes its gradients when it was not. */
 void decoder_touch(decoder *d, int32_t group);

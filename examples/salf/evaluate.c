@@ -48,7 +48,8 @@ int prompt_batch_fill(prompt_batch *b, const session *s, const split *from, cons
         b->classes[i] = from->classes[rows[i]];
         b->targets[i] = s->label_tokens[b->classes[i]];
     }
-    b->batch = (decoder_batch){b->tokens, b->offsets, n, b->head_rows, n};
+    b->batch = (decoder_batch){
+        .tokens = b->tokens, .offsets = b->offsets, .n_sequences = n, .head_rows = b->head_rows, .n_head_rows = n};
     return 0;
 }
 

@@ -321,9 +321,9 @@ static void transpose_rows(int64_t n, int64_t size, const float *x, int64_t step
     }
 }
 
-/* Transposed keys or values, and in the backward d_scores. */
-int64_t ops_attention_scratch(const ops_heads *shape, int64_t n) {
-    return shape->head_dim * padded_rows(n) + padded_rows(n) * n;
+/* Transposed keys or values; in the backward d_scores, before it a row of weights that nobody keeps. */
+int64_t ops_attention_scratch(const ops_heads *shape, int64_t n, int32_t backward) {
+    return (shape->head_dim + (backward ? n : 1)) * padded_rows(n);
 }
 
 /* Rows that query i sees. */
@@ -332,12 +332,14 @@ static int64_t rows_seen_by(const ops_queries *q, int64_t i) {
 }
 
 /* One head: w_ij = softmax over j <= i of q_i . k_j / sqrt(size), out_i = sum_j w_ij v_j. Keys come transposed, so
- * that the products of a query with all keys are sums of rows. w [q->n][n] and out [q->n][size] apart by out_step. */
+ * that the products of a query with all keys are sums of rows. w [q->n] apart by w_step (0: each over the last), and out
+ * [q->n][size] apart by out_step. */
 VECTORISED static void head_forward(const ops_queries *q, int64_t n, int64_t size, int64_t offset, const float *keys,
-                                    const float *v, int64_t step, float *weights, float *out, int64_t out_step) {
+                                    const float *v, int64_t step, float *weights, int64_t w_step, float *out,
+                                    int64_t out_step) {
     const float scale = (float)(1.0 / sqrt((double)size));
     for (int64_t i = 0; i < q->n; i++) {
-        float *w = weights + i * n;
+        float *w = weights + i * w_step;
         const int64_t seen = rows_seen_by(q, i);
         row_products(size, scale, q->values + i * q->stride + offset, keys, padded_rows(n), seen, w);
         const float inverse = 1.0f / ops_exp_sum(w, ops_max(w, seen), seen);
@@ -355,7 +357,8 @@ void ops_attention(const ops_heads *shape, int64_t n, const float *qkv, const op
     for (int64_t h = 0; h < shape->n_heads; h++) {
         const float *k = qkv + (shape->n_heads + h / group) * size, *v = k + shape->n_kv_heads * size;
         if (h % group == 0) transpose_rows(n, size, k, width, scratch);
-        head_forward(q, n, size, h * size, scratch, v, width, weights + h * q->n * n, out + h * size,
+        float *kept = weights ? weights + h * q->n * n : scratch + size * padded_rows(n);
+        head_forward(q, n, size, h * size, scratch, v, width, kept, weights ? n : 0, out + h * size,
                      shape->n_heads * size);
     }
 }

@@ -61,10 +61,10 @@ typedef struct ops_queries {
     const int64_t *position; /* position[i] - first is query i's in the sequence, ascending; NULL: i */
     int64_t first;
 } ops_queries;
-/* Floats of scratch that attention over n rows needs, forward or backward. */
-int64_t ops_attention_scratch(const ops_heads *shape, int64_t n);
-/* Causal softmax attention: weights [n_heads][q->n][n], and out [q->n][n_heads * head_dim]. Of qkv only k and v are
- * read. */
+/* Floats of scratch that attention over n rows needs: its forward, or with backward 1 both. */
+int64_t ops_attention_scratch(const ops_heads *shape, int64_t n, int32_t backward);
+/* Causal softmax attention: weights [n_heads][q->n][n] (NULL: nobody keeps them), and out [q->n][n_heads * head_dim].
+ * Of qkv only k and v are read. */
 void ops_attention(const ops_heads *shape, int64_t n, const float *qkv, const ops_queries *q, float *weights,
                    float *out, float *scratch);
 /* Gradients for d_out, overwriting k and v of d_qkv [n][width] and d_q, laid out like the queries. */

@@ -184,7 +184,11 @@ static void make_case(small_case *c, int32_t bias, int32_t tied, const decoder_t
     ck_assert_msg(decoder_create(&c->d, NULL, &config, training, 5) == SALF_OK, "%s", decoder_error());
     lora_scale = training && training->lora_alpha > 0.0 ? training->lora_alpha / training->lora_rank : 1.0;
     scramble(c->d);
-    c->batch = (decoder_batch){TOKENS, OFFSETS, N_SEQUENCES, HEAD_ROWS, N_HEADS_ROWS};
+    c->batch = (decoder_batch){.tokens = TOKENS,
+                               .offsets = OFFSETS,
+                               .n_sequences = N_SEQUENCES,
+                               .head_rows = HEAD_ROWS,
+                               .n_head_rows = N_HEADS_ROWS};
     uint64_t state = 4;
     for (int i = 0; i < MOST_ROWS * 12; i++) c->d_normed[i] = (float)harness_normal(&state);
 }

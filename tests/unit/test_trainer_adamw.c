@@ -12,7 +12,8 @@
 
 static const int32_t TOKENS[] = {1, 4, 2, 6, 6, 3};
 static const int64_t OFFSETS[] = {0, 4, 6}, HEAD_ROWS[] = {3, 5};
-static const decoder_batch BATCH = {TOKENS, OFFSETS, 2, HEAD_ROWS, 2};
+static const decoder_batch BATCH = {
+    .tokens = TOKENS, .offsets = OFFSETS, .n_sequences = 2, .head_rows = HEAD_ROWS, .n_head_rows = 2};
 
 static decoder *make_decoder(const decoder_training *training) {
     const decoder_config config = {.n_layers = N_LAYERS,

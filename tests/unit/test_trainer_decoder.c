@@ -237,7 +237,8 @@ START_TEST(same_calls_give_the_same_bits) {
     make_case(&a, 1, 1, &dense);
     make_case(&b, 1, 1, &dense);
     const int64_t offsets[] = {0, 18};
-    const decoder_batch other = {TOKENS, offsets, 1, HEAD_ROWS, 1};
+    const decoder_batch other = {
+        .tokens = TOKENS, .offsets = offsets, .n_sequences = 1, .head_rows = HEAD_ROWS, .n_head_rows = 1};
     ck_assert_int_eq(decoder_forward(b.d, &other, 1, NULL, NULL), SALF_OK);
     for (int i = 0; i < 2; i++) {
         decoder *d = i ? b.d : a.d;
@@ -260,11 +261,11 @@ START_TEST(bad_input_is_named) {
     CHECK_REFUSED(decoder_backward(c.d, c.d_normed, NULL), SALF_E_SEQUENCE, "inference");
     const int32_t outside[] = {1, 23};
     const int64_t offsets[] = {0, 2}, empty[] = {0, 2, 2}, rows[] = {1, 1}, far[] = {2};
-    const decoder_batch bad[] = {{outside, offsets, 1, rows, 1},
-                                 {TOKENS, empty, 2, rows, 1},
-                                 {TOKENS, offsets, 1, rows, 2},
-                                 {TOKENS, offsets, 1, far, 1},
-                                 {TOKENS, offsets, 0, rows, 1}};
+    const decoder_batch bad[] = {{outside, offsets, 1, rows, 1, NULL, 0, NULL},
+                                 {TOKENS, empty, 2, rows, 1, NULL, 0, NULL},
+                                 {TOKENS, offsets, 1, rows, 2, NULL, 0, NULL},
+                                 {TOKENS, offsets, 1, far, 1, NULL, 0, NULL},
+                                 {TOKENS, offsets, 0, rows, 1, NULL, 0, NULL}};
     static const char *const words[] = {"token 23", "sequence 1", "head row 1", "is 2", "n_sequences is 0"};
     for (int i = 0; i < 5; i++) {
         CHECK_REFUSED(decoder_forward(c.d, &bad[i], 0, NULL, NULL), SALF_E_ARGUMENT, words[i]);

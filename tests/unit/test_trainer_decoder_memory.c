@@ -13,7 +13,11 @@
  * output of a call that fails is NULL or as it was; libcheck is not called here, as it allocates too. */
 static salf_status live_once(const decoder_training *training, const char *folder, salf_context *context, bool *kept) {
     const decoder_config config = small_config(1, 0);
-    const decoder_batch batch = {TOKENS, OFFSETS, N_SEQUENCES, HEAD_ROWS, N_HEADS_ROWS};
+    const decoder_batch batch = {.tokens = TOKENS,
+                                 .offsets = OFFSETS,
+                                 .n_sequences = N_SEQUENCES,
+                                 .head_rows = HEAD_ROWS,
+                                 .n_head_rows = N_HEADS_ROWS};
     const int32_t labels[N_HEADS_ROWS] = {0, 22, 5, 5, 1, 9, 10};
     float losses[N_HEADS_ROWS], d_normed[N_HEADS_ROWS * 12];
     decoder *d = NULL;
@@ -73,7 +77,8 @@ END_TEST
 START_TEST(a_forward_without_memory_can_be_repeated) {
     const decoder_training lora = {.lora_rank = 2};
     const int64_t offsets[] = {0, 2};
-    const decoder_batch little = {TOKENS, offsets, 1, offsets, 1};
+    const decoder_batch little = {
+        .tokens = TOKENS, .offsets = offsets, .n_sequences = 1, .head_rows = offsets, .n_head_rows = 1};
     small_case c;
     make_case(&c, 1, 1, &lora);
     for (long n = 0; n < 3; n++) {

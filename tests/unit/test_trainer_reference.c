@@ -67,7 +67,8 @@ static void run(trained *t) {
     const int64_t offsets[] = {0, t->n};
     int64_t rows[MOST_TOKENS];
     for (int64_t i = 0; i < t->n; i++) rows[i] = i;
-    const decoder_batch batch = {t->tokens, offsets, 1, rows, t->n};
+    const decoder_batch batch = {
+        .tokens = t->tokens, .offsets = offsets, .n_sequences = 1, .head_rows = rows, .n_head_rows = t->n};
     ck_assert_msg(decoder_forward(t->d, &batch, 0, keep_last, t) == SALF_OK, "%s", decoder_error());
     ck_assert_int_eq(decoder_logits(t->d, NULL, decoder_get_config(t->d)->vocab, t->logits), SALF_OK);
 }
@@ -177,7 +178,8 @@ static decoder *reopen(salf_context *context, const char *folder) {
 static void logits_of(decoder *d, float *logits) {
     static const int32_t tokens[] = {1, 7, 3, 3, 20};
     static const int64_t offsets[] = {0, 5}, rows[] = {1, 4};
-    const decoder_batch batch = {tokens, offsets, 1, rows, 2};
+    const decoder_batch batch = {
+        .tokens = tokens, .offsets = offsets, .n_sequences = 1, .head_rows = rows, .n_head_rows = 2};
     ck_assert_int_eq(decoder_forward(d, &batch, 0, NULL, NULL), SALF_OK);
     ck_assert_int_eq(decoder_logits(d, NULL, decoder_get_config(d)->vocab, logits), SALF_OK);
 }
