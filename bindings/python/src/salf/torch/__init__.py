@@ -18,8 +18,10 @@ from salf.torch.feed import ProbeFeed, Rows
 from salf.torch.flags import Active
 from salf.torch.loss import SemanticLoss
 from salf.torch.optimizer import OptimizerGuard
+from salf.torch.recompute import RowCheckpoint
+from salf.torch.rows import RowCuts
 
 __all__ = [
-    "Active", "EofCache", "FreezeController", "OptimizerGuard", "Parts", "ProbeFeed", "Rows", "SemanticLoss",
-    "find_parts", "unwrap",
+    "Active", "EofCache", "FreezeController", "OptimizerGuard", "Parts", "ProbeFeed", "RowCheckpoint", "RowCuts",
+    "Rows", "SemanticLoss", "find_parts", "unwrap",
 ]  # fmt: skip

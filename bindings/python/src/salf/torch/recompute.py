@@ -1,0 +1,149 @@
+"""Rows at their own cut where the cuts are known after the forward: layers are run again, for their active rows alone.
+
+Method salf looks at the states of the training forward and decides then; autograd would have kept every row's
+activations by that time. RowCheckpoint keeps a layer's input instead, as gradient checkpointing does, and its backward
+runs layer k once more for the rows whose cut is at most k: a row costs nothing below its cut. The price is that of
+checkpointing, a second forward of what trains.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import nn
+
+from salf.torch.rows import Division, layer_arguments, replace_forward, restore_forward
+
+# A layer that runs again gives what it gave before, but for rounding, which depends on the shape of the batch. Dropout
+# changes states by their own size; two orders of magnitude lie between both, also in bfloat16.
+_SAME = 0.1
+_NO_TUPLE = object()
+
+
+class _Layer(torch.autograd.Function):
+    """One layer of a batch. anchor is a tensor that needs a gradient, so that the backward comes here also where the
+    states below need none."""
+
+    @staticmethod
+    def forward(ctx: Any, owner: RowCheckpoint, k: int, run: Callable[..., Any], anchor: Any, states: Any) -> Any:
+        ctx.owner, ctx.k, ctx.run = owner, k, run
+        ctx.autocast = _autocast_of(states.device.type)
+        ctx.set_materialize_grads(False)
+        output = run(states, None)
+        ctx.save_for_backward(states, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Optional[torch.Tensor]) -> Any:
+        states, output = ctx.saved_tensors
+        below = None if gradient is None else ctx.owner.run_again(ctx, states, output, gradient)
+        return None, None, None, None, below
+
+
+class RowCheckpoint:
+    """Takes the place of the layers' forward(). For each batch: arm(), the forward, settle(cuts), loss.backward().
+
+    Layers have to give the same states when they are run again: dropout is refused at the first backward. Layers that
+    give more than their states (router logits, attention weights) are refused, as their gradients would be lost.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        self._layers = tuple(layers)
+        self._armed = False
+        self._cuts: Optional[List[int]] = None
+        self._checked = [False] * len(self._layers)
+        self._own = [replace_forward(layer, self._instead_of(k)) for k, layer in enumerate(self._layers)]
+
+    def close(self) -> None:
+        """Gives the layers their own forward() back."""
+        for layer, own in zip(self._layers, self._own):
+            restore_forward(layer, own)
+        self._own = []
+
+    def arm(self, armed: bool = True) -> None:
+        """The next forward keeps the layers' inputs alone."""
+        self._armed = armed
+        self._cuts = None
+
+    def settle(self, cuts: Sequence[int]) -> None:
+        """The cut of each row of the batch; the backward may come."""
+        self._cuts = [int(cut) for cut in cuts]
+
+    def _instead_of(self, k: int) -> Callable[..., Any]:
+        layer = self._layers[k]
+
+        def forward(inner: Callable[..., Any], args: Any, kwargs: Dict[str, Any]) -> Any:
+            if not self._armed or not torch.is_grad_enabled():
+                return inner(*args, **kwargs)
+            states = args[0] if args else kwargs["hidden_states"]
+            others: List[Any] = []
+
+            def run(rows: torch.Tensor, division: Optional[Division]) -> torch.Tensor:
+                given, named = layer_arguments(args, kwargs, rows, division, states.shape[1])
+                output = inner(*given, **named)
+                others[:] = output[1:] if isinstance(output, tuple) else [_NO_TUPLE]
+                return _states_alone(output, layer, bool(kwargs.get("use_cache")))
+
+            anchor = torch.empty(0, requires_grad=True, device=states.device)
+            output = _Layer.apply(self, k, run, anchor, states)
+            return output if others[:1] == [_NO_TUPLE] else (output, *others)
+
+        return forward
+
+    def run_again(self, ctx: Any, states: Any, output: Any, gradient: torch.Tensor) -> Optional[torch.Tensor]:
+        """Backward of one layer on the rows that have a cut at or below it: the gradient of its input, zero elsewhere;
+        None where there are none."""
+        if self._cuts is None:
+            raise RuntimeError("the backward came before the cuts of its rows: call settle() first")
+        if len(self._cuts) != states.shape[0]:
+            raise ValueError(f"{len(self._cuts)} cuts for a batch of {states.shape[0]} rows")
+        division = Division(self._cuts, ctx.k, states.device)
+        if division.n_active == 0:
+            return None
+        rows = division.take(states, 0).detach().requires_grad_(states.is_floating_point())
+        with torch.enable_grad(), _autocast(states.device.type, ctx.autocast):
+            again = ctx.run(rows, division)
+        self._check_same(ctx.k, again.detach(), division.take(output, 0))
+        torch.autograd.backward(again, division.take(gradient, 0).to(again.dtype))
+        if rows.grad is None:
+            return None
+        rest = torch.zeros_like(division.take(states, 1))
+        return division.join(rows.grad, rest)
+
+    def _check_same(self, k: int, again: torch.Tensor, before: torch.Tensor) -> None:
+        if self._checked[k]:
+            return
+        self._checked[k] = True
+        size = before.float().norm()
+        if (again.float() - before.float()).norm() > _SAME * size:
+            raise RuntimeError(
+                f"layer {k} gave other states when it was run again: rows cannot be recomputed; is there dropout? "
+                "Set it to 0"
+            )
+
+
+def _states_alone(output: Any, layer: nn.Module, cached: bool) -> torch.Tensor:
+    """A layer's states. Beside them there may be nothing that a loss could look at: keys and values alone."""
+    if isinstance(output, tuple) and output:
+        keys = [item for item in output[1:] if item is not None]
+        if not keys or (cached and len(keys) == 1 and isinstance(keys[0], tuple)):
+            output = output[0]
+    if not isinstance(output, torch.Tensor):
+        raise TypeError(
+            f"{type(layer).__name__} gives more than its states, and the gradient of the rest would be lost: rows "
+            "cannot be recomputed"
+        )
+    return output
+
+
+def _autocast_of(device: str) -> Tuple[bool, torch.dtype]:
+    if hasattr(torch, "get_autocast_dtype"):
+        return torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    if device == "cpu":  # PyTorch before 2.4 asks for each device by a function of its own
+        return torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
+    return torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype()
+
+
+def _autocast(device: str, state: Tuple[bool, torch.dtype]) -> Any:
+    return torch.autocast(device, enabled=state[0], dtype=state[1])
