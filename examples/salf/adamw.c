@@ -64,6 +64,13 @@ void adamw_free(adamw *optimizer) {
     free(optimizer);
 }
 
+int64_t adamw_bytes(const adamw *optimizer) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < optimizer->d->n_parameters; i++)
+        if (optimizer->moments[i]) count += 2 * optimizer->d->parameters[i].count;
+    return count * (int64_t)sizeof(float);
+}
+
 int64_t *adamw_steps(adamw *optimizer) {
     return optimizer->steps;
 }

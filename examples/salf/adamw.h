@@ -34,6 +34,9 @@ salf_status adamw_step(adamw *optimizer, double lr, const double *rate_scale);
 /* Forgets moments and count of a group; it starts afresh when it trains again. */
 void adamw_reset(adamw *optimizer, int32_t group);
 
+/* Bytes of all moments. */
+int64_t adamw_bytes(const adamw *optimizer);
+
 /* State for a checkpoint. Arrays of steps: [m + 2], group -1 first. */
 int64_t *adamw_steps(adamw *optimizer);
 /* First and second moments of parameter index (as in decoder_parameter_at), [count] each; NULL when it has none. */

@@ -9,18 +9,18 @@
 #include "dataset.h"
 #include "run.h"
 
-enum { PATH_SIZE = 4096 };
-
 /* ---- options ---- */
 
+enum { PATH_SIZE = 4096 };
+
 /* What is not zero by default. Rate, rank and alpha suit the small models that this trainer is for. */
+#define DEFAULT_RATE 2e-3
 static const finetune_settings defaults = {
     .schedule = SCHEDULE_LINEAR,
     .reduction = SALF_REDUCE_PREFIX,
     .lora_rank = 8,
     .lora_alpha = 16,
     .targets = SALF_MATRIX_ALL,
-    .rate = 2e-3,
     .warmup = 0.05,
     .clip = 1,
     .temperature = 1,
@@ -29,6 +29,7 @@ static const finetune_settings defaults = {
     .epochs = 1,
     .checkpoint_every = 50,
     .seed = 42,
+    .seeds = 1,
 };
 
 /* Words of the program's own enumerations; all others are the library's. */
@@ -52,7 +53,8 @@ static const args_option finetune_table[] = {
      .help = "checkpoint folder of a Llama-family model (default: the demonstration's)"},
     {"tokenizer", 0, ARGS_TEXT, AT(tokenizer), "FILE", .help = "its .bin tokenizer"},
     {"data", 0, ARGS_TEXT, AT(data), "FOLDER", .help = "folder with train.tsv, test.tsv and labels.txt"},
-    {"method", 0, ARGS_TEXTS, AT(lists), "M[,M...]", .help = "methods, also repeated (default: salf[half])"},
+    {"method", 0, ARGS_TEXTS, AT(lists), "M[,M...]",
+     .help = "methods, also repeated (default: lora[full],lora[half],lift*[half],salf[half])"},
     {"template", 0, ARGS_TEXT, AT(prompt), "TEXT", .help = "prompt with {text} and {text2} (default: the data set's)"},
     {"label-words", 0, ARGS_TEXT, AT(words), "WORDS",
      .help = "LABEL=word,... or a file of label<TAB>word (default: the data set's)"},
@@ -64,7 +66,8 @@ static const args_option finetune_table[] = {
      .help = "LoRA scale times rank (default: 16)"},
     {"targets", 0, ARGS_MASK, AT(targets), .family = "SALF_MATRIX",
      .help = "matrices with LoRA, a list (default: all)"},
-    {"lr", 0, ARGS_REAL, AT(rate), "X", .least = 1e-12, .most = 10, .help = "peak learning rate (default: 0.002)"},
+    {"lr", 0, ARGS_TEXT, AT(rate_text), "X[,M=X...]",
+     .help = "peak learning rate, and those of single methods (default: 0.002)"},
     {"schedule", 0, ARGS_CHOICE, AT(schedule), .words = schedule_words,
      .help = "of the learning rate after the warm-up (default: linear)"},
     {"warmup", 0, ARGS_REAL, AT(warmup), "SHARE", .least = 0, .most = 1,
@@ -94,14 +97,17 @@ static const args_option finetune_table[] = {
      .help = "use N training data, spread evenly"},
     {"limit-test", 0, ARGS_INT, AT(limit_test), "N", .least = 1, .most = 4e9, .help = "use N test data, spread evenly"},
     {"seed", 0, ARGS_SEED, AT(seed), "S", .help = "(default: 42)"},
+    {"seeds", 0, ARGS_INT32, AT(seeds), "N", .least = 1, .most = TALLY_SEEDS_MAX,
+     .help = "train each method with N seeds, from --seed on, and give mean and deviation (default: 1)"},
     {"threads", 0, ARGS_INT32, AT(threads), "N", .least = 0, .most = 1024,
      .help = "of the library, 0: BLAS as it is (default: 0)"},
     {"backend", 0, ARGS_CHOICE, AT(backend), .family = "SALF_BACKEND", .help = "of the library (default: auto)"},
+    {"json", 0, ARGS_FLAG, AT(json), .help = "print the results as one JSON object"},
     {"log", 0, ARGS_TEXT, AT(log), "FILE", .help = "write the run as JSON lines"},
     {"eval-every", 0, ARGS_INT, AT(eval_every), "N", .least = 0, .most = 1e15,
      .help = "also test after every N updates, for the report (default: 0, at the end only)"},
     {"output", 0, ARGS_TEXT, AT(output), "FOLDER",
-     .help = "write the fine-tuned model; with several methods a folder for each"},
+     .help = "write the fine-tuned model; with several methods or seeds a folder for each"},
     {"checkpoint", 0, ARGS_TEXT, AT(checkpoint), "FOLDER", .help = "keep a checkpoint here"},
     {"checkpoint-every", 0, ARGS_INT, AT(checkpoint_every), "N", .least = 1, .most = 1e15,
      .help = "updates between checkpoints (default: 50)"},
@@ -152,6 +158,35 @@ static int find_demonstration(finetune_settings *o) {
     return -1;
 }
 
+/* Learning rates from "X,method=X,...", in any order: a number alone is for all methods that are not named. Returns -1
+ * to go on, else the exit code. */
+static int read_rates(finetune_settings *o) {
+    double common = DEFAULT_RATE;
+    int named[METHODS_MAX] = {0};
+    for (const char *at = o->rate_text; at && *at;) {
+        const int length = (int)strcspn(at, ",");
+        const char *equals = memchr(at, '=', (size_t)length), *number = equals ? equals + 1 : at;
+        char *end;
+        const double rate = strtod(number, &end);
+        if (end != at + length || end == number || !(rate >= 1e-12 && rate <= 10))
+            return args_misuse("finetune", "--lr: '%.*s' is not a rate of 1e-12 ... 10", length, at);
+        int found = -1;
+        for (int i = 0; equals && i < o->n_methods; i++) {
+            const char *name = o->methods[i].name;
+            if (strlen(name) == (size_t)(equals - at) && !strncmp(name, at, strlen(name))) found = i;
+        }
+        if (equals && found < 0)
+            return args_misuse("finetune", "--lr: '%.*s' is not among the methods", (int)(equals - at), at);
+        if (found >= 0 && named[found]++)
+            return args_misuse("finetune", "--lr: '%s' is there twice", o->methods[found].name);
+        *(found < 0 ? &common : &o->rates[found]) = rate;
+        at += length + (at[length] == ',');
+    }
+    for (int i = 0; i < o->n_methods; i++)
+        if (!named[i]) o->rates[i] = common;
+    return -1;
+}
+
 /* Settings from a command line; -1 to go on, else the exit code. */
 static int read_settings(finetune_settings *o, int argc, char **argv) {
     char notes[1024], message[1024];
@@ -164,11 +199,14 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
     *o = defaults;
     const int code = args_parse(&command, o, argc, argv, NULL);
     if (code >= 0) return code;
-    if (o->lists.n == 0) o->lists = (args_texts){1, {"salf[half]"}};
+    if (o->lists.n == 0) o->lists = (args_texts){1, {"lora[full],lora[half],lift*[half],salf[half]"}};
     for (int32_t i = 0; i < o->lists.n; i++) {
         if (method_list_parse(o->methods, &o->n_methods, o->lists.text[i], message, sizeof message) != 0)
             return args_misuse("finetune", "--method: %s", message);
     }
+    const int wrong_rate = read_rates(o);
+    if (wrong_rate >= 0) return wrong_rate;
+    if (o->seed > UINT64_MAX - (uint64_t)o->seeds) return args_misuse("finetune", "--seeds: there are no seeds left");
     if (o->resume && !o->checkpoint) return args_misuse("finetune", "--resume needs --checkpoint");
     if (o->prompt && dataset_check_template(o->prompt, message, sizeof message) != 0)
         return args_misuse("finetune", "--template: %s", message);
@@ -177,7 +215,7 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
 
 /* ---- the run ---- */
 
-/* The methods one after the other, those that a checkpoint has left out. */
+/* The runs one after the other, those that a checkpoint has left out. */
 static int run_all(session *s, tally *tallies) {
     const finetune_settings *o = s->settings;
     runstate_start start;
@@ -196,8 +234,8 @@ static int run_all(session *s, tally *tallies) {
     }
     if (o->resume && runstate_begin(s, &start, tallies) != 0) return -1;
     if (log_open(s, start.log_length) != 0) return -1;
-    int failed = 0;
-    for (int i = start.finished; i < o->n_methods && !failed; i++)
+    int failed = start.log_length || start.inside || start.finished ? 0 : evaluate_untrained(s, &tallies[run_count(o)]);
+    for (int i = start.finished; i < run_count(o) && !failed; i++)
         failed = train_method(s, i, i == start.finished && start.inside, tallies);
     if (jsonl_close(&s->log) != 0 && !failed) {
         args_fail("finetune", "--log: %s could not be written", o->log);
@@ -206,16 +244,33 @@ static int run_all(session *s, tally *tallies) {
     return failed;
 }
 
+/* The results on standard output. */
+static int print_results(const finetune_settings *o, const tally *tallies) {
+    const tally_list list = {o->methods, o->n_methods, o->seeds, tallies, &tallies[run_count(o)]};
+    if (!o->json) {
+        tally_table(stdout, &list);
+        if (isatty(STDOUT_FILENO)) tally_legend(stdout);
+        return EXIT_CODE_OK;
+    }
+    json_t *all = tally_json(&list);
+    if (!all) return args_fail("finetune", "out of memory");
+    const int failed = json_dumpf(all, stdout, JSON_REAL_PRECISION(9)) || putchar('\n') == EOF;
+    json_decref(all);
+    return failed ? args_fail("finetune", "cannot write to standard output") : EXIT_CODE_OK;
+}
+
 int cmd_finetune(int argc, char **argv) {
-    tally tallies[METHODS_MAX] = {0};
     finetune_settings settings;
     session s;
     int code = read_settings(&settings, argc, argv);
     if (code != -1) return code;
-    if (session_open(&s, &settings) != 0) return EXIT_CODE_FAILED;
-    code = run_all(&s, tallies) == 0 ? EXIT_CODE_OK : EXIT_CODE_FAILED;
-    if (code == EXIT_CODE_OK) tally_table(stdout, settings.methods, tallies, settings.n_methods);
-    if (code == EXIT_CODE_OK && isatty(STDOUT_FILENO)) tally_legend(stdout);
-    session_close(&s);
+    tally *tallies = calloc((size_t)run_count(&settings) + 1, sizeof *tallies);
+    if (!tallies) return args_fail("finetune", "out of memory");
+    code = EXIT_CODE_FAILED;
+    if (session_open(&s, &settings) == 0) {
+        if (run_all(&s, tallies) == 0) code = print_results(&settings, tallies);
+        session_close(&s);
+    }
+    free(tallies);
     return code;
 }

@@ -9,9 +9,14 @@
 #include "metrics.h"
 #include "progress.h"
 
-/* Prompts of a batch in tests, and test data whose deviations are logged: 200 show the spread of a space, and a log
+/* Most prompts of a batch in tests, and test data whose deviations are logged: 200 show the spread of a space, and a log
  * of some methods and spaces stays below a megabyte. */
 enum { EVALUATION_ROWS = 32, DEVIATION_SAMPLE = 200 };
+
+/* Prompts of a batch in tests: no more than in training, so that a test does not enlarge what a run holds in memory. */
+static int64_t evaluation_rows(const session *s) {
+    return s->settings->batch < EVALUATION_ROWS ? s->settings->batch : EVALUATION_ROWS;
+}
 
 /* Prompts lie one after the other without padding, so that no row is computed for nothing. The target of a prompt is
  * the first token of its class's word, to be predicted at its last row. */
@@ -116,8 +121,9 @@ static int predict_classes(session *s, decoder *d, float *logits, int32_t *predi
     progress bar;
     progress_start(&bar, "evaluating", s->test.n);
     int result = 0;
-    for (int64_t at = 0; at < s->test.n && result == 0; at += EVALUATION_ROWS) {
-        int64_t n = s->test.n - at < EVALUATION_ROWS ? s->test.n - at : EVALUATION_ROWS;
+    const int64_t step = evaluation_rows(s);
+    for (int64_t at = 0; at < s->test.n && result == 0; at += step) {
+        const int64_t n = s->test.n - at < step ? s->test.n - at : step;
         for (int64_t i = 0; i < n; i++) rows[i] = (uint32_t)(at + i);
         result = prompt_batch_fill(&batch, s, &s->test, rows, n);
         if (result != 0) break;
@@ -174,12 +180,11 @@ int log_deviations(session *s, decoder *d, const method *m, const char *when) {
     prompt_batch batch = {0};
     probe_rider rider = {.batch = &batch, .width = s->info.hidden};
     int result = make_probe(&rider.probe, s, m->how.metric) == SALF_OK ? 0 : say_salf("probe");
-    for (int64_t at = 0; at < n && result == 0; at += EVALUATION_ROWS)
-        result =
-            probe_sample(s, d, &rider, at, n - at < EVALUATION_ROWS ? n - at : EVALUATION_ROWS, n, rows + at * columns);
+    const int64_t step = evaluation_rows(s);
+    for (int64_t at = 0; at < n && result == 0; at += step)
+        result = probe_sample(s, d, &rider, at, n - at < step ? n - at : step, n, rows + at * columns);
     if (result == 0) {
-        jsonl_begin(&s->log, "deviations");
-        jsonl_text(&s->log, "method", m->name);
+        log_begin(s, "deviations", m);
         jsonl_text(&s->log, "when", when);
         jsonl_text(&s->log, "metric", salf_constant_word("SALF_METRIC", m->how.metric));
         jsonl_real_rows(&s->log, "rows", rows, n, columns);

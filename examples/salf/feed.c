@@ -79,15 +79,15 @@ void feed_destroy(feed *f) {
 }
 
 /* A task of the planner, its ids turned into rows of the training set; or the next batch of the shuffle. */
-salf_status feed_next(feed *f, feed_task *task) {
+salf_status feed_next(feed *f, int64_t most, feed_task *task) {
     salf_task planned = {.kind = SALF_TASK_TRAIN, .layer = -1};
     if (f->planner) {
-        salf_status status = salf_planner_next(f->planner, f->options.batch, &planned);
+        salf_status status = salf_planner_next(f->planner, most, &planned);
         if (status != SALF_OK) return status;
         for (int64_t i = 0; i < planned.n_data; i++) f->rows[i] = f->order[planned.data[i]];
     } else {
         int64_t left = f->total - f->position;
-        planned.n_data = left < f->options.batch ? left : f->options.batch;
+        planned.n_data = left < most ? left : most;
         if (left == 0) planned.kind = SALF_TASK_DONE;
         if (left > 0) memcpy(f->rows, f->order + f->position, (size_t)planned.n_data * sizeof *f->rows);
         f->pending = planned.n_data;

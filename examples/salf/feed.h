@@ -17,9 +17,8 @@ typedef struct feed_options {
     int64_t n_data;
     int64_t epochs;
     int64_t batch;
-    double
-        probe_limit; /* ONLINE: most data probed for a layer, in multiples of n_data * epochs / n_layers; 0: no limit,
-                           negative: the library's default */
+    double probe_limit; /* ONLINE: most data probed for a layer, in multiples of n_data * epochs / n_layers; 0: no
+                           limit, negative: the library's default */
     uint64_t seed;
 } feed_options;
 
@@ -46,8 +45,9 @@ typedef struct feed {
 /* All of it follows from the options, so that a resumed run makes the same feed and loads the states into it. */
 salf_status feed_create(feed *out, salf_context *context, const method *m, const feed_options *options);
 void feed_destroy(feed *f);
-/* The next task, the same one until feed_done. kind SALF_TASK_DONE: the run is complete. */
-salf_status feed_next(feed *f, feed_task *task);
+/* The next task, of at most as many data (1 ... batch), the same one until feed_done. kind SALF_TASK_DONE: the run is
+ * complete. */
+salf_status feed_next(feed *f, int64_t most, feed_task *task);
 salf_status feed_done(feed *f);
 
 #endif

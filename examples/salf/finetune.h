@@ -45,8 +45,9 @@ typedef struct finetune_settings {
     int32_t whole_vocabulary; /* prediction over all tokens */
     int32_t resume;
     double lora_alpha;
-    double rate;
-    double warmup; /* share of the run */
+    const char *rate_text;     /* as given; NULL: the default */
+    double rates[METHODS_MAX]; /* peak learning rate of each method */
+    double warmup;             /* share of the run */
     double weight_decay;
     double clip;
     double temperature; /* of ce and semantic-ce */
@@ -60,7 +61,9 @@ typedef struct finetune_settings {
     int64_t checkpoint_every; /* updates */
     int64_t eval_every;       /* updates between tests on the way; 0: at the end only */
     int64_t stop_after;       /* updates after which the process ends at once, as if killed; 0: never */
-    uint64_t seed;
+    uint64_t seed;            /* of the first run of a method; the others count on from it */
+    int32_t seeds;            /* runs of each method */
+    int32_t json;             /* 1: the table as JSON */
 } finetune_settings;
 
 /* A part of the data as tokens, packed; in the order of the file. */
@@ -83,6 +86,7 @@ typedef struct session {
     int32_t n_labels;
     int32_t *label_tokens; /* [n_labels] first token of each label's word */
     int64_t n_shortened;   /* prompts longer than the model's positions, cut at the left */
+    uint64_t seed;         /* of the run at hand */
     jsonl_writer log;
 } session;
 
@@ -114,9 +118,16 @@ typedef struct probe_rider {
 
 salf_status probe_rider_hook(void *user, int32_t space, int64_t rows, const float *states);
 
-/* Trains by method number index of the settings and evaluates; resume: from the middle, as the checkpoint has it.
- * tallies [n_methods]: those before index are done. */
+/* Runs of a session: all methods with the first seed, then all with the next. */
+static inline int run_count(const finetune_settings *o) {
+    return o->n_methods * o->seeds;
+}
+
+/* Trains and evaluates: run number index, that is, method index mod n_methods; resume: from the middle, as the
+ * checkpoint has it. tallies [runs + 1]: those before index are done, and the last is of the model as it came. */
 int train_method(session *s, int index, int resume, tally *tallies);
+/* Scores of the model before any training, into result and the log. */
+int evaluate_untrained(session *s, tally *result);
 
 /* Macro F1 and accuracy on the test data into result; confusion [n_labels][n_labels + 1]. */
 int evaluate(session *s, decoder *d, tally *result, int64_t *confusion);
@@ -127,8 +138,12 @@ salf_status make_probe(salf_probe **out, const session *s, int32_t metric);
 
 /* Opens the log (keeping its first keep bytes) and writes the run event where it is new. */
 int log_open(session *s, int64_t keep);
+/* Begins an event of a method, with the seed at hand. */
+void log_begin(session *s, const char *event, const method *m);
 void log_step(session *s, const method *m, const tally *before, const tally *now, int32_t cut, double rate);
-int log_plan(session *s, const method *m, const salf_planner *planner);
+/* *matched becomes the data that trained at a layer that suits their own eof. */
+int log_plan(session *s, const method *m, const salf_planner *planner, double *matched);
+void log_untrained(session *s, const tally *t, const int64_t *confusion);
 /* Macro F1 and accuracy after some updates, for the report's curve. */
 void log_eval(session *s, const method *m, const tally *t);
 void log_result(session *s, const method *m, const tally *t, const int64_t *eof_counts, const int64_t *confusion);

@@ -1,4 +1,4 @@
-/* run.h - the training of one method: what trainloop.c drives and runstate.c saves. */
+/* run.h - the training of one method with one seed: what trainloop.c drives, trainstep.c does and runstate.c saves. */
 #ifndef SALF_EXAMPLE_RUN_H
 #define SALF_EXAMPLE_RUN_H
 
@@ -12,7 +12,7 @@ enum { RUN_NORMS = 3 };
 typedef struct run {
     session *s;
     const method *m;
-    int index; /* of the method in the settings */
+    int index; /* of the run */
     feed feed;
     decoder *decoder;
     adamw *optimizer;
@@ -23,11 +23,11 @@ typedef struct run {
     tally tally;
     int64_t tasks;       /* batches run; the policy's step */
     double rate;         /* of the last update */
+    double forward;      /* seconds of the last forward, without its probe */
     int64_t pending;     /* rows whose gradients wait for the update */
-    int32_t stage;       /* layer of the pending rows' stage; -1 without a planner */
     int64_t *eof_counts; /* [m]: own eof of the data probed */
     double *norms;       /* [RUN_NORMS][m] at the last update: L1 and L2 of the layers' gradients, L2 of what trains */
-    double *rates;       /* [m] scratch: rate factors of the layers */
+    double *reach;       /* [m]: of the pending rows, the sum of the layer's rate factors over those that train it */
     int32_t *cuts;       /* [batch] cut of each row, m: not trained */
     int32_t *compact;    /* [batch] scratch: cuts of the rows that train */
     uint8_t *accepted;   /* [batch] */
@@ -35,19 +35,31 @@ typedef struct run {
     float *gradient;     /* [batch][D] of the normed states */
 } run;
 
-/* Writes the checkpoint file: all of a run between two updates, or (r NULL) only that methods 0 ... finished-1 are
- * done. tallies [n_methods]. */
+/* One batch: forward, decision, and the backward of the rows that train; the update comes when enough rows have. */
+int run_task(run *r, const feed_task *task);
+/* Applies the gradients that have added up. */
+int update_weights(run *r);
+/* OFFLINE: the eof of all data, by the weights before training. */
+int probe_all(run *r);
+
+/* Books the batch by its cuts: depth, rows and predicted operations. Returns the rows that train, or -1. */
+int64_t book_batch(run *r, int probed);
+/* Adds the predicted operations of rows with these cuts; not trained: their forward and probe alone. */
+int book_rows(run *r, const int32_t *cuts, int64_t rows, int probed, int trained);
+
+/* Writes the checkpoint file: all of a run between two updates, or (r NULL) only that runs 0 ... finished-1 are done.
+ * tallies [runs + 1]. */
 int runstate_save(session *s, run *r, int finished, const tally *tallies);
 /* What a checkpoint says of the run as a whole. */
 typedef struct runstate_start {
-    int finished;       /* methods done, their tallies filled in */
-    int inside;         /* 1: it also holds the next method in the middle of its training */
+    int finished;       /* runs done, their tallies filled in */
+    int inside;         /* 1: it also holds the next one in the middle of its training */
     int64_t log_length; /* bytes */
 } runstate_start;
 
 /* Reads it; all zero when there is no file. Fails, naming the option, when the settings are not those of the file. */
 int runstate_begin(session *s, runstate_start *start, tally *tallies);
-/* Restores a fresh run of the method in the middle. */
+/* Restores a fresh run that was in the middle. */
 int runstate_load(session *s, run *r);
 
 #endif

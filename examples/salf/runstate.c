@@ -10,7 +10,7 @@
 
 /* Places in the tensor "run". */
 enum { RUN_FINISHED, RUN_INSIDE, RUN_LOG, RUN_TASKS, RUN_POSITION, RUN_N };
-enum { N_OPTIONS = 30, VALUE_SIZE = 1024 };
+enum { N_OPTIONS = 40, VALUE_SIZE = 1024 };
 
 /* The options that results depend on, as text. */
 typedef struct option_texts {
@@ -66,7 +66,8 @@ static void list_options(option_texts *t, const finetune_settings *o) {
     record_real(t, "alpha", o->lora_alpha);
     record_int(t, "targets", o->targets);
     record_int(t, "schedule", o->schedule);
-    record_real(t, "lr", o->rate);
+    record_text(t, "lr", o->rate_text);
+    record_int(t, "seeds", o->seeds);
     record_real(t, "warmup", o->warmup);
     record_real(t, "weight-decay", o->weight_decay);
     record_real(t, "clip", o->clip);
@@ -151,7 +152,7 @@ int runstate_save(session *s, run *r, int finished, const tally *tallies) {
     list_options(&texts, s->settings);
     for (int i = 0; i < texts.n; i++) checkpoint_put_text(&w, texts.pairs[2 * i], texts.pairs[2 * i + 1]);
     checkpoint_put(&w, "run", SALF_I64, RUN_N, numbers);
-    checkpoint_put(&w, "tallies", SALF_F64, (int64_t)s->settings->n_methods * TALLY_N, tallies);
+    checkpoint_put(&w, "tallies", SALF_F64, ((int64_t)run_count(s->settings) + 1) * TALLY_N, tallies);
     if (r && put_run(&w, r) != 0) w.failed = 1;
     if (checkpoint_write(&w, s->context, path) != SALF_OK) return say_salf("--checkpoint");
     return 0;
@@ -171,7 +172,7 @@ static int open_checkpoint_file(session *s, salf_tensors **out) {
 
 int runstate_begin(session *s, runstate_start *start, tally *tallies) {
     static option_texts texts;
-    const int64_t n = s->settings->n_methods;
+    const int64_t n = run_count(s->settings);
     salf_tensors *file;
     int64_t numbers[RUN_N];
     char message[2 * VALUE_SIZE + 256];
@@ -181,9 +182,9 @@ int runstate_begin(session *s, runstate_start *start, tally *tallies) {
     list_options(&texts, s->settings);
     int failed = checkpoint_check_text(file, texts.pairs, texts.n, message, sizeof message) != 0 ||
                  checkpoint_get(file, "run", SALF_I64, RUN_N, numbers, message, sizeof message) != 0 ||
-                 checkpoint_get(file, "tallies", SALF_F64, n * TALLY_N, tallies, message, sizeof message) != 0;
+                 checkpoint_get(file, "tallies", SALF_F64, (n + 1) * TALLY_N, tallies, message, sizeof message) != 0;
     if (!failed && (numbers[RUN_FINISHED] < 0 || numbers[RUN_FINISHED] > n || numbers[RUN_LOG] < 0)) {
-        snprintf(message, sizeof message, "the checkpoint is damaged: %lld methods done",
+        snprintf(message, sizeof message, "the checkpoint is damaged: %lld runs done",
                  (long long)numbers[RUN_FINISHED]);
         failed = 1;
     }
@@ -220,7 +221,6 @@ static int get_parameters(const salf_tensors *file, run *r, char *message, size_
 static int get_run(const salf_tensors *file, run *r, char *message, size_t size) {
     const int64_t m = r->s->info.n_layers;
     int64_t numbers[RUN_N];
-    salf_named_tensor there;
     const void *bytes;
     uint64_t n;
     if (checkpoint_get(file, "run", SALF_I64, RUN_N, numbers, message, size) != 0) return -1;
@@ -228,10 +228,7 @@ static int get_run(const salf_tensors *file, run *r, char *message, size_t size)
     r->feed.position = numbers[RUN_POSITION];
     if (checkpoint_get(file, "tally", SALF_F64, TALLY_N, r->tally.v, message, size) != 0) return -1;
     if (checkpoint_get(file, "eof_counts", SALF_I64, m, r->eof_counts, message, size) != 0) return -1;
-    /* Checkpoints of version 0.1 have no norms; the methods of that version do not look at them. */
-    if (salf_tensors_find(file, "norms", &there) == SALF_OK &&
-        checkpoint_get(file, "norms", SALF_F64, RUN_NORMS * m, r->norms, message, size) != 0)
-        return -1;
+    if (checkpoint_get(file, "norms", SALF_F64, RUN_NORMS * m, r->norms, message, size) != 0) return -1;
     if (get_parameters(file, r, message, size) != 0) return -1;
     if (checkpoint_get(file, "optimizer.steps", SALF_I64, m + 2, adamw_steps(r->optimizer), message, size) != 0)
         return -1;

@@ -53,21 +53,64 @@ all='lora[full],lora[half],lift[half],lift*[half],lift*[geom][bf],lift*[geom][df
 all="$all,salf,salf[half],salf[geom][bf],salf[geom][df],salf[arith][bf],salf[arith][df],salf[ce],salf[half][rank]"
 "$SALF" finetune "${model[@]}" "${small[@]}" --method "$all" --log "$work/all.jsonl" >"$work/table" 2>"$work/err"
 report $? "all methods run"
-[ "$(wc -l <"$work/table")" -eq 17 ] && grep -q '^salf\[half\]\[rank\] ' "$work/table" && [ ! -s "$work/err" ]
-report $? "one line a method, nothing on standard error when piped"
+[ "$(wc -l <"$work/table")" -eq 19 ] && grep -q '^untrained ' "$work/table" && grep -q '^salf\[half\]\[rank\] ' "$work/table" && [ ! -s "$work/err" ]
+report $? "one line a method and one for the model as it came, nothing on standard error when piped"
+awk '{ gsub("±", "+"); if (length($0) > 80) wide = 1 } END { exit wide }' "$work/table"
+report $? "the table fits 80 columns"
 [ "$(grep -c '"event":"result"' "$work/all.jsonl")" -eq 16 ] && [ "$(grep -c '"event":"plan"' "$work/all.jsonl")" -eq 10 ]
 report $? "log has results and plans"
-awk '$1 == "lora[full]" { full = $4 } $1 == "lora[half]" { half = $4 } $1 == "salf[arith][df]" { deep = $4 }
+awk '$1 == "lora[full]" { full = $6 } $1 == "lora[half]" { half = $6 } $1 == "salf[arith][df]" { deep = $6 }
      END { exit !(full == 0 && half > 0.3 && deep > half) }' "$work/table"
-report $? "cost savings are in order"
+report $? "depth savings are in order"
+[ "$(grep '"event":"result"' "$work/all.jsonl" | grep -c '"steps":12,')" -eq 16 ]
+report $? "every method makes the same number of updates"
+"$SALF" finetune "${model[@]}" --limit-train 48 --limit-test 20 --batch 8 --epochs 3 --matching offline --log "$work/offline.jsonl" \
+    --method 'salf[half]' >"$work/table" 2>"$work/err" && grep -q '"trained":144,"probed":48,' "$work/offline.jsonl"
+report $? "offline matching probes each datum once, whatever the epochs"
 
 # ---- losses, dense training, reductions, matching
 for extra in "--loss cosine" "--loss semantic-ce" "--dense --lr 0.0005" "--matching offline" "--whole-vocabulary" \
-    "--reduction median --method salf" "--backend reference --lens normed" "--epochs 2 --schedule cosine --weight-decay 0.1"; do
+    "--reduction median --method salf,salf[ce]" "--backend reference --lens normed" "--epochs 2 --schedule cosine --weight-decay 0.1"; do
     # shellcheck disable=SC2086
-    "$SALF" finetune "${model[@]}" --limit-train 48 --limit-test 20 $extra >"$work/table" 2>"$work/err"
+    "$SALF" finetune "${model[@]}" --method 'salf[half]' --limit-train 48 --limit-test 20 $extra >"$work/table" 2>"$work/err"
     report $? "finetune $extra"
 done
+
+# ---- seeds, rates of single methods, JSON
+tiny=(--limit-train 32 --limit-test 20 --batch 8)
+expect 2 "'lora[third]' is not among" "a rate for a method that is not there" "$SALF" finetune "${model[@]}" --lr 'lora[third]=0.1'
+expect 2 "'lora[half]' is there twice" "two rates for a method" "$SALF" finetune "${model[@]}" --lr 'lora[half]=0.1,lora[half]=0.2'
+for rate in x 0.1x lora[half]= 0.1,11 -1 nan; do
+    expect 2 "is not a rate" "a rate '$rate'" "$SALF" finetune "${model[@]}" --lr "$rate"
+done
+expect 2 "no seeds left" "seeds beyond 64 bits" "$SALF" finetune "${model[@]}" --seed 18446744073709551615 --seeds 2
+seeds() { # seeds NAME OPTION...
+    "$SALF" finetune "${model[@]}" "${tiny[@]}" --method 'lora[full],lora[half]' --lr '0.001,lora[half]=0.004' --seeds 3 --seed 7 \
+        --checkpoint "$work/$1.ck" --log "$work/$1.jsonl" --output "$work/$1" "${@:2}" >"$work/$1.table" 2>"$work/err"
+}
+seeds three && grep -qE '^lora\[half\] +0\.[0-9]{3} ±\.[0-9]{3} ' "$work/three.table"
+report $? "three seeds give mean and deviation"
+[ "$(grep -c '"event":"result","method":"lora\[half\]","seed":[789],.*"rate":0.004,' "$work/three.jsonl")" -eq 3 ] &&
+    [ "$(grep -c '"event":"result","method":"lora\[full\]","seed":[789],.*"rate":0.001,' "$work/three.jsonl")" -eq 3 ]
+report $? "each method has its rate, each run its seed"
+code=137
+for stop in 5 9 20 20; do
+    [ $code -ne 137 ] || { seeds parts --resume --stop-after $stop --checkpoint-every 3; code=$?; }
+done
+[ $code -eq 0 ] && cmp "$work/three/lora-half-seed9/model.safetensors" "$work/parts/lora-half-seed9/model.safetensors" &&
+    diff <(awk '{ $5 = $6 = ""; print }' "$work/three.table") <(awk '{ $5 = $6 = ""; print }' "$work/parts.table")
+report $? "seeds that are stopped and resumed: the same weights and scores"
+"$SALF" finetune "${model[@]}" "${tiny[@]}" --json >"$work/json" 2>"$work/err" && python3 - "$work/json" <<'END'
+import json, sys
+all = json.load(open(sys.argv[1]))
+names = [m["method"] for m in all["methods"]]
+assert names[:3] == ["lora[full]", "lora[half]", "lift*[half]"] and names[3].startswith("salf[half]"), names
+assert all["seeds"] == 1 and 0 <= all["untrained"]["f1"] <= 1
+full, half = all["methods"][:2]
+assert full["time"] == 1 and half["saving"] > full["saving"] == 0 and half["updates"] == full["updates"] == 4, all
+assert half["cpu_s"] > 0 and half["wall_s"] > 0 and half["memory"] < full["memory"] and half["forwards"] == 1, all
+END
+report $? "JSON of the methods that are compared by default"
 
 # ---- kill and resume
 command_of() { # command_of NAME: the command whose results lie under $work/NAME
@@ -122,7 +165,7 @@ policies() { # policies NAME OPTION...
     "$SALF" finetune "${model[@]}" "${small[@]}" --method lisa,block,autofreeze,rgn,freezeout --log "$work/$1.jsonl" \
         --checkpoint "$work/$1.ck" --checkpoint-every 3 --output "$work/$1" "${@:2}" >"$work/$1.table" 2>"$work/err"
 }
-policies straight && [ "$(wc -l <"$work/straight.table")" -eq 6 ]
+policies straight && [ "$(wc -l <"$work/straight.table")" -eq 8 ]
 report $? "policies by their word run"
 code=137
 for stop in 5 12 12 12 12 12; do
@@ -134,7 +177,7 @@ done
 report $code "policies that are stopped and resumed: the same weights"
 expect 1 "n_script" "a policy that needs more than a step says so" "$SALF" finetune "${model[@]}" --method scripted
 
-run whole --resume && [ "$(wc -l <"$work/whole.table")" -eq 4 ]
+run whole --resume && [ "$(wc -l <"$work/whole.table")" -eq 6 ]
 report $? "resuming a finished run prints its table again"
 expect 1 "--batch 8" "resume with another batch size names the option" "$SALF" finetune "${model[@]}" "${small[@]}" \
     --method 'salf[half],lift*[half],salf' --checkpoint "$work/whole.ck" --resume --batch 4

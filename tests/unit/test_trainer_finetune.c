@@ -1,5 +1,6 @@
 /* Parts of the fine-tuning program: order of the data, budgets over it, checkpoint files, figures. */
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,7 @@ static int64_t drain(feed *f, int64_t *uses, int64_t *layers) {
         feed_task task;
         uint8_t accepted[64];
         int32_t eof[64];
-        CHECK_OK(feed_next(f, &task));
+        CHECK_OK(feed_next(f, f->options.batch, &task));
         if (task.kind == SALF_TASK_DONE) return tasks;
         tasks++;
         ck_assert_int_gt(task.n, 0);
@@ -105,14 +106,14 @@ START_TEST(a_task_stays_until_it_is_done) {
         feed_task task;
         uint32_t first[4];
         CHECK_OK(feed_create(&f, context, &m, &o));
-        CHECK_OK(feed_next(&f, &task));
+        CHECK_OK(feed_next(&f, 4, &task));
         int64_t n = task.n;
         memcpy(first, task.data, (size_t)n * sizeof *first);
-        CHECK_OK(feed_next(&f, &task));
+        CHECK_OK(feed_next(&f, 4, &task));
         ck_assert_int_eq(task.n, n);
         ck_assert_mem_eq(first, task.data, (size_t)n * sizeof *first);
         CHECK_OK(feed_done(&f));
-        CHECK_OK(feed_next(&f, &task));
+        CHECK_OK(feed_next(&f, 4, &task));
         ck_assert(memcmp(first, task.data, sizeof *first) != 0);
         feed_destroy(&f);
     }
@@ -199,27 +200,69 @@ START_TEST(a_failed_write_leaves_the_old_file) {
 }
 END_TEST
 
-START_TEST(table_of_figures) {
-    method m[2] = {named("lora[full]"), named("salf[half]")};
-    tally t[2] = {{{0}}, {{0}}};
-    char text[2048] = "";
-    t[0].v[TALLY_TRAINED] = t[1].v[TALLY_TRAINED] = 10;
-    t[1].v[TALLY_DEPTH] = 4;
-    t[0].v[TALLY_BACKWARD] = 8;
-    t[1].v[TALLY_BACKWARD] = 5;
-    t[1].v[TALLY_FLOPS] = 30;
-    t[1].v[TALLY_FULL_FLOPS] = 40;
+/* Two methods and two seeds; the figures of the second method. */
+static tally_list made_list(method *m, tally *t) {
+    m[0] = named("lora[full]");
+    m[1] = named("salf[half]");
+    for (int i = 0; i < 5; i++) t[i] = (tally){{0}};
+    for (int i = 0; i < 4; i++) t[i].v[TALLY_TRAINED] = t[i].v[TALLY_PASSED] = 10;
+    for (int i = 1; i < 4; i += 2) {
+        t[i].v[TALLY_DEPTH] = 4;
+        t[i].v[TALLY_FLOPS] = 30;
+        t[i].v[TALLY_FULL_FLOPS] = 40;
+        t[i].v[TALLY_PASSED] = 12;
+        t[i].v[TALLY_F1] = i == 1 ? 0.5 : 0.7;
+    }
+    t[0].v[TALLY_CPU] = 8; /* the second seed met a slower machine */
+    t[1].v[TALLY_CPU] = 4;
+    t[2].v[TALLY_CPU] = 16;
+    t[3].v[TALLY_CPU] = 12;
+    t[4].v[TALLY_F1] = 0.125;
+    return (tally_list){m, 2, 2, t, &t[4]};
+}
+
+START_TEST(figures_over_seeds) {
+    method m[2];
+    tally t[5];
+    const tally_list list = made_list(m, t);
     ck_assert_double_eq(tally_saving(&t[1]), 0.4);
     ck_assert_double_eq(tally_predicted(&t[1]), 0.25);
     ck_assert_double_eq(tally_predicted(&t[0]), 0);
+    ck_assert_double_eq(tally_figure(&list, 1, TALLY_SAVING).mean, 0.4);
+    ck_assert_double_eq(tally_figure(&list, 1, TALLY_PREDICTED).mean, 0.25);
+    ck_assert_double_eq(tally_figure(&list, 1, TALLY_FORWARDS).mean, 1.2);
+    const tally_spread f1 = tally_figure(&list, 1, TALLY_F1), time = tally_time_ratio(&list, 1);
+    ck_assert_double_eq_tol(f1.mean, 0.6, 1e-12);
+    ck_assert_double_eq_tol(f1.sd, 0.1 * sqrt(2), 1e-12);
+    ck_assert_double_eq_tol(time.mean, (0.5 + 0.75) / 2, 1e-12);
+    const tally_list alone = {m + 1, 1, 1, t + 1, NULL};
+    ck_assert(isnan(tally_time_ratio(&alone, 0).mean));
+    ck_assert_double_eq(tally_figure(&alone, 0, TALLY_F1).sd, 0);
+}
+END_TEST
+
+START_TEST(table_of_figures) {
+    method m[2];
+    tally t[5];
+    char text[2048] = "";
+    tally_list list = made_list(m, t);
     FILE *out = fmemopen(text, sizeof text, "w");
-    tally_table(out, m, t, 2);
+    tally_table(out, &list);
     fclose(out);
-    ck_assert(harness_contains(text, "backward ratio") && harness_contains(text, "0.625"));
+    ck_assert(harness_contains(text, "0.600 \302\261.141") && harness_contains(text, "untrained  0.125"));
+    ck_assert_msg(harness_contains(text, "   0.62 ") && harness_contains(text, "0.400     1.20\n"), "%s", text);
+    list = (tally_list){m + 1, 1, 1, t + 1, NULL};
     out = fmemopen(text, sizeof text, "w");
-    tally_table(out, m + 1, t + 1, 1);
+    tally_table(out, &list);
     fclose(out);
-    ck_assert(!harness_contains(text, "backward ratio"));
+    ck_assert(!harness_contains(text, "untrained") && harness_contains(text, "   cpu "));
+    /* The longest names there are fit 80 columns. */
+    snprintf(m[0].name, sizeof m[0].name, "salf[arith][df][stream]");
+    list = (tally_list){m, 1, 2, t, &t[4]};
+    out = fmemopen(text, sizeof text, "w");
+    tally_table(out, &list);
+    fclose(out);
+    ck_assert_int_le((int)strcspn(text, "\n"), 80);
 }
 END_TEST
 
@@ -360,5 +403,6 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, probe_limit_bounds_each_stage);
     HARNESS_ADD(suite, checkpoint_round_trip);
     HARNESS_ADD(suite, a_failed_write_leaves_the_old_file);
+    HARNESS_ADD(suite, figures_over_seeds);
     HARNESS_ADD(suite, table_of_figures);
 }
