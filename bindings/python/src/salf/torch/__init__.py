@@ -12,6 +12,7 @@ loss.
 """
 
 from salf.torch.anatomy import Parts, find_parts, unwrap
+from salf.torch.boundary import Boundary, BoundaryCache
 from salf.torch.cache import EofCache
 from salf.torch.controller import FreezeController
 from salf.torch.feed import ProbeFeed, Rows
@@ -22,6 +23,6 @@ from salf.torch.recompute import RowCheckpoint
 from salf.torch.rows import RowCuts
 
 __all__ = [
-    "Active", "EofCache", "FreezeController", "OptimizerGuard", "Parts", "ProbeFeed", "RowCheckpoint", "RowCuts",
-    "Rows", "SemanticLoss", "find_parts", "unwrap",
+    "Active", "Boundary", "BoundaryCache", "EofCache", "FreezeController", "OptimizerGuard", "Parts", "ProbeFeed",
+    "RowCheckpoint", "RowCuts", "Rows", "SemanticLoss", "find_parts", "unwrap",
 ]  # fmt: skip
