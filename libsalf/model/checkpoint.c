@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "io/gguf.h"
 #include "io/io.h"
 #include "model/model.h"
 
@@ -115,7 +116,8 @@ salf_status salf_model_open(salf_model **out, salf_context *context, const char 
                                          "checkpoint says everything else");
     salf_model *model;
     SLF_TRY(slf_model_new(&model, context));
-    const salf_status status = open_folder(model, path, &o);
+    const salf_status status =
+        slf_path_is_gguf(path) ? slf_model_open_gguf(model, path, &o) : open_folder(model, path, &o);
     if (status == SALF_OK)
         *out = model;
     else

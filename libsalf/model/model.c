@@ -63,6 +63,10 @@ salf_status slf_model_set_norm(salf_model *model, int32_t kind, const salf_tenso
     return SALF_OK;
 }
 
+salf_status slf_model_set_logit_bias(salf_model *model, const salf_tensor *bias) {
+    return copy_vector(model->context, bias, model->info.vocab, "logit_bias", &model->logit_bias);
+}
+
 /* In the options 0 means "as it is": as the checkpoint has it, or the default. */
 salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o) {
     salf_model_info *info = &model->info;
@@ -134,7 +138,7 @@ salf_status salf_model_create(salf_model **out, salf_context *context, const sal
     slf_model_tie(model);
     /* 3. from states to logits */
     SLF_DO(slf_model_set_norm(model, o.norm_kind, &o.norm_weight, &o.norm_bias));
-    SLF_DO(copy_vector(model->context, &o.logit_bias, o.vocab, "logit_bias", &model->logit_bias));
+    SLF_DO(slf_model_set_logit_bias(model, &o.logit_bias));
     SLF_DO(slf_model_set_numbers(model, &o));
     *out = model;
 done:

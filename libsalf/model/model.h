@@ -71,7 +71,12 @@ salf_status slf_model_new(salf_model **out, salf_context *context);
 void slf_model_tie(salf_model *model);
 /* The final norm, whose weight and bias [1][D] are copied; data NULL: ones, zeros. */
 salf_status slf_model_set_norm(salf_model *model, int32_t kind, const salf_tensor *weight, const salf_tensor *bias);
+/* The bias on the logits [1][V], copied; data NULL: none. */
+salf_status slf_model_set_logit_bias(salf_model *model, const salf_tensor *bias);
 /* Overrides info by what the options set, after checking it. */
 salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *options);
+
+/* gguf.c: a model from a file of llama.cpp; what is made on the way belongs to the model, whatever the result. */
+salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_model_options *options);
 
 #endif
