@@ -184,11 +184,10 @@ typedef struct salf_named_tensor {
     salf_tensor view;
 } salf_named_tensor;
 
-/* Opens a .safetensors file, an index file, a folder that holds model.safetensors or model.safetensors.index.json, or a
- * GGUF file of llama.cpp (the first part of a split one); quantised tensors then have a name and a shape, no view.
+/* Opens a .safetensors file, an index file, or a folder that holds model.safetensors or model.safetensors.index.json.
  * Errors: SALF_E_NOT_FOUND, SALF_E_IO, SALF_E_TRUNCATED, SALF_E_CORRUPT (bad JSON; offsets out of range, overlapping or
- * disagreeing with shapes; a shard outside the folder), SALF_E_MISMATCH (an index and its shards; parts of a GGUF model),
- * SALF_E_UNSUPPORTED (more than 8 dimensions; a version of GGUF). */
+ * disagreeing with shapes; a shard outside the folder), SALF_E_MISMATCH (an index and its shards), SALF_E_UNSUPPORTED
+ * (more than 8 dimensions). */
 SALF_API salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const char *path);
 SALF_API void salf_tensors_destroy(salf_tensors *tensors);
 SALF_API int64_t salf_tensors_count(const salf_tensors *tensors);
@@ -210,9 +209,13 @@ SALF_API salf_status salf_tensors_save(salf_context *context, const char *path, 
 typedef struct salf_model salf_model;
 /* Kinds of the final norm. RMS1P is RMSNorm with (1 + weight), as in Gemma. */
 enum { SALF_NORM_NONE = 0, SALF_NORM_LAYER = 1, SALF_NORM_RMS = 2, SALF_NORM_RMS1P = 3 };
-/* Model families whose checkpoints are understood. */
+/* Families of checkpoints. OTHER: one of which only head, norm and embedding are understood; model_type names it. */
 enum { SALF_FAMILY_OTHER = 0, SALF_FAMILY_LLAMA = 1, SALF_FAMILY_QWEN2 = 2, SALF_FAMILY_GEMMA2 = 3 };
-enum { SALF_FAMILY_MISTRAL = 4, SALF_FAMILY_GPT2 = 5 };
+enum { SALF_FAMILY_MISTRAL = 4, SALF_FAMILY_GPT2 = 5, SALF_FAMILY_QWEN3 = 6, SALF_FAMILY_GEMMA = 7 };
+enum { SALF_FAMILY_GEMMA3 = 8, SALF_FAMILY_PHI3 = 9, SALF_FAMILY_OLMO2 = 10, SALF_FAMILY_GRANITE = 11 };
+enum { SALF_FAMILY_STABLELM = 12, SALF_FAMILY_SMOLLM3 = 13, SALF_FAMILY_OLMO3 = 14 };
+/* Where valid_vocab comes from: the rows of the head, the host's option, or the tokenizer beside the checkpoint. */
+enum { SALF_VOCAB_ROWS = 0, SALF_VOCAB_OPTION = 1, SALF_VOCAB_TOKENIZER = 2 };
 /* Yields rows first ... first+count-1 of a matrix as float32 [count][D], for heads that are quantised or not in memory.
  * Returns 0, or any other number for failure. Called from the thread that called the library, any number of times. */
 typedef int32_t (*salf_rows_fn)(void *user, int64_t first, int64_t count, float *out);
@@ -235,6 +238,7 @@ typedef struct salf_model_options {
     salf_tensor logit_bias;  /* [1][V], copied; data NULL: none */
     double logit_scale;      /* logits = scale * W_o h; 0 = 1 */
     double logit_softcap;    /* then cap * tanh(logits / cap); 0 = none */
+    const char *accept;      /* salf_model_open: keys of config.json, comma-separated, that it may leave unread */
 } salf_model_options;
 
 /* Shape and settings. The fields from rope_theta on describe the decoder and are 0 unless opened from a checkpoint. */
@@ -252,20 +256,55 @@ typedef struct salf_model_info {
     int32_t n_heads, n_kv_heads, head_dim;
     int32_t attention_bias;       /* 1: q, k and v projections have biases */
     int32_t bos_token, eos_token; /* -1: unknown */
+    const char *model_type;       /* as the checkpoint has it; "" for a described model. Borrowed */
+    int32_t vocab_from, reserved; /* SALF_VOCAB_* of valid_vocab */
 } salf_model_info;
+
+/* Activation of a feed-forward block: GELU by erf, or by the tanh formula. */
+enum { SALF_ACTIVATION_SILU = 0, SALF_ACTIVATION_GELU = 1, SALF_ACTIVATION_GELU_TANH = 2, SALF_ACTIVATION_RELU = 3 };
+/* How rotary frequencies are scaled: the kinds of transformers' rope_type. NONE: no rotary positions. */
+enum { SALF_ROPE_NONE = 0, SALF_ROPE_DEFAULT = 1, SALF_ROPE_LINEAR = 2, SALF_ROPE_LLAMA3 = 3, SALF_ROPE_YARN = 4 };
+/* Where a block's norms stand: before attention and feed-forward; before and after (Gemma 2, 3); after (OLMo 2). */
+enum { SALF_BLOCK_PRE_NORM = 0, SALF_BLOCK_SANDWICH_NORM = 1, SALF_BLOCK_POST_NORM = 2 };
+/* Norms of queries and keys: of each head, or of all heads' numbers together (OLMo 2). */
+enum { SALF_QK_NORM_NONE = 0, SALF_QK_NORM_HEAD = 1, SALF_QK_NORM_ALL = 2 };
+
+/* What the layers of a checkpoint compute, for hosts that run them: all that its configuration says, or unsupported
+ * names what this cannot say, and then the layers must not be run by it. */
+typedef struct salf_decoder_info {
+    uint32_t struct_size;
+    int32_t activation, gated_ffn, block, qk_norm; /* SALF_ACTIVATION_*, 0 or 1, SALF_BLOCK_*, SALF_QK_NORM_* */
+    int32_t norm_kind;                             /* SALF_NORM_* of all norms; their eps is the model's norm_eps */
+    int32_t biases;                                /* SALF_MATRIX_* of the projections that have one */
+    int32_t fused;       /* SALF_MATRIX_* stored in one tensor: Q K V in qkv_proj, GATE UP in gate_up_proj */
+    int32_t rope;        /* SALF_ROPE_* */
+    int32_t rotary_dims; /* of head_dim, the first ones; the others are not rotated */
+    double rope_theta, local_rope_theta;       /* local: of layers with the window, never scaled; 0 = as the others */
+    double rope_factor;                        /* LINEAR, LLAMA3, YARN */
+    double rope_low_factor, rope_high_factor;  /* LLAMA3 */
+    double rope_beta_fast, rope_beta_slow;     /* YARN */
+    double rope_attention_factor;              /* YARN: factor on cosines and sines */
+    int64_t rope_original_positions;           /* LLAMA3, YARN */
+    double attention_scale, attention_softcap; /* on scores; cap 0 = none */
+    double residual_scale;                     /* on what a block adds to the stream: 1 but for Granite */
+    int64_t sliding_window;                    /* positions that a token sees, itself included; 0 = all */
+    const uint8_t *sliding;                    /* [m] 1: the layer has the window; NULL: none has */
+    const char *unsupported; /* "key = value; ..." that this struct cannot say; NULL: nothing. Both borrowed */
+} salf_decoder_info;
 
 /* Model from a description. head and embedding stay borrowed; norm and logit bias are copied: make the model again when
  * they change. Errors: SALF_E_ARGUMENT, SALF_E_NULL, SALF_E_SHAPE, SALF_E_DTYPE, SALF_E_NONFINITE (a norm or bias). */
 SALF_API salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options);
-/* Model from a Hugging Face checkpoint folder: config.json and model.safetensors, single or sharded, memory-mapped. Or
- * from a GGUF file: rows of quantised matrices become float32 when they are needed (head_dtype is 0 then). Tied heads
- * may be stored under either name. options may override what the config says (valid_vocab, logit_*, norm_eps); tensors
- * in it must be empty. Errors: those of salf_tensors_open; SALF_E_MISMATCH (config and tensors disagree),
- * SALF_E_UNSUPPORTED (a family, an architecture or a setting that is not known), SALF_E_DTYPE (of the head). */
+/* Model from a Hugging Face checkpoint folder: config.json and model.safetensors, single or sharded, memory-mapped.
+ * Tied heads may be stored under either name. options may override what the config says (valid_vocab, logit_*,
+ * norm_eps); tensors in it must be empty. Errors: those of salf_tensors_open; SALF_E_MISMATCH (config and tensors
+ * disagree), SALF_E_UNSUPPORTED (a family or setting that is not known). */
 SALF_API salf_status salf_model_open(salf_model **out, salf_context *context, const char *path,
                                      const salf_model_options *options);
 SALF_API void salf_model_destroy(salf_model *model);
 SALF_API salf_status salf_model_get_info(const salf_model *model, salf_model_info *info);
+/* What the checkpoint's layers compute. SALF_E_UNSUPPORTED for a described model, whose layers are not known. */
+SALF_API salf_status salf_model_get_decoder(const salf_model *model, salf_decoder_info *info);
 /* All tensors of the checkpoint a model was opened from; NULL for a described model. Borrowed. */
 SALF_API const salf_tensors *salf_model_get_tensors(const salf_model *model);
 /* Reads the whole head and gives a fingerprint of its valid rows that does not depend on dtype or blocks; cost V*D. */

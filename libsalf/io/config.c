@@ -1,61 +1,81 @@
 /*
- * config.c - config.json of a Hugging Face checkpoint. Families name the same things in two ways; what a file does not
- * say, its family does (families.c).
+ * config.c - config.json of a Hugging Face checkpoint: sizes, final norm, from states to logits. What the layers compute
+ * is read in decoder.c, and known.c judges the keys that both left.
  *
- * A key that is null counts as missing, as transformers has it.
+ * Classes of transformers call the same size by several names; every name is known for every family. What a file does
+ * not say, its family does (families.c).
  */
 #include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "io.h"
 
-/* ---- integers: a table ---- */
+/* ---- sizes: a table ---- */
 
-enum { NEEDED = -1 };
+enum { NEEDED = -1, N_NAMES = 5 };
 
-/* Named in either way, a key sets a field of salf_model_info to a value in 1 ... most. missing: what the field becomes
- * where the key is not there, or NEEDED. 0 is replaced in read_shape. */
+/* Under any of its names, a key sets a field of salf_model_info to a value in 1 ... most. missing: what the field becomes
+ * where none is there, or NEEDED. 0 is replaced in read_shape. */
 typedef struct {
-    const char *names[SLF_KEY_SCHEMES];
+    const char *names[N_NAMES];
     size_t offset, size;
     int64_t most, missing;
+    int32_t several; /* 1: where two names disagree, the first counts */
 } integer_key;
 
 #define FIELD(name) offsetof(salf_model_info, name), sizeof((salf_model_info *)NULL)->name
 
 /* The bounds keep every product that the library makes of them within 64 bits. */
 static const integer_key integer_keys[] = {
-    {{"num_hidden_layers", "n_layer"}, FIELD(n_layers), 65535, NEEDED},
-    {{"hidden_size", "n_embd"}, FIELD(hidden), 1 << 24, NEEDED},
-    {{"vocab_size", "vocab_size"}, FIELD(vocab), INT32_MAX, NEEDED},
-    {{"num_attention_heads", "n_head"}, FIELD(n_heads), 65535, NEEDED},
-    {{"num_key_value_heads", "num_key_value_heads"}, FIELD(n_kv_heads), 65535, 0},
-    {{"intermediate_size", "n_inner"}, FIELD(ffn_hidden), INT32_MAX, 0},
-    {{"max_position_embeddings", "n_positions"}, FIELD(max_positions), INT64_MAX / 2, 2048},
-    {{"head_dim", "head_dim"}, FIELD(head_dim), 65535, 0},
+    {{"num_hidden_layers", "n_layer", "n_layers", "num_layers"}, FIELD(n_layers), 65535, NEEDED, 0},
+    {{"hidden_size", "n_embd", "d_model", "n_embed"}, FIELD(hidden), 1 << 24, NEEDED, 0},
+    {{"vocab_size"}, FIELD(vocab), INT32_MAX, NEEDED, 0},
+    {{"num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads"}, FIELD(n_heads), 65535, NEEDED, 0},
+    {{"num_key_value_heads", "num_kv_heads"}, FIELD(n_kv_heads), 65535, 0, 0},
+    {{"intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "dff"}, FIELD(ffn_hidden), INT32_MAX, 0, 0},
+    {{"max_position_embeddings", "n_positions", "max_seq_len", "seq_length"},
+     FIELD(max_positions),
+     INT64_MAX / 2,
+     2048,
+     1},
+    {{"head_dim"}, FIELD(head_dim), 65535, 0, 0},
 };
 
-/* The value of a key, NULL when it is not there or null. Borrowed from json. */
-static const json_t *value_of(const json_t *json, const char *name) {
-    const json_t *value = json_object_get(json, name);
-    return json_is_null(value) ? NULL : value;
+/* Two names of one size have to agree: which of them counts depends on who reads. Defaults go by the first name. */
+static salf_status read_size(slf_keys *keys, const integer_key *key, int64_t *number) {
+    const char *found = NULL;
+    *number = key->missing;
+    for (int i = 0; i < N_NAMES && key->names[i]; i++) {
+        const char *name = key->names[i];
+        if (i > 0 && json_is_null(json_object_get(keys->json, name))) slf_keys_take(keys, name);
+        if (i > 0 && !json_object_get(keys->json, name)) continue;
+        if (i == 0 && !json_object_get(keys->json, name) && !json_object_get(keys->defaults, name)) continue;
+        int64_t value = 0; /* not in 1 ... most: none was there */
+        SLF_TRY(slf_keys_integer(keys, name, key->most, &value));
+        if (value == 0) continue;
+        /* A default gives way to any name that the file has. */
+        const bool stands = found && json_object_get(keys->json, found);
+        if (stands && key->several) continue;
+        if (stands && *number != value)
+            return slf_fail(SALF_E_CORRUPT, "%s: %s is %" PRId64 ", but %s is %" PRId64, keys->path, found, *number,
+                            name, value);
+        found = name;
+        *number = value;
+    }
+    if (*number != NEEDED) return SALF_OK;
+    return slf_fail(SALF_E_CORRUPT, "%s: %s is missing", keys->path, key->names[0]);
 }
 
-/* Integers only: 4096.0 is refused, since a float that was rounded somewhere is no size to rely on. */
-static salf_status read_shape(salf_model_info *info, const json_t *json, const slf_family *family, const char *path) {
+static salf_status read_shape(slf_config *config) {
+    salf_model_info *info = &config->info;
+    slf_keys *keys = &config->keys;
     /* 1. what the file says */
     for (size_t i = 0; i < sizeof integer_keys / sizeof *integer_keys; i++) {
         const integer_key *key = &integer_keys[i];
-        const char *name = key->names[family->keys];
-        const json_t *value = value_of(json, name);
-        int64_t number = key->missing;
-        if (!value && number == NEEDED) return slf_fail(SALF_E_CORRUPT, "%s: %s is missing", path, name);
-        if (value && !json_is_integer(value)) return slf_fail(SALF_E_CORRUPT, "%s: %s is no integer", path, name);
-        if (value) number = json_integer_value(value);
-        if (value && (number < 1 || number > key->most))
-            return slf_fail(SALF_E_CORRUPT, "%s: %s is %" PRId64 ", not in 1 ... %" PRId64, path, name, number,
-                            key->most);
+        int64_t number;
+        SLF_TRY(read_size(keys, key, &number));
         char *field = (char *)info + key->offset;
         /* The table's bound for a 32-bit field is within 32 bits, so that nothing is cut off here. */
         if (key->size == sizeof(int32_t))
@@ -63,112 +83,151 @@ static salf_status read_shape(salf_model_info *info, const json_t *json, const s
         else
             *(int64_t *)(void *)field = number;
     }
-    /* 2. what follows from it where the file says nothing */
-    if (info->n_kv_heads == 0) info->n_kv_heads = info->n_heads; /* every head has keys and values of its own */
-    if (info->n_heads % info->n_kv_heads != 0)
-        return slf_fail(SALF_E_CORRUPT, "%s: %d heads over %d key-value heads", path, (int)info->n_heads,
-                        (int)info->n_kv_heads);
-    /* In this order: the file, then what the family fixes whatever the hidden size is, then an even share of the
-     * hidden size. */
-    if (info->head_dim == 0) info->head_dim = family->head_dim;
-    if (info->head_dim == 0) info->head_dim = (int32_t)(info->hidden / info->n_heads);
-    if (info->head_dim == 0)
-        return slf_fail(SALF_E_CORRUPT, "%s: head_dim is missing, and hidden size %" PRId64 " over %d heads gives none",
-                        path, info->hidden, (int)info->n_heads);
-    if (info->ffn_hidden == 0) info->ffn_hidden = family->ffn_factor * info->hidden;
-    if (info->ffn_hidden == 0) return slf_fail(SALF_E_CORRUPT, "%s: intermediate_size is missing", path);
     info->valid_vocab = info->vocab;
+    /* 2. what follows from it where the file says nothing. Heads count for nothing but the layers: a family of which
+     * only the head is understood may have as many as it likes, of whatever kind. */
+    if (info->n_kv_heads == 0) info->n_kv_heads = info->n_heads; /* every head has keys and values of its own */
+    /* The class's default is one for its largest model, and holds where it goes into the heads. */
+    const bool said = json_object_get(keys->json, "num_key_value_heads") || json_object_get(keys->json, "num_kv_heads");
+    if (!said && info->n_heads % info->n_kv_heads != 0) info->n_kv_heads = info->n_heads;
+    const bool divides = info->n_heads % info->n_kv_heads == 0;
+    if (!divides && config->family->described)
+        return slf_fail(SALF_E_CORRUPT, "%s: %d heads over %d key-value heads", keys->path, (int)info->n_heads,
+                        (int)info->n_kv_heads);
+    if (!divides) info->n_kv_heads = info->n_heads;
+    if (info->head_dim == 0) info->head_dim = (int32_t)(info->hidden / info->n_heads);
+    if (info->head_dim == 0 && config->family->described)
+        return slf_fail(SALF_E_CORRUPT, "%s: head_dim is missing, and hidden size %" PRId64 " over %d heads gives none",
+                        keys->path, info->hidden, (int)info->n_heads);
+    if (info->ffn_hidden == 0 && config->family->described)
+        return slf_fail(SALF_E_CORRUPT, "%s: intermediate_size is missing", keys->path);
+    if (info->ffn_hidden == 0) info->ffn_hidden = 4 * info->hidden; /* as all of GPT-2's kind have it */
+    if (info->head_dim == 0) info->head_dim = 1;
     return SALF_OK;
 }
 
-/* ---- other values: out keeps what it is where value is NULL ---- */
+/* ---- from the last state to logits ---- */
 
-/* A finite number that is not negative. */
-static salf_status read_number(double *out, const json_t *value, const char *name, const char *path) {
-    if (!value) return SALF_OK;
-    const double x = json_number_value(value);
-    if (!json_is_number(value) || !isfinite(x) || x < 0)
-        return slf_fail(SALF_E_CORRUPT, "%s: %s is not a number of 0 or more", path, name);
-    *out = x;
-    return SALF_OK;
+/* Whether this family reads a key that others do not have: it then has a default. */
+static bool has_key(const slf_config *config, const char *name) {
+    return json_object_get(config->keys.defaults, name) != NULL;
 }
 
-/* 0 and 1 are refused: a file that says so was not written by transformers. */
-static salf_status read_flag(int32_t *out, const json_t *value, const char *name, const char *path) {
-    if (!value) return SALF_OK;
-    if (!json_is_boolean(value)) return slf_fail(SALF_E_CORRUPT, "%s: %s is neither true nor false", path, name);
-    *out = json_is_true(value);
-    return SALF_OK;
+/* A family without such keys leaves them unread, and known.c refuses them: they would change what the head computes. */
+static salf_status read_logits(slf_config *config) {
+    salf_model_info *info = &config->info;
+    slf_keys *keys = &config->keys;
+    double scale = 1, divisor = 1;
+    if (config->family->eps) SLF_TRY(slf_keys_number(keys, config->family->eps, &info->norm_eps));
+    if (has_key(config, "logit_scale")) SLF_TRY(slf_keys_number(keys, "logit_scale", &scale));
+    if (has_key(config, "lm_head_multiplier")) SLF_TRY(slf_keys_number(keys, "lm_head_multiplier", &scale));
+    if (has_key(config, "logits_scaling")) SLF_TRY(slf_keys_number(keys, "logits_scaling", &divisor));
+    info->logit_scale = scale / divisor;
+    if (!isfinite(info->logit_scale) || info->logit_scale <= 0)
+        return slf_fail(SALF_E_CORRUPT, "%s: logits times %g / %g", keys->path, scale, divisor);
+    if (has_key(config, "final_logit_softcapping"))
+        SLF_TRY(slf_keys_number(keys, "final_logit_softcapping", &info->logit_softcap));
+    info->embedding_scale = config->family->scales_embedding ? sqrt((double)info->hidden) : 1;
+    if (has_key(config, "embedding_multiplier"))
+        SLF_TRY(slf_keys_number(keys, "embedding_multiplier", &info->embedding_scale));
+    if (has_key(config, "lm_head_bias")) SLF_TRY(slf_keys_flag(keys, "lm_head_bias", &config->head_bias));
+    config->head_bias |= config->family->head_bias;
+    int32_t scaled = 0;
+    if (has_key(config, "scale_embedding")) SLF_TRY(slf_keys_flag(keys, "scale_embedding", &scaled));
+    if (scaled) info->embedding_scale = sqrt((double)info->hidden);
+    return slf_keys_flag(keys, "tie_word_embeddings", &info->tied);
 }
 
 /* A token id, or the first of a list; -1 where there is none: nothing in the library depends on it. */
-static int32_t token_of(const json_t *value) {
+static int32_t take_token(slf_keys *keys, const char *name) {
+    const json_t *value = slf_keys_take(keys, name);
     if (json_is_array(value)) value = json_array_get(value, 0);
     /* Some configurations name several end tokens; the first is the one that generation stops at by default. */
     const json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
     return id >= 0 && id <= INT32_MAX ? (int32_t)id : -1;
 }
 
-/* Put together in own, so that info is untouched on failure. Unknown keys are passed over: there are dozens, and new
- * ones with every version. */
-salf_status slf_config_read(salf_model_info *info, const json_t *json, const char *path) {
-    /* 1. the family, and what it says */
-    const char *type = json_string_value(json_object_get(json, "model_type"));
+/* ---- the whole ---- */
+
+/* Models with images and sound have the text model's configuration inside of theirs. */
+static json_t *text_model(json_t *json) {
+    static const char *const names[] = {"thinker_config", "text_config", "llm_config", "language_config"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        json_t *inner = json_object_get(json, names[i]);
+        if (json_is_object(inner) && json_object_size(inner) > 0) json = inner;
+    }
+    return json;
+}
+
+/* The inner model's family, else that of the model around it. */
+static salf_status find_family(slf_config *config, json_t *outer, json_t *inner, const char *path) {
+    const char *type = json_string_value(json_object_get(inner, "model_type"));
+    const char *outer_type = json_string_value(json_object_get(outer, "model_type"));
+    if (!type) type = outer_type;
     if (!type) return slf_fail(SALF_E_CORRUPT, "%s: no model_type", path);
-    const slf_family *family = slf_family_of_name(type);
-    if (!family) {
-        char known[256];
+    config->family = slf_family_of_name(type);
+    if (!config->family) {
+        char known[160]; /* of the message's 511 bytes */
         slf_family_names(known, sizeof known);
-        return slf_fail(SALF_E_UNSUPPORTED, "%s: model_type '%s' is none of %s; describe the model instead", path, type,
-                        known);
+        return slf_fail(SALF_E_UNSUPPORTED,
+                        "%s: model_type '%s' is none of %s... (docs/formats.md has all); describe the model instead",
+                        path, type, known);
     }
-    salf_model_info own = {.struct_size = sizeof own,
-                           .family = family->id,
-                           .norm_kind = family->norm_kind,
-                           .tied = family->tied,
-                           .attention_bias = family->attention_bias,
-                           .norm_eps = family->norm_eps,
-                           .rope_theta = family->rope_theta,
-                           .logit_scale = 1,
-                           .embedding_scale = 1};
-
-    /* 2. the shape */
-    SLF_TRY(read_shape(&own, json, family, path));
-    if (family->scales_embedding) own.embedding_scale = sqrt((double)own.hidden);
-
-    /* 3. what the file says otherwise */
-    const char *eps = family->keys == SLF_KEYS_GPT2 ? "layer_norm_epsilon" : "rms_norm_eps";
-    SLF_TRY(read_number(&own.norm_eps, value_of(json, eps), eps, path));
-    /* Versions of transformers moved it: at the top level first, later among rope_parameters. Where both are there,
-     * the top level was the one that older readers took, and it counts. */
-    const json_t *theta = value_of(json, "rope_theta");
-    if (!theta)
-        theta = value_of(json_object_get(json, "rope_parameters"), "rope_theta"); /* where newer files keep it */
-    if (family->rope_theta > 0) SLF_TRY(read_number(&own.rope_theta, theta, "rope_theta", path));
-    const char *cap = "final_logit_softcapping";
-    if (family->logit_softcap > 0) {
-        if (!json_object_get(json, cap)) own.logit_softcap = family->logit_softcap; /* null means none */
-        SLF_TRY(read_number(&own.logit_softcap, value_of(json, cap), cap, path));
-    }
-    /* What the family left as its default stays where the file is silent: transformers writes only what differs from
-     * its own default, which is the family's. */
-    SLF_TRY(read_flag(&own.tied, value_of(json, "tie_word_embeddings"), "tie_word_embeddings", path));
-    SLF_TRY(read_flag(&own.attention_bias, value_of(json, "attention_bias"), "attention_bias", path));
-    own.bos_token = token_of(value_of(json, "bos_token_id"));
-    own.eos_token = token_of(value_of(json, "eos_token_id"));
-    *info = own;
+    config->info = (salf_model_info){.struct_size = sizeof config->info,
+                                     .family = config->family->id,
+                                     .norm_kind = config->family->norm_kind,
+                                     .norm_eps = 1e-5,
+                                     .model_type = config->family->name};
     return SALF_OK;
 }
 
-salf_status slf_config_load(salf_model_info *info, const slf_family **family, const salf_context *context,
-                            const char *folder) {
+/* config holds nothing usable after a failure, but may be freed. */
+salf_status slf_config_read(slf_config *config, const salf_context *context, json_t *json, const char *path,
+                            const char *accept) {
+    *config = (slf_config){.context = context};
+    json_t *inner = text_model(json), *defaults = NULL;
+    salf_status status;
+    SLF_DO(find_family(config, json, inner, path));
+    SLF_DO(slf_json_words(&defaults, config->family->defaults));
+    SLF_DO(slf_keys_open(&config->keys, inner, defaults, path, ""));
+    SLF_DO(read_shape(config));
+    SLF_DO(read_logits(config));
+    const json_t *tied =
+        json_object_get(json, "tie_word_embeddings"); /* of the model that is loaded, not of its part */
+    if (json_is_boolean(tied)) config->info.tied = json_is_true(tied);
+    config->info.bos_token = take_token(&config->keys, "bos_token_id");
+    config->info.eos_token = take_token(&config->keys, "eos_token_id");
+    SLF_DO(slf_decoder_read(config));
+    const int32_t qkv = SALF_MATRIX_Q | SALF_MATRIX_K | SALF_MATRIX_V;
+    config->info.attention_bias = (config->decoder.biases & qkv) == qkv;
+    config->info.rope_theta = config->decoder.rope_theta;
+    /* Read beside what is left: the layers are not described with them, but the tensors have to be told apart. */
+    config->composite = inner != json;
+    config->extra_layers = (int32_t)json_number_value(json_object_get(inner, "num_nextn_predict_layers"));
+    const json_t *quantised = json_object_get(inner, "quantization_config");
+    if (!quantised) quantised = json_object_get(json, "quantization_config");
+    const json_t *block = json_object_get(quantised, "weight_block_size");
+    for (size_t i = 0; i < 2; i++) config->scale_block[i] = json_integer_value(json_array_get(block, i));
+    SLF_DO(slf_known_check(config, json, accept));
+done:
+    slf_keys_close(&config->keys);
+    json_decref(defaults);
+    return status;
+}
+
+salf_status slf_config_load(slf_config *config, const salf_context *context, const char *folder, const char *accept) {
+    *config = (slf_config){.context = context};
     char *path = slf_path_join(context, folder, "config.json");
     if (!path) return SALF_E_NO_MEMORY;
     json_t *json;
     salf_status status = slf_json_load(&json, path); /* sets json, to NULL on failure */
-    if (status == SALF_OK) status = slf_config_read(info, json, path);
-    if (status == SALF_OK) *family = slf_family_of_id(info->family);
+    if (status == SALF_OK) status = slf_config_read(config, context, json, path, accept);
     json_decref(json);
     slf_free(context, path);
     return status;
+}
+
+void slf_config_free(slf_config *config) {
+    if (config->sliding) slf_free(config->context, config->sliding);
+    config->sliding = NULL;
 }

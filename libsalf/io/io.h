@@ -48,9 +48,13 @@ salf_status slf_fail_errno(const char *action, const char *path, int error);
 
 /* ---- json.c ---- */
 
-/* Parses one JSON object; path names the source in messages. SALF_E_CORRUPT, SALF_E_NO_MEMORY. You json_decref() it. */
-salf_status slf_json_parse(json_t **out, const void *bytes, uint64_t size, const char *path);
-/* The same from a file of at most 64 MiB. */
+/* Parses one JSON object; path names the source in messages. unique: a key that stands twice is an error, else the last one
+ * counts. SALF_E_CORRUPT, SALF_E_NO_MEMORY. You json_decref() it. */
+salf_status slf_json_parse(json_t **out, const void *bytes, uint64_t size, bool unique, const char *path);
+/* {"key": value, ...} from "key=value key=value ...", the library's own short form; a value is JSON or, where it is none,
+ * a word, and null where it is left out. SALF_E_NO_MEMORY. You json_decref() it. */
+salf_status slf_json_words(json_t **out, const char *text);
+/* From a file of at most 64 MiB, which may begin with a byte order mark; keys as without unique. */
 salf_status slf_json_load(json_t **out, const char *path);
 /* Whether JSON can hold the text as a string. */
 bool slf_is_utf8(const char *text);
@@ -68,16 +72,7 @@ typedef struct slf_entry {
     int32_t n_dims;
     int32_t dtype;      /* SALF_F32 ...; 0: another type */
     char type_name[16]; /* as the file has it */
-    int32_t packed;     /* of a GGUF file: quantised type that slf_unpack_row knows; 0: none */
 } slf_entry;
-
-/* A key of a GGUF file; the value stays where the file is mapped, little-endian and unaligned. */
-typedef struct slf_field {
-    char *key;
-    const uint8_t *data; /* number, bytes of a text, elements of a list */
-    uint64_t count;      /* bytes of a text, elements of a list, 1 */
-    uint32_t type, item; /* numbers of the format; item: of a list's elements */
-} slf_field;
 
 struct salf_tensors {
     salf_context *context;
@@ -86,8 +81,6 @@ struct salf_tensors {
     int64_t capacity;
     char **metadata; /* [n_metadata] key, value, key, value, ... of the first file */
     int64_t n_metadata;
-    slf_field *fields; /* [n_fields] of a GGUF file, by key; NULL for others */
-    int64_t n_fields;
     slf_map *maps; /* [n_maps] */
     int64_t n_maps;
 };
@@ -115,38 +108,120 @@ salf_status slf_tensors_from_memory(salf_tensors **out, salf_context *context, c
 /* The name that safetensors has for SALF_F32 ...; NULL for a number that is none. */
 const char *slf_safetensors_type(int32_t dtype);
 
-/* ---- families.c, config.c: what a Hugging Face checkpoint says of a model ---- */
+/* ---- keys.c: a JSON object of which every key is accounted for ---- */
 
-/* The two ways in which configurations name their keys. */
-enum { SLF_KEYS_LLAMA = 0, SLF_KEYS_GPT2 = 1, SLF_KEY_SCHEMES };
+/* An object that is read key by key. What nothing has taken is left over at the end, and then has to be explained. */
+typedef struct slf_keys {
+    json_t *json;       /* borrowed */
+    json_t *defaults;   /* what holds where json has no such key; NULL: nothing does. Borrowed */
+    json_t *left;       /* the keys of json that nobody has taken; owned */
+    const char *path;   /* of the file, for messages */
+    const char *object; /* before a key's name in messages, such as "rope_scaling." or "" */
+} slf_keys;
 
-/* All that is particular to a family. A new one is a row in families.c and a constant in salf.h. */
+/* SALF_E_NO_MEMORY. You close it in every case. */
+salf_status slf_keys_open(slf_keys *keys, json_t *json, json_t *defaults, const char *path, const char *object);
+void slf_keys_close(slf_keys *keys);
+/* The value of a key, which is then accounted for: the file's, else the default; NULL when there is neither, or when the
+ * file says null. Borrowed. */
+json_t *slf_keys_take(slf_keys *keys, const char *name);
+/* The same as a finite number of 0 or more, as true or false, as an integer in 1 ... most (64.0 is one); out keeps what it
+ * is where there is no value. SALF_E_CORRUPT. */
+salf_status slf_keys_number(slf_keys *keys, const char *name, double *out);
+salf_status slf_keys_flag(slf_keys *keys, const char *name, int32_t *out);
+salf_status slf_keys_integer(slf_keys *keys, const char *name, int64_t most, int64_t *out);
+
+/* ---- families.c, config.c, decoder.c, known.c: what a Hugging Face checkpoint says of a model ---- */
+
+/* Which layers have the sliding window where the configuration does not list them. */
+enum {
+    SLF_WINDOW_NONE = 0, /* none, and the keys are not this family's */
+    SLF_WINDOW_ALL,      /* all, where a window is set (Mistral, Phi-3) */
+    SLF_WINDOW_FROM,     /* those from max_window_layers up, where use_sliding_window is set (Qwen) */
+    SLF_WINDOW_PATTERN   /* all but each n-th, n being sliding_window_pattern (Gemma 2 and 3, OLMo 3) */
+};
+/* Keys that say which projections have biases; a family reads those of its mask. */
+enum { SLF_ATTENTION_BIAS = 1, SLF_MLP_BIAS = 2, SLF_QKV_BIAS = 4 };
+
+/* All that is particular to a family. A new one is a row in families.c. */
 typedef struct slf_family {
     const char *name; /* model_type */
     int32_t id;       /* SALF_FAMILY_* */
-    int32_t keys;     /* SLF_KEYS_* */
     int32_t norm_kind;
-    /* What holds where the configuration does not say. */
-    int32_t tied, attention_bias;
-    int32_t head_dim;   /* 0: hidden / heads */
-    int32_t ffn_factor; /* times hidden; 0: the configuration has to say */
-    double norm_eps, rope_theta, logit_softcap;
+    int32_t norm_bias;     /* 1: the final norm has a bias (LAYER) */
+    int32_t norm_plus_one; /* 1: its weight is stored less 1 (LAYER; with RMS1P the kind says so) */
+    int32_t head_bias;     /* 1: the head always has a bias */
+    const char *eps;       /* the key of the norms' epsilon; NULL: 1e-5, in the code */
+    /* The names of its parts: prefix + embedding, prefix + norm + ".weight", prefix + layers + number + "."; head +
+     * ".weight" without prefix, NULL: lm_head. norm NULL: the final norm has no weight. */
+    const char *prefix, *embedding, *norm, *layers, *head;
+    /* "key=value key=value ...": what holds where a configuration has no such key, as its class in transformers has it;
+     * and for keys that not every family reads, that this one does (slf_json_words). */
+    const char *defaults;
+    /* -- of the decoder; described 0: salf_decoder_info cannot say what its layers compute, whatever the keys are -- */
+    int32_t described, block, qk_norm;
+    int32_t biases;    /* SALF_MATRIX_* that always have one */
+    int32_t bias_keys; /* SLF_*_BIAS */
+    int32_t fused, window;
+    int32_t partial_rotary;   /* 1: reads partial_rotary_factor */
+    int32_t local_rope;       /* 1: layers with the window have rotary positions of their own */
     int32_t scales_embedding; /* 1: by sqrt(D) */
-    /* Where the tensors lie: prefix + embedding; prefix + norm + ".weight", ".bias"; prefix + layers + k + "." ... */
-    const char *prefix, *embedding, *norm, *layers;
 } slf_family;
 
-/* NULL for a name or an id that is none. */
+/* NULL for a name that is none. */
 const slf_family *slf_family_of_name(const char *model_type);
-const slf_family *slf_family_of_id(int32_t id);
 /* The names that slf_family_of_name knows, "llama, qwen2, ...". */
 void slf_family_names(char *text, size_t size);
 
-/* Reads a configuration: valid_vocab = vocab; tied as the file says, or the family's default. info is untouched on
- * failure. SALF_E_CORRUPT (wrong types, senseless values), SALF_E_UNSUPPORTED (model_type). */
-salf_status slf_config_read(salf_model_info *info, const json_t *json, const char *path);
-/* The same from config.json in a folder; family receives the row of the family that it names. */
-salf_status slf_config_load(salf_model_info *info, const slf_family **family, const salf_context *context,
-                            const char *folder);
+/* A configuration as it was understood. */
+typedef struct slf_config {
+    const salf_context *context;
+    const slf_family *family;
+    salf_model_info info;
+    salf_decoder_info decoder; /* with the two below set */
+    uint8_t *sliding;          /* [m], or NULL; owned */
+    char unsupported[512];     /* "" when the decoder's description is complete */
+    int32_t head_bias;         /* 1: the head has a bias */
+    int32_t composite;         /* 1: the text model is a part of a larger one */
+    int32_t extra_layers;      /* stored behind the model's, for predicting several tokens; no part of it */
+    int64_t scale_block[2];    /* rows and columns of a matrix that share a scale (FP8) */
+    slf_keys keys;             /* while it is read */
+} slf_config;
+
+/* Reads a configuration. accept: comma-separated keys that may stay unread; NULL: none. You call slf_config_free in every
+ * case. SALF_E_CORRUPT (wrong types, senseless values), SALF_E_UNSUPPORTED (a model_type or a key that is not known, or
+ * one that changes the head's arithmetic), SALF_E_NO_MEMORY. */
+salf_status slf_config_read(slf_config *config, const salf_context *context, json_t *json, const char *path,
+                            const char *accept);
+/* The same from config.json in a folder. */
+salf_status slf_config_load(slf_config *config, const salf_context *context, const char *folder, const char *accept);
+void slf_config_free(slf_config *config);
+
+/* decoder.c: fills config->decoder, once the shape is known. */
+salf_status slf_decoder_read(slf_config *config);
+/* Notes that the decoder's description cannot say a key's value (NULL: none is printed). */
+void slf_decoder_lacks(slf_config *config, const char *object, const char *name, const json_t *value);
+/* known.c: judges the keys that are left over; outer: the whole file's object, which may be more than the text model's. */
+salf_status slf_known_check(slf_config *config, json_t *outer, const char *accept);
+
+/* ---- parts.c: where the tensors of a checkpoint lie ---- */
+
+/* What the library uses of a checkpoint's tensors; NULL: not there. Borrowed from the tensors. */
+typedef struct slf_parts {
+    const slf_entry *embedding, *norm_weight, *norm_bias, *head, *head_bias;
+    char prefix[128]; /* of the layers, the norm and the embedding */
+} slf_parts;
+
+/* Finds them, and accounts for all others: a tensor below a layer that the decoder's description has no place for is noted
+ * there, one that would change head, norm or embedding is SALF_E_UNSUPPORTED. SALF_E_MISMATCH: a part is missing, or more
+ * than one could be meant; the message has the names that were looked for. */
+salf_status slf_parts_find(slf_parts *parts, const salf_tensors *tensors, slf_config *config, const char *path);
+
+/* ---- tokens.c ---- */
+
+/* How many tokens tokenizer.json in a folder has, padding not counted; 0 when there is no such file. SALF_E_CORRUPT. */
+salf_status slf_tokens_count(int64_t *out, const salf_context *context, const char *folder);
+/* The same from such a file in memory. */
+salf_status slf_tokens_count_in(int64_t *out, const void *bytes, uint64_t size, const char *path);
 
 #endif

@@ -178,7 +178,7 @@ salf_status slf_safetensors_read(salf_tensors *tensors, const uint8_t *bytes, ui
         return slf_fail(SALF_E_CORRUPT, "%s: the header does not begin with '{'", path);
 
     json_t *header;
-    SLF_TRY(slf_json_parse(&header, bytes + 8, header_bytes, path));
+    SLF_TRY(slf_json_parse(&header, bytes + 8, header_bytes, true, path));
     const int64_t first = tensors->n;
     const salf_status status = read_header(tensors, header, path);
     json_decref(header);

@@ -1,105 +1,139 @@
 /*
- * checkpoint.c - a model from a Hugging Face checkpoint folder: config.json says what it is, the tensors must agree.
+ * checkpoint.c - a model from a Hugging Face checkpoint folder: config.json says what it is, the tensors must agree, and
+ * the tokenizer beside them says where the vocabulary ends.
  *
- * Names are tried with and without the family's prefix ("model.", "transformer."). A tied head may be stored under the
- * embedding's name or the head's, or under both; where both are there the head's is taken as it stands.
+ * io/parts.c finds the tensors under the names that they really have. A tied head may be stored under the embedding's
+ * name or the head's, or under both.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "io/gguf.h"
+#include "core/dtypes.h"
 #include "io/io.h"
 #include "model/model.h"
 
-#define HEAD_NAME "lm_head.weight" /* of every family; it has no prefix */
-
-/* The tensor prefix + name, or name alone; NULL when neither is there. A checkpoint that was saved from the bare model,
- * without its head, has no prefix. The longest name of a family has some 40 bytes. */
-static const slf_entry *find_entry(const salf_tensors *tensors, const char *prefix, const char *name) {
-    char full[160];
-    snprintf(full, sizeof full, "%s%s", prefix, name);
-    const slf_entry *entry = slf_tensors_entry(tensors, full);
-    return entry ? entry : slf_tensors_entry(tensors, name);
-}
-
-/* A head or an embedding [V][D]; entry NULL leaves *matrix. Its type is checked as that of any view, so that a
- * quantised checkpoint ends here with SALF_E_DTYPE. */
-static salf_status use_matrix(const salf_model *model, const slf_entry *entry, const char *path, slf_matrix *matrix) {
-    salf_named_tensor named;
+/* A head or an embedding [V][D]; entry NULL leaves *matrix. What backends take is used where it lies, and what they do not
+ * take is widened row by row. */
+static salf_status use_matrix(salf_model *model, const slf_entry *entry, const slf_config *config, const char *path,
+                              slf_matrix *matrix, slf_scaled *scaled) {
     if (!entry) return SALF_OK;
-    SLF_TRY(salf_tensors_find(model->tensors, entry->name, &named));
     const int64_t vocab = model->info.vocab, dim = model->info.hidden;
-    if (named.n_dims != 2 || named.shape[0] != vocab || named.shape[1] != dim)
+    if (entry->n_dims != 2 || entry->shape[0] != vocab || entry->shape[1] != dim) {
+        const int64_t rows = entry->n_dims > 0 ? entry->shape[0] : 0, cols = entry->n_dims > 1 ? entry->shape[1] : 0;
         return slf_fail(SALF_E_MISMATCH,
-                        "%s: tensor '%s' is [%" PRId64 "][%" PRId64 "], the configuration says [%" PRId64 "][%" PRId64
-                        "]",
-                        path, entry->name, named.view.rows, named.view.cols, vocab, dim);
+                        "%s: tensor '%s' has %d dimensions, [%" PRId64 "][%" PRId64
+                        "]; the configuration says [%" PRId64 "][%" PRId64 "]",
+                        path, entry->name, (int)entry->n_dims, rows, cols, vocab, dim);
+    }
+    if (slf_float_size(entry->dtype) == 0)
+        return slf_scaled_open(scaled, matrix, model->context, model->tensors, entry, config->scale_block, path);
+    salf_named_tensor named;
+    SLF_TRY(salf_tensors_find(model->tensors, entry->name, &named));
     SLF_TRY(slf_tensor_check(&named.view, entry->name, vocab, dim, false));
     *matrix = (slf_matrix){.view = named.view, .n_rows = vocab, .n_cols = dim};
     return SALF_OK;
 }
 
-/* Weight or bias [D] of the final norm. It must be there: families without a weight are not known to families.c. */
-static salf_status find_norm(const salf_model *model, const slf_family *family, const char *suffix, const char *path,
-                             salf_tensor *out) {
-    char name[64];
-    snprintf(name, sizeof name, "%s.%s", family->norm, suffix);
-    const slf_entry *entry = find_entry(model->tensors, family->prefix, name);
-    if (!entry) return slf_fail(SALF_E_MISMATCH, "%s: '%s%s' is missing", path, family->prefix, name);
-    salf_named_tensor named;
-    SLF_TRY(salf_tensors_find(model->tensors, entry->name, &named));
-    if (named.n_dims != 1 || named.shape[0] != model->info.hidden)
-        return slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' has %" PRId64 " elements, the configuration says %" PRId64,
-                        path, entry->name, named.shape[0], model->info.hidden);
-    *out = named.view;
+/* A vector [n] of any real type as float32, plus plus; entry NULL leaves *out. You free it. */
+static salf_status read_vector(const salf_model *model, const slf_entry *entry, int64_t n, float plus, const char *path,
+                               float **out) {
+    if (!entry) return SALF_OK;
+    if (entry->n_dims != 1 || entry->shape[0] != n)
+        return slf_fail(SALF_E_MISMATCH,
+                        "%s: tensor '%s' has %d dimensions and %" PRId64 " elements, the configuration says %" PRId64,
+                        path, entry->name, (int)entry->n_dims, slf_shape_elements(entry->shape, entry->n_dims), n);
+    if (slf_float_size(entry->dtype) == 0 && entry->dtype != SALF_F64)
+        return slf_fail(SALF_E_DTYPE, "%s: tensor '%s' is of type %s, where floating-point numbers are needed", path,
+                        entry->name, entry->type_name);
+    SLF_TRY(SLF_ALLOC(model->context, *out, n));
+    slf_elements_to_f32(entry, 0, n, *out);
+    for (int64_t i = 0; plus != 0 && i < n; i++) (*out)[i] += plus;
     return SALF_OK;
 }
 
-/* Whether some tensor belongs to layer k. Entries are sorted, so those with a common beginning are neighbours. */
-static bool has_layer(const salf_tensors *tensors, const char *prefix, const char *layers, int32_t k) {
-    char begin[96];
-    const int length = snprintf(begin, sizeof begin, "%s%s%d.", prefix, layers, (int)k);
-    const int64_t place = slf_tensors_place(tensors, begin);
-    return place < tensors->n && strncmp(tensors->entries[place].name, begin, (size_t)length) == 0;
+/* From the last layer to the logits. */
+static salf_status use_vectors(salf_model *model, const slf_parts *parts, const slf_config *config, const char *path) {
+    const int64_t dim = model->info.hidden, vocab = model->info.vocab;
+    float *weight = NULL, *bias = NULL, *logit_bias = NULL;
+    salf_status status;
+    SLF_DO(read_vector(model, parts->norm_weight, dim, (float)config->family->norm_plus_one, path, &weight));
+    SLF_DO(read_vector(model, parts->norm_bias, dim, 0, path, &bias));
+    SLF_DO(read_vector(model, parts->head_bias, vocab, 0, path, &logit_bias));
+    salf_tensor views[3] = {{.data = weight, .rows = 1, .cols = dim, .dtype = SALF_F32},
+                            {.data = bias, .rows = 1, .cols = dim, .dtype = SALF_F32},
+                            {.data = logit_bias, .rows = 1, .cols = vocab, .dtype = SALF_F32}};
+    SLF_DO(slf_model_set_norm(model, model->info.norm_kind, &views[0], &views[1]));
+    SLF_DO(slf_model_vector(model->context, &views[2], vocab, "the head's bias", &model->logit_bias));
+done:
+    slf_free(model->context, weight);
+    slf_free(model->context, bias);
+    slf_free(model->context, logit_bias);
+    return status;
+}
+
+/* Head and embedding, of which one may serve as both. Where both are stored and differ, the model is not tied whatever its
+ * configuration says: transformers loads them so, too. */
+static salf_status use_matrices(salf_model *model, const slf_parts *parts, const slf_config *config, const char *path) {
+    SLF_TRY(use_matrix(model, parts->head, config, path, &model->head, &model->scaled[0]));
+    SLF_TRY(use_matrix(model, parts->embedding, config, path, &model->embedding, &model->scaled[1]));
+    const bool no_head = !parts->head, no_embedding = !parts->embedding;
+    const char *prefix = parts->prefix, *name = config->family->embedding;
+    const char *head = config->family->head ? config->family->head : "lm_head";
+    if (no_head && no_embedding)
+        return slf_fail(SALF_E_MISMATCH, "%s: neither '%s%s' nor '%s.weight' is there", path, prefix, name, head);
+    if (!model->info.tied && (no_head || no_embedding))
+        return slf_fail(SALF_E_MISMATCH, "%s: the head is not tied, but '%s%s' is missing", path, no_head ? head : name,
+                        no_head ? ".weight" : "");
+    if (model->info.tied && !no_head && !no_embedding) {
+        const uint64_t bytes = parts->head->end - parts->head->begin;
+        if (parts->head->dtype != parts->embedding->dtype || bytes != parts->embedding->end - parts->embedding->begin ||
+            memcmp(parts->head->data, parts->embedding->data, (size_t)bytes) != 0)
+            model->info.tied = 0;
+    }
+    slf_model_tie(model);
+    return SALF_OK;
 }
 
 /* What is made on the way belongs to the model, which the caller destroys on failure. Matrices stay in the mapped file;
  * that the configuration and the tensors agree is checked here once, so that nothing later has to doubt a shape. */
 static salf_status open_folder(salf_model *model, const char *folder, const salf_model_options *o) {
+    slf_config config;
+    slf_parts parts;
+    salf_status status;
     /* 1. what the configuration says */
-    const slf_family *family;
-    SLF_TRY(slf_config_load(&model->info, &family, model->context, folder));
-    /* 2. as many layers as it says, and no more */
-    const int32_t m = model->info.n_layers;
-    SLF_TRY(salf_tensors_open(&model->tensors, model->context, folder));
-    /* Layers are looked for with the family's prefix and without it: files saved from the inner model have none. One
-     * layer more than the configuration says would be silently left out, which is as wrong as one that is missing. */
-    for (int32_t k = 0; k <= m; k++) {
-        const bool there = has_layer(model->tensors, family->prefix, family->layers, k) ||
-                           has_layer(model->tensors, "", family->layers, k);
-        if (there != (k < m))
-            return slf_fail(SALF_E_MISMATCH, "%s: the configuration says %d layers, but layer %d %s", folder, (int)m,
-                            (int)k, there ? "is there" : "is missing");
+    SLF_DO(slf_config_load(&config, model->context, folder, o->accept));
+    model->info = config.info;
+    /* 2. the tensors */
+    SLF_DO(salf_tensors_open(&model->tensors, model->context, folder));
+    SLF_DO(slf_parts_find(&parts, model->tensors, &config, folder));
+    if (config.head_bias && !parts.head_bias)
+        SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: the head has no bias, but model_type '%s' needs one", folder,
+                        config.family->name));
+    SLF_DO(use_matrices(model, &parts, &config, folder));
+    SLF_DO(use_vectors(model, &parts, &config, folder));
+    /* 3. where the vocabulary ends */
+    if (o->valid_vocab == 0) {
+        int64_t tokens;
+        SLF_DO(slf_tokens_count(&tokens, model->context, folder));
+        if (tokens > 0 && tokens <= model->info.vocab) {
+            model->info.valid_vocab = tokens;
+            model->info.vocab_from = SALF_VOCAB_TOKENIZER;
+        }
     }
-    /* 3. head, embedding and final norm */
-    const slf_entry *embedding = find_entry(model->tensors, family->prefix, family->embedding);
-    SLF_TRY(use_matrix(model, slf_tensors_entry(model->tensors, HEAD_NAME), folder, &model->head));
-    SLF_TRY(use_matrix(model, embedding, folder, &model->embedding));
-    const bool no_head = slf_matrix_is_empty(&model->head), no_embedding = slf_matrix_is_empty(&model->embedding);
-    if (no_head && no_embedding)
-        return slf_fail(SALF_E_MISMATCH, "%s: neither '%s%s' nor '" HEAD_NAME "' is there", folder, family->prefix,
-                        family->embedding);
-    if (!model->info.tied && (no_head || no_embedding))
-        return slf_fail(SALF_E_MISMATCH, "%s: the head is not tied, but '%s' is missing", folder,
-                        no_head ? HEAD_NAME : family->embedding);
-    /* Many tied checkpoints store one matrix under one of the two names: whichever is there then serves as both. */
-    slf_model_tie(model);
-    salf_tensor weight = {0}, bias = {0};
-    SLF_TRY(find_norm(model, family, "weight", folder, &weight));
-    if (model->info.norm_kind == SALF_NORM_LAYER) SLF_TRY(find_norm(model, family, "bias", folder, &bias));
-    SLF_TRY(slf_model_set_norm(model, model->info.norm_kind, &weight, &bias));
-    return slf_model_set_numbers(model, o);
+    SLF_DO(slf_model_set_numbers(model, o));
+    /* 4. what the layers compute */
+    model->decoder = config.decoder;
+    model->sliding = config.sliding;
+    config.sliding = NULL;
+    if (*config.unsupported) {
+        model->unsupported = slf_strdup(model->context, config.unsupported);
+        SLF_DO(model->unsupported ? SALF_OK : SALF_E_NO_MEMORY);
+        model->decoder.unsupported = model->unsupported;
+    }
+done:
+    slf_config_free(&config);
+    return status;
 }
 
 /* A field that the checkpoint decides is refused, not ignored: a host that sets it believes that it counts. */
@@ -112,12 +146,12 @@ salf_status salf_model_open(salf_model **out, salf_context *context, const char 
     SLF_TRY(slf_options_read(&o, sizeof o, options, "salf_model_options"));
     if (o.n_layers || o.hidden || o.vocab || o.tied || o.norm_kind || o.head_rows || o.embedding_rows || o.head.data ||
         o.embedding.data || o.norm_weight.data || o.norm_bias.data || o.logit_bias.data)
-        return SLF_FAIL(SALF_E_ARGUMENT, "only valid_vocab, norm_eps, logit_scale and logit_softcap may be set; the "
-                                         "checkpoint says everything else");
+        return SLF_FAIL(SALF_E_ARGUMENT,
+                        "only valid_vocab, norm_eps, logit_scale, logit_softcap and accept may be set; "
+                        "the checkpoint says everything else");
     salf_model *model;
     SLF_TRY(slf_model_new(&model, context));
-    const salf_status status =
-        slf_path_is_gguf(path) ? slf_model_open_gguf(model, path, &o) : open_folder(model, path, &o);
+    const salf_status status = open_folder(model, path, &o);
     if (status == SALF_OK)
         *out = model;
     else

@@ -30,9 +30,8 @@ void slf_model_tie(salf_model *model) {
     model->embedding = model->head;
 }
 
-/* Copies a vector [1][n] as float32; data NULL: leaves *out. */
-static salf_status copy_vector(const salf_context *context, const salf_tensor *view, int64_t n, const char *name,
-                               float **out) {
+salf_status slf_model_vector(const salf_context *context, const salf_tensor *view, int64_t n, const char *name,
+                             float **out) {
     if (!view->data) return SALF_OK;
     SLF_TRY(slf_tensor_check(view, name, 1, n, false));
     float *copy;
@@ -55,16 +54,12 @@ salf_status slf_model_set_norm(salf_model *model, int32_t kind, const salf_tenso
         return slf_fail(SALF_E_ARGUMENT, "norm_weight is given, but norm_kind is SALF_NORM_NONE");
     if (bias->data && kind != SALF_NORM_LAYER)
         return slf_fail(SALF_E_ARGUMENT, "norm_bias is given, but norm_kind is %d, not SALF_NORM_LAYER", (int)kind);
-    SLF_TRY(copy_vector(model->context, weight, dim, "norm_weight", &model->norm_weight));
-    SLF_TRY(copy_vector(model->context, bias, dim, "norm_bias", &model->norm_bias));
+    SLF_TRY(slf_model_vector(model->context, weight, dim, "norm_weight", &model->norm_weight));
+    SLF_TRY(slf_model_vector(model->context, bias, dim, "norm_bias", &model->norm_bias));
     if (kind == SALF_NORM_RMS1P)
         for (int64_t i = 0; model->norm_weight && i < dim; i++) model->norm_weight[i] += 1;
     model->info.norm_kind = kind;
     return SALF_OK;
-}
-
-salf_status slf_model_set_logit_bias(salf_model *model, const salf_tensor *bias) {
-    return copy_vector(model->context, bias, model->info.vocab, "logit_bias", &model->logit_bias);
 }
 
 /* In the options 0 means "as it is": as the checkpoint has it, or the default. */
@@ -78,7 +73,10 @@ salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o
     if (!isfinite(o->logit_scale)) return slf_fail(SALF_E_ARGUMENT, "logit_scale is %g", o->logit_scale);
     if (!isfinite(o->logit_softcap) || o->logit_softcap < 0)
         return slf_fail(SALF_E_ARGUMENT, "logit_softcap is %g; 0 or a positive number is needed", o->logit_softcap);
-    if (o->valid_vocab > 0) info->valid_vocab = o->valid_vocab;
+    if (o->valid_vocab > 0) {
+        info->valid_vocab = o->valid_vocab;
+        info->vocab_from = SALF_VOCAB_OPTION;
+    }
     if (o->norm_eps > 0) info->norm_eps = o->norm_eps;
     if (o->logit_scale != 0) info->logit_scale = o->logit_scale;
     if (o->logit_softcap > 0) info->logit_softcap = o->logit_softcap;
@@ -128,7 +126,10 @@ salf_status salf_model_create(salf_model **out, salf_context *context, const sal
                                     .logit_scale = 1,
                                     .embedding_scale = 1,
                                     .bos_token = -1,
-                                    .eos_token = -1};
+                                    .eos_token = -1,
+                                    .model_type = ""};
+    if (o.accept)
+        SLF_DO(SLF_FAIL(SALF_E_ARGUMENT, "accept is '%s', but a described model has no configuration", o.accept));
     /* 2. head and embedding */
     SLF_DO(describe_matrix(&model->head, model, &o.head, o.head_rows, o.head_rows_user, "head"));
     SLF_DO(
@@ -138,7 +139,7 @@ salf_status salf_model_create(salf_model **out, salf_context *context, const sal
     slf_model_tie(model);
     /* 3. from states to logits */
     SLF_DO(slf_model_set_norm(model, o.norm_kind, &o.norm_weight, &o.norm_bias));
-    SLF_DO(slf_model_set_logit_bias(model, &o.logit_bias));
+    SLF_DO(slf_model_vector(model->context, &o.logit_bias, o.vocab, "logit_bias", &model->logit_bias));
     SLF_DO(slf_model_set_numbers(model, &o));
     *out = model;
 done:
@@ -158,6 +159,10 @@ void salf_model_destroy(salf_model *model) {
     slf_free(context, model->norm_weight);
     slf_free(context, model->norm_bias);
     slf_free(context, model->logit_bias);
+    slf_free(context, model->scaled[0].scales);
+    slf_free(context, model->scaled[1].scales);
+    slf_free(context, model->sliding);
+    slf_free(context, model->unsupported);
     salf_tensors_destroy(model->tensors);
     slf_free(context, model);
     slf_context_release(context);
@@ -168,6 +173,13 @@ void salf_model_destroy(salf_model *model) {
 salf_status salf_model_get_info(const salf_model *model, salf_model_info *info) {
     SLF_REQUIRE(model, info);
     return slf_info_write(info, &model->info, sizeof model->info, "salf_model_info");
+}
+
+salf_status salf_model_get_decoder(const salf_model *model, salf_decoder_info *info) {
+    SLF_REQUIRE(model, info);
+    if (!model->tensors)
+        return SLF_FAIL(SALF_E_UNSUPPORTED, "a described model says nothing of its layers; only a checkpoint does");
+    return slf_info_write(info, &model->decoder, sizeof model->decoder, "salf_decoder_info");
 }
 
 const salf_tensors *salf_model_get_tensors(const salf_model *model) {

@@ -18,6 +18,13 @@ static inline bool slf_matrix_is_empty(const slf_matrix *matrix) {
     return !matrix->view.data && !matrix->rows;
 }
 
+/* A matrix whose elements become float32 when its rows are asked for (scaled.c). */
+typedef struct slf_scaled {
+    const struct slf_entry *entry; /* [n_rows][n_cols] float64, FP8 or int8 */
+    float *scales;                 /* one for each block of rows and columns; NULL: none. Owned */
+    int64_t n_cols, block_rows, block_cols, scales_per_row;
+} slf_scaled;
+
 struct salf_model {
     atomic_int references;
     salf_context *context;
@@ -28,6 +35,11 @@ struct salf_model {
     float *norm_bias;      /* [D] owned; NULL: zeros */
     float *logit_bias;     /* [V] owned; NULL: none */
     salf_tensors *tensors; /* owned; NULL for a described model */
+    /* Of a checkpoint: */
+    slf_scaled scaled[2];      /* of the head, of the embedding, where a view of them is not usable */
+    salf_decoder_info decoder; /* sliding, unsupported: the two below, or NULL */
+    uint8_t *sliding;
+    char *unsupported;
 };
 
 salf_model *slf_model_retain(salf_model *model);
@@ -71,12 +83,20 @@ salf_status slf_model_new(salf_model **out, salf_context *context);
 void slf_model_tie(salf_model *model);
 /* The final norm, whose weight and bias [1][D] are copied; data NULL: ones, zeros. */
 salf_status slf_model_set_norm(salf_model *model, int32_t kind, const salf_tensor *weight, const salf_tensor *bias);
-/* The bias on the logits [1][V], copied; data NULL: none. */
-salf_status slf_model_set_logit_bias(salf_model *model, const salf_tensor *bias);
+/* Copies a vector [1][n] as float32, whose elements must be finite; data NULL: leaves *out. */
+salf_status slf_model_vector(const salf_context *context, const salf_tensor *view, int64_t n, const char *name,
+                             float **out);
 /* Overrides info by what the options set, after checking it. */
 salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *options);
 
-/* gguf.c: a model from a file of llama.cpp; what is made on the way belongs to the model, whatever the result. */
-salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_model_options *options);
+/* ---- scaled.c ---- */
+
+/* n elements of a tensor of type float32, bfloat16, float16, float64, int8 or FP8 (e4m3fn), without scales. */
+void slf_elements_to_f32(const struct slf_entry *entry, int64_t first, int64_t n, float *out);
+/* A matrix over an entry of a type that no view can have; s stays where it is as long as the matrix is used, and its scales
+ * are freed by the caller, also after a failure. block: rows and columns that share a scale, where the configuration says
+ * so. path names the checkpoint. SALF_E_DTYPE, SALF_E_MISMATCH, SALF_E_NONFINITE (scales), SALF_E_NO_MEMORY. */
+salf_status slf_scaled_open(slf_scaled *s, slf_matrix *matrix, const salf_context *context, const salf_tensors *tensors,
+                            const struct slf_entry *entry, const int64_t block[2], const char *path);
 
 #endif

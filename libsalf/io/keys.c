@@ -1,0 +1,65 @@
+/*
+ * keys.c - reads a JSON object key by key and knows what was not read.
+ *
+ * A reader that takes what it knows and passes over the rest computes another model than the file describes as soon as
+ * the rest means something. So that cannot be forgotten for a key, taking a value and accounting for it are one call.
+ */
+#include <inttypes.h>
+#include <math.h>
+
+#include "io.h"
+
+/* The copy is a shallow one: its values are those of json, with a count more. */
+salf_status slf_keys_open(slf_keys *keys, json_t *json, json_t *defaults, const char *path, const char *object) {
+    *keys = (slf_keys){.json = json, .defaults = defaults, .path = path, .object = object};
+    keys->left = json_copy(json);
+    return keys->left ? SALF_OK : slf_fail(SALF_E_NO_MEMORY, "%s: out of memory", path);
+}
+
+void slf_keys_close(slf_keys *keys) {
+    json_decref(keys->left);
+    keys->left = NULL;
+}
+
+/* null is a value of its own in transformers: it replaces the default, and then mostly means that something is off. */
+json_t *slf_keys_take(slf_keys *keys, const char *name) {
+    json_t *value = json_object_get(keys->json, name);
+    json_object_del(keys->left, name);
+    if (!value) value = json_object_get(keys->defaults, name);
+    return json_is_null(value) ? NULL : value;
+}
+
+salf_status slf_keys_number(slf_keys *keys, const char *name, double *out) {
+    const json_t *value = slf_keys_take(keys, name);
+    if (!value) return SALF_OK;
+    const double x = json_number_value(value);
+    if (!json_is_number(value) || !isfinite(x) || x < 0)
+        return slf_fail(SALF_E_CORRUPT, "%s: %s%s is not a number of 0 or more", keys->path, keys->object, name);
+    *out = x;
+    return SALF_OK;
+}
+
+/* 0 and 1 are refused: a file that says so was not written by transformers. */
+salf_status slf_keys_flag(slf_keys *keys, const char *name, int32_t *out) {
+    const json_t *value = slf_keys_take(keys, name);
+    if (!value) return SALF_OK;
+    if (!json_is_boolean(value))
+        return slf_fail(SALF_E_CORRUPT, "%s: %s%s is neither true nor false", keys->path, keys->object, name);
+    *out = json_is_true(value);
+    return SALF_OK;
+}
+
+/* Python makes 64.0 a float, and transformers takes it where it counts: so it is taken here. Above 2^53 a float may have
+ * been rounded, but no bound is that high. */
+salf_status slf_keys_integer(slf_keys *keys, const char *name, int64_t most, int64_t *out) {
+    const json_t *value = slf_keys_take(keys, name);
+    if (!value) return SALF_OK;
+    const double x = json_number_value(value);
+    if (!json_is_number(value) || x != floor(x))
+        return slf_fail(SALF_E_CORRUPT, "%s: %s%s is no integer", keys->path, keys->object, name);
+    if (x < 1 || x > (double)most || (json_is_integer(value) && json_integer_value(value) > most))
+        return slf_fail(SALF_E_CORRUPT, "%s: %s%s is %.17g, not in 1 ... %" PRId64, keys->path, keys->object, name, x,
+                        most);
+    *out = json_is_integer(value) ? json_integer_value(value) : (int64_t)x;
+    return SALF_OK;
+}

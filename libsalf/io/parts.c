@@ -1,0 +1,233 @@
+/*
+ * parts.c - where head, embedding and final norm of a checkpoint lie, and whether all its other tensors have a place.
+ *
+ * Names begin with a prefix that depends on who saved the model: "model.", nothing, "model.language_model.",
+ * "language_model.model.", "module.model." ... So it is looked for: it is what stands before the layers.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io.h"
+
+enum { WIDEST_NAME = 256, MOST_PREFIXES = 16 };
+
+/* The tensor prefix + name + end; NULL when there is none. */
+static const slf_entry *entry_of(const salf_tensors *tensors, const char *prefix, const char *name, const char *end) {
+    char full[WIDEST_NAME];
+    const int length = snprintf(full, sizeof full, "%s%s%s", prefix, name, end);
+    return length < (int)sizeof full ? slf_tensors_entry(tensors, full) : NULL;
+}
+
+/* What follows a beginning; NULL where the name does not begin so. */
+static const char *behind(const char *name, const char *beginning) {
+    const size_t length = strlen(beginning);
+    return strncmp(name, beginning, length) == 0 ? name + length : NULL;
+}
+
+/* ---- the prefix ---- */
+
+/* Whether some tensor belongs to layer k. Entries are sorted, so those with a common beginning are neighbours. */
+static bool has_layer(const salf_tensors *tensors, const char *prefix, const char *layers, int32_t k) {
+    char begin[WIDEST_NAME];
+    const int length = snprintf(begin, sizeof begin, "%s%s%d.", prefix, layers, (int)k);
+    const int64_t place = slf_tensors_place(tensors, begin);
+    return place < tensors->n && strncmp(tensors->entries[place].name, begin, (size_t)length) == 0;
+}
+
+/* Which of the prefixes that layers have is the text model's. Towers for images have layers too, but no such norm and
+ * embedding beside them. The family's own prefix wins, then none at all, then the only other one. */
+static salf_status find_prefix(slf_parts *parts, const salf_tensors *tensors, const slf_family *family,
+                               const char *path) {
+    char found[MOST_PREFIXES][sizeof parts->prefix], first[64];
+    int n = 0, whole = 0, best = -1;
+    snprintf(first, sizeof first, "%s0.", family->layers);
+    /* 1. all prefixes of a layer 0 */
+    for (int64_t i = 0; i < tensors->n; i++) {
+        const char *name = tensors->entries[i].name;
+        for (const char *at = strstr(name, first); at; at = strstr(at + 1, first)) {
+            const size_t length = (size_t)(at - name);
+            if ((length > 0 && at[-1] != '.') || length >= sizeof parts->prefix) continue;
+            int k = 0;
+            while (k < n && (strlen(found[k]) != length || memcmp(found[k], name, length) != 0)) k++;
+            if (k < n || n == MOST_PREFIXES) continue;
+            memcpy(found[n], name, length);
+            found[n++][length] = 0;
+        }
+    }
+    if (n == 0)
+        return slf_fail(SALF_E_MISMATCH, "%s: layer 0 is missing: no tensor is called '%s%s...', '%s...' or '*.%s...'",
+                        path, family->prefix, first, first, first);
+    /* 2. the one with the rest beside it */
+    int rank_of_best = -1;
+    for (int k = 0; k < n; k++) {
+        const bool norm = !family->norm || entry_of(tensors, found[k], family->norm, ".weight");
+        const bool embedding = entry_of(tensors, found[k], family->embedding, "") != NULL;
+        const int own = strcmp(found[k], family->prefix) == 0 ? 2 : *found[k] == 0;
+        whole += norm && embedding && own == 0;
+        const int rank = 4 * (norm + embedding) + own;
+        if (rank > rank_of_best) best = k;
+        rank_of_best = SLF_MAX(rank, rank_of_best);
+    }
+    if (rank_of_best % 4 == 0 && rank_of_best >= 8 && whole > 1)
+        return slf_fail(SALF_E_MISMATCH, "%s: %d models are in there, '%s%s...' and others; which is meant?", path,
+                        whole, found[best], first);
+    memcpy(parts->prefix, found[best], sizeof found[best]);
+    return SALF_OK;
+}
+
+/* ---- the head ---- */
+
+/* The head's tensor stands beside the inner model, or beside what that is in: "a.b." is tried with "a.b.", "a." and "". */
+static salf_status find_head(slf_parts *parts, const salf_tensors *tensors, const slf_family *family,
+                             const char *path) {
+    const char *const names[] = {"lm_head", family->head};
+    char prefix[sizeof parts->prefix];
+    memcpy(prefix, parts->prefix, sizeof prefix);
+    for (;;) {
+        for (int i = 0; i < (family->head ? 2 : 1); i++) {
+            const slf_entry *head = entry_of(tensors, prefix, names[i], ".weight");
+            if (head && parts->head)
+                return slf_fail(SALF_E_MISMATCH, "%s: '%s' and '%s' are there; which is the head?", path,
+                                parts->head->name, head->name);
+            if (!head) continue;
+            parts->head = head;
+            parts->head_bias = entry_of(tensors, prefix, names[i], ".bias");
+        }
+        if (!*prefix) return SALF_OK;
+        prefix[strlen(prefix) - 1] = 0; /* the dot at its end, then the last part */
+        char *dot = strrchr(prefix, '.');
+        prefix[dot ? dot - prefix + 1 : 0] = 0;
+    }
+}
+
+/* ---- all others ---- */
+
+/* What a layer of a described family has, by what the description says of it. Buffers that old versions saved hold nothing
+ * that is not computed anew. */
+static bool layer_has(const slf_config *config, const char *name) {
+    static const struct {
+        const char *name;
+        int32_t matrix;
+    } matrices[] = {{"self_attn.q_proj.", SALF_MATRIX_Q},
+                    {"self_attn.k_proj.", SALF_MATRIX_K},
+                    {"self_attn.v_proj.", SALF_MATRIX_V},
+                    {"self_attn.o_proj.", SALF_MATRIX_O},
+                    {"mlp.gate_proj.", SALF_MATRIX_GATE},
+                    {"mlp.up_proj.", SALF_MATRIX_UP},
+                    {"mlp.down_proj.", SALF_MATRIX_DOWN},
+                    {"self_attn.qkv_proj.", 0},
+                    {"mlp.gate_up_proj.", 0}};
+    const salf_decoder_info *d = &config->decoder;
+    const char *end;
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
+        if (!(end = behind(name, matrices[i].name))) continue;
+        const bool fused = matrices[i].matrix == 0;
+        if (strcmp(end, "weight") == 0) return fused ? d->fused != 0 : !(d->fused & matrices[i].matrix);
+        return strcmp(end, "bias") == 0 && (d->biases & matrices[i].matrix) != 0;
+    }
+    if (strcmp(name, "self_attn.rotary_emb.inv_freq") == 0) return true;
+    if (strcmp(name, "self_attn.q_norm.weight") == 0 || strcmp(name, "self_attn.k_norm.weight") == 0)
+        return d->qk_norm != SALF_QK_NORM_NONE;
+    const bool pre = d->block != SALF_BLOCK_POST_NORM, post = d->block != SALF_BLOCK_PRE_NORM;
+    end = behind(name, "post_attention_layernorm.");
+    if (!end && pre) end = behind(name, "input_layernorm.");
+    if (!end && d->block == SALF_BLOCK_SANDWICH_NORM) end = behind(name, "pre_feedforward_layernorm.");
+    if (!end && post) end = behind(name, "post_feedforward_layernorm.");
+    return end && (strcmp(end, "weight") == 0 || (strcmp(end, "bias") == 0 && d->norm_kind == SALF_NORM_LAYER));
+}
+
+/* Beside the layers of some family, and no part of head or norm: positions, a norm behind the embedding, buffers. */
+static bool known_beside(const char *name) {
+    static const char *const names[] = {"wpe.weight",
+                                        "embed_positions.weight",
+                                        "embed_positions.weights",
+                                        "word_embeddings_layernorm.weight",
+                                        "word_embeddings_layernorm.bias",
+                                        "rotary_emb.inv_freq"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(names[i], name) == 0) return true;
+    return false;
+}
+
+/* Scales of a matrix that is stored in few bits; model/scaled.c takes them. */
+static bool is_scale(const char *end) {
+    return strcmp(end, "weight_scale") == 0 || strcmp(end, "weight_scale_inv") == 0 || strcmp(end, "SCB") == 0;
+}
+
+/* One tensor that is none of the parts. */
+static salf_status judge_tensor(const slf_parts *parts, const slf_entry *entry, slf_config *config, const char *path) {
+    const slf_family *family = config->family;
+    const char *name = entry->name, *rest = behind(name, parts->prefix), *end;
+    const bool described = family->described;
+    /* 1. of the head, the norm or the embedding, and of unknown meaning */
+    const char *last = strrchr(name, '.');
+    const size_t stem = last ? (size_t)(last - name) + 1 : 0; /* "lm_head." */
+    const slf_entry *const owners[] = {parts->head, parts->embedding, parts->norm_weight};
+    bool touches = strstr(name, "lm_head.") != NULL || (family->head && strstr(name, family->head) != NULL) ||
+                   (rest && strncmp(rest, "project_out", 11) == 0);
+    for (int i = 0; i < 3; i++) {
+        if (!owners[i]) continue;
+        const char *dot = strrchr(owners[i]->name, '.');
+        const size_t length = dot ? (size_t)(dot - owners[i]->name) + 1 : 0;
+        if (length == 0 || strncmp(owners[i]->name, name, length) != 0) continue;
+        /* Scales beside numbers that are whole by themselves would be passed over. */
+        const int32_t dtype = owners[i]->dtype;
+        const bool whole = dtype == SALF_F32 || dtype == SALF_BF16 || dtype == SALF_F16 || dtype == SALF_F64;
+        if (stem == length && i < 2 && !whole && is_scale(name + stem)) return SALF_OK;
+        touches = true;
+    }
+    /* 2. of a layer */
+    if (rest && (end = behind(rest, family->layers)) && *end >= '0' && *end <= '9') {
+        char *after;
+        const long k = strtol(end, &after, 10);
+        const bool usable = entry->dtype == SALF_F32 || entry->dtype == SALF_BF16 || entry->dtype == SALF_F16 ||
+                            entry->dtype == SALF_F64;
+        if (described && k < config->info.n_layers && (*after != '.' || !usable || !layer_has(config, after + 1)))
+            slf_decoder_lacks(config, "tensor ", name, NULL);
+        return SALF_OK;
+    }
+    /* 3. beside the layers: a norm that is not known may be one more that states go through before the head */
+    if (rest && known_beside(rest)) return SALF_OK;
+    if (rest && !*parts->prefix && config->composite) rest = NULL; /* the other parts have no prefix of their own */
+    if (rest && strstr(rest, "norm") && !strstr(rest, "embed")) touches = true;
+    if (touches)
+        return slf_fail(SALF_E_UNSUPPORTED, "%s: tensor '%s' (%s) is not known, and may change what the head computes",
+                        path, name, entry->type_name);
+    if (described && (rest || !config->composite)) slf_decoder_lacks(config, "tensor ", name, NULL);
+    return SALF_OK;
+}
+
+/* ---- all of it ---- */
+
+salf_status slf_parts_find(slf_parts *parts, const salf_tensors *tensors, slf_config *config, const char *path) {
+    const slf_family *family = config->family;
+    *parts = (slf_parts){0};
+    SLF_TRY(find_prefix(parts, tensors, family, path));
+    /* One layer more than the configuration says would be silently left out, which is as wrong as one that is missing. */
+    const int32_t m = config->info.n_layers;
+    for (int32_t k = 0; k <= m; k++) {
+        const bool there = has_layer(tensors, parts->prefix, family->layers, k);
+        if (there != (k < m) && !(k == m && config->extra_layers > 0))
+            return slf_fail(SALF_E_MISMATCH, "%s: the configuration says %d layers, but layer %d %s ('%s%s%d....')",
+                            path, (int)m, (int)k, there ? "is there" : "is missing", parts->prefix, family->layers,
+                            (int)k);
+    }
+    SLF_TRY(find_head(parts, tensors, family, path));
+    parts->embedding = entry_of(tensors, parts->prefix, family->embedding, "");
+    if (family->norm) {
+        parts->norm_weight = entry_of(tensors, parts->prefix, family->norm, ".weight");
+        parts->norm_bias = entry_of(tensors, parts->prefix, family->norm, ".bias");
+        if (!parts->norm_weight || (family->norm_bias && !parts->norm_bias))
+            return slf_fail(SALF_E_MISMATCH, "%s: '%s%s.%s' is missing", path, parts->prefix, family->norm,
+                            parts->norm_weight ? "bias" : "weight");
+    }
+    for (int64_t i = 0; i < tensors->n; i++) {
+        const slf_entry *entry = &tensors->entries[i];
+        const bool bias = (entry == parts->norm_bias && family->norm_bias) || entry == parts->head_bias;
+        if (bias || entry == parts->embedding || entry == parts->norm_weight || entry == parts->head) continue;
+        SLF_TRY(judge_tensor(parts, entry, config, path));
+    }
+    return SALF_OK;
+}

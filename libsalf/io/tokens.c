@@ -1,0 +1,106 @@
+/*
+ * tokens.c - how many tokens the tokenizer beside a checkpoint has: the largest id of model.vocab and added_tokens in
+ * tokenizer.json, plus one. Heads are padded beyond that, to a multiple that machines like.
+ *
+ * Such a file has up to 40 MB, most of it merges that are of no interest here; so it is not parsed but walked through:
+ * one pass over its bytes that knows strings, brackets, and the keys on the way to where it is. Cost: O(bytes), no memory.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "io.h"
+
+enum { DEEPEST = 64, MOST_TOKENS = INT32_MAX };
+
+/* Of the brackets that are open: the key whose value they are (its text in the file, with quotes), and their kind. */
+typedef struct {
+    const char *key[DEEPEST];
+    size_t length[DEEPEST];
+    bool object[DEEPEST];
+    int32_t depth; /* of open brackets; [depth] is the key that was read last in the innermost */
+} json_place;
+
+static bool key_is(const json_place *place, int32_t depth, const char *quoted) {
+    return place->length[depth] == strlen(quoted) && memcmp(place->key[depth], quoted, place->length[depth]) == 0;
+}
+
+/* The end of the string that begins at p: behind its closing quote; NULL where there is none. */
+static const char *string_end(const char *p, const char *end) {
+    for (p++; p < end; p++) {
+        if (*p == '\\')
+            p++;
+        else if (*p == '"')
+            return p + 1;
+    }
+    return NULL;
+}
+
+/* The walk itself: *most receives the largest id, or -1. False where brackets and strings do not end as they should. Depth 1
+ * is the file's object, 2 and 3 are "model" and "vocab": an object {piece: id}, or the list [piece, score] of a unigram
+ * model, whose ids count from 0. In "added_tokens" each token is an object with its "id". */
+static bool walk_tokenizer(const char *p, const char *end, int64_t *most) {
+    json_place at = {.depth = 0};
+    int64_t pieces = 0;
+    *most = -1;
+    while (p < end) {
+        const bool vocabulary = at.depth >= 3 && key_is(&at, 1, "\"model\"") && key_is(&at, 2, "\"vocab\"");
+        const bool in_vocabulary = at.depth == 3 && at.object[3] && vocabulary;
+        const bool in_token = at.depth == 3 && key_is(&at, 1, "\"added_tokens\"") && key_is(&at, 3, "\"id\"");
+        if (*p == '"') {
+            const char *after = string_end(p, end);
+            if (!after) return false;
+            const char *next = after;
+            while (next < end && strchr(" \t\r\n", *next) && *next) next++;
+            if (next < end && *next == ':') {
+                at.key[at.depth] = p;
+                at.length[at.depth] = (size_t)(after - p);
+            }
+            p = after;
+        } else if (*p == '{' || *p == '[') {
+            if (vocabulary && at.depth == 3 && !at.object[3] && *p == '[') pieces++;
+            if (++at.depth >= DEEPEST) return false;
+            at.object[at.depth] = *p++ == '{';
+            at.length[at.depth] = 0;
+        } else if (*p == '}' || *p == ']') {
+            if (at.depth == 0 || at.object[at.depth] != (*p++ == '}')) return false;
+            at.depth--;
+        } else if ((in_vocabulary || in_token) && *p >= '0' && *p <= '9') {
+            int64_t id = 0;
+            while (p < end && *p >= '0' && *p <= '9' && id <= MOST_TOKENS) id = 10 * id + (*p++ - '0');
+            if (id > MOST_TOKENS || (p < end && strchr(".eE", *p) && *p)) return false;
+            *most = SLF_MAX(*most, id);
+        } else {
+            p++;
+        }
+    }
+    *most = SLF_MAX(*most, pieces - 1);
+    return at.depth == 0;
+}
+
+salf_status slf_tokens_count_in(int64_t *out, const void *bytes, uint64_t size, const char *path) {
+    int64_t most;
+    const char *text = bytes;
+    if (!walk_tokenizer(text, text + size, &most) || most < 0)
+        return slf_fail(SALF_E_CORRUPT, "%s: no ids in model.vocab or added_tokens; set valid_vocab, or mend the file",
+                        path);
+    *out = most + 1;
+    return SALF_OK;
+}
+
+/* No tokenizer is no error. */
+salf_status slf_tokens_count(int64_t *out, const salf_context *context, const char *folder) {
+    slf_map map;
+    *out = 0;
+    char *path = slf_path_join(context, folder, "tokenizer.json");
+    if (!path) return SALF_E_NO_MEMORY;
+    salf_status status = SALF_OK;
+    if (slf_path_exists(path)) {
+        status = slf_map_open(&map, path);
+        if (status == SALF_OK) {
+            status = slf_tokens_count_in(out, map.bytes, map.size, path);
+            slf_map_close(&map);
+        }
+    }
+    slf_free(context, path);
+    return status;
+}
