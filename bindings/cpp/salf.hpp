@@ -120,6 +120,7 @@ using cost_options = options<salf_cost_options>;
 using observation = options<salf_observation>;
 using context_info = options<salf_context_info>;
 using model_info = options<salf_model_info>;
+using decoder_info = options<salf_decoder_info>;
 using basis_info = options<salf_basis_info>;
 using cost = options<salf_cost>;
 using method = options<salf_method>;
@@ -250,6 +251,9 @@ template <class Errors> class basic_model : public detail::handle<salf_model, sa
                                                context.get(), path.get(), &given);
     }
     outcome<Errors, model_info> info() const { return detail::fetch<Errors, model_info>(salf_model_get_info, get()); }
+    outcome<Errors, decoder_info> decoder() const { /* its arrays are borrowed from the model */
+        return detail::fetch<Errors, decoder_info>(salf_model_get_decoder, get());
+    }
     basic_tensors_view<Errors> tensors() const noexcept {
         return basic_tensors_view<Errors>(salf_model_get_tensors(get()));
     }

@@ -91,6 +91,8 @@ template <class Errors> void models() {
     const auto opened = take(model::open(context, "examples/demo/model"));
     CHECK(opened.tensors() && opened.tensors().count() > 3);
     CHECK(take(opened.tensors().at(0)).name != nullptr);
+    CHECK(take(opened.decoder()).rope == SALF_ROPE_DEFAULT && take(opened.decoder()).unsupported == nullptr);
+    CHECK_STATUS(described.decoder(), SALF_E_UNSUPPORTED, "described");
     CHECK_STATUS(model::open(context, "examples/demo/nothing"), SALF_E_NOT_FOUND, "nothing");
 }
 

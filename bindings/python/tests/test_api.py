@@ -74,6 +74,8 @@ def use_everything(folder, head):
     model.fingerprint()
     assert model.info.hidden == HIDDEN
     assert model.tensors is None
+    with pytest.raises(errors.UnsupportedError, match="described"):
+        model.decoder  # noqa: B018
     with pytest.raises(errors.NotFoundError):
         salf.Model.open(context, folder / "none")
     use_basis(folder, context, model, head)
@@ -206,6 +208,7 @@ def test_groups_of_names_are_whole(constants):
 
 RECORDS = {
     salf.ContextInfo: ("salf_context_info", {"backend_name"}), salf.ModelInfo: ("salf_model_info", set()),
+    salf.DecoderInfo: ("salf_decoder_info", set()),
     salf.BasisInfo: ("salf_basis_info", set()), salf.Cost: ("salf_cost", set()),
     salf.Trace: ("salf_trace", set()), salf.Stage: ("salf_stage", set()), salf.Task: ("salf_task", {"n_data"}),
     salf.Decision: ("salf_decision", {"n_added", "n_removed", "n_reset", "rows"}),
@@ -223,7 +226,7 @@ OPTIONS = {
     salf.Planner: ("salf_planner_options", set()), salf.Policy: ("salf_policy_options", {"n_script", "callback_user"}),
     salf.Probe: ("salf_probe_options", {"n_candidates"}), salf.Loss: ("salf_loss_options", {"n_candidates"}),
     salf.Basis: ("salf_basis_options", set()), salf.estimate_cost: ("salf_cost_options", set()),
-    salf.Model: ("salf_model_options", {"head_rows_user", "embedding_rows_user"}),
+    salf.Model: ("salf_model_options", {"head_rows_user", "embedding_rows_user", "accept"}),
     salf.Context: ("salf_context_options", {"alloc", "free", "alloc_user", "log_user", "rank", "ranks", "all_reduce",
                                             "communicator_user"}),
 }  # fmt: skip

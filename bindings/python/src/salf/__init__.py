@@ -12,7 +12,7 @@ from salf.context import Context, ContextInfo
 from salf.cost import Cost, estimate_cost
 from salf.errors import Error
 from salf.loss import Loss
-from salf.model import Model, ModelInfo
+from salf.model import DecoderInfo, Model, ModelInfo
 from salf.planner import Planner, Stage, Task
 from salf.policy import Decision, Policy
 from salf.probe import Probe, Trace, eof_from_deviations
@@ -35,6 +35,7 @@ __all__ = [
     "ContextInfo",
     "Cost",
     "Decision",
+    "DecoderInfo",
     "Error",
     "Loss",
     "Model",

@@ -146,6 +146,11 @@ GROUPS: Dict[str, str] = {
     "matching": "MATCH",
     "reduction": "REDUCE",
     "order": "ORDER",
+    "vocab_from": "VOCAB",
+    "activation": "ACTIVATION",
+    "block": "BLOCK",
+    "qk_norm": "QK_NORM",
+    "rope": "ROPE",
 }
 
 

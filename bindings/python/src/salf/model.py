@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Tuple
 
 from salf import _callbacks, views
 from salf._dtypes import TENSOR_DTYPES
-from salf._ffi import NULL, Name, check, encoded, ffi, lib, new_struct, record_of, set_fields
+from salf._ffi import NULL, Name, check, encoded, ffi, lib, names, new_struct, record_of, set_fields
 from salf._handles import Handle, Owner, create
 from salf.context import Context
 from salf.tensors import Tensors
@@ -41,6 +41,43 @@ class ModelInfo:
     attention_bias: bool
     bos_token: int
     eos_token: int
+    model_type: str
+    vocab_from: str
+
+
+@dataclass(frozen=True)
+class DecoderInfo:
+    """What the layers of a checkpoint compute. Where unsupported is not None it names what this does not say."""
+
+    activation: str
+    gated_ffn: bool
+    block: str
+    qk_norm: str
+    norm_kind: str
+    biases: Tuple[str, ...]
+    fused: Tuple[str, ...]
+    rope: str
+    rotary_dims: int
+    rope_theta: float
+    local_rope_theta: float
+    rope_factor: float
+    rope_low_factor: float
+    rope_high_factor: float
+    rope_beta_fast: float
+    rope_beta_slow: float
+    rope_attention_factor: float
+    rope_original_positions: int
+    attention_scale: float
+    attention_softcap: float
+    residual_scale: float
+    sliding_window: int
+    sliding: Tuple[bool, ...]
+    unsupported: Optional[str]
+
+
+def _matrices(mask: int) -> Tuple[str, ...]:
+    """The projections of a mask, without the one that stands for all."""
+    return tuple(name for name, bit in names("MATRIX").items() if bit & mask and bit & (bit - 1) == 0)
 
 
 class Model(Handle):
@@ -121,8 +158,12 @@ class Model(Handle):
         norm_eps: Optional[float] = None,
         logit_scale: Optional[float] = None,
         logit_softcap: Optional[float] = None,
+        accept: Optional[str] = None,
     ) -> Model:
-        """A model from a Hugging Face checkpoint folder, memory-mapped. What is given replaces what its config says."""
+        """A model from a Hugging Face checkpoint folder, memory-mapped. What is given replaces what its config says.
+
+        accept: keys of config.json, comma-separated, that may stay unread because they change nothing.
+        """
         options = new_struct("salf_model_options")
         set_fields(
             options,
@@ -135,6 +176,9 @@ class Model(Handle):
         )
         name, model = encoded(path, "path"), cls.__new__(cls)
         keep: List[Any] = [Context._of(context, "context")]
+        if accept is not None:
+            keep.append(ffi.new("char[]", encoded(accept, "accept")))
+            options.accept = keep[-1]
         model._start(context, keep, lambda pointer, out: lib.salf_model_open(out, pointer, name, options))
         return model
 
@@ -146,6 +190,21 @@ class Model(Handle):
             check(lib.salf_model_get_info(pointer, info))
         kind = TENSOR_DTYPES.get(info.head_dtype)  # none for rows from a callback
         return record_of(ModelInfo, info, head_dtype=kind and kind.name)
+
+    @property
+    def decoder(self) -> DecoderInfo:
+        """What the checkpoint's layers compute. UnsupportedError for a described model, whose layers are not known."""
+        info = new_struct("salf_decoder_info")
+        with self._use() as pointer:
+            check(lib.salf_model_get_decoder(pointer, info))
+            layers = self.info.n_layers if info.sliding != NULL else 0
+            return record_of(
+                DecoderInfo,
+                info,
+                biases=_matrices(info.biases),
+                fused=_matrices(info.fused),
+                sliding=tuple(bool(info.sliding[k]) for k in range(layers)),
+            )
 
     def fingerprint(self) -> int:
         """Fingerprint of the head's valid rows, which does not depend on their type. Reads the whole head."""
