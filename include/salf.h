@@ -184,10 +184,11 @@ typedef struct salf_named_tensor {
     salf_tensor view;
 } salf_named_tensor;
 
-/* Opens a .safetensors file, an index file, or a folder that holds model.safetensors or model.safetensors.index.json.
+/* Opens a .safetensors file, an index file, a folder that holds model.safetensors or model.safetensors.index.json, or a
+ * GGUF file of llama.cpp (the first part of a split one); quantised tensors then have a name and a shape, no view.
  * Errors: SALF_E_NOT_FOUND, SALF_E_IO, SALF_E_TRUNCATED, SALF_E_CORRUPT (bad JSON; offsets out of range, overlapping or
- * disagreeing with shapes; a shard outside the folder), SALF_E_MISMATCH (an index and its shards), SALF_E_UNSUPPORTED
- * (more than 8 dimensions). */
+ * disagreeing with shapes; a shard outside the folder), SALF_E_MISMATCH (an index and its shards; parts of a GGUF model),
+ * SALF_E_UNSUPPORTED (more than 8 dimensions; a version of GGUF). */
 SALF_API salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const char *path);
 SALF_API void salf_tensors_destroy(salf_tensors *tensors);
 SALF_API int64_t salf_tensors_count(const salf_tensors *tensors);
@@ -295,10 +296,11 @@ typedef struct salf_decoder_info {
 /* Model from a description. head and embedding stay borrowed; norm and logit bias are copied: make the model again when
  * they change. Errors: SALF_E_ARGUMENT, SALF_E_NULL, SALF_E_SHAPE, SALF_E_DTYPE, SALF_E_NONFINITE (a norm or bias). */
 SALF_API salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options);
-/* Model from a Hugging Face checkpoint folder: config.json and model.safetensors, single or sharded, memory-mapped.
- * Tied heads may be stored under either name. options may override what the config says (valid_vocab, logit_*,
- * norm_eps); tensors in it must be empty. Errors: those of salf_tensors_open; SALF_E_MISMATCH (config and tensors
- * disagree), SALF_E_UNSUPPORTED (a family or setting that is not known). */
+/* Model from a Hugging Face checkpoint folder: config.json and model.safetensors, single or sharded, memory-mapped. Or
+ * from a GGUF file: rows of quantised matrices become float32 when they are needed (head_dtype is 0 then). Tied heads
+ * may be stored under either name. options may override what the config says (valid_vocab, logit_*, norm_eps); tensors
+ * in it must be empty. Errors: those of salf_tensors_open; SALF_E_MISMATCH (config and tensors disagree),
+ * SALF_E_UNSUPPORTED (a family, an architecture or a setting that is not known), SALF_E_DTYPE (of the head). */
 SALF_API salf_status salf_model_open(salf_model **out, salf_context *context, const char *path,
                                      const salf_model_options *options);
 SALF_API void salf_model_destroy(salf_model *model);

@@ -34,7 +34,7 @@ typedef struct basis_parts {
 
 static const args_option basis_table[] = {
     {"model", 0, ARGS_TEXT, AT(model), "PATH", .required = 1,
-     .help = "checkpoint folder: config.json and model.safetensors"},
+     .help = "checkpoint folder (config.json and model.safetensors) or GGUF file"},
     {"tokens", 0, ARGS_TEXT, AT(tokens), "ID,...", .required = 1, .help = "token ids, such as 0,7,100"},
     {"rtol", 0, ARGS_REAL, AT(rtol), "R", .least = 0, .most = 1, .given = AT(rtol_given),
      .help = "drop singular values at or below R times the largest; 0 is --exact (default max(V, D) * 2^-23)"},

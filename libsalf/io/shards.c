@@ -1,9 +1,13 @@
 /*
- * shards.c - opens a path: a safetensors file, an index of shards, or a folder that holds either. Shards lie in the
- * index's own folder, whatever the index says; every tensor of its map must be in the shard it names.
+ * shards.c - opens a path: a safetensors file, an index of shards, a folder that holds either, or a GGUF file with the
+ * other parts of its model. Shards lie in the index's own folder, whatever the index says; every tensor of its map must
+ * be in the shard it names.
  */
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "gguf.h"
 #include "io.h"
 
 #define INDEX_NAME  "model.safetensors.index.json"
@@ -76,6 +80,69 @@ done:
     return status;
 }
 
+/* ---- files of llama.cpp ---- */
+
+static bool ends_in(const char *path, const char *end) {
+    const size_t length = strlen(path), n = strlen(end);
+    return length >= n && strcmp(path + length - n, end) == 0;
+}
+
+/* The first bytes tell, and so does the name: a file that only has the name gets a message about GGUF files. */
+bool slf_path_is_gguf(const char *path) {
+    slf_map map;
+    if (slf_path_is_folder(path)) return false;
+    if (ends_in(path, ".gguf")) return true;
+    const slf_message kept = slf_message_keep();
+    const bool there = slf_map_open(&map, path) == SALF_OK;
+    const bool is_gguf = there && map.size >= 4 && memcmp(map.bytes, "GGUF", 4) == 0;
+    if (there) slf_map_close(&map);
+    slf_message_restore(&kept);
+    return is_gguf;
+}
+
+/* A GGUF file, and the parts 2 ... n of its model where it says that there are n. They lie beside it under the names
+ * that llama.cpp gives them, NAME-00001-of-00003.gguf and so on. */
+static salf_status open_gguf(salf_tensors *tensors, const char *path) {
+    int64_t parts, all, total = -1;
+    char number[40];
+    char *name = NULL;
+    salf_status status;
+    SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->maps, 1));
+    for (int64_t part = 1, n = 1; part <= n; part++) {
+        slf_map *map = &tensors->maps[tensors->n_maps];
+        SLF_DO(slf_map_open(map, name ? name : path));
+        tensors->n_maps++;
+        SLF_DO(slf_gguf_read(tensors, map->bytes, map->size, name ? name : path, &parts));
+        if (part == 1 && parts > 1) { /* from here on with room for all maps, and a name that can be counted up */
+            slf_map *maps;
+            SLF_DO(SLF_ALLOC_ZERO(tensors->context, maps, parts));
+            maps[0] = tensors->maps[0];
+            slf_free(tensors->context, tensors->maps);
+            tensors->maps = maps;
+            n = parts;
+            snprintf(number, sizeof number, "-%05d-of-%05d.gguf", 1, (int)n);
+            if (!ends_in(path, number))
+                SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: the first of %" PRId64 " parts, but the name does not end in %s",
+                                path, n, number));
+            name = slf_strdup(tensors->context, path);
+            SLF_DO(name ? SALF_OK : SALF_E_NO_MEMORY);
+        }
+        if (parts != n)
+            SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: one of %" PRId64 " parts, where the first says %" PRId64, name, parts,
+                            n));
+        if (!name) break;
+        snprintf(number, sizeof number, "-%05d-of-%05d.gguf", (int)part + 1, (int)n);
+        strcpy(name + strlen(name) - strlen(number), number);
+    }
+    all = tensors->n;
+    SLF_DO(slf_gguf_integer(tensors, path, "split.tensors.count", 0, INT64_MAX, &total));
+    if (total >= 0 && total != all)
+        SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: %" PRId64 " tensors, split.tensors.count is %" PRId64, path, all, total));
+done:
+    slf_free(tensors->context, name);
+    return status;
+}
+
 /* The end of the name tells an index from a tensor file. What a failure has opened goes with the handle. */
 salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const char *path) {
     SLF_OUT(out);
@@ -85,7 +152,6 @@ salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const c
         return SLF_FAIL(SALF_E_UNSUPPORTED, "%s: tensor files are little-endian, this machine is not", path);
     salf_tensors *tensors;
     SLF_TRY(slf_tensors_new(&tensors, context));
-    const size_t length = strlen(path);
     salf_status status;
     char *single = NULL, *index = NULL;
     if (slf_path_is_folder(path)) { /* one file, where there is one, before an index */
@@ -99,8 +165,10 @@ salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const c
             status = open_index(tensors, index);
         else
             status = slf_fail(SALF_E_NOT_FOUND, "%s: neither " SINGLE_NAME " nor " INDEX_NAME " is there", path);
-    } else if (length >= 5 && strcmp(path + length - 5, ".json") == 0) {
+    } else if (ends_in(path, ".json")) {
         status = open_index(tensors, path);
+    } else if (slf_path_is_gguf(path)) {
+        status = open_gguf(tensors, path);
     } else {
         status = open_single(tensors, path);
     }

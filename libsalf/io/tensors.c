@@ -27,7 +27,9 @@ void salf_tensors_destroy(salf_tensors *tensors) {
         slf_free(context, tensors->entries[i].copy);
     }
     for (int64_t i = 0; i < tensors->n_metadata; i++) slf_free(context, tensors->metadata[i]);
+    for (int64_t i = 0; i < tensors->n_fields; i++) slf_free(context, tensors->fields[i].key);
     for (int64_t i = 0; i < tensors->n_maps; i++) slf_map_close(&tensors->maps[i]);
+    slf_free(context, tensors->fields);
     slf_free(context, tensors->entries);
     slf_free(context, tensors->metadata);
     slf_free(context, tensors->maps);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/dtypes.h"
+#include "io/gguf.h"
 #include "io/io.h"
 #include "model/model.h"
 
@@ -64,7 +65,7 @@ static salf_status use_vectors(salf_model *model, const slf_parts *parts, const 
                             {.data = bias, .rows = 1, .cols = dim, .dtype = SALF_F32},
                             {.data = logit_bias, .rows = 1, .cols = vocab, .dtype = SALF_F32}};
     SLF_DO(slf_model_set_norm(model, model->info.norm_kind, &views[0], &views[1]));
-    SLF_DO(slf_model_vector(model->context, &views[2], vocab, "the head's bias", &model->logit_bias));
+    SLF_DO(slf_model_set_logit_bias(model, &views[2]));
 done:
     slf_free(model->context, weight);
     slf_free(model->context, bias);
@@ -149,9 +150,12 @@ salf_status salf_model_open(salf_model **out, salf_context *context, const char 
         return SLF_FAIL(SALF_E_ARGUMENT,
                         "only valid_vocab, norm_eps, logit_scale, logit_softcap and accept may be set; "
                         "the checkpoint says everything else");
+    const bool gguf = slf_path_is_gguf(path);
+    if (gguf && o.accept)
+        return SLF_FAIL(SALF_E_ARGUMENT, "accept is '%s', but a GGUF file has no config.json", o.accept);
     salf_model *model;
     SLF_TRY(slf_model_new(&model, context));
-    const salf_status status = open_folder(model, path, &o);
+    const salf_status status = gguf ? slf_model_open_gguf(model, path, &o) : open_folder(model, path, &o);
     if (status == SALF_OK)
         *out = model;
     else

@@ -30,8 +30,9 @@ void slf_model_tie(salf_model *model) {
     model->embedding = model->head;
 }
 
-salf_status slf_model_vector(const salf_context *context, const salf_tensor *view, int64_t n, const char *name,
-                             float **out) {
+/* Copies a vector [1][n] as float32; data NULL: leaves *out. */
+static salf_status copy_vector(const salf_context *context, const salf_tensor *view, int64_t n, const char *name,
+                               float **out) {
     if (!view->data) return SALF_OK;
     SLF_TRY(slf_tensor_check(view, name, 1, n, false));
     float *copy;
@@ -54,12 +55,16 @@ salf_status slf_model_set_norm(salf_model *model, int32_t kind, const salf_tenso
         return slf_fail(SALF_E_ARGUMENT, "norm_weight is given, but norm_kind is SALF_NORM_NONE");
     if (bias->data && kind != SALF_NORM_LAYER)
         return slf_fail(SALF_E_ARGUMENT, "norm_bias is given, but norm_kind is %d, not SALF_NORM_LAYER", (int)kind);
-    SLF_TRY(slf_model_vector(model->context, weight, dim, "norm_weight", &model->norm_weight));
-    SLF_TRY(slf_model_vector(model->context, bias, dim, "norm_bias", &model->norm_bias));
+    SLF_TRY(copy_vector(model->context, weight, dim, "norm_weight", &model->norm_weight));
+    SLF_TRY(copy_vector(model->context, bias, dim, "norm_bias", &model->norm_bias));
     if (kind == SALF_NORM_RMS1P)
         for (int64_t i = 0; model->norm_weight && i < dim; i++) model->norm_weight[i] += 1;
     model->info.norm_kind = kind;
     return SALF_OK;
+}
+
+salf_status slf_model_set_logit_bias(salf_model *model, const salf_tensor *bias) {
+    return copy_vector(model->context, bias, model->info.vocab, "logit_bias", &model->logit_bias);
 }
 
 /* In the options 0 means "as it is": as the checkpoint has it, or the default. */
@@ -139,7 +144,7 @@ salf_status salf_model_create(salf_model **out, salf_context *context, const sal
     slf_model_tie(model);
     /* 3. from states to logits */
     SLF_DO(slf_model_set_norm(model, o.norm_kind, &o.norm_weight, &o.norm_bias));
-    SLF_DO(slf_model_vector(model->context, &o.logit_bias, o.vocab, "logit_bias", &model->logit_bias));
+    SLF_DO(slf_model_set_logit_bias(model, &o.logit_bias));
     SLF_DO(slf_model_set_numbers(model, &o));
     *out = model;
 done:

@@ -83,9 +83,8 @@ salf_status slf_model_new(salf_model **out, salf_context *context);
 void slf_model_tie(salf_model *model);
 /* The final norm, whose weight and bias [1][D] are copied; data NULL: ones, zeros. */
 salf_status slf_model_set_norm(salf_model *model, int32_t kind, const salf_tensor *weight, const salf_tensor *bias);
-/* Copies a vector [1][n] as float32, whose elements must be finite; data NULL: leaves *out. */
-salf_status slf_model_vector(const salf_context *context, const salf_tensor *view, int64_t n, const char *name,
-                             float **out);
+/* The bias on the logits [1][V], copied; data NULL: none. */
+salf_status slf_model_set_logit_bias(salf_model *model, const salf_tensor *bias);
 /* Overrides info by what the options set, after checking it. */
 salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *options);
 
@@ -98,5 +97,10 @@ void slf_elements_to_f32(const struct slf_entry *entry, int64_t first, int64_t n
  * so. path names the checkpoint. SALF_E_DTYPE, SALF_E_MISMATCH, SALF_E_NONFINITE (scales), SALF_E_NO_MEMORY. */
 salf_status slf_scaled_open(slf_scaled *s, slf_matrix *matrix, const salf_context *context, const salf_tensors *tensors,
                             const struct slf_entry *entry, const int64_t block[2], const char *path);
+
+/* ---- gguf.c ---- */
+
+/* A model from a file of llama.cpp; what is made on the way belongs to the model, whatever the result. */
+salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_model_options *options);
 
 #endif

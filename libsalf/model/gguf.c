@@ -1,0 +1,326 @@
+/*
+ * gguf.c - a model from a file of llama.cpp: its shape from the fields "ARCHITECTURE.*", head, embedding and final norm
+ * from its tensors. Quantised matrices stay as they are in the file; their rows become float32 when they are asked for.
+ *
+ * What an architecture does with the last hidden state stands in no field: the kind of the final norm, and whether the
+ * logits are multiplied or divided by logit_scale. A table has it, after the graphs of llama.cpp (src/models/ there);
+ * the name of the field with the norm's eps has to agree. Architectures that are not in the table are refused. Norm
+ * weights are taken as they stand: where a family's norm multiplies by 1 + weight (Gemma, Qwen3-Next, Nemotron), the
+ * converter has added the 1 (conversion/gemma.py in llama.cpp: every norm.weight is stored with + 1).
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "io/gguf.h"
+#include "model/model.h"
+
+/* What happens to head . state, and to the embedding's output. */
+enum { LOGITS_MULTIPLIED = 1, LOGITS_DIVIDED = 2, LOGITS_CAPPED = 4, EMBEDDING_SQRT = 8, NORM_WITHOUT_WEIGHT = 16 };
+
+typedef struct {
+    const char *name;
+    int32_t norm_kind;
+    int32_t rules;  /* sum of those above */
+    double softcap; /* where the file has no final_logit_softcapping, with LOGITS_CAPPED */
+} architecture;
+
+#define RMS_NORM(name) \
+    { name, SALF_NORM_RMS, 0, 0 }
+#define LAYER_NORM(name) \
+    { name, SALF_NORM_LAYER, 0, 0 }
+
+static const architecture architectures[] = {
+    RMS_NORM("llama"),
+    RMS_NORM("llama4"),
+    RMS_NORM("mistral3"),
+    RMS_NORM("deci"),
+    RMS_NORM("smollm3"),
+    RMS_NORM("qwen"),
+    RMS_NORM("qwen2"),
+    RMS_NORM("qwen2moe"),
+    RMS_NORM("qwen2vl"),
+    RMS_NORM("qwen3"),
+    RMS_NORM("qwen3moe"),
+    RMS_NORM("qwen3vl"),
+    RMS_NORM("qwen3vlmoe"),
+    RMS_NORM("qwen3next"),
+    RMS_NORM("qwen35"),
+    RMS_NORM("qwen35moe"),
+    RMS_NORM("phi3"),
+    RMS_NORM("baichuan"),
+    RMS_NORM("internlm2"),
+    RMS_NORM("xverse"),
+    RMS_NORM("deepseek"),
+    RMS_NORM("deepseek2"),
+    RMS_NORM("chatglm"),
+    RMS_NORM("glm4"),
+    RMS_NORM("glm4moe"),
+    RMS_NORM("exaone"),
+    RMS_NORM("exaone4"),
+    RMS_NORM("olmo2"),
+    RMS_NORM("olmoe"),
+    RMS_NORM("openelm"),
+    RMS_NORM("gpt-oss"),
+    RMS_NORM("arcee"),
+    RMS_NORM("ernie4_5"),
+    RMS_NORM("ernie4_5-moe"),
+    RMS_NORM("hunyuan-dense"),
+    RMS_NORM("hunyuan-moe"),
+    RMS_NORM("seed_oss"),
+    RMS_NORM("dots1"),
+    RMS_NORM("bailingmoe"),
+    RMS_NORM("bailingmoe2"),
+    RMS_NORM("apertus"),
+    RMS_NORM("mamba"),
+    {"gemma", SALF_NORM_RMS, EMBEDDING_SQRT, 0},
+    {"gemma2", SALF_NORM_RMS, EMBEDDING_SQRT | LOGITS_CAPPED, 30},
+    {"gemma3", SALF_NORM_RMS, EMBEDDING_SQRT | LOGITS_CAPPED, 0},
+    {"granite", SALF_NORM_RMS, LOGITS_DIVIDED, 0},
+    {"granitemoe", SALF_NORM_RMS, LOGITS_DIVIDED, 0},
+    {"granitehybrid", SALF_NORM_RMS, LOGITS_DIVIDED, 0},
+    LAYER_NORM("gpt2"),
+    LAYER_NORM("gptneox"),
+    LAYER_NORM("gptj"),
+    LAYER_NORM("mpt"),
+    LAYER_NORM("bloom"),
+    LAYER_NORM("falcon"),
+    LAYER_NORM("starcoder"),
+    LAYER_NORM("starcoder2"),
+    LAYER_NORM("codeshell"),
+    LAYER_NORM("stablelm"),
+    LAYER_NORM("phi2"),
+    LAYER_NORM("orion"),
+    LAYER_NORM("nemotron"),
+    LAYER_NORM("dbrx"),
+    {"command-r", SALF_NORM_LAYER, LOGITS_MULTIPLIED, 0},
+    {"cohere2", SALF_NORM_LAYER, LOGITS_MULTIPLIED, 0},
+    {"olmo", SALF_NORM_LAYER, NORM_WITHOUT_WEIGHT, 0},
+};
+
+/* Tensors outside the layers that are read here, or that end where the first layer begins. Any other one might change
+ * the last state or the logits. */
+static const char *const outer_tensors[] = {
+    "token_embd.weight",
+    "output.weight",
+    "output.bias",
+    "output_norm.weight",
+    "output_norm.bias",
+    "token_embd_norm.weight",
+    "token_embd_norm.bias",
+    "position_embd.weight",
+    "rope_freqs.weight",
+    "rope_factors_long.weight",
+    "rope_factors_short.weight",
+    "attn_rot_embd",
+};
+
+/* The file at hand. */
+typedef struct {
+    salf_model *model;
+    const char *path, *name; /* name: of the architecture */
+    const architecture *rules;
+} gguf_model;
+
+/* An integer "NAME.suffix". NEEDED as missing: the field has to be there. */
+enum { NEEDED = -1 };
+static salf_status read_integer(const gguf_model *g, const char *suffix, int64_t missing, int64_t most, int64_t *out) {
+    char key[128];
+    snprintf(key, sizeof key, "%s.%s", g->name, suffix);
+    const int64_t least = missing == NEEDED ? 1 : 0;
+    if (missing == NEEDED && !slf_gguf_field(g->model->tensors, key))
+        return slf_fail(SALF_E_CORRUPT, "%s: %s is missing", g->path, key);
+    *out = missing;
+    return slf_gguf_integer(g->model->tensors, g->path, key, least, most, out);
+}
+
+static salf_status read_real(const gguf_model *g, const char *suffix, double least, double *out) {
+    char key[128];
+    snprintf(key, sizeof key, "%s.%s", g->name, suffix);
+    return slf_gguf_real(g->model->tensors, g->path, key, least, out);
+}
+
+/* Fields that describe the decoder are informative only, as lists of unequal numbers (one a layer) have none. */
+static salf_status read_shape(const gguf_model *g) {
+    const salf_tensors *tensors = g->model->tensors;
+    salf_model_info *info = &g->model->info;
+    int64_t layers, extra, heads, kv_heads, head_dim, ffn, bos = -1, eos = -1, vocab, wide;
+    /* 1. what there must be. Layers that only predict further tokens come last, and are no part of the walk. */
+    SLF_TRY(read_integer(g, "block_count", NEEDED, 65535, &layers));
+    SLF_TRY(read_integer(g, "nextn_predict_layers", 0, layers - 1, &extra));
+    SLF_TRY(read_integer(g, "embedding_length", NEEDED, 1 << 24, &info->hidden));
+    SLF_TRY(read_integer(g, "embedding_length_out", info->hidden, INT64_MAX, &wide));
+    if (wide != info->hidden)
+        return slf_fail(SALF_E_UNSUPPORTED, "%s: %s.embedding_length_out is %" PRId64, g->path, g->name, wide);
+    info->n_layers = (int32_t)(layers - extra);
+    const slf_entry *embedding = slf_tensors_entry(tensors, "token_embd.weight");
+    if (!embedding) return slf_fail(SALF_E_MISMATCH, "%s: 'token_embd.weight' is missing", g->path);
+    info->vocab = embedding->shape[0];
+    if (embedding->n_dims != 2 || info->vocab < 1 || info->vocab > INT32_MAX)
+        return slf_fail(SALF_E_MISMATCH, "%s: 'token_embd.weight' has %d dimensions and %" PRId64 " rows", g->path,
+                        (int)embedding->n_dims, info->vocab);
+    SLF_TRY(read_integer(g, "vocab_size", info->vocab, INT64_MAX, &vocab));
+    const int64_t tokens = slf_gguf_tokens(tensors);
+    if (vocab > info->vocab || tokens > info->vocab)
+        return slf_fail(SALF_E_MISMATCH, "%s: %" PRId64 " tokens, but 'token_embd.weight' has %" PRId64 " rows",
+                        g->path, SLF_MAX(vocab, tokens), info->vocab);
+    info->valid_vocab = tokens > 0 ? SLF_MIN(tokens, vocab) : vocab;
+    if (info->valid_vocab < 1) return slf_fail(SALF_E_CORRUPT, "%s: %s.vocab_size is 0", g->path, g->name);
+
+    /* 2. what is told of the decoder */
+    SLF_TRY(read_integer(g, "attention.head_count", 0, 65535, &heads));
+    SLF_TRY(read_integer(g, "attention.head_count_kv", heads, 65535, &kv_heads));
+    SLF_TRY(read_integer(g, "attention.key_length", heads > 0 ? info->hidden / heads : 0, 1 << 24, &head_dim));
+    SLF_TRY(read_integer(g, "feed_forward_length", 0, INT32_MAX, &ffn));
+    SLF_TRY(read_integer(g, "context_length", 0, INT64_MAX / 2, &info->max_positions));
+    SLF_TRY(slf_gguf_integer(tensors, g->path, "tokenizer.ggml.bos_token_id", 0, UINT32_MAX, &bos));
+    SLF_TRY(slf_gguf_integer(tensors, g->path, "tokenizer.ggml.eos_token_id", 0, UINT32_MAX, &eos));
+    info->n_heads = (int32_t)heads;
+    info->n_kv_heads = (int32_t)kv_heads;
+    info->head_dim = (int32_t)head_dim;
+    info->ffn_hidden = ffn;
+    info->bos_token = bos < info->vocab ? (int32_t)bos : -1;
+    info->eos_token = eos < info->vocab ? (int32_t)eos : -1;
+    info->attention_bias =
+        slf_tensors_entry(tensors, "blk.0.attn_q.bias") || slf_tensors_entry(tensors, "blk.0.attn_qkv.bias");
+    info->rope_theta = 10000;
+    return read_real(g, "rope.freq_base", 0, &info->rope_theta);
+}
+
+/* From the last state to the logits, and the factor on the embedding. */
+static salf_status read_rules(const gguf_model *g) {
+    salf_model_info *info = &g->model->info;
+    const int32_t rules = g->rules->rules;
+    const bool rms = g->rules->norm_kind == SALF_NORM_RMS;
+    double scale = 0, eps = -1;
+    SLF_TRY(read_real(g, rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 0, &eps));
+    if (eps < 0)
+        return slf_fail(SALF_E_MISMATCH, "%s: %s.attention.layer_norm_%sepsilon is missing", g->path, g->name,
+                        rms ? "rms_" : "");
+    info->norm_eps = eps;
+    SLF_TRY(read_real(g, "logit_scale", -1e30, &scale));
+    SLF_TRY(read_real(g, "final_logit_softcapping", 0, &info->logit_softcap));
+    if (scale != 0 && !(rules & (LOGITS_MULTIPLIED | LOGITS_DIVIDED)))
+        return slf_fail(SALF_E_UNSUPPORTED, "%s: %s.logit_scale is %g; what %s does with it is not known", g->path,
+                        g->name, scale, g->name);
+    if (info->logit_softcap > 0 && !(rules & LOGITS_CAPPED))
+        return slf_fail(SALF_E_UNSUPPORTED, "%s: %s.final_logit_softcapping is %g, which %s is not known to have",
+                        g->path, g->name, info->logit_softcap, g->name);
+    char cap[128];
+    snprintf(cap, sizeof cap, "%s.final_logit_softcapping", g->name);
+    if (!slf_gguf_field(g->model->tensors, cap)) info->logit_softcap = g->rules->softcap;
+    if (scale != 0) info->logit_scale = rules & LOGITS_DIVIDED ? 1 / scale : scale;
+    if (rules & EMBEDDING_SQRT) info->embedding_scale = sqrt((double)info->hidden);
+    return read_real(g, "embedding_scale", 0, &info->embedding_scale);
+}
+
+/* Every tensor belongs to a layer that the file says there is, or is known; every layer has one. */
+static salf_status check_tensors(const gguf_model *g) {
+    const salf_tensors *tensors = g->model->tensors;
+    const int32_t m = g->model->info.n_layers;
+    char begin[32];
+    for (int32_t k = 0; k < m; k++) {
+        const int length = snprintf(begin, sizeof begin, "blk.%d.", (int)k);
+        const int64_t place = slf_tensors_place(tensors, begin);
+        if (place == tensors->n || strncmp(tensors->entries[place].name, begin, (size_t)length) != 0)
+            return slf_fail(SALF_E_MISMATCH, "%s: %s.block_count says %d layers, but layer %d is missing", g->path,
+                            g->name, (int)m, (int)k);
+    }
+    int64_t layers;
+    SLF_TRY(read_integer(g, "block_count", NEEDED, 65535, &layers));
+    for (int64_t i = 0; i < tensors->n; i++) {
+        const char *name = tensors->entries[i].name;
+        bool known = false;
+        int k, end = 0;
+        if (sscanf(name, "blk.%5d.%n", &k, &end) == 1 && end > 0 && k >= 0) {
+            if (k < layers) continue;
+            return slf_fail(SALF_E_MISMATCH, "%s: %s.block_count says %" PRId64 " layers, but '%s' is there", g->path,
+                            g->name, layers, name);
+        }
+        for (size_t j = 0; j < sizeof outer_tensors / sizeof *outer_tensors; j++)
+            if (strcmp(name, outer_tensors[j]) == 0) known = true;
+        if (!known)
+            return slf_fail(SALF_E_UNSUPPORTED, "%s: what tensor '%s' does in %s is not known", g->path, name, g->name);
+    }
+    return SALF_OK;
+}
+
+/* A matrix [V][D]; it need not be there. One of float16, bfloat16 or float32 is a view into the file; rows of others
+ * are widened when they are asked for, so that no copy of V D numbers is made. */
+static salf_status find_matrix(const gguf_model *g, const char *name, slf_matrix *matrix) {
+    const salf_tensors *tensors = g->model->tensors;
+    const int64_t vocab = g->model->info.vocab, dim = g->model->info.hidden, place = slf_tensors_place(tensors, name);
+    if (!slf_tensors_entry(tensors, name)) return SALF_OK;
+    slf_entry *entry = &tensors->entries[place];
+    if (entry->n_dims != 2 || entry->shape[0] != vocab || entry->shape[1] != dim)
+        return slf_fail(SALF_E_MISMATCH,
+                        "%s: tensor '%s' is [%" PRId64 "][%" PRId64 "], the fields say [%" PRId64 "][%" PRId64 "]",
+                        g->path, name, entry->shape[0], entry->shape[1], vocab, dim);
+    *matrix = (slf_matrix){.n_rows = vocab, .n_cols = dim};
+    if (entry->packed || entry->dtype == SALF_F64) {
+        matrix->rows = slf_entry_rows;
+        matrix->user = entry;
+        return SALF_OK;
+    }
+    salf_named_tensor named;
+    SLF_TRY(salf_tensors_find(tensors, name, &named));
+    matrix->view = named.view;
+    return slf_tensor_check(&named.view, name, vocab, dim, false);
+}
+
+/* A vector [n]; it need not be there. llama.cpp keeps vectors in float32. */
+static salf_status find_vector(const gguf_model *g, const char *name, int64_t n, salf_tensor *out) {
+    salf_named_tensor named;
+    if (!slf_tensors_entry(g->model->tensors, name)) return SALF_OK;
+    SLF_TRY(salf_tensors_find(g->model->tensors, name, &named));
+    if (named.n_dims != 1 || named.shape[0] != n)
+        return slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' has %" PRId64 " elements, not %" PRId64, g->path, name,
+                        named.shape[0], n);
+    *out = named.view;
+    return SALF_OK;
+}
+
+salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_model_options *options) {
+    char name[64], kind[32];
+    salf_tensor weight = {0}, bias = {0}, logit_bias = {0};
+    gguf_model g = {.model = model, .path = path, .name = name};
+    /* 1. what the file is: of a model, and of one whose last steps are known */
+    SLF_TRY(salf_tensors_open(&model->tensors, model->context, path));
+    slf_gguf_text(model->tensors, "general.type", kind, sizeof kind);
+    if (*kind && strcmp(kind, "model") != 0)
+        return slf_fail(SALF_E_UNSUPPORTED, "%s: general.type is '%s'; a model is needed", path, kind);
+    slf_gguf_text(model->tensors, "general.architecture", name, sizeof name);
+    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
+        if (strcmp(architectures[i].name, name) == 0) g.rules = &architectures[i];
+    if (!g.rules)
+        return slf_fail(SALF_E_UNSUPPORTED,
+                        "%s: general.architecture '%s' is not one whose final norm and logits are known; describe the "
+                        "model instead",
+                        path, name);
+    /* 2. its fields; the family stays OTHER, since "llama" stands for a dozen of them */
+    model->info = (salf_model_info){.struct_size = sizeof model->info, .logit_scale = 1, .embedding_scale = 1};
+    SLF_TRY(read_shape(&g));
+    SLF_TRY(read_rules(&g));
+    SLF_TRY(check_tensors(&g));
+    /* 3. its tensors. A file without an output matrix uses the embedding, as llama.cpp does. */
+    SLF_TRY(find_matrix(&g, "token_embd.weight", &model->embedding));
+    SLF_TRY(find_matrix(&g, "output.weight", &model->head));
+    model->info.tied = slf_matrix_is_empty(&model->head);
+    slf_model_tie(model);
+    SLF_TRY(find_vector(&g, "output_norm.weight", model->info.hidden, &weight));
+    SLF_TRY(find_vector(&g, "output_norm.bias", model->info.hidden, &bias));
+    SLF_TRY(find_vector(&g, "output.bias", model->info.vocab, &logit_bias));
+    if (!weight.data != !!(g.rules->rules & NORM_WITHOUT_WEIGHT))
+        return slf_fail(SALF_E_MISMATCH, "%s: 'output_norm.weight' is %s in %s", path,
+                        weight.data ? "not expected" : "missing", name);
+    SLF_TRY(slf_model_set_norm(model, g.rules->norm_kind, &weight, &bias));
+    SLF_TRY(slf_model_set_logit_bias(model, &logit_bias));
+    /* 4. its layers, which nothing here describes */
+    char lacks[96];
+    snprintf(lacks, sizeof lacks, "general.architecture = \"%s\"", name);
+    if (!(model->unsupported = slf_strdup(model->context, lacks))) return SALF_E_NO_MEMORY;
+    model->decoder = (salf_decoder_info){.struct_size = sizeof model->decoder, .unsupported = model->unsupported};
+    model->info.model_type = g.rules->name;
+    model->info.vocab_from = slf_gguf_tokens(model->tensors) > 0 ? SALF_VOCAB_TOKENIZER : SALF_VOCAB_ROWS;
+    return slf_model_set_numbers(model, options);
+}
