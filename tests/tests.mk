@@ -120,6 +120,7 @@ fuzz: ## search for new inputs with libFuzzer, FUZZ_SECONDS for each target
 	        -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$t tests/fuzz/corpus/$${t#fuzz_}; done
 
 include tests/cuda/tests.mk
+include tests/evidence/evidence.mk
 
 # ---- bindings --------------------------------------------------------------------------------------------------------
 # C++: its tests as C++17 (under valgrind where it is there), as C++20 without exceptions, and under the sanitizers.
@@ -203,7 +204,7 @@ clang-suite: all examples $(TEST_BIN) $(FUZZ_BIN) $(BENCH_BIN) $(if $(CUDA_NEEDS
 	@$(RUN) test-clang $(TEST_BIN)
 
 # ---- benchmarks ------------------------------------------------------------------------------------------------------
-.PHONY: bench bench-python
+.PHONY: bench bench-python bench-rows
 $(filter $(BUILD)/bench/bench_train%,$(BENCH_BIN)): $(HOST_PARTS)
 $(BENCH_BIN): $(BUILD)/bench/%: $(OBJ)/tests/bench/%.o $(patsubst %.c,$(OBJ)/%.o,$(filter-out $(BENCH_MAIN),$(BENCH_SRC))) \
     $(STATIC_LIB)
@@ -218,3 +219,7 @@ bench: $(BENCH_BIN) $(PROGRAM) ## time the library against its peers (BENCH_FLAG
 bench-python: lib ## time a Trainer of transformers with and without salf
 	@venv=$$(realpath -m '$(BUILD)')/venv && tests/python/venv.sh $$venv && \
 		SALF_LIBRARY='$(BUILD)/lib/libsalf.so' PYTHONPATH=bindings/python/src $$venv/bin/python tests/bench/bench_python.py
+
+bench-rows: lib ## time and memory of rows at their own cut in PyTorch
+	@venv=$$(realpath -m '$(BUILD)')/venv && tests/python/venv.sh $$venv && \
+		SALF_LIBRARY='$(BUILD)/lib/libsalf.so' PYTHONPATH=bindings/python/src $$venv/bin/python tests/bench/bench_rows.py

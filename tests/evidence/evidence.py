@@ -1,0 +1,269 @@
+#!/usr/bin/env python3
+"""Does freezing pay? The runs behind docs/evidence.md: methods, controls and seeds, one file a run, resumable.
+
+    evidence.py run    [--only WORD]... [--jobs N] [--seeds N] [--dry]     make the runs that are missing
+    evidence.py table                                                      tables of what is there, as Markdown
+    evidence.py models                                                     which models are found, and where
+
+Every method gets the learning rate that does best on data held out of the training set (first part, "tune"), then runs
+with several seeds on the test set ("final"). A run is one call of `salf finetune` on one thread; its JSON lies in
+RUNS/, and a run that is there is not made again. Times are processor seconds of the training loop, compared within a
+model and a set only.
+
+Environment: SALF (the program), SALF_SHARED (models and data), SMOLLM2 (folder of SmolLM2-135M in Hugging Face form),
+RUNS (default build/evidence).
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import random
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SALF = os.environ.get("SALF", str(ROOT / "build/bin/salf"))
+SHARED = pathlib.Path(os.environ.get("SALF_SHARED", ROOT.parent / "shared"))
+RUNS = pathlib.Path(os.environ.get("RUNS", ROOT / "build/evidence"))
+SETS = ("trec", "carer", "sst5")
+TUNE_SEED, HELD_OUT = 11, 300
+QUARTER = 0.75  # share of the operations that half depth leaves of a LoRA step; "fewer data" trains that share of data
+
+# What each model trains on: data, test texts, batch, learning rates to choose from.
+MODELS = {
+    "smollm2": {"data": 480, "test": 300, "batch": 8, "rates": (0.001, 0.002, 0.004)},
+    "stories3m": {"data": 1500, "test": 500, "batch": 16, "rates": (0.001, 0.002, 0.004, 0.008)},
+}
+
+# Name in the tables -> arguments of salf finetune, in the order of the tables. "epochs" and "dense" stand apart: they
+# are compared with a full run of their own kind.
+METHODS = {
+    "full": ["--method", "lora[full]"],
+    "full, 3/4 of the data": ["--method", "lora[full]"],
+    "half": ["--method", "lora[half]"],
+    "lift*[half]": ["--method", "lift*[half]"],
+    "salf[half]": ["--method", "salf[half]"],
+    "salf[arith][df]": ["--method", "salf[arith][df]"],
+    "random[half][stream]": ["--method", "random[half][stream]"],
+    "salf[half][stream]": ["--method", "salf[half][stream]"],
+    "ramp": ["--method", "ramp"],
+    "by label (control)": ["--method", "salf[half][stream]", "--control", "label"],
+}
+EPOCHS = {
+    "full, 3 epochs": ["--method", "lora[full]", "--epochs", "3"],
+    "half, 3 epochs": ["--method", "lora[half]", "--epochs", "3"],
+    "half, 3 epochs, cached": ["--method", "lora[half]", "--epochs", "3", "--cache", "2GiB"],
+}
+DENSE = {
+    f"{name}, dense": [*METHODS[name], "--dense"]
+    for name in ("full", "half", "lift*[half]", "random[half][stream]", "salf[half][stream]", "ramp")
+}
+REFERENCE = {
+    **dict.fromkeys(METHODS, "full"),
+    **dict.fromkeys(EPOCHS, "full, 3 epochs"),
+    **dict.fromkeys(DENSE, "full, dense"),
+}
+ALL = {**METHODS, **EPOCHS, **DENSE}
+# SmolLM2 is large for a CPU: dense training and the epochs are left to the small model and to one set.
+SKIPPED = {("smollm2", name) for name in DENSE}
+
+
+def models():
+    """The folders of the models that are there."""
+    found = {"stories3m": SHARED / "models/stories3m"}
+    if os.environ.get("SMOLLM2"):
+        found["smollm2"] = pathlib.Path(os.environ["SMOLLM2"])
+    return {name: found[name] for name in MODELS if name in found and (found[name] / "config.json").is_file()}
+
+
+def tokenizer(folder):
+    return next(iter([*sorted(folder.glob("tok*.bin")), folder / "tokenizer.json"]))
+
+
+def held_out(name):
+    """A folder whose test set is held out of the training set, for choosing rates."""
+    folder = RUNS / "held-out" / name
+    if (folder / "labels.txt").is_file():
+        return folder
+    source = SHARED / "data" / name
+    lines = (source / "train.tsv").read_text(encoding="utf8").splitlines(keepends=True)
+    order = list(range(len(lines)))
+    random.Random(1234).shuffle(order)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, part in (("test.tsv", order[:HELD_OUT]), ("train.tsv", order[HELD_OUT:])):
+        (folder / file).write_text("".join(lines[i] for i in sorted(part)), encoding="utf8")
+    (folder / "labels.txt").write_text((source / "labels.txt").read_text(encoding="utf8"), encoding="utf8")
+    return folder
+
+
+def size(model, name):
+    return round(MODELS[model]["data"] * (QUARTER if name == "full, 3/4 of the data" else 1))
+
+
+def command(model, dataset, name, rate, seed, part):
+    own = MODELS[model]
+    folder = models()[model]
+    data = held_out(dataset) if part == "tune" else SHARED / "data" / dataset
+    tests = HELD_OUT if part == "tune" else own["test"]
+    return [
+        SALF, "finetune", "--model", str(folder), "--tokenizer", str(tokenizer(folder)), "--data", str(data),
+        "--limit-train", str(size(model, name)), "--limit-test", str(tests), "--batch", str(own["batch"]),
+        "--threads", "1", "--seed", str(seed), "--lr", str(rate), "--json", *ALL[name],
+    ]  # fmt: skip
+
+
+def place(model, dataset, name, rate, seed, part):
+    plain = name.translate(str.maketrans({"[": "-", "]": "", "*": "+", " ": "_", ",": "", "/": "-", "(": "", ")": ""}))
+    return RUNS / part / f"{model}-{dataset}-{plain}-{rate}-{seed}.json"
+
+
+def result(path):
+    """What a run found, None where it is not there."""
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return {**document["methods"][0], "untrained": document["untrained"]}
+
+
+def run(job):
+    path, arguments = job
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=own, check=False)
+    if done.returncode:
+        return f"{path.name}: {done.stderr.strip().splitlines()[-1:] or done.returncode}"
+    temporary = path.with_suffix(".part")
+    temporary.write_text(done.stdout)
+    temporary.replace(path)
+    return None
+
+
+def best_rate(model, dataset, name):
+    """The rate with the best accuracy on held-out data, None while one is missing. A method that differs in its data or
+    epochs alone takes that of the method it belongs to."""
+    name = {"full, 3/4 of the data": "full", "half, 3 epochs, cached": "half, 3 epochs"}.get(name, name)
+    scores = []
+    for rate in MODELS[model]["rates"]:
+        found = result(place(model, dataset, name, rate, TUNE_SEED, "tune"))
+        if found is None:
+            return None
+        scores.append((found["accuracy"], -rate))
+    return -max(scores)[1]
+
+
+def wanted(model, dataset, only):
+    for name in ALL:
+        if (model, name) in SKIPPED or (name in EPOCHS and dataset != "trec"):
+            continue
+        if not only or any(word in f"{model} {dataset} {name}" for word in only):
+            yield name
+
+
+def jobs(seeds, only, part):
+    for seed in range(1, seeds + 1) if part == "final" else (TUNE_SEED,):
+        for model in models():
+            for dataset in SETS:
+                for name in wanted(model, dataset, only):
+                    rates = [best_rate(model, dataset, name)] if part == "final" else MODELS[model]["rates"]
+                    if part == "tune" and name in ("full, 3/4 of the data", "half, 3 epochs, cached"):
+                        continue
+                    for rate in rates:
+                        path = place(model, dataset, name, rate, seed, part)
+                        if rate is not None and result(path) is None:
+                            yield path, command(model, dataset, name, rate, seed, part)
+
+
+def make_runs(options):
+    failed = []
+    for part in ("tune", "final"):
+        todo = list(jobs(options.seeds, options.only, part))
+        print(f"{part}: {len(todo)} runs to make", flush=True)
+        if options.dry:
+            continue
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            for n, problem in enumerate(pool.map(run, todo), 1):
+                failed += [problem] if problem else []
+                print(f"{part} {n} of {len(todo)}{': ' + problem if problem else ''}", flush=True)
+    return 1 if failed else 0
+
+
+def mean_sd(values, digits=3):
+    text = f"{statistics.mean(values):.{digits}f}"
+    return f"{text} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else text
+
+
+def rows_of(model, dataset):
+    """Name -> the results of its seeds, those that are there."""
+    found = {}
+    for name in wanted(model, dataset, ()):
+        rate = best_rate(model, dataset, name)
+        pattern = place(model, dataset, name, rate, "*", "final").name
+        runs = [result(path) for path in sorted((RUNS / "final").glob(pattern.replace("[", "[[]")))] if rate else []
+        if runs:
+            found[name] = (rate, runs)
+    return found
+
+
+COLUMNS = (
+    "method", "rate", "n", "F1", "accuracy", "time", "predicted", "depth saving", "forwards", "matched", "memory",
+    "updates",
+)  # fmt: skip
+
+
+def row_of(name, rate, runs, reference):
+    """One line of a table; time and memory relative to the mean of the reference's runs."""
+
+    def mean(key, of=runs):
+        return statistics.mean(run[key] for run in of)
+
+    def relative(key):
+        return f"{mean(key) / mean(key, reference):.2f}" if reference else "-"
+
+    return (
+        name, rate, len(runs), mean_sd([run["f1"] for run in runs]), mean_sd([run["accuracy"] for run in runs]),
+        relative("cpu_s"), f"{1 - mean('predicted_saving'):.2f}", f"{mean('saving'):.3f}", f"{mean('forwards'):.2f}",
+        f"{mean('matched'):.2f}", relative("memory"), f"{mean('updates'):.0f}",
+    )  # fmt: skip
+
+
+def table(_options):
+    for model in models():
+        own = MODELS[model]
+        for dataset in SETS:
+            rows = rows_of(model, dataset)
+            if not rows:
+                continue
+            untrained = next(iter(rows.values()))[1][0]["untrained"]
+            print(
+                f"**{model}, {dataset.upper()}**: {own['data']} data, {own['test']} test texts, batch {own['batch']}; "
+                f"untrained F1 {untrained['f1']:.3f}, accuracy {untrained['accuracy']:.3f}\n"
+            )
+            print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
+            for name, (rate, runs) in rows.items():
+                reference = rows.get(REFERENCE[name], (0, []))[1]
+                print(f"| {' | '.join(map(str, row_of(name, rate, runs, reference)))} |")
+            print()
+    return 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("run", "table", "models"))
+    parser.add_argument("--only", action="append", default=[], help="runs whose model, set and method have this word")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--dry", action="store_true", help="say how many runs are missing")
+    options = parser.parse_args()
+    if options.what == "models":
+        for name in MODELS:
+            print(f"{name}: {models().get(name, 'not found')}")
+        return 0
+    return table(options) if options.what == "table" else make_runs(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
