@@ -28,6 +28,7 @@ int book_rows(run *r, const int32_t *cuts, int64_t rows, int probed, int trained
     c.trainable = trained ? r->decision.trainable : NULL;
     if (salf_cost_estimate(&c, &cost) != SALF_OK) return say_salf("cost model");
     r->tally.v[TALLY_FLOPS] += trained ? cost.total : cost.forward + cost.probe;
+    if (trained) r->tally.v[TALLY_FLOPS] -= cost.forward * r->skipped / ((double)rows * info->n_layers);
     if (trained) r->tally.v[TALLY_FULL_FLOPS] += cost.full_total;
     return 0;
 }
@@ -42,6 +43,7 @@ int64_t book_batch(run *r, int probed) {
         if (r->cuts[i] >= m) continue;
         r->tally.v[TALLY_DEPTH] += (double)r->cuts[i] / m; /* the share of the layers below the cut */
         r->compact[n++] = r->cuts[i];
+        if (r->cuts[i] < r->lowest) r->lowest = r->cuts[i];
         for (int32_t k = r->cuts[i]; k < m; k++)
             if (r->decision.trainable[k]) r->reach[k] += r->decision.rate_scale[k];
     }

@@ -1,5 +1,6 @@
 /* cmd_finetune.c - `salf finetune`: options, defaults, the methods one after the other, the table. */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -102,6 +103,11 @@ static const args_option finetune_table[] = {
     {"threads", 0, ARGS_INT32, AT(threads), "N", .least = 0, .most = 1024,
      .help = "of the library, 0: BLAS as it is (default: 0)"},
     {"backend", 0, ARGS_CHOICE, AT(backend), .family = "SALF_BACKEND", .help = "of the library (default: auto)"},
+    {"cache", 0, ARGS_TEXT, AT(cache_text), "SIZE[,bf16]",
+     .help = "with several epochs: keep states of data at the layer below which nothing trains any more, up to SIZE "
+             "bytes (K, M, G behind it)"},
+    {"cache-folder", 0, ARGS_TEXT, AT(cache_folder), "FOLDER",
+     .help = "keep them in a file there (default: in memory)"},
     {"json", 0, ARGS_FLAG, AT(json), .help = "print the results as one JSON object"},
     {"log", 0, ARGS_TEXT, AT(log), "FILE", .help = "write the run as JSON lines"},
     {"eval-every", 0, ARGS_INT, AT(eval_every), "N", .least = 0, .most = 1e15,
@@ -187,6 +193,26 @@ static int read_rates(finetune_settings *o) {
     return -1;
 }
 
+/* The room that --cache names, "512M" or "2G,bf16". Returns -1 to go on, else the exit code. */
+static int read_cache(finetune_settings *o) {
+    static const char units[] = "KMGT";
+    const char *text = o->cache_text;
+    char *end;
+    if (!text && o->cache_folder) return args_misuse("finetune", "--cache-folder needs --cache");
+    if (!text) return -1;
+    double size = strtod(text, &end);
+    const char *unit = *end ? strchr(units, *end) : NULL;
+    if (unit) {
+        size *= pow(1024, (double)(unit - units + 1));
+        end++;
+    }
+    o->cache_bf16 = strcmp(end, ",bf16") == 0;
+    if (end == text || (*end && !o->cache_bf16) || !(size >= 1 && size <= 0x1p60))
+        return args_misuse("finetune", "--cache: '%s' is not a size such as 512M, 2G or 2G,bf16", text);
+    o->cache_bytes = (int64_t)size;
+    return -1;
+}
+
 /* Settings from a command line; -1 to go on, else the exit code. */
 static int read_settings(finetune_settings *o, int argc, char **argv) {
     char notes[1024], message[1024];
@@ -204,8 +230,9 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
         if (method_list_parse(o->methods, &o->n_methods, o->lists.text[i], message, sizeof message) != 0)
             return args_misuse("finetune", "--method: %s", message);
     }
-    const int wrong_rate = read_rates(o);
-    if (wrong_rate >= 0) return wrong_rate;
+    int wrong = read_rates(o);
+    if (wrong < 0) wrong = read_cache(o);
+    if (wrong >= 0) return wrong;
     if (o->seed > UINT64_MAX - (uint64_t)o->seeds) return args_misuse("finetune", "--seeds: there are no seeds left");
     if (o->resume && !o->checkpoint) return args_misuse("finetune", "--resume needs --checkpoint");
     if (o->prompt && dataset_check_template(o->prompt, message, sizeof message) != 0)

@@ -64,6 +64,10 @@ typedef struct finetune_settings {
     uint64_t seed;            /* of the first run of a method; the others count on from it */
     int32_t seeds;            /* runs of each method */
     int32_t json;             /* 1: the table as JSON */
+    const char *cache_text;   /* SIZE[,bf16] of states kept from epoch to epoch; NULL: none */
+    const char *cache_folder; /* of a file for them; NULL: in memory */
+    int64_t cache_bytes;      /* what cache_text says */
+    int32_t cache_bf16;
 } finetune_settings;
 
 /* A part of the data as tokens, packed; in the order of the file. */
@@ -87,6 +91,7 @@ typedef struct session {
     int32_t *label_tokens; /* [n_labels] first token of each label's word */
     int64_t n_shortened;   /* prompts longer than the model's positions, cut at the left */
     uint64_t seed;         /* of the run at hand */
+    int cache_said;        /* 1: it has been said that not all states are kept */
     jsonl_writer log;
 } session;
 

@@ -3,6 +3,7 @@
 #define SALF_EXAMPLE_RUN_H
 
 #include "adamw.h"
+#include "cache.h"
 #include "feed.h"
 #include "finetune.h"
 
@@ -25,14 +26,20 @@ typedef struct run {
     double rate;         /* of the last update */
     double forward;      /* seconds of the last forward, without its probe */
     int64_t pending;     /* rows whose gradients wait for the update */
+    int32_t lowest;      /* layer that the update will reach; m where no gradients wait */
     int64_t *eof_counts; /* [m]: own eof of the data probed */
     double *norms;       /* [RUN_NORMS][m] at the last update: L1 and L2 of the layers' gradients, L2 of what trains */
     double *reach;       /* [m]: of the pending rows, the sum of the layer's rate factors over those that train it */
     int32_t *cuts;       /* [batch] cut of each row, m: not trained */
+    uint32_t *rows;      /* [batch] scratch: data of the batch by their cuts */
     int32_t *compact;    /* [batch] scratch: cuts of the rows that train */
     uint8_t *accepted;   /* [batch] */
     float *losses;       /* [batch] */
     float *gradient;     /* [batch][D] of the normed states */
+    state_cache *cache;  /* NULL: nothing is kept from epoch to epoch */
+    float *states;       /* [states_room][D] of the batch at the boundary */
+    int64_t states_room;
+    double skipped; /* layers that the batch's forward did not run, summed over its rows */
 } run;
 
 /* One batch: forward, decision, and the backward of the rows that train; the update comes when enough rows have. */
@@ -41,6 +48,14 @@ int run_task(run *r, const feed_task *task);
 int update_weights(run *r);
 /* OFFLINE: the eof of all data, by the weights before training. */
 int probe_all(run *r);
+
+/* Makes room for states at the boundary, where --cache asks for it and the method has one; says so where there is none. */
+void boundary_open(run *r);
+void boundary_close(run *r);
+/* For a batch that is filled with these data and decided: lets its forward begin where nothing trains any more. */
+int boundary_begin(run *r, const uint32_t *data);
+/* Bytes of memory held for it. */
+int64_t boundary_bytes(const run *r);
 
 /* Books the batch by its cuts: depth, rows and predicted operations. Returns the rows that train, or -1. */
 int64_t book_batch(run *r, int probed);

@@ -68,6 +68,8 @@ static void list_options(option_texts *t, const finetune_settings *o) {
     record_int(t, "schedule", o->schedule);
     record_text(t, "lr", o->rate_text);
     record_int(t, "seeds", o->seeds);
+    record_int(t, "cache",
+               o->cache_bytes ? 1 + o->cache_bf16 : 0); /* what is kept changes roundings, how much does not */
     record_real(t, "warmup", o->warmup);
     record_real(t, "weight-decay", o->weight_decay);
     record_real(t, "clip", o->clip);

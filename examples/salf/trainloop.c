@@ -16,7 +16,7 @@ static int run_open(run *r, session *s, int index) {
     const finetune_settings *o = s->settings;
     const int32_t m = s->info.n_layers;
     const size_t layers = (size_t)m, rows = (size_t)o->batch, width = (size_t)s->info.hidden;
-    *r = (run){.s = s, .index = index, .m = &o->methods[index % o->n_methods]};
+    *r = (run){.s = s, .index = index, .m = &o->methods[index % o->n_methods], .lowest = m};
     r->rider = (probe_rider){.batch = &r->batch, .width = s->info.hidden};
     salf_options_init(&r->decision, sizeof r->decision);
 
@@ -49,17 +49,21 @@ static int run_open(run *r, session *s, int index) {
     if (o->loss != LOSS_LM && salf_loss_create(&r->loss, s->basis, &loss) != SALF_OK) return say_salf("loss");
     if (r->m->how.probes && make_probe(&r->rider.probe, s, r->m->how.metric) != SALF_OK) return say_salf("probe");
 
-    /* 4. arrays */
+    /* 4. states kept from epoch to epoch */
+    boundary_open(r);
+
+    /* 5. arrays */
     r->eof_counts = calloc(layers, sizeof *r->eof_counts);
     r->norms = calloc(layers, RUN_NORMS * sizeof *r->norms);
     r->reach = calloc(layers, sizeof *r->reach);
     r->cuts = malloc(rows * sizeof *r->cuts);
+    r->rows = malloc(rows * sizeof *r->rows);
     r->compact = malloc(rows * sizeof *r->compact);
     r->accepted = malloc(rows);
     r->losses = malloc(rows * sizeof *r->losses);
     r->gradient = malloc(rows * width * sizeof *r->gradient);
-    const int whole =
-        r->eof_counts && r->norms && r->reach && r->cuts && r->compact && r->accepted && r->losses && r->gradient;
+    const int whole = r->eof_counts && r->norms && r->reach && r->cuts && r->rows && r->compact && r->accepted &&
+                      r->losses && r->gradient;
     return whole ? 0 : say_no_memory();
 }
 
@@ -69,10 +73,12 @@ static void run_close(run *r) {
     free(r->norms);
     free(r->reach);
     free(r->cuts);
+    free(r->rows);
     free(r->compact);
     free(r->accepted);
     free(r->losses);
     free(r->gradient);
+    boundary_close(r);
     prompt_batch_free(&r->batch);
     salf_probe_destroy(r->rider.probe);
     salf_loss_destroy(r->loss);

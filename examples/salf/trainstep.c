@@ -138,11 +138,12 @@ int update_weights(run *r) {
      * would otherwise take a full step from one row, where training datum by datum takes one of many */
     for (int32_t k = 0; k < m; k++) r->reach[k] /= (double)r->pending;
     if (adamw_step(r->optimizer, r->rate, r->reach) != SALF_OK) return say_decoder("optimizer");
-    const double held = (double)(decoder_extra_bytes(r->decoder) + adamw_bytes(r->optimizer));
+    const double held = (double)(decoder_extra_bytes(r->decoder) + adamw_bytes(r->optimizer) + boundary_bytes(r));
     if (held > r->tally.v[TALLY_MEMORY]) r->tally.v[TALLY_MEMORY] = held;
     decoder_clear_gradients(r->decoder);
     memset(r->reach, 0, (size_t)m * sizeof *r->reach);
     r->pending = 0;
+    r->lowest = m;
     r->tally.v[TALLY_STEPS] += 1;
     r->tally.v[TALLY_UPDATE] += tally_clock() - start;
     return 0;
@@ -150,14 +151,36 @@ int update_weights(run *r) {
 
 /* ---- tasks ---- */
 
+/* Where the cuts are known before the forward, it runs the rows by cut, shallow ones first: then what it keeps of a layer
+ * is the records of the rows that will come back to it, a prefix, and below the lowest cut nothing. Stable, by counting
+ * as Algorithm 4 does: cut after cut. */
+static void sort_by_cut(run *r, const feed_task *task) {
+    int64_t n = 0;
+    for (int32_t e = 0; e <= r->s->info.n_layers; e++)
+        for (int64_t i = 0; i < task->n; i++)
+            if (r->cuts[i] == e) r->compact[n] = e, r->rows[n++] = task->data[i];
+    memcpy(r->cuts, r->compact, (size_t)n * sizeof *r->cuts);
+}
+
 int run_task(run *r, const feed_task *task) {
     const int probing = r->m->how.policy == SALF_POLICY_SALF || task->kind == SALF_TASK_PROBE;
+    const uint32_t *data = probing ? task->data : r->rows;
     salf_trace trace = {0};
-    if (prompt_batch_fill(&r->batch, r->s, &r->s->train, task->data, task->n) != 0) return -1;
+    if (!probing) {
+        if (choose_cuts(r, task, NULL) != 0) return -1;
+        sort_by_cut(r, task);
+    }
+    if (prompt_batch_fill(&r->batch, r->s, &r->s->train, data, task->n) != 0) return -1;
+    if (!probing) {
+        r->batch.batch.cuts = r->cuts;
+        if (boundary_begin(r, data) != 0) return -1;
+    }
     if (run_forward(r, probing ? &trace : NULL, 1) != 0) return -1;
-    const double start = tally_clock();
-    if (choose_cuts(r, task, &trace) != 0) return -1;
-    if (probing) r->tally.v[TALLY_PROBE] += tally_clock() - start;
+    if (probing) {
+        const double start = tally_clock();
+        if (choose_cuts(r, task, &trace) != 0) return -1;
+        r->tally.v[TALLY_PROBE] += tally_clock() - start;
+    }
     const int64_t n = book_batch(r, probing);
     if (n < 0) return -1;
     /* The forward of a row that is not trained now was made for its probe alone. */

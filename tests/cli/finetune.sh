@@ -177,13 +177,64 @@ done
 report $code "policies that are stopped and resumed: the same weights"
 expect 1 "n_script" "a policy that needs more than a step says so" "$SALF" finetune "${model[@]}" --method scripted
 
+# ---- less memory, and states kept from epoch to epoch
+"$SALF" finetune "${model[@]}" --limit-train 64 --limit-test 20 --batch 64 --method 'lora[full],lora[half]' --json >"$work/json" &&
+    python3 -c 'import json, sys
+full, half = json.load(open(sys.argv[1]))["methods"]
+sys.exit(half["memory"] > 0.62 * full["memory"])' "$work/json"
+report $? "half of the layers need three fifths of the memory"
+expect 2 "--cache: '2X'" "a size that is none" "$SALF" finetune "${model[@]}" --cache 2X
+expect 2 "--cache: '1G,f16'" "a type that is none" "$SALF" finetune "${model[@]}" --cache 1G,f16
+expect 2 "--cache-folder needs --cache" "a folder without a size" "$SALF" finetune "${model[@]}" --cache-folder .
+kept='lora[half],lift*[half],lift[half],linear,lift*[geom][df]'
+keep() { # keep NAME OPTION...
+    "$SALF" finetune "${model[@]}" --limit-train 40 --limit-test 20 --batch 8 --epochs 3 --method "$kept" --output "$work/$1" \
+        "${@:2}" >"$work/$1.table" 2>"$work/$1.err"
+}
+alike() { # alike A B: the same weights but for roundings, and the same scores
+    python3 - "$work/$1" "$work/$2" <<'END'
+import array, glob, json, os, struct, sys
+def values(path):
+    data = open(path, "rb").read()
+    n = struct.unpack("<Q", data[:8])[0]
+    return array.array("f", data[8 + n:])
+for path in glob.glob(sys.argv[1] + "/*/model.safetensors"):
+    a, b = values(path), values(path.replace(sys.argv[1], sys.argv[2]))
+    worst = max(abs(x - y) for x, y in zip(a, b))
+    assert len(a) == len(b) and worst < float(os.environ.get("WORST", "2e-4")), (path, worst)
+END
+}
+keep without && keep with --cache 1G --checkpoint "$work/with.ck" && [ ! -s "$work/with.err" ] && alike without with
+report $? "states kept or not: the same weights to rounding"
+awk 'NR > 3 && $1 != "linear" && $7 > 0.95 { few = 1 } END { exit few }' "$work/with.table" &&
+    awk 'NR > 3 && $7 != "1.00" { few = 1 } END { exit few }' "$work/without.table"
+report $? "forwards begin where nothing trains any more"
+keep filed --cache 1G --cache-folder "$work" && diff -r "$work/with" "$work/filed"
+report $? "in a file or in memory: the same weights"
+keep nowhere --cache 1G --cache-folder "$work/none" && diff -r "$work/with" "$work/nowhere" >/dev/null; alike without nowhere &&
+    [ "$(grep -c -- '--cache' "$work/nowhere.err")" -eq 1 ] && grep -q 'No such file' "$work/nowhere.err"
+report $? "a folder that is not there: training goes on without, said once"
+keep scarce --cache 30K && diff -r "$work/with" "$work/scarce" && [ "$(grep -c 'used up' "$work/scarce.err")" -eq 1 ]
+report $? "room that is used up: the same weights, said once"
+code=137
+for stop in 4 13 13 13 13 13 13 13; do
+    [ $code -ne 137 ] || { keep mended --cache 1G --resume --checkpoint "$work/mended.ck" --checkpoint-every 3 --stop-after $stop; code=$?; }
+done
+[ $code -eq 0 ] && diff -r "$work/with" "$work/mended"
+report $? "stopped and resumed with states kept: the same bits"
+kept='lora[half],lift*[half]'
+keep half --cache 1G,bf16 && grep -q "lift\*\[half\]: its boundary moves" "$work/half.err" && WORST=0.01 alike half without &&
+    keep cut --cache 1G,bf16 --resume --checkpoint "$work/cut.ck" --checkpoint-every 2 --stop-after 7
+keep cut --cache 1G,bf16 --resume --checkpoint "$work/cut.ck" && diff -r "$work/half" "$work/cut"
+report $? "bfloat16: close, named where it is not used, and the same bits after a stop"
+
 run whole --resume && [ "$(wc -l <"$work/whole.table")" -eq 6 ]
 report $? "resuming a finished run prints its table again"
 expect 1 "--batch 8" "resume with another batch size names the option" "$SALF" finetune "${model[@]}" "${small[@]}" \
     --method 'salf[half],lift*[half],salf' --checkpoint "$work/whole.ck" --resume --batch 4
 expect 1 "--method" "resume with other methods names the option" "$SALF" finetune "${model[@]}" "${small[@]}" \
     --method 'salf' --checkpoint "$work/whole.ck" --resume
-head -c 300 "$work/whole.ck/checkpoint.safetensors" >"$work/cut" && mv "$work/cut" "$work/whole.ck/checkpoint.safetensors"
+head -c 300 "$work/whole.ck/checkpoint.safetensors" >"$work/short" && mv "$work/short" "$work/whole.ck/checkpoint.safetensors"
 expect 1 "checkpoint.safetensors" "a checkpoint cut short is an error" "$SALF" finetune "${model[@]}" "${small[@]}" \
     --method 'salf[half],lift*[half],salf' --checkpoint "$work/whole.ck" --resume
 exit $failed
