@@ -15,12 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Types of values, as the format numbers them. */
+/* Types of values, as the format numbers them. A text is a length and bytes; a list is the type of its elements, their
+ * number and the elements. A key is a text that begins with the part of the file it is about: "general.", "tokenizer.",
+ * or the name of the architecture. */
 enum { TYPE_U8, TYPE_I8, TYPE_U16, TYPE_I16, TYPE_U32, TYPE_I32, TYPE_F32, TYPE_BOOL, TYPE_TEXT, TYPE_LIST, TYPE_U64 };
 enum { TYPE_I64 = 11, TYPE_F64 = 12, N_TYPES };
 static const uint8_t type_bytes[N_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
-/* The least bytes that a field (key length, type, value) and a tensor (name length, one dimension, type, place) take. */
+/* The least bytes that a field (key length, type, value) and a tensor (name length, one dimension, type, place) take:
+ * what a count in the header is compared with before a loop or a block of memory depends on it. */
 enum { FIELD_LEAST = 8 + 4 + 1, TENSOR_LEAST = 8 + 4 + 8 + 4 + 8 };
 
 /* Where the reader is. */
@@ -41,12 +44,14 @@ static salf_status take_bytes(gguf_place *p, uint64_t n, const char *what, const
     return SALF_OK;
 }
 
+/* n bytes, 1 ... 8; the sign of a signed number is for the caller to extend. */
 static uint64_t little_endian(const uint8_t *bytes, int n) {
     uint64_t number = 0;
     for (int i = n - 1; i >= 0; i--) number = number << 8 | bytes[i];
     return number;
 }
 
+/* Byte by byte, since numbers lie at any address. */
 static salf_status take_number(gguf_place *p, int n, const char *what, uint64_t *out) {
     const uint8_t *bytes = NULL;
     SLF_TRY(take_bytes(p, (uint64_t)n, what, &bytes));
@@ -105,6 +110,7 @@ static salf_status take_value(gguf_place *p, slf_field *field) {
     return SALF_OK;
 }
 
+/* Keys are compared as bytes: the order is the same in every locale. */
 static int by_key(const void *a, const void *b) {
     return strcmp(((const slf_field *)a)->key, ((const slf_field *)b)->key);
 }
@@ -127,6 +133,7 @@ static salf_status take_fields(gguf_place *p, uint64_t n, slf_field **fields, in
     return SALF_OK;
 }
 
+/* By bisection: a file has some forty fields, a hostile one a million. */
 static const slf_field *find_field(const slf_field *fields, int64_t n, const char *key) {
     const slf_field wanted = {.key = (char *)(uintptr_t)key};
     return n > 0 ? bsearch(&wanted, fields, (size_t)n, sizeof *fields, by_key) : NULL;
@@ -161,6 +168,8 @@ salf_status slf_gguf_integer(const salf_tensors *tensors, const char *path, cons
     return field_integer(slf_gguf_field(tensors, key), path, least, most, out);
 }
 
+/* llama.cpp's converters write float32 for numbers with a point; an integer in such a place is a mistake of whoever
+ * wrote the file, and is not guessed at. */
 salf_status slf_gguf_real(const salf_tensors *tensors, const char *path, const char *key, double least, double *out) {
     const slf_field *field = slf_gguf_field(tensors, key);
     float narrow;
@@ -179,6 +188,7 @@ salf_status slf_gguf_real(const salf_tensors *tensors, const char *path, const c
     return SALF_OK;
 }
 
+/* For short texts that choose something, such as the architecture: what is too long for the caller is none of them. */
 void slf_gguf_text(const salf_tensors *tensors, const char *key, char *text, size_t size) {
     const slf_field *field = slf_gguf_field(tensors, key);
     *text = 0;
@@ -188,6 +198,8 @@ void slf_gguf_text(const salf_tensors *tensors, const char *key, char *text, siz
     text[field->count] = 0;
 }
 
+/* Walks the list once: texts differ in length, so that the last ones cannot be reached from the end. What was checked
+ * when the file was opened is not checked again. */
 int64_t slf_gguf_tokens(const salf_tensors *tensors) {
     const slf_field *tokens = slf_gguf_field(tensors, "tokenizer.ggml.tokens");
     const slf_field *types = slf_gguf_field(tensors, "tokenizer.ggml.token_type");
@@ -250,15 +262,10 @@ static salf_status take_tensor(gguf_place *p, salf_tensors *tensors, uint64_t al
     if (row % type->elements != 0)
         return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': rows of %" PRId64 " elements are no whole blocks of %s",
                         p->path, entry->name, row, type->name);
+    /* Rows are whole blocks, so that the tensor is a whole number of them; an overflow ends beyond every file. */
     const uint64_t blocks = (uint64_t)(elements / type->elements);
     entry->end = slf_mul_add(blocks, (uint64_t)type->bytes, entry->begin);
     return SALF_OK;
-}
-
-static int by_begin(const void *a, const void *b) {
-    const slf_entry *x = a, *y = b;
-    if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
-    return (x->end > y->end) - (x->end < y->end);
 }
 
 /* Entries `first` and those after it get their data [n], once none reaches into the next one or beyond the end. Unlike
@@ -266,8 +273,7 @@ static int by_begin(const void *a, const void *b) {
 static salf_status place_tensors(salf_tensors *tensors, int64_t first, const gguf_place *p, const uint8_t *data,
                                  uint64_t n) {
     uint64_t end = 0;
-    if (tensors->n > first)
-        qsort(&tensors->entries[first], (size_t)(tensors->n - first), sizeof *tensors->entries, by_begin);
+    slf_tensors_by_place(tensors, first);
     for (int64_t i = first; i < tensors->n; i++) {
         slf_entry *e = &tensors->entries[i];
         if (e->begin < end)
@@ -301,6 +307,7 @@ static salf_status list_texts(salf_tensors *tensors) {
     return SALF_OK;
 }
 
+/* Fields of a first file go to the handle as they are read, so that a failure needs no cleanup for them. */
 salf_status slf_gguf_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t size, const char *path,
                           int64_t *parts) {
     gguf_place p = {tensors->context, path, bytes, size, 0};

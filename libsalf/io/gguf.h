@@ -45,7 +45,7 @@ typedef struct slf_gguf_type {
 const slf_gguf_type *slf_gguf_type_of(uint32_t number);
 /* n elements of a quantised row as float32; n is a multiple of the type's block. */
 void slf_unpack_row(int32_t packed, const uint8_t *row, int64_t n, float *out);
-/* A salf_rows_fn over a two-dimensional entry (user) that is quantised or float64. */
+/* A salf_rows_fn over a two-dimensional entry (user) that is quantised. */
 int32_t slf_entry_rows(void *user, int64_t first, int64_t count, float *out);
 
 #endif

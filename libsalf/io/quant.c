@@ -101,6 +101,7 @@ static void add_bits(bit_layout layout, const uint8_t *block, int32_t n, int shi
 
 /* ---- scales ---- */
 
+/* Two bytes at any address: blocks have odd sizes. */
 static float float16_at(const uint8_t *bytes) {
     return slf_f16_to_f32((uint16_t)(bytes[0] | bytes[1] << 8));
 }
@@ -121,7 +122,7 @@ static int group_scales(const packing *p, const uint8_t *block, int8_t *scale, i
         for (int g = 0; g < 16; g++)
             scale[g] = (int8_t)(((s[g % 8] >> g / 8 * 4 & 15) | (s[8 + g % 4] >> g / 4 * 2 & 3) << 4) - 32);
         return 4;
-    case SCALE_45K: /* 8 scales and 8 minima of 6 bits: the first four of each whole, the top bits of the rest above them */
+    case SCALE_45K: /* 8 scales and 8 minima of 6 bits: the first four of each whole, the others' top bits above them */
         for (int g = 0; g < 4; g++) {
             scale[g] = (int8_t)(s[g] & 63);
             minimum[g] = (int8_t)(s[4 + g] & 63);
@@ -141,15 +142,9 @@ static int group_scales(const packing *p, const uint8_t *block, int8_t *scale, i
     }
 }
 
-/* The scale of the whole block. An exponent e stands for 2^(e - 127), here 2^(e - 128) because its code book is
- * doubled; the two smallest are subnormal. */
-static float block_scale(const packing *p, const uint8_t *block) {
-    if (p->scales != SCALE_EXPONENT) return float16_at(block + p->scale);
-    return slf_float_from_bits(block[0] < 2 ? 0x00200000u << block[0] : (uint32_t)(block[0] - 1) << 23);
-}
-
 /* ---- rows ---- */
 
+/* 1 to 2 ns an element. The table's row is read in the loop over elements, where its values stay in registers. */
 void slf_unpack_row(int32_t packed, const uint8_t *row, int64_t n, float *out) {
     const packing *p = &packings[packed];
     for (int64_t at = 0; at < n; at += p->type.elements, row += p->type.bytes) {
@@ -159,7 +154,12 @@ void slf_unpack_row(int32_t packed, const uint8_t *row, int64_t n, float *out) {
         add_bits(p->high, row, p->type.elements, p->low.width, q);
         const int shift = group_scales(p, row, scale, minimum);
         const bool whole = p->scales == SCALE_ONE || p->scales == SCALE_EXPONENT;
-        const float all = block_scale(p, row), least = p->minimum < 0 ? 0 : float16_at(row + p->minimum);
+        /* An exponent e stands for 2^(e - 127), here 2^(e - 128) because its code book is doubled; the two smallest are
+         * subnormal. */
+        const float all = p->scales != SCALE_EXPONENT ? float16_at(row + p->scale)
+                          : row[0] < 2                ? slf_float_from_bits(0x00200000u << row[0])
+                                                      : slf_float_from_bits((uint32_t)(row[0] - 1) << 23);
+        const float least = p->minimum < 0 ? 0 : float16_at(row + p->minimum);
         float by[16], under[16];
         for (int g = 0; g << shift < p->type.elements; g++) {
             by[g] = whole ? all : all * (float)scale[g];
@@ -175,18 +175,13 @@ void slf_unpack_row(int32_t packed, const uint8_t *row, int64_t n, float *out) {
     }
 }
 
+/* Blocks do not cross rows, so that a row is found by its number. Never fails; checked when the model was opened is that
+ * the rows exist. */
 int32_t slf_entry_rows(void *user, int64_t first, int64_t count, float *out) {
     const slf_entry *entry = user;
     const int64_t cols = entry->shape[1];
     const uint64_t row_bytes = (entry->end - entry->begin) / (uint64_t)entry->shape[0];
     const uint8_t *row = entry->data + (uint64_t)first * row_bytes;
-    for (int64_t r = 0; r < count; r++, row += row_bytes, out += cols) {
-        if (entry->packed) slf_unpack_row(entry->packed, row, cols, out);
-        for (int64_t c = 0; !entry->packed && c < cols; c++) { /* float64 */
-            double value;
-            memcpy(&value, row + (size_t)c * sizeof value, sizeof value);
-            out[c] = (float)value;
-        }
-    }
+    for (int64_t r = 0; r < count; r++, row += row_bytes, out += cols) slf_unpack_row(entry->packed, row, cols, out);
     return 0;
 }

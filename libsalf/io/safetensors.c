@@ -5,7 +5,6 @@
  * the format demands).
  */
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "io.h"
@@ -117,20 +116,12 @@ static salf_status read_header(salf_tensors *tensors, json_t *header, const char
 
 /* ---- the data ---- */
 
-/* An empty tensor begins where another does: it must come first, hence the second comparison. */
-static int by_place(const void *a, const void *b) {
-    const slf_entry *x = a, *y = b;
-    if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
-    return (x->end > y->end) - (x->end < y->end);
-}
-
 /* Entry first and those after it, the entries of one file, get their data [data_bytes], once it is sure that each
  * begins where the one before ends. */
 static salf_status assign_data(salf_tensors *tensors, int64_t first, const uint8_t *data, uint64_t data_bytes,
                                const char *path) {
     uint64_t place = 0;
-    const int64_t n = tensors->n - first;
-    if (n > 0) qsort(&tensors->entries[first], (size_t)n, sizeof *tensors->entries, by_place);
+    slf_tensors_by_place(tensors, first);
     /* The format allows no holes and no overlaps. A file that has some was damaged, or is made to hide bytes from
      * readers that look at the tensors only. */
     for (int64_t i = first; i < tensors->n; i++) {

@@ -61,6 +61,18 @@ static int by_name(const void *a, const void *b) {
     return strcmp(((const slf_entry *)a)->name, ((const slf_entry *)b)->name);
 }
 
+/* An empty tensor begins where another does: it must come first, hence the second comparison. */
+static int by_place(const void *a, const void *b) {
+    const slf_entry *x = a, *y = b;
+    if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+    return (x->end > y->end) - (x->end < y->end);
+}
+
+void slf_tensors_by_place(salf_tensors *tensors, int64_t first) {
+    const int64_t n = tensors->n - first;
+    if (n > 0) qsort(&tensors->entries[first], (size_t)n, sizeof *tensors->entries, by_place);
+}
+
 /* Sorting moves entries: no address of one may be kept from before. */
 salf_status slf_tensors_seal(salf_tensors *tensors, const char *path) {
     if (tensors->n == 0) return SALF_OK;

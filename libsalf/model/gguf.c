@@ -25,6 +25,8 @@ typedef struct {
     double softcap; /* where the file has no final_logit_softcapping, with LOGITS_CAPPED */
 } architecture;
 
+/* By kind of norm, then as llama.cpp grew them. Left out on purpose: encoders, architectures whose last state is no plain
+ * residual stream (Gemma 3n), and those that scale their logits by numbers that stand in no field (Grok, MiniCPM). */
 #define RMS_NORM(name) \
     { name, SALF_NORM_RMS, 0, 0 }
 #define LAYER_NORM(name) \
@@ -134,6 +136,7 @@ static salf_status read_integer(const gguf_model *g, const char *suffix, int64_t
     return slf_gguf_integer(g->model->tensors, g->path, key, least, most, out);
 }
 
+/* A number "NAME.suffix"; *out stays what it is where the file has none. */
 static salf_status read_real(const gguf_model *g, const char *suffix, double least, double *out) {
     char key[128];
     snprintf(key, sizeof key, "%s.%s", g->name, suffix);
@@ -247,7 +250,7 @@ static salf_status check_tensors(const gguf_model *g) {
 
 /* A matrix [V][D]; it need not be there. One of float16, bfloat16 or float32 is a view into the file; rows of others
  * are widened when they are asked for, so that no copy of V D numbers is made. */
-static salf_status find_matrix(const gguf_model *g, const char *name, slf_matrix *matrix) {
+static salf_status find_matrix(const gguf_model *g, const char *name, slf_matrix *matrix, slf_scaled *scaled) {
     const salf_tensors *tensors = g->model->tensors;
     const int64_t vocab = g->model->info.vocab, dim = g->model->info.hidden, place = slf_tensors_place(tensors, name);
     if (!slf_tensors_entry(tensors, name)) return SALF_OK;
@@ -257,11 +260,13 @@ static salf_status find_matrix(const gguf_model *g, const char *name, slf_matrix
                         "%s: tensor '%s' is [%" PRId64 "][%" PRId64 "], the fields say [%" PRId64 "][%" PRId64 "]",
                         g->path, name, entry->shape[0], entry->shape[1], vocab, dim);
     *matrix = (slf_matrix){.n_rows = vocab, .n_cols = dim};
-    if (entry->packed || entry->dtype == SALF_F64) {
+    if (entry->packed) {
         matrix->rows = slf_entry_rows;
         matrix->user = entry;
         return SALF_OK;
     }
+    if (entry->dtype == SALF_F64)
+        return slf_scaled_open(scaled, matrix, g->model->context, tensors, entry, (const int64_t[2]){0, 0}, g->path);
     salf_named_tensor named;
     SLF_TRY(salf_tensors_find(tensors, name, &named));
     matrix->view = named.view;
@@ -303,8 +308,8 @@ salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_
     SLF_TRY(read_rules(&g));
     SLF_TRY(check_tensors(&g));
     /* 3. its tensors. A file without an output matrix uses the embedding, as llama.cpp does. */
-    SLF_TRY(find_matrix(&g, "token_embd.weight", &model->embedding));
-    SLF_TRY(find_matrix(&g, "output.weight", &model->head));
+    SLF_TRY(find_matrix(&g, "token_embd.weight", &model->embedding, &model->scaled[1]));
+    SLF_TRY(find_matrix(&g, "output.weight", &model->head, &model->scaled[0]));
     model->info.tied = slf_matrix_is_empty(&model->head);
     slf_model_tie(model);
     SLF_TRY(find_vector(&g, "output_norm.weight", model->info.hidden, &weight));
