@@ -32,13 +32,19 @@ def make_model(options):
     return peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules=targets)).train()
 
 
+def memory_of(tensor):
+    if hasattr(tensor, "untyped_storage"):
+        return tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
+    return tensor.storage().data_ptr(), len(tensor.storage()) * tensor.element_size()
+
+
 def bytes_kept(model, run):
-    seen, own = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seen, own = {}, {memory_of(p)[0] for p in model.parameters()}
 
     def note(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
+        place, size = memory_of(tensor)
+        if place not in own:
+            seen[place] = size
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
