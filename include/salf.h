@@ -485,7 +485,12 @@ SALF_API salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, c
                                        const salf_tensor *losses, const salf_tensor *gradient);
 
 /* ---- 9. Budget planner (paper 3.4, Appendix A.3, Algorithm 4) --------------------------------------------------- */
-/* How many data train at which depth, and which. Plain integers: no tensors, no backend. */
+/* How many data train at which depth, and which. Plain integers: no tensors, no backend. A host's loop:
+ *   salf_planner_next gives a task; where the matching knows the cut of each row by now (STREAM with RANDOM or one_cut,
+ *   NONE, OFFLINE), salf_policy_decide (BUDGET) can follow at once: then the forward need keep nothing of a row below
+ *   its cut. Else the forward runs with a probe, salf_planner_assign (ONLINE: salf_planner_report) takes what it found,
+ *   and the decision follows that. Backward by the decision's eof, order, active_rows and rate_scale; then
+ *   salf_planner_done. A run that was killed before done gets the same task again. */
 typedef struct salf_planner salf_planner;
 /* Capacity of layer e: UNIFORM N div m (the first N mod m one more); GEOMETRIC ratio^e; ARITHMETIC e+1, whole rounds of
  * m(m+1)/2 first; CUSTOM shares of N in proportion to weights, by largest remainder. */
@@ -493,8 +498,21 @@ enum { SALF_GROWTH_UNIFORM = 0, SALF_GROWTH_GEOMETRIC = 1, SALF_GROWTH_ARITHMETI
 /* How what is left fills layers that are not full: one layer after the other, or one datum each in turns. */
 enum { SALF_INFILL_BREADTH = 0, SALF_INFILL_DEPTH = 1 };
 /* Which data go to a layer: ONLINE by an eof probed when the layer's turn comes, OFFLINE by an eof known for all data
- * before, NONE by a seeded uniform draw (budgets for lift*). */
-enum { SALF_MATCH_ONLINE = 0, SALF_MATCH_OFFLINE = 1, SALF_MATCH_NONE = 2 };
+ * before, NONE by a seeded uniform draw (budgets for lift*). STREAM trains every datum when it comes, ids 0 ... N-1 in
+ * order, and never runs a forward in vain: a quota of integers says which cuts a batch's rows have, and an assignment
+ * which row gets which. Counts are exact at the end, whatever the batches. With several ranks n_data, positions and
+ * tasks are those of all ranks together, max_data must be equal on each, and a rank may get a task of no rows. */
+enum { SALF_MATCH_ONLINE = 0, SALF_MATCH_OFFLINE = 1, SALF_MATCH_NONE = 2, SALF_MATCH_STREAM = 3 };
+/* STREAM, who gets which of a batch's cuts. RANDOM: a seeded shuffle, known before the forward. EOF: for each cut from
+ * shallow to deep, rows in order with eof <= cut, else at random (Algorithm 4 inside the batch). GAIN: the least sum of
+ * positive gains below the cuts; exact for 64 rows of a group, beyond that the deepest cuts go first, each to the row
+ * that loses least. EOF and GAIN need a probe, and choose among rows of one group only (salf_planner_assign). */
+enum { SALF_ASSIGN_RANDOM = 0, SALF_ASSIGN_EOF = 1, SALF_ASSIGN_GAIN = 2 };
+/* STREAM, when a layer gets its data. STAGED: shallow to deep, as in Algorithm 4; under EOF and GAIN a stage passes
+ * about probe_limit rows on to the shallowest deeper layer that has room, so that there is a choice. MIXED: all layers
+ * at all times; after t data layer e has c_e t / N but for less than one (Tijdeman's chairman assignment), so that a
+ * run may end early. For STAGED make n_data what will really be trained. */
+enum { SALF_STREAM_STAGED = 0, SALF_STREAM_MIXED = 1 };
 /* As probe_limit: all that are unused, which is Algorithm 4 to the letter and costs 2 to 4 forwards a datum. */
 enum { SALF_PROBE_ALL = -1 };
 
@@ -505,25 +523,35 @@ typedef struct salf_planner_options {
     const double *weights; /* CUSTOM: [m], >= 0, not all 0. Copied */
     uint64_t seed;
     int64_t probe_limit; /* ONLINE: most data probed for a layer; 0 = N div (2 m) + 1, half a mean share */
+    /* -- STREAM -- */
+    int32_t assignment, stream_order; /* SALF_ASSIGN_*, SALF_STREAM_* */
+    int32_t one_cut;    /* 1: one cut a batch, for hosts that cannot cut each row; only with RANDOM. Counts are then of
+                           whole batches, each layer within one batch of its share */
+    int32_t max_groups; /* groups told apart; further ones share one, and a warning says so. 0 = 1024 */
 } salf_planner_options;
 
-/* One layer of the plan. data: after salf_planner_match, matched ones first, then filled; ONLINE: NULL. Borrowed. */
+/* One layer of the plan. data: after salf_planner_match, matched ones first, then filled; ONLINE, STREAM: NULL.
+ * Borrowed. */
 typedef struct salf_stage {
     int32_t layer;
     int32_t reserved;
     int64_t count;           /* data to train with this eof */
-    int64_t matched, filled; /* of them: by their own eof, drawn to fill the shortfall */
-    int64_t probed;          /* ONLINE: data probed so far */
+    int64_t matched, filled; /* of them: by their own eof, drawn to fill the shortfall; STREAM: so far, eof <= layer or
+                                not */
+    int64_t probed;          /* ONLINE, STREAM: data probed so far */
     const uint32_t *data;    /* [count] datum ids */
 } salf_stage;
 
-/* PROBE: run the training forward with a probe on these data and report their eof. TRAIN: train with cut = layer. */
+/* PROBE: run the training forward with a probe on these data and report their eof. TRAIN: train each with its cut. */
 enum { SALF_TASK_DONE = 0, SALF_TASK_PROBE = 1, SALF_TASK_TRAIN = 2 };
 
+/* Arrays are borrowed, valid until the next call on the planner. */
 typedef struct salf_task {
-    int32_t kind, layer;
+    int32_t kind;
+    int32_t layer; /* the cut of all rows; STREAM: the lowest of them, over all ranks */
     int64_t n_data;
-    const uint32_t *data; /* [n_data]; borrowed, valid until the next call on the planner */
+    const uint32_t *data; /* [n_data] datum ids */
+    const int32_t *eof;   /* STREAM, TRAIN: [n_data] the cut of each; else NULL */
 } salf_task;
 
 /* A plan for n_data data (ids 0 ... n_data-1) over n_layers layers. Counts need no memory per datum. Errors:
@@ -540,12 +568,25 @@ SALF_API salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, 
  * first salf_planner_next if not before. SALF_E_SEQUENCE when an eof is missing (names the datum). */
 SALF_API salf_status salf_planner_match(salf_planner *planner);
 SALF_API salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, salf_stage *stage);
-/* The next task, of at most max_data data of one layer; the same again, also after a load, until it is answered (PROBE:
- * report and done; TRAIN: done). */
+/* The next task, of at most max_data data of one layer (STREAM: of any layers, in the order of ids); the same again,
+ * also after a load, until it is answered (PROBE: report or assign, and done; TRAIN: done). max_data is your batch:
+ * where a layer ends inside one the task is shorter, and the decision's batch_share says by how much. */
 SALF_API salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task *task);
 /* Answers a PROBE task: the eof of its data, in its order. accepted [n] becomes 1 for those the layer takes: train them
  * now, then call done. (After a kill in between they come again as a TRAIN task.) */
 SALF_API salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64_t n, uint8_t *accepted);
+/* STREAM, before the first task: how many data (sizes [n], >= 1, sum N) each group will have. Then each group has its
+ * own exact counts, and totals are exact for MIXED too; without it every group has the plan's shares, and a MIXED
+ * total may miss its count by less than the number of groups. SALF_E_ARGUMENT (a group twice, more than max_groups). */
+SALF_API salf_status salf_planner_set_groups(salf_planner *planner, const int32_t *groups, const int64_t *sizes,
+                                             int64_t n);
+/* Answers a PROBE task of STREAM by the trace of its rows; task becomes a TRAIN task of the same rows with their cuts,
+ * all to be trained now. groups [n_data]: rows of different groups never compete for a cut, and so no group ends up
+ * with the shallow ones only; pass the target tokens unless you know better. Collective over the ranks: each learns
+ * what the others found, and all book the same. With sizes set, a group not among them, or one with more rows than its
+ * size, is SALF_E_ARGUMENT. */
+SALF_API salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, const int32_t *groups,
+                                         salf_task *task);
 /* The data of the task at hand have been trained. */
 SALF_API salf_status salf_planner_done(salf_planner *planner);
 /* Progress as bytes. With buffer NULL only *size is set; else *size is the room there (SALF_E_BUFFER when too small)
@@ -574,7 +615,8 @@ enum {
     SALF_POLICY_RGN = 12,        /* learning-rate scales from gradient norm / parameter norm */
     SALF_POLICY_RANDOM = 13,     /* a random suffix each step */
     SALF_POLICY_SCRIPTED = 14,   /* cuts from a table */
-    SALF_POLICY_CALLBACK = 15    /* cuts from the host */
+    SALF_POLICY_CALLBACK = 15,   /* cuts from the host */
+    SALF_POLICY_RAMP = 16        /* every layer; layer k at the share of a plan's data with a cut up to k */
 };
 /* Orders of LIFT and BLOCK. DEFAULT: front to end for LIFT, random for BLOCK. */
 enum { SALF_ORDER_DEFAULT = 0, SALF_ORDER_FORWARD = 1, SALF_ORDER_BACKWARD = 2, SALF_ORDER_RANDOM = 3 };
@@ -582,6 +624,10 @@ enum { SALF_ORDER_DEFAULT = 0, SALF_ORDER_FORWARD = 1, SALF_ORDER_BACKWARD = 2, 
  * cuts the batch at the smallest and each row at its own (rows sorted by eof: active_rows). */
 enum { SALF_REDUCE_MEAN_GAIN = 0, SALF_REDUCE_SMALLEST = 1, SALF_REDUCE_MEDIAN = 2, SALF_REDUCE_MODE = 3 };
 enum { SALF_REDUCE_PREFIX = 4 };
+/* Whether a layer's rate is scaled by the share of the batch's rows, over all ranks, that train it: an optimizer that
+ * divides by the gradient's size would else step as far from one row as from all. DEFAULT: BY_ROWS where rows have cuts
+ * of their own (STREAM, PREFIX), else WHOLE. */
+enum { SALF_RATES_DEFAULT = 0, SALF_RATES_WHOLE = 1, SALF_RATES_BY_ROWS = 2 };
 /* Cut for a step, 0 ... m-1, or a negative number for failure. */
 typedef int32_t (*salf_cut_fn)(void *user, int64_t step, int32_t n_layers, const salf_trace *trace);
 
@@ -614,7 +660,8 @@ typedef struct salf_policy_options {
     int64_t n_script;
     salf_cut_fn callback; /* CALLBACK */
     void *callback_user;
-    salf_planner *planner; /* BUDGET; kept alive */
+    salf_planner *planner; /* BUDGET; RAMP, for its counts (NULL: UNIFORM). Kept alive */
+    int32_t rates, reserved2; /* every kind: SALF_RATES_*; 0 */
 } salf_policy_options;
 
 /* What the host knows at a step. trace: SALF (required), CALLBACK. gradient_l1 [m]: AUTOFREEZE, L1 norm of each layer's
@@ -645,6 +692,10 @@ typedef struct salf_decision {
     const int32_t *eof;         /* [rows] cut of each row; NULL unless the policy saw a trace or a task */
     const int64_t *order;       /* [rows] rows by eof ascending, stable; NULL with eof */
     const int64_t *active_rows; /* [m] layer k's backward runs on the first active_rows[k] of order; NULL with eof */
+    double batch_share; /* BUDGET: rows that train now / max_data of the task; else 1. An update takes its rate times
+                           the sum of this over the decisions whose gradients it applies, at most 1: a batch that a
+                           stage cuts short must not move the weights as far as a whole one. (Or carry gradients over
+                           the end of a stage: ask for what your batch lacks.) */
 } salf_decision;
 
 /* A policy for n_layers layers. The first decision reports every trainable layer as added. */

@@ -163,6 +163,9 @@ struct stage : salf_stage {
 struct task : salf_task {
     task() noexcept : salf_task{} {}
     span<const std::uint32_t> ids() const noexcept { return detail::part(data, 0, n_data); }
+    span<const std::int32_t> eofs() const noexcept {
+        return detail::part(eof, 0, n_data);
+    } /* of a stream's TRAIN task */
 };
 
 /* ---- 3. Handles ------------------------------------------------------------------------------------------------- */
@@ -462,6 +465,17 @@ class basic_planner : public detail::handle<salf_planner, salf_planner_destroy>,
         if (accepted.size() != eof.size())
             return detail::misfit<Errors>("salf::planner::report: accepted", accepted.size(), detail::count(eof));
         return detail::call<Errors>(salf_planner_report, get(), eof.data(), detail::count(eof), accepted.data());
+    }
+    /* Of a stream: sizes of groups before the first task; and the answer to a PROBE task, groups of its rows. */
+    outcome<Errors, void> set_groups(span<const std::int32_t> groups, span<const std::int64_t> sizes) {
+        if (sizes.size() != groups.size())
+            return detail::misfit<Errors>("salf::planner::set_groups: sizes", sizes.size(), detail::count(groups));
+        return detail::call<Errors>(salf_planner_set_groups, get(), groups.data(), sizes.data(), detail::count(groups));
+    }
+    outcome<Errors, task> assign(const salf_trace &found, span<const std::int32_t> groups) {
+        if (detail::count(groups) != found.rows)
+            return detail::misfit<Errors, task>("salf::planner::assign: groups", groups.size(), found.rows);
+        return detail::fetch<Errors, task>(salf_planner_assign, get(), &found, groups.data());
     }
     outcome<Errors, void> done() { return detail::call<Errors>(salf_planner_done, get()); }
 

@@ -65,6 +65,7 @@ salf_status feed_create(feed *out, salf_context *context, const method *m, const
     o.total_steps = (out->total + options->batch - 1) / options->batch;
     o.seed = options->seed;
     o.planner = out->planner;
+    o.rates = SALF_RATES_WHOLE; /* an update may hold rows of several decisions, so that rates follow its rows: book_batch */
     if (!status) status = salf_policy_create(&out->policy, context, m->how.policy, options->n_layers, &o);
     if (status) feed_destroy(out);
     return status;

@@ -45,6 +45,7 @@ typedef struct run {
     int64_t pending;        /* trained rows that wait for their update */
     int32_t stage;          /* the pending rows' layer in the plan; -1 without one */
     double loss, depth;     /* sums over the pending rows, of losses and of cuts / m */
+    double share;           /* sum of batch_share over the decisions that the pending rows had */
     double forward_s, probe_s, backward_s;
     memory *memory;
 } run;
@@ -98,24 +99,23 @@ static void note_norms(run *r) {
 }
 
 /* Makes the gradients the mean over the pending rows, and steps the layers that the decision trains; the others do not
- * move. Under prefix truncation a layer moves by the share of the rows that reached it: AdamW, which divides by the
- * gradient's size, would otherwise take as long a step from one row's gradient as from all. */
+ * move. AdamW divides by the gradient's size, and takes as long a step from one row's gradient as from a batch's: the
+ * decision's rate_scale makes up for layers that few rows reached, the sum of batch_share for a batch that was cut
+ * short because the plan goes on to its next layer. */
 static void update(run *r) {
     const salf_decision *d = &r->decision;
-    const double rate = learning_rate(r);
+    const double rate = learning_rate(r) * fmin(r->share, 1);
     scale_gradients(&r->llama, 1 / (double)r->pending, r->o->clip);
     note_norms(r);
     for (int32_t i = 0; i < d->n_reset; i++) adamw_reset(&r->optimizer, &r->llama, d->reset[i]);
     for (int32_t k = 0; k < r->llama.n_layers; k++) {
-        const int truncated = r->method.policy == SALF_POLICY_SALF && d->active_rows;
-        const double share = truncated ? (double)d->active_rows[k] / (double)d->rows : 1;
-        if (d->rate_scale[k] * share > 0) adamw_step(&r->optimizer, &r->llama, k, rate * d->rate_scale[k] * share);
+        if (d->rate_scale[k] > 0) adamw_step(&r->optimizer, &r->llama, k, rate * d->rate_scale[k]);
         memset(r->llama.layers[k].gradients, 0, (size_t)r->llama.n_adapters * sizeof(float));
     }
     printf("step %4lld  data %6lld  loss %.7f  cut %d  saving %.6f\n", (long long)r->updates++, (long long)r->trained,
            r->loss / (double)r->pending, (int)d->cut, r->depth / (double)r->pending);
     r->pending = 0;
-    r->loss = r->depth = 0;
+    r->loss = r->depth = r->share = 0;
 }
 
 /* ---- one batch: forward, probe, decision, backward ---- */
@@ -155,6 +155,7 @@ static void train_on(run *r, const salf_task *task) {
         r->seen.step = r->tasks;
         r->seen.trace = by_trace ? &trace : NULL;
         check(salf_policy_decide(r->policy, &r->seen, &r->decision), "policy"); /* salf 9 */
+        r->share += r->decision.batch_share;
     }
     for (int64_t i = 0; i < rows; i++)
         r->cuts[i] = !r->accepted[i] ? m : by_trace ? r->decision.eof[i] : r->decision.cut;

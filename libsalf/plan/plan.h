@@ -2,8 +2,9 @@
  * plan.h - parts of the budget planner: counts of the layers, matching of data to them, progress, and its saved form.
  *
  * A planner is the plan (options and counts c_e, fixed when it is made) and the progress through it, which a load
- * replaces as a whole. Progress comes in two kinds, told apart by options.matching: OFFLINE and NONE settle which data
- * train where at once and then only hand them out; ONLINE decides layer by layer, as eof are reported.
+ * replaces as a whole. Progress comes in three kinds, told apart by options.matching: OFFLINE and NONE settle which
+ * data train where at once and then only hand them out; ONLINE decides layer by layer, as eof are reported; STREAM
+ * hands out data in order and cuts batch by batch.
  */
 #ifndef SALF_PLAN_H
 #define SALF_PLAN_H
@@ -41,16 +42,46 @@ typedef struct slf_online {
     int64_t room;
 } slf_online;
 
+/* Data that never compete with those of another group for a cut. */
+typedef struct slf_group {
+    int64_t id;     /* as the host names it */
+    int64_t size;   /* data it will have, all in all; 0: not known */
+    int64_t rows;   /* data it has had, those of the task at hand among them */
+    int64_t passed; /* of them: left by a stage to a deeper layer */
+    int64_t fresh;  /* of them: in the batch that is being assigned */
+} slf_group;
+
+/* STREAM. All numbers are of all ranks together, and the same on each. */
+typedef struct slf_stream {
+    int64_t position; /* data of the tasks that are done */
+    int64_t *taken;   /* [m] data of each layer, those of the task at hand among them; in the block of matched */
+    int64_t *batches; /* [m] one_cut: batches of each layer; in the block of matched */
+    int64_t room;
+    int32_t *cuts;     /* [room] of the task's rows; known in phase TRAIN */
+    int32_t *group_of; /* [room] index of each row's group; in the block of cuts */
+    uint32_t *ids;     /* [room] of this rank's rows; in the block of cuts */
+    int32_t n_groups, group_room;
+    bool sized;            /* sizes of all groups were given before the first task */
+    slf_group *groups;     /* [group_room]; the last of max_groups + 1 is the one that further groups share */
+    int64_t *group_taken;  /* [group_room][m] */
+    int64_t *group_counts; /* [group_room][m] sized: counts of each group's own plan */
+    int32_t *slots;        /* hash table of ids: index of a group, -1 where a slot is free */
+    int64_t n_slots;       /* a power of two, more than twice max_groups; 0 before the first group */
+} slf_stream;
+
 typedef struct slf_progress {
-    int32_t layer;    /* whose turn it is; m when the plan is complete */
-    int32_t phase;    /* SLF_PHASE_* */
-    int64_t task_n;   /* data of the task at hand; once reported, those that the layer accepted */
-    int64_t *matched; /* [m], and behind it in the same block filled [m] and probed [m] */
+    int32_t layer;  /* whose turn it is; m when the plan is complete. STREAM: lowest cut of the task at hand, else 0 */
+    int32_t phase;  /* SLF_PHASE_* */
+    int64_t task_n; /* data of the task at hand; once reported, those that the layer accepted */
+    int64_t asked;  /* most data the host wanted of it, not saved: the next call says it again */
+    int64_t
+        *matched; /* [m], and behind it in the same block filled, probed, and STREAM's taken and batches, [m] each */
     int64_t *filled;
     int64_t *probed;
     union {
         slf_offline offline; /* OFFLINE, NONE */
         slf_online online;   /* ONLINE */
+        slf_stream stream;   /* STREAM */
     };
 } slf_progress;
 
@@ -66,6 +97,10 @@ struct salf_planner {
 
 static inline bool slf_plan_is_online(const salf_planner *planner) {
     return planner->options.matching == SALF_MATCH_ONLINE;
+}
+
+static inline bool slf_plan_is_stream(const salf_planner *planner) {
+    return planner->options.matching == SALF_MATCH_STREAM;
 }
 
 /* ---- planner.c ---- */
@@ -98,6 +133,45 @@ salf_status slf_plan_settle(const salf_planner *planner, slf_progress *progress)
 salf_status slf_draws_prepare(slf_draws *draws, const salf_planner *planner);
 /* The next n ids of the order that are not used yet, into ids; they become used. So many there must be. */
 void slf_draws_unused(slf_draws *draws, const salf_planner *planner, uint64_t *used, int64_t n, uint32_t *ids);
+
+/* ---- stream.c ---- */
+
+/* Opens the next task of at most max_data data a rank; there is none at the end. */
+salf_status slf_stream_next(salf_planner *planner, int64_t max_data);
+/* Room for a task of n data, and the ids of this rank's part of them. Cuts that are there are lost. */
+salf_status slf_stream_room(slf_progress *progress, const salf_planner *planner, int64_t n);
+/* This rank's part of n data that all ranks share out evenly, the first ranks one more: how many, and where they begin.
+ */
+int64_t slf_stream_part(const salf_planner *planner, int64_t n, int64_t *first);
+/* Index of a group, made where it is not there yet; the shared one's beyond max_groups. */
+salf_status slf_stream_group(slf_progress *progress, const salf_planner *planner, int64_t id, int32_t *index);
+/* Counts of each group's own plan, from sizes that sum to N. */
+salf_status slf_stream_share(slf_progress *progress, const salf_planner *planner);
+void slf_stream_free(slf_stream *stream, const salf_context *context);
+
+/* ---- assign.c ---- */
+
+typedef struct slf_ranked {
+    double lost;
+    int64_t row;
+} slf_ranked;
+
+/* Which of the rows of one group gets which of the cuts that were drawn for them. */
+typedef struct slf_assignment {
+    const int64_t *rows; /* [n] ascending, of a batch */
+    int64_t n;
+    int32_t m;
+    int32_t *cuts;      /* by row; those of `rows` change places */
+    const int32_t *eof; /* by row: EOF */
+    const double *lost; /* [row][m] positive gains below each layer: GAIN; NULL for EOF */
+    uint64_t seed;
+    int64_t position;   /* in the stream, of row 0; with the seed it says what is drawn */
+    slf_ranked *ranked; /* [n] scratch */
+    int64_t *quota;     /* [m] scratch */
+} slf_assignment;
+void slf_stream_assign(const slf_assignment *job);
+/* Shuffles n values; which way follows from the seed and position ... position+n-1. */
+void slf_stream_shuffle(uint64_t seed, int64_t position, int32_t *values, int64_t n);
 
 /* ---- bits: a set of data, in words of 64, lowest first ---- */
 

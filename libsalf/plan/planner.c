@@ -5,6 +5,7 @@
  * PROBE tasks, in order of id, for the eof of unused data of the layer whose turn it is, until the layer is full, no
  * datum is left or probe_limit is reached; what is missing is drawn from the unused as offline, and given out in TRAIN
  * tasks. A PROBE task is not shortened to what the layer still needs: data that it accepts no more stay unused.
+ * STREAM is stream.c.
  *
  * Nothing depends on how many data a task holds. So a run gives the same data however its batches are cut, and after a
  * kill between any two calls, when the planner is loaded as it was saved.
@@ -42,6 +43,23 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     /* N div (2m) + 1, half a mean share: a probe that no layer takes is a forward for nothing, and a uniform plan then
      * loses at most one for every two data that it trains. */
     if (own.probe_limit == 0) own.probe_limit = n_data / n_layers / 2 + 1;
+    SLF_TRY(slf_check_word("assignment", "SALF_ASSIGN", own.assignment));
+    SLF_TRY(slf_check_word("stream_order", "SALF_STREAM", own.stream_order));
+    if (own.one_cut < 0 || own.one_cut > 1) return bad_planner_option("one_cut", own.one_cut, "it must be 0 or 1");
+    if (own.max_groups < 0 || own.max_groups == INT32_MAX)
+        return bad_planner_option("max_groups", own.max_groups, "it must be 0 ... 2^31 - 2");
+    /* An option of a stream for another matching would be ignored, and a batch of one cut has nothing to assign. */
+    if (own.matching != SALF_MATCH_STREAM && (own.assignment || own.stream_order || own.one_cut || own.max_groups))
+        return slf_fail(SALF_E_ARGUMENT,
+                        "assignment %s, stream_order %s, one_cut %" PRId32 ", max_groups %" PRId32
+                        "; these are for matching stream, not %s",
+                        salf_constant_word("SALF_ASSIGN", own.assignment),
+                        salf_constant_word("SALF_STREAM", own.stream_order), own.one_cut, own.max_groups,
+                        salf_constant_word("SALF_MATCH", own.matching));
+    if (own.one_cut && own.assignment != SALF_ASSIGN_RANDOM)
+        return slf_fail(SALF_E_ARGUMENT, "one_cut with assignment %s; one cut a batch leaves nothing to assign",
+                        salf_constant_word("SALF_ASSIGN", own.assignment));
+    if (own.max_groups == 0) own.max_groups = 1024;
     const bool custom = own.growth == SALF_GROWTH_CUSTOM;
     if (custom && !own.weights) return slf_fail(SALF_E_NULL, "CUSTOM growth, but weights is NULL");
     bool any = !custom;
@@ -94,13 +112,17 @@ void salf_planner_destroy(salf_planner *planner) {
 /* Before the first call all is 0: layer 0 has its turn, nothing is open, nothing is known of any datum. */
 salf_status slf_progress_init(slf_progress *s, const salf_planner *planner) {
     *s = (slf_progress){0};
-    SLF_TRY(SLF_ALLOC_ZERO(planner->context, s->matched, 3 * (int64_t)planner->m));
+    SLF_TRY(SLF_ALLOC_ZERO(planner->context, s->matched, 5 * (int64_t)planner->m));
     s->filled = s->matched + planner->m;
     s->probed = s->filled + planner->m;
+    if (slf_plan_is_stream(planner)) {
+        s->stream.taken = s->probed + planner->m;
+        s->stream.batches = s->stream.taken + planner->m;
+    }
     return SALF_OK;
 }
 
-/* Which half of the union is in use follows from the planner, not from what is in it: a load may stop half-way. */
+/* Which part of the union is in use follows from the planner, not from what is in it: a load may stop half-way. */
 void slf_progress_free(slf_progress *s, const salf_planner *planner) {
     const salf_context *context = planner->context;
     slf_free(context, s->matched);
@@ -108,6 +130,8 @@ void slf_progress_free(slf_progress *s, const salf_planner *planner) {
         slf_free(context, s->online.used);
         slf_free(context, s->online.draws.ids);
         slf_free(context, s->online.ids);
+    } else if (slf_plan_is_stream(planner)) {
+        slf_stream_free(&s->stream, context);
     } else {
         slf_free(context, s->offline.eof);
         slf_free(context, s->offline.data);
@@ -159,7 +183,8 @@ salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, s
     if (layer < 0 || layer >= planner->m)
         return SLF_FAIL(SALF_E_ARGUMENT, "layer %" PRId32 " of %" PRId32, layer, planner->m);
     const slf_progress *s = &planner->progress;
-    const uint32_t *data = slf_plan_is_online(planner) ? NULL : s->offline.data;
+    const bool settles = !slf_plan_is_online(planner) && !slf_plan_is_stream(planner);
+    const uint32_t *data = settles ? s->offline.data : NULL;
     *stage = (salf_stage){.layer = layer,
                           .count = planner->counts[layer],
                           .matched = s->matched[layer],
@@ -205,7 +230,9 @@ salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n
 /* A second call finds the data settled and does nothing. One that failed for want of memory can be made again. */
 salf_status salf_planner_match(salf_planner *planner) {
     SLF_REQUIRE(planner);
-    if (slf_plan_is_online(planner)) return SLF_FAIL(SALF_E_SEQUENCE, "matching is ONLINE; it happens task by task");
+    if (slf_plan_is_online(planner) || slf_plan_is_stream(planner))
+        return SLF_FAIL(SALF_E_SEQUENCE, "matching is %s; it happens task by task",
+                        salf_constant_word("SALF_MATCH", planner->options.matching));
     return planner->progress.offline.data ? SALF_OK : slf_plan_settle(planner, &planner->progress);
 }
 
@@ -218,6 +245,13 @@ void slf_planner_task(const salf_planner *planner, salf_task *task) {
     *task = (salf_task){.kind = SALF_TASK_DONE, .layer = s->layer};
     if (s->phase == SLF_PHASE_IDLE) return;
     task->kind = s->phase == SLF_PHASE_TRAIN ? SALF_TASK_TRAIN : SALF_TASK_PROBE;
+    if (slf_plan_is_stream(planner)) { /* this rank's part */
+        int64_t first;
+        task->n_data = slf_stream_part(planner, s->task_n, &first);
+        task->data = s->stream.ids;
+        if (s->phase == SLF_PHASE_TRAIN) task->eof = s->stream.cuts + first;
+        return;
+    }
     task->n_data = s->task_n;
     task->data = slf_plan_is_online(planner) ? s->online.ids
                                              : s->offline.data + data_below(planner, s->layer) + s->offline.position;
@@ -267,20 +301,22 @@ static salf_status next_online(salf_planner *p, int64_t max_data) {
 salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task *task) {
     SLF_REQUIRE(planner, task);
     if (max_data < 1) return SLF_FAIL(SALF_E_ARGUMENT, "max_data is %" PRId64 "; it must be at least 1", max_data);
-    const bool online = slf_plan_is_online(planner);
-    if (!online) SLF_TRY(salf_planner_match(planner));
+    const bool online = slf_plan_is_online(planner), stream = slf_plan_is_stream(planner);
+    if (!online && !stream) SLF_TRY(salf_planner_match(planner));
     slf_progress *s = &planner->progress;
     slf_offline *o = &s->offline;
     /* The data that a report accepted become a task of their own while nothing confirms their training. */
     if (s->phase == SLF_PHASE_REPORTED) s->phase = s->task_n > 0 ? SLF_PHASE_TRAIN : SLF_PHASE_IDLE;
     if (s->phase == SLF_PHASE_IDLE && online) SLF_TRY(next_online(planner, max_data));
-    if (s->phase == SLF_PHASE_IDLE && !online) {
+    if (s->phase == SLF_PHASE_IDLE && stream) SLF_TRY(slf_stream_next(planner, max_data));
+    if (s->phase == SLF_PHASE_IDLE && !online && !stream) {
         for (; s->layer < planner->m && o->position == planner->counts[s->layer]; s->layer++) o->position = 0;
         if (s->layer < planner->m) {
             s->phase = SLF_PHASE_TRAIN;
             s->task_n = SLF_MIN(planner->counts[s->layer] - o->position, max_data);
         }
     }
+    s->asked = max_data;
     slf_planner_task(planner, task);
     return SALF_OK;
 }
@@ -291,6 +327,8 @@ salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64
     SLF_REQUIRE(planner, eof, accepted);
     slf_progress *s = &planner->progress;
     slf_online *o = &s->online;
+    if (slf_plan_is_stream(planner))
+        return SLF_FAIL(SALF_E_SEQUENCE, "matching is stream; answer with salf_planner_assign");
     if (s->phase != SLF_PHASE_PROBE)
         return SLF_FAIL(SALF_E_SEQUENCE, "no PROBE task is open at layer %" PRId32, s->layer);
     if (n != s->task_n) return SLF_FAIL(SALF_E_SHAPE, "%" PRId64 " eof for a task of %" PRId64 " data", n, s->task_n);
@@ -320,7 +358,10 @@ salf_status salf_planner_done(salf_planner *planner) {
     if (s->phase == SLF_PHASE_PROBE)
         return SLF_FAIL(SALF_E_SEQUENCE, "the PROBE task of %" PRId64 " data at layer %" PRId32 " has no report",
                         s->task_n, s->layer);
-    if (!slf_plan_is_online(planner)) s->offline.position += s->task_n;
+    if (slf_plan_is_stream(planner))
+        s->stream.position += s->task_n;
+    else if (!slf_plan_is_online(planner))
+        s->offline.position += s->task_n;
     s->phase = SLF_PHASE_IDLE;
     s->task_n = 0;
     return SALF_OK;

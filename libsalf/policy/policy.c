@@ -22,6 +22,17 @@ void slf_policy_suffix(salf_policy *p, int32_t cut) {
     }
 }
 
+bool slf_policy_scales(const salf_policy *p, bool truncated) {
+    return p->options.rates == SALF_RATES_DEFAULT ? truncated : p->options.rates == SALF_RATES_BY_ROWS;
+}
+
+/* active[k] = rows whose cut is at most k: those that train layer k. */
+void slf_policy_scale_rates(salf_policy *p, int64_t *counts) {
+    for (int32_t k = 1; k < p->m; k++) counts[k] += counts[k - 1];
+    const int64_t rows = counts[p->m - 1];
+    for (int32_t k = 0; k < p->m && rows > 0; k++) p->rate_scale[k] *= (double)counts[k] / (double)rows;
+}
+
 /* The kinds whose cut takes a line. */
 static salf_status decide_simply(salf_policy *p, const salf_observation *seen) {
     const uint64_t step = (uint64_t)seen->step, stream = 0x706F6C72616E6420u; /* "polrand " in ASCII */
@@ -34,6 +45,21 @@ static salf_status decide_simply(salf_policy *p, const salf_observation *seen) {
     return SALF_OK;
 }
 
+/* Every layer trains, at the share of a plan's data that would train it: layer k at C_k / N, C_k the sum of c_0 ...
+ * c_k. Freezing by that plan moves the layers as much on average: this shows what of its effect is the ramp alone. */
+salf_status slf_decide_ramp(salf_policy *p, const salf_observation *seen) {
+    const salf_planner *planner = p->options.planner;
+    double below = 0;
+    (void)seen;
+    slf_policy_suffix(p, 0);
+    for (int32_t k = 0; k < p->m; k++) {
+        below += planner ? (double)planner->counts[k] / (double)planner->n : 1.0 / p->m;
+        p->rate_scale[k] = k == p->m - 1 ? 1 : below;
+        p->next.trainable[k] = p->rate_scale[k] > 0;
+    }
+    return SALF_OK;
+}
+
 /* What a kind needs. */
 enum {
     NEEDS_TURNS = 1,   /* an interval, or total_steps for m turns in the run */
@@ -41,7 +67,8 @@ enum {
     NEEDS_PLANNER = 4, /* of as many layers */
     NEEDS_SCRIPT = 8,  /* at least one cut */
     NEEDS_CALLBACK = 16,
-    NEEDS_RANKS = 32 /* to talk to the other ranks at every decision, also when this rank's own input is wrong */
+    NEEDS_RANKS = 32,  /* to talk to the other ranks at every decision, also when this rank's own input is wrong */
+    TAKES_PLANNER = 64 /* if there is one, of as many layers */
 };
 
 /* A new kind is its word in salf.h, a function here or in a file of its own, a row here, and numbers worked out by hand
@@ -66,6 +93,7 @@ static const struct {
     [SALF_POLICY_RANDOM] = {decide_simply, 0},
     [SALF_POLICY_SCRIPTED] = {decide_simply, NEEDS_SCRIPT},
     [SALF_POLICY_CALLBACK] = {slf_decide_callback, NEEDS_CALLBACK | NEEDS_RANKS},
+    [SALF_POLICY_RAMP] = {slf_decide_ramp, TAKES_PLANNER},
 };
 
 /* Whether total_steps is divided into turns where there is no interval; a load must know. */
@@ -85,6 +113,7 @@ static salf_status check_policy_options(int32_t kind, const salf_policy_options 
         {"train_embedding", o->train_embedding, 0, 1},
         {"train_head", o->train_head, 0, 1},
         {"reserved", o->reserved, 0, 0},
+        {"reserved2", o->reserved2, 0, 0},
         {"total_steps", (double)o->total_steps, 0, 0x1p63},
         {"interval", (double)o->interval, 0, 0x1p63},
         {"first_layer", o->first_layer, 0, m - 1},
@@ -103,6 +132,7 @@ static salf_status check_policy_options(int32_t kind, const salf_policy_options 
                             ranges[i].least, ranges[i].most);
     SLF_TRY(slf_check_word("order", "SALF_ORDER", o->order));
     SLF_TRY(slf_check_word("reduction", "SALF_REDUCE", o->reduction));
+    SLF_TRY(slf_check_word("rates", "SALF_RATES", o->rates));
     /* Then options without which a kind cannot decide. A script is checked whole here, so that a decision never fails
      * for it. */
     const int32_t needs = kinds[kind].needs;
@@ -115,7 +145,7 @@ static salf_status check_policy_options(int32_t kind, const salf_policy_options 
         return slf_fail(SALF_E_ARGUMENT, "start is %g; 'linear' needs less than 1", o->start);
     if (needs & NEEDS_CALLBACK && !o->callback) return slf_fail(SALF_E_NULL, "callback is NULL; '%s' needs one", word);
     if (needs & NEEDS_PLANNER && !o->planner) return slf_fail(SALF_E_NULL, "planner is NULL; '%s' needs one", word);
-    if (needs & NEEDS_PLANNER && o->planner->m != m)
+    if (needs & (NEEDS_PLANNER | TAKES_PLANNER) && o->planner && o->planner->m != m)
         return slf_fail(SALF_E_SHAPE, "planner of %" PRId32 " layers for a policy of %" PRId32, o->planner->m, m);
     if (!(needs & NEEDS_SCRIPT)) return SALF_OK;
     if (o->n_script < 1)
@@ -175,7 +205,8 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
     p->options = own;
     /* The caller's pointers are not kept; what the kind needs of them is copied or retained. */
     p->options.script = NULL;
-    p->options.planner = kinds[kind].needs & NEEDS_PLANNER ? slf_planner_retain(own.planner) : NULL;
+    const bool follows = kinds[kind].needs & (NEEDS_PLANNER | TAKES_PLANNER) && own.planner;
+    p->options.planner = follows ? slf_planner_retain(own.planner) : NULL;
     slf_carver block = {0};
     lay_out_policy(p, &block);
     p->block = slf_alloc_zero(context, 1, block.used);
@@ -278,6 +309,7 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen
     memcpy(next->summed, last->summed, bytes);
     memcpy(next->previous, last->previous, bytes);
     policy->n_reset = 0;
+    policy->batch_share = 1;
     policy->rows = -1;
 
     /* 2. is the call itself in order? A kind that talks to other ranks must join them all the same, and tell them */
@@ -297,7 +329,8 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen
                          .rate_scale = policy->rate_scale,
                          .added = policy->changes[0],
                          .removed = policy->changes[1],
-                         .reset = policy->changes[2]};
+                         .reset = policy->changes[2],
+                         .batch_share = policy->batch_share};
     describe_decision(policy, &own);
     SLF_TRY(slf_info_write(decision, &own, sizeof own, "salf_decision"));
 

@@ -39,6 +39,7 @@ struct salf_policy {
     int32_t *permuted;   /* [m] layers in the order of their turns */
     int32_t *changes[3]; /* [m] each: added, removed, reset */
     int32_t n_reset;
+    double batch_share;
     int64_t rows; /* -1: no trace, no task */
     int64_t row_room;
     int64_t *order; /* [row_room] */
@@ -56,6 +57,10 @@ bool slf_policy_takes_turns(const salf_policy *policy);
 
 /* Layers from cut up train, at full rate. */
 void slf_policy_suffix(salf_policy *policy, int32_t cut);
+/* Whether rates are scaled by rows; truncated: rows of this decision have cuts of their own. */
+bool slf_policy_scales(const salf_policy *policy, bool truncated);
+/* Scales rates by the share of rows that train each layer. counts [m] of cuts, over all ranks; they become sums. */
+void slf_policy_scale_rates(salf_policy *policy, int64_t *counts);
 /* First `count` layers of a permutation into policy->permuted; equal for equal numbers and seeds. */
 void slf_policy_permute(salf_policy *policy, uint64_t number, int32_t count);
 /* Room for rows in policy->eof and order; what stood there is lost. */
@@ -79,6 +84,7 @@ salf_status slf_decide_block(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_lisa(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_freezeout(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_linear(salf_policy *policy, const salf_observation *seen);
+salf_status slf_decide_ramp(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_autofreeze(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_rgn(salf_policy *policy, const salf_observation *seen);
 

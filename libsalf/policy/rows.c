@@ -95,6 +95,9 @@ salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     SLF_TRY(mean ? cut_by_mean_gain(p, t, local, &cut) : cut_by_histogram(p, t, local, &cut));
     slf_policy_suffix(p, cut);
     set_row_cuts(p, t->eof, t->rows, cut);
+    /* the histogram of all ranks' eof; a reduction to one cut trains every layer above it with every row */
+    const bool truncated = p->options.reduction == SALF_REDUCE_PREFIX;
+    if (truncated && slf_policy_scales(p, true)) slf_policy_scale_rates(p, p->histogram);
     return SALF_OK;
 }
 
@@ -116,25 +119,51 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
     if (smallest < 0) return slf_fail(SALF_E_MISMATCH, "another rank failed");
     slf_policy_suffix(p, (int32_t)smallest);
     if (t) set_row_cuts(p, t->eof, t->rows, (int32_t)smallest);
+    /* Rows of all ranks, once the cut is known. Every rank joins; one without a trace has no rows. */
+    if (p->options.reduction != SALF_REDUCE_PREFIX || !slf_policy_scales(p, true)) return SALF_OK;
+    memset(p->histogram, 0, (size_t)p->m * sizeof *p->histogram);
+    for (int64_t r = 0; r < p->rows; r++) p->histogram[p->eof[r]]++;
+    SLF_TRY(slf_all_reduce(p->context, p->histogram, p->m, SALF_I64, SALF_ALL_REDUCE_SUM));
+    slf_policy_scale_rates(p, p->histogram);
     return SALF_OK;
 }
 
-/* The task says all: its data train at its layer, all with one cut, and what was matched or filled makes no difference.
- * Planners of all ranks must stand at one layer: min(layer) = max(layer), the latter as -min(-layer). */
+/* The task says all: its data train at its layer or, in a stream, each with its cut; what was matched or filled makes
+ * no difference. Planners of all ranks must stand at one layer and, in a stream, know the same rows: min = max of both,
+ * the latter as -min(-x). */
 salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
+    const salf_planner *planner = p->options.planner;
+    const slf_progress *s = &planner->progress;
+    const bool stream = slf_plan_is_stream(planner);
     salf_task task;
-    slf_planner_task(p->options.planner, &task);
+    slf_planner_task(planner, &task);
     salf_status local = p->early;
     if (local == SALF_OK && task.kind == SALF_TASK_DONE)
         local = slf_fail(SALF_E_SEQUENCE, "no task of the planner is open at step %" PRId64, seen->step);
+    if (local == SALF_OK && stream && task.kind == SALF_TASK_PROBE)
+        local = slf_fail(SALF_E_SEQUENCE,
+                         "the PROBE task at step %" PRId64 " has no cuts; call salf_planner_assign first", seen->step);
     if (local == SALF_OK) local = slf_policy_rows(p, task.n_data);
     /* A rank that failed says -1, below every layer; the others then see a difference and stop as well. */
-    int64_t layers[2] = {local == SALF_OK ? task.layer : -1, -(int64_t)task.layer};
-    SLF_TRY(slf_policy_join(p, local, layers, 2, SALF_I64, SALF_ALL_REDUCE_MIN));
-    if (layers[0] != -layers[1])
-        return slf_fail(SALF_E_MISMATCH, "planners of the ranks stand at layers %" PRId64 " ... %" PRId64, layers[0],
-                        -layers[1]);
+    const int64_t rows = stream ? s->task_n : 0;
+    int64_t all[4] = {local == SALF_OK ? task.layer : -1, -(int64_t)task.layer, rows, -rows};
+    SLF_TRY(slf_policy_join(p, local, all, 4, SALF_I64, SALF_ALL_REDUCE_MIN));
+    if (all[0] != -all[1])
+        return slf_fail(SALF_E_MISMATCH, "planners of the ranks stand at layers %" PRId64 " ... %" PRId64, all[0],
+                        -all[1]);
+    if (all[2] != -all[3])
+        return slf_fail(SALF_E_MISMATCH, "tasks of the ranks have %" PRId64 " ... %" PRId64 " rows together", all[2],
+                        -all[3]);
     slf_policy_suffix(p, task.layer);
     set_row_cuts(p, NULL, task.n_data, task.layer);
+    /* a rank's part of max_data a rank, and so may be of other size than max_data only as the whole is */
+    const int64_t ranks = stream ? SLF_MAX(p->context->options.ranks, 1) : 1;
+    p->batch_share = (double)(stream ? s->task_n : task.n_data) / ((double)s->asked * (double)ranks);
+    if (!stream) return SALF_OK;
+    if (task.n_data > 0) memcpy(p->eof, task.eof, (size_t)task.n_data * sizeof *p->eof);
+    if (!slf_policy_scales(p, true)) return SALF_OK;
+    memset(p->histogram, 0, (size_t)p->m * sizeof *p->histogram);
+    for (int64_t r = 0; r < s->task_n; r++) p->histogram[s->stream.cuts[r]]++;
+    slf_policy_scale_rates(p, p->histogram);
     return SALF_OK;
 }

@@ -9,8 +9,8 @@
 #include "policy/policy.h"
 
 /* Version 1 held the interval in force where 2 holds the option, and the number of AUTOFREEZE's turn, which follows
- * from the step. */
-enum { POLICY_VERSION = 2 };
+ * from the step. 3 holds the option rates. */
+enum { POLICY_VERSION = 3 };
 static const char policy_kind[4] = {'P', 'O', 'L', 'I'};
 
 /* Steps of a turn as version 1 rounded them where no interval was given. */
@@ -21,7 +21,7 @@ static int64_t rounded_interval(const salf_policy *p) {
 
 /* All options that a decision depends on, also those of other kinds: a blob belongs to one configuration. Callbacks and
  * planners have no number; the host must give the same ones. */
-enum { POLICY_FIELDS = 18 };
+enum { POLICY_FIELDS = 19 };
 static void list_policy_fields(const salf_policy *p, uint32_t version, slf_field fields[POLICY_FIELDS]) {
     const salf_policy_options *o = &p->options;
     uint64_t script = 0xCBF29CE484222325u; /* FNV-1a, a cut at a time */
@@ -45,6 +45,7 @@ static void list_policy_fields(const salf_policy *p, uint32_t version, slf_field
         {"level (bits)", slf_bits_of(o->level)},
         {"percentile (bits)", slf_bits_of(o->percentile)},
         {"script (hash)", script},
+        {"rates", (uint64_t)o->rates}, /* the last, since version 3 */
     };
     memcpy(fields, own, sizeof own);
 }
@@ -89,7 +90,7 @@ salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t s
      * their layers would change in the middle of a run */
     slf_field fields[POLICY_FIELDS];
     list_policy_fields(p, blob.version, fields);
-    SLF_TRY(slf_blob_check_fields(&blob, fields, POLICY_FIELDS, "policy"));
+    SLF_TRY(slf_blob_check_fields(&blob, fields, POLICY_FIELDS - (blob.version < 3), "policy"));
     if (blob.version == 1 && slf_policy_takes_turns(p) && p->options.interval == 0 && total % p->m != 0)
         return SLF_FAIL(SALF_E_VERSION,
                         "the blob has version 1, with turns of %" PRId64

@@ -14,16 +14,22 @@
 /* Streams of the counter-based generator: "polturns" in ASCII. */
 #define STREAM_TURNS 0x706F6C7475726E73u
 
-__extension__ typedef unsigned __int128 uint128;
-
 /* With an interval, turn step / interval. Without one, turn floor(step m / total_steps): exact where the steps of a
  * turn are no whole number, so that a run has m turns, each as long as the others or one step longer, and a longer run
- * goes on in a second round. The product is below total_steps m < 2^94. */
+ * goes on in a second round. The product may have 94 bits, and so the
+ * quotient is searched for: the largest place with place total_steps <= step m. */
 slf_turn slf_policy_turn(const salf_policy *p, int64_t step) {
     const int64_t interval = p->options.interval, total = p->options.total_steps;
     if (interval > 0) return (slf_turn){step / interval / p->m, (int32_t)(step / interval % p->m)};
-    const uint128 product = (uint128)(uint64_t)(step % total) * (uint128)(uint64_t)p->m;
-    return (slf_turn){step / total, (int32_t)(product / (uint128)(uint64_t)total)};
+    int32_t place = 0, above = p->m; /* place fits, above does not */
+    while (above - place > 1) {
+        const int32_t middle = place + (above - place) / 2;
+        if (slf_compare_products(middle, total, step % total, p->m) <= 0)
+            place = middle;
+        else
+            above = middle;
+    }
+    return (slf_turn){step / total, place};
 }
 
 /* The first places of a Fisher-Yates shuffle. */

@@ -105,7 +105,7 @@ AT(salf_cost_options, trainable, 104);
 AT(salf_cost_options, cut, 112);
 AT(salf_cost_options, reserved, 116);
 
-GROWS(salf_decision, 120);
+GROWS(salf_decision, 128);
 AT(salf_decision, struct_size, 0);
 AT(salf_decision, n_layers, 4);
 AT(salf_decision, step, 8);
@@ -126,6 +126,7 @@ AT(salf_decision, rows, 88);
 AT(salf_decision, eof, 96);
 AT(salf_decision, order, 104);
 AT(salf_decision, active_rows, 112);
+AT(salf_decision, batch_share, 120);
 
 GROWS(salf_decoder_info, 160);
 AT(salf_decoder_info, struct_size, 0);
@@ -237,7 +238,7 @@ AT(salf_observation, gradient_l1, 24);
 AT(salf_observation, gradient_norm, 32);
 AT(salf_observation, parameter_norm, 40);
 
-GROWS(salf_planner_options, 48);
+GROWS(salf_planner_options, 64);
 AT(salf_planner_options, struct_size, 0);
 AT(salf_planner_options, growth, 4);
 AT(salf_planner_options, infill, 8);
@@ -246,8 +247,12 @@ AT(salf_planner_options, ratio, 16);
 AT(salf_planner_options, weights, 24);
 AT(salf_planner_options, seed, 32);
 AT(salf_planner_options, probe_limit, 40);
+AT(salf_planner_options, assignment, 48);
+AT(salf_planner_options, stream_order, 52);
+AT(salf_planner_options, one_cut, 56);
+AT(salf_planner_options, max_groups, 60);
 
-GROWS(salf_policy_options, 136);
+GROWS(salf_policy_options, 144);
 AT(salf_policy_options, struct_size, 0);
 AT(salf_policy_options, train_embedding, 4);
 AT(salf_policy_options, train_head, 8);
@@ -271,6 +276,8 @@ AT(salf_policy_options, n_script, 104);
 AT(salf_policy_options, callback, 112);
 AT(salf_policy_options, callback_user, 120);
 AT(salf_policy_options, planner, 128);
+AT(salf_policy_options, rates, 136);
+AT(salf_policy_options, reserved2, 140);
 
 GROWS(salf_probe_options, 56);
 AT(salf_probe_options, struct_size, 0);
@@ -294,11 +301,12 @@ AT(salf_stage, filled, 24);
 AT(salf_stage, probed, 32);
 AT(salf_stage, data, 40);
 
-SIZE(salf_task, 24);
+SIZE(salf_task, 32);
 AT(salf_task, kind, 0);
 AT(salf_task, layer, 4);
 AT(salf_task, n_data, 8);
 AT(salf_task, data, 16);
+AT(salf_task, eof, 24);
 
 SIZE(salf_tensor, 56);
 AT(salf_tensor, data, 0);

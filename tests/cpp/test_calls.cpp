@@ -271,6 +271,29 @@ template <class Errors> void online_plan() {
     CHECK_STATUS(again.load(same), SALF_E_TRUNCATED, "");
 }
 
+template <class Errors> void streaming_plan() {
+    const auto context = make_context<Errors>();
+    salf::planner_options options;
+    options.matching = SALF_MATCH_STREAM;
+    options.assignment = SALF_ASSIGN_EOF;
+    auto planner = take(salf::basic_planner<Errors>::create(context, 2, 4, options));
+    const std::vector<std::int32_t> groups{7, 8}, rows{7, 7, 8, 8};
+    CHECK_STATUS(planner.set_groups(groups, std::vector<std::int64_t>{4}), SALF_E_SHAPE, "1 elements, not 2");
+    CHECK_OK(planner.set_groups(groups, std::vector<std::int64_t>{2, 2}));
+    CHECK(take(planner.next(4)).eofs().empty());
+    const std::vector<std::int32_t> eof{1, 0, 1, 0};
+    salf::trace found;
+    found.rows = 4;
+    found.n_layers = 2;
+    found.eof = eof.data();
+    CHECK_STATUS(planner.assign(found, groups), SALF_E_SHAPE, "2 elements, not 4");
+    const salf::task cut = take(planner.assign(found, rows));
+    CHECK(cut.kind == SALF_TASK_TRAIN && cut.layer == 0 && cut.eofs().size() == 4);
+    CHECK(cut.eofs()[0] == 1 && cut.eofs()[1] == 0 && cut.eofs()[2] == 1 && cut.eofs()[3] == 0);
+    CHECK_OK(planner.done());
+    CHECK(take(planner.next(4)).kind == SALF_TASK_DONE);
+}
+
 template <class Errors> void policies() {
     using policy = salf::basic_policy<Errors>;
     const identity_head head;
@@ -364,6 +387,7 @@ BOTH(losses)
 BOTH(traces_by_hand)
 BOTH(offline_plan)
 BOTH(online_plan)
+BOTH(streaming_plan)
 BOTH(policies)
 BOTH(budgets)
 BOTH(costs)

@@ -223,7 +223,7 @@ END_TEST
 /* What version 1 wrote for a policy: its fields, of which the sixth was the interval in force, and behind the last step
  * the number of a turn. */
 typedef struct version_1 {
-    const uint8_t *payload; /* of version 2 */
+    const uint8_t *payload; /* of version 3 */
     uint64_t size, interval;
 } version_1;
 
@@ -231,9 +231,10 @@ static void write_version_1(const void *user, slf_blob *blob) {
     const version_1 *v = user;
     slf_blob_put(blob, v->payload, 5 * 8);
     slf_blob_put_u64(blob, v->interval);
-    slf_blob_put(blob, v->payload + 6 * 8, 13 * 8); /* the other fields and the step */
+    slf_blob_put(blob, v->payload + 6 * 8, 12 * 8); /* the other fields, but for the last, and the step */
+    slf_blob_put(blob, v->payload + 19 * 8, 8);
     slf_blob_put_u64(blob, 1);
-    slf_blob_put(blob, v->payload + 19 * 8, v->size - 19 * 8);
+    slf_blob_put(blob, v->payload + 20 * 8, v->size - 20 * 8);
 }
 
 /* Loads what version 1 would have written of a policy without an interval after 3 of total steps. */

@@ -127,6 +127,11 @@ def use_plans(context):
     offline = salf.Planner(context, LAYERS, 2, matching="offline")
     offline.set_eof(0, [0, 1])
     offline.match()
+    stream = salf.Planner(context, LAYERS, 2, matching="stream", assignment="eof")
+    stream.set_groups([7], [2])
+    stream.next(2)
+    trace = salf.Trace.from_deviations(np.zeros((2, LAYERS + 1)))
+    assert sorted(stream.assign(trace, [7, 7]).eof) == [0, 1]
     policy = salf.Policy(context, "budget", LAYERS, planner=planner)
     policy.load(policy.save())
     assert methods._paper_names() == methods.METHODS
@@ -218,7 +223,7 @@ RECORDS = {
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_records_have_the_fields_of_their_structs(record):
     struct, other = RECORDS[record]
-    fields = {name for name, _ in ffi.typeof(struct).fields} - {"struct_size", "reserved"} - other
+    fields = {name for name, _ in ffi.typeof(struct).fields} - {"struct_size", "reserved", "reserved2"} - other
     assert {field.name for field in dataclasses.fields(record)} == fields
 
 
@@ -237,7 +242,7 @@ def test_every_option_can_be_given(made):
     struct, other = OPTIONS[made]
     code = (made.__init__ if isinstance(made, type) else made).__code__
     given = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
-    fields = {name for name, _ in ffi.typeof(struct).fields} - {"struct_size", "reserved"} - other
+    fields = {name for name, _ in ffi.typeof(struct).fields} - {"struct_size", "reserved", "reserved2"} - other
     assert fields - given == set()
 
 

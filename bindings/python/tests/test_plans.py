@@ -201,7 +201,7 @@ KINDS = {
     "freezeout": {"total_steps": 20, "cubic": True, "scale_rate": True}, "linear": {"total_steps": 20, "level": 0.5},
     "autofreeze": {"interval": 2, "percentile": 50.0}, "rgn": {}, "random": {"seed": 5}, "scripted": {"script": [0,
         3, 5]},
-    "callback": {"callback": lambda step, n, trace: step % n}, "salf": {}, "budget": {},
+    "callback": {"callback": lambda step, n, trace: step % n}, "salf": {}, "budget": {}, "ramp": {},
 }  # fmt: skip
 
 

@@ -151,6 +151,9 @@ GROUPS: Dict[str, str] = {
     "block": "BLOCK",
     "qk_norm": "QK_NORM",
     "rope": "ROPE",
+    "assignment": "ASSIGN",
+    "stream_order": "STREAM",
+    "rates": "RATES",
 }
 
 

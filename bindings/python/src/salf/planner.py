@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from salf import _arrays
 from salf._arrays import doubles, whole_numbers
@@ -12,6 +12,7 @@ from salf._handles import create
 from salf._saved import Saved
 from salf.context import Context
 from salf.errors import ShapeError
+from salf.probe import Trace, trace_struct
 
 
 @dataclass(frozen=True)
@@ -28,19 +29,30 @@ class Stage:
 
 @dataclass(frozen=True)
 class Task:
-    """What to do next with these data: kind "probe", "train" (with cut = layer) or "done"."""
+    """What to do next with these data: kind "probe", "train" or "done". layer: the cut of all, in a stream the lowest.
+    eof: the cut of each, in a stream once it is known, else None."""
 
     kind: str
     layer: int
     data: Any
+    eof: Any = None
+
+
+def _task_of(task: Any) -> Task:
+    data = _arrays.datum_ids(task.data, task.n_data)
+    if data is None:
+        data = _arrays.empty([0], "int64")[0]
+    eof = _arrays.copied(task.eof, [task.n_data], "int32") if task.eof != ffi.NULL else None
+    return Task(name_of("TASK", task.kind), task.layer, data, eof)
 
 
 class Planner(Saved):
     """A plan for n_data data over n_layers layers.
 
     growth: "uniform", "geometric" (by ratio), "arithmetic" or "custom" (by weights). infill: "breadth" or "depth".
-    matching: "online", "offline" or "none". probe_limit: most data probed for one layer; 0 for half its mean share,
-    "all" for all that are unused.
+    matching: "online", "offline", "none" or "stream". probe_limit: most data probed for one layer; 0 for half its mean
+    share, "all" for all that are unused. Of a stream: assignment "random", "eof" or "gain"; stream_order "staged" or
+    "mixed"; one_cut: one cut a batch; max_groups: groups told apart, 0 for 1024.
     """
 
     _kind = "planner"
@@ -57,6 +69,10 @@ class Planner(Saved):
         weights: Any = None,
         seed: int = 0,
         probe_limit: Name = 0,
+        assignment: Name = "random",
+        stream_order: Name = "staged",
+        one_cut: bool = False,
+        max_groups: int = 0,
     ) -> None:
         options, keep = new_struct("salf_planner_options"), None
         set_fields(
@@ -68,6 +84,10 @@ class Planner(Saved):
                 "ratio": ratio,
                 "seed": seed,
                 "probe_limit": number_of("PROBE", probe_limit, "probe_limit"),
+                "assignment": assignment,
+                "stream_order": stream_order,
+                "one_cut": one_cut,
+                "max_groups": max_groups,
             },
         )
         if weights is not None:
@@ -121,14 +141,37 @@ class Planner(Saved):
         return Stage(found.layer, found.count, found.matched, found.filled, found.probed, data)
 
     def next(self, max_data: int) -> Task:
-        """The next task, of at most max_data data of one layer. Until it is answered the same one is given again."""
+        """The next task, of at most max_data data of one layer, in a stream of any layers. Until it is answered the
+        same one is given again."""
         task = ffi.new("salf_task *")
         with self._use() as pointer:
             check(lib.salf_planner_next(pointer, max_data, task))
-            data = _arrays.datum_ids(task.data, task.n_data)
-        if data is None:
-            data = _arrays.empty([0], "int64")[0]
-        return Task(name_of("TASK", task.kind), task.layer, data)
+            return _task_of(task)
+
+    def set_groups(self, groups: Any, sizes: Any) -> None:
+        """Stream, before the first task: how many data each group will have."""
+        ids, count, keep_ids = whole_numbers(groups, "groups")
+        numbers, length, keep_sizes = whole_numbers(sizes, "sizes", "int64")
+        if length != count:
+            raise ShapeError(f"{length} sizes for {count} groups")
+        with self._use() as pointer:
+            check(lib.salf_planner_set_groups(pointer, ids, numbers, count))
+        del keep_ids, keep_sizes
+
+    def assign(self, trace: Optional[Trace], groups: Any) -> Task:
+        """Answers a probe task of a stream: the same data with their cuts, all to be trained now. groups: of each
+        datum, such as its target token; data of different groups do not compete for a cut."""
+        task = ffi.new("salf_task *")
+        found, keep = trace_struct(trace)
+        ids, count, keep_ids = whole_numbers(groups, "groups")
+        rows = 0 if trace is None else trace.rows
+        if count != rows:
+            raise ShapeError(f"{count} groups for a trace of {rows} rows")
+        with self._use() as pointer:
+            check(lib.salf_planner_assign(pointer, found, ids, task))
+            made = _task_of(task)
+        del keep, keep_ids
+        return made
 
     def report(self, eof: Any) -> Any:
         """Answers a probe task with the eof of its data; True for those the layer takes: train them, then call

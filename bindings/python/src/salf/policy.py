@@ -22,7 +22,8 @@ Cut = Callable[[int, int, Optional[Trace]], int]
 class Decision:
     """What to do at a step. cut: lowest layer the backward must reach, n_layers when none. graph_changed: another set
     trains than before. added, removed, reset: layers that train now and did not, that did and do not, whose optimizer
-    state starts afresh. eof, order [rows] and active_rows [n_layers] are None unless the policy saw data: layer k's
+    state starts afresh. batch_share: an update takes its rate times the sum of this over the decisions whose gradients
+    it applies, at most 1. eof, order [rows] and active_rows [n_layers] are None unless the policy saw data: layer k's
     backward may run on the first active_rows[k] rows of order."""
 
     step: int
@@ -39,6 +40,7 @@ class Decision:
     eof: Any
     order: Any
     active_rows: Any
+    batch_share: float = 1.0
 
 
 def _decision_of(found: Any) -> Decision:
@@ -59,6 +61,7 @@ def _decision_of(found: Any) -> Decision:
         eof=_arrays.copied(found.eof, [rows], "int32") if seen else None,
         order=_arrays.copied(found.order, [rows], "int64") if seen else None,
         active_rows=_arrays.copied(found.active_rows, [n], "int64") if seen else None,
+        batch_share=found.batch_share,
     )
 
 
@@ -66,9 +69,9 @@ class Policy(Saved):
     """A policy for n_layers layers.
 
     kind: "full", "suffix", "half", "salf", "budget", "lift", "lift_star", "lisa", "block", "freezeout", "linear",
-    "autofreeze", "rgn", "random", "scripted" or "callback"; the options that each takes are those of
+    "autofreeze", "rgn", "random", "scripted", "callback" or "ramp"; the options that each takes are those of
     salf_policy_options in salf.h, by the same names. callback: a function (step, n_layers, trace) -> cut. planner: for
-    "budget"; kept alive.
+    "budget", and "ramp" if wanted; kept alive. rates: "default", "whole" or "by_rows".
     """
 
     _kind = "policy"
@@ -98,6 +101,7 @@ class Policy(Saved):
         start: float = 0.0,
         level: float = 0.0,
         percentile: float = 0.0,
+        rates: Name = "default",
     ) -> None:
         options = new_struct("salf_policy_options")
         set_fields(
@@ -119,6 +123,7 @@ class Policy(Saved):
                 "start": start,
                 "level": level,
                 "percentile": percentile,
+                "rates": rates,
             },
         )
         keep: List[Any] = [Context._of(context, "context")]
