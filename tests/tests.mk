@@ -4,7 +4,7 @@
 # Models, data and reference values that some tests and benchmarks read; skipped, aloud, where absent.
 export SALF_SHARED ?= ../shared
 SUITES := test-runner test-unit test-cuda test-cli test-abi test-install test-docs test-fuzz test-additions test-cpp test-python \
-    lint-python test-asan test-tsan test-valgrind test-clang
+    test-conformance lint-python test-asan test-tsan test-valgrind test-clang
 CHECKED := test-unit test-cli test-abi test-docs test-fuzz
 RESULTS ?= $(abspath $(BUILD))/results
 RUN = RESULTS=$(RESULTS) TEST_JOBS=$(JOBS) tests/run.sh
@@ -157,6 +157,14 @@ test-python: lib $(TEST_PLUGINS) ## the Python package
 
 lint-python: lib ## types and style of the Python package
 	@$(SCRIPT_ENV) $(RUN) $@ tests/python/lint.sh
+
+# What other programs write and compute. The Python that has transformers; each script says aloud where none has.
+.PHONY: test-conformance
+SALF_CONFORMANCE_PYTHON ?= $(shell for p in python3 /usr/bin/python3; do $$p -c 'import transformers' 2>/dev/null && echo $$p && break; done)
+CONFORMANCE = SALF_LIBRARY=$(abspath $(BUILD))/lib/libsalf.so SALF_PROGRAM=$(abspath $(PROGRAM)) PYTHONPATH=bindings/python/src \
+    OPENBLAS_NUM_THREADS=1 $(or $(SALF_CONFORMANCE_PYTHON),python3)
+test-conformance: lib bin ## checkpoints that transformers writes, against what it computes with them
+	@$(RUN) $@ $(patsubst %,'$(CONFORMANCE) %',$(sort $(wildcard tests/conformance/*.py)))
 
 # ---- sanitizers, valgrind, clang -------------------------------------------------------------------------------------
 # Older sanitizers do not get along with kernels that spread the address space widely, so that is switched off where it can

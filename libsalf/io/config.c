@@ -119,6 +119,7 @@ static salf_status read_logits(slf_config *config) {
     slf_keys *keys = &config->keys;
     double scale = 1, divisor = 1;
     if (config->family->eps) SLF_TRY(slf_keys_number(keys, config->family->eps, &info->norm_eps));
+    if (has_key(config, "layer_norm_eps") && !config->family->eps) slf_keys_take(keys, "layer_norm_eps"); /* layers' */
     if (has_key(config, "logit_scale")) SLF_TRY(slf_keys_number(keys, "logit_scale", &scale));
     if (has_key(config, "lm_head_multiplier")) SLF_TRY(slf_keys_number(keys, "lm_head_multiplier", &scale));
     if (has_key(config, "logits_scaling")) SLF_TRY(slf_keys_number(keys, "logits_scaling", &divisor));

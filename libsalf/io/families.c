@@ -254,7 +254,7 @@ static const slf_family families[] = {
      .norm = "layer_norm",
      .layers = "layers.",
      .head = "output_projection",
-     .defaults = "tie_word_embeddings=true scale_embedding=true"},
+     .defaults = "tie_word_embeddings=true scale_embedding=true layer_norm_eps=1e-12"},
     {.name = "opt",
      LAYER(NULL),
      .prefix = "model.decoder.",

@@ -21,5 +21,5 @@ trap 'rm -rf "$work"' EXIT
 ${CC:-gcc} -std=c11 -g -w -fPIC -shared -Iinclude -Wl,-soname,"$SONAME" \
     -Wl,--version-script="$VERSION_SCRIPT" "$work/stubs.c" -o "$work/$SONAME"
 abidw --headers-dir include --no-corpus-path --no-comp-dir-path --drop-private-types "$work/$SONAME" |
-    sed "s| path='[^']*'| path='salf.h'|" >"$here/baseline.abi.new"
+    sed -e "s| path='[^']*'| path='salf.h'|" -e "s| filepath='[^']*stubs.c'| filepath='stubs.c'|" >"$here/baseline.abi.new"
 mv "$here/baseline.abi.new" "$here/baseline.abi"
