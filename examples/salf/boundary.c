@@ -12,19 +12,21 @@
 #include "run.h"
 
 /* Methods whose boundary can rise above 0, and whether it stays where it is. Probes need every space of a forward. */
-static int has_boundary(const method *m, int *stays) {
+static int has_boundary(const run *r, int *stays) {
+    const method *m = r->m;
     const int32_t kind = m->how.policy;
+    const int mixed = r->feed.matching == SALF_MATCH_STREAM && r->feed.options.stream_order == SALF_STREAM_MIXED;
     *stays = kind == SALF_POLICY_SUFFIX || kind == SALF_POLICY_HALF;
     return !m->how.probes &&
            (*stays || kind == SALF_POLICY_LIFT || kind == SALF_POLICY_LIFT_STAR || kind == SALF_POLICY_LINEAR ||
-            kind == SALF_POLICY_FREEZEOUT || kind == SALF_POLICY_BUDGET);
+            kind == SALF_POLICY_FREEZEOUT || (kind == SALF_POLICY_BUDGET && !mixed));
 }
 
 void boundary_open(run *r) {
     const finetune_settings *o = r->s->settings;
     char message[512];
     int stays;
-    if (o->cache_bytes == 0 || o->epochs == 1 || !has_boundary(r->m, &stays)) return;
+    if (o->cache_bytes == 0 || o->epochs == 1 || !has_boundary(r, &stays)) return;
     if (o->cache_bf16 && !stays) {
         if (r->s->seed == o->seed)
             fprintf(

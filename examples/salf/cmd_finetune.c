@@ -25,6 +25,7 @@ static const finetune_settings defaults = {
     .warmup = 0.05,
     .clip = 1,
     .temperature = 1,
+    .assignment = SALF_ASSIGN_EOF,
     .probe_limit = 0.5,
     .batch = 16,
     .epochs = 1,
@@ -82,8 +83,12 @@ static const args_option finetune_table[] = {
     {"reduction", 0, ARGS_CHOICE, AT(reduction), .family = "SALF_REDUCE",
      .help = "cut of a batch in method salf (default: prefix, each row at its own)"},
     {"matching", 0, ARGS_CHOICE, AT(matching), .family = "SALF_MATCH",
-     .help = "budgets of salf: probe when a layer's turn comes, or all data before, or draw at random (default: "
-             "online)"},
+     .help = "budgets of salf: probe when a layer's turn comes, or all data before, or draw at random, or train every "
+             "datum when it comes (default: online)"},
+    {"assignment", 0, ARGS_CHOICE, AT(assignment), .family = "SALF_ASSIGN",
+     .help = "streams of salf: which row of a batch gets which of its cuts (default: eof)"},
+    {"stream-order", 0, ARGS_CHOICE, AT(stream_order), .family = "SALF_STREAM",
+     .help = "streams: shallow cuts first, or all cuts at all times (default: staged)"},
     {"probe-limit", 0, ARGS_REAL, AT(probe_limit), "X", .least = 0, .most = 1e9, .given = AT(probe_limit_given),
      .help = "online: most data probed for a layer, in multiples of data / layers, 0: no limit, as in Algorithm 4 "
              "(default: 0.5)"},

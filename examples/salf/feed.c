@@ -37,7 +37,14 @@ static salf_status make_planner(feed *f, salf_context *context, const method *m)
     salf_options_init(&o, sizeof o);
     o.growth = m->how.growth;
     o.infill = m->how.infill;
-    o.matching = m->how.probes ? own->matching : SALF_MATCH_NONE;
+    o.matching = m->how.matching == SALF_MATCH_STREAM || !m->how.probes ? m->how.matching : own->matching;
+    if (o.matching == SALF_MATCH_STREAM) {
+        o.assignment = m->how.probes ? own->assignment : SALF_ASSIGN_RANDOM;
+        o.stream_order = own->stream_order;
+        o.max_groups = own->n_groups;
+    }
+    f->matching = o.matching;
+    f->grouped = o.matching == SALF_MATCH_STREAM && o.assignment != SALF_ASSIGN_RANDOM;
     o.seed = own->seed;
     const double limit = own->probe_limit * (double)f->total / own->n_layers;
     if (own->probe_limit == 0 || limit >= (double)f->total) o.probe_limit = SALF_PROBE_ALL;
@@ -65,7 +72,8 @@ salf_status feed_create(feed *out, salf_context *context, const method *m, const
     o.total_steps = (out->total + options->batch - 1) / options->batch;
     o.seed = options->seed;
     o.planner = out->planner;
-    o.rates = SALF_RATES_WHOLE; /* an update may hold rows of several decisions, so that rates follow its rows: book_batch */
+    o.rates =
+        SALF_RATES_WHOLE; /* an update may hold rows of several decisions, so that rates follow its rows: book_batch */
     if (!status) status = salf_policy_create(&out->policy, context, m->how.policy, options->n_layers, &o);
     if (status) feed_destroy(out);
     return status;
@@ -93,7 +101,8 @@ salf_status feed_next(feed *f, int64_t most, feed_task *task) {
         if (left > 0) memcpy(f->rows, f->order + f->position, (size_t)planned.n_data * sizeof *f->rows);
         f->pending = planned.n_data;
     }
-    *task = (feed_task){.kind = planned.kind, .layer = planned.layer, .n = planned.n_data, .data = f->rows};
+    *task = (feed_task){.kind = planned.kind, .layer = planned.layer, .eof = planned.eof, .n = planned.n_data};
+    task->data = f->rows;
     return SALF_OK;
 }
 

@@ -12,7 +12,10 @@
 typedef struct feed_options {
     int32_t n_layers;
     int32_t reduction;    /* SALF_REDUCE_* of the unbudgeted salf */
-    int32_t matching;     /* SALF_MATCH_ONLINE or OFFLINE, of budgets with a probe */
+    int32_t matching;     /* SALF_MATCH_*, of budgets with a probe */
+    int32_t assignment;   /* STREAM: SALF_ASSIGN_* of budgets with a probe */
+    int32_t stream_order; /* STREAM: SALF_STREAM_* */
+    int32_t n_groups;     /* STREAM: groups of data that share no cuts, at most */
     int32_t as_published; /* books arithmetic breadth-first plans as Table 5 does (published.h) */
     int64_t n_data;
     int64_t epochs;
@@ -24,8 +27,9 @@ typedef struct feed_options {
 
 /* Data to run. A budget over several epochs is one plan over epochs * n_data data. */
 typedef struct feed_task {
-    int32_t kind;  /* SALF_TASK_* ; TRAIN without a planner too */
-    int32_t layer; /* -1 without a planner */
+    int32_t kind;       /* SALF_TASK_* ; TRAIN without a planner too */
+    int32_t layer;      /* -1 without a planner; STREAM: the lowest */
+    const int32_t *eof; /* STREAM, TRAIN: [n] the cut of each; else NULL */
     int64_t n;
     const uint32_t *data; /* [n] rows of the training set; valid until the next call */
 } feed_task;
@@ -39,6 +43,8 @@ typedef struct feed {
     uint32_t *order;       /* [total] rows of the training set, each epoch shuffled on its own */
     uint32_t *rows;        /* [batch] the task's */
     salf_planner *planner; /* NULL without a budget */
+    int32_t matching;      /* its SALF_MATCH_* */
+    int32_t grouped;       /* 1: it asks for the groups of its data */
     salf_policy *policy;
 } feed;
 

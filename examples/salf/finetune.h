@@ -38,8 +38,10 @@ typedef struct finetune_settings {
     int32_t lora_rank;
     int32_t targets; /* SALF_MATRIX_* that LoRA sits on */
     int32_t schedule;
-    int32_t reduction; /* SALF_REDUCE_* */
-    int32_t matching;  /* SALF_MATCH_* */
+    int32_t reduction;    /* SALF_REDUCE_* */
+    int32_t matching;     /* SALF_MATCH_* */
+    int32_t assignment;   /* SALF_ASSIGN_* */
+    int32_t stream_order; /* SALF_STREAM_* */
     int32_t lens;
     int32_t as_published;
     int32_t whole_vocabulary; /* prediction over all tokens */

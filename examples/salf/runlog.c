@@ -29,6 +29,9 @@ int log_open(session *s, int64_t keep) {
     jsonl_text(&s->log, "trainable", o->dense ? "dense" : "lora");
     jsonl_int(&s->log, "batch", o->batch);
     jsonl_int(&s->log, "epochs", o->epochs);
+    jsonl_text(&s->log, "matching", salf_constant_word("SALF_MATCH", o->matching));
+    jsonl_text(&s->log, "assignment", salf_constant_word("SALF_ASSIGN", o->assignment));
+    jsonl_text(&s->log, "stream_order", salf_constant_word("SALF_STREAM", o->stream_order));
     jsonl_int(&s->log, "shortened", s->n_shortened);
     jsonl_texts(&s->log, "methods", names, o->n_methods);
     jsonl_end(&s->log);

@@ -11,6 +11,24 @@
 #include "progress.h"
 #include "run.h"
 
+/* Groups of a stream are the classes, whose sizes are known: so each gets its share of every depth exactly. */
+static int set_groups(run *r) {
+    const session *s = r->s;
+    int64_t *sizes = calloc((size_t)s->n_labels, sizeof *sizes), n = 0;
+    int32_t *groups = malloc((size_t)s->n_labels * sizeof *groups);
+    int failed = sizes && groups ? 0 : say_no_memory();
+    for (int64_t i = 0; i < s->train.n && !failed; i++) sizes[s->train.classes[i]] += s->settings->epochs;
+    for (int32_t c = 0; c < s->n_labels && !failed; c++) {
+        if (sizes[c] == 0) continue; /* a class that only the test data have */
+        groups[n] = s->label_tokens[c];
+        sizes[n++] = sizes[c];
+    }
+    if (!failed && salf_planner_set_groups(r->feed.planner, groups, sizes, n) != SALF_OK) failed = say_salf("plan");
+    free(sizes);
+    free(groups);
+    return failed;
+}
+
 /* Everything that training by one method needs. After a failure run_close releases what there is. */
 static int run_open(run *r, session *s, int index) {
     const finetune_settings *o = s->settings;
@@ -33,6 +51,9 @@ static int run_open(run *r, session *s, int index) {
     const feed_options order = {.n_layers = m,
                                 .reduction = o->reduction,
                                 .matching = o->matching,
+                                .assignment = o->assignment,
+                                .stream_order = o->stream_order,
+                                .n_groups = s->n_labels,
                                 .as_published = o->as_published,
                                 .n_data = s->train.n,
                                 .epochs = o->epochs,
@@ -40,6 +61,8 @@ static int run_open(run *r, session *s, int index) {
                                 .probe_limit = o->probe_limit_given ? o->probe_limit : -1,
                                 .seed = s->seed};
     if (feed_create(&r->feed, s->context, r->m, &order) != SALF_OK) return say_salf("plan");
+
+    if (r->feed.grouped && set_groups(r) != 0) return -1;
 
     /* 3. a semantic loss, where it is not the language model's, and a probe, where the method asks for one */
     salf_loss_options loss;
@@ -203,7 +226,7 @@ int train_method(session *s, int index, int resume, tally *tallies) {
     if (!failed && resume) failed = runstate_load(s, &r);
     if (!failed && !resume) {
         failed = log_deviations(s, r.decoder, r.m, "before");
-        const int offline = r.feed.planner && r.m->how.probes && s->settings->matching == SALF_MATCH_OFFLINE;
+        const int offline = r.feed.planner && r.feed.matching == SALF_MATCH_OFFLINE;
         if (!failed && offline) failed = probe_all(&r);
     }
     if (!failed) failed = train_to_end(&r, tallies) || finish_method(&r, tallies);

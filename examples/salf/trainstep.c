@@ -52,11 +52,20 @@ static int decide(run *r, const salf_trace *trace) {
     return 0;
 }
 
-/* Cut of every row of the task, m for rows that are not trained now. There are three ways to it:
+/* Cut of every row of the task, m for rows that are not trained now. There are four ways to it:
+ *   the planner streams: it has cuts for all rows, and where there is a trace it lets that say which row gets which;
  *   the planner probes: it takes rows whose own eof suits the layer at hand; the others come again at a later one;
  *   salf without a budget: the policy cuts each row of the trace at its own eof, or the batch at one;
  *   all others: the policy's cut for the step holds for every row. */
 static int choose_cuts(run *r, const feed_task *task, const salf_trace *trace) {
+    if (r->feed.matching == SALF_MATCH_STREAM && r->feed.planner) {
+        salf_task assigned = {.eof = task->eof};
+        if (task->kind == SALF_TASK_PROBE &&
+            salf_planner_assign(r->feed.planner, trace, r->batch.targets, &assigned) != SALF_OK)
+            return say_salf("plan");
+        memcpy(r->cuts, assigned.eof, (size_t)task->n * sizeof *r->cuts);
+        return decide(r, NULL);
+    }
     if (task->kind == SALF_TASK_PROBE) {
         if (salf_planner_report(r->feed.planner, trace->eof, task->n, r->accepted) != SALF_OK) return say_salf("plan");
         int64_t taken = 0;

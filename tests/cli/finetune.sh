@@ -177,6 +177,39 @@ done
 report $code "policies that are stopped and resumed: the same weights"
 expect 1 "n_script" "a policy that needs more than a step says so" "$SALF" finetune "${model[@]}" --method scripted
 
+# ---- streams: one forward a datum, the plan met exactly, each class at all depths
+stream() { # stream NAME OPTION...
+    "$SALF" finetune "${model[@]}" "${small[@]}" --matching stream --method 'salf[half],salf[geom][df]' --log "$work/$1.jsonl" \
+        --output "$work/$1" "${@:2}" >"$work/$1.table" 2>"$work/err"
+}
+for kind in eof random gain; do
+    for order in staged mixed; do
+        stream "$kind-$order" --assignment $kind --stream-order $order --checkpoint "$work/$kind-$order.ck" &&
+            awk 'NR > 3 && $7 != "1.00" { lost = 1 } END { exit NR != 5 || lost }' "$work/$kind-$order.table"
+        report $? "stream $kind, $order: one forward a datum"
+        diff <(sed -n 's/.*"plan".*"seed":42,"counts":\([^]]*\]\).*/\1/p' "$work/$kind-$order.jsonl") \
+            <(for growth in uniform "geometric --infill depth"; do
+                # shellcheck disable=SC2086
+                "$SALF" plan --layers "$(sed -n '1s/.*"layers":\([0-9]*\).*/\1/p' "$work/$kind-$order.jsonl")" --data 96 --json \
+                    --growth $growth | sed 's/.*"counts":\([^]]*\]\).*/\1/'
+            done)
+        report $? "stream $kind, $order: counts of the plan"
+        code=137
+        for stop in 4 8 8 8 8 8 8; do
+            [ $code -ne 137 ] || { stream again --assignment $kind --stream-order $order --resume --checkpoint "$work/again.ck" \
+                --checkpoint-every 3 --stop-after $stop; code=$?; }
+        done
+        [ $code -eq 0 ] && diff -r "$work/$kind-$order" "$work/again"
+        report $? "stream $kind, $order: stopped and resumed, the same bits"
+        rm -rf "$work/again" "$work/again.ck" "$work/again.jsonl"
+    done
+done
+"$SALF" finetune "${model[@]}" --limit-train 64 --limit-test 20 --batch 64 --method 'lora[full],salf[half]' --matching stream \
+    --assignment random --stream-order mixed --json >"$work/json" && python3 -c 'import json, sys
+full, half = json.load(open(sys.argv[1]))["methods"]
+sys.exit(half["memory"] > 0.75 * full["memory"])' "$work/json"
+report $? "rows of a stream keep nothing below their cuts"
+
 # ---- less memory, and states kept from epoch to epoch
 "$SALF" finetune "${model[@]}" --limit-train 64 --limit-test 20 --batch 64 --method 'lora[full],lora[half]' --json >"$work/json" &&
     python3 -c 'import json, sys
