@@ -103,6 +103,8 @@ class Planner(Saved):
             )
         del keep
         self.context, self.n_layers, self.n_data = context, n_layers, n_data
+        self.matching, self.assignment = name_of("MATCH", options.matching), name_of("ASSIGN", options.assignment)
+        self.one_cut = bool(options.one_cut)
 
     @property
     def counts(self) -> Any:

@@ -545,7 +545,7 @@ def test_reentrant_checkpointing_is_refused():
         ({"when": "later"}, "when is 'later'"),
         ({"moments": "sell"}, "moments is 'sell'"),
         ({"method": "half", "when": "between"}, "fall before the forward"),
-        ({"policy": {"reduction": "prefix"}}, "autograd cannot"),
+        ({"policy": {"reduction": "prefix"}, "when": "before"}, "decide after the forward"),
     ],
 )
 def test_arguments_that_make_no_sense(arguments, message):

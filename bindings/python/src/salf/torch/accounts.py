@@ -25,9 +25,9 @@ class Accounts:
         """Mean share of the depth that the backward left out (the paper's cost saving)."""
         return self._depth / self._count if self._count else 0.0
 
-    def note_trained(self, cut: int, data: int) -> None:
-        """data were trained from cut up."""
-        self._depth += cut / self._n_layers * data
+    def note_trained(self, depth: float, data: int) -> None:
+        """data were trained whose backward left out so many layers, in the mean."""
+        self._depth += depth / self._n_layers * data
         self._count += data
 
     def note_trace(self, trace: salf.Trace) -> None:

@@ -5,9 +5,13 @@ backward:
 
 between   the probe rides on the forward, the decision falls when it is over, and backward() asks autograd for the
           gradients of the chosen layers alone (loss.backward(inputs=...)): nothing below the cut is computed.
-before    the decision is known when the forward starts - turns of layers, a plan's stage, cached deviations, or the
-          last batch's trace - and requires_grad flags keep the graph from being built below the cut: this saves its
-          memory too.
+before    the decision is known when the forward starts - turns of layers, a plan's stage, a stream's quota, cached
+          deviations, or the last batch's trace - and requires_grad flags keep the graph from being built below the cut:
+          this saves its memory too.
+
+Rows of a batch may have cuts of their own (a planner that streams; reduction "prefix"). Where they are known before the
+forward each layer keeps a graph for the rows that it trains alone; where they are known after it, layers are run again
+for those rows (salf.torch.own_cuts).
 
 With several ranks the policy is collective, so that all take the same cut. DistributedDataParallel's own reduction
 expects gradients that a truncated backward does not make; the controller switches it off and averages what was
@@ -27,11 +31,13 @@ from salf import distributed
 from salf.methods import Method, parse_method
 from salf.torch.accounts import Accounts
 from salf.torch.anatomy import Groups, Parts, find_parts
+from salf.torch.boundary import BoundaryCache
 from salf.torch.build import RowCallback, make_context, make_model
 from salf.torch.cache import EofCache
 from salf.torch.feed import ProbeFeed, Rows
 from salf.torch.flags import Active, Flags
 from salf.torch.optimizer import OptimizerGuard
+from salf.torch.own_cuts import OwnCuts
 from salf.torch.statistics import LayerStatistics
 
 _STATE_VERSION = 1
@@ -42,11 +48,15 @@ Options = Mapping[str, Any]
 @dataclass
 class Step:
     """A batch between begin() and its backward. rows: what is observed, None for nothing. size: the data that count as
-    trained. active: what trains, None until the trace of the forward has decided."""
+    trained. inputs: what the model is given, where kept states ask for it. groups: of the rows, for a stream. batch:
+    its rows, those without a target counted. active: what trains, None until the trace of the forward has decided."""
 
     rows: Optional[Rows]
     ids: Optional[List[int]]
     size: int
+    inputs: Optional[Mapping[str, Any]] = None
+    groups: Optional[Sequence[int]] = None
+    batch: int = 0
     active: Optional[Active] = None
 
     def ids_of_rows(self) -> List[int]:
@@ -67,7 +77,8 @@ class FreezeController:
     rows; valid_vocab: rows beyond it are padding. when: "between", "before" or "auto" (see the module). moments:
     "keep" or "drop" the optimizer's moments of layers that do not train at a step. others: "error" or "train"
     parameters that belong to no layer, embedding or head. cache: an EofCache that spares probes of data seen before.
-    group: of torch.distributed.
+    boundary: a BoundaryCache that spares forwards below what trains; begin() then needs ids and inputs. group: of
+    torch.distributed.
 
     Embedding, head and final norm are frozen unless the policy's train_embedding and train_head say otherwise.
     close(), or leaving the context manager, takes hooks away and gives parameters their requires_grad back.
@@ -93,6 +104,7 @@ class FreezeController:
         moments: str = "keep",
         others: str = "error",
         cache: Optional[EofCache] = None,
+        boundary: Optional[BoundaryCache] = None,
         group: Any = None,
     ) -> None:
         _check_choice("when", when, ("auto", "between", "before"))
@@ -119,6 +131,7 @@ class FreezeController:
                 self.basis = salf.Basis(self.model, list(labels), **(basis or {}))
                 self._make_feed()
             self._check_embedding()
+            self._open_own_cuts(boundary)
             self.wrapped(model, when)
             if optimizer is not None:
                 self.attach(optimizer)
@@ -145,21 +158,31 @@ class FreezeController:
         self._decided_step = -1
         self._trained: Dict[int, nn.Parameter] = {}
         self._scales: Dict[int, float] = {}
+        self._share = 0.0
+        self._own: Optional[OwnCuts] = None
 
     def _build_policy(self, planner: Any, context: Dict[str, Any]) -> None:
         kind = self.method.policy
         if kind == "budget" and planner is None:
             raise ValueError(f"method {self.method.name!r} follows a plan: pass planner=")
-        if self._policy_options.get("reduction") == "prefix":
-            raise ValueError(
-                "reduction 'prefix' truncates each row at its own layer, which autograd cannot: take another"
-            )
         device = next(self.parts.layers[0].parameters()).device
         self.context, self._direct = make_context(device, context.pop("backend", "auto"), self._communicator, context)
         if isinstance(planner, Mapping):
             planner = salf.Planner(self.context, self.n_layers, **planner)
         self.planner: Optional[salf.Planner] = planner
         self.policy = salf.Policy(self.context, kind, self.n_layers, planner=planner, **self._policy_options)
+
+    def _open_own_cuts(self, boundary: Optional[BoundaryCache]) -> None:
+        """Takes the layers over where rows have cuts of their own: before the forward in a stream by random, else after
+        it."""
+        plan = self.planner if self.method.policy == "budget" else None
+        self._streams = plan is not None and plan.matching == "stream"
+        after = self._by_trace and self._policy_options.get("reduction") == "prefix"
+        before = False
+        if plan is not None and self._streams and not plan.one_cut:
+            before, after = plan.assignment == "random", plan.assignment != "random"
+        if before or after or boundary is not None:
+            self._own = OwnCuts(self.parts, before, after, boundary)
 
     def _make_feed(self) -> None:
         if self._feed is not None:
@@ -190,6 +213,8 @@ class FreezeController:
             raise ValueError(f"when='between' is not possible: {reason} before the forward")
         self._ddp = model if kind == "ddp" else None
         self._before = sharded or not self._by_trace or when == "before"
+        if self._before and self._by_trace and self._policy_options.get("reduction") == "prefix":
+            raise ValueError("reduction 'prefix' cuts the rows of the batch that was seen: decide after the forward")
         self._groups.refresh()
         self._flags.forget()
 
@@ -220,25 +245,69 @@ class FreezeController:
         ids: Optional[Sequence[int]] = None,
         size: Optional[int] = None,
         probe: Optional[bool] = None,
+        inputs: Optional[Mapping[str, Any]] = None,
+        groups: Optional[Sequence[int]] = None,
     ) -> None:
         """Announces the forward of a batch.
 
         labels: [batch, tokens], -100 where there is no target, as transformers takes them; or rows, the medium
         tokens. ids: of the data, for the cache. size: data in the batch, where labels and rows do not tell. probe:
-        whether this batch is observed (default: where the method needs it).
+        whether this batch is observed (default: where the method needs it). inputs: what the model is given, input_ids
+        and attention_mask, where a BoundaryCache is kept. groups: of the data, in a stream that probes; rows of
+        different groups do not compete for a cut (default: the tokens that should come next).
+
+        A stream hands its next quota to the batch, whatever the data are: let n_data be all that the run trains.
         """
         self._flags.check_checkpointing()
         observed = self._by_trace if probe is None else probe
-        self._step = step = self._announced(labels, rows, ids, size, observed)
+        self._step = step = self._announced(labels, rows, ids, size, observed or self._stream_probes())
+        step.inputs, step.groups = inputs, groups
         if self._ddp is not None:
             self._ddp.require_backward_grad_sync = False
+        if self._own is not None:
+            self._own.arm(False)
+        if self._streams:
+            self._begin_stream(step)
+            return
         if self._by_trace:
             self._begin_by_trace(step)
             return
         if observed:
             self._arm(step)
         step.active = self._decide_by_step()
+        self._known_before(step)
+
+    def _known_before(self, step: Step) -> None:
+        """The decision takes effect in the forward to come."""
+        assert step.active is not None
         self._flags.apply(step.active, True)
+        if self._own is not None and self.decision is not None:
+            self._own.decided(self.decision, step.size, step.ids, step.inputs)
+
+    def _stream_probes(self) -> bool:
+        return self._streams and self.planner is not None and self.planner.assignment != "random"
+
+    def _begin_stream(self, step: Step) -> None:
+        """The quota of the planner's next task goes to the rows of this batch."""
+        assert self.planner is not None
+        task = self.planner.next(step.size)
+        if task.kind == "done":
+            raise RuntimeError(
+                f"the plan's {self.planner.n_data} data are trained: make n_data what the whole run trains"
+            )
+        if len(task.data) != step.size:
+            raise ValueError(f"the plan's task at hand is of {len(task.data)} data, the batch has {step.size}")
+        if task.kind == "probe":
+            if step.rows is None or list(step.rows.data) != list(range(step.size)):
+                raise ValueError("a stream that probes needs one target of each datum: some labels are all -100")
+            self._arm(step)
+            everything = Active.everything(self.n_layers, self._train_embedding, self._train_head)
+            self._flags.apply(everything, False)
+            if self._own is not None:
+                self._own.arm()
+            return
+        step.active = self._take(self.policy.decide(self._decisions))
+        self._known_before(step)
 
     def _announced(
         self, labels: Any, rows: Optional[Rows], ids: Optional[Sequence[int]], size: Optional[int], observed: bool
@@ -250,20 +319,24 @@ class FreezeController:
         if observed and not rows and self._communicator is None:
             raise ValueError("no datum of the batch has a target: all labels behind the first are -100")
         known = len(rows) if rows is not None else 1 if labels is None else len(labels)
-        return Step(rows, [int(i) for i in ids] if ids is not None else None, known if size is None else size)
+        step = Step(rows, [int(i) for i in ids] if ids is not None else None, known if size is None else size)
+        step.batch = step.size if labels is None else len(labels)
+        return step
 
     def _begin_by_trace(self, step: Step) -> None:
         if self.cache is not None and self._cached(self.cache, step):
             options = self._probe_options
             rule, nonfinite = options.get("eof_rule", "most_gain"), options.get("nonfinite", "error")
             step.active = self._decide_by_trace(self.cache.trace(step.ids_of_rows(), rule, nonfinite))
-            self._flags.apply(step.active, True)
+            self._known_before(step)
             return
         self._arm(step)
         everything = Active.everything(self.n_layers, self._train_embedding, self._train_head)
         if self._before:  # this batch runs by the decision of the last one
             step.active = self._active = self._active or everything
         self._flags.apply(step.active or everything, self._before)
+        if self._own is not None and not self._before:
+            self._own.arm()
 
     def _arm(self, step: Step) -> None:
         if self._feed is None:
@@ -310,7 +383,15 @@ class FreezeController:
         if trace is not None and self._by_trace:
             decided = self._decide_by_trace(trace)
             step.active = step.active or decided  # a batch that was begun by a decision keeps it
+        elif trace is not None and self._stream_probes():
+            assert self.planner is not None and step.rows is not None  # noqa: PT018 - both follow from the batch's begin
+            self.planner.assign(trace, step.rows.tokens if step.groups is None else step.groups)
+            step.active = self._take(self.policy.decide(self._decisions))
         assert step.active is not None
+        if self._own is not None and self._own.after and self.decision is not None:
+            assert step.rows is not None
+            self._flags.apply(step.active, True)
+            self._own.settle(self.decision, step.rows.data, step.batch)
         return step.active
 
     def _decide_by_trace(self, trace: salf.Trace) -> Active:
@@ -371,13 +452,18 @@ class FreezeController:
         for k, scale in enumerate(active.rate_scale):
             if active.layers[k] and scale != 1.0:
                 self._scales.update((id(p), scale) for p in self._groups.layers[k])
-        self._accounts.note_trained(active.cut, step.size if weight is None else weight)
+        self._accounts.note_trained(active.depth, step.size if weight is None else weight)
+        self._share += 1.0 if self.decision is None else self.decision.batch_share
+        if self._streams and self.planner is not None:
+            self.planner.done()
         self._step = None
 
     def drop(self) -> None:
         """The batch announced is not trained after all."""
         if self._feed is not None:
             self._feed.disarm()
+        if self._own is not None:
+            self._own.arm(False)
         self._step = None
 
     def synchronise(self) -> None:
@@ -399,7 +485,10 @@ class FreezeController:
         self._statistics.note(self._groups.layers)
         if self._moments == "drop" and self._guard is not None:
             self._guard.forget([p for p in self._groups.managed() if id(p) not in self._trained])
-        return self._scales
+        if self._share >= 1.0 or not self._trained:
+            return self._scales
+        # A batch that a stage cut short must not move the weights as far as a whole one.
+        return {place: self._scales.get(place, 1.0) * self._share for place in self._trained}
 
     def _after_step(self) -> None:
         self.steps += 1
@@ -409,6 +498,7 @@ class FreezeController:
         """A gradient scaler skipped the step: what the window trained counts for nothing."""
         self._trained = {}
         self._scales = {}
+        self._share = 0.0
 
     # ---- figures and state ----
 
@@ -478,6 +568,9 @@ class FreezeController:
         if self._ddp is not None:
             self._ddp.require_backward_grad_sync = True
             self._ddp = None
+        if self._own is not None:
+            self._own.close()
+            self._own = None
         self._flags.close()
 
     def __enter__(self) -> FreezeController:

@@ -18,13 +18,15 @@ from salf.torch.anatomy import Groups, Parts
 
 @dataclass(frozen=True)
 class Active:
-    """What trains: the part of a decision that the backward and the optimizer have to know."""
+    """What trains: the part of a decision that the backward and the optimizer have to know. depth: the layers that the
+    backward leaves out, the mean over rows that have cuts of their own."""
 
     cut: int
     layers: Tuple[bool, ...]
     rate_scale: Tuple[float, ...]
     train_embedding: bool = False
     train_head: bool = False
+    depth: float = 0.0
 
     @classmethod
     def of(cls, decision: salf.Decision) -> Active:
@@ -35,6 +37,7 @@ class Active:
             rate_scale=tuple(float(scale) for scale in decision.rate_scale),
             train_embedding=bool(decision.train_embedding),
             train_head=bool(decision.train_head),
+            depth=float(decision.cut if decision.eof is None or not len(decision.eof) else decision.eof.mean()),
         )
 
     @classmethod
@@ -50,12 +53,14 @@ class Active:
             "rate_scale": torch.tensor(self.rate_scale, dtype=torch.float64),
             "train_embedding": self.train_embedding,
             "train_head": self.train_head,
+            "depth": torch.tensor(self.depth, dtype=torch.float64),
         }
 
     @classmethod
     def from_state(cls, state: Dict[str, Any]) -> Active:
         """From a checkpoint."""
-        return cls(**{**state, "layers": tuple(state["layers"]), "rate_scale": tuple(state["rate_scale"].tolist())})
+        layers, scale = tuple(state["layers"]), tuple(state["rate_scale"].tolist())
+        return cls(**{**state, "layers": layers, "rate_scale": scale, "depth": float(state["depth"])})
 
 
 class Flags:
