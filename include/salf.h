@@ -400,7 +400,8 @@ SALF_API salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_buil
  * the workspace holds, in an observe or in what ends the batch. */
 typedef struct salf_probe salf_probe;
 /* Deviation of state h from the basis b_l of the right token l, with s_i = cos(h, b_i): COSINE 1 - s_l; CE log sum_i
- * exp(s_i / t) - s_l / t; RANK the number of i with s_i > s_l. */
+ * exp(s_i / t) - s_l / t; RANK the number of i with s_i > s_l. A token whose row equals the label's is never above it,
+ * nor is one whose score float64 cannot tell from the label's. */
 enum { SALF_METRIC_COSINE = 0, SALF_METRIC_CE = 1, SALF_METRIC_RANK = 2 };
 /* Which spaces get the final norm first: HF only space m, NORMED all, RAW none. */
 enum { SALF_LENS_HF = 0, SALF_LENS_NORMED = 1, SALF_LENS_RAW = 2 };
@@ -418,7 +419,7 @@ typedef struct salf_probe_options {
     uint32_t struct_size;
     int32_t n_layers; /* 0 = the model's */
     int32_t metric, lens, scores, eof_rule, nonfinite, reserved;
-    double temperature;        /* t of CE; 0 = 1 */
+    double temperature;        /* t of CE, 1e-30 ... 1e30; 0 = 1 */
     const int32_t *candidates; /* CE, RANK: compare with these tokens only; NULL: the whole vocabulary. Copied */
     int64_t n_candidates;      /* labels must be among them */
 } salf_probe_options;
@@ -469,7 +470,7 @@ enum { SALF_LOSS_COSINE = 0, SALF_LOSS_CE = 1 };
 typedef struct salf_loss_options {
     uint32_t struct_size;
     int32_t kind;
-    double temperature;        /* t of CE; 0 = 1 */
+    double temperature;        /* t of CE, 1e-30 ... 1e30; 0 = 1 */
     const int32_t *candidates; /* CE: over these tokens only; NULL: the whole vocabulary. Copied */
     int64_t n_candidates;
 } salf_loss_options;
@@ -479,8 +480,9 @@ SALF_API salf_status salf_loss_create(salf_loss **out, salf_basis *basis, const 
 SALF_API void salf_loss_destroy(salf_loss *loss);
 /* Loss of each row to losses [rows][1], F32, and scale * its gradient with respect to the state to gradient [rows][D]
  * (F32, rows through row_index allowed; NULL: not wanted). states as they enter the head, after the final norm. A zero
- * state is SALF_E_NUMERIC, a non-finite one SALF_E_NONFINITE, both naming the row. With all three on a device the work
- * is enqueued, so such a row has a NaN loss and a zero gradient instead; losses in one piece. */
+ * state is SALF_E_NUMERIC, a non-finite one SALF_E_NONFINITE, and one so short, for this temperature and scale, that a
+ * gradient could leave float32 SALF_E_OVERFLOW, all naming the row. With all three on a device the work is enqueued, so
+ * such a row has a NaN loss and a zero gradient instead; losses in one piece. */
 SALF_API salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
                                        const salf_tensor *losses, const salf_tensor *gradient);
 

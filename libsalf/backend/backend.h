@@ -31,7 +31,7 @@
 #error "libsalf cannot be built with -ffast-math, -Ofast or -ffinite-math-only: it has to see NaN and infinity"
 #endif
 
-#define SLF_BACKEND_ABI 3
+#define SLF_BACKEND_ABI 4
 
 /* Capabilities. */
 enum { SLF_CAN_DEVICE = 1 /* reads device memory */ };
@@ -140,7 +140,22 @@ typedef struct slf_syrk_job {
 
 /* ---- states against the vocabulary ---- */
 
-/* z [n][D] of a query, from states h: norm(h), scaled to length 1 where unit is 1 (NaN for a zero state), times P. */
+/* How scores come from products q_i = x_i . z of a vocabulary's rows x_i. */
+typedef struct slf_score_rule {
+    double inverse_temperature; /* 1 / t */
+    double shift;   /* u_i = exp((s_i - shift) / t) where no maximum is kept: 1, as cosines lie in [-1, 1] */
+    int32_t logits; /* 1: s_i = cap(scale * q_i + bias_i), 0: s_i = q_i * inverse_norm_i */
+    int32_t reserved;
+    double logit_scale;
+    double softcap; /* 0: none */
+    double gain;  /* a power of two on P, which is undone in inverse_norms: float32 holds z whatever the head's scale */
+    double alike; /* rows no element of which differs by more than this times their length are one row: 0, or the
+                       rounding of rows that were made in float64 and kept in float32 */
+    double norm_error; /* relative, of inverse_norms of such rows, which come out of different tiles of a product */
+} slf_score_rule;
+
+/* z [n][D] of a query, from states h: norm(h), scaled to length 1 where unit is 1 (NaN for a zero state), times
+ * gain P. */
 typedef struct slf_query_job {
     const salf_tensor *states;
     const slf_norm *norm; /* NULL: none */
@@ -148,63 +163,83 @@ typedef struct slf_query_job {
     double *z;
     int32_t *needs_f64; /* NULL, or [n]: 1 where |z_r| > limit (NaN is not), else 0 */
     double limit;
+    double gain; /* a power of two, for P; 0: 1 */
     int32_t unit;
     int32_t reserved;
 } slf_query_job;
 
+/* The scores of the right tokens, in float64, by the rows, norms and biases that a walk compares the others with:
+ * s_l of a query z_r with x_l = row row_of[r] of w, whose place in the vocabulary is place[r]. */
+typedef struct slf_target_job {
+    const double *z; /* [rows][D] */
+    int64_t rows;
+    const salf_tensor *w;
+    const int32_t *row_of;       /* [rows] */
+    const int32_t *place;        /* [rows] */
+    const double *inverse_norms; /* of the vocabulary; NULL with logits */
+    const float *bias;           /* of the vocabulary, or NULL */
+    const slf_score_rule *rule;
+    double *target; /* [rows] */
+    double *reach;  /* NULL, or [rows]: |x_l| |z_r| in units of a score; a sum of D products that is rounded at every
+                           step is off by at most D times the unit of rounding times this */
+    int32_t *needs_f64; /* NULL, or [rows]: becomes 1 where float32 has not the range for these products */
+} slf_target_job;
+
 /* States to compare with a vocabulary, of one space or of several. */
 typedef struct slf_query {
     int64_t rows;
-    int64_t dim;          /* D */
-    const double *z;      /* [rows][D]: BASIS P h / |h|; a table or candidates' rows h / |h|; LOGITS h */
-    const int32_t *label; /* [rows] global token ids */
-    const double *target; /* [rows] score of the label, s_l, computed exactly as cosine computes it (or as a logit) */
+    int64_t dim;              /* D */
+    const double *z;          /* [rows][D]: BASIS gain P h / |h|; a table or candidates' rows h / |h|; LOGITS h */
+    const double *target;     /* [rows] s_l; with the next four NULL where nothing is counted */
+    const double *reach;      /* [rows] of the target job */
+    const salf_tensor *own;   /* the right tokens' rows x_l ... */
+    const int32_t *own_of;    /* [rows] and which of them */
     const int32_t *needs_f64; /* NULL, or [rows]: where it is not 0 a row's products are made in float64 */
 } slf_query;
 
-/* How scores come from products q_i = x_i . z of a block's rows x_i. */
-typedef struct slf_score_rule {
-    double inverse_temperature; /* 1 / t */
-    double shift;   /* u_i = exp((s_i - shift) / t); 1 for cosines, which lie in [-1, 1]. Unused with logits, where
-                       a running maximum is kept */
-    int32_t logits; /* 1: s_i = cap(scale * q_i + bias_i), 0: s_i = q_i * inverse_norm_i */
-    int32_t reserved;
-    double logit_scale;
-    double softcap; /* 0: none */
-} slf_score_rule;
-
 /* Running sums over the vocabulary, [rows] each, in backend memory, zeroed by the caller (maximum: -infinity). NULL:
- * not wanted. sum = sum u_i, where with logits u_i = exp((s_i - maximum) / t). */
+ * not wanted. sum = sum u_i; with a maximum u_i = exp((s_i - maximum) / t), so that the largest is 1 and no temperature
+ * makes all of them vanish. */
 typedef struct slf_score_sums {
     double *sum;
-    double *maximum;  /* logits only */
-    int64_t *count;   /* number of i != label with s_i > target */
+    double *maximum;
+    int64_t *count;   /* number of i with s_i > s_l; see below */
     double *weighted; /* sum u_i s_i */
     double *vector;   /* [rows][D] sum u_i inverse_norm_i x_i; cosines only */
 } slf_score_sums;
 
-/* A block of rows x_i of the vocabulary, to be taken into the sums by tiles: nothing of size rows * block is kept. */
+/*
+ * A block of rows x_i of the vocabulary, to be taken into the sums by tiles: nothing of size rows * block is kept.
+ *
+ * What counts as above. Rounding must not decide between equals: a row that is the label's own or equals it is never
+ * above, nor is one whose score float64 cannot tell from the label's. Products are rounded in float32, in the order
+ * that a kernel or a BLAS likes, and need not be equal for equal rows. So every backend looks again at what lies
+ * within SLF_NEAR_STEPS roundings of the target: a row equal to x_l is out, and one within SLF_CLOSE_STEPS is
+ * multiplied once more, in float64, and has to exceed the target by more than SLF_TIE_STEPS roundings of that. Both
+ * bounds are in units of reach; beyond the first no rounding brings equal rows. The few rows between cost a comparison
+ * that ends at their first element, those in the second D multiply-adds.
+ */
 typedef struct slf_score_job {
     const slf_query *query;
     const salf_tensor *block;
-    int64_t first;               /* token of the block's first row */
-    const int32_t *ids;          /* NULL, or [block]: token of each row, instead of first ... */
     const double *inverse_norms; /* [block], 0 for a zero row, whose similarity is 0; NULL with logits */
     const float *bias;           /* NULL, or [block] */
     const slf_score_rule *rule;
     const slf_score_sums *sums;
 } slf_score_job;
 
-/* Logits of the right tokens: target[r] = cap(scale * w_l . z_r + bias[l]) with l = row_of[r], in float64. */
-typedef struct slf_logits_job {
-    const double *z; /* [rows][D] */
-    int64_t rows;
-    const salf_tensor *w;  /* rows that row_of counts in */
-    const int32_t *row_of; /* [rows] */
-    const float *bias;     /* NULL, or one for each row of w */
-    const slf_score_rule *rule;
-    double *target; /* [rows] */
-} slf_logits_job;
+/* Rounding of one step relative to what is rounded. */
+#define SLF_UNIT_F32 0x1p-24
+#define SLF_UNIT_F64 0x1p-53
+/* A chain of `length` additions is rounded so many times, all in the same direction at worst, as for rows of equal
+ * numbers; both sides of a comparison may be. Inverse norms are apart: rule->norm_error of the target. */
+#define SLF_NEAR_STEPS(length) (2.0 * (double)(length) + 16)
+/* Roundings of random sign, as they are but for such rows, add up to a few units of |x| |z| at most. */
+#define SLF_CLOSE_STEPS    16.0
+#define SLF_TIE_STEPS(dim) (4 * sqrt((double)(dim)) + 16)
+/* Where float32 has the range for |x| |z|, and for |z|: D products of which the largest decide, none above 2^127. */
+#define SLF_F32_LEAST 1e-25
+#define SLF_F32_MOST  1e35
 
 /* ---- states against their own basis rows ---- */
 
@@ -215,7 +250,8 @@ typedef struct slf_own_rows {
     const int32_t *row_of;
 } slf_own_rows;
 
-/* Where a loss goes. A zero or non-finite state gives a NaN loss and a zero gradient. */
+/* Where a loss goes. A zero or non-finite state gives a NaN loss and a zero gradient, and so does one whose gradient
+ * float32 might not hold: no element exceeds 2 |scale| / (t |h|), the difference of two unit vectors. */
 typedef struct slf_loss_out {
     float *loss;                 /* [rows] */
     const salf_tensor *gradient; /* NULL, or float32 rows: scale * d loss / d h */
@@ -234,8 +270,8 @@ typedef struct slf_cosine_job {
     slf_loss_out losses; /* loss[r] = 1 - cos(h_r, b_r) */
 } slf_cosine_job;
 
-/* From complete sums: loss[r] = shift / t + log sum - target / t, and gradient rows = scale / (t |h|) *
- * (V_r P / sum - b_r / |b_r| - (weighted / sum - target) h / |h|), V_r = sums->vector. */
+/* From complete sums: loss[r] = (maximum - target) / t + log sum (shift for a maximum that is not kept), and gradient
+ * rows = scale / (t |h|) * (gain V_r P / sum - b_r / |b_r| - (weighted / sum - target) h / |h|), V_r = sums->vector. */
 typedef struct slf_score_loss_job {
     const salf_tensor *states;
     const slf_query *query; /* its targets */
@@ -283,7 +319,7 @@ typedef struct slf_score_loss_job {
     X(prefix, apply)             \
     X(prefix, query)             \
     X(prefix, cosine)            \
-    X(prefix, logits)            \
+    X(prefix, target)            \
     X(prefix, score)             \
     X(prefix, score_loss)
 

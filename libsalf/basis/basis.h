@@ -36,8 +36,9 @@ struct salf_basis {
     salf_basis_info info;       /* n_labels, has_table and has_norms stay 0: salf_basis_get_info sets them */
     int64_t padded_vocab;       /* rows of the head with padding */
     double sigma_min_kept;
-    double noise; /* row l is zero when |b_l| <= noise * |w_l|; see factor.c */
-    double *p;    /* backend [D][D]; NULL for the input side and beside a table, where nothing needs it */
+    double rounding; /* relative, of basis rows: D 2^-52 times the squared condition; 0 on the input side */
+    double noise;    /* row l is zero when |b_l| <= noise * |w_l|; see factor.c */
+    double *p;       /* backend [D][D]; NULL for the input side and beside a table, where nothing needs it */
     slf_label_rows held;
     slf_norm_cache *norm_cache;
 };

@@ -49,8 +49,8 @@ void slf_basis_set_noise(salf_basis *basis) {
     }
     const double largest = basis->info.sigma_max * basis->info.sigma_max + basis->info.ridge;
     const double smallest = basis->sigma_min_kept * basis->sigma_min_kept + basis->info.ridge;
-    const double rounding = (double)basis->info.hidden * 0x1p-52 * largest / smallest;
-    basis->noise = fmin(fmax(rounding, 0x1p-22), 0.5) / largest;
+    basis->rounding = (double)basis->info.hidden * 0x1p-52 * largest / smallest;
+    basis->noise = fmin(fmax(basis->rounding, 0x1p-22), 0.5) / largest;
 }
 
 salf_status slf_basis_factor(salf_basis *basis, double *gram) {

@@ -8,22 +8,37 @@
  * Float32 products: w_i . z / |b_i| is a sum whose terms reach |w_i| |z| / |b_i|, so its rounding error is near
  * 2^-24 |w_i| |z| / |b_i| (twice 2^-24 for z and the products, random in sign). The largest |w_i| / |b_i| is known with
  * the norms, |z| with z; for a query that lets the error pass F32_ERROR its products are made in float64
- * (query->needs_f64). With h itself as z the bound is 2^-24 and float32 serves; logits are made as models make them, in
- * float32.
+ * (query->needs_f64). ce divides scores by t, and their errors with them: below 1 the limit shrinks with t. With h
+ * itself as z the bound is 2^-24 and float32 serves; logits are made as models make them, in float32, but for sharp
+ * temperatures.
  */
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 #include "basis/score.h"
 
 /* A tenth of the 1e-5 within which a deviation agrees with its definition, whatever the backend. */
 #define F32_ERROR 1e-6
 
-/* t divides scores, which are cosines: below 1 it makes the softmax over the vocabulary sharper. */
+/* Temperatures below this keep a running maximum also of cosines: exp((s - 1) / t) is at least exp(-2 * 128), far from
+ * where float64 ends, down to here. */
+#define SHARP (1.0 / 128)
+
+/* Temperatures below this take logits in float64: their float32 error, 2^-24 of 20 or so, is 2e-5 of a deviation. */
+#define SHARP_LOGITS (1.0 / 16)
+
+/* t divides scores, which are cosines: below 1 it makes the softmax over the vocabulary sharper. Within these bounds a
+ * loss fits float32, and nothing that is computed leaves float64: (s_i - s_l) / t is at most 2e30, and 4e106 with the
+ * largest logits that float32 states and heads make. */
+#define LEAST_TEMPERATURE 1e-30
+#define MOST_TEMPERATURE  1e30
+
 salf_status slf_temperature_read(double *temperature) {
     if (*temperature == 0) *temperature = 1;
-    if (*temperature > 0 && !isinf(*temperature)) return SALF_OK;
-    return slf_fail(SALF_E_ARGUMENT, "temperature is %g, not a finite number above 0", *temperature);
+    if (*temperature >= LEAST_TEMPERATURE && *temperature <= MOST_TEMPERATURE) return SALF_OK;
+    return slf_fail(SALF_E_ARGUMENT, "temperature is %g, not in %g ... %g", *temperature, LEAST_TEMPERATURE,
+                    MOST_TEMPERATURE);
 }
 
 /* ---- making: which rows ---- */
@@ -59,6 +74,33 @@ static salf_status use_candidate_basis(slf_vocabulary *vocabulary) {
     vocabulary->inverse_norms = own->norms;
     vocabulary->amplification = 1;
     return slf_sync(context);
+}
+
+/* Heads may have any scale that float32 holds, and P has the inverse square of it, which float32 does not: z = P h /
+ * |h| of a head of 1e-22 is 1e44. So P is multiplied by a power of two near sigma_max^2, which brings the length of z
+ * between 1 and the squared condition, and inverse norms are divided by it: scores are what they were. Within 2^-40 ...
+ * 2^40, which is any head that was ever trained, there is no gain, and no copy of the norms. */
+static salf_status use_gain(slf_vocabulary *vocabulary) {
+    const salf_basis *basis = vocabulary->basis;
+    const salf_context *context = vocabulary->context;
+    const int64_t n = vocabulary->n;
+    int exponent;
+    frexp(basis->info.sigma_max * basis->info.sigma_max + basis->info.ridge, &exponent);
+    if (exponent >= -40 && exponent <= 40) return SALF_OK;
+    const double gain = ldexp(1, exponent);
+    double *norms; /* host [n] */
+    salf_status status;
+    SLF_DO(SLF_ALLOC(context, norms, n));
+    SLF_DO(slf_download(context, norms, vocabulary->inverse_norms, (uint64_t)n * sizeof *norms));
+    for (int64_t i = 0; i < n; i++) norms[i] /= gain;
+    SLF_DO(SLF_DEVICE_COPY_OF(context, vocabulary->scaled_norms, norms, n));
+    SLF_DO(slf_sync(context)); /* the host's copy goes */
+    vocabulary->inverse_norms = vocabulary->scaled_norms;
+    vocabulary->amplification /= gain;
+    vocabulary->rule.gain = gain;
+done:
+    slf_free(context, norms);
+    return status;
 }
 
 /* The head as the model has it, read in place, or the rows of candidates copied to the backend; and the biases. */
@@ -109,13 +151,17 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
     vocabulary->basis = basis;
     vocabulary->context = basis->context;
     vocabulary->n = vocab;
-    /* The shift is 1, the largest cosine: then all u_i are at most 1, whatever t is. */
-    vocabulary->rule = (slf_score_rule){.inverse_temperature = 1 / temperature, .shift = 1, .logit_scale = 1};
+    /* The shift is 1, the largest cosine: then all u_i are at most 1. */
+    vocabulary->rule =
+        (slf_score_rule){.inverse_temperature = 1 / temperature, .shift = 1, .logit_scale = 1, .gain = 1};
+    /* Equal rows of the head have basis rows and norms that are equal but for the rounding of the products they come
+     * from. */
+    const double rounding = fmax(basis->rounding, 0x1p-50);
+    if (basis->info.side == SALF_SIDE_OUTPUT) vocabulary->rule.norm_error = rounding;
     /* 1. which tokens */
     if (n_candidates > 0) {
         SLF_DO(slf_labels_unique(context, candidates, n_candidates, vocab, basis->padded_vocab, &vocabulary->candidates,
                                  &vocabulary->n));
-        SLF_DO(SLF_DEVICE_COPY_OF(context, vocabulary->ids, vocabulary->candidates, vocabulary->n));
     }
     /* 2. their rows */
     if (scores == SALF_SCORE_LOGITS) {
@@ -131,6 +177,11 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
         /* With a head the sums' vector adds up rows w_i where b_i = P w_i is meant: P once at the end is cheaper than V
          * times. On the input side there is none. */
         if (vocabulary->matrix) vocabulary->p = basis->p;
+        if (vocabulary->p) SLF_DO(use_gain(vocabulary));
+    }
+    if (vocabulary->rows && scores == SALF_SCORE_BASIS && basis->info.side == SALF_SIDE_OUTPUT) {
+        vocabulary->rule.alike = fmin(rounding, 0x1p-22);
+        vocabulary->rule.norm_error = fmax(rounding, 0x1p-21);
     }
     /* Of rows of its own the backend has all that scores need: 8 n D bytes of the host are given back. */
     slf_free(context, vocabulary->own.host_block);
@@ -154,8 +205,8 @@ void slf_vocabulary_destroy(slf_vocabulary *vocabulary) {
     if (!vocabulary) return;
     salf_context *context = vocabulary->context;
     slf_free(context, vocabulary->candidates);
-    slf_device_free(context, vocabulary->ids);
     slf_device_free(context, vocabulary->bias);
+    slf_device_free(context, vocabulary->scaled_norms);
     slf_label_rows_free(context, &vocabulary->own);
     slf_free(context, vocabulary->block);
     slf_free(context, vocabulary);
@@ -170,28 +221,56 @@ salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label
 }
 
 /* With basis scores over a head these are rows of W, not of the basis. */
-bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows, const float **bias) {
+bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows) {
     const slf_matrix *matrix = vocabulary->matrix;
     if (matrix && (!matrix->view.data || !slf_tensor_at_hand(vocabulary->context, &matrix->view))) return false;
     *rows = matrix ? matrix->view
                    : slf_tensor_device(vocabulary->context, vocabulary->rows, SALF_F32, vocabulary->n,
                                        vocabulary->basis->info.hidden);
-    *bias = vocabulary->bias;
     return true;
+}
+
+/* Rows of a callback, or of a head in host memory under a device, are fetched once a batch: n D numbers. */
+salf_status slf_target_rows_prepare(slf_target_rows *targets, const slf_vocabulary *vocabulary, const int32_t *labels,
+                                    int64_t n, int32_t *fetched_labels, float *fetched, float *device_fetched) {
+    const salf_context *context = vocabulary->context;
+    const int64_t dim = vocabulary->basis->info.hidden;
+    const bool here = slf_vocabulary_rows(vocabulary, &targets->rows);
+    int64_t n_fetched = 0;
+    if (!here && n > 0) {
+        memcpy(fetched_labels, labels, (size_t)n * sizeof *labels);
+        n_fetched = slf_labels_sort(fetched_labels, n);
+        SLF_TRY(slf_matrix_fetch(context, vocabulary->matrix, fetched_labels, n_fetched, fetched));
+    }
+    for (int64_t r = 0; r < n; r++) {
+        const int32_t *candidates = vocabulary->candidates;
+        targets->place[r] = candidates ? (int32_t)slf_label_find(candidates, vocabulary->n, labels[r]) : labels[r];
+        targets->row_of[r] = here ? targets->place[r] : (int32_t)slf_label_find(fetched_labels, n_fetched, labels[r]);
+    }
+    if (here) return SALF_OK;
+    targets->rows = slf_tensor_device(context, device_fetched, SALF_F32, n_fetched, dim);
+    return slf_upload(context, device_fetched, fetched, (uint64_t)(n_fetched * dim) * sizeof *fetched);
 }
 
 /* ---- a run: queries wait, and a walk answers them ---- */
 
+/* Logits may be of any size; cosines fit exp by a fixed shift until t is small. */
+bool slf_score_run_has_maximum(int32_t sums, const slf_score_rule *rule) {
+    return (sums & SLF_SUM_EXP) != 0 && (rule->logits || rule->inverse_temperature > 1 / SHARP);
+}
+
 /* What a walk leaves is 8 bytes a kind and entry, but for the gradient's vector; z takes most of the memory. */
 void slf_score_run_lay_out(slf_score_run *run, slf_carver *device, int64_t entries, int64_t dim, int32_t sums,
                            const slf_score_rule *rule) {
-    const bool gradient = sums & SLF_SUM_GRADIENT, maximum = sums & SLF_SUM_EXP && rule->logits;
+    const bool gradient = sums & SLF_SUM_GRADIENT;
     run->z = slf_carve(device, run->room * dim, sizeof *run->z);
     run->needs_f64 = slf_carve(device, run->room, sizeof *run->needs_f64);
     run->target = slf_carve(device, entries, sizeof *run->target);
+    run->reach = sums & SLF_SUM_COUNT ? slf_carve(device, entries, sizeof *run->reach) : NULL;
     run->sums = (slf_score_sums){0};
     if (sums & SLF_SUM_EXP) run->sums.sum = slf_carve(device, entries, sizeof *run->sums.sum);
-    if (maximum) run->sums.maximum = slf_carve(device, entries, sizeof *run->sums.maximum);
+    if (slf_score_run_has_maximum(sums, rule))
+        run->sums.maximum = slf_carve(device, entries, sizeof *run->sums.maximum);
     if (sums & SLF_SUM_COUNT) run->sums.count = slf_carve(device, entries, sizeof *run->sums.count);
     if (gradient) run->sums.weighted = slf_carve(device, entries, sizeof *run->sums.weighted);
     if (gradient) run->sums.vector = slf_carve(device, entries * dim, sizeof *run->sums.vector);
@@ -200,7 +279,7 @@ void slf_score_run_lay_out(slf_score_run *run, slf_carver *device, int64_t entri
 /* The caller's states are read here once and never again: what waits is z, so that the host may overwrite its
  * memory. */
 salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabulary, const salf_tensor *states,
-                              const slf_norm *norm, const slf_target_rows *targets, int64_t entry) {
+                              const slf_norm *norm, int64_t entry) {
     const slf_backend *backend = vocabulary->context->backend;
     void *impl = vocabulary->context->impl;
     /* Entries of a walk are neighbours, so that the sums of a walk are one piece of each array. Entries that are made
@@ -212,38 +291,38 @@ salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabula
         const int64_t left = SLF_MIN(states->rows - first, run->room - run->waiting);
         n = SLF_MIN(left, run->chunk);
         const salf_tensor chunk = slf_tensor_slice(states, first, n);
-        double *z = run->z + run->waiting * states->cols, *target = run->target + entry + first;
-        const int32_t *row_of = targets->row_of + first;
-        /* 1. z = P h / |h|, h / |h| or h. Which queries need float64 is decided in the backend, without waiting: those
-         * with 2^-24 |z| amplification > F32_ERROR, that is with |z| above this limit. It is infinite where all rows
-         * are zero. */
+        const slf_score_rule *rule = &vocabulary->rule;
+        const int64_t at = entry + first;
+        double *z = run->z + run->waiting * states->cols;
+        int32_t *needs_f64 = run->needs_f64 + run->waiting;
+        /* 1. z = gain P h / |h|, h / |h| or h. Which queries need float64 is decided in the backend, without waiting:
+         * those with 2^-24 |z| amplification > F32_ERROR min(t, 1), that is with |z| above this limit. It is infinite
+         * where all rows are zero. */
+        const double t = run->sums.sum ? fmin(1 / rule->inverse_temperature, 1) : 1;
+        const double of_logits = t < SHARP_LOGITS ? 0 : (double)INFINITY;
         const slf_query_job query = {.states = &chunk,
                                      .norm = norm,
                                      .p = vocabulary->p,
                                      .z = z,
-                                     .needs_f64 = vocabulary->p ? run->needs_f64 + run->waiting : NULL,
-                                     .limit = F32_ERROR * 0x1p24 / vocabulary->amplification,
-                                     .unit = !vocabulary->rule.logits};
+                                     .needs_f64 = needs_f64,
+                                     .limit =
+                                         rule->logits ? of_logits : F32_ERROR * t * 0x1p24 / vocabulary->amplification,
+                                     .gain = rule->gain,
+                                     .unit = !rule->logits};
         SLF_TRY(backend->query(impl, &query));
-        /* 2. the targets: logits from z = h, or s_l from the basis rows, with the products of the cosine metric */
-        if (vocabulary->rule.logits) {
-            const slf_logits_job job = {.z = z,
-                                        .rows = n,
-                                        .w = &targets->rows,
-                                        .row_of = row_of,
-                                        .bias = targets->bias,
-                                        .rule = &vocabulary->rule,
-                                        .target = target};
-            SLF_TRY(backend->logits(impl, &job));
-        } else {
-            const slf_cosine_job job = {.states = &chunk,
-                                        .norm = norm,
-                                        .own = {targets->rows.data, targets->norms, row_of},
-                                        .out = target,
-                                        .out_stride = 1,
-                                        .similarity = 1};
-            SLF_TRY(backend->cosine(impl, &job));
-        }
+        /* 2. the targets, from the rows that the walk will meet */
+        const slf_target_job job = {.z = z,
+                                    .rows = n,
+                                    .w = &run->own,
+                                    .row_of = run->row_of + at,
+                                    .place = run->place + at,
+                                    .inverse_norms = vocabulary->inverse_norms,
+                                    .bias = vocabulary->bias,
+                                    .rule = rule,
+                                    .target = run->target + at,
+                                    .reach = run->reach ? run->reach + at : NULL,
+                                    .needs_f64 = needs_f64};
+        SLF_TRY(backend->target(impl, &job));
         if (run->waiting == 0) run->first = entry + first;
         run->waiting += n;
     }
@@ -258,9 +337,11 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
     const slf_query query = {.rows = n,
                              .dim = dim,
                              .z = run->z,
-                             .label = run->labels + at,
                              .target = run->target + at,
-                             .needs_f64 = vocabulary->p ? run->needs_f64 : NULL};
+                             .reach = run->reach ? run->reach + at : NULL,
+                             .own = &run->own,
+                             .own_of = run->row_of + at,
+                             .needs_f64 = run->needs_f64};
     /* 1. sums start at 0, maxima at -infinity */
     slf_score_sums sums = run->sums;
     if (sums.sum) SLF_TRY(slf_zero_doubles(context, sums.sum += at, (uint64_t)n));
@@ -277,8 +358,6 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
                                      vocabulary->block, &block));
         const slf_score_job job = {.query = &query,
                                    .block = &block,
-                                   .first = first,
-                                   .ids = vocabulary->ids ? vocabulary->ids + first : NULL,
                                    .inverse_norms =
                                        vocabulary->inverse_norms ? vocabulary->inverse_norms + first : NULL,
                                    .bias = vocabulary->bias ? vocabulary->bias + first : NULL,

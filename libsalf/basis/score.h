@@ -6,8 +6,8 @@
 #include "core/carve.h"
 
 /* Rows to compare states with, in three forms. The whole vocabulary over a head: matrix, as the host stores it, and
- * inverse_norms with basis scores. Over a table: rows and inverse_norms of the basis. Candidates: rows of their own,
- * and ids that say which tokens they are. Fixed when it is made. */
+ * inverse_norms with basis scores. Over a table: rows and inverse_norms of the basis. Candidates: rows of their own, by
+ * ascending token. Fixed when it is made. */
 typedef struct slf_vocabulary {
     const salf_basis *basis; /* kept alive by the owner */
     salf_context *context;
@@ -17,12 +17,12 @@ typedef struct slf_vocabulary {
     const double *inverse_norms; /* backend [n]; NULL: logits */
     const double *p;             /* backend [D][D], P where z = P h / |h|, so that the rows are w_i; else NULL */
     int32_t *candidates;         /* host [n], ascending; NULL: the whole vocabulary */
-    int32_t *ids;                /* backend [n]; NULL with candidates NULL */
     float *bias;                 /* backend [n]; NULL: none */
     slf_label_rows own;          /* of candidates; its norms are inverse, its host arrays are gone */
     float *block;                /* host [block_rows][D], for rows of a callback; NULL where the matrix is a view */
     int64_t block_rows;          /* of a walk's step */
     double amplification;        /* max |x_i| inverse_norm_i */
+    double *scaled_norms;        /* backend [n]: inverse_norms where the head's scale needs a gain; else NULL */
     slf_score_rule rule;         /* how scores come from products */
 } slf_vocabulary;
 
@@ -34,21 +34,27 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
 void slf_vocabulary_destroy(slf_vocabulary *vocabulary);
 /* SALF_E_LABEL when candidates are given and label is none of them. */
 salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label);
-/* The rows as one view with their biases (NULL: none), where they are in the backend's memory; false where they have to
- * be fetched. */
-bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows, const float **bias);
-
-/* The rows of the right tokens of a batch [R], all in backend memory. Their scores are the queries' targets. */
+/* The rows of the right tokens of a batch among those of the vocabulary, as they stand there: their scores are the
+ * queries' targets. For each datum (host) which of rows is its token's, and the token's place in the vocabulary, which
+ * its norm and bias have. */
 typedef struct slf_target_rows {
-    salf_tensor rows;      /* [n][D]: basis rows in float32, or with logits rows of the head */
-    const double *norms;   /* [n]: of basis rows; NULL with logits */
-    const float *bias;     /* [n], logits only; NULL: none */
-    const int32_t *row_of; /* [R]: which of rows each datum has */
+    salf_tensor rows; /* backend memory: the vocabulary where it lies there, else fetched */
+    int32_t *row_of;
+    int32_t *place;
 } slf_target_rows;
+
+/* Whether the vocabulary's rows lie in the backend's memory: *rows is a view of them then. Else those of labels have to
+ * be fetched. */
+bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows);
+/* Fills row_of and place [n] of the targets for labels that slf_vocabulary_check has passed. fetched: host and backend
+ * memory for n rows [D], and labels host [n]; all NULL where slf_vocabulary_rows is true. The upload reads the host's
+ * until the stream has passed. */
+salf_status slf_target_rows_prepare(slf_target_rows *targets, const slf_vocabulary *vocabulary, const int32_t *labels,
+                                    int64_t n, int32_t *fetched_labels, float *fetched, float *device_fetched);
 
 /* What a walk leaves for each query, besides its target. */
 enum {
-    SLF_SUM_EXP = 1,     /* sum u_i, and with logits the maximum */
+    SLF_SUM_EXP = 1,     /* sum u_i, and the maximum where exp needs one */
     SLF_SUM_COUNT = 2,   /* how many scores are above the target */
     SLF_SUM_GRADIENT = 4 /* what the gradient of log sum u_i is made from */
 };
@@ -65,21 +71,26 @@ typedef struct slf_score_run {
     int64_t room;  /* most queries that wait */
     int64_t first;
     int64_t waiting;
-    double *z;           /* [room][D] */
-    int32_t *needs_f64;  /* [room] */
-    int32_t *labels;     /* by entry; the caller's */
+    double *z;          /* [room][D] */
+    int32_t *needs_f64; /* [room] */
+    int32_t *row_of;    /* by entry; the caller's, of the target rows, as place */
+    int32_t *place;
+    salf_tensor own;     /* the target rows, as they were when queries were added */
     double *target;      /* by entry, as the sums */
+    double *reach;       /* by entry; NULL without a count */
     slf_score_sums sums; /* NULL where not wanted */
 } slf_score_run;
 
+/* Whether sums (a mask of SLF_SUM_*) come with a running maximum. */
+bool slf_score_run_has_maximum(int32_t sums, const slf_score_rule *rule);
 /* Takes the arrays for so many entries of dim numbers from a block; sums: a mask of SLF_SUM_*. */
 void slf_score_run_lay_out(slf_score_run *run, slf_carver *device, int64_t entries, int64_t dim, int32_t sums,
                            const slf_score_rule *rule);
 /* Makes queries of states, entries entry ... of them, and walks when there is no more room. Entries of one walk are
  * neighbours: what waits is answered first where these do not follow it. After a failure the same call may be made
- * again, and nothing is counted twice. norm NULL: none. */
+ * again, and nothing is counted twice. norm NULL: none. row_of, place and own are set before. */
 salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabulary, const salf_tensor *states,
-                              const slf_norm *norm, const slf_target_rows *targets, int64_t entry);
+                              const slf_norm *norm, int64_t entry);
 /* Answers what waits. After a failure it still waits. */
 salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabulary);
 

@@ -39,10 +39,10 @@ SLF_WIDENING float slf_bf16_to_f32(uint16_t half) {
     return slf_float_from_bits((uint32_t)half << 16);
 }
 
-/* IEEE binary16. A number that is normal keeps its bits, its exponent re-biased by 112; a subnormal one is its mantissa,
- * a whole number, times 2^-24, so that no float32 is denormal on the way: a processor that flushes those gives the same
- * bits, and others are spared their slow path. Both are made and one is taken, without a branch, so that compilers make
- * vectors of it; a GPU has an instruction. */
+/* IEEE binary16. A number that is normal keeps its bits, its exponent re-biased by 112; a subnormal one is its
+ * mantissa, a whole number, times 2^-24, so that no float32 is denormal on the way: a processor that flushes those
+ * gives the same bits, and others are spared their slow path. Both are made and one is taken, without a branch, so that
+ * compilers make vectors of it; a GPU has an instruction. */
 SLF_WIDENING float slf_f16_to_f32(uint16_t half) {
 #ifdef __CUDA_ARCH__
     float value;

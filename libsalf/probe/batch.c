@@ -21,23 +21,24 @@ static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
     slf_score_run *run = &probe->run;
     const int64_t rows = batch->rows, all = rows * slf_probe_spaces(probe), dim = probe->basis->info.hidden;
     const int32_t sums = probe->metric->sums;
-    batch->labels = slf_carve(host, probe->vocabulary ? all : rows, sizeof *batch->labels);
-    batch->row_of = slf_carve(host, rows, sizeof *batch->row_of);
-    batch->device_row_of = slf_carve(device, rows, sizeof *batch->device_row_of);
+    const int64_t entries = probe->vocabulary ? all : rows;
+    batch->labels = slf_carve(host, rows, sizeof *batch->labels);
+    batch->row_of = slf_carve(host, entries, sizeof *batch->row_of);
+    batch->device_row_of = slf_carve(device, entries, sizeof *batch->device_row_of);
     if (probe->vocabulary) {
         const slf_score_rule *rule = &probe->vocabulary->rule;
-        run->labels = slf_carve(device, all, sizeof *run->labels);
+        batch->place = slf_carve(host, entries, sizeof *batch->place);
         slf_score_run_lay_out(run, device, all, dim, sums, rule);
         if (sums & SLF_SUM_EXP) results->sum = slf_carve(host, all, sizeof *results->sum);
-        if (sums & SLF_SUM_EXP && rule->logits) results->maximum = slf_carve(host, all, sizeof *results->maximum);
+        if (slf_score_run_has_maximum(sums, rule)) results->maximum = slf_carve(host, all, sizeof *results->maximum);
         if (sums & SLF_SUM_COUNT) results->count = slf_carve(host, all, sizeof *results->count);
         salf_tensor view;
-        const float *bias;
-        /* rows of the head for the labels' logits: a callback's, or host memory under a device */
-        if (rule->logits && !slf_vocabulary_rows(probe->vocabulary, &view, &bias)) {
+        /* rows of the vocabulary for the labels' scores: a callback's, or host memory under a device */
+        if (!slf_vocabulary_rows(probe->vocabulary, &view)) {
             batch->fetched_labels = slf_carve(host, rows, sizeof *batch->fetched_labels);
-            batch->fetched = slf_carve(host, rows * (dim + 1), sizeof *batch->fetched);
-            batch->device_fetched = slf_carve(device, rows * (dim + 1), sizeof *batch->device_fetched);
+            batch->fetched = slf_carve(host, rows * dim, sizeof *batch->fetched);
+            batch->device_fetched = slf_carve(device, rows * dim, sizeof *batch->device_fetched);
+            batch->device_place = slf_carve(device, entries, sizeof *batch->device_place);
         }
     } else {
         run->target = slf_carve(device, all, sizeof *run->target);
@@ -50,46 +51,41 @@ static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
 
 /* ---- begin ---- */
 
-/* The rows that the targets are scores of, and which of them each label has. */
+/* The rows that the targets are scores of, and which of them each label has; all of it in the backend when the stream
+ * has passed. */
 static salf_status prepare_targets(salf_probe *probe) {
     slf_probe_batch *batch = &probe->batch;
-    slf_target_rows *targets = &batch->targets;
     const salf_context *context = probe->context;
-    const int64_t rows = batch->rows, dim = probe->basis->info.hidden;
-    *targets = (slf_target_rows){.row_of = batch->device_row_of};
-    /* 1. basis rows, solved here where the basis does not hold them */
-    if (!probe->vocabulary || !probe->vocabulary->rule.logits) {
+    const int64_t rows = batch->rows;
+    const uint64_t bytes = (uint64_t)rows * sizeof(int32_t);
+    const bool walk = probe->vocabulary != NULL;
+    /* 1. basis rows, solved here where the basis does not hold them: what cosines are taken with. A walk over them has
+     * its own; here it only learns whether a label's row is zero. */
+    if (!walk || !probe->vocabulary->rule.logits)
         SLF_TRY(slf_label_set_prepare(&batch->set, probe->basis, batch->labels, rows, batch->row_of));
-        const slf_label_rows *used = batch->set.used;
-        targets->norms = used->norms;
-        targets->rows = slf_tensor_device(context, used->rows, SALF_F32, used->n, dim);
-        return SALF_OK;
+    if (!walk) {
+        batch->target_rows = batch->set.used->rows;
+        batch->target_norms = batch->set.used->norms;
+        return slf_upload(context, batch->device_row_of, batch->row_of, bytes);
     }
-    /* 2. with logits rows of the head, by token or among the candidates, where they lie in the backend's memory. All
-     * labels are there, as begin has checked. */
-    if (rows == 0) return SALF_OK;
-    const int32_t *candidates = probe->vocabulary->candidates;
-    if (slf_vocabulary_rows(probe->vocabulary, &targets->rows, &targets->bias)) {
-        for (int64_t r = 0; r < rows; r++) {
-            const int32_t label = batch->labels[r];
-            batch->row_of[r] = candidates ? (int32_t)slf_label_find(candidates, probe->vocabulary->n, label) : label;
-        }
-        return SALF_OK;
+    /* 2. for a walk the labels' rows among those that it will meet. A walk reads a query's row by entry, and entries run
+     * over spaces: so they are there once for each space. */
+    slf_target_rows targets = {.row_of = batch->row_of, .place = batch->place};
+    const int32_t spaces = slf_probe_spaces(probe);
+    SLF_TRY(slf_target_rows_prepare(&targets, probe->vocabulary, batch->labels, rows, batch->fetched_labels,
+                                    batch->fetched, batch->device_fetched));
+    for (int32_t space = 1; space < spaces && rows > 0; space++) {
+        memcpy(batch->row_of + space * rows, batch->row_of, bytes);
+        memcpy(batch->place + space * rows, batch->place, bytes);
     }
-    /* 3. or fetched, n D numbers once a batch, and biases behind them. Their copy on the host is left alone until the
-     * batch has ended or is dropped, which waits for the upload. */
-    const salf_model *model = probe->basis->model;
-    memcpy(batch->fetched_labels, batch->labels, (size_t)rows * sizeof *batch->labels);
-    const int64_t n = slf_labels_sort(batch->fetched_labels, rows);
-    float *bias = batch->fetched + n * dim;
-    SLF_TRY(slf_matrix_fetch(context, &model->head, batch->fetched_labels, n, batch->fetched));
-    for (int64_t i = 0; i < n; i++) bias[i] = model->logit_bias ? model->logit_bias[batch->fetched_labels[i]] : 0;
-    for (int64_t r = 0; r < rows; r++)
-        batch->row_of[r] = (int32_t)slf_label_find(batch->fetched_labels, n, batch->labels[r]);
-    targets->rows = slf_tensor_device(context, batch->device_fetched, SALF_F32, n, dim);
-    targets->bias = batch->device_fetched + n * dim;
-    return slf_upload(context, batch->device_fetched, batch->fetched,
-                      (uint64_t)(n * (dim + 1)) * sizeof *batch->fetched);
+    batch->target_rows = targets.rows.data;
+    batch->target_norms = NULL;
+    probe->run.own = targets.rows;
+    probe->run.row_of = batch->device_row_of;
+    /* Rows that were not fetched are numbered by their place. */
+    probe->run.place = batch->fetched ? batch->device_place : batch->device_row_of;
+    if (batch->fetched) SLF_TRY(slf_upload(context, batch->device_place, batch->place, (uint64_t)spaces * bytes));
+    return slf_upload(context, batch->device_row_of, batch->row_of, (uint64_t)spaces * bytes);
 }
 
 /* Labels come first, since a host knows them before the forward: rows that the basis does not hold are solved here,
@@ -124,14 +120,8 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
     probe->run.room = walks > 0 ? (all + walks - 1) / walks : 0;
     SLF_TRY(slf_block_pair_lay_out(&probe->blocks, context, lay_out_batch, probe));
     /* 2. labels and the rows of their targets; on a device all that follows is enqueued */
-    /* A walk reads a query's label by entry, and entries run over spaces: so labels are there once for each space. */
-    const uint64_t bytes = (uint64_t)n_rows * sizeof *labels;
-    const int32_t copies = probe->vocabulary ? slf_probe_spaces(probe) : 1;
-    for (int32_t space = 0; space < copies && n_rows > 0; space++)
-        memcpy(batch->labels + space * n_rows, labels, bytes);
+    if (n_rows > 0) memcpy(batch->labels, labels, (size_t)n_rows * sizeof *labels);
     SLF_TRY(prepare_targets(probe));
-    SLF_TRY(slf_upload(context, batch->device_row_of, batch->row_of, bytes));
-    if (probe->vocabulary) SLF_TRY(slf_upload(context, probe->run.labels, batch->labels, (uint64_t)copies * bytes));
     memset(batch->observed, 0, (size_t)slf_probe_spaces(probe));
     batch->last_space = -1;
     batch->phase = SLF_BATCH_OPEN;

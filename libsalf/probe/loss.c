@@ -6,6 +6,7 @@
  * that fits the workspace, keeping sum u_i, sum u_i s_i and the vector sum u_i b_i / |b_i| (or, over the head, that of
  * w_i, taken through P at the end). 2 rows * V * D.
  */
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -29,13 +30,15 @@ struct salf_loss {
      * for fewer rows: uploads from the slots may be under way. */
     int64_t rows;
     slf_block_pair blocks;
-    double *row;            /* host [D] */
-    int32_t *staged;        /* host: SLOTS times labels [rows], row_of [rows] */
-    float *host_loss;       /* host [rows] */
-    int32_t *device_labels; /* backend [rows] */
-    int32_t *device_row_of; /* backend [rows] */
-    float *device_loss;     /* backend [rows] */
-    slf_score_run run;      /* for one chunk of rows, whose entries are 0 ... */
+    double *row;             /* host [D] */
+    int32_t *staged;         /* host: SLOTS times numbers of rows [3][rows], see below */
+    float *host_loss;        /* host [rows] */
+    int32_t *device_rows;    /* backend [3][rows]: basis row of each label, and with CE its row and place for a walk */
+    int32_t *fetched_labels; /* host [rows], and rows of the head that is not in the backend's memory [rows][D], ... */
+    float *fetched;
+    float *device_fetched; /* backend [rows][D]; NULL where none has to be fetched */
+    float *device_loss;    /* backend [rows] */
+    slf_score_run run;     /* for one chunk of rows, whose entries are 0 ... */
 };
 
 /* ---- life ---- */
@@ -85,14 +88,18 @@ static void lay_out_loss(void *user, slf_carver *device, slf_carver *host) {
     salf_loss *loss = user;
     const int64_t rows = loss->rows, dim = loss->basis->info.hidden;
     loss->row = slf_carve(host, dim, sizeof *loss->row);
-    loss->staged = slf_carve(host, SLOTS * 2 * rows, sizeof *loss->staged);
+    loss->staged = slf_carve(host, SLOTS * 3 * rows, sizeof *loss->staged);
     loss->host_loss = slf_carve(host, rows, sizeof *loss->host_loss);
-    loss->device_labels = slf_carve(device, rows, sizeof *loss->device_labels);
-    loss->device_row_of = slf_carve(device, rows, sizeof *loss->device_row_of);
+    loss->device_rows = slf_carve(device, 3 * rows, sizeof *loss->device_rows);
     loss->device_loss = slf_carve(device, rows, sizeof *loss->device_loss);
-    if (loss->vocabulary)
-        slf_score_run_lay_out(&loss->run, device, loss->run.room, dim, SLF_SUM_EXP | SLF_SUM_GRADIENT,
-                              &loss->vocabulary->rule);
+    if (!loss->vocabulary) return;
+    slf_score_run_lay_out(&loss->run, device, loss->run.room, dim, SLF_SUM_EXP | SLF_SUM_GRADIENT,
+                          &loss->vocabulary->rule);
+    salf_tensor view;
+    if (slf_vocabulary_rows(loss->vocabulary, &view)) return;
+    loss->fetched_labels = slf_carve(host, rows, sizeof *loss->fetched_labels);
+    loss->fetched = slf_carve(host, rows * dim, sizeof *loss->fetched);
+    loss->device_fetched = slf_carve(device, rows * dim, sizeof *loss->device_fetched);
 }
 
 /* ---- a call ---- */
@@ -139,23 +146,21 @@ static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *state
     salf_tensor g = {0};
     if (gradient) g = slf_tensor_slice(gradient, first, n);
     const slf_label_rows *used = loss->set.used;
-    const slf_own_rows own = {used->rows, used->norms, loss->device_row_of + first};
+    const slf_own_rows own = {used->rows, used->norms, loss->device_rows + first};
     const slf_loss_out out = {loss->device_loss + first, gradient ? &g : NULL, scale};
     if (!loss->vocabulary) {
         const slf_cosine_job job = {.states = &h, .own = own, .losses = out};
         return context->backend->cosine(context->impl, &job);
     }
-    const slf_target_rows targets = {.rows = slf_tensor_device(context, used->rows, SALF_F32, used->n, dim),
-                                     .norms = used->norms,
-                                     .row_of = own.row_of};
     slf_score_run run = loss->run;
-    run.labels = loss->device_labels + first;
+    run.row_of = loss->device_rows + loss->rows + first;
+    run.place = run.row_of + loss->rows;
     if (!gradient) run.sums.weighted = run.sums.vector = NULL;
     /* The run is a copy: chunks take turns in the same arrays, in stream order, and none is ever waiting between
      * calls. */
-    SLF_TRY(slf_score_run_add(&run, loss->vocabulary, &h, NULL, &targets, 0));
+    SLF_TRY(slf_score_run_add(&run, loss->vocabulary, &h, NULL, 0));
     SLF_TRY(slf_score_run_walk(&run, loss->vocabulary));
-    const slf_query query = {.rows = n, .dim = dim, .z = run.z, .label = run.labels, .target = run.target};
+    const slf_query query = {.rows = n, .dim = dim, .z = run.z, .target = run.target};
     const slf_score_loss_job job = {.states = &h,
                                     .query = &query,
                                     .rule = &loss->vocabulary->rule,
@@ -195,16 +200,31 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
         const double norm = slf_norm2(loss->row, dim);
         if (!isfinite(norm)) return SLF_FAIL(SALF_E_NONFINITE, "the state of row %" PRId64 " is not finite", r);
         if (!(norm > 0)) return SLF_FAIL(SALF_E_NUMERIC, "the state of row %" PRId64 " is zero", r);
+        /* No element of a gradient exceeds 2 |scale| / (t |h|): the difference of two unit vectors. */
+        const double t = loss->vocabulary ? loss->options.temperature : 1, steepest = 2 * fabs(scale) / (t * norm);
+        if (gradient && !(steepest <= (double)FLT_MAX))
+            return SLF_FAIL(SALF_E_OVERFLOW,
+                            "the gradient of row %" PRId64 " reaches %g, which float32 does not hold: length %g, "
+                            "temperature %g, scale %g",
+                            r, steepest, norm, t, scale);
     }
-    /* 3. labels and their rows to the backend, by way of the next slot, once its last upload is done */
-    int32_t *staged = loss->staged + loss->slot * 2 * loss->rows;
+    /* 3. which rows the labels have, in the basis and for a walk, to the backend, by way of the next slot once its last
+     * upload is done. Rows that have to be fetched have one place: the last upload from there has to be over. */
+    int32_t *staged = loss->staged + loss->slot * 3 * loss->rows;
     void **uploaded = &loss->uploaded[loss->slot];
-    const uint64_t bytes = (uint64_t)rows * sizeof *labels;
     SLF_TRY(backend->wait(context->impl, *uploaded, NULL));
-    memcpy(staged, labels, bytes);
-    SLF_TRY(slf_label_set_prepare(&loss->set, loss->basis, labels, rows, staged + rows));
-    SLF_TRY(slf_upload(context, loss->device_labels, staged, bytes));
-    SLF_TRY(slf_upload(context, loss->device_row_of, staged + rows, bytes));
+    SLF_TRY(slf_label_set_prepare(&loss->set, loss->basis, labels, rows, staged));
+    if (loss->vocabulary) {
+        slf_target_rows targets = {.row_of = staged + loss->rows, .place = staged + 2 * loss->rows};
+        if (loss->fetched) SLF_TRY(slf_sync(context));
+        SLF_TRY(slf_target_rows_prepare(&targets, loss->vocabulary, labels, rows, loss->fetched_labels, loss->fetched,
+                                        loss->device_fetched));
+        loss->run.own = targets.rows;
+    }
+    const int64_t kinds = loss->vocabulary ? 3 : 1;
+    for (int64_t k = 0; k < kinds; k++)
+        SLF_TRY(slf_upload(context, loss->device_rows + k * loss->rows, staged + k * loss->rows,
+                           (uint64_t)rows * sizeof *staged));
     loss->slot = (loss->slot + 1) % SLOTS;
     SLF_TRY(backend->mark(context->impl, uploaded));
     /* 4. chunk by chunk, each with a walk of its own over the vocabulary where there is one */

@@ -18,8 +18,9 @@ static double cosine_deviation(const salf_probe *probe, int64_t at) {
     return 1 - probe->results.target[at];
 }
 
-/* log sum_i exp(s_i / t) - s_l / t with sum = sum_i exp((s_i - shift) / t): the shift, which keeps exp in range, is the
- * largest cosine, 1, or with logits the largest of this state's. At least 0 but for rounding. */
+/* log sum_i exp(s_i / t) - s_l / t with sum = sum_i exp((s_i - shift) / t): the shift, which keeps exp in range, is 1,
+ * which no cosine exceeds, or with logits and sharp temperatures the largest score of this state. At least 0 but for
+ * rounding. */
 static double ce_deviation(const salf_probe *probe, int64_t at) {
     const slf_probe_results *results = &probe->results;
     const slf_score_rule *rule = &probe->vocabulary->rule;
@@ -82,11 +83,11 @@ salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tens
      * rank without data in a step makes the same calls as the others. */
     const int64_t at = space * batch->rows; /* the first entry */
     if (batch->rows > 0 && probe->vocabulary) {
-        SLF_TRY(slf_score_run_add(&probe->run, probe->vocabulary, states, norm, &batch->targets, at));
+        SLF_TRY(slf_score_run_add(&probe->run, probe->vocabulary, states, norm, at));
     } else if (batch->rows > 0) {
         const slf_cosine_job job = {.states = states,
                                     .norm = norm,
-                                    .own = {batch->targets.rows.data, batch->targets.norms, batch->targets.row_of},
+                                    .own = {batch->target_rows, batch->target_norms, batch->device_row_of},
                                     .out = probe->run.target + at,
                                     .out_stride = 1,
                                     .similarity = 1};

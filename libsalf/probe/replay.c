@@ -10,13 +10,11 @@
 /* All that a captured batch would touch and that a later one may have moved. The probe cannot see a capture: each flush
  * is taken for one, and replay compares with the last. */
 static slf_recording recording_of(const salf_probe *probe) {
-    const slf_target_rows *targets = &probe->batch.targets;
     return (slf_recording){.rows = probe->batch.rows,
                            .device_block = probe->blocks.device,
                            .host_block = probe->blocks.host,
-                           .target_rows = targets->rows.data,
-                           .target_norms = targets->norms,
-                           .target_bias = targets->bias};
+                           .target_rows = probe->batch.target_rows,
+                           .target_norms = probe->batch.target_norms};
 }
 
 /* Enqueues the rest of the batch; a host calls it before the backward, so that the results are there early. */
@@ -43,8 +41,7 @@ salf_status salf_probe_replay(salf_probe *probe) {
     if (was->rows != is.rows)
         return SLF_FAIL(SALF_E_SEQUENCE, "%" PRId64 " rows, but %" PRId64 " were captured", is.rows, was->rows);
     if (was->device_block != is.device_block || was->host_block != is.host_block ||
-        was->target_rows != is.target_rows || was->target_norms != is.target_norms ||
-        was->target_bias != is.target_bias)
+        was->target_rows != is.target_rows || was->target_norms != is.target_norms)
         return SLF_FAIL(SALF_E_SEQUENCE, "a larger batch or new labels moved what was captured; capture again");
     memset(batch->observed, 1, (size_t)slf_probe_spaces(probe));
     batch->last_space = probe->options.n_layers;

@@ -29,7 +29,7 @@ $(EMULATED): $(EMULATED_PARTS) $(EMULATOR)
 # ---- tests -----------------------------------------------------------------------------------------------------------
 # The parity suite and the tests of handles over the emulated plugin; tests of tests/cuda are linked to the emulator.
 CUDA_TEST_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/cuda/test_*.c)))
-CUDA_UNIT ?= basis basis_accuracy basis_ranks basis_file probe loss reference_values
+CUDA_UNIT ?= basis basis_accuracy basis_ranks basis_file probe scores loss reference_values
 CUDA_RUNS = $(foreach t,$(filter $(BUILD)/tests/parity/%,$(TEST_BIN)),'env SALF_TEST_QUICK=1 SALF_TEST_PLUGIN=$(EMULATED) $(t)') \
     $(foreach t,$(CUDA_UNIT),'env SALF_TEST_PLUGIN=$(EMULATED) SALF_TEST_CPU_IS_PLUGIN=1 $(BUILD)/tests/unit/test_$(t)') \
     $(foreach t,$(CUDA_TEST_BIN),'env SALF_TEST_PLUGIN=$(EMULATED) $(t)')

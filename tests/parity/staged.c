@@ -236,23 +236,36 @@ static salf_status staged_cosine(void *self, const slf_cosine_job *job) {
     return inner->cosine(self, &moved);
 }
 
-static salf_status staged_logits(void *self, const slf_logits_job *job) {
-    slf_logits_job moved = *job;
+static salf_status staged_target(void *self, const slf_target_job *job) {
+    slf_target_job moved = *job;
     const salf_tensor w = view_of(self, job->w, false);
+    const int64_t places = labels_of(job->place, job->rows);
     moved.z = in(self, job->z, job->rows * w.cols, sizeof(double));
     moved.w = &w;
     moved.row_of = in(self, job->row_of, job->rows, sizeof(int32_t));
-    moved.bias = in(self, job->bias, w.rows, sizeof(float));
+    moved.place = in(self, job->place, job->rows, sizeof(int32_t));
+    moved.inverse_norms = in(self, job->inverse_norms, places, sizeof(double));
+    moved.bias = in(self, job->bias, places, sizeof(float));
     moved.target = both(self, job->target, job->rows, sizeof(double));
-    return inner->logits(self, &moved);
+    moved.reach = both(self, job->reach, job->rows, sizeof(double));
+    moved.needs_f64 = both(self, job->needs_f64, job->rows, sizeof(int32_t));
+    return inner->target(self, &moved);
 }
 
-static slf_query query_of(void *self, const slf_query *query, bool whole) {
+/* own: where the moved view of the labels' rows is kept. A device's walk finds them in its own memory. */
+static slf_query query_of(void *self, const slf_query *query, salf_tensor *own) {
     slf_query moved = *query;
-    moved.z = whole ? in(self, query->z, query->rows * query->dim, sizeof(double)) : NULL;
-    moved.label = whole ? in(self, query->label, query->rows, sizeof(int32_t)) : NULL;
+    moved.z = own ? in(self, query->z, query->rows * query->dim, sizeof(double)) : NULL;
     moved.target = in(self, query->target, query->rows, sizeof(double));
     moved.needs_f64 = in(self, query->needs_f64, query->rows, sizeof(int32_t));
+    if (!own || !query->own) return moved;
+    *own = *query->own;
+    const int64_t stride = own->row_stride ? own->row_stride : own->cols;
+    own->data = in(self, own->data, (own->rows - 1) * stride + own->cols, (size_t)slf_dtype_size(own->dtype));
+    own->memory = SALF_MEMORY_DEVICE;
+    moved.own = own;
+    moved.own_of = in(self, query->own_of, query->rows, sizeof(int32_t));
+    moved.reach = in(self, query->reach, query->rows, sizeof(double));
     return moved;
 }
 
@@ -266,12 +279,12 @@ static slf_score_sums sums_of(void *self, const slf_score_sums *sums, int64_t ro
 
 static salf_status staged_score(void *self, const slf_score_job *job) {
     slf_score_job moved = *job;
-    const slf_query query = query_of(self, job->query, true);
+    salf_tensor own;
+    const slf_query query = query_of(self, job->query, &own);
     const salf_tensor block = view_of(self, job->block, false);
     const slf_score_sums sums = sums_of(self, job->sums, query.rows, query.dim);
     moved.query = &query;
     moved.block = &block;
-    moved.ids = in(self, job->ids, block.rows, sizeof(int32_t));
     moved.inverse_norms = in(self, job->inverse_norms, block.rows, sizeof(double));
     moved.bias = in(self, job->bias, block.rows, sizeof(float));
     moved.sums = &sums;
@@ -281,7 +294,7 @@ static salf_status staged_score(void *self, const slf_score_job *job) {
 static salf_status staged_score_loss(void *self, const slf_score_loss_job *job) {
     slf_score_loss_job moved = *job;
     const salf_tensor h = view_of(self, job->states, false);
-    const slf_query query = query_of(self, job->query, false);
+    const slf_query query = query_of(self, job->query, NULL);
     const slf_score_sums sums = sums_of(self, job->sums, h.rows, h.cols);
     salf_tensor gradient;
     moved.states = &h;

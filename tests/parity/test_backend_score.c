@@ -17,12 +17,13 @@
 typedef struct {
     slf_score_rule rule;
     parity_matrix x; /* [vocab][dim] */
-    int64_t vocab, rows, dim, first;
-    int32_t *ids; /* [vocab] or NULL */
+    int64_t vocab, rows, dim;
+    parity_matrix own; /* [vocab + 1][dim] float32: x, and a row that is none of them */
+    int32_t *own_of;   /* [rows] */
+    double *reach;     /* [rows] */
     double *inverse_norm;
     float *bias;
     double *z; /* [rows][dim] */
-    int32_t *label;
     double *target;
     int64_t *at;        /* [rows] which of the vocabulary rows is the label, or -1 */
     int32_t *needs_f64; /* [rows] products in float64 */
@@ -33,17 +34,19 @@ typedef struct {
 enum { NONE = 0, ALL, SOME };
 
 typedef struct {
-    bool logits, capped, biased, ids;
+    bool logits, capped, biased, sharp; /* sharp: cosines with a running maximum */
     int needs_f64;
     double temperature;
 } variant;
 
 static const variant variants[] = {{.temperature = 1},
-                                   {.needs_f64 = ALL, .ids = true, .temperature = 0.3},
+                                   {.needs_f64 = ALL, .temperature = 0.3},
                                    {.needs_f64 = SOME, .temperature = 0.5},
                                    {.logits = true, .capped = true, .biased = true, .temperature = 2},
-                                   {.logits = true, .needs_f64 = ALL, .biased = true, .ids = true, .temperature = 0.7},
+                                   {.logits = true, .needs_f64 = ALL, .biased = true, .temperature = 0.7},
                                    {.logits = true, .needs_f64 = SOME, .biased = true, .temperature = 0.7},
+                                   {.sharp = true, .temperature = 0.01},
+                                   {.sharp = true, .needs_f64 = ALL, .temperature = 1e-4},
                                    {.logits = true, .temperature = 1}};
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
@@ -65,37 +68,43 @@ static double length_of(const double *x, int64_t dim) {
 
 static void make_states(problem *p, uint64_t *seed) {
     p->z = parity_doubles(seed, p->rows * p->dim);
-    p->label = parity_zeros(p->rows, sizeof *p->label);
     p->target = parity_zeros(p->rows, sizeof *p->target);
+    p->reach = parity_zeros(p->rows, sizeof *p->reach);
+    p->own_of = parity_zeros(p->rows, sizeof *p->own_of);
     p->at = parity_zeros(p->rows, sizeof *p->at);
+    double *own = parity_doubles(seed, (p->vocab + 1) * p->dim);
+    memcpy(own, p->x.value, (size_t)(p->vocab * p->dim) * sizeof *own);
+    p->own = parity_matrix_of(own, p->vocab + 1, p->dim, SALF_F32, false);
     for (int64_t r = 0; r < p->rows; r++) {
         double *z = p->z + r * p->dim;
         const double length = length_of(z, p->dim);
         for (int64_t k = 0; k < p->dim; k++) z[k] /= p->rule.logits ? 1 : length;
         const int64_t i = (r * 5 + 1) % p->vocab;
-        p->at[r] = r % 4 == 3 ? -1 : i; /* labels outside the candidates occur */
-        p->label[r] = p->at[r] < 0 ? 7 : p->ids ? p->ids[i] : (int32_t)(p->first + i);
+        p->at[r] = r % 4 == 3 ? -1 : i; /* labels outside the vocabulary occur */
+        p->own_of[r] = (int32_t)(p->at[r] < 0 ? p->vocab : i);
         p->target[r] = (double)score_of(p, r, i) - (p->at[r] < 0 ? 0.01 : 0);
+        const double size = length_of(own + p->own_of[r] * p->dim, p->dim) * length_of(z, p->dim);
+        p->reach[r] = size * (p->rule.logits ? p->rule.logit_scale : p->at[r] < 0 ? 1 / size : p->inverse_norm[i]);
         for (int64_t v = 0; v < p->vocab; v++) {
-            const double size = length_of(p->x.value + v * p->dim, p->dim) * length_of(z, p->dim);
-            p->largest = fmax(p->largest, size * (p->rule.logits ? p->rule.logit_scale : p->inverse_norm[v]));
+            const double of_v = length_of(p->x.value + v * p->dim, p->dim) * length_of(z, p->dim);
+            p->largest = fmax(p->largest, of_v * (p->rule.logits ? p->rule.logit_scale : p->inverse_norm[v]));
         }
     }
+    free(own);
 }
 
 static problem problem_of(uint64_t *seed, const parity_case *c, int64_t vocab, const variant *v) {
-    problem p = {.vocab = vocab, .rows = c->rows, .dim = c->dim, .first = 50};
+    problem p = {.vocab = vocab, .rows = c->rows, .dim = c->dim};
     p.rule = (slf_score_rule){.inverse_temperature = 1 / v->temperature,
                               .shift = 1,
+                              .gain = 1,
                               .logits = v->logits,
                               .logit_scale = 0.25,
                               .softcap = v->capped ? 3 : 0};
     p.x = parity_normal(seed, vocab, c->dim, c->dtype, c->scattered);
-    if (v->ids) p.ids = parity_zeros(vocab, sizeof *p.ids);
     if (v->biased) p.bias = parity_zeros(vocab, sizeof *p.bias);
     if (!v->logits) p.inverse_norm = parity_zeros(vocab, sizeof *p.inverse_norm);
     for (int64_t i = 0; i < vocab; i++) {
-        if (p.ids) p.ids[i] = (int32_t)(1000 + (i * 7) % 5003);
         if (p.bias) p.bias[i] = (float)harness_normal(seed);
         if (p.inverse_norm) p.inverse_norm[i] = i % 11 == 5 ? 0 : 1 / length_of(p.x.value + i * c->dim, c->dim);
     }
@@ -107,13 +116,20 @@ static problem problem_of(uint64_t *seed, const parity_case *c, int64_t vocab, c
 
 static void problem_free(problem *p) {
     parity_matrix_free(&p->x);
-    free(p->ids), free(p->inverse_norm), free(p->bias), free(p->z), free(p->label), free(p->target), free(p->at);
+    if (p->own.storage) parity_matrix_free(&p->own);
+    free(p->own_of), free(p->reach), free(p->inverse_norm), free(p->bias), free(p->z), free(p->target), free(p->at);
     free(p->needs_f64);
 }
 
 static slf_query query_of(const problem *p) {
-    return (slf_query){
-        .rows = p->rows, .dim = p->dim, .z = p->z, .label = p->label, .target = p->target, .needs_f64 = p->needs_f64};
+    return (slf_query){.rows = p->rows,
+                       .dim = p->dim,
+                       .z = p->z,
+                       .target = p->target,
+                       .reach = p->reach,
+                       .own = &p->own.view,
+                       .own_of = p->own_of,
+                       .needs_f64 = p->needs_f64};
 }
 
 /* Most that a score of a row may be off by. */
@@ -121,13 +137,13 @@ static double unsure(const problem *p, int64_t r) {
     return (p->needs_f64[r] ? DBL_EPSILON : FLT_EPSILON) * (double)(p->dim + 8) * p->largest;
 }
 
-static slf_score_sums sums_of(int64_t rows, int64_t dim, bool logits) {
+static slf_score_sums sums_of(int64_t rows, int64_t dim, bool logits, bool maximum) {
     slf_score_sums sums = {.sum = parity_zeros(rows, sizeof(double)),
                            .count = parity_zeros(rows, sizeof(int64_t)),
                            .weighted = parity_zeros(rows, sizeof(double))};
     if (!logits) sums.vector = parity_zeros(rows * dim, sizeof(double));
-    if (logits) sums.maximum = parity_zeros(rows, sizeof(double));
-    for (int64_t r = 0; logits && r < rows; r++) sums.maximum[r] = -INFINITY;
+    if (maximum) sums.maximum = parity_zeros(rows, sizeof(double));
+    for (int64_t r = 0; maximum && r < rows; r++) sums.maximum[r] = -INFINITY;
     return sums;
 }
 
@@ -147,8 +163,6 @@ static salf_status score_part(const parity_case *c, const problem *p, int64_t be
     const slf_query query = query_of(p);
     const slf_score_job job = {.query = &query,
                                .block = &block,
-                               .first = p->first + begin,
-                               .ids = p->ids ? p->ids + begin : NULL,
                                .inverse_norms = p->inverse_norm ? p->inverse_norm + begin : NULL,
                                .bias = p->bias ? p->bias + begin : NULL,
                                .rule = &p->rule,
@@ -184,10 +198,10 @@ static void check_vector(const parity_case *c, const problem *p, int64_t r, cons
 static void check_row(const parity_case *c, const problem *p, int64_t r, const slf_score_sums *sums) {
     const long double inverse_t = (long double)p->rule.inverse_temperature;
     long double *s = parity_zeros(2 * p->vocab, sizeof *s), *u = s + p->vocab, sum = 0, weighted = 0, size = 0;
-    long double shift = p->rule.logits ? -INFINITY : (long double)p->rule.shift;
+    long double shift = sums->maximum ? -INFINITY : (long double)p->rule.shift;
     for (int64_t i = 0; i < p->vocab; i++) {
         s[i] = score_of(p, r, i);
-        if (p->rule.logits && s[i] > shift) shift = s[i];
+        if (sums->maximum && s[i] > shift) shift = s[i];
     }
     for (int64_t i = 0; i < p->vocab; i++) {
         u[i] = expl((s[i] - shift) * inverse_t);
@@ -206,7 +220,7 @@ static void check_row(const parity_case *c, const problem *p, int64_t r, const s
 
 static void check_variant(const parity_case *c, int64_t vocab, const variant *v, uint64_t *seed) {
     problem p = problem_of(seed, c, vocab, v);
-    slf_score_sums all = sums_of(p.rows, p.dim, v->logits), few = {0};
+    slf_score_sums all = sums_of(p.rows, p.dim, v->logits, v->logits || v->sharp), few = {0};
     few.count = parity_zeros(p.rows, sizeof *few.count);
     const int64_t cut = vocab / 3, second = vocab - vocab / 4;
     CHECK_OK(score_part(c, &p, 0, cut, &all));
@@ -227,7 +241,7 @@ static void check_variant(const parity_case *c, int64_t vocab, const variant *v,
 /* The sums without the vector, in two parts. */
 static void check_sums(const parity_case *c, int64_t vocab, const variant *v, uint64_t *seed) {
     problem p = problem_of(seed, c, vocab, v);
-    slf_score_sums sums = sums_of(p.rows, p.dim, v->logits);
+    slf_score_sums sums = sums_of(p.rows, p.dim, v->logits, v->logits || v->sharp);
     sums.vector = (free(sums.vector), NULL);
     CHECK_OK(score_part(c, &p, 0, vocab / 3, &sums));
     CHECK_OK(score_part(c, &p, vocab / 3, vocab, &sums));
@@ -314,7 +328,7 @@ START_TEST(threads_change_nothing_for_few_states) {
                                    .rows = 40,
                                    .dim = 65};
             problem p = problem_of(&seed, &c, 1500, &variants[v]);
-            slf_score_sums sums = sums_of(40, 65, variants[v].logits);
+            slf_score_sums sums = sums_of(40, 65, variants[v].logits, variants[v].logits || variants[v].sharp);
             sums.vector = (free(sums.vector), NULL);
             CHECK_OK(score_part(&c, &p, 0, 1500, &sums));
             const double *const now[] = {sums.sum, sums.weighted, sums.maximum ? sums.maximum : sums.sum};
@@ -337,7 +351,9 @@ static void check_score_not_finite(const parity_case *c) {
         problem p = problem_of(&seed, c, 40, &variants[v]);
         p.z[1 * p.dim + 2] = NAN;
         for (int64_t k = 0; k < p.dim; k++) p.z[2 * p.dim + k] = 0;
-        slf_score_sums sums = sums_of(p.rows, p.dim, variants[v].logits);
+        p.target[2] = (double)score_of(&p, 2, p.at[2]);
+        p.reach[2] = 0;
+        slf_score_sums sums = sums_of(p.rows, p.dim, variants[v].logits, variants[v].logits || variants[v].sharp);
         CHECK_OK(score_part(c, &p, 0, 17, &sums));
         CHECK_OK(score_part(c, &p, 17, 40, &sums));
         ck_assert(isnan(sums.sum[1]));
@@ -366,13 +382,20 @@ END_TEST
 /* Logits far beyond what exp can hold: the running maximum keeps the sum between 1 and the count. */
 static void check_score_large_logits(const parity_case *c) {
     const double rows[] = {1, 500, 2000, 1999, -3000}, z[] = {1, 10};
-    const int32_t label[] = {1, 3};
-    const double target[] = {500, 19990};
+    const int32_t own_of[] = {1, 3};
+    const double target[] = {500, 19990}, reach[] = {500, 19990};
     parity_matrix x = parity_matrix_of(rows, 5, 1, SALF_F32, false);
     const int32_t needs_f64[] = {1, 1};
-    const slf_query query = {.rows = 2, .dim = 1, .z = z, .label = label, .target = target, .needs_f64 = needs_f64};
-    const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .logit_scale = 1};
-    slf_score_sums sums = sums_of(2, 1, true);
+    const slf_query query = {.rows = 2,
+                             .dim = 1,
+                             .z = z,
+                             .target = target,
+                             .reach = reach,
+                             .own = &x.view,
+                             .own_of = own_of,
+                             .needs_f64 = needs_f64};
+    const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .logit_scale = 1, .gain = 1};
+    slf_score_sums sums = sums_of(2, 1, true, true);
     const slf_score_job job = {.query = &query, .block = &x.view, .rule = &rule, .sums = &sums};
     CHECK_OK(c->backend->score(c->impl, &job));
     ck_assert_double_eq_tol(sums.sum[0], 1 + exp(-1), 1e-15);
@@ -389,27 +412,202 @@ START_TEST(score_of_large_logits) {
 }
 END_TEST
 
-/* A score equal to the target does not count, in either width. */
-static void check_score_ties(const parity_case *c) {
-    const double rows[] = {2, 3, 2, 1}, z[] = {1};
-    const int32_t label[] = {0};
-    const double target[] = {2};
-    parity_matrix x = parity_matrix_of(rows, 4, 1, SALF_F16, false);
-    const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .logit_scale = 1};
-    for (int32_t needs_f64 = 0; needs_f64 < 2; needs_f64++) {
-        const slf_query query = {
-            .rows = 1, .dim = 1, .z = z, .label = label, .target = target, .needs_f64 = &needs_f64};
-        int64_t count = 0;
-        const slf_score_sums sums = {.count = &count};
-        const slf_score_job job = {.query = &query, .block = &x.view, .rule = &rule, .sums = &sums};
-        CHECK_OK(c->backend->score(c->impl, &job));
-        ck_assert_int_eq(count, 1);
+/* Of VOCAB rows every third has the label's score: it is the label's row again or, with double_them, twice that row,
+ * whose cosine is the same. */
+typedef struct {
+    bool logits, all_equal, double_them, constant;
+} tie_form;
+
+enum { TIE_VOCAB = 600 };
+
+/* The row of the vocabulary in float64, exact in every type: small whole numbers, or (constant) sums that are rounded
+ * in the same direction at every step. */
+static void tie_rows(const tie_form *form, int64_t dim, double *values, uint64_t *seed) {
+    for (int64_t i = 0; i < TIE_VOCAB; i++)
+        for (int64_t k = 0; k < dim; k++) {
+            double *x = values + i * dim + k;
+            if (form->all_equal || i % 3 == 0)
+                *x = (i && (form->all_equal || i % 3 == 0)) ? values[k]
+                     : form->constant                       ? 0.10009765625 /* in float16, and nearly in bfloat16 */
+                                                            : round(harness_normal(seed) * 4) + 0.5;
+            else
+                *x = round(harness_normal(seed) * 4) + 0.25;
+        }
+    for (int64_t i = 3; form->double_them && i < TIE_VOCAB; i += 3)
+        for (int64_t k = 0; k < dim; k++) values[i * dim + k] *= 2;
+}
+
+/* Targets by the slot for them, counts by score: what exceeds s_l in long double by more than rounding, and not one of
+ * the ties. */
+static void check_tie_form(const parity_case *c, const tie_form *form, int64_t dim, int32_t dtype) {
+    enum { ROWS = 5 };
+    uint64_t seed = 31 + (uint64_t)dim;
+    double *values = parity_zeros(TIE_VOCAB * dim, sizeof *values), inverse[TIE_VOCAB];
+    double *z = parity_doubles(&seed, ROWS * dim), target[ROWS], reach[ROWS];
+    int32_t row_of[ROWS] = {0, 3, 0, 597, 300}, needs_f64[ROWS];
+    tie_rows(form, dim, values, &seed);
+    parity_matrix x = parity_matrix_of(values, TIE_VOCAB, dim, dtype, false);
+    for (int64_t i = 0; i < TIE_VOCAB; i++) inverse[i] = 1 / length_of(x.value + i * dim, dim);
+    for (int64_t i = 0; i < ROWS * dim && form->constant; i++) z[i] = 0.1;
+    const slf_score_rule rule = {
+        .inverse_temperature = 1, .shift = 1, .logits = form->logits, .logit_scale = 1, .gain = 1, .norm_error = 1e-15};
+    const slf_target_job of_labels = {.z = z,
+                                      .rows = ROWS,
+                                      .w = &x.view,
+                                      .row_of = row_of,
+                                      .place = row_of,
+                                      .inverse_norms = form->logits ? NULL : inverse,
+                                      .rule = &rule,
+                                      .target = target,
+                                      .reach = reach};
+    CHECK_OK(c->backend->target(c->impl, &of_labels));
+    int64_t expected[ROWS] = {0};
+    for (int r = 0; r < ROWS; r++) {
+        long double s[TIE_VOCAB];
+        for (int64_t i = 0; i < TIE_VOCAB; i++) {
+            s[i] = 0;
+            for (int64_t k = 0; k < dim; k++) s[i] += (long double)x.value[i * dim + k] * (long double)z[r * dim + k];
+            if (!form->logits) s[i] *= (long double)inverse[i];
+        }
+        for (int64_t i = 0; i < TIE_VOCAB && !form->all_equal; i++)
+            expected[r] += i % 3 && s[i] - s[row_of[r]] > 1e-12L * (long double)(1 + reach[r]);
     }
+    for (int wide = 0; wide < 3; wide++) {
+        int64_t count[ROWS] = {0};
+        for (int r = 0; r < ROWS; r++) needs_f64[r] = wide == 1 || (wide == 2 && r % 2);
+        const slf_query query = {.rows = ROWS,
+                                 .dim = dim,
+                                 .z = z,
+                                 .target = target,
+                                 .reach = reach,
+                                 .own = &x.view,
+                                 .own_of = row_of,
+                                 .needs_f64 = needs_f64};
+        const slf_score_sums sums = {.count = count};
+        for (int64_t first = 0; first < TIE_VOCAB; first += 193) { /* blocks that cut tiles in another place each */
+            salf_tensor block = slf_tensor_slice(&x.view, first, SLF_MIN(193, TIE_VOCAB - first));
+            const slf_score_job job = {.query = &query,
+                                       .block = &block,
+                                       .inverse_norms = form->logits ? NULL : inverse + first,
+                                       .rule = &rule,
+                                       .sums = &sums};
+            CHECK_OK(c->backend->score(c->impl, &job));
+        }
+        for (int r = 0; r < ROWS; r++)
+            ck_assert_msg(count[r] == expected[r], "%s: %lld above, not %lld (dim %lld, dtype %d, row %d, width %d)",
+                          c->context->kernels, (long long)count[r], (long long)expected[r], (long long)dim, (int)dtype,
+                          r, wide);
+    }
+    free(values), free(z);
     parity_matrix_free(&x);
 }
 
-START_TEST(score_of_ties) {
+static void check_score_ties(const parity_case *c) {
+    static const tie_form forms[] = {{0},
+                                     {.all_equal = true},
+                                     {.all_equal = true, .constant = true},
+                                     {.constant = true},
+                                     {.double_them = true},
+                                     {.logits = true},
+                                     {.logits = true, .constant = true},
+                                     {.logits = true, .all_equal = true},
+                                     {.logits = true, .all_equal = true, .constant = true}};
+    static const int64_t dims[] = {1, 65, 7, 905};
+    static const int32_t dtypes[] = {SALF_F32, SALF_BF16, SALF_F16};
+    const size_t n_dims = harness_plugin() ? 2 : 4; /* threads of an emulated device take their time */
+    for (size_t f = 0; f < sizeof forms / sizeof *forms; f++)
+        for (size_t d = 0; d < n_dims; d++) check_tie_form(c, &forms[f], dims[d], dtypes[(f + d) % 3]);
+}
+
+START_TEST(ties_are_never_above) {
     parity_backends(1, 1, check_score_ties);
+}
+END_TEST
+
+/* Scores that float32 does not resolve are told apart: rows of the label but for one element, 2^-20 of it above or
+ * below. */
+static void check_score_near(const parity_case *c) {
+    enum { DIM = 300, VOCAB = 41 };
+    uint64_t seed = 33;
+    double *values = parity_doubles(&seed, VOCAB * DIM), *z = parity_doubles(&seed, DIM), target, reach;
+    for (int64_t i = 1; i < VOCAB; i++) memcpy(values + i * DIM, values, DIM * sizeof *values);
+    for (int64_t k = 0; k < DIM; k++) values[k] = (double)(float)values[k];
+    for (int64_t i = 1; i < VOCAB; i++) {
+        memcpy(values + i * DIM, values, DIM * sizeof *values);
+        values[i * DIM + i] = (double)(float)(values[i] * (1 + (double)(i % 3 - 1) * 0x1p-20));
+    }
+    parity_matrix x = parity_matrix_of(values, VOCAB, DIM, SALF_F32, false);
+    const int32_t own = 0;
+    int64_t count = 0, expected = 0;
+    const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .logit_scale = 1, .gain = 1};
+    const slf_target_job of_label = {.z = z,
+                                     .rows = 1,
+                                     .w = &x.view,
+                                     .row_of = &own,
+                                     .place = &own,
+                                     .rule = &rule,
+                                     .target = &target,
+                                     .reach = &reach};
+    CHECK_OK(c->backend->target(c->impl, &of_label));
+    const slf_query query = {
+        .rows = 1, .dim = DIM, .z = z, .target = &target, .reach = &reach, .own = &x.view, .own_of = &own};
+    const slf_score_sums sums = {.count = &count};
+    const slf_score_job job = {.query = &query, .block = &x.view, .rule = &rule, .sums = &sums};
+    CHECK_OK(c->backend->score(c->impl, &job));
+    for (int64_t i = 1; i < VOCAB; i++) expected += (x.value[i * DIM + i] - x.value[i]) * z[i] > 0;
+    ck_assert_int_eq(count, expected);
+    free(values), free(z);
+    parity_matrix_free(&x);
+}
+
+START_TEST(near_scores_are_told_apart) {
+    parity_backends(1, 1, check_score_near);
+}
+END_TEST
+
+/* Equal rows with unequal biases are no ties. */
+static void check_score_biases(const parity_case *c) {
+    enum { DIM = 129, VOCAB = 33 };
+    uint64_t seed = 34;
+    double *values = parity_doubles(&seed, VOCAB * DIM), *z = parity_doubles(&seed, 2 * DIM), target[2], reach[2];
+    float bias[VOCAB];
+    for (int64_t i = 0; i < VOCAB; i++) {
+        memcpy(values + i * DIM, values, DIM * sizeof *values);
+        bias[i] = (float)(i % 4) * 0x1p-30f;
+    }
+    parity_matrix x = parity_matrix_of(values, VOCAB, DIM, SALF_BF16, false);
+    const int32_t own[] = {9, 6}, needs_f64[] = {0, 1};
+    int64_t count[2] = {0};
+    const slf_score_rule rule = {.inverse_temperature = 1, .logits = 1, .logit_scale = 1, .gain = 1};
+    const slf_target_job of_labels = {.z = z,
+                                      .rows = 2,
+                                      .w = &x.view,
+                                      .row_of = own,
+                                      .place = own,
+                                      .bias = bias,
+                                      .rule = &rule,
+                                      .target = target,
+                                      .reach = reach};
+    CHECK_OK(c->backend->target(c->impl, &of_labels));
+    const slf_query query = {.rows = 2,
+                             .dim = DIM,
+                             .z = z,
+                             .target = target,
+                             .reach = reach,
+                             .own = &x.view,
+                             .own_of = own,
+                             .needs_f64 = needs_f64};
+    const slf_score_sums sums = {.count = count};
+    const slf_score_job job = {.query = &query, .block = &x.view, .bias = bias, .rule = &rule, .sums = &sums};
+    CHECK_OK(c->backend->score(c->impl, &job));
+    ck_assert_int_eq(count[0], 16); /* bias of 9 is 1 of 0 ... 3 */
+    ck_assert_int_eq(count[1], 8);
+    free(values), free(z);
+    parity_matrix_free(&x);
+}
+
+START_TEST(equal_rows_with_other_biases) {
+    parity_backends(1, 1, check_score_biases);
 }
 END_TEST
 
@@ -487,10 +685,10 @@ static void check_loss(const parity_case *c, bool identity, int32_t needs_f64) {
     problem q = {.x = w, .vocab = VOCAB, .rows = c->rows, .dim = d};
     q.needs_f64 = parity_zeros(c->rows, sizeof *q.needs_f64);
     for (int64_t r = 0; r < c->rows; r++) q.needs_f64[r] = needs_f64;
-    q.rule = (slf_score_rule){.inverse_temperature = inverse_t, .shift = 1};
+    q.rule = (slf_score_rule){.inverse_temperature = inverse_t, .shift = 1, .gain = 1};
     q.inverse_norm = parity_zeros(VOCAB, sizeof *q.inverse_norm);
     q.z = parity_zeros(c->rows * d, sizeof *q.z);
-    q.label = parity_zeros(c->rows, sizeof *q.label);
+    q.own_of = parity_zeros(c->rows, sizeof *q.own_of);
     q.target = parity_zeros(c->rows, sizeof *q.target);
     float *rows = parity_zeros(VOCAB * d, sizeof *rows), *loss = parity_zeros(c->rows + 1, sizeof *loss);
     double *norms = parity_zeros(VOCAB, sizeof *norms);
@@ -504,11 +702,12 @@ static void check_loss(const parity_case *c, bool identity, int32_t needs_f64) {
         const double length = length_of(h.value + r * d, d);
         times(p, h.value + r * d, d, q.z + r * d);
         for (int64_t k = 0; k < d; k++) q.z[r * d + k] /= length;
-        q.label[r] = (int32_t)(5 + r % 20);
+        q.own_of[r] = (int32_t)(5 + r % 20);
         for (int64_t k = 0; k < d; k++)
-            q.target[r] += w.value[q.label[r] * d + k] * q.z[r * d + k] * q.inverse_norm[q.label[r]];
+            q.target[r] += w.value[q.own_of[r] * d + k] * q.z[r * d + k] * q.inverse_norm[q.own_of[r]];
     }
-    slf_score_sums sums = sums_of(c->rows, d, false);
+    slf_score_sums sums = sums_of(c->rows, d, false, needs_f64 != 0);
+    sums.count = (free(sums.count), NULL);
     CHECK_OK(score_part(c, &q, 0, 11, &sums));
     CHECK_OK(score_part(c, &q, 11, VOCAB, &sums));
     const slf_query query = query_of(&q);
@@ -518,13 +717,13 @@ static void check_loss(const parity_case *c, bool identity, int32_t needs_f64) {
                               .rule = &q.rule,
                               .sums = &sums,
                               .p = identity ? NULL : p,
-                              .own = {rows, norms, q.label},
+                              .own = {rows, norms, q.own_of},
                               .losses = {loss, &g.view, scale}};
     CHECK_OK(c->backend->score_loss(c->impl, &job));
     for (int64_t r = 0; r < c->rows; r++) {
-        const double expected = (double)entropy_of(&e, h.value + r * d, q.label[r]);
+        const double expected = (double)entropy_of(&e, h.value + r * d, q.own_of[r]);
         parity_near(c, "loss", r, (double)loss[r], expected, 1e-5 * (1 + fabs(expected)));
-        if (d < 129) check_entropy_gradient(c, &e, h.value + r * d, q.label[r], scale, slf_tensor_row(&g.view, r));
+        if (d < 129) check_entropy_gradient(c, &e, h.value + r * d, q.own_of[r], scale, slf_tensor_row(&g.view, r));
     }
     sums.vector = (free(sums.vector), NULL); /* the loss alone needs neither vector nor weighted sum */
     float *alone = parity_zeros(c->rows + 1, sizeof *alone);
@@ -578,7 +777,7 @@ static salf_status body(harness_memory *memory, int32_t backend, void *user) {
     const parity_case c = {.backend = context->backend, .impl = context->impl, .rows = 3, .dim = 6, .dtype = SALF_F16};
     const variant *v = user ? user : &variants[0];
     problem p = problem_of(&seed, &c, 8, v);
-    slf_score_sums sums = sums_of(3, 6, v->logits);
+    slf_score_sums sums = sums_of(3, 6, v->logits, v->logits || v->sharp);
     status = score_part(&c, &p, 0, 8, &sums);
     if (status == SALF_OK && !user) { /* and the loss of these states */
         const slf_query query = query_of(&p);
@@ -620,7 +819,9 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, score_without_the_vector);
     HARNESS_ADD(suite, score_of_not_finite_states);
     HARNESS_ADD(suite, score_of_large_logits);
-    HARNESS_ADD(suite, score_of_ties);
+    HARNESS_ADD(suite, ties_are_never_above);
+    HARNESS_ADD(suite, near_scores_are_told_apart);
+    HARNESS_ADD(suite, equal_rows_with_other_biases);
     HARNESS_ADD(suite, score_loss_and_gradient);
     if (harness_plugin()) return; /* what follows is about the backends that are built in */
     HARNESS_ADD(suite, threads_change_nothing_for_few_states);

@@ -1,6 +1,6 @@
 /*
  * test_backend_stream.c - slots that keep a device's work in its stream: events, fills, page-locked memory, and what
- * would otherwise be worked out on the host between two slots (rounded rows, limits, logits, similarities).
+ * would otherwise be worked out on the host between two slots (rounded rows, limits, targets, similarities).
  */
 #include <math.h>
 #include <stdlib.h>
@@ -169,41 +169,61 @@ START_TEST(needs_f64_by_the_length_of_z) {
 }
 END_TEST
 
-static void check_logits(const parity_case *c) {
+/* s_l as a logit and as a cosine, how far rounding can carry it, and where float32 has not the range for it. */
+static void check_target(const parity_case *c) {
     enum { VOCAB = 9 };
     uint64_t seed = 6;
     parity_matrix w = parity_normal(&seed, VOCAB, c->dim, c->dtype, c->scattered);
     double *z = parity_doubles(&seed, c->rows * c->dim), *target = parity_zeros(c->rows + 1, sizeof *target);
-    int32_t *which = parity_zeros(c->rows + 1, sizeof *which);
-    float bias[VOCAB];
-    for (int64_t i = 0; i < VOCAB; i++) bias[i] = (float)harness_normal(&seed);
-    for (int64_t r = 0; r < c->rows; r++) which[r] = (int32_t)((r * 4 + 2) % VOCAB);
-    for (int form = 0; form < 4; form++) {
-        const bool biased = form & 1, capped = form & 2;
-        const slf_score_rule rule = {.logits = 1, .logit_scale = 0.3, .softcap = capped ? 2 : 0};
-        const slf_logits_job job = {.z = z,
+    double *reach = parity_zeros(c->rows + 1, sizeof *reach), inverse[2 * VOCAB];
+    int32_t *which = parity_zeros(c->rows + 1, sizeof *which), *place = parity_zeros(c->rows + 1, sizeof *place);
+    int32_t *needs_f64 = parity_zeros(c->rows + 1, sizeof *needs_f64);
+    float bias[2 * VOCAB];
+    for (int64_t i = 0; i < 2 * VOCAB; i++) {
+        bias[i] = (float)harness_normal(&seed);
+        inverse[i] = 1.5 + fabs(harness_normal(&seed));
+    }
+    for (int64_t r = 0; r < c->rows; r++) {
+        which[r] = (int32_t)((r * 4 + 2) % VOCAB);
+        place[r] = (int32_t)((r * 7 + 3) % (2 * VOCAB));
+        const double scale = r % 4 == 1 ? 1e-30 : r % 4 == 2 ? 1e38 : 1;
+        for (int64_t i = 0; i < c->dim; i++) z[r * c->dim + i] *= scale;
+    }
+    for (int form = 0; form < 5; form++) {
+        const bool logits = form < 4, biased = logits && form & 1, capped = form & 2;
+        const slf_score_rule rule = {.logits = logits, .logit_scale = 0.3, .softcap = capped ? 2 : 0, .gain = 1};
+        const slf_target_job job = {.z = z,
                                     .rows = c->rows,
                                     .w = &w.view,
                                     .row_of = which,
+                                    .place = place,
+                                    .inverse_norms = logits ? NULL : inverse,
                                     .bias = biased ? bias : NULL,
                                     .rule = &rule,
-                                    .target = target};
-        CHECK_OK(c->backend->logits(c->impl, &job));
+                                    .target = target,
+                                    .reach = form == 1 ? NULL : reach,
+                                    .needs_f64 = form == 2 ? NULL : needs_f64};
+        for (int64_t r = 0; r < c->rows; r++) needs_f64[r] = r % 8 == 7;
+        CHECK_OK(c->backend->target(c->impl, &job));
         for (int64_t r = 0; r < c->rows; r++) {
             long double q = 0;
-            for (int64_t i = 0; i < c->dim; i++)
-                q += (long double)w.value[which[r] * c->dim + i] * (long double)z[r * c->dim + i];
-            long double logit = 0.3L * q + (biased ? (long double)bias[which[r]] : 0);
-            if (capped) logit = 2 * tanhl(logit / 2);
-            parity_near(c, "logit", r, target[r], (double)logit, 1e-13 * (double)(c->dim + 1));
+            const double *x = w.value + which[r] * c->dim;
+            for (int64_t i = 0; i < c->dim; i++) q += (long double)x[i] * (long double)z[r * c->dim + i];
+            const long double factor = logits ? 0.3L : (long double)inverse[place[r]];
+            const double size = (double)factor * length_of(x, c->dim) * length_of(z + r * c->dim, c->dim);
+            long double s = factor * q + (biased ? (long double)bias[place[r]] : 0);
+            if (capped) s = 2 * tanhl(s / 2);
+            parity_near(c, "target", r, target[r], (double)s, 1e-14 * (double)(c->dim + 1) * (size + 1));
+            if (form != 1) parity_near(c, "reach", r, reach[r], size, 1e-13 * size);
+            if (form != 2) ck_assert_int_eq(needs_f64[r], r % 8 == 7 || ((r % 4 == 1 || r % 4 == 2) && size > 0));
         }
     }
-    free(z), free(target), free(which);
+    free(z), free(target), free(reach), free(which), free(place), free(needs_f64);
     parity_matrix_free(&w);
 }
 
-START_TEST(logits_of_the_right_tokens) {
-    parity_each(check_logits);
+START_TEST(targets_are_scores_of_the_right_tokens) {
+    parity_each(check_target);
 }
 END_TEST
 
@@ -247,8 +267,8 @@ static void check_special_gradients(const parity_case *c) {
     float loss[4], g[12];
     parity_matrix h = parity_matrix_of(states, 4, 3, SALF_F32, false);
     const salf_tensor gradient = slf_tensor_host(g, SALF_F32, 4, 3);
-    const slf_query query = {.rows = 4, .dim = 3, .z = z, .label = which, .target = target};
-    const slf_score_rule rule = {.inverse_temperature = 1, .shift = 1};
+    const slf_query query = {.rows = 4, .dim = 3, .z = z, .target = target};
+    const slf_score_rule rule = {.inverse_temperature = 1, .shift = 1, .gain = 1};
     const slf_score_sums sums = {.sum = sum, .weighted = weighted, .vector = vector};
     const slf_own_rows own = {rows, norms, which};
     const slf_loss_out losses = {loss, &gradient, 1};
@@ -265,6 +285,21 @@ static void check_special_gradients(const parity_case *c) {
         for (int i = 0; i < 9; i++) ck_assert(g[i] == 0);
         ck_assert(!isnan(loss[3]) && fabsf(g[9]) <= 1);
     }
+    /* nor has one whose gradient float32 does not hold, where it is asked for one */
+    for (int kind = 0; kind < 2; kind++) {
+        slf_cosine_job steep_cosine = cosine;
+        slf_score_loss_job steep_scores = scores;
+        steep_cosine.losses.scale = steep_scores.losses.scale = 1e39;
+        for (int wanted = 1; wanted >= 0; wanted--) {
+            if (!wanted) steep_cosine.losses.gradient = steep_scores.losses.gradient = NULL;
+            if (kind == 0)
+                CHECK_OK(c->backend->cosine(c->impl, &steep_cosine));
+            else
+                CHECK_OK(c->backend->score_loss(c->impl, &steep_scores));
+            ck_assert(isnan(loss[3]) == (wanted == 1));
+            ck_assert(g[9] == 0 && g[11] == 0);
+        }
+    }
     parity_matrix_free(&h);
 }
 
@@ -280,7 +315,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, rounded_rows_and_their_norms);
     HARNESS_ADD(suite, rounding_shows_what_is_not_finite);
     HARNESS_ADD(suite, needs_f64_by_the_length_of_z);
-    HARNESS_ADD(suite, logits_of_the_right_tokens);
+    HARNESS_ADD(suite, targets_are_scores_of_the_right_tokens);
     HARNESS_ADD(suite, similarity_is_one_minus_deviation);
     HARNESS_ADD(suite, losses_of_states_without_direction);
 }

@@ -247,9 +247,10 @@ static void expect_cosine(const slf_cosine_job *job) {
     expect_losses(&job->losses);
 }
 
-static void expect_logits(const slf_logits_job *job) {
-    expect_device(job->z), expect_device(job->w->data), expect_device(job->row_of);
-    expect_device(job->bias), expect_device(job->target);
+static void expect_target(const slf_target_job *job) {
+    expect_device(job->z), expect_device(job->w->data), expect_device(job->row_of), expect_device(job->place);
+    expect_device(job->inverse_norms), expect_device(job->bias);
+    expect_device(job->target), expect_device(job->reach), expect_device(job->needs_f64);
 }
 
 static void expect_sums(const slf_score_sums *sums) {
@@ -260,8 +261,9 @@ static void expect_sums(const slf_score_sums *sums) {
 static void expect_score(const slf_score_job *job) {
     const slf_query *query = job->query;
     expect_view(job->block);
-    expect_device(query->z), expect_device(query->label), expect_device(query->target), expect_device(query->needs_f64);
-    expect_device(job->ids), expect_device(job->inverse_norms), expect_device(job->bias);
+    expect_device(query->z), expect_device(query->target), expect_device(query->needs_f64);
+    expect_device(query->reach), expect_device(query->own_of), expect_device(query->own->data);
+    expect_device(job->inverse_norms), expect_device(job->bias);
     expect_sums(job->sums);
 }
 

@@ -44,7 +44,7 @@ SLOT = [
     ("tests/parity/staged.c", r"/\* Each call with the next of the four ways",
      "static salf_status staged_dummy(void *self, const slf_dummy_job *job) {\n    return inner->dummy(self, job);\n}\n\n"
      r"\g<0>"),
-    ("tests/plugin/recording_plugin.c", r"static void expect_logits\(",
+    ("tests/plugin/recording_plugin.c", r"static void expect_target\(",
      "static void expect_dummy(const slf_dummy_job *job) {\n    (void)job;\n}\n\n" r"\g<0>"),
 ]  # fmt: skip
 

@@ -102,16 +102,17 @@ bool oracle_walks(int32_t metric) {
 }
 
 double oracle_metric(int32_t metric, const double *scores, int64_t n, int64_t own, double t) {
-    double sum = 0, rank = 0;
+    double sum = 0, rank = 0, most = scores[own];
+    for (int64_t i = 0; i < n; i++) most = fmax(most, scores[i]);
     for (int64_t i = 0; i < n; i++) {
-        sum += exp((scores[i] - scores[own]) / t);
+        sum += exp((scores[i] - most) / t);
         rank += i != own && scores[i] > scores[own];
     }
     switch (metric) {
     case SALF_METRIC_COSINE:
         return 1 - scores[own];
     case SALF_METRIC_CE:
-        return log(sum);
+        return (most - scores[own]) / t + log(sum);
     case SALF_METRIC_RANK:
         return rank;
     default:

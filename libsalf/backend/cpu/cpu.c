@@ -225,6 +225,7 @@ salf_status slf_cpu_query(void *self, const slf_query_job *job) {
         const int64_t n = SLF_MIN(rows - block.first, most);
         services->parallel_for(services->context, n, ROW_GRAIN, load_query_rows, &block);
         if (job->p) times_p(block.h, job->p, n, dim, job->z + block.first * dim);
+        if (job->p && job->gain != 0) slf_reference_scale(job->z + block.first * dim, n * dim, job->gain);
     }
     slf_blas_leave(services);
     slf_host_free(&cpu->host, memory);

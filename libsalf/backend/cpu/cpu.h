@@ -95,6 +95,12 @@ salf_status slf_cpu_score SLF_JOB_ARGUMENTS(score);
 void slf_blas_enter(const slf_services *services);
 void slf_blas_leave(const slf_services *services);
 
+/* The longest chain of additions in a float32 product of D elements: panels add stretches of 256, OpenBLAS such of at
+ * most 1024 elements, and then their sums. */
+static inline int64_t slf_f32_chain(int64_t dim) {
+    return (dim < 1024 ? dim : 1024) + dim / 256;
+}
+
 /* A job of score for some rows of its query, all float32 products or all float64. */
 typedef struct slf_score_call {
     const slf_cpu *cpu;

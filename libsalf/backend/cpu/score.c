@@ -88,36 +88,49 @@ static void scores_of_row(const score_tiles *t, int64_t r, int64_t i0, int64_t n
     }
 }
 
+/* How many of the scores s [n] of block rows i0 ... are above the target of query row `at`. */
+static int64_t count_tile_row(const score_tiles *t, int64_t at, int64_t i0, int64_t n) {
+    const slf_score_job *job = t->call->job;
+    const int64_t dim = job->query->dim;
+    const slf_near near = t->f64 ? slf_reference_near(job, at, SLF_UNIT_F64, dim)
+                                 : slf_reference_near(job, at, SLF_UNIT_F32, slf_f32_chain(dim));
+    const double *s = t->s;
+    int64_t above = 0, between = 0;
+    /* Two loops that compilers make vectors of; most tiles have nothing for the third. */
+    for (int64_t k = 0; k < n; k++) above += s[k] > near.high;
+    for (int64_t k = 0; k < n; k++) between += (s[k] >= near.low) & (s[k] <= near.high);
+    for (int64_t k = 0; k < n && between > 0; k++)
+        if (s[k] >= near.low && s[k] <= near.high) {
+            above += slf_reference_above(job, at, i0 + k, s[k], &near);
+            between--;
+        }
+    return above;
+}
+
 /* Takes tile row r, which is row `at` of the query, for block rows i0 ... i0+n-1 into the sums. */
 static void add_tile_row(const score_tiles *t, int64_t at, int64_t r, int64_t i0, int64_t n) {
     const slf_score_job *job = t->call->job;
     const slf_score_sums *sums = job->sums;
     /* Rows of a tile are taken one after the other on this thread: the two vectors u and s of a row stay in the first
      * cache between the steps. */
+    const int64_t dim = job->query->dim;
     const double inverse_t = job->rule->inverse_temperature, *s = t->s;
     scores_of_row(t, r, i0, n);
 
-    /* 1. scores above the target, the label's own left out: it may differ from the target in the last bit */
-    if (sums->count) {
-        const double target = job->query->target[at];
-        const int64_t label = job->query->label[at], own = label - job->first - i0;
-        int64_t count = 0;
-        for (int64_t k = 0; k < n; k++) count += s[k] > target;
-        for (int64_t k = 0; job->ids && k < n; k++) count -= (job->ids[i0 + k] == label) & (s[k] > target);
-        if (!job->ids && own >= 0 && own < n && s[own] > target) count--;
-        sums->count[at] += count;
-    }
+    /* 1. scores above the target */
+    if (sums->count) sums->count[at] += count_tile_row(t, at, i0, n);
     if (!sums->sum && !sums->weighted && !sums->vector && !sums->maximum) return;
 
-    /* 2. with logits the running maximum, raised to what this tile holds; what was summed under the old one shrinks */
+    /* 2. the running maximum, raised to what this tile holds; what was summed under the old one shrinks */
     double shift = job->rule->shift;
-    if (job->rule->logits && sums->maximum) {
+    if (sums->maximum) {
         shift = sums->maximum[at];
         for (int64_t k = 0; k < n; k++) shift = s[k] > shift ? s[k] : shift;
         const double factor = exp((sums->maximum[at] - shift) * inverse_t);
         if (shift > sums->maximum[at]) {
             if (sums->sum) sums->sum[at] *= factor;
             if (sums->weighted) sums->weighted[at] *= factor;
+            if (sums->vector) slf_reference_scale(sums->vector + at * dim, dim, factor);
             sums->maximum[at] = shift;
         }
     }

@@ -41,19 +41,30 @@ INLINE_AVX2 void logits(const slf_panel_job *job, const float *q, int64_t i0, in
     }
 }
 
-/* Scores above the target, the label's own left out. */
-INLINE_AVX2 void count_above(const slf_panel_query *query, const __m256d *s, int64_t i0, int64_t n, int64_t c,
+/* Scores above the target. Those that are not below it for certain are counted beside those that are above it for
+ * certain; where the two differ, in few tiles, the ones between are looked at one by one. */
+INLINE_AVX2 void count_above(const slf_panel_job *job, int64_t p, const __m256d *s, int64_t i0, int64_t n, int64_t c,
                              int64_t *count) {
-    const __m256d target = _mm256_loadu_pd(query->target + c);
-    __m256i above = _mm256_setzero_si256();
-    for (int64_t k = 0; k < n; k++)
-        above = _mm256_sub_epi64(above, _mm256_castpd_si256(_mm256_cmp_pd(s[k], target, _CMP_GT_OQ)));
-    int64_t counted[QUAD];
+    const slf_panel_query *query = &job->query_of[p];
+    const __m256d low = _mm256_loadu_pd(query->low + c), high = _mm256_loadu_pd(query->high + c);
+    __m256i above = _mm256_setzero_si256(), between = above;
+    for (int64_t k = 0; k < n; k++) {
+        const __m256d over = _mm256_cmp_pd(s[k], high, _CMP_GT_OQ);
+        above = _mm256_sub_epi64(above, _mm256_castpd_si256(over));
+        between =
+            _mm256_or_si256(between, _mm256_castpd_si256(_mm256_andnot_pd(over, _mm256_cmp_pd(s[k], low, _CMP_GE_OQ))));
+    }
+    int64_t counted[QUAD], some[QUAD];
     _mm256_storeu_si256((__m256i *)(void *)counted, above);
+    _mm256_storeu_si256((__m256i *)(void *)some, between);
     for (int64_t j = 0; j < QUAD; j++) {
-        const int64_t own = query->own[c + j] - i0;
         count[c + j] += counted[j];
-        if (own >= 0 && own < n) count[c + j] -= ((const double *)(const void *)&s[own])[j] > query->target[c + j];
+        for (int64_t k = 0; k < n && some[j]; k++) {
+            const double score = ((const double *)(const void *)&s[k])[j];
+            if (!(score >= query->low[c + j] && score <= query->high[c + j])) continue;
+            const int64_t r = job->call.rows[p * job->columns + c + j];
+            count[c + j] += slf_reference_above(job->call.job, r, i0 + k, score, &query->near[c + j]);
+        }
     }
 }
 
@@ -76,10 +87,10 @@ typedef struct {
     __m256d sum, weighted;
 } quad_sums;
 
-/* The score itself is good for 2^-24 only, so that an exponential to 3e-13 does; shift is multiplied with 1 / t
- * already. */
+/* The score itself is good for 2^-24 only, so that an exponential to 3e-13 does. The shift is taken off before 1 / t
+ * comes in: a difference of two products would not be 0 for the largest score. */
 INLINE_AVX2 void add_one(__m256d s, __m256d shift, __m256d inverse_t, bool weighted, quad_sums *sums) {
-    const __m256d u = exp_quad(_mm256_fmsub_pd(s, inverse_t, shift), 3);
+    const __m256d u = exp_quad(_mm256_mul_pd(_mm256_sub_pd(s, shift), inverse_t), 3);
     sums->sum = _mm256_add_pd(sums->sum, u);
     if (weighted) sums->weighted = _mm256_fmadd_pd(u, s, sums->weighted);
 }
@@ -87,10 +98,9 @@ INLINE_AVX2 void add_one(__m256d s, __m256d shift, __m256d inverse_t, bool weigh
 /* weighted is a constant where this is inlined. Two chains: an exponential waits for its own steps. */
 INLINE_AVX2 void add_exponentials(const slf_panel_job *job, const __m256d *s, int64_t n, int64_t c, bool weighted,
                                   slf_panel_sums *sums) {
-    const bool running = job->call.job->rule->logits && job->call.job->sums->maximum;
+    const bool running = job->call.job->sums->maximum != NULL;
     const __m256d inverse_t = _mm256_set1_pd(job->call.job->rule->inverse_temperature), zero = _mm256_setzero_pd();
-    const __m256d from = running ? _mm256_loadu_pd(sums->maximum + c) : _mm256_set1_pd(job->call.job->rule->shift);
-    const __m256d shift = _mm256_mul_pd(from, inverse_t);
+    const __m256d shift = running ? _mm256_loadu_pd(sums->maximum + c) : _mm256_set1_pd(job->call.job->rule->shift);
     quad_sums even = {_mm256_loadu_pd(sums->sum + c), _mm256_loadu_pd(sums->weighted + c)}, odd = {zero, zero};
     int64_t k = 0;
     for (; k + 2 <= n; k += 2) {
@@ -112,8 +122,8 @@ AVX2 void slf_collect_avx2(const slf_panel_job *job, const float *q, int64_t i0,
             logits(job, q + c, i0, n, job->columns, s);
         else
             cosines(job, q + c, i0, n, job->columns, s);
-        if (wanted->count) count_above(&job->query_of[p], s, i0, n, c, sums->count);
-        if (job->call.job->rule->logits && wanted->maximum) raise_maximum(job, s, n, c, sums);
+        if (wanted->count) count_above(job, p, s, i0, n, c, sums->count);
+        if (wanted->maximum) raise_maximum(job, s, n, c, sums);
         if (wanted->weighted)
             add_exponentials(job, s, n, c, true, sums);
         else if (wanted->sum)

@@ -210,15 +210,15 @@ static void pack_queries(void *user, int64_t begin, int64_t end) {
     }
 }
 
-/* Adds the sums of a piece for query row r, column c of the panel. With logits either side may have the larger maximum;
- * the sums of the other shrink to it. */
+/* Adds the sums of a piece for query row r, column c of the panel. Either side may have the larger maximum; the sums of
+ * the other shrink to it. */
 static void add_part(const slf_panel_job *job, const slf_panel_sums *part, int64_t r, int64_t c) {
     const slf_score_sums *sums = job->call.job->sums;
     double before = 1, here = 1;
-    if (job->call.job->rule->logits && sums->maximum && part->maximum[c] > sums->maximum[r]) {
+    if (sums->maximum && part->maximum[c] > sums->maximum[r]) {
         before = exp((sums->maximum[r] - part->maximum[c]) * job->call.job->rule->inverse_temperature);
         sums->maximum[r] = part->maximum[c];
-    } else if (job->call.job->rule->logits && sums->maximum && part->maximum[c] < sums->maximum[r]) {
+    } else if (sums->maximum && part->maximum[c] < sums->maximum[r]) {
         here = exp((part->maximum[c] - sums->maximum[r]) * job->call.job->rule->inverse_temperature);
     }
     if (sums->count) sums->count[r] += part->count[c];
@@ -264,20 +264,20 @@ salf_status slf_score_panels(const slf_score_call *call) {
     if (!block.base) return SALF_E_NO_MEMORY;
     lay_out_panels(&job, call->n_rows, dim, &block);
     /* Columns past the last query row of the last panel are computed along with the others. With zeros for a query
-     * they make harmless numbers, which nobody adds up. */
-    memset(job.query_of, 0, (size_t)job.panels * sizeof *job.query_of);
+     * they make harmless numbers, which nobody adds up, and which lie on no side of NaN. */
+    memset(job.query_of, 0xff, (size_t)job.panels * sizeof *job.query_of);
     memset(job.part, 0, (size_t)(job.pieces * job.panels) * sizeof *job.part);
     for (int64_t t = 0; t < job.n_threads; t++) atomic_flag_clear(&job.threads[t].taken);
-    /* What query rows are compared with: their targets, and the block row of their own label, -1 where it is in another
-     * block. With logits the sums of all pieces begin at the maximum so far, so that few have to be raised. */
+    /* What query rows are compared with. With a maximum the sums of all pieces begin at the one so far, so that few
+     * have to be raised. */
     for (int64_t at = 0; at < call->n_rows; at++) {
         const int64_t p = at / job.columns, c = at % job.columns, r = call->rows[at];
-        const int64_t label = call->job->query->label ? call->job->query->label[r] : -1, rows = call->job->block->rows;
-        int64_t own = label - call->job->first;
-        if (call->job->ids)
-            for (own = 0; own < rows && call->job->ids[own] != label;) own++;
-        job.query_of[p].own[c] = own >= 0 && own < rows ? own : -1;
-        job.query_of[p].target[c] = call->job->query->target ? call->job->query->target[r] : 0;
+        if (call->job->sums->count) {
+            const slf_near near = slf_reference_near(call->job, r, SLF_UNIT_F32, slf_f32_chain(dim));
+            job.query_of[p].near[c] = near;
+            job.query_of[p].low[c] = near.low;
+            job.query_of[p].high[c] = near.high;
+        }
         for (int64_t w = 0; w < job.pieces && call->job->sums->maximum; w++)
             job.part[w * job.panels + p].maximum[c] = call->job->sums->maximum[r];
     }

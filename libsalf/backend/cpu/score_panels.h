@@ -15,9 +15,10 @@ typedef struct {
     int64_t count[SLF_PANEL_COLUMNS];
 } slf_panel_sums;
 
+/* Between low and high rounding might decide, and a score is looked at again. */
 typedef struct {
-    double target[SLF_PANEL_COLUMNS];
-    int64_t own[SLF_PANEL_COLUMNS]; /* block row of the label; -1: in another block */
+    double low[SLF_PANEL_COLUMNS], high[SLF_PANEL_COLUMNS];
+    slf_near near[SLF_PANEL_COLUMNS];
 } slf_panel_query;
 
 typedef struct slf_panel_thread slf_panel_thread;

@@ -118,6 +118,11 @@ __device__ inline bool usable(double square) {
     return square > 1e-25 && square < 1e38;
 }
 
+/* And with products of two vectors, by the product of their lengths. */
+__device__ inline bool in_range(double product) {
+    return product > 1e-25 && product < 1e37;
+}
+
 __device__ inline void set_shift(affine *map, double mean) {
     map->high = static_cast<float>(mean);
     map->low = static_cast<float>(mean - static_cast<double>(map->high));
@@ -181,8 +186,9 @@ template <int32_t DTYPE, bool WORDS> __global__ void __launch_bounds__(THREADS) 
     else if (find_affine<DTYPE, WORDS>(&s, job.norm))
         sum = sums<DTYPE, WORDS, WHOLE>(s);
     double value = 0;
-    if (usable(sum.second) && isfinite(sum.first))
-        value = sum.first / (sqrt(sum.second) * norm_b);
+    const double lengths = sqrt(sum.second) * norm_b;
+    if (usable(sum.second) && in_range(lengths))
+        value = sum.first / lengths;
     else
         value = exact_cosine(s, DTYPE, job.norm, norm_b);
     if (threadIdx.x == 0) job.out[r * job.out_stride] = job.similarity ? value : 1 - value;

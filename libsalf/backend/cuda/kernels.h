@@ -93,6 +93,20 @@ static __device__ inline double slf_block_most(double x) {
     return most;
 }
 
+/* As reference/score.c has it: a cosine, 0 for a zero row, or a logit. */
+static __device__ inline double slf_score_from(const slf_score_rule &rule, double product, double inverse_norm,
+                                               double bias) {
+    if (!rule.logits) return inverse_norm > 0 ? product * inverse_norm : 0;
+    const double logit = rule.logit_scale * product + bias;
+    return rule.softcap > 0 ? rule.softcap * tanh(logit / rule.softcap) : logit;
+}
+
+/* By how much an element of a row may differ from the label's where the two are one row: by nothing, or by the rounding
+ * to float32 of what came out of different tiles of a product. */
+static __device__ inline double slf_alike(const slf_score_rule &rule, double inverse_norm, double own) {
+    return rule.alike > 0 && inverse_norm > 0 ? rule.alike / inverse_norm + 0x1p-23 * fabs(own) : 0;
+}
+
 /* Without the header of the host's NAN. */
 static __device__ inline double slf_nan() {
     return __uint_as_float(0x7fc00000u);

@@ -6,6 +6,8 @@
  * float32 path. What is wrong with a state cannot be reported from a stream that nobody waits for; its row says so by
  * a loss that is NaN and a gradient that is zero, so that a step with it moves nothing wrongly.
  */
+#include <float.h>
+
 #include "kernels.h"
 
 /* A block for each state, which reads its row twice: for the sums, and for the gradient. */
@@ -18,8 +20,10 @@ struct loss_rows {
     double scale; /* of the gradient */
     float *loss;
     const double *target, *sum, *weighted; /* score_loss */
+    const double *maximum;                 /* NULL: shift */
     const double *vector;                  /* [rows][D], times P already */
     double shift, inverse_temperature;
+    double gain; /* of P; 1 without */
 };
 
 /* Where the gradient of this block's row goes. */
@@ -38,6 +42,11 @@ static __device__ inline slf_two products(const loss_rows &job, const void *row,
     return slf_block_sum(sum);
 }
 
+/* See slf_loss_out in backend.h. */
+static __device__ inline bool gradient_fits(const loss_rows &job, double inverse_t, double length) {
+    return !job.gradient.data || 2 * fabs(job.scale) * inverse_t / length <= static_cast<double>(FLT_MAX);
+}
+
 /* d (1 - cos) / d h = -(b / |b| - cos h / |h|) / |h|; zero where the loss is NaN. */
 static __global__ void cosine_loss(loss_rows job) {
     const int64_t label = job.own.row_of[blockIdx.x], dim = job.states.cols;
@@ -47,7 +56,8 @@ static __global__ void cosine_loss(loss_rows job) {
      * its own. */
     const slf_two sum = products(job, row, b);
     const double norm_b = job.own.norms[label], length = sqrt(sum.second);
-    const double cosine = length > 0 && isfinite(length) ? sum.first / (length * norm_b) : slf_nan();
+    const bool good = length > 0 && isfinite(length) && gradient_fits(job, 1, length);
+    const double cosine = good ? sum.first / (length * norm_b) : slf_nan();
     if (threadIdx.x == 0) job.loss[blockIdx.x] = static_cast<float>(1 - cosine);
     if (!job.gradient.data) return;
     float *g = gradient_out(job);
@@ -63,19 +73,20 @@ static __global__ void cosine_loss(loss_rows job) {
 static __global__ void score_loss(loss_rows job) {
     const int64_t r = blockIdx.x, label = job.own.row_of[r], dim = job.states.cols;
     const double target = job.target[r], inverse_t = job.inverse_temperature;
-    const bool good = !isnan(target);
-    if (threadIdx.x == 0)
-        job.loss[r] = good ? static_cast<float>((job.shift - target) * inverse_t + log(job.sum[r]))
-                           : static_cast<float>(slf_nan());
-    if (!job.gradient.data) return;
     const void *row = slf_row(job.states, r);
     const float *b = job.own.rows + label * dim;
     const double length = sqrt(products(job, row, b).second);
+    const bool good = !isnan(target) && gradient_fits(job, inverse_t, length);
+    if (threadIdx.x == 0)
+        job.loss[r] = static_cast<float>(
+            good ? ((job.maximum ? job.maximum[r] : job.shift) - target) * inverse_t + log(job.sum[r]) : slf_nan());
+    if (!job.gradient.data) return;
     /* E s_i - s_l: how much of the gradient would point along h, where no cosine changes. */
     const double along = job.weighted[r] / job.sum[r] - target;
     float *g = gradient_out(job);
     for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {
-        const double h = slf_element(row, job.states.dtype, i), mean = job.vector[r * dim + i] / job.sum[r];
+        const double h = slf_element(row, job.states.dtype, i),
+                     mean = job.vector[r * dim + i] * (job.gain / job.sum[r]);
         const double away = mean - static_cast<double>(b[i]) / job.own.norms[label] - along * (h / length);
         g[i] = good ? static_cast<float>(job.scale * inverse_t / length * away) : 0;
     }
@@ -130,11 +141,13 @@ salf_status slf_cuda_score_loss(void *self, const slf_score_loss_job *job) {
     whole.own = job->own;
     whole.shift = job->rule->shift;
     whole.inverse_temperature = job->rule->inverse_temperature;
+    whole.gain = job->p ? job->rule->gain : 1;
     return each_piece(device, score_loss, "score_loss", job->states, job->losses, 12, whole,
                       [=](int64_t first, int64_t n, loss_rows *rows) -> salf_status {
                           void *scratch = nullptr;
                           rows->target = job->query->target + first;
                           rows->sum = job->sums->sum + first;
+                          rows->maximum = job->sums->maximum ? job->sums->maximum + first : nullptr;
                           if (!job->losses.gradient) return SALF_OK;
                           rows->weighted = job->sums->weighted + first;
                           rows->vector = job->sums->vector + first * dim;

@@ -116,12 +116,15 @@ salf_status slf_cuda_apply(void *self, const slf_apply_job *job) {
 
 /* ---- queries ---- */
 
-/* norm(h), scaled to length 1 where unit is 1: two or three passes over a row, which stays in the cache. */
-static __global__ void norm_states(slf_rows states, slf_norm norm, int32_t unit, double *out) {
+/* norm(h), scaled to length 1 where unit is 1, times gain: two or three passes over a row, which stays in the cache. */
+static __global__ void norm_states(slf_rows states, slf_norm norm, int32_t unit, double gain, double *out) {
     /* The norm's mean and scale are the same for all threads of the block; its elements are made again in each pass,
      * which costs less than keeping them. */
     const slf_normed n = slf_norm_of(slf_row(states, blockIdx.x), states.dtype, states.cols, norm);
     double *to = out + blockIdx.x * states.cols, length = 1;
+    /* The raw state decides whether there is a direction, as for cosines: a norm with a bias would give a zero state
+     * one. */
+    const bool zero = unit && n.bias && !(square_sum(states) > 0);
     if (unit) {
         slf_two square = {0, 0};
         for (int64_t i = threadIdx.x; i < states.cols; i += blockDim.x) {
@@ -132,7 +135,7 @@ static __global__ void norm_states(slf_rows states, slf_norm norm, int32_t unit,
     }
     for (int64_t i = threadIdx.x; i < states.cols; i += blockDim.x) {
         const double x = slf_normed_element(n, i);
-        to[i] = !unit ? x : length > 0 ? x / length : slf_nan();
+        to[i] = !unit ? x * gain : length > 0 && !zero ? x / length * gain : slf_nan();
     }
 }
 
@@ -159,7 +162,7 @@ salf_status slf_cuda_query(void *self, const slf_query_job *job) {
         const slf_grid grid = {piece.rows, 1, THREADS, SLF_SUM_BYTES};
         double *z = job->z + first * dim;
         SLF_TRY(slf_launch(in.device, "norm_states", grid, norm_states, piece, job->norm ? *job->norm : none, job->unit,
-                           job->p ? scratch : z));
+                           job->p && job->gain != 0 ? job->gain : 1, job->p ? scratch : z));
         if (job->p) SLF_TRY(slf_times_p(in.device, scratch, static_cast<int>(dim), job->p, piece.rows, dim, z));
         if (job->needs_f64)
             SLF_TRY(slf_launch(in.device, "compare_lengths", grid, compare_lengths,

@@ -6,6 +6,10 @@
  * u_i / |b_i|, and a second product with the tile gives their sum of rows. 2 rows block D operations, twice with the
  * vector; scratch is the tile, its products and two copies of the states in float32: nothing of size rows * block.
  *
+ * What lies so near a target that rounding might decide is looked at again, as backend.h has it: by the thread that
+ * meets it as far as the first elements, which differ nearly always, and by the whole block in float64 where they do
+ * not.
+ *
  * For states whose query->needs_f64, on the device, is not 0 the float32 results are left unused, and kernels that do
  * nothing otherwise make products and sums in float64 (score_f64.cu).
  */
@@ -13,20 +17,99 @@
 
 namespace {
 
-enum { THREADS = 256 };
-
-/* As reference/score.c has it: a cosine, 0 for a zero row, or a logit. */
-__device__ inline double score_from(const slf_score_rule &rule, double product, double inverse_norm, double bias) {
-    if (!rule.logits) return inverse_norm > 0 ? product * inverse_norm : 0;
-    const double logit = rule.logit_scale * product + bias;
-    return rule.softcap > 0 ? rule.softcap * tanh(logit / rule.softcap) : logit;
-}
+/* MOST_OPEN: scores of a tile that a block looks at again; where there are more it goes through the tile row by row. */
+enum { THREADS = 256, MOST_OPEN = 448 };
+enum { SHARED_BYTES = SLF_SUM_BYTES + 8 * (MOST_OPEN + 1) };
 
 /* The score of row i of the tile. */
 template <typename T> __device__ inline double score_at(const score_tile &t, const T *products, int64_t i) {
-    return score_from(t.rule, static_cast<double>(products[i]), t.inverse_norm ? t.inverse_norm[i] : 0,
-                      t.bias ? static_cast<double>(t.bias[i]) : 0);
+    return slf_score_from(t.rule, static_cast<double>(products[i]), t.inverse_norm ? t.inverse_norm[i] : 0,
+                          t.bias ? static_cast<double>(t.bias[i]) : 0);
 }
+
+/* ---- what is above ---- */
+
+/* As slf_near in reference.h. cuBLAS may add all D products of a float32 sum in one chain. */
+struct near_target {
+    double target, low, high, close, tie;
+};
+
+template <typename T> __device__ inline near_target find_near(const score_tile &t, int64_t r) {
+    const double unit = sizeof(T) == sizeof(float) ? SLF_UNIT_F32 : SLF_UNIT_F64, reach = t.reach[r];
+    const double target = t.target[r], last_bits = 8 * SLF_UNIT_F64 * fabs(target);
+    const double of_norms = t.rule.logits ? 0 : t.rule.norm_error * fabs(target);
+    const double wide = SLF_NEAR_STEPS(t.dim) * unit * reach + of_norms + last_bits;
+    return near_target{target, target - wide, target + wide, SLF_CLOSE_STEPS * unit * reach + last_bits,
+                       SLF_TIE_STEPS(t.dim) * SLF_UNIT_F64 * reach + last_bits};
+}
+
+/* Whether element k of row i of the tile differs from the label's by more than the rounding of equal rows. */
+__device__ inline bool differs(const score_tile &t, int64_t r, int64_t i, int64_t k) {
+    const double x = slf_element(slf_row(t.x, i), t.x.dtype, k);
+    const double own = slf_element(slf_row(t.own, t.own_of[r]), t.own.dtype, k);
+    return fabs(x - own) > slf_alike(t.rule, t.inverse_norm ? t.inverse_norm[i] : 0, own);
+}
+
+/* Of a row between low and high: whether the thread that meets it can tell, and how. */
+enum verdict { BELOW, ABOVE, OPEN };
+
+__device__ inline verdict look(const score_tile &t, int64_t r, int64_t i, double s, const near_target &near) {
+    if (fabs(s - near.target) <= near.close) return OPEN;
+    for (int64_t k = 0; k < t.dim && k < 4; k++)
+        if (differs(t, r, i, k)) return s > near.target ? ABOVE : BELOW;
+    return OPEN;
+}
+
+/* The rest, by all threads of the block: 1 for a row that is above. */
+__device__ inline int64_t judge(const score_tile &t, int64_t r, int64_t i, double s, const near_target &near) {
+    const void *row = slf_row(t.x, i);
+    slf_two found = {0, 0}; /* the product, in the order of target.cu; elements that differ */
+    for (int64_t k = threadIdx.x; k < t.dim; k += blockDim.x) {
+        found.first += slf_element(row, t.x.dtype, k) * t.z[r * t.dim + k];
+        found.second += differs(t, r, i, k);
+    }
+    found = slf_block_sum(found);
+    const bool equal = !(found.second > 0);
+    if (equal && !t.bias) return 0;
+    if (!equal && fabs(s - near.target) > near.close) return s > near.target;
+    const double exact = slf_score_from(t.rule, found.first, t.inverse_norm ? t.inverse_norm[i] : 0,
+                                        t.bias ? static_cast<double>(t.bias[i]) : 0);
+    return exact - near.target > near.tie;
+}
+
+/* How many rows of the tile are above the target of state r; to thread 0. Rows that a thread cannot tell go to a list,
+ * in any order, since what is made of them is a number of rows. */
+template <typename T> __device__ inline int64_t count_above(const score_tile &t, const T *products, int64_t r) {
+    unsigned long long *open = slf_shared<unsigned long long>() + SLF_SUM_BYTES / 8, *rows = open + 1;
+    const near_target near = find_near<T>(t, r);
+    slf_two above = {0, 0}; /* float64 ones, exact up to 2^53 */
+    if (threadIdx.x == 0) *open = 0;
+    __syncthreads();
+    for (int64_t i = threadIdx.x; i < t.rows; i += blockDim.x) {
+        const double s = score_at(t, products, i);
+        if (s > near.high) above.first += 1;
+        if (!(s >= near.low && s <= near.high)) continue;
+        const verdict seen = look(t, r, i, s, near);
+        above.first += seen == ABOVE;
+        if (seen != OPEN) continue;
+        const unsigned long long place = atomicAdd(open, 1ull);
+        if (place < MOST_OPEN) rows[place] = static_cast<unsigned long long>(i);
+    }
+    above = slf_block_sum(above); /* has barriers: the list is complete */
+    const int64_t n = static_cast<int64_t>(*open);
+    int64_t count = static_cast<int64_t>(above.first);
+    for (int64_t k = 0; k < n && n <= MOST_OPEN; k++) {
+        const int64_t i = static_cast<int64_t>(rows[k]);
+        count += judge(t, r, i, score_at(t, products, i), near);
+    }
+    for (int64_t i = 0; i < t.rows && n > MOST_OPEN; i++) {
+        const double s = score_at(t, products, i);
+        if (s >= near.low && s <= near.high && look(t, r, i, s, near) == OPEN) count += judge(t, r, i, s, near);
+    }
+    return count;
+}
+
+/* ---- sums ---- */
 
 /* The running maximum of state r raised to the tile's, and what the old sums are to be multiplied with. */
 template <typename T> __device__ inline double raise_maximum(const score_tile &t, const T *products, double *factor) {
@@ -40,41 +123,38 @@ template <typename T> __device__ inline double raise_maximum(const score_tile &t
     most = slf_block_most(most); /* has a barrier: all have read the old maximum */
     *factor = most > before ? exp((before - most) * t.rule.inverse_temperature) : 1;
     if (threadIdx.x == 0) t.sums.maximum[r] = most;
+    /* The vector of the rows before shrinks too; that of this tile is added by a later kernel. */
+    for (int64_t k = threadIdx.x; t.sums.vector && most > before && k < t.dim; k += blockDim.x)
+        t.sums.vector[r * t.dim + k] *= *factor;
     return most;
 }
 
-/* One block for each state, which reads its products once for the maximum and once for the sums. Rows whose other width
- * counts return at once. count is a sum of float64 ones, exact up to 2^53. */
+/* One block for each state, which reads its products once for the count, once for the maximum and once for the sums,
+ * of those that are wanted. Rows whose other width counts return at once. */
 template <typename T> __global__ void add_scores(score_tile t, T *all_products) {
     const int64_t r = blockIdx.x;
     /* Which width counts is known on the device alone, so both kernels run for every state, and one of them ends here:
      * a wait for the flags would cost more than the idle blocks. */
     if (t.needs_f64 && (t.needs_f64[r] != 0) != (sizeof(T) == sizeof(double))) return;
     T *products = all_products + r * t.rows;
+    if (t.sums.count) {
+        const int64_t count = count_above(t, products, r);
+        if (threadIdx.x == 0) t.sums.count[r] += count;
+    }
+    if (!t.exponents) return;
     double shift = t.rule.shift, factor = 1;
-    if (t.rule.logits && t.sums.maximum) shift = raise_maximum(t, products, &factor);
-    const double target = t.target[r];
-    const int32_t label = t.label[r];
+    if (t.sums.maximum) shift = raise_maximum(t, products, &factor);
     slf_two sum = {0, 0};
-    slf_two count = {0, 0};
     for (int64_t i = threadIdx.x; i < t.rows; i += blockDim.x) {
-        const double s = score_at(t, products, i);
-        const int64_t id = t.ids ? t.ids[i] : t.first + i;
-        /* The label's own score may differ from its target in the last bit, since the two are made by different sums.
-         * It is left out by its id, never by comparing scores. */
-        count.first += id != label && s > target;
-        if (!t.exponents) continue;
-        const double u = exp((s - shift) * t.rule.inverse_temperature);
+        const double s = score_at(t, products, i), u = exp((s - shift) * t.rule.inverse_temperature);
         sum.first += u;
         sum.second += u * s;
         if (t.sums.vector) products[i] = static_cast<T>(t.inverse_norm[i] > 0 ? u * t.inverse_norm[i] : 0);
     }
     sum = slf_block_sum(sum);
-    count = slf_block_sum(count);
     if (threadIdx.x != 0) return;
     if (t.sums.sum) t.sums.sum[r] = t.sums.sum[r] * factor + sum.first;
     if (t.sums.weighted) t.sums.weighted[r] = t.sums.weighted[r] * factor + sum.second;
-    if (t.sums.count) t.sums.count[r] += static_cast<int64_t>(count.first);
 }
 
 /* cuBLAS takes both operands in one type. */
@@ -145,7 +225,7 @@ salf_status tile_scores(slf_device *device, const tile_scratch &scratch, const s
      * a state, as the kernel reads them. */
     SLF_BLAS(device, device->libraries.cublasSgemm(device->blas, CUBLAS_OP_T, CUBLAS_OP_N, rows, states, dim, &one, x,
                                                    leading, scratch.states, dim, &zero, scratch.products, rows));
-    return slf_launch(device, "add_scores", slf_grid{tile.states, 1, THREADS, SLF_SUM_BYTES}, add_scores<float>, tile,
+    return slf_launch(device, "add_scores", slf_grid{tile.states, 1, THREADS, SHARED_BYTES}, add_scores<float>, tile,
                       scratch.products);
 }
 
@@ -166,13 +246,14 @@ salf_status tile_vector(slf_device *device, const tile_scratch &scratch, const s
 /* The same tile for the states that need float64. */
 salf_status add_tile_f64(slf_device *device, const tile_scratch &scratch, const score_tile &tile, const slf_rows &x) {
     SLF_TRY(slf_products_f64(device, tile, x, scratch.products_f64));
-    SLF_TRY(slf_launch(device, "add_scores", slf_grid{tile.states, 1, THREADS, SLF_SUM_BYTES}, add_scores<double>, tile,
+    SLF_TRY(slf_launch(device, "add_scores", slf_grid{tile.states, 1, THREADS, SHARED_BYTES}, add_scores<double>, tile,
                        scratch.products_f64));
     return tile.sums.vector ? slf_vector_f64(device, tile, x, scratch.products_f64) : SALF_OK;
 }
 
 /* Float32 first, then the states that need float64, which overwrite the scratch. */
-salf_status add_tile(slf_device *device, const tile_scratch &scratch, const score_tile &tile, const slf_rows &rows) {
+salf_status add_tile(slf_device *device, const tile_scratch &scratch, const score_tile &tile) {
+    const slf_rows &rows = tile.x;
     const float *x = scratch.rows;
     int leading = static_cast<int>(rows.cols);
     if (scratch.widen) {
@@ -198,6 +279,12 @@ salf_status slf_cuda_score(void *self, const slf_score_job *job) {
     SLF_TRY(score_scratch(in.device, query, job->block, sums.vector != nullptr, &scratch));
     const int64_t count = query->rows * query->dim;
     SLF_TRY(slf_launch(in.device, "states_to_f32", thread_each(count), states_to_f32, query->z, count, scratch.states));
+    slf_rows own = {};
+    if (sums.count) { /* on the device, as all of a query */
+        own = slf_rows_of(query->own->data, query->own->dtype, query->own->rows, query->dim,
+                          query->own->row_stride ? query->own->row_stride : query->dim);
+        own.index = query->own->row_index;
+    }
     for (slf_pieces pieces(in.device, job->block, scratch.most);;) {
         slf_rows rows;
         int64_t at = 0;
@@ -209,17 +296,18 @@ salf_status slf_cuda_score(void *self, const slf_score_job *job) {
         const score_tile tile = {rows.rows,
                                  query->rows,
                                  query->dim,
-                                 job->first + at,
+                                 rows,
                                  query->z,
-                                 query->label,
                                  query->target,
+                                 query->reach,
+                                 own,
+                                 query->own_of,
                                  query->needs_f64,
-                                 job->ids ? job->ids + at : nullptr,
                                  job->inverse_norms ? job->inverse_norms + at : nullptr,
                                  job->bias ? job->bias + at : nullptr,
                                  sums.sum || sums.weighted || sums.vector,
                                  *job->rule,
                                  sums};
-        SLF_TRY(add_tile(in.device, scratch, tile, rows));
+        SLF_TRY(add_tile(in.device, scratch, tile));
     }
 }

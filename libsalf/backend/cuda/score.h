@@ -8,12 +8,12 @@
 struct score_tile {
     int64_t rows; /* of the tile */
     int64_t states, dim;
-    int64_t first; /* token of row 0 where ids is NULL */
+    slf_rows x;
     const double *z;
-    const int32_t *label;
-    const double *target;
+    const double *target, *reach; /* [states] */
+    slf_rows own;                 /* the labels' rows, and which of them each state has */
+    const int32_t *own_of;
     const int32_t *needs_f64; /* [states], or NULL: float32 serves */
-    const int32_t *ids;
     const double *inverse_norm;
     const float *bias;
     int32_t exponents; /* more than the count is wanted */

@@ -24,6 +24,22 @@ void slf_reference_times_p(const double *p, const double *x, int64_t dim, double
 void slf_reference_keep_row(const slf_apply_job *job, int64_t r, const double *x, const double *y);
 /* Whether all of x [n] are finite. */
 bool slf_reference_finite(const float *x, int64_t n);
+/* a . b, in the order that targets are made in. */
+double slf_reference_dot(const double *a, const double *b, int64_t dim);
+void slf_reference_scale(double *x, int64_t dim, double factor);
+
+/* What rounding might decide for a query row, as slf_score_job has it. A score above high is above and one below low is
+ * not; between them slf_reference_above has to be asked. */
+typedef struct slf_near {
+    double low, high;
+    double close; /* distance from the target within which a score is made again in float64 ... */
+    double tie;   /* and by how much it then has to exceed the target */
+} slf_near;
+/* For products whose sums are rounded by unit in chains of so many additions. NaN, so that nothing counts, for a state
+ * without a direction. */
+slf_near slf_reference_near(const slf_score_job *job, int64_t r, double unit, int64_t chain);
+/* Whether row i of the block, whose score is s but for rounding, is above the target of query row r. */
+bool slf_reference_above(const slf_score_job *job, int64_t r, int64_t i, double s, const slf_near *near);
 /* |x|, summed in order. */
 double slf_reference_length(const double *x, int64_t dim);
 
