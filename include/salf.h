@@ -714,7 +714,10 @@ SALF_API salf_status salf_policy_load(salf_policy *policy, const void *buffer, u
 /* A fine-tuning method as the paper names it (4.1, Appendix A.3), in the constants of this header. Names: "lora[full]",
  * "lora[half]", "lift[half]", "lift*[half]", "salf", "salf[half]", and both "lift*" and "salf" with a budget
  * "[geom][bf]", "[geom][df]", "[arith][bf]" or "[arith][df]"; where data are probed a metric may follow:
- * "salf[half][ce]". A policy's word, such as "lisa", is a name too. */
+ * "salf[half][ce]". A policy's word, such as "lisa" or "ramp", is a name too.
+ * "[stream]" behind a budget makes it a stream: "salf[half][stream]" cuts by eof inside groups, staged;
+ * "lift*[half][stream]" takes rows as they come, staged; "random[half][stream]" is random and mixed. Without "[stream]"
+ * salf's budgets are the paper's Algorithm 4. */
 typedef struct salf_method {
     uint32_t struct_size;
     int32_t policy;                   /* SALF_POLICY_*: the kind to make */
@@ -722,6 +725,7 @@ typedef struct salf_method {
     int32_t probes;                   /* 1: decides by deviations, so that a probe is needed */
     int32_t metric;                   /* SALF_METRIC_* of that probe */
     int32_t reserved;
+    int32_t assignment, stream_order; /* BUDGET, matching STREAM: of its planner */
 } salf_method;
 
 /* Fills method from its name; SALF_E_NOT_FOUND lists the names there are. salf_method_name gives the paper's names

@@ -20,6 +20,10 @@ int method_list_parse(method *out, int *count, const char *list, char *message, 
         const size_t length = strcspn(at, ",");
         method one;
         if (method_parse(&one, at, length) != 0) return snprintf(message, message_size, "%s", salf_last_error()), -1;
+        if (one.how.matching == SALF_MATCH_STREAM)
+            return snprintf(message, message_size, "method '%s' is a stream, which is not in this program yet",
+                            one.name),
+                   -1;
         for (int i = 0; i < *count; i++) {
             if (strcmp(out[i].name, one.name) != 0) continue;
             return snprintf(message, message_size, "method '%s' is given twice", one.name), -1;

@@ -1,9 +1,10 @@
 /*
  * method.c - the methods of the paper by name (its 4.1 and Appendix A.3), in the constants of salf.h.
  *
- * A name is one of the table below and, where data are probed, may have a metric behind it: "salf[half][ce]". [half] of
- * salf is the uniform plan; of lift and lift* it is their plain schedule, in which every layer has one turn. The words
- * of policies are names too, so that a host needs one option for all that it can run.
+ * A name is one of the table below or of a stream and, where data are probed, may have a metric behind it:
+ * "salf[half][ce]", "salf[half][stream][ce]". [half] of salf is the uniform plan; of lift and lift* it is their plain
+ * schedule, in which every layer has one turn. The words of policies are names too, so that a host needs one option for
+ * all that it can run.
  */
 #include <stdio.h>
 #include <string.h>
@@ -35,7 +36,23 @@ static const slf_named_method methods[] = {
     {"salf[arith][df]", SALF_POLICY_BUDGET, SALF_GROWTH_ARITHMETIC, SALF_INFILL_DEPTH, 1},
 };
 
-enum { N_METHODS = sizeof methods / sizeof *methods };
+/* What a stream makes of a budget, by who gets its cuts: salf's by eof, inside groups; lift*'s whoever comes while the
+ * stage lasts; random's anybody at any time, the control of the other two. */
+static const struct {
+    const char *name;
+    int32_t assignment, order;
+} streams[] = {
+    {"salf", SALF_ASSIGN_EOF, SALF_STREAM_STAGED},
+    {"lift*", SALF_ASSIGN_RANDOM, SALF_STREAM_STAGED},
+    {"random", SALF_ASSIGN_RANDOM, SALF_STREAM_MIXED},
+};
+
+enum { N_METHODS = sizeof methods / sizeof *methods, N_STREAMS = sizeof streams / sizeof *streams };
+
+/* Whether the first n letters of a name are these. */
+static bool method_begins(const char *name, size_t n, const char *word) {
+    return strlen(word) == n && memcmp(name, word, n) == 0;
+}
 
 const char *salf_method_name(int32_t index) {
     return index >= 0 && index < N_METHODS ? methods[index].name : NULL;
@@ -58,10 +75,31 @@ salf_status salf_method_find(const char *name, salf_method *method) {
         base = length - n;
         metric = i;
     }
-    /* 2. a name of the paper */
+    /* 2. a stream: a plan's name before "[stream]", of which salf has one for every budget */
+    static const char behind[] = "[stream]";
+    const size_t tail = sizeof behind - 1, bracket = strcspn(name, "[");
+    const bool stream = base > tail && method_begins(name + base - tail, tail, behind);
+    for (int32_t i = 0; stream && i < N_METHODS * N_STREAMS; i++) {
+        const slf_named_method *plan = &methods[i / N_STREAMS];
+        const size_t prefix = strlen("salf");
+        if (plan->policy != SALF_POLICY_BUDGET || !plan->probes) continue;
+        if (!method_begins(name, bracket, streams[i % N_STREAMS].name)) continue;
+        if (!method_begins(name + bracket, base - tail - bracket, plan->name + prefix)) continue;
+        found.policy = SALF_POLICY_BUDGET;
+        found.growth = plan->growth;
+        found.infill = plan->infill;
+        found.matching = SALF_MATCH_STREAM;
+        found.assignment = streams[i % N_STREAMS].assignment;
+        found.stream_order = streams[i % N_STREAMS].order;
+        found.probes = found.assignment != SALF_ASSIGN_RANDOM;
+        if (metric >= 0 && !found.probes) continue;
+        if (metric >= 0) found.metric = metric;
+        return slf_info_write(method, &found, sizeof found, "salf_method");
+    }
+    /* 3. a name of the paper */
     for (int32_t i = 0; i < N_METHODS; i++) {
         const slf_named_method *named = &methods[i];
-        if (strlen(named->name) != base || memcmp(named->name, name, base) != 0) continue;
+        if (!method_begins(name, base, named->name)) continue;
         if (metric >= 0 && !named->probes) continue; /* nothing there has a metric */
         found.policy = named->policy;
         found.growth = named->growth;
@@ -71,19 +109,19 @@ salf_status salf_method_find(const char *name, salf_method *method) {
         if (metric >= 0) found.metric = metric;
         return slf_info_write(method, &found, sizeof found, "salf_method");
     }
-    /* 3. the word of a policy; "budget" by itself names no plan */
+    /* 4. the word of a policy; "budget" by itself names no plan */
     for (int32_t kind = 0; (word = salf_constant_word("SALF_POLICY", kind)) != NULL; kind++) {
         if (strcmp(word, name) != 0 || kind == SALF_POLICY_BUDGET) continue;
         found.policy = kind;
         found.probes = kind == SALF_POLICY_SALF;
         return slf_info_write(method, &found, sizeof found, "salf_method");
     }
-    /* 3. neither: the names there are, as many as a message holds */
-    char known[400] = "";
+    /* 5. neither: the names there are, as many as a message holds */
+    char known[380] = "";
     size_t used = 0;
     for (int32_t i = 0; i < N_METHODS && used < sizeof known; i++)
         used += (size_t)snprintf(known + used, sizeof known - used, " %s", methods[i].name);
     for (int32_t kind = 0; used < sizeof known && (word = salf_constant_word("SALF_POLICY", kind)) != NULL; kind++)
         if (kind != SALF_POLICY_BUDGET) used += (size_t)snprintf(known + used, sizeof known - used, " %s", word);
-    return SLF_FAIL(SALF_E_NOT_FOUND, "unknown method '%.48s'; known:%s", name, known);
+    return SLF_FAIL(SALF_E_NOT_FOUND, "unknown method '%.48s'; known:%s, salf[half][stream]", name, known);
 }

@@ -162,7 +162,7 @@ AT(salf_loss_options, temperature, 8);
 AT(salf_loss_options, candidates, 16);
 AT(salf_loss_options, n_candidates, 24);
 
-GROWS(salf_method, 32);
+GROWS(salf_method, 40);
 AT(salf_method, struct_size, 0);
 AT(salf_method, policy, 4);
 AT(salf_method, growth, 8);
@@ -171,6 +171,8 @@ AT(salf_method, matching, 16);
 AT(salf_method, probes, 20);
 AT(salf_method, metric, 24);
 AT(salf_method, reserved, 28);
+AT(salf_method, assignment, 32);
+AT(salf_method, stream_order, 36);
 
 GROWS(salf_model_info, 152);
 AT(salf_model_info, struct_size, 0);

@@ -65,6 +65,50 @@ START_TEST(metrics_follow_where_data_are_probed) {
 }
 END_TEST
 
+START_TEST(streams_of_every_budget) {
+    static const char *const budgets[] = {"[half]", "[geom][bf]", "[geom][df]", "[arith][bf]", "[arith][df]"};
+    static const char *const refused[] = {"salf[stream]",
+                                          "lora[half][stream]",
+                                          "lift[half][stream]",
+                                          "salf[half][stream][x]",
+                                          "[half][stream]",
+                                          "salf[stream][half]",
+                                          "random[half]",
+                                          "random[half][stream][ce]",
+                                          "salf[half][stream][stream]",
+                                          "[stream]"};
+    for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "salf%s", budgets[i]);
+        const salf_method plain = find(text);
+        salf_method want = plain;
+        want.matching = SALF_MATCH_STREAM;
+        want.assignment = SALF_ASSIGN_EOF;
+        snprintf(text, sizeof text, "salf%s[stream]", budgets[i]);
+        salf_method m = find(text);
+        ck_assert_mem_eq(&m, &want, sizeof m);
+        snprintf(text, sizeof text, "salf%s[stream][rank]", budgets[i]);
+        want.metric = SALF_METRIC_RANK;
+        m = find(text);
+        ck_assert_mem_eq(&m, &want, sizeof m);
+        want.metric = 0;
+        want.assignment = SALF_ASSIGN_RANDOM;
+        want.probes = 0;
+        snprintf(text, sizeof text, "lift*%s[stream]", budgets[i]);
+        m = find(text);
+        ck_assert_mem_eq(&m, &want, sizeof m);
+        want.stream_order = SALF_STREAM_MIXED;
+        snprintf(text, sizeof text, "random%s[stream]", budgets[i]);
+        m = find(text);
+        ck_assert_mem_eq(&m, &want, sizeof m);
+    }
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        salf_method m = {.struct_size = sizeof m};
+        CHECK_FAILS(salf_method_find(refused[i], &m), SALF_E_NOT_FOUND, refused[i]);
+    }
+}
+END_TEST
+
 START_TEST(words_of_policies_are_names) {
     const char *word;
     for (int32_t kind = 0; (word = salf_constant_word("SALF_POLICY", kind)) != NULL; kind++) {
@@ -124,6 +168,7 @@ END_TEST
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, names_of_the_paper);
     HARNESS_ADD(suite, metrics_follow_where_data_are_probed);
+    HARNESS_ADD(suite, streams_of_every_budget);
     HARNESS_ADD(suite, words_of_policies_are_names);
     HARNESS_ADD(suite, other_names_are_refused);
     HARNESS_ADD(suite, shorter_structs_are_filled_as_far_as_they_go);

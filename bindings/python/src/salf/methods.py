@@ -16,7 +16,7 @@ class Method:
     """What stands behind a name, in the words of the library's constants.
 
     policy: the kind of salf.Policy to make. growth, infill, matching: options of salf.Planner, of meaning where
-    planned. probes: whether it decides by deviations, so that a salf.Probe is needed, and metric the metric of that.
+    planned; assignment, stream_order: too, of meaning where matching is "stream". probes: whether it decides by deviations, so that a salf.Probe is needed, and metric the metric of that.
     """
 
     name: str
@@ -26,6 +26,8 @@ class Method:
     matching: str
     probes: bool
     metric: str
+    assignment: str = "random"
+    stream_order: str = "staged"
 
     @property
     def planned(self) -> bool:
@@ -48,6 +50,8 @@ def parse_method(name: str) -> Method:
         matching=name_of("MATCH", found.matching),
         probes=bool(found.probes),
         metric=name_of("METRIC", found.metric),
+        assignment=name_of("ASSIGN", found.assignment),
+        stream_order=name_of("STREAM", found.stream_order),
     )
 
 

@@ -111,6 +111,8 @@ class FreezeController:
         _check_choice("moments", moments, ("keep", "drop"))
         _check_choice("others", others, ("error", "train"))
         self.method: Method = parse_method(method)
+        if self.method.matching == "stream":
+            raise ValueError(f"method {method!r} is a stream, which gives each row its own cut: not in a controller yet")
         self.parts = parts if parts is not None else find_parts(model)
         self.n_layers = len(self.parts.layers)
         self.cache = cache
