@@ -89,6 +89,23 @@ salf_status slf_blob_check_fields(slf_blob *blob, const slf_field *fields, int n
     return SALF_OK;
 }
 
+/* The checksum was right, so that this blob was made by hand, or by a library with a fault. */
+salf_status slf_blob_bad_value(const char *what, int64_t value) {
+    return slf_fail(SALF_E_CORRUPT, "the blob's %s is %" PRId64, what, value);
+}
+
+salf_status slf_blob_value(slf_blob *blob, const char *what, int64_t most, int64_t *out) {
+    *out = (int64_t)slf_blob_get_u64(blob);
+    if (blob->short_of_room) return slf_fail(SALF_E_TRUNCATED, "the blob ends before its %s", what);
+    return *out < 0 || *out > most ? slf_blob_bad_value(what, *out) : SALF_OK;
+}
+
+salf_status slf_blob_check_bytes(const slf_blob *blob, uint64_t bytes) {
+    if (bytes <= blob->room - blob->used) return SALF_OK;
+    return slf_fail(SALF_E_TRUNCATED, "the blob ends %" PRIu64 " bytes into a part of %" PRIu64,
+                    blob->room - blob->used, bytes);
+}
+
 /* The second run must put what the first one counted; a host that changes the handle from another thread meanwhile is
  * caught by the check, before the buffer is called a blob. */
 salf_status slf_blob_save(const char kind[4], uint32_t version, slf_blob_write_fn write, const void *user, void *buffer,

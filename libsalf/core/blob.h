@@ -18,6 +18,12 @@ void slf_blob_put_f64(slf_blob *blob, double value);
 void slf_blob_get(slf_blob *blob, void *bytes, uint64_t n); /* zeros when it ends early */
 uint64_t slf_blob_get_u64(slf_blob *blob);
 double slf_blob_get_f64(slf_blob *blob);
+/* Every number of a blob is either compared with the handle's own or goes through this: a value of 0 ... most. what
+ * names it: "the blob's position is -1", SALF_E_CORRUPT. */
+salf_status slf_blob_value(slf_blob *blob, const char *what, int64_t most, int64_t *out);
+salf_status slf_blob_bad_value(const char *what, int64_t value);
+/* Before memory is taken for what the next bytes hold: are there so many? */
+salf_status slf_blob_check_bytes(const slf_blob *blob, uint64_t bytes);
 /* What a blob must share with the handle it is loaded into: named numbers, reals as their bits. The check names the
  * first that differs (SALF_E_MISMATCH), for the kind of handle given. */
 typedef struct slf_field {

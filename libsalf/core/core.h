@@ -90,6 +90,11 @@ salf_status slf_info_write(void *theirs, const void *own, uint32_t own_size, con
  * message. A new constant of the family is accepted everywhere without a further line. */
 salf_status slf_check_word(const char *field, const char *family, int64_t value);
 
+/* ---- trace.c ---- */
+
+/* A trace of m layers with eof and, if asked for, gains; owner ("policy") is who needs it, for messages. */
+salf_status slf_trace_check(const salf_trace *trace, int32_t m, bool gains, const char *owner);
+
 /* ---- context.c: references, parallel loops ---- */
 
 typedef struct slf_pool slf_pool;

@@ -9,7 +9,8 @@
 #ifndef SALF_PLAN_H
 #define SALF_PLAN_H
 
-#include "core/core.h"
+#include "core/blob.h"
+#include "core/ids.h"
 
 /* The order in which data fill layers: a Fisher-Yates shuffle of all ids, carried out only as far as it is drawn. It is
  * a function of seed and N alone, and what was drawn is used, so that a save need keep nothing of it. */
@@ -44,7 +45,7 @@ typedef struct slf_online {
 
 /* Data that never compete with those of another group for a cut. */
 typedef struct slf_group {
-    int64_t id;     /* as the host names it */
+    int64_t id;     /* as the host names it; of the one that further groups share, of the first of these */
     int64_t size;   /* data it will have, all in all; 0: not known */
     int64_t rows;   /* data it has had, those of the task at hand among them */
     int64_t passed; /* of them: left by a stage to a deeper layer */
@@ -65,8 +66,7 @@ typedef struct slf_stream {
     slf_group *groups;     /* [group_room]; the last of max_groups + 1 is the one that further groups share */
     int64_t *group_taken;  /* [group_room][m] */
     int64_t *group_counts; /* [group_room][m] sized: counts of each group's own plan */
-    int32_t *slots;        /* hash table of ids: index of a group, -1 where a slot is free */
-    int64_t n_slots;       /* a power of two, more than twice max_groups; 0 before the first group */
+    slf_ids known;         /* of all groups but that */
 } slf_stream;
 
 typedef struct slf_progress {
@@ -106,13 +106,23 @@ static inline bool slf_plan_is_stream(const salf_planner *planner) {
 /* ---- planner.c ---- */
 
 salf_planner *slf_planner_retain(salf_planner *planner);
+
+/* ---- progress.c ---- */
+
 /* The task at hand, kind DONE where there is none. */
 void slf_planner_task(const salf_planner *planner, salf_task *task);
+/* Data of all layers below: where a layer's data begin once all are settled. */
+int64_t slf_plan_data_below(const salf_planner *planner, int32_t layer);
 /* Progress before the first call. On failure there is nothing to free. */
 salf_status slf_progress_init(slf_progress *progress, const salf_planner *planner);
 void slf_progress_free(slf_progress *progress, const salf_planner *planner);
 /* Room for a task of n data, ONLINE; the ids there are lost. */
 salf_status slf_progress_room(slf_progress *progress, const salf_planner *planner, int64_t n);
+/* STREAM: the same, with the ids of this rank's part of them. Cuts that are there are lost. */
+salf_status slf_stream_room(slf_progress *progress, const salf_planner *planner, int64_t n);
+/* This rank's part of n data that all ranks share out evenly, the first ranks one more: how many, and where they begin.
+ */
+int64_t slf_stream_part(const salf_planner *planner, int64_t n, int64_t *first);
 
 /* ---- counts.c ---- */
 
@@ -138,16 +148,31 @@ void slf_draws_unused(slf_draws *draws, const salf_planner *planner, uint64_t *u
 
 /* Opens the next task of at most max_data data a rank; there is none at the end. */
 salf_status slf_stream_next(salf_planner *planner, int64_t max_data);
-/* Room for a task of n data, and the ids of this rank's part of them. Cuts that are there are lost. */
-salf_status slf_stream_room(slf_progress *progress, const salf_planner *planner, int64_t n);
-/* This rank's part of n data that all ranks share out evenly, the first ranks one more: how many, and where they begin.
- */
-int64_t slf_stream_part(const salf_planner *planner, int64_t n, int64_t *first);
+
+salf_status slf_stream_check_options(const salf_planner_options *options);
+
+/* ---- quota.c ---- */
+
+/* The chairman's choice for position t + 1, of n in all, after taken [m]. */
+int32_t slf_quota_chairman(const int64_t *counts, int64_t n, int32_t m, int64_t t, const int64_t *taken);
+/* The layer of the next row of a group; NULL for all data as one group, without a choice. */
+int32_t slf_quota_layer(const salf_planner *planner, slf_stream *stream, slf_group *group);
+
+/* ---- groups.c ---- */
+
 /* Index of a group, made where it is not there yet; the shared one's beyond max_groups. */
 salf_status slf_stream_group(slf_progress *progress, const salf_planner *planner, int64_t id, int32_t *index);
 /* Counts of each group's own plan, from sizes that sum to N. */
 salf_status slf_stream_share(slf_progress *progress, const salf_planner *planner);
-void slf_stream_free(slf_stream *stream, const salf_context *context);
+/* Groups of the task's rows, found [2 i] of row i, and its rows by group, each group's in order: ordered [task_n].
+ * fresh becomes where a group's rows end there. Fails where a group gets more rows than its size. */
+salf_status slf_stream_sort(slf_progress *progress, const salf_planner *planner, const int64_t *found,
+                            int64_t *ordered);
+
+/* ---- save_stream.c ---- */
+
+void slf_stream_write(const salf_planner *planner, slf_blob *blob);
+salf_status slf_stream_read(const salf_planner *planner, slf_blob *blob, slf_progress *progress);
 
 /* ---- assign.c ---- */
 
@@ -170,6 +195,12 @@ typedef struct slf_assignment {
     int64_t *quota;     /* [m] scratch */
 } slf_assignment;
 void slf_stream_assign(const slf_assignment *job);
+/* GAIN, up to SLF_EXACT_ROWS rows: the least sum of all assignments. */
+enum { SLF_EXACT_ROWS = 64 };
+void slf_stream_assign_exactly(const slf_assignment *job);
+/* Positive gains below each layer, in the place of gains [n][m]. A row whose gains are no numbers is to train fully:
+ * every layer that it loses counts more than all gains of any other row. */
+void slf_stream_sum_lost(double *gains, int64_t n, int32_t m);
 /* Shuffles n values; which way follows from the seed and position ... position+n-1. */
 void slf_stream_shuffle(uint64_t seed, int64_t position, int32_t *values, int64_t n);
 

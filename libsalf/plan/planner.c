@@ -43,22 +43,7 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     /* N div (2m) + 1, half a mean share: a probe that no layer takes is a forward for nothing, and a uniform plan then
      * loses at most one for every two data that it trains. */
     if (own.probe_limit == 0) own.probe_limit = n_data / n_layers / 2 + 1;
-    SLF_TRY(slf_check_word("assignment", "SALF_ASSIGN", own.assignment));
-    SLF_TRY(slf_check_word("stream_order", "SALF_STREAM", own.stream_order));
-    if (own.one_cut < 0 || own.one_cut > 1) return bad_planner_option("one_cut", own.one_cut, "it must be 0 or 1");
-    if (own.max_groups < 0 || own.max_groups == INT32_MAX)
-        return bad_planner_option("max_groups", own.max_groups, "it must be 0 ... 2^31 - 2");
-    /* An option of a stream for another matching would be ignored, and a batch of one cut has nothing to assign. */
-    if (own.matching != SALF_MATCH_STREAM && (own.assignment || own.stream_order || own.one_cut || own.max_groups))
-        return slf_fail(SALF_E_ARGUMENT,
-                        "assignment %s, stream_order %s, one_cut %" PRId32 ", max_groups %" PRId32
-                        "; these are for matching stream, not %s",
-                        salf_constant_word("SALF_ASSIGN", own.assignment),
-                        salf_constant_word("SALF_STREAM", own.stream_order), own.one_cut, own.max_groups,
-                        salf_constant_word("SALF_MATCH", own.matching));
-    if (own.one_cut && own.assignment != SALF_ASSIGN_RANDOM)
-        return slf_fail(SALF_E_ARGUMENT, "one_cut with assignment %s; one cut a batch leaves nothing to assign",
-                        salf_constant_word("SALF_ASSIGN", own.assignment));
+    SLF_TRY(slf_stream_check_options(&own));
     if (own.max_groups == 0) own.max_groups = 1024;
     const bool custom = own.growth == SALF_GROWTH_CUSTOM;
     if (custom && !own.weights) return slf_fail(SALF_E_NULL, "CUSTOM growth, but weights is NULL");
@@ -109,48 +94,6 @@ void salf_planner_destroy(salf_planner *planner) {
     slf_context_release(context);
 }
 
-/* Before the first call all is 0: layer 0 has its turn, nothing is open, nothing is known of any datum. */
-salf_status slf_progress_init(slf_progress *s, const salf_planner *planner) {
-    *s = (slf_progress){0};
-    SLF_TRY(SLF_ALLOC_ZERO(planner->context, s->matched, 5 * (int64_t)planner->m));
-    s->filled = s->matched + planner->m;
-    s->probed = s->filled + planner->m;
-    if (slf_plan_is_stream(planner)) {
-        s->stream.taken = s->probed + planner->m;
-        s->stream.batches = s->stream.taken + planner->m;
-    }
-    return SALF_OK;
-}
-
-/* Which part of the union is in use follows from the planner, not from what is in it: a load may stop half-way. */
-void slf_progress_free(slf_progress *s, const salf_planner *planner) {
-    const salf_context *context = planner->context;
-    slf_free(context, s->matched);
-    if (slf_plan_is_online(planner)) {
-        slf_free(context, s->online.used);
-        slf_free(context, s->online.draws.ids);
-        slf_free(context, s->online.ids);
-    } else if (slf_plan_is_stream(planner)) {
-        slf_stream_free(&s->stream, context);
-    } else {
-        slf_free(context, s->offline.eof);
-        slf_free(context, s->offline.data);
-    }
-    *s = (slf_progress){0};
-}
-
-/* Tasks are as large as the host asks for, so that room only grows with the largest of them. The ids are lost: there is
- * no task at hand when room is made for one. */
-salf_status slf_progress_room(slf_progress *s, const salf_planner *planner, int64_t n) {
-    if (n <= s->online.room) return SALF_OK;
-    uint32_t *ids;
-    SLF_TRY(SLF_ALLOC(planner->context, ids, n));
-    slf_free(planner->context, s->online.ids);
-    s->online.ids = ids;
-    s->online.room = n;
-    return SALF_OK;
-}
-
 /* ---- the plan ---- */
 
 salf_status salf_planner_counts(const salf_planner *planner, int64_t *counts) {
@@ -170,14 +113,6 @@ salf_status salf_planner_saving(const salf_planner *planner, double *saving) {
     return SALF_OK;
 }
 
-/* Data of all layers below: where a layer's data begin once all are settled. Summed anew at each call, as a layer is
- * cheap beside the data of a task. */
-static int64_t data_below(const salf_planner *p, int32_t layer) {
-    int64_t sum = 0;
-    for (int32_t e = 0; e < layer; e++) sum += p->counts[e];
-    return sum;
-}
-
 salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, salf_stage *stage) {
     SLF_REQUIRE(planner, stage);
     if (layer < 0 || layer >= planner->m)
@@ -190,7 +125,7 @@ salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, s
                           .matched = s->matched[layer],
                           .filled = s->filled[layer],
                           .probed = s->probed[layer],
-                          .data = data ? data + data_below(planner, layer) : NULL};
+                          .data = data ? data + slf_plan_data_below(planner, layer) : NULL};
     return SALF_OK;
 }
 
@@ -237,25 +172,6 @@ salf_status salf_planner_match(salf_planner *planner) {
 }
 
 /* ---- tasks ---- */
-
-/* What a policy that follows the plan sees, too. After a report the task holds the accepted data only, whose training
- * the decision is for. */
-void slf_planner_task(const salf_planner *planner, salf_task *task) {
-    const slf_progress *s = &planner->progress;
-    *task = (salf_task){.kind = SALF_TASK_DONE, .layer = s->layer};
-    if (s->phase == SLF_PHASE_IDLE) return;
-    task->kind = s->phase == SLF_PHASE_TRAIN ? SALF_TASK_TRAIN : SALF_TASK_PROBE;
-    if (slf_plan_is_stream(planner)) { /* this rank's part */
-        int64_t first;
-        task->n_data = slf_stream_part(planner, s->task_n, &first);
-        task->data = s->stream.ids;
-        if (s->phase == SLF_PHASE_TRAIN) task->eof = s->stream.cuts + first;
-        return;
-    }
-    task->n_data = s->task_n;
-    task->data = slf_plan_is_online(planner) ? s->online.ids
-                                             : s->offline.data + data_below(planner, s->layer) + s->offline.position;
-}
 
 /* Gives the next task, or none when every layer is full. What a layer does follows from its counts alone: candidates
  * first, then fills, then the next layer. So no step of it needs to be remembered, and a kill finds the same place. */

@@ -40,26 +40,6 @@ static void list_plan_fields(const salf_planner *p, slf_field fields[PLAN_FIELDS
 
 /* ---- writing ---- */
 
-/* Position, numbers a layer, groups in the order in which they came, and the task's cuts. What the whole has taken is
- * the sum over the groups where there are some, but a plan without groups has only that. */
-static void write_stream(const salf_planner *p, slf_blob *blob) {
-    const slf_progress *progress = &p->progress;
-    const slf_stream *s = &progress->stream;
-    slf_blob_put_u64(blob, (uint64_t)s->position);
-    for (int64_t i = 0; i < 5 * (int64_t)p->m; i++) slf_blob_put_u64(blob, (uint64_t)progress->matched[i]);
-    slf_blob_put_u64(blob, s->sized);
-    slf_blob_put_u64(blob, (uint64_t)s->n_groups);
-    for (int64_t g = 0; g < s->n_groups; g++) {
-        const slf_group *group = &s->groups[g];
-        slf_blob_put_u64(blob, (uint64_t)group->id);
-        slf_blob_put_u64(blob, (uint64_t)group->size);
-        slf_blob_put_u64(blob, (uint64_t)group->passed);
-        for (int32_t e = 0; e < p->m; e++) slf_blob_put_u64(blob, (uint64_t)s->group_taken[g * p->m + e]);
-    }
-    for (int64_t i = 0; progress->phase == SLF_PHASE_TRAIN && i < progress->task_n; i++)
-        slf_blob_put_u64(blob, (uint64_t)s->cuts[i]);
-}
-
 /* Called twice, to measure and to write: it must put the same both times. */
 static void write_plan(const void *user, slf_blob *blob) {
     const salf_planner *p = user;
@@ -72,7 +52,7 @@ static void write_plan(const void *user, slf_blob *blob) {
     slf_blob_put_u64(blob, (uint64_t)s->phase);
     slf_blob_put_u64(blob, (uint64_t)s->task_n);
     if (slf_plan_is_stream(p)) {
-        write_stream(p, blob);
+        slf_stream_write(p, blob);
     } else if (slf_plan_is_online(
                    p)) { /* before the first task there is nothing of a datum, and N may be too large for any */
         slf_blob_put_u64(blob, s->online.used != NULL);
@@ -99,52 +79,33 @@ salf_status salf_planner_save(const salf_planner *planner, void *buffer, uint64_
 
 /* ---- reading ---- */
 
-/* The checksum was right, so that this blob was made by hand, or by a library with a fault. */
-static salf_status bad_plan_value(const char *what, int64_t value) {
-    return slf_fail(SALF_E_CORRUPT, "the blob's %s is %" PRId64, what, value);
-}
-
-/* A value of 0 ... most. Every number of the blob goes through here or is compared with the planner's own. */
-static salf_status read_plan_value(slf_blob *blob, const char *what, int64_t most, int64_t *out) {
-    *out = (int64_t)slf_blob_get_u64(blob);
-    if (blob->short_of_room) return slf_fail(SALF_E_TRUNCATED, "the blob ends before its %s", what);
-    return *out < 0 || *out > most ? bad_plan_value(what, *out) : SALF_OK;
-}
-
-/* Before memory is taken for what the next bytes hold. */
-static salf_status check_plan_bytes(const slf_blob *blob, uint64_t bytes) {
-    if (bytes <= blob->room - blob->used) return SALF_OK;
-    return slf_fail(SALF_E_TRUNCATED, "the blob ends %" PRIu64 " bytes into a part of %" PRIu64,
-                    blob->room - blob->used, bytes);
-}
-
 /* Settled data are settled again, from the eof, so that nothing in the blob can place a datum twice. That takes as long
  * as it took at first. */
 static salf_status read_offline(const salf_planner *p, slf_blob *blob, slf_progress *s) {
     int64_t settled, has_eof;
-    SLF_TRY(read_plan_value(blob, "flag of settled data", 1, &settled));
-    SLF_TRY(read_plan_value(blob, "position", s->layer < p->m ? p->counts[s->layer] : 0, &s->offline.position));
-    SLF_TRY(read_plan_value(blob, "flag of eof", p->options.matching == SALF_MATCH_OFFLINE, &has_eof));
+    SLF_TRY(slf_blob_value(blob, "flag of settled data", 1, &settled));
+    SLF_TRY(slf_blob_value(blob, "position", s->layer < p->m ? p->counts[s->layer] : 0, &s->offline.position));
+    SLF_TRY(slf_blob_value(blob, "flag of eof", p->options.matching == SALF_MATCH_OFFLINE, &has_eof));
     /* before anything is settled nothing was given out; after that, TRAIN tasks only, within the layer's data */
-    if (!settled && s->layer != 0) return bad_plan_value("layer", s->layer);
-    if (!settled && s->offline.position != 0) return bad_plan_value("position", s->offline.position);
+    if (!settled && s->layer != 0) return slf_blob_bad_value("layer", s->layer);
+    if (!settled && s->offline.position != 0) return slf_blob_bad_value("position", s->offline.position);
     if (s->phase != SLF_PHASE_IDLE && (s->phase != SLF_PHASE_TRAIN || !settled || s->layer == p->m))
-        return bad_plan_value("phase", s->phase);
+        return slf_blob_bad_value("phase", s->phase);
     if (s->phase == SLF_PHASE_TRAIN && s->task_n > p->counts[s->layer] - s->offline.position)
-        return bad_plan_value("task size", s->task_n);
+        return slf_blob_bad_value("task size", s->task_n);
     if (has_eof) {
         SLF_TRY(slf_plan_check_size(p));
-        SLF_TRY(check_plan_bytes(blob, 2 * (uint64_t)p->n));
+        SLF_TRY(slf_blob_check_bytes(blob, 2 * (uint64_t)p->n));
         SLF_TRY(SLF_ALLOC(p->context, s->offline.eof, p->n));
         for (int64_t i = 0; i < p->n; i++) {
             uint8_t bytes[2];
             slf_blob_get(blob, bytes, sizeof bytes);
             const uint16_t eof = (uint16_t)(bytes[0] | bytes[1] << 8);
-            if (eof >= p->m && (settled || eof != SLF_EOF_UNKNOWN)) return bad_plan_value("eof of a datum", eof);
+            if (eof >= p->m && (settled || eof != SLF_EOF_UNKNOWN)) return slf_blob_bad_value("eof of a datum", eof);
             s->offline.eof[i] = eof;
         }
     } else if (settled && p->options.matching == SALF_MATCH_OFFLINE) {
-        return bad_plan_value("flag of eof", 0);
+        return slf_blob_bad_value("flag of eof", 0);
     }
     return settled ? slf_plan_settle(p, s) : SALF_OK;
 }
@@ -153,14 +114,14 @@ static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progre
     slf_online *o = &s->online;
     const uint64_t words = (uint64_t)slf_bit_words(p->n);
     int64_t begun;
-    SLF_TRY(read_plan_value(blob, "flag of used data", 1, &begun));
-    if (s->phase != SLF_PHASE_IDLE && (!begun || s->layer == p->m)) return bad_plan_value("phase", s->phase);
-    if (!begun) return s->layer == 0 ? SALF_OK : bad_plan_value("layer", s->layer);
+    SLF_TRY(slf_blob_value(blob, "flag of used data", 1, &begun));
+    if (s->phase != SLF_PHASE_IDLE && (!begun || s->layer == p->m)) return slf_blob_bad_value("phase", s->phase);
+    if (!begun) return s->layer == 0 ? SALF_OK : slf_blob_bad_value("layer", s->layer);
     SLF_TRY(slf_plan_check_size(p));
-    SLF_TRY(read_plan_value(blob, "scan position", p->n, &o->scan));
+    SLF_TRY(slf_blob_value(blob, "scan position", p->n, &o->scan));
     for (int64_t i = 0; i < 3 * (int64_t)p->m; i++)
-        SLF_TRY(read_plan_value(blob, "count of a layer", p->n, &s->matched[i]));
-    SLF_TRY(check_plan_bytes(blob, 8 * words));
+        SLF_TRY(slf_blob_value(blob, "count of a layer", p->n, &s->matched[i]));
+    SLF_TRY(slf_blob_check_bytes(blob, 8 * words));
     SLF_TRY(SLF_ALLOC(p->context, o->used, words));
     for (uint64_t w = 0; w < words; w++) o->used[w] = slf_blob_get_u64(blob);
     /* Layers before the turn are full, those after it untouched, and as many data are used as all layers hold: then as
@@ -168,107 +129,30 @@ static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progre
     int64_t booked = 0, n_used = 0;
     for (int32_t e = 0; e < p->m; e++) {
         const int64_t count = p->counts[e], matched = s->matched[e], filled = s->filled[e];
-        if (matched > count) return bad_plan_value("matched count of a layer", matched);
-        if (filled > count - matched) return bad_plan_value("filled count of a layer", filled);
-        if (e < s->layer && matched + filled != count) return bad_plan_value("count of a full layer", matched + filled);
-        if (s->probed[e] < matched) return bad_plan_value("probed count of a layer", s->probed[e]);
-        if (e > s->layer && s->probed[e] + filled != 0) return bad_plan_value("count of a later layer", s->probed[e]);
+        if (matched > count) return slf_blob_bad_value("matched count of a layer", matched);
+        if (filled > count - matched) return slf_blob_bad_value("filled count of a layer", filled);
+        if (e < s->layer && matched + filled != count)
+            return slf_blob_bad_value("count of a full layer", matched + filled);
+        if (s->probed[e] < matched) return slf_blob_bad_value("probed count of a layer", s->probed[e]);
+        if (e > s->layer && s->probed[e] + filled != 0)
+            return slf_blob_bad_value("count of a later layer", s->probed[e]);
         booked += matched + filled;
     }
     for (int64_t w = 0; w < slf_bit_words(p->n); w++) n_used += __builtin_popcountll(o->used[w]);
-    if (p->n % 64 != 0 && o->used[p->n / 64] >> (p->n % 64)) return bad_plan_value("number of data", p->n);
-    if (n_used != booked) return bad_plan_value("number of used data", n_used);
+    if (p->n % 64 != 0 && o->used[p->n / 64] >> (p->n % 64)) return slf_blob_bad_value("number of data", p->n);
+    if (n_used != booked) return slf_blob_bad_value("number of used data", n_used);
     /* The ids of the task at hand: each once, not used while they are probed, and used from then on. Each one's bit is
      * turned over as it is read, which shows the second of two, and then turned back. */
     const bool used = s->phase != SLF_PHASE_PROBE;
-    SLF_TRY(check_plan_bytes(blob, 8 * (uint64_t)s->task_n));
+    SLF_TRY(slf_blob_check_bytes(blob, 8 * (uint64_t)s->task_n));
     SLF_TRY(slf_progress_room(s, p, s->task_n));
     for (int64_t i = 0, id; i < s->task_n; i++) {
-        SLF_TRY(read_plan_value(blob, "datum of the task", p->n - 1, &id));
-        if (slf_bit_get(o->used, id) != used) return bad_plan_value("datum of the task", id);
+        SLF_TRY(slf_blob_value(blob, "datum of the task", p->n - 1, &id));
+        if (slf_bit_get(o->used, id) != used) return slf_blob_bad_value("datum of the task", id);
         slf_bit_flip(o->used, id);
         o->ids[i] = (uint32_t)id;
     }
     for (int64_t i = 0; i < s->task_n; i++) slf_bit_flip(o->used, o->ids[i]);
-    return SALF_OK;
-}
-
-/* Every number is checked against the others: what each layer and group has had sums to the position and the task, no
- * layer of a plan that ends exactly has more than its count, and none has a count it cannot keep. */
-static salf_status read_stream(const salf_planner *p, slf_blob *blob, slf_progress *s) {
-    slf_stream *t = &s->stream;
-    const bool random = p->options.assignment == SALF_ASSIGN_RANDOM, drawn = s->phase == SLF_PHASE_TRAIN;
-    int64_t sized, n_groups, taken = 0, batches = 0, in_groups = 0, value;
-    /* 1. numbers of the layers. A task is open or not; only EOF and GAIN have a phase before cuts are known */
-    SLF_TRY(slf_plan_check_size(p));
-    SLF_TRY(read_plan_value(blob, "position", p->n - s->task_n, &t->position));
-    if (s->phase == SLF_PHASE_REPORTED || (s->phase == SLF_PHASE_PROBE && random))
-        return bad_plan_value("phase", s->phase);
-    for (int64_t i = 0; i < 5 * (int64_t)p->m; i++)
-        SLF_TRY(read_plan_value(blob, "count of a layer", p->n, &s->matched[i]));
-    /* totals are exact but where groups run MIXED without sizes, or batches have one cut */
-    SLF_TRY(read_plan_value(blob, "flag of sizes", !random, &sized));
-    const bool exact = !p->options.one_cut && (random || sized || p->options.stream_order == SALF_STREAM_STAGED);
-    for (int32_t e = 0; e < p->m; e++) {
-        if (s->matched[e] + s->filled[e] != t->taken[e] || (exact && t->taken[e] > p->counts[e]))
-            return bad_plan_value("count of a layer", t->taken[e]);
-        if (s->probed[e] != (random ? 0 : t->taken[e])) return bad_plan_value("probed count of a layer", s->probed[e]);
-        if (!p->options.one_cut && t->batches[e] != 0) return bad_plan_value("batches of a layer", t->batches[e]);
-        if (t->batches[e] > t->taken[e]) return bad_plan_value("batches of a layer", t->batches[e]);
-        taken += t->taken[e];
-        batches += t->batches[e];
-    }
-    if (taken != t->position + (drawn ? s->task_n : 0)) return bad_plan_value("position", t->position);
-    if (p->options.one_cut && (batches == 0) != (taken == 0)) return bad_plan_value("number of batches", batches);
-    /* 2. groups. Each takes room only when its numbers have been read */
-    SLF_TRY(read_plan_value(blob, "number of groups", random ? 0 : p->options.max_groups + (int64_t)!sized, &n_groups));
-    if (sized && n_groups == 0) return bad_plan_value("number of groups", n_groups);
-    for (int32_t g = 0, index; g < n_groups; g++) {
-        int64_t size, passed, id;
-        SLF_TRY(check_plan_bytes(blob, 8 * (3 + (uint64_t)p->m)));
-        id = (int64_t)slf_blob_get_u64(blob);
-        if (id != (int32_t)id) return bad_plan_value("group", id);
-        SLF_TRY(slf_stream_group(s, p, id, &index));
-        if (index != g) return bad_plan_value("group", id);
-        SLF_TRY(read_plan_value(blob, "size of a group", sized ? p->n : 0, &size));
-        SLF_TRY(read_plan_value(blob, "passed rows of a group", p->n, &passed));
-        slf_group *group = &t->groups[g];
-        for (int32_t e = 0; e < p->m; e++) {
-            SLF_TRY(read_plan_value(blob, "count of a group", p->n, &value));
-            t->group_taken[(int64_t)g * p->m + e] = value;
-            group->rows += value;
-        }
-        if (passed > group->rows) return bad_plan_value("passed rows of a group", passed);
-        if (sized && (size < 1 || group->rows > size)) return bad_plan_value("size of a group", size);
-        group->passed = passed;
-        group->size = size;
-        in_groups += sized ? size : group->rows;
-    }
-    if (!random && in_groups != (sized ? p->n : taken)) return bad_plan_value("number of data in groups", in_groups);
-    t->sized = sized != 0;
-    if (sized) SLF_TRY(slf_stream_share(s, p));
-    for (int32_t e = 0; e < p->m && !random; e++) {
-        int64_t sum = 0;
-        for (int64_t g = 0; g < n_groups; g++) {
-            sum += t->group_taken[g * p->m + e];
-            if (sized && t->group_taken[g * p->m + e] > t->group_counts[g * p->m + e])
-                return bad_plan_value("count of a group", t->group_taken[g * p->m + e]);
-        }
-        if (sum != t->taken[e]) return bad_plan_value("count of a layer", t->taken[e]);
-    }
-    /* 3. the task's cuts */
-    SLF_TRY(check_plan_bytes(blob, drawn ? 8 * (uint64_t)s->task_n : 0));
-    if (s->task_n > 0) SLF_TRY(slf_stream_room(s, p, s->task_n));
-    int32_t lowest = drawn ? p->m - 1 : t->position == p->n ? p->m : 0;
-    for (int64_t i = 0; drawn && i < s->task_n; i++) {
-        SLF_TRY(read_plan_value(blob, "cut of a row", p->m - 1, &value));
-        if (t->taken[value] == 0 || (p->options.one_cut && i > 0 && value != t->cuts[0]))
-            return bad_plan_value("cut of a row", value);
-        t->cuts[i] = (int32_t)value;
-        lowest = SLF_MIN(lowest, t->cuts[i]);
-    }
-    /* between tasks the layer is that of the last one, and so of no meaning */
-    if (s->phase != SLF_PHASE_IDLE && s->layer != lowest) return bad_plan_value("layer", s->layer);
     return SALF_OK;
 }
 
@@ -295,15 +179,16 @@ salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_
     }
     /* 2. whose turn it is */
     int64_t layer, phase;
-    SLF_DO(read_plan_value(&blob, "layer", p->m, &layer));
-    SLF_DO(read_plan_value(&blob, "phase", SLF_PHASE_TRAIN, &phase));
-    SLF_DO(read_plan_value(&blob, "task size", p->n, &read.task_n));
+    SLF_DO(slf_blob_value(&blob, "layer", p->m, &layer));
+    SLF_DO(slf_blob_value(&blob, "phase", SLF_PHASE_TRAIN, &phase));
+    SLF_DO(slf_blob_value(&blob, "task size", p->n, &read.task_n));
     const bool may_be_empty = phase == SLF_PHASE_IDLE || phase == SLF_PHASE_REPORTED;
-    if (read.task_n == 0 ? !may_be_empty : phase == SLF_PHASE_IDLE) SLF_DO(bad_plan_value("task size", read.task_n));
+    if (read.task_n == 0 ? !may_be_empty : phase == SLF_PHASE_IDLE)
+        SLF_DO(slf_blob_bad_value("task size", read.task_n));
     read.layer = (int32_t)layer;
     read.phase = (int32_t)phase;
     /* 3. what has been done */
-    SLF_DO(slf_plan_is_stream(p)   ? read_stream(p, &blob, &read)
+    SLF_DO(slf_plan_is_stream(p)   ? slf_stream_read(p, &blob, &read)
            : slf_plan_is_online(p) ? read_online(p, &blob, &read)
                                    : read_offline(p, &blob, &read));
     /* A longer blob is of another kind or was put together wrongly; its end would be passed over in silence. */

@@ -14,21 +14,6 @@
 
 #include "policy/policy.h"
 
-/* A trace may come from the host's own code, so nothing in it is believed. */
-static salf_status check_trace(const salf_policy *p, const salf_trace *t, bool gains) {
-    if (!t) return slf_fail(SALF_E_NULL, "the policy needs a trace, and trace is NULL");
-    if (t->n_layers != p->m)
-        return slf_fail(SALF_E_SHAPE, "trace of %" PRId32 " layers for a policy of %" PRId32, t->n_layers, p->m);
-    if (t->rows < 0) return slf_fail(SALF_E_ARGUMENT, "trace of %" PRId64 " rows", t->rows);
-    if (t->rows > 0 && (!t->eof || (gains && !t->gains)))
-        return slf_fail(SALF_E_NULL, "%s of the trace is NULL", t->eof ? "gains" : "eof");
-    for (int64_t r = 0; r < t->rows; r++)
-        if (t->eof[r] < 0 || t->eof[r] >= p->m)
-            return slf_fail(SALF_E_ARGUMENT, "eof of row %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32, r,
-                            t->eof[r], p->m - 1);
-    return SALF_OK;
-}
-
 /* One rank without rows is usual at the end of an epoch; all without are a mistake of the host's. */
 static salf_status no_rows(void) {
     return slf_fail(SALF_E_ARGUMENT, "the trace has 0 rows on every rank");
@@ -89,7 +74,7 @@ static void set_row_cuts(salf_policy *p, const int32_t *eof, int64_t rows, int32
 salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     const bool mean = p->options.reduction == SALF_REDUCE_MEAN_GAIN;
     const salf_trace *t = seen->trace;
-    salf_status local = p->early == SALF_OK ? check_trace(p, t, mean) : p->early;
+    salf_status local = p->early == SALF_OK ? slf_trace_check(t, p->m, mean, "policy") : p->early;
     if (local == SALF_OK) local = slf_policy_rows(p, t->rows);
     int32_t cut = 0;
     SLF_TRY(mean ? cut_by_mean_gain(p, t, local, &cut) : cut_by_histogram(p, t, local, &cut));
@@ -107,7 +92,7 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
     const salf_trace *t = seen->trace;
     int64_t smallest = -1;
     salf_status local = p->early;
-    if (local == SALF_OK && t) local = check_trace(p, t, false);
+    if (local == SALF_OK && t) local = slf_trace_check(t, p->m, false, "policy");
     if (local == SALF_OK && t) local = slf_policy_rows(p, t->rows);
     if (local == SALF_OK) smallest = p->options.callback(p->options.callback_user, seen->step, p->m, t);
     if (local == SALF_OK && (smallest < 0 || smallest >= p->m)) {

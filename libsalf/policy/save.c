@@ -70,12 +70,6 @@ salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *
     return slf_blob_save(policy_kind, POLICY_VERSION, write_policy, policy, buffer, size);
 }
 
-static salf_status read_policy_value(slf_blob *blob, const char *name, int64_t least, int64_t most, int64_t *out) {
-    *out = (int64_t)slf_blob_get_u64(blob);
-    if (*out >= least && *out <= most) return SALF_OK;
-    return slf_fail(SALF_E_CORRUPT, "the blob's %s is %" PRId64, name, *out);
-}
-
 /* Into the record that is not in use. What was damaged by hand, with a right checksum, at least stays in range: layers
  * are on or off, sums are sums of absolute values. */
 salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t size) {
@@ -100,12 +94,13 @@ salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t s
 
     /* 2. the record */
     int64_t turn, embedding, head, frozen, compared;
-    SLF_TRY(read_policy_value(&blob, "last step", -1, INT64_MAX, &next->step));
-    if (blob.version == 1) SLF_TRY(read_policy_value(&blob, "turn", 0, INT64_MAX, &turn));
-    SLF_TRY(read_policy_value(&blob, "embedding flag", 0, 1, &embedding));
-    SLF_TRY(read_policy_value(&blob, "head flag", 0, 1, &head));
-    SLF_TRY(read_policy_value(&blob, "frozen depth", 0, p->m - 1, &frozen));
-    SLF_TRY(read_policy_value(&blob, "comparison flag", 0, 1, &compared));
+    next->step = (int64_t)slf_blob_get_u64(&blob);
+    if (next->step < -1) return slf_blob_bad_value("last step", next->step);
+    if (blob.version == 1) SLF_TRY(slf_blob_value(&blob, "turn", INT64_MAX, &turn));
+    SLF_TRY(slf_blob_value(&blob, "embedding flag", 1, &embedding));
+    SLF_TRY(slf_blob_value(&blob, "head flag", 1, &head));
+    SLF_TRY(slf_blob_value(&blob, "frozen depth", p->m - 1, &frozen));
+    SLF_TRY(slf_blob_value(&blob, "comparison flag", 1, &compared));
     next->embedding = (int32_t)embedding;
     next->head = (int32_t)head;
     next->frozen = (int32_t)frozen;

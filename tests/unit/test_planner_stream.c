@@ -855,7 +855,7 @@ START_TEST(bad_values_are_named) {
     CHECK_OK(salf_planner_next(planner, 4, &task));
     CHECK_FAILS(salf_planner_report(planner, eof, 4, accepted), SALF_E_SEQUENCE, "salf_planner_assign");
     CHECK_FAILS(salf_planner_done(planner), SALF_E_SEQUENCE, "no report");
-    CHECK_FAILS(salf_planner_assign(planner, NULL, groups, &task), SALF_E_NULL, "trace is NULL");
+    CHECK_FAILS(salf_planner_assign(planner, NULL, groups, &task), SALF_E_NULL, "needs a trace");
     CHECK_FAILS(salf_planner_assign(planner, &trace, NULL, &task), SALF_E_NULL, "groups is NULL");
     CHECK_FAILS(salf_planner_assign(planner, &trace, groups, NULL), SALF_E_NULL, "task");
     trace.rows = 3;
