@@ -4,8 +4,8 @@
  */
 #include "plan/plan.h"
 
-/* Places are the cuts that were drawn, in order. Index 0 of the arrays is the row, or place, that is not there. The same
- * costs give the same result everywhere; of equal sums the one that is found first stands. */
+/* Places are the cuts that were drawn, in order. Index 0 of the arrays is the row, or place, that is not there. The
+ * same costs give the same result everywhere; of equal sums the one that is found first stands. */
 void slf_stream_assign_exactly(const slf_assignment *job) {
     const int n = (int)job->n;
     int32_t layer[SLF_EXACT_ROWS + 1] = {0}; /* of each place */
