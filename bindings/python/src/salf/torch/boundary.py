@@ -144,7 +144,8 @@ class Boundary:
         self._fingerprints: List[Tuple[int, ...]] = []
         self._batch: Optional[_Batch] = None
         self._compared = False
-        self._tuples = [False] * len(self._layers)
+        # How many things a layer gives beside its states, None where it gives states alone.
+        self._beside: List[Optional[int]] = [None] * len(self._layers)
         self._own = [replace_forward(layer, self._instead_of(k)) for k, layer in enumerate(self._layers)]
 
     def close(self) -> None:
@@ -220,7 +221,8 @@ class Boundary:
         """A layer under the boundary, for the rows that have to pass it."""
         division = Division(batch.starts, k, states.device)
         if division.n_active == 0:
-            return (states,) if self._tuples[k] else states
+            beside = self._beside[k]
+            return states if beside is None else (states, *[None] * beside)
         if division.n_active < division.size:
             try:
                 part = division.take(states, 0)
@@ -233,7 +235,7 @@ class Boundary:
                 raise ValueError(f"the boundary cache cannot run a part of a batch: {reason}") from None
         given, named = layer_arguments(args, kwargs, states, None, states.shape[1])
         output = inner(*given, **named)
-        self._tuples[k] = isinstance(output, tuple)
+        self._beside[k] = len(output) - 1 if isinstance(output, tuple) else None
         return output
 
     def _compare(self, batch: _Batch, states: torch.Tensor) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from salf.methods import Method
 from salf.torch.anatomy import Parts
+from salf.torch.boundary import BoundaryCache
 from salf.torch.build import RowCallback
 from salf.torch.cache import EofCache
 from salf.torch.controller import FreezeController
@@ -22,9 +23,11 @@ class SalfConfig:
     method: one of salf.methods.METHODS, such as "salf[half]", or a policy's kind. labels: tokens that can be the next
     ones, whose basis rows are prepared. matching: of a plan that probes, "online" or "offline". probe_limit: the most
     data that a plan probes for one layer, in multiples of the layer's mean share; None for the library's default, a
-    half; 0 for all data that are unused. cache: keep deviations of data from epoch to epoch, for max_cache_age
-    optimizer steps. seed: default the Trainer's. The rest goes to FreezeController and to salf.Policy, salf.Planner,
-    salf.Probe, salf.Basis and salf.Context by name.
+    half; 0 for all data that are unused. A plan that streams (planner={"matching": "stream"}, or such a name) leaves
+    the Trainer its loader, samplers and loss. cache: keep deviations of data from epoch to epoch, for max_cache_age
+    optimizer steps. boundary: options of a BoundaryCache, which spares the forward below what trains. seed: default the
+    Trainer's. The rest goes to FreezeController and to salf.Policy, salf.Planner, salf.Probe, salf.Basis and
+    salf.Context by name.
     """
 
     method: str = "salf[half]"
@@ -33,6 +36,7 @@ class SalfConfig:
     probe_limit: Optional[float] = None
     cache: bool = False
     max_cache_age: Optional[int] = None
+    boundary: Optional[Dict[str, Any]] = None
     seed: Optional[int] = None
     when: str = "auto"
     moments: str = "keep"
@@ -83,6 +87,7 @@ class SalfConfig:
             when=self.when,
             moments=self.moments,
             cache=EofCache(self.max_cache_age) if self.cache else None,
+            boundary=None if self.boundary is None else BoundaryCache(**self.boundary),
         )
 
 

@@ -53,12 +53,31 @@ class SalfMixin:
         config, method = self.salf, parse_method(self.salf.method)
         parts = config.parts or find_parts(me.model)
         seed = int(me.args.seed if config.seed is None else config.seed)
-        planner = config.plan_options(method, self._salf_data(), len(parts.layers), seed) if method.planned else None
+        planner = None
+        if method.planned:
+            count = self._salf_stream_data() if self._salf_streams() else self._salf_data()
+            planner = config.plan_options(method, count, len(parts.layers), seed)
         policy = {"total_steps": self._salf_steps(), "seed": seed}
         self.controller = config.controller(me.model, parts, planner, policy)
-        if planner is not None:
+        if planner is not None and not self._salf_streams():
             self.plan = self._salf_plan(seed)
         return self.controller
+
+    def _salf_streams(self) -> bool:
+        """Whether the plan hands its quotas to the Trainer's own batches."""
+        method = parse_method(self.salf.method)
+        return method.planned and self.salf.plan_options(method, 1, 1, 0)["matching"] == "stream"
+
+    def _salf_stream_data(self) -> int:
+        """Data that the Trainer's own batches train, over all ranks: those of max_steps, or whole batches of each rank,
+        as the last ones are filled up to be even."""
+        me: Any = self
+        unit: int = me.args.train_batch_size * me.args.world_size
+        if me.args.max_steps > 0:
+            return int(me.args.max_steps) * unit * int(me.args.gradient_accumulation_steps)
+        if me.args.world_size == 1:
+            return self._salf_data()
+        return max(1, math.ceil(math.ceil(len(me.train_dataset) / unit) * unit * float(me.args.num_train_epochs)))
 
     def _salf_data(self) -> int:
         """Data of the whole run, each epoch's counted."""
@@ -97,7 +116,7 @@ class SalfMixin:
         is told in its arguments, which are the caller's and get their value back."""
         arguments = self.args  # type: ignore[attr-defined]
         before = arguments.ignore_data_skip
-        arguments.ignore_data_skip = before or parse_method(self.salf.method).planned
+        arguments.ignore_data_skip = before or (parse_method(self.salf.method).planned and not self._salf_streams())
         try:
             return super().train(*args, **kwargs)  # type: ignore[misc]
         finally:
@@ -110,7 +129,7 @@ class SalfMixin:
         if self.plan is not None:
             epochs = me.args.num_train_epochs if me.args.max_steps <= 0 else 1
             return PlanLoader(self.plan, me.train_dataset, epochs)
-        if controller.cache is None:
+        if controller.cache is None and self.salf.boundary is None:
             return super().get_train_dataloader()  # type: ignore[misc]
         dataset, collator = me.train_dataset, me.data_collator
         try:
@@ -151,7 +170,8 @@ class SalfMixin:
             return self._salf_unit(model)
         inputs = dict(inputs)
         ids = inputs.pop(ID_KEY, None)
-        controller.begin(inputs.get("labels"), ids=None if ids is None else ids.tolist(), size=_rows(inputs))
+        ids = None if ids is None else ids.tolist()
+        controller.begin(inputs.get("labels"), ids=ids, size=_rows(inputs), inputs=inputs)
         with self._salf_backward(None):
             loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         return loss
