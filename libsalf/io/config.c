@@ -1,6 +1,6 @@
 /*
- * config.c - config.json of a Hugging Face checkpoint: sizes, final norm, from states to logits. What the layers compute
- * is read in decoder.c, and known.c judges the keys that both left.
+ * config.c - config.json of a Hugging Face checkpoint: sizes, final norm, from states to logits. What the layers
+ * compute is read in decoder.c, and known.c judges the keys that both left.
  *
  * Classes of transformers call the same size by several names; every name is known for every family. What a file does
  * not say, its family does (families.c).
@@ -14,12 +14,12 @@
 
 /* ---- sizes: a table ---- */
 
-enum { NEEDED = -1, N_NAMES = 5 };
+enum { NEEDED = -1 };
 
-/* Under any of its names, a key sets a field of salf_model_info to a value in 1 ... most. missing: what the field becomes
- * where none is there, or NEEDED. 0 is replaced in read_shape. */
+/* Under any of its names, a key sets a field of salf_model_info to a value in 1 ... most. missing: what the field
+ * becomes where none is there, or NEEDED. 0 is replaced in read_shape. */
 typedef struct {
-    const char *names[N_NAMES];
+    const char *names[SLF_NAMES];
     size_t offset, size;
     int64_t most, missing;
     int32_t several; /* 1: where two names disagree, the first counts */
@@ -43,39 +43,15 @@ static const integer_key integer_keys[] = {
     {{"head_dim"}, FIELD(head_dim), 65535, 0, 0},
 };
 
-/* Two names of one size have to agree: which of them counts depends on who reads. Defaults go by the first name. */
-static salf_status read_size(slf_keys *keys, const integer_key *key, int64_t *number) {
-    const char *found = NULL;
-    *number = key->missing;
-    for (int i = 0; i < N_NAMES && key->names[i]; i++) {
-        const char *name = key->names[i];
-        if (i > 0 && json_is_null(json_object_get(keys->json, name))) slf_keys_take(keys, name);
-        if (i > 0 && !json_object_get(keys->json, name)) continue;
-        if (i == 0 && !json_object_get(keys->json, name) && !json_object_get(keys->defaults, name)) continue;
-        int64_t value = 0; /* not in 1 ... most: none was there */
-        SLF_TRY(slf_keys_integer(keys, name, key->most, &value));
-        if (value == 0) continue;
-        /* A default gives way to any name that the file has. */
-        const bool stands = found && json_object_get(keys->json, found);
-        if (stands && key->several) continue;
-        if (stands && *number != value)
-            return slf_fail(SALF_E_CORRUPT, "%s: %s is %" PRId64 ", but %s is %" PRId64, keys->path, found, *number,
-                            name, value);
-        found = name;
-        *number = value;
-    }
-    if (*number != NEEDED) return SALF_OK;
-    return slf_fail(SALF_E_CORRUPT, "%s: %s is missing", keys->path, key->names[0]);
-}
-
 static salf_status read_shape(slf_config *config) {
     salf_model_info *info = &config->info;
     slf_keys *keys = &config->keys;
     /* 1. what the file says */
     for (size_t i = 0; i < sizeof integer_keys / sizeof *integer_keys; i++) {
         const integer_key *key = &integer_keys[i];
-        int64_t number;
-        SLF_TRY(read_size(keys, key, &number));
+        int64_t number = key->missing;
+        SLF_TRY(slf_keys_size(keys, key->names, key->most, key->several, &number));
+        if (number == NEEDED) return slf_fail(SALF_E_CORRUPT, "%s: %s is missing", keys->path, key->names[0]);
         char *field = (char *)info + key->offset;
         /* The table's bound for a 32-bit field is within 32 bits, so that nothing is cut off here. */
         if (key->size == sizeof(int32_t))
@@ -150,18 +126,16 @@ static int32_t take_token(slf_keys *keys, const char *name) {
 
 /* ---- the whole ---- */
 
-/* Models with images and sound have the text model's configuration inside of theirs. */
-static json_t *text_model(json_t *json) {
+/* The text model and its family. Models with images and sound have the text model's configuration inside of theirs, and
+ * some do not repeat the family there. */
+static salf_status find_family(slf_config *config, json_t *outer, json_t **text_model, const char *path) {
     static const char *const names[] = {"thinker_config", "text_config", "llm_config", "language_config"};
+    json_t *inner = outer;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        json_t *inner = json_object_get(json, names[i]);
-        if (json_is_object(inner) && json_object_size(inner) > 0) json = inner;
+        json_t *part = json_object_get(inner, names[i]);
+        if (json_is_object(part) && json_object_size(part) > 0) inner = part;
     }
-    return json;
-}
-
-/* The inner model's family, else that of the model around it. */
-static salf_status find_family(slf_config *config, json_t *outer, json_t *inner, const char *path) {
+    *text_model = inner;
     const char *type = json_string_value(json_object_get(inner, "model_type"));
     const char *outer_type = json_string_value(json_object_get(outer, "model_type"));
     if (!type) type = outer_type;
@@ -186,9 +160,9 @@ static salf_status find_family(slf_config *config, json_t *outer, json_t *inner,
 salf_status slf_config_read(slf_config *config, const salf_context *context, json_t *json, const char *path,
                             const char *accept) {
     *config = (slf_config){.context = context};
-    json_t *inner = text_model(json), *defaults = NULL;
+    json_t *inner, *defaults = NULL;
     salf_status status;
-    SLF_DO(find_family(config, json, inner, path));
+    SLF_DO(find_family(config, json, &inner, path));
     SLF_DO(slf_json_words(&defaults, config->family->defaults));
     SLF_DO(slf_keys_open(&config->keys, inner, defaults, path, ""));
     SLF_DO(read_shape(config));
@@ -213,6 +187,40 @@ salf_status slf_config_read(slf_config *config, const salf_context *context, jso
 done:
     slf_keys_close(&config->keys);
     json_decref(defaults);
+    return status;
+}
+
+/* Before a folder is read as a checkpoint: what is not one, and can be told apart. */
+salf_status slf_folder_check(const salf_context *context, const char *folder) {
+    if (!slf_path_exists(folder)) return SALF_OK; /* the first file that is missed tells it */
+    if (!slf_path_is_folder(folder)) {
+        slf_map map;
+        SLF_TRY(slf_map_open(&map, folder));
+        const char *kind = slf_file_kind(map.bytes, map.size);
+        const salf_status status =
+            kind ? slf_fail(SALF_E_UNSUPPORTED, "%s: %s", folder, kind)
+                 : slf_fail(SALF_E_ARGUMENT, "%s is a file; give the folder that holds it and config.json", folder);
+        slf_map_close(&map);
+        return status;
+    }
+    char *config = slf_path_join(context, folder, "config.json");
+    char *adapter = slf_path_join(context, folder, "adapter_config.json");
+    salf_status status = SALF_OK;
+    json_t *json = NULL;
+    if (!config || !adapter) status = SALF_E_NO_MEMORY;
+    if (status == SALF_OK && !slf_path_exists(config) && slf_path_exists(adapter)) {
+        status = slf_json_load(&json, adapter);
+        const char *base = json_string_value(json_object_get(json, "base_model_name_or_path"));
+        if (status == SALF_OK)
+            status =
+                slf_fail(SALF_E_UNSUPPORTED,
+                         "%s: an adapter of PEFT, without the model it is for (%.200s); merge it into that, or give "
+                         "that model's folder",
+                         folder, base ? base : "not named");
+    }
+    json_decref(json);
+    slf_free(context, config);
+    slf_free(context, adapter);
     return status;
 }
 

@@ -24,13 +24,6 @@ void slf_decoder_lacks(slf_config *config, const char *object, const char *name,
     snprintf(text + used, size - used, "%s%s%s%s%s", used ? "; " : "", object, name, *shown ? " = " : "", shown);
 }
 
-/* Values that are not negative, of keys that must not be 0 either. */
-static salf_status read_positive(slf_keys *keys, const char *name, double *out) {
-    SLF_TRY(slf_keys_number(keys, name, out));
-    if (*out <= 0) return slf_fail(SALF_E_CORRUPT, "%s: %s%s is %g", keys->path, keys->object, name, *out);
-    return SALF_OK;
-}
-
 /* ---- activations ---- */
 
 /* The names of transformers' table, as far as they stand for one of these functions. gelu_fast has the constant of the
@@ -64,156 +57,6 @@ static void read_activation(slf_config *config) {
     if (other && kind_of_other != kind)
         slf_decoder_lacks(config, "", second ? "hidden_act" : "hidden_activation", other);
     config->decoder.activation = SLF_MAX(kind, 0);
-}
-
-/* ---- rotary positions ---- */
-
-/* YARN's factor on cosines and sines where the file has none: 0.1 s ln(factor) + 1 with s = 1, or the quotient of two
- * such numbers with s = mscale and mscale_all_dim. */
-static double yarn_attention_factor(double factor, double mscale, double mscale_all_dim) {
-    if (factor <= 1) return 1;
-    const double plain = 0.1 * log(factor);
-    if (mscale > 0 && mscale_all_dim > 0) return (plain * mscale + 1) / (plain * mscale_all_dim + 1);
-    return plain + 1;
-}
-
-/* One object of rotary parameters. theta and part are what stands outside of it and holds where it says nothing. */
-static salf_status read_rope_object(slf_config *config, json_t *json, const char *object, double theta, double part) {
-    static const char *const types[] = {[SALF_ROPE_DEFAULT] = "default",
-                                        [SALF_ROPE_LINEAR] = "linear",
-                                        [SALF_ROPE_LLAMA3] = "llama3",
-                                        [SALF_ROPE_YARN] = "yarn"};
-    salf_decoder_info *d = &config->decoder;
-    slf_keys keys;
-    salf_status status;
-    SLF_DO(slf_keys_open(&keys, json, NULL, config->keys.path, object));
-    /* 1. the kind, in the spelling of today or in that of 2023 */
-    json_t *type = slf_keys_take(&keys, "rope_type"), *old_type = slf_keys_take(&keys, "type");
-    if (!type) type = old_type;
-    const char *word = type ? json_string_value(type) : "default";
-    d->rope = SALF_ROPE_NONE;
-    for (int32_t k = SALF_ROPE_DEFAULT; word && k <= SALF_ROPE_YARN; k++)
-        if (strcmp(types[k], word) == 0) d->rope = k;
-    /* Phi-3 means its own kind by "yarn". */
-    const bool known = d->rope == SALF_ROPE_DEFAULT || (d->rope && config->family->id != SALF_FAMILY_PHI3);
-    if (!known) slf_decoder_lacks(config, object, "rope_type", type);
-    /* 2. base, and the share of a head that is rotated */
-    d->rope_theta = theta;
-    SLF_DO(read_positive(&keys, "rope_theta", &d->rope_theta));
-    SLF_DO(read_positive(&keys, "partial_rotary_factor", &part));
-    const double dims = floor((double)config->info.head_dim * part);
-    if (part > 1 || (part != 1 && !config->family->partial_rotary) || fmod(dims, 2) != 0 || dims < 2) {
-        slf_decoder_lacks(config, object, "partial_rotary_factor", json_object_get(json, "partial_rotary_factor"));
-        if (fmod(dims, 2) != 0) slf_decoder_lacks(config, "", "an odd number of rotary dimensions", NULL);
-    }
-    d->rotary_dims = (int32_t)SLF_MIN(dims, config->info.head_dim);
-    /* 3. the scaling. The positions of the pretraining stand outside in some files, and then count first. */
-    const bool scaled = d->rope > SALF_ROPE_DEFAULT;
-    int64_t original = config->info.max_positions;
-    SLF_DO(slf_keys_integer(&keys, "original_max_position_embeddings", INT64_MAX / 2, &original));
-    SLF_DO(slf_keys_integer(&config->keys, "original_max_position_embeddings", INT64_MAX / 2, &original));
-    if (d->rope == SALF_ROPE_YARN || d->rope == SALF_ROPE_LLAMA3) d->rope_original_positions = original;
-    if (scaled) {
-        d->rope_factor = d->rope == SALF_ROPE_YARN ? (double)config->info.max_positions / (double)original : 0;
-        SLF_DO(read_positive(&keys, "factor", &d->rope_factor));
-    }
-    if (d->rope == SALF_ROPE_LLAMA3) {
-        SLF_DO(read_positive(&keys, "low_freq_factor", &d->rope_low_factor));
-        SLF_DO(read_positive(&keys, "high_freq_factor", &d->rope_high_factor));
-        if (d->rope_high_factor <= d->rope_low_factor)
-            SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: %shigh_freq_factor is %g, not above low_freq_factor = %g", keys.path,
-                            object, d->rope_high_factor, d->rope_low_factor));
-    }
-    if (d->rope == SALF_ROPE_YARN) {
-        double mscale = 0, mscale_all_dim = 0;
-        SLF_DO(slf_keys_number(&keys, "beta_fast", &d->rope_beta_fast));
-        SLF_DO(slf_keys_number(&keys, "beta_slow", &d->rope_beta_slow));
-        SLF_DO(slf_keys_number(&keys, "mscale", &mscale));
-        SLF_DO(slf_keys_number(&keys, "mscale_all_dim", &mscale_all_dim));
-        if (d->rope_beta_fast == 0) d->rope_beta_fast = 32;
-        if (d->rope_beta_slow == 0) d->rope_beta_slow = 1;
-        d->rope_attention_factor = yarn_attention_factor(d->rope_factor, mscale, mscale_all_dim);
-        SLF_DO(read_positive(&keys, "attention_factor", &d->rope_attention_factor));
-        int32_t truncate = 1;
-        SLF_DO(slf_keys_flag(&keys, "truncate", &truncate));
-        if (!truncate) slf_decoder_lacks(config, object, "truncate", json_false());
-    }
-    /* 4. what is left means something that is not known here */
-    const char *name;
-    json_t *value;
-    json_object_foreach(keys.left, name, value) if (!json_is_null(value) && known)
-        slf_decoder_lacks(config, object, name, value);
-done:
-    slf_keys_close(&keys);
-    return status;
-}
-
-/* An object of rotary parameters by its key; NULL where it is not there, null or empty. */
-static salf_status take_rope(slf_config *config, const char *name, json_t **out) {
-    json_t *value = slf_keys_take(&config->keys, name);
-    if (value && !json_is_object(value))
-        return slf_fail(SALF_E_CORRUPT, "%s: %s is no object", config->keys.path, name);
-    *out = json_object_size(value) > 0 ? value : NULL;
-    return SALF_OK;
-}
-
-/* Layers with a window have rotary positions of their own, never scaled: rope_parameters has an object for each kind of
- * layer. Older files have rope_scaling, rope_theta and rope_local_base_freq, of which the first two are the other
- * layers'. */
-static salf_status read_rope_of_kinds(slf_config *config, json_t *scaling, json_t *parameters) {
-    salf_decoder_info *d = &config->decoder;
-    json_t *full = json_object_get(parameters, "full_attention");
-    json_t *local = json_object_get(parameters, "sliding_attention");
-    const json_t *outside = json_object_get(config->keys.json, "rope_theta");
-    double theta = 0, local_theta = 0;
-    salf_status status;
-    json_t *none = json_object(), *merged = json_object();
-    SLF_DO(none && merged ? SALF_OK : slf_fail(SALF_E_NO_MEMORY, "%s: out of memory", config->keys.path));
-    SLF_DO(read_positive(&config->keys, "rope_theta", &theta));
-    local_theta = theta;
-    SLF_DO(slf_keys_number(&config->keys, "rope_local_base_freq", &local_theta));
-    /* OLMo 3: one version takes rope_theta for both kinds of layers, another one its default for those with a window. */
-    if (outside && !local && !json_object_get(config->keys.defaults, "rope_local_base_freq") &&
-        json_number_value(outside) != json_number_value(json_object_get(config->keys.defaults, "rope_theta")))
-        slf_decoder_lacks(config, "", "rope_theta", outside);
-    if (parameters && !full && !local) slf_decoder_lacks(config, "", "rope_parameters", parameters);
-    SLF_DO(read_rope_object(config, json_is_object(local) ? local : none, "rope_parameters.sliding_attention.",
-                            local_theta, 1));
-    local_theta = d->rope_theta;
-    if (d->rope > SALF_ROPE_DEFAULT) slf_decoder_lacks(config, "", "rope_parameters.sliding_attention", local);
-    if (json_is_object(full)) json_object_update(merged, full);
-    if (scaling) json_object_update(merged, scaling);
-    SLF_DO(read_rope_object(config, merged, "rope_parameters.full_attention.", theta, 1));
-    d->local_rope_theta = local_theta;
-done:
-    json_decref(none);
-    json_decref(merged);
-    return status;
-}
-
-/* rope_scaling is the older name of rope_parameters and counts where both are there; rope_theta stood outside of it. A
- * file whose two places disagree is read in two ways by two versions of transformers. */
-static salf_status read_rope(slf_config *config) {
-    json_t *scaling, *parameters;
-    SLF_TRY(take_rope(config, "rope_scaling", &scaling));
-    SLF_TRY(take_rope(config, "rope_parameters", &parameters));
-    if (config->family->local_rope) return read_rope_of_kinds(config, scaling, parameters);
-    double theta = 0, part = 1;
-    json_t *outside = json_object_get(config->keys.json, "rope_theta");
-    SLF_TRY(read_positive(&config->keys, "rope_theta", &theta));
-    SLF_TRY(read_positive(&config->keys, "partial_rotary_factor", &part));
-    json_t *rope = scaling ? scaling : parameters;
-    if (scaling && parameters && !json_equal(scaling, parameters))
-        slf_decoder_lacks(config, "", "rope_scaling and another rope_parameters", parameters);
-    json_t *none = json_object();
-    if (!none) return slf_fail(SALF_E_NO_MEMORY, "%s: out of memory", config->keys.path);
-    const salf_status status =
-        read_rope_object(config, rope ? rope : none, scaling ? "rope_scaling." : "rope_parameters.", theta, part);
-    json_decref(none);
-    json_t *inside = json_object_get(rope, "rope_theta");
-    if (json_is_number(inside) && json_is_number(outside) && json_number_value(inside) != json_number_value(outside))
-        slf_decoder_lacks(config, "", "rope_theta", outside);
-    return status;
 }
 
 /* ---- sliding windows ---- */
@@ -297,7 +140,7 @@ salf_status slf_decoder_read(slf_config *config) {
         return SALF_OK;
     }
     read_activation(config);
-    SLF_TRY(read_rope(config));
+    SLF_TRY(slf_rope_read(config));
     SLF_TRY(read_windows(config));
     for (size_t i = 0; i < sizeof bias_keys / sizeof *bias_keys; i++) {
         int32_t flag = 0;
@@ -317,7 +160,7 @@ salf_status slf_decoder_read(slf_config *config) {
     /* Scores: by 1 / sqrt(head_dim), or by what the file has of either kind. */
     double scalar = config->info.head_dim;
     if (json_object_get(keys->defaults, "query_pre_attn_scalar"))
-        SLF_TRY(read_positive(keys, "query_pre_attn_scalar", &scalar));
+        SLF_TRY(slf_keys_positive(keys, "query_pre_attn_scalar", &scalar));
     d->attention_scale = 1 / sqrt(scalar);
     if (json_object_get(keys->defaults, "attention_multiplier")) {
         SLF_TRY(slf_keys_number(keys, "attention_multiplier", &d->attention_scale));

@@ -1,7 +1,7 @@
 /*
- * families.c - the model families of Hugging Face checkpoints: what their configurations leave unsaid, where their head,
- * embedding and final norm lie, and what salf_decoder_info has to know beside the configuration. The table of names is
- * in docs/formats.md.
+ * families.c - the model families of Hugging Face checkpoints: what their configurations leave unsaid, where their
+ * head, embedding and final norm lie, and what salf_decoder_info has to know beside the configuration. The table of
+ * names is in docs/formats.md.
  *
  * Names, kinds of norm and defaults are those of the classes of transformers 5, read there and then measured: the suite
  * test-conformance saves a model of each of these families and compares head and norm with what the model computes.

@@ -23,6 +23,8 @@ void slf_map_close(slf_map *map);
 char *slf_path_join(const salf_context *context, const char *folder, const char *name);
 bool slf_path_is_folder(const char *path);
 bool slf_path_exists(const char *path);
+/* Whether a relative path leads to something below the folder that it starts from, whatever is there. */
+bool slf_path_is_inside(const char *path);
 
 /* ---- file.c: files to write ---- */
 
@@ -48,11 +50,11 @@ salf_status slf_fail_errno(const char *action, const char *path, int error);
 
 /* ---- json.c ---- */
 
-/* Parses one JSON object; path names the source in messages. unique: a key that stands twice is an error, else the last one
- * counts. SALF_E_CORRUPT, SALF_E_NO_MEMORY. You json_decref() it. */
+/* Parses one JSON object; path names the source in messages. unique: a key that stands twice is an error, else the last
+ * one counts. SALF_E_CORRUPT, SALF_E_NO_MEMORY. You json_decref() it. */
 salf_status slf_json_parse(json_t **out, const void *bytes, uint64_t size, bool unique, const char *path);
-/* {"key": value, ...} from "key=value key=value ...", the library's own short form; a value is JSON or, where it is none,
- * a word, and null where it is left out. SALF_E_NO_MEMORY. You json_decref() it. */
+/* {"key": value, ...} from "key=value key=value ...", the library's own short form; a value is JSON or, where it is
+ * none, a word, and null where it is left out. SALF_E_NO_MEMORY. You json_decref() it. */
 salf_status slf_json_words(json_t **out, const char *text);
 /* From a file of at most 64 MiB, which may begin with a byte order mark; keys as without unique. */
 salf_status slf_json_load(json_t **out, const char *path);
@@ -64,12 +66,13 @@ bool slf_is_utf8(const char *text);
 typedef struct slf_entry {
     char *name;
     const uint8_t *data;
-    void *copy;     /* owned copy when the file's bytes are not aligned for the type; else NULL */
+    _Atomic(void *)
+        copy;       /* owned, of data that do not lie aligned for their type, once somebody asked for them; or NULL */
     uint64_t begin; /* offsets in the data part of its file */
     uint64_t end;
     int64_t shape[8];
-    int64_t file; /* how many mapped files the handle had when this one was added, itself included */
-    int32_t n_dims;
+    int64_t file;       /* how many mapped files the handle had when this one was added, itself included */
+    int32_t n_dims;     /* of the file; those beyond 8 are not in shape */
     int32_t dtype;      /* SALF_F32 ...; 0: another type */
     char type_name[16]; /* as the file has it */
     int32_t packed;     /* of a GGUF file: quantised type that slf_unpack_row knows; 0: none */
@@ -108,6 +111,8 @@ salf_status slf_tensors_seal(salf_tensors *tensors, const char *path);
 const slf_entry *slf_tensors_entry(const salf_tensors *tensors, const char *name);
 /* Place of the first entry whose name is not before this one; n when all are. Sealed handles only. */
 int64_t slf_tensors_place(const salf_tensors *tensors, const char *name);
+/* Whether some tensor's name begins so. Sealed handles only. */
+bool slf_tensors_begin(const salf_tensors *tensors, const char *beginning);
 /* Product of n dimensions, at most INT64_MAX / 16. -1 when one is negative or the product of those that are not 0 is
  * larger, so that the product of any of them fits too. */
 int64_t slf_shape_elements(const int64_t *shape, int32_t n_dims);
@@ -120,6 +125,13 @@ salf_status slf_safetensors_read(salf_tensors *tensors, const uint8_t *bytes, ui
 salf_status slf_tensors_from_memory(salf_tensors **out, salf_context *context, const void *bytes, uint64_t size);
 /* The name that safetensors has for SALF_F32 ...; NULL for a number that is none. */
 const char *slf_safetensors_type(int32_t dtype);
+
+/* ---- kinds.c: what people have instead ---- */
+
+/* What a file of another format is and what to do about it; NULL where its first bytes do not say. Static. */
+const char *slf_file_kind(const void *bytes, uint64_t size);
+/* Names of files in a folder that may hold weights, at most four, "a.bin, b.pth"; "" where there are none. */
+void slf_folder_weights(const char *folder, char *text, size_t size);
 
 /* ---- keys.c: a JSON object of which every key is accounted for ---- */
 
@@ -135,14 +147,20 @@ typedef struct slf_keys {
 /* SALF_E_NO_MEMORY. You close it in every case. */
 salf_status slf_keys_open(slf_keys *keys, json_t *json, json_t *defaults, const char *path, const char *object);
 void slf_keys_close(slf_keys *keys);
-/* The value of a key, which is then accounted for: the file's, else the default; NULL when there is neither, or when the
- * file says null. Borrowed. */
+/* The value of a key, which is then accounted for: the file's, else the default; NULL when there is neither, or when
+ * the file says null. Borrowed. */
 json_t *slf_keys_take(slf_keys *keys, const char *name);
-/* The same as a finite number of 0 or more, as true or false, as an integer in 1 ... most (64.0 is one); out keeps what it
- * is where there is no value. SALF_E_CORRUPT. */
+/* The same as a finite number of 0 or more, as true or false, as an integer in 1 ... most (64.0 is one); out keeps what
+ * it is where there is no value. SALF_E_CORRUPT. */
 salf_status slf_keys_number(slf_keys *keys, const char *name, double *out);
+salf_status slf_keys_positive(slf_keys *keys, const char *name, double *out); /* and not 0, wherever it is from */
 salf_status slf_keys_flag(slf_keys *keys, const char *name, int32_t *out);
 salf_status slf_keys_integer(slf_keys *keys, const char *name, int64_t most, int64_t *out);
+
+/* An integer that goes by one of several names (NULL behind the last): they have to agree, unless several is set and
+ * the first one counts. */
+enum { SLF_NAMES = 5 };
+salf_status slf_keys_size(slf_keys *keys, const char *const *names, int64_t most, bool several, int64_t *out);
 
 /* ---- families.c, config.c, decoder.c, known.c: what a Hugging Face checkpoint says of a model ---- */
 
@@ -201,20 +219,26 @@ typedef struct slf_config {
     slf_keys keys;             /* while it is read */
 } slf_config;
 
-/* Reads a configuration. accept: comma-separated keys that may stay unread; NULL: none. You call slf_config_free in every
- * case. SALF_E_CORRUPT (wrong types, senseless values), SALF_E_UNSUPPORTED (a model_type or a key that is not known, or
- * one that changes the head's arithmetic), SALF_E_NO_MEMORY. */
+/* Reads a configuration. accept: comma-separated keys that may stay unread; NULL: none. You call slf_config_free in
+ * every case. SALF_E_CORRUPT (wrong types, senseless values), SALF_E_UNSUPPORTED (a model_type or a key that is not
+ * known, or one that changes the head's arithmetic), SALF_E_NO_MEMORY. */
 salf_status slf_config_read(slf_config *config, const salf_context *context, json_t *json, const char *path,
                             const char *accept);
 /* The same from config.json in a folder. */
 salf_status slf_config_load(slf_config *config, const salf_context *context, const char *folder, const char *accept);
 void slf_config_free(slf_config *config);
+/* Whether a path can be a checkpoint folder at all: SALF_E_ARGUMENT for a file, SALF_E_UNSUPPORTED for an adapter or a
+ * file of another format. One that is not there passes: what is missed first tells it better. */
+salf_status slf_folder_check(const salf_context *context, const char *folder);
 
 /* decoder.c: fills config->decoder, once the shape is known. */
 salf_status slf_decoder_read(slf_config *config);
+/* rope.c: the rotary positions in it. */
+salf_status slf_rope_read(slf_config *config);
 /* Notes that the decoder's description cannot say a key's value (NULL: none is printed). */
 void slf_decoder_lacks(slf_config *config, const char *object, const char *name, const json_t *value);
-/* known.c: judges the keys that are left over; outer: the whole file's object, which may be more than the text model's. */
+/* known.c: judges the keys that are left over; outer: the whole file's object, which may be more than the text
+ * model's. */
 salf_status slf_known_check(slf_config *config, json_t *outer, const char *accept);
 
 /* ---- parts.c: where the tensors of a checkpoint lie ---- */
@@ -225,9 +249,9 @@ typedef struct slf_parts {
     char prefix[128]; /* of the layers, the norm and the embedding */
 } slf_parts;
 
-/* Finds them, and accounts for all others: a tensor below a layer that the decoder's description has no place for is noted
- * there, one that would change head, norm or embedding is SALF_E_UNSUPPORTED. SALF_E_MISMATCH: a part is missing, or more
- * than one could be meant; the message has the names that were looked for. */
+/* Finds them, and accounts for all others: a tensor below a layer that the decoder's description has no place for is
+ * noted there, one that would change head, norm or embedding is SALF_E_UNSUPPORTED. SALF_E_MISMATCH: a part is missing,
+ * or more than one could be meant; the message has the names that were looked for. */
 salf_status slf_parts_find(slf_parts *parts, const salf_tensors *tensors, slf_config *config, const char *path);
 
 /* ---- tokens.c ---- */

@@ -1,8 +1,8 @@
 /*
- * json.c - JSON through jansson, as Python reads it: what people have was written there, and nobody can mend a file in the
- * cache of a hub. Integers are exact to 64 bits, nesting is bounded. jansson takes its memory from malloc: its own hooks
- * are process-wide, and a library must not set them. When malloc fails inside it, it does not always say so: the lack of
- * memory may look like bad JSON.
+ * json.c - JSON through jansson, as Python reads it: what people have was written there, and nobody can mend a file in
+ * the cache of a hub. Integers are exact to 64 bits, nesting is bounded. jansson takes its memory from malloc: its own
+ * hooks are process-wide, and a library must not set them. When malloc fails inside it, it does not always say so: the
+ * lack of memory may look like bad JSON.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -16,8 +16,8 @@
 /* ---- what Python writes and JSON does not have ---- */
 
 /* The text on its way to the parser, which asks for it piece by piece, so that nothing is copied. What is not JSON is
- * replaced in passing: NaN, Infinity and numbers beyond float64 by strings of the same letters, integers beyond 64 bits by
- * reals, NUL characters and lone surrogates in strings by U+FFFD. */
+ * replaced in passing: NaN, Infinity and numbers beyond float64 by strings of the same letters, integers beyond 64 bits
+ * by reals, NUL characters and lone surrogates in strings by U+FFFD. */
 typedef struct {
     const char *at, *end;
     bool in_string;
@@ -31,8 +31,8 @@ static void put_piece(json_source *source, const char *text, size_t length) {
     source->lengths[source->n_pieces++] = length;
 }
 
-/* What the number [at, end) needs for the parser to take it: quotes around it ("\""), ".0" behind it, or nothing (""). Its
- * order is the place of the first digit that is not 0, by the exponent; float64 ends at 1.7976931348623158e308. */
+/* What the number [at, end) needs for the parser to take it: quotes around it ("\""), ".0" behind it, or nothing ("").
+ * Its order is the place of the first digit that is not 0, by the exponent; float64 ends at 1.7976931348623158e308. */
 static const char *number_needs(const char *at, const char *end) {
     int64_t order = 0, exponent = 0;
     char leading[20] = ""; /* the first digits that count: as many as decide */
@@ -73,26 +73,24 @@ static int32_t escape_at(const char *p, const char *end) {
     return code > 0xFFFF ? -1 : code;
 }
 
-/* Inside a string: up to its end or its next escape, or one escape. */
-static void take_from_string(json_source *s) {
-    const char *p = s->at;
-    size_t length = 0;
-    while (p + length < s->end && p[length] != '"' && p[length] != '\\') length++;
-    const int32_t code = escape_at(p, s->end), next = code < 0 ? -1 : escape_at(p + 6, s->end);
-    const bool pair = code >= 0xD800 && code < 0xDC00 && next >= 0xDC00 && next < 0xE000;
-    const bool lone = code >= 0xD800 && code < 0xE000 && !pair;
-    if (length == 0 && *p == '"') s->in_string = false;
-    if (length == 0) length = code >= 0 ? (pair ? 12 : 6) : *p == '\\' && s->end - p > 1 ? 2 : 1;
-    put_piece(s, code == 0 || lone ? "\\ufffd" : p, length); /* as long as what it replaces */
-    s->at += length;
-}
-
-/* Outside of strings: a word of Python, a number, or one character. */
-static void take_from_text(json_source *s) {
+/* The next piece of text. Inside a string: up to its end or its next escape, or one escape. Outside: a word of Python,
+ * a number, or one character. */
+static void take_token(json_source *s) {
     static const char *const words[] = {"\"NaN\"", "\"Infinity\"", "\"-Infinity\""};
     const char *p = s->at;
     const size_t left = (size_t)(s->end - p);
     size_t length = 0;
+    if (s->in_string) {
+        while (p + length < s->end && p[length] != '"' && p[length] != '\\') length++;
+        const int32_t code = escape_at(p, s->end), next = code < 0 ? -1 : escape_at(p + 6, s->end);
+        const bool pair = code >= 0xD800 && code < 0xDC00 && next >= 0xDC00 && next < 0xE000;
+        const bool lone = code >= 0xD800 && code < 0xE000 && !pair;
+        if (length == 0 && *p == '"') s->in_string = false;
+        if (length == 0) length = code >= 0 ? (pair ? 12 : 6) : *p == '\\' && s->end - p > 1 ? 2 : 1;
+        put_piece(s, code == 0 || lone ? "\\ufffd" : p, length); /* as long as what it replaces */
+        s->at += length;
+        return;
+    }
     for (int i = 0; i < 3; i++) {
         length = strlen(words[i]) - 2;
         if (left < length || memcmp(p, words[i] + 1, length) != 0) continue;
@@ -121,12 +119,7 @@ static size_t feed_parser(void *buffer, size_t room, void *user) {
     size_t used = 0;
     while (used < room) {
         if (s->n_pieces == 0 && s->at == s->end) break;
-        if (s->n_pieces == 0) {
-            if (s->in_string)
-                take_from_string(s);
-            else
-                take_from_text(s);
-        }
+        if (s->n_pieces == 0) take_token(s);
         const size_t n = SLF_MIN(s->lengths[0], room - used);
         memcpy((char *)buffer + used, s->pieces[0], n);
         used += n;
@@ -140,8 +133,8 @@ static size_t feed_parser(void *buffer, size_t room, void *user) {
     return used;
 }
 
-/* The message has the line in the file, which people edit by hand. Of a key that stands twice the last one counts, as in
- * Python, unless unique refuses it: two readers of one file must not find two places for a tensor. */
+/* The message has the line in the file, which people edit by hand. Of a key that stands twice the last one counts, as
+ * in Python, unless unique refuses it: two readers of one file must not find two places for a tensor. */
 salf_status slf_json_parse(json_t **out, const void *bytes, uint64_t size, bool unique, const char *path) {
     json_source source = {.at = bytes, .end = (const char *)bytes + size};
     json_error_t error;
@@ -184,7 +177,10 @@ salf_status slf_json_load(json_t **out, const char *path) {
     *out = NULL;
     SLF_TRY(slf_map_open(&map, path));
     salf_status status;
-    if (map.size == 0)
+    const char *kind = slf_file_kind(map.bytes, map.size); /* of other kinds none begins as JSON does */
+    if (kind)
+        status = slf_fail(SALF_E_UNSUPPORTED, "%s: %s", path, kind);
+    else if (map.size == 0)
         status = slf_fail(SALF_E_TRUNCATED, "%s: the file is empty", path);
     else if (map.size > LARGEST_FILE)
         status = slf_fail(SALF_E_CORRUPT, "%s: %" PRIu64 " bytes are too many for a JSON file", path, map.size);

@@ -39,6 +39,12 @@ salf_status slf_keys_number(slf_keys *keys, const char *name, double *out) {
     return SALF_OK;
 }
 
+salf_status slf_keys_positive(slf_keys *keys, const char *name, double *out) {
+    SLF_TRY(slf_keys_number(keys, name, out));
+    if (*out <= 0) return slf_fail(SALF_E_CORRUPT, "%s: %s%s is %g", keys->path, keys->object, name, *out);
+    return SALF_OK;
+}
+
 /* 0 and 1 are refused: a file that says so was not written by transformers. */
 salf_status slf_keys_flag(slf_keys *keys, const char *name, int32_t *out) {
     const json_t *value = slf_keys_take(keys, name);
@@ -49,8 +55,8 @@ salf_status slf_keys_flag(slf_keys *keys, const char *name, int32_t *out) {
     return SALF_OK;
 }
 
-/* Python makes 64.0 a float, and transformers takes it where it counts: so it is taken here. Above 2^53 a float may have
- * been rounded, but no bound is that high. */
+/* Python makes 64.0 a float, and transformers takes it where it counts: so it is taken here. Above 2^53 a float may
+ * have been rounded, but no bound is that high. */
 salf_status slf_keys_integer(slf_keys *keys, const char *name, int64_t most, int64_t *out) {
     const json_t *value = slf_keys_take(keys, name);
     if (!value) return SALF_OK;
@@ -61,5 +67,24 @@ salf_status slf_keys_integer(slf_keys *keys, const char *name, int64_t most, int
         return slf_fail(SALF_E_CORRUPT, "%s: %s%s is %.17g, not in 1 ... %" PRId64, keys->path, keys->object, name, x,
                         most);
     *out = json_is_integer(value) ? json_integer_value(value) : (int64_t)x;
+    return SALF_OK;
+}
+
+/* Two names of one size have to agree: which of them counts depends on who reads. Defaults go by the first name, and
+ * give way to any name that the file has. */
+salf_status slf_keys_size(slf_keys *keys, const char *const *names, int64_t most, bool several, int64_t *out) {
+    const char *found = NULL;
+    for (int i = 0; i < SLF_NAMES && names[i]; i++) {
+        const bool stands = json_object_get(keys->json, names[i]) != NULL;
+        int64_t value = 0; /* not in 1 ... most: there was none */
+        if (i > 0 && !stands) continue;
+        SLF_TRY(slf_keys_integer(keys, names[i], most, &value));
+        if (value == 0 || (found && several)) continue;
+        if (found && *out != value)
+            return slf_fail(SALF_E_CORRUPT, "%s: %s is %" PRId64 ", but %s is %" PRId64, keys->path, found, *out,
+                            names[i], value);
+        if (stands) found = names[i];
+        *out = value;
+    }
     return SALF_OK;
 }

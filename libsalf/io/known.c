@@ -2,8 +2,8 @@
  * known.c - the keys of a configuration that its readers left: each is harmless, has its neutral value, is one that the
  * decoder's description cannot hold, or stops the reading.
  *
- * A key of which nobody knows what it changes may change everything, and the numbers of a wrong model look like those of
- * the right one. So an unknown key is an error that names it, and the host may accept it by name.
+ * A key of which nobody knows what it changes may change everything, and the numbers of a wrong model look like those
+ * of the right one. So an unknown key is an error that names it, and the host may accept it by name.
  */
 #include <string.h>
 

@@ -72,3 +72,16 @@ bool slf_path_exists(const char *path) {
     struct stat info;
     return stat(path, &info) == 0;
 }
+
+/* No empty part, no "." and "..", no backslash, which some systems take for a slash. */
+bool slf_path_is_inside(const char *path) {
+    if (!*path || strchr(path, '\\')) return false;
+    for (const char *part = path; *part;) {
+        const size_t length = strcspn(part, "/");
+        if (length == 0 || strncmp(part, "./", length + 1) == 0 || strncmp(part, "../", length + 1) == 0) return false;
+        if (strcmp(part, ".") == 0 || strcmp(part, "..") == 0) return false;
+        part += length;
+        if (*part == '/' && !*++part) return false; /* a slash at the end */
+    }
+    return true;
+}

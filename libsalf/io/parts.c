@@ -28,14 +28,6 @@ static const char *behind(const char *name, const char *beginning) {
 
 /* ---- the prefix ---- */
 
-/* Whether some tensor belongs to layer k. Entries are sorted, so those with a common beginning are neighbours. */
-static bool has_layer(const salf_tensors *tensors, const char *prefix, const char *layers, int32_t k) {
-    char begin[WIDEST_NAME];
-    const int length = snprintf(begin, sizeof begin, "%s%s%d.", prefix, layers, (int)k);
-    const int64_t place = slf_tensors_place(tensors, begin);
-    return place < tensors->n && strncmp(tensors->entries[place].name, begin, (size_t)length) == 0;
-}
-
 /* Which of the prefixes that layers have is the text model's. Towers for images have layers too, but no such norm and
  * embedding beside them. The family's own prefix wins, then none at all, then the only other one. */
 static salf_status find_prefix(slf_parts *parts, const salf_tensors *tensors, const slf_family *family,
@@ -77,35 +69,10 @@ static salf_status find_prefix(slf_parts *parts, const salf_tensors *tensors, co
     return SALF_OK;
 }
 
-/* ---- the head ---- */
-
-/* The head's tensor stands beside the inner model, or beside what that is in: "a.b." is tried with "a.b.", "a." and "". */
-static salf_status find_head(slf_parts *parts, const salf_tensors *tensors, const slf_family *family,
-                             const char *path) {
-    const char *const names[] = {"lm_head", family->head};
-    char prefix[sizeof parts->prefix];
-    memcpy(prefix, parts->prefix, sizeof prefix);
-    for (;;) {
-        for (int i = 0; i < (family->head ? 2 : 1); i++) {
-            const slf_entry *head = entry_of(tensors, prefix, names[i], ".weight");
-            if (head && parts->head)
-                return slf_fail(SALF_E_MISMATCH, "%s: '%s' and '%s' are there; which is the head?", path,
-                                parts->head->name, head->name);
-            if (!head) continue;
-            parts->head = head;
-            parts->head_bias = entry_of(tensors, prefix, names[i], ".bias");
-        }
-        if (!*prefix) return SALF_OK;
-        prefix[strlen(prefix) - 1] = 0; /* the dot at its end, then the last part */
-        char *dot = strrchr(prefix, '.');
-        prefix[dot ? dot - prefix + 1 : 0] = 0;
-    }
-}
-
 /* ---- all others ---- */
 
-/* What a layer of a described family has, by what the description says of it. Buffers that old versions saved hold nothing
- * that is not computed anew. */
+/* What a layer of a described family has, by what the description says of it. Buffers that old versions saved hold
+ * nothing that is not computed anew. */
 static bool layer_has(const slf_config *config, const char *name) {
     static const struct {
         const char *name;
@@ -138,26 +105,16 @@ static bool layer_has(const slf_config *config, const char *name) {
     return end && (strcmp(end, "weight") == 0 || (strcmp(end, "bias") == 0 && d->norm_kind == SALF_NORM_LAYER));
 }
 
-/* Beside the layers of some family, and no part of head or norm: positions, a norm behind the embedding, buffers. */
-static bool known_beside(const char *name) {
-    static const char *const names[] = {"wpe.weight",
-                                        "embed_positions.weight",
-                                        "embed_positions.weights",
-                                        "word_embeddings_layernorm.weight",
-                                        "word_embeddings_layernorm.bias",
-                                        "rotary_emb.inv_freq"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(names[i], name) == 0) return true;
-    return false;
-}
-
-/* Scales of a matrix that is stored in few bits; model/scaled.c takes them. */
-static bool is_scale(const char *end) {
-    return strcmp(end, "weight_scale") == 0 || strcmp(end, "weight_scale_inv") == 0 || strcmp(end, "SCB") == 0;
-}
-
 /* One tensor that is none of the parts. */
 static salf_status judge_tensor(const slf_parts *parts, const slf_entry *entry, slf_config *config, const char *path) {
+    /* Beside the layers of some family, and no part of head or norm: positions, a norm behind the embedding,
+     * buffers. */
+    static const char *const beside[] = {"wpe.weight",
+                                         "embed_positions.weight",
+                                         "embed_positions.weights",
+                                         "word_embeddings_layernorm.weight",
+                                         "word_embeddings_layernorm.bias",
+                                         "rotary_emb.inv_freq"};
     const slf_family *family = config->family;
     const char *name = entry->name, *rest = behind(name, parts->prefix), *end;
     const bool described = family->described;
@@ -175,7 +132,9 @@ static salf_status judge_tensor(const slf_parts *parts, const slf_entry *entry, 
         /* Scales beside numbers that are whole by themselves would be passed over. */
         const int32_t dtype = owners[i]->dtype;
         const bool whole = dtype == SALF_F32 || dtype == SALF_BF16 || dtype == SALF_F16 || dtype == SALF_F64;
-        if (stem == length && i < 2 && !whole && is_scale(name + stem)) return SALF_OK;
+        const bool scale = strcmp(name + stem, "weight_scale") == 0 || strcmp(name + stem, "weight_scale_inv") == 0 ||
+                           strcmp(name + stem, "SCB") == 0; /* model/scaled.c takes them */
+        if (stem == length && i < 2 && !whole && scale) return SALF_OK;
         touches = true;
     }
     /* 2. of a layer */
@@ -189,7 +148,8 @@ static salf_status judge_tensor(const slf_parts *parts, const slf_entry *entry, 
         return SALF_OK;
     }
     /* 3. beside the layers: a norm that is not known may be one more that states go through before the head */
-    if (rest && known_beside(rest)) return SALF_OK;
+    for (size_t i = 0; rest && i < sizeof beside / sizeof *beside; i++)
+        if (strcmp(beside[i], rest) == 0) return SALF_OK;
     if (rest && !*parts->prefix && config->composite) rest = NULL; /* the other parts have no prefix of their own */
     if (rest && strstr(rest, "norm") && !strstr(rest, "embed")) touches = true;
     if (touches)
@@ -205,16 +165,36 @@ salf_status slf_parts_find(slf_parts *parts, const salf_tensors *tensors, slf_co
     const slf_family *family = config->family;
     *parts = (slf_parts){0};
     SLF_TRY(find_prefix(parts, tensors, family, path));
-    /* One layer more than the configuration says would be silently left out, which is as wrong as one that is missing. */
+    /* One layer more than the configuration says would be silently left out, which is as wrong as one that is
+     * missing. */
     const int32_t m = config->info.n_layers;
     for (int32_t k = 0; k <= m; k++) {
-        const bool there = has_layer(tensors, parts->prefix, family->layers, k);
+        char begin[WIDEST_NAME];
+        snprintf(begin, sizeof begin, "%s%s%d.", parts->prefix, family->layers, (int)k);
+        const bool there = slf_tensors_begin(tensors, begin);
         if (there != (k < m) && !(k == m && config->extra_layers > 0))
-            return slf_fail(SALF_E_MISMATCH, "%s: the configuration says %d layers, but layer %d %s ('%s%s%d....')",
-                            path, (int)m, (int)k, there ? "is there" : "is missing", parts->prefix, family->layers,
-                            (int)k);
+            return slf_fail(SALF_E_MISMATCH, "%s: the configuration says %d layers, but layer %d %s ('%s...')", path,
+                            (int)m, (int)k, there ? "is there" : "is missing", begin);
     }
-    SLF_TRY(find_head(parts, tensors, family, path));
+    /* The head stands beside the inner model, or beside what that is in: "a.b." is tried with "a.b.", "a." and "". */
+    const char *const names[] = {"lm_head", family->head};
+    char prefix[sizeof parts->prefix];
+    memcpy(prefix, parts->prefix, sizeof prefix);
+    for (bool last = false; !last;) {
+        last = !*prefix;
+        for (int i = 0; i < (family->head ? 2 : 1); i++) {
+            const slf_entry *head = entry_of(tensors, prefix, names[i], ".weight");
+            if (head && parts->head)
+                return slf_fail(SALF_E_MISMATCH, "%s: '%s' and '%s' are there; which is the head?", path,
+                                parts->head->name, head->name);
+            if (!head) continue;
+            parts->head = head;
+            parts->head_bias = entry_of(tensors, prefix, names[i], ".bias");
+        }
+        if (*prefix) prefix[strlen(prefix) - 1] = 0; /* the dot at its end, then the last part */
+        char *dot = strrchr(prefix, '.');
+        prefix[dot ? dot - prefix + 1 : 0] = 0;
+    }
     parts->embedding = entry_of(tensors, parts->prefix, family->embedding, "");
     if (family->norm) {
         parts->norm_weight = entry_of(tensors, parts->prefix, family->norm, ".weight");

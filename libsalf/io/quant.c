@@ -175,8 +175,8 @@ void slf_unpack_row(int32_t packed, const uint8_t *row, int64_t n, float *out) {
     }
 }
 
-/* Blocks do not cross rows, so that a row is found by its number. Never fails; checked when the model was opened is that
- * the rows exist. */
+/* Blocks do not cross rows, so that a row is found by its number. Never fails; checked when the model was opened is
+ * that the rows exist. */
 int32_t slf_entry_rows(void *user, int64_t first, int64_t count, float *out) {
     const slf_entry *entry = user;
     const int64_t cols = entry->shape[1];

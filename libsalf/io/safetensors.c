@@ -43,16 +43,22 @@ const char *slf_safetensors_type(int32_t dtype) {
 static salf_status read_tensor(slf_entry *entry, const json_t *json, const char *path) {
     const json_t *shape = json_object_get(json, "shape"), *offsets = json_object_get(json, "data_offsets");
     if (!json_is_array(shape)) return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': no shape", path, entry->name);
-    if (json_array_size(shape) > 8)
-        return slf_fail(SALF_E_UNSUPPORTED, "%s: tensor '%s' has %zu dimensions, more than 8", path, entry->name,
-                        json_array_size(shape));
-    entry->n_dims = (int32_t)json_array_size(shape);
+    entry->n_dims = (int32_t)SLF_MIN(json_array_size(shape), INT32_MAX);
+    int64_t elements = 1;
+    bool empty = false; /* one dimension is 0: the others still have to make sense */
     for (int32_t d = 0; d < entry->n_dims; d++) {
         const json_t *size = json_array_get(shape, (size_t)d);
         if (!json_is_integer(size) || json_integer_value(size) < 0)
             return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': dimension %d is no size", path, entry->name, (int)d);
-        entry->shape[d] = json_integer_value(size);
+        const int64_t sizes[2] = {elements, json_integer_value(size)};
+        if (d < 8) entry->shape[d] = sizes[1];
+        if (sizes[1] > 0) elements = slf_shape_elements(sizes, 2);
+        if (sizes[1] == 0) empty = true;
+        if (elements < 0)
+            return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': the product of its %d dimensions overflows", path,
+                            entry->name, (int)entry->n_dims);
     }
+    if (empty) elements = 0;
 
     const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
     if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end))
@@ -72,10 +78,6 @@ static salf_status read_tensor(slf_entry *entry, const json_t *json, const char 
     const file_type *type = NULL;
     for (size_t i = 0; i < N_FILE_TYPES && !type; i++)
         if (strcmp(file_types[i].name, name) == 0) type = &file_types[i];
-    const int64_t elements = slf_shape_elements(entry->shape, entry->n_dims);
-    if (elements < 0)
-        return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': the product of its %d dimensions overflows", path,
-                        entry->name, (int)entry->n_dims);
     /* A type that this version does not know may have elements of any size, even of less than a byte: then the data
      * are taken to be as long as the file says, and the tensor is refused when somebody asks for it. */
     const uint64_t bytes = (uint64_t)elements * (uint64_t)(type ? type->bytes : 0);
@@ -92,6 +94,7 @@ static salf_status read_header(salf_tensors *tensors, json_t *header, const char
     const char *name, *key;
     json_t *value, *text;
     json_object_foreach(header, name, value) {
+        if (json_is_null(value) && strcmp(name, "__metadata__") == 0) continue; /* some writers have none to give */
         if (!json_is_object(value)) return slf_fail(SALF_E_CORRUPT, "%s: '%s' is no object", path, name);
         if (strcmp(name, "__metadata__") == 0) {
             if (tensors->n_maps > 1) continue;
@@ -139,34 +142,30 @@ static salf_status assign_data(salf_tensors *tensors, int64_t first, const uint8
     if (place != data_bytes)
         return slf_fail(SALF_E_CORRUPT, "%s: %" PRIu64 " bytes after the last tensor", path, data_bytes - place);
 
-    /* Elements are read in place, which needs aligned addresses; data that does not lie so is copied. Files of
-     * salf_tensors_save, and most others, need no copy. */
-    for (int64_t i = first; i < tensors->n; i++) {
-        slf_entry *e = &tensors->entries[i];
-        const int64_t size = slf_dtype_size(e->dtype);
-        e->data = data + e->begin;
-        if (size == 0 || (uintptr_t)e->data % (uintptr_t)size == 0) continue;
-        e->copy = slf_alloc(tensors->context, e->end - e->begin, 1);
-        if (!e->copy) return SALF_E_NO_MEMORY;
-        e->data = memcpy(e->copy, e->data, (size_t)(e->end - e->begin));
-    }
+    for (int64_t i = first; i < tensors->n; i++) tensors->entries[i].data = data + tensors->entries[i].begin;
     return SALF_OK;
 }
 
 /* The header's length is checked against the file before one byte of the header is read, and the first byte before the
- * parser sees it: the format wants '{' there, and a file of another kind is told apart early. */
+ * parser sees it: what is no JSON object is a file of another kind, and told so. */
 salf_status slf_safetensors_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t size, const char *path) {
-    if (size < 8) return slf_fail(SALF_E_TRUNCATED, "%s: %" PRIu64 " bytes are no safetensors file", path, size);
-    uint64_t header_bytes = 0;
+    uint64_t header_bytes = 0, blank = 8;
     /* Byte by byte, lowest first: the same on every machine, and the address may be odd. */
-    for (int i = 7; i >= 0; i--) header_bytes = header_bytes << 8 | bytes[i];
+    for (int i = 7; size >= 8 && i >= 0; i--) header_bytes = header_bytes << 8 | bytes[i];
+    while (blank < size && strchr(" \t\r\n", bytes[blank]) && bytes[blank]) blank++;
+    const bool object = blank < size && blank - 8 < header_bytes && bytes[blank] == '{';
+    const char *kind = object ? NULL : slf_file_kind(bytes, size);
+    if (kind) return slf_fail(SALF_E_UNSUPPORTED, "%s: %s", path, kind);
+    if (size < 8) return slf_fail(SALF_E_TRUNCATED, "%s: %" PRIu64 " bytes are no safetensors file", path, size);
+    if (object && header_bytes > LARGEST_HEADER && header_bytes <= size - 8)
+        return slf_fail(SALF_E_CORRUPT, "%s: header of %" PRIu64 " bytes, above the format's limit of %" PRIu64, path,
+                        header_bytes, LARGEST_HEADER);
     if (header_bytes > LARGEST_HEADER)
         return slf_fail(SALF_E_CORRUPT, "%s: header of %" PRIu64 " bytes; no safetensors file", path, header_bytes);
     if (header_bytes > size - 8)
         return slf_fail(SALF_E_TRUNCATED, "%s: header of %" PRIu64 " bytes in a file of %" PRIu64, path, header_bytes,
                         size);
-    if (header_bytes == 0 || bytes[8] != '{')
-        return slf_fail(SALF_E_CORRUPT, "%s: the header does not begin with '{'", path);
+    if (!object) return slf_fail(SALF_E_CORRUPT, "%s: the header does not begin with '{'", path);
 
     json_t *header;
     SLF_TRY(slf_json_parse(&header, bytes + 8, header_bytes, true, path));

@@ -1,7 +1,7 @@
 /*
  * shards.c - opens a path: a safetensors file, an index of shards, a folder that holds either, or a GGUF file with the
- * other parts of its model. Shards lie in the index's own folder, whatever the index says; every tensor of its map must
- * be in the shard it names.
+ * other parts of its model. An index assigns names to shards, which lie in its folder or in folders there: where a
+ * tensor is in two shards, the index says which counts, and what it does not name is not used.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -27,9 +27,8 @@ static salf_status open_single(salf_tensors *tensors, const char *path) {
     return open_file(tensors, path);
 }
 
-/* The shards of an index' map {tensor: shard}, each opened once. They may hold more tensors than the map says, but not
- * fewer. A shard is a name, no path: an index that came from elsewhere must not open files outside its folder. The path
- * decides where shards lie: its folder, or the current one where it has none. */
+/* The shards of an index' map {tensor: shard}, each opened once and checked whole. The path decides where shards lie:
+ * its folder, or the current one where it has none. */
 static salf_status open_index(salf_tensors *tensors, const char *path) {
     const salf_context *context = tensors->context;
     json_t *index = NULL, *value;
@@ -49,10 +48,9 @@ static salf_status open_index(salf_tensors *tensors, const char *path) {
     /* 1. each shard once */
     json_object_foreach(map, name, value) {
         const char *shard = json_string_value(value);
-        if (!shard || !*shard || strchr(shard, '/') || strchr(shard, '\\') || strcmp(shard, ".") == 0 ||
-            strcmp(shard, "..") == 0)
-            SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' is said to be in '%s', which is no file name", path, name,
-                            shard ? shard : ""));
+        if (!shard || !slf_path_is_inside(shard))
+            SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' is said to be in '%s', which is no file of this folder",
+                            path, name, shard ? shard : ""));
         if (json_object_get(files, shard)) continue;
         if (json_object_set_new(files, shard, json_integer(tensors->n_maps + 1)) != 0)
             SLF_DO(slf_fail(SALF_E_NO_MEMORY, "out of memory"));
@@ -62,16 +60,21 @@ static salf_status open_index(salf_tensors *tensors, const char *path) {
         shard_path = NULL;
     }
 
-    /* 2. every tensor where the index says it is; sorted first, so that it can be looked up, and none stands twice */
-    SLF_DO(slf_tensors_seal(tensors, path));
-    json_object_foreach(map, name, value) {
-        const slf_entry *entry = slf_tensors_entry(tensors, name);
-        const char *file = json_string_value(value);
-        /* The name may be there and yet in another file than the index says: then one of the two is of another
-         * checkpoint. */
-        if (!entry || entry->file != json_integer_value(json_object_get(files, file)))
-            SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' is not in '%s'", path, name, file));
+    /* 2. of each name the tensor that the index means: checkpoints that change a few tensors of another one bring a
+     * shard of their own, and leave the old one as it is. Sorted, so that it can be looked up. */
+    int64_t kept = 0;
+    for (int64_t i = 0; i < tensors->n; i++) {
+        slf_entry *entry = &tensors->entries[i];
+        const char *shard = json_string_value(json_object_get(map, entry->name));
+        if (shard && json_integer_value(json_object_get(files, shard)) == entry->file)
+            tensors->entries[kept++] = *entry;
+        else
+            slf_free(context, entry->name);
     }
+    tensors->n = kept;
+    SLF_DO(slf_tensors_seal(tensors, path));
+    json_object_foreach(map, name, value) if (!slf_tensors_entry(tensors, name))
+        SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' is not in '%s'", path, name, json_string_value(value)));
 done:
     slf_free(context, shard_path);
     slf_free(context, folder);
@@ -163,8 +166,13 @@ salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const c
             status = open_single(tensors, single);
         else if (slf_path_exists(index))
             status = open_index(tensors, index);
-        else
-            status = slf_fail(SALF_E_NOT_FOUND, "%s: neither " SINGLE_NAME " nor " INDEX_NAME " is there", path);
+        else {
+            char others[160];
+            slf_folder_weights(path, others, sizeof others);
+            status = slf_fail(SALF_E_NOT_FOUND, "%s: neither " SINGLE_NAME " nor " INDEX_NAME " is there%s%s%s", path,
+                              *others ? ", only " : "", others,
+                              *others ? "; save the model as safetensors, under that name" : "");
+        }
     } else if (ends_in(path, ".json")) {
         status = open_index(tensors, path);
     } else if (slf_path_is_gguf(path)) {

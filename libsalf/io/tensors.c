@@ -24,7 +24,7 @@ void salf_tensors_destroy(salf_tensors *tensors) {
     salf_context *context = tensors->context;
     for (int64_t i = 0; i < tensors->n; i++) {
         slf_free(context, tensors->entries[i].name);
-        slf_free(context, tensors->entries[i].copy);
+        slf_free(context, atomic_load(&tensors->entries[i].copy));
     }
     for (int64_t i = 0; i < tensors->n_metadata; i++) slf_free(context, tensors->metadata[i]);
     for (int64_t i = 0; i < tensors->n_fields; i++) slf_free(context, tensors->fields[i].key);
@@ -111,6 +111,11 @@ int64_t slf_tensors_place(const salf_tensors *tensors, const char *name) {
     return low;
 }
 
+bool slf_tensors_begin(const salf_tensors *tensors, const char *beginning) {
+    const int64_t place = slf_tensors_place(tensors, beginning); /* names with a common beginning are neighbours */
+    return place < tensors->n && strncmp(tensors->entries[place].name, beginning, strlen(beginning)) == 0;
+}
+
 const slf_entry *slf_tensors_entry(const salf_tensors *tensors, const char *name) {
     const int64_t place = slf_tensors_place(tensors, name);
     return place < tensors->n && strcmp(tensors->entries[place].name, name) == 0 ? &tensors->entries[place] : NULL;
@@ -121,10 +126,16 @@ int64_t salf_tensors_count(const salf_tensors *tensors) {
 }
 
 /* An entry as the API has it: [shape[0]][product of the rest], a vector or a scalar as one row. An entry of a type that
- * is not usable here keeps its name and shape, so that a host can list the file all the same. */
-static salf_status describe_entry(const slf_entry *entry, salf_named_tensor *out) {
-    *out = (salf_named_tensor){.name = entry->name, .n_dims = entry->n_dims};
+ * is not usable here keeps its name and shape, so that a host can list the file all the same. Elements are read in
+ * place, which needs aligned addresses. Data that do not lie so are copied when they are asked for, the first time:
+ * files of salf_tensors_save, and most others, need no copy, and of those that do mostly a head is asked for alone. */
+static salf_status describe_entry(const salf_tensors *tensors, slf_entry *entry, salf_named_tensor *out) {
+    *out = (salf_named_tensor){.name = entry->name};
+    if (entry->n_dims > 8)
+        return slf_fail(SALF_E_UNSUPPORTED, "tensor '%s' has %d dimensions, more than 8", entry->name,
+                        (int)entry->n_dims);
     int64_t cols = 1;
+    out->n_dims = entry->n_dims;
     for (int32_t d = 0; d < entry->n_dims; d++) {
         out->shape[d] = entry->shape[d];
         if (d > 0 || entry->n_dims == 1) cols *= entry->shape[d];
@@ -132,8 +143,24 @@ static salf_status describe_entry(const slf_entry *entry, salf_named_tensor *out
     if (entry->dtype == 0)
         return slf_fail(SALF_E_DTYPE, "tensor '%s' is of type %s, which is not usable here", entry->name,
                         entry->type_name);
+    const int64_t size = slf_dtype_size(entry->dtype);
+    const void *data = entry->data;
+    if (size > 0 && (uintptr_t)data % (uintptr_t)size != 0) {
+        void *copy = atomic_load(&entry->copy), *none = NULL;
+        const size_t bytes = (size_t)(entry->end - entry->begin);
+        if (!copy) {
+            if (!(copy = slf_alloc(tensors->context, bytes, 1))) return SALF_E_NO_MEMORY;
+            memcpy(copy, entry->data, bytes);
+            /* Handles are shared between threads: of two copies one is given back. */
+            if (!atomic_compare_exchange_strong(&entry->copy, &none, copy)) {
+                slf_free(tensors->context, copy);
+                copy = none;
+            }
+        }
+        data = copy;
+    }
     const int64_t rows = entry->n_dims >= 2 ? entry->shape[0] : 1;
-    out->view = slf_tensor_host(entry->data, entry->dtype, rows, cols);
+    out->view = slf_tensor_host(data, entry->dtype, rows, cols);
     return SALF_OK;
 }
 
@@ -142,15 +169,14 @@ salf_status salf_tensors_at(const salf_tensors *tensors, int64_t index, salf_nam
     SLF_REQUIRE(tensors, out);
     if (index < 0 || index >= tensors->n)
         return SLF_FAIL(SALF_E_NOT_FOUND, "index %" PRId64 " of %" PRId64 " tensors", index, tensors->n);
-    return describe_entry(&tensors->entries[index], out);
+    return describe_entry(tensors, &tensors->entries[index], out);
 }
 
 /* The view lies in the mapped file, or in a copy of the handle's: it ends with the handle. */
 salf_status salf_tensors_find(const salf_tensors *tensors, const char *name, salf_named_tensor *out) {
     SLF_REQUIRE(tensors, name, out);
-    const slf_entry *entry = slf_tensors_entry(tensors, name);
-    if (!entry) return SLF_FAIL(SALF_E_NOT_FOUND, "no tensor is called '%s'", name);
-    return describe_entry(entry, out);
+    if (!slf_tensors_entry(tensors, name)) return SLF_FAIL(SALF_E_NOT_FOUND, "no tensor is called '%s'", name);
+    return describe_entry(tensors, &tensors->entries[slf_tensors_place(tensors, name)], out);
 }
 
 /* One after another: files have a handful of pairs. The text belongs to the handle. */

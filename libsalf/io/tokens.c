@@ -3,7 +3,8 @@
  * tokenizer.json, plus one. Heads are padded beyond that, to a multiple that machines like.
  *
  * Such a file has up to 40 MB, most of it merges that are of no interest here; so it is not parsed but walked through:
- * one pass over its bytes that knows strings, brackets, and the keys on the way to where it is. Cost: O(bytes), no memory.
+ * one pass over its bytes that knows strings, brackets, and the keys on the way to where it is. Cost: O(bytes), no
+ * memory.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -24,20 +25,9 @@ static bool key_is(const json_place *place, int32_t depth, const char *quoted) {
     return place->length[depth] == strlen(quoted) && memcmp(place->key[depth], quoted, place->length[depth]) == 0;
 }
 
-/* The end of the string that begins at p: behind its closing quote; NULL where there is none. */
-static const char *string_end(const char *p, const char *end) {
-    for (p++; p < end; p++) {
-        if (*p == '\\')
-            p++;
-        else if (*p == '"')
-            return p + 1;
-    }
-    return NULL;
-}
-
-/* The walk itself: *most receives the largest id, or -1. False where brackets and strings do not end as they should. Depth 1
- * is the file's object, 2 and 3 are "model" and "vocab": an object {piece: id}, or the list [piece, score] of a unigram
- * model, whose ids count from 0. In "added_tokens" each token is an object with its "id". */
+/* The walk itself: *most receives the largest id, or -1. False where brackets and strings do not end as they should.
+ * Depth 1 is the file's object, 2 and 3 are "model" and "vocab": an object {piece: id}, or the list [piece, score] of a
+ * unigram model, whose ids count from 0. In "added_tokens" each token is an object with its "id". */
 static bool walk_tokenizer(const char *p, const char *end, int64_t *most) {
     json_place at = {.depth = 0};
     int64_t pieces = 0;
@@ -47,8 +37,9 @@ static bool walk_tokenizer(const char *p, const char *end, int64_t *most) {
         const bool in_vocabulary = at.depth == 3 && at.object[3] && vocabulary;
         const bool in_token = at.depth == 3 && key_is(&at, 1, "\"added_tokens\"") && key_is(&at, 3, "\"id\"");
         if (*p == '"') {
-            const char *after = string_end(p, end);
-            if (!after) return false;
+            const char *after = p + 1; /* to the closing quote, and behind it */
+            while (after < end && *after != '"') after += *after == '\\' && end - after > 1 ? 2 : 1;
+            if (after++ == end) return false;
             const char *next = after;
             while (next < end && strchr(" \t\r\n", *next) && *next) next++;
             if (next < end && *next == ':') {
@@ -79,7 +70,8 @@ static bool walk_tokenizer(const char *p, const char *end, int64_t *most) {
 
 salf_status slf_tokens_count_in(int64_t *out, const void *bytes, uint64_t size, const char *path) {
     int64_t most;
-    const char *text = bytes;
+    const char *text = bytes, *kind = slf_file_kind(bytes, size);
+    if (kind) return slf_fail(SALF_E_UNSUPPORTED, "%s: %s", path, kind);
     if (!walk_tokenizer(text, text + size, &most) || most < 0)
         return slf_fail(SALF_E_CORRUPT, "%s: no ids in model.vocab or added_tokens; set valid_vocab, or mend the file",
                         path);

@@ -1,6 +1,6 @@
 /*
- * checkpoint.c - a model from a Hugging Face checkpoint folder: config.json says what it is, the tensors must agree, and
- * the tokenizer beside them says where the vocabulary ends.
+ * checkpoint.c - a model from a Hugging Face checkpoint folder: config.json says what it is, the tensors must agree,
+ * and the tokenizer beside them says where the vocabulary ends.
  *
  * io/parts.c finds the tensors under the names that they really have. A tied head may be stored under the embedding's
  * name or the head's, or under both.
@@ -10,12 +10,11 @@
 #include <string.h>
 
 #include "core/dtypes.h"
-#include "io/gguf.h"
 #include "io/io.h"
 #include "model/model.h"
 
-/* A head or an embedding [V][D]; entry NULL leaves *matrix. What backends take is used where it lies, and what they do not
- * take is widened row by row. */
+/* A head or an embedding [V][D]; entry NULL leaves *matrix. What backends take is used where it lies, and what they do
+ * not take is widened row by row. */
 static salf_status use_matrix(salf_model *model, const slf_entry *entry, const slf_config *config, const char *path,
                               slf_matrix *matrix, slf_scaled *scaled) {
     if (!entry) return SALF_OK;
@@ -53,17 +52,40 @@ static salf_status read_vector(const salf_model *model, const slf_entry *entry, 
     return SALF_OK;
 }
 
-/* From the last layer to the logits. */
-static salf_status use_vectors(salf_model *model, const slf_parts *parts, const slf_config *config, const char *path) {
+/* Head and embedding, of which one may serve as both, the final norm and the logits' bias. Where head and embedding are
+ * stored and differ, the model is not tied whatever its configuration says: transformers loads them so, too. */
+static salf_status use_parts(salf_model *model, const slf_parts *parts, const slf_config *config, const char *path) {
+    const slf_entry *head = parts->head, *embedding = parts->embedding;
+    const slf_family *family = config->family;
     const int64_t dim = model->info.hidden, vocab = model->info.vocab;
     float *weight = NULL, *bias = NULL, *logit_bias = NULL;
     salf_status status;
-    SLF_DO(read_vector(model, parts->norm_weight, dim, (float)config->family->norm_plus_one, path, &weight));
+    /* 1. the matrices */
+    const char *name = family->head ? family->head : "lm_head";
+    if (!head && !embedding)
+        return slf_fail(SALF_E_MISMATCH, "%s: neither '%s%s' nor '%s.weight' is there", path, parts->prefix,
+                        family->embedding, name);
+    if (!model->info.tied && (!head || !embedding))
+        return slf_fail(SALF_E_MISMATCH, "%s: the head is not tied, but '%s%s' is missing", path,
+                        head ? family->embedding : name, head ? "" : ".weight");
+    SLF_TRY(use_matrix(model, head, config, path, &model->head, &model->scaled[0]));
+    SLF_TRY(use_matrix(model, embedding, config, path, &model->embedding, &model->scaled[1]));
+    if (model->info.tied && head && embedding) {
+        const uint64_t bytes = head->end - head->begin;
+        model->info.tied = head->dtype == embedding->dtype && bytes == embedding->end - embedding->begin &&
+                           memcmp(head->data, embedding->data, (size_t)bytes) == 0;
+    }
+    slf_model_tie(model);
+    /* 2. the vectors */
+    if (config->head_bias && !parts->head_bias)
+        return slf_fail(SALF_E_MISMATCH, "%s: '%s.bias' is missing, which model_type '%s' needs", path, name,
+                        family->name);
+    SLF_DO(read_vector(model, parts->norm_weight, dim, (float)family->norm_plus_one, path, &weight));
     SLF_DO(read_vector(model, parts->norm_bias, dim, 0, path, &bias));
     SLF_DO(read_vector(model, parts->head_bias, vocab, 0, path, &logit_bias));
-    salf_tensor views[3] = {{.data = weight, .rows = 1, .cols = dim, .dtype = SALF_F32},
-                            {.data = bias, .rows = 1, .cols = dim, .dtype = SALF_F32},
-                            {.data = logit_bias, .rows = 1, .cols = vocab, .dtype = SALF_F32}};
+    const salf_tensor views[3] = {{.data = weight, .rows = 1, .cols = dim, .dtype = SALF_F32},
+                                  {.data = bias, .rows = 1, .cols = dim, .dtype = SALF_F32},
+                                  {.data = logit_bias, .rows = 1, .cols = vocab, .dtype = SALF_F32}};
     SLF_DO(slf_model_set_norm(model, model->info.norm_kind, &views[0], &views[1]));
     SLF_DO(slf_model_set_logit_bias(model, &views[2]));
 done:
@@ -73,46 +95,20 @@ done:
     return status;
 }
 
-/* Head and embedding, of which one may serve as both. Where both are stored and differ, the model is not tied whatever its
- * configuration says: transformers loads them so, too. */
-static salf_status use_matrices(salf_model *model, const slf_parts *parts, const slf_config *config, const char *path) {
-    SLF_TRY(use_matrix(model, parts->head, config, path, &model->head, &model->scaled[0]));
-    SLF_TRY(use_matrix(model, parts->embedding, config, path, &model->embedding, &model->scaled[1]));
-    const bool no_head = !parts->head, no_embedding = !parts->embedding;
-    const char *prefix = parts->prefix, *name = config->family->embedding;
-    const char *head = config->family->head ? config->family->head : "lm_head";
-    if (no_head && no_embedding)
-        return slf_fail(SALF_E_MISMATCH, "%s: neither '%s%s' nor '%s.weight' is there", path, prefix, name, head);
-    if (!model->info.tied && (no_head || no_embedding))
-        return slf_fail(SALF_E_MISMATCH, "%s: the head is not tied, but '%s%s' is missing", path, no_head ? head : name,
-                        no_head ? ".weight" : "");
-    if (model->info.tied && !no_head && !no_embedding) {
-        const uint64_t bytes = parts->head->end - parts->head->begin;
-        if (parts->head->dtype != parts->embedding->dtype || bytes != parts->embedding->end - parts->embedding->begin ||
-            memcmp(parts->head->data, parts->embedding->data, (size_t)bytes) != 0)
-            model->info.tied = 0;
-    }
-    slf_model_tie(model);
-    return SALF_OK;
-}
-
 /* What is made on the way belongs to the model, which the caller destroys on failure. Matrices stay in the mapped file;
  * that the configuration and the tensors agree is checked here once, so that nothing later has to doubt a shape. */
-static salf_status open_folder(salf_model *model, const char *folder, const salf_model_options *o) {
-    slf_config config;
+salf_status slf_model_open_folder(salf_model *model, const char *folder, const salf_model_options *o) {
+    slf_config config = {.context = model->context};
     slf_parts parts;
     salf_status status;
     /* 1. what the configuration says */
+    SLF_DO(slf_folder_check(model->context, folder));
     SLF_DO(slf_config_load(&config, model->context, folder, o->accept));
     model->info = config.info;
     /* 2. the tensors */
     SLF_DO(salf_tensors_open(&model->tensors, model->context, folder));
     SLF_DO(slf_parts_find(&parts, model->tensors, &config, folder));
-    if (config.head_bias && !parts.head_bias)
-        SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: the head has no bias, but model_type '%s' needs one", folder,
-                        config.family->name));
-    SLF_DO(use_matrices(model, &parts, &config, folder));
-    SLF_DO(use_vectors(model, &parts, &config, folder));
+    SLF_DO(use_parts(model, &parts, &config, folder));
     /* 3. where the vocabulary ends */
     if (o->valid_vocab == 0) {
         int64_t tokens;
@@ -134,31 +130,5 @@ static salf_status open_folder(salf_model *model, const char *folder, const salf
     }
 done:
     slf_config_free(&config);
-    return status;
-}
-
-/* A field that the checkpoint decides is refused, not ignored: a host that sets it believes that it counts. */
-salf_status salf_model_open(salf_model **out, salf_context *context, const char *path,
-                            const salf_model_options *options) {
-    SLF_OWN_ARITHMETIC;
-    SLF_OUT(out);
-    SLF_REQUIRE(context, path);
-    salf_model_options o;
-    SLF_TRY(slf_options_read(&o, sizeof o, options, "salf_model_options"));
-    if (o.n_layers || o.hidden || o.vocab || o.tied || o.norm_kind || o.head_rows || o.embedding_rows || o.head.data ||
-        o.embedding.data || o.norm_weight.data || o.norm_bias.data || o.logit_bias.data)
-        return SLF_FAIL(SALF_E_ARGUMENT,
-                        "only valid_vocab, norm_eps, logit_scale, logit_softcap and accept may be set; "
-                        "the checkpoint says everything else");
-    const bool gguf = slf_path_is_gguf(path);
-    if (gguf && o.accept)
-        return SLF_FAIL(SALF_E_ARGUMENT, "accept is '%s', but a GGUF file has no config.json", o.accept);
-    salf_model *model;
-    SLF_TRY(slf_model_new(&model, context));
-    const salf_status status = gguf ? slf_model_open_gguf(model, path, &o) : open_folder(model, path, &o);
-    if (status == SALF_OK)
-        *out = model;
-    else
-        salf_model_destroy(model);
     return status;
 }

@@ -25,8 +25,9 @@ typedef struct {
     double softcap; /* where the file has no final_logit_softcapping, with LOGITS_CAPPED */
 } architecture;
 
-/* By kind of norm, then as llama.cpp grew them. Left out on purpose: encoders, architectures whose last state is no plain
- * residual stream (Gemma 3n), and those that scale their logits by numbers that stand in no field (Grok, MiniCPM). */
+/* By kind of norm, then as llama.cpp grew them. Left out on purpose: encoders, architectures whose last state is no
+ * plain residual stream (Gemma 3n), and those that scale their logits by numbers that stand in no field (Grok,
+ * MiniCPM). */
 #define RMS_NORM(name) \
     { name, SALF_NORM_RMS, 0, 0 }
 #define LAYER_NORM(name) \
@@ -223,9 +224,8 @@ static salf_status check_tensors(const gguf_model *g) {
     const int32_t m = g->model->info.n_layers;
     char begin[32];
     for (int32_t k = 0; k < m; k++) {
-        const int length = snprintf(begin, sizeof begin, "blk.%d.", (int)k);
-        const int64_t place = slf_tensors_place(tensors, begin);
-        if (place == tensors->n || strncmp(tensors->entries[place].name, begin, (size_t)length) != 0)
+        snprintf(begin, sizeof begin, "blk.%d.", (int)k);
+        if (!slf_tensors_begin(tensors, begin))
             return slf_fail(SALF_E_MISMATCH, "%s: %s.block_count says %d layers, but layer %d is missing", g->path,
                             g->name, (int)m, (int)k);
     }

@@ -92,14 +92,17 @@ salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o
 
 /* n elements of a tensor of type float32, bfloat16, float16, float64, int8 or FP8 (e4m3fn), without scales. */
 void slf_elements_to_f32(const struct slf_entry *entry, int64_t first, int64_t n, float *out);
-/* A matrix over an entry of a type that no view can have; s stays where it is as long as the matrix is used, and its scales
- * are freed by the caller, also after a failure. block: rows and columns that share a scale, where the configuration says
- * so. path names the checkpoint. SALF_E_DTYPE, SALF_E_MISMATCH, SALF_E_NONFINITE (scales), SALF_E_NO_MEMORY. */
+/* A matrix over an entry of a type that no view can have; s stays where it is as long as the matrix is used, and its
+ * scales are freed by the caller, also after a failure. block: rows and columns that share a scale, where the
+ * configuration says so. path names the checkpoint. SALF_E_DTYPE, SALF_E_MISMATCH, SALF_E_NONFINITE (scales),
+ * SALF_E_NO_MEMORY. */
 salf_status slf_scaled_open(slf_scaled *s, slf_matrix *matrix, const salf_context *context, const salf_tensors *tensors,
                             const struct slf_entry *entry, const int64_t block[2], const char *path);
 
-/* ---- gguf.c ---- */
+/* ---- checkpoint.c, gguf.c: what is made on the way belongs to the model, whatever the result ---- */
 
+/* A model from a checkpoint folder. */
+salf_status slf_model_open_folder(salf_model *model, const char *folder, const salf_model_options *options);
 /* A model from a file of llama.cpp; what is made on the way belongs to the model, whatever the result. */
 salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_model_options *options);
 

@@ -3,8 +3,8 @@
  * rows are made when they are asked for, so that no copy [V][D] comes into being.
  *
  * w[r][c] = element * scale; scales are one for all, one a row, or one for each block of rows and columns. As
- * transformers and vLLM have them: weight_scale_inv (DeepSeek's, which despite its name multiplies) and weight_scale; SCB
- * (bitsandbytes) is the largest magnitude of a row, which 127 stands for.
+ * transformers and vLLM have them: weight_scale_inv (DeepSeek's, which despite its name multiplies) and weight_scale;
+ * SCB (bitsandbytes) is the largest magnitude of a row, which 127 stands for.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -14,15 +14,6 @@
 #include "core/dtypes.h"
 #include "io/io.h"
 #include "model/model.h"
-
-/* FP8 e4m3fn: sign, four bits of exponent with bias 7, three of mantissa; no infinities, and all ones is NaN. */
-static float e4m3_value(uint8_t bits) {
-    const int exponent = bits >> 3 & 15, mantissa = bits & 7;
-    if (exponent == 15 && mantissa == 7) return NAN;
-    const float magnitude =
-        exponent == 0 ? ldexpf((float)mantissa, -9) : ldexpf((float)(8 + mantissa), exponent - 10); /* 2^-6 / 8 */
-    return bits & 0x80 ? -magnitude : magnitude;
-}
 
 /* Elements as float32, of any of the types that are read here. Bytes need not be aligned. */
 void slf_elements_to_f32(const slf_entry *entry, int64_t first, int64_t n, float *out) {
@@ -44,7 +35,14 @@ void slf_elements_to_f32(const slf_entry *entry, int64_t first, int64_t n, float
     } else if (entry->dtype == SALF_I8) {
         for (int64_t i = 0; i < n; i++) out[i] = (float)(int8_t)bytes[first + i];
     } else {
-        for (int64_t i = 0; i < n; i++) out[i] = e4m3_value(bytes[first + i]);
+        /* FP8 e4m3fn: sign, four bits of exponent with bias 7, three of mantissa, so that a mantissa counts 2^-9 or
+         * more; no infinities, and all ones is NaN. */
+        for (int64_t i = 0; i < n; i++) {
+            const int bits = bytes[first + i], exponent = bits >> 3 & 15, mantissa = bits & 7;
+            const float magnitude =
+                exponent == 0 ? ldexpf((float)mantissa, -9) : ldexpf((float)(8 + mantissa), exponent - 10);
+            out[i] = (bits & 0x7F) == 0x7F ? NAN : bits & 0x80 ? -magnitude : magnitude;
+        }
     }
 }
 
@@ -59,60 +57,52 @@ static int32_t scaled_rows(void *user, int64_t first, int64_t count, float *out)
     return 0;
 }
 
-/* The scales of an entry "x.weight", float32, and how many rows and columns share one. */
-static salf_status find_scales(const salf_context *context, const salf_tensors *tensors, const slf_entry *entry,
-                               const int64_t block[2], const char *path, slf_scaled *s) {
+/* The scales of an entry "x.weight" are "x.weight_scale" and so on; how many rows and columns share one follows from
+ * their shape, for blocks with what the configuration says. */
+salf_status slf_scaled_open(slf_scaled *s, slf_matrix *matrix, const salf_context *context, const salf_tensors *tensors,
+                            const slf_entry *entry, const int64_t block[2], const char *path) {
     static const char *const names[] = {"weight_scale_inv", "weight_scale", "SCB"};
     const int64_t rows = entry->shape[0], cols = entry->shape[1];
+    *s = (slf_scaled){.entry = entry, .n_cols = cols, .block_rows = rows, .block_cols = cols, .scales_per_row = 1};
+    *matrix = (slf_matrix){.rows = scaled_rows, .user = s, .n_rows = rows, .n_cols = cols};
+    if (entry->dtype == SALF_F64) return SALF_OK;
+    if (entry->dtype != SALF_I8 && strcmp(entry->type_name, "F8_E4M3") != 0)
+        return slf_fail(SALF_E_DTYPE, "%s: tensor '%s' is of type %s, which is not usable as a head or an embedding",
+                        path, entry->name, entry->type_name);
+    /* 1. the scales there are */
     const slf_entry *scale = NULL;
-    char name[256];
     int which = 0;
-    const char *dot = strrchr(entry->name, '.');
-    for (; which < 3 && !scale; which++) {
-        const int length =
-            snprintf(name, sizeof name, "%.*s.%s", dot ? (int)(dot - entry->name) : 0, entry->name, names[which]);
-        if (dot && length < (int)sizeof name) scale = slf_tensors_entry(tensors, name);
+    for (const char *dot = strrchr(entry->name, '.'); dot && which < 3 && !scale; which++) {
+        char name[256];
+        const int length = snprintf(name, sizeof name, "%.*s.%s", (int)(dot - entry->name), entry->name, names[which]);
+        if (length < (int)sizeof name) scale = slf_tensors_entry(tensors, name);
     }
     if (!scale)
         return slf_fail(SALF_E_DTYPE, "%s: tensor '%s' is of type %s, and no '%s' of its scales is there", path,
-                        entry->name, entry->type_name, names[0]);
+                        entry->name, entry->type_name, names[1]);
+    /* 2. one for all, one a row, or one a block; the last blocks may be cut off */
     const int64_t n = slf_shape_elements(scale->shape, scale->n_dims);
-    const bool real =
-        scale->dtype == SALF_F32 || scale->dtype == SALF_BF16 || scale->dtype == SALF_F16 || scale->dtype == SALF_F64;
-    s->block_rows = rows;
-    s->block_cols = cols;
-    s->scales_per_row = 1;
+    const bool real = slf_float_size(scale->dtype) > 0 || scale->dtype == SALF_F64;
     const bool by_row = n == rows && (scale->n_dims == 1 || (scale->n_dims == 2 && scale->shape[1] == 1));
     if (n != 1 && by_row) s->block_rows = 1;
-    if (n != 1 && !by_row && block[0] > 0 && block[1] > 0) { /* blocks; the last ones may be cut off */
+    if (n != 1 && !by_row && block[0] > 0 && block[1] > 0) {
         s->block_rows = block[0];
         s->block_cols = block[1];
-        s->scales_per_row = (cols + block[1] - 1) / block[1];
+        s->scales_per_row = (cols - 1) / block[1] + 1;
     }
-    const int64_t needed = s->scales_per_row * ((rows + s->block_rows - 1) / s->block_rows);
     const bool grid = s->scales_per_row == 1 || (scale->n_dims == 2 && scale->shape[1] == s->scales_per_row);
-    if (!real || n != needed || !grid)
+    if (!real || n != s->scales_per_row * ((rows - 1) / s->block_rows + 1) || !grid)
         return slf_fail(SALF_E_MISMATCH,
                         "%s: tensor '%s' (%s) has %" PRId64 " scales for the %" PRId64 " x %" PRId64 " of '%s'", path,
                         scale->name, scale->type_name, n, rows, cols, entry->name);
+    /* 3. as float32; which counts past the name that was found */
     SLF_TRY(SLF_ALLOC(context, s->scales, n));
     slf_elements_to_f32(scale, 0, n, s->scales);
-    for (int64_t i = 0; which == 3 && i < n; i++) s->scales[i] /= 127; /* SCB was the one found */
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++) {
+        if (which == 3) s->scales[i] /= 127;
         if (!isfinite(s->scales[i]))
             return slf_fail(SALF_E_NONFINITE, "%s: tensor '%s': element %" PRId64 " is not finite", path, scale->name,
                             i);
-    return SALF_OK;
-}
-
-salf_status slf_scaled_open(slf_scaled *s, slf_matrix *matrix, const salf_context *context, const salf_tensors *tensors,
-                            const slf_entry *entry, const int64_t block[2], const char *path) {
-    const bool fp8 = strcmp(entry->type_name, "F8_E4M3") == 0;
-    *s = (slf_scaled){.entry = entry, .n_cols = entry->shape[1]};
-    if (entry->dtype != SALF_F64 && entry->dtype != SALF_I8 && !fp8)
-        return slf_fail(SALF_E_DTYPE, "%s: tensor '%s' is of type %s, which is not usable as a head or an embedding",
-                        path, entry->name, entry->type_name);
-    if (entry->dtype != SALF_F64) SLF_TRY(find_scales(context, tensors, entry, block, path, s));
-    *matrix = (slf_matrix){.rows = scaled_rows, .user = s, .n_rows = entry->shape[0], .n_cols = entry->shape[1]};
+    }
     return SALF_OK;
 }

@@ -417,6 +417,202 @@ START_TEST(configurations_are_read) {
 }
 END_TEST
 
+/* ---- heads that backends do not take as they are, and names that are not the family's ---- */
+
+START_TEST(float64_and_biases) {
+    salf_context *context = harness_context(SALF_BACKEND_CPU, NULL);
+    const part parts[] = {{"a.b.model.embed_tokens.weight", SALF_F32, V, D},
+                          {"a.b.lm_head.weight", SALF_F64, V, D},
+                          {"a.b.model.norm.weight", SALF_F64, 0, D},
+                          {"a.b.lm_head.bias", SALF_BF16, 0, V},
+                          LAYERS("a.b.model."),
+                          {"teacher.layers.0.x", SALF_F32, 1, 1}};
+    char folder[ROOM];
+    make_folder(folder, "double", PLAIN_CONFIG);
+    save_parts(context, folder, parts, 7);
+    salf_model *model;
+    salf_model_info info = {.struct_size = sizeof info};
+    salf_decoder_info decoder = {.struct_size = sizeof decoder};
+    CHECK_OK(salf_model_open(&model, context, folder, NULL));
+    CHECK_OK(salf_model_get_info(model, &info));
+    ck_assert_int_eq(info.head_dtype, 0);
+    float row[D];
+    CHECK_OK(slf_matrix_row(&model->head, 3, row));
+    for (int i = 0; i < D; i++) ck_assert(row[i] == (float)((3 * D + i) * 7 % 23 - 11) * 0.125f);
+    ck_assert(model->norm_weight[1] == -0.5f && model->logit_bias[1] == -0.5f);
+    CHECK_OK(salf_model_get_decoder(model, &decoder)); /* the layers' tensors have names of no family */
+    ck_assert(harness_contains(decoder.unsupported, "a.b.model.layers.0.x"));
+    CHECK_FAILS(salf_model_get_decoder(NULL, &decoder), SALF_E_NULL, "model");
+    CHECK_FAILS(salf_model_get_decoder(model, NULL), SALF_E_NULL, "info");
+    salf_model_destroy(model);
+    salf_context_destroy(context);
+}
+END_TEST
+
+/* Two models in one file, and heads of which only one can be meant. */
+START_TEST(names_that_could_be_two_are_refused) {
+    salf_context *context = harness_context(SALF_BACKEND_CPU, NULL);
+    const part two[] = {{"a.embed_tokens.weight", SALF_F32, V, D}, {"a.norm.weight", SALF_F32, 0, D}, LAYERS("a."),
+                        {"b.embed_tokens.weight", SALF_F32, V, D}, {"b.norm.weight", SALF_F32, 0, D}, LAYERS("b.")};
+    const part heads[] = {{"x.model.embed_tokens.weight", SALF_F32, V, D},
+                          {"x.model.norm.weight", SALF_F32, 0, D},
+                          LAYERS("x.model."),
+                          {"x.lm_head.weight", SALF_F32, V, D},
+                          {"lm_head.weight", SALF_F32, V, D}};
+    char folder[ROOM];
+    salf_model *model;
+    make_folder(folder, "two", "{\"model_type\":\"llama\",\"tie_word_embeddings\":true," LLAMA_SHAPE "}");
+    save_parts(context, folder, two, 8);
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_MISMATCH, "2 models are in there");
+    save_parts(context, folder, heads, 6);
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_MISMATCH, "which is the head?");
+    /* a missing part is named by where it was looked for */
+    save_parts(context, folder, two, 1);
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_MISMATCH,
+                "'model.layers.0....', 'layers.0....' or '*.layers.0....'");
+    salf_context_destroy(context);
+}
+END_TEST
+
+/* Heads in eight bits: [2][2] and scales written by hand. The model's head is [7][4], in blocks of 4 x 2. */
+START_TEST(scaled_heads) {
+    static const struct {
+        const char *head_type, *scale_name, *scale_shape;
+        int scales; /* float32 */
+        const char *more;
+        salf_status status;
+        const char *words;
+    } cases[] = {
+        {"F8_E4M3", "weight_scale_inv", "2,2", 4, "", SALF_OK, ""},
+        {"F8_E4M3", "weight_scale", "7,1", 7, "", SALF_OK, ""},
+        {"F8_E4M3", "weight_scale", "", 1, "", SALF_OK, ""},
+        {"I8", "SCB", "7", 7, "", SALF_OK, ""},
+        {"I8", "weight_scale", "7", 7, "", SALF_OK, ""},
+        {"I8", "other", "7", 7, "", SALF_E_UNSUPPORTED, "lm_head.other"},
+        {"F8_E4M3", "weight_scale_inv", "4", 4, "", SALF_E_MISMATCH, "4 scales for the 7 x 4"},
+        {"F8_E4M3", "weight_scale_inv", "3,2", 6, "", SALF_E_MISMATCH, "6 scales"},
+        {"F8_E5M2", "weight_scale_inv", "2,2", 4, "", SALF_E_DTYPE, "F8_E5M2"},
+        {"U8", "weight_scale", "7", 7, "", SALF_E_DTYPE, "'lm_head.weight' is of type U8"},
+    };
+    salf_context *context = harness_context(SALF_BACKEND_CPU, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char folder[ROOM], path[ROOM + 32], header[1024];
+        uint8_t bytes[1024];
+        make_folder(folder, "scaled",
+                    "{\"model_type\":\"llama\",\"tie_word_embeddings\":true," LLAMA_SHAPE
+                    ",\"quantization_config\":{\"weight_block_size\":[4,2]}}");
+        const int scale_bytes = 4 * cases[i].scales;
+        snprintf(header, sizeof header,
+                 "{\"lm_head.%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[0,%d]},"
+                 "\"model.norm.weight\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[%d,%d]},"
+                 "\"lm_head.weight\":{\"dtype\":\"%s\",\"shape\":[7,4],\"data_offsets\":[%d,%d]},"
+                 "\"model.layers.0.x\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},"
+                 "\"model.layers.1.x\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+                 cases[i].scale_name, cases[i].scale_shape, scale_bytes, scale_bytes, scale_bytes + 16,
+                 cases[i].head_type, scale_bytes + 16, scale_bytes + 44);
+        const size_t n = files_build_tensors(bytes, header, (size_t)scale_bytes + 44),
+                     data = n - (size_t)scale_bytes - 44;
+        for (int s = 0; s < cases[i].scales; s++) {
+            const float scale = (float)(s + 1);
+            memcpy(bytes + data + 4 * s, &scale, 4);
+        }
+        memset(bytes + data + scale_bytes, 0, 16);
+        /* 0x3C is 1.5 in FP8 and 60 in int8, 0x81 is -2^-9 and -127; 0x08 is 2^-6 and 8. */
+        static const uint8_t rows[28] = {0x3C, 0x81, 0x08, 0x7E};
+        memcpy(bytes + data + scale_bytes + 16, rows, 28);
+        memcpy(bytes + data + scale_bytes + 16 + 24, rows, 4);
+        snprintf(path, sizeof path, "%s/model.safetensors", folder);
+        files_write(path, bytes, n);
+        salf_model *model;
+        const salf_status status = salf_model_open(&model, context, folder, NULL);
+        ck_assert_msg(status == cases[i].status, "%zu: %s: %s", i, salf_status_name(status), salf_last_error());
+        if (status != SALF_OK) {
+            ck_assert_msg(harness_contains(salf_last_error(), cases[i].words), "%s", salf_last_error());
+            continue;
+        }
+        float first[D], last[D];
+        CHECK_OK(slf_matrix_row(&model->head, 0, first));
+        CHECK_OK(slf_matrix_row(&model->head, 6, last));
+        const bool fp8 = *cases[i].head_type == 'F', blocks = cases[i].scales == 4, whole = cases[i].scales == 1;
+        const float unit = strcmp(cases[i].scale_name, "SCB") == 0 ? 1.f / 127 : 1;
+        const float values[4] = {fp8 ? 1.5f : 60, fp8 ? -0.001953125f : -127, fp8 ? 0.015625f : 8, fp8 ? 448.f : 126};
+        for (int c = 0; c < D; c++) {
+            const float scale_first = blocks ? (float)(c / 2 + 1) : 1;
+            const float scale_last = blocks ? (float)(c / 2 + 3) : whole ? 1 : 7;
+            ck_assert_msg(first[c] == values[c] * (scale_first * unit), "%zu: %d: %g", i, c, (double)first[c]);
+            ck_assert_msg(fabsf(last[c] - values[c] * scale_last * unit) <= 1e-6f * fabsf(last[c]), "%zu: %d: %g", i, c,
+                          (double)last[c]);
+        }
+        salf_model_destroy(model);
+    }
+    salf_context_destroy(context);
+}
+END_TEST
+
+START_TEST(the_vocabulary_ends_with_the_tokenizer) {
+    static const struct {
+        const char *tokenizer; /* NULL: none */
+        int64_t option, valid;
+        int32_t from;
+        salf_status status;
+    } cases[] = {
+        {NULL, 0, V, SALF_VOCAB_ROWS, SALF_OK},
+        {"{\"model\":{\"vocab\":{\"a\":4}}}", 0, 5, SALF_VOCAB_TOKENIZER, SALF_OK},
+        {"{\"model\":{\"vocab\":{\"a\":4}}}", 3, 3, SALF_VOCAB_OPTION, SALF_OK},
+        {"{\"model\":{\"vocab\":{\"a\":9}}}", 0, V, SALF_VOCAB_ROWS, SALF_OK}, /* more than the head has */
+        {"{\"model\":{}}", 0, 0, 0, SALF_E_CORRUPT},
+        {"{\"model\":{}}", V, V, SALF_VOCAB_OPTION, SALF_OK},
+        {"version https://git-lfs.github.com/spec/v1", 0, 0, 0, SALF_E_UNSUPPORTED},
+    };
+    salf_context *context = harness_context(SALF_BACKEND_CPU, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char folder[ROOM], path[ROOM + 32];
+        make_folder(folder, "vocabulary", PLAIN_CONFIG);
+        save_parts(context, folder, plain_parts, PLAIN);
+        snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+        if (cases[i].tokenizer) files_write(path, cases[i].tokenizer, strlen(cases[i].tokenizer));
+        salf_model_options o;
+        salf_options_init(&o, sizeof o);
+        o.valid_vocab = cases[i].option;
+        salf_model *model;
+        salf_model_info info = {.struct_size = sizeof info};
+        const salf_status status = salf_model_open(&model, context, folder, &o);
+        ck_assert_msg(status == cases[i].status, "%zu: %s: %s", i, salf_status_name(status), salf_last_error());
+        if (status != SALF_OK) continue;
+        CHECK_OK(salf_model_get_info(model, &info));
+        ck_assert(info.valid_vocab == cases[i].valid && info.vocab_from == cases[i].from && info.vocab == V);
+        salf_model_destroy(model);
+    }
+    salf_context_destroy(context);
+}
+END_TEST
+
+/* Both are stored though one is said to serve as both: equal, they are one. */
+START_TEST(tied_only_when_equal) {
+    salf_context *context = harness_context(SALF_BACKEND_CPU, NULL);
+    char folder[ROOM], path[ROOM + 32];
+    make_folder(folder, "tied", "{\"model_type\":\"llama\",\"tie_word_embeddings\":true," LLAMA_SHAPE "}");
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    static float numbers[2][V * D], ones[D] = {1, 1, 1, 1};
+    for (int different = 0; different < 2; different++) {
+        numbers[1][5] = (float)different;
+        salf_named_tensor in[] = {
+            {.name = "lm_head.weight", .view = oracle_view(numbers[0], SALF_F32, V, D)},
+            {.name = "model.embed_tokens.weight", .view = oracle_view(numbers[1], SALF_F32, V, D)},
+            {.name = "model.norm.weight", .n_dims = 1, .shape = {D}, .view = oracle_view(ones, SALF_F32, 1, D)},
+            {.name = "model.layers.0.x", .view = oracle_view(ones, SALF_F32, 1, 1)},
+            {.name = "model.layers.1.x", .view = oracle_view(ones, SALF_F32, 1, 1)}};
+        CHECK_OK(salf_tensors_save(context, path, in, 5, NULL, 0));
+        salf_model *model;
+        CHECK_OK(salf_model_open(&model, context, folder, NULL));
+        ck_assert_int_eq(model->info.tied, !different);
+        ck_assert((model->head.view.data == model->embedding.view.data) == !different);
+        salf_model_destroy(model);
+    }
+    salf_context_destroy(context);
+}
+END_TEST
+
 /* ---- opening ---- */
 
 static int32_t no_rows(void *user, int64_t first, int64_t count, float *out) {
@@ -489,6 +685,26 @@ START_TEST(folders_that_are_no_checkpoints) {
     fputs("short", file);
     fclose(file);
     CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_TRUNCATED, "model.safetensors");
+    /* what is there instead of the weights, of the folder, or of the model */
+    CHECK_FAILS(salf_model_open(&model, context, path, NULL), SALF_E_ARGUMENT, "give the folder");
+    remove(path);
+    snprintf(path, sizeof path, "%s/pytorch_model.bin", folder);
+    files_write(path, "PK\003\004", 4);
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_NOT_FOUND, "only pytorch_model.bin");
+    CHECK_FAILS(salf_model_open(&model, context, path, NULL), SALF_E_UNSUPPORTED, "a zip archive");
+    snprintf(path, sizeof path, "%s/model.fp16.safetensors", folder);
+    files_write(path, "", 0);
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_NOT_FOUND,
+                "only model.fp16.safetensors, pytorch_model.bin");
+    make_folder(folder, "adapter", NULL);
+    snprintf(path, sizeof path, "%s/adapter_config.json", folder);
+    files_write(path, "{\"base_model_name_or_path\":\"maker/base\"}", 40);
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_UNSUPPORTED, "adapter of PEFT");
+    ck_assert(harness_contains(salf_last_error(), "(maker/base)"));
+    files_write(path, "{}", 2);
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_UNSUPPORTED, "(not named)");
+    files_write(path, "{", 1);
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_CORRUPT, "adapter_config.json");
     salf_context_destroy(context);
 }
 END_TEST
@@ -594,6 +810,11 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, norm_with_nan);
     HARNESS_ADD(suite, configurations_that_make_no_sense_are_refused);
     HARNESS_ADD(suite, configurations_are_read);
+    HARNESS_ADD(suite, float64_and_biases);
+    HARNESS_ADD(suite, names_that_could_be_two_are_refused);
+    HARNESS_ADD(suite, scaled_heads);
+    HARNESS_ADD(suite, the_vocabulary_ends_with_the_tokenizer);
+    HARNESS_ADD(suite, tied_only_when_equal);
     HARNESS_ADD(suite, options_override_numbers_alone);
     HARNESS_ADD(suite, folders_that_are_no_checkpoints);
     HARNESS_ADD(suite, each_allocation_can_fail);

@@ -34,7 +34,8 @@ static const struct {
 } lies[] = {
     {"", 0, SALF_E_CORRUPT, "'{'"},
     {"[1]", 0, SALF_E_CORRUPT, "'{'"},
-    {" {}", 0, SALF_E_CORRUPT, "'{'"},
+    {"  [", 0, SALF_E_CORRUPT, "'{'"},
+    {"{\"__metadata__\":null,\"t\":null}", 0, SALF_E_CORRUPT, "'t' is no object"},
     {"{", 0, SALF_E_CORRUPT, "line 1"},
     {"{\"t\":}", 0, SALF_E_CORRUPT, "line 1"},
     {"{} x", 0, SALF_E_CORRUPT, "line 1"},
@@ -59,7 +60,9 @@ static const struct {
     {ONE("F32", "[4294967296,4294967296]", "0", "0"), 0, SALF_E_CORRUPT, "overflow"},
     {ONE("U8", "[0,4611686018427387904,4611686018427387904]", "0", "0"), 0, SALF_E_CORRUPT, "overflow"},
     {ONE("F99", "[4611686018427387904,4611686018427387904]", "0", "0"), 0, SALF_E_CORRUPT, "overflow"},
-    {ONE("F32", "[1,1,1,1,1,1,1,1,1]", "0", "4"), 4, SALF_E_UNSUPPORTED, "9 dimensions"},
+    {ONE("F32", "[1,1,1,1,1,1,1,1,2]", "0", "4"), 4, SALF_E_CORRUPT, "4 bytes of data for a shape of 8"},
+    {ONE("F32", "[1,1,1,1,1,1,1,1,-1]", "0", "4"), 4, SALF_E_CORRUPT, "dimension 8 is no size"},
+    {ONE("F32", "[9223372036854775807,1,1,1,1,1,1,1,2]", "0", "4"), 4, SALF_E_CORRUPT, "overflow"},
     {ONE("F32", "[2]", "0", "4"), 4, SALF_E_CORRUPT, "4 bytes of data for a shape of 8"},
     {ONE("BOOL", "[5]", "0", "4"), 4, SALF_E_CORRUPT, "4 bytes of data for a shape of 5"},
     {ONE("F32", "[0]", "0", "4"), 4, SALF_E_CORRUPT, "4 bytes of data for a shape of 0"},
@@ -156,8 +159,74 @@ START_TEST(other_types_are_tolerated) {
 }
 END_TEST
 
-START_TEST(unaligned_data_is_aligned) {
+/* What the package safetensors opens, and what is wrong with a tensor that nobody asks for. */
+START_TEST(oddities_of_one_tensor_stop_no_other) {
+    harness_memory memory;
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, &memory);
+    char *path = files_path("odd.safetensors");
+    files_write_tensors(path,
+                        " {\"__metadata__\":null,"
+                        "\"nine\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]},"
+                        "\"nul\\u0000\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[4,6]},"
+                        "\"plain\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[6,7]}}",
+                        7);
+    salf_tensors *tensors;
+    salf_named_tensor out = {.n_dims = 77};
+    CHECK_OK(salf_tensors_open(&tensors, context, path));
+    ck_assert_int_eq(salf_tensors_count(tensors), 3);
+    CHECK_OK(salf_tensors_find(tensors, "plain", &out));
+    ck_assert_int_eq(*(const uint8_t *)out.view.data, 6);
+    CHECK_FAILS(salf_tensors_find(tensors, "nine", &out), SALF_E_UNSUPPORTED, "'nine' has 9 dimensions");
+    ck_assert_str_eq(out.name, "nine");
+    ck_assert(out.n_dims == 0 && !out.view.data);
+    CHECK_FAILS(salf_tensors_find(tensors, "nul", &out), SALF_E_NOT_FOUND, "'nul'");
+    salf_tensors_destroy(tensors);
+    salf_context_destroy(context);
+    ck_assert_int_eq(memory.alive, 0);
+    free(path);
+}
+END_TEST
+
+/* The first bytes of what people take for a safetensors file. */
+START_TEST(files_of_other_formats_are_named) {
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *words;
+    } kinds[] = {
+        {"PK\003\004\024\0\0\0\010\0", 10, "a zip archive"},
+        {"\x80\002}q\0X\012\0\0\0", 10, "a pickle"},
+        {"\x80\004\x95\0\0\0\0\0\0\0", 10, "a pickle"},
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", 55, "git lfs pull"},
+        {"version", 7, "7 bytes"},
+        {"\x93NUMPY\001\0v\0", 10, "a NumPy array"},
+        {"\x89HDF\r\n\032\n", 8, "an HDF5 file"},
+        {"<!DOCTYPE html><html>", 21, "an HTML page"},
+        {"<html lang=x>", 13, "an HTML page"},
+    };
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    char *path = files_path("kind.safetensors"), *index = files_path("kind.json");
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        files_write(path, kinds[i].bytes, kinds[i].n);
+        files_write(index, kinds[i].bytes, kinds[i].n);
+        const salf_status status = kinds[i].n < 8 ? SALF_E_TRUNCATED : SALF_E_UNSUPPORTED;
+        CHECK_FAILS(open_status(context, path), status, kinds[i].words);
+        if (kinds[i].n >= 8) CHECK_FAILS(open_status(context, index), status, kinds[i].words);
+    }
+    /* a header that is one, but longer than the format allows; the file is sparse */
+    char begin[9] = {1, (char)0xE1, (char)0xF5, 5, 0, 0, 0, 0, '{'}; /* 100,000,001, little-endian */
+    files_write(path, begin, sizeof begin);
+    ck_assert_int_eq(truncate(path, 100000009), 0);
+    CHECK_FAILS(open_status(context, path), SALF_E_CORRUPT, "100000001 bytes, above the format's limit of 100000000");
+    salf_context_destroy(context);
+    free(path);
+    free(index);
+}
+END_TEST
+
+START_TEST(unaligned_data_is_aligned) {
+    harness_memory memory;
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, &memory);
     char *path = files_path("unaligned.safetensors");
     files_write_tensors(path,
                         "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
@@ -169,9 +238,17 @@ START_TEST(unaligned_data_is_aligned) {
     uint8_t expected[21];
     for (size_t i = 0; i < sizeof expected; i++) expected[i] = (uint8_t)i;
     CHECK_OK(salf_tensors_open(&tensors, context, path));
+    const int64_t opened = memory.alive; /* nothing is copied before it is asked for, and then once */
+    CHECK_OK(salf_tensors_find(tensors, "a", &out));
+    ck_assert_int_eq(memory.alive, opened);
     CHECK_OK(salf_tensors_find(tensors, "b", &out));
-    ck_assert_uint_eq((uintptr_t)out.view.data % 8, 0);
-    ck_assert_mem_eq(out.view.data, expected + 1, 16);
+    ck_assert_int_eq(memory.alive, opened + 1);
+    const void *data = out.view.data;
+    ck_assert_uint_eq((uintptr_t)data % 8, 0);
+    ck_assert_mem_eq(data, expected + 1, 16);
+    CHECK_OK(salf_tensors_find(tensors, "b", &out));
+    ck_assert_ptr_eq(out.view.data, data);
+    ck_assert_int_eq(memory.alive, opened + 1);
     CHECK_OK(salf_tensors_find(tensors, "c", &out));
     ck_assert_uint_eq((uintptr_t)out.view.data % 2, 0);
     ck_assert_mem_eq(out.view.data, expected + 17, 4);
@@ -274,6 +351,43 @@ START_TEST(shards_are_one) {
 }
 END_TEST
 
+/* A shard that supersedes another one's tensors, and tensors that the index does not name: by the index, in either order.
+ * Shards may lie in folders below. */
+START_TEST(an_index_assigns_names) {
+    static const struct {
+        const char *index;
+        int64_t count, elements_of_a;
+    } cases[] = {
+        {"{\"weight_map\":{\"b\":\"one.safetensors\",\"a\":\"again.safetensors\"}}", 2, 4},
+        {"{\"weight_map\":{\"a\":\"again.safetensors\",\"b\":\"one.safetensors\"}}", 2, 4},
+        {"{\"weight_map\":{\"a\":\"one.safetensors\",\"c\":\"two.safetensors\"}}", 2, 2},
+        {"{\"weight_map\":{\"a\":\"below/a.b/again.safetensors\",\"c\":\"two.safetensors\"}}", 2, 4},
+    };
+    harness_memory memory;
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, &memory);
+    const int64_t alive = memory.alive;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *folder = shard_folder("assigned", cases[i].index), path[ROOM];
+        snprintf(path, sizeof path, "%s/below", folder);
+        mkdir(path, 0777);
+        strcat(path, "/a.b");
+        mkdir(path, 0777);
+        strcat(path, "/again.safetensors");
+        files_write_tensors(path, "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4);
+        salf_tensors *tensors;
+        salf_named_tensor out;
+        CHECK_OK(salf_tensors_open(&tensors, context, folder));
+        ck_assert_int_eq(salf_tensors_count(tensors), cases[i].count);
+        CHECK_OK(salf_tensors_find(tensors, "a", &out));
+        ck_assert_int_eq(out.shape[0], cases[i].elements_of_a);
+        salf_tensors_destroy(tensors);
+        ck_assert_int_eq(memory.alive, alive);
+        free(folder);
+    }
+    salf_context_destroy(context);
+}
+END_TEST
+
 /* Metadata are the first shard's also when it has none. */
 START_TEST(metadata_of_the_first_shard) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
@@ -309,7 +423,11 @@ START_TEST(indices_that_lie_are_refused) {
         {"{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}}", SALF_E_MISMATCH,
          "'b' is not in 'two.safetensors'"},
         {"{\"weight_map\":{\"c\":\"one.safetensors\",\"b\":\"two.safetensors\"}}", SALF_E_MISMATCH, "is not in"},
-        {"{\"weight_map\":{\"b\":\"one.safetensors\",\"a\":\"again.safetensors\"}}", SALF_E_CORRUPT, "'a' is there"},
+        {"{\"weight_map\":{\"a\":\"one.safetensors/\"}}", SALF_E_CORRUPT, "'a'"},
+        {"{\"weight_map\":{\"a\":\"x//one.safetensors\"}}", SALF_E_CORRUPT, "'a'"},
+        {"{\"weight_map\":{\"a\":\"./one.safetensors\"}}", SALF_E_CORRUPT, "'a'"},
+        {"{\"weight_map\":{\"a\":\"x/../../one.safetensors\"}}", SALF_E_CORRUPT, "'a'"},
+        {"{\"weight_map\":{\"a\":\"x/..\"}}", SALF_E_CORRUPT, "'a'"},
     };
     harness_memory memory;
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, &memory);
@@ -335,6 +453,8 @@ static salf_status open_body(harness_memory *memory, int32_t backend, void *user
     if (status != SALF_OK) return status;
     status = salf_tensors_open(&tensors, context, user);
     ck_assert((status == SALF_OK) == (tensors != NULL));
+    salf_named_tensor out; /* of data that are not aligned: the copy may fail as well */
+    if (status == SALF_OK) status = salf_tensors_find(tensors, "b", &out);
     salf_tensors_destroy(tensors);
     salf_context_destroy(context);
     return status;
@@ -358,9 +478,12 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, lies_are_refused);
     HARNESS_ADD(suite, lengths_that_lie_are_refused);
     HARNESS_ADD(suite, other_types_are_tolerated);
+    HARNESS_ADD(suite, oddities_of_one_tensor_stop_no_other);
+    HARNESS_ADD(suite, files_of_other_formats_are_named);
     HARNESS_ADD(suite, unaligned_data_is_aligned);
     HARNESS_ADD(suite, paths_that_are_no_files);
     HARNESS_ADD(suite, shards_are_one);
+    HARNESS_ADD(suite, an_index_assigns_names);
     HARNESS_ADD(suite, metadata_of_the_first_shard);
     HARNESS_ADD(suite, indices_that_lie_are_refused);
     HARNESS_ADD(suite, each_allocation_of_open_can_fail);

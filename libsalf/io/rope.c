@@ -1,0 +1,160 @@
+/*
+ * rope.c - rotary positions of a checkpoint, in all the places and spellings that versions of transformers had for
+ * them: rope_theta and rope_scaling {"type": ...} of 2023, rope_scaling {"rope_type": ...}, rope_parameters of today,
+ * and those with an object for each kind of layer.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "io.h"
+
+/* What belongs to a kind of scaling. The positions of the pretraining stand outside of the object in some files, and
+ * then count first. */
+static salf_status read_scaling(slf_config *config, slf_keys *keys) {
+    salf_decoder_info *d = &config->decoder;
+    const bool scaled = d->rope > SALF_ROPE_DEFAULT;
+    int64_t original = config->info.max_positions;
+    SLF_TRY(slf_keys_integer(keys, "original_max_position_embeddings", INT64_MAX / 2, &original));
+    SLF_TRY(slf_keys_integer(&config->keys, "original_max_position_embeddings", INT64_MAX / 2, &original));
+    if (d->rope == SALF_ROPE_YARN || d->rope == SALF_ROPE_LLAMA3) d->rope_original_positions = original;
+    if (scaled) {
+        d->rope_factor = d->rope == SALF_ROPE_YARN ? (double)config->info.max_positions / (double)original : 0;
+        SLF_TRY(slf_keys_positive(keys, "factor", &d->rope_factor));
+    }
+    if (d->rope == SALF_ROPE_LLAMA3) {
+        SLF_TRY(slf_keys_positive(keys, "low_freq_factor", &d->rope_low_factor));
+        SLF_TRY(slf_keys_positive(keys, "high_freq_factor", &d->rope_high_factor));
+        if (d->rope_high_factor <= d->rope_low_factor)
+            return slf_fail(SALF_E_CORRUPT, "%s: %shigh_freq_factor is %g, not above low_freq_factor = %g", keys->path,
+                            keys->object, d->rope_high_factor, d->rope_low_factor);
+    }
+    if (d->rope == SALF_ROPE_YARN) {
+        double mscale = 0, mscale_all_dim = 0;
+        SLF_TRY(slf_keys_number(keys, "beta_fast", &d->rope_beta_fast));
+        SLF_TRY(slf_keys_number(keys, "beta_slow", &d->rope_beta_slow));
+        SLF_TRY(slf_keys_number(keys, "mscale", &mscale));
+        SLF_TRY(slf_keys_number(keys, "mscale_all_dim", &mscale_all_dim));
+        if (d->rope_beta_fast == 0) d->rope_beta_fast = 32;
+        if (d->rope_beta_slow == 0) d->rope_beta_slow = 1;
+        /* Where the file has none: 0.1 s ln(factor) + 1 with s = 1, or the quotient of two such numbers. */
+        const double plain = d->rope_factor > 1 ? 0.1 * log(d->rope_factor) : 0;
+        d->rope_attention_factor =
+            mscale > 0 && mscale_all_dim > 0 ? (plain * mscale + 1) / (plain * mscale_all_dim + 1) : plain + 1;
+        SLF_TRY(slf_keys_positive(keys, "attention_factor", &d->rope_attention_factor));
+        int32_t truncate = 1;
+        SLF_TRY(slf_keys_flag(keys, "truncate", &truncate));
+        if (!truncate) slf_decoder_lacks(config, keys->object, "truncate", json_false());
+    }
+    return SALF_OK;
+}
+
+/* One object of rotary parameters. theta and part are what stands outside of it and holds where it says nothing. */
+static salf_status read_rope_object(slf_config *config, json_t *json, const char *object, double theta, double part) {
+    static const char *const types[] = {[SALF_ROPE_DEFAULT] = "default",
+                                        [SALF_ROPE_LINEAR] = "linear",
+                                        [SALF_ROPE_LLAMA3] = "llama3",
+                                        [SALF_ROPE_YARN] = "yarn"};
+    salf_decoder_info *d = &config->decoder;
+    slf_keys keys;
+    salf_status status;
+    SLF_DO(slf_keys_open(&keys, json, NULL, config->keys.path, object));
+    /* 1. the kind, in the spelling of today or in that of 2023 */
+    json_t *type = slf_keys_take(&keys, "rope_type"), *old_type = slf_keys_take(&keys, "type");
+    if (!type) type = old_type;
+    const char *word = type ? json_string_value(type) : "default";
+    d->rope = SALF_ROPE_NONE;
+    for (int32_t k = SALF_ROPE_DEFAULT; word && k <= SALF_ROPE_YARN; k++)
+        if (strcmp(types[k], word) == 0) d->rope = k;
+    /* Phi-3 means its own kind by "yarn". */
+    const bool known = d->rope == SALF_ROPE_DEFAULT || (d->rope && config->family->id != SALF_FAMILY_PHI3);
+    if (!known) slf_decoder_lacks(config, object, "rope_type", type);
+    /* 2. base, and the share of a head that is rotated */
+    d->rope_theta = theta;
+    SLF_DO(slf_keys_positive(&keys, "rope_theta", &d->rope_theta));
+    SLF_DO(slf_keys_positive(&keys, "partial_rotary_factor", &part));
+    const double dims = floor((double)config->info.head_dim * part);
+    if (part > 1 || (part != 1 && !config->family->partial_rotary) || fmod(dims, 2) != 0 || dims < 2) {
+        slf_decoder_lacks(config, object, "partial_rotary_factor", json_object_get(json, "partial_rotary_factor"));
+        if (fmod(dims, 2) != 0) slf_decoder_lacks(config, "", "an odd number of rotary dimensions", NULL);
+    }
+    d->rotary_dims = (int32_t)SLF_MIN(dims, config->info.head_dim);
+    /* 3. the scaling */
+    SLF_DO(read_scaling(config, &keys));
+    /* 4. what is left means something that is not known here */
+    const char *name;
+    json_t *value;
+    json_object_foreach(keys.left, name, value) if (!json_is_null(value) && known)
+        slf_decoder_lacks(config, object, name, value);
+done:
+    slf_keys_close(&keys);
+    return status;
+}
+
+/* An object of rotary parameters by its key; NULL where it is not there, null or empty. */
+static salf_status take_rope(slf_config *config, const char *name, json_t **out) {
+    json_t *value = slf_keys_take(&config->keys, name);
+    if (value && !json_is_object(value))
+        return slf_fail(SALF_E_CORRUPT, "%s: %s is no object", config->keys.path, name);
+    *out = json_object_size(value) > 0 ? value : NULL;
+    return SALF_OK;
+}
+
+/* Layers with a window have rotary positions of their own, never scaled: rope_parameters has an object for each kind of
+ * layer. Older files have rope_scaling, rope_theta and rope_local_base_freq, of which the first two are the other
+ * layers'. */
+static salf_status read_rope_of_kinds(slf_config *config, json_t *scaling, json_t *parameters) {
+    salf_decoder_info *d = &config->decoder;
+    json_t *full = json_object_get(parameters, "full_attention");
+    json_t *local = json_object_get(parameters, "sliding_attention");
+    const json_t *outside = json_object_get(config->keys.json, "rope_theta");
+    double theta = 0, local_theta = 0;
+    salf_status status;
+    json_t *none = json_object(), *merged = json_object();
+    SLF_DO(none && merged ? SALF_OK : slf_fail(SALF_E_NO_MEMORY, "%s: out of memory", config->keys.path));
+    SLF_DO(slf_keys_positive(&config->keys, "rope_theta", &theta));
+    local_theta = theta;
+    SLF_DO(slf_keys_number(&config->keys, "rope_local_base_freq", &local_theta));
+    /* OLMo 3: one version takes rope_theta for both kinds of layers, another one its default for those with a
+     * window. */
+    if (outside && !local && !json_object_get(config->keys.defaults, "rope_local_base_freq") &&
+        json_number_value(outside) != json_number_value(json_object_get(config->keys.defaults, "rope_theta")))
+        slf_decoder_lacks(config, "", "rope_theta", outside);
+    if (parameters && !full && !local) slf_decoder_lacks(config, "", "rope_parameters", parameters);
+    SLF_DO(read_rope_object(config, json_is_object(local) ? local : none, "rope_parameters.sliding_attention.",
+                            local_theta, 1));
+    local_theta = d->rope_theta;
+    if (d->rope > SALF_ROPE_DEFAULT) slf_decoder_lacks(config, "", "rope_parameters.sliding_attention", local);
+    if (json_is_object(full)) json_object_update(merged, full);
+    if (scaling) json_object_update(merged, scaling);
+    SLF_DO(read_rope_object(config, merged, "rope_parameters.full_attention.", theta, 1));
+    d->local_rope_theta = local_theta;
+done:
+    json_decref(none);
+    json_decref(merged);
+    return status;
+}
+
+/* rope_scaling is the older name of rope_parameters and counts where both are there; rope_theta stood outside of it. A
+ * file whose two places disagree is read in two ways by two versions of transformers. */
+salf_status slf_rope_read(slf_config *config) {
+    json_t *scaling, *parameters;
+    SLF_TRY(take_rope(config, "rope_scaling", &scaling));
+    SLF_TRY(take_rope(config, "rope_parameters", &parameters));
+    if (config->family->local_rope) return read_rope_of_kinds(config, scaling, parameters);
+    double theta = 0, part = 1;
+    json_t *outside = json_object_get(config->keys.json, "rope_theta");
+    SLF_TRY(slf_keys_positive(&config->keys, "rope_theta", &theta));
+    SLF_TRY(slf_keys_positive(&config->keys, "partial_rotary_factor", &part));
+    json_t *rope = scaling ? scaling : parameters;
+    if (scaling && parameters && !json_equal(scaling, parameters))
+        slf_decoder_lacks(config, "", "rope_scaling and another rope_parameters", parameters);
+    json_t *none = json_object();
+    if (!none) return slf_fail(SALF_E_NO_MEMORY, "%s: out of memory", config->keys.path);
+    const salf_status status =
+        read_rope_object(config, rope ? rope : none, scaling ? "rope_scaling." : "rope_parameters.", theta, part);
+    json_decref(none);
+    json_t *inside = json_object_get(rope, "rope_theta");
+    if (json_is_number(inside) && json_is_number(outside) && json_number_value(inside) != json_number_value(outside))
+        slf_decoder_lacks(config, "", "rope_theta", outside);
+    return status;
+}
