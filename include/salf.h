@@ -461,6 +461,49 @@ SALF_API salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace);
 SALF_API salf_status salf_eof_from_deviations(int32_t n_layers, int64_t rows, const double *deviations,
                                               int32_t eof_rule, int32_t nonfinite, double *gains, int32_t *eof);
 
+/* What a probe's answers are worth, over a run: do eof differ at all, and do they say more than the label does? With
+ * few classes and one template a datum's gains are mostly its label's, and a rule that gives each datum its own cut
+ * then trains shallow layers on some classes only. Memory is by groups, never by data; numbers are of this rank's rows.
+ */
+typedef struct salf_signal salf_signal;
+
+typedef struct salf_signal_options {
+    uint32_t struct_size;
+    int32_t n_layers;
+    int32_t per_datum;  /* 1: cuts follow each datum's own eof or gains, not balanced over groups (SALF with PREFIX,
+                           OFFLINE and ONLINE matching): a warning says so when the signal is the label */
+    int32_t max_groups; /* groups told apart; further ones count as one. 0 = 1024 */
+    int32_t max_ids;    /* data whose last eof is kept, for agreement; 0: none */
+    int32_t reserved;
+} salf_signal_options;
+
+typedef struct salf_signal_info {
+    uint32_t struct_size;
+    int32_t most_frequent;      /* the eof that most rows have, ties shallow */
+    int64_t rows;               /* seen so far */
+    double most_frequent_share; /* of them, with that eof; above .9 the signal is empty */
+    /* Of rows with a group and finite gains: sum of squares between groups / total, summed over layers (R^2). A group
+     * of one row explains itself, and so chance alone gives about (groups - 1) / (rows - 1); adjusted is what goes
+     * beyond that, (share - chance) / (1 - chance), 0 where there is no more. Above .8 the signal is the label. */
+    int64_t grouped_rows;
+    int32_t n_groups, single_groups; /* groups, and those of one row */
+    double group_share, group_chance, group_adjusted;
+    int64_t trained;      /* rows with a cut below m */
+    double matched_share; /* of them, with eof <= cut; 0 for none */
+    int64_t revisits;     /* rows whose id was seen before */
+    double agreement;     /* of them, with the eof of that time; 0 for none */
+} salf_signal_info;
+
+/* SALF_E_ARGUMENT: no layers, an option out of its range. */
+SALF_API salf_status salf_signal_create(salf_signal **out, salf_context *context, const salf_signal_options *options);
+SALF_API void salf_signal_destroy(salf_signal *signal);
+/* Counts a batch. groups, ids, cuts [rows] may be NULL: what needs them leaves the rows out. groups: target tokens, or
+ * whatever may explain the gains; cuts: the decision's eof, m for rows that do not train. From 64 rows on it warns in
+ * the context's log, once each, when the signal is empty, and when it is the label under a rule that is per_datum. */
+SALF_API salf_status salf_signal_add(salf_signal *signal, const salf_trace *trace, const int32_t *groups,
+                                     const uint32_t *ids, const int32_t *cuts);
+SALF_API salf_status salf_signal_get(const salf_signal *signal, salf_signal_info *info);
+
 /* ---- 8. Semantic losses (paper 2.2, Algorithms 1 and 2) --------------------------------------------------------- */
 /* A training objective to use instead of the host's own. */
 typedef struct salf_loss salf_loss;

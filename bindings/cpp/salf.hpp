@@ -115,6 +115,7 @@ struct model_options : callback_options<salf_model_options> {
 using basis_options = options<salf_basis_options>;
 using probe_options = options<salf_probe_options>;
 using loss_options = options<salf_loss_options>;
+using signal_options = options<salf_signal_options>;
 using planner_options = options<salf_planner_options>;
 using cost_options = options<salf_cost_options>;
 using observation = options<salf_observation>;
@@ -123,6 +124,7 @@ using model_info = options<salf_model_info>;
 using decoder_info = options<salf_decoder_info>;
 using basis_info = options<salf_basis_info>;
 using cost = options<salf_cost>;
+using signal_info = options<salf_signal_info>;
 using method = options<salf_method>;
 
 /* ---- 2. Results ------------------------------------------------------------------------------------------------- */
@@ -373,6 +375,27 @@ template <class Errors> class basic_probe : public detail::handle<salf_probe, sa
     }
 };
 
+/* What a probe's answers are worth, over a run. Empty spans leave the rows out of the figures that need them. */
+template <class Errors> class basic_signal : public detail::handle<salf_signal, salf_signal_destroy> {
+    using base = detail::handle<salf_signal, salf_signal_destroy>;
+
+  public:
+    using base::base;
+    static outcome<Errors, basic_signal> create(const basic_context<Errors> &context,
+                                                const signal_options &given = {}) {
+        return base::make<Errors, basic_signal>(context.kept(), salf_signal_create, context.get(), &given);
+    }
+    outcome<Errors, void> add(const salf_trace &found, span<const std::int32_t> groups = {},
+                              span<const std::uint32_t> ids = {}, span<const std::int32_t> cuts = {}) {
+        for (const std::size_t given : {groups.size(), ids.size(), cuts.size()})
+            if (given != 0 && given != static_cast<std::size_t>(found.rows))
+                return detail::misfit<Errors>("salf::signal::add: groups, ids or cuts", given, found.rows);
+        return detail::call<Errors>(salf_signal_add, get(), &found, groups.empty() ? nullptr : groups.data(),
+                                    ids.empty() ? nullptr : ids.data(), cuts.empty() ? nullptr : cuts.data());
+    }
+    outcome<Errors, signal_info> get_info() const { return detail::fetch<Errors, signal_info>(salf_signal_get, get()); }
+};
+
 template <class Errors> class basic_loss : public detail::handle<salf_loss, salf_loss_destroy> {
     using base = detail::handle<salf_loss, salf_loss_destroy>;
 
@@ -586,6 +609,7 @@ template <class Errors = errors> outcome<Errors, cost> cost_estimate(const cost_
     using basis_builder = basic_basis_builder<style>; \
     using probe = basic_probe<style>;                 \
     using loss = basic_loss<style>;                   \
+    using signal = basic_signal<style>;               \
     using planner = basic_planner<style>;             \
     using policy = basic_policy<style>;
 

@@ -294,6 +294,30 @@ AT(salf_probe_options, temperature, 32);
 AT(salf_probe_options, candidates, 40);
 AT(salf_probe_options, n_candidates, 48);
 
+GROWS(salf_signal_info, 96);
+AT(salf_signal_info, struct_size, 0);
+AT(salf_signal_info, most_frequent, 4);
+AT(salf_signal_info, rows, 8);
+AT(salf_signal_info, most_frequent_share, 16);
+AT(salf_signal_info, grouped_rows, 24);
+AT(salf_signal_info, n_groups, 32);
+AT(salf_signal_info, single_groups, 36);
+AT(salf_signal_info, group_share, 40);
+AT(salf_signal_info, group_chance, 48);
+AT(salf_signal_info, group_adjusted, 56);
+AT(salf_signal_info, trained, 64);
+AT(salf_signal_info, matched_share, 72);
+AT(salf_signal_info, revisits, 80);
+AT(salf_signal_info, agreement, 88);
+
+GROWS(salf_signal_options, 24);
+AT(salf_signal_options, struct_size, 0);
+AT(salf_signal_options, n_layers, 4);
+AT(salf_signal_options, per_datum, 8);
+AT(salf_signal_options, max_groups, 12);
+AT(salf_signal_options, max_ids, 16);
+AT(salf_signal_options, reserved, 20);
+
 SIZE(salf_stage, 48);
 AT(salf_stage, layer, 0);
 AT(salf_stage, reserved, 4);

@@ -294,6 +294,27 @@ template <class Errors> void streaming_plan() {
     CHECK(take(planner.next(4)).kind == SALF_TASK_DONE);
 }
 
+template <class Errors> void signals() {
+    const auto context = make_context<Errors>();
+    salf::signal_options options;
+    CHECK_STATUS(salf::basic_signal<Errors>::create(context, options), SALF_E_ARGUMENT, "n_layers is 0");
+    options.n_layers = 2;
+    auto signal = take(salf::basic_signal<Errors>::create(context, options));
+    const std::vector<std::int32_t> eof{1, 0}, groups{5, 6}, cuts{1, 2};
+    const std::vector<double> gains{0, 1, 1, 0};
+    salf::trace found;
+    found.rows = 2;
+    found.n_layers = 2;
+    found.eof = eof.data();
+    found.gains = gains.data();
+    CHECK_STATUS(signal.add(found, std::vector<std::int32_t>{1}), SALF_E_SHAPE, "1 elements, not 2");
+    CHECK_OK(signal.add(found, groups, {}, cuts));
+    CHECK_OK(signal.add(found));
+    const salf::signal_info info = take(signal.get_info());
+    CHECK(info.rows == 4 && info.grouped_rows == 2 && info.n_groups == 2 && info.trained == 1);
+    CHECK(info.group_share == 1 && info.group_chance == 1 && info.matched_share == 1);
+}
+
 template <class Errors> void policies() {
     using policy = salf::basic_policy<Errors>;
     const identity_head head;
@@ -388,6 +409,7 @@ BOTH(traces_by_hand)
 BOTH(offline_plan)
 BOTH(online_plan)
 BOTH(streaming_plan)
+BOTH(signals)
 BOTH(policies)
 BOTH(budgets)
 BOTH(costs)

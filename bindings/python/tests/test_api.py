@@ -132,6 +132,9 @@ def use_plans(context):
     stream.next(2)
     trace = salf.Trace.from_deviations(np.zeros((2, LAYERS + 1)))
     assert sorted(stream.assign(trace, [7, 7]).eof) == [0, 1]
+    signal = salf.Signal(context, LAYERS, max_ids=10)
+    signal.add(trace, groups=[7, 7], ids=[0, 0], cuts=[0, LAYERS])
+    assert (signal.info.rows, signal.info.agreement, signal.info.matched_share) == (2, 1.0, 1.0)
     policy = salf.Policy(context, "budget", LAYERS, planner=planner)
     policy.load(policy.save())
     assert methods._paper_names() == methods.METHODS
@@ -216,6 +219,7 @@ RECORDS = {
     salf.DecoderInfo: ("salf_decoder_info", set()),
     salf.BasisInfo: ("salf_basis_info", set()), salf.Cost: ("salf_cost", set()),
     salf.Trace: ("salf_trace", set()), salf.Stage: ("salf_stage", set()), salf.Task: ("salf_task", {"n_data"}),
+    salf.SignalInfo: ("salf_signal_info", set()),
     salf.Decision: ("salf_decision", {"n_added", "n_removed", "n_reset", "rows"}),
 }  # fmt: skip
 
@@ -230,6 +234,7 @@ def test_records_have_the_fields_of_their_structs(record):
 OPTIONS = {
     salf.Planner: ("salf_planner_options", set()), salf.Policy: ("salf_policy_options", {"n_script", "callback_user"}),
     salf.Probe: ("salf_probe_options", {"n_candidates"}), salf.Loss: ("salf_loss_options", {"n_candidates"}),
+    salf.Signal: ("salf_signal_options", set()),
     salf.Basis: ("salf_basis_options", set()), salf.estimate_cost: ("salf_cost_options", set()),
     salf.Model: ("salf_model_options", {"head_rows_user", "embedding_rows_user", "accept"}),
     salf.Context: ("salf_context_options", {"alloc", "free", "alloc_user", "log_user", "rank", "ranks", "all_reduce",
@@ -272,7 +277,7 @@ def test_methods_are_those_of_the_library():
     assert len(methods.METHODS) == len(set(methods.METHODS)) == 14
     planned = methods.parse_method("salf[geom][df][rank]")
     assert dataclasses.astuple(planned) == (
-        "salf[geom][df][rank]", "budget", "geometric", "depth", "online", True, "rank"
+        "salf[geom][df][rank]", "budget", "geometric", "depth", "online", True, "rank", "random", "staged"
     )  # fmt: skip
     assert planned.planned
     assert [methods.parse_method(name).policy for name in methods.POLICIES] == list(methods.POLICIES)

@@ -377,3 +377,67 @@ def test_cost_of_a_step():
 def test_shapes_that_make_no_sense(options, error, message):
     with pytest.raises(error, match=message):
         salf.estimate_cost(**{**SHAPE, **options})
+
+
+# ---- streams and signals ----
+
+
+def test_a_stream_hands_out_every_datum_with_its_cut(context):
+    for assignment, order in itertools.product(("random", "eof", "gain"), ("staged", "mixed")):
+        planner = salf.Planner(
+            context, LAYERS, 60, growth="arithmetic", matching="stream", assignment=assignment, stream_order=order, seed=2
+        )
+        if assignment != "random":
+            planner.set_groups([0, 1], [30, 30])
+        cuts = np.full(60, -1)
+        while (task := planner.next(7)).kind != "done":
+            if task.kind == "probe":
+                assert assignment != "random"
+                trace = salf.Trace.from_deviations(np.random.default_rng(0).standard_normal((len(task.data), LAYERS + 1)))
+                task = planner.assign(trace, task.data % 2)
+            assert task.kind == "train"
+            assert task.layer == task.eof.min()
+            cuts[task.data] = task.eof
+            planner.load(planner.save())
+            assert list(planner.next(1).eof) == list(task.eof)
+            planner.done()
+        assert list(np.bincount(cuts, minlength=LAYERS)) == list(planner.counts)
+        assert sum(planner.stage(e).matched for e in range(LAYERS)) == (0 if assignment == "random" else sum(
+            planner.stage(e).probed - planner.stage(e).filled for e in range(LAYERS)))  # fmt: skip
+    with pytest.raises(errors.ShapeError, match="1 sizes for 2 groups"):
+        planner.set_groups([0, 1], [60])
+    with pytest.raises(errors.ArgumentError, match="one_cut with assignment gain"):
+        salf.Planner(context, LAYERS, 9, matching="stream", assignment="gain", one_cut=True)
+
+
+def test_a_budget_follows_a_stream(context):
+    planner = salf.Planner(context, LAYERS, 30, matching="stream", stream_order="mixed")
+    policy = salf.Policy(context, "budget", LAYERS, planner=planner)
+    for step in range(4):
+        task = planner.next(8)
+        decision = policy.decide(step)
+        assert list(decision.eof) == list(task.eof)
+        assert decision.cut == task.layer
+        shares = [np.mean(task.eof <= k) for k in range(LAYERS)]
+        np.testing.assert_allclose(decision.rate_scale, shares)
+        assert decision.batch_share == len(task.eof) / 8
+        planner.done()
+
+
+def test_a_signal_says_when_it_is_the_label():
+    said = []
+    with salf.Context(log=lambda level, line: said.append(line)) as context:
+        groups = np.arange(200) % 4
+        deviations = np.random.default_rng(1).standard_normal((4, LAYERS + 1))[groups]
+        signal = salf.Signal(context, LAYERS, per_datum=True, max_ids=100)
+        ids = (np.arange(200) % 50).astype(np.uint32)
+        signal.add(salf.Trace.from_deviations(deviations), groups=groups, ids=ids)
+        info = signal.info
+        assert (info.rows, info.n_groups, info.revisits) == (200, 4, 150)
+        assert info.group_adjusted > 0.99
+        assert len(said) == 1
+        assert "signal is the label" in said[0]
+        with pytest.raises(errors.ShapeError, match="3 cuts for a trace of 200 rows"):
+            signal.add(salf.Trace.from_deviations(deviations), cuts=[1, 2, 3])
+        with pytest.raises(errors.OverflowError, match="ids holds -1"):
+            signal.add(salf.Trace.from_deviations(deviations[:1]), ids=[-1])

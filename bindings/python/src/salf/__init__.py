@@ -16,6 +16,7 @@ from salf.model import DecoderInfo, Model, ModelInfo
 from salf.planner import Planner, Stage, Task
 from salf.policy import Decision, Policy
 from salf.probe import Probe, Trace, eof_from_deviations
+from salf.signal import Signal, SignalInfo
 from salf.tensors import Tensor, Tensors, save_tensors
 from salf.views import RowIndex
 
@@ -44,6 +45,8 @@ __all__ = [
     "Policy",
     "Probe",
     "RowIndex",
+    "Signal",
+    "SignalInfo",
     "Stage",
     "Task",
     "Tensor",

@@ -128,10 +128,10 @@ def _as_array(values: Any, name: str, kinds: str, what: str) -> Any:
     return _checked(array, name, kinds, what)
 
 
-def _range_checked(low: int, high: int, bits: int, name: str) -> None:
-    limit = 1 << (bits - 1)
+def _range_checked(low: int, high: int, bits: int, name: str, signed: bool = True) -> None:
+    least, limit = (-(1 << (bits - 1)), 1 << (bits - 1)) if signed else (0, 1 << bits)
     for value in (low, high):
-        if not -limit <= value < limit:
+        if not least <= value < limit:
             raise errors.OverflowError(f"{name} holds {value}, which does not fit {bits} bits")
 
 
@@ -146,13 +146,13 @@ def _integers_of(values: Any, name: str) -> List[int]:
 
 
 def whole_numbers(values: Any, name: str, dtype: str = "int32") -> Tuple[Any, int, Any]:
-    """(pointer, count, what keeps it alive) of a row of whole numbers as int32, int64 or uint8. An array of that very
+    """(pointer, count, what keeps it alive) of a row of whole numbers as int32, int64, uint32 or uint8. An array of that very
     type is used where it is, anything else copied."""
     values, kind = _on_host(values, name), DTYPES[dtype]
     bits = kind.size * 8
     if numpy is None:
         items = _integers_of(values, name)
-        _range_checked(min(items, default=0), max(items, default=0), bits, name)
+        _range_checked(min(items, default=0), max(items, default=0), bits, name, kind.code.islower())
         block = ffi.new(f"{kind.c_type}[]", items or 1)
         return block, len(items), block
     flags = values.flags if type(values) is numpy.ndarray and values.dtype == dtype and values.ndim == 1 else None
@@ -162,7 +162,7 @@ def whole_numbers(values: Any, name: str, dtype: str = "int32") -> Tuple[Any, in
         if array.ndim != 1:
             raise errors.ShapeError(f"{name} has the shape {array.shape}; a row of numbers is needed")
         if array.dtype != dtype and array.size:
-            _range_checked(int(array.min()), int(array.max()), bits, name)
+            _range_checked(int(array.min()), int(array.max()), bits, name, kind.code.islower())
         array = numpy.ascontiguousarray(array, dtype=dtype)
     return ffi.cast(f"{kind.c_type} *", array.__array_interface__["data"][0]), array.size, array
 
