@@ -16,7 +16,8 @@ class Method:
     """What stands behind a name, in the words of the library's constants.
 
     policy: the kind of salf.Policy to make. growth, infill, matching: options of salf.Planner, of meaning where
-    planned; assignment, stream_order: too, of meaning where matching is "stream". probes: whether it decides by deviations, so that a salf.Probe is needed, and metric the metric of that.
+    planned; assignment, stream_order: too, of meaning where matching is "stream". probes: whether it decides by
+    deviations, so that a salf.Probe is needed, and metric the metric of that.
     """
 
     name: str

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import salf
+from salf.methods import parse_method
 from salf.torch import BoundaryCache, FreezeController, Rows
 
 N, BATCH = 24, 4
@@ -232,3 +233,27 @@ def test_rows_by_hand():
         controller.begin(rows=Rows([3] * BATCH, [5] * BATCH))
         controller.backward(loss_of(model, ids[:BATCH], labels[:BATCH]))
         assert len(controller.decision.eof) == BATCH
+
+
+@pytest.mark.parametrize(
+    ("name", "assignment"),
+    [("salf[half][stream]", "eof"), ("lift*[arith][df][stream]", "random"), ("random[geom][bf][stream]", "random")],
+)
+def test_a_name_says_what_its_plan_is(name, assignment):
+    model = small.make_model("llama")
+    with FreezeController(model, name, planner={"n_data": N}) as controller:
+        plan = controller.planner
+        assert (plan.matching, plan.assignment) == ("stream", assignment)
+        named = parse_method(name)
+        same = salf.Planner(controller.context, 4, N, growth=named.growth, infill=named.infill)
+        assert list(plan.counts) == list(same.counts)
+    with pytest.raises(ValueError, match="is a stream, and the planner matches 'online'"):
+        FreezeController(model, name, planner=same)
+
+
+def test_a_budget_by_options_has_the_growth_of_its_name():
+    model = small.make_model("llama")
+    with FreezeController(model, "lift*[arith][df]", planner={"n_data": 100}) as controller:
+        same = salf.Planner(controller.context, 4, 100, growth="arithmetic", infill="depth")
+        assert list(controller.planner.counts) == list(same.counts)
+        assert controller.planner.matching == "none"

@@ -86,3 +86,11 @@ def test_kept_states_give_the_same_weights(tmp_path, salf):
     assert kept.hits >= 40
     for name, value in found[0].items():
         torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["salf[half][stream]", "lift*[geom][df][stream]", "random[half][stream]", "ramp"])
+def test_streams_by_name(tmp_path, name):
+    trainer = make_trainer(tmp_path, name)
+    trainer.train()
+    expected = 0.0 if name == "ramp" else trainer.controller.planner.saving
+    assert trainer.controller.saving == pytest.approx(expected, abs=0.05 if "random" in name else 1e-9)

@@ -41,6 +41,8 @@ from salf.torch.own_cuts import OwnCuts
 from salf.torch.statistics import LayerStatistics
 
 _STATE_VERSION = 1
+# What a method's name says of its plan.
+_PLAN_OPTIONS = ("growth", "infill", "matching", "assignment", "stream_order")
 
 Options = Mapping[str, Any]
 
@@ -70,8 +72,9 @@ class FreezeController:
     """Decides, for a model of PyTorch, which layers train at each step, and stops the backward there.
 
     model: a decoder language model, also inside PEFT or DistributedDataParallel; parts: its find_parts() where they
-    are not found by themselves. method: one of the paper's names (salf.methods.METHODS) or a policy's kind. planner:
-    for budgets, a salf.Planner or its options with n_data. policy, probe, basis, context: options of salf.Policy,
+    are not found by themselves. method: one of the paper's names (salf.methods.METHODS), with "[stream]" behind a
+    budget, or a policy's kind. planner: for budgets, a salf.Planner or its options with n_data, those that the name
+    says left out. policy, probe, basis, context: options of salf.Policy,
     salf.Probe, salf.Basis and salf.Context by name. labels: tokens whose basis rows are prepared (others are made
     when first met). head, head_rows: an unquantised head, or a callback (first, count, out) that fills blocks of its
     rows; valid_vocab: rows beyond it are padding. when: "between", "before" or "auto" (see the module). moments:
@@ -111,8 +114,6 @@ class FreezeController:
         _check_choice("moments", moments, ("keep", "drop"))
         _check_choice("others", others, ("error", "train"))
         self.method: Method = parse_method(method)
-        if self.method.matching == "stream":
-            raise ValueError(f"method {method!r} is a stream, which gives each row its own cut: not in a controller yet")
         self.parts = parts if parts is not None else find_parts(model)
         self.n_layers = len(self.parts.layers)
         self.cache = cache
@@ -170,7 +171,10 @@ class FreezeController:
         device = next(self.parts.layers[0].parameters()).device
         self.context, self._direct = make_context(device, context.pop("backend", "auto"), self._communicator, context)
         if isinstance(planner, Mapping):
-            planner = salf.Planner(self.context, self.n_layers, **planner)
+            named = {key: getattr(self.method, key) for key in _PLAN_OPTIONS} if kind == "budget" else {}
+            planner = salf.Planner(self.context, self.n_layers, **{**named, **planner})
+        elif planner is not None and (self.method.matching == "stream") > (planner.matching == "stream"):
+            raise ValueError(f"method {self.method.name!r} is a stream, and the planner matches {planner.matching!r}")
         self.planner: Optional[salf.Planner] = planner
         self.policy = salf.Policy(self.context, kind, self.n_layers, planner=planner, **self._policy_options)
 

@@ -52,8 +52,6 @@ class SalfConfig:
 
     def plan_options(self, method: Method, n_data: int, n_layers: int, seed: int) -> Dict[str, Any]:
         """Options of the planner of a method that needs one."""
-        if method.matching == "stream":
-            raise ValueError(f"method {method.name!r} is a stream, which gives each row its own cut: not in a Trainer yet")
         limit: Union[int, str] = 0  # the library's
         if self.probe_limit is not None:
             if not self.probe_limit >= 0:
@@ -63,7 +61,9 @@ class SalfConfig:
             "n_data": n_data,
             "growth": method.growth,
             "infill": method.infill,
-            "matching": self.matching if method.probes else method.matching,
+            "matching": self.matching if method.probes and method.matching != "stream" else method.matching,
+            "assignment": method.assignment,
+            "stream_order": method.stream_order,
             "probe_limit": limit,
             "seed": seed,
             **self.planner,
