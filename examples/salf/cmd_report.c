@@ -1,8 +1,13 @@
 /* cmd_report.c - `salf report`: a self-contained HTML page from the logs of `salf finetune` (docs/formats.md).
  *
- * This file reads the log and sorts it by method; report_page.c writes the page, report_charts.c its charts. */
+ * This file reads the logs and sorts them by log, method and seed; report_page.c writes the page, report_charts.c and
+ * report_spreads.c its charts. */
+#define _XOPEN_SOURCE 700 /* realpath */
+#include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "args.h"
@@ -10,10 +15,13 @@
 #include "jsonl.h"
 #include "report.h"
 
+enum { RUNS_MOST = 1024, GROUPS_MOST = 64 };
+
 /* ---- reading ---- */
 
 /* Returns -1 when memory is short. */
 static int add_point(curve *c, double x, double y) {
+    if (!isfinite(x) || !isfinite(y)) return 0;
     if (c->n == c->room) {
         const int64_t more = c->room ? 2 * c->room : 256;
         double *xs = realloc(c->x, (size_t)more * sizeof *xs);
@@ -28,66 +36,167 @@ static int add_point(curve *c, double x, double y) {
     return 0;
 }
 
-/* Keeps a copy of an object, in place of an earlier one: of several runs in one log the last counts. */
+/* Keeps a copy of an object, in place of an earlier one: what a resumed run writes again counts. */
 static int keep_object(json_t **slot, const json_t *object) {
     json_decref(*slot);
     *slot = json_deep_copy(object);
     return *slot ? 0 : 1;
 }
 
+/* Where a line of a log goes. */
+typedef struct reading {
+    report *report;
+    const char *path;
+    int parts;         /* of this log so far */
+    const char *wrong; /* why it stopped */
+} reading;
+
+/* A log, or the next part of one. */
+static int add_log(reading *in) {
+    report *r = in->report;
+    const size_t room = strlen(in->path) + 16;
+    char *name = malloc(room);
+    report_log *logs = realloc(r->logs, ((size_t)r->n_logs + 1) * sizeof *logs);
+    if (logs) r->logs = logs;
+    if (!name || !logs) {
+        free(name);
+        return 1;
+    }
+    in->parts++;
+    snprintf(name, room, in->parts > 1 ? "%s#%d" : "%s", in->path, in->parts);
+    r->logs[r->n_logs++] = (report_log){.name = name};
+    return 0;
+}
+
+/* The run of a line. Logs of 0.1 give no seed with a method: theirs is the run's. NULL when memory is short. */
+static report_run *find_run(reading *in, const json_t *o, const char *method) {
+    report *r = in->report;
+    const report_log *log = &r->logs[r->n_logs - 1];
+    const json_t *given = json_object_get(o, "seed");
+    const int64_t seed = json_integer_value(given ? given : json_object_get(log->run, "seed"));
+    for (int i = r->n_runs - 1; i >= 0 && r->runs[i].log == r->n_logs - 1; i--)
+        if (r->runs[i].seed == seed && !strcmp(r->runs[i].method, method)) return &r->runs[i];
+    if (r->n_runs == RUNS_MOST) {
+        in->wrong = "more than 1024 runs";
+        return NULL;
+    }
+    char *name = strdup(method);
+    report_run *runs = name ? realloc(r->runs, ((size_t)r->n_runs + 1) * sizeof *runs) : NULL;
+    if (!runs) {
+        free(name);
+        return NULL;
+    }
+    r->runs = runs;
+    r->runs[r->n_runs] = (report_run){.log = r->n_logs - 1, .method = name, .seed = seed};
+    return &r->runs[r->n_runs++];
+}
+
 /* Sorts one line of a log into the report; what it does not know it leaves out, so that newer logs can be read.
- * Returns 1 when memory is short or there are too many methods. */
+ * Returns 1 when memory is short or there are too many runs. */
 static int collect_event(void *user, const json_t *o) {
-    report *r = user;
+    reading *in = user;
     const char *event = json_string_value(json_object_get(o, "event"));
     const char *name = json_string_value(json_object_get(o, "method"));
-    if (event && !strcmp(event, "run")) return keep_object(&r->run, o);
+    const int begins = event && !strcmp(event, "run");
+    if ((begins || in->parts == 0) && add_log(in) != 0) return 1;
+    report_log *log = &in->report->logs[in->report->n_logs - 1];
+    if (begins) return keep_object(&log->run, o);
+    if (event && !strcmp(event, "untrained")) return keep_object(&log->untrained, o);
     if (!event || !name) return 0;
-
-    report_method *m = NULL;
-    for (int i = 0; i < r->n && !m; i++)
-        if (!strcmp(r->methods[i].name, name)) m = &r->methods[i];
-    if (!m) {
-        if (r->n == REPORT_METHODS) return 1;
-        m = &r->methods[r->n];
-        m->name = strdup(name);
-        if (!m->name) return 1;
-        r->n++;
-    }
-
+    report_run *m = find_run(in, o, name);
+    if (!m) return 1;
     if (!strcmp(event, "step")) {
-        const json_t *data = json_object_get(o, "data"), *loss = json_object_get(o, "loss");
-        const double x = json_number_value(data ? data : json_object_get(o, "step"));
-        return json_is_number(loss) && add_point(&m->loss, x, json_number_value(loss)) ? 1 : 0;
+        const json_t *data = json_object_get(o, "data");
+        return add_point(&m->loss, report_number(data ? data : json_object_get(o, "step")),
+                         report_number(json_object_get(o, "loss"))) != 0;
     }
     if (!strcmp(event, "eval")) {
-        const json_t *f1 = json_object_get(o, "f1");
-        const double x = json_number_value(json_object_get(o, "step"));
-        return json_is_number(f1) && add_point(&m->f1, x, json_number_value(f1)) ? 1 : 0;
+        return add_point(&m->f1, report_number(json_object_get(o, "step")), report_number(json_object_get(o, "f1"))) !=
+               0;
     }
-    if (!strcmp(event, "result")) return keep_object(&m->result, o);
-    if (!strcmp(event, "plan")) return keep_object(&m->plan, o);
-    if (!strcmp(event, "eof")) return keep_object(&m->eof, o);
     if (!strcmp(event, "deviations")) {
         const char *when = json_string_value(json_object_get(o, "when"));
         return keep_object(when && !strcmp(when, "after") ? &m->after : &m->before, o);
     }
+    const struct {
+        const char *event;
+        json_t **slot;
+    } parts[] = {{"result", &m->result}, {"plan", &m->plan}, {"eof", &m->eof}, {"signal", &m->signal}};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (!strcmp(event, parts[i].event)) return keep_object(parts[i].slot, o);
     return 0;
+}
+
+/* By log, and inside it by the first line of the method; seeds in their order. */
+static int compare_runs(const void *a, const void *b) {
+    const report_run *x = a, *y = b;
+    return x->log != y->log ? x->log - y->log : strcmp(x->method, y->method);
+}
+
+/* Puts the runs of a method beside each other, in the order of their first appearance, and names the groups. */
+static int make_groups(report *r) {
+    report_run *sorted = malloc(((size_t)r->n_runs + 1) * sizeof *sorted);
+    r->groups = calloc(GROUPS_MOST, sizeof *r->groups);
+    if (!sorted || !r->groups) {
+        free(sorted);
+        return args_fail("report", "out of memory");
+    }
+    int n = 0, failed = 0;
+    for (int i = 0; i < r->n_runs && !failed; i++) {
+        int seen = 0;
+        for (int k = 0; k < i; k++) seen |= compare_runs(&r->runs[k], &r->runs[i]) == 0;
+        if (seen) continue;
+        if (r->n_groups == GROUPS_MOST) failed = args_fail("report", "more than %d methods", GROUPS_MOST);
+        if (failed) break;
+        report_group *g = &r->groups[r->n_groups++];
+        const char *log = r->logs[r->runs[i].log].name;
+        const size_t room = strlen(r->runs[i].method) + strlen(log) + 8;
+        g->first = n;
+        g->name = malloc(room);
+        if (!g->name) failed = args_fail("report", "out of memory");
+        if (!failed) snprintf(g->name, room, r->n_logs > 1 ? "%s (%s)" : "%s", r->runs[i].method, log);
+        for (int k = i; k < r->n_runs; k++)
+            if (compare_runs(&r->runs[k], &r->runs[i]) == 0) sorted[n++] = r->runs[k];
+        g->n = n - g->first;
+    }
+    if (!failed) memcpy(r->runs, sorted, (size_t)r->n_runs * sizeof *sorted);
+    free(sorted);
+    return failed ? failed : -1;
+}
+
+double report_figure(const report *r, const report_group *g, const char *key, double *sd) {
+    double mean = 0, square = 0;
+    *sd = 0;
+    for (int i = 0; i < g->n; i++) mean += report_number(json_object_get(r->runs[g->first + i].result, key)) / g->n;
+    for (int i = 0; i < g->n && g->n > 1; i++) {
+        const double off = report_number(json_object_get(r->runs[g->first + i].result, key)) - mean;
+        square += off * off / (g->n - 1);
+    }
+    *sd = sqrt(square);
+    return mean;
 }
 
 /* json_decref and free take NULL, so that a report may be half read. */
 static void free_report(report *r) {
-    for (int i = 0; i < r->n; i++) {
-        report_method *m = &r->methods[i];
-        json_t *parts[] = {m->result, m->before, m->after, m->eof, m->plan};
-        for (int k = 0; k < 5; k++) json_decref(parts[k]);
+    for (int i = 0; i < r->n_runs; i++) {
+        report_run *m = &r->runs[i];
+        json_t *parts[] = {m->result, m->before, m->after, m->eof, m->plan, m->signal};
+        for (int k = 0; k < 6; k++) json_decref(parts[k]);
         free(m->loss.x);
         free(m->loss.y);
         free(m->f1.x);
         free(m->f1.y);
-        free(m->name);
+        free(m->method);
     }
-    json_decref(r->run);
+    for (int i = 0; i < r->n_logs; i++) {
+        json_decref(r->logs[i].run);
+        json_decref(r->logs[i].untrained);
+        free(r->logs[i].name);
+    }
+    for (int i = 0; i < r->n_groups; i++) free(r->groups[i].name);
+    free(r->groups);
+    free(r->logs);
+    free(r->runs);
 }
 
 /* Losses of single batches jump: each point becomes the mean of its neighbours, a twentieth of the curve in all, and
@@ -114,23 +223,45 @@ static int smooth_curve(curve *c) {
 
 /* ---- the command ---- */
 
-/* Through a temporary name, so that the page is there whole or not at all. */
+/* The page into an open stream, which is closed. Returns 0 when all of it is there. */
+static int write_page(FILE *out, const report *r, int sync) {
+    report_page(out, r);
+    int failed = ferror(out) || fflush(out) || (sync && fsync(fileno(out)));
+    failed |= fclose(out) != 0;
+    return failed;
+}
+
+/* Through a temporary name of its own beside the file, so that the page is there whole or not at all, with the access
+ * rights of what it replaces. A link is followed; what is no file, such as a device or a pipe, is written to. */
 static int write_report(const report *r, const char *path) {
-    const size_t room = strlen(path) + 8;
-    char *temporary = malloc(room);
-    if (!temporary) return args_fail("report", "out of memory");
-    snprintf(temporary, room, "%s.tmp", path);
-    FILE *out = fopen(temporary, "wb");
-    int failed = !out;
-    if (out) {
-        report_page(out, r);
-        failed = ferror(out) || fflush(out) || fsync(fileno(out));
-        failed |= fclose(out) != 0;
-        failed = failed || rename(temporary, path);
-        if (failed) unlink(temporary);
+    struct stat old;
+    const int exists = stat(path, &old) == 0;
+    if (exists && !S_ISREG(old.st_mode)) {
+        FILE *out = fopen(path, "wb");
+        const int failed = !out || write_page(out, r, 0);
+        return failed ? args_fail("report", "%s: cannot be written: %s", path, strerror(errno)) : EXIT_CODE_OK;
     }
+    char *target = exists ? realpath(path, NULL) : strdup(path);
+    const size_t room = target ? strlen(target) + 16 : 0;
+    char *temporary = malloc(room + 1);
+    if (!target || !temporary) {
+        free(target);
+        free(temporary);
+        return args_fail("report", "out of memory");
+    }
+    snprintf(temporary, room, "%s.tmp-XXXXXX", target);
+    const int descriptor = mkstemp(temporary);
+    const mode_t mask = umask(0);
+    umask(mask);
+    if (descriptor >= 0) fchmod(descriptor, exists ? old.st_mode & 07777 : 0666 & ~mask);
+    FILE *out = descriptor >= 0 ? fdopen(descriptor, "wb") : NULL;
+    if (!out && descriptor >= 0) close(descriptor);
+    int failed = !out || write_page(out, r, 1) || rename(temporary, target);
+    if (failed) args_fail("report", "%s: cannot be written: %s", path, strerror(errno));
+    if (failed && descriptor >= 0) unlink(temporary);
+    free(target);
     free(temporary);
-    return failed ? args_fail("report", "%s: cannot be written", path) : EXIT_CODE_OK;
+    return failed ? EXIT_CODE_FAILED : EXIT_CODE_OK;
 }
 
 typedef struct report_settings {
@@ -144,7 +275,7 @@ static const args_option report_table[] = {
 
 static const args_command report_command = {
     .name = "report",
-    .summary = "Writes a self-contained HTML page from fine-tuning logs: results, losses, deviations, depths.",
+    .summary = "Writes a self-contained HTML page from one or several fine-tuning logs: results, cost, losses, depths.",
     .arguments = "LOG...",
     .options = report_table,
     .n_options = sizeof report_table / sizeof *report_table,
@@ -152,18 +283,25 @@ static const args_command report_command = {
 
 int cmd_report(int argc, char **argv) {
     report_settings s = {.output = "report.html"};
-    char message[512] = "out of memory, or more than 32 methods";
+    char message[512];
     int n;
     int code = args_parse(&report_command, &s, argc, argv, &n);
     if (code >= 0) return code;
+    for (int i = 1; i <= n; i++)
+        for (int k = 1; k < i; k++)
+            if (!strcmp(argv[i], argv[k])) return args_misuse("report", "%s is given twice", argv[i]);
     report r = {0};
     for (int i = 1; code < 0 && i <= n; i++) {
-        if (jsonl_read(argv[i], collect_event, &r, message, sizeof message)) code = args_fail("report", "%s", message);
+        reading in = {.report = &r, .path = argv[i], .wrong = "out of memory"};
+        const int failed = jsonl_read(argv[i], collect_event, &in, message, sizeof message);
+        if (failed) code = args_fail("report", "%s", failed < 0 ? message : in.wrong);
+        if (code < 0 && (r.n_runs == 0 || r.runs[r.n_runs - 1].log != r.n_logs - 1))
+            code = args_fail("report", "%s: no method in the log", argv[i]);
     }
-    if (code < 0 && r.n == 0) code = args_fail("report", "%s: no method in the log", argv[1]);
-    for (int i = 0; code < 0 && i < r.n; i++) {
-        if (smooth_curve(&r.methods[i].loss)) code = args_fail("report", "out of memory");
+    for (int i = 0; code < 0 && i < r.n_runs; i++) {
+        if (smooth_curve(&r.runs[i].loss)) code = args_fail("report", "out of memory");
     }
+    if (code < 0) code = make_groups(&r);
     if (code < 0) code = write_report(&r, s.output);
     free_report(&r);
     return code;

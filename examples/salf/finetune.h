@@ -91,6 +91,8 @@ typedef struct session {
     split test;
     int32_t n_labels;
     int32_t *label_tokens; /* [n_labels] first token of each label's word */
+    char **label_names;    /* [n_labels] the classes */
+    char *prompt;          /* the template in use */
     int64_t n_shortened;   /* prompts longer than the model's positions, cut at the left */
     uint64_t seed;         /* of the run at hand */
     int cache_said;        /* 1: it has been said that not all states are kept */

@@ -1,11 +1,47 @@
 /* runlog.c - the events of a fine-tuning run, as docs/formats.md describes them. */
+#include <cblas.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "finetune.h"
+
+/* The processor's name as the system gives it, or "unknown". */
+static void name_processor(char *out, size_t size) {
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    char line[512];
+    snprintf(out, size, "unknown");
+    while (file && fgets(line, sizeof line, file)) {
+        const char *value = strncmp(line, "model name", 10) ? NULL : strchr(line, ':');
+        if (!value) continue;
+        value += strspn(value, ": \t");
+        snprintf(out, size, "%.*s", (int)strcspn(value, "\n"), value);
+        break;
+    }
+    if (file) fclose(file);
+}
+
+/* What was trained on what, and where. */
+static void log_machine(session *s) {
+    char processor[256];
+    salf_context_info info;
+    salf_options_init(&info, sizeof info);
+    name_processor(processor, sizeof processor);
+    jsonl_text(&s->log, "processor", processor);
+    jsonl_int(&s->log, "processors", sysconf(_SC_NPROCESSORS_ONLN));
+    jsonl_text(&s->log, "blas", openblas_get_config());
+    jsonl_int(&s->log, "blas_threads", openblas_get_num_threads());
+    if (salf_context_get_info(s->context, &info) == SALF_OK) {
+        jsonl_text(&s->log, "backend", info.backend_name);
+        jsonl_text(&s->log, "kernels", info.kernels);
+    }
+    jsonl_text(&s->log, "version", salf_version_string());
+}
 
 /* The first line of a new log says what the run is: what a reader needs to compare two logs. With keep its first lines
  * are those that the checkpoint saw. */
 int log_open(session *s, int64_t keep) {
+    static const char *const schedules[] = {"constant", "linear", "cosine"};
     const finetune_settings *o = s->settings;
     char message[512];
     if (!o->log) return 0;
@@ -15,26 +51,42 @@ int log_open(session *s, int64_t keep) {
     }
     if (keep > 0) return 0;
     const char *names[METHODS_MAX];
-    for (int i = 0; i < o->n_methods; i++) names[i] = o->methods[i].name;
-    jsonl_begin(&s->log, "run");
-    jsonl_text(&s->log, "model", o->model);
-    jsonl_text(&s->log, "data", o->data);
-    jsonl_int(&s->log, "layers", s->info.n_layers);
-    jsonl_int(&s->log, "train", s->train.n);
-    jsonl_int(&s->log, "test", s->test.n);
-    jsonl_int(&s->log, "classes", s->n_labels);
-    jsonl_int(&s->log, "seed", (int64_t)o->seed);
-    jsonl_int(&s->log, "seeds", o->seeds);
-    jsonl_text(&s->log, "loss", loss_words[o->loss]);
-    jsonl_text(&s->log, "trainable", o->dense ? "dense" : "lora");
-    jsonl_int(&s->log, "batch", o->batch);
-    jsonl_int(&s->log, "epochs", o->epochs);
-    jsonl_text(&s->log, "matching", salf_constant_word("SALF_MATCH", o->matching));
-    jsonl_text(&s->log, "assignment", salf_constant_word("SALF_ASSIGN", o->assignment));
-    jsonl_text(&s->log, "stream_order", salf_constant_word("SALF_STREAM", o->stream_order));
-    jsonl_int(&s->log, "shortened", s->n_shortened);
-    jsonl_texts(&s->log, "methods", names, o->n_methods);
-    jsonl_end(&s->log);
+    double rates[METHODS_MAX];
+    for (int i = 0; i < o->n_methods; i++) names[i] = o->methods[i].name, rates[i] = o->rates[i];
+    jsonl_writer *w = &s->log;
+    jsonl_begin(w, "run");
+    jsonl_text(w, "model", o->model);
+    jsonl_text(w, "data", o->data);
+    jsonl_text(w, "template", s->prompt);
+    jsonl_int(w, "layers", s->info.n_layers);
+    jsonl_int(w, "train", s->train.n);
+    jsonl_int(w, "test", s->test.n);
+    jsonl_int(w, "classes", s->n_labels);
+    jsonl_texts(w, "labels", (const char *const *)s->label_names, s->n_labels);
+    jsonl_int(w, "seed", (int64_t)o->seed);
+    jsonl_int(w, "seeds", o->seeds);
+    jsonl_text(w, "loss", loss_words[o->loss]);
+    jsonl_text(w, "trainable", o->dense ? "dense" : "lora");
+    jsonl_int(w, "rank", o->dense ? 0 : o->lora_rank);
+    jsonl_real(w, "alpha", o->lora_alpha);
+    jsonl_int(w, "batch", o->batch);
+    jsonl_int(w, "epochs", o->epochs);
+    jsonl_text(w, "schedule", schedules[o->schedule]);
+    jsonl_real(w, "warmup", o->warmup);
+    jsonl_real(w, "weight_decay", o->weight_decay);
+    jsonl_real(w, "clip", o->clip);
+    jsonl_text(w, "lens", salf_constant_word("SALF_LENS", o->lens));
+    jsonl_text(w, "reduction", salf_constant_word("SALF_REDUCE", o->reduction));
+    jsonl_text(w, "matching", salf_constant_word("SALF_MATCH", o->matching));
+    jsonl_text(w, "assignment", salf_constant_word("SALF_ASSIGN", o->assignment));
+    jsonl_text(w, "stream_order", salf_constant_word("SALF_STREAM", o->stream_order));
+    jsonl_real(w, "probe_limit", o->probe_limit_given ? o->probe_limit : 0.5);
+    jsonl_text(w, "cache", o->cache_text ? o->cache_text : "none");
+    jsonl_int(w, "shortened", s->n_shortened);
+    jsonl_texts(w, "methods", names, o->n_methods);
+    jsonl_real_rows(w, "rates", rates, 1, o->n_methods);
+    log_machine(s);
+    jsonl_end(w);
     return 0;
 }
 

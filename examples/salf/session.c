@@ -74,8 +74,13 @@ static int encode_data(session *s, dataset *data, const tokenizer *t) {
         return -1;
     }
     s->n_labels = data->n_classes;
+    s->prompt = strdup(prompt);
+    if (!s->prompt) return say_no_memory();
     s->label_tokens = malloc((size_t)data->n_classes * sizeof *s->label_tokens);
-    if (!s->label_tokens) return say_no_memory();
+    s->label_names = calloc((size_t)data->n_classes, sizeof *s->label_names);
+    if (!s->label_tokens || !s->label_names) return say_no_memory();
+    for (int32_t c = 0; c < data->n_classes; c++)
+        if (!(s->label_names[c] = strdup(data->classes[c]))) return say_no_memory();
     if (dataset_tokens(data, t, o->words, s->label_tokens, message, sizeof message) != 0) {
         args_fail("finetune", "%s", message);
         return -1;
@@ -161,7 +166,10 @@ static void split_free(split *data) {
 void session_close(session *s) {
     split_free(&s->train);
     split_free(&s->test);
+    free(s->prompt);
     free(s->label_tokens);
+    for (int32_t c = 0; c < s->n_labels && s->label_names; c++) free(s->label_names[c]);
+    free(s->label_names);
     salf_basis_destroy(s->basis);
     salf_model_destroy(s->model);
     salf_context_destroy(s->context);
