@@ -15,7 +15,7 @@
 static int has_boundary(const run *r, int *stays) {
     const method *m = r->m;
     const int32_t kind = m->how.policy;
-    const int mixed = r->feed.matching == SALF_MATCH_STREAM && r->feed.options.stream_order == SALF_STREAM_MIXED;
+    const int mixed = r->feed.mixed;
     *stays = kind == SALF_POLICY_SUFFIX || kind == SALF_POLICY_HALF;
     return !m->how.probes &&
            (*stays || kind == SALF_POLICY_LIFT || kind == SALF_POLICY_LIFT_STAR || kind == SALF_POLICY_LINEAR ||

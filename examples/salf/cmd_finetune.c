@@ -25,7 +25,6 @@ static const finetune_settings defaults = {
     .warmup = 0.05,
     .clip = 1,
     .temperature = 1,
-    .assignment = SALF_ASSIGN_EOF,
     .probe_limit = 0.5,
     .batch = 16,
     .epochs = 1,
@@ -56,7 +55,7 @@ static const args_option finetune_table[] = {
     {"tokenizer", 0, ARGS_TEXT, AT(tokenizer), "FILE", .help = "its .bin tokenizer"},
     {"data", 0, ARGS_TEXT, AT(data), "FOLDER", .help = "folder with train.tsv, test.tsv and labels.txt"},
     {"method", 0, ARGS_TEXTS, AT(lists), "M[,M...]",
-     .help = "methods, also repeated (default: lora[full],lora[half],lift*[half],salf[half])"},
+     .help = "methods, also repeated (default: lora[full],lora[half],lift*[half],salf[half][stream])"},
     {"template", 0, ARGS_TEXT, AT(prompt), "TEXT", .help = "prompt with {text} and {text2} (default: the data set's)"},
     {"label-words", 0, ARGS_TEXT, AT(words), "WORDS",
      .help = "LABEL=word,... or a file of label<TAB>word (default: the data set's)"},
@@ -85,10 +84,10 @@ static const args_option finetune_table[] = {
     {"matching", 0, ARGS_CHOICE, AT(matching), .family = "SALF_MATCH",
      .help = "budgets of salf: probe when a layer's turn comes, or all data before, or draw at random, or train every "
              "datum when it comes (default: online)"},
-    {"assignment", 0, ARGS_CHOICE, AT(assignment), .family = "SALF_ASSIGN",
-     .help = "streams of salf: which row of a batch gets which of its cuts (default: eof)"},
-    {"stream-order", 0, ARGS_CHOICE, AT(stream_order), .family = "SALF_STREAM",
-     .help = "streams: shallow cuts first, or all cuts at all times (default: staged)"},
+    {"assignment", 0, ARGS_CHOICE, AT(assignment), .family = "SALF_ASSIGN", .given = AT(assignment_given),
+     .help = "streams of salf: which row of a batch gets which of its cuts (default: the method's own, eof)"},
+    {"stream-order", 0, ARGS_CHOICE, AT(stream_order), .family = "SALF_STREAM", .given = AT(stream_order_given),
+     .help = "streams: shallow cuts first, or all cuts at all times (default: the method's own)"},
     {"probe-limit", 0, ARGS_REAL, AT(probe_limit), "X", .least = 0, .most = 1e9, .given = AT(probe_limit_given),
      .help = "online: most data probed for a layer, in multiples of data / layers, 0: no limit, as in Algorithm 4 "
              "(default: 0.5)"},
@@ -230,11 +229,20 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
     *o = defaults;
     const int code = args_parse(&command, o, argc, argv, NULL);
     if (code >= 0) return code;
-    if (o->lists.n == 0) o->lists = (args_texts){1, {"lora[full],lora[half],lift*[half],salf[half]"}};
+    if (o->lists.n == 0) o->lists = (args_texts){1, {"lora[full],lora[half],lift*[half],salf[half][stream]"}};
     for (int32_t i = 0; i < o->lists.n; i++) {
         if (method_list_parse(o->methods, &o->n_methods, o->lists.text[i], message, sizeof message) != 0)
             return args_misuse("finetune", "--method: %s", message);
     }
+    int streams = 0;
+    for (int i = 0; i < o->n_methods; i++) {
+        const salf_method *how = &o->methods[i].how;
+        streams |= how->matching == SALF_MATCH_STREAM ||
+                   (o->matching == SALF_MATCH_STREAM && how->policy == SALF_POLICY_BUDGET && how->probes);
+    }
+    if (!streams && (o->assignment_given || o->stream_order_given))
+        return args_misuse("finetune", "--%s: no method is a stream",
+                           o->assignment_given ? "assignment" : "stream-order");
     int wrong = read_rates(o);
     if (wrong < 0) wrong = read_cache(o);
     if (wrong >= 0) return wrong;

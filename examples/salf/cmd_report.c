@@ -4,6 +4,7 @@
  * report_spreads.c its charts. */
 #define _XOPEN_SOURCE 700 /* realpath */
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -241,15 +242,15 @@ static int write_report(const report *r, const char *path) {
         const int failed = !out || write_page(out, r, 0);
         return failed ? args_fail("report", "%s: cannot be written: %s", path, strerror(errno)) : EXIT_CODE_OK;
     }
-    char *target = exists ? realpath(path, NULL) : strdup(path);
-    const size_t room = target ? strlen(target) + 16 : 0;
-    char *temporary = malloc(room + 1);
+    const size_t room = strlen(path) + PATH_MAX + 1;
+    char *target = malloc(room), *temporary = malloc(room + 16);
     if (!target || !temporary) {
         free(target);
         free(temporary);
         return args_fail("report", "out of memory");
     }
-    snprintf(temporary, room, "%s.tmp-XXXXXX", target);
+    if (!exists || !realpath(path, target)) snprintf(target, room, "%s", path);
+    snprintf(temporary, room + 16, "%s.tmp-XXXXXX", target);
     const int descriptor = mkstemp(temporary);
     const mode_t mask = umask(0);
     umask(mask);

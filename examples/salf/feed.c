@@ -37,14 +37,18 @@ static salf_status make_planner(feed *f, salf_context *context, const method *m)
     salf_options_init(&o, sizeof o);
     o.growth = m->how.growth;
     o.infill = m->how.infill;
-    o.matching = m->how.matching == SALF_MATCH_STREAM || !m->how.probes ? m->how.matching : own->matching;
+    const int named = m->how.matching == SALF_MATCH_STREAM; /* else a paper's budget, which the options may stream */
+    o.matching = named || !m->how.probes ? m->how.matching : own->matching;
     if (o.matching == SALF_MATCH_STREAM) {
-        o.assignment = m->how.probes ? own->assignment : SALF_ASSIGN_RANDOM;
-        o.stream_order = own->stream_order;
+        o.assignment = named ? m->how.assignment : SALF_ASSIGN_EOF;
+        o.stream_order = named ? m->how.stream_order : SALF_STREAM_STAGED;
+        if (m->how.probes && own->assignment >= 0) o.assignment = own->assignment;
+        if (own->stream_order >= 0) o.stream_order = own->stream_order;
         o.max_groups = own->n_groups;
+        f->grouped = o.assignment != SALF_ASSIGN_RANDOM;
+        f->mixed = o.stream_order == SALF_STREAM_MIXED;
     }
     f->matching = o.matching;
-    f->grouped = o.matching == SALF_MATCH_STREAM && o.assignment != SALF_ASSIGN_RANDOM;
     o.seed = own->seed;
     const double limit = own->probe_limit * (double)f->total / own->n_layers;
     if (own->probe_limit == 0 || limit >= (double)f->total) o.probe_limit = SALF_PROBE_ALL;

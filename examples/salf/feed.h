@@ -13,8 +13,8 @@ typedef struct feed_options {
     int32_t n_layers;
     int32_t reduction;    /* SALF_REDUCE_* of the unbudgeted salf */
     int32_t matching;     /* SALF_MATCH_*, of budgets with a probe */
-    int32_t assignment;   /* STREAM: SALF_ASSIGN_* of budgets with a probe */
-    int32_t stream_order; /* STREAM: SALF_STREAM_* */
+    int32_t assignment;   /* STREAM: SALF_ASSIGN_* of budgets with a probe; -1: the method's own */
+    int32_t stream_order; /* STREAM: SALF_STREAM_*; -1: the method's own */
     int32_t n_groups;     /* STREAM: groups of data that share no cuts, at most */
     int32_t as_published; /* books arithmetic breadth-first plans as Table 5 does (published.h) */
     int64_t n_data;
@@ -45,6 +45,7 @@ typedef struct feed {
     salf_planner *planner; /* NULL without a budget */
     int32_t matching;      /* its SALF_MATCH_* */
     int32_t grouped;       /* 1: it asks for the groups of its data */
+    int32_t mixed;         /* 1: all layers get data at all times */
     salf_policy *policy;
 } feed;
 

@@ -42,6 +42,8 @@ typedef struct finetune_settings {
     int32_t matching;     /* SALF_MATCH_* */
     int32_t assignment;   /* SALF_ASSIGN_* */
     int32_t stream_order; /* SALF_STREAM_* */
+    int32_t assignment_given;
+    int32_t stream_order_given;
     int32_t lens;
     int32_t as_published;
     int32_t whole_vocabulary; /* prediction over all tokens */

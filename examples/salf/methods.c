@@ -20,10 +20,6 @@ int method_list_parse(method *out, int *count, const char *list, char *message, 
         const size_t length = strcspn(at, ",");
         method one;
         if (method_parse(&one, at, length) != 0) return snprintf(message, message_size, "%s", salf_last_error()), -1;
-        if (one.how.matching == SALF_MATCH_STREAM)
-            return snprintf(message, message_size, "method '%s' is a stream, which is not in this program yet",
-                            one.name),
-                   -1;
         for (int i = 0; i < *count; i++) {
             if (strcmp(out[i].name, one.name) != 0) continue;
             return snprintf(message, message_size, "method '%s' is given twice", one.name), -1;
@@ -43,5 +39,9 @@ void method_describe_names(char *out, size_t size) {
     if (n < size) n += (size_t)snprintf(out + n, size - n, "; those that probe also with a metric at the end:");
     for (int32_t i = 0; (word = salf_constant_word("SALF_METRIC", i)) != NULL && n < size; i++)
         n += (size_t)snprintf(out + n, size - n, " [%s]", word);
-    if (n < size) snprintf(out + n, size - n, ". A policy's word, such as lisa, is a method too.");
+    if (n < size)
+        snprintf(out + n, size - n,
+                 ". With [stream] behind a budget, as in salf[half][stream] or "
+                 "random[half][stream], every datum trains when it comes. A policy's word, such as "
+                 "lisa, is a method too.");
 }

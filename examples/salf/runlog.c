@@ -78,8 +78,8 @@ int log_open(session *s, int64_t keep) {
     jsonl_text(w, "lens", salf_constant_word("SALF_LENS", o->lens));
     jsonl_text(w, "reduction", salf_constant_word("SALF_REDUCE", o->reduction));
     jsonl_text(w, "matching", salf_constant_word("SALF_MATCH", o->matching));
-    jsonl_text(w, "assignment", salf_constant_word("SALF_ASSIGN", o->assignment));
-    jsonl_text(w, "stream_order", salf_constant_word("SALF_STREAM", o->stream_order));
+    jsonl_text(w, "assignment", o->assignment_given ? salf_constant_word("SALF_ASSIGN", o->assignment) : "own");
+    jsonl_text(w, "stream_order", o->stream_order_given ? salf_constant_word("SALF_STREAM", o->stream_order) : "own");
     jsonl_real(w, "probe_limit", o->probe_limit_given ? o->probe_limit : 0.5);
     jsonl_text(w, "cache", o->cache_text ? o->cache_text : "none");
     jsonl_int(w, "shortened", s->n_shortened);

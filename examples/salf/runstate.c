@@ -75,8 +75,8 @@ static void list_options(option_texts *t, const finetune_settings *o) {
     record_real(t, "clip", o->clip);
     record_int(t, "reduction", o->reduction);
     record_int(t, "matching", o->matching);
-    record_int(t, "assignment", o->assignment);
-    record_int(t, "stream-order", o->stream_order);
+    record_int(t, "assignment", o->assignment_given ? o->assignment : -1);
+    record_int(t, "stream-order", o->stream_order_given ? o->stream_order : -1);
     record_real(t, "probe-limit", o->probe_limit);
     record_int(t, "lens", o->lens);
     record_real(t, "temperature", o->temperature);

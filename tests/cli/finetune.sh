@@ -177,6 +177,11 @@ done
 report $code "policies that are stopped and resumed: the same weights"
 expect 1 "n_script" "a policy that needs more than a step says so" "$SALF" finetune "${model[@]}" --method scripted
 
+expect 2 "--stream-order: no method is a stream" "an order of streams without one" "$SALF" finetune "${model[@]}" --method salf \
+    --stream-order mixed
+"$SALF" finetune "${model[@]}" "${tiny[@]}" --method 'salf[half][stream],lift*[half][stream],random[arith][df][stream],ramp' >"$work/table" \
+    2>"$work/err" && awk 'NR > 3 && ($7 != "1.00" || ($1 != "ramp" && $6 < 0.3)) { wrong = 1 } END { exit NR != 7 || wrong }' "$work/table"
+report $? "streams and the ramp by their names"
 # ---- streams: one forward a datum, the plan met exactly, each class at all depths
 stream() { # stream NAME OPTION...
     "$SALF" finetune "${model[@]}" "${small[@]}" --matching stream --method 'salf[half],salf[geom][df]' --log "$work/$1.jsonl" \
