@@ -137,7 +137,7 @@ done:
 /* rope_scaling is the older name of rope_parameters and counts where both are there; rope_theta stood outside of it. A
  * file whose two places disagree is read in two ways by two versions of transformers. */
 salf_status slf_rope_read(slf_config *config) {
-    json_t *scaling, *parameters;
+    json_t *scaling = NULL, *parameters = NULL;
     SLF_TRY(take_rope(config, "rope_scaling", &scaling));
     SLF_TRY(take_rope(config, "rope_parameters", &parameters));
     if (config->family->local_rope) return read_rope_of_kinds(config, scaling, parameters);
