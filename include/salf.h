@@ -317,8 +317,9 @@ SALF_API salf_status salf_model_fingerprint(const salf_model *model, uint64_t *f
  * [D][D]; input side: row l of W_i. Gram matrix and factor are float64 whatever the head's type. Immutable: when the
  * head has been trained, make a new one (salf_basis_refresh). */
 typedef struct salf_basis salf_basis;
-/* Which singular values of the head count. RTOL drops those at or below rtol * sigma_max; EXACT keeps all that float64
- * resolves in the Gram matrix (sigma > sigma_max * sqrt(D * 2^-52)); RIDGE takes P = (W_o^T W_o + ridge I)^-1. */
+/* Which singular values of the head count. RTOL drops those at or below rtol * sigma_max; EXACT keeps all but 0; RIDGE
+ * takes P = (W_o^T W_o + ridge I)^-1. A Gram matrix in float64 resolves sigma > sigma_max * sqrt(D * 2^-52), and ridges
+ * above the square of that: where EXACT, an rtol or a ridge needs more, there is no basis (SALF_E_NUMERIC). */
 enum { SALF_BASIS_RTOL = 0, SALF_BASIS_EXACT = 1, SALF_BASIS_RIDGE = 2 };
 /* Which matrix the rows come from: the LM head or the embedding. */
 enum { SALF_SIDE_OUTPUT = 0, SALF_SIDE_INPUT = 1 };
@@ -349,6 +350,7 @@ typedef struct salf_basis_info {
     double condition;            /* sigma_max / smallest kept */
     uint64_t fingerprint;
     int32_t has_norms, has_table;
+    double row_error; /* estimate of what rounding leaves in a row, relative to its length; 0 for the input side */
 } salf_basis_info;
 
 /* Basis of a model for n_labels labels (any order, repeats allowed; may be 0). Give the right next tokens of your data:

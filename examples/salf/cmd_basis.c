@@ -106,8 +106,9 @@ int cmd_basis(int argc, char **argv) {
         if (info.side == SALF_SIDE_INPUT)
             fprintf(stderr, "input side: %" PRId64 " rows of %" PRId64 "\n", info.vocab, info.hidden);
         else
-            fprintf(stderr, "rank %" PRId64 " of %" PRId64 ", sigma_max %.6g, sigma_min %.6g, condition %.6g\n",
-                    info.rank, info.hidden, info.sigma_max, info.sigma_min, info.condition);
+            fprintf(stderr,
+                    "rank %" PRId64 " of %" PRId64 ", sigma_max %.6g, sigma_min %.6g, condition %.6g, row error %.2g\n",
+                    info.rank, info.hidden, info.sigma_max, info.sigma_min, info.condition, info.row_error);
         if (!s.output) code = print_rows(&p, info.hidden);
         if (s.output && salf_basis_save(p.basis, s.output)) code = args_fail_salf("basis");
     }

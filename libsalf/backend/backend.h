@@ -237,6 +237,9 @@ typedef struct slf_score_job {
 /* Roundings of random sign, as they are but for such rows, add up to a few units of |x| |z| at most. */
 #define SLF_CLOSE_STEPS    16.0
 #define SLF_TIE_STEPS(dim) (4 * sqrt((double)(dim)) + 16)
+/* A soft cap makes differences of logits smaller, by d cap tanh(x / cap) / dx where x has been capped to s, and what
+ * rounding may be of them with it: near the cap nothing but equality is a tie. */
+#define SLF_CAP_SLOPE(cap, s) ((cap) > 0 ? 1 - ((s) / (cap)) * ((s) / (cap)) : 1)
 /* Where float32 has the range for |x| |z|, and for |z|: D products of which the largest decide, none above 2^127. */
 #define SLF_F32_LEAST 1e-25
 #define SLF_F32_MOST  1e35

@@ -15,6 +15,8 @@
 #include <float.h>
 #include <math.h>
 
+#include "core/random.h"
+
 /* lambda_min / lambda_max below which the inverse is left to the eigenvectors. The inverse by Cholesky errs by some
  * D 2^-52 lambda_max / lambda_min of |P|, everywhere: at 1e-8 that is 1e-4 for D = 5000, as far as is tolerable.
  * Eigenvectors keep an error in the directions that it belongs to. */
@@ -108,7 +110,8 @@ static salf_status by_cholesky(const inversion *v, double *scratch, int32_t *don
                                          .rank = dim,
                                          .sigma_max = sqrt(most),
                                          .sigma_min = sqrt(least),
-                                         .sigma_min_kept = sqrt(least)};
+                                         .sigma_min_kept = sqrt(least),
+                                         .dropped = v->result->dropped};
     return SALF_OK;
 }
 
@@ -138,8 +141,28 @@ static salf_status eigen_weights(const inversion *v, double *lambda) {
                                      .rank = rank,
                                      .sigma_max = most,
                                      .sigma_min = least,
-                                     .sigma_min_kept = isfinite(least_kept) ? least_kept : 0};
+                                     .sigma_min_kept = isfinite(least_kept) ? least_kept : 0,
+                                     .dropped = v->result->dropped};
     return SALF_OK;
+}
+
+/* Random parts of the eigenvectors, rows of gram, whose weight is 0: one vector, so that one product with the head shows
+ * whether any of them is more than 0 there. lambda: backend [dim], used as scratch. */
+static salf_status mix_dropped(const inversion *v, const double *weights, double *lambda) {
+    const salf_context *context = v->context;
+    const int64_t dim = v->dim;
+    const uint64_t bytes = (uint64_t)dim * sizeof(double);
+    double *parts = v->result->dropped;
+    void *mixed = NULL;
+    SLF_TRY(slf_device_alloc(context, (uint64_t)dim, sizeof(double), &mixed));
+    for (int64_t k = 0; k < dim; k++) parts[k] = weights[k] > 0 ? 0 : slf_random_unit(2, 0, (uint64_t)k) - 0.5;
+    const slf_matvec_job sum = {
+        .kind = SLF_TIMES_COLUMNS, .rows = dim, .cols = dim, .a = v->gram, .x = lambda, .y = mixed, .alpha = 1};
+    salf_status status = slf_upload(context, lambda, parts, bytes);
+    if (status == SALF_OK) status = context->backend->matvec(context->impl, &sum);
+    if (status == SALF_OK) status = slf_download(context, parts, mixed, bytes);
+    slf_device_free(context, mixed);
+    return status;
 }
 
 /* P by eigenvectors in place of G. */
@@ -155,6 +178,7 @@ static salf_status by_eigenvectors(const inversion *v) {
     if ((status = backend->syevd(context->impl, &eigen)) != SALF_OK) goto done;
     if ((status = slf_download(context, host, lambda, bytes)) != SALF_OK) goto done;
     if ((status = eigen_weights(v, host)) != SALF_OK) goto done;
+    if (v->result->dropped && v->result->rank < v->dim && (status = mix_dropped(v, host, lambda)) != SALF_OK) goto done;
     if ((status = slf_upload(context, lambda, host, bytes)) != SALF_OK) goto done;
     if ((status = slf_device_alloc(context, dim * dim, sizeof(double), &p)) != SALF_OK) goto done;
     const slf_syrk_job assemble = {.dim = v->dim, .vectors = v->gram, .weights = lambda, .out = p};

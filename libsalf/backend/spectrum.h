@@ -16,6 +16,8 @@ typedef struct slf_factor_result {
     double sigma_max;
     double sigma_min;      /* smallest of all */
     double sigma_min_kept; /* smallest kept */
+    double *dropped; /* NULL, or host [dim]: where something is dropped, a vector with a part in every direction of it,
+                        which G does not tell from 0. Else it stays as it is */
 } slf_factor_result;
 
 /* P [dim][dim], full, in place of the upper triangle of a Gram matrix in backend memory. Waits. Scratch: at most

@@ -68,8 +68,8 @@ static salf_status prepare_targets(salf_probe *probe) {
         batch->target_norms = batch->set.used->norms;
         return slf_upload(context, batch->device_row_of, batch->row_of, bytes);
     }
-    /* 2. for a walk the labels' rows among those that it will meet. A walk reads a query's row by entry, and entries run
-     * over spaces: so they are there once for each space. */
+    /* 2. for a walk the labels' rows among those that it will meet. A walk reads a query's row by entry, and entries
+     * run over spaces: so they are there once for each space. */
     slf_target_rows targets = {.row_of = batch->row_of, .place = batch->place};
     const int32_t spaces = slf_probe_spaces(probe);
     SLF_TRY(slf_target_rows_prepare(&targets, probe->vocabulary, batch->labels, rows, batch->fetched_labels,

@@ -12,7 +12,7 @@
 #define SIZE(type, size)        _Static_assert(sizeof(type) == (size), #type " changed its size")
 #define GROWS(type, size)       _Static_assert(sizeof(type) >= (size), #type " shrank")
 
-GROWS(salf_basis_info, 104);
+GROWS(salf_basis_info, 112);
 AT(salf_basis_info, struct_size, 0);
 AT(salf_basis_info, mode, 4);
 AT(salf_basis_info, side, 8);
@@ -29,6 +29,7 @@ AT(salf_basis_info, condition, 80);
 AT(salf_basis_info, fingerprint, 88);
 AT(salf_basis_info, has_norms, 96);
 AT(salf_basis_info, has_table, 100);
+AT(salf_basis_info, row_error, 104);
 
 GROWS(salf_basis_options, 32);
 AT(salf_basis_options, struct_size, 0);

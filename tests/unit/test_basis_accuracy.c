@@ -124,7 +124,7 @@ typedef struct {
 } head_case;
 
 static double worst_row(const salf_basis *basis, const double *b, int64_t v, int64_t d) {
-    double rows[MOST_V * MOST_D], worst = 0;
+    double rows[MOST_V * MOST_D] = {0}, worst = 0;
     int32_t labels[MOST_V];
     for (int32_t i = 0; i < v; i++) labels[i] = i;
     const salf_tensor out = oracle_view(rows, SALF_F64, v, d);
@@ -195,6 +195,142 @@ START_TEST(rows_are_as_good_as_the_condition_allows) {
                 c = (head_case){shapes[s].v, shapes[s].d, conditions[n], SALF_BASIS_RIDGE, 0, 1e-4};
                 check_case(backends[k], &c);
             }
+}
+END_TEST
+
+/* ---- what is said of it, and what is refused ---- */
+
+/* W [v][d] whose columns shrink to 1 / condition of the first, exact in float32 down to 1e-30: the only heads whose
+ * condition can exceed 1e8, as the rounding of others fills their small singular values. */
+static void shrink_columns(float *w, int64_t v, int64_t d, double condition) {
+    make_head(w, v, d, 1, false, 5);
+    for (int64_t i = 0; i < v * d; i++)
+        w[i] = (float)((double)w[i] * pow(condition, -(double)(i % d) / (double)(d - 1)));
+}
+
+static salf_status basis_of(salf_basis **basis, salf_context *context, const float *w, int64_t v, int64_t d,
+                            int32_t mode, double rtol, double ridge) {
+    salf_model *model = oracle_model(context, w, v, d, 2);
+    const salf_basis_options options = {.struct_size = sizeof options, .mode = mode, .rtol = rtol, .ridge = ridge};
+    const salf_status status = salf_basis_create(basis, model, NULL, 0, &options);
+    salf_model_destroy(model);
+    return status;
+}
+
+/* Over all conditions: a basis whose rows are as good as it says, or none. */
+START_TEST(errors_are_within_their_estimate_or_refused) {
+    float w[MOST_V * MOST_D];
+    double b[MOST_V * MOST_D];
+    int made = 0, refused = 0;
+    for (size_t k = 0; k < 2; k++)
+        for (int decade = 1; decade <= 12; decade++)
+            for (int form = 0; form < 3; form++)
+                for (int with_ridge = 0; with_ridge < 8; with_ridge++) {
+                    const double ridge = with_ridge ? pow(10, -2 * with_ridge) : 0, condition = pow(10, decade);
+                    const int32_t mode = with_ridge ? SALF_BASIS_RIDGE : SALF_BASIS_EXACT;
+                    salf_context *context = harness_context(backends[k], NULL);
+                    salf_basis *basis;
+                    if (form < 2)
+                        make_head(w, MOST_V, MOST_D, condition, form == 1, 6);
+                    else
+                        shrink_columns(w, MOST_V, MOST_D, condition);
+                    const spectrum exact = exact_basis(w, MOST_V, MOST_D, 0, ridge, b);
+                    const salf_status status = basis_of(&basis, context, w, MOST_V, MOST_D, mode, 0, ridge);
+                    const double floor = MOST_D * 0x1p-52, least = pow(exact.sigma_min / exact.sigma_max, 2);
+                    const double decides = least + ridge / pow(exact.sigma_max, 2);
+                    ck_assert_msg(status == SALF_OK || status == SALF_E_NUMERIC, "%s", salf_last_error());
+                    /* between a quarter and four times the floor rounding may decide */
+                    if (decides > 4 * floor) ck_assert_msg(status == SALF_OK, "%g: %s", condition, salf_last_error());
+                    if (decides < floor / 4) ck_assert_int_eq(status, SALF_E_NUMERIC);
+                    if (status == SALF_OK) {
+                        salf_basis_info info = {.struct_size = sizeof info};
+                        CHECK_OK(salf_basis_get_info(basis, &info));
+                        const double error = worst_row(basis, b, MOST_V, MOST_D);
+                        ck_assert_msg(error <= info.row_error, "condition %g form %d ridge %g: error %g, estimate %g",
+                                      condition, form, ridge, error, info.row_error);
+                        made++;
+                    } else {
+                        refused++;
+                    }
+                    salf_basis_destroy(basis);
+                    salf_context_destroy(context);
+                }
+    ck_assert_int_gt(made, 100);
+    ck_assert_int_gt(refused, 20);
+}
+END_TEST
+
+/* What is 0 may be dropped by EXACT: a column that repeats another, or is empty, or follows from two. */
+START_TEST(exact_takes_heads_without_full_rank) {
+    float w[MOST_V * MOST_D];
+    for (size_t k = 0; k < 2; k++)
+        for (int form = 0; form < 4; form++) {
+            salf_context *context = harness_context(backends[k], NULL);
+            salf_basis *basis;
+            salf_basis_info info = {.struct_size = sizeof info};
+            const int64_t v = form == 3 ? 17 : MOST_V;
+            make_head(w, v, MOST_D, 10, false, 7);
+            for (int64_t i = 0; i < v * MOST_D; i++) w[i] = roundf(w[i] * 1024) / 1024; /* so that sums are exact */
+            for (int64_t i = 0; i < v; i++) {
+                float *row = w + i * MOST_D;
+                if (form == 0) row[5] = row[3];
+                if (form == 1) row[5] = 0;
+                if (form == 2) row[5] = row[3] - row[11];
+            }
+            if (form == 3) memcpy(w, w + 5 * MOST_D, MOST_D * sizeof *w); /* V < D, and two equal rows */
+            CHECK_OK(basis_of(&basis, context, w, v, MOST_D, SALF_BASIS_EXACT, 0, 0));
+            CHECK_OK(salf_basis_get_info(basis, &info));
+            ck_assert_int_eq(info.rank, form == 3 ? 16 : MOST_D - 1);
+            ck_assert_double_lt(info.row_error, 1e-10);
+            salf_basis_destroy(basis);
+            salf_context_destroy(context);
+        }
+}
+END_TEST
+
+START_TEST(what_a_gram_matrix_does_not_resolve_is_refused) {
+    float w[MOST_V * MOST_D];
+    for (size_t k = 0; k < 2; k++) {
+        salf_context *context = harness_context(backends[k], NULL);
+        salf_basis *basis;
+        salf_basis_info info = {.struct_size = sizeof info};
+        shrink_columns(w, MOST_V, MOST_D, 1e10);
+        CHECK_FAILS(basis_of(&basis, context, w, MOST_V, MOST_D, SALF_BASIS_EXACT, 0, 0), SALF_E_NUMERIC,
+                    "not 0 (about");
+        CHECK_FAILS(basis_of(&basis, context, w, MOST_V, MOST_D, SALF_BASIS_RTOL, 1e-9, 0), SALF_E_NUMERIC,
+                    "rtol of at least 7.30005e-08");
+        CHECK_FAILS(basis_of(&basis, context, w, MOST_V, MOST_D, SALF_BASIS_RIDGE, 0, 1e-16), SALF_E_NUMERIC,
+                    "ridge is 1e-16");
+        CHECK_FAILS(basis_of(&basis, context, w, MOST_V, MOST_D, SALF_BASIS_RIDGE, 0, 1e300), SALF_E_ARGUMENT,
+                    "ridge is 1e+300");
+        CHECK_OK(basis_of(&basis, context, w, MOST_V, MOST_D, SALF_BASIS_RTOL, 1e-6, 0));
+        salf_basis_destroy(basis);
+        CHECK_OK(basis_of(&basis, context, w, MOST_V, MOST_D, SALF_BASIS_RIDGE, 0, 1e12)); /* rows are w / 1e12 */
+        salf_basis_destroy(basis);
+        CHECK_OK(basis_of(&basis, context, w, MOST_V, MOST_D, SALF_BASIS_RTOL, 0, 0)); /* the default drops them */
+        CHECK_OK(salf_basis_get_info(basis, &info));
+        ck_assert(info.row_error > 0 && info.row_error < 1e-5);
+        salf_basis_destroy(basis);
+        /* V < D: by way of W W^T, whose vectors are of the other side */
+        shrink_columns(w, 10, MOST_D, 1);
+        for (int64_t j = 0; j < MOST_D; j++) w[j] = w[MOST_D + j] * (1 + (float)(j % 2) * 0x1p-23f);
+        CHECK_FAILS(basis_of(&basis, context, w, 10, MOST_D, SALF_BASIS_EXACT, 0, 0), SALF_E_NUMERIC, "1 of 10");
+        /* sums alone: a column of zeros cannot be told from one too small */
+        salf_basis_builder *builder;
+        const salf_basis_options options = {.struct_size = sizeof options, .mode = SALF_BASIS_EXACT};
+        make_head(w, MOST_V, MOST_D, 10, false, 7);
+        for (int64_t i = 0; i < MOST_V; i++) w[i * MOST_D + 5] = 0;
+        const salf_tensor rows = oracle_view(w, SALF_F32, MOST_V, MOST_D);
+        salf_model *model = oracle_model(context, w, MOST_V, MOST_D, 2);
+        CHECK_OK(salf_basis_builder_create(&builder, context, MOST_V, MOST_D, NULL, 0, &options));
+        CHECK_OK(salf_basis_builder_add(builder, 0, &rows));
+        CHECK_FAILS(salf_basis_builder_finish(&basis, builder, NULL), SALF_E_NUMERIC, "give the model");
+        CHECK_OK(salf_basis_builder_finish(&basis, builder, model));
+        salf_basis_destroy(basis);
+        salf_model_destroy(model);
+        salf_basis_builder_destroy(builder);
+        salf_context_destroy(context);
+    }
 }
 END_TEST
 
@@ -336,6 +472,9 @@ END_TEST
 
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, rows_are_as_good_as_the_condition_allows);
+    HARNESS_ADD(suite, errors_are_within_their_estimate_or_refused);
+    HARNESS_ADD(suite, exact_takes_heads_without_full_rank);
+    HARNESS_ADD(suite, what_a_gram_matrix_does_not_resolve_is_refused);
     HARNESS_ADD(suite, the_steep_head_defeats_float32);
     HARNESS_ADD(suite, ce_and_rank_on_a_steep_head);
 }

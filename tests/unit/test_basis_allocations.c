@@ -6,6 +6,10 @@ static const int32_t backends[] = {SALF_BACKEND_REFERENCE, SALF_BACKEND_CPU};
 
 static const float small_head[8 * 3] = {1, 0, 2, 0, 3, 1, 1, 1, 1, 2, 0, 1, 4, 1, 0, 0, 1, 5, 1, 3, 2, 2, 2, 1};
 
+/* Columns 0 and 2 are equal: EXACT looks whether what it drops is 0. */
+static const float flat_head[8 * 3] = {1, 0, 1, 0, 3, 0, 1, 1, 1, 2, 0, 2, 4, 1, 4, 0, 1, 0, 1, 3, 1, 2, 2, 2};
+enum { EXACT_OF_FLAT = 9 };
+
 static salf_status create_body(harness_memory *memory, int32_t backend, void *user) {
     const int32_t prepare = *(const int32_t *)user;
     salf_context *context = NULL;
@@ -19,7 +23,11 @@ static salf_status create_body(harness_memory *memory, int32_t backend, void *us
     shape.head = oracle_view(small_head, SALF_F32, shape.vocab, shape.hidden);
     salf_basis_options options;
     salf_options_init(&options, sizeof options);
-    options.prepare = prepare < 0 ? 0 : prepare;
+    options.prepare = prepare < 0 || prepare == EXACT_OF_FLAT ? 0 : prepare;
+    if (prepare == EXACT_OF_FLAT) {
+        shape.head = oracle_view(flat_head, SALF_F32, 8, 3);
+        options.mode = SALF_BASIS_EXACT;
+    }
     const int32_t labels[] = {1, 2};
     double row[8];
     const salf_tensor out = oracle_view(row, SALF_F64, 1, shape.hidden);
@@ -55,6 +63,8 @@ START_TEST(every_allocation_may_fail) {
     for (size_t k = 0; k < 2; k++) {
         for (int32_t prepare = -1; prepare <= SALF_PREPARE_TABLE; prepare++)
             harness_fail_each_allocation(create_body, backends[k], &prepare);
+        int32_t flat = EXACT_OF_FLAT;
+        harness_fail_each_allocation(create_body, backends[k], &flat);
         harness_fail_each_allocation(builder_body, backends[k], NULL);
     }
 }

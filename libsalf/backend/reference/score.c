@@ -111,15 +111,16 @@ salf_status slf_reference_target(void *self, const slf_target_job *job) {
 }
 
 slf_near slf_reference_near(const slf_score_job *job, int64_t r, double unit, int64_t chain) {
-    const slf_query *query = job->query;
-    const double target = query->target[r], reach = query->reach[r];
-    const double last_bits = 8 * SLF_UNIT_F64 * fabs(target); /* of what follows the product: norm, scale, bias, cap */
-    const double wide =
-        SLF_NEAR_STEPS(chain) * unit * reach + (job->rule->logits ? 0 : job->rule->norm_error) * fabs(target);
-    return (slf_near){.low = target - wide - last_bits,
-                      .high = target + wide + last_bits,
+    const slf_score_rule *rule = job->rule;
+    const double target = job->query->target[r], reach = job->query->reach[r];
+    const double last_bits = 8 * SLF_UNIT_F64 * fabs(target); /* of what follows the product: norm, scale, bias */
+    const double of_norms = rule->logits ? 0 : rule->norm_error * fabs(target);
+    const double wide = SLF_NEAR_STEPS(chain) * unit * reach + of_norms + last_bits;
+    const double tie = SLF_TIE_STEPS(job->query->dim) * SLF_UNIT_F64 * reach + last_bits;
+    return (slf_near){.low = target - wide,
+                      .high = target + wide,
                       .close = SLF_CLOSE_STEPS * unit * reach + last_bits,
-                      .tie = SLF_TIE_STEPS(query->dim) * SLF_UNIT_F64 * reach + last_bits};
+                      .tie = tie * SLF_CAP_SLOPE(rule->logits ? rule->softcap : 0, target)};
 }
 
 /* Elements of a row from k on, as float64. */

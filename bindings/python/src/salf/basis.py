@@ -17,7 +17,8 @@ from salf.model import Model
 
 @dataclass(frozen=True)
 class BasisInfo:
-    """Options in force and what was found; sigma_* and condition are those of the head's singular values."""
+    """Options in force and what was found; sigma_* and condition are those of the head's singular values, and row_error
+    estimates what rounding leaves in a row, relative to its length."""
 
     mode: str
     side: str
@@ -34,6 +35,7 @@ class BasisInfo:
     fingerprint: int
     has_norms: bool
     has_table: bool
+    row_error: float
 
 
 def _options(mode: Name, rtol: float, ridge: float, side: Name, prepare: Name) -> Any:
