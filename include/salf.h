@@ -121,8 +121,8 @@ typedef struct salf_tensor {
 /* The resources everything else runs on: backend, device, stream, threads, allocator, log, ranks. */
 typedef struct salf_context salf_context;
 /* Backends. AUTO takes the one that the environment variable SALF_BACKEND names ("reference", "cpu", "cuda"), else cuda
- * where its plugin and a device are there, else cpu. SALF_KERNELS ("c", "avx2", "avx512") chooses the kernels of cpu,
- * the best by default. */
+ * where its plugin and a device are there, else cpu; it opens the plugin only where a driver shows, or plugin_path names
+ * it. SALF_KERNELS ("c", "avx2", "avx512") chooses the kernels of cpu, the best by default. */
 enum { SALF_BACKEND_AUTO = 0, SALF_BACKEND_REFERENCE = 1, SALF_BACKEND_CPU = 2, SALF_BACKEND_CUDA = 3 };
 /* Levels of log messages, the gravest first. */
 enum { SALF_LOG_ERROR = 1, SALF_LOG_WARNING = 2, SALF_LOG_INFO = 3, SALF_LOG_DEBUG = 4 };

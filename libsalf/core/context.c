@@ -109,7 +109,9 @@ static salf_status choose_backend(salf_context *context) {
     if (id != SALF_BACKEND_AUTO) return open_by_id(context, id);
     /* 2. the best that opens; a call that succeeds leaves the message as it is */
     const slf_message kept = slf_message_keep();
-    const salf_status status = open_by_id(context, SALF_BACKEND_CUDA);
+    const bool worth = context->options.plugin_path || slf_plugin_worth_opening();
+    const salf_status status =
+        worth ? open_by_id(context, SALF_BACKEND_CUDA) : slf_fail(SALF_E_BACKEND, "no sign of a device's driver");
     if (status == SALF_OK || status == SALF_E_NO_MEMORY) return status;
     slf_log(context, SALF_LOG_INFO, "no cuda backend (%s); using cpu", salf_last_error());
     slf_message_restore(&kept);

@@ -11,6 +11,7 @@
 
 #include <dlfcn.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A name without a version: a plugin belongs to the library beside it, and is refused when it was built for another. */
 #define PLUGIN_NAME "libsalf-cuda.so"
@@ -67,4 +68,16 @@ done:
 
 void slf_plugin_close(void *handle) {
     dlclose(handle);
+}
+
+/* Opening the plugin runs the initialisers of the CUDA runtime inside it. They take memory from the C library, do not
+ * look whether they got any, and write to address 0x28 when they did not: a process that is out of memory dies there,
+ * and nobody who has no device should be exposed to that. Device files: of the Linux driver, of WSL 2 and of Tegra. */
+bool slf_plugin_worth_opening(void) {
+    static const char *const files[] = {"/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvmap"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (access(files[i], F_OK) == 0) return true;
+    void *loaded = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    if (loaded) dlclose(loaded);
+    return loaded != NULL;
 }

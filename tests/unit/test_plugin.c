@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/plugin.h"
 #include "harness.h"
 
 /* Path of a plugin that was built for these tests: ../plugin/name beside this program. */
@@ -83,7 +84,48 @@ START_TEST(a_fitting_plugin_is_used) {
 }
 END_TEST
 
+static void keep_log(void *user, int32_t level, const char *message) {
+    (void)level;
+    snprintf(user, 200, "%s", message);
+}
+
+/* Where nothing speaks of a device AUTO leaves the plugin alone, whose initialisers do not survive a lack of memory; who
+ * names the backend gets it. Only on such a machine: the plugin lies beside this program meanwhile. */
+START_TEST(auto_opens_no_plugin_without_a_driver) {
+    char beside[4200], log[200] = "";
+    if (slf_plugin_worth_opening()) {
+        printf("SKIPPED: auto without a driver, there is a sign of one\n");
+        return;
+    }
+    snprintf(beside, sizeof beside, "%s", plugin("fake_plugin.so"));
+    char *end = strstr(beside, "/../plugin/");
+    ck_assert_ptr_nonnull(end);
+    strcpy(end, "/libsalf-cuda.so");
+    unlink(beside);
+    ck_assert_int_eq(symlink("../plugin/fake_plugin.so", beside), 0);
+    const int32_t wishes[] = {SALF_BACKEND_CUDA, SALF_BACKEND_AUTO}, got[] = {SALF_BACKEND_CUDA, SALF_BACKEND_CPU};
+    for (int i = 0; i < 2; i++) {
+        const salf_context_options o = {.struct_size = sizeof o,
+                                        .backend = wishes[i],
+                                        .log = keep_log,
+                                        .log_user = log,
+                                        .log_level = SALF_LOG_INFO};
+        salf_context *context;
+        salf_context_info info = {.struct_size = sizeof info};
+        const salf_status status = salf_context_create(&context, &o);
+        if (i == 1) unlink(beside);
+        CHECK_OK(status);
+        CHECK_OK(salf_context_get_info(context, &info));
+        ck_assert_int_eq(info.backend, got[i]);
+        salf_context_destroy(context);
+    }
+    ck_assert_str_eq(log, "no cuda backend (no sign of a device's driver); using cpu");
+    ck_assert_str_eq(salf_last_error(), ""); /* a call that succeeds leaves no message */
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, auto_opens_no_plugin_without_a_driver);
     HARNESS_ADD(suite, a_plugin_that_does_not_fit_is_refused);
     HARNESS_ADD(suite, a_library_that_is_no_plugin_is_refused);
     HARNESS_ADD(suite, a_plugin_is_never_searched_for);
