@@ -9,6 +9,8 @@
 
 typedef struct basis_settings {
     const char *model;
+    const char *accept;
+    int64_t valid_vocab;
     const char *tokens;
     const char *output;
     double rtol;
@@ -35,6 +37,10 @@ typedef struct basis_parts {
 static const args_option basis_table[] = {
     {"model", 0, ARGS_TEXT, AT(model), "PATH", .required = 1,
      .help = "checkpoint folder (config.json and model.safetensors) or GGUF file"},
+    {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX,
+     .help = "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"},
+    {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...",
+     .help = "keys of config.json that may stay unread because they change nothing"},
     {"tokens", 0, ARGS_TEXT, AT(tokens), "ID,...", .required = 1, .help = "token ids, such as 0,7,100"},
     {"rtol", 0, ARGS_REAL, AT(rtol), "R", .least = 0, .most = 1, .given = AT(rtol_given),
      .help = "drop singular values at or below R times the largest; 0 is --exact (default max(V, D) * 2^-23)"},
@@ -61,6 +67,10 @@ static salf_status make_basis(const basis_settings *s, basis_parts *p) {
     salf_basis_options basis;
     salf_options_init(&context, sizeof context);
     salf_options_init(&basis, sizeof basis);
+    salf_model_options model;
+    salf_options_init(&model, sizeof model);
+    model.valid_vocab = s->valid_vocab;
+    model.accept = s->accept;
     context.backend = s->backend;
     basis.mode = s->ridge_given ? SALF_BASIS_RIDGE : SALF_BASIS_RTOL;
     if (s->exact || (s->rtol_given && s->rtol <= 0)) basis.mode = SALF_BASIS_EXACT; /* 0 would mean the default */
@@ -68,7 +78,7 @@ static salf_status make_basis(const basis_settings *s, basis_parts *p) {
     basis.ridge = s->ridge;
     basis.side = s->input_side ? SALF_SIDE_INPUT : SALF_SIDE_OUTPUT;
     salf_status status = salf_context_create(&p->context, &context);
-    if (!status) status = salf_model_open(&p->model, p->context, s->model, NULL);
+    if (!status) status = salf_model_open(&p->model, p->context, s->model, &model);
     if (!status) status = salf_basis_create(&p->basis, p->model, p->tokens, p->n, &basis);
     return status;
 }

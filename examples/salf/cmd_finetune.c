@@ -52,6 +52,10 @@ static const char *const schedule_words[] = {
 static const args_option finetune_table[] = {
     {"model", 0, ARGS_TEXT, AT(model), "FOLDER",
      .help = "checkpoint folder of a Llama-family model (default: the demonstration's)"},
+    {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX,
+     .help = "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"},
+    {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...",
+     .help = "keys of config.json that may stay unread because they change nothing"},
     {"tokenizer", 0, ARGS_TEXT, AT(tokenizer), "FILE", .help = "its .bin tokenizer"},
     {"data", 0, ARGS_TEXT, AT(data), "FOLDER", .help = "folder with train.tsv, test.tsv and labels.txt"},
     {"method", 0, ARGS_TEXTS, AT(lists), "M[,M...]",

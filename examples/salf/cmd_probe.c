@@ -18,6 +18,8 @@ enum { BATCH_PROMPTS = 64, BATCH_TOKENS = 8192 };
 
 typedef struct probe_settings {
     const char *model;
+    const char *accept;
+    int64_t valid_vocab;
     const char *prompts;
     const char *candidates;
     int32_t metric;
@@ -54,6 +56,10 @@ typedef struct probe_parts {
 
 static const args_option probe_table[] = {
     {"model", 0, ARGS_TEXT, AT(model), "PATH", .required = 1, .help = "checkpoint folder of a Llama-family model"},
+    {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX,
+     .help = "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"},
+    {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...",
+     .help = "keys of config.json that may stay unread because they change nothing"},
     {"prompts", 0, ARGS_TEXT, AT(prompts), "FILE", .required = 1,
      .help = "lines `label_id<TAB>id,id,...`: the right next token, and the prompt's token ids"},
     {"metric", 0, ARGS_CHOICE, AT(metric), .family = "SALF_METRIC",
@@ -214,6 +220,10 @@ static int open_parts(const probe_settings *s, probe_parts *p) {
     salf_context_options context;
     salf_options_init(&context, sizeof context);
     context.backend = s->backend;
+    salf_model_options model;
+    salf_options_init(&model, sizeof model);
+    model.valid_vocab = s->valid_vocab;
+    model.accept = s->accept;
     salf_basis_options basis;
     salf_options_init(&basis, sizeof basis);
     basis.mode = s->exact ? SALF_BASIS_EXACT : SALF_BASIS_RTOL;
@@ -229,7 +239,7 @@ static int open_parts(const probe_settings *s, probe_parts *p) {
     probe.candidates = p->candidates;
     probe.n_candidates = p->n_candidates;
     salf_status status = salf_context_create(&p->context, &context);
-    if (!status) status = salf_model_open(&p->model, p->context, s->model, NULL);
+    if (!status) status = salf_model_open(&p->model, p->context, s->model, &model);
     if (!status) status = salf_basis_create(&p->basis, p->model, p->prompts.labels, p->prompts.n, &basis);
     if (!status) status = salf_probe_create(&p->probe, p->basis, &probe);
     if (status) return args_fail_salf("probe");

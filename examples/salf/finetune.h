@@ -21,6 +21,8 @@ extern const char *const loss_words[];
 /* What the command line says. Strings are borrowed from argv. */
 typedef struct finetune_settings {
     const char *model;      /* checkpoint folder */
+    const char *accept;     /* keys of config.json that may stay unread; NULL: none */
+    int64_t valid_vocab;    /* tokens there are; 0: as the checkpoint says */
     const char *tokenizer;  /* .bin file */
     const char *data;       /* folder with train.tsv, test.tsv, labels.txt */
     const char *prompt;     /* template; NULL: the default of dataset.h */

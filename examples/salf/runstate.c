@@ -51,6 +51,8 @@ static void list_options(option_texts *t, const finetune_settings *o) {
     t->n = 0;
     record_text(t, "method", names);
     record_text(t, "model", o->model);
+    record_text(t, "accept", o->accept);
+    record_int(t, "valid-vocab", o->valid_vocab);
     record_text(t, "tokenizer", o->tokenizer);
     record_text(t, "data", o->data);
     record_text(t, "template", o->prompt);

@@ -130,7 +130,11 @@ static int open_session_parts(session *s) {
     context.backend = settings->backend;
     context.threads = settings->threads;
     if (salf_context_create(&s->context, &context) != SALF_OK) return say_salf("backend");
-    if (salf_model_open(&s->model, s->context, settings->model, NULL) != SALF_OK) return say_salf("--model");
+    salf_model_options model;
+    salf_options_init(&model, sizeof model);
+    model.valid_vocab = settings->valid_vocab;
+    model.accept = settings->accept;
+    if (salf_model_open(&s->model, s->context, settings->model, &model) != SALF_OK) return say_salf("--model");
     salf_options_init(&s->info, sizeof s->info);
     if (salf_model_get_info(s->model, &s->info) != SALF_OK) return say_salf("--model");
 

@@ -68,6 +68,17 @@ run 2 basis --model x --tokens 1 --exact --ridge 1
 tells 'exclude each other'
 run 1 basis --model /nonexistent --tokens 1
 tells 'nonexistent'
+run 2 basis --model x --tokens 1 --valid-vocab 0
+tells "--valid-vocab: '0'"
+run 1 basis --model examples/demo/model --tokens 5 --valid-vocab 5
+tells 'label 5'
+run 0 basis --model examples/demo/model --tokens 4 --valid-vocab 5
+run 1 probe --model examples/demo/model --prompts /dev/null --valid-vocab 999999999
+tells 'valid_vocab is 999999999'
+run 1 basis --model examples/demo/model --tokens 4 --accept '*'
+tells "accept is '*'"
+run 1 finetune --model examples/demo/model --tokenizer examples/demo/tokenizer.bin --data examples/demo/data --valid-vocab 999999999
+tells 'valid_vocab is 999999999'
 run 2 report
 tells 'LOG... is missing'
 run 1 report /nonexistent.jsonl -o "$work/r.html"

@@ -24,7 +24,7 @@ static void use(const salf_tensors *tensors) {
     for (int64_t i = 0; i < n; i++) {
         salf_named_tensor at, found;
         const salf_status status = salf_tensors_at(tensors, i, &at);
-        if (status == SALF_E_DTYPE) continue;
+        if (status == SALF_E_DTYPE || (status == SALF_E_UNSUPPORTED && at.n_dims == 0)) continue;
         if (status != SALF_OK || salf_tensors_find(tensors, at.name, &found) != SALF_OK) abort();
         if (found.view.data != at.view.data || strcmp(found.name, at.name) != 0) abort();
         touch(&at.view);

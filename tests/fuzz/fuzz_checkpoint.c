@@ -1,0 +1,56 @@
+/* fuzz_checkpoint.c - any bytes as a checkpoint: a configuration up to the first byte 0, then a safetensors file. Its parts
+ * are found or refused with a message; what the library keeps of it can be read. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/io.h"
+#include "model/model.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* A head in a type that is widened: every row of it, and its scales, lie in the file. */
+static void read_rows(salf_context *context, const salf_tensors *tensors, const slf_entry *head,
+                      const slf_config *config) {
+    slf_scaled scaled = {0};
+    slf_matrix matrix = {0};
+    const salf_status status = slf_scaled_open(&scaled, &matrix, context, tensors, head, config->scale_block, "input");
+    if (status == SALF_OK) {
+        float *row = malloc((size_t)matrix.n_cols * sizeof *row + 1);
+        for (int64_t r = 0; row && r < matrix.n_rows; r++)
+            if (matrix.rows(matrix.user, r, 1, row) != 0) abort();
+        free(row);
+    } else if (salf_last_error()[0] == '\0') {
+        abort();
+    }
+    slf_free(context, scaled.scales);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    const uint8_t *end = memchr(data, 0, size);
+    if (!end) return 0;
+    salf_context_options options;
+    salf_options_init(&options, sizeof options);
+    options.backend = SALF_BACKEND_REFERENCE;
+    salf_context *context;
+    if (salf_context_create(&context, &options) != SALF_OK) return 0;
+    json_t *json = NULL;
+    salf_tensors *tensors = NULL;
+    slf_config config = {0};
+    slf_parts parts;
+    salf_status status = slf_json_parse(&json, data, (uint64_t)(end - data), false, "input");
+    if (status == SALF_OK) status = slf_config_read(&config, context, json, "input", "k");
+    if (status == SALF_OK)
+        status = slf_tensors_from_memory(&tensors, context, end + 1, size - (size_t)(end + 1 - data));
+    if (status == SALF_OK) status = slf_parts_find(&parts, tensors, &config, "input");
+    if (status != SALF_OK && salf_last_error()[0] == '\0') abort();
+    if (status == SALF_OK && strlen(config.unsupported) >= sizeof config.unsupported) abort();
+    if (status == SALF_OK && parts.head && parts.head->n_dims == 2 && parts.head->shape[0] > 0 &&
+        parts.head->shape[1] > 0)
+        read_rows(context, tensors, parts.head, &config);
+    salf_tensors_destroy(tensors);
+    slf_config_free(&config);
+    json_decref(json);
+    salf_context_destroy(context);
+    return 0;
+}
