@@ -185,15 +185,17 @@ typedef struct salf_named_tensor {
 } salf_named_tensor;
 
 /* Opens a .safetensors file, an index file, a folder that holds model.safetensors or model.safetensors.index.json, or a
- * GGUF file of llama.cpp (the first part of a split one); quantised tensors then have a name and a shape, no view.
- * Errors: SALF_E_NOT_FOUND, SALF_E_IO, SALF_E_TRUNCATED, SALF_E_CORRUPT (bad JSON; offsets out of range, overlapping or
- * disagreeing with shapes; a shard outside the folder), SALF_E_MISMATCH (an index and its shards; parts of a GGUF model),
- * SALF_E_UNSUPPORTED (more than 8 dimensions; a version of GGUF). */
+ * GGUF file of llama.cpp (the first part of a split one); quantised tensors then have a name and a shape, no view. An
+ * index says for each name which shard's tensor counts, and names all that count. Errors: SALF_E_NOT_FOUND, SALF_E_IO,
+ * SALF_E_TRUNCATED, SALF_E_CORRUPT (bad JSON; offsets out of range, overlapping or disagreeing with shapes; a shard
+ * outside the folder), SALF_E_MISMATCH (an index and its shards; parts of a GGUF model), SALF_E_UNSUPPORTED (a file of
+ * another format, which the message names; a version of GGUF). */
 SALF_API salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const char *path);
 SALF_API void salf_tensors_destroy(salf_tensors *tensors);
 SALF_API int64_t salf_tensors_count(const salf_tensors *tensors);
 /* Tensor number index (0-based, in order of name) or of a name. SALF_E_NOT_FOUND; SALF_E_DTYPE for an element type that
- * SALF_F32... does not cover: name and shape are then set, and view is empty. */
+ * SALF_F32... does not cover: name and shape are then set, and view is empty; SALF_E_UNSUPPORTED for more than 8
+ * dimensions: name is set. SALF_E_NO_MEMORY: data that lie unaligned in the file are copied when they are asked for. */
 SALF_API salf_status salf_tensors_at(const salf_tensors *tensors, int64_t index, salf_named_tensor *out);
 SALF_API salf_status salf_tensors_find(const salf_tensors *tensors, const char *name, salf_named_tensor *out);
 /* Value of a metadata key of the file (the first shard's), or NULL. Borrowed. */
@@ -297,10 +299,13 @@ typedef struct salf_decoder_info {
  * they change. Errors: SALF_E_ARGUMENT, SALF_E_NULL, SALF_E_SHAPE, SALF_E_DTYPE, SALF_E_NONFINITE (a norm or bias). */
 SALF_API salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options);
 /* Model from a Hugging Face checkpoint folder: config.json and model.safetensors, single or sharded, memory-mapped. Or
- * from a GGUF file: rows of quantised matrices become float32 when they are needed (head_dtype is 0 then). Tied heads
- * may be stored under either name. options may override what the config says (valid_vocab, logit_*, norm_eps); tensors
- * in it must be empty. Errors: those of salf_tensors_open; SALF_E_MISMATCH (config and tensors disagree),
- * SALF_E_UNSUPPORTED (a family, an architecture or a setting that is not known), SALF_E_DTYPE (of the head). */
+ * from a GGUF file. Rows of heads in float64, FP8, int8 or a quantised type become float32 when they are needed
+ * (head_dtype is 0 then). Tied heads may be stored under either name; tokenizer.json in the folder says where padding
+ * begins. Every key of config.json and every tensor has a meaning here, or none for basis and probe
+ * (salf_decoder_info.unsupported), or the call fails with SALF_E_UNSUPPORTED and names it. options may override what the
+ * config says (valid_vocab, logit_*, norm_eps) and accept keys; tensors in it must be empty. Errors: those of
+ * salf_tensors_open; SALF_E_MISMATCH (config and tensors disagree), SALF_E_UNSUPPORTED (also a family or an architecture
+ * that is not known, an adapter), SALF_E_DTYPE (of the head). */
 SALF_API salf_status salf_model_open(salf_model **out, salf_context *context, const char *path,
                                      const salf_model_options *options);
 SALF_API void salf_model_destroy(salf_model *model);
@@ -707,7 +712,7 @@ typedef struct salf_policy_options {
     int64_t n_script;
     salf_cut_fn callback; /* CALLBACK */
     void *callback_user;
-    salf_planner *planner; /* BUDGET; RAMP, for its counts (NULL: UNIFORM). Kept alive */
+    salf_planner *planner;    /* BUDGET; RAMP, for its counts (NULL: UNIFORM). Kept alive */
     int32_t rates, reserved2; /* every kind: SALF_RATES_*; 0 */
 } salf_policy_options;
 

@@ -12,18 +12,6 @@
 
 #include "io.h"
 
-/* The text ends where the buffer does: what counts is that it is not empty, and its beginning. */
-void slf_decoder_lacks(slf_config *config, const char *object, const char *name, const json_t *value) {
-    char *text = config->unsupported;
-    const size_t size = sizeof config->unsupported, used = strlen(text);
-    char shown[96] = "";
-    const size_t length =
-        value ? json_dumpb(value, shown, sizeof shown - 1, JSON_COMPACT | JSON_ENCODE_ANY | JSON_SORT_KEYS) : 0;
-    shown[SLF_MIN(length, sizeof shown - 1)] = 0;
-    if (length >= sizeof shown) memcpy(shown + sizeof shown - 4, "...", 4);
-    snprintf(text + used, size - used, "%s%s%s%s%s", used ? "; " : "", object, name, *shown ? " = " : "", shown);
-}
-
 /* ---- activations ---- */
 
 /* The names of transformers' table, as far as they stand for one of these functions. gelu_fast has the constant of the

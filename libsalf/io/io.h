@@ -231,12 +231,12 @@ void slf_config_free(slf_config *config);
  * file of another format. One that is not there passes: what is missed first tells it better. */
 salf_status slf_folder_check(const salf_context *context, const char *folder);
 
+/* keys.c: notes that the decoder's description cannot say a key's value (NULL: none is printed). */
+void slf_decoder_lacks(slf_config *config, const char *object, const char *name, const json_t *value);
 /* decoder.c: fills config->decoder, once the shape is known. */
 salf_status slf_decoder_read(slf_config *config);
 /* rope.c: the rotary positions in it. */
 salf_status slf_rope_read(slf_config *config);
-/* Notes that the decoder's description cannot say a key's value (NULL: none is printed). */
-void slf_decoder_lacks(slf_config *config, const char *object, const char *name, const json_t *value);
 /* known.c: judges the keys that are left over; outer: the whole file's object, which may be more than the text
  * model's. */
 salf_status slf_known_check(slf_config *config, json_t *outer, const char *accept);

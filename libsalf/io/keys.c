@@ -6,6 +6,8 @@
  */
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "io.h"
 
@@ -87,4 +89,16 @@ salf_status slf_keys_size(slf_keys *keys, const char *const *names, int64_t most
         *out = value;
     }
     return SALF_OK;
+}
+
+/* The text ends where the buffer does: what counts is that it is not empty, and its beginning. */
+void slf_decoder_lacks(slf_config *config, const char *object, const char *name, const json_t *value) {
+    char *text = config->unsupported;
+    const size_t size = sizeof config->unsupported, used = strlen(text);
+    char shown[96] = "";
+    const size_t length =
+        value ? json_dumpb(value, shown, sizeof shown - 1, JSON_COMPACT | JSON_ENCODE_ANY | JSON_SORT_KEYS) : 0;
+    shown[SLF_MIN(length, sizeof shown - 1)] = 0;
+    if (length >= sizeof shown) memcpy(shown + sizeof shown - 4, "...", 4);
+    snprintf(text + used, size - used, "%s%s%s%s%s", used ? "; " : "", object, name, *shown ? " = " : "", shown);
 }
