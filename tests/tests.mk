@@ -3,8 +3,8 @@
 
 # Models, data and reference values that some tests and benchmarks read; skipped, aloud, where absent.
 export SALF_SHARED ?= ../shared
-SUITES := test-runner test-unit test-cuda test-cli test-abi test-install test-docs test-fuzz test-additions test-cpp test-python \
-    test-conformance lint-python test-asan test-tsan test-valgrind test-clang
+SUITES := test-runner test-unit test-cuda test-gpu-kit test-cli test-abi test-install test-docs test-fuzz test-additions test-cpp \
+    test-python test-conformance lint-python test-asan test-tsan test-valgrind test-clang
 CHECKED := test-unit test-cli test-abi test-docs test-fuzz
 RESULTS ?= $(abspath $(BUILD))/results
 RUN = RESULTS=$(RESULTS) TEST_JOBS=$(JOBS) tests/run.sh

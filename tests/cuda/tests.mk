@@ -17,13 +17,14 @@ $(EMULATED_OBJ)/emulator/%.o: $(EMULATOR_DIR)/%.cpp
 	@mkdir -p $(@D)
 	$(call say,CXX,$<)$(CXX) -std=c++20 $(CFLAGS) $(SANITIZE_FLAGS) -fPIC $(EMULATED_FLAGS) $(patsubst -I%,-isystem%,$(DEPS_CFLAGS)) -c $< -o $@
 
-$(EMULATOR): $(patsubst $(EMULATOR_DIR)/%.cpp,$(EMULATED_OBJ)/emulator/%.o,$(sort $(wildcard $(EMULATOR_DIR)/*.cpp)))
+EMULATOR_OBJ := $(patsubst $(EMULATOR_DIR)/%.cpp,$(EMULATED_OBJ)/emulator/%.o,$(sort $(wildcard $(EMULATOR_DIR)/*.cpp)))
+$(EMULATOR): $(EMULATOR_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CXX) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -shared -Wl,-soname,$(@F) -o $@ $^ $(LIBS)
 
 $(EMULATED): $(EMULATED_PARTS) $(EMULATOR)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(CXX) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -shared -Wl,--version-script=$(CUDA_DIR)/plugin.map \
+	$(call say,LINK)$(CXX) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS) -shared -Wl,-z,nodelete -Wl,--version-script=$(CUDA_DIR)/plugin.map \
 	    -o $@ $(EMULATED_PARTS) -L$(@D) -lcuda-emulated -Wl,-rpath,'$$ORIGIN' -lpthread
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
@@ -70,10 +71,10 @@ $(GPU_DIR)/device_count: tests/cuda/device_count.c
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) $(TEST_FLAGS) $(GPU_INCLUDE) -o $@ $< $(GPU_LIBS)
 
-$(BUILD)/bench/bench_gpu: tests/bench/bench_gpu.cpp $(STATIC_LIB)
+$(BUILD)/bench/bench_gpu: tests/bench/bench_gpu.cpp tests/bench/gpu_measure.h $(STATIC_LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CXX) -std=c++17 $(CFLAGS) $(CXX_WARNINGS) $(GPU_INCLUDE) -Iinclude -o $@ $< $(STATIC_LIB) \
-	    $(GPU_LIBS) -lcublas $(if $(CUDA_RPATH),-Wl$(comma)-rpath$(comma)$(CUDA_RPATH)) $(LIBS)
+	    $(GPU_LIBS) $(if $(CUDA_RPATH),-Wl$(comma)-rpath$(comma)$(CUDA_RPATH)) $(LIBS)
 
 GPU_NEEDS := $(GPU_TEST_BIN) $(GPU_DIR)/device_count $(BUILD)/bench/bench_gpu
 on_device = $(foreach t,$(filter $(BUILD)/tests/parity/%,$(TEST_BIN)),'$(1) tests/cuda/on_device.sh $(PLUGIN) $(GPU_DIR) $(t) $(t:$(BUILD)/%=%).c') \
@@ -87,12 +88,14 @@ check-gpu-sanitized: $(PLUGIN) $(GPU_NEEDS) $(filter $(BUILD)/tests/parity/%,$(T
 	@for tool in memcheck racecheck initcheck; do TEST_TIMEOUT=3600 \
 	    $(RUN) check-gpu-$$tool $(call on_device,env "SANITIZER=compute-sanitizer --error-exitcode=9 --tool=$$tool"); done
 
-bench-gpu: $(PLUGIN) $(BUILD)/bench/bench_gpu ## time the GPU backend on a real device
+bench-gpu: lib $(PLUGIN) $(BUILD)/bench/bench_gpu ## time the GPU backend on a real device
 	@$(BUILD)/bench/bench_gpu $(PLUGIN)
-	@$(or $(PYTHON),python3) tests/bench/peer_torch_gpu.py || true
+	@SALF_LIBRARY='$(BUILD)/lib/libsalf.so' PYTHONPATH=bindings/python/src $(or $(PYTHON),python3) tests/bench/peer_torch_gpu.py || true
 
 ifeq ($(CUDA),1)
 test-cuda: $(GPU_NEEDS)
 endif
+
+include tests/cuda/kit/kit.mk
 
 -include $(wildcard $(EMULATED_OBJ)/*/*.d)

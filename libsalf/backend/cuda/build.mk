@@ -39,13 +39,15 @@ $(CUDA_OBJ)/%.o: $(CUDA_DIR)/%.cpp
 	@mkdir -p $(@D)
 	$(call say,CXX,$<)$(CXX) $(PLUGIN_CXX) $(CXX_WARNINGS) -Wpedantic -isystem $(CUDA_HOME)/include -MMD -MP -c $< -o $@
 
-# The runtime is linked in, with its symbols hidden: a process may hold another version of it.
-$(PLUGIN): $(CUDA_KERNELS:$(CUDA_DIR)/%.cu=$(CUDA_OBJ)/%.o) $(CUDA_HOST:$(CUDA_DIR)/%.cpp=$(CUDA_OBJ)/%.o) $(CUDA_DIR)/plugin.map
+# The runtime is linked in, with its symbols hidden: a process may hold another version of it. $(1): flags of the linker
+# that say where the plugin looks for CUDA's libraries; the GPU kit links it a second time, for its own folder.
+PLUGIN_PARTS := $(CUDA_KERNELS:$(CUDA_DIR)/%.cu=$(CUDA_OBJ)/%.o) $(CUDA_HOST:$(CUDA_DIR)/%.cpp=$(CUDA_OBJ)/%.o)
+link_plugin = $(CXX) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,libsalf-cuda.so -Wl,-z,defs -Wl,-z,nodelete \
+    -Wl,--version-script=$(CUDA_DIR)/plugin.map -Wl,--exclude-libs,ALL -Wl,--as-needed $(1) -o $@ $(PLUGIN_PARTS) \
+    -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread -lm
+$(PLUGIN): $(PLUGIN_PARTS) $(CUDA_DIR)/plugin.map
 	@mkdir -p $(@D)
-	$(call say,LINK)$(CXX) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,libsalf-cuda.so -Wl,-z,defs -Wl,-z,nodelete \
-	    -Wl,--version-script=$(CUDA_DIR)/plugin.map -Wl,--exclude-libs,ALL -Wl,--as-needed \
-	    $(if $(CUDA_RPATH),-Wl$(comma)-rpath$(comma)$(CUDA_RPATH)) -o $@ $(filter %.o,$^) \
-	    -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread -lm
+	$(call say,LINK)$(call link_plugin,$(if $(CUDA_RPATH),-Wl$(comma)-rpath$(comma)$(CUDA_RPATH)))
 
 .PHONY: install-cuda
 install-cuda: $(PLUGIN) ## libsalf-cuda.so, where it was built

@@ -190,6 +190,11 @@ cudaError_t cudaDriverGetVersion(int *version) {
     return cudaSuccess;
 }
 
+cudaError_t cudaRuntimeGetVersion(int *version) {
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
 cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned int, unsigned long long,
                                              enum cudaDriverEntryPointQueryResult *status) {
     const guard held(lock);
@@ -240,6 +245,22 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
     *value = attribute == cudaDevAttrComputeCapabilityMajor   ? current.major
              : attribute == cudaDevAttrComputeCapabilityMinor ? current.minor
                                                               : 4;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int ordinal) {
+    const guard held(lock);
+    if (const cudaError_t error = enter("cudaGetDeviceProperties")) return error;
+    if (ordinal < 0 || ordinal >= current.count) return remember(cudaErrorInvalidDevice);
+    *properties = {"the emulated device", static_cast<size_t>(current.memory), 1 << 20};
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *left, size_t *whole) {
+    const guard held(lock);
+    if (const cudaError_t error = enter("cudaMemGetInfo")) return error;
+    *whole = static_cast<size_t>(current.memory);
+    *left = *whole - static_cast<size_t>(counts.live_device);
     return cudaSuccess;
 }
 
