@@ -14,63 +14,69 @@
  * classes of transformers 4.57 and 5, and from files on the hub. */
 static const char harmless[] =
     "*_token_id *_token_ids *_token_index *dropout* *_pdrop *layerdrop initializer_* architectures auto_map "
-    "model_type torch_dtype dtype transformers_version _name_or_path name_or_path use_cache return_dict* "
-    "problem_type id2label label2id num_labels finetuning_task task_specific_params tokenizer_* prefix "
-    "gradient_checkpointing* router_*loss* aux_loss_* *_aux_loss* seq_aux *_z_loss* z_loss_* *_loss_coef* "
-    "*_loss_alpha* *_loss_factor summary_* classifier_* _attn_implementation* attn_implementation* *flash_attn* "
-    "_experts_implementation* experts_implementation slow_but_exact reorder_and_upcast_attn residual_in_fp32 "
-    "*_in_fp32 rescale_prenorm_residual unsloth_* temperature top_k top_p typical_p do_sample max_length "
-    "min_length num_beams num_beam_groups repetition_penalty length_penalty diversity_penalty "
-    "*no_repeat_ngram_size early_stopping num_return_sequences bad_words_ids remove_invalid_values "
-    "exponential_decay_* *suppress_tokens forced_* use_bfloat16 torchscript tf_legacy_loss is_decoder language "
-    "languages license model_max_length max_sequence_length max_new_tokens pretraining_tp ep_size n_ctx "
-    "num_logits_to_keep use_*kernels use_mambapy *_kernel_impl use_associative_scan input_jitter_noise "
-    "router_jitter_noise router_dtype train_* training_* seed eod_token model_name base_model* image_* video_* "
-    "vision_* audio_* mm_* projector_* multimodal_* spatial_merge_size temporal_patch_size boi_* eoi_* "
-    "use_image_newline_parameter select_layer force_image_size downsample_ratio dynamic_image_size use_thumbnail "
-    "ps_version template *_dynamic_patch pad2square *_soft_tokens_per_image bos_token eos_token pad_token "
-    "unk_token sep_token cls_token mask_token output_attentions output_hidden_states output_scores "
-    "output_router_logits output_past init_std init_device init_method embd_init_* vision*config audio*config "
-    "text_config llm_config language_config thinker_config talker_config token2wav_config generation_config "
-    "projector_config vq_config perceiver_config processor_config time_series_config";
+    "model_type torch_dtype dtype transformers_version _name_or_path name_or_path use_cache return_dict* problem_type "
+    "id2label label2id num_labels finetuning_task task_specific_params tokenizer_* prefix gradient_checkpointing* "
+    "router_*loss* aux_loss_* *_aux_loss* seq_aux z_loss_* *_loss_coef* *_loss_alpha* *_loss_factor summary_* "
+    "classifier_* _attn_implementation* attn_implementation* *flash_attn* _experts_implementation* "
+    "experts_implementation slow_but_exact reorder_and_upcast_attn residual_in_fp32 *_in_fp32 "
+    "rescale_prenorm_residual unsloth_* temperature top_k top_p typical_p do_sample max_length min_length num_beams "
+    "num_beam_groups repetition_penalty length_penalty diversity_penalty *no_repeat_ngram_size early_stopping "
+    "num_return_sequences bad_words_ids remove_invalid_values exponential_decay_* *suppress_tokens forced_* "
+    "use_bfloat16 torchscript tf_legacy_loss is_decoder language languages license model_max_length "
+    "max_sequence_length max_new_tokens pretraining_tp ep_size n_ctx num_logits_to_keep use_*kernels use_mambapy "
+    "*_kernel_impl use_associative_scan input_jitter_noise router_jitter_noise router_dtype train_* training_* seed "
+    "eod_token model_name base_model* image_* video_* vision_* audio_* mm_* projector_* multimodal_* "
+    "spatial_merge_size temporal_patch_size boi_* eoi_* use_image_newline_parameter select_layer force_image_size "
+    "downsample_ratio dynamic_image_size use_thumbnail ps_version template *_dynamic_patch pad2square "
+    "*_soft_tokens_per_image bos_token eos_token pad_token unk_token sep_token cls_token mask_token output_attentions "
+    "output_hidden_states output_scores output_router_logits output_past init_std init_device init_method embd_init_* "
+    "vision*config audio*config text_config llm_config language_config thinker_config talker_config token2wav_config "
+    "generation_config projector_config vq_config perceiver_config processor_config time_series_config "
+    "cache_implementation cache_config is_llama_config transformers.js* masked_softmax_fusion bias_dropout_fusion "
+    "*flash_attention* *sdpa* *z_loss* init_config verbose use_embedding_sharing use_parallel_embedding "
+    "make_vocab_size_divisible_by loss_type use_gradient_checkpointing";
 
 /* What changes the way from the last layer to the logits, or what a model is, with the value that changes nothing. A
  * family that knows better has read its key already. */
 static const char head_keys[] =
-    "logit_scale=1 logits_scaling=1 lm_head_multiplier=1 final_logit_softcapping logits_soft_cap output_logit_soft_cap "
-    "logits_mup_width_multiplier=1 output_multiplier_scale=1 width_multiplier=1 mup_width_scale=1 dim_model_base "
-    "lm_head_bias=false head_bias=false use_lm_bias=false do_layer_norm_before=true _remove_final_layer_norm=false "
-    "layer_norm_elementwise_affine=true norm_type=low_precision_layernorm normalize_head=false norm_head=false "
+    "logit_scale=1 logits_scaling=1 lm_head_multiplier=1 final_logit_softcapping logits_soft_cap "
+    "output_logit_soft_cap logits_mup_width_multiplier=1 output_multiplier_scale=1 width_multiplier=1 "
+    "mup_width_scale=1 dim_model_base lm_head_bias=false head_bias=false use_lm_bias=false do_layer_norm_before=true "
+    "_remove_final_layer_norm=false layer_norm_elementwise_affine=true normalize_head=false norm_head=false "
     "add_out_norm=true use_final_norm=true final_norm=true norm_bias rms_norm_plus_one=false is_encoder_decoder=false "
-    "add_cross_attention=false tie_encoder_decoder=false output_vocab_size unpadded_vocab_size vocab_size_per_codebook "
-    "num_codebooks=1 layernorm_zero_centered_gamma=false apply_layernorm_1p=false rms_norm_eps layer_norm_eps "
-    "layer_norm_epsilon norm_epsilon norm_eps layernorm_epsilon";
+    "add_cross_attention=false tie_encoder_decoder=false output_vocab_size unpadded_vocab_size "
+    "vocab_size_per_codebook num_codebooks=1 layernorm_zero_centered_gamma=false apply_layernorm_1p=false "
+    "norm_type=low_precision_layernorm|layernorm|layer_norm|rms_norm|rmsnorm";
+
+static const char eps_keys[] =
+    "rms_norm_eps layer_norm_eps layer_norm_epsilon norm_epsilon norm_eps layernorm_epsilon layernorm_eps ln_eps";
 
 /* What the layers compute, with the value that changes nothing in a family that salf_decoder_info describes. */
 static const char decoder_keys[] =
-    "quantization_config quantization "
-    "attention_bias=false mlp_bias=false use_qkv_bias=false qkv_bias=false use_bias=false bias=false enable_bias=true "
-    "no_bias=false attention_out_bias=false add_bias_linear=false add_qkv_bias=false mamba_conv_bias mamba_proj_bias "
-    "conv_bias use_conv_bias projectors_bias=false clip_qkv qk_layernorm=false use_qk_norm=false qk_norm=false "
-    "use_parallel_residual=false parallel_attn=false parallel_attention=false alibi=false multi_query=false "
-    "new_decoder_architecture=false num_ln_in_parallel_attn apply_residual_connection_post_layernorm=false "
-    "use_bidirectional_attention=false is_causal=true sliding_window layer_types use_sliding_window=false "
-    "max_window_layers sliding_window_pattern sliding_window_size attention_window_size _sliding_window_pattern "
-    "rope_theta rope_scaling rope_parameters rope_local_base_freq partial_rotary_factor=1 rotary_dim rotary_pct "
-    "rope_pct rotary_emb_base rotary_value rotary_emb_fraction rotary_percentage=1 rope_interleave=false "
-    "rope_interleaved=false rotary_interleaved=false rope_ratio=1 use_rope=true position_embedding_type "
-    "use_dynamic_ntk=false use_logn_attn=false rope_type rope_base original_max_position_embeddings no_rope_layers "
-    "no_rope_layer_interval use_mem_rope mrope_section position_embedding learned_pos_emb learned_position_embeddings "
-    "nope_layer_interval layer_rope_theta local_rope_theta global_rope_theta "
-    "hidden_act hidden_activation activation activation_function afn mlp_hidden_act ff_activation gelu_activation "
-    "attn_logit_softcapping attn_softcap attention_logit_cap query_pre_attn_scalar attention_multiplier=1 "
-    "residual_multiplier=1 embedding_multiplier=1 scale_embedding=false scale_emb=1 scale_depth embedding_scale=1 "
-    "mup_enabled=false scale_attn_weights=true scale_attn_by_inverse_layer_idx=false attention_value_scale=1 "
-    "attention_scale attn_scale attn_temperature_tuning=false floor_scale attention_chunk_size use_cache_quantization "
-    "attention_in_multiplier=1 attention_out_multiplier=1 key_multiplier=1 mlp_multipliers ssm_multipliers "
-    "ssm_in_multiplier ssm_out_multiplier normalize_embedding=false embed_scale pruned_heads={} "
-    "chunk_size_feed_forward=0 cross_attention_hidden_size attention_types attention_layers window_size attn_config "
-    "attn_type embedding_fraction=1 expansion_ratio word_embed_proj_dim head_dim kv_channels";
+    "quantization_config quantization attention_bias=false mlp_bias=false use_qkv_bias=false qkv_bias=false "
+    "use_bias=false bias=false enable_bias=true no_bias=false attention_out_bias=false add_bias_linear=false "
+    "add_qkv_bias=false mamba_conv_bias mamba_proj_bias conv_bias use_conv_bias projectors_bias=false clip_qkv "
+    "qk_layernorm=false use_qk_norm=false qk_norm=false use_parallel_residual=false parallel_attn=false "
+    "parallel_attention=false alibi=false multi_query=false new_decoder_architecture=false num_ln_in_parallel_attn "
+    "apply_residual_connection_post_layernorm=false use_bidirectional_attention=false is_causal=true sliding_window "
+    "layer_types use_sliding_window=false max_window_layers sliding_window_pattern sliding_window_size "
+    "attention_window_size _sliding_window_pattern rope_theta rope_scaling rope_parameters rope_local_base_freq "
+    "partial_rotary_factor=1 rotary_dim rotary_pct rope_pct rotary_emb_base rotary_value rotary_emb_fraction "
+    "rotary_percentage=1 rope_interleave=false rope_interleaved=false rotary_interleaved=false rope_ratio=1 "
+    "use_rope=true position_embedding_type use_dynamic_ntk=false use_logn_attn=false rope_type rope_base "
+    "original_max_position_embeddings no_rope_layers no_rope_layer_interval use_mem_rope mrope_section "
+    "position_embedding learned_pos_emb learned_position_embeddings nope_layer_interval layer_rope_theta "
+    "local_rope_theta global_rope_theta hidden_act hidden_activation activation activation_function afn "
+    "mlp_hidden_act ff_activation gelu_activation attn_logit_softcapping attn_softcap attention_logit_cap "
+    "query_pre_attn_scalar attention_multiplier=1 residual_multiplier=1 embedding_multiplier=1 scale_embedding=false "
+    "scale_emb=1 scale_depth embedding_scale=1 mup_enabled=false scale_attn_weights=true "
+    "scale_attn_by_inverse_layer_idx=false attention_value_scale=1 attention_scale attn_scale "
+    "attn_temperature_tuning=false floor_scale attention_chunk_size use_cache_quantization attention_in_multiplier=1 "
+    "attention_out_multiplier=1 key_multiplier=1 mlp_multipliers ssm_multipliers ssm_in_multiplier ssm_out_multiplier "
+    "normalize_embedding=false embed_scale pruned_heads={} chunk_size_feed_forward=0 cross_attention_hidden_size "
+    "attention_types attention_layers window_size attn_config attn_type embedding_fraction=1 expansion_ratio "
+    "word_embed_proj_dim head_dim kv_channels use_mrope=false full_attn_mod=1 interpolate_factor=1 rotary=true "
+    "rotary_scaling_factor=1 mlp_type=default skip_bias_add=true skip_bias_add_qkv=false offset_alibi";
 /* The same of mixtures of experts, and of layers that are no attention. */
 static const char mixture_keys[] =
     "num_experts num_local_experts n_routed_experts num_experts_per_tok moe_intermediate_size "
@@ -78,20 +84,21 @@ static const char mixture_keys[] =
     "mlp_only_layers mlp_layer_types first_k_dense_replace routed_scaling_factor topk_group n_group topk_method "
     "scoring_func moe_layer_freq num_nextn_predict_layers num_mtp_layers moe_k moe_topk moe_num_experts "
     "moe_num_shared_experts moe_layer_start_index moe_layer_end_index moe_layer_interval moe_norm_min moe_capacity "
-    "num_experts_per_token use_mixed_mlp_moe use_cla cla_share_factor "
-    "interleave_moe_layer_step moe_layers use_expert_bias swiglu_limit swiglu_alpha expert_layer_period "
-    "expert_layer_offset intermediate_size_mlp shared_intermediate_size num_dense_layers "
-    "q_lora_rank kv_lora_rank qk_rope_head_dim qk_nope_head_dim qk_head_dim v_head_dim index_head_dim index_n_heads "
-    "index_topk linear_conv_kernel_dim linear_key_head_dim linear_value_head_dim linear_num_key_heads "
-    "linear_num_value_heads full_attention_interval attn_output_gate output_gate_type full_attn_idxs "
-    "full_attn_alpha_factor full_attn_beta_factor linear_attn_alpha_factor linear_attn_beta_factor mlp_alpha_factor "
-    "mlp_beta_factor block_size lambda_std_dev conv_L_cache block_multiple_of block_ffn_dim_multiplier "
-    "block_auto_adjust_ff_dim block_dim block_ff_dim block_mlp_init_scale block_norm_eps block_use_swiglu "
-    "block_use_xavier_init conv_dim conv_dim_out conv_use_xavier_init mamba_* ssm_* conv_kernel state_size expand "
-    "time_step_* n_groups attn_layer_period attn_layer_offset layers_block_type mixer_rms_eps use_mixer_rms_norm "
-    "use_nope use_cope hidden_size_per_layer_input vocab_size_per_layer_input num_kv_shared_layers "
-    "global_head_dim num_global_key_value_heads attention_k_eq_v use_double_wide_mlp enable_moe_block "
-    "llama_4_scaling_beta num_attention_head_groups use_gated_attention";
+    "num_experts_per_token use_mixed_mlp_moe use_cla cla_share_factor interleave_moe_layer_step moe_layers "
+    "use_expert_bias swiglu_limit swiglu_alpha expert_layer_period expert_layer_offset intermediate_size_mlp "
+    "shared_intermediate_size num_dense_layers q_lora_rank kv_lora_rank qk_rope_head_dim qk_nope_head_dim qk_head_dim "
+    "v_head_dim index_head_dim index_n_heads index_topk linear_conv_kernel_dim linear_key_head_dim "
+    "linear_value_head_dim linear_num_key_heads linear_num_value_heads full_attention_interval attn_output_gate "
+    "output_gate_type full_attn_idxs full_attn_alpha_factor full_attn_beta_factor linear_attn_alpha_factor "
+    "linear_attn_beta_factor mlp_alpha_factor mlp_beta_factor block_size lambda_std_dev conv_L_cache "
+    "block_multiple_of block_ffn_dim_multiplier block_auto_adjust_ff_dim block_dim block_ff_dim block_mlp_init_scale "
+    "block_norm_eps block_use_swiglu block_use_xavier_init conv_dim conv_dim_out conv_use_xavier_init mamba_* ssm_* "
+    "conv_kernel state_size expand time_step_* n_groups attn_layer_period attn_layer_offset layers_block_type "
+    "mixer_rms_eps use_mixer_rms_norm use_nope use_cope hidden_size_per_layer_input vocab_size_per_layer_input "
+    "num_kv_shared_layers global_head_dim num_global_key_value_heads attention_k_eq_v use_double_wide_mlp "
+    "enable_moe_block llama_4_scaling_beta num_attention_head_groups use_gated_attention experts_per_token "
+    "initial_context_length order_of_interleaved_layers use_gated_activation=true use_parallel_block=false "
+    "layer_switch=0 num_key_value_groups";
 
 /* Whether a name fits a pattern with any number of *. */
 static bool fits(const char *pattern, size_t length, const char *name) {
@@ -115,15 +122,21 @@ static const char *find_word(const char *words, char separator, const char *name
     return NULL;
 }
 
-/* null is nothing in either place. The word of the list is JSON, or text where it is none. */
+/* null is nothing in either place. The word of the list is JSON, or words with | between them. */
 static bool is_neutral(const char *word, const json_t *value) {
     if (json_is_null(value)) return true;
-    char text[64];
+    char text[96];
     const size_t length = strcspn(word, " ");
     if (length >= sizeof text) return false;
     memcpy(text, word, length);
     text[length] = 0;
-    if (json_is_string(value)) return strcmp(json_string_value(value), text) == 0;
+    for (char *at = text; json_is_string(value) && at;) {
+        char *end = strchr(at, '|');
+        if (end) *end = 0;
+        if (strcmp(json_string_value(value), at) == 0) return true;
+        at = end ? end + 1 : NULL;
+    }
+    if (json_is_string(value)) return false;
     json_t *neutral = json_loads(text, JSON_DECODE_ANY, NULL);
     const bool numbers = json_is_number(neutral) && json_is_number(value); /* 1 and 1.0 are one */
     const bool same =
@@ -147,6 +160,10 @@ static salf_status check_object(slf_config *config, json_t *object, bool describ
     json_object_foreach(object, name, value) {
         if (find_word(accept, ',', name)) continue;
         const char *word = find_word(head_keys, ' ', name);
+        /* The eps of norms under another name than the family's: no other one, or it would be that of other norms. */
+        const bool eps = find_word(eps_keys, ' ', name) != NULL;
+        if (eps && json_is_number(value) && json_number_value(value) == config->info.norm_eps) continue;
+        if (eps) word = "null";
         /* OPT's smallest sizes project states before the head. */
         const bool projects = strcmp(name, "word_embed_proj_dim") == 0 && json_is_number(value) &&
                               json_number_value(value) != (double)config->info.hidden;

@@ -1,4 +1,5 @@
 /* What a configuration says of a checkpoint's layers, and that no key of it is passed over in silence. */
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,6 +21,7 @@ static salf_status read_text(salf_context *context, slf_config *config, const ch
     salf_status status = slf_json_parse(&json, text, strlen(text), false, "c.json");
     if (status == SALF_OK) status = slf_config_read(config, context, json, "c.json", accept);
     json_decref(json);
+    if (status != SALF_OK) slf_config_free(config); /* nothing of it may be used */
     return status;
 }
 
@@ -89,6 +91,9 @@ static const key_case key_cases[] = {
     {"opt", "\"word_embed_proj_dim\":64,\"do_layer_norm_before\":true", SALF_OK, "model_type"},
     {"opt", "\"do_layer_norm_before\":false", SALF_E_UNSUPPORTED, "do_layer_norm_before = false"},
     {"llama", "\"layer_norm_eps\":0.1", SALF_E_UNSUPPORTED, "layer_norm_eps = 0.1"},
+    {"stablelm", "\"norm_eps\":1e-5,\"norm_type\":\"layer_norm\"", SALF_OK, ""},
+    {"starcoder2", "\"norm_type\":\"group_norm\"", SALF_E_UNSUPPORTED, "norm_type = \"group_norm\""},
+    {"llama", "\"output_multiplier_scale\":2", SALF_E_UNSUPPORTED, "output_multiplier_scale = 2"},
     {"llama", "\"is_encoder_decoder\":true", SALF_E_UNSUPPORTED, "is_encoder_decoder"},
     /* nobody knows */
     {"llama", "\"my_scale\":2.0", SALF_E_UNSUPPORTED, "my_scale = 2.0"},
@@ -294,6 +299,7 @@ static salf_status read_whole(salf_context *context, slf_config *config, const c
     salf_status status = slf_json_parse(&json, text, strlen(text), false, "c.json");
     if (status == SALF_OK) status = slf_config_read(config, context, json, "c.json", NULL);
     json_decref(json);
+    if (status != SALF_OK) slf_config_free(config);
     return status;
 }
 
@@ -328,6 +334,36 @@ START_TEST(text_models_inside_of_others) {
                         "\"text_config\":{" SHAPE "}}"));
     ck_assert(harness_contains(config.unsupported, "quantization_config"));
     slf_config_free(&config);
+    salf_context_destroy(context);
+}
+END_TEST
+
+/* The keys of published checkpoints, of which many are no class's own: with sizes made small, in tests/unit/configs. Where
+ * the layers can be described they are, completely. */
+START_TEST(published_configurations_are_understood) {
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    DIR *folder = opendir("tests/unit/configs");
+    ck_assert_ptr_nonnull(folder);
+    int n = 0;
+    for (const struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
+        char path[512];
+        json_t *json;
+        slf_config config;
+        if (entry->d_name[0] == '.') continue;
+        snprintf(path, sizeof path, "tests/unit/configs/%s", entry->d_name);
+        CHECK_OK(slf_json_load(&json, path));
+        CHECK_OK(slf_config_read(&config, context, json, path, NULL));
+        const char *lacks = strcmp(entry->d_name, "phi_4_mini.json") == 0 ? "longrope"
+                            : config.family->described                    ? ""
+                                                                          : "model_type";
+        ck_assert_msg(*lacks ? harness_contains(config.unsupported, lacks) : !*config.unsupported, "%s: '%s'", path,
+                      config.unsupported);
+        slf_config_free(&config);
+        json_decref(json);
+        n++;
+    }
+    closedir(folder);
+    ck_assert_int_ge(n, 30);
     salf_context_destroy(context);
 }
 END_TEST
@@ -463,6 +499,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, rope_in_every_spelling);
     HARNESS_ADD(suite, heads_of_families);
     HARNESS_ADD(suite, text_models_inside_of_others);
+    HARNESS_ADD(suite, published_configurations_are_understood);
     HARNESS_ADD(suite, json_as_python_reads_it);
     HARNESS_ADD(suite, tokenizers_are_counted);
     HARNESS_ADD(suite, each_allocation_can_fail);
