@@ -92,6 +92,8 @@ static const key_case key_cases[] = {
     {"opt", "\"do_layer_norm_before\":false", SALF_E_UNSUPPORTED, "do_layer_norm_before = false"},
     {"llama", "\"layer_norm_eps\":0.1", SALF_E_UNSUPPORTED, "layer_norm_eps = 0.1"},
     {"stablelm", "\"norm_eps\":1e-5,\"norm_type\":\"layer_norm\"", SALF_OK, ""},
+    {"stablelm", "\"rope_pct\":0.25", SALF_OK, ""},
+    {"stablelm", "\"rope_pct\":0.5", SALF_OK, "rope_pct = 0.5"},
     {"starcoder2", "\"norm_type\":\"group_norm\"", SALF_E_UNSUPPORTED, "norm_type = \"group_norm\""},
     {"llama", "\"output_multiplier_scale\":2", SALF_E_UNSUPPORTED, "output_multiplier_scale = 2"},
     {"llama", "\"is_encoder_decoder\":true", SALF_E_UNSUPPORTED, "is_encoder_decoder"},
