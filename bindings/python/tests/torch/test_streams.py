@@ -257,3 +257,26 @@ def test_a_budget_by_options_has_the_growth_of_its_name():
         same = salf.Planner(controller.context, 4, 100, growth="arithmetic", infill="depth")
         assert list(controller.planner.counts) == list(same.counts)
         assert controller.planner.matching == "none"
+
+
+@pytest.mark.parametrize(("method", "options", "warned"), [
+    ("salf", {"policy": {"reduction": "prefix"}}, True),
+    ("salf", {}, False),
+    ("salf[half][stream]", {"planner": {"n_data": 96}}, False),
+])  # fmt: skip
+def test_a_signal_that_is_the_label_is_said_where_it_does_harm(method, options, warned, caplog):
+    """Prompts of one text with two labels: all that differs between gains is the label."""
+    model = small.make_model("llama")
+    ids = torch.arange(1, 10).repeat(96, 1)
+    labels = torch.full_like(ids, -100)
+    labels[:, -1] = torch.arange(96) % 2 * 7 + 3
+    with FreezeController(model, method, **options) as controller:
+        controller.attach(torch.optim.SGD(model.parameters(), lr=0.0))
+        for at in range(0, 96, 24):
+            own = slice(at, at + 24)
+            controller.begin(labels[own])
+            controller.backward(loss_of(model, ids[own], labels[own]))
+        assert controller.signal.info.group_adjusted > 0.99
+        assert controller.signal.info.n_groups == 2
+        assert controller.scalars()["salf/signal/group_adjusted"] > 0.99
+    assert any("label" in record.message or "group" in record.message for record in caplog.records) == warned

@@ -20,6 +20,7 @@ trained.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -133,6 +134,8 @@ class FreezeController:
                 )
                 self.basis = salf.Basis(self.model, list(labels), **(basis or {}))
                 self._make_feed()
+                by_datum = self._policy_options.get("reduction") == "prefix" or self.method.policy == "budget"
+                self.signal = salf.Signal(self.context, self.n_layers, by_datum and not self._stream_probes())
             self._check_embedding()
             self._open_own_cuts(boundary)
             self.wrapped(model, when)
@@ -162,6 +165,9 @@ class FreezeController:
         self._trained: Dict[int, nn.Parameter] = {}
         self._scales: Dict[int, float] = {}
         self._share = 0.0
+        self._streams = False
+        self.planner: Optional[salf.Planner] = None
+        self.signal: Optional[salf.Signal] = None
         self._own: Optional[OwnCuts] = None
 
     def _build_policy(self, planner: Any, context: Dict[str, Any]) -> None:
@@ -169,20 +175,21 @@ class FreezeController:
         if kind == "budget" and planner is None:
             raise ValueError(f"method {self.method.name!r} follows a plan: pass planner=")
         device = next(self.parts.layers[0].parameters()).device
+        context.setdefault("log", logging.getLogger("salf"))
         self.context, self._direct = make_context(device, context.pop("backend", "auto"), self._communicator, context)
         if isinstance(planner, Mapping):
             named = {key: getattr(self.method, key) for key in _PLAN_OPTIONS} if kind == "budget" else {}
             planner = salf.Planner(self.context, self.n_layers, **{**named, **planner})
         elif planner is not None and (self.method.matching == "stream") > (planner.matching == "stream"):
             raise ValueError(f"method {self.method.name!r} is a stream, and the planner matches {planner.matching!r}")
-        self.planner: Optional[salf.Planner] = planner
+        self.planner = planner
+        self._streams = kind == "budget" and planner is not None and planner.matching == "stream"
         self.policy = salf.Policy(self.context, kind, self.n_layers, planner=planner, **self._policy_options)
 
     def _open_own_cuts(self, boundary: Optional[BoundaryCache]) -> None:
         """Takes the layers over where rows have cuts of their own: before the forward in a stream by random, else after
         it."""
-        plan = self.planner if self.method.policy == "budget" else None
-        self._streams = plan is not None and plan.matching == "stream"
+        plan = self.planner
         after = self._by_trace and self._policy_options.get("reduction") == "prefix"
         before = False
         if plan is not None and self._streams and not plan.one_cut:
@@ -394,11 +401,20 @@ class FreezeController:
             self.planner.assign(trace, step.rows.tokens if step.groups is None else step.groups)
             step.active = self._take(self.policy.decide(self._decisions))
         assert step.active is not None
+        if trace is not None:
+            self._note_signal(trace, step)
         if self._own is not None and self._own.after and self.decision is not None:
             assert step.rows is not None
             self._flags.apply(step.active, True)
             self._own.settle(self.decision, step.rows.data, step.batch)
         return step.active
+
+    def _note_signal(self, trace: salf.Trace, step: Step) -> None:
+        if self.signal is None or step.rows is None:
+            return
+        eof = None if self.decision is None else self.decision.eof
+        cuts = eof if eof is not None and len(eof) == trace.rows else None
+        self.signal.add(trace, step.rows.tokens, cuts=cuts)
 
     def _decide_by_trace(self, trace: salf.Trace) -> Active:
         return self._take(self.policy.decide(self._decisions, trace=trace))
@@ -520,8 +536,16 @@ class FreezeController:
         return self._accounts.saving
 
     def scalars(self) -> Dict[str, float]:
-        """Figures since the last call, for a logger: cut, saving, matched and filled data, deviations of the spaces."""
-        return {} if self._active is None else self._accounts.scalars(self._active.cut, self.planner)
+        """Figures since the last call, for a logger: cut, saving, matched and filled data, deviations of the spaces; and
+        what the probe's answers were worth so far (salf.Signal)."""
+        if self._active is None:
+            return {}
+        found = self._accounts.scalars(self._active.cut, self.planner)
+        if self.signal is not None and self.signal.info.rows:
+            seen = self.signal.info
+            found["salf/signal/most_frequent_share"] = seen.most_frequent_share
+            found["salf/signal/group_adjusted"] = seen.group_adjusted
+        return found
 
     def refresh(self) -> None:
         """Makes the basis anew, after the head was trained or replaced."""
