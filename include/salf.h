@@ -716,8 +716,10 @@ typedef struct salf_policy_options {
     int32_t rates, reserved2; /* every kind: SALF_RATES_*; 0 */
 } salf_policy_options;
 
-/* What the host knows at a step. trace: SALF (required), CALLBACK. gradient_l1 [m]: AUTOFREEZE, L1 norm of each layer's
- * gradients since the last decision. gradient_norm, parameter_norm [m]: RGN. Norms may be NULL at the first decision. */
+/* What the host knows at a step. trace: SALF (required), CALLBACK. gradient_l1 [m]: AUTOFREEZE, only where the decision
+ * before had gradients_wanted: of each layer the L1 norm of the sum of its gradients over the steps since it was last
+ * wanted, or since the first; 0 for what did not train. gradient_norm, parameter_norm [m]: RGN; NULL at the first
+ * decision only. */
 typedef struct salf_observation {
     uint32_t struct_size;
     int32_t reserved;
@@ -748,6 +750,8 @@ typedef struct salf_decision {
                            the sum of this over the decisions whose gradients it applies, at most 1: a batch that a
                            stage cuts short must not move the weights as far as a whole one. (Or carry gradients over
                            the end of a stage: ask for what your batch lacks.) */
+    int32_t gradients_wanted; /* AUTOFREEZE: 1: the next step ends the turn; pass gradient_l1 with it */
+    int32_t reserved2;
 } salf_decision;
 
 /* A policy for n_layers layers. The first decision reports every trainable layer as added. */

@@ -29,15 +29,18 @@ typedef struct run {
     int32_t lowest;      /* layer that the update will reach; m where no gradients wait */
     int64_t *eof_counts; /* [m]: own eof of the data probed */
     double *norms;       /* [RUN_NORMS][m] at the last update: L1 and L2 of the layers' gradients, L2 of what trains */
-    double *reach;       /* [m]: of the pending rows, the sum of the layer's rate factors over those that train it */
-    int32_t *cuts;       /* [batch] cut of each row, m: not trained */
-    uint32_t *rows;      /* [batch] scratch: data of the batch by their cuts */
-    int32_t *compact;    /* [batch] scratch: cuts of the rows that train */
-    uint8_t *accepted;   /* [batch] */
-    float *losses;       /* [batch] */
-    float *gradient;     /* [batch][D] of the normed states */
-    state_cache *cache;  /* NULL: nothing is kept from epoch to epoch */
-    float *states;       /* [states_room][D] of the batch at the boundary */
+    float *turn;         /* [turn_size] AUTOFREEZE: gradients of the layers summed over the turn; else NULL */
+    int64_t turn_size;
+    int64_t turn_ends;  /* 1: the next decision ends the turn */
+    double *reach;      /* [m]: of the pending rows, the sum of the layer's rate factors over those that train it */
+    int32_t *cuts;      /* [batch] cut of each row, m: not trained */
+    uint32_t *rows;     /* [batch] scratch: data of the batch by their cuts */
+    int32_t *compact;   /* [batch] scratch: cuts of the rows that train */
+    uint8_t *accepted;  /* [batch] */
+    float *losses;      /* [batch] */
+    float *gradient;    /* [batch][D] of the normed states */
+    state_cache *cache; /* NULL: nothing is kept from epoch to epoch */
+    float *states;      /* [states_room][D] of the batch at the boundary */
     int64_t states_room;
     double skipped; /* layers that the batch's forward did not run, summed over its rows */
 } run;
@@ -48,6 +51,11 @@ int run_task(run *r, const feed_task *task);
 int update_weights(run *r);
 /* OFFLINE: the eof of all data, by the weights before training. */
 int probe_all(run *r);
+
+/* AUTOFREEZE: room for the sums of a turn; adds the gradients of an update; L1 norms [m] of the sums, which begin anew. */
+int turn_open(run *r);
+void turn_add(run *r);
+void turn_end(run *r, double *norms);
 
 /* Makes room for states at the boundary, where --cache asks for it and the method has one; says so where there is none. */
 void boundary_open(run *r);

@@ -129,6 +129,8 @@ static int put_run(checkpoint_writer *w, run *r) {
     checkpoint_put(w, "tally", SALF_F64, TALLY_N, r->tally.v);
     checkpoint_put(w, "eof_counts", SALF_I64, m, r->eof_counts);
     checkpoint_put(w, "norms", SALF_F64, RUN_NORMS * m, r->norms);
+    if (r->turn) checkpoint_put(w, "turn", SALF_F32, r->turn_size, r->turn);
+    if (r->turn) checkpoint_put(w, "turn_ends", SALF_I64, 1, &r->turn_ends);
     checkpoint_put(w, "optimizer.steps", SALF_I64, m + 2, adamw_steps(r->optimizer));
     for (int64_t i = 0; i < decoder_n_parameters(r->decoder); i++) {
         const decoder_parameter *p = decoder_parameter_at(r->decoder, i);
@@ -235,6 +237,8 @@ static int get_run(const salf_tensors *file, run *r, char *message, size_t size)
     if (checkpoint_get(file, "tally", SALF_F64, TALLY_N, r->tally.v, message, size) != 0) return -1;
     if (checkpoint_get(file, "eof_counts", SALF_I64, m, r->eof_counts, message, size) != 0) return -1;
     if (checkpoint_get(file, "norms", SALF_F64, RUN_NORMS * m, r->norms, message, size) != 0) return -1;
+    if (r->turn && checkpoint_get(file, "turn", SALF_F32, r->turn_size, r->turn, message, size) != 0) return -1;
+    if (r->turn && checkpoint_get(file, "turn_ends", SALF_I64, 1, &r->turn_ends, message, size) != 0) return -1;
     if (get_parameters(file, r, message, size) != 0) return -1;
     if (checkpoint_get(file, "optimizer.steps", SALF_I64, m + 2, adamw_steps(r->optimizer), message, size) != 0)
         return -1;

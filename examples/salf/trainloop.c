@@ -76,6 +76,7 @@ static int run_open(run *r, session *s, int index) {
     boundary_open(r);
 
     /* 5. arrays */
+    if (turn_open(r) != 0) return -1;
     r->eof_counts = calloc(layers, sizeof *r->eof_counts);
     r->norms = calloc(layers, RUN_NORMS * sizeof *r->norms);
     r->reach = calloc(layers, sizeof *r->reach);
@@ -94,6 +95,7 @@ static int run_open(run *r, session *s, int index) {
 static void run_close(run *r) {
     free(r->eof_counts);
     free(r->norms);
+    free(r->turn);
     free(r->reach);
     free(r->cuts);
     free(r->rows);

@@ -43,11 +43,15 @@ static int decide(run *r, const salf_trace *trace) {
     seen.step = r->tasks;
     seen.trace = trace;
     if (r->tally.v[TALLY_STEPS] > 0) { /* there are norms from the first update on */
-        seen.gradient_l1 = r->norms;
         seen.gradient_norm = r->norms + m;
         seen.parameter_norm = r->norms + 2 * m;
     }
+    if (r->turn_ends) {
+        turn_end(r, r->norms);
+        seen.gradient_l1 = r->norms;
+    }
     if (salf_policy_decide(r->feed.policy, &seen, &r->decision) != SALF_OK) return say_salf("policy");
+    r->turn_ends = r->decision.gradients_wanted;
     for (int32_t i = 0; i < r->decision.n_reset; i++) adamw_reset(r->optimizer, r->decision.reset[i]);
     return 0;
 }
@@ -136,6 +140,7 @@ int update_weights(run *r) {
 
     /* 2. what the next decision may ask about them */
     decoder_layer_norms(r->decoder, r->norms, r->norms + m, r->norms + 2 * m);
+    turn_add(r);
     decoder_clip_gradients(r->decoder, o->clip);
 
     /* 3. the rate, at the middle of the update's rows: above 0 also at both ends of a run */

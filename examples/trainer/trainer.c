@@ -39,7 +39,8 @@ typedef struct run {
     int32_t *cuts;          /* [batch] lowest layer that each row's backward reaches; m: none */
     uint8_t *accepted;      /* [batch] rows of a PROBE task that the planner takes */
     float *losses;          /* [batch] */
-    double *norms;          /* [3][m] L1 and L2 norms of gradients, L2 norms of parameters, of the last update */
+    double *norms;          /* [3][m] L1 norms of turn, L2 norms of gradients and of parameters, of the last update */
+    float *turn;            /* [m][adapters] gradients summed over a turn of AUTOFREEZE */
     int64_t tasks, updates; /* so far */
     int64_t taken, trained; /* data handed out, data trained */
     int64_t pending;        /* trained rows that wait for their update */
@@ -82,20 +83,26 @@ static double learning_rate(const run *r) {
     return warmup < 1 ? r->o->rate * (1 - share) / (1 - warmup) : 0;
 }
 
-/* What AUTOFREEZE and RGN look at: norms of each layer's gradients and parameters. */
+/* What RGN looks at, norms of each layer's gradients and parameters, and, when the decision has asked for it, AUTOFREEZE:
+ * norms of the gradients summed over a turn. */
 static void note_norms(run *r) {
     const int64_t m = r->llama.n_layers, n = r->llama.n_adapters;
     double *l1 = r->norms, *l2 = l1 + m, *parameters = l2 + m;
-    memset(l1, 0, (size_t)m * sizeof *l1);
     for (int64_t k = 0; k < m; k++) {
         const layer *y = &r->llama.layers[k];
-        for (int64_t i = 0; i < n; i++) l1[k] += (double)fabsf(y->gradients[i]);
         l2[k] = sqrt((double)dot(n, y->gradients, y->gradients));
         parameters[k] = sqrt((double)dot(n, y->adapters, y->adapters));
     }
-    r->seen.gradient_l1 = l1;
     r->seen.gradient_norm = l2;
     r->seen.parameter_norm = parameters;
+    if (r->method.policy != SALF_POLICY_AUTOFREEZE) return;
+    memset(l1, 0, (size_t)m * sizeof *l1);
+    for (int64_t i = 0; i < m * n; i++) {
+        r->turn[i] += r->llama.layers[i / n].gradients[i % n];
+        l1[i / n] += (double)fabsf(r->turn[i]);
+    }
+    r->seen.gradient_l1 = r->decision.gradients_wanted ? l1 : NULL;
+    if (r->decision.gradients_wanted) memset(r->turn, 0, (size_t)(m * n) * sizeof *r->turn);
 }
 
 /* Makes the gradients the mean over the pending rows, and steps the layers that the decision trains; the others do not
@@ -229,6 +236,7 @@ static void open_run(run *r, const options *o, const salf_model *model, salf_bas
     r->accepted = take(&r->memory, o->batch, 1);
     r->losses = take(&r->memory, o->batch, sizeof *r->losses);
     r->norms = take(&r->memory, 3 * r->llama.n_layers, sizeof *r->norms);
+    r->turn = take(&r->memory, r->llama.n_layers * r->llama.n_adapters, sizeof *r->turn);
     salf_options_init(&r->seen, sizeof r->seen);
     salf_options_init(&r->decision, sizeof r->decision);
 

@@ -1,8 +1,9 @@
 /*
  * gradients.c - policies that look at gradients: AUTOFREEZE and RGN. Time O(m log m) and O(m) a decision.
  *
- * AUTOFREEZE sums the L1 norms a(k) of each layer over a turn and all ranks, and compares with the turn before:
- * change(k) = |a'(k) - a(k)| / a'(k) of layers that are not frozen yet. Layers below the first whose change reaches the
+ * AUTOFREEZE takes the L1 norm a(k) of each layer's gradient accumulated over a turn (the norm of the sum: noise that
+ * cancels from step to step does not count), and compares with the turn before: change(k) = |a'(k) - a(k)| / a'(k) of
+ * layers that are not frozen yet. Layers below the first whose change reaches the
  * percentile (linear interpolation between the changes in order) are frozen for good. The largest change always reaches
  * it, so that one layer stays.
  * RGN: rate scale of a layer = (gradient norm / parameter norm) / the largest such ratio; 1 before the first norms.
@@ -30,51 +31,61 @@ static int ascending(const void *a, const void *b) {
 
 /* Change of a layer from the turn before to the one that has ended; from 0 to anything is the largest of all. */
 static double gradient_change(const salf_policy *p, int32_t k) {
-    const double before = p->last.previous[k], now = p->next.summed[k];
+    const double before = p->last.previous[k], now = p->next.previous[k];
     if (before == 0) return now == 0 ? 0 : HUGE_VAL;
     return fabs(before - now) / before;
 }
 
-/* Norms that arrive with a step belong to the steps before it: they still count into the turn that this step ends. */
+/* The step that begins a turn needs the norms of the turn that it ends. No other may have some: norms of less than a
+ * turn, as hosts of version 0.1 passed them at every step, would be taken for those of a whole one. Before the first
+ * decision nothing has trained, and norms say nothing. */
 salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) {
     const size_t bytes = (size_t)p->m * sizeof(double);
     const double *norms = seen->gradient_l1;
-    /* 1. norms of all ranks; none are there at the first decision */
+    const bool goes_on = p->last.step >= 0 && seen->step > p->last.step; /* not the first, nor again after a load */
     salf_status local = p->early;
-    memset(p->scratch, 0, bytes);
+    bool begins = false;
     if (local == SALF_OK && norms) local = check_norms(norms, p->m, "gradient_l1");
-    if (local == SALF_OK && !norms && p->last.step >= 0)
-        local = slf_fail(SALF_E_NULL, "gradient_l1 is NULL at step %" PRId64 ", after the first decision", seen->step);
-    if (local == SALF_OK && norms) memcpy(p->scratch, norms, bytes);
-    /* A sum of norms and not the norm of a sum: gradients of data-parallel ranks that were averaged before are the
-     * same on each, and then the factor cancels out in the relative change. */
+    if (local == SALF_OK && goes_on) {
+        const slf_turn turn = slf_policy_turn(p, seen->step), before = slf_policy_turn(p, p->last.step);
+        begins = turn.round != before.round || turn.place != before.place;
+        if (begins && !norms)
+            local = slf_fail(SALF_E_NULL, "gradient_l1 is NULL at step %" PRId64 ", which ends a turn", seen->step);
+        if (!begins && norms)
+            local =
+                slf_fail(SALF_E_ARGUMENT,
+                         "gradient_l1 at step %" PRId64 ", which ends no turn; gradients_wanted says when", seen->step);
+    }
+    /* 1. norms of all ranks. Gradients of data-parallel ranks that were averaged before are the same on each, and then
+     * the factor cancels out in the relative change */
+    memset(p->scratch, 0, bytes);
+    if (local == SALF_OK && begins) memcpy(p->scratch, norms, bytes);
     SLF_TRY(slf_policy_sum(p, local, p->scratch, p->m));
-    const bool again = seen->step == p->last.step; /* after a load: counted already */
-    for (int32_t k = 0; k < p->m && !again; k++) p->next.summed[k] += p->scratch[k];
-    /* 2. a step in another turn ends the last one. Before the first step it was turn 0 */
-    const slf_turn turn = slf_policy_turn(p, seen->step);
-    const slf_turn before = p->last.step < 0 ? (slf_turn){0, 0} : slf_policy_turn(p, p->last.step);
-    if (turn.round != before.round || turn.place != before.place) {
-        if (p->last.compared) { /* two turns to compare: the prefix to freeze */
-            const int32_t first = p->last.frozen, n = p->m - first;
-            double *changes = p->scratch;
-            for (int32_t i = 0; i < n; i++) changes[i] = gradient_change(p, first + i);
-            qsort(changes, (size_t)n, sizeof *changes, ascending);
-            /* As numpy.percentile's default: the place lies between two changes in order, and the bound between them in
-             * proportion. Where the upper one is infinite (a layer whose gradients were 0) any share of it is too. */
-            const double place = p->options.percentile / 100 * (n - 1);
-            const int32_t low = (int32_t)place;
-            const double share = place - low;
-            double bound = changes[low];
-            if (share > 0) bound = isinf(changes[low + 1]) ? HUGE_VAL : bound + share * (changes[low + 1] - bound);
-            p->next.frozen = first;
-            while (p->next.frozen < p->m - 1 && gradient_change(p, p->next.frozen) < bound) p->next.frozen++;
-        }
-        memcpy(p->next.previous, p->next.summed, bytes);
-        memset(p->next.summed, 0, bytes);
+    /* 2. two turns to compare: the prefix to freeze */
+    if (begins) {
+        memcpy(p->next.previous, p->scratch, bytes);
         p->next.compared = 1;
     }
+    if (begins && p->last.compared) {
+        const int32_t first = p->last.frozen, n = p->m - first;
+        double *changes = p->scratch;
+        for (int32_t i = 0; i < n; i++) changes[i] = gradient_change(p, first + i);
+        qsort(changes, (size_t)n, sizeof *changes, ascending);
+        /* As numpy.percentile's default: the place lies between two changes in order, and the bound between them in
+         * proportion. Where the upper one is infinite (a layer whose gradients were 0) any share of it is too. */
+        const double place = p->options.percentile / 100 * (n - 1);
+        const int32_t low = (int32_t)place;
+        const double share = place - low;
+        double bound = changes[low];
+        if (share > 0) bound = isinf(changes[low + 1]) ? HUGE_VAL : bound + share * (changes[low + 1] - bound);
+        p->next.frozen = first;
+        while (p->next.frozen < p->m - 1 && gradient_change(p, p->next.frozen) < bound) p->next.frozen++;
+    }
     slf_policy_suffix(p, p->next.frozen);
+    /* 3. the next step is taken to be the one after this */
+    const slf_turn now = slf_policy_turn(p, seen->step),
+                   then = slf_policy_turn(p, SLF_MIN(seen->step, INT64_MAX - 1) + 1);
+    p->gradients_wanted = now.round != then.round || now.place != then.place;
     return SALF_OK;
 }
 

@@ -163,7 +163,6 @@ static salf_status check_policy_options(int32_t kind, const salf_policy_options 
 /* Both records are laid out alike: they change places after each decision. */
 static void lay_out_record(slf_policy_record *record, int32_t m, slf_carver *block) {
     record->trainable = slf_carve(block, m, sizeof *record->trainable);
-    record->summed = slf_carve(block, m, sizeof *record->summed);
     record->previous = slf_carve(block, m, sizeof *record->previous);
 }
 
@@ -306,9 +305,9 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen
     /* 1. next begins as last; a decision or load that failed may have left anything there */
     next->frozen = last->frozen;
     next->compared = last->compared;
-    memcpy(next->summed, last->summed, bytes);
     memcpy(next->previous, last->previous, bytes);
     policy->n_reset = 0;
+    policy->gradients_wanted = 0;
     policy->batch_share = 1;
     policy->rows = -1;
 
@@ -330,7 +329,8 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen
                          .added = policy->changes[0],
                          .removed = policy->changes[1],
                          .reset = policy->changes[2],
-                         .batch_share = policy->batch_share};
+                         .batch_share = policy->batch_share,
+                         .gradients_wanted = policy->gradients_wanted};
     describe_decision(policy, &own);
     SLF_TRY(slf_info_write(decision, &own, sizeof own, "salf_decision"));
 

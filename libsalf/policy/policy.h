@@ -17,8 +17,7 @@ typedef struct slf_policy_record {
     int32_t frozen;     /* AUTOFREEZE: length of the frozen prefix */
     int32_t compared;   /* AUTOFREEZE: a whole turn stands in previous */
     uint8_t *trainable; /* [m] */
-    double *summed;     /* [m] AUTOFREEZE: L1 norms of this turn */
-    double *previous;   /* [m] AUTOFREEZE: of the turn before */
+    double *previous;   /* [m] AUTOFREEZE: L1 norms of the turn before */
 } slf_policy_record;
 
 struct salf_policy {
@@ -39,6 +38,7 @@ struct salf_policy {
     int32_t *permuted;   /* [m] layers in the order of their turns */
     int32_t *changes[3]; /* [m] each: added, removed, reset */
     int32_t n_reset;
+    int32_t gradients_wanted;
     double batch_share;
     int64_t rows; /* -1: no trace, no task */
     int64_t row_room;

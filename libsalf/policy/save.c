@@ -9,7 +9,7 @@
 #include "policy/policy.h"
 
 /* Version 1 held the interval in force where 2 holds the option, and the number of AUTOFREEZE's turn, which follows
- * from the step. 3 holds the option rates. */
+ * from the step. Both held sums of AUTOFREEZE's norms; 3 holds the option rates. */
 enum { POLICY_VERSION = 3 };
 static const char policy_kind[4] = {'P', 'O', 'L', 'I'};
 
@@ -61,7 +61,6 @@ static void write_policy(const void *user, slf_blob *blob) {
     const int64_t numbers[] = {last->step, last->embedding, last->head, last->frozen, last->compared};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) slf_blob_put_u64(blob, (uint64_t)numbers[i]);
     slf_blob_put(blob, last->trainable, (uint64_t)p->m);
-    for (int32_t k = 0; k < p->m; k++) slf_blob_put_f64(blob, last->summed[k]);
     for (int32_t k = 0; k < p->m; k++) slf_blob_put_f64(blob, last->previous[k]);
 }
 
@@ -85,6 +84,11 @@ salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t s
     slf_field fields[POLICY_FIELDS];
     list_policy_fields(p, blob.version, fields);
     SLF_TRY(slf_blob_check_fields(&blob, fields, POLICY_FIELDS - (blob.version < 3), "policy"));
+    if (blob.version < 3 && p->kind == SALF_POLICY_AUTOFREEZE)
+        return SLF_FAIL(SALF_E_VERSION,
+                        "the blob has version %" PRIu32 " and sums norms of gradients; this library (version %d) takes "
+                        "the norm of their sum",
+                        blob.version, POLICY_VERSION);
     if (blob.version == 1 && slf_policy_takes_turns(p) && p->options.interval == 0 && total % p->m != 0)
         return SLF_FAIL(SALF_E_VERSION,
                         "the blob has version 1, with turns of %" PRId64
@@ -106,10 +110,10 @@ salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t s
     next->frozen = (int32_t)frozen;
     next->compared = (int32_t)compared;
     slf_blob_get(&blob, next->trainable, (uint64_t)p->m);
-    for (int32_t k = 0; k < p->m; k++) next->summed[k] = slf_blob_get_f64(&blob);
+    for (int32_t k = 0; k < p->m && blob.version < 3; k++) slf_blob_get_u64(&blob); /* sums, which no kind reads */
     for (int32_t k = 0; k < p->m; k++) next->previous[k] = slf_blob_get_f64(&blob);
     for (int32_t k = 0; k < p->m; k++)
-        if (next->trainable[k] > 1 || !(next->summed[k] >= 0) || !(next->previous[k] >= 0))
+        if (next->trainable[k] > 1 || !(next->previous[k] >= 0))
             return SLF_FAIL(SALF_E_CORRUPT, "layer %" PRId32 " of the blob is damaged", k);
     if (blob.short_of_room || blob.used != blob.room)
         return SLF_FAIL(SALF_E_CORRUPT, "a payload of %" PRIu64 " bytes, of which %" PRIu64 " are read", blob.room,

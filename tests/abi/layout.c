@@ -106,7 +106,7 @@ AT(salf_cost_options, trainable, 104);
 AT(salf_cost_options, cut, 112);
 AT(salf_cost_options, reserved, 116);
 
-GROWS(salf_decision, 128);
+GROWS(salf_decision, 136);
 AT(salf_decision, struct_size, 0);
 AT(salf_decision, n_layers, 4);
 AT(salf_decision, step, 8);
@@ -128,6 +128,8 @@ AT(salf_decision, eof, 96);
 AT(salf_decision, order, 104);
 AT(salf_decision, active_rows, 112);
 AT(salf_decision, batch_share, 120);
+AT(salf_decision, gradients_wanted, 128);
+AT(salf_decision, reserved2, 132);
 
 GROWS(salf_decoder_info, 160);
 AT(salf_decoder_info, struct_size, 0);

@@ -234,7 +234,9 @@ static void write_version_1(const void *user, slf_blob *blob) {
     slf_blob_put(blob, v->payload + 6 * 8, 12 * 8); /* the other fields, but for the last, and the step */
     slf_blob_put(blob, v->payload + 19 * 8, 8);
     slf_blob_put_u64(blob, 1);
-    slf_blob_put(blob, v->payload + 20 * 8, v->size - 20 * 8);
+    slf_blob_put(blob, v->payload + 20 * 8, 4 * 8 + LAYERS); /* flags, and the set */
+    for (int k = 0; k < LAYERS; k++) slf_blob_put_u64(blob, 0);
+    slf_blob_put(blob, v->payload + 24 * 8 + LAYERS, LAYERS * 8);
 }
 
 /* Loads what version 1 would have written of a policy without an interval after 3 of total steps. */

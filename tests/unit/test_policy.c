@@ -6,7 +6,8 @@
 
 #include "harness.h"
 
-#define M 6
+#define M        6
+#define INTERVAL 3 /* steps of a turn */
 
 static int32_t host_cut(void *user, int64_t step, int32_t m, const salf_trace *trace) {
     (void)user;
@@ -22,7 +23,7 @@ static salf_policy *make(salf_context *context, int32_t kind, salf_planner *plan
     o.reduction = reduction;
     o.first_layer = 2;
     o.total_steps = 40;
-    o.interval = 3;
+    o.interval = INTERVAL;
     o.seed = 11;
     o.train_embedding = 1;
     o.script = script;
@@ -62,9 +63,11 @@ static void look(inputs *in, int64_t step, uint64_t salt) {
                                   .parameter_norm = in->norms[1]};
 }
 
+/* Norms of a turn come with a turn's last step, of INTERVAL steps. */
 static salf_decision decide(salf_policy *policy, int64_t step, uint64_t salt) {
     inputs in;
     look(&in, step, salt);
+    if (step % INTERVAL != 0) in.seen.gradient_l1 = NULL;
     salf_decision d;
     salf_options_init(&d, sizeof d);
     CHECK_OK(salf_policy_decide(policy, &in.seen, &d));

@@ -276,7 +276,7 @@ static salf_status load_altered(salf_policy *policy, const uint8_t *bytes, uint6
     altered[i - 32] ^= 0x80;
     const payload p = {altered, size - 32};
     uint64_t room = sizeof whole;
-    CHECK_OK(slf_blob_save("POLI", 2, write_payload, &p, whole, &room));
+    CHECK_OK(slf_blob_save("POLI", 3, write_payload, &p, whole, &room));
     return salf_policy_load(policy, whole, room);
 }
 
@@ -290,7 +290,10 @@ START_TEST(damaged_blobs_change_nothing) {
         salf_observation seen = {.struct_size = sizeof seen, .gradient_l1 = norms};
         salf_decision d = {.struct_size = sizeof d};
         int refused = 0;
-        for (; seen.step < 5; seen.step++) CHECK_OK(salf_policy_decide(one, &seen, &d));
+        for (; seen.step < 5; seen.step++) {
+            CHECK_OK(salf_policy_decide(one, &seen, &d));
+            seen.gradient_l1 = d.gradients_wanted ? norms : NULL;
+        }
         const uint64_t size = save(one, bytes);
         CHECK_OK(salf_policy_load(two, bytes, size));
         for (uint64_t at = 0; at < size; at++) {
@@ -306,6 +309,7 @@ START_TEST(damaged_blobs_change_nothing) {
         for (; seen.step < 9; seen.step++) {
             CHECK_OK(salf_policy_decide(one, &seen, &d));
             CHECK_OK(salf_policy_decide(two, &seen, &d));
+            seen.gradient_l1 = d.gradients_wanted ? norms : NULL;
             ck_assert_uint_eq(save(one, first), size);
             ck_assert_uint_eq(save(two, second), size);
             ck_assert_mem_eq(first, second, size);
@@ -323,12 +327,13 @@ static salf_status decide_growing(salf_policy *policy) {
     static const double many[4 * M] = {0, 1, 0, 0, 0, 1, 0, 2, 0, 1, 0, 0, 0, 1, 0, 2};
     static const int32_t cuts[4] = {1, 3, 1, 3};
     salf_status status = SALF_OK;
+    int32_t wanted = 1;
     for (int64_t step = 0; status == SALF_OK && step < 3; step++) {
         const salf_trace trace = {.rows = (int64_t)1 << step, .n_layers = M, .gains = many, .eof = cuts};
         const salf_observation seen = {.struct_size = sizeof seen,
                                        .step = step,
                                        .trace = &trace,
-                                       .gradient_l1 = norms,
+                                       .gradient_l1 = wanted ? norms : NULL,
                                        .gradient_norm = norms,
                                        .parameter_norm = norms};
         salf_decision d = {.struct_size = sizeof d};
@@ -337,6 +342,7 @@ static salf_status decide_growing(salf_policy *policy) {
             CHECK_OK(salf_policy_decide(policy, &seen, &d));
             ck_assert_int_eq(d.step, step);
         }
+        wanted = d.gradients_wanted;
     }
     return status;
 }

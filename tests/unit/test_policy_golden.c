@@ -215,11 +215,12 @@ START_TEST(all_kinds_of_turns_share_them) {
         if (!begins[step]) ck_assert_int_eq(cut, drawn);
         changed += cut != drawn;
         drawn = cut;
-        /* norms come with the step after: turn 0 has 2 2 2 2, turn 1 has 2 4 4 6, so that layer 0 changes least; the
-         * turns after it change all layers alike */
-        const double *norms = step == 0 ? NULL : step == 3 || step == 4 ? other : same;
-        const salf_observation seen = {.step = step, .gradient_l1 = norms};
-        ck_assert_int_eq(decide(freeze, seen).cut, step < 4 ? 0 : 1);
+        /* norms of a turn come with the step after: turn 1 differs from turn 0, and in layer 0 least; the turns after
+         * it change all layers alike. They are wanted one step before */
+        const double *norms = step == 0 || !begins[step] ? NULL : step == 4 ? other : same;
+        const salf_decision d = decide(freeze, (salf_observation){.step = step, .gradient_l1 = norms});
+        ck_assert_int_eq(d.cut, step < 4 ? 0 : 1);
+        ck_assert_int_eq(d.gradients_wanted, step == 13 ? 1 : begins[step + 1]);
     }
     ck_assert_int_gt(changed, 2);
     salf_policy_destroy(block);
@@ -287,8 +288,8 @@ END_TEST
 
 /* ---- AUTOFREEZE, RGN ---- */
 
-/* Cut after each interval of two steps; norms of an interval arrive in two parts, the second with the next interval's
- * first decision. */
+/* Cut after each interval of two steps; norms of an interval arrive with the next one's first decision, and are wanted
+ * by its last. */
 static void freeze_by(double percentile, const double sums[6][4], const int32_t cuts[6]) {
     salf_policy_options o = options();
     o.interval = 2;
@@ -296,12 +297,12 @@ static void freeze_by(double percentile, const double sums[6][4], const int32_t 
     salf_policy *policy = make(SALF_POLICY_AUTOFREEZE, 4, &o);
     ck_assert_int_eq(at(policy, 0).cut, 0);
     for (int64_t i = 0; i < 6; i++) {
-        double part[4], rest[4];
-        for (int k = 0; k < 4; k++) part[k] = 0.25 * sums[i][k], rest[k] = 0.75 * sums[i][k];
-        ck_assert_int_eq(decide(policy, (salf_observation){.step = 2 * i + 1, .gradient_l1 = part}).cut,
-                         i == 0 ? 0 : cuts[i - 1]);
-        const int32_t cut = decide(policy, (salf_observation){.step = 2 * i + 2, .gradient_l1 = rest}).cut;
-        ck_assert_msg(cut == cuts[i], "percentile %g, interval %d: cut %d", percentile, (int)i, cut);
+        salf_decision d = at(policy, 2 * i + 1);
+        ck_assert_int_eq(d.cut, i == 0 ? 0 : cuts[i - 1]);
+        ck_assert_int_eq(d.gradients_wanted, 1);
+        d = decide(policy, (salf_observation){.step = 2 * i + 2, .gradient_l1 = sums[i]});
+        ck_assert_msg(d.cut == cuts[i], "percentile %g, interval %d: cut %d", percentile, (int)i, d.cut);
+        ck_assert_int_eq(d.gradients_wanted, 0);
     }
     salf_policy_destroy(policy);
 }
@@ -321,6 +322,58 @@ START_TEST(autofreeze_takes_the_prefix_that_changes_least) {
     static const double growing[6][4] = {{0, 1, 1, 1}, {1, 1, 2, 1}, {1, 1, 2, 1},
                                          {1, 1, 2, 1}, {1, 1, 2, 1}, {1, 1, 2, 1}};
     freeze_by(100, growing, (const int32_t[6]){0, 0, 0, 0, 0, 0}); /* from 0 to 1 is the largest change of all */
+}
+END_TEST
+
+/* Steps of a turn that was not announced still need its norms; those of no turn are refused, and nothing changes. */
+START_TEST(autofreeze_takes_norms_of_whole_turns_only) {
+    static const double norms[4] = {1, 1, 1, 1}, later[4] = {1, 2, 2, 2};
+    salf_policy_options o = options();
+    o.interval = 3;
+    salf_policy *policy = make(SALF_POLICY_AUTOFREEZE, 4, &o);
+    salf_decision d = {.struct_size = sizeof d};
+    salf_observation seen = {.struct_size = sizeof seen, .step = 7, .gradient_l1 = norms};
+    CHECK_OK(salf_policy_decide(policy, &seen, &d)); /* the first: of no turn */
+    seen.step = 8;
+    CHECK_FAILS(salf_policy_decide(policy, &seen, &d), SALF_E_ARGUMENT, "gradient_l1 at step 8, which ends no turn");
+    seen.gradient_l1 = NULL;
+    CHECK_OK(salf_policy_decide(policy, &seen, &d));
+    seen.step = 11;
+    CHECK_FAILS(salf_policy_decide(policy, &seen, &d), SALF_E_NULL, "NULL at step 11, which ends a turn");
+    seen.gradient_l1 = norms;
+    CHECK_OK(salf_policy_decide(policy, &seen, &d));
+    seen.step = 12;
+    seen.gradient_l1 = later;
+    CHECK_OK(salf_policy_decide(policy, &seen, &d));
+    ck_assert_int_eq(d.cut, 1);
+    salf_policy_destroy(policy);
+}
+END_TEST
+
+/* ---- RAMP, and rates by rows ---- */
+
+START_TEST(ramp_takes_the_share_of_the_plan) {
+    static const int64_t plan[3] = {1, 2, 7};
+    salf_policy_options o = options();
+    salf_policy *policy = make(SALF_POLICY_RAMP, 4, NULL);
+    salf_decision d = at(policy, 0);
+    check_rates(&d, (const double[4]){0.25, 0.5, 0.75, 1});
+    ck_assert(d.cut == 0 && d.batch_share == 1);
+    salf_policy_destroy(policy);
+    const double weights[4] = {0, 1, 2, 7};
+    const salf_planner_options p = {
+        .struct_size = sizeof p, .growth = SALF_GROWTH_CUSTOM, .matching = SALF_MATCH_NONE, .weights = weights};
+    CHECK_OK(salf_planner_create(&o.planner, context, 4, 10, &p));
+    policy = make(SALF_POLICY_RAMP, 4, &o);
+    d = at(policy, 3);
+    check_rates(&d, (const double[4]){0, (double)plan[0] / 10, 0.3, 1});
+    ck_assert_int_eq(d.cut, 1); /* a layer that no datum trains is frozen */
+    salf_policy *other = NULL;
+    CHECK_FAILS(salf_policy_create(&other, context, SALF_POLICY_RAMP, 5, &o), SALF_E_SHAPE, "planner of 4 layers");
+    salf_planner_destroy(o.planner); /* the policy keeps it */
+    d = at(policy, 4);
+    check_rates(&d, (const double[4]){0, 0.1, 0.3, 1});
+    salf_policy_destroy(policy);
 }
 END_TEST
 
@@ -423,6 +476,8 @@ void harness_suite(Suite *suite) {
     ADD(freezeout_anneals_by_half_cosine);
     ADD(linear_grows_after_its_start);
     ADD(autofreeze_takes_the_prefix_that_changes_least);
+    ADD(autofreeze_takes_norms_of_whole_turns_only);
+    ADD(ramp_takes_the_share_of_the_plan);
     ADD(rgn_scales_by_the_largest_ratio);
     ADD(random_is_uniform_and_has_no_memory);
     ADD(script_holds_its_last_cut);

@@ -220,7 +220,7 @@ def steps(context, kind, n=12, state=None, first=0):
         policy.load(state)
     for step in range(first, n):
         given = {"trace": a_trace(step)} if kind in ("salf", "callback") else {}
-        if kind == "autofreeze":
+        if kind == "autofreeze" and step and step % 2 == 0:
             given = {"gradient_l1": np.arange(LAYERS) + step + 1.0}
         if kind == "rgn":
             given = {"gradient_norm": [step + 1.0] * LAYERS, "parameter_norm": range(1, LAYERS + 1)}

@@ -23,7 +23,7 @@ class Decision:
     """What to do at a step. cut: lowest layer the backward must reach, n_layers when none. graph_changed: another set
     trains than before. added, removed, reset: layers that train now and did not, that did and do not, whose optimizer
     state starts afresh. batch_share: an update takes its rate times the sum of this over the decisions whose gradients
-    it applies, at most 1. eof, order [rows] and active_rows [n_layers] are None unless the policy saw data: layer k's
+    it applies, at most 1. gradients_wanted: "autofreeze", pass gradient_l1 at the next step, which ends the turn. eof, order [rows] and active_rows [n_layers] are None unless the policy saw data: layer k's
     backward may run on the first active_rows[k] rows of order."""
 
     step: int
@@ -41,6 +41,7 @@ class Decision:
     order: Any
     active_rows: Any
     batch_share: float = 1.0
+    gradients_wanted: bool = False
 
 
 def _decision_of(found: Any) -> Decision:
@@ -62,6 +63,7 @@ def _decision_of(found: Any) -> Decision:
         order=_arrays.copied(found.order, [rows], "int64") if seen else None,
         active_rows=_arrays.copied(found.active_rows, [n], "int64") if seen else None,
         batch_share=found.batch_share,
+        gradients_wanted=bool(found.gradients_wanted),
     )
 
 
@@ -164,9 +166,9 @@ class Policy(Saved):
     ) -> Decision:
         """The decision for a step; with several ranks all of them ask together and get the same cut.
 
-        trace: for "salf", and "callback" if wanted. gradient_l1: for "autofreeze", the L1 norm of each layer's
-        gradients since the last decision. gradient_norm, parameter_norm: for "rgn". Norms may be None at the first
-        decision."""
+        trace: for "salf", and "callback" if wanted. gradient_l1: for "autofreeze" where the decision before had
+        gradients_wanted, the L1 norm of the sum of each layer's gradients since it was last wanted. gradient_norm,
+        parameter_norm: for "rgn"; they may be None at the first decision."""
         seen, found = new_struct("salf_observation"), new_struct("salf_decision")
         set_fields(seen, {"step": step})
         seen.trace, keep = trace_struct(trace)

@@ -203,6 +203,40 @@ def test_statistics_of_autofreeze_and_rgn():
                 sum(g.abs().sum() for g in layer) if key == "gradient_l1" else sum((g**2).sum() for g in layer) ** 0.5
             )
             optimizer.step()
+            if method == "autofreeze":
+                assert controller._statistics.take() == {}
+                controller._statistics.turn_ends = True
             found = controller._statistics.take()
             assert found[key][1] == pytest.approx(float(expected), rel=1e-5)
             assert ("parameter_norm" in found) == (method == "rgn")
+
+
+def test_autofreeze_takes_the_norm_of_the_sum_also_after_a_resume():
+    """Gradients that cancel over a turn have no norm; a controller that is loaded in the middle of a turn goes on with
+    the sums."""
+    model = small.make_model("llama")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    ids, labels = small.make_batch()
+    policy = {"interval": 3}
+    with FreezeController(model, "autofreeze", optimizer=optimizer, policy=policy) as controller:
+        sums, state = None, None
+        for turn_step, sign in enumerate((1.0, 2.0, -3.0)):
+            optimizer.zero_grad()
+            controller.begin(labels)
+            controller.backward(sign * model(input_ids=ids, labels=labels).loss)
+            assert controller.decision.gradients_wanted == (turn_step == 2)
+            gradients = [p.grad.clone() for p in model.model.layers[1].parameters()]
+            sums = gradients if sums is None else [a + b for a, b in zip(sums, gradients)]
+            optimizer.step()
+            state = controller.state_dict() if turn_step == 1 else state
+        largest = max(float(g.abs().sum()) for g in gradients)
+        found = controller._statistics.take()["gradient_l1"][1]
+        assert found == pytest.approx(sum(float(g.abs().sum()) for g in sums), abs=1e-3 * largest)
+        assert found < 1e-3 * largest
+    with FreezeController(model, "autofreeze", optimizer=optimizer, policy=policy) as controller:
+        controller.load_state_dict(state)
+        optimizer.zero_grad()
+        controller.begin(labels)
+        controller.backward(-3.0 * model(input_ids=ids, labels=labels).loss)
+        optimizer.step()
+        assert controller._statistics.take()["gradient_l1"][1] < 1e-3 * largest

@@ -432,6 +432,7 @@ class FreezeController:
     def _take(self, decision: salf.Decision) -> Active:
         self.decision = decision
         self._active = Active.of(decision)
+        self._statistics.turn_ends = decision.gradients_wanted
         self._decisions += 1
         if self._guard is not None and len(decision.reset):
             self._guard.forget([p for k in decision.reset for p in self._groups.layers[k]])
