@@ -142,7 +142,6 @@ salf_status slf_rope_read(slf_config *config) {
     SLF_TRY(take_rope(config, "rope_parameters", &parameters));
     if (config->family->local_rope) return read_rope_of_kinds(config, scaling, parameters);
     double theta = 0, part = 1;
-    json_t *outside = json_object_get(config->keys.json, "rope_theta");
     SLF_TRY(slf_keys_positive(&config->keys, "rope_theta", &theta));
     SLF_TRY(slf_keys_positive(&config->keys, "partial_rotary_factor", &part));
     json_t *rope = scaling ? scaling : parameters;
@@ -153,8 +152,20 @@ salf_status slf_rope_read(slf_config *config) {
     const salf_status status =
         read_rope_object(config, rope ? rope : none, scaling ? "rope_scaling." : "rope_parameters.", theta, part);
     json_decref(none);
-    json_t *inside = json_object_get(rope, "rope_theta");
-    if (json_is_number(inside) && json_is_number(outside) && json_number_value(inside) != json_number_value(outside))
-        slf_decoder_lacks(config, "", "rope_theta", outside);
+    /* StableLM's older names for the share of a head: they are not read any more, but may say the same. */
+    static const char *const shares[] = {"rope_pct", "rotary_pct"};
+    for (size_t i = 0; i < 2; i++) {
+        const double share = json_number_value(json_object_get(config->keys.json, shares[i]));
+        if (floor(config->info.head_dim * share) == config->decoder.rotary_dims)
+            slf_keys_take(&config->keys, shares[i]);
+    }
+    /* What stands in two places counts inside today, and outside in older versions. */
+    static const char *const twice[] = {"rope_theta", "partial_rotary_factor"};
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *inside = json_object_get(rope, twice[i]), *outside = json_object_get(config->keys.json, twice[i]);
+        if (json_is_number(inside) && json_is_number(outside) &&
+            json_number_value(inside) != json_number_value(outside))
+            slf_decoder_lacks(config, "", twice[i], outside);
+    }
     return status;
 }

@@ -92,6 +92,8 @@ static const key_case key_cases[] = {
     {"opt", "\"do_layer_norm_before\":false", SALF_E_UNSUPPORTED, "do_layer_norm_before = false"},
     {"llama", "\"layer_norm_eps\":0.1", SALF_E_UNSUPPORTED, "layer_norm_eps = 0.1"},
     {"stablelm", "\"norm_eps\":1e-5,\"norm_type\":\"layer_norm\"", SALF_OK, ""},
+    {"phi3", "\"partial_rotary_factor\":0.5,\"rope_parameters\":{\"partial_rotary_factor\":0.75}", SALF_OK,
+     "partial_rotary_factor = 0.5"},
     {"stablelm", "\"rope_pct\":0.25", SALF_OK, ""},
     {"stablelm", "\"rope_pct\":0.5", SALF_OK, "rope_pct = 0.5"},
     {"starcoder2", "\"norm_type\":\"group_norm\"", SALF_E_UNSUPPORTED, "norm_type = \"group_norm\""},
