@@ -161,9 +161,13 @@ lint-python: lib ## types and style of the Python package
 # What other programs write and compute. The Python that has transformers; each script says aloud where none has.
 .PHONY: test-conformance
 SALF_CONFORMANCE_PYTHON ?= $(shell for p in python3 /usr/bin/python3; do $$p -c 'import transformers' 2>/dev/null && echo $$p && break; done)
+RUN_DECODER := $(BUILD)/tests/run_decoder
 CONFORMANCE = SALF_LIBRARY=$(abspath $(BUILD))/lib/libsalf.so SALF_PROGRAM=$(abspath $(PROGRAM)) PYTHONPATH=bindings/python/src \
-    OPENBLAS_NUM_THREADS=1 $(or $(SALF_CONFORMANCE_PYTHON),python3)
-test-conformance: lib bin ## checkpoints that transformers writes, against what it computes with them
+    SALF_RUN_DECODER=$(abspath $(RUN_DECODER)) OPENBLAS_NUM_THREADS=1 $(or $(SALF_CONFORMANCE_PYTHON),python3)
+$(RUN_DECODER): $(OBJ)/tests/conformance/run_decoder.o $(HOST_PARTS) $(STATIC_LIB)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(LINK) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(LIBS)
+test-conformance: lib bin $(RUN_DECODER) ## checkpoints that transformers writes, against what it computes with them
 	@$(RUN) $@ $(patsubst %,'$(CONFORMANCE) %',$(sort $(wildcard tests/conformance/*.py)))
 
 # ---- sanitizers, valgrind, clang -------------------------------------------------------------------------------------

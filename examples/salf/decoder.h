@@ -1,8 +1,10 @@
 /*
- * decoder.h - a decoder language model of the Llama family that trains: forward, hand-written backward, LoRA or dense.
+ * decoder.h - a decoder language model that trains: forward, hand-written backward, LoRA or dense.
  *
- * Architecture: RMSNorm, rotary positions (half-split, as Hugging Face stores them), grouped-query attention, SwiGLU,
- * optional biases on q, k and v (Qwen2), tied or untied head. Everything is float32. A batch is sequences packed one
+ * Architecture: what salf_decoder_info can say, that is Llama and its relatives: norms before, behind or around
+ * attention and feed-forward part, rotary positions (half-split, as Hugging Face stores them) of several scalings,
+ * grouped-query attention, sliding windows, gated or plain feed-forward parts, soft caps, tied or untied head.
+ * Everything is float32. A batch is sequences packed one
  * after the other without padding: tokens [T], sequence s being rows offsets[s] ... offsets[s+1]-1; every matrix
  * product runs over all T rows. Notation as in salf.h: m layers, hidden size D, vocabulary V, latent spaces 0 ... m.
  *
@@ -30,7 +32,7 @@
 #include "salf.h"
 
 #define DECODER_EMBEDDING (-1) /* group of the token embedding */
-#define DECODER_NAME_SIZE 96
+#define DECODER_NAME_SIZE 128
 
 typedef struct decoder_config {
     int32_t n_layers; /* m */
@@ -42,11 +44,18 @@ typedef struct decoder_config {
     int64_t vocab; /* V */
     int64_t max_positions;
     double norm_eps;
-    double rope_theta;
-    int32_t attention_bias; /* 1: q, k and v have biases */
-    int32_t tied;           /* 1: the head is the embedding */
-    int32_t bos_token;      /* -1: unknown */
-    int32_t eos_token;      /* -1: unknown */
+    double rope_theta;        /* with layers.struct_size 0 only */
+    int32_t tied;             /* 1: the head is the embedding */
+    int32_t bos_token;        /* -1: unknown */
+    int32_t eos_token;        /* -1: unknown */
+    double embedding_scale;   /* on the embedding's output; 0 = 1 */
+    double logit_scale;       /* logits = scale * head * normed state; 0 = 1 */
+    double logit_softcap;     /* then cap * tanh(logits / cap); 0: none */
+    int32_t norm_bias;        /* 1: layer norms have one */
+    const char *prefix;       /* before names of parameters, at most 48 characters; NULL: "model." */
+    salf_decoder_info layers; /* what they compute. struct_size 0: as in a Llama with rope_theta. Numbers that are 0
+                                  have their neutral value: rotary_dims head_dim, attention_scale 1 / sqrt(head_dim),
+                                  residual_scale 1. sliding is copied, unsupported not looked at */
 } decoder_config;
 
 /* What can train. Zeroed: dense training of all layers, embedding and head frozen. */
@@ -68,8 +77,8 @@ enum { DECODER_MATRIX, DECODER_INTO_STREAM, DECODER_NORM, DECODER_BIAS, DECODER_
 
 /* One parameter tensor, [rows][cols]; a vector is one row. */
 typedef struct decoder_parameter {
-    char name[DECODER_NAME_SIZE]; /* as in a Hugging Face checkpoint; "...q_proj.lora_A.weight" [rank][in] and
-                                     "...lora_B.weight" [out][rank] for LoRA */
+    char name[DECODER_NAME_SIZE]; /* as in the checkpoint, which may hold q, k and v in one matrix, and gate and up;
+                                     "...q_proj.lora_A.weight" [rank][in] and "...lora_B.weight" [out][rank] for LoRA */
     int32_t group;                /* DECODER_EMBEDDING, 0 ... m-1, or m */
     int32_t role;                 /* DECODER_MATRIX ... DECODER_LORA_B */
     int32_t trains;               /* 1: has a gradient */
@@ -116,10 +125,11 @@ typedef struct decoder_plan {
 /* The message of the last call here (or in adamw.h) that failed in this thread; "" if none did. */
 const char *decoder_error(void);
 
-/* Weights of a model opened from a checkpoint folder by salf_model_open, converted to float32; names with or without
- * "model." in front. The model may be destroyed afterwards. context: kept for reading and writing files, and must
- * outlive the decoder. training NULL: inference only. Errors: SALF_E_UNSUPPORTED (not of this family), SALF_E_NOT_FOUND
- * and SALF_E_MISMATCH (tensor), SALF_E_NO_MEMORY, SALF_E_ARGUMENT. */
+/* Weights of a model opened from a checkpoint folder by salf_model_open, converted to float32, under the checkpoint's
+ * names. The model may be destroyed afterwards. context: kept for reading and writing files, and must outlive the
+ * decoder. training NULL: inference only. Errors: SALF_E_UNSUPPORTED (what its layers compute, a tensor of them that is
+ * not understood, or LoRA on a part of a fused matrix), SALF_E_NOT_FOUND, SALF_E_MISMATCH and SALF_E_DTYPE (a tensor),
+ * SALF_E_NO_MEMORY, SALF_E_ARGUMENT. */
 salf_status decoder_open(decoder **out, salf_context *context, const salf_model *model,
                          const decoder_training *training);
 /* Fresh weights: normal with deviation 0.02 (projections back into the stream: 0.02 / sqrt(2 m)), norms 1, biases 0. */
@@ -168,7 +178,16 @@ int64_t decoder_extra_bytes(const decoder *d);
 double decoder_clip_gradients(decoder *d, double max_norm);
 
 /* Writes model.safetensors and config.json into a folder (made when missing), LoRA merged; dtype SALF_F32 or SALF_BF16.
- * Errors: those of salf_tensors_save, SALF_E_IO, SALF_E_DTYPE. */
+ * For decoders that were created: SALF_E_UNSUPPORTED when their layers are not a Llama's or a Qwen2's. Other errors:
+ * those of salf_tensors_save, SALF_E_IO, SALF_E_DTYPE. */
 salf_status decoder_save(const decoder *d, const char *folder, int32_t dtype);
+/* Writes the checkpoint folder `source`, from which the decoder was opened, with the weights as they are now: the same
+ * tensors under the same names, config.json with every key as it was but for the element type, and the tokenizer and
+ * generation files as they are. Errors also: those of decoder_check_source. */
+salf_status decoder_save_like(const decoder *d, const char *source, const char *folder, int32_t dtype);
+/* What decoder_save_like would refuse, for a start before hours of training: SALF_E_NOT_FOUND or SALF_E_MISMATCH (the
+ * source lacks a parameter, or has it in another shape), SALF_E_IO, SALF_E_ARGUMENT (the folder is the source). Makes the
+ * folder. */
+salf_status decoder_check_source(const decoder *d, const char *source, const char *folder);
 
 #endif

@@ -2,12 +2,13 @@
  * decoder_forward.c - the forward pass over packed sequences, and what it keeps for the backward.
  *
  * Per layer, x [T][D] being the latent space:
- *     qkv = norm1(x) W_qkv^T + b, rotated;  a = attention(qkv);  y = x + a W_o^T
- *     gate, up = norm2(y) W_gu^T;  next x = y + (silu(gate) * up) W_down^T
- * In the last layer a is computed only at the head rows, and so is all that follows.
+ *     qkv = norm1(x) W_qkv^T, q and k normed and rotated;  a = attention(qkv);  y = x + s norm_attended(a W_o^T)
+ *     gate, up = norm2(y) W_gu^T;  next x = y + s norm_fed((act(gate) * up) W_down^T)
+ * where a layer has some of the norms, each projection may have biases and adapters, and s is 1 but in Granite. In the
+ * last layer a is computed only at the head rows, and so is all that follows.
  *
  * A layer runs block by block (decoder_internal.h). What it computes of rows that its backward will read goes to its
- * record, of others to a block's room that is written over; norms and SwiGLU outputs are kept of none.
+ * record, of others to a block's room that is written over; outputs of norms and activations are kept of none.
  *
  * Cost: 2 T operations a matrix weight, and 4 n^2 head_dim for each head and sequence of n rows.
  */
@@ -33,7 +34,10 @@ typedef struct row_block {
 static void project(const projection *p, int64_t rows, const float *x, float beta, float *y, float *low) {
     const int64_t low_width = (int64_t)p->n_adapters * p->rank;
     ops_gemm_nt(rows, p->out, p->in, 1.0f, x, p->in, p->weight, p->in, beta, y, p->out);
-    if (p->bias) ops_add_bias(y, p->bias, rows, p->out);
+    for (int i = 0; i < p->n_parts; i++) {
+        const projection_part *part = &p->parts[i];
+        if (part->bias) ops_add_bias(y + part->first, p->out, part->bias, rows, part->count);
+    }
     if (!p->n_adapters) return;
     ops_gemm_nt(rows, low_width, p->in, 1.0f, x, p->in, p->a, p->in, 0.0f, low, low_width);
     for (int i = 0; i < p->n_adapters; i++) {
@@ -65,13 +69,18 @@ static layer_record record_of(const decoder *d, int32_t k, const row_block *b, i
     layer_record r = d->records[k];
     if (b->sequence >= r.sequences) return d->unkept;
     const int64_t tail = decoder_tail(d, k) ? b->head : b->row;
-    r.scale1 += b->row;
+    r.moments1 += 2 * b->row;
+    if (r.raw) r.raw += b->row * (d->query_width + d->kv_width);
     r.qkv += b->row * (d->query_width + 2 * d->kv_width);
     if (r.weights) r.weights += weights;
     r.attention += tail * d->query_width;
+    if (r.attended) r.attended += tail * d->config.hidden;
+    r.moments_attended += 2 * tail;
     r.middle += tail * d->config.hidden;
-    r.scale2 += tail;
-    r.gate_up += tail * 2 * d->config.ffn_hidden;
+    r.moments2 += 2 * tail;
+    r.gate_up += tail * d->gate_width;
+    if (r.fed) r.fed += tail * d->config.hidden;
+    r.moments_fed += 2 * tail;
     for (int i = 0; i < N_PROJECTIONS; i++) {
         const projection *p = &d->layers[k].projections[i];
         r.low[i] += (i == PROJECT_QKV ? b->row : tail) * p->n_adapters * p->rank;
@@ -93,23 +102,64 @@ static ops_queries collect_queries(const decoder *d, const float *qkv, const int
     return q;
 }
 
-/* Rotates q and k of a block, and attends: weights and outputs are those of the tail's rows. Returns the floats of
- * weights that were kept. */
+/* Norms of queries and keys, of each head or of all together, in place; what they read goes to raw. */
+static void norm_heads(const decoder *d, const decoder_layer *layer, int64_t rows, float *qkv, float *raw) {
+    const int64_t queries = d->query_width, keys = d->kv_width;
+    for (int64_t i = 0; i < rows; i++) {
+        float *row = qkv + i * (queries + 2 * keys);
+        memcpy(raw, row, (size_t)(queries + keys) * sizeof *raw);
+        for (int which = NORM_Q; which <= NORM_K; which++) {
+            const ops_norm *norm = &layer->norms[which];
+            const int64_t n = (which == NORM_Q ? queries : keys) / norm->width;
+            float *from = raw + (which == NORM_Q ? 0 : queries), *to = row + (which == NORM_Q ? 0 : queries);
+            ops_norm_moments(norm, from, NULL, n, d->scratch.moments);
+            ops_norm_apply(norm, from, d->scratch.moments, NULL, n, to);
+        }
+        raw += queries + keys;
+    }
+}
+
+/* Norms and rotates q and k of a block, and attends: weights and outputs are those of the tail's rows. Returns the
+ * floats of weights that were kept. */
 static int64_t attend(const decoder *d, int32_t k, const row_block *b, const layer_record *r) {
-    const ops_heads shape = {d->config.n_heads, d->config.n_kv_heads, d->config.head_dim};
+    const decoder_layer *layer = &d->layers[k];
+    const ops_heads *shape = &layer->heads;
     const int64_t width = d->query_width + 2 * d->kv_width, *tail = decoder_tail(d, k);
     int64_t done = 0, weights = 0, head = b->head;
+    if (r->raw) norm_heads(d, layer, b->rows, r->qkv, r->raw);
     for (int64_t s = b->sequence; s < b->sequence + b->sequences; s++) {
         const int64_t first = d->batch.offsets[s], n = d->batch.offsets[s + 1] - first;
         float *qkv = r->qkv + (first - b->row) * width;
-        ops_rope(qkv, n, width, shape.n_heads + shape.n_kv_heads, shape.head_dim, d->rope, 1.0f);
+        ops_rope(qkv, n, width, shape->n_heads + shape->n_kv_heads, shape->head_dim, d->config.layers.rotary_dims / 2,
+                 d->rope[layer->local], 1.0f);
         const ops_queries q = collect_queries(d, qkv, tail, &head, first, n);
-        ops_attention(&shape, n, qkv, &q, r->weights ? r->weights + weights : NULL,
-                      r->attention + done * d->query_width, d->scratch.attention);
+        ops_attention(shape, n, qkv, &q, r->weights ? r->weights + weights : NULL, r->attention + done * d->query_width,
+                      d->scratch.attention);
         done += q.n;
-        if (r->weights) weights += shape.n_heads * q.n * n;
+        if (r->weights) weights += shape->n_heads * q.n * n;
     }
     return weights;
+}
+
+/* x normed into scratch, or x itself where there is no such norm. */
+static const float *enter(const decoder *d, const ops_norm *norm, const float *x, int64_t rows, float *moments) {
+    if (!norm->weight) return x;
+    ops_norm_moments(norm, x, NULL, rows, moments);
+    ops_norm_apply(norm, x, moments, NULL, rows, d->scratch.normed);
+    return d->scratch.normed;
+}
+
+/* stream += s norm(x W^T): at once by the product, where s is 1 and there is no norm. unnormed is what the norm reads. */
+static void add_branch(const decoder *d, const projection *p, const ops_norm *norm, int64_t rows, const float *x,
+                       float *low, float *unnormed, float *moments, float *stream) {
+    const float scale = (float)d->config.layers.residual_scale;
+    if (!norm->weight && scale == 1.0f) {
+        project(p, rows, x, 1.0f, stream, low);
+        return;
+    }
+    float *y = norm->weight ? unnormed : d->scratch.branch;
+    project(p, rows, x, 0.0f, y, low);
+    ops_add_scaled(stream, enter(d, norm, y, rows, moments), scale, rows * p->out);
 }
 
 /* One block of a layer, from the space [T][D] to out [T][D], or of a tail to its own rows. Steps as in the formula on
@@ -117,26 +167,29 @@ static int64_t attend(const decoder *d, int32_t k, const row_block *b, const lay
 static int64_t run_block(decoder *d, int32_t k, const row_block *b, const layer_record *r, const float *space,
                          float *out) {
     const decoder_layer *layer = &d->layers[k];
-    decoder_scratch *s = &d->scratch;
+    const projection *projections = layer->projections;
+    const salf_decoder_info *info = &d->config.layers;
     const int64_t hidden = d->config.hidden, *tail = decoder_tail(d, k);
-    const double eps = d->config.norm_eps;
     const float *x = space + b->row * hidden;
     const size_t bytes = (size_t)(b->tail * hidden) * sizeof *x;
-    float *next = tail ? s->tail + b->head * hidden : out + b->row * hidden;
-    ops_norm(x, NULL, b->rows, hidden, layer->norm1, eps, s->normed, r->scale1);
-    project(&layer->projections[PROJECT_QKV], b->rows, s->normed, 0.0f, r->qkv, r->low[PROJECT_QKV]);
+    float *next = tail ? d->scratch.tail + b->head * hidden : out + b->row * hidden;
+
+    project(&projections[PROJECT_QKV], b->rows, enter(d, &layer->norms[NORM_1], x, b->rows, r->moments1), 0.0f, r->qkv,
+            r->low[PROJECT_QKV]);
     const int64_t weights = attend(d, k, b, r);
     if (tail) {
         ops_gather(r->middle, space, tail + b->head, b->tail, hidden);
     } else {
         memcpy(r->middle, x, bytes);
     }
-    project(&layer->projections[PROJECT_O], b->tail, r->attention, 1.0f, r->middle, r->low[PROJECT_O]);
-    ops_norm(r->middle, NULL, b->tail, hidden, layer->norm2, eps, s->normed, r->scale2);
-    project(&layer->projections[PROJECT_GATE_UP], b->tail, s->normed, 0.0f, r->gate_up, r->low[PROJECT_GATE_UP]);
-    ops_swiglu(r->gate_up, NULL, b->tail, d->config.ffn_hidden, s->hidden);
+    add_branch(d, &projections[PROJECT_O], &layer->norms[NORM_ATTENDED], b->tail, r->attention, r->low[PROJECT_O],
+               r->attended, r->moments_attended, r->middle);
+    project(&projections[PROJECT_GATE_UP], b->tail, enter(d, &layer->norms[NORM_2], r->middle, b->tail, r->moments2),
+            0.0f, r->gate_up, r->low[PROJECT_GATE_UP]);
+    ops_activate(info->activation, info->gated_ffn, r->gate_up, b->tail, d->config.ffn_hidden, d->scratch.hidden);
     memcpy(next, r->middle, bytes);
-    project(&layer->projections[PROJECT_DOWN], b->tail, s->hidden, 1.0f, next, r->low[PROJECT_DOWN]);
+    add_branch(d, &projections[PROJECT_DOWN], &layer->norms[NORM_FED], b->tail, d->scratch.hidden, r->low[PROJECT_DOWN],
+               r->fed, r->moments_fed, next);
     return weights;
 }
 
@@ -180,14 +233,18 @@ salf_status decoder_forward(decoder *d, const decoder_batch *batch, int32_t keep
     for (int64_t i = 0; i < rows; i++)
         memcpy(first + i * hidden, start ? batch->states + i * hidden : d->embedding + batch->tokens[i] * hidden,
                (size_t)hidden * sizeof *first);
+    if (!start && d->config.embedding_scale != 1.0) ops_scale(first, (float)d->config.embedding_scale, rows * hidden);
     for (int32_t k = start; k < m; k++) {
         status = show_space(hook, user, k, rows, space_at(d, k));
         if (status) return status;
         run_layer(d, k);
     }
     /* Before the last space is shown: a hook may read decoder_normed there. */
-    ops_norm(d->last, batch->head_rows, batch->n_head_rows, hidden, d->final_norm, d->config.norm_eps, d->normed,
-             d->final_scale);
+    for (int64_t i = 0; i < batch->n_head_rows; i++) {
+        const float *x = d->last + batch->head_rows[i] * hidden;
+        ops_norm_moments(&d->final_norm, x, NULL, 1, d->final_moments + 2 * i);
+        ops_norm_apply(&d->final_norm, x, d->final_moments + 2 * i, NULL, 1, d->normed + i * hidden);
+    }
     status = show_space(hook, user, m, rows, d->last);
     if (!status) d->ready = 1;
     return status;

@@ -1,7 +1,7 @@
 /*
  * decoder_head.c - logits, cross-entropy over the vocabulary, and what is measured on gradients.
  *
- * With z = W_o h: loss = log sum_i exp(z_i) - z_label, d_z = softmax(z) - onehot(label), d_h = W_o^T d_z,
+ * With z = W_o h, scaled and capped where the model does so: loss = log sum_i exp(z_i) - z_label, d_z = softmax(z) - onehot(label), d_h = W_o^T d_z,
  * d_W_o += d_z h^T. Cost 2 V D a row for each of the three products; logits are held for a tile of rows only.
  */
 #include <math.h>
@@ -10,6 +10,10 @@
 #include "decoder_internal.h"
 #include "ops.h"
 
+static void cap_logits(const decoder *d, float *z, int64_t n) {
+    ops_softcap(z, n, (float)d->config.logit_scale, (float)d->config.logit_softcap);
+}
+
 /* A few tokens are dot products, V of them a matrix product. */
 salf_status decoder_logits(decoder *d, const int32_t *tokens, int64_t n_tokens, float *logits) {
     const int64_t hidden = d->config.hidden, rows = d->batch.n_head_rows;
@@ -17,6 +21,7 @@ salf_status decoder_logits(decoder *d, const int32_t *tokens, int64_t n_tokens, 
     if (!tokens) {
         ops_gemm_nt(rows, d->config.vocab, hidden, 1.0f, d->normed, hidden, d->head, hidden, 0.0f, logits,
                     d->config.vocab);
+        cap_logits(d, logits, rows * d->config.vocab);
         return SALF_OK;
     }
     for (int64_t j = 0; j < n_tokens; j++) {
@@ -28,16 +33,21 @@ salf_status decoder_logits(decoder *d, const int32_t *tokens, int64_t n_tokens, 
             logits[i * n_tokens + j] = ops_dot(d->normed + i * hidden, d->head + tokens[j] * hidden, hidden);
         }
     }
+    cap_logits(d, logits, rows * n_tokens);
     return SALF_OK;
 }
 
-/* The largest logit is taken out first, so that no exponential overflows. Loss of a row of logits z [V], which
- * becomes scale times its gradient. */
-static float row_loss(float *z, int64_t vocab, int32_t label, float scale) {
+/* The largest logit is taken out first, so that no exponential overflows. Loss of a row of products z [V] with the
+ * head, which becomes scale times its gradient. */
+static float row_loss(const decoder *d, float *z, int32_t label, float scale) {
+    const int64_t vocab = d->config.vocab;
+    cap_logits(d, z, vocab);
+    if (d->capped) memcpy(d->capped, z, (size_t)vocab * sizeof *z);
     const float most = ops_max(z, vocab), at_label = z[label];
     const float sum = ops_exp_sum(z, most, vocab);
     ops_scale(z, scale / sum, vocab);
     z[label] -= scale;
+    ops_softcap_backward(z, d->capped, vocab, (float)d->config.logit_scale, (float)d->config.logit_softcap);
     return (float)(log((double)sum) + (double)most - (double)at_label);
 }
 
@@ -48,8 +58,7 @@ static void tile_loss(decoder *d, int64_t first, int64_t rows, const int32_t *la
     const int64_t hidden = d->config.hidden, vocab = d->config.vocab;
     const float *x = d->normed + first * hidden;
     ops_gemm_nt(rows, vocab, hidden, 1.0f, x, hidden, d->head, hidden, 0.0f, d->tile, vocab);
-    for (int64_t i = 0; i < rows; i++)
-        losses[first + i] = row_loss(d->tile + i * vocab, vocab, labels[first + i], scale);
+    for (int64_t i = 0; i < rows; i++) losses[first + i] = row_loss(d, d->tile + i * vocab, labels[first + i], scale);
     if (d_normed) {
         ops_gemm_nn(rows, hidden, vocab, 1.0f, d->tile, vocab, d->head, hidden, 0.0f, d_normed + first * hidden,
                     hidden);

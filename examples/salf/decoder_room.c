@@ -1,8 +1,9 @@
 /*
  * decoder_room.c - a batch is checked, and gets its memory.
  *
- * Kept for the backward, for each layer and each row of a sequence whose cut is not above it: 3 D + 2 Q + 2 KV + 2 F
- * floats, and n a head for the attention weights. As cuts ascend, these rows are the first of the batch. Everything
+ * Kept for the backward, for each layer and each row of a sequence whose cut is not above it: 3 D + 2 Q + 2 KV + G
+ * floats, and n a head for the attention weights; 2 D more where what a block adds to the stream has norms, Q + KV where
+ * queries and keys have. As cuts ascend, these rows are the first of the batch. Everything
  * else is one space or two [T][D], the stream's gradient [T][D], and what a block of rows needs.
  */
 #include <stdint.h>
@@ -92,15 +93,22 @@ const int64_t *decoder_tail(const decoder *d, int32_t k) {
 /* Arrays of a record for its rows. weights: floats of attention weights, 0 where nobody keeps them. */
 static void lay_out_record(decoder *d, int32_t k, layer_record *r, int64_t weights) {
     arena *a = &d->arena;
-    r->scale1 = arena_take(a, r->rows);
+    const decoder_layer *layer = &d->layers[k];
+    const int64_t hidden = d->config.hidden;
+    r->moments1 = arena_take(a, 2 * r->rows);
+    r->raw = layer->norms[NORM_Q].weight ? arena_take(a, r->rows * (d->query_width + d->kv_width)) : NULL;
     r->qkv = arena_take(a, r->rows * (d->query_width + 2 * d->kv_width));
     r->weights = weights ? arena_take(a, weights) : NULL;
     r->attention = arena_take(a, r->tail * d->query_width);
-    r->middle = arena_take(a, r->tail * d->config.hidden);
-    r->scale2 = arena_take(a, r->tail);
-    r->gate_up = arena_take(a, r->tail * 2 * d->config.ffn_hidden);
+    r->attended = layer->norms[NORM_ATTENDED].weight ? arena_take(a, r->tail * hidden) : NULL;
+    r->moments_attended = arena_take(a, 2 * r->tail);
+    r->middle = arena_take(a, r->tail * hidden);
+    r->moments2 = arena_take(a, 2 * r->tail);
+    r->gate_up = arena_take(a, r->tail * d->gate_width);
+    r->fed = layer->norms[NORM_FED].weight ? arena_take(a, r->tail * hidden) : NULL;
+    r->moments_fed = arena_take(a, 2 * r->tail);
     for (int i = 0; i < N_PROJECTIONS; i++) {
-        const projection *p = &d->layers[k].projections[i];
+        const projection *p = &layer->projections[i];
         r->low[i] = arena_take(a, (i == PROJECT_QKV ? r->rows : r->tail) * p->n_adapters * p->rank);
     }
 }
@@ -144,15 +152,18 @@ static void lay_out_scratch(decoder *d, const batch_size *size) {
     arena *a = &d->arena;
     const int64_t rows = size->block, heads = d->batch.n_head_rows, hidden = d->config.hidden;
     const int64_t ffn = d->config.ffn_hidden, some = heads < rows ? heads : rows;
-    const ops_heads shape = {d->config.n_heads, d->config.n_kv_heads, d->config.head_dim};
+    const ops_heads *shape = &d->layers[0].heads; /* all layers need the same room, and have the same adapters */
+    const int in_one = d->layers[0].norms[NORM_ATTENDED].weight == NULL && d->config.layers.residual_scale == 1.0;
     d->unkept = (layer_record){.rows = rows, .tail = rows};
-    lay_out_record(d, 0, &d->unkept, 0); /* all layers have the same adapters */
+    lay_out_record(d, 0, &d->unkept, 0);
     s->normed = arena_take(a, rows * hidden);
+    s->branch = arena_take(a, in_one ? 0 : rows * hidden);
+    s->moments = arena_take(a, 2 * (int64_t)d->config.n_heads);
     s->hidden = arena_take(a, rows * ffn);
     s->tail = arena_take(a, heads * hidden);
-    d->final_scale = arena_take(a, heads);
+    d->final_moments = arena_take(a, 2 * heads);
     d->normed = arena_take(a, heads * hidden);
-    s->attention = arena_take(a, ops_attention_scratch(&shape, size->longest, d->kept));
+    s->attention = arena_take(a, ops_attention_scratch(shape, size->longest, d->kept));
     s->query = arena_take(a, some * d->query_width);
     if (d->kept) {
         int64_t low = 0; /* widest x A^T */
@@ -163,12 +174,14 @@ static void lay_out_scratch(decoder *d, const batch_size *size) {
         }
         s->d_stream = arena_take(a, size->rows * hidden);
         s->d_normed = arena_take(a, rows * hidden);
+        s->d_branch = arena_take(a, in_one ? 0 : rows * hidden);
+        s->raw = arena_take(a, d->query_width + d->kv_width);
         s->d_heads = arena_take(a, some * hidden);
         s->d_qkv = arena_take(a, rows * (d->query_width + 2 * d->kv_width));
         s->d_attention = arena_take(a, rows * d->query_width);
         s->gathered = arena_take(a, rows * d->query_width);
         s->d_query = arena_take(a, some * d->query_width);
-        s->d_gate_up = arena_take(a, rows * 2 * ffn);
+        s->d_gate_up = arena_take(a, rows * d->gate_width);
         s->d_hidden = arena_take(a, rows * ffn);
         s->low = arena_take(a, rows * low);
         s->d_low = arena_take(a, rows * low);
@@ -177,6 +190,7 @@ static void lay_out_scratch(decoder *d, const batch_size *size) {
     if (d->tile_rows < 1) d->tile_rows = 1;
     if (d->tile_rows > heads) d->tile_rows = heads;
     d->tile = arena_take(a, d->tile_rows * d->config.vocab);
+    d->capped = d->config.logit_softcap > 0.0 ? arena_take(a, d->config.vocab) : NULL;
 }
 
 /* Memory for a batch of this size. What is there already is used again, so that nothing is allocated once the largest
@@ -202,11 +216,20 @@ static salf_status make_batch_room(decoder *d, const batch_size *size) {
 
     /* 2. angles of the rotary positions */
     if (size->longest > d->rope_positions) {
-        free(d->rope);
+        const int64_t half = d->config.layers.rotary_dims / 2;
         d->rope_positions = 0;
-        d->rope = memory_take(size->longest * d->config.head_dim, sizeof *d->rope);
-        if (!d->rope) return decoder_fail(SALF_E_NO_MEMORY, "no memory for %lld positions", (long long)size->longest);
-        ops_rope_table(d->rope, size->longest, d->config.head_dim, d->config.rope_theta);
+        for (int32_t local = 0; local < (d->config.layers.local_rope_theta > 0.0 ? 2 : 1); local++) {
+            double *frequencies = memory_take(half, sizeof *frequencies);
+            free(d->rope[local]);
+            d->rope[local] = memory_take(size->longest * 2 * half, sizeof *d->rope[local]);
+            if (frequencies && d->rope[local]) {
+                const double factor = decoder_frequencies(&d->config, local, frequencies);
+                ops_rope_table(d->rope[local], size->longest, half, frequencies, factor);
+            }
+            free(frequencies);
+            if (!frequencies || !d->rope[local])
+                return decoder_fail(SALF_E_NO_MEMORY, "no memory for %lld positions", (long long)size->longest);
+        }
         d->rope_positions = size->longest;
     }
 
@@ -233,7 +256,8 @@ salf_status decoder_prepare(decoder *d, const decoder_batch *batch, int32_t keep
 }
 
 int64_t decoder_extra_bytes(const decoder *d) {
-    int64_t floats = d->arena.capacity + d->rope_positions * d->config.head_dim;
+    const int64_t tables = d->config.layers.local_rope_theta > 0.0 ? 2 : 1;
+    int64_t floats = d->arena.capacity + tables * d->rope_positions * d->config.layers.rotary_dims;
     for (int64_t i = 0; i < d->n_parameters; i++) {
         const decoder_parameter *p = &d->parameters[i];
         if (p->gradient && d->live[p->group + 1]) floats += p->count;

@@ -45,6 +45,7 @@ static int run_open(run *r, session *s, int index) {
                                        .seed = s->seed};
     const adamw_options adam = {.weight_decay = o->weight_decay};
     if (decoder_open(&r->decoder, s->context, s->model, &training) != SALF_OK) return say_decoder("--model");
+    if (o->output && decoder_check_source(r->decoder, o->model, o->output) != SALF_OK) return say_decoder("--output");
     if (adamw_create(&r->optimizer, r->decoder, &adam) != SALF_OK) return say_decoder("optimizer");
 
     /* 2. the order of the data, with policy and planner */
@@ -187,8 +188,7 @@ static int write_output(run *r) {
         args_fail("finetune", "--output: the path is too long");
         return -1;
     }
-    mkdir(o->output, 0777); /* where it cannot be made, decoder_save says why */
-    return decoder_save(r->decoder, path, SALF_F32) == SALF_OK ? 0 : say_decoder("--output");
+    return decoder_save_like(r->decoder, o->model, path, SALF_F32) == SALF_OK ? 0 : say_decoder("--output");
 }
 
 /* The last test, its results in the log, the model, and a checkpoint that says the run is done. */

@@ -136,6 +136,10 @@ salf_status slf_decoder_read(slf_config *config) {
         SLF_TRY(slf_keys_flag(keys, bias_keys[i].name, &flag));
         if (flag) d->biases |= bias_keys[i].matrices;
     }
+    /* A Qwen2 has its biases without saying so; that it has them, as salf 0.1.0 wrote, is no news. */
+    if (family->biases && !(family->bias_keys & SLF_ATTENTION_BIAS) &&
+        json_is_true(json_object_get(keys->json, "attention_bias")))
+        slf_keys_take(keys, "attention_bias");
     /* SmolLM 3: layers without rotary positions, which the description has no place for. */
     if (json_object_get(keys->defaults, "no_rope_layer_interval")) {
         const json_t *rotates = slf_keys_take(keys, "no_rope_layers"), *flag;

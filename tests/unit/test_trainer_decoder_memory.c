@@ -73,6 +73,46 @@ START_TEST(every_allocation_may_fail) {
 }
 END_TEST
 
+START_TEST(every_allocation_of_a_source_written_again_may_fail) {
+    char from[] = "/tmp/salf-decoder-XXXXXX", to[] = "/tmp/salf-decoder-XXXXXX", path[64];
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    const decoder_config config = small_config(1, 0);
+    salf_model *model;
+    decoder *d = NULL;
+    ck_assert(mkdtemp(from) && mkdtemp(to));
+    ck_assert_int_eq(decoder_create(&d, context, &config, NULL, 5), SALF_OK);
+    ck_assert_int_eq(decoder_save(d, from, SALF_F32), SALF_OK);
+    decoder_free(d);
+    CHECK_OK(salf_model_open(&model, context, from, NULL));
+    const decoder_training lora = {.lora_rank = 2};
+    long n = 0;
+    for (salf_status status = SALF_E_NO_MEMORY; status; n++) { /* opened, then written */
+        allocations_until = n;
+        status = decoder_open(&d, context, model, &lora);
+        allocations_until = -1;
+        if (status) ck_assert_ptr_null(d);
+        if (status) CHECK_REFUSED(status, SALF_E_NO_MEMORY, "memory");
+    }
+    ck_assert_int_gt(n, 5);
+    n = 0;
+    for (salf_status status = SALF_E_NO_MEMORY; status; n++) {
+        allocations_until = n;
+        status = decoder_save_like(d, from, to, SALF_BF16);
+        allocations_until = -1;
+        ck_assert_msg(!status || status == SALF_E_NO_MEMORY || status == SALF_E_IO, "%s", decoder_error());
+    }
+    ck_assert_int_gt(n, 10);
+    for (int i = 0; i < 4; i++) {
+        snprintf(path, sizeof path, "%s/%s", i / 2 ? from : to, i % 2 ? "config.json" : "model.safetensors");
+        ck_assert_int_eq(remove(path), 0);
+    }
+    ck_assert(rmdir(from) == 0 && rmdir(to) == 0);
+    decoder_free(d);
+    salf_model_destroy(model);
+    salf_context_destroy(context);
+}
+END_TEST
+
 /* A forward that found no memory is as if it had not been: the next one is right, and so is its backward. */
 START_TEST(a_forward_without_memory_can_be_repeated) {
     const decoder_training lora = {.lora_rank = 2};
@@ -122,6 +162,7 @@ END_TEST
 
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, every_allocation_may_fail);
+    HARNESS_ADD(suite, every_allocation_of_a_source_written_again_may_fail);
     HARNESS_ADD(suite, a_forward_without_memory_can_be_repeated);
     HARNESS_ADD(suite, sizes_that_cannot_be_held_are_refused);
     HARNESS_ADD(suite, a_model_is_not_saved_where_it_cannot_be);

@@ -197,11 +197,15 @@ START_TEST(a_saved_model_is_read_back_with_lora_merged) {
                                        .vocab = 24,
                                        .max_positions = 9,
                                        .norm_eps = 1e-6,
-                                       .rope_theta = 5000.0,
-                                       .attention_bias = i & 1,
                                        .tied = i >> 1,
                                        .bos_token = 1,
-                                       .eos_token = -1};
+                                       .eos_token = -1,
+                                       .layers = {.struct_size = sizeof(salf_decoder_info),
+                                                  .gated_ffn = 1,
+                                                  .norm_kind = SALF_NORM_RMS,
+                                                  .biases = i & 1 ? SALF_MATRIX_Q | SALF_MATRIX_K | SALF_MATRIX_V : 0,
+                                                  .rope = SALF_ROPE_DEFAULT,
+                                                  .rope_theta = 5000.0}};
         decoder *d;
         float before[48], after[48];
         uint64_t state = 4;
@@ -214,7 +218,7 @@ START_TEST(a_saved_model_is_read_back_with_lora_merged) {
         for (int32_t dtype = SALF_F32; dtype <= SALF_BF16; dtype++) {
             ck_assert_msg(decoder_save(d, harness_path("saved"), dtype) == SALF_OK, "%s", decoder_error());
             decoder *again = reopen(context, harness_path("saved"));
-            ck_assert_int_eq(decoder_get_config(again)->attention_bias, config.attention_bias);
+            ck_assert_int_eq(decoder_get_config(again)->layers.biases, config.layers.biases);
             ck_assert_int_eq(decoder_get_config(again)->tied, config.tied);
             logits_of(again, after);
             const double tolerance = dtype == SALF_F32 ? 1e-4 : 0.3;
