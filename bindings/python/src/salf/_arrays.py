@@ -146,8 +146,8 @@ def _integers_of(values: Any, name: str) -> List[int]:
 
 
 def whole_numbers(values: Any, name: str, dtype: str = "int32") -> Tuple[Any, int, Any]:
-    """(pointer, count, what keeps it alive) of a row of whole numbers as int32, int64, uint32 or uint8. An array of that
-    very type is used where it is, anything else copied."""
+    """(pointer, count, what keeps it alive) of a row of whole numbers as int32, int64, uint32 or uint8. An array of
+    that very type is used where it is, anything else copied."""
     values, kind = _on_host(values, name), DTYPES[dtype]
     bits = kind.size * 8
     if numpy is None:

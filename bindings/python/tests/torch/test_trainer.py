@@ -414,7 +414,8 @@ def test_a_config_serves_several_callbacks(tmp_path):
 def test_probe_limit_counts_shares_of_a_layer(limit, option):
     config, method = SalfConfig("salf[half]", probe_limit=limit), parse_method("salf[half]")
     assert config.plan_options(method, 20, 4, seed=7) == {
-        "n_data": 20, "growth": "uniform", "infill": "breadth", "matching": "online", "probe_limit": option, "seed": 7,
+        "n_data": 20, "growth": "uniform", "infill": "breadth", "matching": "online", "assignment": "random",
+        "stream_order": "staged", "probe_limit": option, "seed": 7,
     }  # fmt: skip
 
 
