@@ -6,6 +6,12 @@ come through a callback, block by block, which costs one transfer of the head wh
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import glob
+import importlib.util
+import logging
+import os
 from typing import Any, Callable, Dict, Optional, Tuple
 
 import torch
@@ -13,6 +19,7 @@ import torch
 import salf
 from salf.torch.anatomy import Parts, weight_of
 
+_log = logging.getLogger("salf")
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _NO_BACKEND = ("SALF_E_BACKEND", "SALF_E_PLUGIN", "SALF_E_DEVICE")
 
@@ -32,12 +39,26 @@ def make_context(
         except salf.Error as error:
             if backend == "cuda" or error.status_name not in _NO_BACKEND:
                 raise
+            _log.warning("the CUDA backend cannot be used, states are moved to the host: %s", error)
     host = "cpu" if backend in ("auto", "cuda") else backend
     options = {"threads": torch.get_num_threads(), **options}
     return salf.Context(backend=host, **options), device if device.type == "cpu" else None
 
 
+def _open_libraries() -> None:
+    """The CUDA backend opens cuBLAS and cuSOLVER by their names. PyTorch's packages hold both where no search path
+    leads, and PyTorch itself opens cuSOLVER with its first decomposition only; a library that the process has open is
+    found by its name alone. What cannot be opened here the backend may find elsewhere, or names in its error."""
+    found = importlib.util.find_spec("nvidia")
+    for folder in (found.submodule_search_locations or ()) if found is not None else ():
+        for name in ("libcublas.so.*", "libcusolver.so.*"):
+            for path in sorted(glob.glob(os.path.join(folder, "*", "lib", name))):
+                with contextlib.suppress(OSError):
+                    ctypes.CDLL(path)
+
+
 def _cuda_context(device: torch.device, options: Dict[str, Any]) -> salf.Context:
+    _open_libraries()
     stream = torch.cuda.current_stream(device).cuda_stream
     ordinal = device.index if device.index is not None else torch.cuda.current_device()
     return salf.Context(backend="cuda", device=ordinal, stream=stream, **options)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import salf
+from salf.torch.streams import in_order, moved
 
 
 class Rows:
@@ -144,7 +145,8 @@ class ProbeFeed:
         states = states.detach()
         index = self._flat_index(states)
         if self._direct is not None and states.device == self._direct and states.is_contiguous():
-            self._probe.observe(space, states.view(-1, states.shape[-1]), rows=index)
+            with in_order(self._probe.context, states.device):
+                self._probe.observe(space, states.view(-1, states.shape[-1]), rows=index)
         else:
             self._gathered.append(self._gather(states))
 
@@ -153,8 +155,8 @@ class ProbeFeed:
         assert rows is not None
         if len(self._gathered) != self._next - 1:
             raise RuntimeError("some layers' states can be read in place and others cannot; spread over devices?")
-        data = torch.from_numpy(rows.data).to(states.device)
-        positions = torch.from_numpy(rows.positions).to(states.device)
+        data = moved(torch.from_numpy(rows.data), states.device)
+        positions = moved(torch.from_numpy(rows.positions), states.device)
         return states[data, positions]
 
     def _observe_gathered(self) -> None:
@@ -177,5 +179,5 @@ class ProbeFeed:
                     f"hidden states are [{batch}, {tokens}, D], but rows reach datum {rows.data.max()} and token "
                     f"{rows.positions.max()}: announce the batch that the model gets"
                 )
-            self._index = torch.from_numpy(rows.data * tokens + rows.positions).to(states.device)
+            self._index = moved(torch.from_numpy(rows.data * tokens + rows.positions), states.device)
         return self._index

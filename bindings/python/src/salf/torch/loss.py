@@ -9,16 +9,19 @@ import torch
 from torch import nn
 
 import salf
+from salf.torch.streams import in_order
 
 
 class _Function(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: torch.Tensor, tokens: Any, loss: salf.Loss) -> torch.Tensor:
         gradient = torch.empty(states.shape, dtype=torch.float32, device=states.device)
-        losses = loss.compute(tokens, states.detach(), gradient=gradient)
+        losses = torch.empty(len(states), dtype=torch.float32, device=states.device)
+        with in_order(loss.context, states.device):
+            loss.compute(tokens, states.detach(), gradient=gradient, losses=losses)
         ctx.save_for_backward(gradient)
         ctx.dtype = states.dtype
-        return torch.as_tensor(numpy.asarray(losses, dtype=numpy.float32)).to(states.device)
+        return losses
 
     @staticmethod
     def backward(ctx: Any, *outputs: torch.Tensor) -> Tuple[torch.Tensor, None, None]:

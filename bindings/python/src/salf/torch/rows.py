@@ -17,6 +17,8 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import nn
 
+from salf.torch.streams import moved
+
 # Arguments that layers take besides states and masks, and that have no row of their own.
 _SHARED = frozenset(("cache_position",))
 # Keys and values of earlier tokens: a training forward has none, and a layer that runs twice would store them twice.
@@ -39,9 +41,12 @@ class Division:
         self.size = len(cuts)
         self.n_active = len(active)
         self._sorted = active == list(range(len(active)))
+        if self._sorted:
+            return
         order = active + waiting
-        self._parts = [torch.tensor(part, dtype=torch.long, device=device) for part in (active, waiting)]
-        self._places = torch.tensor(sorted(range(self.size), key=order.__getitem__), dtype=torch.long, device=device)
+        self._parts = [moved(torch.tensor(part, dtype=torch.long), device) for part in (active, waiting)]
+        places = sorted(range(self.size), key=order.__getitem__)
+        self._places = moved(torch.tensor(places, dtype=torch.long), device)
 
     def take(self, tensor: torch.Tensor, part: int) -> torch.Tensor:
         """The rows of one part, 0 the active ones, 1 those that wait."""
