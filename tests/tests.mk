@@ -100,6 +100,9 @@ FUZZ_BIN := $(FUZZ_SRC:tests/%.c=$(BUILD)/tests/%)
 FUZZ_RUNS := $(foreach t,$(FUZZ_BIN),'$(t) tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $(t)))')
 FUZZERS := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzzers/%)
 FUZZ_SECONDS ?= 60
+# The program's tokenizer comes before the library in its list.
+TOKENIZER_OBJ := $(filter $(OBJ)/examples/salf/tokenizer%,$(HOST_OBJ))
+$(BUILD)/tests/fuzz/fuzz_tokenizer $(BUILD)/fuzzers/fuzz_tokenizer: $(TOKENIZER_OBJ)
 $(FUZZ_BIN): $(BUILD)/tests/fuzz/%: $(OBJ)/tests/fuzz/%.o $(OBJ)/tests/fuzz/replay.o $(STATIC_LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(LINK) -o $@ $^ $(LIBS)

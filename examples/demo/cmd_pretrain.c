@@ -88,8 +88,11 @@ static int64_t encode_lines(corpus *c, const tokenizer *t, char *text) {
         if (end) *end = 0;
         line[strcspn(line, "\r")] = 0;
         if (*line) {
-            const int64_t n = tokenizer_encode(t, line, c->ids + used);
-            if (n < 0) return -1;
+            int64_t n;
+            int32_t *ids = tokenizer_encode_new(t, line, &n);
+            if (!ids) return -1;
+            memcpy(c->ids + used, ids, (size_t)n * sizeof *ids);
+            free(ids);
             used += n;
             c->ids[used++] = TOKEN_END;
             c->offsets[++c->n] = used;
@@ -266,6 +269,10 @@ static int prepare_and_train(const pretrain_options *o) {
     struct stat about;
     corpus c = {0};
     if (tokenizer_load(&t, o->tokenizer, message, sizeof message)) return args_fail(NAME, "%s", message);
+    if (tokenizer_is_json(t)) { /* its start and end tokens could have any ids */
+        tokenizer_destroy(t);
+        return args_fail(NAME, "%s: a model is pretrained with a tokenizer in the .bin form", o->tokenizer);
+    }
     int code = salf_context_create(&context, NULL) ? args_fail_salf(NAME) : EXIT_CODE_OK;
     if (!code) code = load_corpus(&c, t, o->text);
     if (!code && mkdir(o->output, 0777) != 0 && errno != EEXIST)

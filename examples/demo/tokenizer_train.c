@@ -192,7 +192,7 @@ int tokenizer_train(tokenizer **out, const char *const *texts, int64_t n, int32_
     if (tr.t) tr.t->pieces = calloc((size_t)size, sizeof *tr.t->pieces);
     tr.pairs = malloc((size_t)size * (size_t)size * sizeof *tr.pairs);
     const int failed = !tr.t || !tr.t->pieces || !tr.pairs || collect_words(&tr, texts, n) || add_fixed(&tr) ||
-                       add_characters(&tr) || split_words(&tr) || learn_merges(&tr) || tokenizer_index(tr.t);
+                       add_characters(&tr) || split_words(&tr) || learn_merges(&tr) || tokenizer_index(tr.t, 3);
     for (int64_t i = 0; i < tr.n_words; i++) free(tr.words[i].ids);
     free(tr.words);
     free(tr.pairs);

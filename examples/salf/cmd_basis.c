@@ -2,16 +2,20 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "args.h"
 #include "commands.h"
 #include "salf.h"
+#include "tokenizer.h"
 
 typedef struct basis_settings {
     const char *model;
     const char *accept;
     int64_t valid_vocab;
     const char *tokens;
+    const char *words;
+    const char *tokenizer;
     const char *output;
     double rtol;
     double ridge;
@@ -41,7 +45,10 @@ static const args_option basis_table[] = {
      .help = "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"},
     {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...",
      .help = "keys of config.json that may stay unread because they change nothing"},
-    {"tokens", 0, ARGS_TEXT, AT(tokens), "ID,...", .required = 1, .help = "token ids, such as 0,7,100"},
+    {"tokens", 0, ARGS_TEXT, AT(tokens), "ID,...", .help = "token ids, such as 0,7,100"},
+    {"words", 0, ARGS_TEXT, AT(words), "WORD,...", .help = "words instead: the first token of each, inside a text"},
+    {"tokenizer", 0, ARGS_TEXT, AT(tokenizer), "FILE",
+     .help = "for --words: tokenizer.json, .bin tokenizer, or a folder with one (default: the model's)"},
     {"rtol", 0, ARGS_REAL, AT(rtol), "R", .least = 0, .most = 1, .given = AT(rtol_given),
      .help = "drop singular values at or below R times the largest; 0 is --exact (default max(V, D) * 2^-23)"},
     {"exact", 0, ARGS_FLAG, AT(exact), .help = "keep every singular value that float64 resolves"},
@@ -60,6 +67,34 @@ static const args_command basis_command = {
     .options = basis_table,
     .n_options = sizeof basis_table / sizeof *basis_table,
 };
+
+/* The first token of each word of a list. Returns an exit code. */
+static int find_words(const basis_settings *s, basis_parts *p) {
+    char message[512];
+    tokenizer *t;
+    if (tokenizer_load(&t, s->tokenizer ? s->tokenizer : s->model, message, sizeof message))
+        return args_fail("basis", "%s", message);
+    int code = EXIT_CODE_OK;
+    char *words = strdup(s->words);
+    p->tokens = words ? malloc((strlen(words) + 1) * sizeof *p->tokens) : NULL; /* more than there are words */
+    if (!p->tokens) code = args_fail("basis", "out of memory");
+    for (char *word = words, *end; !code && word; word = end) {
+        end = strchr(word, ',');
+        if (end) *end++ = 0;
+        const int32_t id = tokenizer_first_id(t, word);
+        if (!*word)
+            code = args_misuse("basis", "--words: '%s' has an empty word", s->words);
+        else if (id == TOKEN_NO_MEMORY)
+            code = args_fail("basis", "out of memory");
+        else if (id == TOKEN_NONE)
+            code = args_fail("basis", "the tokenizer has no token for '%s'", word);
+        else
+            p->tokens[p->n++] = id;
+    }
+    free(words);
+    tokenizer_destroy(t);
+    return code;
+}
 
 /* Context, model, and the basis with the rows of the tokens. */
 static salf_status make_basis(const basis_settings *s, basis_parts *p) {
@@ -108,8 +143,16 @@ int cmd_basis(int argc, char **argv) {
     if (s.exact + s.rtol_given + s.ridge_given > 1)
         return args_misuse("basis", "--rtol, --exact and --ridge exclude each other");
     if (s.ridge_given && !(s.ridge > 0)) return args_misuse("basis", "--ridge: %g is not positive", s.ridge);
-    code = args_int_list(s.tokens, INT32_MIN, INT32_MAX, &p.tokens, &p.n, message, sizeof message);
-    if (code != EXIT_CODE_OK) return args_say(code, "basis", "--tokens: %s", message);
+    if (!s.tokens == !s.words) return args_misuse("basis", "either --tokens or --words is needed");
+    if (s.words) {
+        code = find_words(&s, &p);
+        if (code != EXIT_CODE_OK) {
+            free(p.tokens);
+            return code;
+        }
+    }
+    if (s.tokens) code = args_int_list(s.tokens, INT32_MIN, INT32_MAX, &p.tokens, &p.n, message, sizeof message);
+    if (s.tokens && code != EXIT_CODE_OK) return args_say(code, "basis", "--tokens: %s", message);
     if (make_basis(&s, &p) || salf_basis_get_info(p.basis, &info)) {
         code = args_fail_salf("basis");
     } else {

@@ -56,7 +56,8 @@ static const args_option finetune_table[] = {
      .help = "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"},
     {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...",
      .help = "keys of config.json that may stay unread because they change nothing"},
-    {"tokenizer", 0, ARGS_TEXT, AT(tokenizer), "FILE", .help = "its .bin tokenizer"},
+    {"tokenizer", 0, ARGS_TEXT, AT(tokenizer), "FILE",
+     .help = "tokenizer.json, .bin tokenizer, or a folder with one (default: the model's)"},
     {"data", 0, ARGS_TEXT, AT(data), "FOLDER", .help = "folder with train.tsv, test.tsv and labels.txt"},
     {"method", 0, ARGS_TEXTS, AT(lists), "M[,M...]",
      .help = "methods, also repeated (default: lora[full],lora[half],lift*[half],salf[half][stream])"},
@@ -160,7 +161,8 @@ static int find_demonstration(finetune_settings *o) {
     static char folder[PATH_SIZE - 32], paths[3][PATH_SIZE]; /* borrowed by the settings until the program ends */
     const char **const settings[] = {&o->model, &o->tokenizer, &o->data};
     if (o->model && o->tokenizer && o->data) return -1;
-    if (o->model && !o->tokenizer) return args_misuse("finetune", "--model needs --tokenizer");
+    if (o->model && !o->tokenizer) o->tokenizer = o->model; /* in its folder, where Hugging Face puts it */
+    if (o->model && o->data) return -1;
     if (demo_folder(folder, sizeof folder) != 0)
         return args_misuse("finetune",
                            "--model, --tokenizer and --data are needed: the demonstration's were not found");

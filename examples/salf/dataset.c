@@ -329,8 +329,8 @@ static int pick_tokens(const dataset *data, const tokenizer *t, char **words, in
                        size_t message_size) {
     for (int32_t c = 0; c < data->n_classes; c++) {
         tokens[c] = tokenizer_first_id(t, words[c]);
-        if (tokens[c] < 0) return snprintf(message, message_size, "out of memory"), -1;
-        if (tokens[c] == TOKEN_UNKNOWN) {
+        if (tokens[c] == TOKEN_NO_MEMORY) return snprintf(message, message_size, "out of memory"), -1;
+        if (tokens[c] == TOKEN_NONE) {
             snprintf(message, message_size, "word '%s' of class '%s' is not known to the tokenizer", words[c],
                      data->classes[c]);
             return -1;

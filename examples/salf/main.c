@@ -5,6 +5,7 @@
 static const args_subcommand subcommands[] = {
     {"plan", cmd_plan, "spread data over freezing depths under a budget"},
     {"basis", cmd_basis, "semantic-basis rows of a model's tokens"},
+    {"tokens", cmd_tokens, "token ids of texts"},
     {"probe", cmd_probe, "deviations and end-of-freezing layers of prompts"},
     {"finetune", cmd_finetune, "fine-tune a model on a classification task with one or more methods"},
     {"report", cmd_report, "turn a fine-tuning log into an HTML report"},

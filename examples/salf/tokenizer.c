@@ -1,7 +1,8 @@
-/* tokenizer.c - pieces of a byte-pair tokenizer: file form, look-up by hash, encoding, decoding.
+/* tokenizer.c - pieces of a byte-pair tokenizer: look-up by hash; the .bin form and its encoding. Files of the other form
+ * are read in tokenizer_json.c.
  *
- * Encoding a text of n characters costs n look-ups, then two look-ups and one pass over the scores of the neighbours
- * for each merge: O(n^2) additions of small constant, a few microseconds for a sentence. */
+ * Encoding a text of n characters with a .bin tokenizer costs n look-ups, then two look-ups and one pass over the scores of
+ * the neighbours for each merge: O(n^2) additions of small constant, a few microseconds for a sentence. */
 #include "tokenizer.h"
 
 #include <inttypes.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tokenizer_internal.h"
 
@@ -33,17 +35,17 @@ int32_t tokenizer_find(const tokenizer *t, const char *bytes, int32_t length) {
 }
 
 /* Fills the hash table, which is at most half full, so that a search ends at a free slot soon. */
-int tokenizer_index(tokenizer *t) {
+int tokenizer_index(tokenizer *t, int32_t first_id) {
     uint64_t room = 16;
     while (room < 2 * (uint64_t)t->size) room *= 2;
     t->slots = malloc(room * sizeof *t->slots);
     if (!t->slots) return -1;
     t->mask = room - 1;
     memset(t->slots, -1, room * sizeof *t->slots);
-    /* 1. the pieces but the three special ones, which are never made from text; of equal ones the first counts */
-    for (int32_t id = 3; id < t->size; id++) {
+    /* 1. the pieces; of equal ones the first counts */
+    for (int32_t id = first_id; id < t->size; id++) {
         const tokenizer_entry *p = &t->pieces[id];
-        if (tokenizer_find(t, p->bytes, p->length) >= 0) continue;
+        if (!p->bytes || tokenizer_find(t, p->bytes, p->length) >= 0) continue;
         uint64_t i = hash_bytes(p->bytes, p->length) & t->mask;
         while (t->slots[i] >= 0) i = (i + 1) & t->mask;
         t->slots[i] = id;
@@ -76,6 +78,7 @@ void tokenizer_destroy(tokenizer *t) {
     for (int32_t i = 0; i < t->size && t->pieces; i++) free(t->pieces[i].bytes);
     free(t->pieces);
     free(t->slots);
+    tokenizer_json_destroy(t->json);
     free(t);
 }
 
@@ -121,14 +124,31 @@ static int parse_pieces(tokenizer *t, const unsigned char *data, int64_t size, c
     return 0;
 }
 
+/* The tokenizer of a folder, as Hugging Face calls it or as the demonstration does; NULL: there is none, or no memory. */
+static char *file_in_folder(const char *folder) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer.bin"};
+    struct stat found;
+    char *path = malloc(strlen(folder) + 32);
+    for (int i = 0; path && i < 2; i++) {
+        snprintf(path, strlen(folder) + 32, "%s/%s", folder, names[i]);
+        if (stat(path, &found) == 0) return path;
+    }
+    free(path);
+    return NULL;
+}
+
 /* The file is read whole, then taken apart; nothing of it is kept but the pieces. */
 int tokenizer_load(tokenizer **out, const char *path, char *message, size_t message_size) {
-    char what[160] = "cannot be read";
+    char what[400] = "cannot be read";
     unsigned char *data = NULL;
     tokenizer *t = NULL;
     long size = -1;
+    struct stat about;
     *out = NULL;
-    FILE *file = fopen(path, "rb");
+    char *inside = stat(path, &about) == 0 && S_ISDIR(about.st_mode) ? file_in_folder(path) : NULL;
+    FILE *file = fopen(inside ? inside : path, "rb");
+    if (stat(path, &about) == 0 && S_ISDIR(about.st_mode) && !inside)
+        snprintf(what, sizeof what, "neither tokenizer.json nor tokenizer.bin is in this folder");
     if (file && !fseek(file, 0, SEEK_END)) size = ftell(file);
     if (size < 0 || size >= (1L << 30) || fseek(file, 0, SEEK_SET)) goto done;
     data = malloc((size_t)size + 1);
@@ -138,25 +158,35 @@ int tokenizer_load(tokenizer **out, const char *path, char *message, size_t mess
         goto done;
     }
     if (fread(data, 1, (size_t)size, file) != (size_t)size) goto done;
-    if (parse_pieces(t, data, size, what, sizeof what) != 0) goto done;
-    if (tokenizer_index(t) != 0) {
-        snprintf(what, sizeof what, "out of memory");
+    if (size >= 4 && memcmp(data, "GGUF", 4) == 0) {
+        snprintf(what, sizeof what, "a GGUF file; the tokenizer.json of its model is needed");
         goto done;
     }
-    *out = t;
+    if (size > 0 && data[0] == '{') { /* no .bin file: its longest piece would have 123 bytes and more */
+        if (tokenizer_json_read(t, (const char *)data, (size_t)size, what, sizeof what) == 0) *out = t;
+    } else if (parse_pieces(t, data, size, what, sizeof what) == 0) {
+        if (tokenizer_index(t, 3) == 0) /* the special ones are never made from text */
+            *out = t;
+        else
+            snprintf(what, sizeof what, "out of memory");
+    }
 done:
     if (file) fclose(file);
     free(data);
-    if (*out) return 0;
-    tokenizer_destroy(t);
-    snprintf(message, message_size, "%s: %s", path, what);
-    return -1;
+    if (!*out) snprintf(message, message_size, "%s: %s", inside ? inside : path, what);
+    free(inside);
+    if (!*out) tokenizer_destroy(t);
+    return *out ? 0 : -1;
 }
 
 /* ---- look-up ---- */
 
 int32_t tokenizer_size(const tokenizer *t) {
     return t->size;
+}
+
+int tokenizer_is_json(const tokenizer *t) {
+    return t->json != NULL;
 }
 
 const char *tokenizer_piece(const tokenizer *t, int32_t id, int32_t *length) {
@@ -227,8 +257,8 @@ static int64_t merge_pairs(const tokenizer *t, int32_t *ids, int32_t *joined, in
     }
 }
 
-/* The empty text is the start token alone. */
-int64_t tokenizer_encode(const tokenizer *t, const char *text, int32_t *ids) {
+/* Of a .bin file. The empty text is the start token alone. ids: room for strlen(text) + 2, always enough. */
+static int64_t encode_pieces(const tokenizer *t, const char *text, int32_t *ids) {
     ids[0] = TOKEN_START;
     if (!*text) return 1;
     const int64_t n = split_characters(t, text, ids + 1);
@@ -248,18 +278,57 @@ int64_t tokenizer_encode(const tokenizer *t, const char *text, int32_t *ids) {
 }
 
 int32_t *tokenizer_encode_new(const tokenizer *t, const char *text, int64_t *n) {
+    if (t->json) {
+        id_list list = {0};
+        list.ids = malloc(sizeof *list.ids); /* no ids are a list, too */
+        list.room = list.ids ? 1 : 0;
+        if (tokenizer_json_encode(t, text, strlen(text), false, &list) == 0) return *n = list.n, list.ids;
+        free(list.ids);
+        return NULL;
+    }
     int32_t *ids = malloc((strlen(text) + 2) * sizeof *ids);
-    *n = ids ? tokenizer_encode(t, text, ids) : -1;
+    *n = ids ? encode_pieces(t, text, ids) : -1;
     if (*n >= 0) return ids;
     free(ids);
     return NULL;
 }
 
+/* Whether a piece is nothing but a space, as it is, as a sign for it, or as a visible byte. */
+static bool is_lone_space(const tokenizer *t, int32_t id) {
+    static const char *const spaces[] = {" ", "\xE2\x96\x81", "\xC4\xA0"}; /* U+2581, U+0120 */
+    for (int i = 0; i < (t->json ? 3 : 1); i++)
+        if (t->pieces[id].bytes && strcmp(t->pieces[id].bytes, spaces[i]) == 0) return true;
+    return false;
+}
+
+/* The ids of "a word" behind those that it has in common with "a": how a word begins depends on the tokenizer, which may
+ * or may not put a space in front of a text by itself. */
+static int32_t first_id_inside(const tokenizer *t, const char *word) {
+    id_list alone = {0}, both = {0};
+    text_buffer text = {0};
+    int32_t id = TOKEN_NO_MEMORY;
+    text_append(&text, "a ", 2);
+    text_append(&text, word, strlen(word));
+    if (!text.failed && tokenizer_json_encode(t, "a", 1, true, &alone) == 0 &&
+        tokenizer_json_encode(t, text.bytes, text.n, true, &both) == 0) {
+        int64_t i = 0;
+        while (i < alone.n && i < both.n && alone.ids[i] == both.ids[i]) i++;
+        if (i + 1 < both.n && is_lone_space(t, both.ids[i])) i++;
+        id = i < both.n && both.ids[i] != t->json->model.unknown ? both.ids[i] : TOKEN_NONE;
+    }
+    free(alone.ids);
+    free(both.ids);
+    free(text.bytes);
+    return id;
+}
+
 int32_t tokenizer_first_id(const tokenizer *t, const char *word) {
     int64_t n;
+    if (t->json) return first_id_inside(t, word);
     int32_t *ids = tokenizer_encode_new(t, word, &n);
-    const int lone_space = ids && n > 2 && t->pieces[ids[1]].length == 1 && t->pieces[ids[1]].bytes[0] == ' ';
-    const int32_t id = !ids ? -1 : n > 1 ? ids[1 + lone_space] : TOKEN_UNKNOWN;
+    const int behind_space = ids && n > 2 && is_lone_space(t, ids[1]);
+    int32_t id = !ids ? TOKEN_NO_MEMORY : n > 1 ? ids[1 + behind_space] : TOKEN_UNKNOWN;
+    if (id == TOKEN_UNKNOWN) id = TOKEN_NONE;
     free(ids);
     return id;
 }

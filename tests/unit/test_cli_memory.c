@@ -123,6 +123,24 @@ START_TEST(basis) {
 }
 END_TEST
 
+/* Words through both kinds of tokenizer: the model's pieces 0 ... 2 are a word and what it is made of. */
+START_TEST(basis_of_words) {
+    static const char json[] =
+        "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Replace\",\"pattern\":"
+        "{\"String\":\"x\"},\"content\":\"b\"}]},\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":"
+        "\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"[ab]+|\\\\s\"}},{\"type\":\"ByteLevel\","
+        "\"add_prefix_space\":true}]},\"added_tokens\":[{\"id\":3,\"content\":\"<s>\"}],\"model\":{\"type\":\"BPE\","
+        "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120\":4},\"merges\":[\"a b\"]}}";
+    make_model();
+    FILE *file = fopen(path_of(2, "tokenizer.json"), "w");
+    ck_assert(file && fputs(json, file) >= 0 && fclose(file) == 0);
+    snprintf(line, sizeof line, "basis --model %s --words a,ab --tokenizer %s", at[1], at[2]);
+    fail_each(cmd_basis, line, 1);
+    snprintf(line, sizeof line, "basis --model %s --words it,is --tokenizer %s", at[1], at[0]);
+    fail_each(cmd_basis, line, 1);
+}
+END_TEST
+
 START_TEST(probe) {
     make_model();
     FILE *prompts = fopen(path_of(2, "prompts"), "w");
@@ -175,6 +193,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, tokenizer);
     HARNESS_ADD(suite, pretrain);
     HARNESS_ADD(suite, basis);
+    HARNESS_ADD(suite, basis_of_words);
     HARNESS_ADD(suite, probe);
     HARNESS_ADD(suite, finetune);
     HARNESS_ADD(suite, finetune_with_files);
