@@ -44,9 +44,8 @@ typedef struct run {
     int64_t tasks, updates; /* so far */
     int64_t taken, trained; /* data handed out, data trained */
     int64_t pending;        /* trained rows that wait for their update */
-    int32_t stage;          /* the pending rows' layer in the plan; -1 without one */
+    double *reach;          /* [m] of the pending rows, the sum of rate_scale over those that train the layer */
     double loss, depth;     /* sums over the pending rows, of losses and of cuts / m */
-    double share;           /* sum of batch_share over the decisions that the pending rows had */
     double forward_s, probe_s, backward_s;
     memory *memory;
 } run;
@@ -62,11 +61,11 @@ static double lap(double *clock) {
 
 /* ---- which data come next ---- */
 
-/* The planner's next task; without a planner simply the next data. */
+/* The planner's next task, of what the batch at hand lacks; without a planner simply the next data. */
 static salf_task next_task(run *r) {
     salf_task task = {.kind = SALF_TASK_TRAIN, .layer = -1, .data = r->ids + r->taken};
     if (r->planner) {
-        check(salf_planner_next(r->planner, r->o->batch, &task), "planner");
+        check(salf_planner_next(r->planner, r->o->batch - r->pending, &task), "planner");
     } else {
         task.n_data = r->total - r->taken < r->o->batch ? r->total - r->taken : r->o->batch;
         if (task.n_data == 0) task.kind = SALF_TASK_DONE;
@@ -83,7 +82,7 @@ static double learning_rate(const run *r) {
     return warmup < 1 ? r->o->rate * (1 - share) / (1 - warmup) : 0;
 }
 
-/* What RGN looks at, norms of each layer's gradients and parameters, and, when the decision has asked for it, AUTOFREEZE:
+/* What RGN looks at, norms of each layer's gradients and parameters, and AUTOFREEZE, when the decision has asked for it:
  * norms of the gradients summed over a turn. */
 static void note_norms(run *r) {
     const int64_t m = r->llama.n_layers, n = r->llama.n_adapters;
@@ -105,24 +104,26 @@ static void note_norms(run *r) {
     if (r->decision.gradients_wanted) memset(r->turn, 0, (size_t)(m * n) * sizeof *r->turn);
 }
 
-/* Makes the gradients the mean over the pending rows, and steps the layers that the decision trains; the others do not
- * move. AdamW divides by the gradient's size, and takes as long a step from one row's gradient as from a batch's: the
- * decision's rate_scale makes up for layers that few rows reached, the sum of batch_share for a batch that was cut
- * short because the plan goes on to its next layer. */
+/* Makes the gradients the mean over the pending rows, and steps the layers that some of them train; the others do not
+ * move. A layer moves by the share of the rows that reached it: AdamW, which divides by the gradient's size, would
+ * otherwise take as long a step from one row's gradient as from all. (Where every update has one decision, its
+ * rate_scale says this already; here rows of several may add up, so that the policy is told to leave rates alone.) */
 static void update(run *r) {
     const salf_decision *d = &r->decision;
-    const double rate = learning_rate(r) * fmin(r->share, 1);
+    const double rate = learning_rate(r);
     scale_gradients(&r->llama, 1 / (double)r->pending, r->o->clip);
     note_norms(r);
     for (int32_t i = 0; i < d->n_reset; i++) adamw_reset(&r->optimizer, &r->llama, d->reset[i]);
     for (int32_t k = 0; k < r->llama.n_layers; k++) {
-        if (d->rate_scale[k] > 0) adamw_step(&r->optimizer, &r->llama, k, rate * d->rate_scale[k]);
+        const double share = r->reach[k] / (double)r->pending;
+        if (share > 0) adamw_step(&r->optimizer, &r->llama, k, rate * share);
         memset(r->llama.layers[k].gradients, 0, (size_t)r->llama.n_adapters * sizeof(float));
     }
     printf("step %4lld  data %6lld  loss %.7f  cut %d  saving %.6f\n", (long long)r->updates++, (long long)r->trained,
            r->loss / (double)r->pending, (int)d->cut, r->depth / (double)r->pending);
     r->pending = 0;
-    r->loss = r->depth = r->share = 0;
+    r->loss = r->depth = 0;
+    memset(r->reach, 0, (size_t)r->llama.n_layers * sizeof *r->reach);
 }
 
 /* ---- one batch: forward, probe, decision, backward ---- */
@@ -153,19 +154,24 @@ static void train_on(run *r, const salf_task *task) {
         check(salf_probe_end(r->probe, &trace), "probe"); /* salf 8 */
     }
 
-    /* 3. decision. A PROBE task asks which rows belong to the plan's layer. Those that the planner accepts train there
-     * at once, the others wait for a later layer. */
+    /* 3. decision. A stream trains every row, each with its cut: a random one, which was known before the forward (a
+     * trainer with less memory would have kept nothing of the row below it), or one that the probe now finds. A PROBE
+     * task of a plan asks which rows belong to its layer: those that it accepts train at once, the others wait. */
+    const int streams = r->method.matching == SALF_MATCH_STREAM;
+    salf_task cut = *task;
     memset(r->accepted, 1, (size_t)rows);
-    if (task->kind == SALF_TASK_PROBE) check(salf_planner_report(r->planner, trace.eof, rows, r->accepted), "planner");
+    if (task->kind == SALF_TASK_PROBE && streams)
+        check(salf_planner_assign(r->planner, &trace, r->batch.labels, &cut), "planner");
+    else if (task->kind == SALF_TASK_PROBE)
+        check(salf_planner_report(r->planner, trace.eof, rows, r->accepted), "planner");
     for (int64_t i = 0; i < rows; i++) n_train += r->accepted[i];
     if (n_train > 0) {
         r->seen.step = r->tasks;
         r->seen.trace = by_trace ? &trace : NULL;
         check(salf_policy_decide(r->policy, &r->seen, &r->decision), "policy"); /* salf 9 */
-        r->share += r->decision.batch_share;
     }
     for (int64_t i = 0; i < rows; i++)
-        r->cuts[i] = !r->accepted[i] ? m : by_trace ? r->decision.eof[i] : r->decision.cut;
+        r->cuts[i] = !r->accepted[i] ? m : by_trace || streams ? r->decision.eof[i] : r->decision.cut;
     r->probe_s += lap(&clock);
 
     /* 4. loss, and the backward of each row, no further down than its cut. A host that runs a layer's backward on many
@@ -180,23 +186,24 @@ static void train_on(run *r, const salf_task *task) {
     for (int64_t i = 0; i < rows; i++) {
         r->loss += r->accepted[i] ? (double)r->losses[i] : 0;
         r->depth += r->accepted[i] ? (double)r->cuts[i] / m : 0;
+        for (int32_t k = r->cuts[i]; k < m; k++)
+            if (r->decision.trainable[k]) r->reach[k] += r->decision.rate_scale[k];
     }
     r->pending += n_train;
     r->trained += n_train;
     r->taken += rows;
-    r->stage = task->layer;
     r->tasks++;
     if (r->planner) check(salf_planner_done(r->planner), "planner");
 }
 
-/* The loop. Gradients add up until a batch of rows has been trained, or the plan goes on to its next layer. */
+/* The loop. Gradients add up until a batch of rows has been trained, also over the end of a plan's layer: so every
+ * method makes as many updates. */
 static void train(run *r) {
-    for (;;) {
+    for (int ends = 0; !ends;) {
         const salf_task task = next_task(r);
-        const int ends = task.kind == SALF_TASK_DONE;
-        if (r->pending > 0 && (ends || task.layer != r->stage || r->pending >= r->o->batch)) update(r);
-        if (ends) break;
-        train_on(r, &task);
+        ends = task.kind == SALF_TASK_DONE;
+        if (!ends) train_on(r, &task);
+        if (r->pending > 0 && (ends || r->pending == r->o->batch)) update(r);
     }
 }
 
@@ -235,6 +242,7 @@ static void open_run(run *r, const options *o, const salf_model *model, salf_bas
     r->cuts = take(&r->memory, o->batch, sizeof *r->cuts);
     r->accepted = take(&r->memory, o->batch, 1);
     r->losses = take(&r->memory, o->batch, sizeof *r->losses);
+    r->reach = take(&r->memory, r->llama.n_layers, sizeof *r->reach);
     r->norms = take(&r->memory, 3 * r->llama.n_layers, sizeof *r->norms);
     r->turn = take(&r->memory, r->llama.n_layers * r->llama.n_adapters, sizeof *r->turn);
     salf_options_init(&r->seen, sizeof r->seen);
@@ -246,10 +254,25 @@ static void open_run(run *r, const options *o, const salf_model *model, salf_bas
     plan.growth = r->method.growth;
     plan.infill = r->method.infill;
     plan.matching = r->method.matching;
+    plan.assignment = r->method.assignment;
+    plan.stream_order = r->method.stream_order;
     if (r->method.policy == SALF_POLICY_BUDGET) /* a budget also has a plan, which then says what data come next */
         check(salf_planner_create(&r->planner, context, r->llama.n_layers, r->total, &plan), "planner");
+    if (plan.assignment !=
+        SALF_ASSIGN_RANDOM) { /* each class gets its share of every depth: by its word, and its size */
+        int64_t *sizes = take(&r->memory, r->data.n_classes, sizeof *sizes), n = 0;
+        int32_t *groups = take(&r->memory, r->data.n_classes, sizeof *groups);
+        for (int64_t i = 0; i < r->data.train.n; i++) sizes[r->data.train.classes[i]] += o->epochs;
+        for (int32_t c = 0; c < r->data.n_classes; c++) {
+            groups[n] = r->data.words[c];
+            sizes[n] = sizes[c];
+            n += sizes[c] > 0;
+        }
+        check(salf_planner_set_groups(r->planner, groups, sizes, n), "planner");
+    }
     salf_policy_options policy = {.struct_size = sizeof policy, .seed = (uint64_t)o->seed, .planner = r->planner};
     policy.reduction = SALF_REDUCE_PREFIX; /* every row stops at its own layer */
+    policy.rates = SALF_RATES_WHOLE;       /* see update */
     policy.total_steps = (r->total + o->batch - 1) / o->batch;
     check(salf_policy_create(&r->policy, context, r->method.policy, r->llama.n_layers, &policy), "method"); /* salf 5 */
 }

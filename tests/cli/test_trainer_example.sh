@@ -37,6 +37,8 @@ same_steps 'lora[full]' 48
 same_steps 'salf[half]' 64
 same_steps 'salf[arith][df][ce]' 64
 same_steps 'lift*[geom][bf]' 48
+same_steps 'salf[half][stream]' 80 --batch 7 --epochs 2
+same_steps 'random[arith][df][stream]' 48
 same_steps salf 48 --batch 5 --epochs 2 --lr 0.001 --rank 3 --alpha 6 --seed 7 --clip 0.5 --warmup 0.2
 model=${SALF_SHARED:-../shared}/models/stories260k
 if [ -e "$model/model.safetensors" ]; then
@@ -46,7 +48,7 @@ else
 fi
 
 # ---- methods by their names: the paper's and the words of policies
-for method in 'lift*[half]' 'salf[rank]' lisa autofreeze rgn; do
+for method in 'lift*[half]' 'salf[rank]' 'lift*[half][stream]' lisa autofreeze rgn ramp; do
     "$TRAINER" --method "$method" --limit-train 32 --limit-test 8 >"$work/out" 2>"$work/err" &&
         grep -q 'data *32 ' "$work/out" && grep -qF "$method: accuracy" "$work/out"
     report $? "method $method trains on all data"
@@ -70,7 +72,7 @@ lib=$(cd "$(dirname "$TRAINER")/../lib" && pwd)
 # shellcheck disable=SC2086
 if ${CC:-cc} $flags -o "$work/trainer" examples/trainer/*.c -L"$lib" -lsalf -Wl,-rpath,"$lib" -lm 2>"$work/err" &&
     "$work/trainer" --limit-train 1 --limit-test 1 >/dev/null 2>&1; then
-    for method in salf 'salf[half]' lisa; do
+    for method in salf 'salf[half]' 'salf[geom][df][stream]' lisa autofreeze; do
         "$work/trainer" --method "$method" --limit-train 16 --limit-test 4 >/dev/null 2>"$work/err"
         report $? "$method under the sanitizers"
     done
