@@ -208,7 +208,8 @@ SALF_API salf_status salf_tensors_save(salf_context *context, const char *path, 
                                        int64_t n_tensors, const char *const *metadata, int64_t n_metadata);
 
 /* ---- 5. Model --------------------------------------------------------------------------------------------------- */
-/* What the library must know of a language model: shape, head, embedding, final norm. Immutable once made. */
+/* What the library must know of a language model: shape, head, embedding, final norm. Immutable once made, but for
+ * salf_model_update. */
 typedef struct salf_model salf_model;
 /* Kinds of the final norm. RMS1P is RMSNorm with (1 + weight), as in Gemma. */
 enum { SALF_NORM_NONE = 0, SALF_NORM_LAYER = 1, SALF_NORM_RMS = 2, SALF_NORM_RMS1P = 3 };
@@ -242,6 +243,7 @@ typedef struct salf_model_options {
     double logit_scale;      /* logits = scale * W_o h; 0 = 1 */
     double logit_softcap;    /* then cap * tanh(logits / cap); 0 = none */
     const char *accept;      /* salf_model_open: keys of config.json, comma-separated, that it may leave unread */
+    int32_t head_transposed, embedding_transposed; /* 1: the view is [D][V], in host memory; rows are gathered */
 } salf_model_options;
 
 /* Shape and settings. The fields from rope_theta on describe the decoder and are 0 unless opened from a checkpoint. */
@@ -295,9 +297,17 @@ typedef struct salf_decoder_info {
     const char *unsupported; /* "key = value; ..." that this struct cannot say; NULL: nothing. Both borrowed */
 } salf_decoder_info;
 
-/* Model from a description. head and embedding stay borrowed; norm and logit bias are copied: make the model again when
- * they change. Errors: SALF_E_ARGUMENT, SALF_E_NULL, SALF_E_SHAPE, SALF_E_DTYPE, SALF_E_NONFINITE (a norm or bias). */
+/* Model from a description. head and embedding stay borrowed; norm and logit bias are copied: salf_model_update when
+ * they change. Errors: SALF_E_ARGUMENT, SALF_E_NULL, SALF_E_SHAPE (rows of a head must not overlap), SALF_E_DTYPE,
+ * SALF_E_UNSUPPORTED (a transposed head on a device), SALF_E_NONFINITE (a norm or bias). */
 SALF_API salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options);
+/* For a host that trains them: norm_weight, norm_bias and logit_bias of the options, where given, replace the copies; no
+ * other field may be set, and a vector that the model was made without cannot be added. Probes follow at their next
+ * begin; those with logits over candidates then read the candidates' rows of the head again, so call this, with nothing
+ * given, when the head has changed. Other logits read the head where it lies. A basis is of the head it was made from:
+ * salf_basis_check tells whether it is still that, whatever the norm. Nothing may use the model meanwhile. Errors: those
+ * of create; the model is as it was then. */
+SALF_API salf_status salf_model_update(salf_model *model, const salf_model_options *options);
 /* Model from a Hugging Face checkpoint folder: config.json and model.safetensors, single or sharded, memory-mapped. Or
  * from a GGUF file. Rows of heads in float64, FP8, int8 or a quantised type become float32 when they are needed
  * (head_dtype is 0 then). Tied heads may be stored under either name; tokenizer.json in the folder says where padding
@@ -363,7 +373,8 @@ typedef struct salf_basis_info {
  * O(D^3) for the factor, 2 D^2 a label; memory beyond the result at most 3 D*D*8 bytes plus the workspace. Errors:
  * SALF_E_LABEL, SALF_E_PADDING, SALF_E_ZERO_ROW (also when truncation leaves nothing of a label's row),
  * SALF_E_NONFINITE (names the row), SALF_E_NUMERIC, SALF_E_CALLBACK. refresh takes the same labels and options for
- * another or a changed head. */
+ * another or a changed head; for the same model with an unchanged head, found out by one reading of it, the new handle
+ * is of the old basis. */
 SALF_API salf_status salf_basis_create(salf_basis **out, salf_model *model, const int32_t *labels, int64_t n_labels,
                                        const salf_basis_options *options);
 SALF_API salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_model *model);
@@ -373,7 +384,8 @@ SALF_API salf_status salf_basis_get_info(const salf_basis *basis, salf_basis_inf
 SALF_API salf_status salf_basis_get_labels(const salf_basis *basis, const int32_t **labels, int64_t *n_labels);
 /* Copies rows of n labels to out [n][D], F32 or F64 in host memory. */
 SALF_API salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int64_t n, const salf_tensor *out);
-/* SALF_OK when the model's head is the one this basis was made from, SALF_E_STALE when not. Cost V*D. */
+/* SALF_OK when the model's head (input side: embedding) is the one this basis was made from, SALF_E_STALE when not. That
+ * is all a basis depends on: a norm or a bias may change. Cost V*D. */
 SALF_API salf_status salf_basis_check(const salf_basis *basis, const salf_model *model);
 /* Saves rows, labels, norms, P and metadata as safetensors, atomically; loads them again. Without a model (NULL) only
  * the held rows serve, and ce and rank need the table; with one the fingerprint must match (SALF_E_STALE). */

@@ -255,6 +255,9 @@ template <class Errors> class basic_model : public detail::handle<salf_model, sa
         return base::make<Errors, basic_model>(detail::joined(context.kept(), given.kept()), salf_model_open,
                                                context.get(), path.get(), &given);
     }
+    outcome<Errors, void> update(const model_options &given) { /* norm_weight, norm_bias, logit_bias */
+        return detail::call<Errors>(salf_model_update, get(), &given);
+    }
     outcome<Errors, model_info> info() const { return detail::fetch<Errors, model_info>(salf_model_get_info, get()); }
     outcome<Errors, decoder_info> decoder() const { /* its arrays are borrowed from the model */
         return detail::fetch<Errors, decoder_info>(salf_model_get_decoder, get());

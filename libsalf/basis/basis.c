@@ -176,6 +176,22 @@ salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_mod
     if (model->info.hidden != old->info.hidden)
         return SLF_FAIL(SALF_E_SHAPE, "the model's hidden size is %" PRId64 ", the basis's %" PRId64,
                         model->info.hidden, old->info.hidden);
+    /* Nothing to do for the same matrix with the same rows: one reading of it tells. The old basis is immutable, and
+     * serves under both handles. */
+    if (model == old->model && model->info.valid_vocab == old->info.vocab) {
+        const slf_message kept = slf_message_keep();
+        const salf_status same = salf_basis_check(old, model);
+        if (same == SALF_OK) {
+            union {
+                const salf_basis *in;
+                salf_basis *out; /* only its count of references changes */
+            } held = {.in = old};
+            *out = slf_basis_retain(held.out);
+            return SALF_OK;
+        }
+        if (same != SALF_E_STALE) return same;
+        slf_message_restore(&kept);
+    }
     /* As they were asked for, not as they turned out: a default rtol follows the new head. */
     salf_basis_options options = old->options;
     options.struct_size = sizeof options;

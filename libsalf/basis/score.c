@@ -103,32 +103,23 @@ done:
     return status;
 }
 
-/* The head as the model has it, read in place, or the rows of candidates copied to the backend; and the biases. */
-static salf_status use_logits(slf_vocabulary *vocabulary) {
+salf_status slf_vocabulary_follow(slf_vocabulary *vocabulary) {
     const salf_model *model = vocabulary->basis->model;
     const salf_context *context = vocabulary->context;
     const int32_t *candidates = vocabulary->candidates;
     const int64_t n = vocabulary->n, dim = vocabulary->basis->info.hidden;
-    if (!model || slf_matrix_is_empty(&model->head))
-        return slf_fail(SALF_E_ARGUMENT, "logits need a model with a head, and the basis has none at hand");
-    vocabulary->rule.logits = 1;
-    vocabulary->rule.logit_scale = model->info.logit_scale;
-    vocabulary->rule.softcap = model->info.logit_softcap;
     float *bias = NULL, *rows = NULL; /* host [n], [n][D]; in the order of the candidates, where there are any */
     salf_status status = SALF_OK;
-    if (model->logit_bias) {
+    if (!vocabulary->rule.logits) return SALF_OK;
+    if (vocabulary->bias) {
         SLF_DO(SLF_ALLOC(context, bias, n));
         for (int64_t i = 0; i < n; i++) bias[i] = model->logit_bias[candidates ? candidates[i] : i];
-        SLF_DO(SLF_DEVICE_COPY_OF(context, vocabulary->bias, bias, n));
+        SLF_DO(slf_upload(context, vocabulary->bias, bias, (uint64_t)n * sizeof *bias));
     }
     if (candidates) {
         SLF_DO(SLF_ALLOC(context, rows, n * dim));
         SLF_DO(slf_matrix_fetch(context, &model->head, candidates, n, rows));
-        SLF_DO(slf_label_rows_make(&vocabulary->own, context, NULL, n, dim));
         SLF_DO(slf_upload(context, vocabulary->own.rows, rows, (uint64_t)(n * dim) * sizeof *rows));
-        vocabulary->rows = vocabulary->own.rows;
-    } else {
-        vocabulary->matrix = &model->head;
     }
     /* The host's copies go when this returns, and a device may not have read them yet. */
     SLF_DO(slf_sync(context));
@@ -136,6 +127,26 @@ done:
     slf_free(context, bias);
     slf_free(context, rows);
     return status;
+}
+
+/* The head as the model has it, read in place, or the rows of candidates copied to the backend; and the biases. */
+static salf_status use_logits(slf_vocabulary *vocabulary) {
+    const salf_model *model = vocabulary->basis->model;
+    const salf_context *context = vocabulary->context;
+    const int64_t n = vocabulary->n, dim = vocabulary->basis->info.hidden;
+    if (!model || slf_matrix_is_empty(&model->head))
+        return slf_fail(SALF_E_ARGUMENT, "logits need a model with a head, and the basis has none at hand");
+    vocabulary->rule.logits = 1;
+    vocabulary->rule.logit_scale = model->info.logit_scale;
+    vocabulary->rule.softcap = model->info.logit_softcap;
+    if (model->logit_bias) SLF_TRY(SLF_DEVICE_ALLOC(context, vocabulary->bias, n));
+    if (vocabulary->candidates) {
+        SLF_TRY(slf_label_rows_make(&vocabulary->own, context, NULL, n, dim));
+        vocabulary->rows = vocabulary->own.rows;
+    } else {
+        vocabulary->matrix = &model->head;
+    }
+    return slf_vocabulary_follow(vocabulary);
 }
 
 /* The error names the option that asks for what is not there. What is made here serves every batch that follows. */

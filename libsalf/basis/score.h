@@ -32,6 +32,8 @@ salf_status slf_temperature_read(double *temperature);
 salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const int32_t *candidates,
                                   int64_t n_candidates, int32_t scores, double temperature);
 void slf_vocabulary_destroy(slf_vocabulary *vocabulary);
+/* Reads again what logits copied of the model: biases, and the rows of candidates. Waits. */
+salf_status slf_vocabulary_follow(slf_vocabulary *vocabulary);
 /* SALF_E_LABEL when candidates are given and label is none of them. */
 salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label);
 /* The rows of the right tokens of a batch among those of the vocabulary, as they stand there: their scores are the

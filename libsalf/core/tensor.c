@@ -74,6 +74,13 @@ salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_
         return slf_fail(SALF_E_OVERFLOW,
                         "%s: [%" PRId64 "][%" PRId64 "] with row stride %" PRId64 " does not fit memory", name,
                         tensor->rows, tensor->cols, stride);
+    /* 5. rows that overlap: two of them would share numbers, of an output even be written twice. With an index a row
+     * number may count anything. */
+    if (!tensor->row_index && tensor->rows > 1 && stride != 0 && stride < tensor->cols && -stride < tensor->cols)
+        return slf_fail(SALF_E_SHAPE,
+                        "%s: row stride %" PRId64 " is less than its %" PRId64 " columns; rows would overlap (or is it "
+                        "transposed?)",
+                        name, stride, tensor->cols);
     if (!tensor->row_index || tensor->index_memory != SALF_MEMORY_HOST) return SALF_OK;
     for (int64_t r = 0; r < tensor->rows; r++)
         if (tensor->row_index[r] < 0)

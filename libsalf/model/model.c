@@ -3,15 +3,17 @@
  * norm, how logits are made. Matrices stay borrowed; the norm and the logit bias, which are small, are copied as
  * float32.
  *
- * A model is immutable, so that bases and probes of several threads may share it. What is not noticed: a host that
- * trains a borrowed head changes what later calls read (salf_basis_check tells), and one that trains the final norm
- * changes nothing here, since a copy was made. Make the model again, or hand over normed states.
+ * A model is immutable but for salf_model_update, so that bases and probes of several threads may share it. A host that
+ * trains a borrowed head changes what later calls read (salf_basis_check tells); one that trains the final norm or the
+ * bias says so, and probes follow.
  */
 #include "model/model.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
+
+#include "core/dtypes.h"
 
 /* ---- making a model ---- */
 
@@ -67,6 +69,18 @@ salf_status slf_model_set_logit_bias(salf_model *model, const salf_tensor *bias)
     return copy_vector(model->context, bias, model->info.vocab, "logit_bias", &model->logit_bias);
 }
 
+/* Rows of a matrix that lies transposed, [D][V]: a callback of our own. Each of the D rows has a piece of all that are
+ * asked for next to each other. */
+static int32_t gather_rows(void *user, int64_t first, int64_t count, float *out) {
+    const salf_tensor *columns = user;
+    for (int64_t k = 0; k < columns->rows; k++) {
+        const void *row = slf_tensor_row(columns, k);
+        for (int64_t i = 0; i < count; i++)
+            out[i * columns->rows + k] = slf_float_element(row, columns->dtype, first + i);
+    }
+    return 0;
+}
+
 /* In the options 0 means "as it is": as the checkpoint has it, or the default. */
 salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o) {
     salf_model_info *info = &model->info;
@@ -86,20 +100,36 @@ salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o
     if (o->logit_scale != 0) info->logit_scale = o->logit_scale;
     if (o->logit_softcap > 0) info->logit_softcap = o->logit_softcap;
     info->head_dtype = model->head.view.data ? model->head.view.dtype : 0;
+    if (model->head.rows == gather_rows) info->head_dtype = ((const salf_tensor *)model->head.user)->dtype;
     return SALF_OK;
 }
 
 /* ---- a described model ---- */
 
 /* A view stays the host's memory, a callback the host's function: neither is copied, and both must outlive the model. A
- * callback's rows are not looked at here, a view's shape and addresses are. */
+ * callback's rows are not looked at here, a view's shape and addresses are. A stride below the columns would read
+ * numbers of the next row as this one's: whoever gives one means a transposed matrix. columns: NULL, or where the view
+ * of such a one is kept. */
 static salf_status describe_matrix(slf_matrix *matrix, const salf_model *model, const salf_tensor *view,
-                                   salf_rows_fn rows, void *user, const char *name) {
+                                   salf_rows_fn rows, void *user, salf_tensor *columns, const char *name) {
     const bool device_ok = slf_device_readable(model->context);
     const int64_t vocab = model->info.vocab, dim = model->info.hidden;
-    if (view->data && rows) return slf_fail(SALF_E_ARGUMENT, "%s is given as a view and as a callback", name);
-    if (view->data) SLF_TRY(slf_tensor_check(view, name, vocab, dim, device_ok));
     *matrix = (slf_matrix){.view = *view, .rows = rows, .user = user, .n_rows = vocab, .n_cols = dim};
+    if (!view->data && columns) return slf_fail(SALF_E_ARGUMENT, "%s_transposed is 1, but %s is no view", name, name);
+    if (!view->data) return SALF_OK;
+    if (rows) return slf_fail(SALF_E_ARGUMENT, "%s is given as a view and as a callback", name);
+    if (columns && (view->memory == SALF_MEMORY_DEVICE || view->index_memory == SALF_MEMORY_DEVICE))
+        return slf_fail(SALF_E_UNSUPPORTED, "%s is transposed and in device memory; give it by rows there", name);
+    SLF_TRY(slf_tensor_check(view, name, columns ? dim : vocab, columns ? vocab : dim, device_ok));
+    const int64_t stride = view->row_stride;
+    if (view->row_index && stride != 0 && stride < view->cols && -stride < view->cols)
+        return slf_fail(SALF_E_SHAPE, "%s: row stride %" PRId64 " is less than its %" PRId64 " columns", name, stride,
+                        view->cols);
+    if (!columns) return SALF_OK;
+    *columns = *view;
+    matrix->view = (salf_tensor){0};
+    matrix->rows = gather_rows;
+    matrix->user = columns;
     return SALF_OK;
 }
 
@@ -118,6 +148,10 @@ salf_status salf_model_create(salf_model **out, salf_context *context, const sal
     if (o.vocab < 1 || o.vocab > INT32_MAX)
         return SLF_FAIL(SALF_E_ARGUMENT, "vocab is %" PRId64 ", not in 1 ... 2^31-1", o.vocab);
     if (o.tied != 0 && o.tied != 1) return SLF_FAIL(SALF_E_ARGUMENT, "tied is %d, not 0 or 1", (int)o.tied);
+    if (o.head_transposed != 0 && o.head_transposed != 1)
+        return SLF_FAIL(SALF_E_ARGUMENT, "head_transposed is %d, not 0 or 1", (int)o.head_transposed);
+    if (o.embedding_transposed != 0 && o.embedding_transposed != 1)
+        return SLF_FAIL(SALF_E_ARGUMENT, "embedding_transposed is %d, not 0 or 1", (int)o.embedding_transposed);
     salf_model *model;
     salf_status status;
     SLF_TRY(slf_model_new(&model, context));
@@ -136,9 +170,10 @@ salf_status salf_model_create(salf_model **out, salf_context *context, const sal
     if (o.accept)
         SLF_DO(SLF_FAIL(SALF_E_ARGUMENT, "accept is '%s', but a described model has no configuration", o.accept));
     /* 2. head and embedding */
-    SLF_DO(describe_matrix(&model->head, model, &o.head, o.head_rows, o.head_rows_user, "head"));
-    SLF_DO(
-        describe_matrix(&model->embedding, model, &o.embedding, o.embedding_rows, o.embedding_rows_user, "embedding"));
+    SLF_DO(describe_matrix(&model->head, model, &o.head, o.head_rows, o.head_rows_user,
+                           o.head_transposed ? &model->columns[0] : NULL, "head"));
+    SLF_DO(describe_matrix(&model->embedding, model, &o.embedding, o.embedding_rows, o.embedding_rows_user,
+                           o.embedding_transposed ? &model->columns[1] : NULL, "embedding"));
     if (slf_matrix_is_empty(&model->head) && slf_matrix_is_empty(&model->embedding))
         SLF_DO(SLF_FAIL(SALF_E_NULL, "neither head nor embedding is given"));
     slf_model_tie(model);
@@ -149,6 +184,56 @@ salf_status salf_model_create(salf_model **out, salf_context *context, const sal
     *out = model;
 done:
     if (status != SALF_OK) salf_model_destroy(model);
+    return status;
+}
+
+/* ---- following a host that trains ---- */
+
+/* A new vector for one that is there, checked and widened; *out stays NULL where none is given. */
+static salf_status read_update(const salf_model *model, const salf_tensor *view, const float *now, int64_t n,
+                               const char *name, float **out) {
+    if (view->data && !now) return slf_fail(SALF_E_ARGUMENT, "%s is given, but the model was made without one", name);
+    return copy_vector(model->context, view, n, name, out);
+}
+
+/* The vectors keep their addresses, and what stands for 1 + weight its form: probes copy from here. All are read before
+ * the first is replaced. */
+salf_status salf_model_update(salf_model *model, const salf_model_options *options) {
+    SLF_OWN_ARITHMETIC;
+    SLF_REQUIRE(model, options);
+#define FIXED(field) \
+    { #field, offsetof(salf_model_options, field), sizeof(((salf_model_options *)0)->field) }
+    static const struct {
+        const char *name;
+        size_t offset, size;
+    } fixed[] = {FIXED(n_layers), FIXED(hidden),        FIXED(vocab),           FIXED(valid_vocab),
+                 FIXED(head),     FIXED(embedding),     FIXED(head_rows),       FIXED(embedding_rows),
+                 FIXED(tied),     FIXED(norm_kind),     FIXED(norm_eps),        FIXED(logit_scale),
+                 FIXED(accept),   FIXED(logit_softcap), FIXED(head_transposed), FIXED(embedding_transposed)};
+#undef FIXED
+    const int64_t dim = model->info.hidden, vocab = model->info.vocab;
+    salf_model_options o;
+    float *weight = NULL, *norm_bias = NULL, *bias = NULL;
+    salf_status status;
+    SLF_TRY(slf_options_read(&o, sizeof o, options, "salf_model_options"));
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
+        for (size_t k = 0; k < fixed[i].size; k++)
+            if (((const char *)&o)[fixed[i].offset + k] != 0)
+                return SLF_FAIL(SALF_E_ARGUMENT,
+                                "%s is set; norm_weight, norm_bias and logit_bias can be replaced, nothing else",
+                                fixed[i].name);
+    SLF_DO(read_update(model, &o.norm_weight, model->norm_weight, dim, "norm_weight", &weight));
+    SLF_DO(read_update(model, &o.norm_bias, model->norm_bias, dim, "norm_bias", &norm_bias));
+    SLF_DO(read_update(model, &o.logit_bias, model->logit_bias, vocab, "logit_bias", &bias));
+    const float plus = model->info.norm_kind == SALF_NORM_RMS1P ? 1 : 0;
+    for (int64_t i = 0; weight && i < dim; i++) model->norm_weight[i] = weight[i] + plus;
+    if (norm_bias) memcpy(model->norm_bias, norm_bias, (size_t)dim * sizeof *norm_bias);
+    if (bias) memcpy(model->logit_bias, bias, (size_t)vocab * sizeof *bias);
+    model->version++;
+done:
+    slf_free(model->context, weight);
+    slf_free(model->context, norm_bias);
+    slf_free(model->context, bias);
     return status;
 }
 

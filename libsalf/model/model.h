@@ -28,13 +28,15 @@ typedef struct slf_scaled {
 struct salf_model {
     atomic_int references;
     salf_context *context;
-    salf_model_info info;  /* fingerprint stays 0: it is not known until asked for, and the model is immutable */
-    slf_matrix head;       /* W_o [V][D]; the embedding when tied */
-    slf_matrix embedding;  /* W_i [V][D]; the head when tied */
-    float *norm_weight;    /* [D] owned, RMS1P already as 1 + weight; NULL: ones */
-    float *norm_bias;      /* [D] owned; NULL: zeros */
-    float *logit_bias;     /* [V] owned; NULL: none */
-    salf_tensors *tensors; /* owned; NULL for a described model */
+    salf_model_info info;   /* fingerprint stays 0: it is not known until asked for, and the model is immutable */
+    slf_matrix head;        /* W_o [V][D]; the embedding when tied */
+    slf_matrix embedding;   /* W_i [V][D]; the head when tied */
+    float *norm_weight;     /* [D] owned, RMS1P already as 1 + weight; NULL: ones */
+    float *norm_bias;       /* [D] owned; NULL: zeros */
+    float *logit_bias;      /* [V] owned; NULL: none */
+    int64_t version;        /* of the three vectors and the head; salf_model_update raises it */
+    salf_tensor columns[2]; /* of the head, of the embedding where these are transposed: views [D][V] */
+    salf_tensors *tensors;  /* owned; NULL for a described model */
     /* Of a checkpoint: */
     slf_scaled scaled[2];      /* of the head, of the embedding, where a view of them is not usable */
     salf_decoder_info decoder; /* sliding, unsupported: the two below, or NULL */

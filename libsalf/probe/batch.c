@@ -109,6 +109,7 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
     /* A batch that is dropped: its copies read the arrays that are filled here. */
     if (batch->phase != SLF_BATCH_NONE) SLF_TRY(slf_sync(context));
     batch->phase = SLF_BATCH_NONE;
+    SLF_TRY(slf_probe_follow(probe));
     batch->rows = n_rows;
     probe->run.waiting = 0;
     /* 1. memory. Of the queries that the workspace holds, 2 D floats each, a quarter is for states at hand, which the

@@ -45,29 +45,46 @@ salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_pr
     probe->options.candidates = NULL; /* the caller's; the vocabulary has a copy */
     probe->metric = slf_metric_of(own.metric);
     SLF_DO(SLF_ALLOC_ZERO(context, probe->batch.observed, slf_probe_spaces(probe)));
-    /* 2. the final norm [D] into the backend; RMS1P is folded into the model's weight */
+    /* 2. a place for the final norm [D] in the backend; its numbers come with the first batch */
     const int32_t kind = model ? model->info.norm_kind : SALF_NORM_NONE;
     if (kind != SALF_NORM_NONE) {
         const int64_t dim = model->info.hidden;
-        const uint64_t bytes = (uint64_t)dim * sizeof(float);
         SLF_DO(SLF_DEVICE_ALLOC(context, probe->norm_vectors, 2 * dim));
         probe->norm = (slf_norm){.kind = kind == SALF_NORM_LAYER ? SALF_NORM_LAYER : SALF_NORM_RMS,
                                  .eps = (float)model->info.norm_eps,
                                  .weight = model->norm_weight ? probe->norm_vectors : NULL,
                                  .bias = model->norm_bias ? probe->norm_vectors + dim : NULL};
-        if (model->norm_weight) SLF_DO(slf_upload(context, probe->norm_vectors, model->norm_weight, bytes));
-        if (model->norm_bias) SLF_DO(slf_upload(context, probe->norm_vectors + dim, model->norm_bias, bytes));
-        SLF_DO(slf_sync(context));
     }
+    probe->followed = -1;
     /* 3. what the metric compares with, by a vocabulary that the probe owns: candidates and temperature are its own */
     if (probe->metric->vocabulary)
         SLF_DO(slf_vocabulary_create(&probe->vocabulary, basis, own.candidates, own.n_candidates, own.scores,
                                      own.temperature));
+    SLF_DO(slf_probe_follow(probe));
     *out = probe;
     return SALF_OK;
 done:
     salf_probe_destroy(probe);
     return status;
+}
+
+/* Addresses stay, so that a captured graph follows too; it waits, once an update. RMS1P is folded into the model's
+ * weight. */
+salf_status slf_probe_follow(salf_probe *probe) {
+    const salf_model *model = probe->basis->model;
+    const salf_context *context = probe->context;
+    const int64_t version = model ? model->version : 0;
+    if (probe->followed == version) return SALF_OK;
+    if (probe->norm.weight || probe->norm.bias) {
+        const int64_t dim = model->info.hidden;
+        const uint64_t bytes = (uint64_t)dim * sizeof(float);
+        if (probe->norm.weight) SLF_TRY(slf_upload(context, probe->norm_vectors, model->norm_weight, bytes));
+        if (probe->norm.bias) SLF_TRY(slf_upload(context, probe->norm_vectors + dim, model->norm_bias, bytes));
+        SLF_TRY(slf_sync(context));
+    }
+    if (probe->vocabulary && probe->followed >= 0) SLF_TRY(slf_vocabulary_follow(probe->vocabulary));
+    probe->followed = version;
+    return SALF_OK;
 }
 
 /* A trace that end gave dies with the probe. On a device, what is still enqueued may finish: frees wait where they

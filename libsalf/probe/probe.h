@@ -64,6 +64,7 @@ struct salf_probe {
     slf_vocabulary *vocabulary; /* NULL where the metric needs none */
     slf_norm norm;              /* the model's final norm; kind NONE without */
     float *norm_vectors;        /* backend [2][D], weight and bias, of which norm may have either or none */
+    int64_t followed;           /* version of the model whose vectors these are; -1: none yet */
     void *done;                 /* event: the results are on the host */
     slf_block_pair blocks;      /* the batch's arrays are parts of these two, but for observed */
     slf_probe_batch batch;
@@ -76,6 +77,8 @@ static inline int32_t slf_probe_spaces(const salf_probe *probe) {
     return probe->options.n_layers + 1;
 }
 
+/* probe.c: takes the model's norm, bias and candidates' rows where these were replaced since. */
+salf_status slf_probe_follow(salf_probe *probe);
 /* observe.c: the row of a metric; NULL for one that has none. */
 const slf_metric *slf_metric_of(int32_t metric);
 /* SALF_E_SEQUENCE unless every space of a batch was observed. */

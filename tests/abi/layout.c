@@ -205,7 +205,7 @@ AT(salf_model_info, model_type, 136);
 AT(salf_model_info, vocab_from, 144);
 AT(salf_model_info, reserved, 148);
 
-GROWS(salf_model_options, 384);
+GROWS(salf_model_options, 392);
 AT(salf_model_options, struct_size, 0);
 AT(salf_model_options, n_layers, 4);
 AT(salf_model_options, hidden, 8);
@@ -226,6 +226,8 @@ AT(salf_model_options, logit_bias, 304);
 AT(salf_model_options, logit_scale, 360);
 AT(salf_model_options, logit_softcap, 368);
 AT(salf_model_options, accept, 376);
+AT(salf_model_options, head_transposed, 384);
+AT(salf_model_options, embedding_transposed, 388);
 
 SIZE(salf_named_tensor, 136);
 AT(salf_named_tensor, name, 0);

@@ -88,6 +88,9 @@ template <class Errors> void models() {
     const auto changed = take(model::create(context, other.options()));
     CHECK(take(described.fingerprint()) == take(described.fingerprint()));
     CHECK(take(described.fingerprint()) != take(changed.fingerprint()));
+    auto live = take(model::create(context, head.options()));
+    CHECK_OK(live.update({}));
+    CHECK_STATUS(live.update(head.options()), SALF_E_ARGUMENT, "is set");
     const auto opened = take(model::open(context, "examples/demo/model"));
     CHECK(opened.tensors() && opened.tensors().count() > 3);
     CHECK(take(opened.tensors().at(0)).name != nullptr);

@@ -47,7 +47,7 @@ START_TEST(bad_descriptions_are_refused) {
     const int64_t alive = memory.alive;
     float w[V * D], bad[V * D];
     double doubles[V * D] = {0};
-    const int64_t index[V] = {0, 1, 2, -3, 4, 5, 6};
+    const int64_t index[V] = {0, 1, 2, -3, 4, 5, 6}, fine_index[V] = {0, 4, 8, 12, 16, 20, 24};
     fill_head(w);
     fill_head(bad);
     bad[2] = NAN;
@@ -78,6 +78,14 @@ START_TEST(bad_descriptions_are_refused) {
     REFUSED(o.head.memory = 9, SALF_E_ARGUMENT, "head: memory 9");
     REFUSED(o.head.reserved = 1, SALF_E_ARGUMENT, "reserved is 1");
     REFUSED(o.head.row_stride = INT64_MAX, SALF_E_OVERFLOW, "row stride 9223372036854775807");
+    REFUSED(o.head.row_stride = D - 1, SALF_E_SHAPE, "head: row stride 3 is less than its 4 columns");
+    REFUSED(o.head.row_stride = 1 - D, SALF_E_SHAPE, "head: row stride -3");
+    REFUSED((o.head.row_stride = 1, o.head.row_index = fine_index), SALF_E_SHAPE, "head: row stride 1 is less");
+    REFUSED(o.head_transposed = 2, SALF_E_ARGUMENT, "head_transposed is 2");
+    REFUSED(o.embedding_transposed = -1, SALF_E_ARGUMENT, "embedding_transposed is -1");
+    REFUSED(o.embedding_transposed = 1, SALF_E_ARGUMENT, "embedding_transposed is 1, but embedding is no view");
+    REFUSED(o.head_transposed = 1, SALF_E_SHAPE, "head: 7 rows where 4 are needed");
+    REFUSED((o.head_transposed = 1, o.head.memory = SALF_MEMORY_DEVICE), SALF_E_UNSUPPORTED, "head is transposed");
     REFUSED(o.head.row_index = index, SALF_E_ARGUMENT, "row_index[3] is -3");
     REFUSED(o.head_rows = fail_rows, SALF_E_ARGUMENT, "head is given as a view and as a callback");
     REFUSED(o.embedding = oracle_view(w, SALF_F32, V - 2, D), SALF_E_SHAPE, "embedding: 5 rows");
@@ -212,14 +220,17 @@ static void check_rows(const slf_matrix *matrix, const float *w) {
 }
 
 /* One head in many forms: form 0 dense, 1 strided, 2 indexed, 3 bfloat16, 4 float16, 5 callback, 6 as the embedding of
- * a tied model, 7 as the embedding of a model without head, 8 with rows of padding. */
-enum { FORMS = 9, STRIDE = D + 3 };
+ * a tied model, 7 as the embedding of a model without head, 8 with rows of padding, 9 transposed, 10 transposed in
+ * bfloat16 as the embedding of a tied model. */
+enum { FORMS = 11, STRIDE = D + 3, STRIDE_T = V + 2 };
 
 typedef struct {
     float w[V * D];
     float wide[V * STRIDE];
     float padded[(V + 3) * D];
     uint16_t bf16[V * D], f16[V * D];
+    float turned[D * STRIDE_T];
+    uint16_t turned_bf16[D * V];
     int64_t index[V];
 } forms;
 
@@ -232,6 +243,11 @@ static void fill_forms(forms *f, const float *w) {
     }
     memcpy(f->padded, w, sizeof f->w);
     for (int i = V * D; i < (V + 3) * D; i++) f->padded[i] = NAN; /* never looked at */
+    for (int r = 0; r < V; r++)
+        for (int k = 0; k < D; k++) {
+            f->turned[k * STRIDE_T + r] = w[r * D + k];
+            f->turned_bf16[k * V + r] = harness_to_bf16(w[r * D + k]);
+        }
     for (int i = 0; i < V * D; i++) {
         f->bf16[i] = harness_to_bf16(w[i]);
         f->f16[i] = harness_to_f16(w[i]);
@@ -273,6 +289,16 @@ static salf_model *model_of_form(salf_context *context, forms *f, int form) {
         o.vocab = V + 3;
         o.valid_vocab = V;
         break;
+    case 9:
+        o.head = oracle_view(f->turned, SALF_F32, D, V);
+        o.head.row_stride = STRIDE_T;
+        o.head_transposed = 1;
+        break;
+    case 10:
+        o.head = (salf_tensor){0};
+        o.embedding = oracle_view(f->turned_bf16, SALF_BF16, D, V);
+        o.embedding_transposed = o.tied = 1;
+        break;
     default:
         break;
     }
@@ -290,8 +316,8 @@ START_TEST(rows_are_the_same_in_every_form) {
     for (int form = 0; form < FORMS; form++) {
         salf_model *model = model_of_form(context, &f, form);
         check_rows(form == 7 ? &model->embedding : &model->head, w);
-        if (form == 6) check_rows(&model->embedding, w);
-        ck_assert_int_eq(model->info.head_dtype, form == 3                ? SALF_BF16
+        if (form == 6 || form == 10) check_rows(&model->embedding, w);
+        ck_assert_int_eq(model->info.head_dtype, form == 3 || form == 10  ? SALF_BF16
                                                  : form == 4              ? SALF_F16
                                                  : form == 5 || form == 7 ? 0
                                                                           : SALF_F32);

@@ -86,7 +86,8 @@ class Model(Handle):
     head, embedding: [vocab, hidden] tensors; or head_rows, embedding_rows: functions (first, count, out) that fill out,
     a float32 array [count, hidden], for matrices that are quantised or not in memory. valid_vocab: rows beyond it are
     padding; 0 for none. tied: one matrix serves as both. norm_kind: "none", "layer", "rms" or "rms1p" of the final
-    norm; norm_weight, norm_bias [hidden] and logit_bias [vocab] are copied, and read in host memory.
+    norm; norm_weight, norm_bias [hidden] and logit_bias [vocab] are copied, and read in host memory: update() when they
+    change. head_transposed, embedding_transposed: the tensor is [hidden, vocab], in host memory.
     """
 
     def __init__(
@@ -109,6 +110,8 @@ class Model(Handle):
         logit_bias: Any = None,
         logit_scale: float = 0.0,
         logit_softcap: float = 0.0,
+        head_transposed: bool = False,
+        embedding_transposed: bool = False,
     ) -> None:
         options = new_struct("salf_model_options")
         keep: List[Any] = [Context._of(context, "context")]
@@ -122,19 +125,21 @@ class Model(Handle):
         for name, source in tensors.items():
             if source is not None:
                 keep.append(views.fill(getattr(options, name), source, name, context._device))
-        known = options.head if head is not None else options.embedding
+        known, turned = (options.head, head_transposed) if head is not None else (options.embedding, embedding_transposed)
         set_fields(
             options,
             {
                 "n_layers": n_layers,
-                "hidden": known.cols if hidden is None else hidden,
-                "vocab": known.rows if vocab is None else vocab,
+                "hidden": (known.rows if turned else known.cols) if hidden is None else hidden,
+                "vocab": (known.cols if turned else known.rows) if vocab is None else vocab,
                 "valid_vocab": valid_vocab,
                 "tied": tied,
                 "norm_kind": norm_kind,
                 "norm_eps": norm_eps,
                 "logit_scale": logit_scale,
                 "logit_softcap": logit_softcap,
+                "head_transposed": head_transposed,
+                "embedding_transposed": embedding_transposed,
             },
         )
         for name, function in (("head_rows", head_rows), ("embedding_rows", embedding_rows)):
@@ -181,6 +186,20 @@ class Model(Handle):
             options.accept = keep[-1]
         model._start(context, keep, lambda pointer, out: lib.salf_model_open(out, pointer, name, options))
         return model
+
+    def update(self, norm_weight: Any = None, norm_bias: Any = None, logit_bias: Any = None) -> None:
+        """Takes vectors that a run has trained in place of the copies. Probes follow at their next begin.
+
+        Those with logits over candidates then read the candidates' rows of the head again: call it, with nothing given,
+        when the head has changed. Nothing may use the model meanwhile.
+        """
+        options, keep = new_struct("salf_model_options"), []
+        given = {"norm_weight": norm_weight, "norm_bias": norm_bias, "logit_bias": logit_bias}
+        for name, source in given.items():
+            if source is not None:
+                keep.append(views.fill(getattr(options, name), source, name, self.context._device))
+        with self._use() as pointer:
+            check(lib.salf_model_update(pointer, options))
 
     @property
     def info(self) -> ModelInfo:
