@@ -149,6 +149,65 @@ def compare(folder, truth, tolerance=TOLERANCE, valid=VOCAB, **options):
         return info, model.decoder
 
 
+def frequencies(decoder, head_dim, theta, kind):
+    """Inverse frequencies and the factor on cosines and sines, by the formulas that salf_decoder_info stands for."""
+    dims = decoder.rotary_dims
+    plain = theta ** -(np.arange(0, dims, 2) / dims)
+    if kind == "default":
+        return plain, 1.0
+    scaled = plain / decoder.rope_factor
+    if kind == "linear":
+        return scaled, 1.0
+    if kind == "llama3":
+        turns = decoder.rope_original_positions * plain / (2 * np.pi)
+        low, high = decoder.rope_low_factor, decoder.rope_high_factor
+        share = np.clip((turns - low) / (high - low), 0, 1)
+        return share * plain + (1 - share) * scaled, 1.0
+    place = [dims * np.log(decoder.rope_original_positions / (beta * 2 * np.pi)) / (2 * np.log(theta))
+             for beta in (decoder.rope_beta_fast, decoder.rope_beta_slow)]  # fmt: skip
+    low, high = max(np.floor(place[0]), 0), min(np.ceil(place[1]), dims - 1)
+    ramp = np.clip((np.arange(dims // 2) - low) / max(high - low, 1e-3), 0, 1)
+    return ramp * scaled + (1 - ramp) * plain, decoder.rope_attention_factor
+
+
+def same_layers(folder, info, decoder):
+    """The description of the layers, against the modules that transformers makes of the folder's config.json."""
+    config = AutoConfig.from_pretrained(folder)
+    config = getattr(config, "text_config", config)
+    model = AutoModelForCausalLM.from_config(config)
+    rotary, layers = model.model.rotary_emb, model.model.layers
+    kinds = [("inv_freq", decoder.rope_theta, decoder.rope, "attention_scaling")]
+    if hasattr(rotary, "full_attention_inv_freq"):
+        kinds = [("full_attention_inv_freq", decoder.rope_theta, decoder.rope, "full_attention_attention_scaling")]
+        kinds += [("sliding_attention_inv_freq", decoder.local_rope_theta, "default",
+                   "sliding_attention_attention_scaling")]  # fmt: skip
+    for name, theta, kind, scaling in kinds:
+        if hasattr(rotary, name):
+            expected, factor = frequencies(decoder, info.head_dim, theta, kind)
+            close(name, expected, getattr(rotary, name).double().numpy(), 1e-5)
+            close(scaling, np.array(factor), np.array(getattr(rotary, scaling)), 1e-9)
+    for k, layer in enumerate(layers):
+        attention = layer.self_attn
+        assert abs(attention.scaling - decoder.attention_scale) < 1e-12, (attention.scaling, decoder)
+        window = getattr(attention, "sliding_window", getattr(config, "sliding_window", None))
+        if type(config).__name__ == "LlamaConfig":
+            window = None
+        slides = bool(decoder.sliding) and decoder.sliding[k]
+        assert (decoder.sliding_window if slides else None) == window, (k, window, decoder)
+        names = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj"}
+        for short, long in names.items():
+            if hasattr(attention, long):
+                assert (getattr(attention, long).bias is not None) == (short in decoder.biases), (long, decoder)
+        for short in ("gate", "up", "down"):
+            if hasattr(layer.mlp, short + "_proj"):
+                assert (getattr(layer.mlp, short + "_proj").bias is not None) == (short in decoder.biases), decoder
+        act = getattr(layer.mlp, "act_fn", getattr(layer.mlp, "activation_fn", None))
+        ours = {"silu": torch.nn.functional.silu, "gelu": torch.nn.functional.gelu, "relu": torch.relu,
+                "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh")}  # fmt: skip
+        x = torch.linspace(-3, 3, 50)
+        assert torch.allclose(act(x), ours[decoder.activation](x), atol=1e-6), (act, decoder)
+
+
 def edit_config(folder, **changes):
     path = os.path.join(folder, "config.json")
     with open(path) as file:
@@ -195,6 +254,8 @@ def family_case(name, more):
         info, decoder = compare(folder, truth_of(model))
         assert info.model_type == name
         assert decoder.unsupported is None or "model_type" in decoder.unsupported or name == "smollm3", decoder.unsupported
+        if decoder.unsupported is None:
+            same_layers(folder, info, decoder)
 
     CASES[f"family_{name}"] = run
 
@@ -209,8 +270,9 @@ def variant(name, family, expected, **more):
     def run(folder):
         model = random_model(config_of(family, **more))
         model.save_pretrained(folder)
-        _, decoder = compare(folder, truth_of(model))
+        info, decoder = compare(folder, truth_of(model))
         assert decoder.unsupported is None, decoder.unsupported
+        same_layers(folder, info, decoder)
         for field, value in expected.items():
             assert getattr(decoder, field) == value, (field, getattr(decoder, field), value)
 
@@ -275,6 +337,69 @@ def older_spellings(folder):
     edit_config(folder, rope_scaling={"type": "linear", "factor": 2.0})
     _, decoder = compare(folder, truth)
     assert (decoder.rope, decoder.rope_factor) == ("linear", 2), decoder
+
+
+# Changes of config.json after transformers wrote it, in spellings of all its versions: what is described is what transformers
+# reads from them, and what cannot be described is named.
+SPELLINGS = {
+    "llama": [
+        {}, {"rope_parameters": ..., "rope_theta": 5e5}, {"rope_parameters": ..., "rope_scaling": None},
+        {"rope_parameters": ..., "rope_scaling": {"type": "linear", "factor": 3.0}},
+        {"rope_parameters": ..., "rope_scaling": {"rope_type": "linear", "type": "linear", "factor": 3}, "rope_theta": 7e3},
+        {"rope_parameters": {"rope_theta": 7e3}},
+        {"rope_parameters": ..., "rope_scaling": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0,
+                                                  "high_freq_factor": 4.0}},
+        {"rope_parameters": ..., "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "mscale": 0.707,
+                                                  "mscale_all_dim": 1.0, "original_max_position_embeddings": 64}},
+        {"rope_parameters": ..., "rope_scaling": {"type": "yarn", "factor": 2.0, "beta_fast": 16, "beta_slow": 2,
+                                                  "attention_factor": 1.3}},
+        {"num_key_value_heads": None}, {"hidden_act": "gelu_new"}, {"hidden_act": "relu"}, {"attention_bias": True},
+    ],
+    "mistral": [{"sliding_window": ...}, {"sliding_window": None}, {"sliding_window": 7}],
+    "qwen2": [{"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0, "layer_types": ...},
+              {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1, "layer_types": ...},
+              {"use_sliding_window": False, "sliding_window": 5, "max_window_layers": 1, "layer_types": ...},
+              {"use_sliding_window": True, "sliding_window": 5,
+               "layer_types": ["sliding_attention", "full_attention"]}],
+    "qwen3": [{"attention_bias": True, "head_dim": 32}],
+    "gemma": [{"hidden_act": "gelu"}],
+    "gemma2": [{"layer_types": ..., "sliding_window": 6}, {"query_pre_attn_scalar": 100}],
+    "gemma3_text": [
+        {"rope_parameters": ..., "layer_types": ...},
+        {"rope_parameters": ..., "layer_types": ..., "sliding_window_pattern": 2, "rope_theta": 5e5,
+         "rope_local_base_freq": 3e3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5},
+                             "sliding_attention": {"rope_type": "default", "rope_theta": 9e3}},
+         "layer_types": ["full_attention", "sliding_attention"]},
+    ],
+    "phi3": [{"rope_parameters": ..., "rope_theta": 5e3, "partial_rotary_factor": 0.5}, {"sliding_window": 9}],
+    "olmo3": [{"rope_parameters": ..., "layer_types": ...},
+              {"rope_parameters": ..., "rope_scaling": {"rope_type": "yarn", "factor": 2.0}}],
+    "granite": [{"attention_multiplier": 0.3, "mlp_bias": True}],
+    "stablelm": [{"rope_parameters": ..., "partial_rotary_factor": ...}, {"use_qkv_bias": True},
+                 {"rope_parameters": ..., "partial_rotary_factor": 0.5, "rope_theta": 5e3}],
+    "smollm3": [{"no_rope_layers": [1, 1]}],
+}  # fmt: skip
+
+
+def spelling_case(family, changes):
+    def run(folder):
+        for change in changes:
+            config_of(family).save_pretrained(folder)
+            edit_config(folder, **change)
+            config = AutoConfig.from_pretrained(folder)
+            AutoModelForCausalLM.from_config(config).float().save_pretrained(folder)
+            config_of(family).save_pretrained(folder)
+            edit_config(folder, **change)
+            with salf.Context("cpu") as context, salf.Model.open(context, folder) as model:
+                assert model.decoder.unsupported is None, (change, model.decoder.unsupported)
+                same_layers(folder, model.info, model.decoder)
+
+    CASES[f"spellings_{family}"] = run
+
+
+for spelling_family, spelling_changes in SPELLINGS.items():
+    spelling_case(spelling_family, spelling_changes)
 
 
 @case
@@ -473,8 +598,9 @@ def gemma3_with_images(folder):
         for value in model.parameters():
             value.copy_(0.15 * torch.randn_like(value))
     model.save_pretrained(folder)
-    _, decoder = compare(folder, truth_of(model))
+    info, decoder = compare(folder, truth_of(model))
     assert decoder.unsupported is None, decoder.unsupported
+    same_layers(folder, info, decoder)
     assert decoder.sliding == (True, False)
 
 
