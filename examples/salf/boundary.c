@@ -29,10 +29,8 @@ void boundary_open(run *r) {
     if (o->cache_bytes == 0 || o->epochs == 1 || !has_boundary(r, &stays)) return;
     if (o->cache_bf16 && !stays) {
         if (r->s->seed == o->seed)
-            fprintf(
-                stderr,
-                "salf finetune: --cache: nothing is kept for %s: its boundary moves, and bf16 is for one that stays\n",
-                r->m->name);
+            fprintf(stderr, "--cache: nothing is kept for %s: its boundary moves, and bf16 is for one that stays",
+                    r->m->name);
         return;
     }
     const int64_t all = r->s->train.offsets[r->s->train.n] * r->s->info.hidden * (o->cache_bf16 ? 2 : 4);
@@ -43,7 +41,7 @@ void boundary_open(run *r) {
                                    .width = r->s->info.hidden};
     if (cache_open(&r->cache, &options, message, sizeof message) == 0 || r->s->cache_said) return;
     r->s->cache_said = 1; /* training goes on without, and this is said once */
-    fprintf(stderr, "salf finetune: --cache: %s; no states are kept\n", message);
+    args_say(0, training_command, "--cache: %s; no states are kept", message);
 }
 
 /* The states of a space, taken out of a forward that ends there. */
@@ -92,7 +90,7 @@ int boundary_begin(run *r, const uint32_t *data) {
         if (decoder_forward(r->decoder, &one, 0, take_space, &t) != SALF_OK && !t.done) return say_decoder("forward");
         if (cache_put(r->cache, data[i], boundary, ids, n, states) == 1 || r->s->cache_said) continue;
         r->s->cache_said = 1;
-        fprintf(stderr, "salf finetune: --cache: the room is used up; data that come later are run from the start\n");
+        args_say(0, training_command, "--cache: the room is used up; data that come later are run from the start");
     }
     r->batch.batch.first_layer = boundary;
     r->batch.batch.states = r->states;

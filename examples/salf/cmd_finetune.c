@@ -16,7 +16,7 @@ enum { PATH_SIZE = 4096 };
 
 /* What is not zero by default. Rate, rank and alpha suit the small models that this trainer is for. */
 #define DEFAULT_RATE 2e-3
-static const finetune_settings defaults = {
+const finetune_settings finetune_defaults = {
     .schedule = SCHEDULE_LINEAR,
     .reduction = SALF_REDUCE_PREFIX,
     .lora_rank = 8,
@@ -176,7 +176,7 @@ static int find_demonstration(finetune_settings *o) {
 
 /* Learning rates from "X,method=X,...", in any order: a number alone is for all methods that are not named. Returns -1
  * to go on, else the exit code. */
-static int read_rates(finetune_settings *o) {
+int finetune_read_rates(finetune_settings *o) {
     double common = DEFAULT_RATE;
     int named[METHODS_MAX] = {0};
     for (const char *at = o->rate_text; at && *at;) {
@@ -185,16 +185,16 @@ static int read_rates(finetune_settings *o) {
         char *end;
         const double rate = strtod(number, &end);
         if (end != at + length || end == number || !(rate >= 1e-12 && rate <= 10))
-            return args_misuse("finetune", "--lr: '%.*s' is not a rate of 1e-12 ... 10", length, at);
+            return args_misuse(training_command, "--lr: '%.*s' is not a rate of 1e-12 ... 10", length, at);
         int found = -1;
         for (int i = 0; equals && i < o->n_methods; i++) {
             const char *name = o->methods[i].name;
             if (strlen(name) == (size_t)(equals - at) && !strncmp(name, at, strlen(name))) found = i;
         }
         if (equals && found < 0)
-            return args_misuse("finetune", "--lr: '%.*s' is not among the methods", (int)(equals - at), at);
+            return args_misuse(training_command, "--lr: '%.*s' is not among the methods", (int)(equals - at), at);
         if (found >= 0 && named[found]++)
-            return args_misuse("finetune", "--lr: '%s' is there twice", o->methods[found].name);
+            return args_misuse(training_command, "--lr: '%s' is there twice", o->methods[found].name);
         *(found < 0 ? &common : &o->rates[found]) = rate;
         at += length + (at[length] == ',');
     }
@@ -232,7 +232,7 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
                                   .notes = notes,
                                   .options = finetune_table,
                                   .n_options = sizeof finetune_table / sizeof *finetune_table};
-    *o = defaults;
+    *o = finetune_defaults;
     const int code = args_parse(&command, o, argc, argv, NULL);
     if (code >= 0) return code;
     if (o->lists.n == 0) o->lists = (args_texts){1, {"lora[full],lora[half],lift*[half],salf[half][stream]"}};
@@ -249,7 +249,7 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
     if (!streams && (o->assignment_given || o->stream_order_given))
         return args_misuse("finetune", "--%s: no method is a stream",
                            o->assignment_given ? "assignment" : "stream-order");
-    int wrong = read_rates(o);
+    int wrong = finetune_read_rates(o);
     if (wrong < 0) wrong = read_cache(o);
     if (wrong >= 0) return wrong;
     if (o->seed > UINT64_MAX - (uint64_t)o->seeds) return args_misuse("finetune", "--seeds: there are no seeds left");

@@ -17,6 +17,8 @@
 enum { LOSS_LM = 0, LOSS_COSINE = 1, LOSS_SEMANTIC_CE = 2 };
 enum { SCHEDULE_CONSTANT = 0, SCHEDULE_LINEAR = 1, SCHEDULE_COSINE = 2 };
 extern const char *const loss_words[];
+/* The subcommand that trains, as messages name it: finetune, or advise, which sets it. */
+extern const char *training_command;
 
 /* What the command line says. Strings are borrowed from argv. */
 typedef struct finetune_settings {
@@ -76,6 +78,11 @@ typedef struct finetune_settings {
     int32_t cache_bf16;
 } finetune_settings;
 
+/* What is not said on a command line. */
+extern const finetune_settings finetune_defaults;
+/* Fills in the rates from their text, for the methods that are listed. Returns -1 to go on, else the exit code. */
+int finetune_read_rates(finetune_settings *o);
+
 /* A part of the data as tokens, packed; in the order of the file. */
 typedef struct split {
     int64_t n;
@@ -97,9 +104,11 @@ typedef struct session {
     int32_t *label_tokens; /* [n_labels] first token of each label's word */
     char **label_names;    /* [n_labels] the classes */
     char *prompt;          /* the template in use */
-    int64_t n_shortened;   /* prompts longer than the model's positions, cut at the left */
-    uint64_t seed;         /* of the run at hand */
-    int cache_said;        /* 1: it has been said that not all states are kept */
+    int64_t n_train_all;   /* data there are, before --limit-train and --limit-test */
+    int64_t n_test_all;
+    int64_t n_shortened; /* prompts longer than the model's positions, cut at the left */
+    uint64_t seed;       /* of the run at hand */
+    int cache_said;      /* 1: it has been said that not all states are kept */
     jsonl_writer log;
 } session;
 

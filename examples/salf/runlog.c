@@ -46,7 +46,7 @@ int log_open(session *s, int64_t keep) {
     char message[512];
     if (!o->log) return 0;
     if (jsonl_open(&s->log, o->log, keep, message, sizeof message) != 0) {
-        args_fail("finetune", "%s", message);
+        args_fail(training_command, "%s", message);
         return -1;
     }
     if (keep > 0) return 0;
@@ -183,6 +183,7 @@ void log_result(session *s, const method *m, const tally *t, const int64_t *eof_
     jsonl_int(&s->log, "trained", (int64_t)t->v[TALLY_TRAINED]);
     jsonl_int(&s->log, "probed", (int64_t)t->v[TALLY_PROBED]);
     jsonl_int(&s->log, "matched", (int64_t)t->v[TALLY_MATCHED]);
+    jsonl_real(&s->log, "eof_mode", t->v[TALLY_MODE]);
     jsonl_real(&s->log, "forwards", t->v[TALLY_PASSED] / t->v[TALLY_TRAINED]);
     jsonl_int(&s->log, "memory", (int64_t)t->v[TALLY_MEMORY]);
     log_seconds(s, t->v);

@@ -92,7 +92,7 @@ static void list_options(option_texts *t, const finetune_settings *o) {
 static int checkpoint_path(const session *s, char *path, size_t size) {
     int n = snprintf(path, size, "%s/checkpoint.safetensors", s->settings->checkpoint);
     if (n > 0 && (size_t)n < size) return 0;
-    args_fail("finetune", "--checkpoint: the path is too long");
+    args_fail(training_command, "--checkpoint: the path is too long");
     return -1;
 }
 
@@ -196,7 +196,7 @@ int runstate_begin(session *s, runstate_start *start, tally *tallies) {
                  (long long)numbers[RUN_FINISHED]);
         failed = 1;
     }
-    if (failed) args_fail("finetune", "--resume: %s", message);
+    if (failed) args_fail(training_command, "--resume: %s", message);
     if (!failed) *start = (runstate_start){(int)numbers[RUN_FINISHED], numbers[RUN_INSIDE] == 1, numbers[RUN_LOG]};
     salf_tensors_destroy(file);
     return failed ? -1 : 0;
@@ -257,7 +257,7 @@ int runstate_load(session *s, run *r) {
     char message[1024] = "the checkpoint is gone";
     if (open_checkpoint_file(s, &file) != 0) return -1;
     const int failed = !file || get_run(file, r, message, sizeof message) != 0;
-    if (failed) args_fail("finetune", "--resume: %s", message);
+    if (failed) args_fail(training_command, "--resume: %s", message);
     salf_tensors_destroy(file);
     return failed ? -1 : 0;
 }

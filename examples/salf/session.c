@@ -5,19 +5,21 @@
 #include "dataset.h"
 #include "finetune.h"
 
-/* Every message of finetune names what failed first, then why. */
+const char *training_command = "finetune";
+
+/* Every message of a training names what failed first, then why. */
 int say_salf(const char *what) {
-    args_fail("finetune", "%s: %s", what, salf_last_error());
+    args_fail(training_command, "%s: %s", what, salf_last_error());
     return -1;
 }
 
 int say_decoder(const char *what) {
-    args_fail("finetune", "%s: %s", what, decoder_error());
+    args_fail(training_command, "%s: %s", what, decoder_error());
     return -1;
 }
 
 int say_no_memory(void) {
-    args_fail("finetune", "out of memory");
+    args_fail(training_command, "out of memory");
     return -1;
 }
 
@@ -70,7 +72,7 @@ static int encode_data(session *s, dataset *data, const tokenizer *t) {
     char message[512];
     const char *prompt = o->prompt ? o->prompt : data->template_text;
     if (dataset_check_template(prompt, message, sizeof message) != 0) {
-        args_fail("finetune", "%s", message);
+        args_fail(training_command, "%s", message);
         return -1;
     }
     s->n_labels = data->n_classes;
@@ -82,16 +84,18 @@ static int encode_data(session *s, dataset *data, const tokenizer *t) {
     for (int32_t c = 0; c < data->n_classes; c++)
         if (!(s->label_names[c] = strdup(data->classes[c]))) return say_no_memory();
     if (dataset_tokens(data, t, o->words, s->label_tokens, message, sizeof message) != 0) {
-        args_fail("finetune", "%s", message);
+        args_fail(training_command, "%s", message);
         return -1;
     }
     int64_t n_train = limited_count(data->n_train, o->limit_train), n_test = limited_count(data->n_test, o->limit_test);
+    s->n_train_all = data->n_train;
+    s->n_test_all = data->n_test;
     thin_out(data->train, data->n_train, n_train);
     thin_out(data->test, data->n_test, n_test);
     if (encode_split(s, &s->train, t, prompt, data->train, n_train) != 0) return -1;
     if (encode_split(s, &s->test, t, prompt, data->test, n_test) != 0) return -1;
     if (s->train.n == 0 || s->test.n == 0) {
-        args_fail("finetune", "%s holds %lld training and %lld test data; both are needed", o->data,
+        args_fail(training_command, "%s holds %lld training and %lld test data; both are needed", o->data,
                   (long long)s->train.n, (long long)s->test.n);
         return -1;
     }
@@ -104,15 +108,15 @@ static int open_data(session *s) {
     tokenizer *t = NULL;
     dataset data;
     if (tokenizer_load(&t, s->settings->tokenizer, message, sizeof message) != 0) {
-        args_fail("finetune", "%s", message);
+        args_fail(training_command, "%s", message);
         return -1;
     }
     int result = -1;
     if (tokenizer_size(t) > s->info.vocab) {
-        args_fail("finetune", "%s has %d pieces, the model's vocabulary %lld", s->settings->tokenizer,
+        args_fail(training_command, "%s has %d pieces, the model's vocabulary %lld", s->settings->tokenizer,
                   (int)tokenizer_size(t), (long long)s->info.vocab);
     } else if (dataset_load(&data, s->settings->data, message, sizeof message) != 0) {
-        args_fail("finetune", "%s", message);
+        args_fail(training_command, "%s", message);
     } else {
         result = encode_data(s, &data, t);
         dataset_destroy(&data);

@@ -153,7 +153,8 @@ json_t *tally_json(const tally_list *list) {
                    {"updates", TALLY_STEPS},
                    {"trained", TALLY_TRAINED},
                    {"probed", TALLY_PROBED},
-                   {"matched", TALLY_MATCHED}};
+                   {"matched", TALLY_MATCHED},
+                   {"eof_mode", TALLY_MODE}};
     json_t *all = json_object(), *methods = json_array();
     int failed = !all || json_object_set_new(all, "seeds", json_integer(list->n_seeds));
     if (list->untrained && !failed) {

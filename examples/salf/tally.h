@@ -17,6 +17,7 @@ enum {
                          begins at layer e, from kept states, counts 1 - e / m */
     TALLY_PROBED,     /* data probed */
     TALLY_MATCHED,    /* data trained at a layer that their own eof asked for or allowed (budgets); at the end */
+    TALLY_MODE,       /* share of the probed data whose eof is the most frequent one; at the end */
     TALLY_DEPTH,      /* sum over data trained of their cut / m */
     TALLY_FLOPS,      /* predicted operations of all steps */
     TALLY_FULL_FLOPS, /* predicted operations had everything been trained */

@@ -185,7 +185,7 @@ static int write_output(run *r) {
     if (o->seeds > 1) snprintf(name + used, sizeof name - used, "-seed%llu", (unsigned long long)r->s->seed);
     const int n = snprintf(path, sizeof path, run_count(o) > 1 ? "%s/%s" : "%s", o->output, name);
     if (n < 0 || (size_t)n >= sizeof path) {
-        args_fail("finetune", "--output: the path is too long");
+        args_fail(training_command, "--output: the path is too long");
         return -1;
     }
     return decoder_save_like(r->decoder, o->model, path, SALF_F32) == SALF_OK ? 0 : say_decoder("--output");
@@ -196,6 +196,12 @@ static int finish_method(run *r, tally *tallies) {
     session *s = r->s;
     int64_t *confusion = new_confusion(s);
     if (!confusion) return -1;
+    int64_t probed = 0, most = 0;
+    for (int32_t k = 0; k < s->info.n_layers; k++) {
+        probed += r->eof_counts[k];
+        if (r->eof_counts[k] > most) most = r->eof_counts[k];
+    }
+    r->tally.v[TALLY_MODE] = probed ? (double)most / (double)probed : 0;
     int failed = evaluate(s, r->decoder, &r->tally, confusion) || log_deviations(s, r->decoder, r->m, "after");
     if (!failed && r->feed.planner) failed = log_plan(s, r->m, r->feed.planner, &r->tally.v[TALLY_MATCHED]);
     if (!failed) {

@@ -1,0 +1,269 @@
+/* advice.c - see advice.h. */
+#include "advice.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* F1 that is given up without a word; a time that counts as saved; memory that does. */
+static const double SAME_F1 = 0.01, SAVED_TIME = 0.95, SAVED_MEMORY = 0.75;
+
+static double chance(double accuracy, int64_t n_test) {
+    return accuracy * (1 - accuracy) / (double)n_test;
+}
+
+/* Index of a method, or -1. */
+static int method_index(const tally_list *list, const char *name) {
+    for (int i = 0; i < list->n_methods; i++)
+        if (!strcmp(list->methods[i].name, name)) return i;
+    return -1;
+}
+
+/* One method beside lora[full]. Differences are taken within a seed, as both saw the same data in the same order. */
+static advice_line make_line(const tally_list *list, int i, int full, int64_t n_test) {
+    const double seeds = list->n_seeds, accuracy = tally_figure(list, i, TALLY_ACCURACY).mean;
+    advice_line l = {.f1 = tally_figure(list, i, TALLY_F1), .time = tally_time_ratio(list, i).mean};
+    double square = 0;
+    l.half = 1.96 * sqrt(l.f1.sd * l.f1.sd / seeds + chance(accuracy, n_test));
+    l.difference = l.f1.mean - tally_figure(list, full, TALLY_F1).mean;
+    for (int k = 0; k < list->n_seeds && list->n_seeds > 1; k++) {
+        const tally *runs = list->runs + k * list->n_methods;
+        const double off = runs[i].v[TALLY_F1] - runs[full].v[TALLY_F1] - l.difference;
+        square += off * off / (seeds - 1);
+    }
+    const double other = tally_figure(list, full, TALLY_ACCURACY).mean;
+    l.difference_half = 1.96 * sqrt(square / seeds + chance(accuracy, n_test) + chance(other, n_test));
+    l.memory = tally_figure(list, i, TALLY_MEMORY).mean / tally_figure(list, full, TALLY_MEMORY).mean;
+    l.saves = i != full && (l.time <= SAVED_TIME || l.memory <= SAVED_MEMORY);
+    return l;
+}
+
+int advice_make(advice *out, const tally_list *list, int64_t n_test) {
+    const int full = method_index(list, "lora[full]"), half = method_index(list, "lora[half]");
+    if (full < 0 || !list->untrained) return -1;
+    *out = (advice){.full = full, .choice = full, .untrained = list->untrained->v[TALLY_F1]};
+    for (int i = 0; i < list->n_methods; i++) out->lines[i] = make_line(list, i, full, n_test);
+    for (int i = 0; i < list->n_methods; i++) {
+        out->lines[i].front = 1;
+        for (int k = 0; k < list->n_methods; k++) {
+            const advice_line *a = &out->lines[i], *b = &out->lines[k];
+            if (b->time <= a->time && b->f1.mean >= a->f1.mean && (b->time < a->time || b->f1.mean > a->f1.mean))
+                out->lines[i].front = 0;
+        }
+    }
+    /* Over three epochs two of three forwards of lora[half] begin half way up. */
+    if (half >= 0) {
+        const double forward = tally_figure(list, half, TALLY_FORWARD).mean,
+                     all = tally_figure(list, half, TALLY_CPU).mean;
+        out->cached = (all - forward * 0.5 * 2 / 3) / tally_figure(list, full, TALLY_CPU).mean;
+    }
+    /* 1. where training taught nothing, nothing can be said of how to train */
+    const advice_line *whole = &out->lines[full];
+    const double before = 1.96 * sqrt(chance(list->untrained->v[TALLY_ACCURACY], n_test));
+    out->verdict = ADVICE_UNTAUGHT;
+    if (whole->f1.mean - out->untrained <= hypot(whole->half, before)) return 0;
+    /* 2. the cheapest method that is as good; else the best of those that save, where chance may have made it worse */
+    int cheapest = -1, best = -1;
+    for (int i = 0; i < list->n_methods; i++) {
+        const advice_line *l = &out->lines[i];
+        if (!l->saves) continue;
+        if (l->difference >= -SAME_F1 && (cheapest < 0 || l->time < out->lines[cheapest].time)) cheapest = i;
+        if (best < 0 || l->difference > out->lines[best].difference) best = i;
+    }
+    out->verdict = ADVICE_FULL;
+    if (cheapest >= 0) {
+        out->verdict = ADVICE_FREEZE;
+        out->choice = cheapest;
+    } else if (best >= 0 && -out->lines[best].difference <= out->lines[best].difference_half) {
+        out->verdict = ADVICE_TRADE;
+        out->choice = best;
+    }
+    return 0;
+}
+
+/* ---- words ---- */
+
+/* Text into a buffer that keeps its length. */
+typedef struct words {
+    char text[4096];
+    size_t n;
+} words;
+
+static void say(words *w, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    const int n = vsnprintf(w->text + w->n, sizeof w->text - w->n, format, list);
+    va_end(list);
+    if (n > 0) w->n += (size_t)n < sizeof w->text - w->n ? (size_t)n : sizeof w->text - w->n - 1;
+}
+
+/* What saving a method offers: "0.74 of the time and 0.51 of the memory of lora[full]". */
+static void say_cost(words *w, const advice_line *l) {
+    say(w, "%.2f of the time and %.2f of the memory of lora[full]", l->time, l->memory);
+}
+
+static void say_verdict(words *w, const advice *a, const tally_list *list) {
+    const advice_line *l = &a->lines[a->choice], *full = &a->lines[a->full];
+    const char *name = list->methods[a->choice].name;
+    switch (a->verdict) {
+    case ADVICE_UNTAUGHT:
+        say(w,
+            "The pilot cannot say: training everything took macro F1 from %.3f (untrained) to %.3f +-%.3f, which may "
+            "be "
+            "chance. Give it more --minutes, another --lr, or more data.",
+            a->untrained, full->f1.mean, full->half);
+        break;
+    case ADVICE_FREEZE:
+        say(w, "Freeze: %s reached macro F1 %.3f +-%.3f, lora[full] %.3f +-%.3f (untrained %.3f), with ", name,
+            l->f1.mean, l->half, full->f1.mean, full->half, a->untrained);
+        say_cost(w, l);
+        say(w, ".");
+        break;
+    case ADVICE_TRADE:
+        say(w, "Freezing saves, and may cost quality: %s needs ", name);
+        say_cost(w, l);
+        say(w,
+            ", and reached macro F1 %.3f +-%.3f against %.3f +-%.3f (untrained %.3f): %.3f less, where chance alone "
+            "makes "
+            "+-%.3f.",
+            l->f1.mean, l->half, full->f1.mean, full->half, a->untrained, -l->difference, l->difference_half);
+        break;
+    default:
+        say(w,
+            "Freezing does not pay here: lora[full] reached macro F1 %.3f +-%.3f (untrained %.3f), and every method "
+            "that "
+            "saves loses more than chance makes.",
+            full->f1.mean, full->half, a->untrained);
+    }
+}
+
+/* What would change the answer, and what the probes found. */
+static void say_reasons(words *w, const advice *a, const tally_list *list) {
+    const int half = method_index(list, "lora[half]"), salf = method_index(list, "salf[half][stream]");
+    const int ramp = method_index(list, "ramp");
+    const double wide = a->lines[a->choice].difference_half;
+    say(w, "What would change this: ");
+    if (wide > 0.05) say(w, "the interval of a difference is +-%.3f; more --seeds and --minutes narrow it. ", wide);
+    if (half >= 0)
+        say(w,
+            "Over three epochs, with --cache, lora[half] would need about %.2f of the time of lora[full], and it needs "
+            "%.2f "
+            "of the memory. ",
+            a->cached, a->lines[half].memory);
+    if (ramp >= 0 && a->lines[ramp].difference > SAME_F1)
+        say(w, "ramp, which saves nothing, gained %.3f: part of what freezing does is its learning rates. ",
+            a->lines[ramp].difference);
+    if (salf < 0) return;
+    const double mode = tally_figure(list, salf, TALLY_MODE).mean,
+                 trained = tally_figure(list, salf, TALLY_TRAINED).mean;
+    say(w, "SALF's probes matched %.0f %% of the data to their layer; ",
+        100 * tally_figure(list, salf, TALLY_MATCHED).mean / trained);
+    if (mode > 0.9) {
+        say(w,
+            "%.0f %% of the data chose the same layer, so that there is no signal here: --lens normed may show more.",
+            100 * mode);
+    } else {
+        say(w, "at most %.0f %% of the data chose the same layer.", 100 * mode);
+    }
+}
+
+/* Words of at most 80 columns a line. */
+static void print_wrapped(FILE *out, const char *text) {
+    int column = 0;
+    while (*text) {
+        const int n = (int)strcspn(text, " ");
+        if (column > 0 && column + 1 + n > 80) fputc('\n', out), column = 0;
+        if (column > 0) fputc(' ', out), column++;
+        fprintf(out, "%.*s", n, text);
+        column += n;
+        text += n;
+        text += strspn(text, " ");
+    }
+    fputc('\n', out);
+}
+
+/* The command that trains as advised. */
+static void say_command(words *w, const advice *a, const tally_list *list, const advice_case *c) {
+    say(w, "salf finetune --model %s", c->model);
+    if (c->tokenizer) say(w, " --tokenizer %s", c->tokenizer);
+    say(w, " --data %s --method '%s' --lr %.6g --batch %lld", c->data, list->methods[a->choice].name, c->rate,
+        (long long)c->batch);
+}
+
+/* In Python everything but full training is a name for the trainer. */
+static void say_python(words *w, const advice *a, const tally_list *list) {
+    if (a->choice == a->full) {
+        say(w, "Trainer(model=model, args=args, train_dataset=data)");
+    } else {
+        say(w, "SalfTrainer(model=model, args=args, train_dataset=data, salf=\"%s\")", list->methods[a->choice].name);
+    }
+}
+
+/* F1 over cost as bars: the longer the first, the dearer. Methods on the front have a star. */
+static void print_front(FILE *out, const advice *a, const tally_list *list) {
+    enum { CELLS = 30 };
+    double most = 1;
+    for (int i = 0; i < list->n_methods; i++) most = fmax(most, a->lines[i].time);
+    fputs("Whole cost relative to lora[full], and macro F1; * no other is better in both:\n", out);
+    for (int i = 0; i < list->n_methods; i++) {
+        const advice_line *l = &a->lines[i];
+        char bar[CELLS + 1] = "";
+        const int n = (int)lround(CELLS * l->time / most);
+        memset(bar, '#', (size_t)n);
+        fprintf(out, "%c %-24s %.2f %-30s %.3f +-%.3f\n", l->front ? '*' : ' ', list->methods[i].name, l->time, bar,
+                l->f1.mean, l->half);
+    }
+}
+
+void advice_print(FILE *out, const advice *a, const tally_list *list, const advice_case *c) {
+    words w = {.n = 0};
+    fprintf(out, "A pilot of %.0f s: %lld of %lld training data, %lld test texts, ", c->seconds, (long long)c->n_train,
+            (long long)c->of_train, (long long)c->n_test);
+    if (list->n_seeds < c->seeds_asked)
+        fprintf(out, "%d of %d seeds (time was up).\n\n", list->n_seeds, c->seeds_asked);
+    if (list->n_seeds >= c->seeds_asked) fprintf(out, "%d seed%s.\n\n", list->n_seeds, list->n_seeds > 1 ? "s" : "");
+    tally_table(out, list);
+    fputc('\n', out);
+    print_front(out, a, list);
+    fputc('\n', out);
+    say_verdict(&w, a, list);
+    print_wrapped(out, w.text);
+    fputc('\n', out);
+    w = (words){.n = 0};
+    say_reasons(&w, a, list);
+    print_wrapped(out, w.text);
+    w = (words){.n = 0};
+    say_command(&w, a, list, c);
+    say(&w, "\n");
+    say_python(&w, a, list);
+    fprintf(out, "\nTo go on:\n%s\n", w.text);
+}
+
+/* ---- JSON ---- */
+
+json_t *advice_json(const advice *a, const tally_list *list, const advice_case *c) {
+    static const char *const verdicts[] = {"cannot_say", "freeze", "trade", "full"};
+    words verdict = {.n = 0}, reasons = {.n = 0}, command = {.n = 0}, python = {.n = 0};
+    say_verdict(&verdict, a, list);
+    say_reasons(&reasons, a, list);
+    say_command(&command, a, list, c);
+    say_python(&python, a, list);
+    json_t *all = tally_json(list), *methods = json_object_get(all, "methods");
+    json_t *says = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:f}", "verdict", verdicts[a->verdict], "method",
+                             list->methods[a->choice].name, "words", verdict.text, "reasons", reasons.text, "command",
+                             command.text, "python", python.text, "train", (json_int_t)c->n_train, "test",
+                             (json_int_t)c->n_test, "seconds", c->seconds);
+    int failed = !all || !says || json_object_update(all, says);
+    json_decref(says);
+    for (int i = 0; i < list->n_methods && !failed; i++) {
+        const advice_line *l = &a->lines[i];
+        json_t *more = json_pack("{s:f,s:f,s:f,s:f,s:b}", "f1_half", l->half, "difference", l->difference,
+                                 "difference_half", l->difference_half, "memory_ratio", l->memory, "front", l->front);
+        failed = !more || json_object_update(json_array_get(methods, (size_t)i), more);
+        json_decref(more);
+    }
+    if (!failed) return all;
+    json_decref(all);
+    return NULL;
+}

@@ -1,0 +1,157 @@
+/* The verdict of a pilot from made-up figures: each kind of verdict, its words, and its JSON. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "advice.h"
+#include "unit/harness.h"
+
+enum { N = 6, SEEDS = 2, TESTS = 400 };
+static const char *const names[N] = {"lora[full]",         "lora[half]",           "lift*[half]",
+                                     "salf[half][stream]", "random[half][stream]", "ramp"};
+static const advice_case pilot = {"model", NULL, "data", 0.001, 512, TESTS, 5000, 16, 3, 120};
+
+/* A method that saves a quarter of the time; F1 and accuracy are alike, seeds differ by a hundredth. */
+typedef struct made {
+    method methods[N];
+    tally runs[SEEDS * N + 1];
+    tally_list list;
+} made;
+
+static void make_pilot(made *p, double untrained, const double *f1) {
+    memset(p, 0, sizeof *p);
+    for (int i = 0; i < N; i++) {
+        ck_assert_int_eq(method_parse(&p->methods[i], names[i], strlen(names[i])), 0);
+        for (int k = 0; k < SEEDS; k++) {
+            double *v = p->runs[k * N + i].v;
+            v[TALLY_F1] = v[TALLY_ACCURACY] = f1[i] + (k ? 0.005 : -0.005);
+            v[TALLY_TRAINED] = v[TALLY_PASSED] = 512;
+            v[TALLY_CPU] = i == 0 || i == 5 ? 100 : i == 1 ? 70 : 75;
+            v[TALLY_FORWARD] = 40;
+            v[TALLY_MEMORY] = i == 1 ? 50e6 : 100e6;
+            if (i == 3) v[TALLY_MATCHED] = 128, v[TALLY_PROBED] = 512, v[TALLY_MODE] = 0.95;
+        }
+    }
+    p->runs[SEEDS * N].v[TALLY_F1] = p->runs[SEEDS * N].v[TALLY_ACCURACY] = untrained;
+    p->list = (tally_list){p->methods, N, SEEDS, p->runs, &p->runs[SEEDS * N]};
+}
+
+/* What is printed for it. */
+static const char *printed(const advice *a, const tally_list *list) {
+    static char text[8192];
+    FILE *out = fmemopen(text, sizeof text, "w");
+    advice_print(out, a, list, &pilot);
+    fclose(out);
+    const char *line = text; /* but for the command, every line fits a terminal: three-byte signs are not used */
+    for (const char *end; strncmp(line, "To go on", 8) != 0 && (end = strchr(line, '\n')) != NULL; line = end + 1)
+        ck_assert_msg(end - line <= 84, "%.*s", (int)(end - line), line); /* "±" is two bytes, twice a line */
+    return text;
+}
+
+START_TEST(what_is_as_good_and_cheaper) {
+    const double f1[N] = {0.80, 0.60, 0.795, 0.70, 0.81, 0.84};
+    made p;
+    advice a;
+    make_pilot(&p, 0.2, f1);
+    ck_assert_int_eq(advice_make(&a, &p.list, TESTS), 0);
+    ck_assert_int_eq(a.verdict, ADVICE_FREEZE);
+    ck_assert_int_eq(a.choice, 2); /* as cheap as random, and before it */
+    ck_assert_double_eq_tol(a.lines[2].difference, -0.005, 1e-12);
+    ck_assert_double_eq_tol(a.lines[2].difference_half, 1.96 * sqrt((0.795 * 0.205 + 0.8 * 0.2) / TESTS), 1e-9);
+    ck_assert_double_eq_tol(a.lines[2].half, 1.96 * sqrt(0.00005 / 2 + 0.795 * 0.205 / TESTS), 1e-9);
+    ck_assert_double_eq_tol(a.lines[1].memory, 0.5, 1e-12);
+    ck_assert_double_eq_tol(a.cached, (70 - 40 * 0.5 * 2 / 3) / 100, 1e-12);
+    ck_assert(a.lines[5].front && a.lines[4].front && a.lines[1].front && !a.lines[0].front && !a.lines[2].front);
+    const char *text = printed(&a, &p.list);
+    ck_assert(harness_contains(text, "Freeze: lift*[half] reached macro F1 0.795") &&
+              harness_contains(text, "(untrained"));
+    ck_assert(harness_contains(text, "2 of 3 seeds") && harness_contains(text, "25 % of the data") &&
+              harness_contains(text, "95 % of the data"));
+    ck_assert(harness_contains(text, "ramp, which saves nothing, gained 0.040"));
+    ck_assert(
+        harness_contains(text, "salf finetune --model model --data data --method 'lift*[half]' --lr 0.001 --batch 16"));
+    ck_assert(harness_contains(text, "SalfTrainer(model=model, args=args, train_dataset=data, salf=\"lift*[half]\")"));
+}
+END_TEST
+
+START_TEST(what_may_be_chance) {
+    const double f1[N] = {0.80, 0.60, 0.77, 0.70, 0.76, 0.79};
+    made p;
+    advice a;
+    make_pilot(&p, 0.2, f1);
+    ck_assert_int_eq(advice_make(&a, &p.list, TESTS), 0);
+    ck_assert_int_eq(a.verdict, ADVICE_TRADE);
+    ck_assert_int_eq(a.choice, 2);
+    ck_assert(harness_contains(printed(&a, &p.list), "Freezing saves, and may cost quality: lift*[half]"));
+}
+END_TEST
+
+START_TEST(what_does_not_pay) {
+    const double f1[N] = {0.80, 0.30, 0.35, 0.40, 0.42, 0.79};
+    made p;
+    advice a;
+    make_pilot(&p, 0.2, f1);
+    ck_assert_int_eq(advice_make(&a, &p.list, TESTS), 0);
+    ck_assert_int_eq(a.verdict, ADVICE_FULL);
+    ck_assert_int_eq(a.choice, 0);
+    const char *text = printed(&a, &p.list);
+    ck_assert(harness_contains(text, "Freezing does not pay here") && harness_contains(text, "--method 'lora[full]'"));
+    ck_assert(harness_contains(text, "\nTrainer(model=model"));
+}
+END_TEST
+
+START_TEST(what_taught_nothing) {
+    const double f1[N] = {0.22, 0.21, 0.20, 0.22, 0.21, 0.22};
+    made p;
+    advice a;
+    make_pilot(&p, 0.2, f1);
+    ck_assert_int_eq(advice_make(&a, &p.list, TESTS), 0);
+    ck_assert_int_eq(a.verdict, ADVICE_UNTAUGHT);
+    ck_assert(harness_contains(printed(&a, &p.list), "The pilot cannot say"));
+}
+END_TEST
+
+START_TEST(one_seed_and_what_is_missing) {
+    const double f1[N] = {0.80, 0.60, 0.795, 0.70, 0.81, 0.84};
+    made p;
+    advice a;
+    make_pilot(&p, 0.2, f1);
+    p.list.n_seeds = 1;
+    ck_assert_int_eq(advice_make(&a, &p.list, TESTS), 0);
+    ck_assert_double_eq_tol(a.lines[0].half, 1.96 * sqrt(0.795 * 0.205 / TESTS), 1e-9);
+    p.list.methods = p.methods + 1;
+    ck_assert_int_eq(advice_make(&a, &p.list, TESTS), -1);
+    make_pilot(&p, 0.2, f1);
+    p.list.untrained = NULL;
+    ck_assert_int_eq(advice_make(&a, &p.list, TESTS), -1);
+}
+END_TEST
+
+START_TEST(as_json) {
+    const double f1[N] = {0.80, 0.60, 0.795, 0.70, 0.81, 0.84};
+    made p;
+    advice a;
+    make_pilot(&p, 0.2, f1);
+    ck_assert_int_eq(advice_make(&a, &p.list, TESTS), 0);
+    json_t *all = advice_json(&a, &p.list, &pilot);
+    ck_assert_ptr_nonnull(all);
+    ck_assert_str_eq(json_string_value(json_object_get(all, "verdict")), "freeze");
+    ck_assert_str_eq(json_string_value(json_object_get(all, "method")), "lift*[half]");
+    ck_assert(harness_contains(json_string_value(json_object_get(all, "words")), "Freeze: lift*[half]"));
+    ck_assert_int_eq(json_integer_value(json_object_get(all, "test")), TESTS);
+    const json_t *one = json_array_get(json_object_get(all, "methods"), 2);
+    ck_assert_double_eq_tol(json_real_value(json_object_get(one, "difference")), -0.005, 1e-12);
+    ck_assert_double_eq_tol(json_real_value(json_object_get(one, "time")), 0.75, 1e-12);
+    ck_assert(json_is_false(json_object_get(one, "front")));
+    json_decref(all);
+}
+END_TEST
+
+void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, what_is_as_good_and_cheaper);
+    HARNESS_ADD(suite, what_may_be_chance);
+    HARNESS_ADD(suite, what_does_not_pay);
+    HARNESS_ADD(suite, what_taught_nothing);
+    HARNESS_ADD(suite, one_seed_and_what_is_missing);
+    HARNESS_ADD(suite, as_json);
+}
