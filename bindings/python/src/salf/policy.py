@@ -23,8 +23,9 @@ class Decision:
     """What to do at a step. cut: lowest layer the backward must reach, n_layers when none. graph_changed: another set
     trains than before. added, removed, reset: layers that train now and did not, that did and do not, whose optimizer
     state starts afresh. batch_share: an update takes its rate times the sum of this over the decisions whose gradients
-    it applies, at most 1. gradients_wanted: "autofreeze", pass gradient_l1 at the next step, which ends the turn. eof, order [rows] and active_rows [n_layers] are None unless the policy saw data: layer k's
-    backward may run on the first active_rows[k] rows of order."""
+    it applies, at most 1. gradients_wanted: "autofreeze", pass gradient_l1 at the next step, which ends the turn. eof,
+    order [rows] and active_rows [n_layers] are None unless the policy saw data: layer k's backward may run on the first
+    active_rows[k] rows of order."""
 
     step: int
     n_layers: int
