@@ -34,9 +34,9 @@ class SignalInfo:
 
 
 class Signal(Handle):
-    """Diagnostics of n_layers layers. per_datum: cuts follow each datum's own eof, not balanced over groups. max_groups:
-    groups told apart, 0 for 1024. max_ids: data whose last eof is kept, for agreement; 0 for none. It warns in the
-    context's log when the signal is empty, and when it is the label under a rule that is per_datum."""
+    """Diagnostics of n_layers layers. per_datum: cuts follow each datum's own eof, not balanced over groups.
+    max_groups: groups told apart, 0 for 1024. max_ids: data whose last eof is kept, for agreement; 0 for none. It warns
+    in the context's log when the signal is empty, and when it is the label under a rule that is per_datum."""
 
     def __init__(
         self, context: Context, n_layers: int, per_datum: bool = False, max_groups: int = 0, max_ids: int = 0
