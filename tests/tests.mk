@@ -124,6 +124,7 @@ fuzz: ## search for new inputs with libFuzzer, FUZZ_SECONDS for each target
 
 include tests/cuda/tests.mk
 include tests/evidence/evidence.mk
+include tests/conformance/tests.mk
 
 # ---- bindings --------------------------------------------------------------------------------------------------------
 # C++: its tests as C++17 (under valgrind where it is there), as C++20 without exceptions, and under the sanitizers.

@@ -6,6 +6,7 @@ data over the depths under a budget. `salf.torch` and `salf.transformers` bring 
 """
 
 from salf import errors
+from salf._doctor import Diagnosis, doctor
 from salf._ffi import constant, ffi, lib, library_path, text
 from salf.basis import Basis, BasisBuilder, BasisInfo
 from salf.context import Context, ContextInfo
@@ -37,6 +38,7 @@ __all__ = [
     "Cost",
     "Decision",
     "DecoderInfo",
+    "Diagnosis",
     "Error",
     "Loss",
     "Model",
@@ -53,6 +55,7 @@ __all__ = [
     "Tensors",
     "Trace",
     "constant",
+    "doctor",
     "eof_from_deviations",
     "errors",
     "estimate_cost",

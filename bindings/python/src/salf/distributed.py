@@ -74,6 +74,18 @@ def wrapper_kind(model: nn.Module) -> Optional[str]:
     return None
 
 
+def check_whole(model: nn.Module, *parts: Optional[nn.Module]) -> None:
+    """A probe reads head and norm whole: refuses, on all ranks alike, what something has already sharded."""
+    kinds = {wrapper_kind(module) for module in model.modules()} & {"fsdp1", "fsdp2"}
+    tensors = [p for part in parts if part is not None for p in part.parameters()]
+    empty = any(p.numel() == 0 and hasattr(p, "ds_id") for p in tensors)
+    if kinds or empty or any(type(p).__name__ == "DTensor" for p in tensors):
+        raise ValueError(
+            "head or final norm are sharded already, and a probe reads them whole: make the controller before FSDP "
+            "wraps the model, then call controller.wrapped(model)"
+        )
+
+
 def check_wrapper(model: nn.Module, layers: Sequence[nn.Module]) -> Optional[str]:
     """The kind of wrapper, or an error that says what is not supported and what to do instead."""
     kind = wrapper_kind(model)

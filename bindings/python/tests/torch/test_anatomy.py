@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from salf.torch import find_parts, unwrap
-from salf.torch.anatomy import Groups
+from salf.torch.groups import Groups
 
 NORMS = {"llama": "rms", "qwen2": "rms", "mistral": "rms", "gemma2": "rms1p", "gpt2": "layer"}
 

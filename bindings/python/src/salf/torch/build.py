@@ -17,10 +17,12 @@ from typing import Any, Callable, Dict, Optional, Tuple
 import torch
 
 import salf
-from salf.torch.anatomy import Parts, weight_of
+from salf.torch.anatomy import Parts
+from salf.torch.measure import fit_norm
 
 _log = logging.getLogger("salf")
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_NO_EPS = 1e-300
 _NO_BACKEND = ("SALF_E_BACKEND", "SALF_E_PLUGIN", "SALF_E_DEVICE")
 
 RowCallback = Callable[[int, int, Any], Any]
@@ -80,19 +82,19 @@ def make_model(
         "n_layers": len(parts.layers),
         "valid_vocab": valid_vocab,
         "tied": parts.tied,
-        "norm_kind": parts.norm_kind,
-        "norm_eps": parts.norm_eps,
         "logit_scale": parts.logit_scale,
         "logit_softcap": parts.logit_softcap,
+        **_norm_options(parts, int(weight.shape[-1])),
     }
-    for name, tensor in _small_tensors(parts):
-        options[name] = tensor.detach() if in_place else tensor.detach().float().cpu()
+    bias = _logit_bias(parts)
+    if bias is not None:
+        options["logit_bias"] = bias
     if head_rows is None and weight.dtype not in _FLOATS:
         raise TypeError(
             f"the head is stored as {weight.dtype}: pass head=, an unquantised [vocabulary, hidden] tensor, or "
             "head_rows=, a callback that fills blocks of its rows"
         )
-    if head_rows is None and not in_place:
+    if head_rows is None and (not in_place or weight.stride(-1) != 1):
         head_rows = _rows_from(weight)
     if head_rows is None:
         return salf.Model(context, head=weight.detach(), **options)
@@ -100,13 +102,33 @@ def make_model(
     return salf.Model(context, head_rows=head_rows, vocab=vocabulary, hidden=hidden, **options)
 
 
-def _small_tensors(parts: Parts) -> list[tuple[str, torch.Tensor]]:
-    found = []
-    if parts.norm is not None and parts.norm_kind != "none":
-        found.append(("norm_weight", weight_of(parts.norm)))
-        found.append(("norm_bias", getattr(parts.norm, "bias", None) if parts.norm_kind == "layer" else None))
-    found.append(("logit_bias", getattr(parts.head, "bias", None)))
-    return [(name, tensor) for name, tensor in found if isinstance(tensor, torch.Tensor)]
+def _norm_options(parts: Parts, hidden: int) -> Dict[str, Any]:
+    """The final norm as measured. One without a formula is not described: its output is observed instead. Parts that a
+    host made by itself are measured here."""
+    if parts.norm is None or parts.norm_kind in ("none", "observed"):
+        return {"norm_kind": "none"}
+    fit = parts.norm_fit
+    if fit is None or fit.kind != parts.norm_kind or fit.eps != parts.norm_eps:
+        fit = fit_norm(parts.norm, hidden)
+        if fit.kind != parts.norm_kind:
+            computes = repr(fit.kind) if fit.kind else "no norm that the library knows"
+            raise ValueError(f"norm_kind is {parts.norm_kind!r}, but {type(parts.norm).__name__} computes {computes}")
+    # To the library an eps of 0 means its default; the smallest there is adds nothing to any state.
+    options: Dict[str, Any] = {"norm_kind": fit.kind, "norm_eps": fit.eps or _NO_EPS}
+    for name, tensor in (("norm_weight", fit.weight), ("norm_bias", fit.bias)):
+        if tensor is not None:
+            options[name] = tensor.detach().flatten().float().cpu()
+    return options
+
+
+def _logit_bias(parts: Parts) -> Optional[torch.Tensor]:
+    """The bias of the logits: that of the head, scaled as they are, and what the model adds behind it."""
+    own = parts.head_fit.bias if parts.head_fit is not None else getattr(parts.head, "bias", None)
+    later = parts.logit_fit.bias if parts.logit_fit is not None else None
+    bias = None if not isinstance(own, torch.Tensor) else own.detach().float().cpu() * (parts.logit_scale or 1.0)
+    if later is None:
+        return bias
+    return later if bias is None else bias + later
 
 
 def _head_shape(parts: Parts, weight: torch.Tensor) -> Tuple[int, int]:

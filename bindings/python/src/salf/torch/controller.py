@@ -24,6 +24,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+import numpy
 import torch
 from torch import nn
 
@@ -31,15 +32,17 @@ import salf
 from salf import distributed
 from salf.methods import Method, parse_method
 from salf.torch.accounts import Accounts
-from salf.torch.anatomy import Groups, Parts, find_parts
+from salf.torch.anatomy import Parts, find_parts, measured_again
 from salf.torch.boundary import BoundaryCache
 from salf.torch.build import RowCallback, make_context, make_model
 from salf.torch.cache import EofCache
 from salf.torch.feed import ProbeFeed, Rows
 from salf.torch.flags import Active, Flags
+from salf.torch.groups import Groups
 from salf.torch.optimizer import OptimizerGuard
 from salf.torch.own_cuts import OwnCuts
 from salf.torch.statistics import LayerStatistics
+from salf.torch.verify import Verification, expected_of, option_word, verify
 
 _STATE_VERSION = 1
 # What a method's name says of its plan.
@@ -120,18 +123,19 @@ class FreezeController:
         self.cache = cache
         self._group = group
         self._communicator = distributed.Communicator(group) if distributed.available() else None
-        self._groups = Groups(self.parts, model)
-        self._groups.check(others)
+        self._head_options = (head, head_rows, valid_vocab)
         self._probe_options: Dict[str, Any] = {"metric": self.method.metric, **(probe or {})}
         self._policy_options: Dict[str, Any] = dict(policy or {})
         self._by_trace = self.method.policy == "salf" or bool(self._policy_options.get("callback"))
+        if self._by_trace or self.method.probes:
+            self._check_parts(model)
+        self._groups = Groups(self.parts, model)
+        self._groups.check(others)
         self._set_defaults(moments)
         try:
             self._build_policy(planner, dict(context or {}))
             if self._by_trace or self.method.probes:
-                self.model = make_model(
-                    self.context, self.parts, self._direct is not None, head, head_rows, valid_vocab
-                )
+                self.model = self._make_model()
                 self.basis = salf.Basis(self.model, list(labels), **(basis or {}))
                 self._make_feed()
                 by_datum = self._policy_options.get("reduction") == "prefix" or self.method.policy == "budget"
@@ -197,11 +201,39 @@ class FreezeController:
         if before or after or boundary is not None:
             self._own = OwnCuts(self.parts, before, after, boundary)
 
+    def _check_parts(self, model: nn.Module) -> None:
+        """What a probe needs of the model beyond its layers."""
+        distributed.check_whole(model, self.parts.head, self.parts.norm)
+        head_given = self._head_options[0] is not None or self._head_options[1] is not None
+        problem = ("" if head_given else self.parts.head_problem) or self.parts.problem
+        if problem:
+            raise ValueError(problem)
+        lens, scores = option_word(self._probe_options, "lens"), option_word(self._probe_options, "scores")
+        if lens == "normed" and self.parts.norm_kind == "observed":
+            raise ValueError(
+                f"lens 'normed' needs a formula of the final norm, and {type(self.parts.norm).__name__} computes none "
+                "that the library knows: take lens 'hf' or 'raw'"
+            )
+        if scores == "logits" and self.parts.logits_problem:
+            raise ValueError(f"scores 'logits' cannot be had of this model: {self.parts.logits_problem}")
+        # A norm that trains is not the one that was measured: the state behind it is then taken from itself.
+        trains = bool(self._policy_options.get("train_head") or self._policy_options.get("always_on"))
+        observed = self.parts.norm_kind == "observed" or (trains and self.parts.norm_kind not in ("none", "unknown"))
+        self._observed_norm = self.parts.norm if observed and lens == "hf" else None
+        # Without a norm a state is what it would be behind one.
+        bare = self.parts.norm is None or self.parts.norm_kind == "none"
+        self._normed: Sequence[int] = range(self.n_layers + 1) if bare and lens == "normed" else ()
+        if lens == "hf" and (bare or observed):
+            self._normed = (self.n_layers,)
+
+    def _make_model(self) -> salf.Model:
+        return make_model(self.context, self.parts, self._direct is not None, *self._head_options)
+
     def _make_feed(self) -> None:
         if self._feed is not None:
             self._feed.close()
         self.probe = salf.Probe(self.basis, n_layers=self.n_layers, **self._probe_options)
-        self._feed = ProbeFeed(self.parts.layers, self.probe, self._direct)
+        self._feed = ProbeFeed(self.parts.layers, self.probe, self._direct, self._observed_norm, self._normed)
 
     def _check_embedding(self) -> None:
         always = bool(self._policy_options.get("always_on"))
@@ -387,6 +419,45 @@ class FreezeController:
             self._feed.disarm()
             self._groups.outer.train(training)
 
+    def verify(self, batch: Mapping[str, Any], tolerance: float = 1e-4, rows: Optional[Rows] = None) -> Verification:
+        """Compares the probe's deviations of a batch with those that follow in float64, by a pseudo-inverse of the
+        head, from the model's own hidden states. batch: arguments of the model's forward by name, with labels, or rows. The
+        model runs once, in evaluation mode; nothing is decided or trained. verify(batch).check() raises where a space
+        is beyond the tolerance. Needs the head, and for ce and rank its basis, in float64."""
+        if self._feed is None:
+            raise ValueError(f"method {self.method.name!r} has no probe")
+        if self._step is not None:
+            raise RuntimeError("a batch is announced: verify before begin(), or after the step")
+        if rows is None and "labels" not in batch:
+            raise ValueError("the batch has no labels: pass rows=, which say what is observed")
+        rows = Rows.from_labels(batch["labels"]) if rows is None else rows
+        expected = expected_of(self._probe_options, self.basis.info)
+        try:
+            differences, source = verify(
+                self.parts,
+                batch,
+                rows,
+                self._whole_head(),
+                expected,
+                (self._feed.arm, self._feed.finish),
+                self._observed_norm is not None,
+            )
+        finally:
+            self._feed.disarm()
+        return Verification(differences, tolerance, len(rows), expected.metric, expected.lens, source)
+
+    def _whole_head(self) -> torch.Tensor:
+        """The valid rows of the matrix that the basis is made of, in float64."""
+        head, head_rows, _ = self._head_options
+        weight = head if head is not None else self.parts.head_weight
+        info = self.model.info
+        if self.basis.info.side == "input" or head_rows is None:
+            assert weight is not None
+            return weight.detach().double().cpu()[: self.basis.info.vocab]
+        filled = numpy.empty((info.vocab, info.hidden), dtype=numpy.float32)
+        head_rows(0, info.vocab, filled)
+        return torch.from_numpy(filled).double()[: self.basis.info.vocab]
+
     def decide(self) -> Active:
         """After the forward: what trains. backward() calls this where the host has not."""
         step = self._step
@@ -549,8 +620,10 @@ class FreezeController:
         return found
 
     def refresh(self) -> None:
-        """Makes the basis anew, after the head was trained or replaced."""
+        """Measures the final norm and makes the basis anew, after head or norm were trained or replaced."""
         if self._feed is not None:
+            self.parts = measured_again(self.parts)
+            self.model = self._make_model()
             self.basis = self.basis.refresh(self.model)
             self._make_feed()
 

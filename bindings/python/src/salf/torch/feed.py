@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import salf
+from salf.torch.flow import first_state, hook_arguments
 from salf.torch.streams import in_order, moved
 
 
@@ -69,9 +70,21 @@ def _states_of(output: Any) -> torch.Tensor:
 
 
 class ProbeFeed:
-    """Hooks on the layers of a decoder that hand the states of one armed forward to a probe."""
+    """Hooks on the layers of a decoder that hand the states of one armed forward to a probe.
 
-    def __init__(self, layers: Sequence[nn.Module], probe: salf.Probe, direct: Optional[torch.device]) -> None:
+    norm: the final norm, where its own output is the last space's, instead of the last layer's. normed: the spaces that
+    are given as they stand behind the final norm: the last one then, and every one that the lens wants normed of a
+    model without a norm.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[nn.Module],
+        probe: salf.Probe,
+        direct: Optional[torch.device],
+        norm: Optional[nn.Module] = None,
+        normed: Sequence[int] = (),
+    ) -> None:
         self._probe = probe
         self._direct = direct
         self._rows: Optional[Rows] = None
@@ -79,7 +92,12 @@ class ProbeFeed:
         self._next = 0
         self._spaces = len(layers) + 1
         self._gathered: List[torch.Tensor] = []
-        self._handles = [layer.register_forward_hook(self._hook(k)) for k, layer in enumerate(layers)]
+        self._by_norm = norm is not None
+        self._normed = frozenset(normed)
+        self._ended = False
+        self._handles = [hook_arguments(layer, self._hook(k)) for k, layer in enumerate(layers)]
+        if norm is not None:
+            self._handles.append(norm.register_forward_hook(self._norm_hook))
 
     def close(self) -> None:
         """Takes the hooks away."""
@@ -99,6 +117,7 @@ class ProbeFeed:
         self._rows = rows
         self._index = None
         self._next = 0
+        self._ended = False
         self._gathered = []
 
     def disarm(self) -> None:
@@ -122,19 +141,27 @@ class ProbeFeed:
         return self._probe.end()
 
     def _hook(self, layer: int) -> Any:
-        def hook(module: nn.Module, inputs: Tuple[Any, ...], output: Any) -> None:
+        def hook(module: nn.Module, inputs: Tuple[Any, ...], named: Any, output: Any) -> None:
             # Recomputation under checkpointing runs the hooks again, when nothing is armed any more or all is seen.
             if self._rows is None or self._next == self._spaces:
                 return
             if layer == 0:
-                if not inputs:
+                entered = first_state(inputs, named)
+                if entered is None:
                     raise RuntimeError(
                         f"{type(module).__name__} got its hidden states by keyword; space 0 cannot be seen"
                     )
-                self._observe(0, _states_of(inputs))
-            self._observe(layer + 1, _states_of(output))
+                self._observe(0, entered)
+            self._ended = layer + 2 == self._spaces
+            if not (self._by_norm and self._ended):
+                self._observe(layer + 1, _states_of(output))
 
         return hook
+
+    def _norm_hook(self, _module: nn.Module, _inputs: Tuple[Any, ...], output: Any) -> None:
+        # A norm that also runs elsewhere in the forward is the final one when the last layer has ended.
+        if self._rows is not None and self._ended and self._next == self._spaces - 1:
+            self._observe(self._next, _states_of(output))
 
     def _observe(self, space: int, states: torch.Tensor) -> None:
         if space != self._next:
@@ -144,9 +171,14 @@ class ProbeFeed:
         self._next += 1
         states = states.detach()
         index = self._flat_index(states)
+        normed = space in self._normed
         if self._direct is not None and states.device == self._direct and states.is_contiguous():
             with in_order(self._probe.context, states.device):
-                self._probe.observe(space, states.view(-1, states.shape[-1]), rows=index)
+                self._probe.observe(space, states.view(-1, states.shape[-1]), rows=index, normed=normed)
+        elif self._direct is not None and states.device == self._direct:  # turned or cut out of something larger
+            picked = states.reshape(-1, states.shape[-1])[index]
+            with in_order(self._probe.context, states.device):
+                self._probe.observe(space, picked, normed=normed)
         else:
             self._gathered.append(self._gather(states))
 
@@ -164,7 +196,7 @@ class ProbeFeed:
         one_device = all(part.device == device for part in self._gathered)
         stacked = torch.stack(self._gathered).cpu() if one_device else torch.stack([g.cpu() for g in self._gathered])
         for space in range(self._spaces):
-            self._probe.observe(space, stacked[space])
+            self._probe.observe(space, stacked[space], normed=space in self._normed)
 
     def _flat_index(self, states: torch.Tensor) -> torch.Tensor:
         """Rows of the view [batch * tokens, D], on the states' device; the same for all layers of a forward."""

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 import salf
-from salf.torch.anatomy import Groups, Parts
+from salf.torch.anatomy import Parts
+from salf.torch.groups import Groups
 
 
 @dataclass(frozen=True)

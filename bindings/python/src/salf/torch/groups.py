@@ -1,0 +1,99 @@
+"""A model's parameters by what they belong to."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Sequence
+
+from torch import nn
+
+from salf.torch.anatomy import Parts, plain_name
+
+
+class Groups:
+    """Parameters by what they belong to: a layer, the embedding, the head with the final norm.
+
+    Names of those that may train are fixed when the groups are made; the parameters themselves are looked up anew after
+    a wrapper has replaced them (refresh).
+    """
+
+    def __init__(self, parts: Parts, outer: nn.Module) -> None:
+        self.parts = parts
+        self.outer = outer
+        self._names: List[frozenset[str]] = []
+        self._original: Dict[str, bool] = {plain_name(n): p.requires_grad for n, p in outer.named_parameters()}
+        for layer in parts.layers:
+            self._names.append(frozenset(plain_name(n) for n, p in layer.named_parameters() if p.requires_grad))
+        self.refresh()
+        self.other = self._find_other()
+
+    def refresh(self) -> None:
+        """Looks the parameters up again, after the model was wrapped."""
+        self.layers: List[List[nn.Parameter]] = [
+            [p for n, p in layer.named_parameters() if plain_name(n) in names]
+            for layer, names in zip(self.parts.layers, self._names)
+        ]
+        inside = {id(p) for layer in self.parts.layers for p in layer.parameters()}
+        self.head: List[nn.Parameter] = []
+        for module in (self.parts.head, self.parts.norm):
+            self.head += [p for p in module.parameters() if id(p) not in inside] if module is not None else []
+        above = {id(p) for p in self.head}
+        around = self._around()
+        below = list(around.parameters()) if around is not self.parts.base else []
+        if self.parts.embedding is not None:
+            below += list(self.parts.embedding.parameters())
+        seen: set[int] = set()
+        self.embedding: List[nn.Parameter] = []
+        for p in below:
+            if id(p) not in inside | above | seen:
+                seen.add(id(p))
+                self.embedding.append(p)
+
+    def _around(self) -> nn.Module:
+        """The smallest module that holds both the layers and the embedding: what else is in it feeds the layers."""
+        base, decoder = self.parts.base, self.parts.decoder
+        names = {id(module): name.split(".") if name else [] for name, module in base.named_modules()}
+        first, second = names.get(id(decoder)), names.get(id(self.parts.embedding))
+        if first is None or second is None:
+            return decoder
+        shared = [a for a, b in zip(first, second[:-1]) if a == b]
+        if first[: len(shared)] != shared or second[: len(shared)] != shared:
+            shared = []
+        return base.get_submodule(".".join(shared)) if shared else decoder
+
+    def _find_other(self) -> List[str]:
+        known = {id(p) for layer in self.parts.layers for p in layer.parameters()}
+        known |= {id(p) for p in self.head} | {id(p) for p in self.embedding}
+        return [n for n, p in self.outer.named_parameters() if p.requires_grad and id(p) not in known]
+
+    def restore(self) -> None:
+        """Gives every parameter back the requires_grad that it had before."""
+        for name, parameter in self.outer.named_parameters():
+            parameter.requires_grad_(self._original.get(plain_name(name), parameter.requires_grad))
+
+    def check(self, others: str) -> None:
+        """Says what could not be trained as it is meant to be."""
+        if not any(self.layers):
+            raise ValueError("no parameter of any decoder layer requires a gradient: nothing could be trained")
+        if self.other and others == "error":
+            raise ValueError(
+                f"{len(self.other)} trainable parameters belong to no layer, embedding or head, the first of them "
+                f"{self.other[0]!r}: freeze them, or pass others='train' if they lie above the last layer"
+            )
+
+    def managed(self) -> List[nn.Parameter]:
+        """All parameters that are frozen at some time."""
+        return [p for layer in self.layers for p in layer] + self.embedding + self.head
+
+    def others(self) -> List[nn.Parameter]:
+        """Parameters that belong to no part and always train."""
+        if not self.other:
+            return []
+        wanted = set(self.other)
+        return [p for n, p in self.outer.named_parameters() if n in wanted]
+
+    def trainable_of(self, parameters: Sequence[nn.Parameter]) -> List[nn.Parameter]:
+        """Those that might train when the groups were made."""
+        wanted = {id(p) for p in parameters}
+        return [
+            p for n, p in self.outer.named_parameters() if id(p) in wanted and self._original.get(plain_name(n), False)
+        ]
