@@ -61,11 +61,11 @@ def check_last_space(controller, model, ids, labels):
     return ""
 
 
-def check_gradients(model, ids, labels, cut):
+def check_gradients(model, parts, ids, labels, cut):
     """Cut in the middle: gradients at and above the cut are those of a full backward, below it there are none."""
     whole = gradients(model, lambda: loss_of(model, ids, labels).backward())
     options = {"policy": {"callback": lambda step, n_layers, trace: cut}}
-    with FreezeController(model, "callback", **options) as controller:
+    with FreezeController(model, "callback", parts=parts, **options) as controller:
         controller.attach(torch.optim.SGD(model.parameters(), lr=0.1))
 
         def run():
@@ -89,25 +89,40 @@ def check_gradients(model, ids, labels, cut):
             raise Wrong(f"the gradient of {name} is off by {error:.2g}")
 
 
+def without_forward(model):
+    """Of a model that does not run on tokens alone: whether salf refuses it."""
+    try:
+        FreezeController(model, "salf").close()
+    except ValueError as error:
+        return {} if "not run" in str(error) else {"verdict": "refused", "reason": reason_of(error)}
+    return {}
+
+
 def check(model_type, class_name):
     """The row of one model: verdict, reason, what was measured."""
     row = {"type": model_type, "class": class_name, "verdict": "unbuilt", "reason": "", "notes": []}
     try:
+        model = None
         model = tiny.make(model_type, class_name)
         ids, labels = tiny.batch_of()
         with torch.no_grad():
             if not math.isfinite(float(loss_of(model, ids, labels))):
                 raise ValueError("its loss is not a number")
     except Exception as error:
-        return {**row, "reason": reason_of(error), "trace": traceback.format_exc()[-3000:]}
+        row |= {"reason": reason_of(error), "trace": traceback.format_exc()[-3000:]}
+        return row if model is None else {**row, **without_forward(model)}
     try:
         parts = find_parts(model)
+        if "transformed head" in parts.problem:  # told what salf asks for, it takes the model
+            told = tiny.NAMED.get(model_type, {"norm_kind": "none"})
+            row["told"] = ", ".join(f"{name}={value!r}" for name, value in told.items())
+            parts = find_parts(model, **told)
         other = Groups(parts, model).other
         if other and not (parts.problem or parts.head_problem):  # towers of other modalities, as salf asks
             row["notes"].append(f"{len(other)} parameters frozen first, such as {other[0]}")
             for name in other:
                 model.get_parameter(name).requires_grad_(False)
-        with FreezeController(model, "salf") as controller:
+        with FreezeController(model, "salf", parts=parts) as controller:
             row |= {"norm": parts.norm_kind, "eps": parts.norm_eps, "layers": len(parts.layers)}
             row |= {"scale": parts.logit_scale, "cap": parts.logit_softcap, "logits": parts.logits_problem}
             row["norm_error"] = parts.norm_fit.error if parts.norm_fit else None
@@ -120,7 +135,7 @@ def check(model_type, class_name):
             row["notes"] += [note] if note else []
         if len(parts.layers) < 2:
             raise Wrong(f"{len(parts.layers)} layers were found")
-        check_gradients(model, ids, labels, len(parts.layers) // 2)
+        check_gradients(model, parts, ids, labels, len(parts.layers) // 2)
     except ValueError as error:
         return {**row, "verdict": "refused", "reason": reason_of(error), "trace": traceback.format_exc()[-3000:]}
     except Exception as error:

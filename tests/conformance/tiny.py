@@ -48,7 +48,7 @@ ALTERNATING = ["sliding_attention", "full_attention"] * (LAYERS // 2)
 OVERRIDES = {
     "bailing_hybrid": {"num_expert_group": 1, "linear_head_dim": 16, "linear_num_heads": 4, "layer_group_size": 2},
     "cohere_compass_text": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
-    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2}, "ffn_config": {"ffn_hidden_size": 96}},
+    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8}, "ffn_config": {"ffn_hidden_size": 96}},
     "dots3_note": {"text_config": {"num_key_value_heads": 4}},
     "dots3_note_text": {"num_key_value_heads": 4},
     "falcon_h1": {"mamba_d_ssm": 128},
@@ -59,9 +59,16 @@ OVERRIDES = {
     "gpt_neo": {"attention_types": [[["global", "local"], LAYERS // 2]]},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"] * (LAYERS // 2)},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * (LAYERS // 2)},
-    "mamba2": {"head_dim": 32},
+    "mamba2": {"head_dim": 32, "n_groups": 1},
     "mpt": {"attn_config": {"attn_pdrop": 0}},
+    "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0}},
     "nemotron_h": {"n_groups": 1},
+    "qwen4_exp_text": {"token_budget": 16, "compress_ratio": 4},
+    "reformer": {"axial_pos_embds_dim": (16, 48), "axial_pos_shape": (8, 8), "attn_layers": ["local"] * LAYERS},
+    "xmod": {"default_language": "en_XX"},
+    "zamba": {"layer_types": ["mamba", "hybrid"] * (LAYERS // 2)},
+    "zamba2": {"layer_types": ["mamba", "hybrid"] * (LAYERS // 2), "hybrid_layer_ids": [1, 3], "mamba_headdim": 64},
+    "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
 
 
@@ -77,19 +84,24 @@ def shrunk(config, overrides):
         if isinstance(value, transformers.PretrainedConfig):
             found[name] = {**shrunk(value, {}), "model_type": value.model_type}
     known = set(vars(config)) | set(getattr(config, "attribute_map", {}))
-    known |= {name for name in inspect.signature(type(config).__init__).parameters}
+    known |= set(inspect.signature(type(config).__init__).parameters)
     mapped = getattr(config, "attribute_map", {})
     for name, size in SIZES.items():
         if name in known and name not in mapped:
             found[name] = size
     if "qk_rope_head_dim" in found:  # latent attention: what rotates is a part of each head
         found["head_dim"] = found["qk_rope_head_dim"]
+        found["num_key_value_heads"] = found.get("num_attention_heads", 4)
     for name, value in overrides.items():
         if isinstance(value, dict) and isinstance(found.get(name), dict):
             found[name] = {**found[name], **value}
         else:
             found[name] = value
     return {name: value for name, value in found.items() if value is not DROP}
+
+
+#: What salf asks to be told of models whose head reads a transform of the last space.
+NAMED = {"modernbert-decoder": {"norm": "model.final_norm"}}
 
 
 class DROP:

@@ -26,7 +26,7 @@ def test_the_plan_is_kept_and_nothing_is_run_twice(tmp_path, assignment, given):
     trainer = make_trainer(tmp_path, stream(assignment), **given)
     seen = []
     inner = trainer.model.get_base_model().model
-    inner.register_forward_pre_hook(lambda *_: seen.append(1))
+    inner.register_forward_pre_hook(lambda module, _: seen.append(1) if module.training else None)
     trainer.train()
     planner = trainer.controller.planner
     assert trainer.plan is None

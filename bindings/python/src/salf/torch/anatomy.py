@@ -2,7 +2,7 @@
 
 Nothing is taken from names. A small forward (flow.py) shows which list of modules runs layer by layer, which module
 stands between the last of them and the head, and whether the model sees tokens that are still to come; norm and head
-are then called and described by formulas that reproduce them (measure.py). What a probe needs and cannot be had is said in
+are called and described by formulas that reproduce them (measure.py). What a probe needs and cannot be had is said in
 Parts.problem, which a probe raises; methods that freeze by turns do without. Wrappers (PEFT, DistributedDataParallel,
 FSDP, torch.compile) are looked through. Parts of another build are named by the host.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import nn
@@ -287,6 +287,7 @@ class _Search:
         self.problem = ""
         self.head_problem = ""
         self.logits_problem = ""
+        self._between = ""
         self.head_fit: Optional[HeadFit] = None
         self._states: Optional[torch.Tensor] = None
         self._read: Optional[torch.Tensor] = None
@@ -303,12 +304,13 @@ class _Search:
 
     def _check_states(self, own_batch: bool) -> None:
         states = self._states
+        ids = self._batch.get("input_ids") if isinstance(self._batch, Mapping) else None
         if states is None:
             self._say(f"the last layer of {self._name} did not run in its forward: name the layers with layers=")
-        elif states.dim() != 3:
+        elif states.dim() != 3 or (ids is not None and states.shape[:2] != ids.shape):
             self._say(
-                f"the layers of {self._name} pass states of shape {tuple(states.shape)}, several streams of them, "
-                "where a probe takes [batch, tokens, D]"
+                f"the layers of {self._name} pass states of shape {tuple(states.shape)}, where a probe takes one state "
+                "a token, [batch, tokens, D]"
             )
         elif own_batch and len(states) == 2 and not states.is_meta:
             first, second = states[0, :-1].detach().double(), states[1, :-1].detach().double()
@@ -367,9 +369,9 @@ class _Search:
             return ends, True
         if factor_between(self._states, self._read) != 0:
             return None, True
-        # Something stands before or behind the norm: a factor, the mean of several streams, or a transform.
-        beside = [call for call in after if factor_between(call.given, self._read) != 0]
-        return _outermost([call for call in beside if is_norm_like(call.module)]), False
+        # A factor stands before the norm; or something else, and then there is none (_transformed says so).
+        beside = [call for call in after if factor_between(call.given, self._read) != 0 and is_norm_like(call.module)]
+        return _outermost([call for call in beside if factor_between(self._states, call.taken) != 0]), False
 
     def measure_norm(
         self, given: Optional[nn.Module], kind: Optional[str]
@@ -384,9 +386,16 @@ class _Search:
                 )
         elif norm is None and self._states is not None:
             norm, exact = self._norm_by_flow()
-            self._check_between(norm)
         elif norm is not None:
             exact = any(same(call.taken, self._states) for call in self._flow.of(norm))
+        if self._transformed(norm):
+            self._between = "a dense layer or another change stands between the last layer and the head's matrix"
+            if given is None and kind != "none":
+                self._say(
+                    f"{self._name} has a transformed head: {self._between}, so that the matrix reads another space; "
+                    "name norm=, or norm_kind='none' where there is none, to compare the states before it"
+                )
+            norm = given
         if norm is None:
             if kind not in (None, "none"):
                 raise ValueError(f"norm_kind is {kind!r}, but the final norm was not found; name it with norm=")
@@ -395,16 +404,13 @@ class _Search:
             return norm, "none", None
         return self._kind_of(norm, kind, exact)
 
-    def _check_between(self, norm: Optional[nn.Module]) -> None:
-        """What the head reads must be the norm's output; a model that transforms it once more has another head."""
-        between = self._flow.of(norm)[-1].given if norm is not None else self._states
+    def _transformed(self, norm: Optional[nn.Module]) -> bool:
+        """Whether the head reads something else than the norm's output (or the last layer's, without a norm)."""
+        ran = self._flow.of(norm)
+        between = (ran[-1].given if ran else None) if norm is not None else self._states
         if self._read is None or between is None or between.shape != self._read.shape:
-            return
-        if factor_between(between, self._read) == 0 or (norm is not None and not is_norm_like(norm)):
-            self._say(
-                f"{self._name} has a transformed head: a dense layer or another change stands between the last layer and "
-                "the head's matrix, so that the matrix reads another space; name norm= to compare the states before it"
-            )
+            return False
+        return factor_between(between, self._read) == 0 or (norm is not None and not is_norm_like(norm))
 
     def _kind_of(self, norm: nn.Module, kind: Optional[str], exact: bool) -> Tuple[nn.Module, str, Optional[NormFit]]:
         name, hidden = type(norm).__name__, self._hidden
@@ -432,8 +438,9 @@ class _Search:
             )
         if not self._flow.of(norm):
             raise ValueError(
-                f"norm of class {name} is not known (measured: no LayerNorm, no RMSNorm, error {fit.error:.1e}), and it "
-                "was not seen in a forward; name another with norm=, or give the arguments of a forward with example="
+                f"norm of class {name} is not known (measured: no LayerNorm, no RMSNorm, error {fit.error:.1e}), and "
+                "it was not seen in a forward; name another with norm=, or give the arguments of a forward with "
+                "example="
             )
         return norm, "observed", fit
 
@@ -443,8 +450,8 @@ class _Search:
         if self._flow.error or self._head is None or matrix is None:
             self.logits_problem = "the head was not measured"
             return None
-        if self._read is None:
-            self.logits_problem = "the head's module is not called by the model"
+        if self._read is None or self._between:
+            self.logits_problem = self._between or "the head's module is not called by the model"
             return None
         fit = fit_logits(self._base, self._batch, self._head, matrix, self._read)
         self.logits_problem = fit.problem

@@ -421,9 +421,9 @@ class FreezeController:
 
     def verify(self, batch: Mapping[str, Any], tolerance: float = 1e-4, rows: Optional[Rows] = None) -> Verification:
         """Compares the probe's deviations of a batch with those that follow in float64, by a pseudo-inverse of the
-        head, from the model's own hidden states. batch: arguments of the model's forward by name, with labels, or rows. The
-        model runs once, in evaluation mode; nothing is decided or trained. verify(batch).check() raises where a space
-        is beyond the tolerance. Needs the head, and for ce and rank its basis, in float64."""
+        head, from the model's own hidden states. batch: arguments of the model's forward by name, with labels, or rows.
+        The model runs once, in evaluation mode; nothing is decided or trained. verify(batch).check() raises where a
+        space is beyond the tolerance. Needs the head, and for ce and rank its basis, in float64."""
         if self._feed is None:
             raise ValueError(f"method {self.method.name!r} has no probe")
         if self._step is not None:

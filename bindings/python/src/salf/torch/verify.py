@@ -108,7 +108,8 @@ def expected_of(probe: Mapping[str, Any], basis: salf.BasisInfo) -> Expected:
 
 def states_of(parts: Parts, rows: Rows, run: Callable[[], Any], lens: str, observed: bool) -> Tuple[torch.Tensor, str]:
     """States [spaces, rows, D] in float64 of a forward that run() makes, and where they are from. The norm of a model
-    in half precision rounds what it gives; unless that is observed itself, a float32 copy of the norm stands in for it."""
+    in half precision rounds what it gives; unless that is observed itself, a float32 copy of the norm stands in for
+    it."""
     seen: Dict[int, torch.Tensor] = {}
     picked = (torch.from_numpy(rows.data), torch.from_numpy(rows.positions))
 
