@@ -101,7 +101,7 @@ def shrunk(config, overrides):
 
 
 #: What salf asks to be told of models whose head reads a transform of the last space.
-NAMED = {"modernbert-decoder": {"norm": "model.final_norm"}}
+NAMED = {"modernbert-decoder": {"norm": "model.final_norm"}, "megatron-bert": {"norm": "bert.encoder.ln"}}
 
 
 class DROP:
