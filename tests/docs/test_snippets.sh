@@ -57,12 +57,22 @@ int main(void) {
     return puts(salf_last_error()), *salf_last_error() || layers_back < 1 || forwards != 6;
 }'
 embedding_before='
+static const int64_t n_data = 6;
+static int64_t rows_forward, rows_back;
+static void trainer_forward(const uint32_t *data, int64_t n, const int32_t *eof) {
+    for (int64_t i = 0; i < n; i++) rows_forward += data[i] < 6 && eof[i] >= 0;
+}
+static void trainer_backward(int layer, const int64_t *order, int64_t n) { rows_back += layer >= 0 && order ? n : 0; }
+static void trainer_update(const uint8_t *trainable, const double *scale, double share) {
+    if (!trainable[LAYERS - 1] || scale[LAYERS - 1] != 1 || share != 1) rows_back = -1000;
+}
 static salf_decision run(salf_context *context, int B, int T, int L, int C, int V, int Vp, int64_t n_labels,
                          const int32_t *next, int64_t step) {
     salf_model *model;
     salf_basis *basis;
     salf_probe *probe;
-    salf_policy *policy;
+    salf_policy *policy, *by_plan;
+    salf_planner *planner;
     salf_trace trace = {0};
     salf_decision decision = {.struct_size = sizeof decision};'
 embedding_behind='
@@ -74,7 +84,8 @@ int main(void) {
     fill(residual3, LAYERS * ROWS * SEQUENCE * WIDTH);
     if (salf_context_create(&context, &here)) return 1;
     const salf_decision decision = run(context, ROWS, SEQUENCE, LAYERS, WIDTH, TOKENS, PADDED, 2, next_token, 0);
-    return puts(salf_last_error()), *salf_last_error() || decision.n_layers != LAYERS || decision.rows != ROWS;
+    return puts(salf_last_error()), *salf_last_error() || decision.n_layers != LAYERS || decision.rows != ROWS ||
+        rows_forward != 6 || rows_back != 12; /* half the depth: two data each at 3, 2 and 1 layers */
 }'
 
 library=${BUILD:-build}/lib

@@ -36,7 +36,13 @@ static salf_planner *make_planner(salf_context *context, uint8_t kind, uint8_t c
     static const double weights[M] = {1, 0, 2};
     salf_planner_options o;
     salf_options_init(&o, sizeof o);
-    o.matching = (kind & 0x7F) % 3;
+    o.matching = (kind & 0x7F) % 4;
+    if (o.matching == SALF_MATCH_STREAM) {
+        o.assignment = (choice >> 4 & 3) % 3;
+        o.stream_order = choice >> 6 & 1;
+        o.one_cut = o.assignment == SALF_ASSIGN_RANDOM && choice >> 7;
+        o.max_groups = choice >> 7 ? 2 : 0;
+    }
     o.growth = choice % 4;
     o.infill = choice >> 2 & 1;
     o.probe_limit = choice >> 3 & 1 ? 4 : SALF_PROBE_ALL;
@@ -47,35 +53,44 @@ static salf_planner *make_planner(salf_context *context, uint8_t kind, uint8_t c
 }
 
 /* One call on the planner and its answer; false when the plan is done or cannot go on. */
-static bool step_planner(salf_planner *planner, int64_t *trained) {
+static bool step_planner(salf_planner *planner, bool stream, int64_t *trained) {
     salf_task task;
     int32_t eof[3];
     uint8_t accepted[3];
     if (salf_planner_next(planner, 3, &task) != SALF_OK || task.kind == SALF_TASK_DONE) return false;
     MUST(task.n_data > 0 && task.n_data <= N && task.layer >= 0 && task.layer < M);
     for (int64_t i = 0; i < task.n_data; i++) MUST(task.data[i] < N);
+    for (int64_t i = 0; task.eof && i < task.n_data; i++) MUST(task.eof[i] >= task.layer && task.eof[i] < M);
     if (task.kind == SALF_TASK_TRAIN) {
         *trained += task.n_data;
         return salf_planner_done(planner) == SALF_OK;
     }
     if (task.n_data > 3) return false; /* a state may hold a longer task */
     for (int64_t i = 0; i < task.n_data; i++) eof[i] = (int32_t)(task.data[i] % M);
+    static const double gains[3 * M] = {1, 0, 2, 0, 3, 0, 0, 0, 1};
+    const salf_trace trace = {.rows = task.n_data, .n_layers = M, .gains = gains, .eof = eof};
+    const int32_t groups[3] = {(int32_t)task.data[0] % 5, 0, 1};
+    if (stream) { /* sizes in the state may not be those of these groups */
+        const salf_status status = salf_planner_assign(planner, &trace, groups, &task);
+        MUST(status == SALF_OK ? task.kind == SALF_TASK_TRAIN : status == SALF_E_ARGUMENT);
+        return status == SALF_OK;
+    }
     MUST(salf_planner_report(planner, eof, task.n_data, accepted) == SALF_OK);
     return true;
 }
 
-static void use_planner(salf_planner *planner) {
+static void use_planner(salf_planner *planner, bool stream) {
     uint8_t bytes[MOST_ROOM];
     uint64_t size = sizeof bytes;
     int64_t trained = 0, calls = 0;
     MUST(salf_planner_save(planner, bytes, &size) == SALF_OK);
     MUST(salf_planner_load(planner, bytes, size) == SALF_OK);
-    while (step_planner(planner, &trained)) MUST(++calls < 20 * N);
+    while (step_planner(planner, stream, &trained)) MUST(++calls < 20 * N);
     MUST(trained <= N);
     for (int32_t e = 0; e < M; e++) {
         salf_stage stage;
         MUST(salf_planner_get_stage(planner, e, &stage) == SALF_OK);
-        MUST(stage.matched >= 0 && stage.filled >= 0 && stage.matched + stage.filled <= stage.count);
+        MUST(stage.matched >= 0 && stage.filled >= 0 && stage.matched + stage.filled <= (stream ? N : stage.count));
     }
 }
 
@@ -117,7 +132,10 @@ static void decide(salf_policy *policy, int64_t step) {
                                    .gradient_norm = norms,
                                    .parameter_norm = norms};
     salf_decision d = {.struct_size = sizeof d};
-    if (salf_policy_decide(policy, &seen, &d) != SALF_OK) return; /* the state's step may be later */
+    salf_observation without = seen; /* AUTOFREEZE takes norms where a turn ends, and nowhere else */
+    without.gradient_l1 = NULL;
+    if (salf_policy_decide(policy, &seen, &d) != SALF_OK && salf_policy_decide(policy, &without, &d) != SALF_OK)
+        return; /* the state's step may be later */
     MUST(d.cut >= 0 && d.cut <= M && d.n_added >= 0 && d.n_added <= M && d.n_removed >= 0 && d.n_removed <= M);
     for (int32_t k = 0; k < d.cut; k++) MUST(!d.trainable[k]);
 }
@@ -148,7 +166,8 @@ static void read_both(salf_context *context, uint8_t kind, uint8_t choice, const
     salf_planner *planner = make_planner(context, kind, choice);
     salf_task task;
     if (kind & 0x80) {
-        if (salf_planner_load(planner, bytes, size) == SALF_OK) use_planner(planner);
+        if (salf_planner_load(planner, bytes, size) == SALF_OK)
+            use_planner(planner, (kind & 0x7F) % 4 == SALF_MATCH_STREAM);
     } else {
         salf_planner_next(planner, 2, &task);
         salf_policy *policy = make_policy(context, planner, kind, choice);
@@ -165,10 +184,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint64_t whole = size + 30;
     uint8_t *bytes = malloc(whole);
     const bool planner = data[0] & 0x80;
-    const uint32_t version = !planner && data[1] & 0x40 ? 1 : 2; /* of policies both are read */
-    MUST(bytes && slf_blob_save(planner ? "PLAN" : "POLI", version, write_payload, &p, bytes, &whole) == SALF_OK);
+    MUST(bytes);
     read_both(context, data[0], data[1], data + 2, size - 2);
-    read_both(context, data[0], data[1], bytes, whole);
+    for (uint32_t version = 1; version <= 3; version++) { /* each has been written once */
+        MUST(slf_blob_save(planner ? "PLAN" : "POLI", version, write_payload, &p, bytes, &whole) == SALF_OK);
+        read_both(context, data[0], data[1], bytes, whole);
+    }
     free(bytes);
     salf_context_destroy(context);
     return 0;
@@ -186,7 +207,9 @@ static void write_seed(const char *folder, const char *name, uint8_t kind, uint8
 }
 
 int main(int argc, char **argv) {
-    static const uint8_t planners[][3] = {{0, 1, 0}, {0, 9, 5}, {0, 9, 9}, {0, 6, 12}, {1, 2, 0}, {1, 7, 4}, {2, 5, 3}};
+    static const uint8_t planners[][3] = {{0, 1, 0},    {0, 9, 5},    {0, 9, 9},   {0, 6, 12},   {1, 2, 0},
+                                          {1, 7, 4},    {2, 5, 3},    {3, 1, 3},   {3, 0x40, 4}, {3, 0x80, 3},
+                                          {3, 0x10, 5}, {3, 0xD0, 8}, {3, 0x60, 7}};
     static const uint8_t policies[][2] = {{3, 4}, {7, 16}, {8, 8}, {11, 0}, {14, 0}};
     MUST(argc == 2);
     salf_context *context = make_context();
@@ -199,7 +222,8 @@ int main(int argc, char **argv) {
             const int32_t eof = id % M;
             salf_planner_set_eof(planner, id, 1, &eof);
         }
-        for (uint8_t step = 0; step < planners[i][2]; step++) step_planner(planner, &trained);
+        for (uint8_t step = 0; step < planners[i][2]; step++)
+            step_planner(planner, planners[i][0] == SALF_MATCH_STREAM, &trained);
         uint64_t size = sizeof bytes;
         MUST(salf_planner_save(planner, bytes, &size) == SALF_OK);
         write_seed(argv[1], "planner", kind, choice, bytes, size);

@@ -143,6 +143,58 @@ START_TEST(planner_blob_of_version_2) {
 }
 END_TEST
 
+static salf_planner *tiny_stream(salf_context *context) {
+    const salf_planner_options o = {.struct_size = sizeof o,
+                                    .growth = SALF_GROWTH_ARITHMETIC,
+                                    .infill = SALF_INFILL_DEPTH,
+                                    .matching = SALF_MATCH_STREAM,
+                                    .assignment = SALF_ASSIGN_EOF,
+                                    .stream_order = SALF_STREAM_MIXED,
+                                    .seed = 7};
+    salf_planner *planner;
+    CHECK_OK(salf_planner_create(&planner, context, LAYERS, DATA, &o));
+    return planner;
+}
+
+/* Runs a stream to its end, or only until the cuts of task number `tasks` are known; a number of ids and cuts. */
+static uint64_t run_stream(salf_planner *planner, int tasks) {
+    uint64_t seen = 0;
+    for (salf_task task;; tasks--) {
+        int32_t eof[3], groups[3];
+        CHECK_OK(salf_planner_next(planner, 3, &task));
+        if (task.kind == SALF_TASK_DONE) return seen;
+        for (int64_t i = 0; i < task.n_data; i++) {
+            eof[i] = (int32_t)(task.data[i] % LAYERS);
+            groups[i] = (int32_t)(task.data[i] % 3);
+        }
+        const salf_trace trace = {.rows = task.n_data, .n_layers = LAYERS, .eof = eof};
+        if (task.kind == SALF_TASK_PROBE) CHECK_OK(salf_planner_assign(planner, &trace, groups, &task));
+        if (tasks == 0) return seen;
+        for (int64_t i = 0; i < task.n_data; i++) seen = seen * 31 + task.data[i] * 7 + (uint64_t)task.eof[i];
+        CHECK_OK(salf_planner_done(planner));
+    }
+}
+
+START_TEST(stream_blob_of_version_3) {
+    uint8_t bytes[4096];
+    char path[256];
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    path_of(path, sizeof path, "planner-3.bin");
+    salf_planner *planner = tiny_stream(context), *kept = tiny_stream(context);
+    run_stream(planner, 3); /* the blob holds groups, and a task whose cuts are known */
+    if (writing()) {
+        uint64_t size = sizeof bytes;
+        CHECK_OK(salf_planner_save(planner, bytes, &size));
+        write_bytes(path, bytes, size);
+    }
+    CHECK_OK(salf_planner_load(kept, bytes, read_bytes(path, bytes, sizeof bytes)));
+    ck_assert_uint_eq(run_stream(kept, -1), run_stream(planner, -1));
+    salf_planner_destroy(kept);
+    salf_planner_destroy(planner);
+    salf_context_destroy(context);
+}
+END_TEST
+
 /* It stands for another random order of fills, so that going on from it would train other data. */
 START_TEST(planner_blob_of_version_1_is_refused) {
     uint8_t bytes[4096];
@@ -199,11 +251,11 @@ START_TEST(policy_blob_of_version_1) {
 }
 END_TEST
 
-START_TEST(policy_blob_of_version_2) {
+static void read_policy_of(const char *name) {
     uint8_t bytes[4096];
     char path[256];
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    path_of(path, sizeof path, "policy-2.bin");
+    path_of(path, sizeof path, name);
     salf_policy *policy = tiny_policy(context);
     run_policy(policy, 0, 3);
     if (writing()) {
@@ -217,6 +269,11 @@ START_TEST(policy_blob_of_version_2) {
     salf_policy_destroy(kept);
     salf_policy_destroy(policy);
     salf_context_destroy(context);
+}
+
+START_TEST(policy_blobs_of_versions_2_and_3) {
+    read_policy_of("policy-2.bin");
+    read_policy_of("policy-3.bin");
 }
 END_TEST
 
@@ -258,6 +315,37 @@ static salf_status load_version_1(salf_context *context, int32_t kind, int64_t t
     return status;
 }
 
+/* Of version 2 the sums of AUTOFREEZE's norms mean something else. */
+static void write_version_2(const void *user, slf_blob *blob) {
+    const version_1 *v = user;
+    slf_blob_put(blob, v->payload, 18 * 8);
+    slf_blob_put(blob, v->payload + 19 * 8, 5 * 8 + LAYERS);
+    for (int k = 0; k < LAYERS; k++) slf_blob_put_u64(blob, 0);
+    slf_blob_put(blob, v->payload + 24 * 8 + LAYERS, LAYERS * 8);
+}
+
+START_TEST(autofreeze_of_version_2_is_refused) {
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    const salf_policy_options o = {.struct_size = sizeof o, .total_steps = 100, .seed = 7};
+    for (int32_t kind = SALF_POLICY_LINEAR; kind <= SALF_POLICY_AUTOFREEZE; kind++) {
+        uint8_t now[1024], then[1024];
+        uint64_t size = sizeof now, room = sizeof then;
+        salf_policy *policy;
+        CHECK_OK(salf_policy_create(&policy, context, kind, LAYERS, &o));
+        run_policy(policy, 0, 3);
+        CHECK_OK(salf_policy_save(policy, now, &size));
+        const version_1 v = {now + 32, size - 32, 0};
+        CHECK_OK(slf_blob_save("POLI", 2, write_version_2, &v, then, &room));
+        if (kind == SALF_POLICY_LINEAR)
+            CHECK_OK(salf_policy_load(policy, then, room));
+        else
+            CHECK_FAILS(salf_policy_load(policy, then, room), SALF_E_VERSION, "version 2 and sums norms");
+        salf_policy_destroy(policy);
+    }
+    salf_context_destroy(context);
+}
+END_TEST
+
 /* Turns that were rounded to whole numbers of steps: read where they are the exact ones, or where there are none. */
 START_TEST(policy_blobs_of_version_1_with_rounded_turns) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
@@ -275,7 +363,9 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, basis_of_format_1);
     HARNESS_ADD(suite, planner_blob_of_version_2);
     HARNESS_ADD(suite, planner_blob_of_version_1_is_refused);
+    HARNESS_ADD(suite, stream_blob_of_version_3);
     HARNESS_ADD(suite, policy_blob_of_version_1);
-    HARNESS_ADD(suite, policy_blob_of_version_2);
+    HARNESS_ADD(suite, policy_blobs_of_versions_2_and_3);
+    HARNESS_ADD(suite, autofreeze_of_version_2_is_refused);
     HARNESS_ADD(suite, policy_blobs_of_version_1_with_rounded_turns);
 }
