@@ -9,6 +9,7 @@
 #include "core/core.h"
 #include "core/dtypes.h"
 #include "core/fingerprint.h"
+#include "core/ids.h"
 #include "core/pool.h"
 #include "core/random.h"
 #include "harness.h"
@@ -466,6 +467,58 @@ START_TEST(philox_gives_the_published_numbers) {
 }
 END_TEST
 
+/* Against 128-bit integers of the compiler, where it has them: corners, and numbers of all lengths. */
+START_TEST(products_compare_exactly) {
+    static const int64_t corners[] = {
+        0, 1, 2, 3, INT32_MAX, (int64_t)UINT32_MAX, (int64_t)1 << 32, INT64_MAX - 1, INT64_MAX};
+    enum { N = sizeof corners / sizeof *corners };
+    for (int i = 0; i < 200000; i++) {
+        int64_t x[4];
+        for (int j = 0; j < 4; j++) {
+            const uint64_t at = (uint64_t)(4 * i + j);
+            x[j] = (int64_t)(slf_random_bits(1, 2, at) >> (1 + slf_random_below(1, 3, at, 62)));
+            if (slf_random_below(1, 4, at, 3) == 0) x[j] = corners[slf_random_below(1, 5, at, N)];
+            if (j % 2 == 0 && slf_random_below(1, 6, at, 2)) x[j] = -x[j];
+        }
+        if (i % 7 == 0) x[2] = x[0], x[3] = x[1]; /* equal ones */
+        __extension__ const __int128 left = (__int128)x[0] * x[1], right = (__int128)x[2] * x[3];
+        const int want = left < right ? -1 : left > right;
+        CHECK_EACH(slf_compare_products(x[0], x[1], x[2], x[3]) == want, "%lld * %lld against %lld * %lld",
+                   (long long)x[0], (long long)x[1], (long long)x[2], (long long)x[3]);
+    }
+    ck_assert_int_eq(slf_compare_products(INT64_MIN, 1, INT64_MAX, 1), -1);
+    ck_assert_int_eq(slf_compare_products(INT64_MIN, INT64_MAX, INT64_MIN, INT64_MAX), 0);
+}
+END_TEST
+
+START_TEST(ids_keep_their_index) {
+    harness_memory memory = {.fail_at = -1};
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, &memory);
+    slf_ids set = {.most = 3000};
+    int32_t index;
+    ck_assert_int_eq(slf_ids_find(&set, 0), -1);
+    for (int pass = 0; pass < 2; pass++)
+        for (int64_t i = 0; i < 3000; i++) { /* neighbours, far apart, negative */
+            const int64_t id = i % 3 == 0 ? i : i % 3 == 1 ? i << 40 : -i;
+            CHECK_OK(slf_ids_add(&set, context, id, &index));
+            ck_assert_int_eq(index, i);
+            ck_assert_int_eq(slf_ids_find(&set, id), i);
+        }
+    CHECK_OK(slf_ids_add(&set, context, 1, &index)); /* full, and this one is not there */
+    ck_assert_int_eq(index, -1);
+    ck_assert_int_eq(slf_ids_find(&set, 1), -1);
+    ck_assert_int_eq(set.n, 3000);
+    slf_ids_free(&set, context);
+    const int64_t alive = memory.alive;
+    memory.fail_at = memory.calls + 1; /* the second of two allocations */
+    set.most = 5;
+    CHECK_FAILS(slf_ids_add(&set, context, 9, &index), SALF_E_NO_MEMORY, "");
+    ck_assert_int_eq(memory.alive, alive);
+    ck_assert_int_eq(set.n, 0);
+    salf_context_destroy(context);
+}
+END_TEST
+
 START_TEST(bounded_draws_are_uniform) {
     enum { BINS = 7, DRAWS = 70000 };
     int64_t counts[BINS] = {0};
@@ -536,6 +589,8 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, rows_are_found_through_stride_and_index);
     HARNESS_ADD(suite, bad_views_are_refused);
     HARNESS_ADD(suite, philox_gives_the_published_numbers);
+    HARNESS_ADD(suite, products_compare_exactly);
+    HARNESS_ADD(suite, ids_keep_their_index);
     HARNESS_ADD(suite, bounded_draws_are_uniform);
     HARNESS_ADD(suite, row_hashes_see_every_change);
 }

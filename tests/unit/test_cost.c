@@ -64,6 +64,48 @@ START_TEST(deeper_never_costs_more) {
 }
 END_TEST
 
+/* What a plan saves follows from its counts: a stream's batches cost what their rows cost one by one, so that a batch
+ * with cuts in the plan's proportions stands for the run. */
+START_TEST(a_plan_is_priced_from_its_counts) {
+    enum { N = 40 };
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    const salf_planner_options p = {.struct_size = sizeof p,
+                                    .growth = SALF_GROWTH_ARITHMETIC,
+                                    .infill = SALF_INFILL_DEPTH,
+                                    .matching = SALF_MATCH_STREAM,
+                                    .stream_order = SALF_STREAM_MIXED};
+    salf_planner *planner = NULL;
+    CHECK_OK(salf_planner_create(&planner, context, 4, N, &p));
+    salf_cost_options o = small();
+    o.lora_rank = 4;
+    int64_t counts[4];
+    int32_t eof[N];
+    double by_counts = 0, by_batches = 0, saving;
+    salf_cost cost = {.struct_size = sizeof cost};
+    CHECK_OK(salf_planner_counts(planner, counts));
+    for (int32_t e = 0, i = 0; e < 4; e++)
+        for (int64_t k = 0; k < counts[e]; k++) eof[i++] = e;
+    o.eof = eof;
+    o.rows = N;
+    CHECK_OK(salf_cost_estimate(&o, &cost));
+    by_counts = cost.total;
+    CHECK_OK(salf_planner_saving(planner, &saving));
+    ck_assert_double_eq_tol(cost.depth_saving, saving, 1e-12);
+    for (salf_task task;;) {
+        CHECK_OK(salf_planner_next(planner, 7, &task));
+        if (task.kind == SALF_TASK_DONE) break;
+        o.eof = task.eof;
+        o.rows = task.n_data;
+        CHECK_OK(salf_cost_estimate(&o, &cost));
+        by_batches += cost.total;
+        CHECK_OK(salf_planner_done(planner));
+    }
+    ck_assert_double_eq_tol(by_batches, by_counts, 1e-9 * by_counts);
+    salf_planner_destroy(planner);
+    salf_context_destroy(context);
+}
+END_TEST
+
 START_TEST(bad_fields_are_named) {
     salf_cost cost = {.struct_size = sizeof cost};
 #define BAD(field, value, words)                                            \
@@ -87,5 +129,6 @@ END_TEST
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, equals_counting_loops);
     HARNESS_ADD(suite, deeper_never_costs_more);
+    HARNESS_ADD(suite, a_plan_is_priced_from_its_counts);
     HARNESS_ADD(suite, bad_fields_are_named);
 }

@@ -377,6 +377,97 @@ START_TEST(ramp_takes_the_share_of_the_plan) {
 }
 END_TEST
 
+static int32_t cut_of(void *user, int64_t step, int32_t n_layers, const salf_trace *trace) {
+    (void)step, (void)n_layers, (void)trace;
+    return *(const int32_t *)user;
+}
+
+/* Five rows at 1 1 2 3 3: layers 1 to 3 are trained by 2, 3 and 5 of them. */
+START_TEST(rates_follow_the_rows_that_train_a_layer) {
+    static const int32_t eof[5] = {3, 1, 3, 2, 1};
+    static const double gains[20] = {0}, share[4] = {0, .4, .6, 1}, whole[4] = {0, 1, 1, 1};
+    const salf_trace trace = {.rows = 5, .n_layers = 4, .gains = gains, .eof = eof};
+    salf_policy_options o = options();
+    for (int32_t rates = 0; salf_constant_word("SALF_RATES", rates); rates++)
+        for (int callback = 0; callback < 2; callback++) {
+            int32_t cut = 1;
+            o.rates = rates;
+            o.reduction = SALF_REDUCE_PREFIX;
+            o.callback = cut_of;
+            o.callback_user = &cut;
+            salf_policy *policy = make(callback ? SALF_POLICY_CALLBACK : SALF_POLICY_SALF, 4, &o);
+            salf_decision d = decide(policy, (salf_observation){.step = 0, .trace = &trace});
+            check_rates(&d, rates == SALF_RATES_WHOLE ? whole : share);
+            ck_assert(d.cut == 1 && d.batch_share == 1 && d.active_rows[2] == 3);
+            if (callback) { /* no rows below the cut: those above 2 go with it */
+                cut = 2;
+                d = decide(policy, (salf_observation){.step = 1, .trace = &trace});
+                check_rates(&d,
+                            rates == SALF_RATES_WHOLE ? (const double[4]){0, 0, 1, 1} : (const double[4]){0, 0, .6, 1});
+                d = decide(policy, (salf_observation){.step = 2}); /* no rows, no shares */
+                check_rates(&d, (const double[4]){0, 0, 1, 1});
+            }
+            salf_policy_destroy(policy);
+            o.reduction = SALF_REDUCE_SMALLEST; /* all rows train every layer above one cut */
+            policy = make(callback ? SALF_POLICY_CALLBACK : SALF_POLICY_SALF, 4, &o);
+            cut = 1;
+            d = decide(policy, (salf_observation){.step = 0, .trace = &trace});
+            check_rates(&d, whole);
+            salf_policy_destroy(policy);
+        }
+    salf_policy *other = NULL;
+    o.rates = 3;
+    CHECK_FAILS(salf_policy_create(&other, context, SALF_POLICY_FULL, 4, &o), SALF_E_ARGUMENT, "rates is 3");
+}
+END_TEST
+
+/* A stream's rows have their own cuts; a plan's layer that ends inside a batch gives a part of one. */
+START_TEST(budgets_say_what_their_rows_are_worth) {
+    salf_policy_options o = options();
+    salf_planner_options p = {.struct_size = sizeof p, .matching = SALF_MATCH_STREAM, .assignment = SALF_ASSIGN_EOF};
+    salf_task task;
+    salf_decision d = {.struct_size = sizeof d};
+    for (int32_t rates = 0; salf_constant_word("SALF_RATES", rates); rates++) {
+        static const int32_t eof[8] = {3, 3, 0, 1, 2, 2, 0, 1}, groups[8] = {0, 1, 0, 1, 0, 1, 0, 1};
+        const salf_trace trace = {.rows = 8, .n_layers = 4, .eof = eof};
+        const salf_observation seen = {.struct_size = sizeof seen};
+        CHECK_OK(salf_planner_create(&o.planner, context, 4, 20, &p));
+        o.rates = rates;
+        salf_policy *policy = make(SALF_POLICY_BUDGET, 4, &o);
+        CHECK_FAILS(salf_policy_decide(policy, &seen, &d), SALF_E_SEQUENCE, "no task");
+        CHECK_OK(salf_planner_next(o.planner, 8, &task));
+        CHECK_FAILS(salf_policy_decide(policy, &seen, &d), SALF_E_SEQUENCE, "call salf_planner_assign first");
+        CHECK_OK(salf_planner_assign(o.planner, &trace, groups, &task));
+        d = at(policy, 0);
+        ck_assert_mem_eq(d.eof, task.eof, sizeof eof);
+        ck_assert(d.cut == task.layer && d.batch_share == 1 && d.rows == 8);
+        for (int32_t k = 0; k < 4; k++) {
+            double rows = 0;
+            for (int i = 0; i < 8; i++) rows += task.eof[i] <= k;
+            ck_assert_double_eq((double)d.active_rows[k], rows);
+            ck_assert_double_eq(d.rate_scale[k], k < d.cut ? 0 : rates == SALF_RATES_WHOLE ? 1 : rows / 8);
+        }
+        CHECK_OK(salf_planner_done(o.planner));
+        salf_planner_destroy(o.planner);
+        salf_policy_destroy(policy);
+    }
+    /* 5 data a layer in batches of 4: 4 and 1 */
+    p = (salf_planner_options){.struct_size = sizeof p, .matching = SALF_MATCH_NONE};
+    o.rates = 0;
+    CHECK_OK(salf_planner_create(&o.planner, context, 4, 20, &p));
+    salf_policy *policy = make(SALF_POLICY_BUDGET, 4, &o);
+    for (int64_t step = 0; step < 8; step++) {
+        CHECK_OK(salf_planner_next(o.planner, 4, &task));
+        d = at(policy, step);
+        ck_assert_double_eq(d.batch_share, step % 2 ? 0.25 : 1);
+        ck_assert_double_eq(d.rate_scale[3], 1);
+        CHECK_OK(salf_planner_done(o.planner));
+    }
+    salf_planner_destroy(o.planner);
+    salf_policy_destroy(policy);
+}
+END_TEST
+
 START_TEST(rgn_scales_by_the_largest_ratio) {
     static const double gradient[3] = {1, 2, 3}, parameter[3] = {4, 4, 2}, zero[3] = {0, 0, 0};
     salf_policy *policy = make(SALF_POLICY_RGN, 3, NULL);
@@ -478,6 +569,8 @@ void harness_suite(Suite *suite) {
     ADD(autofreeze_takes_the_prefix_that_changes_least);
     ADD(autofreeze_takes_norms_of_whole_turns_only);
     ADD(ramp_takes_the_share_of_the_plan);
+    ADD(rates_follow_the_rows_that_train_a_layer);
+    ADD(budgets_say_what_their_rows_are_worth);
     ADD(rgn_scales_by_the_largest_ratio);
     ADD(random_is_uniform_and_has_no_memory);
     ADD(script_holds_its_last_cut);
