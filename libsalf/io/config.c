@@ -22,6 +22,7 @@ typedef struct {
     const char *names[SLF_NAMES];
     size_t offset, size;
     int64_t most, missing;
+    /* Positions are not used to check a shape, and files are careless with them. */
     int32_t several; /* 1: where two names disagree, the first counts */
 } integer_key;
 
@@ -94,6 +95,7 @@ static salf_status read_logits(slf_config *config) {
     salf_model_info *info = &config->info;
     slf_keys *keys = &config->keys;
     double scale = 1, divisor = 1;
+    /* Families that have no eps have the default of torch, 1e-5, in their code. */
     if (config->family->eps) SLF_TRY(slf_keys_number(keys, config->family->eps, &info->norm_eps));
     if (has_key(config, "layer_norm_eps") && !config->family->eps) slf_keys_take(keys, "layer_norm_eps"); /* layers' */
     if (has_key(config, "logit_scale")) SLF_TRY(slf_keys_number(keys, "logit_scale", &scale));
@@ -104,6 +106,7 @@ static salf_status read_logits(slf_config *config) {
         return slf_fail(SALF_E_CORRUPT, "%s: logits times %g / %g", keys->path, scale, divisor);
     if (has_key(config, "final_logit_softcapping"))
         SLF_TRY(slf_keys_number(keys, "final_logit_softcapping", &info->logit_softcap));
+    /* Gemma multiplies by a root that no key says; Granite's factor and XGLM's switch are keys. */
     info->embedding_scale = config->family->scales_embedding ? sqrt((double)info->hidden) : 1;
     if (has_key(config, "embedding_multiplier"))
         SLF_TRY(slf_keys_number(keys, "embedding_multiplier", &info->embedding_scale));
@@ -170,9 +173,11 @@ salf_status slf_config_read(slf_config *config, const salf_context *context, jso
     const json_t *tied =
         json_object_get(json, "tie_word_embeddings"); /* of the model that is loaded, not of its part */
     if (json_is_boolean(tied)) config->info.tied = json_is_true(tied);
+    /* Ids of tokens change nothing here, but hosts ask for them. */
     config->info.bos_token = take_token(&config->keys, "bos_token_id");
     config->info.eos_token = take_token(&config->keys, "eos_token_id");
     SLF_DO(slf_decoder_read(config));
+    /* What older hosts read of the layers; the description has it all. */
     const int32_t qkv = SALF_MATRIX_Q | SALF_MATRIX_K | SALF_MATRIX_V;
     config->info.attention_bias = (config->decoder.biases & qkv) == qkv;
     config->info.rope_theta = config->decoder.rope_theta;

@@ -47,61 +47,6 @@ static void read_activation(slf_config *config) {
     config->decoder.activation = SLF_MAX(kind, 0);
 }
 
-/* ---- sliding windows ---- */
-
-/* Which layers have the window: by the family's rule, then as layer_types lists them. */
-static salf_status read_windows(slf_config *config) {
-    slf_keys *keys = &config->keys;
-    const slf_family *family = config->family;
-    salf_decoder_info *d = &config->decoder;
-    const int32_t m = config->info.n_layers;
-    /* 1. the family's rule. Its keys stay unread, and so are found later, in a family that has none. */
-    int64_t window = 0, from = 0, every = 1;
-    int32_t in_use = family->window != SLF_WINDOW_FROM;
-    if (family->window != SLF_WINDOW_NONE) SLF_TRY(slf_keys_integer(keys, "sliding_window", INT64_MAX / 2, &window));
-    if (family->window == SLF_WINDOW_FROM) {
-        SLF_TRY(slf_keys_flag(keys, "use_sliding_window", &in_use));
-        json_t *first = slf_keys_take(keys, "max_window_layers"); /* 0 is a value */
-        if (first && (!json_is_integer(first) || json_integer_value(first) < 0))
-            return slf_fail(SALF_E_CORRUPT, "%s: max_window_layers is no integer of 0 or more", keys->path);
-        from = first ? json_integer_value(first) : m;
-    }
-    if (family->window == SLF_WINDOW_PATTERN) {
-        SLF_TRY(slf_keys_integer(keys, "sliding_window_pattern", 65535, &every));
-        slf_keys_take(keys, "_sliding_window_pattern"); /* transformers writes it beside layer_types, and reads these */
-    }
-    if (!in_use) window = 0;
-    json_t *types = slf_keys_take(keys, "layer_types");
-    if (types && json_array_size(types) != (size_t)m)
-        return slf_fail(SALF_E_CORRUPT, "%s: layer_types has %zu entries for %d layers", keys->path,
-                        json_array_size(types), (int)m);
-    /* 2. layer by layer */
-    SLF_TRY(SLF_ALLOC_ZERO(config->context, config->sliding, m));
-    bool some = false;
-    for (int32_t k = 0; k < m; k++) {
-        bool slides = window > 0 && family->window != SLF_WINDOW_NONE;
-        if (family->window == SLF_WINDOW_FROM) slides = slides && k >= from;
-        if (family->window == SLF_WINDOW_PATTERN) slides = (k + 1) % every != 0;
-        const char *type = json_string_value(json_array_get(types, (size_t)k));
-        const bool listed = type && strcmp(type, "sliding_attention") == 0;
-        if (types && !listed && (!type || strcmp(type, "full_attention") != 0))
-            slf_decoder_lacks(config, "", "layer_types", json_array_get(types, (size_t)k));
-        /* These families do not read the list: one that says something else belongs to another class. */
-        const bool unread = family->window == SLF_WINDOW_NONE || family->window == SLF_WINDOW_ALL;
-        if (types && unread && listed != slides) {
-            slf_decoder_lacks(config, "", "layer_types", types);
-            break;
-        }
-        if (types) slides = listed;
-        config->sliding[k] = slides;
-        some = some || slides;
-    }
-    if (some && window == 0) slf_decoder_lacks(config, "", "sliding layers without sliding_window", NULL);
-    d->sliding_window = some ? window : 0;
-    d->sliding = some && window > 0 ? config->sliding : NULL;
-    return SALF_OK;
-}
-
 /* ---- all of it ---- */
 
 salf_status slf_decoder_read(slf_config *config) {
@@ -127,9 +72,11 @@ salf_status slf_decoder_read(slf_config *config) {
         slf_decoder_lacks(config, "", "model_type", json_object_get(keys->json, "model_type"));
         return SALF_OK;
     }
+    /* Each of these takes its own keys; what none takes is judged later. */
     read_activation(config);
     SLF_TRY(slf_rope_read(config));
-    SLF_TRY(read_windows(config));
+    SLF_TRY(slf_windows_read(config));
+    /* Biases: what the family always has, and what its keys switch on. */
     for (size_t i = 0; i < sizeof bias_keys / sizeof *bias_keys; i++) {
         int32_t flag = 0;
         if (!(family->bias_keys & bias_keys[i].family_bit)) continue;
@@ -154,10 +101,12 @@ salf_status slf_decoder_read(slf_config *config) {
     if (json_object_get(keys->defaults, "query_pre_attn_scalar"))
         SLF_TRY(slf_keys_positive(keys, "query_pre_attn_scalar", &scalar));
     d->attention_scale = 1 / sqrt(scalar);
+    /* Granite has its factor as it is, without the root, and one on what blocks add. */
     if (json_object_get(keys->defaults, "attention_multiplier")) {
         SLF_TRY(slf_keys_number(keys, "attention_multiplier", &d->attention_scale));
         SLF_TRY(slf_keys_number(keys, "residual_multiplier", &d->residual_scale));
     }
+    /* null means none, as 0 does. */
     if (json_object_get(keys->defaults, "attn_logit_softcapping"))
         SLF_TRY(slf_keys_number(keys, "attn_logit_softcapping", &d->attention_softcap));
     return SALF_OK;

@@ -24,6 +24,7 @@
 
 static const slf_family families[] = {
     /* ---- decoders that salf_decoder_info describes ---- */
+    /* Llama 1 to 3.3, and with it Yi, Vicuna, TinyLlama, SmolLM 1 and 2, DeepSeek 1 and many others. */
     {.name = "llama",
      .id = SALF_FAMILY_LLAMA,
      RMS,
@@ -31,6 +32,7 @@ static const slf_family families[] = {
      .described = 1,
      .bias_keys = SLF_ATTENTION_BIAS | SLF_MLP_BIAS,
      .defaults = "rms_norm_eps=1e-6 hidden_act=silu rope_theta=10000"},
+    /* A window in every layer, which version 0.1 has, and later ones write as null. */
     {.name = "mistral",
      .id = SALF_FAMILY_MISTRAL,
      RMS,
@@ -39,6 +41,7 @@ static const slf_family families[] = {
      .window = SLF_WINDOW_ALL,
      .defaults = "rms_norm_eps=1e-6 hidden_act=silu rope_theta=10000 sliding_window=4096 num_key_value_heads=8 "
                  "max_position_embeddings=131072"},
+    /* Qwen 2 and 2.5: biases that no key says. Its windows are off but for a few. */
     {.name = "qwen2",
      .id = SALF_FAMILY_QWEN2,
      RMS,
@@ -48,6 +51,7 @@ static const slf_family families[] = {
      .window = SLF_WINDOW_FROM,
      .defaults = "rms_norm_eps=1e-6 hidden_act=silu rope_theta=10000 sliding_window=4096 max_window_layers=28 "
                  "num_key_value_heads=32 max_position_embeddings=32768"},
+    /* Norms of queries and keys for Qwen 2's biases; heads are 128 wide whatever the hidden size is. */
     {.name = "qwen3",
      .id = SALF_FAMILY_QWEN3,
      RMS,
@@ -58,6 +62,7 @@ static const slf_family families[] = {
      .window = SLF_WINDOW_FROM,
      .defaults = "rms_norm_eps=1e-6 hidden_act=silu rope_theta=10000 sliding_window=4096 max_window_layers=28 "
                  "num_key_value_heads=32 max_position_embeddings=32768 head_dim=128"},
+    /* Norm weights stored less 1, a scaled embedding, GELU in gated blocks. */
     {.name = "gemma",
      .id = SALF_FAMILY_GEMMA,
      RMS1P,
@@ -68,6 +73,7 @@ static const slf_family families[] = {
      .defaults =
          "rms_norm_eps=1e-6 hidden_act=gelu_pytorch_tanh rope_theta=10000 tie_word_embeddings=true head_dim=256 "
          "num_key_value_heads=16 max_position_embeddings=8192"},
+    /* Norms behind the blocks as well, soft caps, a window in every other layer. */
     {.name = "gemma2",
      .id = SALF_FAMILY_GEMMA2,
      RMS1P,
@@ -80,6 +86,8 @@ static const slf_family families[] = {
      .defaults = "rms_norm_eps=1e-6 hidden_activation=gelu_pytorch_tanh rope_theta=10000 tie_word_embeddings=true "
                  "head_dim=256 num_key_value_heads=4 max_position_embeddings=8192 query_pre_attn_scalar=256 "
                  "sliding_window=4096 sliding_window_pattern=2 final_logit_softcapping=30 attn_logit_softcapping=50"},
+    /* Norms of queries and keys for the soft caps; five layers with a window and rotary positions of their own, then
+     * one without. */
     {.name = "gemma3_text",
      .id = SALF_FAMILY_GEMMA3,
      RMS1P,
@@ -96,6 +104,7 @@ static const slf_family families[] = {
                  "tie_word_embeddings=true vocab_size=262208 num_attention_heads=8 num_key_value_heads=4 head_dim=256 "
                  "max_position_embeddings=131072 query_pre_attn_scalar=256 sliding_window=4096 "
                  "sliding_window_pattern=6 final_logit_softcapping attn_logit_softcapping"},
+    /* Phi-3, 3.5 and 4: queries, keys and values in one tensor, gate and up in another. */
     {.name = "phi3",
      .id = SALF_FAMILY_PHI3,
      RMS,
@@ -105,6 +114,7 @@ static const slf_family families[] = {
      .window = SLF_WINDOW_ALL,
      .partial_rotary = 1,
      .defaults = "rms_norm_eps=1e-5 hidden_act=silu rope_theta=10000 max_position_embeddings=4096"},
+    /* Norms behind the blocks only, and of all heads' queries and keys together. */
     {.name = "olmo2",
      .id = SALF_FAMILY_OLMO2,
      RMS,
@@ -114,6 +124,7 @@ static const slf_family families[] = {
      .qk_norm = SALF_QK_NORM_ALL,
      .bias_keys = SLF_ATTENTION_BIAS,
      .defaults = "rms_norm_eps=1e-5 hidden_act=silu rope_theta=10000"},
+    /* OLMo 2 with windows in three of four layers, whose rotary positions are never scaled. */
     {.name = "olmo3",
      .id = SALF_FAMILY_OLMO3,
      RMS,
@@ -125,6 +136,7 @@ static const slf_family families[] = {
      .window = SLF_WINDOW_PATTERN,
      .local_rope = 1,
      .defaults = "rms_norm_eps=1e-5 hidden_act=silu rope_theta=500000 sliding_window=4096 sliding_window_pattern=4"},
+    /* Llama with four factors: on embedding, scores, residuals and logits. */
     {.name = "granite",
      .id = SALF_FAMILY_GRANITE,
      RMS,
@@ -133,6 +145,7 @@ static const slf_family families[] = {
      .bias_keys = SLF_ATTENTION_BIAS | SLF_MLP_BIAS,
      .defaults = "rms_norm_eps=1e-6 hidden_act=silu rope_theta=10000 embedding_multiplier=1 logits_scaling=1 "
                  "residual_multiplier=1 attention_multiplier=1"},
+    /* LayerNorm, and a quarter of each head rotated. */
     {.name = "stablelm",
      .id = SALF_FAMILY_STABLELM,
      LAYER("layer_norm_eps"),
@@ -142,6 +155,7 @@ static const slf_family families[] = {
      .partial_rotary = 1,
      .defaults = "layer_norm_eps=1e-5 hidden_act=silu rope_theta=10000 partial_rotary_factor=0.25 "
                  "num_key_value_heads=32 max_position_embeddings=4096"},
+    /* Every fourth layer without rotary positions, unless the file says that all have them. */
     {.name = "smollm3",
      .id = SALF_FAMILY_SMOLLM3,
      RMS,

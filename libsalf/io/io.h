@@ -237,6 +237,8 @@ void slf_decoder_lacks(slf_config *config, const char *object, const char *name,
 salf_status slf_decoder_read(slf_config *config);
 /* rope.c: the rotary positions in it. */
 salf_status slf_rope_read(slf_config *config);
+/* windows.c: the sliding windows. */
+salf_status slf_windows_read(slf_config *config);
 /* known.c: judges the keys that are left over; outer: the whole file's object, which may be more than the text
  * model's. */
 salf_status slf_known_check(slf_config *config, json_t *outer, const char *accept);

@@ -83,6 +83,7 @@ static void take_token(json_source *s) {
     if (s->in_string) {
         while (p + length < s->end && p[length] != '"' && p[length] != '\\') length++;
         const int32_t code = escape_at(p, s->end), next = code < 0 ? -1 : escape_at(p + 6, s->end);
+        /* Two escapes make one character beyond 0xFFFF; half of one makes none. */
         const bool pair = code >= 0xD800 && code < 0xDC00 && next >= 0xDC00 && next < 0xE000;
         const bool lone = code >= 0xD800 && code < 0xE000 && !pair;
         if (length == 0 && *p == '"') s->in_string = false;
@@ -98,6 +99,7 @@ static void take_token(json_source *s) {
         s->at += length;
         return;
     }
+    /* Not every such text is a number; the parser refuses those that are none. */
     for (length = 0; length < left && memchr("0123456789+-.eE", p[length], 15); length++) {
     }
     if (length > 0 && (*p == '-' || (*p >= '0' && *p <= '9'))) {

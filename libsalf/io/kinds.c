@@ -4,7 +4,6 @@
  */
 #include <dirent.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "io.h"
@@ -33,32 +32,33 @@ const char *slf_file_kind(const void *bytes, uint64_t size) {
     return NULL;
 }
 
-static int by_text(const void *a, const void *b) {
-    return strcmp(a, b);
-}
-
-/* Up to a few names of weights in other formats or under other names, in order. What cannot be listed is not there. */
+/* Up to a few names of weights in other formats or under other names: the first ones in order, which a folder is not
+ * listed in. What cannot be listed is not there. */
 void slf_folder_weights(const char *folder, char *text, size_t size) {
     static const char *const ends[] = {".safetensors", ".bin",  ".pth", ".pt",   ".gguf",
                                        ".h5",          ".ckpt", ".npz", ".onnx", ".msgpack"};
-    enum { MOST = 64, WIDEST = 64, SHOWN = 4 };
-    char names[MOST][WIDEST];
+    enum { SHOWN = 4, WIDEST = 64 };
+    char names[SHOWN + 1][WIDEST];
     size_t n = 0, used = 0;
     *text = 0;
     DIR *directory = opendir(folder);
     if (!directory) return;
-    for (const struct dirent *entry = readdir(directory); entry && n < MOST; entry = readdir(directory)) {
+    for (const struct dirent *entry = readdir(directory); entry; entry = readdir(directory)) {
         const size_t length = strlen(entry->d_name);
+        bool weights = false;
         for (size_t i = 0; i < sizeof ends / sizeof *ends && length < WIDEST; i++) {
             const size_t end = strlen(ends[i]);
-            if (length <= end || strcmp(entry->d_name + length - end, ends[i]) != 0) continue;
-            memcpy(names[n++], entry->d_name, length + 1);
-            break;
+            weights = weights || (length > end && strcmp(entry->d_name + length - end, ends[i]) == 0);
         }
+        if (!weights) continue;
+        size_t place = n; /* one more than is shown, so that it is known whether there are more */
+        while (place > 0 && strcmp(names[place - 1], entry->d_name) > 0) place--;
+        if (place > SHOWN) continue;
+        n = SLF_MIN(n + 1, SHOWN + 1);
+        memmove(names[place + 1], names[place], (n - place - 1) * sizeof *names);
+        memcpy(names[place], entry->d_name, length + 1);
     }
     closedir(directory);
-    qsort(names, n, sizeof *names, by_text);
-    for (size_t i = 0; i < n && i < SHOWN && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", names[i]);
-    if (n > SHOWN && used < size) snprintf(text + used, size - used, ", ...");
+    for (size_t i = 0; i < n && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", i < SHOWN ? names[i] : "...");
 }

@@ -48,6 +48,7 @@ static const char head_keys[] =
     "vocab_size_per_codebook num_codebooks=1 layernorm_zero_centered_gamma=false apply_layernorm_1p=false "
     "norm_type=low_precision_layernorm|layernorm|layer_norm|rms_norm|rmsnorm";
 
+/* The eps of norms, under all names that classes have for it. A family reads one of them. */
 static const char eps_keys[] =
     "rms_norm_eps layer_norm_eps layer_norm_epsilon norm_epsilon norm_eps layernorm_epsilon layernorm_eps ln_eps";
 
@@ -145,7 +146,7 @@ static bool is_neutral(const char *word, const json_t *value) {
     return same;
 }
 
-/* How a value looks in a message: at most size - 1 bytes of JSON. */
+/* How a value looks in a message.: at most size - 1 bytes of JSON. */
 static const char *show_value(const json_t *value, char *text, size_t size) {
     const size_t length = json_dumpb(value, text, size - 1, JSON_COMPACT | JSON_ENCODE_ANY);
     text[SLF_MIN(length, size - 1)] = 0;

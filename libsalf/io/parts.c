@@ -33,6 +33,7 @@ static const char *behind(const char *name, const char *beginning) {
 static salf_status find_prefix(slf_parts *parts, const salf_tensors *tensors, const slf_family *family,
                                const char *path) {
     char found[MOST_PREFIXES][sizeof parts->prefix], first[64];
+    /* A file with more prefixes than there is room for holds no model that could be told apart anyway. */
     int n = 0, whole = 0, best = -1;
     snprintf(first, sizeof first, "%s0.", family->layers);
     /* 1. all prefixes of a layer 0 */
@@ -58,6 +59,7 @@ static salf_status find_prefix(slf_parts *parts, const salf_tensors *tensors, co
         const bool embedding = entry_of(tensors, found[k], family->embedding, "") != NULL;
         const int own = strcmp(found[k], family->prefix) == 0 ? 2 : *found[k] == 0;
         whole += norm && embedding && own == 0;
+        /* Both parts count more than whose prefix it is: the family's may be that of an empty shell. */
         const int rank = 4 * (norm + embedding) + own;
         if (rank > rank_of_best) best = k;
         rank_of_best = SLF_MAX(rank, rank_of_best);
@@ -119,6 +121,7 @@ static salf_status judge_tensor(const slf_parts *parts, const slf_entry *entry, 
     const char *name = entry->name, *rest = behind(name, parts->prefix), *end;
     const bool described = family->described;
     /* 1. of the head, the norm or the embedding, and of unknown meaning */
+    /* By the stem of the name: "lm_head.lora_A.weight" and "lm_head.qweight" are of the head, too. */
     const char *last = strrchr(name, '.');
     const size_t stem = last ? (size_t)(last - name) + 1 : 0; /* "lm_head." */
     const slf_entry *const owners[] = {parts->head, parts->embedding, parts->norm_weight};
@@ -196,6 +199,7 @@ salf_status slf_parts_find(slf_parts *parts, const salf_tensors *tensors, slf_co
         prefix[dot ? dot - prefix + 1 : 0] = 0;
     }
     parts->embedding = entry_of(tensors, parts->prefix, family->embedding, "");
+    /* A bias where the family has none is found below, as a tensor that changes the norm. */
     if (family->norm) {
         parts->norm_weight = entry_of(tensors, parts->prefix, family->norm, ".weight");
         parts->norm_bias = entry_of(tensors, parts->prefix, family->norm, ".bias");

@@ -51,6 +51,7 @@ static salf_status open_index(salf_tensors *tensors, const char *path) {
         if (!shard || !slf_path_is_inside(shard))
             SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' is said to be in '%s', which is no file of this folder",
                             path, name, shard ? shard : ""));
+        /* The number of a shard is that of its map, from 1 on, which its entries have. */
         if (json_object_get(files, shard)) continue;
         if (json_object_set_new(files, shard, json_integer(tensors->n_maps + 1)) != 0)
             SLF_DO(slf_fail(SALF_E_NO_MEMORY, "out of memory"));

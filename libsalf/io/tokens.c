@@ -25,13 +25,14 @@ static bool key_is(const json_place *place, int32_t depth, const char *quoted) {
     return place->length[depth] == strlen(quoted) && memcmp(place->key[depth], quoted, place->length[depth]) == 0;
 }
 
-/* The walk itself: *most receives the largest id, or -1. False where brackets and strings do not end as they should.
- * Depth 1 is the file's object, 2 and 3 are "model" and "vocab": an object {piece: id}, or the list [piece, score] of a
- * unigram model, whose ids count from 0. In "added_tokens" each token is an object with its "id". */
-static bool walk_tokenizer(const char *p, const char *end, int64_t *most) {
+/* The walk. Depth 1 is the file's object, 2 and 3 are "model" and "vocab": an object {piece: id}, or the list
+ * [piece, score] of a unigram model, whose ids count from 0. In "added_tokens" each token is an object with its "id".
+ * Where brackets and strings do not end as they should, the file is not believed at all. */
+salf_status slf_tokens_count_in(int64_t *out, const void *bytes, uint64_t size, const char *path) {
+    const char *p = bytes, *end = p + size, *kind = slf_file_kind(bytes, size);
+    int64_t most = -1, pieces = 0;
+    if (kind) return slf_fail(SALF_E_UNSUPPORTED, "%s: %s", path, kind);
     json_place at = {.depth = 0};
-    int64_t pieces = 0;
-    *most = -1;
     while (p < end) {
         const bool vocabulary = at.depth >= 3 && key_is(&at, 1, "\"model\"") && key_is(&at, 2, "\"vocab\"");
         const bool in_vocabulary = at.depth == 3 && at.object[3] && vocabulary;
@@ -39,7 +40,8 @@ static bool walk_tokenizer(const char *p, const char *end, int64_t *most) {
         if (*p == '"') {
             const char *after = p + 1; /* to the closing quote, and behind it */
             while (after < end && *after != '"') after += *after == '\\' && end - after > 1 ? 2 : 1;
-            if (after++ == end) return false;
+            if (after++ == end) goto broken;
+            /* A string before a colon is a key: that of the value which follows at this depth. */
             const char *next = after;
             while (next < end && strchr(" \t\r\n", *next) && *next) next++;
             if (next < end && *next == ':') {
@@ -49,34 +51,30 @@ static bool walk_tokenizer(const char *p, const char *end, int64_t *most) {
             p = after;
         } else if (*p == '{' || *p == '[') {
             if (vocabulary && at.depth == 3 && !at.object[3] && *p == '[') pieces++;
-            if (++at.depth >= DEEPEST) return false;
+            if (++at.depth >= DEEPEST) goto broken;
             at.object[at.depth] = *p++ == '{';
             at.length[at.depth] = 0;
         } else if (*p == '}' || *p == ']') {
-            if (at.depth == 0 || at.object[at.depth] != (*p++ == '}')) return false;
+            if (at.depth == 0 || at.object[at.depth] != (*p++ == '}')) goto broken;
             at.depth--;
         } else if ((in_vocabulary || in_token) && *p >= '0' && *p <= '9') {
+            /* Ids are not negative; a piece's score, which may be, is nowhere looked at. */
             int64_t id = 0;
             while (p < end && *p >= '0' && *p <= '9' && id <= MOST_TOKENS) id = 10 * id + (*p++ - '0');
-            if (id > MOST_TOKENS || (p < end && strchr(".eE", *p) && *p)) return false;
-            *most = SLF_MAX(*most, id);
+            if (id > MOST_TOKENS || (p < end && strchr(".eE", *p) && *p)) goto broken;
+            most = SLF_MAX(most, id);
         } else {
             p++;
         }
     }
-    *most = SLF_MAX(*most, pieces - 1);
-    return at.depth == 0;
-}
-
-salf_status slf_tokens_count_in(int64_t *out, const void *bytes, uint64_t size, const char *path) {
-    int64_t most;
-    const char *text = bytes, *kind = slf_file_kind(bytes, size);
-    if (kind) return slf_fail(SALF_E_UNSUPPORTED, "%s: %s", path, kind);
-    if (!walk_tokenizer(text, text + size, &most) || most < 0)
-        return slf_fail(SALF_E_CORRUPT, "%s: no ids in model.vocab or added_tokens; set valid_vocab, or mend the file",
-                        path);
-    *out = most + 1;
-    return SALF_OK;
+    most = SLF_MAX(most, pieces - 1);
+    if (at.depth == 0 && most >= 0) {
+        *out = most + 1;
+        return SALF_OK;
+    }
+broken:
+    return slf_fail(SALF_E_CORRUPT, "%s: no ids in model.vocab or added_tokens; set valid_vocab, or mend the file",
+                    path);
 }
 
 /* No tokenizer is no error. */

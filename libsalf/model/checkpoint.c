@@ -71,6 +71,7 @@ static salf_status use_parts(salf_model *model, const slf_parts *parts, const sl
     SLF_TRY(use_matrix(model, head, config, path, &model->head, &model->scaled[0]));
     SLF_TRY(use_matrix(model, embedding, config, path, &model->embedding, &model->scaled[1]));
     if (model->info.tied && head && embedding) {
+        /* Costs a look at both only where both are there, and stops at the first difference. */
         const uint64_t bytes = head->end - head->begin;
         model->info.tied = head->dtype == embedding->dtype && bytes == embedding->end - embedding->begin &&
                            memcmp(head->data, embedding->data, (size_t)bytes) == 0;
@@ -113,13 +114,14 @@ salf_status slf_model_open_folder(salf_model *model, const char *folder, const s
     if (o->valid_vocab == 0) {
         int64_t tokens;
         SLF_DO(slf_tokens_count(&tokens, model->context, folder));
+        /* A tokenizer with more tokens than the head has rows says nothing of padding. */
         if (tokens > 0 && tokens <= model->info.vocab) {
             model->info.valid_vocab = tokens;
             model->info.vocab_from = SALF_VOCAB_TOKENIZER;
         }
     }
     SLF_DO(slf_model_set_numbers(model, o));
-    /* 4. what the layers compute */
+    /* 4. what the layers compute. The text moves into memory of the model, whose life its readers share. */
     model->decoder = config.decoder;
     model->sliding = config.sliding;
     config.sliding = NULL;

@@ -696,6 +696,12 @@ START_TEST(folders_that_are_no_checkpoints) {
     files_write(path, "", 0);
     CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_NOT_FOUND,
                 "only model.fp16.safetensors, pytorch_model.bin");
+    for (int i = 0; i < 5; i++) {
+        snprintf(path, sizeof path, "%s/%c.gguf", folder, 'e' - i);
+        files_write(path, "", 0);
+    }
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_NOT_FOUND,
+                "only a.gguf, b.gguf, c.gguf, d.gguf, ...");
     make_folder(folder, "adapter", NULL);
     snprintf(path, sizeof path, "%s/adapter_config.json", folder);
     files_write(path, "{\"base_model_name_or_path\":\"maker/base\"}", 40);

@@ -1,0 +1,63 @@
+/*
+ * windows.c - sliding windows of a checkpoint's attention: how many positions a token sees, and in which layers.
+ *
+ * Mistral has one in every layer, Qwen in the upper ones and only where it is switched on, Gemma and OLMo in all but
+ * each n-th. Newer files list the layers. A window counts the token itself, as transformers' masks do.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "io.h"
+
+/* Which layers have the window: by the family's rule, then as layer_types lists them. */
+salf_status slf_windows_read(slf_config *config) {
+    slf_keys *keys = &config->keys;
+    const slf_family *family = config->family;
+    salf_decoder_info *d = &config->decoder;
+    const int32_t m = config->info.n_layers;
+    /* 1. the family's rule. Its keys stay unread, and so are found later, in a family that has none. */
+    int64_t window = 0, from = 0, every = 1;
+    int32_t in_use = family->window != SLF_WINDOW_FROM;
+    if (family->window != SLF_WINDOW_NONE) SLF_TRY(slf_keys_integer(keys, "sliding_window", INT64_MAX / 2, &window));
+    if (family->window == SLF_WINDOW_FROM) {
+        SLF_TRY(slf_keys_flag(keys, "use_sliding_window", &in_use));
+        json_t *first = slf_keys_take(keys, "max_window_layers"); /* 0 is a value */
+        if (first && (!json_is_integer(first) || json_integer_value(first) < 0))
+            return slf_fail(SALF_E_CORRUPT, "%s: max_window_layers is no integer of 0 or more", keys->path);
+        from = first ? json_integer_value(first) : m;
+    }
+    if (family->window == SLF_WINDOW_PATTERN) {
+        SLF_TRY(slf_keys_integer(keys, "sliding_window_pattern", 65535, &every));
+        slf_keys_take(keys, "_sliding_window_pattern"); /* transformers writes it beside layer_types, and reads these */
+    }
+    if (!in_use) window = 0;
+    json_t *types = slf_keys_take(keys, "layer_types");
+    if (types && json_array_size(types) != (size_t)m)
+        return slf_fail(SALF_E_CORRUPT, "%s: layer_types has %zu entries for %d layers", keys->path,
+                        json_array_size(types), (int)m);
+    /* 2. layer by layer */
+    SLF_TRY(SLF_ALLOC_ZERO(config->context, config->sliding, m));
+    bool some = false;
+    for (int32_t k = 0; k < m; k++) {
+        bool slides = window > 0 && family->window != SLF_WINDOW_NONE;
+        if (family->window == SLF_WINDOW_FROM) slides = slides && k >= from;
+        if (family->window == SLF_WINDOW_PATTERN) slides = (k + 1) % every != 0;
+        const char *type = json_string_value(json_array_get(types, (size_t)k));
+        const bool listed = type && strcmp(type, "sliding_attention") == 0;
+        if (types && !listed && (!type || strcmp(type, "full_attention") != 0))
+            slf_decoder_lacks(config, "", "layer_types", json_array_get(types, (size_t)k));
+        /* These families do not read the list: one that says something else belongs to another class. */
+        const bool unread = family->window == SLF_WINDOW_NONE || family->window == SLF_WINDOW_ALL;
+        if (types && unread && listed != slides) {
+            slf_decoder_lacks(config, "", "layer_types", types);
+            break;
+        }
+        if (types) slides = listed;
+        config->sliding[k] = slides;
+        some = some || slides;
+    }
+    if (some && window == 0) slf_decoder_lacks(config, "", "sliding layers without sliding_window", NULL);
+    d->sliding_window = some ? window : 0;
+    d->sliding = some && window > 0 ? config->sliding : NULL;
+    return SALF_OK;
+}
