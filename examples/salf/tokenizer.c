@@ -1,8 +1,8 @@
-/* tokenizer.c - pieces of a byte-pair tokenizer: look-up by hash; the .bin form and its encoding. Files of the other form
- * are read in tokenizer_json.c.
+/* tokenizer.c - pieces of a byte-pair tokenizer: look-up by hash; the .bin form and its encoding. Files of the other
+ * form are read in tokenizer_json.c.
  *
- * Encoding a text of n characters with a .bin tokenizer costs n look-ups, then two look-ups and one pass over the scores of
- * the neighbours for each merge: O(n^2) additions of small constant, a few microseconds for a sentence. */
+ * Encoding a text of n characters with a .bin tokenizer costs n look-ups, then two look-ups and one pass over the scores
+ * of the neighbours for each merge: O(n^2) additions of small constant, a few microseconds for a sentence. */
 #include "tokenizer.h"
 
 #include <inttypes.h>
@@ -124,7 +124,8 @@ static int parse_pieces(tokenizer *t, const unsigned char *data, int64_t size, c
     return 0;
 }
 
-/* The tokenizer of a folder, as Hugging Face calls it or as the demonstration does; NULL: there is none, or no memory. */
+/* The tokenizer of a folder, as Hugging Face calls it or as the demonstration does; NULL: there is none, or no memory.
+ * */
 static char *file_in_folder(const char *folder) {
     static const char *const names[] = {"tokenizer.json", "tokenizer.bin"};
     struct stat found;
@@ -301,8 +302,8 @@ static bool is_lone_space(const tokenizer *t, int32_t id) {
     return false;
 }
 
-/* The ids of "a word" behind those that it has in common with "a": how a word begins depends on the tokenizer, which may
- * or may not put a space in front of a text by itself. */
+/* The ids of "a word" behind those that it has in common with "a": how a word begins depends on the tokenizer, which
+ * may or may not put a space in front of a text by itself. */
 static int32_t first_id_inside(const tokenizer *t, const char *word) {
     id_list alone = {0}, both = {0};
     text_buffer text = {0};

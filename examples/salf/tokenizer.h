@@ -14,7 +14,8 @@ enum { TOKEN_NO_MEMORY = -1, TOKEN_NONE = -2 };
 /* Immutable once made: safe to share between threads. */
 typedef struct tokenizer tokenizer;
 
-/* Reads a file, or tokenizer.json or else tokenizer.bin in a folder. Returns 0, or -1 with *out NULL and a one-line message that begins with the path. */
+/* Reads a file, or tokenizer.json or else tokenizer.bin in a folder. Returns 0, or -1 with *out NULL and a one-line
+ * message that begins with the path. */
 int tokenizer_load(tokenizer **out, const char *path, char *message, size_t message_size);
 void tokenizer_destroy(tokenizer *t);
 
@@ -26,8 +27,8 @@ const char *tokenizer_piece(const tokenizer *t, int32_t id, int32_t *length);
 /* Whether it was read from a tokenizer.json. */
 int tokenizer_is_json(const tokenizer *t);
 /* Ids of a text in a fresh list, freed by the caller, with what the tokenizer puts around every text (a .bin one: the
- * start token in front). Bytes that are no UTF-8 become U+FFFD with a tokenizer.json. NULL when memory is short, and when a
- * pattern of the file takes more than some hundred steps a byte. */
+ * start token in front). Bytes that are no UTF-8 become U+FFFD with a tokenizer.json. NULL when memory is short, and
+ * when a pattern of the file takes more than some hundred steps a byte. */
 int32_t *tokenizer_encode_new(const tokenizer *t, const char *text, int64_t *n);
 /* First id of a word as it stands inside a text, that is behind a space; where the space is a token of its own, the one
  * after it. TOKEN_NONE when it has none, TOKEN_NO_MEMORY. */

@@ -1,7 +1,7 @@
 /* tokenizer_bpe.c - byte-pair encoding by rank, as the package tokenizers does it: characters become pieces, then the
- * pair of neighbours with the lowest rank is joined, the leftmost of equals, until no pair of the list is left. Pairs wait
- * in a heap, so that a word of n characters takes O(n log n); those that a merge has overtaken are recognised when they
- * come up. */
+ * pair of neighbours with the lowest rank is joined, the leftmost of equals, until no pair of the list is left. Pairs
+ * wait in a heap, so that a word of n characters takes O(n log n); those that a merge has overtaken are recognised when
+ * they come up. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -120,8 +120,8 @@ typedef struct tokenizer_json {
     int n_before, n_behind;
 } tokenizer_json;
 
-/* Reads the text [n] of a tokenizer.json into t, which is zeroed. Returns 0, or -1 with a message without the path; t is
- * to be destroyed in both cases. */
+/* Reads the text [n] of a tokenizer.json into t, which is zeroed. Returns 0, or -1 with a message without the path; t
+ * is to be destroyed in both cases. */
 int tokenizer_json_read(tokenizer *t, const char *text, size_t n, char *message, size_t message_size);
 void tokenizer_json_destroy(tokenizer_json *json);
 /* Ids of a text, without those around it when bare. Returns 0, or -1: memory is short, or a pattern takes too long. */

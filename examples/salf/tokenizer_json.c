@@ -1,7 +1,7 @@
-/* tokenizer_json.c - reads the tokenizer.json of the package tokenizers: byte-pair models over bytes (GPT-2, Llama 3, Qwen,
- * Phi, OLMo, SmolLM) and over characters (Llama 2, Mistral, Gemma). Whatever could change ids and is not understood is
- * refused by name. Left unread, since ids do not depend on it: the decoder, offsets, and truncation and padding, which
- * hosts set by themselves. */
+/* tokenizer_json.c - reads the tokenizer.json of the package tokenizers: byte-pair models over bytes (GPT-2, Llama 3,
+ * Qwen, Phi, OLMo, SmolLM) and over characters (Llama 2, Mistral, Gemma). Whatever could change ids and is not
+ * understood is refused by name. Left unread, since ids do not depend on it: the decoder, offsets, and truncation and
+ * padding, which hosts set by themselves. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>

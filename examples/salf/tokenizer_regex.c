@@ -1,6 +1,6 @@
-/* tokenizer_regex.c - see tokenizer_regex.h. An expression becomes a tree: alternatives of sequences of nodes. A node is
- * a set of characters that is repeated, a group, or a look at what follows. Matching tries alternatives in order and gives
- * back repeated characters one by one; the depth of calls is that of the tree, not that of the text. */
+/* tokenizer_regex.c - see tokenizer_regex.h. An expression becomes a tree: alternatives of sequences of nodes. A node
+ * is a set of characters that is repeated, a group, or a look at what follows. Matching tries alternatives in order and
+ * gives back repeated characters one by one; the depth of calls is that of the tree, not that of the text. */
 #include "tokenizer_regex.h"
 
 #include <stdio.h>

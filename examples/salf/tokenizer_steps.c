@@ -1,6 +1,6 @@
 /* tokenizer_steps.c - from a text to ids as a tokenizer.json says: added tokens are found, what lies between them is
- * normalised and split into words, words become pieces, and the template's ids are put around. The order of the steps and
- * what they do at borders is that of the package tokenizers. */
+ * normalised and split into words, words become pieces, and the template's ids are put around. The order of the steps
+ * and what they do at borders is that of the package tokenizers. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -196,7 +196,8 @@ static size_t character_before(const char *text, size_t at) {
     return at;
 }
 
-/* Whether a token at [begin, end) counts, and how far it reaches over white space; `from` is where the one before ends. */
+/* Whether a token at [begin, end) counts, and how far it reaches over white space; `from` is where the one before ends.
+ * */
 static bool token_extent(const added_token *token, const char *text, size_t n, size_t from, size_t *begin,
                          size_t *end) {
     int length;

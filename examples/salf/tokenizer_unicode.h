@@ -18,7 +18,8 @@ void text_append_code(text_buffer *t, uint32_t code);
 
 /* The character at the start of n > 0 bytes of valid UTF-8, and its length. */
 uint32_t utf8_code(const char *s, int *length);
-/* A copy in which each byte that belongs to no valid character is U+FFFD, as Python's errors="replace" nearly has it. */
+/* A copy in which each byte that belongs to no valid character is U+FFFD, as Python's errors="replace" nearly has it.
+ * */
 void utf8_repair(text_buffer *out, const char *s, size_t n);
 
 /* The bit of a character's general category in a mask of them. */

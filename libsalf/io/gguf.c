@@ -26,7 +26,7 @@ static const uint8_t type_bytes[N_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 
  * what a count in the header is compared with before a loop or a block of memory depends on it. */
 enum { FIELD_LEAST = 8 + 4 + 1, TENSOR_LEAST = 8 + 4 + 8 + 4 + 8 };
 
-/* Where the reader is. */
+/* Where the reader is: at never exceeds size, so that size - at is what is left. */
 typedef struct {
     const salf_context *context;
     const char *path;
@@ -82,50 +82,48 @@ static salf_status take_name(gguf_place *p, const char *what, char **out) {
 
 /* ---- fields ---- */
 
-/* Walks over the value of a field, so that it is known to be there whole. Lists of lists are in the format, but nothing
- * writes them, and llama.cpp refuses them. */
-static salf_status take_value(gguf_place *p, slf_field *field) {
-    uint64_t number = 0, items = 0;
-    const uint8_t *text = NULL;
-    SLF_TRY(take_number(p, 4, "type of a field", &number));
-    field->type = field->item = (uint32_t)number;
-    field->count = 1;
-    if (field->type == TYPE_LIST) {
-        SLF_TRY(take_number(p, 4, "type of a list", &number));
-        SLF_TRY(take_number(p, 8, "length of a list", &field->count));
-        field->item = (uint32_t)number;
-        if (field->item == TYPE_LIST)
-            return slf_fail(SALF_E_UNSUPPORTED, "%s: field '%s' is a list of lists", p->path, field->key);
-    }
-    if (field->item >= N_TYPES)
-        return slf_fail(SALF_E_CORRUPT, "%s: field '%s' is of type %" PRIu32, p->path, field->key, field->item);
-    field->data = p->bytes + p->at;
-    if (field->item != TYPE_TEXT) {
-        const uint64_t each = type_bytes[field->item];
-        return take_bytes(p, slf_mul_add(field->count, each, 0), field->key, &text);
-    }
-    if (field->type == TYPE_TEXT) return take_text(p, field->key, &field->data, &field->count);
-    /* Each text has 8 bytes of length at least, so that this ends at the end of the file whatever count says. */
-    for (; items < field->count; items++) SLF_TRY(take_text(p, field->key, &text, &number));
-    return SALF_OK;
-}
-
 /* Keys are compared as bytes: the order is the same in every locale. */
 static int by_key(const void *a, const void *b) {
     return strcmp(((const slf_field *)a)->key, ((const slf_field *)b)->key);
 }
 
 /* Every field of a file, sorted by key. They belong to the handle, if it has none of an earlier file, as soon as they
- * are counted; else to the caller, who ends them with free_fields. */
+ * are counted; else to the caller. Values stay where they are: it is only made sure that they are there whole. */
 static salf_status take_fields(gguf_place *p, uint64_t n, slf_field **fields, int64_t *n_fields) {
+    uint64_t number = 0;
+    const uint8_t *bytes = NULL;
     if (n > (p->size - p->at) / FIELD_LEAST)
         return slf_fail(SALF_E_TRUNCATED, "%s: %" PRIu64 " fields in a file of %" PRIu64 " bytes", p->path, n, p->size);
     SLF_TRY(SLF_ALLOC_ZERO(p->context, *fields, n));
     while (*n_fields < (int64_t)n) {
         slf_field *field = &(*fields)[(*n_fields)++];
+        /* 1. key and type; item is the type of what counts, be it one or many */
         SLF_TRY(take_name(p, "key of a field", &field->key));
-        SLF_TRY(take_value(p, field));
+        SLF_TRY(take_number(p, 4, "type of a field", &number));
+        field->type = field->item = (uint32_t)number;
+        field->count = 1;
+        if (field->type == TYPE_LIST) {
+            SLF_TRY(take_number(p, 4, "type of a list", &number));
+            SLF_TRY(take_number(p, 8, "length of a list", &field->count));
+            field->item = (uint32_t)number;
+        }
+        /* Lists of lists are in the format, but nothing writes them, and llama.cpp refuses them as well. */
+        if (field->item == TYPE_LIST)
+            return slf_fail(SALF_E_UNSUPPORTED, "%s: field '%s' is a list of lists", p->path, field->key);
+        if (field->item >= N_TYPES)
+            return slf_fail(SALF_E_CORRUPT, "%s: field '%s' is of type %" PRIu32, p->path, field->key, field->item);
+        /* 2. the value. Numbers are as many bytes as count says; a product that overflows is more than any file has.
+         * Each text of a list has 8 bytes of length at least, so that the loop ends with the file whatever count says.
+         * */
+        field->data = p->bytes + p->at;
+        if (field->item != TYPE_TEXT)
+            SLF_TRY(take_bytes(p, slf_mul_add(field->count, type_bytes[field->item], 0), field->key, &bytes));
+        else if (field->type == TYPE_TEXT)
+            SLF_TRY(take_text(p, field->key, &field->data, &field->count));
+        for (uint64_t i = 0; field->type == TYPE_LIST && field->item == TYPE_TEXT && i < field->count; i++)
+            SLF_TRY(take_text(p, field->key, &bytes, &number));
     }
+    /* 3. sorted, so that a key is found by bisection, and that one which stands twice is seen */
     if (n > 0) qsort(*fields, (size_t)n, sizeof **fields, by_key);
     for (uint64_t i = 1; i < n; i++)
         if (strcmp((*fields)[i - 1].key, (*fields)[i].key) == 0)
@@ -249,6 +247,8 @@ static salf_status take_tensor(gguf_place *p, salf_tensors *tensors, uint64_t al
         return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' begins at %" PRIu64 ", which is no multiple of %" PRIu64,
                         p->path, entry->name, entry->begin, alignment);
 
+    /* A file may hold tensors of types that nobody asks for: they keep name and shape, and their size is checked where
+     * the type has one. */
     const slf_gguf_type *type = slf_gguf_type_of((uint32_t)number);
     const int64_t row = entry->shape[entry->n_dims - 1];
     entry->end = entry->begin;
@@ -291,7 +291,8 @@ static salf_status place_tensors(salf_tensors *tensors, int64_t first, const ggu
 
 /* ---- a file ---- */
 
-/* Strings of the handle's fields, for salf_tensors_metadata. */
+/* Texts of the handle's fields, for salf_tensors_metadata, which knows no other values. One with a byte 0 is left out:
+ * what stands before the 0 would be another text. */
 static salf_status list_texts(salf_tensors *tensors) {
     SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->metadata, 2 * tensors->n_fields));
     for (int64_t i = 0; i < tensors->n_fields; i++) {
@@ -339,6 +340,8 @@ salf_status slf_gguf_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t 
     SLF_DO(field_integer(find_field(mine, n_mine, "general.alignment"), path, 8, 1 << 24, &alignment));
     if (alignment & (alignment - 1))
         SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: general.alignment is %" PRId64 ", no power of two", path, alignment));
+    /* A part of a split model says how many there are, and which one it is, from 0 on: a file that was renamed, or is
+     * of another split, must not be taken for the one that was asked for. */
     *parts = 1;
     SLF_DO(field_integer(find_field(mine, n_mine, "split.count"), path, 0, 65535, parts));
     SLF_DO(field_integer(find_field(mine, n_mine, "split.no"), path, 0, 65535, &part));

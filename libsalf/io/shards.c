@@ -131,6 +131,7 @@ static salf_status open_gguf(salf_tensors *tensors, const char *path) {
             name = slf_strdup(tensors->context, path);
             SLF_DO(name ? SALF_OK : SALF_E_NO_MEMORY);
         }
+        /* The first part says how many there are; the others must agree, or they are of another split. */
         if (parts != n)
             SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: one of %" PRId64 " parts, where the first says %" PRId64, name, parts,
                             n));
@@ -138,6 +139,7 @@ static salf_status open_gguf(salf_tensors *tensors, const char *path) {
         snprintf(number, sizeof number, "-%05d-of-%05d.gguf", (int)part + 1, (int)n);
         strcpy(name + strlen(name) - strlen(number), number);
     }
+    /* A part that was cut off at a tensor's end would not be noticed by its own header. */
     all = tensors->n;
     SLF_DO(slf_gguf_integer(tensors, path, "split.tensors.count", 0, INT64_MAX, &total));
     if (total >= 0 && total != all)

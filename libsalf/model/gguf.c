@@ -15,7 +15,8 @@
 #include "io/gguf.h"
 #include "model/model.h"
 
-/* What happens to head . state, and to the embedding's output. */
+/* What happens to head . state, and to the embedding's output. CAPPED: cap tanh(logits / cap). SQRT: times sqrt(D),
+ * which no field says. */
 enum { LOGITS_MULTIPLIED = 1, LOGITS_DIVIDED = 2, LOGITS_CAPPED = 4, EMBEDDING_SQRT = 8, NORM_WITHOUT_WEIGHT = 16 };
 
 typedef struct {
@@ -148,6 +149,7 @@ static salf_status read_real(const gguf_model *g, const char *suffix, double lea
 static salf_status read_shape(const gguf_model *g) {
     const salf_tensors *tensors = g->model->tensors;
     salf_model_info *info = &g->model->info;
+    /* The bounds keep every product that the library makes of these within 64 bits. */
     int64_t layers, extra, heads, kv_heads, head_dim, ffn, bos = -1, eos = -1, vocab, wide;
     /* 1. what there must be. Layers that only predict further tokens come last, and are no part of the walk. */
     SLF_TRY(read_integer(g, "block_count", NEEDED, 65535, &layers));
@@ -157,6 +159,8 @@ static salf_status read_shape(const gguf_model *g) {
     if (wide != info->hidden)
         return slf_fail(SALF_E_UNSUPPORTED, "%s: %s.embedding_length_out is %" PRId64, g->path, g->name, wide);
     info->n_layers = (int32_t)(layers - extra);
+    /* The rows of the embedding are the vocabulary: vocab_size is a field that older converters left out, and the list
+     * of tokens may be shorter where rows are padded. */
     const slf_entry *embedding = slf_tensors_entry(tensors, "token_embd.weight");
     if (!embedding) return slf_fail(SALF_E_MISMATCH, "%s: 'token_embd.weight' is missing", g->path);
     info->vocab = embedding->shape[0];
@@ -202,6 +206,8 @@ static salf_status read_rules(const gguf_model *g) {
         return slf_fail(SALF_E_MISMATCH, "%s: %s.attention.layer_norm_%sepsilon is missing", g->path, g->name,
                         rms ? "rms_" : "");
     info->norm_eps = eps;
+    /* A factor or a cap that the graph of this architecture is not known to apply is no detail to pass over: whoever
+     * wrote the field believes that it counts. */
     SLF_TRY(read_real(g, "logit_scale", -1e30, &scale));
     SLF_TRY(read_real(g, "final_logit_softcapping", 0, &info->logit_softcap));
     if (scale != 0 && !(rules & (LOGITS_MULTIPLIED | LOGITS_DIVIDED)))
@@ -210,6 +216,7 @@ static salf_status read_rules(const gguf_model *g) {
     if (info->logit_softcap > 0 && !(rules & LOGITS_CAPPED))
         return slf_fail(SALF_E_UNSUPPORTED, "%s: %s.final_logit_softcapping is %g, which %s is not known to have",
                         g->path, g->name, info->logit_softcap, g->name);
+    /* llama.cpp has a default of its own where the field is missing: 30 for Gemma 2, none for Gemma 3. */
     char cap[128];
     snprintf(cap, sizeof cap, "%s.final_logit_softcapping", g->name);
     if (!slf_gguf_field(g->model->tensors, cap)) info->logit_softcap = g->rules->softcap;
@@ -229,6 +236,7 @@ static salf_status check_tensors(const gguf_model *g) {
             return slf_fail(SALF_E_MISMATCH, "%s: %s.block_count says %d layers, but layer %d is missing", g->path,
                             g->name, (int)m, (int)k);
     }
+    /* Layers behind the last one that counts are those that predict further tokens: they are there, and stay unread. */
     int64_t layers;
     SLF_TRY(read_integer(g, "block_count", NEEDED, 65535, &layers));
     for (int64_t i = 0; i < tensors->n; i++) {
