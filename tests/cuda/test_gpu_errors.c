@@ -2,6 +2,7 @@
  * test_gpu_errors.c - what goes wrong: no driver, no device, each call of CUDA, cuBLAS and cuSOLVER failing in turn, a
  * full device, a device that breaks. The emulated device fails on demand; on a real one there is only little to ask.
  */
+#include "core/core.h"
 #include "gpu.h"
 
 static salf_status open_device(salf_context **context, int32_t ordinal, int32_t backend) {
@@ -40,6 +41,18 @@ START_TEST(a_full_device_is_out_of_memory) {
     CHECK_FAILS(salf_basis_create(&basis, model, NULL, 0, NULL), SALF_E_NO_MEMORY, "cudaMalloc");
     ck_assert_int_eq(cudaGetLastError(), cudaSuccess); /* the host does not find it */
     salf_model_destroy(model);
+    salf_context_destroy(context);
+}
+END_TEST
+
+/* More blocks than a grid has: a device would be asked for the rest of a division by 2^32. */
+START_TEST(a_grid_that_is_too_large_is_refused) {
+    if (!gpu_there()) return;
+    salf_context *context = NULL;
+    CHECK_OK(open_device(&context, 0, SALF_BACKEND_CUDA));
+    float nothing = 0;
+    CHECK_FAILS(context->backend->fill(context->impl, &nothing, (int64_t)1 << 40, 1), SALF_E_OVERFLOW,
+                "fill: 4294967296 blocks are more than a grid has");
     salf_context_destroy(context);
 }
 END_TEST
@@ -296,6 +309,7 @@ END_TEST
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, an_ordinal_that_is_not_there_is_named);
     HARNESS_ADD(suite, a_full_device_is_out_of_memory);
+    HARNESS_ADD(suite, a_grid_that_is_too_large_is_refused);
 #ifdef SLF_EMULATED
     HARNESS_ADD(suite, devices_that_do_not_serve_are_refused);
     HARNESS_ADD(suite, each_call_failing_is_reported);

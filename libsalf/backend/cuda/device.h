@@ -224,11 +224,14 @@ typedef struct slf_grid {
     uint64_t shared; /* bytes */
 } slf_grid;
 
-/* Enqueues a kernel; none when there are no blocks. */
+/* Enqueues a kernel; none when there are no blocks. More than a grid has, 2^31 - 1, are an error, not a part of them. */
 template <typename... Parameters, typename... Arguments>
 salf_status slf_launch(slf_device *device, const char *name, const slf_grid &grid, void (*kernel)(Parameters...),
                        Arguments... arguments) {
     if (grid.x == 0 || grid.y == 0) return SALF_OK;
+    if (grid.x > INT32_MAX)
+        return device->services.fail(SALF_E_OVERFLOW, "%s: %lld blocks are more than a grid has", name,
+                                     static_cast<long long>(grid.x));
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), 1);
     config.blockDim = dim3(static_cast<unsigned>(grid.threads), 1, 1);

@@ -49,6 +49,11 @@ __device__ inline void multiply_step(const double *a, const double *b, int mt, i
             for (int j = 0; j < EACH; j++) sum[i][j] += a[k * PITCH + mt + 16 * i] * b[k * PITCH + nt + 16 * j];
 }
 
+/* Blocks along one dimension of a matrix. */
+__host__ __device__ inline int64_t blocks_of(int64_t size) {
+    return (size + SIDE - 1) / SIDE;
+}
+
 /* Whether a block has anything to do: most states need no float64, and then this is all it costs. */
 __device__ inline bool any_needs_f64(const f64_product &job, int64_t m0) {
     for (int64_t m = m0; m < m0 + SIDE && m < job.m; m++)
@@ -60,7 +65,7 @@ __device__ inline bool any_needs_f64(const f64_product &job, int64_t m0) {
  * computed with their neighbours and not written. */
 template <bool ALONG> __global__ void __launch_bounds__(THREADS) multiply_f64(f64_product job) {
     double *a = slf_shared<double>(), *b = a + DEPTH * PITCH;
-    const int64_t m0 = static_cast<int64_t>(blockIdx.y) * SIDE, n0 = static_cast<int64_t>(blockIdx.x) * SIDE;
+    const int64_t across = blocks_of(job.n), m0 = blockIdx.x / across * SIDE, n0 = blockIdx.x % across * SIDE;
     if (!any_needs_f64(job, m0)) return;
     const int nt = static_cast<int>(threadIdx.x % 16), mt = static_cast<int>(threadIdx.x / 16);
     double sum[EACH][EACH] = {};
@@ -79,9 +84,9 @@ template <bool ALONG> __global__ void __launch_bounds__(THREADS) multiply_f64(f6
         }
 }
 
-/* The second dimension of a grid has 65535 blocks at most, which is more rows of states than memory holds. */
+/* In one dimension: the second of a grid has 65,535 blocks at most, and 4.2 million states of a small D fit a workspace. */
 slf_grid grid_of(const f64_product &job) {
-    return slf_grid{(job.n + SIDE - 1) / SIDE, (job.m + SIDE - 1) / SIDE, THREADS, SHARED_BYTES};
+    return slf_grid{blocks_of(job.n) * blocks_of(job.m), 1, THREADS, SHARED_BYTES};
 }
 
 } // namespace

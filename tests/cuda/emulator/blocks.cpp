@@ -283,6 +283,8 @@ cudaError_t emulated_launch(const cudaLaunchConfig_t *config, std::function<void
                        c.gridDim.z == 1 && c.blockDim.x > 0 && c.blockDim.x <= most_threads && c.blockDim.y == 1 &&
                        c.blockDim.z == 1 && c.dynamicSmemBytes <= 48 << 10;
     if (!shape) return remember(cudaErrorInvalidConfiguration);
+    /* a real grid has 65,535 there at most, which sizes that no test here can afford would pass */
+    if (c.gridDim.y != 1) misuse("a grid of %u by %u blocks: kernels take one dimension", c.gridDim.x, c.gridDim.y);
     if (c.blockDim.x % 32 != 0) misuse("a block of %u threads, not whole warps", c.blockDim.x);
     counts.launches++;
     return enqueue(c.stream, [c, body] {
