@@ -1,8 +1,8 @@
 /* tokenizer.c - pieces of a byte-pair tokenizer: look-up by hash; the .bin form and its encoding. Files of the other
  * form are read in tokenizer_json.c.
  *
- * Encoding a text of n characters with a .bin tokenizer costs n look-ups, then two look-ups and one pass over the scores
- * of the neighbours for each merge: O(n^2) additions of small constant, a few microseconds for a sentence. */
+ * Encoding a text of n characters with a .bin tokenizer costs n look-ups, then two look-ups and one pass over the
+ * scores of the neighbours for each merge: O(n^2) additions of small constant, a few microseconds for a sentence. */
 #include "tokenizer.h"
 
 #include <inttypes.h>
