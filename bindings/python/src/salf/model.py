@@ -165,7 +165,7 @@ class Model(Handle):
         logit_softcap: Optional[float] = None,
         accept: Optional[str] = None,
     ) -> Model:
-        """A model from a Hugging Face checkpoint folder, memory-mapped. What is given replaces what its config says.
+        """A model from a Hugging Face folder or a GGUF file, memory-mapped. What is given replaces what the file says.
 
         accept: keys of config.json, comma-separated, that may stay unread because they change nothing.
         """
