@@ -10,6 +10,12 @@
 /* Kinds of norms that a policy may look at. */
 enum { RUN_NORMS = 3 };
 
+/* States of a batch, [tokens][D]; grows as needed. */
+typedef struct state_room {
+    float *states;
+    int64_t tokens;
+} state_room;
+
 typedef struct run {
     session *s;
     const method *m;
@@ -40,9 +46,13 @@ typedef struct run {
     float *losses;      /* [batch] */
     float *gradient;    /* [batch][D] of the normed states */
     state_cache *cache; /* NULL: nothing is kept from epoch to epoch */
-    float *states;      /* [states_room][D] of the batch at the boundary */
-    int64_t states_room;
-    double skipped; /* layers that the batch's forward did not run, summed over its rows */
+    int64_t n_kept;     /* of the data, the first have room there */
+    int64_t group;      /* data that are run up to the boundary together */
+    prompt_batch group_batch;
+    state_room group_states;
+    state_room states; /* of the batch at the boundary */
+    double skipped;    /* layers that the batch's forward did not run, summed over its rows; less those run ahead for
+                          other data of their groups */
 } run;
 
 /* One batch: forward, decision, and the backward of the rows that train; the update comes when enough rows have. */

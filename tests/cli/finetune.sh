@@ -252,8 +252,17 @@ report $? "in a file or in memory: the same weights"
 keep nowhere --cache 1G --cache-folder "$work/none" && diff -r "$work/with" "$work/nowhere" >/dev/null; alike without nowhere &&
     [ "$(grep -c -- '--cache' "$work/nowhere.err")" -eq 1 ] && grep -q 'No such file' "$work/nowhere.err"
 report $? "a folder that is not there: training goes on without, said once"
-keep scarce --cache 30K && diff -r "$work/with" "$work/scarce" && [ "$(grep -c 'used up' "$work/scarce.err")" -eq 1 ]
-report $? "room that is used up: the same weights, said once"
+for size in 150K 30K; do
+    keep scarce --cache $size && alike without scarce && [ "$(grep -c 'there is room for the states of [0-9]* of 40' "$work/scarce.err")" -eq 1 ]
+    report $? "room for $size: the same weights, said once"
+done
+keep scarce --cache 150K
+code=137
+for stop in 4 13 13 13 13 13 13 13; do
+    [ $code -ne 137 ] || { keep sewn --cache 150K --resume --checkpoint "$work/sewn.ck" --checkpoint-every 3 --stop-after $stop; code=$?; }
+done
+[ $code -eq 0 ] && diff -r "$work/scarce" "$work/sewn"
+report $? "stopped and resumed with room for some: the same bits"
 code=137
 for stop in 4 13 13 13 13 13 13 13; do
     [ $code -ne 137 ] || { keep mended --cache 1G --resume --checkpoint "$work/mended.ck" --checkpoint-every 3 --stop-after $stop; code=$?; }

@@ -24,7 +24,7 @@ run 2 pln
 tells "did you mean 'plan'?"
 run 2 frobnicate
 tells 'is not a subcommand'
-subcommands salf plan basis tokens probe finetune report
+subcommands salf plan basis tokens probe finetune advise report
 run 2 pretrain
 tells 'is not a subcommand'
 salf=$SALF
