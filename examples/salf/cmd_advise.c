@@ -31,7 +31,7 @@ typedef struct advise_settings {
 static const args_option advise_table[] = {
     {"model", 0, ARGS_TEXT, AT(model), "FOLDER", .required = 1, .help = "checkpoint folder"},
     {"tokenizer", 0, ARGS_TEXT, AT(tokenizer), "FILE",
-     .help = "its tokenizer (default: the one in the model's folder)"},
+     .help = "tokenizer.json, .bin tokenizer, or a folder with one (default: the model's)"},
     {"data", 0, ARGS_TEXT, AT(data), "FOLDER", .required = 1, .help = "folder with train.tsv, test.tsv and labels.txt"},
     {"minutes", 0, ARGS_REAL, offsetof(advise_settings, minutes), "X", .least = 0.01, .most = 1e5,
      .help = "time for the pilot (default: 5)"},
@@ -77,7 +77,6 @@ static double clock_now(void) {
 
 /* Settings from a command line; -1 to go on, else the exit code. */
 static int read_pilot(advise_settings *o, int argc, char **argv) {
-    static char beside[4096]; /* borrowed by the settings until the program ends */
     char message[1024];
     o->training = finetune_defaults;
     o->training.seeds = 2;
@@ -93,10 +92,7 @@ static int read_pilot(advise_settings *o, int argc, char **argv) {
     if (o->report && !t->log) return args_misuse("advise", "--report needs --log");
     if (t->prompt && dataset_check_template(t->prompt, message, sizeof message) != 0)
         return args_misuse("advise", "--template: %s", message);
-    if (!t->tokenizer) {
-        snprintf(beside, sizeof beside, "%s/tokenizer.bin", t->model);
-        t->tokenizer = access(beside, F_OK) == 0 ? beside : t->model;
-    }
+    if (!t->tokenizer) t->tokenizer = t->model; /* in its folder, where Hugging Face puts it */
     return -1;
 }
 
@@ -162,7 +158,7 @@ static int print_advice(const pilot *p, const session *s, int seeds) {
     static advice a;
     if (advice_make(&a, &list, s->test.n) != 0) return args_fail("advise", "lora[full] is not among the methods");
     const advice_case c = {.model = o->model,
-                           .tokenizer = o->tokenizer,
+                           .tokenizer = o->tokenizer == o->model ? NULL : o->tokenizer,
                            .data = o->data,
                            .rate = o->rates[a.choice],
                            .n_train = s->train.n,

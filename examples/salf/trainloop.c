@@ -61,7 +61,9 @@ static int run_open(run *r, session *s, int index) {
                                 .batch = o->batch,
                                 .probe_limit = o->probe_limit_given ? o->probe_limit : -1,
                                 .seed = s->seed};
-    if (feed_create(&r->feed, s->context, r->m, &order) != SALF_OK) return say_salf("plan");
+    const salf_status status = feed_create(&r->feed, s->context, r->m, &order);
+    if (status == SALF_E_NO_MEMORY) return say_no_memory(); /* its own arrays leave no message with the library */
+    if (status != SALF_OK) return say_salf("plan");
 
     if (r->feed.grouped && set_groups(r) != 0) return -1;
 
