@@ -23,13 +23,7 @@ inline namespace SALF_HPP_KIND_ {
 
 /* ---- 1. Options ------------------------------------------------------------------------------------------------- */
 
-/* A C struct that begins with struct_size: that is set, the rest zero. */
-template <class C> struct options : C {
-    options() noexcept : C() { salf_options_init(static_cast<C *>(this), static_cast<std::uint32_t>(sizeof(C))); }
-    options(const C &given) noexcept : C(given) {}
-};
-
-/* The same for structs with callbacks; keeps the callables alive, together with those of its copies. */
+/* Options with callbacks: keeps the callables alive, together with those of its copies. */
 template <class C> struct callback_options : options<C> {
     using options<C>::options;
     const detail::callables &kept() const noexcept { return kept_; }
@@ -127,50 +121,7 @@ using cost = options<salf_cost>;
 using signal_info = options<salf_signal_info>;
 using method = options<salf_method>;
 
-/* ---- 2. Results ------------------------------------------------------------------------------------------------- */
-
-/* What a probe found, with its arrays as spans; borrowed until the probe's next begin. */
-struct trace : salf_trace {
-    trace() noexcept : salf_trace{} {}
-    trace(const salf_trace &found) noexcept : salf_trace(found) {}
-    span<const double> deviations_of(std::int64_t row) const noexcept { /* [m+1] */
-        return detail::part(deviations, row * (n_layers + 1), n_layers + 1);
-    }
-    span<const double> gains_of(std::int64_t row) const noexcept { /* [m]; empty for part of the spaces */
-        return detail::part(gains, row * n_layers, n_layers);
-    }
-    span<const std::int32_t> eofs() const noexcept { return detail::part(eof, 0, rows); } /* [rows] */
-};
-
-/* What to do at a step, with its arrays as spans; borrowed until the policy's next call. */
-struct decision : options<salf_decision> {
-    bool trains(std::int32_t layer) const noexcept { return trainable[layer] != 0; }
-    span<const double> rates() const noexcept { return detail::part(rate_scale, 0, n_layers); } /* [m] */
-    span<const std::int32_t> layers_added() const noexcept { return detail::part(added, 0, n_added); }
-    span<const std::int32_t> layers_removed() const noexcept { return detail::part(removed, 0, n_removed); }
-    span<const std::int32_t> layers_reset() const noexcept { return detail::part(reset, 0, n_reset); }
-    bool has_rows() const noexcept { return order != nullptr; } /* whether the policy saw data */
-    span<const std::int32_t> eofs() const noexcept { return detail::part(eof, 0, rows); } /* [rows] */
-    /* The rows on which the backward of a layer runs; empty without rows. */
-    span<const std::int64_t> rows_of(std::int32_t layer) const noexcept {
-        return active_rows ? detail::part(order, 0, active_rows[layer]) : span<const std::int64_t>();
-    }
-};
-
-/* One layer of a plan, and what to do next, with the ids of their data. */
-struct stage : salf_stage {
-    stage() noexcept : salf_stage{} {}
-    span<const std::uint32_t> ids() const noexcept { return detail::part(data, 0, count); }
-};
-struct task : salf_task {
-    task() noexcept : salf_task{} {}
-    span<const std::uint32_t> ids() const noexcept { return detail::part(data, 0, n_data); }
-    span<const std::int32_t> eofs() const noexcept {
-        return detail::part(eof, 0, n_data);
-    } /* of a stream's TRAIN task */
-};
-
-/* ---- 3. Handles ------------------------------------------------------------------------------------------------- */
+/* ---- 2. Handles ------------------------------------------------------------------------------------------------- */
 
 template <class Errors> class basic_context : public detail::handle<salf_context, salf_context_destroy> {
     using base = detail::handle<salf_context, salf_context_destroy>;
@@ -555,7 +506,7 @@ class basic_policy : public detail::handle<salf_policy, salf_policy_destroy>,
     }
 };
 
-/* ---- 4. Functions without a handle ------------------------------------------------------------------------------ */
+/* ---- 3. Functions without a handle ------------------------------------------------------------------------------ */
 
 inline std::int32_t version_number() noexcept {
     return salf_version_number();
@@ -601,7 +552,7 @@ template <class Errors = errors> outcome<Errors, cost> cost_estimate(const cost_
     return detail::fetch<Errors, cost>(salf_cost_estimate, &given);
 }
 
-/* ---- 5. Names of the two styles --------------------------------------------------------------------------------- */
+/* ---- 4. Names of the two styles --------------------------------------------------------------------------------- */
 
 #define SALF_HPP_NAMES_(style)                        \
     using context = basic_context<style>;             \

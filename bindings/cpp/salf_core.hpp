@@ -1,6 +1,6 @@
 /*
  * salf_core.hpp - what salf.hpp is made of: errors in two styles, spans and tensor views, and how a call crosses the
- * border to C and callbacks cross it back. Include salf.hpp.
+ * border to C and callbacks cross it back, structs and results. Include salf.hpp.
  */
 #ifndef SALF_CORE_HPP
 #define SALF_CORE_HPP
@@ -408,6 +408,55 @@ template <class F, class... A> std::int32_t guarded(std::int32_t failure, F &fun
 }
 
 } // namespace detail
+
+/* ---- structs and results ---- */
+
+/* A C struct that begins with struct_size: that is set, the rest zero. */
+template <class C> struct options : C {
+    options() noexcept : C() { salf_options_init(static_cast<C *>(this), static_cast<std::uint32_t>(sizeof(C))); }
+    options(const C &given) noexcept : C(given) {}
+};
+
+/* What a probe found, with its arrays as spans; borrowed until the probe's next begin. */
+struct trace : salf_trace {
+    trace() noexcept : salf_trace{} {}
+    trace(const salf_trace &found) noexcept : salf_trace(found) {}
+    span<const double> deviations_of(std::int64_t row) const noexcept { /* [m+1] */
+        return detail::part(deviations, row * (n_layers + 1), n_layers + 1);
+    }
+    span<const double> gains_of(std::int64_t row) const noexcept { /* [m]; empty for part of the spaces */
+        return detail::part(gains, row * n_layers, n_layers);
+    }
+    span<const std::int32_t> eofs() const noexcept { return detail::part(eof, 0, rows); } /* [rows] */
+};
+
+/* What to do at a step, with its arrays as spans; borrowed until the policy's next call. */
+struct decision : options<salf_decision> {
+    bool trains(std::int32_t layer) const noexcept { return trainable[layer] != 0; }
+    span<const double> rates() const noexcept { return detail::part(rate_scale, 0, n_layers); } /* [m] */
+    span<const std::int32_t> layers_added() const noexcept { return detail::part(added, 0, n_added); }
+    span<const std::int32_t> layers_removed() const noexcept { return detail::part(removed, 0, n_removed); }
+    span<const std::int32_t> layers_reset() const noexcept { return detail::part(reset, 0, n_reset); }
+    bool has_rows() const noexcept { return order != nullptr; } /* whether the policy saw data */
+    span<const std::int32_t> eofs() const noexcept { return detail::part(eof, 0, rows); } /* [rows] */
+    /* The rows on which the backward of a layer runs; empty without rows. */
+    span<const std::int64_t> rows_of(std::int32_t layer) const noexcept {
+        return active_rows ? detail::part(order, 0, active_rows[layer]) : span<const std::int64_t>();
+    }
+};
+
+/* One layer of a plan, and what to do next, with the ids of their data. */
+struct stage : salf_stage {
+    stage() noexcept : salf_stage{} {}
+    span<const std::uint32_t> ids() const noexcept { return detail::part(data, 0, count); }
+};
+struct task : salf_task {
+    task() noexcept : salf_task{} {}
+    span<const std::uint32_t> ids() const noexcept { return detail::part(data, 0, n_data); }
+    span<const std::int32_t> eofs() const noexcept {
+        return detail::part(eof, 0, n_data);
+    } /* of a stream's TRAIN task */
+};
 
 /* The rows of cols elements each that a container holds; a mutable_view where its elements may be written. */
 template <class Errors = errors, class C, class T = std::remove_pointer_t<decltype(std::data(std::declval<C &>()))>,

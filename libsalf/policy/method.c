@@ -49,6 +49,15 @@ static const struct {
 
 enum { N_METHODS = sizeof methods / sizeof *methods, N_STREAMS = sizeof streams / sizeof *streams };
 
+/* Takes "[word]" off the end of the first *n letters of a name, where it stands there behind something. */
+static bool strip_suffix(const char *name, size_t *n, const char *word) {
+    const size_t length = strlen(word) + 2;
+    if (*n <= length || name[*n - length] != '[' || name[*n - 1] != ']') return false;
+    if (memcmp(name + *n - length + 1, word, length - 2) != 0) return false;
+    *n -= length;
+    return true;
+}
+
 /* Whether the first n letters of a name are these. */
 static bool method_begins(const char *name, size_t n, const char *word) {
     return strlen(word) == n && memcmp(name, word, n) == 0;
@@ -65,26 +74,19 @@ salf_status salf_method_find(const char *name, salf_method *method) {
     salf_method found = {.struct_size = sizeof found, .matching = SALF_MATCH_NONE, .metric = SALF_METRIC_COSINE};
     const char *word;
     /* 1. the metric that a suffix such as "[ce]" names, -1 without one; base is the length of what stands before it */
-    const size_t length = strlen(name);
-    size_t base = length;
+    size_t base = strlen(name);
     int32_t metric = -1;
-    for (int32_t i = 0; metric < 0 && (word = salf_constant_word("SALF_METRIC", i)) != NULL; i++) {
-        const size_t n = strlen(word) + 2;
-        if (length <= n || name[length - n] != '[' || name[length - 1] != ']') continue;
-        if (memcmp(name + length - n + 1, word, n - 2) != 0) continue;
-        base = length - n;
-        metric = i;
-    }
+    for (int32_t i = 0; metric < 0 && (word = salf_constant_word("SALF_METRIC", i)) != NULL; i++)
+        if (strip_suffix(name, &base, word)) metric = i;
     /* 2. a stream: a plan's name before "[stream]", of which salf has one for every budget */
-    static const char behind[] = "[stream]";
-    const size_t tail = sizeof behind - 1, bracket = strcspn(name, "[");
-    const bool stream = base > tail && method_begins(name + base - tail, tail, behind);
+    size_t plan_end = base;
+    const size_t bracket = strcspn(name, "["), prefix = strlen("salf");
+    const bool stream = strip_suffix(name, &plan_end, "stream") && bracket < plan_end;
     for (int32_t i = 0; stream && i < N_METHODS * N_STREAMS; i++) {
         const slf_named_method *plan = &methods[i / N_STREAMS];
-        const size_t prefix = strlen("salf");
         if (plan->policy != SALF_POLICY_BUDGET || !plan->probes) continue;
         if (!method_begins(name, bracket, streams[i % N_STREAMS].name)) continue;
-        if (!method_begins(name + bracket, base - tail - bracket, plan->name + prefix)) continue;
+        if (!method_begins(name + bracket, plan_end - bracket, plan->name + prefix)) continue;
         found.policy = SALF_POLICY_BUDGET;
         found.growth = plan->growth;
         found.infill = plan->infill;

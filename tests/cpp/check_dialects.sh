@@ -11,7 +11,7 @@ report() { # name, status of the compiler
     if [ "$2" -eq 0 ]; then echo "ok - $1"; else echo "not ok - $1"; status=1; fi
 }
 
-classes='context tensors model basis basis_builder probe loss planner policy'
+classes='context tensors model basis basis_builder probe signal loss planner policy'
 {
     printf '#include <salf.hpp>\n#include <salf.hpp>\n'
     for class in $classes; do printf 'template class salf::basic_%s<salf::returning>;\n' "$class"; done
