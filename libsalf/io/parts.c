@@ -186,13 +186,16 @@ salf_status slf_parts_find(slf_parts *parts, const salf_tensors *tensors, slf_co
     for (bool last = false; !last;) {
         last = !*prefix;
         for (int i = 0; i < (family->head ? 2 : 1); i++) {
-            const slf_entry *head = entry_of(tensors, prefix, names[i], ".weight");
-            if (head && parts->head)
-                return slf_fail(SALF_E_MISMATCH, "%s: '%s' and '%s' are there; which is the head?", path,
-                                parts->head->name, head->name);
-            if (!head) continue;
-            parts->head = head;
-            parts->head_bias = entry_of(tensors, prefix, names[i], ".bias");
+            const slf_entry *const found[2] = {entry_of(tensors, prefix, names[i], ".weight"),
+                                               entry_of(tensors, prefix, names[i], ".bias")};
+            const slf_entry **const places[2] = {&parts->head,
+                                                 &parts->head_bias}; /* a tied head may have a bias alone */
+            for (int j = 0; j < 2; j++) {
+                if (found[j] && *places[j])
+                    return slf_fail(SALF_E_MISMATCH, "%s: '%s' and '%s' are there; which is the head?", path,
+                                    (*places[j])->name, found[j]->name);
+                if (found[j]) *places[j] = found[j];
+            }
         }
         if (*prefix) prefix[strlen(prefix) - 1] = 0; /* the dot at its end, then the last part */
         char *dot = strrchr(prefix, '.');

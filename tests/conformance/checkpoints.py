@@ -487,6 +487,15 @@ def the_heads_bias_counts(folder):
 
 
 @case
+def a_tied_head_with_a_bias(folder):
+    model = random_model(config_of("phi", tie_word_embeddings=True))
+    model.save_pretrained(folder)
+    truth = truth_of(model)
+    edit_tensors(folder, lambda old: {name: v for name, v in old.items() if name != "lm_head.weight"})
+    assert compare(folder, truth)[0].tied
+
+
+@case
 def tied_but_both_are_stored(folder):
     raw, normed, logits, head, embedding = plain(folder, tie_word_embeddings=True)
     edit_tensors(folder, lambda old: {**old, "lm_head.weight": old["model.embed_tokens.weight"].clone()})
