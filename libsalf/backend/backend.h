@@ -232,8 +232,9 @@ typedef struct slf_score_job {
 #define SLF_UNIT_F32 0x1p-24
 #define SLF_UNIT_F64 0x1p-53
 /* A chain of `length` additions is rounded so many times, all in the same direction at worst, as for rows of equal
- * numbers; both sides of a comparison may be. Inverse norms are apart: rule->norm_error of the target. */
-#define SLF_NEAR_STEPS(length) (2.0 * (double)(length) + 16)
+ * numbers. In float64 so is the target, which in float32 counts as exact: twice the length then. Inverse norms are
+ * apart: rule->norm_error of the target. */
+#define SLF_NEAR_STEPS(length) ((double)(length) + 16)
 /* Roundings of random sign, as they are but for such rows, add up to a few units of |x| |z| at most. */
 #define SLF_CLOSE_STEPS    16.0
 #define SLF_TIE_STEPS(dim) (4 * sqrt((double)(dim)) + 16)

@@ -146,8 +146,8 @@ static salf_status eigen_weights(const inversion *v, double *lambda) {
     return SALF_OK;
 }
 
-/* Random parts of the eigenvectors, rows of gram, whose weight is 0: one vector, so that one product with the head shows
- * whether any of them is more than 0 there. lambda: backend [dim], used as scratch. */
+/* Random parts of the eigenvectors, rows of gram, whose weight is 0: one vector, so that one product with the head
+ * shows whether any of them is more than 0 there. lambda: backend [dim], used as scratch. */
 static salf_status mix_dropped(const inversion *v, const double *weights, double *lambda) {
     const salf_context *context = v->context;
     const int64_t dim = v->dim;

@@ -33,8 +33,8 @@ static salf_status add_square(const salf_context *context, const salf_tensor *ro
 
 /*
  * Whether what was dropped is 0, or only too small for the Gram matrix. That resolves singular values down to
- * sqrt(D 2^-52) of the largest; one product with the head itself, W v with v in the dropped space, resolves D 2^-50: what
- * eigenvectors are off by. Somebody who asks for more than the former, by EXACT or by an rtol, gets it only where
+ * sqrt(D 2^-52) of the largest; one product with the head itself, W v with v in the dropped space, resolves D 2^-50:
+ * what eigenvectors are off by. Somebody who asks for more than the former, by EXACT or by an rtol, gets it only where
  * nothing lies between. rows: W, or NULL: the basis's matrix.
  */
 static salf_status check_dropped(const salf_basis *basis, const slf_factor_result *result, double asked,

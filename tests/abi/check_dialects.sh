@@ -38,4 +38,11 @@ report "the layout of the public structs is the committed one" $?
 ${CC:-gcc} -std=c11 "${warnings[@]}" -DSALF_API= -include stdint.h -include stddef.h -DSALF_NO_INCLUDES -fsyntax-only \
     "$work/alone.c"
 report "SALF_NO_INCLUDES leaves out nothing but the includes" $?
+# A library that cannot see NaN would count zero states and bad rows as good ones: such builds are refused.
+root=$(cd "$here/../.." && pwd)
+for flag in -ffast-math -Ofast -ffinite-math-only; do
+    said=$(${CC:-gcc} -std=c11 $flag -I"$root/include" -I"$root/libsalf" -fsyntax-only "$root/libsalf/probe/eof.c" 2>&1)
+    grep -q "libsalf cannot be built with" <<<"$said"
+    report "$flag is refused by name" $?
+done
 exit $status

@@ -95,10 +95,11 @@ salf_status slf_cpu_score SLF_JOB_ARGUMENTS(score);
 void slf_blas_enter(const slf_services *services);
 void slf_blas_leave(const slf_services *services);
 
-/* The longest chain of additions in a float32 product of D elements: panels add stretches of 256, OpenBLAS such of at
- * most 1024 elements, and then their sums. */
-static inline int64_t slf_f32_chain(int64_t dim) {
-    return (dim < 1024 ? dim : 1024) + dim / 256;
+/* The longest chain of additions in a float32 product of D elements that is made in stretches, whose sums are added:
+ * panels have stretches of 256 elements, OpenBLAS such of at most 1024. */
+enum { SLF_PANEL_STRETCH = 256, SLF_BLAS_STRETCH = 1024 };
+static inline int64_t slf_f32_chain(int64_t dim, int64_t stretch) {
+    return (dim < stretch ? dim : stretch) + dim / SLF_PANEL_STRETCH;
 }
 
 /* A job of score for some rows of its query, all float32 products or all float64. */

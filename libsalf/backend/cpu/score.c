@@ -92,8 +92,8 @@ static void scores_of_row(const score_tiles *t, int64_t r, int64_t i0, int64_t n
 static int64_t count_tile_row(const score_tiles *t, int64_t at, int64_t i0, int64_t n) {
     const slf_score_job *job = t->call->job;
     const int64_t dim = job->query->dim;
-    const slf_near near = t->f64 ? slf_reference_near(job, at, SLF_UNIT_F64, dim)
-                                 : slf_reference_near(job, at, SLF_UNIT_F32, slf_f32_chain(dim));
+    const slf_near near = t->f64 ? slf_reference_near(job, at, SLF_UNIT_F64, 2 * dim)
+                                 : slf_reference_near(job, at, SLF_UNIT_F32, slf_f32_chain(dim, SLF_BLAS_STRETCH));
     const double *s = t->s;
     int64_t above = 0, between = 0;
     /* Two loops that compilers make vectors of; most tiles have nothing for the third. */

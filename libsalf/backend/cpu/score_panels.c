@@ -29,7 +29,7 @@
  * meet a tile in a stretch, 48 KiB of products. PIECES: enough for the threads of a large machine to share evenly, few
  * enough that adding their sums costs nothing. PACKED: columns of z that are packed at a time; 64 * 32 * 4 bytes of zt
  * stay in the first cache while z is read row by row. */
-enum { ROWS = 8, DEPTH = 256, LINE = 16, GROUP = 256, PIECES = 64, PACKED = 64 };
+enum { ROWS = 8, DEPTH = SLF_PANEL_STRETCH, LINE = 16, GROUP = 256, PIECES = 64, PACKED = 64 };
 
 /* A register block: its rows, whether products of an earlier stretch are there, and up to ROWS stretches of elements of
  * size bytes to call into the cache meanwhile. */
@@ -273,7 +273,7 @@ salf_status slf_score_panels(const slf_score_call *call) {
     for (int64_t at = 0; at < call->n_rows; at++) {
         const int64_t p = at / job.columns, c = at % job.columns, r = call->rows[at];
         if (call->job->sums->count) {
-            const slf_near near = slf_reference_near(call->job, r, SLF_UNIT_F32, slf_f32_chain(dim));
+            const slf_near near = slf_reference_near(call->job, r, SLF_UNIT_F32, slf_f32_chain(dim, SLF_PANEL_STRETCH));
             job.query_of[p].near[c] = near;
             job.query_of[p].low[c] = near.low;
             job.query_of[p].high[c] = near.high;

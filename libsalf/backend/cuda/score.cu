@@ -38,7 +38,8 @@ template <typename T> __device__ inline near_target find_near(const score_tile &
     const double unit = sizeof(T) == sizeof(float) ? SLF_UNIT_F32 : SLF_UNIT_F64, reach = t.reach[r];
     const double target = t.target[r], last_bits = 8 * SLF_UNIT_F64 * fabs(target);
     const double of_norms = t.rule.logits ? 0 : t.rule.norm_error * fabs(target);
-    const double wide = SLF_NEAR_STEPS(t.dim) * unit * reach + of_norms + last_bits;
+    const int64_t chain = sizeof(T) == sizeof(float) ? t.dim : 2 * t.dim;
+    const double wide = SLF_NEAR_STEPS(chain) * unit * reach + of_norms + last_bits;
     const double tie = SLF_TIE_STEPS(t.dim) * SLF_UNIT_F64 * reach + last_bits;
     return near_target{target, target - wide, target + wide, SLF_CLOSE_STEPS * unit * reach + last_bits,
                        tie * SLF_CAP_SLOPE(t.rule.logits ? t.rule.softcap : 0, target)};

@@ -35,8 +35,8 @@ typedef struct slf_near {
     double close; /* distance from the target within which a score is made again in float64 ... */
     double tie;   /* and by how much it then has to exceed the target */
 } slf_near;
-/* For products whose sums are rounded by unit in chains of so many additions. NaN, so that nothing counts, for a state
- * without a direction. */
+/* For products whose sums are rounded by unit in chains of so many additions, the target's among them where it has that
+ * unit too. NaN, so that nothing counts, for a state without a direction. */
 slf_near slf_reference_near(const slf_score_job *job, int64_t r, double unit, int64_t chain);
 /* Whether row i of the block, whose score is s but for rounding, is above the target of query row r. */
 bool slf_reference_above(const slf_score_job *job, int64_t r, int64_t i, double s, const slf_near *near);

@@ -98,7 +98,8 @@ salf_status slf_reference_target(void *self, const slf_target_job *job) {
         const int32_t place = job->place[r];
         slf_row_to_f64(job->w, job->row_of[r], x);
         const double inverse = logits ? 0 : job->inverse_norms[place], bias = job->bias ? (double)job->bias[place] : 0;
-        const double length = slf_reference_length(z, dim), product = slf_reference_length(x, dim) * length;
+        const double length = sqrt(slf_reference_dot(z, z, dim));
+        const double product = sqrt(slf_reference_dot(x, x, dim)) * length;
         job->target[r] = score_of(job->rule, slf_reference_dot(x, z, dim), inverse, bias);
         if (job->reach) job->reach[r] = product * (logits ? fabs(job->rule->logit_scale) : inverse);
         /* Of zero, and of NaN, float32 knows all there is to know. */
@@ -175,7 +176,7 @@ salf_status slf_reference_score(void *self, const slf_score_job *job) {
             const double q = slf_reference_dot(x, query->z + r * dim, dim);
             const double s = score_of(job->rule, q, inverse, job->bias ? (double)job->bias[i] : 0);
             if (sums->count) {
-                const slf_near near = slf_reference_near(job, r, SLF_UNIT_F64, dim);
+                const slf_near near = slf_reference_near(job, r, SLF_UNIT_F64, 2 * dim);
                 sums->count[r] += s > near.high || (s >= near.low && slf_reference_above(job, r, i, s, &near));
             }
             if (!sums->sum && !sums->weighted && !sums->vector) continue;
