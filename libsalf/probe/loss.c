@@ -203,9 +203,7 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
         /* No element of a gradient exceeds 2 |scale| / (t |h|): the difference of two unit vectors. */
         const double t = loss->vocabulary ? loss->options.temperature : 1, steepest = 2 * fabs(scale) / (t * norm);
         if (gradient && !(steepest <= (double)FLT_MAX))
-            return SLF_FAIL(SALF_E_OVERFLOW,
-                            "the gradient of row %" PRId64 " reaches %g, which float32 does not hold: length %g, "
-                            "temperature %g, scale %g",
+            return SLF_FAIL(SALF_E_OVERFLOW, "row %" PRId64 ": a gradient of %g (length %g, temperature %g, scale %g)",
                             r, steepest, norm, t, scale);
     }
     /* 3. which rows the labels have, in the basis and for a walk, to the backend, by way of the next slot once its last
@@ -221,10 +219,8 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
                                         loss->device_fetched));
         loss->run.own = targets.rows;
     }
-    const int64_t kinds = loss->vocabulary ? 3 : 1;
-    for (int64_t k = 0; k < kinds; k++)
-        SLF_TRY(slf_upload(context, loss->device_rows + k * loss->rows, staged + k * loss->rows,
-                           (uint64_t)rows * sizeof *staged));
+    const int64_t numbers = (loss->vocabulary ? 2 * loss->rows : 0) + rows; /* up to the last that is used */
+    SLF_TRY(slf_upload(context, loss->device_rows, staged, (uint64_t)numbers * sizeof *staged));
     loss->slot = (loss->slot + 1) % SLOTS;
     SLF_TRY(backend->mark(context->impl, uploaded));
     /* 4. chunk by chunk, each with a walk of its own over the vocabulary where there is one */
