@@ -16,6 +16,7 @@ int32_t slf_ids_find(const slf_ids *set, int64_t id) {
     return set->n_slots == 0 ? -1 : set->slots[slot_of(set, id)];
 }
 
+/* What is there keeps its index when the table grows, so that callers may index arrays of their own by it. */
 salf_status slf_ids_add(slf_ids *set, const salf_context *context, int64_t id, int32_t *index) {
     *index = slf_ids_find(set, id);
     if (*index >= 0 || set->n == set->most) return SALF_OK;

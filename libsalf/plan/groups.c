@@ -42,7 +42,7 @@ salf_status slf_stream_group(slf_progress *progress, const salf_planner *p, int6
         s->group_counts = taken + room * m; /* written once all groups are there */
         s->group_room = (int32_t)room;
     }
-    /* 2. its place */
+    /* 2. its place. The message comes once, as the shared place is made once */
     if (*index < most) {
         s->known.most = most;
         SLF_TRY(slf_ids_add(&s->known, context, id, index));
@@ -71,7 +71,7 @@ salf_status slf_stream_share(slf_progress *progress, const salf_planner *p) {
             counts[e] = (int64_t)((uint64_t)left[e] * (uint64_t)size / (uint64_t)n);
             missing -= counts[e];
         }
-        /* fewer than m are missing; each goes to the largest remainder that has not had one, which -1 marks */
+        /* fewer than m are missing; each goes to the largest remainder that has not had one. O(m^2) a group, once */
         for (; missing > 0; missing--) {
             int32_t best = 0;
             uint64_t most = 0;

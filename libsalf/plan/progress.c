@@ -1,5 +1,8 @@
 /*
  * progress.c - how far a plan has come: its memory, and the task at hand.
+ *
+ * One struct for all matchings, of which a load makes a second one and lets it take the first one's place when all of
+ * it is right. What a matching does not need is not there: counts cost nothing by the datum, and a stream never does.
  */
 #include <string.h>
 
@@ -50,6 +53,8 @@ salf_status slf_progress_room(slf_progress *s, const salf_planner *planner, int6
     return SALF_OK;
 }
 
+/* Ids need not be kept: a stream hands data out in order, so that they follow from where it stands. They are written
+ * out for the host, which gets them in the same form from every matching. */
 salf_status slf_stream_room(slf_progress *progress, const salf_planner *p, int64_t n) {
     slf_stream *s = &progress->stream;
     if (n > s->room) {
@@ -67,6 +72,7 @@ salf_status slf_stream_room(slf_progress *progress, const salf_planner *p, int64
     return SALF_OK;
 }
 
+/* With one rank all of it. Two ranks that asked for b each share 2 b as b and b; only the last task is uneven. */
 int64_t slf_stream_part(const salf_planner *p, int64_t n, int64_t *first) {
     const int64_t ranks = SLF_MAX(p->context->options.ranks, 1), rank = ranks > 1 ? p->context->options.rank : 0;
     *first = rank * (n / ranks) + SLF_MIN(rank, n % ranks);

@@ -55,7 +55,9 @@ int32_t slf_quota_layer(const salf_planner *p, slf_stream *s, slf_group *g) {
     const int32_t stage = next_with_room(counts, taken, p->m, 0) % p->m;
     if (!g) return stage;
     const int32_t deeper = next_with_room(counts, taken, p->m, stage + 1);
-    const int64_t limit = p->options.probe_limit == SALF_PROBE_ALL ? p->n : p->options.probe_limit, L = limit * p->m;
+    /* no more than all data: then L < 2^32 * 2^16 */
+    const bool all = p->options.probe_limit == SALF_PROBE_ALL || p->options.probe_limit > p->n;
+    const int64_t L = (all ? p->n : p->options.probe_limit) * p->m;
     /* (passed + 1) / (rows + 1) <= L m / (N + L m) */
     if (deeper == p->m || slf_compare_products(g->passed + 1, p->n + L, g->rows + 1, L) > 0) return stage;
     g->passed++;

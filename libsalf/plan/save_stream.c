@@ -23,11 +23,14 @@ void slf_stream_write(const salf_planner *p, slf_blob *blob) {
         slf_blob_put_u64(blob, (uint64_t)group->passed);
         for (int32_t e = 0; e < p->m; e++) slf_blob_put_u64(blob, (uint64_t)s->group_taken[g * p->m + e]);
     }
+    /* Drawn already, and booked above: a load gives them again, with the same rows */
     for (int64_t i = 0; progress->phase == SLF_PHASE_TRAIN && i < progress->task_n; i++)
         slf_blob_put_u64(blob, (uint64_t)s->cuts[i]);
 }
 
-/* Groups in the order in which they came. Each takes room only when its numbers have been read. taken: data of all. */
+/* Groups in the order in which they came: it says who shares the last place. The set of ids is made anew, and refuses
+ * an id that comes twice, as its index is then another. Each takes room only when its numbers have been read. taken:
+ * data of all. */
 static salf_status read_groups(const salf_planner *p, slf_blob *blob, slf_progress *s, bool sized, int64_t taken) {
     slf_stream *t = &s->stream;
     int64_t n_groups, in_groups = 0, value;

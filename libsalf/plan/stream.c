@@ -11,10 +11,13 @@
 #include "core/carve.h"
 #include "plan/plan.h"
 
-/* Draws and books the cuts of the task's rows; group_of says whose each is where rows have groups. */
+/* Draws and books the cuts of the task's rows; group_of says whose each is where rows have groups. Row by row in the
+ * order of the data, so that the same data have the same quota however they are cut into batches. The cuts then still
+ * have to find their rows: within a group that changes no count. */
 static void draw_cuts(const salf_planner *p, slf_progress *progress, bool grouped) {
     slf_stream *s = &progress->stream;
     const int64_t n = progress->task_n, done = s->position;
+    /* 1. a layer for each row */
     for (int64_t i = 0; i < n && !p->options.one_cut; i++, s->position++) {
         slf_group *g = grouped ? &s->groups[s->group_of[i]] : NULL;
         const int32_t layer = slf_quota_layer(p, s, g);
@@ -25,6 +28,8 @@ static void draw_cuts(const salf_planner *p, slf_progress *progress, bool groupe
         g->rows++;
     }
     s->position = done; /* until they are trained; the chairman of all data looked at it */
+    /* 2. or one for all. A quota of rows would be missed by up to a batch each time: batches are what is counted, and a
+     * batch that is shorter than the others, as the last one is, counts as one */
     if (p->options.one_cut) {
         int64_t batches = 0, below = p->counts[0];
         int32_t layer = 0;
@@ -36,10 +41,13 @@ static void draw_cuts(const salf_planner *p, slf_progress *progress, bool groupe
         s->batches[layer]++;
         s->taken[layer] += n;
     }
+    /* 3. how deep the backward of the task goes, on any rank */
     progress->layer = p->m - 1;
     for (int64_t i = 0; i < n; i++) progress->layer = SLF_MIN(progress->layer, s->cuts[i]);
 }
 
+/* Sizes make the groups' counts exact, and so must be whole: none empty, no group twice, all data in one. Groups that
+ * come later than the first task could not have had their share of it. */
 salf_status salf_planner_set_groups(salf_planner *planner, const int32_t *groups, const int64_t *sizes, int64_t n) {
     SLF_REQUIRE(planner, groups, sizes);
     const salf_planner_options *o = &planner->options;
@@ -72,6 +80,7 @@ salf_status salf_planner_set_groups(salf_planner *planner, const int32_t *groups
                         planner->n));
     next.stream.sized = true;
     if (status == SALF_OK) SLF_DO(slf_stream_share(&next, planner));
+    /* what was there before has seen no datum, and goes */
 done:;
     const slf_progress unused = status == SALF_OK ? *s : next;
     if (status == SALF_OK) *s = next;
@@ -103,6 +112,11 @@ salf_status slf_stream_check_options(const salf_planner_options *o) {
 
 /* ---- tasks ---- */
 
+/* The next data in order, of all ranks together: each has asked for as many, and knows by that what the others have. At
+ * the end what is left is shared out evenly, so that a rank may be without a row and still takes part in the step.
+ *
+ * Nothing that a host does between two tasks can change the cuts of a random stream: they follow from the position, the
+ * size of the task and the seed. */
 salf_status slf_stream_next(salf_planner *p, int64_t max_data) {
     slf_progress *progress = &p->progress;
     slf_stream *s = &progress->stream;
@@ -114,9 +128,11 @@ salf_status slf_stream_next(salf_planner *p, int64_t max_data) {
     SLF_TRY(slf_stream_room(progress, p, n));
     progress->task_n = n;
     progress->phase = SLF_PHASE_PROBE;
+    /* eof and gains come with the forward; cuts are drawn when they are here, as a row's group decides its quota */
     if (p->options.assignment != SALF_ASSIGN_RANDOM) return SALF_OK;
     draw_cuts(p, progress, false);
     if (!p->options.one_cut) slf_stream_shuffle(p->options.seed, s->position, s->cuts, n);
+    /* nobody looked at an eof, so that none is matched */
     for (int64_t i = 0; i < n; i++) progress->filled[s->cuts[i]]++;
     progress->phase = SLF_PHASE_TRAIN;
     return SALF_OK;
@@ -173,7 +189,8 @@ static salf_status gather(const salf_planner *p, const salf_trace *trace, const 
     return SALF_OK;
 }
 
-/* All that may fail comes before the first row is booked. */
+/* All that may fail comes before the first row is booked. With several ranks each does the work of all of them, on what
+ * all found: that is less than telling each other the results, and a planner that one of them saves is everybody's. */
 salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, const int32_t *groups,
                                 salf_task *task) {
     SLF_REQUIRE(planner, task);

@@ -44,6 +44,8 @@ static void lay_out_signal(salf_signal *s, slf_carver *block) {
     s->last_eof = slf_carve(block, s->options.max_ids, sizeof *s->last_eof);
 }
 
+/* Everything whose size the options bound is there from the beginning; what grows with what is seen are the two sets of
+ * ids, which end at the same bounds. So a run never needs more memory than its first batches. */
 salf_status salf_signal_create(salf_signal **out, salf_context *context, const salf_signal_options *options) {
     SLF_OUT(out);
     SLF_REQUIRE(context);
@@ -91,23 +93,31 @@ void salf_signal_destroy(salf_signal *s) {
     slf_context_release(context);
 }
 
-/* Sums over the layers; groups beyond max_groups are one. */
+/* Sums over the layers, so that one whose gains are small says little. Groups beyond max_groups are one.
+ *
+ * Why chance matters: with n rows in G groups that say nothing, the expected share is (G - 1) / (n - 1), as it is for
+ * G - 1 regressors of an analysis of variance. A host that looks after 64 rows of 50 classes would else read .78 from
+ * noise. The adjusted share is 0 for noise, on average, and 1 where the groups say all. */
 salf_status salf_signal_get(const salf_signal *signal, salf_signal_info *info) {
     SLF_REQUIRE(signal, info);
     const salf_signal *s = signal;
     salf_signal_info own = {
         .rows = s->rows, .grouped_rows = s->grouped, .trained = s->trained, .revisits = s->revisits};
+    /* 1. the most frequent eof, ties shallow, and the squares */
     double total = 0, within = 0;
     for (int32_t k = 0; k < s->options.n_layers; k++) {
         if (s->of_eof[k] > s->of_eof[own.most_frequent]) own.most_frequent = k;
         total += s->total[k];
         within += s->within[k];
     }
+    /* 2. groups that have rows: a set of ids may know some whose gains were no numbers */
     for (int64_t g = 0; g <= s->options.max_groups; g++) {
         own.n_groups += s->group_rows[g] > 0;
         own.single_groups += s->group_rows[g] == 1;
     }
+    /* 3. shares; of nothing they are 0, which no caller has to look out for */
     if (s->rows > 0) own.most_frequent_share = (double)s->of_eof[own.most_frequent] / (double)s->rows;
+    /* rounding may leave a little more within the groups than there is in all */
     if (total > 0) own.group_share = fmax(1 - within / total, 0);
     /* one row, or as many groups as rows: chance explains all of it */
     if (s->grouped > 0) own.group_chance = s->grouped == 1 ? 1 : (own.n_groups - 1.0) / (double)(s->grouped - 1);
@@ -118,7 +128,9 @@ salf_status salf_signal_get(const salf_signal *signal, salf_signal_info *info) {
     return slf_info_write(info, &own, sizeof own, "salf_signal_info");
 }
 
-/* One row of a group: the means of all rows and of the group move, and squares are taken about both. */
+/* One row of a group: the means of all rows and of the group move, and squares are taken about both. The product of the
+ * distances to a mean before and after it moves is what the row adds to the sum of squares about the last mean: exact,
+ * and never the difference of two large numbers. */
 static void add_gains(salf_signal *s, const double *gains, int64_t group) {
     double *own = s->group_mean + group * s->options.n_layers;
     s->grouped++;
@@ -144,12 +156,14 @@ salf_status salf_signal_add(salf_signal *signal, const salf_trace *trace, const 
         if (cuts[r] < 0 || cuts[r] > m)
             return SLF_FAIL(SALF_E_ARGUMENT, "cut of row %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32, r, cuts[r],
                             m);
+    /* 1. groups that are new get their place; one that does not fit goes with the others that do not */
     for (int64_t r = 0; groups && r < trace->rows; r++) SLF_TRY(slf_ids_add(&s->groups, s->context, groups[r], &index));
     for (int64_t r = 0; ids && r < trace->rows; r++) { /* a new id has no eof yet, one that does not fit never has */
         const int32_t before = s->data.n;
         SLF_TRY(slf_ids_add(&s->data, s->context, ids[r], &index));
         if (s->data.n > before) s->last_eof[index] = -1;
     }
+    /* 2. the figures, row by row: the same for any batches */
     for (int64_t r = 0; r < trace->rows; r++) {
         const int32_t eof = trace->eof[r];
         const double *gains = groups ? trace->gains + r * m : NULL;
@@ -171,6 +185,7 @@ salf_status salf_signal_add(salf_signal *signal, const salf_trace *trace, const 
         s->same += s->last_eof[index] == eof;
         s->last_eof[index] = eof;
     }
+    /* 3. what a host should hear even if it never asks. Once each: a log that repeats itself is not read */
     if (s->rows < SIGNAL_ROWS) return SALF_OK;
     salf_signal_info now = {.struct_size = sizeof now};
     SLF_TRY(salf_signal_get(s, &now));

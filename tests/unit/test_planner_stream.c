@@ -227,6 +227,24 @@ START_TEST(stages_pass_rows_on_alike_in_every_group) {
 }
 END_TEST
 
+/* A limit beyond all data, as large as the field holds, is as good as all: rows pass while a deeper layer has room. */
+START_TEST(any_limit_can_be_given) {
+    enum { M = 3, N = 300 };
+    static const int64_t limits[] = {SALF_PROBE_ALL, N, N + 1, INT64_MAX};
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    int64_t first[M], had[M];
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        const salf_planner_options o = {.assignment = SALF_ASSIGN_EOF, .probe_limit = limits[i]};
+        salf_planner *planner = make(context, M, N, &o);
+        run_until(planner, 120, 30, M, 2, i ? had : first);
+        ck_assert_int_eq(first[0], 30); /* a quarter: N of N + 3 N pass */
+        if (i) ck_assert_mem_eq(first, had, sizeof had);
+        salf_planner_destroy(planner);
+    }
+    salf_context_destroy(context);
+}
+END_TEST
+
 /* ---- assignments ---- */
 
 /* Fisher and Yates over the quota's layers in order of position. */
@@ -926,6 +944,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, counts_do_not_depend_on_batches);
     HARNESS_ADD(suite, staged_goes_from_shallow_to_deep);
     HARNESS_ADD(suite, stages_pass_rows_on_alike_in_every_group);
+    HARNESS_ADD(suite, any_limit_can_be_given);
     HARNESS_ADD(suite, random_is_the_documented_shuffle);
     HARNESS_ADD(suite, eof_is_algorithm_4_in_the_batch);
     HARNESS_ADD(suite, gain_loses_least_of_all_assignments);
