@@ -186,8 +186,8 @@ salf_status decoder_save(const decoder *d, const char *folder, int32_t dtype);
  * generation files as they are. Errors also: those of decoder_check_source. */
 salf_status decoder_save_like(const decoder *d, const char *source, const char *folder, int32_t dtype);
 /* What decoder_save_like would refuse, for a start before hours of training: SALF_E_NOT_FOUND or SALF_E_MISMATCH (the
- * source lacks a parameter, or has it in another shape), SALF_E_IO, SALF_E_ARGUMENT (the folder is the source). Makes the
- * folder. */
+ * source lacks a parameter, or has it in another shape), SALF_E_IO, SALF_E_ARGUMENT (the folder is the source). Makes
+ * the folder. */
 salf_status decoder_check_source(const decoder *d, const char *source, const char *folder);
 
 #endif

@@ -223,8 +223,8 @@ static void heads_backward(backward *b, int32_t k) {
     }
 }
 
-/* Outputs first ... first + count - 1 of a projection as one of its own. Biases and adapters of a fused matrix may lie on
- * both sides of the border: each side gets its part of them. */
+/* Outputs first ... first + count - 1 of a projection as one of its own. Biases and adapters of a fused matrix may lie
+ * on both sides of the border: each side gets its part of them. */
 static projection part_of(const projection *p, int64_t first, int64_t count) {
     projection part = *p;
     int32_t before = 0;
@@ -259,7 +259,7 @@ static projection part_of(const projection *p, int64_t first, int64_t count) {
     return part;
 }
 
-/* Backward of a projection p of q, k and v, or of a part of it, at some rows of the batch (NULL: those of the block). */
+/* Backward of a projection p of q, k and v, or of a part of it, at some rows of the batch (NULL: of the block). */
 static void stream_projection_backward(backward *b, int32_t k, const projection *p, const int64_t *row, int64_t rows,
                                        const float *d_y, float *d_x) {
     decoder *d = b->d;

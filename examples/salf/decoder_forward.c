@@ -149,7 +149,7 @@ static const float *enter(const decoder *d, const ops_norm *norm, const float *x
     return d->scratch.normed;
 }
 
-/* stream += s norm(x W^T): at once by the product, where s is 1 and there is no norm. unnormed is what the norm reads. */
+/* stream += s norm(x W^T): at once by the product, where s is 1 and there is no norm, which reads unnormed. */
 static void add_branch(const decoder *d, const projection *p, const ops_norm *norm, int64_t rows, const float *x,
                        float *low, float *unnormed, float *moments, float *stream) {
     const float scale = (float)d->config.layers.residual_scale;

@@ -1,8 +1,9 @@
 /*
  * decoder_head.c - logits, cross-entropy over the vocabulary, and what is measured on gradients.
  *
- * With z = W_o h, scaled and capped where the model does so: loss = log sum_i exp(z_i) - z_label, d_z = softmax(z) - onehot(label), d_h = W_o^T d_z,
- * d_W_o += d_z h^T. Cost 2 V D a row for each of the three products; logits are held for a tile of rows only.
+ * With z = W_o h, scaled and capped where the model does so: loss = log sum_i exp(z_i) - z_label, d_z = softmax(z) -
+ * onehot(label), d_h = W_o^T d_z, d_W_o += d_z h^T. Cost 2 V D a row for each of the three products; logits are held
+ * for a tile of rows only.
  */
 #include <math.h>
 #include <string.h>

@@ -3,8 +3,8 @@
  *
  * Projections that read the same input are fused: q, k and v are one matrix [Q + 2 KV][D] and gate and up one
  * [2 F][D] ([F][D] where there is no gate), where Q = heads * head_dim, KV = kv_heads * head_dim and F is the FFN's
- * hidden size. So a layer has four projections, and each may carry LoRA adapters on parts of its outputs. With G we mean
- * the rows of the third, 2 F or F.
+ * hidden size. So a layer has four projections, and each may carry LoRA adapters on parts of its outputs. With G we
+ * mean the rows of the third, 2 F or F.
  */
 #ifndef SALF_EXAMPLE_DECODER_INTERNAL_H
 #define SALF_EXAMPLE_DECODER_INTERNAL_H
@@ -185,7 +185,7 @@ salf_status decoder_fail(salf_status status, const char *format, ...)
 /* The same with the library's message. */
 salf_status decoder_fail_library(salf_status status);
 
-/* Builds the parameter table, with names as in `file` (NULL: those of a Llama), values zero, and the layers' pointers. */
+/* Builds the parameter table, with names as in `file` (NULL: those of a Llama), values zero, and layers' pointers. */
 salf_status decoder_build(decoder *d, const salf_tensors *file);
 /* 1: the file has a tensor of this name. */
 int decoder_has_tensor(const salf_tensors *file, const char *name);
@@ -196,8 +196,8 @@ salf_status decoder_check_rope(const decoder_config *config);
 /* Frequencies of the rotary positions, [rotary_dims / 2]; local 1: of layers that have their own. Returns the factor on
  * cosines and sines. */
 double decoder_frequencies(const decoder_config *config, int32_t local, double *frequencies);
-/* Copies what a checkpoint folder holds beside its weights, config.json with this element type ("float32"); folder NULL:
- * only finds out whether it can be read. */
+/* Copies what a checkpoint folder holds beside its weights, config.json with this element type ("float32"); folder
+ * NULL: only finds out whether it can be read. */
 salf_status decoder_copy_files(const char *source, const char *folder, const char *type);
 /* Checks a batch, takes it over and makes room for its passes. */
 salf_status decoder_prepare(decoder *d, const decoder_batch *batch, int32_t keep);

@@ -53,8 +53,8 @@ int decoder_has_tensor(const salf_tensors *file, const char *name) {
     return 0;
 }
 
-/* A parameter from the file. The head's name may have the part of the prefix before "model." in front, and a tied matrix
- * may be stored under the head's name only: the parameter then takes the name that was found. */
+/* A parameter from the file. The head's name may have the part of the prefix before "model." in front, and a tied
+ * matrix may be stored under the head's name only: the parameter then takes the name that was found. */
 static salf_status load_parameter(decoder *d, const salf_tensors *file, decoder_parameter *p) {
     salf_named_tensor t;
     const int is_head = p->rows == d->config.vocab && (d->config.tied || p->group == d->config.n_layers);
@@ -81,7 +81,7 @@ static int ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-/* Not a parameter, and yet of no consequence: tables that transformers makes anew, or the second name of a tied head. */
+/* Not a parameter, and yet of no consequence: tables that transformers makes anew, a second name of a tied head. */
 static int is_neutral(const decoder *d, const char *name) {
     static const char *const buffers[] = {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias",
                                           ".attention.masked_bias"};

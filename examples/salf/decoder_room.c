@@ -2,9 +2,9 @@
  * decoder_room.c - a batch is checked, and gets its memory.
  *
  * Kept for the backward, for each layer and each row of a sequence whose cut is not above it: 3 D + 2 Q + 2 KV + G
- * floats, and n a head for the attention weights; 2 D more where what a block adds to the stream has norms, Q + KV where
- * queries and keys have. As cuts ascend, these rows are the first of the batch. Everything
- * else is one space or two [T][D], the stream's gradient [T][D], and what a block of rows needs.
+ * floats, and n a head for the attention weights; 2 D more where what a block adds to the stream has norms, Q + KV
+ * where queries and keys have. As cuts ascend, these rows are the first of the batch. Everything else is one space or
+ * two [T][D], the stream's gradient [T][D], and what a block of rows needs.
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /*
- * decoder_save.c - writes the model as a Hugging Face checkpoint: model.safetensors, with names, shapes and order of the
- * checkpoint that it came from, or for a decoder that was created model.safetensors and config.json.
+ * decoder_save.c - writes the model as a Hugging Face checkpoint: model.safetensors, with names, shapes and order of
+ * the checkpoint that it came from, or for a decoder that was created model.safetensors and config.json.
  *
  * LoRA is merged on the way: W + (alpha / rank) B A. Tensors that are not the decoder's (a vision tower, tables that
  * follow from the configuration) are written as they are. Memory: one copy of the weights in the type written.
@@ -99,7 +99,7 @@ static void list_parameters(const decoder *d, save_list *l) {
     }
 }
 
-/* The list, as in the source or, where that is NULL, of all parameters. The caller frees its arrays, also on failure. */
+/* The list, as in the source or, where that is NULL, of all parameters. The caller frees its arrays, on failure too. */
 static salf_status make_list(const decoder *d, const salf_tensors *source, save_list *l) {
     const int64_t room = source ? salf_tensors_count(source) : d->n_parameters;
     *l = (save_list){.tensors = memory_take(room, sizeof *l->tensors),

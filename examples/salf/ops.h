@@ -22,7 +22,7 @@ float ops_max(const float *x, int64_t n);
 /* Rows of x that an operation reads: row[i] for its i-th, or i itself when row is NULL. */
 
 /* A norm over rows of `width`: y = (x - mean) r (weight + plus) + bias with r = 1 / sqrt(mean((x - mean)^2) + eps),
- * where the mean is 0 unless it is centred. RMSNorm: neither plus nor bias; Gemma's has plus 1; LayerNorm is centred. */
+ * where the mean is 0 unless it is centred. RMSNorm: no plus, no bias; Gemma's has plus 1; LayerNorm is centred. */
 typedef struct ops_norm {
     const float *weight; /* [width] */
     const float *bias;   /* [width] or NULL */

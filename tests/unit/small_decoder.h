@@ -302,7 +302,8 @@ static inline double oracle_loss(const small_case *c, const int32_t *eof, int32_
     return loss;
 }
 
-static inline double difference(const small_case *c, decoder_parameter *p, int64_t j, const int32_t *eof, int32_t depth) {
+static inline double difference(const small_case *c, decoder_parameter *p, int64_t j, const int32_t *eof,
+                                int32_t depth) {
     const float was = p->values[j], up = was + 6e-5f, down = was - 6e-5f;
     p->values[j] = up;
     const double above = oracle_loss(c, eof, depth);

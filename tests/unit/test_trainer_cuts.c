@@ -1,6 +1,6 @@
 /*
- * test_trainer_cuts.c - cuts that are known before the forward, and forwards that begin at a layer: gradients as without
- * them and as of one sequence at a time, over batches of several blocks, in less memory.
+ * test_trainer_cuts.c - cuts that are known before the forward, and forwards that begin at a layer: gradients as
+ * without them and as of one sequence at a time, over batches of several blocks, in less memory.
  */
 #include <math.h>
 #include <stdlib.h>

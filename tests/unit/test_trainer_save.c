@@ -1,7 +1,7 @@
 /*
- * test_trainer_save.c - a trained model goes back into the form of the checkpoint that it came from: config.json byte for
- * byte but for the element type, files beside it, tensors that are not the decoder's; and what cannot be written is
- * refused before training.
+ * test_trainer_save.c - a trained model goes back into the form of the checkpoint that it came from: config.json byte
+ * for byte but for the element type, files beside it, tensors that are not the decoder's; and what cannot be written
+ * is refused before training.
  */
 #include <stdio.h>
 #include <stdlib.h>
