@@ -146,39 +146,36 @@ static salf_status eigen_weights(const inversion *v, double *lambda) {
     return SALF_OK;
 }
 
-/* Random parts of the eigenvectors, rows of gram, whose weight is 0: one vector, so that one product with the head
- * shows whether any of them is more than 0 there. lambda: backend [dim], used as scratch. */
-static salf_status mix_dropped(const inversion *v, const double *weights, double *lambda) {
-    const salf_context *context = v->context;
-    const int64_t dim = v->dim;
-    const uint64_t bytes = (uint64_t)dim * sizeof(double);
-    double *parts = v->result->dropped;
-    void *mixed = NULL;
-    SLF_TRY(slf_device_alloc(context, (uint64_t)dim, sizeof(double), &mixed));
-    for (int64_t k = 0; k < dim; k++) parts[k] = weights[k] > 0 ? 0 : slf_random_unit(2, 0, (uint64_t)k) - 0.5;
-    const slf_matvec_job sum = {
-        .kind = SLF_TIMES_COLUMNS, .rows = dim, .cols = dim, .a = v->gram, .x = lambda, .y = mixed, .alpha = 1};
-    salf_status status = slf_upload(context, lambda, parts, bytes);
-    if (status == SALF_OK) status = context->backend->matvec(context->impl, &sum);
-    if (status == SALF_OK) status = slf_download(context, parts, mixed, bytes);
-    slf_device_free(context, mixed);
-    return status;
-}
-
 /* P by eigenvectors in place of G. */
 static salf_status by_eigenvectors(const inversion *v) {
     const salf_context *context = v->context;
     const slf_backend *backend = context->backend;
     const uint64_t dim = (uint64_t)v->dim, bytes = dim * sizeof(double);
     double *host = slf_alloc(context, dim, sizeof *host);
-    void *lambda = NULL, *p = NULL;
+    void *lambda = NULL, *p = NULL, *mixed = NULL;
     salf_status status = host ? slf_device_alloc(context, dim, sizeof(double), &lambda) : SALF_E_NO_MEMORY;
     if (status != SALF_OK) goto done;
     const slf_syevd_job eigen = {.dim = v->dim, .a = v->gram, .lambda = lambda};
     if ((status = backend->syevd(context->impl, &eigen)) != SALF_OK) goto done;
     if ((status = slf_download(context, host, lambda, bytes)) != SALF_OK) goto done;
     if ((status = eigen_weights(v, host)) != SALF_OK) goto done;
-    if (v->result->dropped && v->result->rank < v->dim && (status = mix_dropped(v, host, lambda)) != SALF_OK) goto done;
+    if (v->result->dropped && v->result->rank < v->dim) {
+        /* Random parts of the eigenvectors, rows of gram, whose weight is 0: one vector, so that one product with the
+         * head shows whether any of them is more than 0 there. */
+        double *parts = v->result->dropped;
+        if ((status = slf_device_alloc(context, dim, sizeof(double), &mixed)) != SALF_OK) goto done;
+        for (int64_t k = 0; k < v->dim; k++) parts[k] = host[k] > 0 ? 0 : slf_random_unit(2, 0, (uint64_t)k) - 0.5;
+        const slf_matvec_job sum = {.kind = SLF_TIMES_COLUMNS,
+                                    .rows = v->dim,
+                                    .cols = v->dim,
+                                    .a = v->gram,
+                                    .x = lambda,
+                                    .y = mixed,
+                                    .alpha = 1};
+        if ((status = slf_upload(context, lambda, parts, bytes)) != SALF_OK) goto done;
+        if ((status = backend->matvec(context->impl, &sum)) != SALF_OK) goto done;
+        if ((status = slf_download(context, parts, mixed, bytes)) != SALF_OK) goto done;
+    }
     if ((status = slf_upload(context, lambda, host, bytes)) != SALF_OK) goto done;
     if ((status = slf_device_alloc(context, dim * dim, sizeof(double), &p)) != SALF_OK) goto done;
     const slf_syrk_job assemble = {.dim = v->dim, .vectors = v->gram, .weights = lambda, .out = p};
@@ -187,6 +184,7 @@ static salf_status by_eigenvectors(const inversion *v) {
     status = backend->copy(context->impl, v->gram, memory, p, memory, dim * bytes);
     if (status == SALF_OK) status = slf_sync(context); /* host is read until then */
 done:
+    slf_device_free(context, mixed);
     slf_device_free(context, p);
     slf_device_free(context, lambda);
     slf_free(context, host);

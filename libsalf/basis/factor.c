@@ -76,24 +76,6 @@ done:
     return status;
 }
 
-/* A ridge that decides, lambda + ridge, has to be above the rounding of G; and it must leave something of the rows,
- * |b| <= sigma / (sigma^2 + ridge), for float32. */
-static salf_status check_ridge(const salf_basis *basis, const slf_factor_result *result, double resolvable) {
-    const double ridge = basis->info.ridge, most = result->sigma_max * result->sigma_max;
-    const double least = result->sigma_min * result->sigma_min, floor = resolvable * resolvable * most;
-    if (result->sigma_max / (most + ridge) < 1e-36)
-        return slf_fail(SALF_E_ARGUMENT,
-                        "ridge is %g, and the largest squared singular value %g: basis rows would vanish in float32. "
-                        "From 1e16 times that on a ridge only scales the head's own rows; take a smaller one",
-                        ridge, most);
-    if (least + ridge >= floor) return SALF_OK;
-    return slf_fail(
-        SALF_E_NUMERIC,
-        "ridge is %g, and the smallest squared singular value not above the rounding of the Gram matrix, %g: "
-        "take a ridge of at least that, or SALF_BASIS_RTOL",
-        ridge, floor);
-}
-
 /* The inverse of a Gram matrix [dim][dim] in its place, and what the basis says of it. rows: as check_dropped has it.
  * Singular values are square roots of eigenvalues of G, which float64 resolves to about dim * 2^-52 of the largest; an
  * rtol below the root of that would keep noise. */
@@ -109,7 +91,19 @@ static salf_status invert_gram(salf_basis *basis, int64_t dim, double *gram, con
     SLF_DO(slf_spectrum_invert(basis->context, dim, gram, &request, &result));
     if (result.rank == 0 || !(result.sigma_max > 0))
         SLF_DO(slf_fail(SALF_E_NUMERIC, "no singular value of the head is kept (the largest is %g)", result.sigma_max));
-    if (ridge) SLF_DO(check_ridge(basis, &result, resolvable));
+    /* A ridge that decides, lambda + ridge, has to be above the rounding of G; and it must leave something of the rows,
+     * |b| <= sigma / (sigma^2 + ridge), for float32. */
+    const double most = result.sigma_max * result.sigma_max, floor = resolvable * resolvable * most;
+    if (ridge && result.sigma_max / (most + request.ridge) < 1e-36)
+        SLF_DO(slf_fail(SALF_E_ARGUMENT,
+                        "ridge is %g, and the largest squared singular value %g: basis rows would vanish in float32. "
+                        "From 1e16 times that on a ridge only scales the head's own rows; take a smaller one",
+                        request.ridge, most));
+    if (ridge && result.sigma_min * result.sigma_min + request.ridge < floor)
+        SLF_DO(slf_fail(SALF_E_NUMERIC,
+                        "ridge is %g, and the smallest squared singular value not above the rounding of the Gram "
+                        "matrix, %g: take a ridge of at least that, or SALF_BASIS_RTOL",
+                        request.ridge, floor));
     if (result.dropped && result.rank < dim) SLF_DO(check_dropped(basis, &result, asked, resolvable, rows, dim));
     basis->info.method = result.method;
     basis->info.rank = result.rank;

@@ -117,34 +117,7 @@ static salf_status read_header(salf_tensors *tensors, json_t *header, const char
     return SALF_OK;
 }
 
-/* ---- the data ---- */
-
-/* Entry first and those after it, the entries of one file, get their data [data_bytes], once it is sure that each
- * begins where the one before ends. */
-static salf_status assign_data(salf_tensors *tensors, int64_t first, const uint8_t *data, uint64_t data_bytes,
-                               const char *path) {
-    uint64_t place = 0;
-    slf_tensors_by_place(tensors, first);
-    /* The format allows no holes and no overlaps. A file that has some was damaged, or is made to hide bytes from
-     * readers that look at the tensors only. */
-    for (int64_t i = first; i < tensors->n; i++) {
-        const slf_entry *e = &tensors->entries[i];
-        if (e->begin != place)
-            return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' begins at %" PRIu64 " of the data, %s %" PRIu64, path,
-                            e->name, e->begin,
-                            e->begin < place ? "inside the one before, which ends at" : "after a hole from", place);
-        if (e->end > data_bytes)
-            return slf_fail(SALF_E_TRUNCATED,
-                            "%s: tensor '%s' ends at %" PRIu64 " of the data, which has %" PRIu64 " bytes", path,
-                            e->name, e->end, data_bytes);
-        place = e->end;
-    }
-    if (place != data_bytes)
-        return slf_fail(SALF_E_CORRUPT, "%s: %" PRIu64 " bytes after the last tensor", path, data_bytes - place);
-
-    for (int64_t i = first; i < tensors->n; i++) tensors->entries[i].data = data + tensors->entries[i].begin;
-    return SALF_OK;
-}
+/* ---- the whole ---- */
 
 /* The header's length is checked against the file before one byte of the header is read, and the first byte before the
  * parser sees it: what is no JSON object is a file of another kind, and told so. */
@@ -173,7 +146,30 @@ salf_status slf_safetensors_read(salf_tensors *tensors, const uint8_t *bytes, ui
     const salf_status status = read_header(tensors, header, path);
     json_decref(header);
     SLF_TRY(status);
-    return assign_data(tensors, first, bytes + 8 + header_bytes, size - 8 - header_bytes, path);
+
+    /* The tensors get their data once it is sure that each begins where the one before ends. The format allows no holes
+     * and no overlaps: a file that has some was damaged, or is made to hide bytes from readers that look at the tensors
+     * only. */
+    const uint8_t *data = bytes + 8 + header_bytes;
+    const uint64_t data_bytes = size - 8 - header_bytes;
+    uint64_t place = 0;
+    slf_tensors_by_place(tensors, first);
+    for (int64_t i = first; i < tensors->n; i++) {
+        slf_entry *e = &tensors->entries[i];
+        if (e->begin != place)
+            return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' begins at %" PRIu64 " of the data, %s %" PRIu64, path,
+                            e->name, e->begin,
+                            e->begin < place ? "inside the one before, which ends at" : "after a hole from", place);
+        if (e->end > data_bytes)
+            return slf_fail(SALF_E_TRUNCATED,
+                            "%s: tensor '%s' ends at %" PRIu64 " of the data, which has %" PRIu64 " bytes", path,
+                            e->name, e->end, data_bytes);
+        place = e->end;
+        e->data = data + e->begin;
+    }
+    if (place != data_bytes)
+        return slf_fail(SALF_E_CORRUPT, "%s: %" PRIu64 " bytes after the last tensor", path, data_bytes - place);
+    return SALF_OK;
 }
 
 /* For tests and the fuzzer: the same reader without a file. */

@@ -50,18 +50,6 @@ static int by_loss(const void *a, const void *b) {
     return (x->row > y->row) - (x->row < y->row);
 }
 
-static void assign_greedily(const slf_assignment *job) {
-    int64_t left = job->n;
-    for (int32_t e = job->m - 1; e >= 0; e--) {
-        if (job->quota[e] == 0) continue;
-        for (int64_t i = 0; i < left; i++) job->ranked[i].lost = job->lost[job->ranked[i].row * job->m + e];
-        qsort(job->ranked, (size_t)left, sizeof *job->ranked, by_loss);
-        for (int64_t i = 0; i < job->quota[e]; i++) job->cuts[job->ranked[i].row] = e;
-        left -= job->quota[e];
-        memmove(job->ranked, job->ranked + job->quota[e], (size_t)left * sizeof *job->ranked);
-    }
-}
-
 void slf_stream_assign(const slf_assignment *job) {
     int32_t *const cuts = job->cuts;
     /* 1. how often each layer was drawn. Rows that have no cut yet have -1 */
@@ -71,10 +59,22 @@ void slf_stream_assign(const slf_assignment *job) {
         cuts[job->rows[i]] = -1;
         job->ranked[i].row = job->rows[i];
     }
-    if (job->lost) {
-        (job->n <= SLF_EXACT_ROWS ? slf_stream_assign_exactly : assign_greedily)(job);
+    if (job->lost && job->n <= SLF_EXACT_ROWS) {
+        slf_stream_assign_exactly(job);
         return;
     }
+    /* Of many rows: the deepest cuts first, each to the rows that lose least by it. */
+    for (int32_t e = job->m - 1; job->lost && e >= 0; e--) {
+        if (job->quota[e] == 0) continue;
+        int64_t left = 0;
+        for (int64_t i = 0; i < job->n; i++) {
+            const int64_t row = job->rows[i];
+            if (cuts[row] < 0) job->ranked[left++] = (slf_ranked){.row = row, .lost = job->lost[row * job->m + e]};
+        }
+        qsort(job->ranked, (size_t)left, sizeof *job->ranked, by_loss);
+        for (int64_t i = 0; i < job->quota[e]; i++) cuts[job->ranked[i].row] = e;
+    }
+    if (job->lost) return;
     /* 2. who comes when nobody's eof fits: the rows shuffled, at the draws of their own positions */
     for (int64_t i = 0; i < job->n; i++) {
         const uint64_t at = (uint64_t)(job->position + job->rows[i]);

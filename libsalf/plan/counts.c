@@ -66,28 +66,9 @@ static int64_t sum_up_to(const int64_t *capacity, int32_t m, int64_t level, int6
     return sum;
 }
 
-/* In turns, shallow to deep, each layer that is not full gets one. After t whole turns a layer holds min(capacity, t):
- * bisection finds the largest t whose sum is at most rest, and the turn after it ends where the rest does. rest must be
- * less than the sum of all capacities. */
-static void infill_in_turns(const int64_t *capacity, int32_t m, int64_t rest, int64_t *counts) {
-    /* `level` turns fit, `above` do not. rest + 1 never fit: one layer that holds so many takes more than rest by
-     * itself, and without such a layer all are full by then. */
-    int64_t level = 0, above = rest + 1;
-    while (above - level > 1) {
-        const int64_t middle = level + (above - level) / 2;
-        if (sum_up_to(capacity, m, middle, rest) <= rest)
-            level = middle;
-        else
-            above = middle;
-    }
-    rest -= sum_up_to(capacity, m, level, rest);
-    for (int32_t e = 0; e < m; e++) {
-        const bool extra = rest > 0 && capacity[e] > level;
-        counts[e] += SLF_MIN(capacity[e], level) + extra;
-        rest -= extra;
-    }
-}
-
+/* Growths with a capacity for each layer. Infilling depth-first goes in turns, shallow to deep: each layer that is not full
+ * gets one. After t whole turns a layer holds min(capacity, t), and so bisection finds the largest t whose sum is at most
+ * the rest; the turn after it ends where the rest does. */
 static salf_status count_by_capacity(const salf_context *context, const salf_planner_options *o, int32_t m, int64_t n,
                                      int64_t *counts) {
     int64_t *capacity;
@@ -105,14 +86,26 @@ static salf_status count_by_capacity(const salf_context *context, const salf_pla
     for (int32_t e = 0; e < m; e++) counts[e] = rounds * capacity[e];
     /* 3. the rest, less than the sum of all capacities */
     int64_t rest = n - rounds * sum;
-    if (o->infill == SALF_INFILL_DEPTH) {
-        infill_in_turns(capacity, m, rest, counts);
-    } else {
-        for (int32_t e = 0; e < m && rest > 0; e++) {
-            const int64_t part = SLF_MIN(capacity[e], rest);
-            counts[e] += part;
-            rest -= part;
-        }
+    for (int32_t e = 0; o->infill == SALF_INFILL_BREADTH && e < m && rest > 0; e++) {
+        const int64_t part = SLF_MIN(capacity[e], rest);
+        counts[e] += part;
+        rest -= part;
+    }
+    /* `level` turns fit, `above` do not. rest + 1 never fit: one layer that holds so many takes more than rest by
+     * itself, and without such a layer all are full by then. */
+    int64_t level = 0, above = rest + 1;
+    while (above - level > 1) {
+        const int64_t middle = level + (above - level) / 2;
+        if (sum_up_to(capacity, m, middle, rest) <= rest)
+            level = middle;
+        else
+            above = middle;
+    }
+    rest -= sum_up_to(capacity, m, level, rest);
+    for (int32_t e = 0; o->infill == SALF_INFILL_DEPTH && e < m; e++) {
+        const bool extra = rest > 0 && capacity[e] > level;
+        counts[e] += SLF_MIN(capacity[e], level) + extra;
+        rest -= extra;
     }
     slf_free(context, capacity);
     return SALF_OK;

@@ -26,12 +26,6 @@ static bool usable(double square) {
     return square > 1e-25 && isfinite(square);
 }
 
-/* Whether they can with products of two vectors, by the product of their lengths: terms that vanish below 1.2e-38 are
- * too small to be missed, and no partial sum comes near 3e38. */
-static bool in_range(double product) {
-    return product > 1e-25 && product < 1e37;
-}
-
 /* The mean in two parts, so that h - mean keeps what one float32 subtraction would lose of it. */
 static void set_shift(slf_affine *affine, double mean) {
     affine->high = (float)mean;
@@ -76,7 +70,10 @@ static void cosine_rows(void *user, int64_t begin, int64_t end) {
                 lanes->cpu->kernels->reduce(row, states->dtype, states->cols, lanes->norm ? &affine : NULL,
                                             job->own.rows + own * states->cols, next);
             const double lengths = sqrt(sums.second) * job->own.norms[own];
-            if (usable(sums.second) && in_range(lengths)) cosine = sums.first / lengths;
+            /* Lanes also serve for the product of both: terms that vanish below 1.2e-38 are too small to be missed, and
+             * no partial sum comes near 3e38. */
+            const bool in_range = lengths > 1e-25 && lengths < 1e37;
+            if (usable(sums.second) && in_range) cosine = sums.first / lengths;
         }
         job->out[r * job->out_stride] = job->similarity ? cosine : 1 - cosine;
     }
