@@ -3,7 +3,7 @@
 
 For each family and variant a tiny model with random weights is saved with save_pretrained. Compared, in float64 there:
 
-- states of every latent space and logits of several sequences;
+- states of every latent space and logits of several sequences, and the deviations that `salf probe` prints;
 - gradients of all weights, and of LoRA's A and B on all matrices, by autograd;
 - what the trainer saves: config.json key by key, the files beside it, and the logits of the model that transformers
   loads from it, with LoRA merged.
@@ -34,6 +34,7 @@ torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
+PROGRAM = os.environ.get("SALF_PROGRAM", "build/bin/salf")
 RUN = os.environ.get("SALF_RUN_DECODER", "build/tests/run_decoder")
 VOCAB, LAYERS, RANK = 96, 4, 3
 # A padding token would have no gradient in transformers.
@@ -174,6 +175,25 @@ def check_dense(model, folder):
     assert seen == len(names), f"{seen} gradients there, {len(names)} here"
 
 
+def check_probe(model, folder):
+    """What `salf probe` prints: 1 - cos of each space's last state and the label's row of the head's pseudo-inverse."""
+    prompts = folder + ".prompts"
+    labels = [11 * s + 3 for s in range(len(SEQUENCES))]
+    with open(prompts, "w") as file:
+        file.writelines(f"{label}\t{','.join(map(str, s))}\n" for label, s in zip(labels, SEQUENCES, strict=True))
+    made = subprocess.run([PROGRAM, "probe", "--model", folder, "--prompts", prompts, "--exact"], check=True,
+                          capture_output=True, text=True)  # fmt: skip
+    lines = [line.split("\t") for line in made.stdout.splitlines() if line and line[0] in "0123456789"]
+    rows = np.linalg.pinv(model.get_output_embeddings().weight.detach().numpy()).T[labels]
+    with torch.no_grad():
+        spaces = pass_of(model)[0]
+        spaces[-1] = model.get_decoder().norm(torch.tensor(spaces[-1])).numpy()
+    last = np.cumsum(LENGTHS) - 1
+    cosines = [np.sum(x[last] * rows, 1) / np.linalg.norm(x[last], axis=1) / np.linalg.norm(rows, axis=1) for x in spaces]
+    found = np.array([[float(value) for value in line[-LAYERS - 2 : -1]] for line in lines])
+    close("deviations", found, 1 - np.array(cosines).T, 1e-5)
+
+
 def check_lora(model, folder):
     """With W + 2 B A for every matrix: dA = 2 B^T dW, dB = 2 dW A^T. What is saved has them merged."""
     saved = folder + ".saved"
@@ -218,6 +238,7 @@ def check_case(name, folder):
     family, more = CASES[name]
     model = make_model(family, more, folder).double()
     check_dense(model, folder)
+    check_probe(model, folder)
     check_lora(model, folder)
 
 
@@ -247,6 +268,21 @@ def check_unknown_tensor(name, folder):
     raise AssertionError("it ran")
 
 
+def check_quantised(name, folder):
+    """Weights that are not floats are refused for training by name."""
+    make_model("llama", {}, folder)
+    path = os.path.join(folder, "config.json")
+    config = json.load(open(path))
+    with open(path, "w") as file:
+        json.dump({**config, "quantization_config": {"quant_method": name}}, file)
+    try:
+        run(folder, RANK)
+    except subprocess.CalledProcessError as caught:
+        assert "quantization_config" in caught.stderr, caught.stderr
+        return
+    raise AssertionError("it ran")
+
+
 def check_dtype(name, folder):
     """A checkpoint in half precision: widened, trained and written in float32, which its configuration then says."""
     model = make_model("llama", {}, folder).to(getattr(torch, name))
@@ -259,7 +295,7 @@ def check_dtype(name, folder):
 
 ALL = {**{name: check_case for name in CASES}, **{name: check_refused for name in REFUSED},
        "self_attn.sinks": check_unknown_tensor, "mlp.experts": check_unknown_tensor,
-       "bfloat16": check_dtype, "float16": check_dtype}  # fmt: skip
+       "fp8": check_quantised, "gptq": check_quantised, "bfloat16": check_dtype, "float16": check_dtype}  # fmt: skip
 
 
 def main():
