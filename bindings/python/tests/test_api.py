@@ -72,6 +72,7 @@ def use_everything(folder, head):
     assert tensors.metadata("key") == "value"
     model = salf.Model(context, n_layers=LAYERS, head=head)
     model.fingerprint()
+    model.update()
     assert model.info.hidden == HIDDEN
     assert model.tensors is None
     with pytest.raises(errors.UnsupportedError, match="described"):

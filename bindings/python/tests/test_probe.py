@@ -234,3 +234,26 @@ def test_losses_that_have_no_answer(basis, states):
     with pytest.raises(errors.ArgumentError, match="cosine, ce"):
         salf.Loss(basis, "mse")
     assert loss.compute([], states[0, :0]).shape == (0,)
+
+
+def test_a_probe_follows_a_norm_that_is_trained(context, head, states):
+    weight, trained = np.linspace(0.5, 2, HIDDEN).astype(np.float32), np.linspace(2, 0.25, HIDDEN).astype(np.float32)
+    model = salf.Model(context, n_layers=LAYERS, head=head, norm_weight=weight)
+    basis = salf.Basis(model, LABELS)
+    before = probe(basis, LABELS, states, lens="normed").deviations.copy()
+    model.update(norm_weight=trained)
+    basis.check(model)  # of the head alone
+    anew = salf.Basis(salf.Model(context, n_layers=LAYERS, head=head, norm_weight=trained), LABELS)
+    after = probe(basis, LABELS, states, lens="normed").deviations
+    np.testing.assert_array_equal(after, probe(anew, LABELS, states, lens="normed").deviations)
+    assert np.abs(after - before).max() > 1e-3
+    with pytest.raises(salf.Error, match="made without one"):
+        model.update(norm_bias=weight)
+
+
+def test_a_transposed_head(context, head, states):
+    turned = salf.Model(context, n_layers=LAYERS, head=np.ascontiguousarray(head.T), head_transposed=True)
+    plain = salf.Model(context, n_layers=LAYERS, head=head)
+    assert (turned.info.vocab, turned.info.hidden) == head.shape and turned.fingerprint() == plain.fingerprint()
+    found = [probe(salf.Basis(m, LABELS), LABELS, states, metric="ce").deviations for m in (turned, plain)]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
