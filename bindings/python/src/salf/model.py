@@ -125,7 +125,8 @@ class Model(Handle):
         for name, source in tensors.items():
             if source is not None:
                 keep.append(views.fill(getattr(options, name), source, name, context._device))
-        known, turned = (options.head, head_transposed) if head is not None else (options.embedding, embedding_transposed)
+        known = options.head if head is not None else options.embedding
+        turned = head_transposed if head is not None else embedding_transposed
         set_fields(
             options,
             {
@@ -193,7 +194,8 @@ class Model(Handle):
         Those with logits over candidates then read the candidates' rows of the head again: call it, with nothing given,
         when the head has changed. Nothing may use the model meanwhile.
         """
-        options, keep = new_struct("salf_model_options"), []
+        options = new_struct("salf_model_options")
+        keep: List[Any] = []
         given = {"norm_weight": norm_weight, "norm_bias": norm_bias, "logit_bias": logit_bias}
         for name, source in given.items():
             if source is not None:
