@@ -132,8 +132,8 @@ include libsalf/backend/cuda/build.mk
 MODEL ?= examples/demo/model
 TOKENIZER ?= examples/demo/tokenizer.bin
 DATA ?= examples/demo/data
-METHODS ?= lora[full],lora[half],lift*[half],salf[half],salf[arith][df]
-DEMO_FLAGS ?=
+METHODS ?= lora[full],lora[half],lift*[half],salf[half],salf[half][stream]
+DEMO_FLAGS ?= --lr 0.005
 
 .PHONY: deps demo run-demo
 deps: ## install the packages that are missing (apt-get, with sudo when not root)

@@ -284,4 +284,11 @@ expect 1 "--method" "resume with other methods names the option" "$SALF" finetun
 head -c 300 "$work/whole.ck/checkpoint.safetensors" >"$work/short" && mv "$work/short" "$work/whole.ck/checkpoint.safetensors"
 expect 1 "checkpoint.safetensors" "a checkpoint cut short is an error" "$SALF" finetune "${model[@]}" "${small[@]}" \
     --method 'salf[half],lift*[half],salf' --checkpoint "$work/whole.ck" --resume
+# ---- the demonstration has something to learn
+if [ -d examples/demo/model ]; then
+    "$SALF" finetune --model examples/demo/model --tokenizer examples/demo/tokenizer.bin --data examples/demo/data --limit-train 16 \
+        --limit-test 200 --method 'lora[full]' --json >"$work/json" 2>"$work/err" &&
+        python3 -c 'import json, sys; sys.exit(json.load(open(sys.argv[1]))["untrained"]["f1"] > 0.25)' "$work/json"
+    report $? "the untrained model knows next to nothing of the demonstration"
+fi
 exit $failed
