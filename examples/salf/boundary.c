@@ -1,12 +1,12 @@
-/* boundary.c - a forward that begins at the boundary below which nothing trains any more, from states of an earlier epoch
- * (cache.h). What is kept for a datum is exact: no layer below the boundary changes again, and there is nothing random in
- * this trainer's forward.
+/* boundary.c - a forward that begins at the boundary below which nothing trains any more, from states of an earlier
+ * epoch (cache.h). What is kept for a datum is exact: no layer below the boundary changes again, and there is nothing
+ * random in this trainer's forward.
  *
  * States are made for a group of neighbouring data at a time, all that share a group run the same layers together, and
  * which groups have room is settled before the training. So a datum's states are a function of its group and of the
  * weights, bit for bit, whatever batch it is in and whatever is kept: a run that is resumed with nothing kept ends with
- * the same weights. Each layer below the boundary is run once for a group, as small products are dear. With bfloat16 all
- * that holds where the boundary stays, since states are rounded at it; other methods then run without. */
+ * the same weights. Each layer below the boundary is run once for a group, as small products are dear. With bfloat16
+ * all that holds where the boundary stays, since states are rounded at it; other methods then run without. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,7 +38,8 @@ void boundary_open(run *r) {
                      "--cache: nothing is kept for %s: its boundary moves, and bf16 is for one that stays", r->m->name);
         return;
     }
-    /* Groups get room in their order, as many as there is room for; the data behind them are always run from the start. */
+    /* Groups get room in their order, as many as there is room for; the data behind them are always run from the start.
+     * */
     const int64_t token = r->s->info.hidden * (o->cache_bf16 ? 2 : 4);
     int64_t end = 0;
     r->group = o->batch < GROUP_LEAST ? GROUP_LEAST : o->batch > GROUP_MOST ? GROUP_MOST : o->batch;

@@ -1,8 +1,8 @@
 /* cmd_advise.c - `salf advise`: a pilot of some minutes on your model and data, and what it says about freezing.
  *
- * The pilot trains the methods below on a part of the data, as much as the time allows, with two or more seeds; advice.c
- * turns its figures into words. How much that is follows from two batches of lora[full] and some test texts, which are
- * timed before. */
+ * The pilot trains the methods below on a part of the data, as much as the time allows, with two or more seeds;
+ * advice.c turns its figures into words. How much that is follows from two batches of lora[full] and some test texts,
+ * which are timed before. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -9,8 +9,8 @@
 #include "metrics.h"
 #include "progress.h"
 
-/* Most prompts of a batch in tests, and test data whose deviations are logged: 200 show the spread of a space, and a log
- * of some methods and spaces stays below a megabyte. */
+/* Most prompts of a batch in tests, and test data whose deviations are logged: 200 show the spread of a space, and a
+ * log of some methods and spaces stays below a megabyte. */
 enum { EVALUATION_ROWS = 32, DEVIATION_SAMPLE = 200 };
 
 /* Prompts of a batch in tests: no more than in training, so that a test does not enlarge what a run holds in memory. */

@@ -33,7 +33,8 @@ typedef struct report_run {
     curve f1;   /* x: step */
 } report_run;
 
-/* The runs of one method in one log: runs first ... first + n - 1. The first stands for all in charts of single runs. */
+/* The runs of one method in one log: runs first ... first + n - 1. The first stands for all in charts of single runs.
+ * */
 typedef struct report_group {
     char *name; /* the method's, with the log's where there are several */
     int first, n;
@@ -65,7 +66,8 @@ typedef const curve *(*chart_pick)(const report_run *run);
 
 /* The line and marker of group i, for a legend. */
 void chart_key(FILE *out, int i);
-/* Lines of one chart, each group in its own colour, dashes and marker; nothing is drawn when no curve has two points. */
+/* Lines of one chart, each group in its own colour, dashes and marker; nothing is drawn when no curve has two points.
+ * */
 void chart_curves(FILE *out, const report *r, const char *title, const char *x_name, const char *y_name,
                   chart_pick pick);
 /* A named point for each group that has both figures, with the line of those that no other beats in both. */

@@ -22,8 +22,8 @@ static int compare_reals(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Values of a space in order. Silverman's bandwidth 1.06 s n^(-1/5), for a density that is near normal; never 0, so that
- * equal values make a spike. */
+/* Values of a space in order. Silverman's bandwidth 1.06 s n^(-1/5), for a density that is near normal; never 0, so
+ * that equal values make a spike. */
 static void make_spread(spread *s, const json_t *rows, size_t space) {
     double mean = 0, square = 0;
     s->n = 0;

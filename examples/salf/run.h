@@ -62,12 +62,14 @@ int update_weights(run *r);
 /* OFFLINE: the eof of all data, by the weights before training. */
 int probe_all(run *r);
 
-/* AUTOFREEZE: room for the sums of a turn; adds the gradients of an update; L1 norms [m] of the sums, which begin anew. */
+/* AUTOFREEZE: room for the sums of a turn; adds the gradients of an update; L1 norms [m] of the sums, which begin anew.
+ * */
 int turn_open(run *r);
 void turn_add(run *r);
 void turn_end(run *r, double *norms);
 
-/* Makes room for states at the boundary, where --cache asks for it and the method has one; says so where there is none. */
+/* Makes room for states at the boundary, where --cache asks for it and the method has one; says so where there is none.
+ * */
 void boundary_open(run *r);
 void boundary_close(run *r);
 /* For a batch that is filled with these data and decided: lets its forward begin where nothing trains any more. */

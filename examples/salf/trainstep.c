@@ -165,9 +165,9 @@ int update_weights(run *r) {
 
 /* ---- tasks ---- */
 
-/* Where the cuts are known before the forward, it runs the rows by cut, shallow ones first: then what it keeps of a layer
- * is the records of the rows that will come back to it, a prefix, and below the lowest cut nothing. Stable, by counting
- * as Algorithm 4 does: cut after cut. */
+/* Where the cuts are known before the forward, it runs the rows by cut, shallow ones first: then what it keeps of a
+ * layer is the records of the rows that will come back to it, a prefix, and below the lowest cut nothing. Stable, by
+ * counting as Algorithm 4 does: cut after cut. */
 static void sort_by_cut(run *r, const feed_task *task) {
     int64_t n = 0;
     for (int32_t e = 0; e <= r->s->info.n_layers; e++)
