@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, List
 
 from salf._arrays import whole_numbers
 from salf._ffi import NULL, check, lib, new_struct, set_fields
@@ -56,7 +56,8 @@ class Signal(Handle):
         """Counts a batch. groups: of each row, such as its target token; ids: which datum it is; cuts: the decision's
         eof, n_layers for rows that do not train. What is None leaves the rows out of the figures that need it."""
         found, keep = trace_struct(trace)
-        given, kept = [], []
+        given: List[Any] = []
+        kept: List[Any] = []
         for name, values, dtype in (("groups", groups, "int32"), ("ids", ids, "uint32"), ("cuts", cuts, "int32")):
             if values is None:
                 given.append(NULL)
