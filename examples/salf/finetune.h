@@ -165,6 +165,8 @@ void log_begin(session *s, const char *event, const method *m);
 void log_step(session *s, const method *m, const tally *before, const tally *now, int32_t cut, double rate);
 /* *matched becomes the data that trained at a layer that suits their own eof. */
 int log_plan(session *s, const method *m, const salf_planner *planner, double *matched);
+/* What the probe's answers were worth, of the rows since the run began or went on. */
+void log_signal(session *s, const method *m, const salf_signal *signal);
 void log_untrained(session *s, const tally *t, const int64_t *confusion);
 /* Macro F1 and accuracy after some updates, for the report's curve. */
 void log_eval(session *s, const method *m, const tally *t);

@@ -157,8 +157,23 @@ static void write_eofs(FILE *out, const report *r) {
     for (int i = 0; i < r->n_groups; i++) any |= r->runs[r->groups[i].first].eof != NULL;
     if (!any) return;
     fputs("<h2>End-of-freezing layers</h2>\n<p>The layer that lowers the deviation of a datum most, as the probe found "
-          "it during training: the backward pass of this datum may stop there.</p>\n<div class=\"charts\">\n",
+          "it during training: the backward pass of this datum may stop there. Where nearly all data have the same "
+          "one, or "
+          "where the class explains nearly all of the gains, a choice by datum says nothing of the datum.</p>\n",
           out);
+    for (int i = 0; i < r->n_groups; i++) {
+        const json_t *signal = r->runs[r->groups[i].first].signal;
+        const double mode = report_number(json_object_get(signal, "most_frequent_share"));
+        const double label = report_number(json_object_get(signal, "label_share"));
+        if (!isfinite(mode) || !isfinite(label)) continue;
+        fputs("<p><b>", out);
+        html_text(out, r->groups[i].name);
+        fprintf(out,
+                "</b>: %.0f %% of the data probed have the most frequent layer; the class explains %.0f %% of the "
+                "variance of their gains.</p>\n",
+                100 * mode, 100 * label);
+    }
+    fputs("<div class=\"charts\">\n", out);
     for (int i = 0; i < r->n_groups; i++)
         chart_bars(out, r->groups[i].name, json_object_get(r->runs[r->groups[i].first].eof, "counts"), NULL);
     fputs("</div>\n", out);

@@ -23,8 +23,9 @@ typedef struct run {
     feed feed;
     decoder *decoder;
     adamw *optimizer;
-    salf_loss *loss;   /* NULL for the language-model loss */
-    probe_rider rider; /* probe NULL where the method has none */
+    salf_loss *loss;     /* NULL for the language-model loss */
+    probe_rider rider;   /* probe NULL where the method has none */
+    salf_signal *signal; /* what the probe's answers are worth; NULL where the method has none */
     prompt_batch batch;
     salf_decision decision; /* the last */
     tally tally;

@@ -96,6 +96,20 @@ void log_begin(session *s, const char *event, const method *m) {
     jsonl_int(&s->log, "seed", (int64_t)s->seed);
 }
 
+void log_signal(session *s, const method *m, const salf_signal *signal) {
+    salf_signal_info info;
+    salf_options_init(&info, sizeof info);
+    if (salf_signal_get(signal, &info) != SALF_OK || info.rows == 0) return;
+    log_begin(s, "signal", m);
+    jsonl_int(&s->log, "rows", info.rows);
+    jsonl_int(&s->log, "most_frequent", info.most_frequent);
+    jsonl_real(&s->log, "most_frequent_share", info.most_frequent_share);
+    jsonl_real(&s->log, "label_share", info.group_share);
+    jsonl_real(&s->log, "label_chance", info.group_chance);
+    jsonl_real(&s->log, "label_adjusted", info.group_adjusted);
+    jsonl_end(&s->log);
+}
+
 void log_untrained(session *s, const tally *t, const int64_t *confusion) {
     jsonl_begin(&s->log, "untrained");
     jsonl_real(&s->log, "f1", t->v[TALLY_F1]);

@@ -74,6 +74,11 @@ static int run_open(run *r, session *s, int index) {
     loss.temperature = o->temperature;
     if (o->loss != LOSS_LM && salf_loss_create(&r->loss, s->basis, &loss) != SALF_OK) return say_salf("loss");
     if (r->m->how.probes && make_probe(&r->rider.probe, s, r->m->how.metric) != SALF_OK) return say_salf("probe");
+    salf_signal_options signal;
+    salf_options_init(&signal, sizeof signal);
+    signal.n_layers = m;
+    signal.max_groups = s->n_labels;
+    if (r->m->how.probes && salf_signal_create(&r->signal, s->context, &signal) != SALF_OK) return say_salf("probe");
 
     /* 4. states kept from epoch to epoch */
     boundary_open(r);
@@ -108,6 +113,7 @@ static void run_close(run *r) {
     free(r->gradient);
     boundary_close(r);
     prompt_batch_free(&r->batch);
+    salf_signal_destroy(r->signal);
     salf_probe_destroy(r->rider.probe);
     salf_loss_destroy(r->loss);
     feed_destroy(&r->feed);
@@ -207,6 +213,7 @@ static int finish_method(run *r, tally *tallies) {
     int failed = evaluate(s, r->decoder, &r->tally, confusion) || log_deviations(s, r->decoder, r->m, "after");
     if (!failed && r->feed.planner) failed = log_plan(s, r->m, r->feed.planner, &r->tally.v[TALLY_MATCHED]);
     if (!failed) {
+        if (r->signal) log_signal(s, r->m, r->signal);
         log_result(s, r->m, &r->tally, r->eof_counts, confusion);
         failed = write_output(r);
     }

@@ -30,6 +30,7 @@ static int run_forward(run *r, salf_trace *trace, int32_t keep) {
     if (!trace) return 0;
     if (salf_probe_end(r->rider.probe, trace) != SALF_OK) return say_salf("probe");
     for (int64_t i = 0; i < rows; i++) r->eof_counts[trace->eof[i]]++;
+    if (salf_signal_add(r->signal, trace, r->batch.targets, NULL, NULL) != SALF_OK) return say_salf("probe");
     v[TALLY_PROBED] += (double)rows;
     v[TALLY_PROBE] += r->rider.seconds + tally_clock() - end;
     return 0;

@@ -59,6 +59,8 @@ awk '{ gsub("±", "+"); if (length($0) > 80) wide = 1 } END { exit wide }' "$wor
 report $? "the table fits 80 columns"
 [ "$(grep -c '"event":"result"' "$work/all.jsonl")" -eq 16 ] && [ "$(grep -c '"event":"plan"' "$work/all.jsonl")" -eq 10 ]
 report $? "log has results and plans"
+[ "$(grep -c '"event":"signal".*"rows":[1-9].*"label_share":[01]' "$work/all.jsonl")" -eq 8 ]
+report $? "log says what the probes were worth"
 awk '$1 == "lora[full]" { full = $6 } $1 == "lora[half]" { half = $6 } $1 == "salf[arith][df]" { deep = $6 }
      END { exit !(full == 0 && half > 0.3 && deep > half) }' "$work/table"
 report $? "depth savings are in order"

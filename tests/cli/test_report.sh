@@ -11,6 +11,7 @@ cat >"$work/log" <<'END'
 {"event":"deviations","method":"salf[half]","when":"after","metric":"cosine","rows":[[1,0.5,0.2],[1.1,0.6,0.1]]}
 {"event":"plan","method":"salf[half]","counts":[2,2],"matched":[1,2],"filled":[1,0],"saving":0.25}
 {"event":"eof","method":"salf[half]","counts":[1,3]}
+{"event":"signal","method":"salf[half]","rows":4,"most_frequent":1,"most_frequent_share":0.75,"label_share":0.5}
 {"event":"result","method":"salf[half]","f1":0.75,"accuracy":0.5,"saving":0.25,"backward_s":1.5,"cpu_s":3,"memory":2097152,"confusion":[[1,0,0],[1,0,0]]}
 {"event":"result","method":"cut sho
 END
@@ -21,7 +22,7 @@ run 0 report "$work/log.jsonl" -o "$work/r.html"
 for text in '<td>salf[half]</td><td class="share" style="--w:100.0%">0.750</td>' 'm&lt;b&gt;' 'Training loss' \
     'cosine deviation' '<h2>Plans</h2>' '<h2>End-of-freezing layers</h2>' '25.0 %</td>' '>1.50</td>' '<h2>Which class' 'yes &lt;i&gt;' 'untrained</td>' '(n = 3)' \
     'Medians before, by space: 1 0.85 0.7.' '3 of 4 data (75 %) were matched' 'salf[half]: from 2.5 to 1.5.' '<title>Fine-tuning of m&lt;b&gt; on d</title>' \
-    '@media print' '@media(max-width:700px)'; do
+    '75 % of the data probed have the most frequent layer; the class explains 50 %' '@media print' '@media(max-width:700px)'; do
     grep -qF -- "$text" "$work/r.html"
     check $? "page has $text"
 done
