@@ -116,40 +116,6 @@ static double largest_of_t(const lanczos *l, int64_t n) {
     return high;
 }
 
-/* Steps, and every LOOK of them a look at T, until its largest eigenvalue can be taken. */
-static salf_status lanczos_iterate(const lanczos *l, double *largest, int32_t *converged) {
-    /* q_0: a unit vector with a part in every eigenspace, fixed random numbers */
-    double square = 0;
-    for (int64_t i = 0; i < l->dim; i++) {
-        l->start[i] = slf_random_unit(1, 0, (uint64_t)i) - 0.5;
-        square += l->start[i] * l->start[i];
-    }
-    for (int64_t i = 0; i < l->dim; i++) l->start[i] /= sqrt(square);
-    SLF_TRY(slf_upload(l->context, l->basis, l->start, (uint64_t)l->dim * sizeof *l->start));
-
-    for (int64_t k = 1; k <= l->most; k++) {
-        SLF_TRY(lanczos_step(l, k - 1));
-        if (!isfinite(l->alpha[k - 1]) || !isfinite(l->beta[k - 1])) return SALF_OK;
-        const bool complete = !(l->beta[k - 1] > 0) || k == l->dim;
-        if (!complete && k % LOOK != 0 && k < l->most) continue;
-        const double theta = largest_of_t(l, k);
-        if (!isfinite(theta)) return SALF_OK;
-        /* |s_k| of the eigenvector s of theta, |s| = 1: from the last component backwards, the direction it grows in */
-        double next = 0, now = 1, norm = 1;
-        for (int64_t i = k - 1; i > 0; i--) {
-            const double before = ((theta - l->alpha[i]) * now - (i < k - 1 ? l->beta[i] : 0) * next) / l->beta[i - 1];
-            next = now;
-            now = before;
-            norm += now * now;
-        }
-        if (!complete && !(l->beta[k - 1] / sqrt(norm) <= CONVERGED * fabs(theta))) continue;
-        *largest = theta;
-        *converged = 1;
-        return SALF_OK;
-    }
-    return SALF_OK;
-}
-
 salf_status slf_lanczos_largest(const salf_context *context, const slf_matvec_job *product, double *largest,
                                 int32_t *converged) {
     lanczos l = {
@@ -160,14 +126,42 @@ salf_status slf_lanczos_largest(const salf_context *context, const slf_matvec_jo
     lay_out_backend(&l, &backend);
     lay_out_host(&l, &host);
     char *host_block = slf_alloc(context, host.used, 1);
-    salf_status status = host_block ? slf_device_alloc(context, backend.used, 1, &backend_block) : SALF_E_NO_MEMORY;
-    if (status == SALF_OK) {
-        backend = (slf_carver){.base = backend_block};
-        host = (slf_carver){.base = host_block};
-        lay_out_backend(&l, &backend);
-        lay_out_host(&l, &host);
-        status = lanczos_iterate(&l, largest, converged);
+    salf_status status;
+    SLF_DO(host_block ? SALF_OK : SALF_E_NO_MEMORY);
+    SLF_DO(slf_device_alloc(context, backend.used, 1, &backend_block));
+    backend = (slf_carver){.base = backend_block};
+    host = (slf_carver){.base = host_block};
+    lay_out_backend(&l, &backend);
+    lay_out_host(&l, &host);
+    /* 1. q_0: a unit vector with a part in every eigenspace, fixed random numbers */
+    double square = 0;
+    for (int64_t i = 0; i < l.dim; i++) {
+        l.start[i] = slf_random_unit(1, 0, (uint64_t)i) - 0.5;
+        square += l.start[i] * l.start[i];
     }
+    for (int64_t i = 0; i < l.dim; i++) l.start[i] /= sqrt(square);
+    SLF_DO(slf_upload(context, l.basis, l.start, (uint64_t)l.dim * sizeof *l.start));
+    /* 2. steps, and every LOOK of them a look at T, until its largest eigenvalue can be taken */
+    for (int64_t k = 1; k <= l.most && !*converged; k++) {
+        SLF_DO(lanczos_step(&l, k - 1));
+        if (!isfinite(l.alpha[k - 1]) || !isfinite(l.beta[k - 1])) break;
+        const bool complete = !(l.beta[k - 1] > 0) || k == l.dim;
+        if (!complete && k % LOOK != 0 && k < l.most) continue;
+        const double theta = largest_of_t(&l, k);
+        if (!isfinite(theta)) break;
+        /* |s_k| of the eigenvector s of theta, |s| = 1: from the last component backwards, the direction it grows in */
+        double next = 0, now = 1, norm = 1;
+        for (int64_t i = k - 1; i > 0; i--) {
+            const double before = ((theta - l.alpha[i]) * now - (i < k - 1 ? l.beta[i] : 0) * next) / l.beta[i - 1];
+            next = now;
+            now = before;
+            norm += now * now;
+        }
+        if (!complete && !(l.beta[k - 1] / sqrt(norm) <= CONVERGED * fabs(theta))) continue;
+        *largest = theta;
+        *converged = 1;
+    }
+done:
     slf_device_free(context, backend_block);
     slf_free(context, host_block);
     return status;

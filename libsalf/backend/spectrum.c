@@ -36,37 +36,6 @@ typedef struct {
     slf_factor_result *result;
 } inversion;
 
-/* NaN and infinity spread to G 1, and finite numbers do not reach infinity there: elements of G are sums of products of
- * float32 numbers, below 1e77 a term. */
-static salf_status check_gram_finite(const inversion *v) {
-    const salf_context *context = v->context;
-    const int64_t dim = v->dim;
-    double *host = slf_alloc(context, (uint64_t)dim, sizeof *host);
-    void *device = NULL;
-    if (!host) return SALF_E_NO_MEMORY;
-    salf_status status = slf_device_alloc(context, 2 * (uint64_t)dim, sizeof *host, &device);
-    double *ones = device;
-    if (status == SALF_OK) status = context->backend->fill(context->impl, ones, dim, 1);
-    if (status == SALF_OK) {
-        const slf_matvec_job sums = {.kind = SLF_TIMES_SYMMETRIC,
-                                     .rows = dim,
-                                     .cols = dim,
-                                     .a = v->gram,
-                                     .x = ones,
-                                     .y = ones + dim,
-                                     .alpha = 1};
-        status = context->backend->matvec(context->impl, &sums);
-    }
-    if (status == SALF_OK) status = slf_download(context, host, ones + dim, (uint64_t)dim * sizeof *host);
-    for (int64_t i = 0; i < dim && status == SALF_OK; i++)
-        if (!isfinite(host[i]))
-            status =
-                slf_fail(SALF_E_NUMERIC, "the Gram matrix [%lld][%lld] is not finite", (long long)dim, (long long)dim);
-    slf_device_free(context, device);
-    slf_free(context, host);
-    return status;
-}
-
 /* Whether sign * G + shift I is positive definite; its factor. */
 static salf_status cholesky(const inversion *v, double sign, double shift, double *factor, int32_t *exists) {
     const slf_potrf_job job = {
@@ -195,11 +164,29 @@ done:
 salf_status slf_spectrum_invert(const salf_context *context, int64_t dim, double *gram,
                                 const slf_factor_request *request, slf_factor_result *result) {
     const inversion v = {context, dim, gram, request, result};
-    void *scratch = NULL;
-    int32_t done = 0;
-    SLF_TRY(check_gram_finite(&v));
-    SLF_TRY(slf_device_alloc(context, (uint64_t)dim * (uint64_t)dim, sizeof(double), &scratch));
-    const salf_status status = by_cholesky(&v, scratch, &done);
+    double *ones = NULL, *scratch = NULL, *host = NULL; /* backend [2][dim], backend [dim][dim], host [dim] */
+    int32_t found = 0;
+    salf_status status;
+    /* 1. G is finite. NaN and infinity spread to the sums G 1, and finite numbers do not reach infinity there: elements
+     * of G are sums of products of float32 numbers, below 1e77 a term. */
+    SLF_DO(SLF_ALLOC(context, host, dim));
+    SLF_DO(SLF_DEVICE_ALLOC(context, ones, 2 * dim));
+    SLF_DO(context->backend->fill(context->impl, ones, dim, 1));
+    const slf_matvec_job sums = {
+        .kind = SLF_TIMES_SYMMETRIC, .rows = dim, .cols = dim, .a = gram, .x = ones, .y = ones + dim, .alpha = 1};
+    SLF_DO(context->backend->matvec(context->impl, &sums));
+    SLF_DO(slf_download(context, host, ones + dim, (uint64_t)dim * sizeof *host));
+    for (int64_t i = 0; i < dim; i++)
+        if (!isfinite(host[i]))
+            SLF_DO(
+                slf_fail(SALF_E_NUMERIC, "the Gram matrix [%lld][%lld] is not finite", (long long)dim, (long long)dim));
+    /* 2. the shorter way, where it serves */
+    SLF_DO(SLF_DEVICE_ALLOC(context, scratch, dim * dim));
+    status = by_cholesky(&v, scratch, &found);
+done:
     slf_device_free(context, scratch);
-    return status != SALF_OK || done ? status : by_eigenvectors(&v);
+    slf_device_free(context, ones);
+    slf_free(context, host);
+    /* 3. the longer one, which always does */
+    return status != SALF_OK || found ? status : by_eigenvectors(&v);
 }

@@ -11,26 +11,6 @@
 #include "backend/spectrum.h"
 #include "basis/basis.h"
 
-/* |X v|^2 is added to *square: rows X [n][dim] in float64, v and scratch [dim + 1][n] in backend memory. */
-static salf_status add_square(const salf_context *context, const salf_tensor *rows, const double *v, double *scratch,
-                              double *square) {
-    const slf_backend *backend = context->backend;
-    const int64_t n = rows->rows, dim = rows->cols;
-    double *x = scratch + n, part[1];
-    const slf_apply_job widen = {.rows = rows, .out = x};
-    const slf_matvec_job times = {
-        .kind = SLF_TIMES_ROWS, .rows = n, .cols = dim, .a = x, .x = v, .y = scratch, .alpha = 1};
-    /* The square as a product of one row with itself; its result takes the place of x, which has served. */
-    const slf_matvec_job length = {
-        .kind = SLF_TIMES_ROWS, .rows = 1, .cols = n, .a = scratch, .x = scratch, .y = x, .alpha = 1};
-    SLF_TRY(backend->apply(context->impl, &widen));
-    SLF_TRY(backend->matvec(context->impl, &times));
-    SLF_TRY(backend->matvec(context->impl, &length));
-    SLF_TRY(slf_download(context, part, x, sizeof part));
-    *square += part[0];
-    return SALF_OK;
-}
-
 /*
  * Whether what was dropped is 0, or only too small for the Gram matrix. That resolves singular values down to
  * sqrt(D 2^-52) of the largest; one product with the head itself, W v with v in the dropped space, resolves D 2^-50:
@@ -40,9 +20,11 @@ static salf_status add_square(const salf_context *context, const salf_tensor *ro
 static salf_status check_dropped(const salf_basis *basis, const slf_factor_result *result, double asked,
                                  double resolvable, const salf_tensor *rows, int64_t dim) {
     const salf_context *context = basis->context;
+    const slf_backend *backend = context->backend;
     const double length = slf_norm2(result->dropped, dim);
     const int64_t block = SLF_MAX(1, slf_block_rows(context, 2 * (dim + 1)));
-    double *v = NULL, *scratch = NULL, square = 0; /* backend */
+    double *v = NULL, *scratch = NULL; /* backend [dim], [dim + 1][block] */
+    double square = 0, part_square;    /* |W v|^2 so far, and of a block */
     slf_matrix_walk walk = {0};
     salf_status status;
     if (!rows && !basis->matrix)
@@ -59,7 +41,19 @@ static salf_status check_dropped(const salf_basis *basis, const slf_factor_resul
         const int64_t left = rows ? rows->rows - first : walk.block.rows;
         n = SLF_MIN(left, block);
         part = rows ? slf_tensor_slice(rows, first, n) : walk.block;
-        SLF_DO(add_square(context, &part, v, scratch, &square));
+        /* X v of the block X [n][dim], which is widened to float64 behind the result. The square is a product of one
+         * row with itself; it takes the place of X, which has served. */
+        double *x = scratch + n;
+        const slf_apply_job widen = {.rows = &part, .out = x};
+        const slf_matvec_job times = {
+            .kind = SLF_TIMES_ROWS, .rows = n, .cols = dim, .a = x, .x = v, .y = scratch, .alpha = 1};
+        const slf_matvec_job squared = {
+            .kind = SLF_TIMES_ROWS, .rows = 1, .cols = n, .a = scratch, .x = scratch, .y = x, .alpha = 1};
+        SLF_DO(backend->apply(context->impl, &widen));
+        SLF_DO(backend->matvec(context->impl, &times));
+        SLF_DO(backend->matvec(context->impl, &squared));
+        SLF_DO(slf_download(context, &part_square, x, sizeof part_square));
+        square += part_square;
     }
     if (sqrt(square) > SLF_MAX(asked, (double)dim * 0x1p-50) * result->sigma_max * length)
         SLF_DO(slf_fail(SALF_E_NUMERIC,

@@ -49,14 +49,15 @@ static void read_activation(slf_config *config) {
 
 /* ---- all of it ---- */
 
+/* Keys that switch biases on, in the families whose row has the bit, and the matrices that have them then. */
+static const struct {
+    const char *name;
+    int32_t family_bit, matrices;
+} bias_keys[] = {{"attention_bias", SLF_ATTENTION_BIAS, SALF_MATRIX_Q | SALF_MATRIX_K | SALF_MATRIX_V | SALF_MATRIX_O},
+                 {"mlp_bias", SLF_MLP_BIAS, SALF_MATRIX_GATE | SALF_MATRIX_UP | SALF_MATRIX_DOWN},
+                 {"use_qkv_bias", SLF_QKV_BIAS, SALF_MATRIX_Q | SALF_MATRIX_K | SALF_MATRIX_V}};
+
 salf_status slf_decoder_read(slf_config *config) {
-    static const struct {
-        const char *name;
-        int32_t family_bit, matrices;
-    } bias_keys[] = {
-        {"attention_bias", SLF_ATTENTION_BIAS, SALF_MATRIX_Q | SALF_MATRIX_K | SALF_MATRIX_V | SALF_MATRIX_O},
-        {"mlp_bias", SLF_MLP_BIAS, SALF_MATRIX_GATE | SALF_MATRIX_UP | SALF_MATRIX_DOWN},
-        {"use_qkv_bias", SLF_QKV_BIAS, SALF_MATRIX_Q | SALF_MATRIX_K | SALF_MATRIX_V}};
     const slf_family *family = config->family;
     slf_keys *keys = &config->keys;
     salf_decoder_info *d = &config->decoder;

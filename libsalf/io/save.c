@@ -53,23 +53,6 @@ static json_t *json_integers(const int64_t *values, int32_t n) {
     return NULL;
 }
 
-/* Entry {dtype, shape, data_offsets} of a tensor whose data begin at *place; moves that to their end. */
-static salf_status put_tensor(json_t *header, const salf_named_tensor *t, int64_t *place) {
-    if (json_object_get(header, t->name)) return slf_fail(SALF_E_ARGUMENT, "two tensors are called '%s'", t->name);
-    const int64_t plain[2] = {t->view.rows, t->view.cols};
-    const int64_t offsets[2] = {*place, *place + (int64_t)data_bytes(&t->view)};
-    json_t *entry = json_object();
-    if (json_object_set_new(header, t->name, entry) != 0) return json_no_memory(); /* frees entry */
-    json_t *shape = json_integers(t->n_dims ? t->shape : plain, t->n_dims ? t->n_dims : 2);
-    const char *type = slf_safetensors_type(t->view.dtype);
-    if (json_object_set_new(entry, "shape", shape) != 0 ||
-        json_object_set_new(entry, "dtype", json_string(type)) != 0 ||
-        json_object_set_new(entry, "data_offsets", json_integers(offsets, 2)) != 0)
-        return json_no_memory();
-    *place = offsets[1];
-    return SALF_OK;
-}
-
 /* ---- bytes ---- */
 
 /* Length, header text, spaces up to a multiple of 8, then the data of one tensor after another: what is dense at once,
@@ -144,7 +127,21 @@ salf_status salf_tensors_save(salf_context *context, const char *path, const sal
             SLF_DO(slf_fail(SALF_E_ARGUMENT, "metadata '%s' is not a pair of UTF-8 strings", key ? key : "NULL"));
         if (json_object_set_new(pairs, key, json_string(value)) != 0) SLF_DO(json_no_memory());
     }
-    for (int64_t i = 0; i < n_tensors; i++) SLF_DO(put_tensor(header, order[i], &place));
+    for (int64_t i = 0; i < n_tensors; i++) { /* entries {dtype, shape, data_offsets} */
+        const salf_named_tensor *t = order[i];
+        const int64_t plain[2] = {t->view.rows, t->view.cols};
+        const int64_t offsets[2] = {place, place + (int64_t)data_bytes(&t->view)};
+        if (json_object_get(header, t->name)) SLF_DO(slf_fail(SALF_E_ARGUMENT, "two tensors are called '%s'", t->name));
+        json_t *entry = json_object();
+        if (json_object_set_new(header, t->name, entry) != 0) SLF_DO(json_no_memory()); /* frees entry */
+        json_t *shape = json_integers(t->n_dims ? t->shape : plain, t->n_dims ? t->n_dims : 2);
+        const char *type = slf_safetensors_type(t->view.dtype);
+        if (json_object_set_new(entry, "shape", shape) != 0 ||
+            json_object_set_new(entry, "dtype", json_string(type)) != 0 ||
+            json_object_set_new(entry, "data_offsets", json_integers(offsets, 2)) != 0)
+            SLF_DO(json_no_memory());
+        place = offsets[1];
+    }
     /* 3. header and data into a file of another name, which then takes the place of path */
     SLF_DO(slf_file_create(&file, context, path));
     status = write_content(&file, header, order, n_tensors);

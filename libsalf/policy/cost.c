@@ -74,36 +74,6 @@ static salf_status check_cost_options(salf_cost_options *o) {
     return SALF_OK;
 }
 
-/* Operations of one layer for one row. */
-typedef struct layer_cost {
-    double forward, activation, weight;
-} layer_cost;
-
-static layer_cost price_layer(const salf_cost_options *o) {
-    const double hidden = (double)o->hidden, inner = (double)o->ffn_hidden, tokens = (double)o->row_tokens;
-    const double query = (double)o->n_heads * o->head_dim, key = (double)o->n_kv_heads * o->head_dim;
-    const struct {
-        int32_t matrix;
-        double in, out;
-    } matrices[] = {{SALF_MATRIX_Q, hidden, query},   {SALF_MATRIX_K, hidden, key},
-                    {SALF_MATRIX_V, hidden, key},     {SALF_MATRIX_O, query, hidden},
-                    {SALF_MATRIX_UP, hidden, inner},  {SALF_MATRIX_DOWN, inner, hidden},
-                    {SALF_MATRIX_GATE, hidden, inner}};
-    const int32_t mask = o->matrices == 0 ? SALF_MATRIX_ALL : o->matrices;
-    const size_t count = o->gated_ffn ? 7 : 6; /* the gate stands last */
-    double all = 0, trained = 0, adapters = 0; /* P, P_t and A */
-    for (size_t i = 0; i < count; i++) {
-        all += matrices[i].in * matrices[i].out;
-        if (!(matrices[i].matrix & mask)) continue;
-        trained += matrices[i].in * matrices[i].out;
-        adapters += o->lora_rank * (matrices[i].in + matrices[i].out);
-    }
-    const double products = 2 * tokens * (all + adapters), pairs = tokens * (tokens + 1) / 2;
-    return (layer_cost){.forward = products + 4 * query * pairs,
-                        .activation = products + 8 * query * pairs,
-                        .weight = 2 * tokens * (o->lora_rank > 0 ? adapters : trained)};
-}
-
 /* Layers that a row with this cut trains: of those the mask allows, cut ... m-1. */
 static double count_trained(const salf_cost_options *o, int32_t cut) {
     if (!o->trainable) return (double)(o->n_layers - cut);
@@ -133,16 +103,34 @@ salf_status salf_cost_estimate(const salf_cost_options *options, salf_cost *cost
     const double scores = 2 * hidden * hidden + 2 * hidden * vocab + 2 * hidden;
     const double space = o.metric == SALF_METRIC_COSINE ? 4 * hidden : scores;
 
-    /* All layers cost alike, so that sums over rows and layers reduce to three counts: cells, those that the backward
-     * reaches, and those that train. */
-    const layer_cost layer = price_layer(&o);
-    salf_cost own = {.forward = cells * layer.forward,
-                     .activation_gradient = reached * layer.activation,
-                     .weight_gradient = trained * layer.weight,
+    /* 4. one layer for one row. All layers cost alike, so that sums over rows and layers reduce to three counts: cells,
+     * those that the backward reaches, and those that train. */
+    const double inner = (double)o.ffn_hidden, tokens = (double)o.row_tokens;
+    const double query = (double)o.n_heads * o.head_dim, key = (double)o.n_kv_heads * o.head_dim;
+    const struct {
+        int32_t matrix;
+        double in, out;
+    } matrices[] = {{SALF_MATRIX_Q, hidden, query},   {SALF_MATRIX_K, hidden, key},
+                    {SALF_MATRIX_V, hidden, key},     {SALF_MATRIX_O, query, hidden},
+                    {SALF_MATRIX_UP, hidden, inner},  {SALF_MATRIX_DOWN, inner, hidden},
+                    {SALF_MATRIX_GATE, hidden, inner}};
+    double all = 0, trained_elements = 0, adapters = 0;  /* P, P_t and A */
+    for (size_t i = 0; i < (o.gated_ffn ? 7 : 6); i++) { /* the gate stands last */
+        all += matrices[i].in * matrices[i].out;
+        if (!(matrices[i].matrix & (o.matrices == 0 ? SALF_MATRIX_ALL : o.matrices))) continue;
+        trained_elements += matrices[i].in * matrices[i].out;
+        adapters += o.lora_rank * (matrices[i].in + matrices[i].out);
+    }
+    const double products = 2 * tokens * (all + adapters), pairs = tokens * (tokens + 1) / 2;
+    const double forward = products + 4 * query * pairs, activation = products + 8 * query * pairs;
+    const double weight = 2 * tokens * (o.lora_rank > 0 ? adapters : trained_elements);
+    salf_cost own = {.forward = cells * forward,
+                     .activation_gradient = reached * activation,
+                     .weight_gradient = trained * weight,
                      .head = logits + (reached > 0 ? logits : 0) + head_weight,
                      .probe = o.probe ? rows * (o.n_layers + 1.0) * space : 0};
     own.total = own.forward + own.activation_gradient + own.weight_gradient + own.head + own.probe;
-    own.full_total = cells * (layer.forward + layer.activation + layer.weight) + 2 * logits + head_weight;
+    own.full_total = cells * (forward + activation + weight) + 2 * logits + head_weight;
     own.step_saving = 1 - own.total / own.full_total;
     own.depth_saving = cuts / cells;
     return slf_info_write(cost, &own, sizeof own, "salf_cost");

@@ -89,32 +89,29 @@ salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) 
     return SALF_OK;
 }
 
-/* Both norms or, at the first decision, none; and a ratio that is a number. */
-static salf_status check_norm_pair(const salf_policy *p, const salf_observation *seen) {
-    SLF_TRY(p->early);
-    const bool gradients = seen->gradient_norm != NULL, parameters = seen->parameter_norm != NULL;
-    if (gradients != parameters || (!gradients && p->last.step >= 0))
-        return slf_fail(SALF_E_NULL, "%s is NULL at step %" PRId64, gradients ? "parameter_norm" : "gradient_norm",
-                        seen->step);
-    if (!gradients) return SALF_OK;
-    SLF_TRY(check_norms(seen->gradient_norm, p->m, "gradient_norm"));
-    SLF_TRY(check_norms(seen->parameter_norm, p->m, "parameter_norm"));
-    for (int32_t k = 0; k < p->m; k++)
-        if (seen->gradient_norm[k] != 0 && !isfinite(seen->gradient_norm[k] / seen->parameter_norm[k]))
-            return slf_fail(SALF_E_ARGUMENT, "parameter_norm of layer %" PRId32 " is %g, gradient_norm %g", k,
-                            seen->parameter_norm[k], seen->gradient_norm[k]);
-    return SALF_OK;
-}
-
 /* Ratios are summed over the ranks: each rank's norms are of its own part of the gradients, and the factor of ranks
  * cancels out against the largest. */
 salf_status slf_decide_rgn(salf_policy *p, const salf_observation *seen) {
-    const salf_status local = check_norm_pair(p, seen);
+    const bool gradients = seen->gradient_norm != NULL, parameters = seen->parameter_norm != NULL;
+    salf_status local = p->early; /* what is wrong with this rank's input, told to the others in the sum */
     double *ratios = p->scratch, largest = 0;
     memset(ratios, 0, (size_t)p->m * sizeof *ratios);
-    for (int32_t k = 0; local == SALF_OK && seen->gradient_norm && k < p->m; k++)
+    /* 1. both norms or, at the first decision, none */
+    if (local == SALF_OK && (gradients != parameters || (!gradients && p->last.step >= 0)))
+        local = slf_fail(SALF_E_NULL, "%s is NULL at step %" PRId64, gradients ? "parameter_norm" : "gradient_norm",
+                         seen->step);
+    if (local == SALF_OK && gradients) local = check_norms(seen->gradient_norm, p->m, "gradient_norm");
+    if (local == SALF_OK && gradients) local = check_norms(seen->parameter_norm, p->m, "parameter_norm");
+    /* 2. their ratios. A layer without gradients has 0, also where its parameters are all 0; with gradients such a
+     * layer has no ratio. */
+    for (int32_t k = 0; local == SALF_OK && gradients && k < p->m; k++) {
         ratios[k] = seen->gradient_norm[k] == 0 ? 0 : seen->gradient_norm[k] / seen->parameter_norm[k];
+        if (!isfinite(ratios[k]))
+            local = slf_fail(SALF_E_ARGUMENT, "parameter_norm of layer %" PRId32 " is %g, gradient_norm %g", k,
+                             seen->parameter_norm[k], seen->gradient_norm[k]);
+    }
     SLF_TRY(slf_policy_sum(p, local, ratios, p->m));
+    /* 3. rates relative to the largest */
     /* All ratios 0, as at the first decision, leave every rate at 1. */
     for (int32_t k = 0; k < p->m; k++) largest = fmax(largest, ratios[k]);
     slf_policy_suffix(p, 0);

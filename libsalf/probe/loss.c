@@ -180,7 +180,6 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
     SLF_TRY(check_loss_arguments(loss, labels, states, scale, losses, gradient));
     if (states->rows == 0) return SALF_OK;
     const salf_context *context = loss->context;
-    const slf_backend *backend = context->backend;
     const int64_t rows = states->rows, dim = states->cols;
     /* 1. memory. A row of a chunk takes z, the sums' vector and a state widened to float64, and some numbers: 8 D
      * floats. */
@@ -210,7 +209,7 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
      * upload is done. Rows that have to be fetched have one place: the last upload from there has to be over. */
     int32_t *staged = loss->staged + loss->slot * 3 * loss->rows;
     void **uploaded = &loss->uploaded[loss->slot];
-    SLF_TRY(backend->wait(context->impl, *uploaded, NULL));
+    SLF_TRY(context->backend->wait(context->impl, *uploaded, NULL));
     SLF_TRY(slf_label_set_prepare(&loss->set, loss->basis, labels, rows, staged));
     if (loss->vocabulary) {
         slf_target_rows targets = {.row_of = staged + loss->rows, .place = staged + 2 * loss->rows};
@@ -222,7 +221,7 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
     const int64_t numbers = (loss->vocabulary ? 2 * loss->rows : 0) + rows; /* up to the last that is used */
     SLF_TRY(slf_upload(context, loss->device_rows, staged, (uint64_t)numbers * sizeof *staged));
     loss->slot = (loss->slot + 1) % SLOTS;
-    SLF_TRY(backend->mark(context->impl, uploaded));
+    SLF_TRY(context->backend->mark(context->impl, uploaded));
     /* 4. chunk by chunk, each with a walk of its own over the vocabulary where there is one */
     for (int64_t first = 0; first < rows; first += loss->run.chunk)
         SLF_TRY(compute_chunk(loss, states, first, scale, gradient));

@@ -199,10 +199,9 @@ salf_status salf_signal_add(salf_signal *signal, const salf_trace *trace, const 
     if (!s->warned_label && s->options.per_datum && now.group_adjusted > SIGNAL_LABEL) {
         s->warned_label = true;
         slf_log(s->context, SALF_LOG_WARNING,
-                "the probe's signal is the label: %" PRId32
-                " groups explain %.0f %% of the gains, and cuts that follow "
-                "them train shallow layers on some groups only; balance over groups (matching stream)",
-                now.n_groups, 100 * now.group_share);
+                "the probe's signal is the label: %d groups explain %.0f %% of the gains, and cuts that follow them "
+                "train shallow layers on some groups only; balance over groups (matching stream)",
+                (int)now.n_groups, 100 * now.group_share);
     }
     return SALF_OK;
 }

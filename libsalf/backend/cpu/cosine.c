@@ -32,43 +32,39 @@ static void set_shift(slf_affine *affine, double mean) {
     affine->low = (float)(mean - (double)affine->high);
 }
 
-/* The shift and scale of a row's norm: none for RMS without a bias, whose scale cancels in a cosine; one pass for RMS
- * with a bias; two for LayerNorm, whose variance is taken about the mean. The row is in the cache after the first.
- * false when float32 does not serve. */
-static bool row_affine(const lane_cosine *lanes, const void *row, const void *next, slf_affine *affine) {
-    const int64_t dim = lanes->job->states->cols;
-    const int32_t dtype = lanes->job->states->dtype;
-    /* A cosine does not see a positive factor on the whole row: so RMSNorm's 1 / rms can be left out, unless a bias is
-     * added to what it scales. */
-    *affine = (slf_affine){.scale = 1, .weight = lanes->weight, .bias = lanes->bias};
-    if (lanes->norm->kind == SALF_NORM_RMS && !lanes->norm->bias) return true;
-    slf_pair sums = lanes->cpu->kernels->reduce(row, dtype, dim, affine, NULL, next);
-    if (!usable(sums.second)) return false;
-    if (lanes->norm->kind == SALF_NORM_LAYER) {
-        set_shift(affine, sums.first / (double)dim);
-        sums = lanes->cpu->kernels->reduce(row, dtype, dim, affine, NULL, next);
-        if (!usable(sums.second)) return false;
-        /* what is left of the mean: float32 sums of large elements lose that much */
-        set_shift(affine, (double)affine->high + (double)affine->low + sums.first / (double)dim);
-    }
-    affine->scale = (float)(1 / sqrt(sums.second / (double)dim + (double)lanes->norm->eps));
-    return true;
-}
-
-/* Each row by float32 lanes; NaN where these are not to be trusted. */
+/* Each row by float32 lanes; NaN where these are not to be trusted. Passes over a row before that of the products: none
+ * without a norm, and none for RMS without a bias, whose 1 / rms is a positive factor on the whole row, which a cosine
+ * does not see; one for RMS with a bias; two for LayerNorm, whose variance is taken about the mean. The row is in the
+ * cache after the first. */
 static void cosine_rows(void *user, int64_t begin, int64_t end) {
     const lane_cosine *lanes = user;
     const slf_cosine_job *job = lanes->job;
     const salf_tensor *states = job->states;
+    const slf_norm *norm = lanes->norm;
+    const double dim = (double)states->cols;
     for (int64_t r = begin; r < end; r++) {
         const void *row = slf_tensor_row(states, r), *next = slf_tensor_row(states, r + 1 < end ? r + 1 : r);
         const int64_t own = job->own.row_of[r];
-        slf_affine affine;
+        slf_affine affine = {.scale = 1, .weight = lanes->weight, .bias = lanes->bias};
         double cosine = (double)NAN;
-        if (!lanes->norm || row_affine(lanes, row, next, &affine)) {
-            const slf_pair sums =
-                lanes->cpu->kernels->reduce(row, states->dtype, states->cols, lanes->norm ? &affine : NULL,
-                                            job->own.rows + own * states->cols, next);
+        bool serves = true; /* float32 lanes, so far */
+        /* 1. shift and scale of the row's norm */
+        if (norm && (norm->kind != SALF_NORM_RMS || norm->bias)) {
+            slf_pair sums = lanes->cpu->kernels->reduce(row, states->dtype, states->cols, &affine, NULL, next);
+            serves = usable(sums.second);
+            if (serves && norm->kind == SALF_NORM_LAYER) {
+                set_shift(&affine, sums.first / dim);
+                sums = lanes->cpu->kernels->reduce(row, states->dtype, states->cols, &affine, NULL, next);
+                serves = usable(sums.second);
+                /* what is left of the mean: float32 sums of large elements lose that much */
+                set_shift(&affine, (double)affine.high + (double)affine.low + sums.first / dim);
+            }
+            affine.scale = (float)(1 / sqrt(sums.second / dim + (double)norm->eps));
+        }
+        /* 2. its length and its product with the label's row */
+        if (serves) {
+            const slf_pair sums = lanes->cpu->kernels->reduce(row, states->dtype, states->cols, norm ? &affine : NULL,
+                                                              job->own.rows + own * states->cols, next);
             const double lengths = sqrt(sums.second) * job->own.norms[own];
             /* Lanes also serve for the product of both: terms that vanish below 1.2e-38 are too small to be missed, and
              * no partial sum comes near 3e38. */

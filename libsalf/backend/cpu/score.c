@@ -68,26 +68,6 @@ static void multiply(bool f64, bool b_transposed, int64_t m, int64_t n, int64_t 
                     c, (int)n);
 }
 
-/* Scores s [n] from the products of tile row r with block rows i0 ... i0+n-1: logits, or cosines, which are 0 for a
- * zero row. */
-static void scores_of_row(const score_tiles *t, int64_t r, int64_t i0, int64_t n) {
-    const slf_score_job *job = t->call->job;
-    const slf_score_rule *rule = job->rule;
-    const double *f64 = (const double *)t->product + r * n;
-    const float *f32 = (const float *)t->product + r * n;
-    double *s = t->s;
-    for (int64_t k = 0; k < n; k++) s[k] = t->f64 ? f64[k] : (double)f32[k];
-    if (!rule->logits) {
-        const double *inverse = job->inverse_norms + i0;
-        for (int64_t k = 0; k < n; k++) s[k] = inverse[k] > 0 ? s[k] * inverse[k] : 0;
-        return;
-    }
-    for (int64_t k = 0; k < n; k++) {
-        s[k] = rule->logit_scale * s[k] + (job->bias ? (double)job->bias[i0 + k] : 0);
-        if (rule->softcap > 0) s[k] = rule->softcap * tanh(s[k] / rule->softcap);
-    }
-}
-
 /* How many of the scores s [n] of block rows i0 ... are above the target of query row `at`. */
 static int64_t count_tile_row(const score_tiles *t, int64_t at, int64_t i0, int64_t n) {
     const slf_score_job *job = t->call->job;
@@ -114,15 +94,23 @@ static void add_tile_row(const score_tiles *t, int64_t at, int64_t r, int64_t i0
     /* Rows of a tile are taken one after the other on this thread: the two vectors u and s of a row stay in the first
      * cache between the steps. */
     const int64_t dim = job->query->dim;
-    const double inverse_t = job->rule->inverse_temperature, *s = t->s;
-    scores_of_row(t, r, i0, n);
-
-    /* 1. scores above the target */
+    const slf_score_rule *rule = job->rule;
+    const double inverse_t = rule->inverse_temperature, *inverse = job->inverse_norms;
+    double *s = t->s, *f64 = (double *)t->product + r * n;
+    float *f32 = (float *)t->product + r * n;
+    /* 1. scores from the products: logits, or cosines, which are 0 for a zero row */
+    for (int64_t k = 0; k < n; k++) s[k] = t->f64 ? f64[k] : (double)f32[k];
+    for (int64_t k = 0; k < n && !rule->logits; k++) s[k] = inverse[i0 + k] > 0 ? s[k] * inverse[i0 + k] : 0;
+    for (int64_t k = 0; k < n && rule->logits; k++) {
+        s[k] = rule->logit_scale * s[k] + (job->bias ? (double)job->bias[i0 + k] : 0);
+        if (rule->softcap > 0) s[k] = rule->softcap * tanh(s[k] / rule->softcap);
+    }
+    /* 2. how many are above the target */
     if (sums->count) sums->count[at] += count_tile_row(t, at, i0, n);
     if (!sums->sum && !sums->weighted && !sums->vector && !sums->maximum) return;
 
-    /* 2. the running maximum, raised to what this tile holds; what was summed under the old one shrinks */
-    double shift = job->rule->shift;
+    /* 3. the running maximum, raised to what this tile holds; what was summed under the old one shrinks */
+    double shift = rule->shift;
     if (sums->maximum) {
         shift = sums->maximum[at];
         for (int64_t k = 0; k < n; k++) shift = s[k] > shift ? s[k] : shift;
@@ -135,16 +123,14 @@ static void add_tile_row(const score_tiles *t, int64_t at, int64_t r, int64_t i0
         }
     }
 
-    /* 3. sum u_i and sum u_i s_i; u_i inverse_norm_i take the products' place, which have been read */
+    /* 4. sum u_i and sum u_i s_i; u_i inverse_norm_i take the products' place, which have been read */
     for (int64_t k = 0; k < n; k++) t->u[k] = (s[k] - shift) * inverse_t;
     const slf_pair added = t->call->cpu->kernels->exp_sums(t->u, s, n);
     if (sums->sum) sums->sum[at] += added.first;
     if (sums->weighted) sums->weighted[at] += added.second;
     if (!sums->vector) return;
-    double *f64 = (double *)t->product + r * n;
-    float *f32 = (float *)t->product + r * n;
     for (int64_t k = 0; k < n; k++) {
-        const double weight = t->u[k] * job->inverse_norms[i0 + k];
+        const double weight = t->u[k] * inverse[i0 + k];
         if (t->f64)
             f64[k] = weight;
         else

@@ -210,22 +210,6 @@ static void pack_queries(void *user, int64_t begin, int64_t end) {
     }
 }
 
-/* Adds the sums of a piece for query row r, column c of the panel. Either side may have the larger maximum; the sums of
- * the other shrink to it. */
-static void add_part(const slf_panel_job *job, const slf_panel_sums *part, int64_t r, int64_t c) {
-    const slf_score_sums *sums = job->call.job->sums;
-    double before = 1, here = 1;
-    if (sums->maximum && part->maximum[c] > sums->maximum[r]) {
-        before = exp((sums->maximum[r] - part->maximum[c]) * job->call.job->rule->inverse_temperature);
-        sums->maximum[r] = part->maximum[c];
-    } else if (sums->maximum && part->maximum[c] < sums->maximum[r]) {
-        here = exp((part->maximum[c] - sums->maximum[r]) * job->call.job->rule->inverse_temperature);
-    }
-    if (sums->count) sums->count[r] += part->count[c];
-    if (sums->sum) sums->sum[r] = sums->sum[r] * before + part->sum[c] * here;
-    if (sums->weighted) sums->weighted[r] = sums->weighted[r] * before + part->weighted[c] * here;
-}
-
 /* The job's arrays for n query rows of D elements, which all count as workspace; those of the threads come last, and
  * do not, as they would not on their stacks. */
 static uint64_t lay_out_panels(slf_panel_job *job, int64_t n, int64_t dim, slf_carver *block) {
@@ -283,10 +267,24 @@ salf_status slf_score_panels(const slf_score_call *call) {
     }
     services->parallel_for(services->context, (dim + PACKED - 1) / PACKED, 1, pack_queries, &job);
     services->parallel_for(services->context, job.pieces, 1, score_pieces, &job);
-    /* In order of the pieces, whichever thread finished first: the sums are the same for any number of threads. */
-    for (int64_t r = 0; r < call->n_rows; r++)
-        for (int64_t w = 0; w < job.pieces; w++)
-            add_part(&job, &job.part[w * job.panels + r / job.columns], call->rows[r], r % job.columns);
+    /* In order of the pieces, whichever thread finished first: the sums are the same for any number of threads. Either
+     * side may have the larger maximum; the sums of the other shrink to it. */
+    const slf_score_sums *sums = call->job->sums;
+    const double inverse_t = call->job->rule->inverse_temperature;
+    for (int64_t i = 0; i < call->n_rows * job.pieces; i++) {
+        const int64_t at = i / job.pieces, c = at % job.columns, r = call->rows[at];
+        const slf_panel_sums *part = &job.part[i % job.pieces * job.panels + at / job.columns];
+        double before = 1, here = 1;
+        if (sums->maximum && part->maximum[c] > sums->maximum[r]) {
+            before = exp((sums->maximum[r] - part->maximum[c]) * inverse_t);
+            sums->maximum[r] = part->maximum[c];
+        } else if (sums->maximum && part->maximum[c] < sums->maximum[r]) {
+            here = exp((part->maximum[c] - sums->maximum[r]) * inverse_t);
+        }
+        if (sums->count) sums->count[r] += part->count[c];
+        if (sums->sum) sums->sum[r] = sums->sum[r] * before + part->sum[c] * here;
+        if (sums->weighted) sums->weighted[r] = sums->weighted[r] * before + part->weighted[c] * here;
+    }
     slf_host_free(&call->cpu->host, block.base);
     return SALF_OK;
 }
