@@ -558,7 +558,7 @@ static salf_status body(harness_memory *memory, int32_t backend, void *user) {
     head w = head_of(&seed, D, 10, ((failing *)user)->slot == 3 ? 4 : 0, 1);
     parity_matrix x = parity_normal(&seed, ROWS, D, SALF_BF16, true);
     double p[D * D], out[ROWS * D];
-    slf_factor_result result;
+    slf_factor_result result = {0};
     const slf_factor_request request = exact_request(D);
     gram_of(&w, p);
     switch (((failing *)user)->slot) {
