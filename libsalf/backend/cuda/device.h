@@ -224,7 +224,7 @@ typedef struct slf_grid {
     uint64_t shared; /* bytes */
 } slf_grid;
 
-/* Enqueues a kernel; none when there are no blocks. More than a grid has, 2^31 - 1, are an error, not a part of them. */
+/* Enqueues a kernel; none when there are no blocks. More than 2^31 - 1, which a grid has at most, are an error. */
 template <typename... Parameters, typename... Arguments>
 salf_status slf_launch(slf_device *device, const char *name, const slf_grid &grid, void (*kernel)(Parameters...),
                        Arguments... arguments) {
