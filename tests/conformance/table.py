@@ -7,7 +7,8 @@ INTRODUCTION = """# Conformance: which models salf is right about
 For whoever wants to know whether `salf.torch` takes their model, and what was checked of it. This page is written by `make conformance`
 (`tests/conformance/`); the last run was with {versions}.
 
-Of the {total} classes that transformers lists as causal language models, **{right} are right, {refused} are refused, {wrong} are wrong**{unbuilt}.
+Of the {total} classes that transformers lists as causal language models, **{right} are right, {refused} are refused, {wrong} are wrong**{unbuilt}. Of the right ones {told}
+need to be told one thing, as salf's refusal says: their head transforms what it reads, and the norm ahead of that is named.
 
 A small model of each class ({layers} layers, hidden size {hidden}, vocabulary {vocabulary}, random weights with noise on all vectors, float32) is
 
@@ -15,6 +16,7 @@ A small model of each class ({layers} layers, hidden size {hidden}, vocabulary {
   them to 1e-5;
 - probed: all deviations are compared with those of the model's own hidden states and a float64 pseudo-inverse (`controller.verify`), and the
   last space once more with `hidden_states[-1]` of transformers and NumPy's `pinv`, by code of the check's own; limit 1e-5;
+- parameters of other towers (vision, audio) are frozen first, as salf asks;
 - trained: with the cut in the middle, gradients at and above it are those of a full backward (to 1e-4), and below it there are none.
 
 | word | means |
@@ -40,6 +42,7 @@ def page(rows, counts, versions):
         versions=versions,
         total=len(rows),
         unbuilt=unbuilt,
+        told=sum("told" in row for row in rows if row["verdict"] == "right"),
         layers=tiny.LAYERS,
         hidden=tiny.HIDDEN,
         vocabulary=tiny.VOCABULARY,
@@ -48,7 +51,7 @@ def page(rows, counts, versions):
     right = [row for row in rows if row["verdict"] == "right"]
     text += "\n## Right\n\n| type | class | norm | eps | error of the norm | error of deviations | spaces |\n|---|---|---|---|---|---|---|\n"
     text += "".join(
-        f"| {r['type']} | {r['class']} | {r['norm']} | {number(r['eps'] or None)} | {number(r['norm_error'])} | "
+        f"| {r['type']} | {r['class']}{named(r)} | {r['norm']} | {number(r['eps'] or None)} | {number(r['norm_error'])} | "
         f"{number(r['deviation'])} | {r['states']} |\n"
         for r in right
     )
@@ -58,6 +61,11 @@ def page(rows, counts, versions):
             text += f"\n## {title}\n\n| type | class | reason |\n|---|---|---|\n"
             text += "".join(f"| {r['type']} | {r['class']} | {escaped(r['reason'])} |\n" for r in found)
     return text
+
+
+def named(row):
+    """What find_parts was told, in a cell."""
+    return f" with `{row['told']}`" if "told" in row else ""
 
 
 def number(value):

@@ -63,7 +63,8 @@ OVERRIDES = {
     "mpt": {"attn_config": {"attn_pdrop": 0}},
     "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0}},
     "nemotron_h": {"n_groups": 1},
-    "qwen4_exp_text": {"token_budget": 16, "compress_ratio": 4},
+    "qwen4_exp": {"text_config": {"indexer_budget": 16, "indexer_compress_ratio": 4}},
+    "qwen4_exp_text": {"indexer_budget": 16, "indexer_compress_ratio": 4},
     "reformer": {"axial_pos_embds_dim": (16, 48), "axial_pos_shape": (8, 8), "attn_layers": ["local"] * LAYERS},
     "xmod": {"default_language": "en_XX"},
     "zamba": {"layer_types": ["mamba", "hybrid"] * (LAYERS // 2)},
@@ -101,7 +102,12 @@ def shrunk(config, overrides):
 
 
 #: What salf asks to be told of models whose head reads a transform of the last space.
-NAMED = {"modernbert-decoder": {"norm": "model.final_norm"}, "megatron-bert": {"norm": "bert.encoder.ln"}}
+NAMED = {
+    "megatron-bert": {"norm": "bert.encoder.ln"},
+    "modernbert-decoder": {"norm": "model.final_norm"},
+    "roberta-prelayernorm": {"norm": "roberta_prelayernorm.LayerNorm"},
+    "xlm-roberta-xl": {"norm": "roberta.encoder.LayerNorm"},
+}
 
 
 class DROP:

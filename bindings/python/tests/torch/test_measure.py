@@ -388,6 +388,22 @@ def test_a_probe_is_refused_in_one_sentence(make, message):
         assert controller.n_layers == M  # turns need no head
 
 
+def test_a_transformed_head_is_taken_once_its_norm_is_named():
+    torch.manual_seed(9)
+    model = Transformed()
+    with pytest.raises(ValueError, match="name norm='last_thing' to compare the states before it"):
+        FreezeController(model, "salf", others="train")
+    parts = find_parts(model, norm="last_thing")
+    assert (parts.norm_kind, parts.problem) == ("rms", "")
+    seen = []
+    model.last_thing.register_forward_hook(lambda _m, _i, output: seen.append(output))
+    given = batch()
+    found = deviations(model, given, parts=parts, others="train")
+    numpy.testing.assert_allclose(found[:, -1], expected_last(model, given, seen[-1]), atol=1e-6)
+    with pytest.raises(ValueError, match="scores 'logits' cannot be had of this model: a dense layer"):
+        FreezeController(model, "salf", parts=parts, others="train", probe={"scores": "logits", "metric": "ce"})
+
+
 def test_layers_that_run_twice_are_refused():
     with pytest.raises(ValueError, match="run 2 times in a forward"):
         find_parts(Looped())

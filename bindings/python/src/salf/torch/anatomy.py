@@ -393,7 +393,7 @@ class _Search:
             if given is None and kind != "none":
                 self._say(
                     f"{self._name} has a transformed head: {self._between}, so that the matrix reads another space; "
-                    "name norm=, or norm_kind='none' where there is none, to compare the states before it"
+                    f"name {self._last_norm()} to compare the states before it"
                 )
             norm = given
         if norm is None:
@@ -403,6 +403,15 @@ class _Search:
         if kind == "none":
             return norm, "none", None
         return self._kind_of(norm, kind, exact)
+
+    def _last_norm(self) -> str:
+        """How the host names the norm that ends the last space, ahead of a transform."""
+        last = max(i for i, call in enumerate(self._flow.calls) if call.module is self._layers[-1])
+        after = [call for call in self._flow.calls[last + 1 :] if same(call.taken, self._states)]
+        norms = [
+            call for call in after if is_norm_like(call.module) and next(call.module.parameters(), None) is not None
+        ]
+        return f"norm={norms[0].name!r}" if norms else "norm_kind='none'"
 
     def _transformed(self, norm: Optional[nn.Module]) -> bool:
         """Whether the head reads something else than the norm's output (or the last layer's, without a norm)."""
