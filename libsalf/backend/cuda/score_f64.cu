@@ -84,7 +84,7 @@ template <bool ALONG> __global__ void __launch_bounds__(THREADS) multiply_f64(f6
         }
 }
 
-/* In one dimension: the second of a grid has 65,535 blocks at most, and 4.2 million states of a small D fit a workspace. */
+/* In one dimension: the second of a grid has 65,535 blocks, and 4.2 million states of a small D fit a workspace. */
 slf_grid grid_of(const f64_product &job) {
     return slf_grid{blocks_of(job.n) * blocks_of(job.m), 1, THREADS, SHARED_BYTES};
 }
