@@ -254,6 +254,7 @@ def test_a_probe_follows_a_norm_that_is_trained(context, head, states):
 def test_a_transposed_head(context, head, states):
     turned = salf.Model(context, n_layers=LAYERS, head=np.ascontiguousarray(head.T), head_transposed=True)
     plain = salf.Model(context, n_layers=LAYERS, head=head)
-    assert (turned.info.vocab, turned.info.hidden) == head.shape and turned.fingerprint() == plain.fingerprint()
+    assert (turned.info.vocab, turned.info.hidden) == head.shape
+    assert turned.fingerprint() == plain.fingerprint()
     found = [probe(salf.Basis(m, LABELS), LABELS, states, metric="ce").deviations for m in (turned, plain)]
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)

@@ -608,7 +608,7 @@ class FreezeController:
         return self._accounts.saving
 
     def scalars(self) -> Dict[str, float]:
-        """Figures since the last call, for a logger: cut, saving, matched and filled data, deviations of the spaces; and
+        """Figures since the last call, for a logger: cut, saving, matched and filled data, deviations of the spaces, and
         what the probe's answers were worth so far (salf.Signal)."""
         if self._active is None:
             return {}
