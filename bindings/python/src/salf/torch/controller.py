@@ -91,6 +91,8 @@ class FreezeController:
     close(), or leaving the context manager, takes hooks away and gives parameters their requires_grad back.
     """
 
+    signal: Optional[salf.Signal]
+
     def __init__(
         self,
         model: nn.Module,
@@ -171,7 +173,7 @@ class FreezeController:
         self._share = 0.0
         self._streams = False
         self.planner: Optional[salf.Planner] = None
-        self.signal: Optional[salf.Signal] = None
+        self.signal = None
         self._own: Optional[OwnCuts] = None
 
     def _build_policy(self, planner: Any, context: Dict[str, Any]) -> None:
@@ -608,8 +610,8 @@ class FreezeController:
         return self._accounts.saving
 
     def scalars(self) -> Dict[str, float]:
-        """Figures since the last call, for a logger: cut, saving, matched and filled data, deviations of the spaces, and
-        what the probe's answers were worth so far (salf.Signal)."""
+        """Figures since the last call, for a logger: cut, saving, matched and filled data, deviations of the spaces,
+        and what the probe's answers were worth so far (salf.Signal)."""
         if self._active is None:
             return {}
         found = self._accounts.scalars(self._active.cut, self.planner)
