@@ -121,8 +121,8 @@ typedef struct salf_tensor {
 /* The resources everything else runs on: backend, device, stream, threads, allocator, log, ranks. */
 typedef struct salf_context salf_context;
 /* Backends. AUTO takes the one that the environment variable SALF_BACKEND names ("reference", "cpu", "cuda"), else cuda
- * where its plugin and a device are there, else cpu; it opens the plugin only where a driver shows, or plugin_path names
- * it. SALF_KERNELS ("c", "avx2", "avx512") chooses the kernels of cpu, the best by default. */
+ * where its plugin and a device are there, else cpu; it opens the plugin only where a driver shows, or plugin_path
+ * names it. SALF_KERNELS ("c", "avx2", "avx512") chooses the kernels of cpu, the best by default. */
 enum { SALF_BACKEND_AUTO = 0, SALF_BACKEND_REFERENCE = 1, SALF_BACKEND_CPU = 2, SALF_BACKEND_CUDA = 3 };
 /* Levels of log messages, the gravest first. */
 enum { SALF_LOG_ERROR = 1, SALF_LOG_WARNING = 2, SALF_LOG_INFO = 3, SALF_LOG_DEBUG = 4 };
@@ -301,21 +301,21 @@ typedef struct salf_decoder_info {
  * they change. Errors: SALF_E_ARGUMENT, SALF_E_NULL, SALF_E_SHAPE (rows of a head must not overlap), SALF_E_DTYPE,
  * SALF_E_UNSUPPORTED (a transposed head on a device), SALF_E_NONFINITE (a norm or bias). */
 SALF_API salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options);
-/* For a host that trains them: norm_weight, norm_bias and logit_bias of the options, where given, replace the copies; no
- * other field may be set, and a vector that the model was made without cannot be added. Probes follow at their next
+/* For a host that trains them: norm_weight, norm_bias and logit_bias of the options, where given, replace the copies;
+ * no other field may be set, and a vector that the model was made without cannot be added. Probes follow at their next
  * begin; those with logits over candidates then read the candidates' rows of the head again, so call this, with nothing
  * given, when the head has changed. Other logits read the head where it lies. A basis is of the head it was made from:
- * salf_basis_check tells whether it is still that, whatever the norm. Nothing may use the model meanwhile. Errors: those
- * of create; the model is as it was then. */
+ * salf_basis_check tells whether it is still that, whatever the norm. Nothing may use the model meanwhile. Errors:
+ * those of create; the model is as it was then. */
 SALF_API salf_status salf_model_update(salf_model *model, const salf_model_options *options);
 /* Model from a Hugging Face checkpoint folder: config.json and model.safetensors, single or sharded, memory-mapped. Or
  * from a GGUF file. Rows of heads in float64, FP8, int8 or a quantised type become float32 when they are needed
  * (head_dtype is 0 then). Tied heads may be stored under either name; tokenizer.json in the folder says where padding
  * begins. Every key of config.json and every tensor has a meaning here, or none for basis and probe
- * (salf_decoder_info.unsupported), or the call fails with SALF_E_UNSUPPORTED and names it. options may override what the
- * config says (valid_vocab, logit_*, norm_eps) and accept keys; tensors in it must be empty. Errors: those of
- * salf_tensors_open; SALF_E_MISMATCH (config and tensors disagree), SALF_E_UNSUPPORTED (also a family or an architecture
- * that is not known, an adapter), SALF_E_DTYPE (of the head). */
+ * (salf_decoder_info.unsupported), or the call fails with SALF_E_UNSUPPORTED and names it. options may override what
+ * the config says (valid_vocab, logit_*, norm_eps) and accept keys; tensors in it must be empty. Errors: those of
+ * salf_tensors_open; SALF_E_MISMATCH (config and tensors disagree), SALF_E_UNSUPPORTED (also a family or an
+ * architecture that is not known, an adapter), SALF_E_DTYPE (of the head). */
 SALF_API salf_status salf_model_open(salf_model **out, salf_context *context, const char *path,
                                      const salf_model_options *options);
 SALF_API void salf_model_destroy(salf_model *model);
@@ -384,8 +384,8 @@ SALF_API salf_status salf_basis_get_info(const salf_basis *basis, salf_basis_inf
 SALF_API salf_status salf_basis_get_labels(const salf_basis *basis, const int32_t **labels, int64_t *n_labels);
 /* Copies rows of n labels to out [n][D], F32 or F64 in host memory. */
 SALF_API salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int64_t n, const salf_tensor *out);
-/* SALF_OK when the model's head (input side: embedding) is the one this basis was made from, SALF_E_STALE when not. That
- * is all a basis depends on: a norm or a bias may change. Cost V*D. */
+/* SALF_OK when the model's head (input side: embedding) is the one this basis was made from, SALF_E_STALE when not.
+ * That is all a basis depends on: a norm or a bias may change. Cost V*D. */
 SALF_API salf_status salf_basis_check(const salf_basis *basis, const salf_model *model);
 /* Saves rows, labels, norms, P and metadata as safetensors, atomically; loads them again. Without a model (NULL) only
  * the held rows serve, and ce and rank need the table; with one the fingerprint must match (SALF_E_STALE). */

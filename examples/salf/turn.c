@@ -1,5 +1,5 @@
-/* turn.c - gradients summed over a turn of AUTOFREEZE, which compares the norms of these sums: noise that cancels from step
- * to step is no change. As many numbers as the layers have parameters that train, for this method alone. */
+/* turn.c - gradients summed over a turn of AUTOFREEZE, which compares the norms of these sums: noise that cancels from
+ * step to step is no change. As many numbers as the layers have parameters that train, for this method alone. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -82,8 +82,8 @@ static double learning_rate(const run *r) {
     return warmup < 1 ? r->o->rate * (1 - share) / (1 - warmup) : 0;
 }
 
-/* What RGN looks at, norms of each layer's gradients and parameters, and AUTOFREEZE, when the decision has asked for it:
- * norms of the gradients summed over a turn. */
+/* What RGN looks at, norms of each layer's gradients and parameters, and AUTOFREEZE, when the decision has asked for
+ * it: norms of the gradients summed over a turn. */
 static void note_norms(run *r) {
     const int64_t m = r->llama.n_layers, n = r->llama.n_adapters;
     double *l1 = r->norms, *l2 = l1 + m, *parameters = l2 + m;

@@ -39,6 +39,7 @@ void slf_blob_put_u64(slf_blob *blob, uint64_t value) {
     slf_blob_put(blob, bytes, sizeof bytes);
 }
 
+/* Through memcpy: the bits of a double, NaN and -0 with the rest, come back as they were saved. */
 uint64_t slf_bits_of(double value) {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -49,6 +50,7 @@ void slf_blob_put_f64(slf_blob *blob, double value) {
     slf_blob_put_u64(blob, slf_bits_of(value));
 }
 
+/* What is read past the end is 0, so that a reader of many fields works with defined numbers until it checks. */
 void slf_blob_get(slf_blob *blob, void *bytes, uint64_t n) {
     if (blob->short_of_room || n > blob->room - blob->used) {
         blob->short_of_room = true;
@@ -74,6 +76,8 @@ double slf_blob_get_f64(slf_blob *blob) {
     return value;
 }
 
+/* Options and sizes that a handle must share with the blob: a load into a handle of others would go on with a wrong
+ * run. */
 void slf_blob_put_fields(slf_blob *blob, const slf_field *fields, int n) {
     for (int i = 0; i < n; i++) slf_blob_put_u64(blob, fields[i].value);
 }
@@ -100,6 +104,8 @@ salf_status slf_blob_value(slf_blob *blob, const char *what, int64_t most, int64
     return *out < 0 || *out > most ? slf_blob_bad_value(what, *out) : SALF_OK;
 }
 
+/* Before room for an array is made: a length that damage or malice wrote asks for no memory that the blob cannot
+ * fill. */
 salf_status slf_blob_check_bytes(const slf_blob *blob, uint64_t bytes) {
     if (bytes <= blob->room - blob->used) return SALF_OK;
     return slf_fail(SALF_E_TRUNCATED, "the blob ends %" PRIu64 " bytes into a part of %" PRIu64,
@@ -154,6 +160,7 @@ salf_status slf_blob_open(const char kind[4], uint32_t oldest, uint32_t newest, 
     if (length > size - HEADER_SIZE)
         return slf_fail(SALF_E_TRUNCATED, "the blob ends after %" PRIu64 " bytes, but its payload has %" PRIu64, size,
                         length);
+    /* Bytes behind the payload are an error as well: of two blobs in one buffer the second would be lost unseen. */
     if (length < size - HEADER_SIZE)
         return slf_fail(SALF_E_CORRUPT, "the blob has %" PRIu64 " bytes beyond its payload of %" PRIu64,
                         size - HEADER_SIZE - length, length);

@@ -80,14 +80,17 @@ void slf_pool_run(slf_pool *pool, int64_t count, int64_t grain, slf_loop_fn body
     pool->current = (loop){.body = body, .user = user, .count = count, .piece = SLF_MAX(share, grain)};
     pool->next = 0;
     pool->finished = 0;
+    /* A worker compares the round with the last one it saw, so that it neither misses a loop nor enters one twice. */
     pool->round++;
     pthread_cond_broadcast(&pool->work);
     run_pieces(pool);
+    /* No piece is left to take, but others may still run theirs: user lies on this stack until the last is done. */
     while (pool->finished < count) pthread_cond_wait(&pool->done, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
     pthread_mutex_unlock(&pool->busy);
 }
 
+/* threads counts the caller, who works along: so one fewer are started, and with 1 there is no pool at all. */
 salf_status slf_pool_create(const salf_context *context, int32_t threads, slf_pool **out) {
     *out = NULL;
     const int32_t n_workers = threads - 1;
@@ -112,6 +115,7 @@ salf_status slf_pool_create(const salf_context *context, int32_t threads, slf_po
         *out = pool;
         return SALF_OK;
     }
+    /* The workers that were started have to be joined before their pool is freed. */
     const salf_status status = slf_fail(SALF_E_NO_MEMORY, "thread %d of %d could not be started (error %d)",
                                         (int)pool->n_workers + 1, (int)n_workers, error);
     slf_pool_destroy(pool);

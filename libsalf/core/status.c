@@ -1,4 +1,10 @@
-/* status.c - status codes in words, and the message of the last error, kept per thread in a fixed buffer. */
+/*
+ * status.c - status codes in words, and the message of the last error.
+ *
+ * The message lies in a fixed buffer of the thread: an error of another thread cannot overwrite it, and telling that
+ * there is no memory takes none. A call that succeeds leaves it as it is, so that it says something only after a
+ * failure.
+ */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +24,7 @@ typedef struct {
 #define STATUS_ENTRY(name, value, text) {value, #name, text},
 static const status_entry status_table[] = {SALF_STATUS_LIST(STATUS_ENTRY)};
 
+/* One after another: values need not be without gaps, and nobody asks for words in a loop. */
 static const status_entry *find_status(salf_status status) {
     for (size_t i = 0; i < sizeof status_table / sizeof *status_table; i++)
         if (status_table[i].value == status) return &status_table[i];
@@ -37,7 +44,8 @@ const char *salf_status_text(salf_status status) {
 /* ---- messages ---- */
 
 /* Function (may be NULL) goes in front. The message is put together apart from last_error, since arguments may point
- * into that. Control characters, which come from file names and file contents, become '?': one line. */
+ * into that. Control characters, which come from file names and file contents, become '?': one line. Cut at the end of the
+ * buffer: names of files and tensors may be longer. */
 static void write_message(const char *function, const char *format, va_list arguments) {
     char message[sizeof last_error];
     int used = 0;
@@ -68,6 +76,7 @@ const char *salf_last_error(void) {
     return last_error;
 }
 
+/* names: the arguments as SLF_REQUIRE has them in the source, separated by commas, in the order of pointers. */
 salf_status slf_require(const char *function, const char *names, const void *const *pointers, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const size_t length = strcspn(names, ",");
@@ -78,6 +87,7 @@ salf_status slf_require(const char *function, const char *names, const void *con
     return SALF_OK;
 }
 
+/* For calls within a call whose failure is no failure of the whole: the host is to read of what it asked for. */
 slf_message slf_message_keep(void) {
     slf_message kept;
     memcpy(kept.text, last_error, sizeof kept.text);
@@ -93,6 +103,7 @@ void slf_message_restore(const slf_message *kept) {
 #define TEXT_(x) #x
 #define TEXT(x)  TEXT_(x) /* of the value, not of the macro's name */
 
+/* 10000 major + 100 minor + patch, so that versions compare as numbers. */
 int32_t salf_version_number(void) {
     return SALF_VERSION_MAJOR * 10000 + SALF_VERSION_MINOR * 100 + SALF_VERSION_PATCH;
 }

@@ -101,7 +101,8 @@ static const char mixture_keys[] =
     "initial_context_length order_of_interleaved_layers use_gated_activation=true use_parallel_block=false "
     "layer_switch=0 num_key_value_groups";
 
-/* Whether a name fits a pattern with any number of *. */
+/* Whether a name fits a pattern with any number of *. Tries every place for what follows a *: exponential in their
+ * number, of which a pattern here has two at most. */
 static bool fits(const char *pattern, size_t length, const char *name) {
     if (length == 0) return *name == 0;
     if (*pattern != '*') return *name == *pattern && fits(pattern + 1, length - 1, name + 1);
@@ -131,6 +132,7 @@ static bool is_neutral(const char *word, const json_t *value) {
     if (length >= sizeof text) return false;
     memcpy(text, word, length);
     text[length] = 0;
+    /* A string is compared as it stands, with each of the words; anything else as JSON. */
     for (char *at = text; json_is_string(value) && at;) {
         char *end = strchr(at, '|');
         if (end) *end = 0;

@@ -42,6 +42,7 @@ salf_status slf_map_open(slf_map *map, const char *path) {
     return status;
 }
 
+/* Also of a map that is not there, or was closed. */
 void slf_map_close(slf_map *map) {
     union { /* munmap takes a pointer that is not const */
         const uint8_t *in;
@@ -63,6 +64,7 @@ char *slf_path_join(const salf_context *context, const char *folder, const char 
     return path;
 }
 
+/* Links are followed in both: folders of the hub's cache hold nothing but links. */
 bool slf_path_is_folder(const char *path) {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);

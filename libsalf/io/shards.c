@@ -13,7 +13,8 @@
 #define INDEX_NAME  "model.safetensors.index.json"
 #define SINGLE_NAME "model.safetensors"
 
-/* Maps a file into the next place of tensors->maps, which the caller has made, and reads it. */
+/* Maps a file into the next place of tensors->maps, which the caller has made, and reads it. n_maps counts what is
+ * mapped, also while a file is being read: destroy unmaps so many after a failure. */
 static salf_status open_file(salf_tensors *tensors, const char *path) {
     slf_map *map = &tensors->maps[tensors->n_maps];
     SLF_TRY(slf_map_open(map, path));
@@ -43,6 +44,8 @@ static salf_status open_index(salf_tensors *tensors, const char *path) {
     SLF_DO(slf_json_load(&index, path));
     json_t *map = json_object_get(index, "weight_map");
     SLF_DO(json_is_object(map) ? SALF_OK : slf_fail(SALF_E_CORRUPT, "%s: no weight_map", path));
+    /* As many maps as tensors are more than the shards: an index does not say how many those are, and a map takes 16
+     * bytes. */
     SLF_DO(SLF_ALLOC_ZERO(context, tensors->maps, json_object_size(map)));
 
     /* 1. each shard once */
@@ -96,6 +99,7 @@ bool slf_path_is_gguf(const char *path) {
     slf_map map;
     if (slf_path_is_folder(path)) return false;
     if (ends_in(path, ".gguf")) return true;
+    /* A question is no error: a file that is not there leaves the message of the last call as it was. */
     const slf_message kept = slf_message_keep();
     const bool there = slf_map_open(&map, path) == SALF_OK;
     const bool is_gguf = there && map.size >= 4 && memcmp(map.bytes, "GGUF", 4) == 0;
@@ -137,6 +141,7 @@ static salf_status open_gguf(salf_tensors *tensors, const char *path) {
                             n));
         if (!name) break;
         snprintf(number, sizeof number, "-%05d-of-%05d.gguf", (int)part + 1, (int)n);
+        /* Both names end alike but for the digits, so that the end of one fits the place of the other. */
         strcpy(name + strlen(name) - strlen(number), number);
     }
     /* A part that was cut off at a tensor's end would not be noticed by its own header. */

@@ -116,11 +116,13 @@ bool slf_tensors_begin(const salf_tensors *tensors, const char *beginning) {
     return place < tensors->n && strncmp(tensors->entries[place].name, beginning, strlen(beginning)) == 0;
 }
 
+/* O(log n) comparisons of names; NULL where there is none, which is a question here and no error. */
 const slf_entry *slf_tensors_entry(const salf_tensors *tensors, const char *name) {
     const int64_t place = slf_tensors_place(tensors, name);
     return place < tensors->n && strcmp(tensors->entries[place].name, name) == 0 ? &tensors->entries[place] : NULL;
 }
 
+/* A handle that is not there has no tensors: hosts loop over them without asking first. */
 int64_t salf_tensors_count(const salf_tensors *tensors) {
     return tensors ? tensors->n : 0;
 }

@@ -126,7 +126,8 @@ typedef struct {
     const architecture *rules;
 } gguf_model;
 
-/* An integer "NAME.suffix". NEEDED as missing: the field has to be there. */
+/* An integer "NAME.suffix". NEEDED as missing: the field has to be there. The name has at most 63 bytes
+ * (slf_model_open_gguf) and no suffix 40, so that a key is never cut. */
 enum { NEEDED = -1 };
 static salf_status read_integer(const gguf_model *g, const char *suffix, int64_t missing, int64_t most, int64_t *out) {
     char key[128];
@@ -156,6 +157,8 @@ static salf_status read_shape(const gguf_model *g) {
     SLF_TRY(read_integer(g, "nextn_predict_layers", 0, layers - 1, &extra));
     SLF_TRY(read_integer(g, "embedding_length", NEEDED, 1 << 24, &info->hidden));
     SLF_TRY(read_integer(g, "embedding_length_out", info->hidden, INT64_MAX, &wide));
+    /* Where states leave the layers with another width than they have in between, the head takes none of those that a
+     * probe sees. */
     if (wide != info->hidden)
         return slf_fail(SALF_E_UNSUPPORTED, "%s: %s.embedding_length_out is %" PRId64, g->path, g->name, wide);
     info->n_layers = (int32_t)(layers - extra);
@@ -172,6 +175,8 @@ static salf_status read_shape(const gguf_model *g) {
     if (vocab > info->vocab || tokens > info->vocab)
         return slf_fail(SALF_E_MISMATCH, "%s: %" PRId64 " tokens, but 'token_embd.weight' has %" PRId64 " rows",
                         g->path, SLF_MAX(vocab, tokens), info->vocab);
+    /* Rows behind the last token pad the matrix to a size that is quick to multiply with. They stand for no text, and
+     * stay out of basis, scores and fingerprint. */
     info->valid_vocab = tokens > 0 ? SLF_MIN(tokens, vocab) : vocab;
     if (info->valid_vocab < 1) return slf_fail(SALF_E_CORRUPT, "%s: %s.vocab_size is 0", g->path, g->name);
 
@@ -189,8 +194,10 @@ static salf_status read_shape(const gguf_model *g) {
     info->ffn_hidden = ffn;
     info->bos_token = bos < info->vocab ? (int32_t)bos : -1;
     info->eos_token = eos < info->vocab ? (int32_t)eos : -1;
+    /* No field says it; the tensors of layer 0 do, of which queries, keys and values may be one. */
     info->attention_bias =
         slf_tensors_entry(tensors, "blk.0.attn_q.bias") || slf_tensors_entry(tensors, "blk.0.attn_qkv.bias");
+    /* llama.cpp takes 10000 where a file has no rope.freq_base. */
     info->rope_theta = 10000;
     return read_real(g, "rope.freq_base", 0, &info->rope_theta);
 }
@@ -220,6 +227,7 @@ static salf_status read_rules(const gguf_model *g) {
     char cap[128];
     snprintf(cap, sizeof cap, "%s.final_logit_softcapping", g->name);
     if (!slf_gguf_field(g->model->tensors, cap)) info->logit_softcap = g->rules->softcap;
+    /* One field for two rules: Cohere multiplies by it, Granite divides. */
     if (scale != 0) info->logit_scale = rules & LOGITS_DIVIDED ? 1 / scale : scale;
     if (rules & EMBEDDING_SQRT) info->embedding_scale = sqrt((double)info->hidden);
     return read_real(g, "embedding_scale", 0, &info->embedding_scale);
@@ -243,6 +251,7 @@ static salf_status check_tensors(const gguf_model *g) {
         const char *name = tensors->entries[i].name;
         bool known = false;
         int k, end = 0;
+        /* Five digits hold every number that block_count may have; end is set only where a point follows them. */
         if (sscanf(name, "blk.%5d.%n", &k, &end) == 1 && end > 0 && k >= 0) {
             if (k < layers) continue;
             return slf_fail(SALF_E_MISMATCH, "%s: %s.block_count says %" PRId64 " layers, but '%s' is there", g->path,

@@ -22,6 +22,7 @@ static salf_status rows_by_callback(const slf_matrix *matrix, int64_t first, int
                     first + count - 1, (int)result);
 }
 
+/* block is a view of the matrix itself, or of buffer, [count][D]; either is good until the next block. */
 salf_status slf_matrix_block(const slf_matrix *matrix, int64_t first, int64_t count, float *buffer,
                              salf_tensor *block) {
     if (matrix->view.data) {
@@ -33,6 +34,7 @@ salf_status slf_matrix_block(const slf_matrix *matrix, int64_t first, int64_t co
     return SALF_OK;
 }
 
+/* out [D]. A view has to be in host memory: rows of a device are fetched (below). */
 salf_status slf_matrix_row(const slf_matrix *matrix, int64_t row, float *out) {
     if (!matrix->view.data) return rows_by_callback(matrix, row, 1, out);
     slf_row_to_f32(&matrix->view, row, out);
@@ -68,6 +70,8 @@ done:
 /* On failure nothing is held; a buffer is the caller's to free, by slf_free. */
 salf_status slf_matrix_walk_open(slf_matrix_walk *walk, const salf_context *context, const slf_matrix *matrix,
                                  int64_t valid, int64_t floats_per_row) {
+    /* A view that the backend reads in place needs no pieces, where the caller makes nothing of a row that takes
+     * memory. */
     int64_t rows = slf_block_rows(context, SLF_MAX(floats_per_row, matrix->n_cols));
     if (floats_per_row == 0 && matrix->view.data && slf_device_readable(context)) rows = valid;
     *walk = (slf_matrix_walk){.context = context, .matrix = matrix, .valid = valid, .rows = SLF_MIN(rows, valid)};

@@ -26,6 +26,8 @@ salf_status slf_model_new(salf_model **out, salf_context *context) {
     return SALF_OK;
 }
 
+/* One matrix under both names. Whichever is there serves for both; where both are given the head is taken, since it is
+ * what states are scored against. */
 void slf_model_tie(salf_model *model) {
     if (!model->info.tied) return;
     if (slf_matrix_is_empty(&model->head)) model->head = model->embedding;
@@ -65,6 +67,8 @@ salf_status slf_model_set_norm(salf_model *model, int32_t kind, const salf_tenso
     return SALF_OK;
 }
 
+/* One number a row of the head, [V]: it is added to the logits before they are capped, and basis scores leave it
+ * out. */
 salf_status slf_model_set_logit_bias(salf_model *model, const salf_tensor *bias) {
     return copy_vector(model->context, bias, model->info.vocab, "logit_bias", &model->logit_bias);
 }
@@ -96,9 +100,12 @@ salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o
         info->valid_vocab = o->valid_vocab;
         info->vocab_from = SALF_VOCAB_OPTION;
     }
+    /* Logits are cap(scale w . h + bias) with cap(x) = softcap tanh(x / softcap), and softcap 0 caps nothing. So a cap
+     * that a checkpoint has cannot be switched off here: 0 leaves it as it is. */
     if (o->norm_eps > 0) info->norm_eps = o->norm_eps;
     if (o->logit_scale != 0) info->logit_scale = o->logit_scale;
     if (o->logit_softcap > 0) info->logit_softcap = o->logit_softcap;
+    /* For the host to know. Rows that a callback makes are float32 in any case, and have no type of their own. */
     info->head_dtype = model->head.view.data ? model->head.view.dtype : 0;
     if (model->head.rows == gather_rows) info->head_dtype = ((const salf_tensor *)model->head.user)->dtype;
     return SALF_OK;
@@ -155,6 +162,7 @@ salf_status salf_model_create(salf_model **out, salf_context *context, const sal
     salf_model *model;
     salf_status status;
     SLF_TRY(slf_model_new(&model, context));
+    /* What no option says: the eps that torch gives its norms, no factor on logits or embedding, no ids of tokens. */
     model->info = (salf_model_info){.struct_size = sizeof model->info,
                                     .n_layers = o.n_layers,
                                     .tied = o.tied,
@@ -225,10 +233,12 @@ salf_status salf_model_update(salf_model *model, const salf_model_options *optio
     SLF_DO(read_update(model, &o.norm_weight, model->norm_weight, dim, "norm_weight", &weight));
     SLF_DO(read_update(model, &o.norm_bias, model->norm_bias, dim, "norm_bias", &norm_bias));
     SLF_DO(read_update(model, &o.logit_bias, model->logit_bias, vocab, "logit_bias", &bias));
+    /* A weight that was stored less 1 (slf_model_set_norm) comes in that form again, whoever trained it. */
     const float plus = model->info.norm_kind == SALF_NORM_RMS1P ? 1 : 0;
     for (int64_t i = 0; weight && i < dim; i++) model->norm_weight[i] = weight[i] + plus;
     if (norm_bias) memcpy(model->norm_bias, norm_bias, (size_t)dim * sizeof *norm_bias);
     if (bias) memcpy(model->logit_bias, bias, (size_t)vocab * sizeof *bias);
+    /* Probes compare it with the version that they have copied, and copy again where it is another. */
     model->version++;
 done:
     slf_free(model->context, weight);
@@ -237,6 +247,7 @@ done:
     return status;
 }
 
+/* relaxed: who asks for a reference holds one, so that nothing can be freed meanwhile. */
 salf_model *slf_model_retain(salf_model *model) {
     atomic_fetch_add_explicit(&model->references, 1, memory_order_relaxed);
     return model;

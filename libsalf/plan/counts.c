@@ -66,9 +66,9 @@ static int64_t sum_up_to(const int64_t *capacity, int32_t m, int64_t level, int6
     return sum;
 }
 
-/* Growths with a capacity for each layer. Infilling depth-first goes in turns, shallow to deep: each layer that is not full
- * gets one. After t whole turns a layer holds min(capacity, t), and so bisection finds the largest t whose sum is at most
- * the rest; the turn after it ends where the rest does. */
+/* Growths with a capacity for each layer. Infilling depth-first goes in turns, shallow to deep: each layer that is not
+ * full gets one. After t whole turns a layer holds min(capacity, t), and so bisection finds the largest t whose sum is
+ * at most the rest; the turn after it ends where the rest does. */
 static salf_status count_by_capacity(const salf_context *context, const salf_planner_options *o, int32_t m, int64_t n,
                                      int64_t *counts) {
     int64_t *capacity;

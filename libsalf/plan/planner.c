@@ -22,6 +22,8 @@ static salf_status bad_planner_option(const char *name, int64_t value, const cha
     return slf_fail(SALF_E_ARGUMENT, "%s is %" PRId64 "; %s", name, value, need);
 }
 
+/* Options first, all of them, then memory. What is derived from the sizes stands in the options from here on, so that a
+ * save holds what is in force. */
 salf_status salf_planner_create(salf_planner **out, salf_context *context, int32_t n_layers, int64_t n_data,
                                 const salf_planner_options *options) {
     SLF_OUT(out);
@@ -96,6 +98,7 @@ void salf_planner_destroy(salf_planner *planner) {
 
 /* ---- the plan ---- */
 
+/* counts [m]: c_0 ... c_{m-1}, whose sum is N. */
 salf_status salf_planner_counts(const salf_planner *planner, int64_t *counts) {
     SLF_REQUIRE(planner, counts);
     memcpy(counts, planner->counts, (size_t)planner->m * sizeof *counts);
@@ -113,6 +116,7 @@ salf_status salf_planner_saving(const salf_planner *planner, double *saving) {
     return SALF_OK;
 }
 
+/* data is NULL while a plan is not settled, and for those that settle nothing beforehand (ONLINE, STREAM). */
 salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, salf_stage *stage) {
     SLF_REQUIRE(planner, stage);
     if (layer < 0 || layer >= planner->m)

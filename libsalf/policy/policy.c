@@ -22,6 +22,8 @@ void slf_policy_suffix(salf_policy *p, int32_t cut) {
     }
 }
 
+/* By default rates scale where rows are truncated, and only there: elsewhere every row trains each layer that trains,
+ * and the share is 1. */
 bool slf_policy_scales(const salf_policy *p, bool truncated) {
     return p->options.rates == SALF_RATES_DEFAULT ? truncated : p->options.rates == SALF_RATES_BY_ROWS;
 }
@@ -224,6 +226,7 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
     return SALF_OK;
 }
 
+/* The planner goes with the last of those who hold it; the context goes last, as memory is given back through it. */
 void salf_policy_destroy(salf_policy *p) {
     if (!p) return;
     salf_context *context = p->context;
@@ -235,7 +238,8 @@ void salf_policy_destroy(salf_policy *p) {
     slf_context_release(context);
 }
 
-/* One block for both, the wider first, so that one allocation is all that can fail. */
+/* One block for both, the wider first, so that one allocation is all that can fail. Room only grows: batches differ in
+ * their rows, and one that is smaller uses the part that it needs. */
 salf_status slf_policy_rows(salf_policy *p, int64_t rows) {
     if (rows <= p->row_room && p->order) return SALF_OK;
     int64_t *order = slf_alloc(p->context, (uint64_t)rows, sizeof *p->order + sizeof *p->eof);
@@ -249,12 +253,15 @@ salf_status slf_policy_rows(salf_policy *p, int64_t rows) {
 
 /* ---- the decision ---- */
 
+/* A rank whose own input is wrong joins all the same, or the others would wait for ever; of two faults it reports its
+ * own, which it can tell more of. */
 salf_status slf_policy_join(const salf_policy *p, salf_status local, void *values, int64_t n, int32_t dtype,
                             int32_t operation) {
     const salf_status joined = slf_all_reduce(p->context, values, n, dtype, operation);
     return local != SALF_OK ? local : joined;
 }
 
+/* values [n + 1]: the last one counts the ranks that failed, so that each learns of it from the sum it needs anyway. */
 salf_status slf_policy_sum(salf_policy *p, salf_status local, double *values, int64_t n) {
     values[n] = local != SALF_OK;
     SLF_TRY(slf_policy_join(p, local, values, n + 1, SALF_F64, SALF_ALL_REDUCE_SUM));

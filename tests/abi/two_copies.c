@@ -36,7 +36,8 @@ struct table {
 
 enum { VOCAB = 24, HIDDEN = 6, LAYERS = 3, ROWS = 2 };
 
-/* 0 when every call succeeds. The caller of finish gives the model, so that the library calls its own salf_basis_check. */
+/* 0 when every call succeeds. The caller of finish gives the model, so that the library calls its own
+ * salf_basis_check. */
 static int use(const struct table *f) {
     float head[VOCAB * HIDDEN], states[ROWS * HIDDEN];
     const int32_t labels[ROWS] = {3, 17};

@@ -2,10 +2,9 @@
  * gpu_measure.h - what the measuring programs of the GPU share: calls that must succeed, device memory, time between
  * events, and rows of a table that stand beside a floor of the same run.
  *
- * A row is printed twice: as a line to read, and as a line "ROW {...}" of JSON that the kit's run.sh collects. Its share
- * is floor / seconds: how near the work comes to what the device can do, measured in this run; `reach` is what it should
- * come to. Times of different cards must not be compared; shares may be.
- */
+ * A row is printed twice: as a line to read, and as a line "ROW {...}" of JSON that the kit's run.sh collects. Its
+ * share is floor / seconds: how near the work comes to what the device can do, measured in this run; `reach` is what it
+ * should come to. Times of different cards must not be compared; shares may be. */
 #ifndef SALF_GPU_MEASURE_H
 #define SALF_GPU_MEASURE_H
 

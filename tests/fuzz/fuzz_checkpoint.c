@@ -1,5 +1,5 @@
-/* fuzz_checkpoint.c - any bytes as a checkpoint: a configuration up to the first byte 0, then a safetensors file. Its parts
- * are found or refused with a message; what the library keeps of it can be read. */
+/* fuzz_checkpoint.c - any bytes as a checkpoint: a configuration up to the first byte 0, then a safetensors file. Its
+ * parts are found or refused with a message; what the library keeps of it can be read. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* fuzz_gguf.c - any bytes as a GGUF file: refused with a message, or every tensor can be read, its rows widened, and its
- * fields asked for. */
+/* fuzz_gguf.c - any bytes as a GGUF file: refused with a message, or every tensor can be read, its rows widened, and
+ * its fields asked for. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-/* fuzz_index.c - any bytes as an index beside two shards: refused with a message, or exactly the tensors that it names. */
+/* fuzz_index.c - any bytes as an index beside two shards: refused with a message, or exactly the tensors that it
+ * names. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

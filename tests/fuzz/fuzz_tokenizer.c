@@ -1,5 +1,5 @@
-/* fuzz_tokenizer.c - any bytes as a tokenizer.json, and as a text: refused with a message, or every text has ids that the
- * tokenizer has. */
+/* fuzz_tokenizer.c - any bytes as a tokenizer.json, and as a text: refused with a message, or every text has ids that
+ * the tokenizer has. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -436,7 +436,8 @@ START_TEST(factor_of_zero) {
 }
 END_TEST
 
-/* Scratch beyond gram and (here) its copy in backend memory, and which method: Cholesky exactly where nothing is dropped and float64 can be trusted. */
+/* Scratch beyond gram and (here) its copy in backend memory, and which method: Cholesky exactly where nothing is
+ * dropped and float64 can be trusted. */
 START_TEST(factor_scratch_and_method) {
     enum { D = 96 };
     uint64_t seed = 7;

@@ -44,7 +44,8 @@ void harness_suite(Suite *suite);
     } while (0)
 
 /* For comparisons of many elements. libcheck notes every assertion that holds in a file, so that it can say after which
- * one a test crashed: at 3.7 million of them that was two thirds of the time of test_backend. This one notes nothing. */
+ * one a test crashed: at 3.7 million of them that was two thirds of the time of test_backend. This one notes
+ * nothing. */
 #define CHECK_EACH(condition, ...)                   \
     do {                                             \
         if (!(condition)) ck_abort_msg(__VA_ARGS__); \

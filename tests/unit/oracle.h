@@ -23,8 +23,8 @@ double oracle_cosine(const float *h, const double *b, int64_t n);
 bool oracle_is_metric(int32_t metric);
 /* Whether a metric needs the scores of the whole vocabulary. */
 bool oracle_walks(int32_t metric);
-/* The deviation of a metric from scores [n], of which number own is the right token's: 1 - s, log sum exp(s / t) - s_l /
- * t, or the rank. A new metric has its plain reading here. */
+/* The deviation of a metric from scores [n], of which number own is the right token's: 1 - s, log sum exp(s / t) - s_l
+ * / t, or the rank. A new metric has its plain reading here. */
 double oracle_metric(int32_t metric, const double *scores, int64_t n, int64_t own, double t);
 /* The same from cosines with the rows b of the tokens ids [n] (NULL: all v). */
 double oracle_deviation(int32_t metric, const float *h, const double *b, int64_t v, int64_t d, int32_t label, double t,

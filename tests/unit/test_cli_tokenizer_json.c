@@ -1,5 +1,5 @@
-/* tokenizer.json: ids of every kind of tokenizer are those of the package tokenizers; what is not understood is refused by
- * name; long texts take their time and no more. */
+/* tokenizer.json: ids of every kind of tokenizer are those of the package tokenizers; what is not understood is refused
+ * by name; long texts take their time and no more. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -342,8 +342,8 @@ START_TEST(text_models_inside_of_others) {
 }
 END_TEST
 
-/* The keys of published checkpoints, of which many are no class's own: with sizes made small, in tests/unit/configs. Where
- * the layers can be described they are, completely. */
+/* The keys of published checkpoints, of which many are no class's own: with sizes made small, in tests/unit/configs.
+ * Where the layers can be described they are, completely. */
 START_TEST(published_configurations_are_understood) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
     DIR *folder = opendir("tests/unit/configs");

@@ -89,8 +89,8 @@ static void keep_log(void *user, int32_t level, const char *message) {
     snprintf(user, 200, "%s", message);
 }
 
-/* Where nothing speaks of a device AUTO leaves the plugin alone, whose initialisers do not survive a lack of memory; who
- * names the backend gets it. Only on such a machine: the plugin lies beside this program meanwhile. */
+/* Where nothing speaks of a device AUTO leaves the plugin alone, whose initialisers do not survive a lack of memory;
+ * who names the backend gets it. Only on such a machine: the plugin lies beside this program meanwhile. */
 START_TEST(auto_opens_no_plugin_without_a_driver) {
     char beside[4200], log[200] = "";
     if (slf_plugin_worth_opening()) {

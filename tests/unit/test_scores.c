@@ -240,8 +240,8 @@ static long double entropy(const long double *s, int64_t v, int64_t label, doubl
     return (most - s[label]) / (long double)t + logl(sum);
 }
 
-/* Scores are good to some 1e-13 of their size where t asks for it, and deviations to that over t. The first rows' labels
- * are made the best scorers of their states: there a deviation is near 0, and every error of a maximum shows. */
+/* Scores are good to some 1e-13 of their size where t asks for it, and deviations to that over t. The first rows'
+ * labels are made the best scorers of their states: there a deviation is near 0, and every error of a maximum shows. */
 static void check_temperatures(int level, int way) {
     salf_context *context = open_level(level, 1);
     if (!context) return;

@@ -351,8 +351,8 @@ START_TEST(shards_are_one) {
 }
 END_TEST
 
-/* A shard that supersedes another one's tensors, and tensors that the index does not name: by the index, in either order.
- * Shards may lie in folders below. */
+/* A shard that supersedes another one's tensors, and tensors that the index does not name: by the index, in either
+ * order. Shards may lie in folders below. */
 START_TEST(an_index_assigns_names) {
     static const struct {
         const char *index;

@@ -2,9 +2,8 @@
  * look.cpp - the first thing that the GPU kit does on a machine: is there a device, which one, which versions, and does
  * one probe of each metric give there what the cpu gives?
  *
- * Ends with status 3 where there is no device, after a line that begins with "NO DEVICE"; --device asks for no more than
- * that. Everything goes through the public API and the plugin that the argument names.
- */
+ * Ends with status 3 where there is no device, after a line that begins with "NO DEVICE"; --device asks for no more
+ * than that. Everything goes through the public API and the plugin that the argument names. */
 #include <cmath>
 
 #include "gpu_measure.h"
