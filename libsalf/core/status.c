@@ -44,8 +44,8 @@ const char *salf_status_text(salf_status status) {
 /* ---- messages ---- */
 
 /* Function (may be NULL) goes in front. The message is put together apart from last_error, since arguments may point
- * into that. Control characters, which come from file names and file contents, become '?': one line. Cut at the end of the
- * buffer: names of files and tensors may be longer. */
+ * into that. Control characters, which come from file names and file contents, become '?': one line. Cut at the end of
+ * the buffer: names of files and tensors may be longer. */
 static void write_message(const char *function, const char *format, va_list arguments) {
     char message[sizeof last_error];
     int used = 0;

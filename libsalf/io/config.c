@@ -129,44 +129,37 @@ static int32_t take_token(slf_keys *keys, const char *name) {
 
 /* ---- the whole ---- */
 
-/* The text model and its family. Models with images and sound have the text model's configuration inside of theirs, and
- * some do not repeat the family there. */
-static salf_status find_family(slf_config *config, json_t *outer, json_t **text_model, const char *path) {
-    static const char *const names[] = {"thinker_config", "text_config", "llm_config", "language_config"};
-    json_t *inner = outer;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        json_t *part = json_object_get(inner, names[i]);
-        if (json_is_object(part) && json_object_size(part) > 0) inner = part;
-    }
-    *text_model = inner;
-    const char *type = json_string_value(json_object_get(inner, "model_type"));
-    const char *outer_type = json_string_value(json_object_get(outer, "model_type"));
-    if (!type) type = outer_type;
-    if (!type) return slf_fail(SALF_E_CORRUPT, "%s: no model_type", path);
-    config->family = slf_family_of_name(type);
-    if (!config->family) {
-        char known[160]; /* of the message's 511 bytes */
-        slf_family_names(known, sizeof known);
-        return slf_fail(SALF_E_UNSUPPORTED,
-                        "%s: model_type '%s' is none of %s... (docs/formats.md has all); describe the model instead",
-                        path, type, known);
-    }
-    config->info = (salf_model_info){.struct_size = sizeof config->info,
-                                     .family = config->family->id,
-                                     .norm_kind = config->family->norm_kind,
-                                     .norm_eps = 1e-5,
-                                     .model_type = config->family->name};
-    return SALF_OK;
-}
-
 /* config holds nothing usable after a failure, but may be freed. */
 salf_status slf_config_read(slf_config *config, const salf_context *context, json_t *json, const char *path,
                             const char *accept) {
     *config = (slf_config){.context = context};
-    json_t *inner, *defaults = NULL;
+    static const char *const names[] = {"thinker_config", "text_config", "llm_config", "language_config"};
+    json_t *inner = json, *defaults = NULL;
     salf_status status;
-    SLF_DO(find_family(config, json, &inner, path));
-    SLF_DO(slf_json_words(&defaults, config->family->defaults));
+    /* 1. the text model and its family. Models with images and sound have the text model's configuration inside of
+     * theirs, and some do not repeat the family there. */
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        json_t *part = json_object_get(inner, names[i]);
+        if (json_is_object(part) && json_object_size(part) > 0) inner = part;
+    }
+    const char *type = json_string_value(json_object_get(inner, "model_type"));
+    if (!type) type = json_string_value(json_object_get(json, "model_type"));
+    SLF_DO(type ? SALF_OK : slf_fail(SALF_E_CORRUPT, "%s: no model_type", path));
+    const slf_family *family = config->family = slf_family_of_name(type);
+    if (!family) {
+        char known[160]; /* of the message's 511 bytes */
+        slf_family_names(known, sizeof known);
+        SLF_DO(slf_fail(SALF_E_UNSUPPORTED,
+                        "%s: model_type '%s' is none of %s... (docs/formats.md has all); describe the model instead",
+                        path, type, known));
+    }
+    config->info = (salf_model_info){.struct_size = sizeof config->info,
+                                     .family = family->id,
+                                     .norm_kind = family->norm_kind,
+                                     .norm_eps = 1e-5,
+                                     .model_type = family->name};
+    /* 2. shape, logits and layers, each by its own keys */
+    SLF_DO(slf_json_words(&defaults, family->defaults));
     SLF_DO(slf_keys_open(&config->keys, inner, defaults, path, ""));
     SLF_DO(read_shape(config));
     SLF_DO(read_logits(config));
@@ -181,7 +174,7 @@ salf_status slf_config_read(slf_config *config, const salf_context *context, jso
     const int32_t qkv = SALF_MATRIX_Q | SALF_MATRIX_K | SALF_MATRIX_V;
     config->info.attention_bias = (config->decoder.biases & qkv) == qkv;
     config->info.rope_theta = config->decoder.rope_theta;
-    /* Read beside what is left: the layers are not described with them, but the tensors have to be told apart. */
+    /* 3. what is left. Read beside it: the layers are not described with these, but tensors have to be told apart. */
     config->composite = inner != json;
     config->extra_layers = (int32_t)json_number_value(json_object_get(inner, "num_nextn_predict_layers"));
     const json_t *quantised = json_object_get(inner, "quantization_config");
