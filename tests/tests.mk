@@ -1,5 +1,5 @@
-# The suites of tests. Each runs through tests/run.sh, which counts; `make test` runs them all, `make check` those that a
-# change usually breaks.
+# The suites of tests. Each runs through tests/run.sh, which counts; `make test` runs them all, `make check` those that
+# a change usually breaks.
 
 # Models, data and reference values that some tests and benchmarks read; skipped, aloud, where absent.
 export SALF_SHARED ?= ../shared
@@ -175,8 +175,8 @@ test-conformance: lib bin $(RUN_DECODER) ## checkpoints that transformers writes
 	@$(RUN) $@ $(patsubst %,'$(CONFORMANCE) %',$(addprefix tests/conformance/,checkpoints.py decoders.py))
 
 # ---- sanitizers, valgrind, clang -------------------------------------------------------------------------------------
-# Older sanitizers do not get along with kernels that spread the address space widely, so that is switched off where it can
-# be. BLAS threads are left out where the tool does not know their synchronisation, or is slow.
+# Older sanitizers do not get along with kernels that spread the address space widely, so that is switched off where it
+# can be. BLAS threads are left out where the tool does not know their synchronisation, or is slow.
 .PHONY: test-asan asan-suite test-tsan tsan-suite test-valgrind test-clang clang-suite
 SUBSET_TSAN ?= core basis probe planner policy_ranks checkpoint
 SUBSET_VALGRIND ?= core blob tensors tensors_hostile checkpoint json model basis basis_allocations basis_file probe \
@@ -212,7 +212,8 @@ ifneq ($(call have,clang),)
 else
 	@$(RUN) $@ 'echo "SKIPPED: clang is not there"'
 endif
-# Programs of tests/bench are the files with a main; the others are linked to each, and the trainer's parts to bench_train*.
+# Programs of tests/bench are the files with a main; the others are linked to each, and the trainer's parts to
+# bench_train*.
 BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
 BENCH_MAIN := $(if $(BENCH_SRC),$(sort $(shell grep -l '^int main' $(BENCH_SRC))))
 BENCH_BIN := $(BENCH_MAIN:tests/bench/%.c=$(BUILD)/bench/%)

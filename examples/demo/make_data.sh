@@ -1,6 +1,7 @@
 #!/bin/sh
 # Writes everything of the demonstration but the model: the text to pretrain on (into $2, not committed), the tokenizer
-# and the classification data. Usage: examples/demo/make_data.sh SALF-DEMO-PROGRAM CORPUS-FILE, from the repository root.
+# and the classification data. Usage: examples/demo/make_data.sh SALF-DEMO-PROGRAM CORPUS-FILE, from the repository
+# root.
 set -eu
 tools=$1
 corpus=$2

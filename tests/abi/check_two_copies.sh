@@ -1,7 +1,7 @@
 #!/bin/bash
-# Two libsalf of different layout and version in one process do not call each other: a host's own, and that of a plugin or
-# of a Python package. The second is built from a copy of the tree whose handles are padded in front, once with the same
-# soname and once with the next.
+# Two libsalf of different layout and version in one process do not call each other: a host's own, and that of a plugin
+# or of a Python package. The second is built from a copy of the tree whose handles are padded in front, once with the
+# same soname and once with the next.
 set -u
 export MAKEFLAGS=""
 here=$(dirname "$0")

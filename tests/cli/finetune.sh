@@ -1,6 +1,6 @@
 #!/bin/bash
-# salf finetune: every method trains and lands in the table and the log; options are checked; and a run that is killed at
-# any moment and resumed ends with the same weights, bit for bit, and the same plan.
+# salf finetune: every method trains and lands in the table and the log; options are checked; and a run that is killed
+# at any moment and resumed ends with the same weights, bit for bit, and the same plan.
 set -u
 SALF=${SALF:-build/bin/salf}
 SALF_SHARED=${SALF_SHARED:-../shared}

@@ -339,8 +339,8 @@ def older_spellings(folder):
     assert (decoder.rope, decoder.rope_factor) == ("linear", 2), decoder
 
 
-# Changes of config.json after transformers wrote it, in spellings of all its versions: what is described is what transformers
-# reads from them, and what cannot be described is named.
+# Changes of config.json after transformers wrote it, in spellings of all its versions: what is described is what
+# transformers reads from them, and what cannot be described is named.
 SPELLINGS = {
     "llama": [
         {}, {"rope_parameters": ..., "rope_theta": 5e5}, {"rope_parameters": ..., "rope_scaling": None},

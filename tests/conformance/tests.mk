@@ -1,5 +1,6 @@
-# Which models of transformers salf is right about. CONFORMANCE_PYTHON is one that has PyTorch, transformers and cffi; results
-# are kept in build/conformance, so that a run that was broken off goes on (CONFORMANCE_FLAGS='--again refused,unbuilt').
+# Which models of transformers salf is right about. CONFORMANCE_PYTHON is one that has PyTorch, transformers and cffi;
+# results are kept in build/conformance, so that a run that was broken off goes on (CONFORMANCE_FLAGS='--again
+# refused,unbuilt').
 CONFORMANCE_PYTHON ?= $(shell for p in python3 /usr/bin/python3; do $$p -c 'import torch, transformers, cffi' 2>/dev/null && echo $$p && break; done)
 .PHONY: conformance
 conformance: lib ## check salf on every causal language model of the installed transformers; writes docs/conformance.md

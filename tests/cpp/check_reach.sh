@@ -1,5 +1,6 @@
 #!/bin/bash
-# Every function of salf.h is reached through the binding: the tests of the binding call them all, none of them directly.
+# Every function of salf.h is reached through the binding: the tests of the binding call them all, none of them
+# directly.
 set -u
 programs=${BUILD:-build}/tests/cpp
 status=0

@@ -1,6 +1,6 @@
 #!/bin/bash
-# The C++ code in bindings/cpp/README.md compiles and runs without an error: its blocks, in order, become the body of one
-# function; what they take for granted of their host stands here.
+# The C++ code in bindings/cpp/README.md compiles and runs without an error: its blocks, in order, become the body of
+# one function; what they take for granted of their host stands here.
 set -u
 document=bindings/cpp/README.md
 cxx=${CXX:-g++}

@@ -1,4 +1,5 @@
-# Tests of the GPU backend: its logic on a device emulated on the host (test-cuda), and itself on a real one (check-gpu).
+# Tests of the GPU backend: its logic on a device emulated on the host (test-cuda), and itself on a real one
+# (check-gpu).
 
 # ---- the emulated device ---------------------------------------------------------------------------------------------
 # #pragma unroll is for nvcc.

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Links between the documents of the repository lead somewhere: the file is there, and so is the heading. Paths of the tree
-# that are written as code (`libsalf/...`) exist too.
+# Links between the documents of the repository lead somewhere: the file is there, and so is the heading. Paths of the
+# tree that are written as code (`libsalf/...`) exist too.
 set -u
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT

@@ -1,7 +1,7 @@
 #!/bin/bash
-# The C code in README.md and docs/embedding.md compiles against salf.h alone and runs without an error of the library, and the
-# commands that name no file of the reader's run as printed. Each document's C blocks, in order, become the body of one
-# function; what they take for granted of their host stands here, before and behind.
+# The C code in README.md and docs/embedding.md compiles against salf.h alone and runs without an error of the library,
+# and the commands that name no file of the reader's run as printed. Each document's C blocks, in order, become the body
+# of one function; what they take for granted of their host stands here, before and behind.
 set -u
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT

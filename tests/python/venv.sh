@@ -1,7 +1,7 @@
 #!/bin/bash
 # Makes the virtual environment of the Python tests: the distribution's python3, whose packages are seen in it (NumPy,
-# PyTorch, cffi), and what requirements-test.txt pins. Kept until that file changes. When it cannot be made, the reason is
-# printed and the status is 1.
+# PyTorch, cffi), and what requirements-test.txt pins. Kept until that file changes. When it cannot be made, the reason
+# is printed and the status is 1.
 set -u
 venv=${1:?folder}
 requirements=bindings/python/requirements-test.txt

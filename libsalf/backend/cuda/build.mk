@@ -1,5 +1,5 @@
-# The cuda backend: the plugin, with nvcc (CUDA=1, the default where nvcc is found). tests/cuda/tests.mk compiles the same
-# sources for an emulated device, which needs no CUDA at all.
+# The cuda backend: the plugin, with nvcc (CUDA=1, the default where nvcc is found). tests/cuda/tests.mk compiles the
+# same sources for an emulated device, which needs no CUDA at all.
 
 NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA ?= $(if $(NVCC),1,0)

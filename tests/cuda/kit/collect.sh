@@ -11,8 +11,8 @@ cp -r bindings/python/src/salf "$KIT/python/salf"
 find "$KIT/python" -name __pycache__ -prune -exec rm -rf {} +
 cp "$here"/step_torch.py "$here"/host_waits.py "$here"/small_qwen.py tests/bench/peer_torch_gpu.py "$KIT/python/"
 
-# Libraries by what the linker finds for the programs, also for those of them in turn. OpenBLAS travels packed: it is four
-# times as large as all else, and run.sh opens it once; what an earlier run opened here would travel in vain.
+# Libraries by what the linker finds for the programs, also for those of them in turn. OpenBLAS travels packed: it is
+# four times as large as all else, and run.sh opens it once; what an earlier run opened here would travel in vain.
 rm -f "$KIT"/lib/libopenblas*.so*[0-9]
 base='linux-vdso|ld-linux|libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+'
 for program in "$@"; do ldd "$program" 2>/dev/null || true; done |
@@ -33,8 +33,8 @@ header = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(header)
 sys.stdout.write(header.python_source('include/salf.h'))" >"$KIT/python/salf/_declarations.py"
 
-# cffi as pip gives it, unpacked: a wheel with a shared object cannot be imported from the archive. Where there is no network
-# the cffi of this Python alone is taken along, and the kit says at its run what it lacks.
+# cffi as pip gives it, unpacked: a wheel with a shared object cannot be imported from the archive. Where there is no
+# network the cffi of this Python alone is taken along, and the kit says at its run what it lacks.
 machine=$(uname -m)
 for version in $KIT_PYTHONS; do
     tag=cp${version//./} && to=$KIT/python/vendor/$tag

@@ -1,6 +1,7 @@
-# The GPU kit: a folder that carries the GPU backend, its tests and its benchmarks to a machine with a device and without
-# this project's packages (make gpu-kit; docs/gpu.md says how it is run). Programs are linked anew, without symbols and
-# with an RPATH beside themselves: DT_RPATH, not DT_RUNPATH, because only that serves what their libraries need in turn.
+# The GPU kit: a folder that carries the GPU backend, its tests and its benchmarks to a machine with a device and
+# without this project's packages (make gpu-kit; docs/gpu.md says how it is run). Programs are linked anew, without
+# symbols and with an RPATH beside themselves: DT_RPATH, not DT_RUNPATH, because only that serves what their libraries
+# need in turn.
 KIT_DIR := tests/cuda/kit
 KIT := $(BUILD)/gpu-kit
 # Versions of Python that the kit carries cffi for; wheels come through pip, and stay in KIT_WHEELS.

@@ -10,8 +10,8 @@
 #   e  PyTorch: a training step with and without libsalf; peers          180 s
 #
 # --stage bd runs those stages alone. --seconds bounds all of it. --emulated runs a, b and d on the device that the kit
-# emulates on the host, and e on the cpu, at sizes whose times mean nothing. Results go to $OUT (gpu-kit-results in the working folder):
-# summary.txt, results.json, a log for each stage, and what PyTorch's profiler saw.
+# emulates on the host, and e on the cpu, at sizes whose times mean nothing. Results go to $OUT (gpu-kit-results in the
+# working folder): summary.txt, results.json, a log for each stage, and what PyTorch's profiler saw.
 #
 # Needs bash, sleep, mkdir, cat and gzip; stage e Python with PyTorch. Ends with status 0 when everything that was run
 # passed, 1 when something failed or was not over in time, 3 where there is no device.
@@ -57,8 +57,8 @@ text() { # as a string of JSON
 
 # ---- a program, within its time ----
 
-# Seconds, a file for its output, a command. Gives the command's status, 124 where its time was up. What does not even die
-# (a driver can hold a process for ever) is left behind: no stage waits for it.
+# Seconds, a file for its output, a command. Gives the command's status, 124 where its time was up. What does not even
+# die (a driver can hold a process for ever) is left behind: no stage waits for it.
 bounded() {
     local seconds=$1 output=$2 end pid turn
     shift 2
@@ -143,8 +143,8 @@ program() {
     return $((f > 0))
 }
 
-# A test program on a device runs unforked, because a forked child cannot use a device that its parent has opened. Where one
-# test ends the whole program, the others run once more, each in a process of its own.
+# A test program on a device runs unforked, because a forked child cannot use a device that its parent has opened. Where
+# one test ends the whole program, the others run once more, each in a process of its own.
 tests() {
     local name=$1 seconds=$2 before
     shift 2

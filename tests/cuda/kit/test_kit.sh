@@ -1,6 +1,6 @@
 #!/bin/bash
-# The GPU kit without a device: it is small enough, stands on its own where nothing of this project is, says aloud what is
-# missing, ends what hangs, tells what breaks, and gives the results that it promises. KIT, CUDA: from kit.mk.
+# The GPU kit without a device: it is small enough, stands on its own where nothing of this project is, says aloud what
+# is missing, ends what hangs, tells what breaks, and gives the results that it promises. KIT, CUDA: from kit.mk.
 set -u
 status=0
 work=$(mktemp -d) || exit 1
@@ -50,8 +50,8 @@ fi
 # A root of a shell, five tools and the libraries of these; libgcc_s, which every system has, for the kit's libgfortran.
 root=$work/root
 mkdir -p "$root"/{dev,tmp,bin,kit,proc/self}
-# The loader learns from /proc where a program lies. No /proc is mounted here, which not every user may do: the one link in
-# it says where the one program lies that asks.
+# The loader learns from /proc where a program lies. No /proc is mounted here, which not every user may do: the one link
+# in it says where the one program lies that asks.
 exe() { ln -sfn "$1" "$root/proc/self/exe"; }
 for tool in bash sleep mkdir cat gzip mv rm; do
     path=$(readlink -f "$(command -v $tool)")
