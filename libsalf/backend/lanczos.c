@@ -123,6 +123,7 @@ salf_status slf_lanczos_largest(const salf_context *context, const slf_matvec_jo
     slf_carver backend = {0}, host = {0};
     void *backend_block = NULL;
     *converged = 0;
+    /* Both are laid out twice: to measure, then to place (core/carve.h). */
     lay_out_backend(&l, &backend);
     lay_out_host(&l, &host);
     char *host_block = slf_alloc(context, host.used, 1);

@@ -167,6 +167,7 @@ static salf_status get_number(loaded_file *file, int i, int64_t least, int64_t m
     const char *text;
     char *end;
     SLF_TRY(get_text(file, i, &text));
+    /* strtoll tells an overflow by errno alone. It takes white space and a sign in front, which are harmless. */
     errno = 0;
     const long long value = strtoll(text, &end, 10);
     if (end == text || *end != '\0' || errno != 0 || value < least || value > most)
@@ -306,6 +307,7 @@ static salf_status load_label_rows(const loaded_file *file, salf_basis *basis) {
         SLF_TRY(get_tensor(file, "labels", SALF_I32, -1, 0, 0, &labels));
         SLF_TRY(get_tensor(file, "rows", SALF_F64, labels.shape[0], dim, -INFINITY, &rows));
     }
+    /* Labels and rows are views of the file: the handle makes its own copies of both. */
     const int64_t n = labels.shape[0];
     int32_t none; /* NULL labels would make a table */
     SLF_TRY(slf_label_rows_make(held, context, n > 0 ? labels.view.data : &none, n, dim));
@@ -353,6 +355,7 @@ salf_status salf_basis_load(salf_basis **out, salf_context *context, const char 
     SLF_DO(slf_basis_new(&basis, context, model, &options, vocab, model ? model->info.vocab : file.number[META_PADDED],
                          dim));
     salf_basis_info *info = &basis->info;
+    /* What is known of the factorisation, as it was when the basis was made: none of it is computed again. */
     info->method = (int32_t)file.number[META_METHOD];
     info->rank = file.number[META_RANK];
     info->fingerprint = file.fingerprint;

@@ -18,6 +18,7 @@ salf_status slf_keys_open(slf_keys *keys, json_t *json, json_t *defaults, const 
     return keys->left ? SALF_OK : slf_fail(SALF_E_NO_MEMORY, "%s: out of memory", path);
 }
 
+/* Also of keys that were never opened, if they are 0. */
 void slf_keys_close(slf_keys *keys) {
     json_decref(keys->left);
     keys->left = NULL;
@@ -31,6 +32,8 @@ json_t *slf_keys_take(slf_keys *keys, const char *name) {
     return json_is_null(value) ? NULL : value;
 }
 
+/* A key that is missing or null leaves *out, in all of these: the caller puts the default there. Negative numbers have
+ * no meaning in any key that is read so. */
 salf_status slf_keys_number(slf_keys *keys, const char *name, double *out) {
     const json_t *value = slf_keys_take(keys, name);
     if (!value) return SALF_OK;
@@ -41,6 +44,7 @@ salf_status slf_keys_number(slf_keys *keys, const char *name, double *out) {
     return SALF_OK;
 }
 
+/* For what divides or is a base: there 0 computes nothing. The default is held to the same. */
 salf_status slf_keys_positive(slf_keys *keys, const char *name, double *out) {
     SLF_TRY(slf_keys_number(keys, name, out));
     if (*out <= 0) return slf_fail(SALF_E_CORRUPT, "%s: %s%s is %g", keys->path, keys->object, name, *out);

@@ -55,6 +55,7 @@ static salf_status find_prefix(slf_parts *parts, const salf_tensors *tensors, co
     /* 2. the one with the rest beside it */
     int rank_of_best = -1;
     for (int k = 0; k < n; k++) {
+        /* A family whose final norm has no weights cannot be told by it. */
         const bool norm = !family->norm || entry_of(tensors, found[k], family->norm, ".weight");
         const bool embedding = entry_of(tensors, found[k], family->embedding, "") != NULL;
         const int own = strcmp(found[k], family->prefix) == 0 ? 2 : *found[k] == 0;
@@ -64,6 +65,7 @@ static salf_status find_prefix(slf_parts *parts, const salf_tensors *tensors, co
         if (rank > rank_of_best) best = k;
         rank_of_best = SLF_MAX(rank, rank_of_best);
     }
+    /* Two whole models under foreign names: whichever was taken, it might be the wrong one. */
     if (rank_of_best % 4 == 0 && rank_of_best >= 8 && whole > 1)
         return slf_fail(SALF_E_MISMATCH, "%s: %d models are in there, '%s%s...' and others; which is meant?", path,
                         whole, found[best], first);
@@ -92,6 +94,7 @@ static bool layer_has(const slf_config *config, const char *name) {
     const char *end;
     for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
         if (!(end = behind(name, matrices[i].name))) continue;
+        /* A fused tensor stands for several matrices, none of which may be there by itself as well. */
         const bool fused = matrices[i].matrix == 0;
         if (strcmp(end, "weight") == 0) return fused ? d->fused != 0 : !(d->fused & matrices[i].matrix);
         return strcmp(end, "bias") == 0 && (d->biases & matrices[i].matrix) != 0;

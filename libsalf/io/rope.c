@@ -17,6 +17,8 @@ static salf_status read_scaling(slf_config *config, slf_keys *keys) {
     SLF_TRY(slf_keys_integer(keys, "original_max_position_embeddings", INT64_MAX / 2, &original));
     SLF_TRY(slf_keys_integer(&config->keys, "original_max_position_embeddings", INT64_MAX / 2, &original));
     if (d->rope == SALF_ROPE_YARN || d->rope == SALF_ROPE_LLAMA3) d->rope_original_positions = original;
+    /* YaRN without a factor has the quotient of the longest positions now and in pretraining; other kinds have to
+     * have one. */
     if (scaled) {
         d->rope_factor = d->rope == SALF_ROPE_YARN ? (double)config->info.max_positions / (double)original : 0;
         SLF_TRY(slf_keys_positive(keys, "factor", &d->rope_factor));
@@ -34,6 +36,7 @@ static salf_status read_scaling(slf_config *config, slf_keys *keys) {
         SLF_TRY(slf_keys_number(keys, "beta_slow", &d->rope_beta_slow));
         SLF_TRY(slf_keys_number(keys, "mscale", &mscale));
         SLF_TRY(slf_keys_number(keys, "mscale_all_dim", &mscale_all_dim));
+        /* YaRN's own bounds, in turns over the pretraining length. */
         if (d->rope_beta_fast == 0) d->rope_beta_fast = 32;
         if (d->rope_beta_slow == 0) d->rope_beta_slow = 1;
         /* Where the file has none: 0.1 s ln(factor) + 1 with s = 1, or the quotient of two such numbers. */
@@ -72,6 +75,7 @@ static salf_status read_rope_object(slf_config *config, json_t *json, const char
     d->rope_theta = theta;
     SLF_DO(slf_keys_positive(&keys, "rope_theta", &d->rope_theta));
     SLF_DO(slf_keys_positive(&keys, "partial_rotary_factor", &part));
+    /* Pairs of dimensions are rotated, so that their number has to be even. */
     const double dims = floor((double)config->info.head_dim * part);
     if (part > 1 || (part != 1 && !config->family->partial_rotary) || fmod(dims, 2) != 0 || dims < 2) {
         slf_decoder_lacks(config, object, "partial_rotary_factor", json_object_get(json, "partial_rotary_factor"));
@@ -124,6 +128,7 @@ static salf_status read_rope_of_kinds(slf_config *config, json_t *scaling, json_
                             local_theta, 1));
     local_theta = d->rope_theta;
     if (d->rope > SALF_ROPE_DEFAULT) slf_decoder_lacks(config, "", "rope_parameters.sliding_attention", local);
+    /* What the older key says counts where both are there, as for files with one object (slf_rope_read). */
     if (json_is_object(full)) json_object_update(merged, full);
     if (scaling) json_object_update(merged, scaling);
     SLF_DO(read_rope_object(config, merged, "rope_parameters.full_attention.", theta, 1));
@@ -156,6 +161,7 @@ salf_status slf_rope_read(slf_config *config) {
     static const char *const shares[] = {"rope_pct", "rotary_pct"};
     for (size_t i = 0; i < 2; i++) {
         const double share = json_number_value(json_object_get(config->keys.json, shares[i]));
+        /* Taken only where they agree; one that disagrees is left, and known.c judges it. */
         if (floor(config->info.head_dim * share) == config->decoder.rotary_dims)
             slf_keys_take(&config->keys, shares[i]);
     }

@@ -18,6 +18,7 @@ static void add_products(const double *a, const double *b, int64_t n, double sum
     for (; i < n; i++) sum[0] += a[i] * b[i];
 }
 
+/* The pairs at the end in a fixed order: every backend that asks for this sum gets the same bits. */
 double slf_reference_dot(const double *a, const double *b, int64_t dim) {
     double sum[4] = {0};
     add_products(a, b, dim, sum);
@@ -57,6 +58,7 @@ void slf_reference_query_row(const slf_query_job *job, int64_t r, double *h) {
     const double raw = job->norm && job->unit ? slf_reference_length(h, dim) : 1;
     slf_reference_norm_row(job->norm, dim, h);
     if (!job->unit) return;
+    /* All queries have length 1: what follows compares directions alone. */
     const double length = raw > 0 ? slf_reference_length(h, dim) : 0;
     for (int64_t i = 0; i < dim; i++) h[i] = length > 0 ? h[i] / length : (double)NAN;
 }
@@ -70,6 +72,7 @@ salf_status slf_reference_query(void *self, const slf_query_job *job) {
         double *z = job->z + r * dim;
         slf_reference_query_row(job, r, job->p ? h : z);
         if (job->p) slf_reference_times_p(job->p, h, dim, z);
+        /* gain: a power of two that brings z into the range of float32 (basis/score.c); it loses no bit. */
         if (job->p && job->gain != 0) slf_reference_scale(z, dim, job->gain);
         if (job->needs_f64) job->needs_f64[r] = slf_reference_length(z, dim) > job->limit;
     }
@@ -111,6 +114,9 @@ salf_status slf_reference_target(void *self, const slf_target_job *job) {
     return SALF_OK;
 }
 
+/* How far a score of a faster walk may be from what float64 makes of the same rows, and with that which scores cannot
+ * be told from the target: low ... high are looked at again, and within tie they count as equal. reach bounds the size
+ * of the terms of the product, chain the additions behind each other. */
 slf_near slf_reference_near(const slf_score_job *job, int64_t r, double unit, int64_t chain) {
     const slf_score_rule *rule = job->rule;
     const double target = job->query->target[r], reach = job->query->reach[r];
@@ -154,6 +160,8 @@ bool slf_reference_above(const slf_score_job *job, int64_t r, int64_t i, double 
         for (int64_t j = 0; j < n && equal; j++) equal = fabs(x[j] - own[j]) <= alike + last_bit * fabs(own[j]);
         if (close || biased) add_products(x, query->z + r * dim + k, n, sum);
     }
+    /* Equal rows tie, and a tie is no rank lost. Rows that differ by more than rounding are told apart by s itself,
+     * unless it is too close to be trusted. */
     if (equal && !biased) return false;
     if (!equal && !close) return s > target;
     const double product = (sum[0] + sum[1]) + (sum[2] + sum[3]);
@@ -179,6 +187,8 @@ salf_status slf_reference_score(void *self, const slf_score_job *job) {
                 const slf_near near = slf_reference_near(job, r, SLF_UNIT_F64, 2 * dim);
                 sums->count[r] += s > near.high || (s >= near.low && slf_reference_above(job, r, i, s, &near));
             }
+            /* u = exp((s - shift) / t), with the fixed shift or the running maximum in its place: sum u, sum u s and
+             * sum u x / |b|, each where it is wanted. */
             if (!sums->sum && !sums->weighted && !sums->vector) continue;
             if (sums->maximum && s > sums->maximum[r]) { /* what was summed under the old maximum shrinks */
                 const double factor = exp((sums->maximum[r] - s) * inverse_t);
@@ -268,6 +278,7 @@ salf_status slf_reference_score_loss(void *self, const slf_score_loss_job *job) 
         const double shift = sums->maximum ? sums->maximum[r] : job->rule->shift;
         out->loss[r] = usable ? (float)((shift - target[r]) * inverse_t + log(sums->sum[r])) : NAN;
         if (!out->gradient) continue;
+        /* E s_i - s_l: how much of the direction of h itself is in the difference of the two rows. */
         const double along = sums->weighted[r] / sums->sum[r] - target[r];
         const int64_t row = job->own.row_of[r];
         const float *b = job->own.rows + row * dim;

@@ -62,7 +62,7 @@ class BoundaryCache:
         self._file: Any = None
         if folder is not None:
             try:
-                self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - lives as long as the cache
+                self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - lives with the cache
             except OSError as error:
                 self._give_up(f"no file can be made in {os.fspath(folder)}: {error.strerror}")
                 self.size = 0

@@ -470,7 +470,7 @@ class FreezeController:
             decided = self._decide_by_trace(trace)
             step.active = step.active or decided  # a batch that was begun by a decision keeps it
         elif trace is not None and self._stream_probes():
-            assert self.planner is not None and step.rows is not None  # noqa: PT018 - both follow from the batch's begin
+            assert self.planner is not None and step.rows is not None  # noqa: PT018 - both follow from begin
             self.planner.assign(trace, step.rows.tokens if step.groups is None else step.groups)
             step.active = self._take(self.policy.decide(self._decisions))
         assert step.active is not None
