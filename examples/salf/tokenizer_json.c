@@ -119,7 +119,7 @@ static int read_split(json_reader *r, const json_t *json, tokenizer_step *step) 
     };
     const json_t *pattern = member(json, "pattern"), *expression = member(pattern, "Regex");
     const char *behaviour = json_string_value(member(json, "behavior"));
-    bool inverted;
+    bool inverted = false;
     step->kind = STEP_SPLIT;
     step->matches = -1;
     if (read_flag(r, json, "invert", false, &inverted)) return -1;
@@ -139,7 +139,7 @@ static int read_split(json_reader *r, const json_t *json, tokenizer_step *step) 
 static int read_metaspace(json_reader *r, const json_t *json, tokenizer_step *step) {
     static const char *const schemes[] = {"never", "first", "always"};
     const char *scheme = json_string_value(member(json, "prepend_scheme"));
-    bool split, prefix;
+    bool split = true, prefix = true;
     step->kind = STEP_METASPACE;
     if (read_flag(r, json, "split", true, &split) || read_flag(r, json, "add_prefix_space", true, &prefix)) return -1;
     step->matches = split ? KEEP_WITH_NEXT : KEEP_NONE;
@@ -156,7 +156,7 @@ static const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|
 
 static int read_pre_tokeniser(json_reader *r, const json_t *json) {
     const char *type = type_of(json);
-    bool flag, other;
+    bool flag = false, other = false;
     if (r->json->n_split == STEPS_MOST) return say(r, "more than %d pre_tokenizers", STEPS_MOST);
     tokenizer_step *step = &r->json->split[r->json->n_split++];
     if (strcmp(type, "Split") == 0) return read_split(r, json, step);
