@@ -103,6 +103,8 @@ def shrunk(config, overrides):
 
 #: What salf asks to be told of models whose head reads a transform of the last space.
 NAMED = {
+    "inkling2_loop_text": {"norm": "model.norm"},
+    "inkling2_text": {"norm": "model.norm"},
     "megatron-bert": {"norm": "bert.encoder.ln"},
     "modernbert-decoder": {"norm": "model.final_norm"},
     "roberta-prelayernorm": {"norm": "roberta_prelayernorm.LayerNorm"},
