@@ -66,7 +66,7 @@ DTYPE = [
 
 # A cut that goes round the layers.
 POLICY = [
-    ("include/salf.h", r"(SALF_POLICY_CALLBACK = (\d+))(,?)", r"\1,\n    SALF_POLICY_DUMMY = 16"),
+    ("include/salf.h", r"SALF_POLICY_RAMP = 16", r"\g<0>,\n    SALF_POLICY_DUMMY = 17"),
     ("libsalf/policy/policy.c", r"static const struct \{[^}]*\} kinds\[\] = \{\n(?= *\[SALF_POLICY_FULL\])",
      "static salf_status decide_dummy(salf_policy *p, const salf_observation *seen) {\n"
      "    slf_policy_suffix(p, (int32_t)(seen->step % p->m));\n    return SALF_OK;\n}\n\n"
