@@ -110,7 +110,7 @@ def test_a_type_that_is_not_read_is_named(context, tmp_path):
 
 
 @pytest.mark.skipif(not REAL, reason="SALF_GGUF names no folder with .gguf files")
-@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", REAL, ids=[path.stem for path in REAL])
 def test_real_models(path):
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     stored = tensors.get("output.weight", tensors["token_embd.weight"])
