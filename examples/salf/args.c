@@ -326,7 +326,7 @@ int args_parse(const args_command *c, void *settings, int argc, char **argv, int
         if (c->options[i].required && !(seen >> i & 1))
             return args_misuse(c->name, "--%s is missing", c->options[i].name);
     }
-    if (c->arguments && n == 0) return args_misuse(c->name, "%s is missing", c->arguments);
+    if (c->arguments && c->arguments[0] != '[' && n == 0) return args_misuse(c->name, "%s is missing", c->arguments);
     if (n_arguments) *n_arguments = n;
     return -1;
 }

@@ -53,7 +53,8 @@ typedef struct args_option {
 typedef struct args_command {
     const char *name;      /* "plan" */
     const char *summary;   /* one sentence */
-    const char *arguments; /* positional ones, such as "LOG...", at least one; NULL: none are taken */
+    const char *arguments; /* positional ones, such as "LOG...", at least one; "[MODEL]": none will do; NULL: none are
+                              taken */
     const char *notes;     /* printed after the options; may be NULL */
     const args_option *options;
     int n_options; /* at most 64 */

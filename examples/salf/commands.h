@@ -8,6 +8,7 @@ int cmd_tokens(int argc, char **argv);
 int cmd_probe(int argc, char **argv);
 int cmd_finetune(int argc, char **argv);
 int cmd_advise(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 
 #endif

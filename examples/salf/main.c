@@ -9,6 +9,7 @@ static const args_subcommand subcommands[] = {
     {"probe", cmd_probe, "deviations and end-of-freezing layers of prompts"},
     {"finetune", cmd_finetune, "fine-tune a model on a classification task with one or more methods"},
     {"advise", cmd_advise, "say whether freezing pays for a model and data, by a pilot of some minutes"},
+    {"doctor", cmd_doctor, "say what is found on this machine and in a model, and check the numbers"},
     {"report", cmd_report, "turn a fine-tuning log into an HTML report"},
 };
 

@@ -124,9 +124,8 @@ static int parse_pieces(tokenizer *t, const unsigned char *data, int64_t size, c
     return 0;
 }
 
-/* The tokenizer of a folder, as Hugging Face calls it or as the demonstration does; NULL: there is none, or no memory.
- * */
-static char *file_in_folder(const char *folder) {
+/* The tokenizer of a folder, as Hugging Face calls it or as the demonstration does; NULL with a reason in what. */
+static char *file_in_folder(const char *folder, char *what, size_t what_size) {
     static const char *const names[] = {"tokenizer.json", "tokenizer.bin"};
     struct stat found;
     char *path = malloc(strlen(folder) + 32);
@@ -134,6 +133,7 @@ static char *file_in_folder(const char *folder) {
         snprintf(path, strlen(folder) + 32, "%s/%s", folder, names[i]);
         if (stat(path, &found) == 0) return path;
     }
+    snprintf(what, what_size, path ? "neither tokenizer.json nor tokenizer.bin is in this folder" : "out of memory");
     free(path);
     return NULL;
 }
@@ -146,10 +146,8 @@ int tokenizer_load(tokenizer **out, const char *path, char *message, size_t mess
     long size = -1;
     struct stat about;
     *out = NULL;
-    char *inside = stat(path, &about) == 0 && S_ISDIR(about.st_mode) ? file_in_folder(path) : NULL;
+    char *inside = stat(path, &about) == 0 && S_ISDIR(about.st_mode) ? file_in_folder(path, what, sizeof what) : NULL;
     FILE *file = fopen(inside ? inside : path, "rb");
-    if (stat(path, &about) == 0 && S_ISDIR(about.st_mode) && !inside)
-        snprintf(what, sizeof what, "neither tokenizer.json nor tokenizer.bin is in this folder");
     if (file && !fseek(file, 0, SEEK_END)) size = ftell(file);
     if (size < 0 || size >= (1L << 30) || fseek(file, 0, SEEK_SET)) goto done;
     data = malloc((size_t)size + 1);

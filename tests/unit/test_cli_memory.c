@@ -179,6 +179,15 @@ START_TEST(finetune_with_files) {
 }
 END_TEST
 
+/* A head of 400 rows for 16 columns, and a tokenizer that the folder lacks: all that doctor finds. */
+START_TEST(doctor) {
+    make_model();
+    snprintf(line, sizeof line, "doctor --json %s", at[1]);
+    fail_each(cmd_doctor, line, 1);
+    fail_each(cmd_doctor, "doctor", 1);
+}
+END_TEST
+
 START_TEST(report) {
     make_model();
     finetune_line("--method salf[half],lora[half]");
@@ -197,5 +206,6 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, probe);
     HARNESS_ADD(suite, finetune);
     HARNESS_ADD(suite, finetune_with_files);
+    HARNESS_ADD(suite, doctor);
     HARNESS_ADD(suite, report);
 }
