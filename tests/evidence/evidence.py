@@ -141,7 +141,7 @@ def run(job):
     own = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(arguments, capture_output=True, text=True, env=own, check=False)
     if done.returncode:
-        return f"{path.name}: {done.stderr.strip().splitlines()[-1:] or done.returncode}"
+        return f"{path.name}: {(done.stderr.strip().splitlines() or [f'status {done.returncode}'])[-1]}"
     temporary = path.with_suffix(".part")
     temporary.write_text(done.stdout)
     temporary.replace(path)
