@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Does freezing pay? The runs behind docs/evidence.md: methods, controls and seeds, one file a run, resumable.
 
-    evidence.py run    [--only WORD]... [--jobs N] [--seeds N] [--dry]     make the runs that are missing
+    evidence.py run    [--only WORD]... [--part P] [--jobs N] [--seeds N] [--dry]     make the runs that are missing
     evidence.py table                                                      tables of what is there, as Markdown
     evidence.py models                                                     which models are found, and where
 
@@ -189,7 +189,7 @@ def jobs(seeds, only, part):
 
 def make_runs(options):
     failed = []
-    for part in ("tune", "final"):
+    for part in options.part or ("tune", "final"):
         todo = list(jobs(options.seeds, options.only, part))
         print(f"{part}: {len(todo)} runs to make", flush=True)
         if options.dry:
@@ -236,7 +236,7 @@ def row_of(name, rate, runs, reference):
     return (
         name, rate, len(runs), mean_sd([run["f1"] for run in runs]), mean_sd([run["accuracy"] for run in runs]),
         relative("cpu_s"), f"{1 - mean('predicted_saving'):.2f}", f"{mean('saving'):.3f}", f"{mean('forwards'):.2f}",
-        f"{mean('matched'):.2f}", relative("memory"), f"{mean('updates'):.0f}",
+        f"{mean('matched') / mean('trained'):.2f}", relative("memory"), f"{mean('updates'):.0f}",
     )  # fmt: skip
 
 
@@ -264,6 +264,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("run", "table", "models"))
     parser.add_argument("--only", action="append", default=[], help="runs whose model, set and method have this word")
+    parser.add_argument("--part", action="append", choices=("tune", "final"), help="only this part (default: both)")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--dry", action="store_true", help="say how many runs are missing")
