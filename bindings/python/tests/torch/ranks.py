@@ -94,6 +94,28 @@ def ddp():
     return {"cuts": cuts, "worst": worst, "moved": frozen_moved, "sum": checksum(model)}
 
 
+def streams():
+    """Streams over both ranks: the cuts of this rank's rows, and the weights they led to."""
+    found = {}
+    for assignment in ("random", "eof"):
+        model = small.make_model("llama")
+        wrapped = torch.nn.parallel.DistributedDataParallel(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        options = {"n_data": 32, "assignment": assignment, "seed": 3}
+        cuts = []
+        with FreezeController(wrapped, "salf[half][stream]", planner=options, optimizer=optimizer) as controller:
+            for seed in range(4):
+                ids, labels = own_batch(seed)
+                controller.begin(labels)
+                controller.backward(loss_of(wrapped, ids, labels))
+                cuts += controller.decision.eof.tolist()
+                optimizer.step()
+                optimizer.zero_grad()
+            counts = [int(count) for count in controller.planner.counts]
+        found[assignment] = {"cuts": cuts, "counts": counts, "weights": checksum(model)}
+    return found
+
+
 def checksum(model):
     return [float(p.double().sum()) for p in model.parameters()]
 

@@ -50,6 +50,15 @@ def test_collective_operations(tmp_path):
         assert found["gathered"] == [[], [1]]
 
 
+def test_ranks_share_one_stream(tmp_path):
+    first, second = run("streams", tmp_path)
+    for assignment in ("random", "eof"):
+        mine, other = first[assignment], second[assignment]
+        cuts = mine["cuts"] + other["cuts"]
+        assert [cuts.count(layer) for layer in range(4)] == mine["counts"] == other["counts"]
+        assert mine["weights"] == other["weights"]
+
+
 def test_both_ranks_take_one_cut(tmp_path):
     """Also where one rank's data alone would have chosen another."""
     first, second = run("cuts_alone", tmp_path)

@@ -87,7 +87,7 @@ class RowCheckpoint:
 
             anchor = torch.empty(0, requires_grad=True, device=states.device)
             output = _Layer.apply(self, k, run, anchor, states)
-            return output if others[:1] == [_NO_TUPLE] else (output, *others)
+            return output if others and others[0] is _NO_TUPLE else (output, *others)
 
         return forward
 
