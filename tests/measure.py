@@ -34,7 +34,7 @@ LIMITS = {
     "slots": 21,
     "arguments": 6,
     "core": 6000,
-    "header": 860,
+    "header": 930,
     "circles": 0,
     "makefile": 200,
 }
