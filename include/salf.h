@@ -22,6 +22,8 @@
  * - Use a handle from one thread at a time. Different handles may run in parallel, also when they share a context, a
  *   model or a basis: these are safe to share once made.
  * - Nothing here prints, exits, changes process-wide settings or keeps a thread of the host.
+ * - A forked process may use and destroy what it inherited, but for handles that another thread was using at the fork,
+ *   and those of a device, which it may destroy only. Its loops then run on the calling thread alone.
  */
 #ifndef SALF_H
 #define SALF_H
@@ -78,6 +80,7 @@ typedef int32_t salf_status;
     X(SALF_E_PLUGIN, -81, "backend plugin not usable")                                   \
     X(SALF_E_DEVICE, -82, "device reported an error")                                    \
     X(SALF_E_CALLBACK, -83, "callback of the host reported an error")                    \
+    X(SALF_E_CANCELLED, -84, "cancelled by the host")                                    \
     X(SALF_E_INTERNAL, -99, "internal error")
 
 #define SALF_STATUS_ENUM_(name, value, text) name = value,
@@ -113,8 +116,9 @@ typedef struct salf_tensor {
     void *data;
     const int64_t *row_index; /* NULL, or [rows] */
     int64_t rows, cols;
-    int64_t row_stride;                            /* in elements; 0 = cols */
-    int32_t dtype, memory, index_memory, reserved; /* memory of data, of row_index; reserved 0 */
+    int64_t row_stride;                  /* in elements; 0 = cols */
+    int32_t dtype, memory, index_memory; /* memory of data, of row_index */
+    int32_t extent; /* rows that data has: a row or an index beyond them is an error. 0: not given, not checked */
 } salf_tensor;
 
 /* ---- 3. Context ------------------------------------------------------------------------------------------------- */
@@ -134,6 +138,11 @@ typedef void *(*salf_alloc_fn)(void *user, size_t size, size_t align);
 typedef void (*salf_free_fn)(void *user, void *memory, size_t size);
 /* Receives one line without a line end. Called from the thread that called the library. */
 typedef void (*salf_log_fn)(void *user, int32_t level, const char *message);
+/* Told how far a call has come that may last: done of total pieces of what, a few words such as "Gram matrix". A number
+ * other than 0 ends the call with SALF_E_CANCELLED: its outputs are untouched (of salf_loss_compute, rows of the
+ * gradient may be written), its handles as before, and the same call can be made again. On the calling thread, and on a
+ * device between blocks of work that is enqueued; it must not use the handles of that call. */
+typedef int32_t (*salf_progress_fn)(void *user, const char *what, int64_t done, int64_t total);
 /* The one collective over the ranks, in place: count elements, dtype SALF_F64 or SALF_I64, operation SALF_ALL_REDUCE_*,
  * called in the same order on every rank. Returns 0, or another number for failure (SALF_E_CALLBACK). */
 typedef int32_t (*salf_all_reduce_fn)(void *user, void *buffer, int64_t count, int32_t dtype, int32_t operation);
@@ -152,10 +161,12 @@ typedef struct salf_context_options {
     void *log_user;
     int32_t log_level;   /* most verbose level passed on; 0 = SALF_LOG_WARNING */
     int32_t rank, ranks; /* of this process, and how many; ranks 0 or 1: alone, callbacks unused */
-    int32_t reserved;
+    int32_t progress_interval; /* least milliseconds between two reports of a thread; 0 = 100, -1: none */
     salf_all_reduce_fn all_reduce; /* required when ranks > 1 */
     void *communicator_user;
     const char *plugin_path; /* of libsalf-cuda.so; NULL: beside libsalf. Never searched in the current directory */
+    salf_progress_fn progress; /* NULL: nobody listens */
+    void *progress_user;
 } salf_context_options;
 
 typedef struct salf_context_info {

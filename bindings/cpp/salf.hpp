@@ -52,6 +52,15 @@ struct context_options : callback_options<salf_context_options> {
             detail::guarded(0, line);
         };
     }
+    /* function(const char *what, int64_t done, int64_t total), as salf_progress_fn; returns void, int32_t (other than 0:
+     * the call ends) or result<void>. */
+    template <class F> void set_progress(F function, std::int32_t interval = 0) {
+        progress_user = keep(std::move(function));
+        progress_interval = interval;
+        progress = [](void *user, const char *what, std::int64_t done, std::int64_t total) {
+            return detail::guarded(1, *static_cast<F *>(user), what, done, total);
+        };
+    }
     /* allocate(size_t size, size_t align) -> void * and release(void *, size_t size); called from any thread that uses
      * the context. release must not throw. */
     template <class A, class R> void set_allocator(A allocate, R release) {

@@ -183,9 +183,11 @@ struct tensor_view : salf_tensor {
     tensor_view(const T *elements, std::int64_t n_rows, std::int64_t n_cols, std::int64_t stride = 0) noexcept
         : tensor_view(salf::dtype<T>::value, elements, n_rows, n_cols, stride) {}
 
-    /* The same memory, but row r is row index[r]. The indices are borrowed too. */
+    /* The same memory, but row r is row index[r], which a call checks against the rows there are. The indices are
+     * borrowed too. */
     tensor_view at_rows(span<const std::int64_t> index) const noexcept {
         tensor_view chosen(*this);
+        if (!row_index && rows <= INT32_MAX) chosen.extent = static_cast<std::int32_t>(rows);
         chosen.row_index = index.data();
         chosen.rows = static_cast<std::int64_t>(index.size());
         return chosen;
@@ -195,6 +197,7 @@ struct tensor_view : salf_tensor {
         tensor_view there(*this);
         there.memory = SALF_MEMORY_DEVICE;
         there.index_memory = index_too ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
+        if (index_too) there.extent = 0; /* nobody reads an index there to check it */
         return there;
     }
 };

@@ -31,7 +31,7 @@
 #error "libsalf cannot be built with -ffast-math, -Ofast or -ffinite-math-only: it has to see NaN and infinity"
 #endif
 
-#define SLF_BACKEND_ABI 4
+#define SLF_BACKEND_ABI 5
 
 /* Capabilities. */
 enum { SLF_CAN_DEVICE = 1 /* reads device memory */ };
@@ -49,7 +49,8 @@ typedef struct slf_services {
     void (*free)(const salf_context *context, void *memory);
     void (*parallel_for)(const salf_context *context, int64_t count, int64_t grain,
                          void (*body)(void *user, int64_t first, int64_t last), void *user);
-    const salf_context *context; /* first argument of the three above */
+    salf_status (*proceed)(const salf_context *context, const char *what, int64_t done, int64_t total);
+    const salf_context *context; /* first argument of the four above */
 } slf_services;
 
 /* The final norm, applied to a state before it is compared. weight and bias [D] in backend memory, NULL: ones, zeros;
@@ -70,6 +71,7 @@ typedef struct slf_scan_job {
     double *gram;      /* NULL, or float64 [D][D]: G += X^T X, upper triangle (j >= i) only; useless after a bad row */
     uint64_t *hash;    /* host: the rows' hashes are added to it. See core/fingerprint.h */
     int64_t *bad_row;  /* host: the first row with NaN or infinity, counted in rows; -1: none */
+    int64_t total;     /* rows of the matrix, of which the host is told how far it has come */
 } slf_scan_job;
 
 /* Y [n][D] = X P, in float64, and what is wanted of it. */

@@ -28,13 +28,19 @@ salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64
     return alloc_in_backend(context, SLF_MEMORY_BACKEND, count, size, out);
 }
 
-/* NULL is fine here and for events, so that what is half made can be freed without questions. */
+/* NULL is fine, so that what is half made can be freed without questions. What lies on a device belongs to the process
+ * that made it: one that was forked from it leaves it there. */
+static void free_in_backend(const salf_context *context, int32_t what, void *memory) {
+    if (!memory || (slf_device_readable(context) && !slf_context_at_home(context))) return;
+    context->backend->free(context->impl, what, memory);
+}
+
 void slf_device_free(const salf_context *context, void *memory) {
-    if (memory) context->backend->free(context->impl, SLF_MEMORY_BACKEND, memory);
+    free_in_backend(context, SLF_MEMORY_BACKEND, memory);
 }
 
 void slf_event_free(const salf_context *context, void *event) {
-    if (event) context->backend->free(context->impl, SLF_EVENT, event);
+    free_in_backend(context, SLF_EVENT, event);
 }
 
 /* Eight bytes of zeros are 0 as float64 and as int64: counts are cleared with it too. */
@@ -98,7 +104,7 @@ salf_status slf_block_pair_lay_out(slf_block_pair *blocks, const salf_context *c
         blocks->device_bytes = device.used;
     }
     if (host.used > blocks->host_bytes) {
-        if (blocks->host) context->backend->free(context->impl, SLF_MEMORY_PINNED, blocks->host);
+        free_in_backend(context, SLF_MEMORY_PINNED, blocks->host);
         blocks->host_bytes = 0;
         SLF_TRY(alloc_in_backend(context, SLF_MEMORY_PINNED, host.used, 1, &blocks->host));
         blocks->host_bytes = host.used;
@@ -112,7 +118,7 @@ salf_status slf_block_pair_lay_out(slf_block_pair *blocks, const salf_context *c
 /* The pair is empty afterwards, as at first, and may be laid out again. */
 void slf_block_pair_free(slf_block_pair *blocks, const salf_context *context) {
     slf_device_free(context, blocks->device);
-    if (blocks->host) context->backend->free(context->impl, SLF_MEMORY_PINNED, blocks->host);
+    free_in_backend(context, SLF_MEMORY_PINNED, blocks->host);
     *blocks = (slf_block_pair){0};
 }
 

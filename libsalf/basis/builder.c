@@ -118,7 +118,7 @@ void salf_basis_builder_destroy(salf_basis_builder *builder) {
 
 /* ---- adding ---- */
 
-/* Everything that can be wrong with the rows shows before the values change. After a failure of the device they are in
+/* Everything that can be wrong with the rows shows before the values change, and so does the host's wish to end. After a failure of the device they are in
  * between, and the builder is lost; finish then refuses it, since the rows do not count as seen. */
 salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, const salf_tensor *rows) {
     SLF_OWN_ARITHMETIC;
@@ -133,8 +133,12 @@ salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, c
     /* 1. the block's Gram matrix (backend), hash, and whether it is finite */
     uint64_t hash = 0;
     int64_t bad_row = -1;
-    const slf_scan_job job = {
-        .rows = rows, .first_row = first, .gram = builder->gram, .hash = &hash, .bad_row = &bad_row};
+    const slf_scan_job job = {.rows = rows,
+                              .first_row = first,
+                              .gram = builder->gram,
+                              .hash = &hash,
+                              .bad_row = &bad_row,
+                              .total = builder->vocab};
     SLF_TRY(slf_zero_doubles(context, builder->gram, (uint64_t)(dim * dim)));
     SLF_TRY(context->backend->scan(context->impl, &job));
     if (bad_row >= 0) return SLF_FAIL(SALF_E_NONFINITE, "row %" PRId64 " holds NaN or infinity", first + bad_row);

@@ -34,7 +34,7 @@ static salf_status check_dropped(const salf_basis *basis, const slf_factor_resul
                         (long long)(dim - result->rank), (long long)dim, resolvable);
     SLF_DO(SLF_DEVICE_COPY_OF(context, v, result->dropped, dim));
     SLF_DO(SLF_DEVICE_ALLOC(context, scratch, block * (dim + 1)));
-    if (!rows) SLF_DO(slf_matrix_walk_open(&walk, context, basis->matrix, basis->info.vocab, 2 * (dim + 1)));
+    if (!rows) SLF_DO(slf_matrix_walk_open(&walk, context, basis->matrix, basis->info.vocab, 2 * (dim + 1), "rank"));
     for (int64_t first = 0, n; first < (rows ? rows->rows : basis->info.vocab); first += n) {
         salf_tensor part;
         if (!rows) SLF_DO(slf_matrix_walk_load(&walk));
@@ -165,7 +165,7 @@ salf_status slf_basis_factor_small(salf_basis *basis, const float *w) {
     const salf_tensor columns = slf_tensor_host(wt, SALF_F32, dim, vocab);
     uint64_t hash = 0;
     int64_t bad_row;
-    const slf_scan_job scan = {.rows = &columns, .gram = k, .hash = &hash, .bad_row = &bad_row};
+    const slf_scan_job scan = {.rows = &columns, .gram = k, .hash = &hash, .bad_row = &bad_row, .total = dim};
     SLF_DO(slf_zero_doubles(context, k, (uint64_t)(vocab * vocab)));
     SLF_DO(backend->scan(context->impl, &scan));
     /* 2. K^+ in its place, and B^T */

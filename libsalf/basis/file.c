@@ -281,11 +281,14 @@ static salf_status load_table(const loaded_file *file, salf_basis *basis) {
     SLF_TRY(slf_label_rows_make(held, context, NULL, n, dim));
     SLF_TRY(SLF_ALLOC(context, row, dim));
     /* By way of a row that is aligned; a copy of the whole table would be as large as the file. */
-    for (int64_t i = 0; i < n; i++) {
+    salf_status status = SALF_OK;
+    for (int64_t i = 0; i < n && status == SALF_OK; i++) {
+        if (i % 1024 == 0) status = slf_proceed(context, "table", i, n);
         memcpy(row, (const char *)table.view.data + (size_t)(i * dim) * sizeof *row, (size_t)dim * sizeof *row);
         held->host_norms[i] = slf_norm2_f32(row, dim);
     }
     slf_free(context, row);
+    SLF_TRY(status);
     /* Finite only when all D numbers of the row are. Zero rows are no error: nobody asked for their labels. */
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(held->host_norms[i]))

@@ -51,7 +51,7 @@ salf_status slf_basis_norms(const salf_basis *basis, const double **inverse_norm
                         n));
     SLF_DO(SLF_ALLOC(context, host, 2 * n));
     SLF_DO(SLF_DEVICE_ALLOC(context, device, 2 * n));
-    SLF_DO(slf_matrix_walk_open(&walk, context, basis->matrix, n, 0));
+    SLF_DO(slf_matrix_walk_open(&walk, context, basis->matrix, n, 0, "norms"));
     while (walk.next < n) {
         SLF_DO(slf_matrix_walk_load(&walk));
         const slf_apply_job of_w = {.rows = &walk.block, .norms = device + walk.first};
@@ -110,7 +110,8 @@ salf_status slf_basis_make_table(salf_basis *basis) {
     slf_matrix_walk walk = {0};
     salf_status status;
     SLF_DO(slf_label_rows_make(&table, context, NULL, vocab, dim));
-    SLF_DO(slf_matrix_walk_open(&walk, context, basis->matrix, vocab, 3 * dim)); /* w in float32, b in float64 */
+    SLF_DO(
+        slf_matrix_walk_open(&walk, context, basis->matrix, vocab, 3 * dim, "table")); /* w in float32, b in float64 */
     while (walk.next < vocab) {
         SLF_DO(slf_matrix_walk_load(&walk));
         const slf_apply_job job = {.p = basis->p,

@@ -88,6 +88,7 @@ salf_status slf_basis_solve(const salf_basis *basis, const int32_t *labels, int6
     SLF_DO(SLF_DEVICE_ALLOC(context, product, block * dim));
     for (int64_t first = 0; first < n; first += block) {
         const int64_t count = SLF_MIN(n - first, block);
+        SLF_DO(slf_proceed(context, "basis rows", first, n));
         /* 1. rows of W */
         const float *from = w ? w + first * dim : fetched;
         if (!w) SLF_DO(slf_matrix_fetch(context, basis->matrix, labels + first, count, fetched));

@@ -21,6 +21,11 @@
 /* A tenth of the 1e-5 within which a deviation agrees with its definition, whatever the backend. */
 #define F32_ERROR 1e-6
 
+/* Multiply-adds of a block on the host, a tenth of a second or less of one processor with vector kernels; and rows that a
+ * block has at least, so that packing the queries again costs nothing beside it. */
+#define PATIENCE    ((int64_t)1 << 31)
+#define LEAST_BLOCK 4096
+
 /* Temperatures below this keep a running maximum also of cosines: exp((s - 1) / t) is at least exp(-2 * 128), far from
  * where float64 ends, down to here. */
 #define SHARP (1.0 / 128)
@@ -360,13 +365,19 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
     if (sums.weighted) SLF_TRY(slf_zero_doubles(context, sums.weighted += at, (uint64_t)n));
     if (sums.vector) SLF_TRY(slf_zero_doubles(context, sums.vector += at * dim, (uint64_t)(n * dim)));
     if (sums.maximum) SLF_TRY(context->backend->fill(context->impl, sums.maximum += at, n, -INFINITY));
-    /* 2. every row of the vocabulary, block by block; a backend keeps scores of a tile at most, and sums */
-    for (int64_t first = 0; first < vocabulary->n; first += vocabulary->block_rows) {
-        /* rows of one's own are one block */
+    /* 2. every row of the vocabulary, block by block; a backend keeps scores of a tile at most, and sums. On the host a
+     * block ends where it is time to ask whether to go on; by the shapes alone, so that sums are the same whoever asks.
+     * A device gets all that there is, and is not waited for. */
+    int64_t most = vocabulary->block_rows;
+    if (!slf_device_readable(context)) most = SLF_MIN(most, SLF_MAX(PATIENCE / (n * dim), LEAST_BLOCK));
+    for (int64_t first = 0; first < vocabulary->n; first += most) {
+        const int64_t count = SLF_MIN(vocabulary->n - first, most);
+        SLF_TRY(slf_proceed(context, "scores", first, vocabulary->n));
         salf_tensor block = slf_tensor_device(context, vocabulary->rows, SALF_F32, vocabulary->n, dim);
         if (vocabulary->matrix)
-            SLF_TRY(slf_matrix_block(vocabulary->matrix, first, SLF_MIN(vocabulary->n - first, vocabulary->block_rows),
-                                     vocabulary->block, &block));
+            SLF_TRY(slf_matrix_block(vocabulary->matrix, first, count, vocabulary->block, &block));
+        else
+            block = slf_tensor_slice(&block, first, count);
         const slf_score_job job = {.query = &query,
                                    .block = &block,
                                    .inverse_norms =

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "core/core.h"
 #include "core/plugin.h"
@@ -20,6 +22,10 @@
 /* More is a mistake of the host; each thread costs a stack. */
 #define MOST_THREADS 1024
 
+/* Milliseconds between two reports of progress: soon enough for somebody who waits behind Ctrl-C, and for a callback
+ * that takes a lock of its interpreter no noticeable price. */
+#define PROGRESS_INTERVAL 100
+
 /* ---- what the rest of the library asks of a context ---- */
 
 /* The message is cut at 511 bytes. Nothing is formatted that nobody reads. */
@@ -31,6 +37,26 @@ void slf_log(const salf_context *context, int32_t level, const char *format, ...
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
     context->options.log(context->options.log_user, level, message);
+}
+
+/* When this thread last reported, in nanoseconds; over all its calls, so that many short ones report no more often than
+ * a long one. */
+static _Thread_local int64_t last_report;
+
+salf_status slf_proceed(const salf_context *context, const char *what, int64_t done, int64_t total) {
+    const salf_context_options *o = &context->options;
+    if (!o->progress) return SALF_OK;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const int64_t time = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    if (time - last_report < (int64_t)o->progress_interval * 1000000) return SALF_OK;
+    last_report = time;
+    if (o->progress(o->progress_user, what, done, total) == 0) return SALF_OK;
+    return slf_fail(SALF_E_CANCELLED, "cancelled by the host at %" PRId64 " of %" PRId64 ", %s", done, total, what);
+}
+
+bool slf_context_at_home(const salf_context *context) {
+    return context->process == (int32_t)getpid();
 }
 
 /* What a failed collective leaves in buffer is not known: the caller gives up its result. */
@@ -63,6 +89,7 @@ static salf_status open_backend(salf_context *context, const slf_backend *backen
                                    .alloc = slf_alloc,
                                    .free = slf_free,
                                    .parallel_for = slf_parallel_for,
+                                   .proceed = slf_proceed,
                                    .context = context};
     void *impl = NULL;
     const char *kernels = NULL;
@@ -120,10 +147,12 @@ static salf_status choose_backend(salf_context *context) {
 
 /* ---- life ---- */
 
-/* The plugin goes after its backend, whose close lies in it. */
+/* The plugin goes after its backend, whose close lies in it. In a forked process a device is left alone: no driver may
+ * be called there for what its parent has, and the parent goes on using it. */
 static void context_free(salf_context *context) {
-    if (context->backend) context->backend->close(context->impl);
-    if (context->plugin) slf_plugin_close(context->plugin);
+    const bool plugin = context->plugin != NULL, ours = !plugin || slf_context_at_home(context);
+    if (context->backend && ours) context->backend->close(context->impl);
+    if (plugin && ours) slf_plugin_close(context->plugin);
     slf_pool_destroy(context->pool);
     const salf_context_options options = context->options;
     options.free(options.alloc_user, context, sizeof *context);
@@ -140,7 +169,9 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     if (!own.alloc != !own.free)
         return SLF_FAIL(SALF_E_NULL, "alloc and free must be given together; %s is NULL", own.alloc ? "free" : "alloc");
     if (own.log_level != 0) SLF_TRY(slf_check_word("log_level", "SALF_LOG", own.log_level));
-    if (own.reserved != 0) return SLF_FAIL(SALF_E_ARGUMENT, "reserved is %d, not 0", (int)own.reserved);
+    if (own.progress_interval < -1)
+        return SLF_FAIL(SALF_E_ARGUMENT, "progress_interval is %d; it must be -1 or more", (int)own.progress_interval);
+    if (own.progress_interval == 0) own.progress_interval = PROGRESS_INTERVAL;
     if (own.ranks < 0 || own.rank < 0 || own.rank >= SLF_MAX(own.ranks, 1))
         return SLF_FAIL(SALF_E_ARGUMENT, "rank %d of %d ranks", (int)own.rank, (int)own.ranks);
     if (own.ranks > 1 && !own.all_reduce)
@@ -153,6 +184,7 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     if (!context) return SLF_FAIL(SALF_E_NO_MEMORY, "out of memory: %zu bytes asked for", sizeof *context);
     memset(context, 0, sizeof *context);
     context->options = own;
+    context->process = (int32_t)getpid();
     atomic_init(&context->references, 1);
     salf_status status = SALF_OK;
     /* Threads first: a backend may ask for parallel loops as soon as it is opened. */

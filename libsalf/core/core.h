@@ -101,6 +101,7 @@ typedef struct slf_pool slf_pool;
 
 struct salf_context {
     atomic_int references;
+    int32_t process;              /* that made it */
     salf_context_options options; /* as given, defaults filled in; plugin_path not kept */
     const slf_backend *backend;
     void *impl;          /* what the backend's open made, the first argument of its slots */
@@ -111,6 +112,15 @@ struct salf_context {
 
 salf_context *slf_context_retain(salf_context *context);
 void slf_context_release(salf_context *context);
+
+/* Whether this is the process that made the context, and not one that was forked from it: the threads of a context, and
+ * what it has on a device, are not there in a child. */
+bool slf_context_at_home(const salf_context *context);
+
+/* Tells the host how far a call has come: done of total pieces of what, a few words. Every loop that may take longer
+ * than a tenth of a second calls this between pieces of work that take less. SALF_E_CANCELLED when the host wants the
+ * call to end: it ends as on any other error. Never called by another thread than the one that called the library. */
+salf_status slf_proceed(const salf_context *context, const char *what, int64_t done, int64_t total);
 
 void slf_log(const salf_context *context, int32_t level, const char *format, ...) SLF_PRINTF(3, 4);
 
@@ -149,6 +159,8 @@ const char *slf_dtype_name(int32_t dtype);
 /* Checks a floating-point input view (F32, BF16, F16): pointers, dtype, sizes, strides. rows or cols < 0: any. name is
  * used in messages. device_ok: whether device memory can be read here. */
 salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols, bool device_ok);
+/* The part of it for extent and row_index, of a view of any type. */
+salf_status slf_tensor_check_index(const salf_tensor *tensor, const char *name);
 /* Elements from data to row r. */
 int64_t slf_tensor_offset(const salf_tensor *tensor, int64_t r);
 /* Address of row r of a host view. */

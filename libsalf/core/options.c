@@ -2,8 +2,10 @@
  * options.c - structs that grow: options read from callers of other versions, results written to them.
  *
  * A struct only grows at its end and 0 means the default, so that a field which one side does not know may be left out
- * as long as it is 0. A set field that this library does not know is an error: the host relies on it.
+ * as long as it is 0. A set field that this library does not know is an error: the host relies on it. A struct ends
+ * between two fields, in every version: a size that cuts one in two is a mistake, and half a pointer is never used.
  */
+#include <stddef.h>
 #include <string.h>
 
 #include "core/core.h"
@@ -17,9 +19,19 @@ void salf_options_init(void *options, uint32_t struct_size) {
     memcpy(options, &struct_size, sizeof struct_size);
 }
 
+/* What the size of each struct is a multiple of, in every version of the API: that of its widest members, which no such
+ * size cuts. A struct without any has an even number of int32_t. */
+#define STRUCT_STEP         \
+    ((uint32_t)offsetof(    \
+        struct {            \
+            char c;         \
+            int64_t widest; \
+        },                  \
+        widest))
+
 static salf_status read_struct_size(const void *theirs, const char *type, uint32_t *size) {
     memcpy(size, theirs, sizeof *size);
-    if (*size >= sizeof *size && *size <= LARGEST_STRUCT) return SALF_OK;
+    if (*size >= sizeof *size && *size <= LARGEST_STRUCT && *size % STRUCT_STEP == 0) return SALF_OK;
     return slf_fail(SALF_E_STRUCT, "%s: struct_size is %u; set it to sizeof(%s)", type, *size, type);
 }
 

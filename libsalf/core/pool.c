@@ -3,6 +3,10 @@
  *
  * A loop is handed out in pieces, under one lock: whoever is free takes the next. There are few pieces and each is long
  * (the caller's grain), so that the lock costs nothing that could be measured.
+ *
+ * A fork copies the pool, but neither its workers nor what they were about to do: locks may be held for ever there, and
+ * who waits for a worker waits for ever. So in a child the pool is memory and nothing else: loops run on the calling
+ * thread, and the end joins nobody.
  */
 #include "core/pool.h"
 
@@ -70,7 +74,8 @@ static void *worker_main(void *argument) {
 /* busy is never waited for: a host thread that finds the workers taken is faster alone than idle, and a body that calls
  * back into its own context cannot deadlock. */
 void slf_pool_run(slf_pool *pool, int64_t count, int64_t grain, slf_loop_fn body, void *user) {
-    if (pthread_mutex_trylock(&pool->busy) != 0) { /* threads of the host share a context: one has the workers */
+    /* Threads of the host share a context: one has the workers. */
+    if (!slf_context_at_home(pool->context) || pthread_mutex_trylock(&pool->busy) != 0) {
         body(user, 0, count);
         return;
     }
@@ -125,14 +130,16 @@ salf_status slf_pool_create(const salf_context *context, int32_t threads, slf_po
 /* No loop may be running; whoever destroys a context has finished with it. */
 void slf_pool_destroy(slf_pool *pool) {
     if (!pool) return;
-    pthread_mutex_lock(&pool->lock);
-    pool->stop = true;
-    pthread_cond_broadcast(&pool->work);
-    pthread_mutex_unlock(&pool->lock);
-    for (int32_t i = 0; i < pool->n_workers; i++) pthread_join(pool->workers[i], NULL);
-    pthread_cond_destroy(&pool->done);
-    pthread_cond_destroy(&pool->work);
-    pthread_mutex_destroy(&pool->lock);
-    pthread_mutex_destroy(&pool->busy);
+    if (slf_context_at_home(pool->context)) {
+        pthread_mutex_lock(&pool->lock);
+        pool->stop = true;
+        pthread_cond_broadcast(&pool->work);
+        pthread_mutex_unlock(&pool->lock);
+        for (int32_t i = 0; i < pool->n_workers; i++) pthread_join(pool->workers[i], NULL);
+        pthread_cond_destroy(&pool->done);
+        pthread_cond_destroy(&pool->work);
+        pthread_mutex_destroy(&pool->lock);
+        pthread_mutex_destroy(&pool->busy);
+    }
     slf_free(pool->context, pool);
 }

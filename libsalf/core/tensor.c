@@ -56,8 +56,6 @@ salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_
         return slf_fail(SALF_E_DTYPE, "%s: dtype %d (%s) where float32, bfloat16 or float16 is needed", name,
                         (int)tensor->dtype, slf_dtype_name(tensor->dtype));
     if (!tensor->data) return slf_fail(SALF_E_NULL, "%s: data is NULL with %" PRId64 " rows", name, tensor->rows);
-    if (tensor->reserved != 0)
-        return slf_fail(SALF_E_ARGUMENT, "%s: reserved is %d, not 0", name, (int)tensor->reserved);
     /* 3. memory */
     if (!memory_known(tensor->memory) || !memory_known(tensor->index_memory))
         return slf_fail(SALF_E_ARGUMENT, "%s: memory %d or index_memory %d is none of SALF_MEMORY_*", name,
@@ -81,10 +79,31 @@ salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_
                         "%s: row stride %" PRId64 " is less than its %" PRId64 " columns; rows would overlap (or is it "
                         "transposed?)",
                         name, stride, tensor->cols);
-    if (!tensor->row_index || tensor->index_memory != SALF_MEMORY_HOST) return SALF_OK;
-    for (int64_t r = 0; r < tensor->rows; r++)
-        if (tensor->row_index[r] < 0)
-            return slf_fail(SALF_E_ARGUMENT, "%s: row_index[%" PRId64 "] is %" PRId64, name, r, tensor->row_index[r]);
+    return slf_tensor_check_index(tensor, name);
+}
+
+/* An index in device memory cannot be read from here, so that an extent promises what is not kept. */
+salf_status slf_tensor_check_index(const salf_tensor *tensor, const char *name) {
+    const int64_t extent = tensor->extent;
+    const bool bounded = extent > 0;
+    if (extent < 0) return slf_fail(SALF_E_ARGUMENT, "%s: extent is %" PRId64, name, extent);
+    if (!tensor->row_index && bounded && tensor->rows > extent)
+        return slf_fail(SALF_E_SHAPE, "%s: %" PRId64 " rows, but its data has an extent of %" PRId64, name,
+                        tensor->rows, extent);
+    if (!tensor->row_index) return SALF_OK;
+    if (tensor->index_memory != SALF_MEMORY_HOST)
+        return bounded ? slf_fail(SALF_E_UNSUPPORTED,
+                                  "%s: extent is %" PRId64 ", but a row_index in device memory is not checked", name,
+                                  extent)
+                       : SALF_OK;
+    for (int64_t r = 0; r < tensor->rows; r++) {
+        const int64_t row = tensor->row_index[r];
+        if (row < 0) return slf_fail(SALF_E_ARGUMENT, "%s: row_index[%" PRId64 "] is %" PRId64, name, r, row);
+        if (bounded && row >= extent)
+            return slf_fail(SALF_E_ARGUMENT,
+                            "%s: row_index[%" PRId64 "] is %" PRId64 ", but its data has an extent of %" PRId64 " rows",
+                            name, r, row, extent);
+    }
     return SALF_OK;
 }
 

@@ -28,7 +28,7 @@ static salf_status check_named_tensor(const salf_named_tensor *t, int64_t index)
     if (v->memory != SALF_MEMORY_HOST || v->index_memory != SALF_MEMORY_HOST)
         return slf_fail(SALF_E_ARGUMENT, "tensor '%s' is not in host memory", t->name);
     if (!v->data && elements > 0) return slf_fail(SALF_E_NULL, "tensor '%s' has no data", t->name);
-    return SALF_OK;
+    return slf_tensor_check_index(v, t->name);
 }
 
 /* No overflow: check_named_tensor has seen that 16 bytes an element fit. */
@@ -55,8 +55,25 @@ static json_t *json_integers(const int64_t *values, int32_t n) {
 
 /* ---- bytes ---- */
 
-/* Length, header text, spaces up to a multiple of 8, then the data of one tensor after another: what is dense at once,
- * what is strided or indexed row by row. */
+/* A tensor in pieces of 16 MiB, some hundredths of a second on a disk; what is dense at once, what is strided or indexed
+ * row by row. done of total bytes of the file are written before. */
+static salf_status write_tensor(slf_file *file, const salf_tensor *v, uint64_t done, uint64_t total) {
+    const uint64_t most = (uint64_t)16 << 20, bytes = data_bytes(v);
+    const uint64_t row = (uint64_t)(v->cols * slf_dtype_size(v->dtype));
+    const bool dense = !v->row_index && (v->row_stride == 0 || v->row_stride == v->cols);
+    for (uint64_t at = 0, n, asked = 0; at < bytes; at += n) {
+        if (at >= asked) {
+            SLF_TRY(slf_proceed(file->context, "bytes", (int64_t)(done + at), (int64_t)total));
+            asked = at + most;
+        }
+        n = dense ? SLF_MIN(bytes - at, most) : row;
+        const char *from = dense ? (const char *)v->data + at : slf_tensor_row(v, (int64_t)(at / row));
+        SLF_TRY(slf_file_write(file, from, (size_t)n));
+    }
+    return SALF_OK;
+}
+
+/* Length, header text, spaces up to a multiple of 8, then the data of one tensor after another. */
 static salf_status write_content(slf_file *file, const json_t *header, const salf_named_tensor **order, int64_t n) {
     const size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
     if (length == 0) return json_no_memory();
@@ -74,13 +91,11 @@ static salf_status write_content(slf_file *file, const json_t *header, const sal
     SLF_DO(slf_file_write(file, "        ", (size_t)(padded - length)));
     /* Rows are written as they are stored: the file's byte order is little-endian, as the machines are that this code
      * is compiled for. */
+    uint64_t done = 0, total = 0;
+    for (int64_t i = 0; i < n; i++) total += data_bytes(&order[i]->view);
     for (int64_t i = 0; i < n; i++) {
-        const salf_tensor *v = &order[i]->view;
-        const bool dense = !v->row_index && (v->row_stride == 0 || v->row_stride == v->cols);
-        const uint64_t bytes = data_bytes(v), row_bytes = (uint64_t)(v->cols * slf_dtype_size(v->dtype));
-        if (dense) SLF_DO(slf_file_write(file, v->data, (size_t)bytes));
-        for (int64_t r = 0; !dense && bytes > 0 && r < v->rows; r++)
-            SLF_DO(slf_file_write(file, slf_tensor_row(v, r), (size_t)row_bytes));
+        SLF_DO(write_tensor(file, &order[i]->view, done, total));
+        done += data_bytes(&order[i]->view);
     }
 done:
     slf_free(file->context, text);

@@ -69,18 +69,20 @@ done:
 
 /* On failure nothing is held; a buffer is the caller's to free, by slf_free. */
 salf_status slf_matrix_walk_open(slf_matrix_walk *walk, const salf_context *context, const slf_matrix *matrix,
-                                 int64_t valid, int64_t floats_per_row) {
+                                 int64_t valid, int64_t floats_per_row, const char *what) {
     /* A view that the backend reads in place needs no pieces, where the caller makes nothing of a row that takes
      * memory. */
     int64_t rows = slf_block_rows(context, SLF_MAX(floats_per_row, matrix->n_cols));
     if (floats_per_row == 0 && matrix->view.data && slf_device_readable(context)) rows = valid;
-    *walk = (slf_matrix_walk){.context = context, .matrix = matrix, .valid = valid, .rows = SLF_MIN(rows, valid)};
+    *walk = (slf_matrix_walk){
+        .context = context, .matrix = matrix, .what = what, .valid = valid, .rows = SLF_MIN(rows, valid)};
     if (matrix->view.data) return SALF_OK;
     return SLF_ALLOC(context, walk->buffer, walk->rows * matrix->n_cols);
 }
 
 /* Waits for the block before where a callback is to fill the same memory: the backend may still read it. */
 salf_status slf_matrix_walk_load(slf_matrix_walk *walk) {
+    SLF_TRY(slf_proceed(walk->context, walk->what, walk->next, walk->valid));
     if (walk->buffer && walk->next > 0) SLF_TRY(slf_sync(walk->context));
     walk->first = walk->next;
     const int64_t left = walk->valid - walk->first;
@@ -99,11 +101,11 @@ salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matri
     uint64_t hash = 0;
     int64_t bad = -1, first_bad = -1;
     salf_status status;
-    SLF_DO(slf_matrix_walk_open(&walk, context, matrix, valid, 0));
+    SLF_DO(slf_matrix_walk_open(&walk, context, matrix, valid, 0, gram ? "Gram matrix" : "fingerprint"));
     while (walk.next < valid) {
         SLF_DO(slf_matrix_walk_load(&walk));
         const slf_scan_job job = {
-            .rows = &walk.block, .first_row = walk.first, .gram = gram, .hash = &hash, .bad_row = &bad};
+            .rows = &walk.block, .first_row = walk.first, .gram = gram, .hash = &hash, .bad_row = &bad, .total = valid};
         SLF_DO(context->backend->scan(context->impl, &job));
         if (bad >= 0 && first_bad < 0) first_bad = walk.first + bad;
         if (bad >= 0 && !bad_row)

@@ -140,13 +140,26 @@ static salf_status describe_matrix(slf_matrix *matrix, const salf_model *model, 
     return SALF_OK;
 }
 
+/* The one struct whose fields are views: none of them may be cut in two either (options.c). */
+salf_status slf_model_read_options(salf_model_options *own, const salf_model_options *theirs) {
+    static const size_t views[] = {offsetof(salf_model_options, head), offsetof(salf_model_options, embedding),
+                                   offsetof(salf_model_options, norm_weight), offsetof(salf_model_options, norm_bias),
+                                   offsetof(salf_model_options, logit_bias)};
+    SLF_TRY(slf_options_read(own, sizeof *own, theirs, "salf_model_options"));
+    for (size_t i = 0; theirs && i < sizeof views / sizeof *views; i++)
+        if (theirs->struct_size > views[i] && theirs->struct_size < views[i] + sizeof(salf_tensor))
+            return slf_fail(SALF_E_STRUCT, "salf_model_options: struct_size is %u, which ends inside of a tensor",
+                            theirs->struct_size);
+    return SALF_OK;
+}
+
 /* What is set up so far goes with the model on failure: destroy frees whatever is not NULL. */
 salf_status salf_model_create(salf_model **out, salf_context *context, const salf_model_options *options) {
     SLF_OWN_ARITHMETIC;
     SLF_OUT(out);
     SLF_REQUIRE(context, options);
     salf_model_options o;
-    SLF_TRY(slf_options_read(&o, sizeof o, options, "salf_model_options"));
+    SLF_TRY(slf_model_read_options(&o, options));
     /* 1. shape; the bounds keep every product that is made of these within 64 bits */
     if (o.n_layers < 1 || o.n_layers > 65535)
         return SLF_FAIL(SALF_E_ARGUMENT, "n_layers is %d, not in 1 ... 65535", (int)o.n_layers);
@@ -223,7 +236,7 @@ salf_status salf_model_update(salf_model *model, const salf_model_options *optio
     salf_model_options o;
     float *weight = NULL, *norm_bias = NULL, *bias = NULL;
     salf_status status;
-    SLF_TRY(slf_options_read(&o, sizeof o, options, "salf_model_options"));
+    SLF_TRY(slf_model_read_options(&o, options));
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
         for (size_t k = 0; k < fixed[i].size; k++)
             if (((const char *)&o)[fixed[i].offset + k] != 0)

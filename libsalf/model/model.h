@@ -57,10 +57,12 @@ salf_status slf_matrix_row(const slf_matrix *matrix, int64_t row, float *out);
 salf_status slf_matrix_fetch(const salf_context *context, const slf_matrix *matrix, const int32_t *labels, int64_t n,
                              float *out);
 
-/* A pass over rows 0 ... valid-1. While next < valid, load gives the next block of them; then you free buffer. */
+/* A pass over rows 0 ... valid-1. While next < valid, load gives the next block of them, unless the host ends the call;
+ * then you free buffer. */
 typedef struct slf_matrix_walk {
     const salf_context *context;
     const slf_matrix *matrix;
+    const char *what; /* it is for, as the host is told */
     int64_t valid;
     int64_t rows;      /* of a full block */
     int64_t first;     /* row of the matrix that the block at hand begins with */
@@ -71,7 +73,7 @@ typedef struct slf_matrix_walk {
 /* Blocks of as many rows as fit the workspace with floats_per_row of scratch each. 0: the work on a block needs no
  * scratch, and then a device, which has tiles of its own, gets a view whole. */
 salf_status slf_matrix_walk_open(slf_matrix_walk *walk, const salf_context *context, const slf_matrix *matrix,
-                                 int64_t valid, int64_t floats_per_row);
+                                 int64_t valid, int64_t floats_per_row, const char *what);
 salf_status slf_matrix_walk_load(slf_matrix_walk *walk);
 /* One such pass: fingerprint, and (gram not NULL) the Gram matrix, added to float64 [D][D] in backend memory. bad_row
  * is the first row with NaN or infinity, or -1; NULL: such a row is an error, SALF_E_NONFINITE. */
@@ -81,6 +83,8 @@ salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matri
 /* ---- making a model, in this order: new, then info and matrices, tie, norm, numbers ---- */
 
 salf_status slf_model_new(salf_model **out, salf_context *context);
+/* Options of salf_model_create, _update and _open as this version has them. */
+salf_status slf_model_read_options(salf_model_options *own, const salf_model_options *theirs);
 /* Makes the matrix that is there serve as both when the model is tied. */
 void slf_model_tie(salf_model *model);
 /* The final norm, whose weight and bias [1][D] are copied; data NULL: ones, zeros. */

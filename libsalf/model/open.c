@@ -12,7 +12,7 @@ salf_status salf_model_open(salf_model **out, salf_context *context, const char 
     SLF_OUT(out);
     SLF_REQUIRE(context, path);
     salf_model_options o;
-    SLF_TRY(slf_options_read(&o, sizeof o, options, "salf_model_options"));
+    SLF_TRY(slf_model_read_options(&o, options));
     if (o.n_layers || o.hidden || o.vocab || o.tied || o.norm_kind || o.head_rows || o.embedding_rows || o.head.data ||
         o.embedding.data || o.norm_weight.data || o.norm_bias.data || o.logit_bias.data)
         return SLF_FAIL(SALF_E_ARGUMENT,

@@ -69,6 +69,9 @@ void slf_draws_unused(slf_draws *draws, const salf_planner *p, uint64_t *used, i
 
 /* ---- settling all data at once ---- */
 
+/* Data between two questions whether to go on: some milliseconds, most of them for cache misses. */
+#define PATIENCE ((int64_t)1 << 18)
+
 salf_status slf_plan_check_size(const salf_planner *p) {
     if (p->m > SLF_EOF_UNKNOWN)
         return slf_fail(SALF_E_OVERFLOW, "%" PRId32 " layers; data can be matched to at most %d", p->m,
@@ -82,6 +85,7 @@ salf_status slf_plan_check_size(const salf_planner *p) {
  */
 static salf_status sort_by_eof(const salf_planner *p, const uint16_t *eof, int64_t *first, uint32_t *by_eof) {
     for (int64_t i = 0; i < p->n; i++) {
+        if (i % PATIENCE == 0) SLF_TRY(slf_proceed(p->context, "eof", i, p->n));
         if (!eof || eof[i] == SLF_EOF_UNKNOWN)
             return slf_fail(SALF_E_SEQUENCE, "the eof of datum %" PRId64 " is not set", i);
         first[eof[i]]++;
@@ -92,7 +96,10 @@ static salf_status sort_by_eof(const salf_planner *p, const uint16_t *eof, int64
         first[e] = below;
         below += count;
     }
-    for (int64_t i = 0; i < p->n; i++) by_eof[first[eof[i]]++] = (uint32_t)i;
+    for (int64_t i = 0; i < p->n; i++) {
+        if (i % PATIENCE == 0) SLF_TRY(slf_proceed(p->context, "order by eof", i, p->n));
+        by_eof[first[eof[i]]++] = (uint32_t)i;
+    }
     memmove(first + 1, first, (size_t)p->m * sizeof *first); /* each now stands where the next one begins */
     first[0] = 0;
     return SALF_OK;
@@ -112,7 +119,7 @@ salf_status slf_plan_settle(const salf_planner *p, slf_progress *progress) {
     if (!first || (matches && !by_eof) || !data || !used || !barred) goto done;
     /* Bits past N stay set: no walk takes them for candidates. */
     memset(barred, 0xFF, words * sizeof *barred);
-    if (matches && (status = sort_by_eof(p, progress->offline.eof, first, by_eof)) != SALF_OK) goto done;
+    if (matches) SLF_DO(sort_by_eof(p, progress->offline.eof, first, by_eof));
 
     uint32_t *next = data;
     for (int32_t e = 0; e < p->m; e++) {
@@ -120,19 +127,26 @@ salf_status slf_plan_settle(const salf_planner *p, slf_progress *progress) {
         for (int64_t i = first[e]; i < first[e + 1]; i++)
             if (!slf_bit_get(used, by_eof[i])) slf_bit_flip(barred, by_eof[i]);
         /* 2. the first c_e candidates in order of id are matched */
-        int64_t from = 0;
-        const int64_t matched = slf_bits_absent(barred, p->n, p->counts[e], &from, next);
-        for (int64_t i = 0; i < matched; i++) {
-            slf_bit_flip(barred, next[i]);
-            slf_bit_flip(used, next[i]);
+        uint32_t *const end = next + p->counts[e];
+        int64_t from = 0, found = 1;
+        while (found > 0) {
+            SLF_DO(slf_proceed(p->context, "matching", next - data, p->n));
+            found = slf_bits_absent(barred, p->n, SLF_MIN(end - next, PATIENCE), &from, next);
+            for (int64_t i = 0; i < found; i++) {
+                slf_bit_flip(barred, next[i]);
+                slf_bit_flip(used, next[i]);
+            }
+            next += found;
         }
+        progress->filled[e] = end - next;
+        progress->matched[e] = p->counts[e] - progress->filled[e];
         /* 3. what is missing is drawn. Then no candidate was left, and so none is drawn here that is not barred */
-        const int64_t missing = p->counts[e] - matched;
-        if (missing > 0 && (status = slf_draws_prepare(&draws, p)) != SALF_OK) goto done;
-        slf_draws_unused(&draws, p, used, missing, next + matched);
-        progress->matched[e] = matched;
-        progress->filled[e] = missing;
-        next += p->counts[e];
+        if (next < end) SLF_DO(slf_draws_prepare(&draws, p));
+        for (int64_t n_drawn; next < end; next += n_drawn) {
+            SLF_DO(slf_proceed(p->context, "drawing", next - data, p->n));
+            n_drawn = SLF_MIN(end - next, PATIENCE);
+            slf_draws_unused(&draws, p, used, n_drawn, next);
+        }
     }
     progress->offline.data = data;
     data = NULL;

@@ -49,7 +49,7 @@ AT(salf_context_info, threads, 28);
 AT(salf_context_info, rank, 32);
 AT(salf_context_info, ranks, 36);
 
-GROWS(salf_context_options, 112);
+GROWS(salf_context_options, 128);
 AT(salf_context_options, struct_size, 0);
 AT(salf_context_options, backend, 4);
 AT(salf_context_options, device, 8);
@@ -64,10 +64,12 @@ AT(salf_context_options, log_user, 64);
 AT(salf_context_options, log_level, 72);
 AT(salf_context_options, rank, 76);
 AT(salf_context_options, ranks, 80);
-AT(salf_context_options, reserved, 84);
+AT(salf_context_options, progress_interval, 84);
 AT(salf_context_options, all_reduce, 88);
 AT(salf_context_options, communicator_user, 96);
 AT(salf_context_options, plugin_path, 104);
+AT(salf_context_options, progress, 112);
+AT(salf_context_options, progress_user, 120);
 
 GROWS(salf_cost, 80);
 AT(salf_cost, struct_size, 0);
@@ -348,7 +350,7 @@ AT(salf_tensor, row_stride, 32);
 AT(salf_tensor, dtype, 40);
 AT(salf_tensor, memory, 44);
 AT(salf_tensor, index_memory, 48);
-AT(salf_tensor, reserved, 52);
+AT(salf_tensor, extent, 52);
 
 SIZE(salf_trace, 40);
 AT(salf_trace, rows, 0);

@@ -3,6 +3,7 @@
 #include <memory>
 #include <new>
 #include <stdexcept>
+#include <string>
 #include <thread>
 
 #include "cases.hpp"
@@ -56,6 +57,37 @@ salf::context_options logging() {
 }
 
 } // namespace
+
+/* A basis of a context that tells its progress to function at every step. */
+template <class Errors, class F> auto basis_watched_by(F function) {
+    salf::context_options options;
+    options.backend = SALF_BACKEND_CPU;
+    options.set_progress(std::move(function), -1);
+    const auto context = take(salf::basic_context<Errors>::create(options));
+    const auto model = take(salf::basic_model<Errors>::create(context, identity_head().options()));
+    return salf::basic_basis<Errors>::create(model, labels);
+}
+
+CASE(progress_is_told_to_any_callable_and_ends_a_call) {
+    std::string seen;
+    CHECK_OK(basis_watched_by<salf::errors>([&seen](const char *what, std::int64_t done, std::int64_t total) {
+        CHECK(done <= total);
+        seen += what;
+    }));
+    CHECK(seen.find("Gram matrix") != std::string::npos);
+    const auto ended =
+        basis_watched_by<salf::returning>([](const char *, std::int64_t, std::int64_t) -> std::int32_t { return 1; });
+    CHECK(ended.status() == SALF_E_CANCELLED);
+#ifdef __cpp_exceptions
+    try {
+        basis_watched_by<salf::throwing>(
+            [](const char *, std::int64_t, std::int64_t) { throw std::runtime_error("enough"); });
+        CHECK(false);
+    } catch (const std::runtime_error &error) {
+        CHECK(std::string(error.what()) == "enough");
+    }
+#endif
+}
 
 CASE(rows_come_from_any_callable) {
     int calls = 0;

@@ -1,6 +1,7 @@
 /* test_core.c - status, options, constants, context, allocator, worker pool, tensors, random numbers, plugin loader. */
 #include <math.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +133,47 @@ START_TEST(options_without_a_size_are_refused) {
     CHECK_FAILS(slf_options_read(&own, sizeof own, &wild, "current"), SALF_E_STRUCT, "struct_size is 3735928559");
     CHECK_OK(slf_options_read(&own, sizeof own, NULL, "current"));
     ck_assert_int_eq(own.a, 0);
+}
+END_TEST
+
+/* Half a pointer or half a view would be used, or a written result end in half a number. */
+START_TEST(sizes_that_cut_a_field_in_two_are_refused) {
+    current own = {0};
+    for (uint32_t size = 4; size < sizeof own; size++) {
+        current theirs = {size, 1, 2};
+        if (size % 8 == 0) continue;
+        CHECK_FAILS(slf_options_read(&own, sizeof own, &theirs, "current"), SALF_E_STRUCT, "set it to sizeof(current)");
+        CHECK_FAILS(slf_info_write(&theirs, &own, sizeof own, "current"), SALF_E_STRUCT, "set it to sizeof(current)");
+        ck_assert_int_eq(theirs.a, 1);
+    }
+    salf_context *context;
+    salf_context_options c = {.backend = SALF_BACKEND_CUDA, .plugin_path = "./nope.so"};
+    c.struct_size = (uint32_t)(offsetof(salf_context_options, plugin_path) + 4);
+    CHECK_FAILS(salf_context_create(&context, &c), SALF_E_STRUCT, "salf_context_options");
+    ck_assert_ptr_null(context);
+    context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    salf_policy *policy;
+    salf_policy_options p = {.struct_size = (uint32_t)(offsetof(salf_policy_options, planner) + 4)};
+    CHECK_FAILS(salf_policy_create(&policy, context, SALF_POLICY_BUDGET, 2, &p), SALF_E_STRUCT, "salf_policy_options");
+    /* views are fields, too */
+    salf_model *model;
+    const float head[2] = {1, 2};
+    salf_model_options m = {.n_layers = 1, .hidden = 2, .vocab = 1, .head = slf_tensor_host(head, SALF_F32, 1, 2)};
+    const size_t views[] = {offsetof(salf_model_options, head), offsetof(salf_model_options, embedding),
+                            offsetof(salf_model_options, norm_weight), offsetof(salf_model_options, norm_bias),
+                            offsetof(salf_model_options, logit_bias)};
+    for (size_t i = 0; i < 5; i++)
+        for (uint32_t cut = 8; cut < sizeof(salf_tensor); cut += 8) {
+            m.struct_size = (uint32_t)views[i] + cut;
+            CHECK_FAILS(salf_model_create(&model, context, &m), SALF_E_STRUCT, "salf_model_options");
+            CHECK_FAILS(salf_model_open(&model, context, "nowhere", &m), SALF_E_STRUCT, "salf_model_options");
+        }
+    m.struct_size = (uint32_t)offsetof(salf_model_options, norm_weight);
+    CHECK_OK(salf_model_create(&model, context, &m));
+    m.struct_size = (uint32_t)offsetof(salf_model_options, norm_bias) + 8;
+    CHECK_FAILS(salf_model_update(model, &m), SALF_E_STRUCT, "salf_model_options");
+    salf_model_destroy(model);
+    salf_context_destroy(context);
 }
 END_TEST
 
@@ -442,8 +484,19 @@ START_TEST(bad_views_are_refused) {
     VIEW_REFUSED(t.row_stride = INT64_MIN, SALF_E_OVERFLOW, "-9223372036854775808");
     VIEW_REFUSED(t.memory = SALF_MEMORY_DEVICE, SALF_E_ARGUMENT, "device memory");
     VIEW_REFUSED(t.memory = 7, SALF_E_ARGUMENT, "memory 7");
-    VIEW_REFUSED(t.reserved = 1, SALF_E_ARGUMENT, "reserved is 1");
     VIEW_REFUSED(t.row_index = index, SALF_E_ARGUMENT, "row_index[1] is -4");
+    /* what data has, where the host says so */
+    const int64_t beyond[2] = {1, 2}, last[2] = {1, 1};
+    VIEW_REFUSED(t.extent = -1, SALF_E_ARGUMENT, "extent is -1");
+    VIEW_REFUSED(t.extent = 1, SALF_E_SHAPE, "2 rows, but its data has an extent of 1");
+    VIEW_REFUSED((t.row_index = beyond, t.extent = 2), SALF_E_ARGUMENT,
+                 "row_index[1] is 2, but its data has an extent of 2");
+    t = good;
+    t.row_index = last;
+    t.extent = 2;
+    CHECK_OK(slf_tensor_check(&t, "states", 2, 3, false));
+    t.index_memory = SALF_MEMORY_DEVICE;
+    CHECK_FAILS(slf_tensor_check(&t, "states", 2, 3, true), SALF_E_UNSUPPORTED, "extent is 2");
     CHECK_FAILS(slf_tensor_check(NULL, "states", 2, 3, false), SALF_E_NULL, "states");
     t = (salf_tensor){.rows = 0, .cols = 3};
     CHECK_OK(slf_tensor_check(&t, "states", 0, 3, false));
@@ -574,6 +627,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, options_of_an_older_caller_are_completed);
     HARNESS_ADD(suite, options_of_a_newer_caller_pass_when_the_tail_is_zero);
     HARNESS_ADD(suite, options_without_a_size_are_refused);
+    HARNESS_ADD(suite, sizes_that_cut_a_field_in_two_are_refused);
     HARNESS_ADD(suite, results_fit_older_and_newer_callers);
     HARNESS_ADD(suite, context_survives_every_failing_allocation);
     HARNESS_ADD(suite, context_says_what_it_uses);

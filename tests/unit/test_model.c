@@ -76,7 +76,7 @@ START_TEST(bad_descriptions_are_refused) {
     REFUSED(o.head.dtype = 0, SALF_E_DTYPE, "head: dtype 0");
     REFUSED(o.head.memory = SALF_MEMORY_DEVICE, SALF_E_ARGUMENT, "head: device memory");
     REFUSED(o.head.memory = 9, SALF_E_ARGUMENT, "head: memory 9");
-    REFUSED(o.head.reserved = 1, SALF_E_ARGUMENT, "reserved is 1");
+    REFUSED(o.head.extent = 1, SALF_E_SHAPE, "extent of 1");
     REFUSED(o.head.row_stride = INT64_MAX, SALF_E_OVERFLOW, "row stride 9223372036854775807");
     REFUSED(o.head.row_stride = D - 1, SALF_E_SHAPE, "head: row stride 3 is less than its 4 columns");
     REFUSED(o.head.row_stride = 1 - D, SALF_E_SHAPE, "head: row stride -3");

@@ -2,6 +2,8 @@
 
 import ctypes
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -96,6 +98,99 @@ def test_embedding_rows(context, head):
 
     model = salf.Model(context, n_layers=1, head=head, embedding_rows=rows)
     np.testing.assert_array_equal(salf.Basis(model, side="input").rows([3, 4]), head[3:5].astype(np.float64))
+
+
+# ---- progress ----
+
+
+def test_progress_is_told_and_ends_a_call(head):
+    seen, answer = [], [False]
+
+    def progress(what, done, total):
+        assert 0 <= done <= total
+        seen.append(what)
+        return answer[0]
+
+    context = salf.Context("cpu", progress=progress, progress_interval=-1)
+    model = salf.Model(context, n_layers=LAYERS, head=head)
+    rows = salf.Basis(model, [1, 2]).rows([1, 2])
+    assert {"Gram matrix", "basis rows"} <= set(seen)
+    answer[0] = True
+    with pytest.raises(errors.CancelledError, match="Gram matrix"):
+        salf.Basis(model, [1, 2])
+    with pytest.raises(errors.CancelledError, match="fingerprint"):
+        model.fingerprint()
+    answer[0] = False
+    np.testing.assert_array_equal(salf.Basis(model, [1, 2]).rows([1, 2]), rows)
+
+
+def test_an_error_in_progress_is_raised(head):
+    def progress(what, done, total):
+        raise Wrong("enough")
+
+    context = salf.Context("cpu", progress=progress, progress_interval=-1)
+    model = salf.Model(context, n_layers=LAYERS, head=head)
+    with pytest.raises(Wrong, match="enough") as caught:
+        salf.Basis(model, [1])
+    assert isinstance(caught.value.__cause__, errors.CancelledError)
+
+
+@pytest.mark.parametrize("wrong", [3, "progress", object()], ids=repr)
+def test_progress_that_cannot_be_called(wrong):
+    with pytest.raises(errors.ArgumentError, match="progress"):
+        salf.Context("cpu", progress=wrong)
+
+
+LONG = """
+import os, signal, sys, threading, time
+import numpy as np
+import salf
+
+context = salf.Context("cpu", threads=1)
+head = np.random.default_rng(0).standard_normal((1 << 16, 512), np.float32)
+model = salf.Model(context, n_layers=2, head=head)
+planner = salf.Planner(context, 4, 1 << 24, matching="offline")
+planner.set_eof(0, np.arange(1 << 24, dtype=np.int32) % 4)
+rows = lambda first, count, out: out.__setitem__(slice(None), head[first : first + count])
+basis = salf.Basis(salf.Model(context, n_layers=2, head_rows=rows, hidden=512, vocab=1 << 16), [1])
+calls = {
+    "basis": lambda: salf.Basis(model, [1]),
+    "table": lambda: salf.Basis(model, [1], prepare="table"),
+    "fingerprint": lambda: model.fingerprint(),
+    "norms": lambda: salf.Loss(basis, "ce"),
+    "match": lambda: planner.match(),
+}
+late = 0
+for name in sys.argv[1:]:
+    until = time.monotonic() + 60  # calls that are too short for the signal are made again
+    while time.monotonic() < until:
+        sent = []
+        timer = threading.Timer(0.15, lambda: (sent.append(time.monotonic()), os.kill(os.getpid(), signal.SIGINT)))
+        timer.start()
+        try:
+            calls[name]()
+            timer.cancel()
+            timer.join()
+            if sent:
+                time.sleep(1)  # the signal arrived behind the call
+        except KeyboardInterrupt as stop:
+            late = max(late, time.monotonic() - sent[0])
+            if isinstance(stop.__cause__, salf.errors.CancelledError):
+                print(name, "ended", flush=True)
+                break
+print(late)
+"""
+
+
+def test_ctrl_c_ends_long_calls():
+    """By a signal to the process, which is in C then: the handler has to get its turn, and the call to end."""
+    calls = ["basis", "table", "norms", "match"]
+    run = subprocess.run([sys.executable, "-c", LONG, *calls], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    *ended, late = run.stdout.splitlines()
+    assert ended == [f"{name} ended" for name in calls]
+    assert float(late) < 5  # a tenth of a second where the processor is not shared with others
 
 
 # ---- log ----

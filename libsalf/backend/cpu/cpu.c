@@ -135,18 +135,20 @@ salf_status slf_cpu_scan(void *self, const slf_scan_job *job) {
     const int64_t dim = rows->cols, most = block_rows(cpu, dim, 1, rows->rows);
     row_block block = {rows, 0, slf_host_doubles(&cpu->host, most * dim)};
     if (!block.x) return SALF_E_NO_MEMORY;
+    salf_status status = SALF_OK;
     slf_blas_enter(services);
-    for (; block.first < rows->rows; block.first += most) {
+    for (; block.first < rows->rows && status == SALF_OK; block.first += most) {
         const int64_t n = SLF_MIN(rows->rows - block.first, most);
         /* dsyrk computes the upper triangle only, half the operations of a product. Its own threads work while ours
          * wait, and the other way round: never both at once. */
         services->parallel_for(services->context, n, ROW_GRAIN, convert_rows, &block);
         cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)dim, (int)n, 1, block.x, (int)dim, 1, job->gram,
                     (int)dim);
+        status = services->proceed(services->context, "Gram matrix", job->first_row + block.first + n, job->total);
     }
     slf_blas_leave(services);
     slf_host_free(&cpu->host, block.x);
-    return SALF_OK;
+    return status;
 }
 
 /* ---- products with P ---- */

@@ -100,7 +100,10 @@ salf_status slf_reference_scan(void *self, const slf_scan_job *job) {
     float *row = host->services.alloc(host->services.context, (uint64_t)dim, sizeof *row);
     if (!row) return SALF_E_NO_MEMORY;
     *job->bad_row = -1;
-    for (int64_t r = 0; r < job->rows->rows; r++) {
+    salf_status status = SALF_OK;
+    for (int64_t r = 0; r < job->rows->rows && status == SALF_OK; r++) {
+        if (job->gram)
+            status = host->services.proceed(host->services.context, "Gram matrix", job->first_row + r, job->total);
         slf_row_to_f32(job->rows, r, row);
         *job->hash += slf_row_hash(row, dim, job->first_row + r);
         if (*job->bad_row < 0 && !slf_reference_finite(row, dim)) *job->bad_row = r;
@@ -108,7 +111,7 @@ salf_status slf_reference_scan(void *self, const slf_scan_job *job) {
             for (int64_t j = i; j < dim; j++) job->gram[i * dim + j] += (double)row[i] * (double)row[j];
     }
     slf_host_free(host, row);
-    return SALF_OK;
+    return status;
 }
 
 /* No scaling against overflow: elements come from float32 numbers, whose squares float64 holds. */

@@ -13,15 +13,14 @@ from salf._ffi import NULL, ffi, name_of, pending, text
 _LOGGING = {"error": 40, "warning": 30, "info": 20, "debug": 10}  # levels of the logging module
 
 
-def _guarded(function: Callable[..., Any], failure: Any) -> Callable[..., Any]:
-    def guard(*arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except BaseException as error:  # not even KeyboardInterrupt can pass through C
-            pending.errors.append(error)
-            return failure
+def _keep(_: Any, error: BaseException, trace: Any) -> None:
+    pending.errors.append(error.with_traceback(trace))
 
-    return guard
+
+def _callback(kind: str, function: Callable[..., Any], failure: Any = None) -> Any:
+    """No exception passes through C. Not by a `try` in Python: a signal's handler runs when a function is entered,
+    before its first line, and what that raises, such as KeyboardInterrupt, would be printed and lost."""
+    return ffi.callback(kind, function, error=failure, onerror=_keep)
 
 
 def log(receiver: Any) -> Any:
@@ -36,7 +35,19 @@ def log(receiver: Any) -> Any:
         else:
             receiver.log(_LOGGING.get(name, 20), "%s", text(message))
 
-    return ffi.callback("salf_log_fn", _guarded(call, None))
+    return _callback("salf_log_fn", call)
+
+
+def progress(receiver: Any) -> Any:
+    """salf_progress_fn for a function (what, done, total), whose true answer ends the call. None is one, too: it is
+    where Ctrl-C reaches a long call, since Python runs the handlers of signals when a function of its own begins."""
+    if receiver is not None and not callable(receiver):
+        raise errors.ArgumentError(f"progress is {receiver!r}, not a function (what, done, total)")
+
+    def call(_: Any, what: Any, done: int, total: int) -> int:
+        return 1 if receiver is not None and receiver(text(what), done, total) else 0
+
+    return _callback("salf_progress_fn", call, 1)
 
 
 def rows(source: Callable[[int, int, Any], Any], hidden: int, name: str) -> Any:
@@ -48,7 +59,7 @@ def rows(source: Callable[[int, int, Any], Any], hidden: int, name: str) -> Any:
         source(first, count, in_call(out, count * hidden, "float32", (count, hidden)))
         return 0
 
-    return ffi.callback("salf_rows_fn", _guarded(call, 1))
+    return _callback("salf_rows_fn", call, 1)
 
 
 def communicator(link: Any) -> Any:
@@ -58,7 +69,7 @@ def communicator(link: Any) -> Any:
         link.all_reduce(in_call(buffer, count, TENSOR_DTYPES[dtype].name), name_of("ALL_REDUCE", operation))
         return 0
 
-    return ffi.callback("salf_all_reduce_fn", _guarded(all_reduce, 1))
+    return _callback("salf_all_reduce_fn", all_reduce, 1)
 
 
 def allocator(source: Any) -> Tuple[Any, Any]:
@@ -72,7 +83,7 @@ def allocator(source: Any) -> Tuple[Any, Any]:
     def free(_: Any, memory: Any, size: int) -> None:
         source.free(int(ffi.cast("uintptr_t", memory)), size)
 
-    return ffi.callback("salf_alloc_fn", _guarded(alloc, NULL)), ffi.callback("salf_free_fn", _guarded(free, None))
+    return _callback("salf_alloc_fn", alloc, NULL), _callback("salf_free_fn", free)
 
 
 def cut(source: Callable[..., Any], as_trace: Callable[[Any], Any]) -> Any:
@@ -87,4 +98,4 @@ def cut(source: Callable[..., Any], as_trace: Callable[[Any], Any]) -> Any:
             raise errors.OverflowError(f"the callback returned the cut {value}")
         return value
 
-    return ffi.callback("salf_cut_fn", _guarded(call, -1))
+    return _callback("salf_cut_fn", call, -1)

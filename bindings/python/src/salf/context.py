@@ -38,7 +38,10 @@ class Context(Handle):
     a device 256). log: a function (level, message) or a logging.Logger; log_level: "error", "warning" (default),
     "info" or "debug". communicator: an object with rank, ranks and all_reduce(buffer, operation), which works
     in place on a float64 or int64 buffer; operation is "sum" or "min". allocator: an object with alloc(size, align) ->
-    address and free(address, size). plugin_path: of libsalf-cuda.so, when not beside the library.
+    address and free(address, size). plugin_path: of libsalf-cuda.so, when not beside the library. progress: a function
+    (what, done, total) that is told how far a long call has come, ten times a second or at most every
+    progress_interval milliseconds (-1: at every step); when its answer is true the call raises CancelledError, leaves
+    everything as it was, and can be made again. Ctrl-C ends long calls in the same way, with or without it.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class Context(Handle):
         communicator: Any = None,
         plugin_path: Any = None,
         allocator: Any = None,
+        progress: Any = None,
+        progress_interval: int = 0,
     ) -> None:
         options = new_struct("salf_context_options")
         set_fields(
@@ -63,9 +68,11 @@ class Context(Handle):
                 "threads": threads,
                 "workspace_limit": workspace_limit,
                 "log_level": log_level,
+                "progress_interval": progress_interval,
             },
         )
         keep: List[Any] = []
+        options.progress = self._kept(keep, _callbacks.progress(progress))
         self._stream = None if stream is None else _address(stream)
         options.stream = ffi.cast("void *", self._stream or 0)
         if log is not None:

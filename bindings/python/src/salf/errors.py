@@ -130,6 +130,10 @@ class CallbackError(Error, RuntimeError):
     """Callback of the host reported an error."""
 
 
+class CancelledError(Error):
+    """Cancelled by the host."""
+
+
 class InternalError(Error):
     """Internal error."""
 

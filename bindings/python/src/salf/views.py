@@ -238,7 +238,7 @@ def _set_memory(target: Any, memory: Memory, name: str, ordinal: int, dtypes: Fr
     target.data = ffi.cast("void *", memory.address)
     target.dtype = kind.number
     target.memory = lib.SALF_MEMORY_DEVICE if memory.ordinal >= 0 else lib.SALF_MEMORY_HOST
-    target.row_index, target.index_memory, target.reserved = NULL, lib.SALF_MEMORY_HOST, 0
+    target.row_index, target.index_memory, target.extent = NULL, lib.SALF_MEMORY_HOST, 0
 
 
 def fill_from(
