@@ -125,6 +125,7 @@ fuzz: ## search for new inputs with libFuzzer, FUZZ_SECONDS for each target
 include tests/cuda/tests.mk
 include tests/evidence/evidence.mk
 include tests/conformance/tests.mk
+include bindings/python/wheels/wheels.mk
 
 # ---- bindings --------------------------------------------------------------------------------------------------------
 # C++: its tests as C++17 (under valgrind where it is there), as C++20 without exceptions, and under the sanitizers.
@@ -155,7 +156,7 @@ endif
 
 # Python, in a virtual environment in build/venv: the core, and what works on PyTorch.
 PYTHON_HOSTS := bindings/python/tests/torch
-test-python: lib $(TEST_PLUGINS) ## the Python package
+test-python: lib $(PROGRAM) $(TEST_PLUGINS) ## the Python package
 	@$(SCRIPT_ENV) $(RUN) $@ 'tests/python/run.sh --ignore $(PYTHON_HOSTS) bindings/python/tests' \
 	    'tests/python/run.sh $(PYTHON_HOSTS)'
 

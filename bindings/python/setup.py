@@ -1,11 +1,13 @@
-"""Builds the wheel: the Python files, the declarations made from salf.h, and the shared library that `make lib` builds.
+"""Builds the wheel: the Python files, the declarations made from salf.h, the shared library and the program that make
+builds.
 
-SALF_BUILD=FOLDER  take the library from FOLDER/lib, as it is there
-SALF_BUILD=system  carry no library: the package finds an installed libsalf when it is imported
+SALF_BUILD=FOLDER  take library, program and licence texts from FOLDER, as they are there
+SALF_BUILD=system  carry none of them: the package finds an installed libsalf when it is imported
 """
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +26,9 @@ SOURCES = os.path.join(HERE, "libsalf")  # in a source distribution; the root of
 IN_CHECKOUT = not os.path.isdir(SOURCES)
 ROOT = os.path.abspath(os.path.join(HERE, "..", "..")) if IN_CHECKOUT else SOURCES
 BUILD = os.environ.get("SALF_BUILD") or ""
-NEEDED = ["Makefile", "LICENSE", "README.md", "include", "libsalf", "pkgconfig"]  # to build the library
+PAPER = "https://doi.org/10.18653/v1/2025.findings-acl.420"
+# To build library and program.
+NEEDED = ["Makefile", "LICENSE", "CITATION.cff", "README.md", "include", "libsalf", "pkgconfig", "examples/salf"]
 
 
 def header_module():
@@ -40,17 +44,45 @@ if not os.path.isfile(HEADER):
     sys.exit(f"{HEADER} is not there: salf is built from a checkout of libsalf or from a source distribution")
 
 
-def libraries():
-    """The shared objects to carry: libsalf.so, built if need be, and the CUDA plugin where it is built."""
+def repository():
+    """Where the project lives, which CITATION.cff says; None where it says nothing."""
+    with open(os.path.join(ROOT, "CITATION.cff"), encoding="utf-8") as file:
+        found = re.search(r"^repository-code: *[\"']?(https://[^\s\"']+)", file.read(), re.MULTILINE)
+    return found.group(1).rstrip("/") if found else None
+
+
+def description():
+    """README.md for the page of an index, where links of a tree lead nowhere: they lead to the repository, and where
+    that is not known they are left out, their words kept."""
+    home = repository()
+
+    def link(found):
+        words, path = found.group(1), os.path.normpath(os.path.join("bindings/python", found.group(2)))
+        return f"[{words}]({home}/blob/main/{path}{found.group(3) or ''})" if home else words
+
+    with open(os.path.join(HERE, "README.md"), encoding="utf-8") as file:
+        return re.sub(r"\[([^\]]*)\]\((?![a-z]+:|#)([^)#]+)(#[^)]*)?\)", link, file.read())
+
+
+def carried():
+    """What goes into the package's folder _native, as {place there: file}, built if need be: the library by its soname,
+    which the program asks the loader for; the program; the CUDA plugin and the texts of licences where there are some.
+    """
     if BUILD == "system":
-        return []
+        return {}
     folder = os.path.abspath(BUILD) if BUILD else os.path.join(ROOT, "build")
     if not BUILD:
-        subprocess.run(["make", "-C", ROOT, "lib", f"BUILD={folder}", f"-j{os.cpu_count() or 1}"], check=True)
-    paths = [os.path.join(folder, "lib", name) for name in ("libsalf.so", "libsalf-cuda.so")]
-    if not os.path.isfile(paths[0]):
-        sys.exit(f"{paths[0]} is not there")
-    return [path for path in paths if os.path.isfile(path)]
+        targets = ["lib", os.path.join(folder, "bin", "salf")]
+        subprocess.run(["make", "-C", ROOT, *targets, f"BUILD={folder}", f"-j{os.cpu_count() or 1}"], check=True)
+    library = os.path.join(folder, "lib", "libsalf.so")
+    if not os.path.isfile(library):
+        sys.exit(f"{library} is not there")
+    found = {f"lib/libsalf.so.{header_module().numbers(HEADER)['SALF_SOVERSION']}": library}
+    names = ["lib/libsalf-cuda.so", "bin/salf"]
+    if os.path.isdir(os.path.join(folder, "licenses")):
+        names += [f"licenses/{name}" for name in sorted(os.listdir(os.path.join(folder, "licenses")))]
+    found.update({name: os.path.join(folder, name) for name in names if os.path.isfile(os.path.join(folder, name))})
+    return found
 
 
 class BuildPackage(build_py):
@@ -65,10 +97,10 @@ class BuildPackage(build_py):
         package = os.path.join(self.build_lib, "salf")
         with open(os.path.join(package, "_declarations.py"), "w", encoding="utf-8") as file:
             file.write(header_module().python_source(HEADER))
-        folder = os.path.join(package, "_lib")
-        for path in libraries():
-            os.makedirs(folder, exist_ok=True)
-            shutil.copyfile(path, os.path.join(folder, os.path.basename(path)))
+        for name, path in carried().items():
+            target = os.path.join(package, "_native", name)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            shutil.copy(path, target)  # with its mode: the program can be run
 
 
 class Package(Distribution):
@@ -110,6 +142,9 @@ if IN_CHECKOUT:
 
 setup(
     version=header_module().version(HEADER),
+    long_description=description(),
+    long_description_content_type="text/markdown",
+    project_urls={"Paper": PAPER, **({} if repository() is None else {"Repository": repository()})},
     distclass=Package,
     cmdclass={"build_py": BuildPackage, "bdist_wheel": Wheel, "sdist": SourceDistribution},
     options=OPTIONS,

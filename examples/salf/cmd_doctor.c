@@ -7,8 +7,8 @@
  *
  * Cost with a model: that of a basis, 2 V D^2, and of reading the weights once as `salf finetune` would.
  */
+#include <cblas.h>
 #include <ctype.h>
-#include <dlfcn.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -154,27 +154,17 @@ static void keep_log(void *user, int32_t level, const char *message) {
     if (json_array_append_new(p->log, text_of(message)) != 0) p->no_memory = 1;
 }
 
-/* OpenBLAS says what it is through functions of its own, which other BLAS lack: looked up in what is loaded. The
- * configuration begins with name and version, "OpenBLAS 0.3.26 NO_LAPACKE ...". */
+/* OpenBLAS says what it is through functions of its own. The configuration begins with name and version, "OpenBLAS
+ * 0.3.26 NO_LAPACKE ...". */
 static void examine_blas(patient *p) {
-    union { /* ISO C has no cast from void * to a function; POSIX gives dlsym this use */
-        void *symbol;
-        char *(*text)(void);
-        int (*number)(void);
-    } config, core, threads;
     json_t *blas = add_section(p, "blas");
-    void *loaded = dlopen(NULL, RTLD_LAZY);
-    config.symbol = loaded ? dlsym(loaded, "openblas_get_config") : NULL;
-    core.symbol = loaded ? dlsym(loaded, "openblas_get_corename") : NULL;
-    threads.symbol = loaded ? dlsym(loaded, "openblas_get_num_threads") : NULL;
     char name[64] = "unknown", version[64] = "unknown";
-    if (config.symbol && sscanf(config.text(), "%63s %63s", name, version) < 2) strcpy(version, "unknown");
+    if (sscanf(openblas_get_config(), "%63s %63s", name, version) < 2) strcpy(version, "unknown");
     put_text(p, blas, "name", name);
     put_text(p, blas, "version", version);
-    put_text(p, blas, "core", core.symbol ? core.text() : "unknown");
-    put(p, blas, "threads", threads.symbol ? json_integer(threads.number()) : json_string("unknown"));
-    if (config.symbol) put_text(p, blas, "configuration", config.text());
-    if (loaded) dlclose(loaded);
+    put_text(p, blas, "core", openblas_get_corename());
+    put(p, blas, "threads", json_integer(openblas_get_num_threads()));
+    put_text(p, blas, "configuration", openblas_get_config());
 }
 
 /* The context in which all else is done, and why it has its backend. Where that is not cuda, a context that insists on

@@ -17,7 +17,7 @@ check() { # name, command...
         status=1
     fi
 }
-files=(bindings/python/src bindings/python/tests bindings/python/setup.py tests/python)
+files=(bindings/python/src bindings/python/tests bindings/python/setup.py bindings/python/wheels tests/python)
 [ ! -d examples/python ] || files+=(examples/python)
 config=bindings/python/pyproject.toml
 export RUFF_NO_CACHE=true

@@ -8,7 +8,7 @@ if ! reason=$(tests/python/venv.sh "$venv"); then
 fi
 SALF_BUILD=$(realpath "${BUILD:-build}")
 SALF_SHARED=$(realpath -m "${SALF_SHARED:-../shared}")
-export SALF_BUILD SALF_SHARED SALF_LIBRARY=$SALF_BUILD/lib/libsalf.so
+export SALF_BUILD SALF_SHARED SALF_LIBRARY=$SALF_BUILD/lib/libsalf.so SALF_PROGRAM=$SALF_BUILD/bin/salf
 # Freed memory is overwritten, so that its use shows.
 export PYTHONMALLOC=debug MALLOC_PERTURB_=165
 export PYTHONPATH=$PWD/bindings/python/src:$PWD/tests/python PYTHONDONTWRITEBYTECODE=1

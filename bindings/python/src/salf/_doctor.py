@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from salf import errors
 from salf._ffi import constant, lib, library_path, text
+from salf._library import PACKAGE
 from salf.context import Context
 
 
@@ -84,15 +85,19 @@ def _blas() -> Dict[str, Any]:
     """The OpenBLAS that is loaded in this process, as it tells of itself."""
     try:
         with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-            files = sorted({line.split()[-1] for line in maps if "blas" in line.rpartition("/")[2]})
+            files = sorted(
+                {line.split()[-1] for line in maps if "blas" in line.rpartition("/")[2]},
+                key=lambda file: (not file.startswith(PACKAGE), file),  # what a wheel brings lies in salf.libs
+            )
     except OSError:
         files = []
     found: Dict[str, Any] = {"files": files}
     for file in files:
         try:
             blas = ctypes.CDLL(file)
-            told = blas.openblas_get_config
-            threads = blas.openblas_get_num_threads
+            prefix = "" if hasattr(blas, "openblas_get_config") else "scipy_"  # as in wheels
+            told = getattr(blas, f"{prefix}openblas_get_config")
+            threads = getattr(blas, f"{prefix}openblas_get_num_threads")
         except (OSError, AttributeError):
             continue  # a copy with names of its own (NumPy's), which the library does not call
         told.restype = ctypes.c_char_p

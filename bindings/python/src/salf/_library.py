@@ -14,9 +14,16 @@ PACKAGE = os.path.dirname(os.path.abspath(__file__))
 # In a checkout this file is bindings/python/src/salf/_library.py.
 CHECKOUT = os.path.abspath(os.path.join(PACKAGE, *[os.pardir] * 4))
 HEADER = os.path.join(CHECKOUT, "include", "salf.h")
+# Libraries that libsalf needs of the system, and the packages that hold them.
+_PACKAGES = {
+    "libopenblas.so.0": ("libopenblas0", "openblas"),
+    "libjansson.so.4": ("libjansson4", "jansson"),
+    "libgfortran.so.5": ("libgfortran5", "libgfortran"),
+}
 
 
-def _in_checkout() -> bool:
+def in_checkout() -> bool:
+    """Whether the package runs where it is developed."""
     return os.path.isfile(HEADER) and os.path.isfile(os.path.join(CHECKOUT, "bindings", "python", "pyproject.toml"))
 
 
@@ -27,7 +34,7 @@ def declarations() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "salf._declarations":
             raise ImportError(f"salf needs the package {error.name}") from error
-    if not _in_checkout():
+    if not in_checkout():
         raise ImportError("salf is neither installed nor in a checkout of libsalf: there is no salf._declarations")
     namespace: Dict[str, Any] = {}
     try:
@@ -57,11 +64,11 @@ def candidates(soname: str) -> List[str]:
         if folder is None:
             raise ImportError("SALF_LIBRARY is pkg-config, but pkg-config does not know salf")
         return [os.path.join(folder, soname)]
-    bundled = os.path.join(PACKAGE, "_lib", "libsalf.so")
+    bundled = os.path.join(PACKAGE, "_native", "lib", soname)
     built = os.path.join(CHECKOUT, "build", "lib", "libsalf.so")
     if os.path.isfile(bundled):
         return [bundled]
-    if _in_checkout() and os.path.isfile(built):
+    if in_checkout() and os.path.isfile(built):
         return [built]
     folder = _pkg_config()
     return ([os.path.join(folder, soname)] if folder else []) + [soname]
@@ -77,8 +84,19 @@ def _open(ffi: Any, paths: List[str]) -> Tuple[Any, str]:
         except OSError as error:
             failures.append(str(error))
     raise ImportError(
-        "libsalf could not be loaded (build it with make, or name it with SALF_LIBRARY): " + "; ".join(failures)
+        "libsalf could not be loaded (build it with make, or name it with SALF_LIBRARY): "
+        + "; ".join(failures)
+        + _remedy(failures)
     )
+
+
+def _remedy(failures: List[str]) -> str:
+    """The packages whose libraries the loader did not find, by their names in Debian and Ubuntu, and in Fedora."""
+    missing = [names for library, names in _PACKAGES.items() if any(f"{library}: " in text for text in failures)]
+    if not missing:
+        return ""
+    debian, fedora = (" ".join(names[k] for names in missing) for k in (0, 1))
+    return f". What is missing: apt install {debian}, or dnf install {fedora}; a manylinux wheel of salf carries it"
 
 
 def _loaded_version(ffi: Any, lib: Any, path: str) -> Tuple[int, int]:

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - what is missing is told before it is looked for
 """libsalf for training loops of PyTorch.
 
     controller = FreezeController(model, "salf", optimizer=optimizer)
@@ -10,6 +11,10 @@
 find_parts() says what a model consists of, EofCache spares probes of data seen before, SemanticLoss is the paper's
 loss.
 """
+
+from salf._extras import need
+
+need("torch", "torch", "numpy")
 
 from salf.torch.anatomy import Parts, find_parts, unwrap
 from salf.torch.boundary import Boundary, BoundaryCache
