@@ -126,7 +126,8 @@ typedef struct salf_tensor {
 typedef struct salf_context salf_context;
 /* Backends. AUTO takes the one that the environment variable SALF_BACKEND names ("reference", "cpu", "cuda"), else cuda
  * where its plugin and a device are there, else cpu; it opens the plugin only where a driver shows, or plugin_path
- * names it. SALF_KERNELS ("c", "avx2", "avx512") chooses the kernels of cpu, the best by default. */
+ * names it. SALF_KERNELS ("c", "avx2", "avx512") chooses the kernels of cpu, the best by default. A process with more
+ * rights than its caller (setuid) reads neither variable and opens no plugin but that of plugin_path. */
 enum { SALF_BACKEND_AUTO = 0, SALF_BACKEND_REFERENCE = 1, SALF_BACKEND_CPU = 2, SALF_BACKEND_CUDA = 3 };
 /* Levels of log messages, the gravest first. */
 enum { SALF_LOG_ERROR = 1, SALF_LOG_WARNING = 2, SALF_LOG_INFO = 3, SALF_LOG_DEBUG = 4 };
@@ -164,7 +165,7 @@ typedef struct salf_context_options {
     int32_t progress_interval; /* least milliseconds between two reports of a thread; 0 = 100, -1: none */
     salf_all_reduce_fn all_reduce; /* required when ranks > 1 */
     void *communicator_user;
-    const char *plugin_path; /* of libsalf-cuda.so; NULL: beside libsalf. Never searched in the current directory */
+    const char *plugin_path; /* of libsalf-cuda.so, absolute; NULL: beside the file of libsalf, links followed */
     salf_progress_fn progress; /* NULL: nobody listens */
     void *progress_user;
 } salf_context_options;

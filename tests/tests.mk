@@ -72,7 +72,7 @@ test-runner: ## the program that runs and counts the tests
 test-cli: bin examples ## the programs salf and salf-demo, and the trainer to read beside them
 	@SALF=$(PROGRAM) TRAINER=$(BUILD)/examples/trainer $(RUN) $@ $(sort $(wildcard tests/cli/*.sh))
 
-test-abi: lib ## symbols, layout, dialects, constants, baseline; two libraries in one process
+test-abi: lib bin ## symbols, layout, dialects, constants, baseline; two libraries in one process
 	@$(SCRIPT_ENV) $(RUN) $@ $(sort $(wildcard tests/abi/check_*))
 
 abi-baseline: $(VERSION_SCRIPT) ## write the committed ABI baseline, layout and lists (for a version that breaks or extends the ABI)

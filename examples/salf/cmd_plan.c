@@ -103,7 +103,9 @@ static int make_plan(const plan_settings *s, const double *weights) {
         free(counts);
         return args_fail("plan", "out of memory");
     }
-    salf_status status = salf_context_create(&context, NULL);
+    /* Plain integers: no device is looked for. */
+    const salf_context_options here = {.struct_size = sizeof here, .backend = SALF_BACKEND_REFERENCE};
+    salf_status status = salf_context_create(&context, &here);
     if (!status && s->as_published) status = published_plan(context, s->layers, s->data, &options, booked);
     if (!status) status = salf_planner_create(&planner, context, s->layers, s->data, &options);
     if (!status) status = salf_planner_counts(planner, counts);

@@ -109,7 +109,7 @@ static salf_status open_by_id(salf_context *context, int32_t id) {
     if (id == SALF_BACKEND_REFERENCE) return open_backend(context, &slf_backend_reference);
     if (id == SALF_BACKEND_CPU) return open_backend(context, &slf_backend_cpu);
     const slf_backend *backend = NULL;
-    SLF_TRY(slf_plugin_open(context, context->options.plugin_path, &context->plugin, &backend));
+    SLF_TRY(slf_plugin_open(context->options.plugin_path, &context->plugin, &backend));
     const salf_status status = open_backend(context, backend);
     if (status != SALF_OK) {
         slf_plugin_close(context->plugin);
@@ -123,7 +123,7 @@ static salf_status open_by_id(salf_context *context, int32_t id) {
 static salf_status choose_backend(salf_context *context) {
     /* 1. by name: a choice has no second */
     int32_t id = context->options.backend;
-    const char *wish = getenv("SALF_BACKEND"), *word;
+    const char *wish = slf_environment("SALF_BACKEND"), *word;
     if (id == SALF_BACKEND_AUTO && wish && *wish) {
         char known[128] = "";
         while ((word = salf_constant_word("SALF_BACKEND", id)) != NULL && strcmp(wish, word) != 0) {

@@ -129,6 +129,9 @@ void slf_log(const salf_context *context, int32_t level, const char *format, ...
 typedef void (*slf_loop_fn)(void *user, int64_t first, int64_t last);
 void slf_parallel_for(const salf_context *context, int64_t count, int64_t grain, slf_loop_fn body, void *user);
 
+/* A variable of the environment (plugin.c); NULL in a process with more rights than its caller. */
+const char *slf_environment(const char *name);
+
 /* Collectives; no-ops with one rank. */
 salf_status slf_all_reduce(const salf_context *context, void *buffer, int64_t count, int32_t dtype, int32_t operation);
 

@@ -1,47 +1,67 @@
 /*
- * plugin.c - opens the device backend with dlopen: from an explicit path or from beside libsalf, never from a search
- * path.
+ * plugin.c - opens the device backend with dlopen: from an absolute path that the host gives, or from beside libsalf.
  *
- * A plugin is code that runs with the host's rights, so where it comes from is the host's decision: neither the working
- * directory nor LD_LIBRARY_PATH may slip in another. What is checked afterwards, version and size of its table, guards
- * against a stale build, not against malice.
+ * A plugin is code that runs with the host's rights, so where it comes from is the host's decision. No part of its path
+ * is taken from argv[0], the working directory or the environment: who starts a program, or puts files where it works,
+ * would choose its code. So the place beside libsalf is that of the file itself, links followed, and known only where
+ * the loader was given a whole path; a process with more rights than its caller looks nowhere. What is checked
+ * afterwards, version and size of its table, guards against a stale build, not against malice.
  */
-#define _GNU_SOURCE /* dladdr */
+#define _GNU_SOURCE /* dladdr, secure_getenv, realpath */
 #include "core/plugin.h"
 
 #include <dlfcn.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 /* A name without a version: a plugin belongs to the library beside it, and is refused when it was built for another. */
 #define PLUGIN_NAME "libsalf-cuda.so"
 
-/* Where the host names no path, the plugin lies beside the library, since both come from one build: beside the shared
- * library, or the program, that this function is part of. A given path without a slash would make dlopen search, also
- * in folders that others can write to. RTLD_LOCAL: the plugin's symbols are no one's; RTLD_NOW: what is missing shows
- * here and not in the middle of a step. */
-salf_status slf_plugin_open(const salf_context *context, const char *path, void **handle, const slf_backend **backend) {
-    char *beside = NULL;
+const char *slf_environment(const char *name) {
+    return secure_getenv(name);
+}
+
+/* The path beside the file that this code is part of, a shared library or a program: it lies in one mapping with the
+ * program's headers then. What the loader calls a program is its argv[0], whose file the kernel knows. path holds
+ * PATH_MAX bytes. */
+static salf_status plugin_beside(char *path) {
+    static const char anchor = 0;
+    Dl_info own, program = {0};
+    union {
+        unsigned long number;
+        const void *address;
+    } headers = {.number = getauxval(AT_PHDR)};
+    if (getauxval(AT_SECURE) != 0)
+        return slf_fail(SALF_E_PLUGIN, "no plugin is looked for in a process with more rights than its caller; give "
+                                       "plugin_path");
+    if (dladdr(&anchor, &own) == 0 || !own.dli_fname)
+        return slf_fail(SALF_E_PLUGIN, "cannot tell where libsalf lies; give plugin_path");
+    const bool in_program = dladdr(headers.address, &program) != 0 && program.dli_fbase == own.dli_fbase;
+    if (!in_program && *own.dli_fname != '/')
+        return slf_fail(SALF_E_PLUGIN, "libsalf was loaded as '%s', which is not absolute; give plugin_path",
+                        own.dli_fname);
+    if (!realpath(in_program ? "/proc/self/exe" : own.dli_fname, path))
+        return slf_fail(SALF_E_PLUGIN, "the file of libsalf cannot be found; give plugin_path");
+    char *name = strrchr(path, '/') + 1;
+    if ((size_t)(name - path) + sizeof PLUGIN_NAME > PATH_MAX)
+        return slf_fail(SALF_E_PLUGIN, "%s: the path is too long; give plugin_path", path);
+    memcpy(name, PLUGIN_NAME, sizeof PLUGIN_NAME);
+    return SALF_OK;
+}
+
+/* RTLD_LOCAL: the plugin's symbols are no one's; RTLD_NOW: what is missing shows here and not in the middle of a
+ * step. */
+salf_status slf_plugin_open(const char *path, void **handle, const slf_backend **backend) {
+    char beside[PATH_MAX];
     void *opened = NULL;
     salf_status status = SALF_OK;
-    /* 1. where */
-    if (path && !strchr(path, '/'))
-        return slf_fail(SALF_E_PLUGIN, "plugin_path '%s' has no folder; a plugin is never searched for", path);
-    if (!path) {
-        static const char anchor = 0;
-        Dl_info where;
-        if (dladdr(&anchor, &where) == 0 || !where.dli_fname)
-            return slf_fail(SALF_E_PLUGIN, "cannot tell where libsalf lies; give plugin_path");
-        const char *slash = strrchr(where.dli_fname, '/');
-        if (!slash)
-            return slf_fail(SALF_E_PLUGIN, "libsalf was loaded as '%s', without a folder; give plugin_path",
-                            where.dli_fname);
-        const size_t folder = (size_t)(slash - where.dli_fname) + 1;
-        SLF_TRY(SLF_ALLOC(context, beside, folder + sizeof PLUGIN_NAME));
-        memcpy(beside, where.dli_fname, folder);
-        memcpy(beside + folder, PLUGIN_NAME, sizeof PLUGIN_NAME);
-        path = beside;
-    }
+    /* 1. where. A relative path would make dlopen search, or begin at the working directory */
+    if (path && *path != '/') return slf_fail(SALF_E_PLUGIN, "plugin_path '%s' is not absolute", path);
+    if (!path) SLF_TRY(plugin_beside(beside));
+    if (!path) path = beside;
     /* 2. the table. The version is checked before anything else of it is looked at; equal sizes as well, since a plugin
      * of the same version number from another branch would have its slots elsewhere. */
     union { /* ISO C has no cast from void * to a function; POSIX gives dlsym this use */
@@ -62,7 +82,6 @@ salf_status slf_plugin_open(const salf_context *context, const char *path, void 
     *backend = table;
 done:
     if (status != SALF_OK && opened) dlclose(opened);
-    slf_free(context, beside);
     return status;
 }
 

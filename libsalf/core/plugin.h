@@ -4,9 +4,10 @@
 
 #include "core/core.h"
 
-/* Opens the plugin at path, or libsalf-cuda.so beside the file that holds this code when path is NULL, and asks it for
- * its table. SALF_E_PLUGIN: missing, not loadable (a library it needs is), without its entry, of another version. */
-salf_status slf_plugin_open(const salf_context *context, const char *path, void **handle, const slf_backend **backend);
+/* Opens the plugin at an absolute path, or libsalf-cuda.so beside the file that holds this code when path is NULL, and
+ * asks it for its table. SALF_E_PLUGIN: no such place, missing, not loadable (a library it needs is), without its entry,
+ * of another version. */
+salf_status slf_plugin_open(const char *path, void **handle, const slf_backend **backend);
 void slf_plugin_close(void *handle);
 /* Whether there is any sign of a device's driver, so that a plugin is worth opening for a host that did not ask for it:
  * the driver's library in the process, or one of its device files. Opens nothing. */

@@ -3,6 +3,7 @@
 #include "harness.h"
 
 #include <ftw.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,8 +36,10 @@ void harness_free(void *user, void *block, size_t size) {
 }
 
 const char *harness_plugin(void) {
+    static char absolute[PATH_MAX];
     const char *path = getenv("SALF_TEST_PLUGIN");
-    return path && *path ? path : NULL;
+    if (!path || !*path) return NULL;
+    return realpath(path, absolute) ? absolute : path;
 }
 
 salf_status harness_context_or_status(salf_context **out, int32_t backend, harness_memory *memory) {

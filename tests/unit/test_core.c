@@ -255,7 +255,7 @@ START_TEST(context_refuses_bad_options) {
     REFUSED((o.rank = 2, o.ranks = 2), SALF_E_ARGUMENT, "rank 2 of 2");
     REFUSED(o.rank = 1, SALF_E_ARGUMENT, "rank 1 of 0");
     REFUSED(o.ranks = 2, SALF_E_NULL, "all_reduce is NULL");
-    REFUSED((o.backend = SALF_BACKEND_CUDA, o.plugin_path = "libsalf-cuda.so"), SALF_E_PLUGIN, "no folder");
+    REFUSED((o.backend = SALF_BACKEND_CUDA, o.plugin_path = "libsalf-cuda.so"), SALF_E_PLUGIN, "not absolute");
     REFUSED((o.backend = SALF_BACKEND_CUDA, o.plugin_path = "/nonexistent/p.so"), SALF_E_PLUGIN, "/nonexistent/p.so");
     REFUSED(o.struct_size = 0, SALF_E_STRUCT, "struct_size is 0");
     CHECK_FAILS(salf_context_create(NULL, NULL), SALF_E_NULL, "out");

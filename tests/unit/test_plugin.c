@@ -64,7 +64,8 @@ END_TEST
 
 START_TEST(a_plugin_is_never_searched_for) {
     salf_context *context;
-    CHECK_FAILS(open_with(&context, SALF_BACKEND_CUDA, "fake_plugin.so"), SALF_E_PLUGIN, "no folder");
+    CHECK_FAILS(open_with(&context, SALF_BACKEND_CUDA, "fake_plugin.so"), SALF_E_PLUGIN, "not absolute");
+    CHECK_FAILS(open_with(&context, SALF_BACKEND_CUDA, "./fake_plugin.so"), SALF_E_PLUGIN, "not absolute");
     /* Beside the program there is none, whatever lies in the current directory. */
     CHECK_FAILS(open_with(&context, SALF_BACKEND_CUDA, NULL), SALF_E_PLUGIN, "libsalf-cuda.so");
 }

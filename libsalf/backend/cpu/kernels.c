@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/core.h"
 #include "core/dtypes.h"
 #include "cpu.h"
 
@@ -215,7 +216,7 @@ const slf_kernels *slf_kernels_at(int rank) {
 }
 
 salf_status slf_kernels_choose(const slf_services *services, const slf_kernels **out) {
-    const char *wish = getenv("SALF_KERNELS");
+    const char *wish = slf_environment("SALF_KERNELS");
     const slf_kernels *kernels = *out = slf_kernels_at(0);
     char names[32] = "";
     size_t used = 0;
