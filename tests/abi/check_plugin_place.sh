@@ -19,7 +19,8 @@ cat >"$work/host.c" <<'C'
 #include <stdlib.h>
 #include <unistd.h>
 int main(int argc, char **argv) {
-    salf_context_options o = {.struct_size = sizeof o, .backend = SALF_BACKEND_CUDA, .plugin_path = getenv("SALF_HOST_PATH")};
+    salf_context_options o = {.struct_size = sizeof o, .backend = SALF_BACKEND_CUDA};
+    o.plugin_path = getenv("SALF_HOST_PATH");
     salf_context *context;
     if (argc > 1 && chdir(argv[1]) != 0) return 2;
     if (salf_context_create(&context, &o) != SALF_OK) printf("%s\n", salf_last_error());
@@ -38,9 +39,9 @@ C
 : >"$work/output"
 mkdir "$work"/{real,trap,links,shared,path,set}
 libs="$(pkg-config --libs openblas jansson) -lm -lpthread -ldl"
+cc="${CC:-gcc} -std=c11 -D_DEFAULT_SOURCE -Iinclude $work/host.c"
 ${CC:-gcc} -fPIC -shared "$work/plugin.c" -o "$work/plugin.so" &&
-    ${CC:-gcc} -std=c11 -D_DEFAULT_SOURCE -Iinclude "$work/host.c" -o "$work/real/static" "$build/lib/libsalf.a" $libs &&
-    ${CC:-gcc} -std=c11 -D_DEFAULT_SOURCE -Iinclude "$work/host.c" -o "$work/real/shared" -L"$build/lib" -lsalf
+    $cc -o "$work/real/static" "$build/lib/libsalf.a" $libs && $cc -o "$work/real/shared" -L"$build/lib" -lsalf
 report "a host with libsalf.a and one with libsalf.so build" $?
 cp "$build"/lib/libsalf.so.[0-9] "$work/shared" && cp "$build"/lib/libsalf.so.[0-9] "$work/path"
 ln -s "$work/real/static" "$work/links/static"
@@ -62,10 +63,12 @@ opens "a link to the program lies beside a plugin" no real/libsalf-cuda.so links
 opens "the library was found by a relative path" no "not absolute" env LD_LIBRARY_PATH=path real/shared "$work/trap"
 opens "and is not searched for where that points later" no "not absolute" \
     env LD_LIBRARY_PATH=. bash -c 'cd path && ../real/shared ../trap'
-opens "no plugin is beside the library" no shared/libsalf-cuda.so env LD_LIBRARY_PATH="$work/shared" real/shared "$work/trap"
+opens "no plugin is beside the library" no shared/libsalf-cuda.so \
+    env LD_LIBRARY_PATH="$work/shared" real/shared "$work/trap"
 opens "a plugin is beside the library" yes "salf_backend_plugin" env LD_LIBRARY_PATH="$work/path" real/shared
 opens "a path that is not absolute" no "not absolute" env SALF_HOST_PATH=trap/libsalf-cuda.so real/static
-opens "a path from the working directory" no "not absolute" env SALF_HOST_PATH=./libsalf-cuda.so real/static "$work/trap"
+opens "a path from the working directory" no "not absolute" \
+    env SALF_HOST_PATH=./libsalf-cuda.so real/static "$work/trap"
 opens "a name" no "not absolute" env SALF_HOST_PATH=libsalf-cuda.so LD_LIBRARY_PATH="$work/trap" real/static
 opens "an absolute path" yes "salf_backend_plugin" env SALF_HOST_PATH="$work/trap/libsalf-cuda.so" real/static
 cp "$work/plugin.so" "$work/real/libsalf-cuda.so"
@@ -77,7 +80,8 @@ cp "$work/real/static" "$work/set/static"
 if [ "$(id -u)" -eq 0 ] && chown 65534 "$work/set/static" && chmod 4755 "$work/set/static" &&
     [ "$("$work/set/static" | grep -c "more rights")" -gt 0 ]; then
     opens "a setuid program" no "more rights" set/static
-    opens "a setuid program reads no environment" no "more rights" env SALF_BACKEND=nonsense SALF_KERNELS=nonsense set/static
+    opens "a setuid program reads no environment" no "more rights" \
+        env SALF_BACKEND=nonsense SALF_KERNELS=nonsense set/static
     grep -q nonsense "$work/output"
     report "nor speaks of it" $((1 - $?))
     opens "a setuid program that gives a path" yes "salf_backend_plugin" \
