@@ -126,6 +126,7 @@ include tests/cuda/tests.mk
 include tests/evidence/evidence.mk
 include tests/conformance/tests.mk
 include bindings/python/wheels/wheels.mk
+include tests/torture/tests.mk
 
 # ---- bindings --------------------------------------------------------------------------------------------------------
 # C++: its tests as C++17 (under valgrind where it is there), as C++20 without exceptions, and under the sanitizers.

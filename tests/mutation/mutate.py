@@ -1,0 +1,260 @@
+#!/usr/bin/env python3
+"""Mutation score: changes one line of the sources at a time, in a copy of the tree, and sees whether a suite notices.
+
+    mutate.py [--only WORD]... [--again] [--list] [--least PERCENT]
+
+mutants.txt beside this file holds the mutants. A heading "[FILE] SUITE..." names a source file and the suites that
+should notice, the quickest first; a mutant below it has four lines at most:
+
+    operator        comparison, constant, sign, logic, dropped call, dropped check or swapped argument
+    - text          what stands in the file, exactly once; white space of any kind is one blank, so that lines may move
+    + text          what takes its place
+    = reason        only where no test can notice: what the mutant computes is the same
+
+A suite is a program of tests/unit ("planner"), one of tests/parity ("parity/test_backend") or a script of tests/cli
+("cli/test_report.sh"). Each runs with a limit of processor time that follows from its time without a mutant. What was found stands in results.txt in the copy's folder and is not done again while mutant, file and suites
+are the same; so a run that was stopped goes on. --only takes those whose heading, operator or text has a word.
+
+The score is caught / (caught + survived); mutants that do not compile and those with a reason are left out. A mutant
+whose text is not found is lost, which is said aloud and fails: mend its line. So is a mutant with a reason that a suite
+catches. Below --least (95) the script fails.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+OPERATORS = ("comparison", "constant", "sign", "logic", "dropped call", "dropped check", "swapped argument")
+SECONDS_LEAST = 5  # of processor time for a suite, however quick it is without a mutant
+SECONDS_TIMES = 4  # of its own time
+SECONDS_STILL = 20  # by the clock, without any processor time: threads that wait for each other
+
+
+class Mutant:
+    def __init__(self, file, suites, operator, line):
+        self.file, self.suites, self.operator, self.line = file, suites, operator, line
+        self.found = self.put = self.reason = None
+
+    def apply(self, text):
+        """The file's text with the mutant in it, or None where what it replaces does not stand there exactly once."""
+        pattern = r"\s+".join(re.escape(part) for part in self.found.split())
+        changed, times = re.subn(pattern, lambda _: self.put, text)
+        return changed if times == 1 else None
+
+    def name(self):
+        return f"{self.file}: {self.operator}: {' '.join(self.found.split())}  ->  {self.put or '(nothing)'}"
+
+
+def read_list(path):
+    """The mutants; a line that fits nowhere ends the program with its number."""
+    mutants, file, suites = [], None, None
+    with open(path) as lines:
+        for number, line in enumerate(map(str.rstrip, lines), 1):
+            heading = re.fullmatch(r"\[(\S+)\]((?: \S+)+)", line)
+            if heading:
+                file, suites = heading[1], heading[2].split()
+            elif line in OPERATORS and file:
+                mutants.append(Mutant(file, suites, line, number))
+            elif line[:2] == "- " and mutants:
+                mutants[-1].found = line[2:]
+            elif line[:1] == "+" and mutants:
+                mutants[-1].put = line[2:]
+            elif line[:2] == "= " and mutants:
+                mutants[-1].reason = line[2:]
+            elif line and line[0] != "#":
+                sys.exit(f"{path}:{number}: '{line}' is no heading, operator or text")
+    for m in mutants:
+        if m.found is None or m.put is None:
+            sys.exit(f"{path}:{m.line}: a mutant needs a line '- ' and a line '+ '")
+    return mutants
+
+
+class Tree:
+    """A copy of the files that git knows, with its build folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.seconds = {}  # of each suite without a mutant
+        self.fork = {}  # whether its tests need processes of their own
+
+    def refresh(self):
+        """Takes over what has changed, and only that, so that a build after it is short."""
+        names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True,
+                               capture_output=True, text=True).stdout.split("\n")  # fmt: skip
+        for name in filter(None, names):
+            source, target = os.path.join(ROOT, name), os.path.join(self.folder, name)
+            if not os.path.isfile(source):
+                continue
+            if not os.path.exists(target) or read(source) != read(target):
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                shutil.copy(source, target)
+
+    def target(self, suite):
+        if suite.startswith("cli/"):
+            return "bin"
+        return f"build/tests/{suite}" if "/" in suite else f"build/tests/unit/test_{suite}"
+
+    def compile(self, suites):
+        """Whether the programs build; one job, at -O1: most of a mutant's time is this."""
+        command = ["make", "-s", "-j1", "BUILD=build", "CFLAGS=-O1", "CUDA=0", *dict.fromkeys(map(self.target, suites))]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+
+    def passes(self, suite, limit):
+        """Whether a suite finds no fault. limit: seconds of processor time for each of its processes."""
+        command = ["bash", f"tests/{suite}"] if suite.startswith("cli/") else [self.target(suite)]
+        environment = dict(os.environ, CK_FORK=self.fork.get(suite, "no"), CK_DEFAULT_TIMEOUT="0", SALF_TEST_QUICK="1",
+                           SALF="build/bin/salf", OPENBLAS_NUM_THREADS="1",
+                           SALF_SHARED=os.environ.get("SALF_SHARED", os.path.join(ROOT, "..", "shared")))  # fmt: skip
+        run = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5)))  # fmt: skip
+        before, still = -1, 0
+        while still < SECONDS_STILL:
+            try:
+                return run.wait(timeout=2) == 0
+            except subprocess.TimeoutExpired:
+                now = session_time(run.pid)
+                still = still + 2 if now == before else 0
+                before = now
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        return False
+
+    def limit(self, suite):
+        if suite not in self.seconds:
+            self.compile([suite])
+            # Tests in one process: a mutant that never ends then uses up the limit once, not once a test.
+            start = os.times()
+            if not self.passes(suite, 900):
+                self.fork[suite] = "yes"
+                start = os.times()
+                if not self.passes(suite, 900):
+                    sys.exit(f"{suite} does not pass without a mutant")
+            end = os.times()
+            used = end.children_user + end.children_system - start.children_user - start.children_system
+            self.seconds[suite] = max(SECONDS_LEAST, int(SECONDS_TIMES * used) + 1)
+        return self.seconds[suite]
+
+    def key(self, mutant):
+        """What the outcome follows from."""
+        parts = [mutant.found, mutant.put, mutant.operator, *mutant.suites]
+        paths = [mutant.file]
+        for suite in mutant.suites:
+            paths.append(f"tests/{suite}" if suite.startswith("cli/") else
+                         f"tests/{suite}.c" if "/" in suite else f"tests/unit/test_{suite}.c")  # fmt: skip
+        parts += [read(os.path.join(ROOT, path)).decode() for path in paths]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    def attempt(self, mutant):
+        """caught, survived, not compiled or lost, with the suite that caught it."""
+        path = os.path.join(self.folder, mutant.file)
+        text = read(os.path.join(ROOT, mutant.file)).decode()
+        changed = mutant.apply(text)
+        if changed is None or changed == text:
+            return "lost", ""
+        limits = {suite: self.limit(suite) for suite in mutant.suites}
+        try:
+            write(path, changed)
+            if self.compile(mutant.suites).returncode != 0:
+                return "not compiled", ""
+            for suite in mutant.suites:
+                if not self.passes(suite, limits[suite]):
+                    return "caught", suite
+            return "survived", ""
+        finally:
+            write(path, text)
+
+
+def session_time(leader):
+    """Ticks of processor time of all processes of a session."""
+    ticks = 0
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fields = read(f"/proc/{number}/stat").decode().rsplit(")", 1)[1].split()
+        except OSError:
+            continue  # it has ended
+        if int(fields[3]) == leader:
+            ticks += sum(map(int, fields[11:15]))
+    return ticks
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def known_results(path):
+    if not os.path.exists(path):
+        return {}
+    return {key: (outcome, suite) for key, outcome, suite in
+            (line.split("\t")[:3] for line in read(path).decode().splitlines())}  # fmt: skip
+
+
+def settings():
+    options = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    options.add_argument("--only", action="append", default=[], metavar="WORD")
+    options.add_argument("--again", action="store_true", help="forget what was found")
+    options.add_argument("--list", action="store_true", help="show the mutants, and which texts are not found")
+    options.add_argument("--least", type=float, default=95.0, metavar="PERCENT")
+    options.add_argument("--nice", type=int, default=15, help="how far it steps back for others")
+    options.add_argument("--folder", default=os.path.join(ROOT, "build", "mutation"), help="of the copy")
+    return options.parse_args()
+
+
+def main():
+    given = settings()
+    mutants = [m for m in read_list(os.path.join(HERE, "mutants.txt"))
+               if not given.only or any(word in m.name() for word in given.only)]  # fmt: skip
+    if given.list:
+        for m in mutants:
+            there = m.apply(read(os.path.join(ROOT, m.file)).decode()) is not None
+            print(f"{'' if there else 'LOST  '}{m.name()}")
+        return 0
+    os.nice(given.nice)
+    tree = Tree(os.path.abspath(given.folder))
+    os.makedirs(tree.folder, exist_ok=True)
+    tree.refresh()
+    results = os.path.join(tree.folder, "results.txt")
+    known = {} if given.again else known_results(results)
+    count = dict.fromkeys(["caught", "survived", "not compiled", "lost", "equivalent"], 0)
+    wrong, start = [], time.time()
+    for number, m in enumerate(mutants, 1):
+        key = tree.key(m)
+        if key not in known:
+            known[key] = tree.attempt(m)
+            with open(results, "a") as out:
+                out.write("\t".join([key, *known[key], m.name()]) + "\n")
+        outcome, suite = known[key]
+        if outcome == "survived" and m.reason:
+            outcome = "equivalent"
+        count[outcome] += 1
+        if outcome in ("survived", "lost") or (outcome == "caught" and m.reason):
+            wrong.append((outcome, m))
+        print(f"{number}/{len(mutants)} {outcome}{' by ' + suite if suite else ''}: {m.name()}", flush=True)
+    print()
+    for outcome, m in wrong:
+        print(f"{outcome.upper()} (mutants.txt:{m.line}): {m.name()}")
+    tried = count["caught"] + count["survived"]
+    score = 100 * count["caught"] / tried if tried else 100.0
+    print(f"{len(mutants)} mutants: " + ", ".join(f"{n} {outcome}" for outcome, n in count.items()) +
+          f"; score {score:.1f} % in {time.time() - start:.0f} s")  # fmt: skip
+    misjudged = any(outcome != "survived" for outcome, _ in wrong)
+    return 1 if score < given.least or misjudged else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
