@@ -7,7 +7,6 @@ prints macro F1, the share of the depth that the backward left out, and times; -
 """
 
 import argparse
-import json
 import tempfile
 import time
 
@@ -17,6 +16,7 @@ import torch
 import transformers
 from local_model import load_model
 
+import salf
 from salf.methods import METHODS, parse_method
 from salf.transformers import SalfConfig, SalfTrainer
 
@@ -115,23 +115,13 @@ def train(o, method, task, items):
     return trainer
 
 
-def events(o, method, trainer, result, table):
+def write_events(log, o, method, trainer, result):
     """What `salf report` reads of one method."""
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     for number, entry in enumerate(steps):
-        yield {
-            "event": "step", "method": method, "step": number, "data": (number + 1) * o.batch * o.accumulate,
-            "loss": entry["loss"], "cut": int(entry["salf/cut"]), "saving": entry.get("salf/saving", 0.0),
-            "rate": entry["learning_rate"], **dict.fromkeys(trainer.seconds, 0.0),
-        }  # fmt: skip
-    planner = trainer.controller.planner
-    if planner is not None:
-        stages = [planner.stage(layer) for layer in range(trainer.controller.n_layers)]
-        yield {
-            "event": "plan", "method": method, "counts": [s.count for s in stages],
-            "matched": [s.matched for s in stages], "filled": [s.filled for s in stages], "saving": planner.saving,
-        }  # fmt: skip
-    yield {"event": "result", "method": method, **result, "confusion": table}
+        data = (number + 1) * o.batch * o.accumulate
+        log.step(method, number, entry["loss"], scalars=entry, data=data, rate=entry["learning_rate"])
+    log.result(method, trainer.controller.planner, **result)
 
 
 def main():
@@ -141,7 +131,12 @@ def main():
     task = classification.Task(o.data, classification.open_tokenizer(o.model, o.tokenizer), o.template)
     longest = load_model(o.model).config.max_position_embeddings - 1
     items, tests = task.read("train", o.limit_train, longest), task.read("test", o.limit_test, longest)
-    lines = []
+    log = None
+    if o.log:
+        about = {"model": o.model, "data": o.data, "train": len(items), "test": len(tests), "seed": o.seed}
+        about.update(classes=len(task.classes), loss="lm", trainable="lora" if o.rank else "dense", batch=o.batch)
+        layers = load_model(o.model).config.num_hidden_layers
+        log = salf.RunLog(o.log, layers=layers, methods=methods, epochs=int(o.epochs), shortened=0, **about)
     print(
         f"{'method':18} {'macro F1':>8} {'accuracy':>8} {'saving':>7} {'forward s':>9} {'backward s':>10} {'steps':>6}"
     )
@@ -164,15 +159,11 @@ def main():
             "steps": steps,
             **seconds,
         }
-        result.update(trained=len(items), probed=0)
-        lines += events(o, method, trainer, result, table)
-    if o.log:
-        layers = trainer.controller.n_layers
-        about = {"event": "run", "model": o.model, "data": o.data, "layers": layers, "train": len(items)}
-        about.update(test=len(tests), classes=len(task.classes), seed=o.seed, loss="lm", methods=methods, batch=o.batch)
-        about.update(trainable="lora" if o.rank else "dense", epochs=int(o.epochs), shortened=0)
-        with open(o.log, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in [about, *lines])
+        result.update(trained=len(items), probed=0, confusion=table)
+        if log:
+            write_events(log, o, method, trainer, result)
+    if log:
+        log.close()
 
 
 if __name__ == "__main__":

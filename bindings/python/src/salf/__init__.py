@@ -6,8 +6,11 @@ data over the depths under a budget. `salf.torch` and `salf.transformers` bring 
 """
 
 from salf import errors
+from salf._advise import Advice, AdviceRow, advise
 from salf._doctor import Diagnosis, doctor
 from salf._ffi import constant, ffi, lib, library_path, text
+from salf._program import ProgramError, program_path
+from salf._report import Report, RunLog, log_scalars, report
 from salf.basis import Basis, BasisBuilder, BasisInfo
 from salf.context import Context, ContextInfo
 from salf.cost import Cost, estimate_cost
@@ -30,6 +33,8 @@ def version() -> str:
 __version__ = version()
 
 __all__ = [
+    "Advice",
+    "AdviceRow",
     "Basis",
     "BasisBuilder",
     "BasisInfo",
@@ -46,7 +51,10 @@ __all__ = [
     "Planner",
     "Policy",
     "Probe",
+    "ProgramError",
+    "Report",
     "RowIndex",
+    "RunLog",
     "Signal",
     "SignalInfo",
     "Stage",
@@ -54,6 +62,7 @@ __all__ = [
     "Tensor",
     "Tensors",
     "Trace",
+    "advise",
     "constant",
     "doctor",
     "eof_from_deviations",
@@ -62,6 +71,9 @@ __all__ = [
     "ffi",
     "lib",
     "library_path",
+    "log_scalars",
+    "program_path",
+    "report",
     "save_tensors",
     "version",
 ]
