@@ -213,11 +213,16 @@ SALF_API salf_status salf_tensors_find(const salf_tensors *tensors, const char *
 /* Value of a metadata key of the file (the first shard's), or NULL. Borrowed. */
 SALF_API const char *salf_tensors_metadata(const salf_tensors *tensors, const char *key);
 /* Writes tensors (host memory, any dtype, names unique) and pairs of metadata strings (key, value, key, value, ...) as
- * one safetensors file: to a temporary name in the same folder, synced, then renamed over path. n_dims 0 means the
- * shape [view.rows][view.cols]. Errors: SALF_E_IO and SALF_E_NO_SPACE (path is as before, unless the message says that
- * only the folder could not be synced), SALF_E_ARGUMENT, SALF_E_SHAPE, SALF_E_DTYPE. */
+ * one safetensors file, in the way of salf_file_save. n_dims 0 means the shape [view.rows][view.cols]. Errors: those of
+ * salf_file_save, SALF_E_ARGUMENT, SALF_E_SHAPE, SALF_E_DTYPE. */
 SALF_API salf_status salf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
                                        int64_t n_tensors, const char *const *metadata, int64_t n_metadata);
+/* Makes n bytes the content of a file: to a temporary name in the same folder, synced, then renamed over path, so that
+ * there is the old file or the new one, whole, whatever happens. A link is followed; a file that is replaced keeps its
+ * access rights, and one that may not be written to is not replaced. What is no file, such as a device, a pipe or
+ * "/dev/stdout", is written to. Errors: SALF_E_IO and SALF_E_NO_SPACE, with the system's reason (path is as before,
+ * unless the message says that only the folder could not be synced). */
+SALF_API salf_status salf_file_save(const char *path, const void *bytes, uint64_t n);
 
 /* ---- 5. Model --------------------------------------------------------------------------------------------------- */
 /* What the library must know of a language model: shape, head, embedding, final norm. Immutable once made, but for

@@ -182,6 +182,11 @@ class basic_tensors : public detail::handle<salf_tensors, salf_tensors_destroy>,
     }
 };
 
+/* Makes bytes the content of a file, whole or not at all. */
+template <class Errors = errors> outcome<Errors, void> save_file(text path, span<const std::byte> bytes) {
+    return detail::call<Errors>(salf_file_save, path.get(), bytes.data(), static_cast<std::uint64_t>(bytes.size()));
+}
+
 /* A tensor to save under a name, of shape [rows][cols]. The name is borrowed. */
 inline salf_named_tensor named(text name, const salf_tensor &view) noexcept {
     salf_named_tensor tensor{};

@@ -7,6 +7,7 @@
 
 #include "args.h"
 #include "demo.h"
+#include "files.h"
 #include "grammar.h"
 #include "tokenizer_train.h"
 
@@ -76,18 +77,18 @@ static int add_line(line_list *list, const char *line, size_t n) {
 
 /* Appends the lines of a file. Returns -1 to go on, or an exit code. */
 static int read_lines(line_list *list, const char *path) {
-    FILE *file = fopen(path, "rb");
-    if (!file) return args_fail("tokenizer", "%s: cannot be opened", path);
-    char *line = NULL;
-    size_t room = 0;
-    ssize_t n;
+    char message[512];
+    size_t size, n;
+    char *text = file_read(path, &size, message, sizeof message);
+    if (!text) return args_fail("tokenizer", "%s", message);
     int code = -1;
-    while (code < 0 && (n = getline(&line, &room, file)) > 0) {
-        if (add_line(list, line, strcspn(line, "\r\n"))) code = args_fail("tokenizer", "out of memory");
+    for (char *line = text; code < 0 && line < text + size; line += n + 1) {
+        const char *end = memchr(line, '\n', (size_t)(text + size - line));
+        n = end ? (size_t)(end - line) : (size_t)(text + size - line);
+        line[n] = 0;
+        if (add_line(list, line, strcspn(line, "\r"))) code = args_fail("tokenizer", "out of memory");
     }
-    if (code < 0 && ferror(file)) code = args_fail("tokenizer", "%s: cannot be read", path);
-    free(line);
-    fclose(file);
+    free(text);
     return code;
 }
 

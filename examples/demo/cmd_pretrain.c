@@ -7,7 +7,6 @@
  * many threads. The checkpoint's files appear whole, at the end; a run that is killed leaves an earlier one as it was.
  */
 #include <errno.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +18,7 @@
 #include "args.h"
 #include "decoder.h"
 #include "demo.h"
+#include "files.h"
 #include "memory.h"
 #include "progress.h"
 #include "rng.h"
@@ -60,25 +60,6 @@ typedef struct pretrain_batch {
 
 /* ---- text ---- */
 
-/* The file with a zero byte behind it, freed by the caller; or NULL, and *wrong says why. */
-static char *read_file(const char *path, size_t *size, const char **wrong) {
-    FILE *file = fopen(path, "rb");
-    char *text = NULL;
-    *wrong = "cannot be read";
-    if (file && fseek(file, 0, SEEK_END) == 0) {
-        const long end = ftell(file);
-        rewind(file);
-        *size = (size_t)end;
-        if (end >= 0 && end < LONG_MAX && !(text = memory_take((int64_t)end + 1, 1))) *wrong = "out of memory";
-        if (text && fread(text, 1, *size, file) != *size) {
-            free(text);
-            text = NULL;
-        }
-    }
-    if (file) fclose(file);
-    return text;
-}
-
 /* Cuts the text at its line ends and encodes every line that is not empty, with the end token behind it. Returns the
  * number of ids, or -1 when memory is short. */
 static int64_t encode_lines(corpus *c, const tokenizer *t, char *text) {
@@ -104,10 +85,10 @@ static int64_t encode_lines(corpus *c, const tokenizer *t, char *text) {
 
 static int load_corpus(corpus *c, const tokenizer *t, const char *path) {
     size_t size = 0;
-    const char *wrong;
-    char *text = read_file(path, &size, &wrong);
+    char message[512];
+    char *text = file_read(path, &size, message, sizeof message);
     *c = (corpus){0};
-    if (!text) return args_fail(NAME, "%s: %s", path, wrong);
+    if (!text) return args_fail(NAME, "%s", message);
     if (strlen(text) != size) {
         const size_t at = strlen(text);
         free(text);

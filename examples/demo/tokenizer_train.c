@@ -8,8 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "files.h"
+#include "salf.h"
 #include "tokenizer_internal.h"
 #include "tokenizer_train.h"
 
@@ -210,38 +211,37 @@ static void put_u32(unsigned char *p, uint32_t value) {
     for (int i = 0; i < 4; i++) p[i] = (unsigned char)(value >> (8 * i));
 }
 
-static int write_pieces(const tokenizer *t, FILE *file) {
+/* The longest piece, then score, length and bytes of each. */
+static void write_pieces(const tokenizer *t, FILE *file) {
     unsigned char bytes[8];
     uint32_t longest = 1;
     for (int32_t i = 0; i < t->size; i++) {
         if ((uint32_t)t->pieces[i].length > longest) longest = (uint32_t)t->pieces[i].length;
     }
     put_u32(bytes, longest);
-    int failed = fwrite(bytes, 1, 4, file) != 4;
-    for (int32_t i = 0; i < t->size && !failed; i++) {
+    fwrite(bytes, 1, 4, file);
+    for (int32_t i = 0; i < t->size; i++) {
         const tokenizer_entry *p = &t->pieces[i];
         uint32_t bits;
         memcpy(&bits, &p->score, sizeof bits);
         put_u32(bytes, bits);
         put_u32(bytes + 4, (uint32_t)p->length);
-        failed = fwrite(bytes, 1, 8, file) != 8 || fwrite(p->bytes, 1, (size_t)p->length, file) != (size_t)p->length;
+        fwrite(bytes, 1, 8, file);
+        fwrite(p->bytes, 1, (size_t)p->length, file);
     }
-    return failed || fflush(file) || fsync(fileno(file)) ? -1 : 0;
 }
 
 int tokenizer_save(const tokenizer *t, const char *path, char *message, size_t message_size) {
-    const size_t room = strlen(path) + 8;
-    char *temporary = malloc(room);
-    if (!temporary) return snprintf(message, message_size, "out of memory"), -1;
-    snprintf(temporary, room, "%s.tmp", path);
-    FILE *file = fopen(temporary, "wb");
-    int failed = !file || write_pieces(t, file);
-    if (file && fclose(file)) failed = 1;
-    if (!failed && rename(temporary, path)) failed = 1;
-    if (failed) {
-        snprintf(message, message_size, "%s: cannot be written", path);
-        if (file) unlink(temporary);
-    }
-    free(temporary);
+    char *bytes = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&bytes, &size);
+    if (memory) write_pieces(t, memory);
+    int failed = !memory || ferror(memory);
+    if (memory) failed |= fclose(memory) != 0;
+    if (failed)
+        snprintf(message, message_size, "out of memory");
+    else if ((failed = salf_file_save(file_output(path), bytes, size)) != 0)
+        snprintf(message, message_size, "%s", salf_last_error());
+    free(bytes);
     return failed ? -1 : 0;
 }

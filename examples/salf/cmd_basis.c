@@ -6,6 +6,7 @@
 
 #include "args.h"
 #include "commands.h"
+#include "files.h"
 #include "salf.h"
 #include "tokenizer.h"
 
@@ -163,7 +164,7 @@ int cmd_basis(int argc, char **argv) {
                     "rank %" PRId64 " of %" PRId64 ", sigma_max %.6g, sigma_min %.6g, condition %.6g, row error %.2g\n",
                     info.rank, info.hidden, info.sigma_max, info.sigma_min, info.condition, info.row_error);
         if (!s.output) code = print_rows(&p, info.hidden);
-        if (s.output && salf_basis_save(p.basis, s.output)) code = args_fail_salf("basis");
+        if (s.output && salf_basis_save(p.basis, file_output(s.output))) code = args_fail_salf("basis");
     }
     free(p.rows);
     free(p.tokens);

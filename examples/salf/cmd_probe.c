@@ -10,6 +10,7 @@
 #include "args.h"
 #include "commands.h"
 #include "decoder.h"
+#include "files.h"
 #include "salf.h"
 
 /* A batch ends at whichever comes first. 8,192 rows fill the matrix products of any processor; more would only take
@@ -115,15 +116,17 @@ static int add_prompt(prompt_list *list, const char *path, char *line) {
 
 /* All prompts of a file, a line each. Returns -1 to go on, or an exit code. */
 static int read_prompts(prompt_list *list, const char *path) {
-    FILE *file = fopen(path, "rb");
-    if (!file) return args_fail("probe", "%s: cannot be opened", path);
-    char *line = NULL;
-    size_t size = 0;
-    ssize_t length;
+    char message[512], *end;
+    size_t size;
+    char *text = file_read(path, &size, message, sizeof message);
+    if (!text) return args_fail("probe", "%s", message);
     int64_t room = 0;
     int code = -1;
-    while (code < 0 && (length = getline(&line, &size, file)) > 0) {
-        while (length > 0 && (line[length - 1] == '\n' || line[length - 1] == '\r')) line[--length] = 0;
+    if (memchr(text, 0, size)) code = args_fail("probe", "%s: contains a byte 0, so it is no text", path);
+    for (char *line = text; code < 0 && *line; line = end) {
+        end = line + strcspn(line, "\n");
+        if (*end) *end++ = 0;
+        line[strcspn(line, "\r")] = 0;
         if (list->n == room) {
             room = room ? 2 * room : 256;
             /* An array that could be enlarged is kept even when the next cannot: the list owns it either way. */
@@ -137,9 +140,7 @@ static int read_prompts(prompt_list *list, const char *path) {
         }
         if (code < 0) code = add_prompt(list, path, line);
     }
-    if (code < 0 && ferror(file)) code = args_fail("probe", "%s: cannot be read", path);
-    free(line);
-    fclose(file);
+    free(text);
     return code;
 }
 

@@ -2,19 +2,16 @@
  *
  * This file reads the logs and sorts them by log, method and seed; report_page.c writes the page, report_charts.c and
  * report_spreads.c its charts. */
-#define _XOPEN_SOURCE 700 /* realpath */
-#include <errno.h>
-#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "args.h"
 #include "commands.h"
+#include "files.h"
 #include "jsonl.h"
 #include "report.h"
+#include "salf.h"
 
 enum { RUNS_MOST = 1024, GROUPS_MOST = 64 };
 
@@ -224,45 +221,20 @@ static int smooth_curve(curve *c) {
 
 /* ---- the command ---- */
 
-/* The page into an open stream, which is closed. Returns 0 when all of it is there. */
-static int write_page(FILE *out, const report *r, int sync) {
-    report_page(out, r);
-    int failed = ferror(out) || fflush(out) || (sync && fsync(fileno(out)));
-    failed |= fclose(out) != 0;
-    return failed;
-}
-
-/* Through a temporary name of its own beside the file, so that the page is there whole or not at all, with the access
- * rights of what it replaces. A link is followed; what is no file, such as a device or a pipe, is written to. */
+/* The page is made in memory, a page being some 100 KB, and takes its place when it is whole. */
 static int write_report(const report *r, const char *path) {
-    struct stat old;
-    const int exists = stat(path, &old) == 0;
-    if (exists && !S_ISREG(old.st_mode)) {
-        FILE *out = fopen(path, "wb");
-        const int failed = !out || write_page(out, r, 0);
-        return failed ? args_fail("report", "%s: cannot be written: %s", path, strerror(errno)) : EXIT_CODE_OK;
-    }
-    const size_t room = strlen(path) + PATH_MAX + 1;
-    char *target = malloc(room), *temporary = malloc(room + 16);
-    if (!target || !temporary) {
-        free(target);
-        free(temporary);
-        return args_fail("report", "out of memory");
-    }
-    if (!exists || !realpath(path, target)) snprintf(target, room, "%s", path);
-    snprintf(temporary, room + 16, "%s.tmp-XXXXXX", target);
-    const int descriptor = mkstemp(temporary);
-    const mode_t mask = umask(0);
-    umask(mask);
-    if (descriptor >= 0) fchmod(descriptor, exists ? old.st_mode & 07777 : 0666 & ~mask);
-    FILE *out = descriptor >= 0 ? fdopen(descriptor, "wb") : NULL;
-    if (!out && descriptor >= 0) close(descriptor);
-    int failed = !out || write_page(out, r, 1) || rename(temporary, target);
-    if (failed) args_fail("report", "%s: cannot be written: %s", path, strerror(errno));
-    if (failed && descriptor >= 0) unlink(temporary);
-    free(target);
-    free(temporary);
-    return failed ? EXIT_CODE_FAILED : EXIT_CODE_OK;
+    char *page = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&page, &size);
+    if (out) report_page(out, r);
+    int failed = !out || ferror(out);
+    if (out) failed |= fclose(out) != 0;
+    if (failed)
+        failed = args_fail("report", "out of memory");
+    else if (salf_file_save(file_output(path), page, size) != SALF_OK)
+        failed = args_fail_salf("report");
+    free(page);
+    return failed;
 }
 
 typedef struct report_settings {

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "files.h"
+
 /* A data set that the paper uses: its folder need not hold words and a prompt. */
 typedef struct built_in {
     const char *name; /* of the folder */
@@ -56,21 +58,11 @@ static void set_path(reader *r, const char *folder, const char *file) {
 
 /* The whole file, 0-terminated. A byte 0 inside is refused: it would hide the rest of its line. */
 static char *slurp(const reader *r) {
-    FILE *file = fopen(r->path, "rb");
-    if (!file) return fail_file(r, "cannot be opened"), NULL;
-    char *data = NULL;
-    const char *wrong = "cannot be read";
-    long size = fseek(file, 0, SEEK_END) ? -1 : ftell(file);
-    if (size >= 0 && size < (1L << 31) && !fseek(file, 0, SEEK_SET)) {
-        data = malloc((size_t)size + 1);
-        if (!data) wrong = "out of memory";
-    }
-    int good = data && fread(data, 1, (size_t)size, file) == (size_t)size;
-    if (good && memchr(data, 0, (size_t)size)) good = 0, wrong = "contains a byte 0, so it is no text";
-    fclose(file);
-    if (good) return data[size] = 0, data;
+    size_t size;
+    char *data = file_read(r->path, &size, r->message, r->message_size);
+    if (!data || !memchr(data, 0, size)) return data;
     free(data);
-    return fail_file(r, wrong), NULL;
+    return fail_file(r, "contains a byte 0, so it is no text"), NULL;
 }
 
 /* Lines of a text, a last one without its line end too. */

@@ -182,21 +182,17 @@ static int is_plain(const decoder_config *c) {
            strcmp(c->prefix, "model.") == 0;
 }
 
-/* To a temporary name, synced, then renamed. */
 static salf_status save_config(const decoder *d, const char *path, int32_t dtype) {
-    char temporary[MOST_PATH + 8];
-    snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    FILE *file = fopen(temporary, "w");
-    if (!file) return decoder_fail(SALF_E_IO, "%s: %s", temporary, strerror(errno));
-    print_config(file, &d->config, dtype);
-    int failed = fflush(file) != 0 || ferror(file) || fsync(fileno(file)) != 0;
-    failed |= fclose(file) != 0;
-    if (failed || rename(temporary, path) != 0) {
-        const salf_status status = decoder_fail(SALF_E_IO, "%s: %s", path, strerror(errno));
-        remove(temporary);
-        return status;
-    }
-    return SALF_OK;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&text, &size);
+    if (memory) print_config(memory, &d->config, dtype);
+    const int failed = !memory || ferror(memory);
+    salf_status status =
+        (memory && fclose(memory) != 0) || failed ? decoder_fail(SALF_E_NO_MEMORY, "no memory for %s", path) : SALF_OK;
+    if (!status && (status = salf_file_save(path, text, size)) != SALF_OK) decoder_fail_library(status);
+    free(text);
+    return status;
 }
 
 /* What both ways of saving check, and the folder. */

@@ -11,53 +11,26 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "decoder_internal.h"
+#include "files.h"
 #include "memory.h"
 
 #define MOST_PATH   4096
-#define MOST_BYTES  (1 << 28) /* of a file that is carried along: tokenizers have some 20 MB */
 #define MOST_LEVELS 64
 
 /* A file's text with a zero behind it, for free(); NULL with the message set. */
 static char *read_file(const char *path, size_t *size, salf_status *status) {
-    FILE *file = fopen(path, "rb");
-    struct stat about;
-    char *text = NULL;
-    *status = SALF_E_IO;
-    if (!file) {
-        decoder_fail(SALF_E_IO, "%s: %s", path, strerror(errno));
-        return NULL;
-    }
-    if (fstat(fileno(file), &about) != 0 || !S_ISREG(about.st_mode) || about.st_size > MOST_BYTES) {
-        decoder_fail(SALF_E_IO, "%s is no file of at most %d bytes", path, MOST_BYTES);
-    } else if ((text = memory_take((int64_t)about.st_size + 1, 1)) == NULL) {
-        *status = decoder_fail(SALF_E_NO_MEMORY, "no memory for %s", path);
-    } else {
-        *size = fread(text, 1, (size_t)about.st_size, file);
-        if (*size != (size_t)about.st_size || ferror(file)) {
-            decoder_fail(SALF_E_IO, "%s cannot be read", path);
-            free(text);
-            text = NULL;
-        }
-    }
-    fclose(file);
+    char message[512];
+    char *text = file_read(path, size, message, sizeof message);
+    *status = SALF_OK;
+    if (!text) *status = decoder_fail(errno == ENOMEM ? SALF_E_NO_MEMORY : SALF_E_IO, "%s", message);
     return text;
 }
 
-/* To a temporary name, synced, then renamed. */
 static salf_status write_file(const char *path, const char *text, size_t size) {
-    char temporary[MOST_PATH + 8];
-    snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    FILE *file = fopen(temporary, "wb");
-    if (!file) return decoder_fail(SALF_E_IO, "%s: %s", temporary, strerror(errno));
-    int failed = fwrite(text, 1, size, file) != size || fflush(file) != 0 || fsync(fileno(file)) != 0;
-    failed |= fclose(file) != 0;
-    if (!failed && rename(temporary, path) == 0) return SALF_OK;
-    const salf_status status = decoder_fail(SALF_E_IO, "%s: %s", path, strerror(errno));
-    remove(temporary);
-    return status;
+    const salf_status status = salf_file_save(path, text, size);
+    return status ? decoder_fail_library(status) : SALF_OK;
 }
 
 /* ---- config.json ---- */
@@ -147,7 +120,6 @@ static salf_status copy_config(const char *source, const char *folder, const cha
     char *edited = edit_config(text, &size, type);
     free(text);
     if (!edited) return decoder_fail(SALF_E_NO_MEMORY, "no memory for %s", path);
-    status = SALF_OK;
     if (folder) {
         snprintf(path, sizeof path, "%s/config.json", folder);
         status = write_file(path, edited, size);
@@ -193,7 +165,6 @@ salf_status decoder_copy_files(const char *source, const char *folder, const cha
         if (!goes_along(entry->d_name) || stat(path, &about) != 0 || !S_ISREG(about.st_mode)) continue;
         char *text = read_file(path, &size, &status);
         if (!text) break;
-        status = SALF_OK;
         if (folder) {
             snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
             status = write_file(path, text, size);

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "files.h"
+
 /* A run that is resumed keeps the lines up to its checkpoint and drops those behind: they will be written again. */
 int jsonl_open(jsonl_writer *w, const char *path, int64_t keep, char *message, size_t message_size) {
     *w = (jsonl_writer){0};
@@ -195,30 +197,25 @@ void jsonl_int_rows(jsonl_writer *w, const char *key, const int64_t *values, int
 }
 
 int jsonl_read(const char *path, jsonl_take_fn take, void *user, char *message, size_t message_size) {
-    FILE *file = fopen(path, "rb");
-    if (!file) return snprintf(message, message_size, "%s: cannot be opened", path), -1;
-    char *line = NULL;
-    size_t room = 0;
-    ssize_t length;
-    int code = 0;
-    for (int64_t number = 1; code == 0 && (length = getline(&line, &room, file)) > 0; number++) {
-        if (line[length - 1] != '\n') break; /* cut short by a kill */
-        if (length == 1) continue;
+    size_t size, length;
+    char *text = file_read(path, &size, message, message_size), *end;
+    int code = text ? 0 : -1;
+    /* The last line has no end where a kill cut it short; then it is left out. */
+    char *line = text;
+    for (int64_t number = 1; code == 0 && (end = memchr(line, '\n', size)) != NULL; number++) {
+        length = (size_t)(end - line);
         json_error_t error;
-        json_t *object = json_loadb(line, (size_t)length, JSON_REJECT_DUPLICATES, &error);
+        json_t *object = length ? json_loadb(line, length, JSON_REJECT_DUPLICATES, &error) : NULL;
         if (json_is_object(object)) {
             code = take(user, object);
-        } else {
+        } else if (length) {
             snprintf(message, message_size, "%s:%" PRId64 ": %s", path, number, object ? "not an object" : error.text);
             code = -1;
         }
         json_decref(object);
+        size -= length + 1;
+        line = end + 1;
     }
-    if (code == 0 && ferror(file)) {
-        snprintf(message, message_size, "%s: cannot be read", path);
-        code = -1;
-    }
-    free(line);
-    fclose(file);
+    free(text);
     return code;
 }

@@ -12,11 +12,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "files.h"
 #include "tokenizer_internal.h"
 
 /* Bounds that no real tokenizer comes near (the largest in use have some 2^18 ids); a hostile file cannot make the
  * reader ask for more. */
-enum { SIZE_MOST = 1 << 24, PIECE_MOST = 1 << 16 };
+enum { SIZE_MOST = 1 << 24, PIECE_MOST = 1 << 16, SIZE_BYTES_MOST = 1 << 30 };
 
 /* FNV-1a. The shift brings high bits down to those that the mask keeps. */
 static uint64_t hash_bytes(const char *bytes, int32_t length) {
@@ -140,37 +141,36 @@ static char *file_in_folder(const char *folder, char *what, size_t what_size) {
 
 /* The file is read whole, then taken apart; nothing of it is kept but the pieces. */
 int tokenizer_load(tokenizer **out, const char *path, char *message, size_t message_size) {
-    char what[400] = "cannot be read";
-    unsigned char *data = NULL;
+    char what[400] = "out of memory";
     tokenizer *t = NULL;
-    long size = -1;
+    size_t size = 0;
     struct stat about;
     *out = NULL;
-    char *inside = stat(path, &about) == 0 && S_ISDIR(about.st_mode) ? file_in_folder(path, what, sizeof what) : NULL;
-    FILE *file = fopen(inside ? inside : path, "rb");
-    if (file && !fseek(file, 0, SEEK_END)) size = ftell(file);
-    if (size < 0 || size >= (1L << 30) || fseek(file, 0, SEEK_SET)) goto done;
-    data = malloc((size_t)size + 1);
-    t = calloc(1, sizeof *t);
-    if (!data || !t) {
-        snprintf(what, sizeof what, "out of memory");
-        goto done;
+    const int is_folder = stat(path, &about) == 0 && S_ISDIR(about.st_mode);
+    char *inside = is_folder ? file_in_folder(path, what, sizeof what) : NULL;
+    if (is_folder && !inside) {
+        snprintf(message, message_size, "%s: %s", path, what);
+        return -1;
     }
-    if (fread(data, 1, (size_t)size, file) != (size_t)size) goto done;
-    if (size >= 4 && memcmp(data, "GGUF", 4) == 0) {
+    char *data = file_read(inside ? inside : path, &size, message, message_size);
+    if (!data) {
+        free(inside);
+        return -1;
+    }
+    if (size >= SIZE_BYTES_MOST) {
+        snprintf(what, sizeof what, "larger than 1 GiB");
+    } else if (size >= 4 && memcmp(data, "GGUF", 4) == 0) {
         snprintf(what, sizeof what, "a GGUF file; the tokenizer.json of its model is needed");
-        goto done;
-    }
-    if (size > 0 && data[0] == '{') { /* no .bin file: its longest piece would have 123 bytes and more */
-        if (tokenizer_json_read(t, (const char *)data, (size_t)size, what, sizeof what) == 0) *out = t;
-    } else if (parse_pieces(t, data, size, what, sizeof what) == 0) {
+    } else if ((t = calloc(1, sizeof *t)) == NULL) {
+        snprintf(what, sizeof what, "out of memory");
+    } else if (size > 0 && data[0] == '{') { /* no .bin file: its longest piece would have 123 bytes and more */
+        if (tokenizer_json_read(t, data, size, what, sizeof what) == 0) *out = t;
+    } else if (parse_pieces(t, (const unsigned char *)data, (long)size, what, sizeof what) == 0) {
         if (tokenizer_index(t, 3) == 0) /* the special ones are never made from text */
             *out = t;
         else
             snprintf(what, sizeof what, "out of memory");
     }
-done:
-    if (file) fclose(file);
     free(data);
     if (!*out) snprintf(message, message_size, "%s: %s", inside ? inside : path, what);
     free(inside);

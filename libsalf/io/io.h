@@ -28,22 +28,33 @@ bool slf_path_is_inside(const char *path);
 
 /* ---- file.c: files to write ---- */
 
+#define SLF_PATH_SIZE 4096
+/* Between a file's name and the letters that make its temporary name, so that leftovers of a killed process are
+ * known. */
+#define SLF_TEMPORARY ".tmp."
+
 /* A file on its way to path, under a temporary name in the same folder: readers see the old file or the new one, whole,
- * whatever happens to this process or the machine. */
+ * whatever happens to this process or the machine. Where path is a device, a pipe or a stream of this process, what is
+ * written goes there at once, and temporary is "". */
 typedef struct slf_file {
-    const salf_context *context;
-    char *path;
-    char *temporary;
+    const salf_context *context; /* of the call; NULL: none */
+    const char *path;            /* borrowed, for messages */
     int descriptor;
+    char target[SLF_PATH_SIZE]; /* path behind its links */
+    char temporary[SLF_PATH_SIZE + 32];
 } slf_file;
 
-/* On failure nothing is left behind, neither memory nor a temporary file. */
+/* On failure no temporary file is left behind. */
 salf_status slf_file_create(slf_file *file, const salf_context *context, const char *path);
 /* After a failed write you call slf_file_abandon. */
 salf_status slf_file_write(slf_file *file, const void *bytes, size_t n);
-/* Syncs, renames over path, syncs the folder; ends the file whatever the result. */
+/* Syncs, renames over the target, syncs the folder; ends the file whatever the result. */
 salf_status slf_file_commit(slf_file *file);
 void slf_file_abandon(slf_file *file);
+/* Makes names in the folder that path lies in survive a crash of the machine. */
+salf_status slf_folder_sync(const char *path);
+/* N of "/dev/fd/N", 1 of "/dev/stdout" and the like: a stream that the process has open. -1 for other paths. */
+int slf_path_descriptor(const char *path);
 
 /* An error of the system, in its words: SALF_E_NO_SPACE where that is the reason, else SALF_E_IO. */
 salf_status slf_fail_errno(const char *action, const char *path, int error);

@@ -59,9 +59,9 @@ same "$work/a/model.safetensors" "$work/b/model.safetensors" 'a full disk leaves
 check $? 'and nothing else'
 
 pretrain 1 "$work/e" --text "$work/absent"
-tells 'absent: cannot be read'
+tells 'absent: No such file'
 pretrain 1 "$work/e" --text "$work"
-tells 'cannot be read'
+tells 'a folder, not a file'
 printf 'a\0b\n' >"$work/binary"
 pretrain 1 "$work/e" --text "$work/binary"
 tells 'byte 2 is zero'

@@ -29,7 +29,7 @@ tells 'line 1: there is no tab'
 ids_of 'a\000b\n' 1 --tokenizer "$demo"
 tells 'line 1: a byte is zero'
 ids_of '' 1 --tokenizer "$work/nothing"
-tells 'cannot be read'
+tells 'nothing: No such file'
 ids_of '' 1 --tokenizer "$work"
 tells 'neither tokenizer.json nor tokenizer.bin'
 run 2 tokens

@@ -73,7 +73,8 @@ tells "--valid-vocab: '0'"
 run 1 basis --model examples/demo/model --tokens 5 --valid-vocab 5
 tells 'label 5'
 run 0 basis --model examples/demo/model --tokens 4 --valid-vocab 5
-run 1 probe --model examples/demo/model --prompts /dev/null --valid-vocab 999999999
+: >"$work/empty"
+run 1 probe --model examples/demo/model --prompts "$work/empty" --valid-vocab 999999999
 tells 'valid_vocab is 999999999'
 run 1 basis --model examples/demo/model --tokens 4 --accept '*'
 tells "accept is '*'"

@@ -73,6 +73,10 @@ template <class Errors> void tensor_files() {
     const salf_named_tensor found = take(opened.find("a"));
     CHECK(found.n_dims == 2 && found.shape[1] == 3 && static_cast<const float *>(found.view.data)[5] == 6);
     CHECK_STATUS(opened.find("c"), SALF_E_NOT_FOUND, "c");
+    const std::byte bytes[2] = {std::byte{1}, std::byte{2}};
+    CHECK_OK(salf::save_file<Errors>(there.path, bytes));
+    CHECK_STATUS(tensors::open(context, there.path), SALF_E_TRUNCATED, "2 bytes");
+    CHECK_STATUS(salf::save_file<Errors>("/nonexistent/x", bytes), SALF_E_IO, "/nonexistent/x");
     CHECK_STATUS(tensors::open(context, there.path + "-not"), SALF_E_NOT_FOUND, "-not");
 }
 

@@ -66,6 +66,8 @@ def use_everything(folder, head):
     context = salf.Context("cpu", communicator=Alone())
     salf.version()
     salf.save_tensors(context, folder / "t.safetensors", {"a": head, "b": np.float32(3)}, {"key": "value"})
+    salf.save_file(folder / "t.bin", np.arange(3, dtype=np.int16))
+    assert (folder / "t.bin").read_bytes() == b"\0\0\1\0\2\0"
     tensors = salf.Tensors.open(context, folder / "t.safetensors")
     assert [*tensors] == ["a", "b"]
     assert tensors["a"].shape == head.shape

@@ -21,7 +21,7 @@ from salf.planner import Planner, Stage, Task
 from salf.policy import Decision, Policy
 from salf.probe import Probe, Trace, eof_from_deviations
 from salf.signal import Signal, SignalInfo
-from salf.tensors import Tensor, Tensors, save_tensors
+from salf.tensors import Tensor, Tensors, save_file, save_tensors
 from salf.views import RowIndex
 
 
@@ -74,6 +74,7 @@ __all__ = [
     "log_scalars",
     "program_path",
     "report",
+    "save_file",
     "save_tensors",
     "version",
 ]

@@ -152,3 +152,10 @@ def save_tensors(
     with Context._of(context, "context") as pointer:
         check(lib.salf_tensors_save(pointer, encoded(path, "path"), block, len(tensors), texts, len(pairs)))
     del keep, kept
+
+
+def save_file(path: Any, content: Any) -> None:
+    """Makes bytes the content of a file, whole or not at all. Links are followed, access rights kept; a device or a
+    pipe is written to."""
+    view = memoryview(content).cast("B")
+    check(lib.salf_file_save(encoded(path, "path"), ffi.from_buffer(view), view.nbytes))

@@ -1,0 +1,82 @@
+/* files.c - files read whole, with a bound: nothing that a path leads to can keep the program waiting or fill its
+ * memory. */
+#include "files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Of a file that is read whole: tables of data and logs of long runs have some 100 MB. */
+static const size_t bytes_most = 0x7FFFFFFF;
+static const char no_memory[] = "out of memory";
+
+/* What is to be read, opened, or -1 with *wrong. *size is what a regular file has, and 0 for a stream. The type is
+ * asked of the open file: what the path names may change in between. Without O_NONBLOCK a pipe would wait for its
+ * writer before it could be refused. */
+static int open_input(const char *path, size_t *size, const char **wrong) {
+    const int is_stream =
+        !strcmp(path, "-") || !strcmp(path, "/dev/stdin") || !strncmp(path, "/dev/fd/", sizeof "/dev/fd/" - 1);
+    const int file = strcmp(path, "-") ? open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (is_stream ? 0 : O_NONBLOCK))
+                                       : fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
+    struct stat about;
+    *size = 0;
+    if (file < 0 || fstat(file, &about) != 0) {
+        *wrong = strerror(errno);
+    } else if (S_ISDIR(about.st_mode)) {
+        *wrong = "a folder, not a file";
+    } else if (!is_stream && !S_ISREG(about.st_mode)) {
+        *wrong = S_ISFIFO(about.st_mode) ? "a pipe, not a file" : "a device, not a file";
+    } else if (S_ISREG(about.st_mode) && (size_t)about.st_size > bytes_most) {
+        *wrong = "larger than 2 GiB";
+    } else {
+        if (S_ISREG(about.st_mode)) *size = (size_t)about.st_size;
+        return file;
+    }
+    if (file >= 0) close(file);
+    return -1;
+}
+
+/* A regular file is read in one piece, a stream in pieces that double. Reading goes on to the end whatever the size was
+ * said to be: a file that grows meanwhile, or one of /proc, whose size is 0, is all there or refused. */
+char *file_read(const char *path, size_t *size, char *message, size_t message_size) {
+    const char *wrong = NULL;
+    char *bytes = NULL;
+    size_t room, used = 0;
+    ssize_t n = 1;
+    const int file = open_input(path, &room, &wrong);
+    const size_t said = room;
+    while (file >= 0 && !wrong && n > 0) {
+        if (!bytes || used == room) {
+            room = bytes ? (room < 32768 ? 65536 : 2 * room) : room + 1; /* one more tells the end of a file */
+            char *larger = room - 1 <= bytes_most ? realloc(bytes, room + 1) : NULL;
+            if (!larger) wrong = room - 1 <= bytes_most ? no_memory : "more than 2 GiB";
+            if (!larger) break;
+            bytes = larger;
+        }
+        do n = read(file, bytes + used, room - used);
+        while (n < 0 && errno == EINTR);
+        if (n < 0) wrong = strerror(errno);
+        if (n > 0) used += (size_t)n;
+    }
+    if (!wrong && used < said) wrong = "became shorter while it was read";
+    if (file >= 0) close(file);
+    if (!wrong) {
+        bytes[used] = 0;
+        *size = used;
+        return bytes;
+    }
+    free(bytes);
+    snprintf(message, message_size, "%s: %s", path, wrong);
+    errno = strcmp(wrong, no_memory) ? EIO : ENOMEM;
+    return NULL;
+}
+
+const char *file_output(const char *path) {
+    if (strcmp(path, "-") != 0) return path;
+    fflush(stdout);
+    return "/dev/stdout";
+}

@@ -1,0 +1,15 @@
+/* files.h - how the program reads files whole, and where "-" leads. What it writes goes through salf_file_save. */
+#ifndef SALF_EXAMPLE_FILES_H
+#define SALF_EXAMPLE_FILES_H
+
+#include <stddef.h>
+
+/* The bytes of a file with a 0 behind them, for free(); NULL with a message that names the path. "-" is standard input.
+ * A folder, a device and a pipe are refused, for reading one could wait for ever or never end; a stream that the
+ * process has open already ("-", "/dev/stdin", "/dev/fd/N" of a shell's <(...)) is read whatever it is. At most 2 GiB.
+ * errno is ENOMEM where memory is what lacks. */
+char *file_read(const char *path, size_t *size, char *message, size_t message_size);
+/* The path that salf_file_save takes for what the user has said: "-" is standard output, which is flushed. */
+const char *file_output(const char *path);
+
+#endif

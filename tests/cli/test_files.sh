@@ -1,0 +1,88 @@
+#!/bin/sh
+# What the program reads and writes where paths lead to something else than a file: nothing waits, nothing is endless,
+# no device, pipe or link is replaced.
+. "$(dirname "$0")/lib/tap.sh"
+demo=examples/demo
+# Devices of this test's own: a fault would take those of the machine.
+if [ "$(id -u)" -eq 0 ] && mknod "$work/null" c 1 3 2>"$work/err"; then null=$work/null; else null=; fi
+mkfifo "$work/pipe"
+cat >"$work/log.jsonl" <<'END'
+{"event":"result","method":"lora[full]","f1":0.5,"cpu_s":2}
+END
+
+# ---- reading: each place where a file is named, with each thing that is none
+finetune="finetune --model $demo/model --limit-train 8 --limit-test 4"
+refused() { # refused WORDS PATH COMMAND...
+    expected="$2: $1"
+    shift 2
+    (ulimit -v 4000000 && exec "$SALF" "$@") >"$work/out" 2>"$work/err" </dev/null
+    code=$?
+    [ $code -eq 1 ] && grep -qF -- "$expected" "$work/err"
+    check $? "$1 refuses $expected"
+    [ $code -eq 1 ] || sed "s/^/# $code: /" "$work/err"
+}
+mkdir "$work/data"
+for what in pipe folder device; do
+    case $what in
+    pipe) path=$work/pipe words='a pipe, not a file' ;;
+    folder) path=$work/data words='a folder, not a file' ;;
+    device) path=/dev/zero words='a device, not a file' ;;
+    esac
+    refused "$words" "$path" report "$path" -o "$work/none.html"
+    refused "$words" "$path" probe --model $demo/model --prompts "$path"
+    [ $what = folder ] || refused "$words" "$path" $finetune --tokenizer "$path" --data $demo/data
+    [ $what = folder ] || refused "$words" "$path" tokens --tokenizer "$path"
+    for part in labels.txt train.tsv test.tsv words.txt template.txt; do
+        rm -rf "$work/bad" && cp -r $demo/data "$work/bad" && rm -f "$work/bad/$part" && ln -s "$path" "$work/bad/$part"
+        refused "$words" "$work/bad/$part" $finetune --tokenizer $demo/tokenizer.bin --data "$work/bad"
+    done
+    refused "$words" "$path" $finetune --tokenizer $demo/tokenizer.bin --data $demo/data --label-words "$path"
+done
+truncate -s 3G "$work/hole"
+refused 'larger than 2 GiB' "$work/hole" report "$work/hole"
+refused 'larger than 2 GiB' "$work/hole" tokens --tokenizer "$work/hole"
+[ ! -e "$work/none.html" ]
+check $? 'nothing was written'
+
+# ---- "-" is standard input and standard output
+"$SALF" report "$work/log.jsonl" -o "$work/page" && "$SALF" report - -o - <"$work/log.jsonl" >"$work/out"
+sed "s|$work/log.jsonl|-|g" "$work/page" | cmp - "$work/out"
+check $? 'report reads and writes -'
+echo before >"$work/both" && cat "$work/log.jsonl" | "$SALF" report - -o - >>"$work/both"
+[ "$(head -n 1 "$work/both")" = before ] && sed 1d "$work/both" | cmp - "$work/out"
+check $? 'a pipe is read as -, and >> keeps what was there'
+[ ! -e ./- ]
+check $? 'no file is called -'
+"$SALF" basis --model $demo/model --tokens 5,7 -o "$work/basis" 2>"$work/err" &&
+    "$SALF" basis --model $demo/model --tokens 5,7 -o - 2>"$work/err" | cmp - "$work/basis"
+check $? 'basis writes to -'
+echo 'the cat	the cat' | "$SALF" tokens --tokenizer $demo/tokenizer.bin --words >"$work/prompts"
+"$SALF" probe --model $demo/model --prompts "$work/prompts" >"$work/out" &&
+    "$SALF" probe --model $demo/model --prompts - <"$work/prompts" | cmp - "$work/out"
+check $? 'probe reads prompts from -'
+
+# ---- writing: what is no file stays
+if [ -n "$null" ]; then
+    run 0 basis --model $demo/model --tokens 1 -o "$null"
+    run 0 report "$work/log.jsonl" -o "$null"
+    [ -c "$null" ]
+    check $? 'a device stays a device'
+fi
+cat "$work/pipe" >"$work/from" &
+run 0 basis --model $demo/model --tokens 5,7 -o "$work/pipe"
+wait
+[ -p "$work/pipe" ] && cmp "$work/from" "$work/basis"
+check $? 'basis is written through a pipe'
+mkdir "$work/real" && echo old >"$work/real/basis" && chmod 600 "$work/real/basis" && ln -s real/basis "$work/link"
+run 0 basis --model $demo/model --tokens 5,7 -o "$work/link"
+[ -L "$work/link" ] && cmp "$work/real/basis" "$work/basis" && [ "$(stat -c %a "$work/real/basis")" = 600 ]
+check $? 'a link is followed, and access rights stay'
+# A name that somebody has laid in the way is not followed, and six writers of one path all succeed.
+ln -s victim "$work/r.html.tmp"
+for i in 1 2 3 4 5 6; do "$SALF" report "$work/log.jsonl" -o "$work/r.html" & done
+for i in 1 2 3 4 5 6; do wait || echo "$i" >>"$work/lost"; done
+[ ! -e "$work/victim" ] && [ ! -e "$work/lost" ] && cmp "$work/r.html" "$work/page"
+check $? 'six writers of one path, and a link laid in the way'
+[ -z "$(find "$work" -name '*.tmp.*')" ]
+check $? 'no temporary file is left'
+finish
