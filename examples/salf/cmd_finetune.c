@@ -40,6 +40,12 @@ const char *const loss_words[] = {
     [LOSS_SEMANTIC_CE] = "semantic-ce",
     NULL,
 };
+const char *const eof_words[] = {
+    [EOF_PROBE] = "probe",
+    [EOF_CLASS] = "class",
+    [EOF_CHANCE] = "chance",
+    NULL,
+};
 static const char *const schedule_words[] = {
     [SCHEDULE_CONSTANT] = "constant",
     [SCHEDULE_LINEAR] = "linear",
@@ -96,6 +102,9 @@ static const args_option finetune_table[] = {
     {"probe-limit", 0, ARGS_REAL, AT(probe_limit), "X", .least = 0, .most = 1e9, .given = AT(probe_limit_given),
      .help = "online: most data probed for a layer, in multiples of data / layers, 0: no limit, as in Algorithm 4 "
              "(default: 0.5)"},
+    {"eof-from", 0, ARGS_CHOICE, AT(eof_from), .words = eof_words,
+     .help = "what decides the layer of probed data: the probe, or, as controls, their class or chance (default: "
+             "probe)"},
     {"as-published", 0, ARGS_FLAG, AT(as_published), .help = "book arith with bf as the paper's Table 5 does"},
     {"lens", 0, ARGS_CHOICE, AT(lens), .family = "SALF_LENS",
      .help = "spaces that get the final norm before they are compared (default: hf, the last)"},

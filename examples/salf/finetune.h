@@ -15,8 +15,11 @@
 
 /* Training losses and learning-rate schedules; their words stand in cmd_finetune.c. */
 enum { LOSS_LM = 0, LOSS_COSINE = 1, LOSS_SEMANTIC_CE = 2 };
+/* Where the eof of probed data comes from: the probe, or, as controls of what it is worth, the class or chance. */
+enum { EOF_PROBE = 0, EOF_CLASS = 1, EOF_CHANCE = 2 };
 enum { SCHEDULE_CONSTANT = 0, SCHEDULE_LINEAR = 1, SCHEDULE_COSINE = 2 };
 extern const char *const loss_words[];
+extern const char *const eof_words[];
 /* The subcommand that trains, as messages name it: finetune, or advise, which sets it. */
 extern const char *training_command;
 
@@ -48,6 +51,7 @@ typedef struct finetune_settings {
     int32_t stream_order; /* SALF_STREAM_* */
     int32_t assignment_given;
     int32_t stream_order_given;
+    int32_t eof_from;     /* EOF_* */
     int32_t lens;
     int32_t as_published;
     int32_t whole_vocabulary; /* prediction over all tokens */

@@ -44,6 +44,7 @@ typedef struct run {
     uint32_t *rows;     /* [batch] scratch: data of the batch by their cuts */
     int32_t *compact;   /* [batch] scratch: cuts of the rows that train */
     uint8_t *accepted;  /* [batch] */
+    int32_t *control;   /* [batch] eof that a control has put in place of the probe's */
     float *losses;      /* [batch] */
     float *gradient;    /* [batch][D] of the normed states */
     state_cache *cache; /* NULL: nothing is kept from epoch to epoch */

@@ -81,6 +81,7 @@ int log_open(session *s, int64_t keep) {
     jsonl_text(w, "assignment", o->assignment_given ? salf_constant_word("SALF_ASSIGN", o->assignment) : "own");
     jsonl_text(w, "stream_order", o->stream_order_given ? salf_constant_word("SALF_STREAM", o->stream_order) : "own");
     jsonl_real(w, "probe_limit", o->probe_limit_given ? o->probe_limit : 0.5);
+    jsonl_text(w, "eof_from", eof_words[o->eof_from]);
     jsonl_text(w, "cache", o->cache_text ? o->cache_text : "none");
     jsonl_int(w, "shortened", s->n_shortened);
     jsonl_texts(w, "methods", names, o->n_methods);
@@ -177,6 +178,7 @@ void log_eval(session *s, const method *m, const tally *t) {
     jsonl_int(&s->log, "step", (int64_t)t->v[TALLY_STEPS]);
     jsonl_real(&s->log, "f1", t->v[TALLY_F1]);
     jsonl_real(&s->log, "accuracy", t->v[TALLY_ACCURACY]);
+    jsonl_real(&s->log, "cpu_s", t->v[TALLY_CPU]);
     jsonl_end(&s->log);
 }
 

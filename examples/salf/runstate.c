@@ -80,6 +80,7 @@ static void list_options(option_texts *t, const finetune_settings *o) {
     record_int(t, "assignment", o->assignment_given ? o->assignment : -1);
     record_int(t, "stream-order", o->stream_order_given ? o->stream_order : -1);
     record_real(t, "probe-limit", o->probe_limit);
+    record_int(t, "eof-from", o->eof_from);
     record_int(t, "lens", o->lens);
     record_real(t, "temperature", o->temperature);
     record_int(t, "as-published", o->as_published);

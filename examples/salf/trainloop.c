@@ -92,10 +92,11 @@ static int run_open(run *r, session *s, int index) {
     r->rows = malloc(rows * sizeof *r->rows);
     r->compact = malloc(rows * sizeof *r->compact);
     r->accepted = malloc(rows);
+    r->control = malloc(rows * sizeof *r->control);
     r->losses = malloc(rows * sizeof *r->losses);
     r->gradient = malloc(rows * width * sizeof *r->gradient);
     const int whole = r->eof_counts && r->norms && r->reach && r->cuts && r->rows && r->compact && r->accepted &&
-                      r->losses && r->gradient;
+                      r->control && r->losses && r->gradient;
     return whole ? 0 : say_no_memory();
 }
 
@@ -109,6 +110,7 @@ static void run_close(run *r) {
     free(r->rows);
     free(r->compact);
     free(r->accepted);
+    free(r->control);
     free(r->losses);
     free(r->gradient);
     boundary_close(r);

@@ -8,9 +8,24 @@
 #include <string.h>
 
 #include "progress.h"
+#include "rng.h"
 #include "run.h"
 
 /* ---- forward and decision ---- */
+
+/* A control puts another eof in the place of the probe's, to see what the probe's is worth: one that the class decides,
+ * classes spread over the layers, or one that is drawn, by seed and number of the row so that a resumed run draws the
+ * same. */
+static void control_eof(run *r, salf_trace *trace) {
+    const int64_t m = r->s->info.n_layers, from = r->s->settings->eof_from;
+    uint64_t sequence = rng_hash(r->s->seed) + (uint64_t)r->tally.v[TALLY_PROBED] * RNG_STRIDE;
+    for (int64_t i = 0; i < trace->rows && from != EOF_PROBE; i++) {
+        const double share =
+            from == EOF_CHANCE ? rng_uniform(&sequence) : (double)r->batch.classes[i] / (double)r->s->n_labels;
+        r->control[i] = (int32_t)(share * (double)m);
+    }
+    if (from != EOF_PROBE) trace->eof = r->control;
+}
 
 /* The forward of a batch. With a trace the probe rides along: the decoder's hook hands it every space as it is
  * computed, so that no second forward is needed and nothing is copied. The probe's time is booked apart from the
@@ -29,6 +44,7 @@ static int run_forward(run *r, salf_trace *trace, int32_t keep) {
     v[TALLY_PASSED] += (double)rows;
     if (!trace) return 0;
     if (salf_probe_end(r->rider.probe, trace) != SALF_OK) return say_salf("probe");
+    control_eof(r, trace);
     for (int64_t i = 0; i < rows; i++) r->eof_counts[trace->eof[i]]++;
     if (salf_signal_add(r->signal, trace, r->batch.targets, NULL, NULL) != SALF_OK) return say_salf("probe");
     v[TALLY_PROBED] += (double)rows;

@@ -211,6 +211,26 @@ for kind in eof random gain; do
         rm -rf "$work/again" "$work/again.ck" "$work/again.jsonl"
     done
 done
+# ---- controls: an eof that the class or chance decides; what is matched follows it
+for from in probe class chance; do
+    "$SALF" finetune "${model[@]}" "${small[@]}" --method 'salf[half][stream]' --eof-from $from --log "$work/$from.jsonl" >/dev/null 2>"$work/err" ||
+        report 1 "the control $from runs"
+done
+python3 - "$work" "${model[5]}" <<'EOF'
+import collections, json, sys
+def event(name, word): return next(e for e in map(json.loads, open(f"{sys.argv[1]}/{name}.jsonl")) if e["event"] == word)
+lines = [line.split("\t")[0] for line in open(f"{sys.argv[2]}/train.tsv", encoding="utf8")]
+labels = [line.strip() for line in open(f"{sys.argv[2]}/labels.txt")]
+m, wanted = event("probe", "run")["layers"], collections.Counter()
+for i in range(96):
+    wanted[labels.index(lines[i * len(lines) // 96]) * m // len(labels)] += 1
+counts = {name: event(name, "eof")["counts"] for name in ("probe", "class", "chance")}
+assert counts["class"] == [wanted[k] for k in range(m)], counts
+assert len({tuple(c) for c in counts.values()}) == 3 and all(sum(c) == 96 for c in counts.values()), counts
+assert min(counts["chance"]) > 0 and event("class", "run")["eof_from"] == "class", counts
+EOF
+report $? "controls: the class, or chance, in place of the probe"
+
 "$SALF" finetune "${model[@]}" --limit-train 64 --limit-test 20 --batch 64 --method 'lora[full],salf[half]' --matching stream \
     --assignment random --stream-order mixed --json >"$work/json" && python3 -c 'import json, sys
 full, half = json.load(open(sys.argv[1]))["methods"]

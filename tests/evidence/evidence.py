@@ -32,10 +32,11 @@ SETS = ("trec", "carer", "sst5")
 TUNE_SEED, HELD_OUT = 11, 300
 QUARTER = 0.75  # share of the operations that half depth leaves of a LoRA step; "fewer data" trains that share of data
 
-# What each model trains on: data, test texts, batch, learning rates to choose from.
+# What each model trains on: data, test texts, batch, learning rates to choose from, and tests on the way, for the time
+# that a method takes to 95 % of full training's F1 (0: too dear).
 MODELS = {
-    "smollm2": {"data": 480, "test": 300, "batch": 8, "rates": (0.001, 0.002, 0.004)},
-    "stories3m": {"data": 1500, "test": 500, "batch": 16, "rates": (0.001, 0.002, 0.004, 0.008)},
+    "smollm2": {"data": 480, "test": 300, "batch": 8, "rates": (0.001, 0.002, 0.004), "tests": 0},
+    "stories3m": {"data": 1500, "test": 500, "batch": 16, "rates": (0.001, 0.002, 0.004, 0.008), "tests": 8},
 }
 
 # Name in the tables -> arguments of salf finetune, in the order of the tables. "epochs" and "dense" stand apart: they
@@ -52,6 +53,12 @@ METHODS = {
     "ramp": ["--method", "ramp"],
     "salf[half], offline": ["--method", "salf[half]", "--matching", "offline"],
 }
+# What the probe's answer is worth: the same with another answer in its place, or with next to none.
+CONTROLS = {
+    "salf[half], eof by class": ["--method", "salf[half]", "--eof-from", "class"],
+    "salf[half], eof by chance": ["--method", "salf[half]", "--eof-from", "chance"],
+    "salf[half], no probes": ["--method", "salf[half]", "--probe-limit", "0.01"],
+}
 EPOCHS = {
     "full, 3 epochs": ["--method", "lora[full]", "--epochs", "3"],
     "half, 3 epochs": ["--method", "lora[half]", "--epochs", "3"],
@@ -62,15 +69,20 @@ DENSE = {
     for name in ("full", "half", "lift*[half]", "random[half][stream]", "salf[half][stream]", "ramp")
 }
 REFERENCE = {
-    **dict.fromkeys(METHODS, "full"),
+    **dict.fromkeys([*METHODS, *CONTROLS], "full"),
     **dict.fromkeys(EPOCHS, "full, 3 epochs"),
     **dict.fromkeys(DENSE, "full, dense"),
 }
-ALL = {**METHODS, **EPOCHS, **DENSE}
+ALL = {**METHODS, **CONTROLS, **EPOCHS, **DENSE}
 # SmolLM2 is large for a CPU: dense training is left to the small model.
-SKIPPED = {("smollm2", name) for name in (*DENSE, "salf[arith][df]", "salf[half], offline")}
+SKIPPED = {
+    ("smollm2", name)
+    for name in (*DENSE, "salf[arith][df]", "salf[half], offline", "salf[half], eof by class", "salf[half], eof by chance")
+}
 # Methods that take another's rate: they differ from it in data or epochs alone; or, on SmolLM2, in who gets a cut.
-RATE_OF = {"full, 3/4 of the data": "full", "half, 3 epochs, cached": "half, 3 epochs"}
+RATE_OF = {
+    "full, 3/4 of the data": "full", "half, 3 epochs, cached": "half, 3 epochs", **dict.fromkeys(CONTROLS, "salf[half]"),
+}  # fmt: skip
 RATE_OF_LARGE = {
     **RATE_OF, "random[half][stream]": "lift*[half]", "salf[half][stream]": "lift*[half]", "ramp": "full",
     "full, 3 epochs": "full", "half, 3 epochs": "half", "half, 3 epochs, cached": "half",
@@ -114,10 +126,12 @@ def command(model, dataset, name, rate, seed, part):
     folder = models()[model]
     data = held_out(dataset) if part == "tune" else SHARED / "data" / dataset
     tests = HELD_OUT if part == "tune" else own["test"]
+    updates = -(-size(model, name) // own["batch"])
+    way = ["--eval-every", str(max(1, updates // own["tests"]))] if own["tests"] and part == "final" else []
     return [
         SALF, "finetune", "--model", str(folder), "--tokenizer", str(tokenizer(folder)), "--data", str(data),
         "--limit-train", str(size(model, name)), "--limit-test", str(tests), "--batch", str(own["batch"]),
-        "--threads", "1", "--seed", str(seed), "--lr", str(rate), "--json", *ALL[name],
+        "--threads", "1", "--seed", str(seed), "--lr", str(rate), "--json", *way, *ALL[name],
     ]  # fmt: skip
 
 
@@ -132,19 +146,23 @@ def result(path):
         document = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return {**document["methods"][0], "untrained": document["untrained"]}
+    return {**document["methods"][0], "untrained": document["untrained"], "curve": document.get("curve", [])}
 
 
 def run(job):
     path, arguments = job
     path.parent.mkdir(parents=True, exist_ok=True)
     own = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(arguments, capture_output=True, text=True, env=own, check=False)
+    log, temporary = path.with_suffix(".log"), path.with_suffix(".part")
+    log.unlink(missing_ok=True)
+    done = subprocess.run([*arguments, "--log", str(log)], capture_output=True, text=True, env=own, check=False)
     if done.returncode:
         return f"{path.name}: {(done.stderr.strip().splitlines() or [f'status {done.returncode}'])[-1]}"
-    temporary = path.with_suffix(".part")
-    temporary.write_text(done.stdout)
+    events = [json.loads(line) for line in log.read_text(encoding="utf8").splitlines()]
+    curve = [(event["cpu_s"], event["f1"]) for event in events if event["event"] == "eval"]
+    temporary.write_text(json.dumps({**json.loads(done.stdout), "curve": curve}))
     temporary.replace(path)
+    log.unlink()
     return None
 
 
@@ -220,8 +238,23 @@ def rows_of(model, dataset):
 
 COLUMNS = (
     "method", "rate", "n", "F1", "accuracy", "time", "predicted", "depth saving", "forwards", "matched", "memory",
-    "updates",
+    "updates", "to 95 %",
 )  # fmt: skip
+
+
+def time_to(runs, reference):
+    """Seconds to 95 % of the reference's F1, relative to the reference's whole time; how many runs got there."""
+    if not reference or not all(run["curve"] for run in runs):
+        return "-"
+    goal = 0.95 * statistics.mean(run["f1"] for run in reference)
+    whole = statistics.mean(run["cpu_s"] for run in reference)
+    times = []
+    for run in runs:
+        times += [seconds for seconds, f1 in [*run["curve"], (run["cpu_s"], run["f1"])] if f1 >= goal][:1]
+    if not times:
+        return "never"
+    return f"{statistics.mean(times) / whole:.2f}" + (f" ({len(times)} of {len(runs)})" if len(times) < len(runs) else "")
+
 
 
 def row_of(name, rate, runs, reference):
@@ -237,6 +270,7 @@ def row_of(name, rate, runs, reference):
         name, rate, len(runs), mean_sd([run["f1"] for run in runs]), mean_sd([run["accuracy"] for run in runs]),
         relative("cpu_s"), f"{1 - mean('predicted_saving'):.2f}", f"{mean('saving'):.3f}", f"{mean('forwards'):.2f}",
         f"{mean('matched') / mean('trained'):.2f}", relative("memory"), f"{mean('updates'):.0f}",
+        time_to(runs, reference),
     )  # fmt: skip
 
 
