@@ -14,16 +14,14 @@
 
 /* Longest word that is compared for nearness; names of options and subcommands are shorter. */
 enum { WORD_MOST = 48 };
-/* Room for all words of a family; the longest, SALF_POLICY, takes 130 bytes. */
-enum { WORDS_SIZE = 400 };
 
 /* What messages and help call the program; set once, by args_main. */
-static const char *program_name = "salf";
+const char *args_program = "salf";
 
 int args_say(int code, const char *name, const char *format, ...) {
     va_list list;
     va_start(list, format);
-    fprintf(stderr, "%s %s: ", program_name, name);
+    fprintf(stderr, "%s %s: ", args_program, name);
     vfprintf(stderr, format, list);
     fputc('\n', stderr);
     va_end(list);
@@ -72,7 +70,7 @@ static const char *nearest_word(const char *typed, const char *const *words, int
 
 /* Word number i of a CHOICE or MASK, and the value it stands for; NULL behind the last. Families begin at 0 or 1; those
  * of a mask double from 1 on, and the word of all bits together comes last. */
-static const char *option_word(const args_option *o, int i, int32_t *value) {
+const char *args_option_word(const args_option *o, int i, int32_t *value) {
     *value = i;
     if (o->words) return o->words[i];
     if (o->kind == ARGS_CHOICE) {
@@ -87,74 +85,16 @@ static const char *option_word(const args_option *o, int i, int32_t *value) {
 }
 
 /* All words of an option with a mark between them. */
-static const char *option_words(const args_option *o, char mark, char out[WORDS_SIZE]) {
+const char *args_option_words(const args_option *o, char mark, char out[ARGS_WORDS_SIZE]) {
     const char *word;
     int32_t value;
     size_t used = 0;
     out[0] = 0;
-    for (int i = 0; (word = option_word(o, i, &value)) != NULL && used + strlen(word) + 2 < WORDS_SIZE; i++) {
+    for (int i = 0; (word = args_option_word(o, i, &value)) != NULL && used + strlen(word) + 2 < ARGS_WORDS_SIZE; i++) {
         if (i) out[used++] = mark;
-        used += (size_t)snprintf(out + used, WORDS_SIZE - used, "%s", word);
+        used += (size_t)snprintf(out + used, ARGS_WORDS_SIZE - used, "%s", word);
     }
     return out;
-}
-
-/* ---- help ---- */
-
-/* Where sentences begin, and where lines end. */
-enum { HELP_COLUMN = 30, HELP_WIDTH = 100 };
-
-/* "--layers M", "--metric cosine|ce|rank": what to type, into out. Returns its length. */
-static int print_label(const args_option *o, char *out, size_t size) {
-    char words[WORDS_SIZE];
-    const int listed = o->kind == ARGS_CHOICE || o->kind == ARGS_MASK, valued = o->kind != ARGS_FLAG;
-    const char *value = listed ? option_words(o, o->kind == ARGS_MASK ? ',' : '|', words) : o->metavar;
-    return snprintf(out, size, "--%s%s%s", o->name, valued ? " " : "", valued ? value : "");
-}
-
-/* The label, and beside it the sentence, cut at blanks; a label that is too long has a line to itself. */
-static void print_option(const args_option *o) {
-    char label[WORDS_SIZE + WORD_MOST];
-    const int n = print_label(o, label, sizeof label) + 6; /* two blanks, and the letter with what follows it */
-    if (o->letter) {
-        printf("  -%c, %s", o->letter, label);
-    } else {
-        printf("      %s", label);
-    }
-    if (n + 2 > HELP_COLUMN) {
-        printf("\n%*s", HELP_COLUMN, "");
-    } else {
-        printf("%*s", HELP_COLUMN - n, "");
-    }
-    for (const char *text = o->help; *text;) {
-        size_t length = strlen(text);
-        if (HELP_COLUMN + (int)length > HELP_WIDTH) {
-            length = HELP_WIDTH - HELP_COLUMN;
-            while (length > 1 && text[length] != ' ') length--;
-        }
-        printf("%.*s\n", (int)length, text);
-        text += length;
-        while (*text == ' ') text++;
-        if (*text) printf("%*s", HELP_COLUMN, "");
-    }
-}
-
-/* The required options stand in the first line, as nothing works without them. */
-static void print_help(const args_command *c) {
-    static const args_option always[] = {{.name = "help", .letter = 'h', .help = "print this and end"},
-                                         {.name = "version", .help = "print the version and end"}};
-    printf("Usage: %s %s", program_name, c->name);
-    for (int i = 0; i < c->n_options; i++) {
-        char label[WORDS_SIZE + WORD_MOST];
-        if (!c->options[i].required) continue;
-        print_label(&c->options[i], label, sizeof label);
-        printf(" %s", label);
-    }
-    printf(" [OPTION...]%s%s\n\n%s\n\nOptions:\n", c->arguments ? " " : "", c->arguments ? c->arguments : "",
-           c->summary);
-    for (int i = 0; i < c->n_options; i++) print_option(&c->options[i]);
-    for (int i = 0; i < 2; i++) print_option(&always[i]);
-    if (c->notes) printf("\n%s\n", c->notes);
 }
 
 /* ---- values: each of these returns -1, or after a message EXIT_CODE_USAGE ---- */
@@ -213,17 +153,17 @@ static int set_real(const args_command *c, const args_option *o, const char *tex
 
 /* A word, or for a mask a list of words. Nothing is set unless all of them are known. */
 static int set_words(const args_command *c, const args_option *o, const char *text, int32_t *at) {
-    char words[WORDS_SIZE];
+    char words[ARGS_WORDS_SIZE];
     int32_t all = 0;
     for (;;) {
         const size_t n = o->kind == ARGS_MASK ? strcspn(text, ",") : strlen(text);
         const char *word;
         int32_t value;
-        for (int i = 0; (word = option_word(o, i, &value)) != NULL; i++)
+        for (int i = 0; (word = args_option_word(o, i, &value)) != NULL; i++)
             if (strlen(word) == n && memcmp(word, text, n) == 0) break;
         if (!word)
             return args_misuse(c->name, "--%s: '%.*s' is none of %s", o->name, (int)(n % 4096), text,
-                               option_words(o, '|', words));
+                               args_option_words(o, '|', words));
         all |= value;
         if (!text[n]) break;
         text += n + 1;
@@ -276,19 +216,20 @@ static int find_option(const args_command *c, const char *word, int *index, cons
         return -1;
     }
     if (!is_long)
-        return args_misuse(c->name, "unknown option %s; `%s %s --help` lists them", word, program_name, c->name);
+        return args_misuse(c->name, "unknown option %s; `%s %s --help` lists them", word, args_program, c->name);
     char typed[64];
     snprintf(typed, sizeof typed, "%.*s", (int)(length < 63 ? length : 63), name);
     const char *near = nearest_word(typed, names, c->n_options + 2);
     if (near) return args_misuse(c->name, "unknown option --%s; did you mean --%s?", typed, near);
-    return args_misuse(c->name, "unknown option --%s; `%s %s --help` lists them", typed, program_name, c->name);
+    return args_misuse(c->name, "unknown option --%s; `%s %s --help` lists them", typed, args_program, c->name);
 }
 
 int args_parse(const args_command *c, void *settings, int argc, char **argv, int *n_arguments) {
     /* 1. help and version count wherever they stand, also beside what would be an error */
     for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return print_help(c), EXIT_CODE_OK;
-        if (!strcmp(argv[i], "--version")) return printf("%s %s\n", program_name, salf_version_string()), EXIT_CODE_OK;
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return args_help(c), EXIT_CODE_OK;
+        if (!strncmp(argv[i], "--help=", 7)) return args_page(c, argv[i] + 7);
+        if (!strcmp(argv[i], "--version")) return printf("%s %s\n", args_program, salf_version_string()), EXIT_CODE_OK;
     }
     /* 2. options, and arguments between them */
     uint64_t seen = 0; /* bit i: option i was there */
@@ -336,15 +277,13 @@ int args_parse(const args_command *c, void *settings, int argc, char **argv, int
 int args_main(const char *program, const char *about, const args_subcommand *subcommands, int n, int argc,
               char **argv) {
     const char *names[32];
-    program_name = program;
-    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
-        FILE *out = argc < 2 ? stderr : stdout;
-        fprintf(out, "Usage: %s SUBCOMMAND [OPTION...]\n\n%s\n\nSubcommands:\n", program, about);
-        for (int i = 0; i < n; i++) fprintf(out, "  %-10s %s\n", subcommands[i].name, subcommands[i].summary);
-        fprintf(out, "\n`%s SUBCOMMAND --help` lists the options of each; `%s --version` prints the version.\n",
-                program, program);
-        return argc < 2 ? EXIT_CODE_USAGE : EXIT_CODE_OK;
-    }
+    const args_program_table all = {program, about, subcommands, n};
+    args_program = program;
+    if (argc < 2) return args_main_help(&all, stderr), EXIT_CODE_USAGE;
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+        return args_main_help(&all, stdout), EXIT_CODE_OK;
+    if (!strcmp(argv[1], "man") || !strcmp(argv[1], "completion"))
+        return args_main_page(&all, argv[1], argc > 2 ? argv[2] : "bash");
     if (!strcmp(argv[1], "--version")) {
         printf("%s %s\n", program, salf_version_string());
         return EXIT_CODE_OK;

@@ -11,6 +11,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Exit codes of the program. */
 enum { EXIT_CODE_OK = 0, EXIT_CODE_FAILED = 1, EXIT_CODE_USAGE = 2 };
@@ -74,6 +75,31 @@ typedef struct args_subcommand {
 
 /* A whole program of subcommands: runs the one that argv[1] names, or prints the help. about: one sentence. */
 int args_main(const char *program, const char *about, const args_subcommand *subcommands, int n, int argc, char **argv);
+
+/* ---- what args.c and args_help.c share ---- */
+
+/* What messages and help call the program; set once, by args_main. */
+extern const char *args_program;
+/* Room for all words of a family; the longest, SALF_POLICY, takes 130 bytes. */
+enum { ARGS_WORDS_SIZE = 400 };
+/* Word number i of a CHOICE or MASK, and the value it stands for; NULL behind the last. */
+const char *args_option_word(const args_option *o, int i, int32_t *value);
+/* All words of an option with a mark between them. */
+const char *args_option_words(const args_option *o, char mark, char out[ARGS_WORDS_SIZE]);
+
+typedef struct args_program_table {
+    const char *program, *about;
+    const args_subcommand *subcommands;
+    int n;
+} args_program_table;
+
+/* `salf plan --help`, as wide as the terminal, and `salf --help`. */
+void args_help(const args_command *c);
+void args_main_help(const args_program_table *p, FILE *out);
+/* `salf man` and `salf completion bash|zsh|fish`: pages of the whole program. Each asks the subcommands for theirs, by
+ * `salf plan --help=man` and so on, as their tables are their own. Return an exit code. */
+int args_main_page(const args_program_table *p, const char *page, const char *shell);
+int args_page(const args_command *c, const char *form);
 
 #if defined(__GNUC__)
 #define ARGS_PRINTF(format_at) __attribute__((format(printf, format_at, format_at + 1)))

@@ -12,6 +12,7 @@
 #include "advice.h"
 #include "commands.h"
 #include "dataset.h"
+#include "progress.h"
 #include "run.h"
 
 /* What is compared, and what all of it costs in times of lora[full]: about 1, .75 three times, .8, and 1. */
@@ -53,6 +54,7 @@ static const args_option advise_table[] = {
     {"report", 'o', ARGS_TEXT, offsetof(advise_settings, report), "FILE",
      .help = "write the pilot's report (needs --log)"},
     {"json", 0, ARGS_FLAG, AT(json), .help = "print the advice as one JSON object"},
+    {"quiet", 'q', ARGS_FLAG, AT(quiet), .help = "draw no progress bar"},
 };
 #undef AT
 
@@ -82,6 +84,7 @@ static int read_pilot(advise_settings *o, int argc, char **argv) {
     o->training.seeds = 2;
     o->minutes = 5;
     const int code = args_parse(&advise_command, o, argc, argv, NULL);
+    progress_quiet = o->training.quiet;
     if (code >= 0) return code;
     finetune_settings *t = &o->training;
     if (method_list_parse(t->methods, &t->n_methods, pilot_methods, message, sizeof message) != 0)

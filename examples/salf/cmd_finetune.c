@@ -8,6 +8,7 @@
 
 #include "commands.h"
 #include "dataset.h"
+#include "progress.h"
 #include "run.h"
 
 /* ---- options ---- */
@@ -127,6 +128,7 @@ static const args_option finetune_table[] = {
     {"cache-folder", 0, ARGS_TEXT, AT(cache_folder), "FOLDER",
      .help = "keep them in a file there (default: in memory)"},
     {"json", 0, ARGS_FLAG, AT(json), .help = "print the results as one JSON object"},
+    {"quiet", 'q', ARGS_FLAG, AT(quiet), .help = "draw no progress bar"},
     {"log", 0, ARGS_TEXT, AT(log), "FILE", .help = "write the run as JSON lines"},
     {"eval-every", 0, ARGS_INT, AT(eval_every), "N", .least = 0, .most = 1e15,
      .help = "also test after every N updates, for the report (default: 0, at the end only)"},
@@ -243,6 +245,7 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
                                   .n_options = sizeof finetune_table / sizeof *finetune_table};
     *o = finetune_defaults;
     const int code = args_parse(&command, o, argc, argv, NULL);
+    progress_quiet = o->quiet;
     if (code >= 0) return code;
     if (o->lists.n == 0) o->lists = (args_texts){1, {"lora[full],lora[half],lift*[half],salf[half][stream]"}};
     for (int32_t i = 0; i < o->lists.n; i++) {

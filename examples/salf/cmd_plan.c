@@ -18,6 +18,7 @@ typedef struct plan_settings {
     int32_t as_published;
     int32_t json;
     double ratio;
+    int32_t ratio_given;
     const char *weights;
 } plan_settings;
 
@@ -30,10 +31,10 @@ static const args_option plan_table[] = {
      .help = "how capacities grow with the depth of freezing (default uniform)"},
     {"infill", 0, ARGS_CHOICE, AT(infill), .family = "SALF_INFILL",
      .help = "how what is left fills the layers: one after the other, or in turns (default breadth)"},
-    {"ratio", 0, ARGS_REAL, AT(ratio), "R",
+    {"ratio", 0, ARGS_REAL, AT(ratio), "R", .given = AT(ratio_given),
      .help = "factor from layer to layer of geometric growth, above 1 (default 2)"},
     {"weights", 0, ARGS_TEXT, AT(weights), "W,...",
-     .help = "share of each layer, for custom growth: M numbers, not negative"},
+     .help = "share of each layer: M numbers, not negative; they mean --growth custom"},
     {"as-published", 0, ARGS_FLAG, AT(as_published),
      .help = "book arithmetic breadth-first plans as Table 5 of the paper does, class k at layer k mod M"},
     {"json", 0, ARGS_FLAG, AT(json), .help = "print one JSON object"},
@@ -133,6 +134,8 @@ int cmd_plan(int argc, char **argv) {
     int code = args_parse(&plan_command, &s, argc, argv, NULL);
     if (code < 0 && s.as_published && s.growth != SALF_GROWTH_ARITHMETIC)
         code = args_misuse("plan", "--as-published is for --growth arithmetic");
+    if (code < 0 && s.ratio_given && s.growth != SALF_GROWTH_GEOMETRIC)
+        code = args_misuse("plan", "--ratio is for --growth geometric");
     if (code < 0) code = read_weights(&s, &weights);
     if (code >= 0) return code;
     code = make_plan(&s, weights);

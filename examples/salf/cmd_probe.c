@@ -269,6 +269,7 @@ int cmd_probe(int argc, char **argv) {
     int code = args_parse(&probe_command, &s, argc, argv, NULL);
     if (code >= 0) return code;
     code = open_parts(&s, &p);
+    if (code < 0 && p.prompts.n == 0) code = args_fail("probe", "%s holds no prompt", s.prompts);
     for (int64_t first = 0; code <= 0 && first < p.prompts.n; first += b.n) {
         code = pack_batch(&p.prompts, first, &b);
         if (code == EXIT_CODE_OK) code = probe_batch(&p, &b, first);

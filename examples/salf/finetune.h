@@ -76,6 +76,7 @@ typedef struct finetune_settings {
     uint64_t seed;            /* of the first run of a method; the others count on from it */
     int32_t seeds;            /* runs of each method */
     int32_t json;             /* 1: the table as JSON */
+    int32_t quiet;            /* 1: no progress bars */
     const char *cache_text;   /* SIZE[,bf16] of states kept from epoch to epoch; NULL: none */
     const char *cache_folder; /* of a file for them; NULL: in memory */
     int64_t cache_bytes;      /* what cache_text says */

@@ -1,4 +1,5 @@
-/* progress.h - a progress bar on standard error, when that is a terminal; nothing otherwise. */
+/* progress.h - a progress bar on standard error, when that is a terminal that can redraw a line; nothing
+ * otherwise. A line is cut at the width of the terminal. */
 #ifndef SALF_EXAMPLE_PROGRESS_H
 #define SALF_EXAMPLE_PROGRESS_H
 
@@ -11,6 +12,9 @@ typedef struct progress {
     double drawn;   /* when the bar was last drawn */
     int enabled;
 } progress;
+
+/* 1: nothing is drawn (--quiet). */
+extern int progress_quiet;
 
 /* label stays borrowed. */
 void progress_start(progress *p, const char *label, int64_t total);

@@ -112,9 +112,14 @@ static int open_data(session *s) {
         return -1;
     }
     int result = -1;
-    if (tokenizer_size(t) > s->info.vocab) {
-        args_fail(training_command, "%s has %d pieces, the model's vocabulary %lld", s->settings->tokenizer,
-                  (int)tokenizer_size(t), (long long)s->info.vocab);
+    /* Vocabularies are padded, to a multiple of 64 or by some hundreds of free tokens (Phi-2 has 905); a gap that is
+     * wider, or tokens beyond the vocabulary, mean the tokenizer of another model. */
+    const int64_t gap = s->info.vocab - tokenizer_size(t);
+    const int64_t widest = s->info.vocab / 10 > 1024 ? s->info.vocab / 10 : s->info.vocab < 1024 ? 64 : 1024;
+    if (gap < 0 || (gap > widest && s->settings->valid_vocab == 0)) {
+        args_fail(training_command, "%s has %d pieces, the model's vocabulary %lld: it is another model's%s",
+                  s->settings->tokenizer, (int)tokenizer_size(t), (long long)s->info.vocab,
+                  gap < 0 ? "" : "; if it is not, name the tokens that there are with --valid-vocab");
     } else if (dataset_load(&data, s->settings->data, message, sizeof message) != 0) {
         args_fail(training_command, "%s", message);
     } else {

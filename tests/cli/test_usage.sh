@@ -80,6 +80,50 @@ run 1 basis --model examples/demo/model --tokens 4 --accept '*'
 tells "accept is '*'"
 run 1 finetune --model examples/demo/model --tokenizer examples/demo/tokenizer.bin --data examples/demo/data --valid-vocab 999999999
 tells 'valid_vocab is 999999999'
+run 1 probe --model examples/demo/model --prompts /dev/null
+tells '/dev/null holds no prompt'
+run 2 plan --layers 3 --data 9 --ratio 3
+tells '--ratio is for --growth geometric'
+[ -f "$SALF_SHARED/models/stories3m/config.json" ] && {
+    run 1 finetune --model "$SALF_SHARED/models/stories3m" --tokenizer "$SALF_SHARED/models/stories260k/tok512.bin" \
+        --data "$SALF_SHARED/data/trec" --method 'lora[full]'
+    tells "has 512 pieces, the model's vocabulary 4096: it is another model's"
+}
+# ---- the manual page and completions come from the tables
+run 0 man
+says '.TH salf 1'
+says '.B \-\-eof\-from probe|class|chance'
+grep -qE "^[.'](SS|TP|B|SH|TH|PP)?" "$work/out" && ! grep -qE "^'" "$work/out"
+check $? "every line of the page that begins with a dot is a request"
+for shell in bash zsh fish; do
+    run 0 completion $shell
+    says 'metric'
+done
+run 2 completion tcsh
+tells "'tcsh' is none of bash|zsh|fish"
+run 2 plan --help=html
+"$SALF" completion bash >"$work/complete"
+# shellcheck disable=SC2016
+bash -c '. "$1"; COMP_WORDS=(salf probe --metric c) COMP_CWORD=3; _salf; echo "${COMPREPLY[*]}"
+    COMP_WORDS=(salf pr) COMP_CWORD=1; _salf; echo "${COMPREPLY[*]}"
+    COMP_WORDS=(salf plan --as) COMP_CWORD=2; _salf; echo "${COMPREPLY[*]}"' - "$work/complete" >"$work/out" 2>&1
+[ "$(tr '\n' ';' <"$work/out")" = 'cosine ce;probe;--as-published;' ]
+check $? "words, subcommands and options are completed"
+# ---- the bar: as wide as the terminal, none where lines cannot be redrawn, none on request
+if command -v script >/dev/null; then
+    bar() { # bar TERM COLUMNS OPTION...: what the program writes to a terminal
+        TERM=$1 script -qec "stty cols $2; '$SALF' finetune --model examples/demo/model --tokenizer examples/demo/tokenizer.bin \
+            --data examples/demo/data --method ramp --limit-train 32 --limit-test 32 $3" /dev/null </dev/null 2>&1 | tr '\r' '\n'
+    }
+    bar xterm 30 >"$work/out"
+    grep -q '\[####' "$work/out" && ! sed 's/\x1b\[K//' "$work/out" | grep '\[[#.]' | grep -qE '.{30}'
+    check $? "a bar ends before the last column"
+    for quiet in "dumb 80" "xterm 80 --quiet"; do
+        # shellcheck disable=SC2086
+        ! bar $quiet | grep -q '\[[#.]'
+        check $? "no bar: $quiet"
+    done
+fi
 run 2 report
 tells 'LOG... is missing'
 run 1 report /nonexistent.jsonl -o "$work/r.html"
