@@ -125,7 +125,7 @@ $(CPP_EXAMPLES): $(BUILD)/examples/cpp/%: examples/cpp/%.cpp include/salf.h $(wi
 	    -Wl,-rpath,'$$ORIGIN/../../lib'
 
 include libsalf/backend/cuda/build.mk
--include tests/tests.mk # not in a source distribution of the Python package
+-include tests/tests.mk docs/docs.mk # not in a source distribution of the Python package
 
 # ---- from nothing to a run -------------------------------------------------------------------------------------------
 # What deps installs is seen by a make that starts after it, so these two start one.
@@ -148,12 +148,8 @@ run-demo: $(PROGRAM)
 	@$(PROGRAM) report $(BUILD)/demo/log.jsonl -o $(BUILD)/demo/report.html
 	@echo "Report with charts: $(BUILD)/demo/report.html"
 
-# ---- documentation, format -------------------------------------------------------------------------------------------
-.PHONY: docs format check-format
-docs: ## the API reference, in build/docs/
-	@mkdir -p $(BUILD)/docs
-	@$(or $(PYTHON),python3) docs/generate_reference.py include/salf.h $(BUILD)/docs
-
+# ---- format ----------------------------------------------------------------------------------------------------------
+.PHONY: format check-format
 FORMATTED = $(shell find include libsalf tests examples bindings -name '*.[ch]' -o -name '*.[ch]pp')
 format: ## clang-format the sources
 	clang-format -i $(FORMATTED)

@@ -122,27 +122,57 @@ def count_functions(path):
         return len(re.findall(r"^SALF_API ", header.read(), re.M))
 
 
+def statuses(source):
+    """The rows (name, value, text) of a list of statuses, X(NAME, value, "text"); of another macro none."""
+    return re.findall(r'X\((\w+), (-?\d+), "(.*?)"\)', source)
+
+
+def with_lists(text):
+    """Markdown wants an empty line before a list."""
+    return re.sub(r"(?m)^(?!- )(.+)\n(?=- )", r"\1\n\n", text)
+
+
 def markdown(opening, sections):
     """The reference as Markdown: per section, blocks of declarations under the comment they share."""
-    out = ["# API reference", "", "Made from the comments of `salf.h`.", "", "```text", opening, "```", ""]
+    out = ["# API reference", "", "Made from the comments of `salf.h`.", "", with_lists(opening), ""]
     for title, items in sections:
         out += [f"## {title}", ""]
         last = None
         for item in items:
             if item.comment and item.comment != last:
-                out += [item.comment, ""]
+                out += [with_lists(item.comment), ""]
             last = item.comment
+            if statuses(item.source):
+                rows = [f"| `{name}` | {value} | {text} |" for name, value, text in statuses(item.source)]
+                out += ["| status | value | text |", "|---|---|---|", *rows, ""]
+                continue
             out += ["```c", re.sub(r"\bSALF_API ", "", item.source), "```", ""]
     index = sorted({name for _, items in sections for item in items for name in item.names})
     out += ["## Index", "", ", ".join(f"`{name}`" for name in index), ""]
     return "\n".join(out)
 
 
+def paragraphs(text):
+    """Plain text as HTML: paragraphs, and lists of the lines that begin with a dash."""
+    out = []
+    for line in (line for part in text.split("\n\n") for line in part.split("\n")):
+        out.append(f"<li>{html.escape(line[2:])}" if line.startswith("- ") else f"<p>{html.escape(line)}</p>")
+    return re.sub(r"((?:<li>.*\n?)+)", r"<ul>\1</ul>", "\n".join(out))
+
+
 def as_html(opening, sections):
-    """The same as one HTML page without scripts; every name has an anchor."""
-    style = "body{max-width:60em;margin:2em auto;font:16px/1.5 sans-serif}pre{background:#f4f4f4;padding:.7em;overflow:auto}"
+    """The same as one HTML page without scripts; every name has an anchor, and every mention of it leads there."""
+    style = "body{max-width:60em;margin:2em auto;padding:0 1em;font:16px/1.5 sans-serif}pre{background:#f4f4f4;padding:.7em;\
+overflow:auto}a{color:inherit}td,th{padding:0 .7em 0 0;text-align:left}"
+    known = {name for _, items in sections for item in items for name in item.names}
+
+    def linked(text):
+        return re.sub(
+            r"\b(salf_\w+|SALF_\w+)\b", lambda m: f"<a href='#{m[1]}'>{m[1]}</a>" if m[1] in known else m[1], text
+        )
+
     out = ["<!DOCTYPE html><html lang=en><meta charset=utf-8><title>libsalf API reference</title>"]
-    out += [f"<style>{style}</style><h1>API reference</h1><pre>{html.escape(opening)}</pre><ul>"]
+    out += [f"<style>{style}</style><h1>API reference</h1>{linked(paragraphs(opening))}<ul>"]
     for number, (title, _) in enumerate(sections):
         out.append(f"<li><a href='#section{number}'>{html.escape(title)}</a>")
     out.append("</ul>")
@@ -151,10 +181,15 @@ def as_html(opening, sections):
         last = None
         for item in items:
             if item.comment and item.comment != last:
-                out.append(f"<p>{html.escape(item.comment)}</p>")
+                out.append(linked(paragraphs(item.comment)))
             last = item.comment
+            if statuses(item.source):
+                rows = (f"<tr><td><code>{n}</code><td>{v}<td>{html.escape(t)}" for n, v, t in statuses(item.source))
+                out.append("<table><tr><th>status<th>value<th>text" + "".join(rows) + "</table>")
+                continue
             anchors = "".join(f"<a id='{name}'></a>" for name in item.names)
-            out.append(f"{anchors}<pre>{html.escape(item.source.replace('SALF_API ', ''))}</pre>")
+            source = html.escape(item.source.replace("SALF_API ", ""))
+            out.append(f"{anchors}<pre>{linked(source)}</pre>")
     return "\n".join(out) + "\n"
 
 

@@ -62,6 +62,13 @@ ${plugin:+$plugin
 ./lib/$SONAME
 ./lib/libsalf.so.$VERSION
 ./lib/pkgconfig/salf.pc
+./share/bash-completion/completions/salf
+./share/doc/salf/CHANGELOG.md
+./share/doc/salf/LICENSE
+./share/doc/salf/README.md
+./share/fish/vendor_completions.d/salf.fish
+./share/man/man1/salf.1
+$(cd examples/demo && find model data tokenizer.bin -type f | sed 's|^|./share/salf/demo/|')
 END
 quietly diff "$work/expected" "$work/found"
 report "it puts there what it should" $?
@@ -81,6 +88,10 @@ report "examples need $SONAME" $?
 quietly env -u LD_LIBRARY_PATH "$stage/opt/salf/bin/salf" --version
 grep -qF "$VERSION" "$work/output"
 report "the installed program finds its library and tells its version" $?
+
+(cd "$work" && env -u LD_LIBRARY_PATH OPENBLAS_NUM_THREADS=1 "$stage/opt/salf/bin/salf" finetune --method ramp \
+    --limit-train 16 --limit-test 6) >"$work/output" 2>&1
+report "the installed program finds its demonstration" $?
 
 if [ -r "${SALF_SHARED:-../shared}/models/stories260k/config.json" ]; then
     quietly "$work/shared/02_basis" "${SALF_SHARED:-../shared}/models/stories260k"
