@@ -80,8 +80,9 @@ run 1 basis --model examples/demo/model --tokens 4 --accept '*'
 tells "accept is '*'"
 run 1 finetune --model examples/demo/model --tokenizer examples/demo/tokenizer.bin --data examples/demo/data --valid-vocab 999999999
 tells 'valid_vocab is 999999999'
-run 1 probe --model examples/demo/model --prompts /dev/null
-tells '/dev/null holds no prompt'
+: >"$work/empty"
+run 1 probe --model examples/demo/model --prompts "$work/empty"
+tells 'empty holds no prompt'
 run 2 plan --layers 3 --data 9 --ratio 3
 tells '--ratio is for --growth geometric'
 [ -f "$SALF_SHARED/models/stories3m/config.json" ] && {
