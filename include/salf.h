@@ -144,8 +144,12 @@ typedef void (*salf_log_fn)(void *user, int32_t level, const char *message);
  * gradient may be written), its handles as before, and the same call can be made again. On the calling thread, and on a
  * device between blocks of work that is enqueued; it must not use the handles of that call. */
 typedef int32_t (*salf_progress_fn)(void *user, const char *what, int64_t done, int64_t total);
-/* The one collective over the ranks, in place: count elements, dtype SALF_F64 or SALF_I64, operation SALF_ALL_REDUCE_*,
- * called in the same order on every rank. Returns 0, or another number for failure (SALF_E_CALLBACK). */
+/* The one collective over the ranks, in place: count elements in host memory, dtype SALF_F64 or SALF_I64, operation
+ * SALF_ALL_REDUCE_*, called in the same order on every rank, and all must get the same bits. Returns 0, or another
+ * number for failure (SALF_E_CALLBACK), then on all ranks: one that loses its link alone leaves the others waiting.
+ * Calls that are collective say so. Each begins with an agreement, a minimum of 107 numbers: ranks that differ in
+ * options, step, labels or state get SALF_E_MISMATCH, which names what, and where a rank's call fails the others get it
+ * with that rank's number. */
 typedef int32_t (*salf_all_reduce_fn)(void *user, void *buffer, int64_t count, int32_t dtype, int32_t operation);
 
 typedef struct salf_context_options {
@@ -183,6 +187,10 @@ typedef struct salf_context_info {
 SALF_API salf_status salf_context_create(salf_context **out, const salf_context_options *options);
 SALF_API void salf_context_destroy(salf_context *context);
 SALF_API salf_status salf_context_get_info(const salf_context *context, salf_context_info *info);
+/* Collective: SALF_OK where every rank passes SALF_OK. A rank that cannot take part in the others' next collective,
+ * since something before it failed, calls this with its status, which it gets back: the others then fail
+ * (SALF_E_MISMATCH, which rank, with what) where they would wait for ever. */
+SALF_API salf_status salf_context_agree(salf_context *context, salf_status status);
 
 /* ---- 4. Tensor files -------------------------------------------------------------------------------------------- */
 /* A safetensors file, or several behind an index, memory-mapped and fully checked when opened. Immutable. */
@@ -420,9 +428,11 @@ SALF_API salf_status salf_basis_builder_create(salf_basis_builder **out, salf_co
 SALF_API void salf_basis_builder_destroy(salf_basis_builder *builder);
 /* Adds rows first ... first+rows-1 of the head. SALF_E_NONFINITE and SALF_E_SHAPE leave the sums as they were. */
 SALF_API salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, const salf_tensor *rows);
-/* The partial sums, for summing over ranks by the host: count doubles, writable, valid for the builder's life. */
+/* The partial sums, for summing over ranks by the host: count doubles, writable, valid for the builder's life. Sums of
+ * builders that were made for other labels or with other options are SALF_E_MISMATCH when they are finished. */
 SALF_API salf_status salf_basis_builder_partial(salf_basis_builder *builder, double **values, int64_t *count);
-/* Adds another builder\'s partial sums (same vocab, hidden, labels); or sums over the context\'s ranks, in place. */
+/* Adds another builder\'s partial sums (same vocab, hidden, labels); or, collective, sums over the ranks, in place:
+ * D^2 + n D + 14 doubles, n the labels or for V < D the tokens. After a failed add call it all the same. */
 SALF_API salf_status salf_basis_builder_merge(salf_basis_builder *builder, const salf_basis_builder *other);
 SALF_API salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder);
 /* Makes the basis. Every row must have been added exactly once (SALF_E_SEQUENCE names how many were). model (may be
@@ -582,7 +592,11 @@ enum { SALF_INFILL_BREADTH = 0, SALF_INFILL_DEPTH = 1 };
  * before, NONE by a seeded uniform draw (budgets for lift*). STREAM trains every datum when it comes, ids 0 ... N-1 in
  * order, and never runs a forward in vain: a quota of integers says which cuts a batch's rows have, and an assignment
  * which row gets which. Counts are exact at the end, whatever the batches. With several ranks n_data, positions and
- * tasks are those of all ranks together, max_data must be equal on each, and a rank may get a task of no rows. */
+ * tasks are those of all ranks together, max_data must be equal on each, and a rank may get a task of no rows: all take
+ * as many steps, and every batch but the last is full. The other three know no ranks: give every rank the same planner,
+ * train a part of each task there, and report the eof of all its data, in its order, on all. With plans of each rank's
+ * own data decisions are SALF_E_MISMATCH; ONLINE also trains batches as small as what a probe accepts, so take STREAM
+ * with EOF, Algorithm 4 inside each batch. */
 enum { SALF_MATCH_ONLINE = 0, SALF_MATCH_OFFLINE = 1, SALF_MATCH_NONE = 2, SALF_MATCH_STREAM = 3 };
 /* STREAM, who gets which of a batch's cuts. RANDOM: a seeded shuffle, known before the forward. EOF: for each cut from
  * shallow to deep, rows in order with eof <= cut, else at random (Algorithm 4 inside the batch). GAIN: the least sum of
@@ -663,9 +677,9 @@ SALF_API salf_status salf_planner_set_groups(salf_planner *planner, const int32_
                                              int64_t n);
 /* Answers a PROBE task of STREAM by the trace of its rows; task becomes a TRAIN task of the same rows with their cuts,
  * all to be trained now. groups [n_data]: rows of different groups never compete for a cut, and so no group ends up
- * with the shallow ones only; pass the target tokens unless you know better. Collective over the ranks: each learns
- * what the others found, and all book the same. With sizes set, a group not among them, or one with more rows than its
- * size, is SALF_E_ARGUMENT. */
+ * with the shallow ones only; pass the target tokens unless you know better. Collective: each rank learns what the
+ * others found (2 numbers a row of the task, m more for GAIN), and all book the same. With sizes set, a group not among
+ * them, or one with more rows than its size, is SALF_E_ARGUMENT. */
 SALF_API salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, const int32_t *groups,
                                          salf_task *task);
 /* The data of the task at hand have been trained. */
@@ -787,8 +801,9 @@ typedef struct salf_decision {
 SALF_API salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t kind, int32_t n_layers,
                                         const salf_policy_options *options);
 SALF_API void salf_policy_destroy(salf_policy *policy);
-/* The decision for a step. With several ranks it is collective and all ranks get the same cut and trainable set. The
- * same step may be asked again only by a loaded policy; a smaller one is SALF_E_SEQUENCE. */
+/* The decision for a step. The same step may be asked again only by a loaded policy; a smaller one is SALF_E_SEQUENCE.
+ * Collective, for every kind: all ranks get the same cut and trainable set, from the rows of all (at most m + 1 numbers
+ * are summed), or all fail. A rank whose probe failed calls salf_context_agree instead. */
 SALF_API salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen, salf_decision *decision);
 /* Progress as bytes, as for the planner; loadable before any optimizer exists. */
 SALF_API salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *size);

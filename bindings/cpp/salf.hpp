@@ -140,6 +140,9 @@ template <class Errors> class basic_context : public detail::handle<salf_context
     static outcome<Errors, basic_context> create(const context_options &given = {}) {
         return base::make<Errors, basic_context>(given.kept(), salf_context_create, &given);
     }
+    outcome<Errors, void> agree(salf_status status = SALF_OK) const {
+        return detail::call<Errors>(salf_context_agree, get(), status);
+    }
     outcome<Errors, context_info> info() const {
         return detail::fetch<Errors, context_info>(salf_context_get_info, get());
     }

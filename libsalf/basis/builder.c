@@ -3,8 +3,10 @@
  *
  * What was added so far is one vector of doubles that adds up over builders:
  *   Gram matrix [D][D] (upper triangle), rows of the labels [n][D] (zeros until they pass), number of rows seen,
- * checksum of their ids [4], fingerprint [4]. The last two are sums modulo 2^64 in four parts of 16 bits, each part
- * summed exactly. The checksum makes a row show that was added twice in place of another one. Cost of a block: rows *
+ * checksum of their ids [4], fingerprint [4], number of builders, configuration [4]. Checksum, fingerprint and
+ * configuration are sums modulo 2^64 in four parts of 16 bits, each part summed exactly. The checksum makes a row show
+ * that was added twice in place of another one; a configuration that is not as many times the builder's own shows that
+ * others were added for other labels, whose rows mean other tokens, or with other options. Cost of a block: rows *
  * D^2 multiply-adds halved, and D^2 additions. For V < D the rows of all tokens are kept in the labels' place, since
  * the Gram matrix alone resolves less there.
  */
@@ -13,11 +15,13 @@
 #include <string.h>
 
 #include "basis/basis.h"
+#include "core/fingerprint.h"
 #include "core/random.h"
+#include "core/ranks.h"
 
-#define PARTS        4                   /* of a 64-bit sum */
-#define TRAILER      (1 + PARTS + PARTS) /* rows seen, checksum, fingerprint */
-#define CHECK_STREAM 0x62617369733a6964u /* "basis:id" in ASCII: a stream of random bits of its own */
+#define PARTS        4                         /* of a 64-bit sum */
+#define TRAILER      (2 * (1 + PARTS) + PARTS) /* rows seen, checksum, fingerprint; builders, configuration */
+#define CHECK_STREAM 0x62617369733a6964u       /* "basis:id" in ASCII: a stream of random bits of its own */
 
 struct salf_basis_builder {
     salf_context *context;
@@ -28,10 +32,11 @@ struct salf_basis_builder {
     int64_t n_labels;
     int32_t *kept; /* [n_kept] ascending: labels, or all tokens for V < D */
     int64_t n_kept;
-    int64_t count;  /* doubles in values: D^2 + n_kept D + TRAILER */
-    double *values; /* host: what was added so far */
-    double *gram;   /* backend [D][D], of the block at hand; also scratch */
-    double *row;    /* host [D] */
+    int64_t count;          /* doubles in values: D^2 + n_kept D + TRAILER */
+    uint64_t configuration; /* hash of what builders whose sums are added must have in common */
+    double *values;         /* host: what was added so far */
+    double *gram;           /* backend [D][D], of the block at hand; also scratch */
+    double *row;            /* host [D] */
 };
 
 /* Where row number i of the kept ones is summed, [D]: zeros until its block passes, on the one rank that has it. */
@@ -39,7 +44,7 @@ static double *kept_row(const salf_basis_builder *builder, int64_t i) {
     return builder->values + builder->hidden * (builder->hidden + i);
 }
 
-/* Rows seen, checksum [4], fingerprint [4]. */
+/* Rows seen, checksum [4], fingerprint [4], builders, configuration [4]. */
 static double *trailer_of(const salf_basis_builder *builder) {
     return builder->values + builder->count - TRAILER;
 }
@@ -64,6 +69,20 @@ static bool join_parts(const double parts[PARTS], uint64_t *value) {
 /* Of a row's number: the sum over all rows is a checksum of which were added, and how often. */
 static uint64_t row_id_hash(int64_t id) {
     return slf_random_bits(CHECK_STREAM, 0, (uint64_t)id);
+}
+
+/* What two builders have to share for their sums to mean anything together, and bases made of them to be the same. */
+static void list_builder_fields(const salf_basis_builder *builder, slf_agreement *a) {
+    const salf_basis_options *o = &builder->options;
+    slf_agreement_add(a, "vocab of the builders", (uint64_t)builder->vocab);
+    slf_agreement_add(a, "hidden of the builders", (uint64_t)builder->hidden);
+    slf_agreement_add(a, "how many different labels the builders have", (uint64_t)builder->n_labels);
+    slf_agreement_add_array(a, "labels of the builders (hash)", builder->labels,
+                            (uint64_t)builder->n_labels * sizeof *builder->labels);
+    slf_agreement_add(a, "mode of the basis", (uint64_t)o->mode);
+    slf_agreement_add(a, "prepare of the basis", (uint64_t)o->prepare);
+    slf_agreement_add(a, "rtol (bits)", slf_bits_of(o->rtol));
+    slf_agreement_add(a, "ridge (bits)", slf_bits_of(o->ridge));
 }
 
 /* ---- life ---- */
@@ -96,6 +115,13 @@ salf_status salf_basis_builder_create(salf_basis_builder **out, salf_context *co
     SLF_DO(SLF_ALLOC_ZERO(context, builder->values, builder->count));
     SLF_DO(SLF_ALLOC(context, builder->row, hidden));
     SLF_DO(SLF_DEVICE_ALLOC(context, builder->gram, hidden * hidden));
+    slf_agreement fields = {0};
+    list_builder_fields(builder, &fields);
+    for (int32_t i = 0; i < fields.n; i++)
+        builder->configuration = slf_hash_mix(builder->configuration ^ fields.fields[i].value);
+    double *builders = trailer_of(builder) + 1 + 2 * PARTS;
+    builders[0] = 1;
+    add_parts(builders + 1, builder->configuration);
     *out = builder;
     return SALF_OK;
 done:
@@ -194,10 +220,14 @@ salf_status salf_basis_builder_merge(salf_basis_builder *builder, const salf_bas
     return SALF_OK;
 }
 
-/* Every rank has the sums of all afterwards, and makes the same basis of them; D^2 + n D doubles are exchanged. */
+/* Every rank has the sums of all afterwards, and makes the same basis of them; D^2 + n D + 14 doubles are exchanged,
+ * n: labels or, for V < D, tokens. */
 salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder) {
     SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(builder);
+    slf_agreement agreement = {.meeting = SLF_MEET_salf_basis_builder_all_reduce};
+    list_builder_fields(builder, &agreement);
+    SLF_TRY(slf_agree(builder->context, SALF_OK, &agreement));
     return slf_all_reduce(builder->context, builder->values, builder->count, SALF_F64, SALF_ALL_REDUCE_SUM);
 }
 
@@ -226,6 +256,14 @@ salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *buil
     /* 1. what was added, and whether a basis can come of it. Doubles hold counts exactly up to 2^53. */
     const double *seen = trailer_of(builder);
     uint64_t ids, wanted = 0, fingerprint = 0;
+    double own[PARTS] = {0};
+    const double *builders = seen + 1 + 2 * PARTS;
+    add_parts(own, builder->configuration);
+    for (int i = 0; i < PARTS; i++)
+        if (!(builders[0] >= 1) || builders[1 + i] != builders[0] * own[i])
+            return slf_fail(SALF_E_MISMATCH,
+                            "the partial sums are of %g builders, and not all had the labels and options of this one",
+                            builders[0]);
     if (seen[0] != (double)vocab)
         return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added to the builder", seen[0], vocab);
     for (int64_t i = 0; i < vocab; i++) wanted += row_id_hash(i);

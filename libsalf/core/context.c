@@ -59,16 +59,6 @@ bool slf_context_at_home(const salf_context *context) {
     return context->process == (int32_t)getpid();
 }
 
-/* What a failed collective leaves in buffer is not known: the caller gives up its result. */
-salf_status slf_all_reduce(const salf_context *context, void *buffer, int64_t count, int32_t dtype, int32_t operation) {
-    const salf_context_options *o = &context->options;
-    if (o->ranks < 2 || count == 0) return SALF_OK;
-    const int32_t result = o->all_reduce(o->communicator_user, buffer, count, dtype, operation);
-    if (result == 0) return SALF_OK;
-    return slf_fail(SALF_E_CALLBACK, "all_reduce of %" PRId64 " elements returned %d on rank %d", count, (int)result,
-                    (int)o->rank);
-}
-
 void slf_parallel_for(const salf_context *context, int64_t count, int64_t grain, slf_loop_fn body, void *user) {
     if (count <= 0) return;
     if (context->pool && count > grain)

@@ -81,6 +81,8 @@ static inline void slf_arithmetic_restore(fenv_t *host) {
  * longer one accepted when what we do not know of it is zero. type names the struct in messages. */
 salf_status slf_options_read(void *own, uint32_t own_size, const void *theirs, const char *type);
 
+/* Whether the next can be done, for calls that must know before they do anything. */
+salf_status slf_info_check(const void *theirs, const char *type);
 /* Copies our filled struct into a caller's output struct, as much as its struct_size says; keeps that struct_size. */
 salf_status slf_info_write(void *theirs, const void *own, uint32_t own_size, const char *type);
 
@@ -131,9 +133,6 @@ void slf_parallel_for(const salf_context *context, int64_t count, int64_t grain,
 
 /* A variable of the environment (plugin.c); NULL in a process with more rights than its caller. */
 const char *slf_environment(const char *name);
-
-/* Collectives; no-ops with one rank. */
-salf_status slf_all_reduce(const salf_context *context, void *buffer, int64_t count, int32_t dtype, int32_t operation);
 
 /* ---- memory.c: host memory, through the context's hooks ---- */
 

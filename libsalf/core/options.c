@@ -51,6 +51,11 @@ salf_status slf_options_read(void *own, uint32_t own_size, const void *theirs, c
     return SALF_OK;
 }
 
+salf_status slf_info_check(const void *theirs, const char *type) {
+    uint32_t size;
+    return read_struct_size(theirs, type, &size);
+}
+
 salf_status slf_info_write(void *theirs, const void *own, uint32_t own_size, const char *type) {
     uint32_t size;
     SLF_TRY(read_struct_size(theirs, type, &size));

@@ -11,6 +11,7 @@
 
 #include "core/blob.h"
 #include "core/ids.h"
+#include "core/ranks.h"
 
 /* The order in which data fill layers: a Fisher-Yates shuffle of all ids, carried out only as far as it is drawn. It is
  * a function of seed and N alone, and what was drawn is used, so that a save need keep nothing of it. */
@@ -203,6 +204,11 @@ void slf_stream_assign_exactly(const slf_assignment *job);
 void slf_stream_sum_lost(double *gains, int64_t n, int32_t m);
 /* Shuffles n values; which way follows from the seed and position ... position+n-1. */
 void slf_stream_shuffle(uint64_t seed, int64_t position, int32_t *values, int64_t n);
+
+/* ---- save.c ---- */
+
+/* What ranks that follow one plan must have in common: the plan, how far it has come, and the task at hand. */
+void slf_plan_agree(const salf_planner *planner, slf_agreement *agreement);
 
 /* ---- bits: a set of data, in words of 64, lowest first ---- */
 

@@ -38,6 +38,35 @@ static void list_plan_fields(const salf_planner *p, slf_field fields[PLAN_FIELDS
     memcpy(fields, own, sizeof own);
 }
 
+/* Of the task its data, or in a stream its cuts, where they are known by now. What a group has had of each layer is
+ * left out: it shows in the cuts. */
+void slf_plan_agree(const salf_planner *p, slf_agreement *a) {
+    const slf_progress *s = &p->progress;
+    const slf_stream *stream = &s->stream;
+    const bool streams = slf_plan_is_stream(p), trains = s->phase == SLF_PHASE_TRAIN;
+    salf_task task;
+    list_plan_fields(p, a->fields + a->n);
+    a->n += PLAN_FIELDS;
+    slf_agreement_add_array(a, "weights (hash)", p->options.weights,
+                            p->options.weights ? (uint64_t)p->m * sizeof(double) : 0);
+    slf_agreement_add(a, "the planner's ranks", (uint64_t)p->context->options.ranks);
+    if (streams) slf_agreement_add(a, "position in the stream", (uint64_t)stream->position);
+    slf_agreement_add(a, "the layer of the task", (uint64_t)s->layer);
+    slf_agreement_add(a, "whether the task is answered", (uint64_t)s->phase);
+    slf_agreement_add(a, "rows of the task, of all ranks", (uint64_t)s->task_n);
+    slf_agreement_add(a, "the most that was asked for", (uint64_t)s->asked);
+    if (streams) {
+        slf_agreement_add_array(a, "cuts of the task (hash)", stream->cuts,
+                                trains ? (uint64_t)s->task_n * sizeof *stream->cuts : 0);
+        slf_agreement_add_array(a, "groups (hash)", stream->groups,
+                                (uint64_t)stream->n_groups * sizeof *stream->groups);
+        return;
+    }
+    slf_planner_task(p, &task);
+    slf_agreement_add_array(a, "data of the task (hash)", task.data,
+                            task.n_data > 0 ? (uint64_t)task.n_data * sizeof *task.data : 0);
+}
+
 /* ---- writing ---- */
 
 /* Called twice, to measure and to write: it must put the same both times. */

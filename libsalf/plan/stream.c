@@ -145,7 +145,7 @@ typedef struct gathered {
     int64_t n;
     int32_t m;
     bool by_gain;
-    int64_t *found;     /* [2 n + 1] group and eof of each row; how many ranks failed */
+    int64_t *found;     /* [2 n] group and eof of each row */
     double *lost;       /* [n][m] GAIN: gains, and then the positive ones below each layer */
     int64_t *ordered;   /* [n] rows by group, each group's in order */
     int32_t *eof;       /* [n] */
@@ -154,7 +154,7 @@ typedef struct gathered {
 } gathered;
 
 static void lay_out_gathered(gathered *g, slf_carver *block) {
-    g->found = slf_carve(block, 2 * g->n + 1, sizeof *g->found);
+    g->found = slf_carve(block, 2 * g->n, sizeof *g->found);
     g->lost = slf_carve(block, g->by_gain ? g->n : 0, (uint64_t)g->m * sizeof *g->lost);
     g->ordered = slf_carve(block, g->n, sizeof *g->ordered);
     g->eof = slf_carve(block, g->n, sizeof *g->eof);
@@ -162,52 +162,52 @@ static void lay_out_gathered(gathered *g, slf_carver *block) {
     g->quota = slf_carve(block, g->m, sizeof *g->quota);
 }
 
-/* Where one rank writes what it found, the others add 0. Each joins the others whatever is wrong with its own input,
- * and tells them; what they then know, and do, is the same on all. */
-static salf_status gather(const salf_planner *p, const salf_trace *trace, const int32_t *groups, gathered *g) {
+/* What can be wrong on this rank alone, memory included: known before the ranks meet. */
+static salf_status prepare_gathered(const salf_planner *p, const salf_trace *trace, const int32_t *groups,
+                                    const salf_task *task, gathered *g, void **memory) {
+    if (!slf_plan_is_stream(p) || p->progress.phase != SLF_PHASE_PROBE)
+        return slf_fail(SALF_E_SEQUENCE, "salf_planner_assign: no PROBE task of a stream is open");
     int64_t first;
-    const int64_t rows = slf_stream_part(p, g->n, &first), n = g->n;
-    salf_status status = rows == 0 && !trace ? SALF_OK : slf_trace_check(trace, p->m, g->by_gain, "plan");
-    if (status == SALF_OK && trace && trace->rows != rows)
-        status = slf_fail(SALF_E_SHAPE, "trace of %" PRId64 " rows for a task of %" PRId64, trace->rows, rows);
-    if (status == SALF_OK && rows > 0 && !groups) status = slf_fail(SALF_E_NULL, "groups is NULL");
-    g->found[2 * n] = status != SALF_OK;
-    for (int64_t i = 0; i < rows && status == SALF_OK; i++) {
+    const int64_t rows = slf_stream_part(p, g->n, &first);
+    if (rows > 0 || trace) SLF_TRY(slf_trace_check(trace, p->m, g->by_gain, "plan"));
+    if (trace && trace->rows != rows)
+        return slf_fail(SALF_E_SHAPE, "trace of %" PRId64 " rows for a task of %" PRId64, trace->rows, rows);
+    if (rows > 0 && !groups) return slf_fail(SALF_E_NULL, "groups is NULL");
+    if (!task) return slf_fail(SALF_E_NULL, "salf_planner_assign: task is NULL");
+    slf_carver block = {0};
+    lay_out_gathered(g, &block);
+    if (!(*memory = slf_alloc_zero(p->context, 1, block.used))) return SALF_E_NO_MEMORY;
+    block = (slf_carver){.base = *memory};
+    lay_out_gathered(g, &block);
+    for (int64_t i = 0; i < rows; i++) {
         g->found[2 * (first + i)] = groups[i];
         g->found[2 * (first + i) + 1] = trace->eof[i];
     }
-    if (g->by_gain && rows > 0 && status == SALF_OK)
-        memcpy(g->lost + first * g->m, trace->gains, (size_t)(rows * g->m) * sizeof *g->lost);
-    const salf_status joined = slf_all_reduce(p->context, g->found, 2 * n + 1, SALF_I64, SALF_ALL_REDUCE_SUM);
-    SLF_TRY(status);
-    SLF_TRY(joined);
-    if (g->found[2 * n] != 0) return slf_fail(SALF_E_MISMATCH, "%" PRId64 " other ranks failed", g->found[2 * n]);
-    for (int64_t i = 0; i < n; i++) g->eof[i] = (int32_t)g->found[2 * i + 1];
-    if (!g->by_gain) return SALF_OK;
-    SLF_TRY(slf_all_reduce(p->context, g->lost, n * g->m, SALF_F64, SALF_ALL_REDUCE_SUM));
-    slf_stream_sum_lost(g->lost, n, g->m);
+    if (g->by_gain && rows > 0) memcpy(g->lost + first * g->m, trace->gains, (size_t)(rows * g->m) * sizeof *g->lost);
     return SALF_OK;
 }
 
-/* All that may fail comes before the first row is booked. With several ranks each does the work of all of them, on what
- * all found: that is less than telling each other the results, and a planner that one of them saves is everybody's. */
+/* All that may fail comes before the first row is booked. Where one rank writes what it found, the others add 0; then
+ * each does the work of all of them: that is less than telling each other the results, and a planner that one of them
+ * saves is everybody's. */
 salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, const int32_t *groups,
                                 salf_task *task) {
-    SLF_REQUIRE(planner, task);
+    SLF_REQUIRE(planner);
     const salf_planner *p = planner;
     slf_progress *progress = &planner->progress;
     slf_stream *s = &progress->stream;
-    if (!slf_plan_is_stream(p) || progress->phase != SLF_PHASE_PROBE)
-        return SLF_FAIL(SALF_E_SEQUENCE, "no PROBE task of a stream is open");
     gathered g = {.n = progress->task_n, .m = p->m, .by_gain = p->options.assignment == SALF_ASSIGN_GAIN};
-    slf_carver block = {0};
-    salf_status status;
-    lay_out_gathered(&g, &block);
-    void *memory = slf_alloc_zero(p->context, 1, block.used);
-    if (!memory) return SALF_E_NO_MEMORY;
-    block = (slf_carver){.base = memory};
-    lay_out_gathered(&g, &block);
-    SLF_DO(gather(p, trace, groups, &g));
+    slf_agreement agreement = {.meeting = SLF_MEET_salf_planner_assign};
+    void *memory = NULL;
+    salf_status status = prepare_gathered(p, trace, groups, task, &g, &memory);
+    slf_plan_agree(p, &agreement);
+    SLF_DO(slf_agree(p->context, status, &agreement));
+    SLF_DO(slf_all_reduce(p->context, g.found, 2 * g.n, SALF_I64, SALF_ALL_REDUCE_SUM));
+    for (int64_t i = 0; i < g.n; i++) g.eof[i] = (int32_t)g.found[2 * i + 1];
+    if (g.by_gain) {
+        SLF_DO(slf_all_reduce(p->context, g.lost, g.n * g.m, SALF_F64, SALF_ALL_REDUCE_SUM));
+        slf_stream_sum_lost(g.lost, g.n, g.m);
+    }
     SLF_DO(slf_stream_sort(progress, p, g.found, g.ordered));
     /* 1. cuts by quota, then among the rows of each group */
     draw_cuts(p, progress, true);

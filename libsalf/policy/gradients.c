@@ -58,9 +58,10 @@ salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) 
     }
     /* 1. norms of all ranks. Gradients of data-parallel ranks that were averaged before are the same on each, and then
      * the factor cancels out in the relative change */
+    SLF_TRY(slf_policy_agree(p, local, seen, NULL));
     memset(p->scratch, 0, bytes);
-    if (local == SALF_OK && begins) memcpy(p->scratch, norms, bytes);
-    SLF_TRY(slf_policy_sum(p, local, p->scratch, p->m));
+    if (begins) memcpy(p->scratch, norms, bytes);
+    SLF_TRY(slf_all_reduce(p->context, p->scratch, p->m, SALF_F64, SALF_ALL_REDUCE_SUM));
     /* 2. two turns to compare: the prefix to freeze */
     if (begins) {
         memcpy(p->next.previous, p->scratch, bytes);
@@ -93,7 +94,7 @@ salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) 
  * cancels out against the largest. */
 salf_status slf_decide_rgn(salf_policy *p, const salf_observation *seen) {
     const bool gradients = seen->gradient_norm != NULL, parameters = seen->parameter_norm != NULL;
-    salf_status local = p->early; /* what is wrong with this rank's input, told to the others in the sum */
+    salf_status local = p->early; /* what is wrong with this rank's input */
     double *ratios = p->scratch, largest = 0;
     memset(ratios, 0, (size_t)p->m * sizeof *ratios);
     /* 1. both norms or, at the first decision, none */
@@ -110,7 +111,8 @@ salf_status slf_decide_rgn(salf_policy *p, const salf_observation *seen) {
             local = slf_fail(SALF_E_ARGUMENT, "parameter_norm of layer %" PRId32 " is %g, gradient_norm %g", k,
                              seen->parameter_norm[k], seen->gradient_norm[k]);
     }
-    SLF_TRY(slf_policy_sum(p, local, ratios, p->m));
+    SLF_TRY(slf_policy_agree(p, local, seen, NULL));
+    SLF_TRY(slf_all_reduce(p->context, ratios, p->m, SALF_F64, SALF_ALL_REDUCE_SUM));
     /* 3. rates relative to the largest */
     /* All ratios 0, as at the first decision, leave every rate at 1. */
     for (int32_t k = 0; k < p->m; k++) largest = fmax(largest, ratios[k]);

@@ -69,7 +69,7 @@ enum {
     NEEDS_PLANNER = 4, /* of as many layers */
     NEEDS_SCRIPT = 8,  /* at least one cut */
     NEEDS_CALLBACK = 16,
-    NEEDS_RANKS = 32,  /* to talk to the other ranks at every decision, also when this rank's own input is wrong */
+    NEEDS_INPUT = 32,  /* of the step, which it checks before it meets the other ranks (slf_policy_agree) */
     TAKES_PLANNER = 64 /* if there is one, of as many layers */
 };
 
@@ -82,19 +82,19 @@ static const struct {
     [SALF_POLICY_FULL] = {decide_simply, 0},
     [SALF_POLICY_SUFFIX] = {decide_simply, 0},
     [SALF_POLICY_HALF] = {decide_simply, 0},
-    [SALF_POLICY_SALF] = {slf_decide_salf, NEEDS_RANKS},
-    [SALF_POLICY_BUDGET] = {slf_decide_budget, NEEDS_PLANNER | NEEDS_RANKS},
+    [SALF_POLICY_SALF] = {slf_decide_salf, NEEDS_INPUT},
+    [SALF_POLICY_BUDGET] = {slf_decide_budget, NEEDS_PLANNER | NEEDS_INPUT},
     [SALF_POLICY_LIFT] = {slf_decide_lift, NEEDS_TURNS},
     [SALF_POLICY_LIFT_STAR] = {slf_decide_lift_star, NEEDS_TURNS},
     [SALF_POLICY_LISA] = {slf_decide_lisa, NEEDS_TURNS},
     [SALF_POLICY_BLOCK] = {slf_decide_block, NEEDS_TURNS},
     [SALF_POLICY_FREEZEOUT] = {slf_decide_freezeout, NEEDS_TOTAL},
     [SALF_POLICY_LINEAR] = {slf_decide_linear, NEEDS_TOTAL},
-    [SALF_POLICY_AUTOFREEZE] = {slf_decide_autofreeze, NEEDS_TURNS | NEEDS_RANKS},
-    [SALF_POLICY_RGN] = {slf_decide_rgn, NEEDS_RANKS},
+    [SALF_POLICY_AUTOFREEZE] = {slf_decide_autofreeze, NEEDS_TURNS | NEEDS_INPUT},
+    [SALF_POLICY_RGN] = {slf_decide_rgn, NEEDS_INPUT},
     [SALF_POLICY_RANDOM] = {decide_simply, 0},
     [SALF_POLICY_SCRIPTED] = {decide_simply, NEEDS_SCRIPT},
-    [SALF_POLICY_CALLBACK] = {slf_decide_callback, NEEDS_CALLBACK | NEEDS_RANKS},
+    [SALF_POLICY_CALLBACK] = {slf_decide_callback, NEEDS_CALLBACK | NEEDS_INPUT},
     [SALF_POLICY_RAMP] = {slf_decide_ramp, TAKES_PLANNER},
 };
 
@@ -170,12 +170,12 @@ static void lay_out_record(slf_policy_record *record, int32_t m, slf_carver *blo
 
 /* Everything whose size follows from m, in one block (core/carve.h). */
 static void lay_out_policy(salf_policy *p, slf_carver *block) {
-    const int64_t m = p->m; /* scratch and histogram hold two numbers more, for rows and for ranks that failed */
+    const int64_t m = p->m;
     lay_out_record(&p->last, p->m, block);
     lay_out_record(&p->next, p->m, block);
     p->rate_scale = slf_carve(block, m, sizeof *p->rate_scale);
-    p->scratch = slf_carve(block, m + 2, sizeof *p->scratch);
-    p->histogram = slf_carve(block, m + 2, sizeof *p->histogram);
+    p->scratch = slf_carve(block, m + 1, sizeof *p->scratch);
+    p->histogram = slf_carve(block, m + 1, sizeof *p->histogram);
     p->active = slf_carve(block, m, sizeof *p->active);
     p->permuted = slf_carve(block, m, sizeof *p->permuted);
     for (int i = 0; i < 3; i++) p->changes[i] = slf_carve(block, m, sizeof *p->changes[i]);
@@ -192,6 +192,11 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
         return SLF_FAIL(SALF_E_INTERNAL, "kind %" PRId32 " is not in the table of kinds", kind);
     if (n_layers < 1) return SLF_FAIL(SALF_E_ARGUMENT, "n_layers is %" PRId32 "; it must be at least 1", n_layers);
     SLF_TRY(check_policy_options(kind, &own, n_layers));
+    /* A stream shares its tasks out among its own ranks, and a decision is for those of the policy. */
+    if (kind == SALF_POLICY_BUDGET && slf_plan_is_stream(own.planner) &&
+        own.planner->context->options.ranks != context->options.ranks)
+        return SLF_FAIL(SALF_E_MISMATCH, "a stream for %d ranks, and a policy for %d",
+                        (int)own.planner->context->options.ranks, (int)context->options.ranks);
     /* defaults in place, so that a save holds what is in force; LINEAR's start may be 0, FREEZEOUT's may not */
     if (own.n_active == 0) own.n_active = SLF_MIN(n_layers, 2);
     if (own.start == 0 && kind == SALF_POLICY_FREEZEOUT) own.start = 0.5;
@@ -253,19 +258,25 @@ salf_status slf_policy_rows(salf_policy *p, int64_t rows) {
 
 /* ---- the decision ---- */
 
-/* A rank whose own input is wrong joins all the same, or the others would wait for ever; of two faults it reports its
- * own, which it can tell more of. */
-salf_status slf_policy_join(const salf_policy *p, salf_status local, void *values, int64_t n, int32_t dtype,
-                            int32_t operation) {
-    const salf_status joined = slf_all_reduce(p->context, values, n, dtype, operation);
-    return local != SALF_OK ? local : joined;
-}
-
-/* values [n + 1]: the last one counts the ranks that failed, so that each learns of it from the sum it needs anyway. */
-salf_status slf_policy_sum(salf_policy *p, salf_status local, double *values, int64_t n) {
-    values[n] = local != SALF_OK;
-    SLF_TRY(slf_policy_join(p, local, values, n + 1, SALF_F64, SALF_ALL_REDUCE_SUM));
-    return values[n] == 0 ? SALF_OK : slf_fail(SALF_E_MISMATCH, "%g other ranks failed", values[n]);
+/* What a rank remembers is compared as well: one that was loaded, where another was not, or from an older save, would
+ * freeze other layers from here on. Rows and gradients are each rank's own. */
+salf_status slf_policy_agree(salf_policy *p, salf_status local, const salf_observation *seen, int64_t *least) {
+    const slf_policy_record *last = &p->last;
+    slf_agreement a = {.meeting = SLF_MEET_salf_policy_decide, .n = SLF_POLICY_FIELDS, .least = least ? *least : 0};
+    if (!slf_has_ranks(p->context)) return local;
+    slf_policy_fields(p, SLF_POLICY_VERSION, a.fields);
+    slf_agreement_add(&a, "step", (uint64_t)seen->step);
+    slf_agreement_add(&a, "the step of the last decision", (uint64_t)last->step);
+    slf_agreement_add(&a, "the frozen depth", (uint64_t)last->frozen);
+    slf_agreement_add(&a, "whole turns seen", (uint64_t)last->compared);
+    slf_agreement_add_array(&a, "the layers that trained last (hash)", last->trainable, (uint64_t)p->m);
+    slf_agreement_add_array(&a, "the gradients of the turn before (hash)", last->previous,
+                            (uint64_t)p->m * sizeof *last->previous);
+    slf_agreement_add(&a, "gradient norms, given or not", p->kind == SALF_POLICY_RGN && seen->gradient_norm);
+    if (p->options.planner) slf_plan_agree(p->options.planner, &a);
+    SLF_TRY(slf_agree(p->context, local, &a));
+    if (least) *least = a.least;
+    return SALF_OK;
 }
 
 /* What follows from the trainable set and the rows: cut, embedding and head, changes since the last decision, and the
@@ -304,7 +315,7 @@ static void describe_decision(salf_policy *p, salf_decision *d) {
 /* The decision's arrays stay where they are until the next call: trainable moves with its record from next to last,
  * which that call only reads. */
 salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen, salf_decision *decision) {
-    SLF_REQUIRE(policy, seen, decision);
+    SLF_REQUIRE(policy);
     slf_policy_record *next = &policy->next;
     const slf_policy_record *last = &policy->last;
     const size_t bytes = (size_t)policy->m * sizeof(double);
@@ -318,14 +329,16 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen
     policy->batch_share = 1;
     policy->rows = -1;
 
-    /* 2. is the call itself in order? A kind that talks to other ranks must join them all the same, and tell them */
+    /* 2. is the call itself in order? Whatever is wrong with it, the other ranks wait for this one, and are told */
     salf_observation o = {0};
-    policy->early = slf_options_read(&o, sizeof o, seen, "salf_observation");
+    policy->early = slf_require(__func__, "seen, decision", (const void *const[]){seen, decision}, 2);
+    if (policy->early == SALF_OK) policy->early = slf_info_check(decision, "salf_decision");
+    if (policy->early == SALF_OK) policy->early = slf_options_read(&o, sizeof o, seen, "salf_observation");
     const bool again = policy->loaded && o.step == last->step;
     if (policy->early == SALF_OK && o.step < 0) policy->early = SLF_FAIL(SALF_E_ARGUMENT, "step is %" PRId64, o.step);
     if (policy->early == SALF_OK && o.step <= last->step && !again)
         policy->early = SLF_FAIL(SALF_E_SEQUENCE, "step %" PRId64 " after step %" PRId64, o.step, last->step);
-    if (!(kinds[policy->kind].needs & NEEDS_RANKS)) SLF_TRY(policy->early);
+    if (!(kinds[policy->kind].needs & NEEDS_INPUT)) SLF_TRY(slf_policy_agree(policy, policy->early, &o, NULL));
 
     /* 3. the kind sets trainable and rate_scale, and the rest follows */
     SLF_TRY(kinds[policy->kind].decide(policy, &o));

@@ -8,6 +8,7 @@
 #ifndef SALF_POLICY_H
 #define SALF_POLICY_H
 
+#include "core/ranks.h"
 #include "plan/plan.h"
 
 /* What carries over from one decision to the next, and is saved. */
@@ -30,10 +31,10 @@ struct salf_policy {
     slf_policy_record next;      /* of the decision being made; the two change places when it has succeeded */
 
     /* the decision being made */
-    salf_status early;   /* what is wrong with the call itself: kinds that talk to other ranks tell them first */
+    salf_status early;   /* what is wrong with the call itself, told to the other ranks when they meet */
     double *rate_scale;  /* [m] */
-    double *scratch;     /* [m+2] */
-    int64_t *histogram;  /* [m+2] */
+    double *scratch;     /* [m+1] */
+    int64_t *histogram;  /* [m+1] */
     int64_t *active;     /* [m] */
     int32_t *permuted;   /* [m] layers in the order of their turns */
     int32_t *changes[3]; /* [m] each: added, removed, reset */
@@ -65,14 +66,14 @@ void slf_policy_scale_rates(salf_policy *policy, int64_t *counts);
 void slf_policy_permute(salf_policy *policy, uint64_t number, int32_t count);
 /* Room for rows in policy->eof and order; what stood there is lost. */
 salf_status slf_policy_rows(salf_policy *policy, int64_t rows);
-/* Reduces values [n] over all ranks, also when this rank's own check (local) has failed: otherwise the others would
- * wait for ever. Its own error goes before one of the reduction, as it says more. The caller marks in values that this
- * rank failed; nothing here tells the others. */
-salf_status slf_policy_join(const salf_policy *policy, salf_status local, void *values, int64_t n, int32_t dtype,
-                            int32_t operation);
-/* Sums values [n+1] over all ranks and fits this rank's own check in: the last value counts ranks that failed. All
- * ranks fail where one does, and none waits for it for ever. */
-salf_status slf_policy_sum(salf_policy *policy, salf_status local, double *values, int64_t n);
+/* All ranks come here once a decision, with what is wrong with their own call (local): they have the same policy, are
+ * at the same step and follow the same plan, or all of them fail. least: NULL, or a number of this rank, which becomes
+ * the least of all. */
+salf_status slf_policy_agree(salf_policy *policy, salf_status local, const salf_observation *seen, int64_t *least);
+/* All that a decision follows from in the options: what a save shares with the policy it is loaded into, and a rank
+ * with the others. As a blob of a version has it. */
+enum { SLF_POLICY_VERSION = 3, SLF_POLICY_FIELDS = 19 };
+void slf_policy_fields(const salf_policy *policy, uint32_t version, slf_field fields[SLF_POLICY_FIELDS]);
 
 typedef salf_status (*slf_decide_fn)(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_salf(salf_policy *policy, const salf_observation *seen);

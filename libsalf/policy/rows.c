@@ -5,8 +5,8 @@
  * non-finite gain left out (cut 0 where none is left); SMALLEST, PREFIX minimum; MEDIAN the lower one and MODE the most
  * frequent, ties shallow, from a histogram. Time O(rows m) for MEAN_GAIN, else O(rows + m).
  *
- * A rank may have no rows if another has some. Each rank joins the reduction whatever is wrong with its own input, so
- * that none waits for ever: `local` below is what is wrong with this rank's, told to the others in a last number.
+ * A rank may have no rows if another has some. What is wrong with this rank's own input (`local` below) is known, and
+ * room for its rows made, before the ranks meet; what follows can fail on all of them only.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -20,10 +20,10 @@ static salf_status no_rows(void) {
 }
 
 /* The layer with the largest gain summed over all rows, which is the mean's: the number of rows cancels out. */
-static salf_status cut_by_mean_gain(salf_policy *p, const salf_trace *t, salf_status local, int32_t *cut) {
-    double *sums = p->scratch; /* [m] gains, rows, ranks that failed */
-    memset(sums, 0, ((size_t)p->m + 2) * sizeof *sums);
-    for (int64_t r = 0; local == SALF_OK && r < t->rows; r++) {
+static salf_status cut_by_mean_gain(salf_policy *p, const salf_trace *t, int32_t *cut) {
+    double *sums = p->scratch; /* [m] gains, rows */
+    memset(sums, 0, ((size_t)p->m + 1) * sizeof *sums);
+    for (int64_t r = 0; r < t->rows; r++) {
         const double *gains = t->gains + r * p->m;
         bool finite = true;
         for (int32_t k = 0; k < p->m; k++) finite = finite && isfinite(gains[k]);
@@ -32,7 +32,7 @@ static salf_status cut_by_mean_gain(salf_policy *p, const salf_trace *t, salf_st
     }
     /* Float64 sums of many ranks differ in their last bits with the order of the reduction, but every rank gets the
      * same result from it, and so the same argmax. */
-    SLF_TRY(slf_policy_sum(p, local, sums, p->m + (int64_t)1));
+    SLF_TRY(slf_all_reduce(p->context, sums, p->m + (int64_t)1, SALF_F64, SALF_ALL_REDUCE_SUM));
     if (sums[p->m] == 0) return no_rows();
     *cut = 0;
     for (int32_t k = 1; k < p->m; k++)
@@ -40,14 +40,12 @@ static salf_status cut_by_mean_gain(salf_policy *p, const salf_trace *t, salf_st
     return SALF_OK;
 }
 
-/* Smallest, lower median and most frequent eof need only how many rows have each: m + 1 numbers to sum, not rows. */
-static salf_status cut_by_histogram(salf_policy *p, const salf_trace *t, salf_status local, int32_t *cut) {
-    int64_t *counts = p->histogram; /* [m] rows of each eof, ranks that failed */
-    memset(counts, 0, ((size_t)p->m + 1) * sizeof *counts);
-    for (int64_t r = 0; local == SALF_OK && r < t->rows; r++) counts[t->eof[r]]++;
-    counts[p->m] = local != SALF_OK;
-    SLF_TRY(slf_policy_join(p, local, counts, p->m + (int64_t)1, SALF_I64, SALF_ALL_REDUCE_SUM));
-    if (counts[p->m] != 0) return slf_fail(SALF_E_MISMATCH, "%" PRId64 " other ranks failed", counts[p->m]);
+/* Smallest, lower median and most frequent eof need only how many rows have each: m numbers to sum, not rows. */
+static salf_status cut_by_histogram(salf_policy *p, const salf_trace *t, int32_t *cut) {
+    int64_t *counts = p->histogram; /* [m] rows of each eof */
+    memset(counts, 0, (size_t)p->m * sizeof *counts);
+    for (int64_t r = 0; r < t->rows; r++) counts[t->eof[r]]++;
+    SLF_TRY(slf_all_reduce(p->context, counts, p->m, SALF_I64, SALF_ALL_REDUCE_SUM));
     /* the lower median is the first eof with more than half of the others, rounded down, at or below it */
     int64_t total = 0, below = 0;
     for (int32_t k = 0; k < p->m; k++) total += counts[k];
@@ -70,14 +68,14 @@ static void set_row_cuts(salf_policy *p, const int32_t *eof, int64_t rows, int32
     for (int64_t r = 0; r < rows; r++) p->eof[r] = own ? SLF_MAX(eof[r], cut) : cut;
 }
 
-/* Room for the rows is made before the ranks meet, so that want of memory on one is told to all. */
 salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     const bool mean = p->options.reduction == SALF_REDUCE_MEAN_GAIN;
     const salf_trace *t = seen->trace;
     salf_status local = p->early == SALF_OK ? slf_trace_check(t, p->m, mean, "policy") : p->early;
     if (local == SALF_OK) local = slf_policy_rows(p, t->rows);
+    SLF_TRY(slf_policy_agree(p, local, seen, NULL));
     int32_t cut = 0;
-    SLF_TRY(mean ? cut_by_mean_gain(p, t, local, &cut) : cut_by_histogram(p, t, local, &cut));
+    SLF_TRY(mean ? cut_by_mean_gain(p, t, &cut) : cut_by_histogram(p, t, &cut));
     slf_policy_suffix(p, cut);
     set_row_cuts(p, t->eof, t->rows, cut);
     /* the histogram of all ranks' eof; a reduction to one cut trains every layer above it with every row */
@@ -86,8 +84,8 @@ salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     return SALF_OK;
 }
 
-/* The smallest cut over the ranks; -1 stands for a rank that failed. The callback runs before the ranks meet, and on
- * each of them: it may decide by what it alone sees. */
+/* The smallest cut over the ranks. The callback runs before the ranks meet, and on each of them: it may decide by what
+ * it alone sees. */
 salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
     const salf_trace *t = seen->trace;
     int64_t smallest = -1;
@@ -95,13 +93,10 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
     if (local == SALF_OK && t) local = slf_trace_check(t, p->m, false, "policy");
     if (local == SALF_OK && t) local = slf_policy_rows(p, t->rows);
     if (local == SALF_OK) smallest = p->options.callback(p->options.callback_user, seen->step, p->m, t);
-    if (local == SALF_OK && (smallest < 0 || smallest >= p->m)) {
+    if (local == SALF_OK && (smallest < 0 || smallest >= p->m))
         local = slf_fail(SALF_E_CALLBACK, "the callback returned %" PRId64 " at step %" PRId64 ", not 0 ... %" PRId32,
                          smallest, seen->step, p->m - 1);
-        smallest = -1;
-    }
-    SLF_TRY(slf_policy_join(p, local, &smallest, 1, SALF_I64, SALF_ALL_REDUCE_MIN));
-    if (smallest < 0) return slf_fail(SALF_E_MISMATCH, "another rank failed");
+    SLF_TRY(slf_policy_agree(p, local, seen, &smallest));
     slf_policy_suffix(p, (int32_t)smallest);
     if (t) set_row_cuts(p, t->eof, t->rows, (int32_t)smallest);
     /* Rows of all ranks, once the cut is known. Every rank joins; one without a trace has no rows. */
@@ -114,8 +109,7 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
 }
 
 /* The task says all: its data train at its layer or, in a stream, each with its cut; what was matched or filled makes
- * no difference. Planners of all ranks must stand at one layer and, in a stream, know the same rows: min = max of both,
- * the latter as -min(-x). */
+ * no difference. All ranks have the same plan, and stand at the same task of it. */
 salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
     const salf_planner *planner = p->options.planner;
     const slf_progress *s = &planner->progress;
@@ -129,20 +123,11 @@ salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
         local = slf_fail(SALF_E_SEQUENCE,
                          "the PROBE task at step %" PRId64 " has no cuts; call salf_planner_assign first", seen->step);
     if (local == SALF_OK) local = slf_policy_rows(p, task.n_data);
-    /* A rank that failed says -1, below every layer; the others then see a difference and stop as well. */
-    const int64_t rows = stream ? s->task_n : 0;
-    int64_t all[4] = {local == SALF_OK ? task.layer : -1, -(int64_t)task.layer, rows, -rows};
-    SLF_TRY(slf_policy_join(p, local, all, 4, SALF_I64, SALF_ALL_REDUCE_MIN));
-    if (all[0] != -all[1])
-        return slf_fail(SALF_E_MISMATCH, "planners of the ranks stand at layers %" PRId64 " ... %" PRId64, all[0],
-                        -all[1]);
-    if (all[2] != -all[3])
-        return slf_fail(SALF_E_MISMATCH, "tasks of the ranks have %" PRId64 " ... %" PRId64 " rows together", all[2],
-                        -all[3]);
+    SLF_TRY(slf_policy_agree(p, local, seen, NULL));
     slf_policy_suffix(p, task.layer);
     set_row_cuts(p, NULL, task.n_data, task.layer);
     /* a rank's part of max_data a rank, and so may be of other size than max_data only as the whole is */
-    const int64_t ranks = stream ? SLF_MAX(p->context->options.ranks, 1) : 1;
+    const int64_t ranks = stream ? SLF_MAX(planner->context->options.ranks, 1) : 1;
     p->batch_share = (double)(stream ? s->task_n : task.n_data) / ((double)s->asked * (double)ranks);
     if (!stream) return SALF_OK;
     if (task.n_data > 0) memcpy(p->eof, task.eof, (size_t)task.n_data * sizeof *p->eof);

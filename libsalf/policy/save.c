@@ -10,7 +10,6 @@
 
 /* Version 1 held the interval in force where 2 holds the option, and the number of AUTOFREEZE's turn, which follows
  * from the step. Both held sums of AUTOFREEZE's norms; 3 holds the option rates. */
-enum { POLICY_VERSION = 3 };
 static const char policy_kind[4] = {'P', 'O', 'L', 'I'};
 
 /* Steps of a turn as version 1 rounded them where no interval was given. */
@@ -21,12 +20,11 @@ static int64_t rounded_interval(const salf_policy *p) {
 
 /* All options that a decision depends on, also those of other kinds: a blob belongs to one configuration. Callbacks and
  * planners have no number; the host must give the same ones. */
-enum { POLICY_FIELDS = 19 };
-static void list_policy_fields(const salf_policy *p, uint32_t version, slf_field fields[POLICY_FIELDS]) {
+void slf_policy_fields(const salf_policy *p, uint32_t version, slf_field fields[SLF_POLICY_FIELDS]) {
     const salf_policy_options *o = &p->options;
     uint64_t script = 0xCBF29CE484222325u; /* FNV-1a, a cut at a time */
     for (int64_t i = 0; o->script && i < o->n_script; i++) script = (script ^ (uint32_t)o->script[i]) * 0x100000001B3u;
-    const slf_field own[POLICY_FIELDS] = {
+    const slf_field own[SLF_POLICY_FIELDS] = {
         {"kind", (uint64_t)p->kind},
         {"n_layers", (uint64_t)p->m},
         {"reduction", (uint64_t)o->reduction},
@@ -55,9 +53,9 @@ static void list_policy_fields(const salf_policy *p, uint32_t version, slf_field
 static void write_policy(const void *user, slf_blob *blob) {
     const salf_policy *p = user;
     const slf_policy_record *last = &p->last;
-    slf_field fields[POLICY_FIELDS];
-    list_policy_fields(p, POLICY_VERSION, fields);
-    slf_blob_put_fields(blob, fields, POLICY_FIELDS);
+    slf_field fields[SLF_POLICY_FIELDS];
+    slf_policy_fields(p, SLF_POLICY_VERSION, fields);
+    slf_blob_put_fields(blob, fields, SLF_POLICY_FIELDS);
     const int64_t numbers[] = {last->step, last->embedding, last->head, last->frozen, last->compared};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) slf_blob_put_u64(blob, (uint64_t)numbers[i]);
     slf_blob_put(blob, last->trainable, (uint64_t)p->m);
@@ -66,7 +64,7 @@ static void write_policy(const void *user, slf_blob *blob) {
 
 salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *size) {
     SLF_REQUIRE(policy, size);
-    return slf_blob_save(policy_kind, POLICY_VERSION, write_policy, policy, buffer, size);
+    return slf_blob_save(policy_kind, SLF_POLICY_VERSION, write_policy, policy, buffer, size);
 }
 
 /* Into the record that is not in use. What was damaged by hand, with a right checksum, at least stays in range: layers
@@ -77,24 +75,24 @@ salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t s
     const int64_t total = p->options.total_steps;
     slf_policy_record *next = &policy->next;
     slf_blob blob;
-    SLF_TRY(slf_blob_open(policy_kind, 1, POLICY_VERSION, buffer, size, &blob));
+    SLF_TRY(slf_blob_open(policy_kind, 1, SLF_POLICY_VERSION, buffer, size, &blob));
 
     /* 1. made for the same configuration? Rounded turns of a whole number of steps are what they were; others are not:
      * their layers would change in the middle of a run */
-    slf_field fields[POLICY_FIELDS];
-    list_policy_fields(p, blob.version, fields);
-    SLF_TRY(slf_blob_check_fields(&blob, fields, POLICY_FIELDS - (blob.version < 3), "policy"));
+    slf_field fields[SLF_POLICY_FIELDS];
+    slf_policy_fields(p, blob.version, fields);
+    SLF_TRY(slf_blob_check_fields(&blob, fields, SLF_POLICY_FIELDS - (blob.version < 3), "policy"));
     if (blob.version < 3 && p->kind == SALF_POLICY_AUTOFREEZE)
         return SLF_FAIL(SALF_E_VERSION,
                         "the blob has version %" PRIu32 " and sums norms of gradients; this library (version %d) takes "
                         "the norm of their sum",
-                        blob.version, POLICY_VERSION);
+                        blob.version, SLF_POLICY_VERSION);
     if (blob.version == 1 && slf_policy_takes_turns(p) && p->options.interval == 0 && total % p->m != 0)
         return SLF_FAIL(SALF_E_VERSION,
                         "the blob has version 1, with turns of %" PRId64
                         " steps; this library (version %d) has %" PRId32 " turns in %" PRId64
                         " steps: give interval %" PRId64 " to go on as before",
-                        rounded_interval(p), POLICY_VERSION, p->m, total, rounded_interval(p));
+                        rounded_interval(p), SLF_POLICY_VERSION, p->m, total, rounded_interval(p));
 
     /* 2. the record */
     int64_t turn, embedding, head, frozen, compared;

@@ -172,11 +172,12 @@ CASE(cuts_come_from_any_callable) {
 
 CASE(communicators_are_called) {
     int sums = 0;
-    CHECK_OK(merged_by<salf::errors>([&sums](void *, std::int64_t n, std::int32_t type, std::int32_t operation) {
-        CHECK(n > 0 && type == SALF_F64 && operation == SALF_ALL_REDUCE_SUM);
-        sums++;
+    CHECK_OK(merged_by<salf::errors>([&sums](void *numbers, std::int64_t n, std::int32_t type, std::int32_t operation) {
+        CHECK(n > 0 && (operation == SALF_ALL_REDUCE_SUM ? type == SALF_F64 : type == SALF_I64));
+        sums += operation == SALF_ALL_REDUCE_SUM;
+        if (operation == SALF_ALL_REDUCE_MIN) static_cast<std::int64_t *>(numbers)[4] = -1; /* of rank 1 */
     }));
-    CHECK(sums > 0);
+    CHECK(sums == 1);
     salf::context_options options;
     options.set_communicator(1, 3, [](void *, std::int64_t n, std::int32_t, std::int32_t operation) {
         return static_cast<std::int32_t>(n) + operation;

@@ -50,6 +50,8 @@ template <class Errors> void contexts() {
     const auto context = make_context<Errors>();
     const salf::context_info info = take(context.info());
     CHECK(info.backend == SALF_BACKEND_REFERENCE && std::strcmp(info.backend_name, "reference") == 0);
+    CHECK_OK(context.agree());
+    CHECK(!salf::basic_context<salf::returning>::create(salf::context_options{})->agree(SALF_E_IO));
     salf::context_options bad;
     bad.backend = 77;
     CHECK_STATUS(salf::basic_context<Errors>::create(bad), SALF_E_ARGUMENT, "77");

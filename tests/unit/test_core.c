@@ -13,6 +13,7 @@
 #include "core/ids.h"
 #include "core/pool.h"
 #include "core/random.h"
+#include "core/ranks.h"
 #include "harness.h"
 
 /* ---- status ---- */

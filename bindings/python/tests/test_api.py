@@ -65,6 +65,7 @@ def use_everything(folder, head):
     """A short life of every handle."""
     context = salf.Context("cpu", communicator=Alone())
     salf.version()
+    context.agree()
     salf.save_tensors(context, folder / "t.safetensors", {"a": head, "b": np.float32(3)}, {"key": "value"})
     salf.save_file(folder / "t.bin", np.arange(3, dtype=np.int16))
     assert (folder / "t.bin").read_bytes() == b"\0\0\1\0\2\0"

@@ -208,7 +208,10 @@ class Talkative:
         self.seen.append((buffer.dtype.name, buffer.size, operation))
         if self.fail:
             raise self.fail
-        buffer *= 2 if operation == "sum" else 1
+        if operation == "sum":
+            buffer *= 2
+        else:  # an agreement of two ranks that differ in their number alone
+            buffer[4] = min(buffer[4], -1)
 
 
 def test_log_lines(tmp_path, monkeypatch):
@@ -260,7 +263,12 @@ def test_a_communicator_is_asked(head):
     before = builder.partial.copy()
     builder.all_reduce()
     np.testing.assert_array_equal(builder.partial, 2 * before)
-    assert link.seen == [("float64", before.size, "sum")]
+    assert link.seen == [("int64", 107, "min"), ("float64", before.size, "sum")]
+    context.agree()
+    with pytest.raises(errors.LabelError, match="of its own"):
+        context.agree(errors.LabelError("of its own"))
+    with pytest.raises(Wrong, match="of its own"):
+        context.agree(Wrong("of its own"))
 
 
 @pytest.mark.parametrize("kind", ["salf", "callback", "budget"])

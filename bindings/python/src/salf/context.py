@@ -114,6 +114,18 @@ class Context(Handle):
         """Backend in use, kernels, device, threads, ranks."""
         return self._info
 
+    def agree(self, error: Optional[BaseException] = None) -> None:
+        """Waits for the other ranks and raises MismatchError, with a rank's number, where one passes an error. A rank
+        that cannot take part in the others' next collective passes what it caught, which is raised again: they would
+        wait for ever."""
+        known = errors.CallbackError.status if error is not None else 0
+        status = error.status if isinstance(error, errors.Error) else known
+        with self._use() as pointer:
+            result = lib.salf_context_agree(pointer, status)
+        if error is not None:
+            raise error
+        check(result)
+
     @property
     def stream(self) -> Optional[int]:
         """The stream's address, or None for the default stream."""

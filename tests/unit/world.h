@@ -1,0 +1,34 @@
+/*
+ * world.h - ranks as threads of one process, over a communicator that finds what a real one dies of: ranks that
+ * exchange different numbers of elements, and ranks that wait for one that has gone home.
+ */
+#ifndef SALF_TEST_WORLD_H
+#define SALF_TEST_WORLD_H
+
+#include "harness.h"
+
+enum { WORLD_RANKS = 3 };
+
+typedef struct world_rank {
+    int32_t rank;
+    salf_context *context; /* made and destroyed by world_run */
+    const void *user;      /* the same on all ranks */
+    salf_status status;    /* the body's; the message with it, "" after SALF_OK */
+    char message[512];
+    int64_t bytes; /* that this rank put into collectives */
+    int32_t calls; /* how many they were */
+} world_rank;
+
+/* What a rank does; no libcheck here, which is not for threads. Returns the first status that is not SALF_OK. */
+typedef salf_status (*world_body)(world_rank *me);
+/* May change a rank's context before it is made. */
+typedef void (*world_tweak)(salf_context_options *options, const void *user);
+
+/* Runs the body on all ranks; fails the test where a collective was not the same on all, or one was waited for. */
+void world_run(world_body body, const void *user, world_tweak tweak, world_rank ranks[WORLD_RANKS]);
+/* All ranks have this status, and all messages these words. */
+void world_all(const world_rank ranks[WORLD_RANKS], salf_status status, const char *words);
+/* This rank has failed with a status of its own, and the others name it. */
+void world_one(const world_rank ranks[WORLD_RANKS], int32_t bad, salf_status status, const char *words);
+
+#endif
