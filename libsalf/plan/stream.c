@@ -200,7 +200,7 @@ salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, 
     slf_agreement agreement = {.meeting = SLF_MEET_salf_planner_assign};
     void *memory = NULL;
     salf_status status = prepare_gathered(p, trace, groups, task, &g, &memory);
-    slf_plan_agree(p, &agreement);
+    if (slf_has_ranks(p->context)) slf_plan_agree(p, &agreement);
     SLF_DO(slf_agree(p->context, status, &agreement));
     SLF_DO(slf_all_reduce(p->context, g.found, 2 * g.n, SALF_I64, SALF_ALL_REDUCE_SUM));
     for (int64_t i = 0; i < g.n; i++) g.eof[i] = (int32_t)g.found[2 * i + 1];

@@ -258,27 +258,6 @@ salf_status slf_policy_rows(salf_policy *p, int64_t rows) {
 
 /* ---- the decision ---- */
 
-/* What a rank remembers is compared as well: one that was loaded, where another was not, or from an older save, would
- * freeze other layers from here on. Rows and gradients are each rank's own. */
-salf_status slf_policy_agree(salf_policy *p, salf_status local, const salf_observation *seen, int64_t *least) {
-    const slf_policy_record *last = &p->last;
-    slf_agreement a = {.meeting = SLF_MEET_salf_policy_decide, .n = SLF_POLICY_FIELDS, .least = least ? *least : 0};
-    if (!slf_has_ranks(p->context)) return local;
-    slf_policy_fields(p, SLF_POLICY_VERSION, a.fields);
-    slf_agreement_add(&a, "step", (uint64_t)seen->step);
-    slf_agreement_add(&a, "the step of the last decision", (uint64_t)last->step);
-    slf_agreement_add(&a, "the frozen depth", (uint64_t)last->frozen);
-    slf_agreement_add(&a, "whole turns seen", (uint64_t)last->compared);
-    slf_agreement_add_array(&a, "the layers that trained last (hash)", last->trainable, (uint64_t)p->m);
-    slf_agreement_add_array(&a, "the gradients of the turn before (hash)", last->previous,
-                            (uint64_t)p->m * sizeof *last->previous);
-    slf_agreement_add(&a, "gradient norms, given or not", p->kind == SALF_POLICY_RGN && seen->gradient_norm);
-    if (p->options.planner) slf_plan_agree(p->options.planner, &a);
-    SLF_TRY(slf_agree(p->context, local, &a));
-    if (least) *least = a.least;
-    return SALF_OK;
-}
-
 /* What follows from the trainable set and the rows: cut, embedding and head, changes since the last decision, and the
  * order in which truncation takes the rows. */
 static void describe_decision(salf_policy *p, salf_decision *d) {

@@ -70,10 +70,9 @@ salf_status slf_policy_rows(salf_policy *policy, int64_t rows);
  * at the same step and follow the same plan, or all of them fail. least: NULL, or a number of this rank, which becomes
  * the least of all. */
 salf_status slf_policy_agree(salf_policy *policy, salf_status local, const salf_observation *seen, int64_t *least);
-/* All that a decision follows from in the options: what a save shares with the policy it is loaded into, and a rank
- * with the others. As a blob of a version has it. */
-enum { SLF_POLICY_VERSION = 3, SLF_POLICY_FIELDS = 19 };
-void slf_policy_fields(const salf_policy *policy, uint32_t version, slf_field fields[SLF_POLICY_FIELDS]);
+/* All that a decision follows from in the options; SLF_POLICY_INTERVAL is the place of one. */
+enum { SLF_POLICY_FIELDS = 19, SLF_POLICY_INTERVAL = 5 };
+void slf_policy_fields(const salf_policy *policy, slf_field fields[SLF_POLICY_FIELDS]);
 
 typedef salf_status (*slf_decide_fn)(salf_policy *policy, const salf_observation *seen);
 salf_status slf_decide_salf(salf_policy *policy, const salf_observation *seen);

@@ -10,6 +10,7 @@
 
 /* Version 1 held the interval in force where 2 holds the option, and the number of AUTOFREEZE's turn, which follows
  * from the step. Both held sums of AUTOFREEZE's norms; 3 holds the option rates. */
+enum { POLICY_VERSION = 3 };
 static const char policy_kind[4] = {'P', 'O', 'L', 'I'};
 
 /* Steps of a turn as version 1 rounded them where no interval was given. */
@@ -18,34 +19,11 @@ static int64_t rounded_interval(const salf_policy *p) {
     return interval > 0 ? interval : SLF_MAX(share, 1);
 }
 
-/* All options that a decision depends on, also those of other kinds: a blob belongs to one configuration. Callbacks and
- * planners have no number; the host must give the same ones. */
-void slf_policy_fields(const salf_policy *p, uint32_t version, slf_field fields[SLF_POLICY_FIELDS]) {
-    const salf_policy_options *o = &p->options;
-    uint64_t script = 0xCBF29CE484222325u; /* FNV-1a, a cut at a time */
-    for (int64_t i = 0; o->script && i < o->n_script; i++) script = (script ^ (uint32_t)o->script[i]) * 0x100000001B3u;
-    const slf_field own[SLF_POLICY_FIELDS] = {
-        {"kind", (uint64_t)p->kind},
-        {"n_layers", (uint64_t)p->m},
-        {"reduction", (uint64_t)o->reduction},
-        {"first_layer", (uint64_t)o->first_layer},
-        {"order", (uint64_t)o->order},
-        {"interval", (uint64_t)(version == 1 ? rounded_interval(p) : o->interval)},
-        {"total_steps", (uint64_t)o->total_steps},
-        {"seed", o->seed},
-        {"n_active", (uint64_t)o->n_active},
-        {"always_on", (uint64_t)o->always_on},
-        {"keep_moments", (uint64_t)o->keep_moments},
-        {"train_embedding", (uint64_t)o->train_embedding},
-        {"train_head", (uint64_t)o->train_head},
-        {"cubic, scale_rate", (uint64_t)(o->cubic * 2 + o->scale_rate)},
-        {"start (bits)", slf_bits_of(o->start)},
-        {"level (bits)", slf_bits_of(o->level)},
-        {"percentile (bits)", slf_bits_of(o->percentile)},
-        {"script (hash)", script},
-        {"rates", (uint64_t)o->rates}, /* the last, since version 3 */
-    };
-    memcpy(fields, own, sizeof own);
+/* The fields that a blob of a version has: all, but for what it held otherwise, or not yet. */
+static int list_blob_fields(const salf_policy *p, uint32_t version, slf_field fields[SLF_POLICY_FIELDS]) {
+    slf_policy_fields(p, fields);
+    if (version == 1) fields[SLF_POLICY_INTERVAL].value = (uint64_t)rounded_interval(p);
+    return version < 3 ? SLF_POLICY_FIELDS - 1 : SLF_POLICY_FIELDS; /* rates, the last */
 }
 
 /* Called twice, to measure and to write. Nothing of the decision at hand is saved: what is made again from the same
@@ -54,8 +32,7 @@ static void write_policy(const void *user, slf_blob *blob) {
     const salf_policy *p = user;
     const slf_policy_record *last = &p->last;
     slf_field fields[SLF_POLICY_FIELDS];
-    slf_policy_fields(p, SLF_POLICY_VERSION, fields);
-    slf_blob_put_fields(blob, fields, SLF_POLICY_FIELDS);
+    slf_blob_put_fields(blob, fields, list_blob_fields(p, POLICY_VERSION, fields));
     const int64_t numbers[] = {last->step, last->embedding, last->head, last->frozen, last->compared};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) slf_blob_put_u64(blob, (uint64_t)numbers[i]);
     slf_blob_put(blob, last->trainable, (uint64_t)p->m);
@@ -64,7 +41,7 @@ static void write_policy(const void *user, slf_blob *blob) {
 
 salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *size) {
     SLF_REQUIRE(policy, size);
-    return slf_blob_save(policy_kind, SLF_POLICY_VERSION, write_policy, policy, buffer, size);
+    return slf_blob_save(policy_kind, POLICY_VERSION, write_policy, policy, buffer, size);
 }
 
 /* Into the record that is not in use. What was damaged by hand, with a right checksum, at least stays in range: layers
@@ -75,24 +52,23 @@ salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t s
     const int64_t total = p->options.total_steps;
     slf_policy_record *next = &policy->next;
     slf_blob blob;
-    SLF_TRY(slf_blob_open(policy_kind, 1, SLF_POLICY_VERSION, buffer, size, &blob));
+    SLF_TRY(slf_blob_open(policy_kind, 1, POLICY_VERSION, buffer, size, &blob));
 
     /* 1. made for the same configuration? Rounded turns of a whole number of steps are what they were; others are not:
      * their layers would change in the middle of a run */
     slf_field fields[SLF_POLICY_FIELDS];
-    slf_policy_fields(p, blob.version, fields);
-    SLF_TRY(slf_blob_check_fields(&blob, fields, SLF_POLICY_FIELDS - (blob.version < 3), "policy"));
+    SLF_TRY(slf_blob_check_fields(&blob, fields, list_blob_fields(p, blob.version, fields), "policy"));
     if (blob.version < 3 && p->kind == SALF_POLICY_AUTOFREEZE)
         return SLF_FAIL(SALF_E_VERSION,
                         "the blob has version %" PRIu32 " and sums norms of gradients; this library (version %d) takes "
                         "the norm of their sum",
-                        blob.version, SLF_POLICY_VERSION);
+                        blob.version, POLICY_VERSION);
     if (blob.version == 1 && slf_policy_takes_turns(p) && p->options.interval == 0 && total % p->m != 0)
         return SLF_FAIL(SALF_E_VERSION,
                         "the blob has version 1, with turns of %" PRId64
                         " steps; this library (version %d) has %" PRId32 " turns in %" PRId64
                         " steps: give interval %" PRId64 " to go on as before",
-                        rounded_interval(p), SLF_POLICY_VERSION, p->m, total, rounded_interval(p));
+                        rounded_interval(p), POLICY_VERSION, p->m, total, rounded_interval(p));
 
     /* 2. the record */
     int64_t turn, embedding, head, frozen, compared;
