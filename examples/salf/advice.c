@@ -218,11 +218,15 @@ static void print_front(FILE *out, const advice *a, const tally_list *list) {
 
 void advice_print(FILE *out, const advice *a, const tally_list *list, const advice_case *c) {
     words w = {.n = 0};
-    fprintf(out, "A pilot of %.0f s: %lld of %lld training data, %lld test texts, ", c->seconds, (long long)c->n_train,
-            (long long)c->of_train, (long long)c->n_test);
-    if (list->n_seeds < c->seeds_asked)
-        fprintf(out, "%d of %d seeds (time was up).\n\n", list->n_seeds, c->seeds_asked);
-    if (list->n_seeds >= c->seeds_asked) fprintf(out, "%d seed%s.\n\n", list->n_seeds, list->n_seeds > 1 ? "s" : "");
+    say(&w, "A pilot of %.0f s: %lld of %lld training data, %lld test texts, ", c->seconds, (long long)c->n_train,
+        (long long)c->of_train, (long long)c->n_test);
+    if (list->n_seeds < c->seeds_asked) say(&w, "%d of %d seeds (time was up)", list->n_seeds, c->seeds_asked);
+    if (list->n_seeds >= c->seeds_asked) say(&w, "%d seed%s", list->n_seeds, list->n_seeds > 1 ? "s" : "");
+    if (c->rate_chosen) say(&w, ", all at the learning rate %g, the best of those tried with lora[full]", c->rate);
+    say(&w, ".");
+    print_wrapped(out, w.text);
+    fputc('\n', out);
+    w = (words){.n = 0};
     tally_table(out, list);
     fputc('\n', out);
     print_front(out, a, list);
@@ -250,10 +254,11 @@ json_t *advice_json(const advice *a, const tally_list *list, const advice_case *
     say_command(&command, a, list, c);
     say_python(&python, a, list);
     json_t *all = tally_json(list), *methods = json_object_get(all, "methods");
-    json_t *says = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:f}", "verdict", verdicts[a->verdict], "method",
-                             list->methods[a->choice].name, "words", verdict.text, "reasons", reasons.text, "command",
-                             command.text, "python", python.text, "train", (json_int_t)c->n_train, "test",
-                             (json_int_t)c->n_test, "seconds", c->seconds);
+    json_t *says =
+        json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:f,s:f,s:b}", "verdict", verdicts[a->verdict], "method",
+                  list->methods[a->choice].name, "words", verdict.text, "reasons", reasons.text, "command",
+                  command.text, "python", python.text, "train", (json_int_t)c->n_train, "test", (json_int_t)c->n_test,
+                  "seconds", c->seconds, "rate", c->rate, "rate_chosen", c->rate_chosen);
     int failed = !all || !says || json_object_update(all, says);
     json_decref(says);
     for (int i = 0; i < list->n_methods && !failed; i++) {

@@ -50,6 +50,7 @@ int advice_make(advice *out, const tally_list *list, int64_t n_test);
 typedef struct advice_case {
     const char *model, *tokenizer, *data; /* as the user gave them; tokenizer may be NULL */
     double rate;
+    int rate_chosen;                   /* 1: by the pilot, for all methods */
     int64_t n_train, n_test, of_train; /* used, and what there is */
     int64_t batch;
     int seeds_asked;

@@ -35,16 +35,19 @@ says 'A pilot of '
 says 'salf[half][stream]'
 says 'What would change this:'
 says 'salf finetune --model '
+tr '\n' ' ' <"$work/out" | grep -qE 'at the learning rate 0\.00[124], the best of those tried'
+check $? 'the learning rate is one that was tried'
 grep -qE '^(Freeze: |Freezing saves, |Freezing does not pay here: |The pilot cannot say: )' "$work/out"
 check $? 'there is a verdict'
 grep -q 'Macro F1 against the whole cost' "$work/r.html"
 check $? 'the report has the chart of whole costs'
-"$SALF" advise --model "$model" --tokenizer "$tokenizer" --data "$data" --minutes $minutes --seeds 1 --batch 8 --json >"$work/out" \
+"$SALF" advise --model "$model" --tokenizer "$tokenizer" --data "$data" --minutes $minutes --seeds 1 --batch 8 --lr 0.003 --json >"$work/out" \
     2>"$work/err" && python3 - "$work/out" <<'END'
 import json, sys
 all = json.load(open(sys.argv[1]))
 assert all["verdict"] in ("cannot_say", "freeze", "trade", "full"), all["verdict"]
 assert [m["method"] for m in all["methods"]][:2] == ["lora[full]", "lora[half]"] and len(all["methods"]) == 6
+assert all["rate"] == 0.003 and not all["rate_chosen"] and " --lr 0.003 " in all["command"]
 assert all["methods"][0]["difference"] == 0 and 0 < all["methods"][1]["memory_ratio"] < 1 and all["command"].startswith("salf finetune")
 END
 check $? 'the same as JSON'
