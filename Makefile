@@ -1,5 +1,4 @@
-# libsalf: build, test, install. `make help` lists the targets. Version numbers stand in include/salf.h only; the suites
-# of tests are in tests/tests.mk, the GPU backend is in libsalf/backend/cuda/build.mk.
+# libsalf: build, test, install. `make help` lists the targets. Version numbers stand in include/salf.h only.
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -30,20 +29,21 @@ DEPS_CFLAGS := $(shell $(PKG_CONFIG) --cflags openblas jansson 2>/dev/null)
 DEPS_LIBS := $(shell $(PKG_CONFIG) --libs openblas jansson 2>/dev/null)
 LIBS := $(DEPS_LIBS) -lm -lpthread -ldl
 
+include libsalf/build.mk
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
 SANITIZE_FLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-COMMON_FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) -MMD -MP
+COMMON_FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) $(HARDENING) $(PLACELESS) -MMD -MP
 LIB_FLAGS := $(COMMON_FLAGS) -fPIC -fvisibility=hidden -DSALF_API='__attribute__((visibility("default")))' \
-    -Iinclude -Ilibsalf $(DEPS_CFLAGS)
+    -Iinclude -Ilibsalf $(DEPS_CFLAGS) $(FRAMES)
 HOST_FLAGS := $(COMMON_FLAGS) -Iinclude -Iexamples/salf $(DEPS_CFLAGS)
-LINK = $(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(LDFLAGS)
+LINK = $(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(HARD_LINK) $(LDFLAGS)
 
 # Short lines while building; V=1 shows the commands.
 V ?= 0
 say = $(if $(filter 0,$(V)),@printf '  %-7s %s\n' $(1) $(or $(2),$@) &&)
 
 # Objects live in a folder named after a hash of compiler and flags, so that changing either rebuilds.
-HASH := $(shell printf '%s' '$(CC) $(subst ','\'',$(LIB_FLAGS))' | cksum | cut -d' ' -f1)
+HASH := $(shell printf '%s' '$(CC) $(subst ','\'',$(subst $(CURDIR),.,$(LIB_FLAGS)))' | cksum | cut -d' ' -f1)
 OBJ := $(BUILD)/obj/$(HASH)
 STAMP := $(BUILD)/.flags-$(HASH)
 

@@ -21,7 +21,8 @@
  *   (salf_options_init does both); 0 or NULL in a field means its default; a NULL options pointer means all defaults.
  * - Use a handle from one thread at a time. Different handles may run in parallel, also when they share a context, a
  *   model or a basis: these are safe to share once made.
- * - Nothing here prints, exits, changes process-wide settings or keeps a thread of the host.
+ * - Nothing here prints, exits or changes process-wide settings, but for the threads of BLAS, which are fewer while a
+ *   call runs that wants fewer.
  * - A forked process may use and destroy what it inherited, but for handles that another thread was using at the fork,
  *   and those of a device, which it may destroy only. Its loops then run on the calling thread alone.
  */
@@ -156,7 +157,7 @@ typedef struct salf_context_options {
     uint32_t struct_size;
     int32_t backend;          /* SALF_BACKEND_* */
     int32_t device;           /* ordinal of the device, for device backends */
-    int32_t threads;          /* 0: BLAS as the host left it, own kernels on the calling thread; n: at most n in both */
+    int32_t threads;          /* own kernels: n, or 0: the caller. BLAS: the host's, at most n; 1 for small products */
     void *stream;             /* the host's stream (cudaStream_t), or NULL for the default stream */
     uint64_t workspace_limit; /* scratch bytes of a call beyond results and D*D matrices; 0 = 16 MiB (device: 256) */
     salf_alloc_fn alloc;      /* NULL, and free NULL: the C library's */

@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <cblas.h>
+
 #include "core/core.h"
 #include "harness.h"
 #include "oracle.h"
@@ -397,6 +399,91 @@ START_TEST(reports_come_at_a_bounded_rate) {
 }
 END_TEST
 
+/* ---- threads of BLAS ---- */
+
+/* Large enough for threads: a block of the Gram matrix is 2^27 multiply-adds. */
+enum { LARGE_V = 4096, LARGE_D = 256 };
+static float large_head[LARGE_V * LARGE_D];
+
+/* A thread that makes bases, and what it sees of BLAS inside of its calls. */
+typedef struct {
+    int32_t asked;
+    int64_t d;
+    int least, most; /* threads while its calls run */
+    int set;         /* by the host in the middle of a call; 0: not */
+} user_of_blas;
+
+static int32_t look_at_blas(void *user, const char *what, int64_t done, int64_t total) {
+    user_of_blas *u = user;
+    const int now = openblas_get_num_threads();
+    if (strcmp(what, "Gram matrix") != 0 || done == 0 || done % LARGE_V != 0) return 0; /* not inside of a product */
+    (void)total;
+    u->least = SLF_MIN(u->least, now);
+    u->most = SLF_MAX(u->most, now);
+    if (u->set) openblas_set_num_threads(u->set);
+    return 0;
+}
+
+static void *make_bases(void *user) {
+    user_of_blas *u = user;
+    const salf_context_options o = {.struct_size = sizeof o,
+                                    .backend = SALF_BACKEND_CPU,
+                                    .threads = u->asked,
+                                    .progress = look_at_blas,
+                                    .progress_user = u,
+                                    .progress_interval = -1};
+    salf_context *context;
+    CHECK_OK(salf_context_create(&context, &o));
+    salf_model *model = oracle_model(context, large_head, LARGE_V, u->d, 2);
+    u->least = 1000;
+    u->most = 0;
+    for (int i = 0; i < 3; i++) {
+        salf_basis_builder *builder;
+        CHECK_OK(salf_basis_builder_create(&builder, context, LARGE_V, u->d, NULL, 0, NULL));
+        const salf_tensor rows = oracle_view(large_head, SALF_F32, LARGE_V, u->d);
+        CHECK_OK(salf_basis_builder_add(builder, 0, &rows));
+        salf_basis_builder_destroy(builder);
+    }
+    salf_model_destroy(model);
+    salf_context_destroy(context);
+    return NULL;
+}
+
+START_TEST(blas_never_has_more_threads_than_asked_for) {
+    uint64_t seed = 5;
+    for (int i = 0; i < LARGE_V * LARGE_D; i++) large_head[i] = (float)harness_normal(&seed);
+    openblas_set_num_threads(4);
+    if (openblas_get_num_threads() != 4) return; /* a BLAS that was built for fewer */
+    const struct {
+        int32_t asked;
+        int64_t d;
+        int host, expected;
+    } cases[] = {{0, LARGE_D, 4, 4}, {2, LARGE_D, 4, 2}, {4, LARGE_D, 1, 1}, {9, LARGE_D, 4, 4},
+                 {0, 8, 4, 1},       {3, 8, 4, 1},       {1, LARGE_D, 4, 1}};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        user_of_blas u = {.asked = cases[c].asked, .d = cases[c].d};
+        openblas_set_num_threads(cases[c].host);
+        make_bases(&u);
+        ck_assert_int_eq(u.least, cases[c].expected);
+        ck_assert_int_eq(u.most, cases[c].expected);
+        ck_assert_int_eq(openblas_get_num_threads(), cases[c].host);
+    }
+    /* contexts with other numbers at the same time: none has more than its own, and the host's number comes back */
+    openblas_set_num_threads(4);
+    user_of_blas users[3] = {{.asked = 3, .d = LARGE_D}, {.asked = 2, .d = LARGE_D}, {.asked = 0, .d = LARGE_D}};
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, make_bases, &users[i]);
+    for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+    ck_assert_int_le(users[0].most, 3);
+    ck_assert_int_le(users[1].most, 2);
+    ck_assert_int_eq(openblas_get_num_threads(), 4);
+    /* what the host sets while a call runs is its wish */
+    user_of_blas setting = {.asked = 2, .d = LARGE_D, .set = 3};
+    make_bases(&setting);
+    ck_assert_int_eq(openblas_get_num_threads(), 3);
+}
+END_TEST
+
 /* ---- fork ---- */
 
 static void count_up(void *user, int64_t first, int64_t last) {
@@ -458,5 +545,6 @@ END_TEST
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, calls_end_where_the_host_wants_and_can_be_made_again);
     HARNESS_ADD(suite, reports_come_at_a_bounded_rate);
+    HARNESS_ADD(suite, blas_never_has_more_threads_than_asked_for);
     HARNESS_ADD(suite, a_forked_process_uses_and_destroys_what_it_inherited);
 }

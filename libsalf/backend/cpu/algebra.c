@@ -32,7 +32,7 @@ salf_status slf_cpu_matvec(void *self, const slf_matvec_job *job) {
     const bool square = job->kind == SLF_TIMES_SYMMETRIC || job->kind == SLF_SOLVE;
     if (square) SLF_TRY(check_dim(services, job->rows)); /* other sizes are at most as large, or 400 */
     const int rows = (int)job->rows, cols = (int)job->cols;
-    slf_blas_enter(services);
+    slf_blas_enter(services, job->rows * job->cols);
     switch (job->kind) {
     case SLF_TIMES_SYMMETRIC:
         cblas_dsymv(CblasRowMajor, CblasUpper, rows, job->alpha, job->a, rows, job->x, 1, job->beta, job->y, 1);
@@ -46,7 +46,7 @@ salf_status slf_cpu_matvec(void *self, const slf_matvec_job *job) {
         cblas_dgemv(CblasRowMajor, job->kind == SLF_TIMES_COLUMNS ? CblasTrans : CblasNoTrans, rows, cols, job->alpha,
                     job->a, cols, job->x, 1, job->beta, job->y, 1);
     }
-    slf_blas_leave(services);
+    slf_blas_leave();
     return SALF_OK;
 }
 
@@ -59,9 +59,9 @@ salf_status slf_cpu_potrf(void *self, const slf_potrf_job *job) {
     SLF_TRY(check_dim(services, dim));
     for (int64_t i = 0; i < dim * dim; i++) job->factor[i] = job->sign * job->a[i];
     for (int64_t i = 0; i < dim; i++) job->factor[i * dim + i] += job->shift;
-    slf_blas_enter(services);
+    slf_blas_enter(services, dim * dim * dim / 3);
     dpotrf_("L", &n, job->factor, &n, &info);
-    slf_blas_leave(services);
+    slf_blas_leave();
     if (info < 0)
         return services->fail(SALF_E_INTERNAL, "dpotrf: parameter %d for a matrix of size %lld", -info, (long long)dim);
     *job->exists = info == 0;
@@ -80,9 +80,9 @@ salf_status slf_cpu_potri(void *self, const slf_potri_job *job) {
     const int64_t dim = job->dim;
     const int n = (int)dim;
     int info = 0;
-    slf_blas_enter(services);
+    slf_blas_enter(services, dim * dim * dim / 3);
     dpotri_("L", &n, job->factor, &n, &info);
-    slf_blas_leave(services);
+    slf_blas_leave();
     if (info < 0)
         return services->fail(SALF_E_INTERNAL, "dpotri: parameter %d for a matrix of size %lld", -info, (long long)dim);
     *job->exists = info == 0;
@@ -103,9 +103,9 @@ salf_status slf_cpu_syevd(void *self, const slf_syevd_job *job) {
     int *iwork = work ? services->alloc(services->context, (uint64_t)liwork, sizeof *iwork) : NULL;
     const bool there = iwork != NULL;
     if (there) {
-        slf_blas_enter(services);
+        slf_blas_enter(services, job->dim * job->dim * job->dim);
         dsyevd_("V", "L", &n, job->a, &n, job->lambda, work, &lwork, iwork, &liwork, &info);
-        slf_blas_leave(services);
+        slf_blas_leave();
     }
     slf_host_free(host, iwork);
     slf_host_free(host, work);
@@ -121,9 +121,9 @@ salf_status slf_cpu_syrk(void *self, const slf_syrk_job *job) {
     const int n = (int)dim;
     for (int64_t k = 0; k < dim; k++)
         for (int64_t i = 0; i < dim; i++) job->vectors[k * dim + i] *= sqrt(job->weights[k]);
-    slf_blas_enter(services);
+    slf_blas_enter(services, dim * dim * dim / 3);
     cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, n, n, 1, job->vectors, n, 0, job->out, n);
-    slf_blas_leave(services);
+    slf_blas_leave();
     mirror_upper(job->out, dim);
     return SALF_OK;
 }

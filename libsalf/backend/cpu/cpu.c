@@ -7,7 +7,9 @@
 #include "cpu.h"
 
 #include <cblas.h>
+#include <limits.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "core/core.h"
 #include "core/fingerprint.h"
@@ -16,24 +18,50 @@ enum { MOST_BLOCK = 32 << 20 }; /* bytes */
 
 /* ---- threads of BLAS ---- */
 
-/* OpenBLAS has one count for the process, so that calls of several contexts share what is set. The host's own count is
- * put back when the last of them leaves; what else calls BLAS in between may run with ours. */
-
+/* OpenBLAS has one count for the process. So a call never raises it, which would start threads that stay: it lowers the
+ * host's count to what the context allows, and for small products to 1. While calls overlap the lowest of what they
+ * want is set, so that none has more than it asked for. The last to leave puts the host's count back, unless somebody
+ * has set another one meanwhile, which then is the host's wish. */
 static pthread_mutex_t blas_lock = PTHREAD_MUTEX_INITIALIZER;
-static int blas_users, blas_saved;
+static int blas_users, blas_saved, blas_set;
+static atomic_int blas_process; /* that the above is of; 0: not used yet, -p: process p is making it its own */
 
-void slf_blas_enter(const slf_services *services) {
-    if (services->options->threads <= 0) return;
+/* Multiply-adds that one processor does in a millisecond. Threads that OpenBLAS wakes wait for more by spinning, for
+ * twenty times as long, so that smaller products cost whole processors and save nothing that could be noticed. */
+#define SMALL_WORK ((int64_t)1 << 24)
+
+bool slf_blas_is_small(int64_t work) {
+    return work < SMALL_WORK;
+}
+
+/* What threads of the parent held or had set at a fork nobody gives back in the child: it begins anew, with the host's
+ * count. */
+static void blas_begin_process(void) {
+    const int me = (int)getpid();
+    for (int was; (was = atomic_load(&blas_process)) != me;)
+        if (was != -me && atomic_compare_exchange_strong(&blas_process, &was, -me)) {
+            pthread_mutex_init(&blas_lock, NULL);
+            if (blas_users > 0 && openblas_get_num_threads() == blas_set) openblas_set_num_threads(blas_saved);
+            blas_users = 0;
+            atomic_store(&blas_process, me);
+        }
+}
+
+void slf_blas_enter(const slf_services *services, int64_t work) {
+    const int asked = services->options->threads, wanted = slf_blas_is_small(work) ? 1 : asked > 0 ? asked : INT_MAX;
+    blas_begin_process();
     pthread_mutex_lock(&blas_lock);
-    if (blas_users++ == 0) blas_saved = openblas_get_num_threads();
-    openblas_set_num_threads(services->options->threads);
+    const int now = openblas_get_num_threads();
+    if (blas_users++ == 0 || now != blas_set) blas_saved = now;
+    blas_set = SLF_MIN(now, wanted);
+    if (blas_set != now) openblas_set_num_threads(blas_set);
     pthread_mutex_unlock(&blas_lock);
 }
 
-void slf_blas_leave(const slf_services *services) {
-    if (services->options->threads <= 0) return;
+void slf_blas_leave(void) {
     pthread_mutex_lock(&blas_lock);
-    if (--blas_users == 0) openblas_set_num_threads(blas_saved);
+    if (--blas_users == 0 && openblas_get_num_threads() == blas_set && blas_set != blas_saved)
+        openblas_set_num_threads(blas_saved);
     pthread_mutex_unlock(&blas_lock);
 }
 
@@ -136,7 +164,7 @@ salf_status slf_cpu_scan(void *self, const slf_scan_job *job) {
     row_block block = {rows, 0, slf_host_doubles(&cpu->host, most * dim)};
     if (!block.x) return SALF_E_NO_MEMORY;
     salf_status status = SALF_OK;
-    slf_blas_enter(services);
+    slf_blas_enter(services, SLF_MIN(most, rows->rows) * dim * dim / 2);
     for (; block.first < rows->rows && status == SALF_OK; block.first += most) {
         const int64_t n = SLF_MIN(rows->rows - block.first, most);
         /* dsyrk computes the upper triangle only, half the operations of a product. Its own threads work while ours
@@ -146,7 +174,7 @@ salf_status slf_cpu_scan(void *self, const slf_scan_job *job) {
                     (int)dim);
         status = services->proceed(services->context, "Gram matrix", job->first_row + block.first + n, job->total);
     }
-    slf_blas_leave(services);
+    slf_blas_leave();
     slf_host_free(&cpu->host, block.x);
     return status;
 }
@@ -174,7 +202,7 @@ salf_status slf_cpu_apply(void *self, const slf_apply_job *job) {
     double *memory = slf_host_doubles(&cpu->host, 2 * most * dim);
     if (!memory) return SALF_E_NO_MEMORY;
     apply_block block = {.x = {job->rows, 0, memory}, .job = job};
-    slf_blas_enter(services);
+    slf_blas_enter(services, job->p ? most * dim * dim : 0);
     for (; block.x.first < rows; block.x.first += most) {
         const int64_t n = SLF_MIN(rows - block.x.first, most);
         services->parallel_for(services->context, n, ROW_GRAIN, convert_rows, &block);
@@ -183,7 +211,7 @@ salf_status slf_cpu_apply(void *self, const slf_apply_job *job) {
         if (job->p) times_p(memory, job->p, n, dim, block.y);
         services->parallel_for(services->context, n, ROW_GRAIN, keep_apply_rows, &block);
     }
-    slf_blas_leave(services);
+    slf_blas_leave();
     slf_host_free(&cpu->host, memory);
     return SALF_OK;
 }
@@ -222,14 +250,14 @@ salf_status slf_cpu_query(void *self, const slf_query_job *job) {
         block.h = memory = slf_host_doubles(&cpu->host, most * dim);
         if (!memory) return SALF_E_NO_MEMORY;
     }
-    slf_blas_enter(services);
+    slf_blas_enter(services, job->p ? most * dim * dim : 0);
     for (; block.first < rows; block.first += most) {
         const int64_t n = SLF_MIN(rows - block.first, most);
         services->parallel_for(services->context, n, ROW_GRAIN, load_query_rows, &block);
         if (job->p) times_p(block.h, job->p, n, dim, job->z + block.first * dim);
         if (job->p && job->gain != 0) slf_reference_scale(job->z + block.first * dim, n * dim, job->gain);
     }
-    slf_blas_leave(services);
+    slf_blas_leave();
     slf_host_free(&cpu->host, memory);
     /* After all blocks: |z| is known only then, and P may have made it as long as 1 / sigma_min. */
     if (job->needs_f64) services->parallel_for(services->context, rows, ROW_GRAIN, compare_query_rows, &block);

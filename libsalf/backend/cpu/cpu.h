@@ -90,10 +90,11 @@ salf_status slf_cpu_query SLF_JOB_ARGUMENTS(query);
 salf_status slf_cpu_cosine SLF_JOB_ARGUMENTS(cosine);
 salf_status slf_cpu_score SLF_JOB_ARGUMENTS(score);
 
-/* Sets the BLAS thread count for the length of a call when the context asks for one. The count is OpenBLAS's own and
- * process-wide: it is saved when the first such call enters and restored when the last one leaves. */
-void slf_blas_enter(const slf_services *services);
-void slf_blas_leave(const slf_services *services);
+/* Around products: BLAS has at most the context's threads and the host's (cpu.c), and one where none of the products
+ * has more than a small number of multiply-adds, work. */
+void slf_blas_enter(const slf_services *services, int64_t work);
+void slf_blas_leave(void);
+bool slf_blas_is_small(int64_t work);
 
 /* The longest chain of additions in a float32 product of D elements that is made in stretches, whose sums are added:
  * panels have stretches of 256 elements, OpenBLAS such of at most 1024. */
@@ -110,9 +111,9 @@ typedef struct slf_score_call {
     int64_t n_rows;
 } slf_score_call;
 
-/* Float32 products without BLAS, and no vector: how many of n rows of D elements one call can take; 0 where it does not
- * serve. */
-int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim);
+/* Float32 products without BLAS, and no vector: how many of n rows of D elements one call can take with a block of rows;
+ * 0 where it does not serve. */
+int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim, int64_t block);
 salf_status slf_score_panels(const slf_score_call *call);
 
 #endif

@@ -181,7 +181,7 @@ static salf_status score_by_tiles(const slf_score_call *call, bool f64) {
     if (!memory.base) return SALF_E_NO_MEMORY;
     void *const first = memory.base;
     lay_out_tiles(&t, &memory);
-    slf_blas_enter(services);
+    slf_blas_enter(services, t.rows * t.columns * call->job->query->dim);
     /* The vocabulary outside, query rows inside: a tile of block rows is converted once and then serves every query
      * row. */
     for (int64_t i0 = 0; i0 < block->rows; i0 += t.columns) {
@@ -198,7 +198,7 @@ static salf_status score_by_tiles(const slf_score_call *call, bool f64) {
         for (int64_t r0 = 0; r0 < call->n_rows; r0 += t.rows)
             score_tile_rows(&t, r0, SLF_MIN(call->n_rows - r0, t.rows), x, stride, i0, n);
     }
-    slf_blas_leave(services);
+    slf_blas_leave();
     slf_host_free(&call->cpu->host, first);
     return SALF_OK;
 }
@@ -220,7 +220,7 @@ salf_status slf_cpu_score(void *self, const slf_score_job *job) {
     /* Two calls over the same sums: each row of the query is in one of them, so neither sees what the other adds. */
     const slf_score_call f32 = {cpu, job, rows, n_f32}, f64 = {cpu, job, rows + n_f32, query->rows - n_f32};
     /* float32 by panels, as many rows at a time as their workspace holds, where these serve; else by tiles */
-    const int64_t fitting = job->sums->vector ? 0 : slf_score_panels_rows(cpu, n_f32, query->dim);
+    const int64_t fitting = job->sums->vector ? 0 : slf_score_panels_rows(cpu, n_f32, query->dim, job->block->rows);
     salf_status status = SALF_OK;
     if (fitting == 0 && n_f32 > 0) status = score_by_tiles(&f32, false);
     for (int64_t first = 0; fitting > 0 && first < n_f32 && status == SALF_OK; first += fitting) {

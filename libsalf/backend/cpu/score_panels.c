@@ -222,11 +222,12 @@ static uint64_t lay_out_panels(slf_panel_job *job, int64_t n, int64_t dim, slf_c
     return workspace;
 }
 
-/* A context without threads of its own has those of BLAS, whose gemm then does better. */
-int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim) {
+/* A context without threads of its own has those of BLAS, whose gemm then does better, where there is work for them. */
+int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim, int64_t block) {
     const slf_panel_kernels *products = cpu->kernels->panels;
     const uint64_t workspace = cpu->host.services.options->workspace_limit / 2;
-    if (!products || (cpu->host.services.options->threads == 0 && openblas_get_num_threads() > 1)) return 0;
+    const bool threads_of_blas = cpu->host.services.options->threads == 0 && openblas_get_num_threads() > 1;
+    if (!products || (threads_of_blas && !slf_blas_is_small(n * dim * block))) return 0;
     slf_panel_job job = {.columns = products->columns};
     while (n > 0 && lay_out_panels(&job, n, dim, &(slf_carver){0}) > workspace) n /= 2;
     return n;

@@ -13,7 +13,8 @@ CUDA_DIR := libsalf/backend/cuda
 CUDA_KERNELS := $(sort $(wildcard $(CUDA_DIR)/*.cu))
 CUDA_HOST := $(sort $(wildcard $(CUDA_DIR)/*.cpp))
 CXX_WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Werror
-PLUGIN_CXX := -std=c++17 $(CFLAGS) $(SANITIZE_FLAGS) -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -Iinclude
+PLUGIN_CXX := -std=c++17 $(CFLAGS) $(SANITIZE_FLAGS) $(HARDENING) $(PLACELESS) -fPIC -fvisibility=hidden -fno-exceptions \
+    -fno-rtti -Iinclude
 
 comma := ,
 empty :=
@@ -42,7 +43,7 @@ $(CUDA_OBJ)/%.o: $(CUDA_DIR)/%.cpp
 # The runtime is linked in, with its symbols hidden: a process may hold another version of it. $(1): flags of the linker
 # that say where the plugin looks for CUDA's libraries; the GPU kit links it a second time, for its own folder.
 PLUGIN_PARTS := $(CUDA_KERNELS:$(CUDA_DIR)/%.cu=$(CUDA_OBJ)/%.o) $(CUDA_HOST:$(CUDA_DIR)/%.cpp=$(CUDA_OBJ)/%.o)
-link_plugin = $(CXX) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,libsalf-cuda.so -Wl,-z,defs -Wl,-z,nodelete \
+link_plugin = $(CXX) $(CFLAGS) $(HARD_LINK) $(LDFLAGS) -shared -Wl,-soname,libsalf-cuda.so -Wl,-z,defs -Wl,-z,nodelete \
     -Wl,--version-script=$(CUDA_DIR)/plugin.map -Wl,--exclude-libs,ALL -Wl,--as-needed $(1) -o $@ $(PLUGIN_PARTS) \
     -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread -lm
 $(PLUGIN): $(PLUGIN_PARTS) $(CUDA_DIR)/plugin.map
