@@ -187,18 +187,17 @@ static salf_status call_builder(world *x) {
 
 static salf_status call_finish(world *x) {
     const salf_tensor rows = oracle_view(x->w, SALF_F32, V, D);
-    double *values;
-    int64_t count;
-    CHECK_OK(salf_basis_builder_partial(x->builder, &values, &count));
+    const salf_basis_options plain = {.struct_size = sizeof plain};
     const int64_t end_at = x->watcher.end_at;
-    memset(values, 0, (size_t)count * sizeof *values);
+    salf_basis_builder *builder;
     x->watcher.end_at = -1;
-    CHECK_OK(salf_basis_builder_add(x->builder, 0, &rows));
+    CHECK_OK(salf_basis_builder_create(&builder, x->context, V, D, x->labels, ROWS, &plain));
+    CHECK_OK(salf_basis_builder_add(builder, 0, &rows));
     x->watcher.asked = 0;
     x->watcher.end_at = end_at;
     salf_basis *made = (salf_basis *)1;
-    const salf_status status = salf_basis_builder_finish(&made, x->builder, x->model);
-    memset(values, 0, (size_t)count * sizeof *values);
+    const salf_status status = salf_basis_builder_finish(&made, builder, x->model);
+    salf_basis_builder_destroy(builder);
     return taken(x, made, status);
 }
 
