@@ -100,27 +100,33 @@ FUZZ_BIN := $(FUZZ_SRC:tests/%.c=$(BUILD)/tests/%)
 FUZZ_RUNS := $(foreach t,$(FUZZ_BIN),'$(t) tests/fuzz/corpus/$(patsubst fuzz_%,%,$(notdir $(t)))')
 FUZZERS := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzzers/%)
 FUZZ_SECONDS ?= 60
-# The program's tokenizer comes before the library in its list.
-TOKENIZER_OBJ := $(filter $(OBJ)/examples/salf/tokenizer%,$(HOST_OBJ))
-$(BUILD)/tests/fuzz/fuzz_tokenizer $(BUILD)/fuzzers/fuzz_tokenizer: $(TOKENIZER_OBJ)
+# Those of the program's readers link its parts, which come before the library in their lists.
+FUZZ_HOST := $(foreach t,tokenizer bin dataset log prompts arguments decoder,$(BUILD)/tests/fuzz/fuzz_$(t) $(BUILD)/fuzzers/fuzz_$(t))
+$(FUZZ_HOST): $(HOST_PARTS)
 $(FUZZ_BIN): $(BUILD)/tests/fuzz/%: $(OBJ)/tests/fuzz/%.o $(OBJ)/tests/fuzz/replay.o $(STATIC_LIB)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(LINK) -o $@ $^ $(LIBS)
+	$(call say,LINK)$(LINK) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(LIBS)
 
 $(FUZZERS): $(BUILD)/fuzzers/%: $(OBJ)/tests/fuzz/%.o $(STATIC_LIB)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(CC) $(CFLAGS) -fsanitize=fuzzer,address,undefined $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LINK)$(CC) $(CFLAGS) -fsanitize=fuzzer,address,undefined $(LDFLAGS) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(LIBS)
 
 .PHONY: test-fuzz fuzz fuzzers
 test-fuzz: $(FUZZ_BIN) ## replay the fuzz corpus
 	@$(RUN) $@ $(FUZZ_RUNS)
 
 fuzzers: $(FUZZERS)
-fuzz: ## search for new inputs with libFuzzer, FUZZ_SECONDS for each target
+fuzz: ## search for new inputs with libFuzzer, FUZZ_SECONDS for each target of FUZZ (all); what it finds stays in build/
 	@$(MAKE) BUILD=$(BUILD)/fuzz CC=clang CFLAGS='-O1 -g' SANITIZE=fuzzer-no-link,address,undefined fuzzers
-	@set -e; for t in $(notdir $(FUZZ_BIN)); do mkdir -p $(BUILD)/fuzz/corpus/$$t; echo "== $$t"; \
-	    $(BUILD)/fuzz/fuzzers/$$t -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
-	        -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$t tests/fuzz/corpus/$${t#fuzz_}; done
+	@set -e; for t in $(FUZZ); do mkdir -p $(BUILD)/fuzz/corpus/fuzz_$$t; echo "== $$t"; \
+	    dictionary=tests/fuzz/dictionaries/$$t.dict; [ -e $$dictionary ] || dictionary=tests/fuzz/dictionaries/files.dict; \
+	    OPENBLAS_NUM_THREADS=1 $(BUILD)/fuzz/fuzzers/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -timeout=60 \
+	        -dict=$$dictionary -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/fuzz_$$t tests/fuzz/corpus/$$t 2>&1 | \
+	        grep -vE '^#[0-9]+\s+(REDUCE|NEW|RELOAD|pulse)'; test $${PIPESTATUS[0]} -eq 0; done
+FUZZ ?= $(patsubst fuzz_%,%,$(notdir $(FUZZ_BIN)))
+.PHONY: fuzz-nightly
+fuzz-nightly: ## an hour for each target, from what earlier nights found
+	@$(MAKE) fuzz FUZZ_SECONDS=3600
 
 include tests/cuda/tests.mk
 include tests/evidence/evidence.mk

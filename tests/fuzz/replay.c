@@ -13,8 +13,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define MUTATIONS 2000 /* of each seed */
-#define LARGEST   ((size_t)1 << 16)
+/* Of each seed. A target whose inputs take long says fewer. */
+extern int fuzz_mutations;
+int fuzz_mutations __attribute__((weak)) = 2000;
+#define LARGEST ((size_t)1 << 16)
 
 typedef struct {
     uint8_t *bytes;
@@ -121,7 +123,7 @@ static void replay_seed(const uint8_t *bytes, size_t size) {
     if (size > LARGEST) return;
     random_state = size * 2654435761u + 1;
     for (size_t i = 0; i < size; i++) random_state = random_state * 31 + bytes[i]; /* not the order of the folder */
-    for (int i = 0; i < MUTATIONS; i++) {
+    for (int i = 0; i < fuzz_mutations; i++) {
         input in = {room, size};
         if (size) memcpy(room, bytes, size);
         mutate(&in);
@@ -131,7 +133,7 @@ static void replay_seed(const uint8_t *bytes, size_t size) {
 
 static void replay_random(void) {
     uint8_t bytes[64];
-    for (int i = 0; i < MUTATIONS; i++) {
+    for (int i = 0; i < fuzz_mutations; i++) {
         random_state = (uint64_t)i;
         const size_t size = (size_t)draw(sizeof bytes + 1);
         for (size_t k = 0; k < size; k++) bytes[k] = (uint8_t)draw(256);
