@@ -14,6 +14,8 @@
 #include "salf.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+extern int fuzz_mutations;
+int fuzz_mutations = 300;
 
 #define MUST(condition) \
     if (!(condition)) abort()

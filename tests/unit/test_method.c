@@ -157,11 +157,12 @@ END_TEST
 
 /* An older host's shorter struct gets what it has room for, and nothing behind it is touched. */
 START_TEST(shorter_structs_are_filled_as_far_as_they_go) {
-    salf_method m = {.struct_size = (uint32_t)((char *)&m.probes - (char *)&m), .probes = 55};
+    salf_method m = {.struct_size = (uint32_t)((char *)&m.metric - (char *)&m), .metric = 55};
     CHECK_OK(salf_method_find("salf[arith][df]", &m));
     ck_assert_int_eq(m.growth, SALF_GROWTH_ARITHMETIC);
     ck_assert_int_eq(m.matching, SALF_MATCH_ONLINE);
-    ck_assert_int_eq(m.probes, 55);
+    ck_assert_int_eq(m.probes, 1);
+    ck_assert_int_eq(m.metric, 55);
 }
 END_TEST
 
