@@ -25,8 +25,7 @@ SOVERSION := $(call fact,SOVERSION)
 SONAME := libsalf.so.$(SOVERSION)
 
 PKG_CONFIG ?= pkg-config
-DEPS_CFLAGS := $(shell $(PKG_CONFIG) --cflags openblas jansson 2>/dev/null)
-DEPS_LIBS := $(shell $(PKG_CONFIG) --libs openblas jansson 2>/dev/null)
+include libsalf/parts.mk
 LIBS := $(DEPS_LIBS) -lm -lpthread -ldl
 
 include libsalf/build.mk
@@ -34,7 +33,7 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -
 SANITIZE_FLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 COMMON_FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) $(HARDENING) $(PLACELESS) -MMD -MP
 LIB_FLAGS := $(COMMON_FLAGS) -fPIC -fvisibility=hidden -DSALF_API='__attribute__((visibility("default")))' \
-    -Iinclude -Ilibsalf $(DEPS_CFLAGS) $(FRAMES)
+    -Iinclude -Ilibsalf $(PART_FLAGS) $(FRAMES)
 HOST_FLAGS := $(COMMON_FLAGS) -Iinclude -Iexamples/salf $(DEPS_CFLAGS)
 LINK = $(CC) $(CFLAGS) $(SANITIZE_FLAGS) $(HARD_LINK) $(LDFLAGS)
 
@@ -43,11 +42,11 @@ V ?= 0
 say = $(if $(filter 0,$(V)),@printf '  %-7s %s\n' $(1) $(or $(2),$@) &&)
 
 # Objects live in a folder named after a hash of compiler and flags, so that changing either rebuilds.
-HASH := $(shell printf '%s' '$(CC) $(subst ','\'',$(subst $(CURDIR),.,$(LIB_FLAGS)))' | cksum | cut -d' ' -f1)
+HASH := $(shell printf '%s' '$(CC) $(subst ','\'',$(subst $(CURDIR),.,$(LIB_FLAGS))) $(DEPS_LIBS)' | cksum | cut -d' ' -f1)
 OBJ := $(BUILD)/obj/$(HASH)
 STAMP := $(BUILD)/.flags-$(HASH)
 
-LIB_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard libsalf/*/*.c libsalf/backend/*/*.c)))
+LIB_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(LIB_SRC))
 HOST_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard examples/salf/*.c)))
 DEMO_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard examples/demo/*.c)))
 HOST_PARTS := $(filter-out $(OBJ)/examples/salf/main.o,$(HOST_OBJ))
@@ -60,12 +59,12 @@ CPP_EXAMPLES := $(patsubst examples/cpp/%.cpp,$(BUILD)/examples/cpp/%,$(sort $(w
 
 # ---- build -----------------------------------------------------------------------------------------------------------
 .PHONY: all lib bin examples examples-cpp
-all: lib bin ## the library (shared and static) and the programs, in build/
+all: lib $(BIN) ## the library (shared and static) and the programs, in build/
 lib: $(SHARED_LIB) $(STATIC_LIB) ## the library alone
 bin: $(PROGRAM) $(PROGRAM)-demo ## the program salf, and salf-demo, which is not installed
 
 $(STAMP):
-	@test -n '$(DEPS_LIBS)' || { echo "OpenBLAS or Jansson is missing; 'make deps' installs them" >&2; exit 1; }
+	@test -z '$(strip $(MISSING))' || { echo "$(strip $(MISSING)) is missing; 'make deps' installs it" >&2; exit 1; }
 	@mkdir -p $(@D) && rm -f $(BUILD)/.flags-* && touch $@
 
 # The table of constants follows from the header.
@@ -158,7 +157,7 @@ check-format: ## fail when clang-format would change something
 
 # ---- install ---------------------------------------------------------------------------------------------------------
 .PHONY: install install-headers install-shared install-static install-pc install-bin uninstall clean help
-install: install-headers install-shared install-static install-pc install-bin ## these (prefix=, libdir=, DESTDIR=)
+install: install-headers install-shared install-static install-pc $(BIN:%=install-%) ## these (prefix=, libdir=, DESTDIR=)
 
 HEADERS := include/salf.h $(wildcard bindings/cpp/*.hpp)
 install-headers: ## salf.h, and salf.hpp for C++
@@ -177,7 +176,7 @@ under_prefix = $(patsubst $(prefix)/%,$${prefix}/%,$(1))
 install-pc: ## salf.pc
 	install -d '$(DESTDIR)$(libdir)/pkgconfig'
 	sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(call under_prefix,$(libdir))|' -e 's|@version@|$(VERSION)|' \
-	    -e 's|@includedir@|$(call under_prefix,$(includedir))|' pkgconfig/salf.pc.in \
+	    -e 's|@static_libs@|$(STATIC_LIBS)|' -e 's|@includedir@|$(call under_prefix,$(includedir))|' pkgconfig/salf.pc.in \
 	    >'$(DESTDIR)$(libdir)/pkgconfig/salf.pc'
 
 install-bin: $(PROGRAM) ## the program salf

@@ -153,6 +153,33 @@ typedef int32_t (*salf_progress_fn)(void *user, const char *what, int64_t done, 
  * with that rank's number. */
 typedef int32_t (*salf_all_reduce_fn)(void *user, void *buffer, int64_t count, int32_t dtype, int32_t operation);
 
+/* C [m][n] = alpha A B + beta C: the one product of matrices that libsalf asks for. A is [m][k], and stored as [k][m]
+ * where a_transposed is 1; B [k][n], or stored as [n][k]. Rows lie stride elements apart. With beta 0, C is not read. */
+typedef struct salf_product {
+    int32_t dtype; /* of all three: SALF_F32 or SALF_F64 */
+    int32_t a_transposed, b_transposed;
+    int32_t
+        upper; /* 1: only elements j >= i of C count, those below may be written or not; B may be A, which is syrk */
+    int64_t m, n, k;
+    const void *a, *b;
+    void *c;
+    int64_t a_stride, b_stride, c_stride;
+    double alpha, beta;
+} salf_product;
+
+/* The host's own linear algebra, in place of what libsalf was built with; of the cpu backend. Each function may be NULL,
+ * and returns 0, or another number for failure (SALF_E_CALLBACK). Called from the thread that called the library. AUTO
+ * means cpu then, and another backend is SALF_E_ARGUMENT. */
+typedef struct salf_blas {
+    uint32_t struct_size;
+    int32_t reserved;
+    void *user;       /* first argument of both */
+    const char *name; /* for salf_context_info; NULL: "host". Alive as long as the context */
+    int32_t (*product)(void *user, const salf_product *product);
+    /* A [n][n] = R^T R, float64: of both only elements j >= i, in place. *exists becomes 1, or 0 where A has no factor */
+    int32_t (*potrf)(void *user, int64_t n, double *a, int32_t *exists);
+} salf_blas;
+
 typedef struct salf_context_options {
     uint32_t struct_size;
     int32_t backend;          /* SALF_BACKEND_* */
@@ -165,14 +192,15 @@ typedef struct salf_context_options {
     void *alloc_user;
     salf_log_fn log; /* NULL: silent */
     void *log_user;
-    int32_t log_level;   /* most verbose level passed on; 0 = SALF_LOG_WARNING */
-    int32_t rank, ranks; /* of this process, and how many; ranks 0 or 1: alone, callbacks unused */
-    int32_t progress_interval; /* least milliseconds between two reports of a thread; 0 = 100, -1: none */
+    int32_t log_level;             /* most verbose level passed on; 0 = SALF_LOG_WARNING */
+    int32_t rank, ranks;           /* of this process, and how many; ranks 0 or 1: alone, callbacks unused */
+    int32_t progress_interval;     /* least milliseconds between two reports of a thread; 0 = 100, -1: none */
     salf_all_reduce_fn all_reduce; /* required when ranks > 1 */
     void *communicator_user;
-    const char *plugin_path; /* of libsalf-cuda.so, absolute; NULL: beside the file of libsalf, links followed */
+    const char *plugin_path;   /* of libsalf-cuda.so, absolute; NULL: beside the file of libsalf, links followed */
     salf_progress_fn progress; /* NULL: nobody listens */
     void *progress_user;
+    const salf_blas *blas; /* NULL: libsalf's own. Copied */
 } salf_context_options;
 
 typedef struct salf_context_info {
@@ -181,6 +209,8 @@ typedef struct salf_context_info {
     const char *backend_name; /* "reference", "cpu", "cuda" */
     const char *kernels;      /* instruction set of the kernels, such as "avx2"; "c" for plain C */
     int32_t device, threads, rank, ranks;
+    const char
+        *blas; /* of the cpu backend: "openblas", "cblas", "plain" (libsalf's own), or the host's name; else "" */
 } salf_context_info;
 
 /* Makes the context in which everything else lives. Errors: SALF_E_BACKEND (the backend asked for is not there),

@@ -357,6 +357,7 @@ typedef struct slf_backend {
 
 extern const slf_backend slf_backend_reference;
 extern const slf_backend slf_backend_cpu;
+const char *slf_cpu_blas_name(void); /* "openblas", "cblas" (another library) or "plain" */
 
 /* The one symbol of a plugin: its table when abi_version is one it implements, else NULL. */
 typedef const slf_backend *(*slf_plugin_entry)(uint32_t abi_version);

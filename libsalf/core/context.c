@@ -123,6 +123,10 @@ static salf_status choose_backend(salf_context *context) {
         if (!word)
             return slf_fail(SALF_E_BACKEND, "the environment variable SALF_BACKEND is '%s', none of %s", wish, known);
     }
+    if (context->options.blas && id == SALF_BACKEND_AUTO) id = SALF_BACKEND_CPU;
+    if (context->options.blas && id != SALF_BACKEND_CPU)
+        return slf_fail(SALF_E_ARGUMENT, "blas is for the backend cpu, not for %s",
+                        salf_constant_word("SALF_BACKEND", id));
     if (id != SALF_BACKEND_AUTO) return open_by_id(context, id);
     /* 2. the best that opens; a call that succeeds leaves the message as it is */
     const slf_message kept = slf_message_keep();
@@ -167,6 +171,14 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     if (own.ranks > 1 && !own.all_reduce)
         return SLF_FAIL(SALF_E_NULL, "%d ranks, but all_reduce is NULL", (int)own.ranks);
     slf_memory_defaults(&own);
+    salf_blas blas = {0};
+    if (own.blas) {
+        SLF_TRY(slf_options_read(&blas, sizeof blas, own.blas, "salf_blas"));
+        if (blas.reserved != 0)
+            return SLF_FAIL(SALF_E_ARGUMENT, "reserved of salf_blas is %d, not 0", (int)blas.reserved);
+        if (!blas.product && !blas.potrf) return SLF_FAIL(SALF_E_NULL, "blas has neither product nor potrf");
+        if (!blas.name) blas.name = "host";
+    }
     if (own.log_level == 0) own.log_level = SALF_LOG_WARNING;
     if (own.ranks == 0) own.ranks = 1;
     /* Straight from the hook: slf_alloc needs a context. */
@@ -175,6 +187,8 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     memset(context, 0, sizeof *context);
     context->options = own;
     context->process = (int32_t)getpid();
+    context->blas = blas;
+    if (own.blas) context->options.blas = &context->blas;
     atomic_init(&context->references, 1);
     salf_status status = SALF_OK;
     /* Threads first: a backend may ask for parallel loops as soon as it is opened. */
@@ -205,12 +219,14 @@ void salf_context_destroy(salf_context *context) {
 
 salf_status salf_context_get_info(const salf_context *context, salf_context_info *info) {
     SLF_REQUIRE(context, info);
-    const salf_context_info own = {.backend = context->backend->id,
-                                   .backend_name = context->backend->name,
-                                   .kernels = context->kernels,
-                                   .device = context->options.device,
-                                   .threads = context->options.threads,
-                                   .rank = context->options.rank,
-                                   .ranks = context->options.ranks};
+    salf_context_info own = {.backend = context->backend->id,
+                             .backend_name = context->backend->name,
+                             .kernels = context->kernels,
+                             .device = context->options.device,
+                             .threads = context->options.threads,
+                             .rank = context->options.rank,
+                             .ranks = context->options.ranks,
+                             .blas = ""};
+    if (own.backend == SALF_BACKEND_CPU) own.blas = context->options.blas ? context->blas.name : slf_cpu_blas_name();
     return slf_info_write(info, &own, sizeof own, "salf_context_info");
 }

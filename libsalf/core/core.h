@@ -104,7 +104,8 @@ typedef struct slf_pool slf_pool;
 struct salf_context {
     atomic_int references;
     int32_t process;              /* that made it */
-    salf_context_options options; /* as given, defaults filled in; plugin_path not kept */
+    salf_context_options options; /* as given, defaults filled in; plugin_path not kept; blas is the next */
+    salf_blas blas;
     const slf_backend *backend;
     void *impl;          /* what the backend's open made, the first argument of its slots */
     const char *kernels; /* instruction set in use; the backend's */

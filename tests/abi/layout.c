@@ -39,7 +39,15 @@ AT(salf_basis_options, ridge, 16);
 AT(salf_basis_options, side, 24);
 AT(salf_basis_options, prepare, 28);
 
-GROWS(salf_context_info, 40);
+GROWS(salf_blas, 40);
+AT(salf_blas, struct_size, 0);
+AT(salf_blas, reserved, 4);
+AT(salf_blas, user, 8);
+AT(salf_blas, name, 16);
+AT(salf_blas, product, 24);
+AT(salf_blas, potrf, 32);
+
+GROWS(salf_context_info, 48);
 AT(salf_context_info, struct_size, 0);
 AT(salf_context_info, backend, 4);
 AT(salf_context_info, backend_name, 8);
@@ -48,8 +56,9 @@ AT(salf_context_info, device, 24);
 AT(salf_context_info, threads, 28);
 AT(salf_context_info, rank, 32);
 AT(salf_context_info, ranks, 36);
+AT(salf_context_info, blas, 40);
 
-GROWS(salf_context_options, 128);
+GROWS(salf_context_options, 136);
 AT(salf_context_options, struct_size, 0);
 AT(salf_context_options, backend, 4);
 AT(salf_context_options, device, 8);
@@ -70,6 +79,7 @@ AT(salf_context_options, communicator_user, 96);
 AT(salf_context_options, plugin_path, 104);
 AT(salf_context_options, progress, 112);
 AT(salf_context_options, progress_user, 120);
+AT(salf_context_options, blas, 128);
 
 GROWS(salf_cost, 80);
 AT(salf_cost, struct_size, 0);
@@ -300,6 +310,23 @@ AT(salf_probe_options, reserved, 28);
 AT(salf_probe_options, temperature, 32);
 AT(salf_probe_options, candidates, 40);
 AT(salf_probe_options, n_candidates, 48);
+
+SIZE(salf_product, 104);
+AT(salf_product, dtype, 0);
+AT(salf_product, a_transposed, 4);
+AT(salf_product, b_transposed, 8);
+AT(salf_product, upper, 12);
+AT(salf_product, m, 16);
+AT(salf_product, n, 24);
+AT(salf_product, k, 32);
+AT(salf_product, a, 40);
+AT(salf_product, b, 48);
+AT(salf_product, c, 56);
+AT(salf_product, a_stride, 64);
+AT(salf_product, b_stride, 72);
+AT(salf_product, c_stride, 80);
+AT(salf_product, alpha, 88);
+AT(salf_product, beta, 96);
 
 GROWS(salf_signal_info, 96);
 AT(salf_signal_info, struct_size, 0);

@@ -79,6 +79,10 @@ export PKG_CONFIG_PATH=$stage/opt/salf/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$sta
 export LD_LIBRARY_PATH=$stage/opt/salf/lib
 quietly pkg-config --exists --print-errors "salf = $VERSION"
 report "pkg-config finds this version" $?
+quietly env PKG_CONFIG_PATH= PKG_CONFIG_LIBDIR="$stage/opt/salf/lib/pkgconfig" pkg-config --cflags --libs salf
+report "pkg-config tells all without the packages of OpenBLAS and Jansson" $?
+[ "$(PKG_CONFIG_SYSROOT_DIR= pkg-config --cflags salf | xargs)" = -I/opt/salf/include ]
+report "no folder of theirs is among a host's includes" $?
 quietly pkg-config --exists 'salf >= 99'
 report "pkg-config refuses a version that is not there" $((!$?))
 build_and_run "$work/shared" shared salf
@@ -121,6 +125,7 @@ grep -qx "$prefix/lib64" "$work/output"
 report "salf.pc names that libdir" $?
 quietly grep -x 'libdir=${prefix}/lib64' "$prefix/lib64/pkgconfig/salf.pc"
 report "salf.pc is relative to its prefix" $?
+# The archive's dependencies by name, as a host has them that links the shared OpenBLAS.
 build_and_run "$work/static" static salf openblas jansson
 quietly readelf -dW "$work/static/01_plan"
 ! grep -q libsalf "$work/output"

@@ -242,7 +242,7 @@ OPTIONS = {
     salf.Basis: ("salf_basis_options", set()), salf.estimate_cost: ("salf_cost_options", set()),
     salf.Model: ("salf_model_options", {"head_rows_user", "embedding_rows_user", "accept"}),
     salf.Context: ("salf_context_options", {"alloc", "free", "alloc_user", "log_user", "rank", "ranks", "all_reduce",
-                                            "communicator_user", "progress_user"}),
+                                            "communicator_user", "progress_user", "blas"}),
 }  # fmt: skip
 
 

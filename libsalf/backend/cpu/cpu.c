@@ -1,69 +1,17 @@
 /*
- * cpu.c - the cpu backend: the reference table with OpenBLAS and vector kernels over its hot slots.
+ * cpu.c - the cpu backend: the reference table with products of matrices and vector kernels over its hot slots.
  *
- * scan, apply and query convert blocks of rows to float64, in threads, and call dsyrk (rows D^2 / 2) and dgemm (rows
- * D^2). What is not here, in cosine.c, score.c or algebra.c, is bound by memory or rare, and the reference's.
+ * scan, apply and query convert blocks of rows to float64, in threads, and multiply them: X^T X (rows D^2 / 2) and X P
+ * (rows D^2). What is not here, in cosine.c, score.c or algebra.c, is bound by memory or rare, and the reference's.
  */
 #include "cpu.h"
 
-#include <cblas.h>
-#include <limits.h>
-#include <pthread.h>
-#include <unistd.h>
+#include <string.h>
 
 #include "core/core.h"
 #include "core/fingerprint.h"
 
 enum { MOST_BLOCK = 32 << 20 }; /* bytes */
-
-/* ---- threads of BLAS ---- */
-
-/* OpenBLAS has one count for the process. So a call never raises it, which would start threads that stay: it lowers the
- * host's count to what the context allows, and for small products to 1. While calls overlap the lowest of what they
- * want is set, so that none has more than it asked for. The last to leave puts the host's count back, unless somebody
- * has set another one meanwhile, which then is the host's wish. */
-static pthread_mutex_t blas_lock = PTHREAD_MUTEX_INITIALIZER;
-static int blas_users, blas_saved, blas_set;
-static atomic_int blas_process; /* that the above is of; 0: not used yet, -p: process p is making it its own */
-
-/* Multiply-adds that one processor does in a millisecond. Threads that OpenBLAS wakes wait for more by spinning, for
- * twenty times as long, so that smaller products cost whole processors and save nothing that could be noticed. */
-#define SMALL_WORK ((int64_t)1 << 24)
-
-bool slf_blas_is_small(int64_t work) {
-    return work < SMALL_WORK;
-}
-
-/* What threads of the parent held or had set at a fork nobody gives back in the child: it begins anew, with the host's
- * count. */
-static void blas_begin_process(void) {
-    const int me = (int)getpid();
-    for (int was; (was = atomic_load(&blas_process)) != me;)
-        if (was != -me && atomic_compare_exchange_strong(&blas_process, &was, -me)) {
-            pthread_mutex_init(&blas_lock, NULL);
-            if (blas_users > 0 && openblas_get_num_threads() == blas_set) openblas_set_num_threads(blas_saved);
-            blas_users = 0;
-            atomic_store(&blas_process, me);
-        }
-}
-
-void slf_blas_enter(const slf_services *services, int64_t work) {
-    const int asked = services->options->threads, wanted = slf_blas_is_small(work) ? 1 : asked > 0 ? asked : INT_MAX;
-    blas_begin_process();
-    pthread_mutex_lock(&blas_lock);
-    const int now = openblas_get_num_threads();
-    if (blas_users++ == 0 || now != blas_set) blas_saved = now;
-    blas_set = SLF_MIN(now, wanted);
-    if (blas_set != now) openblas_set_num_threads(blas_set);
-    pthread_mutex_unlock(&blas_lock);
-}
-
-void slf_blas_leave(void) {
-    pthread_mutex_lock(&blas_lock);
-    if (--blas_users == 0 && openblas_get_num_threads() == blas_set && blas_set != blas_saved)
-        openblas_set_num_threads(blas_saved);
-    pthread_mutex_unlock(&blas_lock);
-}
 
 salf_status slf_cpu_open(void **self, const slf_services *services, const char **kernels) {
     const slf_kernels *chosen;
@@ -73,6 +21,11 @@ salf_status slf_cpu_open(void **self, const slf_services *services, const char *
     if (!cpu) return SALF_E_NO_MEMORY;
     cpu->host.services = *services;
     cpu->kernels = chosen;
+    const salf_blas *host = services->options->blas;
+    cpu->blas_name = host ? host->name : slf_cpu_blas_name();
+    /* Others may add all D products one after another, as the reference BLAS does. */
+    const bool known = !(host && host->product) && strcmp(slf_cpu_blas_name(), "cblas") != 0;
+    cpu->stretch = known ? SLF_BLAS_STRETCH : INT64_MAX;
     *self = cpu;
     *kernels = cpu->kernels->name;
     return SALF_OK;
@@ -104,9 +57,19 @@ static void convert_rows(void *user, int64_t begin, int64_t end) {
 }
 
 /* Y [n][D] = X P. */
-static void times_p(const double *x, const double *p, int64_t n, int64_t dim, double *y) {
-    const int d = (int)dim;
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, d, d, 1, x, d, p, d, 0, y, d);
+static salf_status times_p(const slf_cpu *cpu, const double *x, const double *p, int64_t n, int64_t dim, double *y) {
+    const salf_product job = {.dtype = SALF_F64,
+                              .m = n,
+                              .n = dim,
+                              .k = dim,
+                              .a = x,
+                              .a_stride = dim,
+                              .b = p,
+                              .b_stride = dim,
+                              .c = y,
+                              .c_stride = dim,
+                              .alpha = 1};
+    return slf_cpu_product(cpu, &job);
 }
 
 /* ---- scan ---- */
@@ -163,18 +126,29 @@ salf_status slf_cpu_scan(void *self, const slf_scan_job *job) {
     const int64_t dim = rows->cols, most = block_rows(cpu, dim, 1, rows->rows);
     row_block block = {rows, 0, slf_host_doubles(&cpu->host, most * dim)};
     if (!block.x) return SALF_E_NO_MEMORY;
+    salf_product square = {.dtype = SALF_F64,
+                           .a_transposed = 1,
+                           .upper = 1,
+                           .m = dim,
+                           .n = dim,
+                           .a = block.x,
+                           .a_stride = dim,
+                           .b = block.x,
+                           .b_stride = dim,
+                           .c = job->gram,
+                           .c_stride = dim,
+                           .alpha = 1,
+                           .beta = 1};
     salf_status status = SALF_OK;
-    slf_blas_enter(services, SLF_MIN(most, rows->rows) * dim * dim / 2);
     for (; block.first < rows->rows && status == SALF_OK; block.first += most) {
-        const int64_t n = SLF_MIN(rows->rows - block.first, most);
-        /* dsyrk computes the upper triangle only, half the operations of a product. Its own threads work while ours
-         * wait, and the other way round: never both at once. */
-        services->parallel_for(services->context, n, ROW_GRAIN, convert_rows, &block);
-        cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)dim, (int)n, 1, block.x, (int)dim, 1, job->gram,
-                    (int)dim);
-        status = services->proceed(services->context, "Gram matrix", job->first_row + block.first + n, job->total);
+        square.k = SLF_MIN(rows->rows - block.first, most);
+        /* The threads of a BLAS work while ours wait, and the other way round: never both at once. */
+        services->parallel_for(services->context, square.k, ROW_GRAIN, convert_rows, &block);
+        status = slf_cpu_product(cpu, &square);
+        if (status == SALF_OK)
+            status = services->proceed(services->context, "Gram matrix", job->first_row + block.first + square.k,
+                                       job->total);
     }
-    slf_blas_leave();
     slf_host_free(&cpu->host, block.x);
     return status;
 }
@@ -202,18 +176,17 @@ salf_status slf_cpu_apply(void *self, const slf_apply_job *job) {
     double *memory = slf_host_doubles(&cpu->host, 2 * most * dim);
     if (!memory) return SALF_E_NO_MEMORY;
     apply_block block = {.x = {job->rows, 0, memory}, .job = job};
-    slf_blas_enter(services, job->p ? most * dim * dim : 0);
-    for (; block.x.first < rows; block.x.first += most) {
+    salf_status status = SALF_OK;
+    for (; block.x.first < rows && status == SALF_OK; block.x.first += most) {
         const int64_t n = SLF_MIN(rows - block.x.first, most);
         services->parallel_for(services->context, n, ROW_GRAIN, convert_rows, &block);
         /* products go straight to where they are wanted; else to scratch, for the norms and the rounded rows */
         block.y = !job->p ? memory : job->out ? job->out + block.x.first * dim : memory + most * dim;
-        if (job->p) times_p(memory, job->p, n, dim, block.y);
-        services->parallel_for(services->context, n, ROW_GRAIN, keep_apply_rows, &block);
+        if (job->p) status = times_p(cpu, memory, job->p, n, dim, block.y);
+        if (status == SALF_OK) services->parallel_for(services->context, n, ROW_GRAIN, keep_apply_rows, &block);
     }
-    slf_blas_leave();
     slf_host_free(&cpu->host, memory);
-    return SALF_OK;
+    return status;
 }
 
 /* ---- queries ---- */
@@ -250,18 +223,18 @@ salf_status slf_cpu_query(void *self, const slf_query_job *job) {
         block.h = memory = slf_host_doubles(&cpu->host, most * dim);
         if (!memory) return SALF_E_NO_MEMORY;
     }
-    slf_blas_enter(services, job->p ? most * dim * dim : 0);
-    for (; block.first < rows; block.first += most) {
+    salf_status status = SALF_OK;
+    for (; block.first < rows && status == SALF_OK; block.first += most) {
         const int64_t n = SLF_MIN(rows - block.first, most);
         services->parallel_for(services->context, n, ROW_GRAIN, load_query_rows, &block);
-        if (job->p) times_p(block.h, job->p, n, dim, job->z + block.first * dim);
+        if (job->p) status = times_p(cpu, block.h, job->p, n, dim, job->z + block.first * dim);
         if (job->p && job->gain != 0) slf_reference_scale(job->z + block.first * dim, n * dim, job->gain);
     }
-    slf_blas_leave();
     slf_host_free(&cpu->host, memory);
     /* After all blocks: |z| is known only then, and P may have made it as long as 1 / sigma_min. */
-    if (job->needs_f64) services->parallel_for(services->context, rows, ROW_GRAIN, compare_query_rows, &block);
-    return SALF_OK;
+    if (job->needs_f64 && status == SALF_OK)
+        services->parallel_for(services->context, rows, ROW_GRAIN, compare_query_rows, &block);
+    return status;
 }
 
 /* ---- the table ---- */

@@ -13,7 +13,8 @@
 
 #include "../reference/reference.h"
 
-#if defined(__GNUC__) && defined(__x86_64__)
+/* gcc does not align the stack for vectors of 32 bytes on Windows (its bug 54412): plain vectors there. */
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(_WIN32)
 #define SLF_HAVE_X86 1
 #endif
 
@@ -35,14 +36,18 @@ typedef struct slf_pair {
     double first, second;
 } slf_pair;
 
-/* Products of rows with a panel of query rows (score_panels.c). */
-typedef struct slf_panel_kernels slf_panel_kernels;
+/* Products of register blocks (block.h). */
+typedef struct slf_block_kernel slf_block_kernel;
 
 /* Inner loops for one instruction set. Everything that depends on the processor is in this table, and is chosen with
  * it, once, when a context is created. */
 typedef struct slf_kernels {
-    const char *name;                /* as SALF_KERNELS and salf_context_info give it */
-    const slf_panel_kernels *panels; /* NULL: none, products go through BLAS */
+    const char *name;                  /* as SALF_KERNELS and salf_context_info give it */
+    bool panels;                       /* whether there is a collect for scores by panels; else they go through BLAS */
+    const slf_block_kernel *blocks[2]; /* of float32 and of float64 */
+    /* Rotations of neighbouring rows x [n + 1][SLF_ROTATED], from the last pair to the first: with pair i, (c, s) =
+     * rotations[2 i ...], rows x_k, x_k+1 become c x_k - s x_k+1 and s x_k + c x_k+1. */
+    void (*rotate)(double *x, const double *rotations, int64_t n);
     /* n elements of a dtype (F32, BF16, F16) as float32. */
     void (*widen)(const void *in, int32_t dtype, int64_t n, float *out);
     /* Sums over a row h [n] of the types above. affine NULL: sum h b and sum h^2; basis row b NULL: sum x and sum x^2
@@ -57,13 +62,17 @@ typedef struct slf_kernels {
 } slf_kernels;
 
 extern const slf_kernels slf_kernels_plain; /* run everywhere */
+enum { SLF_ROTATED = 16 };
+void slf_rotate_plain(double *x, const double *rotations, int64_t n);
+extern const slf_block_kernel slf_block_plain_f32, slf_block_plain_f64;
 #ifdef SLF_HAVE_X86
 slf_pair slf_reduce_avx2(const void *row, int32_t dtype, int64_t n, const slf_affine *affine, const float *b,
                          const void *next);
 void slf_widen_avx2(const void *in, int32_t dtype, int64_t n, float *out);
 void slf_exp_avx2(double *x, int64_t n);
 slf_pair slf_exp_sums_avx2(double *x, const double *s, int64_t n);
-extern const slf_panel_kernels slf_panels_avx2, slf_panels_avx512;
+void slf_rotate_avx2(double *x, const double *rotations, int64_t n);
+extern const slf_block_kernel slf_block_avx2_f32, slf_block_avx2_f64, slf_block_avx512_f32, slf_block_avx512_f64;
 #endif
 
 /* Kernels that this processor can run, the fastest first; NULL past the last. */
@@ -75,6 +84,8 @@ salf_status slf_kernels_choose(const slf_services *services, const slf_kernels *
 typedef struct slf_cpu {
     slf_host host; /* first: slots of the reference take this self */
     const slf_kernels *kernels;
+    const char *blas_name;
+    int64_t stretch; /* longest chain of additions in a float32 product of slf_cpu_product */
 } slf_cpu;
 
 /* What the cpu backend does in its own way; the rest is the reference's. */
@@ -90,11 +101,37 @@ salf_status slf_cpu_query SLF_JOB_ARGUMENTS(query);
 salf_status slf_cpu_cosine SLF_JOB_ARGUMENTS(cosine);
 salf_status slf_cpu_score SLF_JOB_ARGUMENTS(score);
 
-/* Around products: BLAS has at most the context's threads and the host's (cpu.c), and one where none of the products
- * has more than a small number of multiply-adds, work. */
-void slf_blas_enter(const slf_services *services, int64_t work);
-void slf_blas_leave(void);
-bool slf_blas_is_small(int64_t work);
+/* ---- linear algebra: by CBLAS and LAPACK (blas.c), or without (plain.h) ---- */
+
+/* Made twice, as slf_blas_... and slf_plain_...; SLF_BLAS has those that the library is built with. potrf and potri
+ * leave their result in the upper triangle of r; scratch [dim][dim]. */
+#define SLF_LINEAR_ALGEBRA(prefix)                                                                           \
+    salf_status prefix##product(const slf_cpu *cpu, const salf_product *job);                                \
+    salf_status prefix##matvec(const slf_cpu *cpu, const slf_matvec_job *job);                               \
+    salf_status prefix##potrf(const slf_cpu *cpu, int64_t dim, double *r, int32_t *exists);                  \
+    salf_status prefix##potri(const slf_cpu *cpu, int64_t dim, double *r, double *scratch, int32_t *exists); \
+    salf_status prefix##syevd(const slf_cpu *cpu, const slf_syevd_job *job);
+SLF_LINEAR_ALGEBRA(slf_blas_)
+SLF_LINEAR_ALGEBRA(slf_plain_)
+#ifdef SALF_PLAIN_BLAS
+#define SLF_BLAS(name) slf_plain_##name
+#else
+#define SLF_BLAS(name) slf_blas_##name
+#endif
+/* By the host's function where it gave one, else by our own. */
+salf_status slf_product(const slf_cpu *cpu, const salf_product *job,
+                        salf_status (*own)(const slf_cpu *, const salf_product *));
+#define slf_cpu_product(cpu, job) slf_product((cpu), (job), SLF_BLAS(product))
+
+/* How many threads BLAS has, as the host left it; 1 where it does not say. */
+#ifndef SALF_PLAIN_BLAS
+int slf_blas_threads(void);
+#else
+#define slf_blas_threads() 1
+#endif
+/* Multiply-adds that one processor does in a millisecond. Threads that OpenBLAS wakes wait for more by spinning, for
+ * twenty times as long, so that smaller products cost whole processors and save nothing that could be noticed. */
+#define SLF_SMALL_WORK ((int64_t)1 << 24)
 
 /* The longest chain of additions in a float32 product of D elements that is made in stretches, whose sums are added:
  * panels have stretches of 256 elements, OpenBLAS such of at most 1024. */

@@ -178,18 +178,35 @@ static slf_pair exp_sums_plain(double *x, const double *s, int64_t n) {
     return out;
 }
 
-const slf_kernels slf_kernels_plain = {
-    .name = "c", .widen = widen_plain, .reduce = reduce_plain, .exp = exp_plain, .exp_sums = exp_sums_plain};
+const slf_kernels slf_kernels_plain = {.name = "c",
+                                       .blocks = {&slf_block_plain_f32, &slf_block_plain_f64},
+                                       .rotate = slf_rotate_plain,
+                                       .widen = widen_plain,
+                                       .reduce = reduce_plain,
+                                       .exp = exp_plain,
+                                       .exp_sums = exp_sums_plain};
 
 /* ---- which of them ---- */
 
 #ifdef SLF_HAVE_X86
-static const slf_kernels kernels_avx2 = {"avx2",          &slf_panels_avx2, slf_widen_avx2,
-                                         slf_reduce_avx2, slf_exp_avx2,     slf_exp_sums_avx2};
+static const slf_kernels kernels_avx2 = {"avx2",
+                                         true,
+                                         {&slf_block_avx2_f32, &slf_block_avx2_f64},
+                                         slf_rotate_avx2,
+                                         slf_widen_avx2,
+                                         slf_reduce_avx2,
+                                         slf_exp_avx2,
+                                         slf_exp_sums_avx2};
 /* The same sums: only the products of panels are wider. Sums over states are bound by memory, which they reach at 256
  * bits already. */
-static const slf_kernels kernels_avx512 = {"avx512",        &slf_panels_avx512, slf_widen_avx2,
-                                           slf_reduce_avx2, slf_exp_avx2,       slf_exp_sums_avx2};
+static const slf_kernels kernels_avx512 = {"avx512",
+                                           true,
+                                           {&slf_block_avx512_f32, &slf_block_avx512_f64},
+                                           slf_rotate_avx2,
+                                           slf_widen_avx2,
+                                           slf_reduce_avx2,
+                                           slf_exp_avx2,
+                                           slf_exp_sums_avx2};
 
 /* AVX2, FMA and F16C; the last has no name in __builtin_cpu_supports of all compilers. */
 static bool has_avx2(void) {

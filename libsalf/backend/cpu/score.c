@@ -11,7 +11,6 @@
  * multiply-adds (twice with the vector), and one exp for each pair. Float32 blocks whose rows follow each other are
  * read where they are.
  */
-#include <cblas.h>
 #include <math.h>
 #include <string.h>
 
@@ -56,16 +55,22 @@ static uint64_t bytes_of_tiles(score_tiles *t) {
     return block.used;
 }
 
-/* c [m][n] = a [m][k] b, where b is [n][k] with b_transposed and [k][n] without; float32 or float64. */
-static void multiply(bool f64, bool b_transposed, int64_t m, int64_t n, int64_t k, const void *a, const void *b,
-                     int64_t b_stride, void *c) {
-    const CBLAS_TRANSPOSE transposed = b_transposed ? CblasTrans : CblasNoTrans;
-    if (f64)
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, transposed, (int)m, (int)n, (int)k, 1, a, (int)k, b, (int)b_stride, 0,
-                    c, (int)n);
-    else
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, transposed, (int)m, (int)n, (int)k, 1, a, (int)k, b, (int)b_stride, 0,
-                    c, (int)n);
+/* The tile's products c [m][n] of query rows z with block rows x, or, with vector, of their weights with x. */
+static salf_status multiply(const score_tiles *t, bool vector, int64_t m, int64_t n, const void *x, int64_t stride) {
+    const int64_t dim = t->call->job->query->dim;
+    const salf_product job = {.dtype = t->f64 ? SALF_F64 : SALF_F32,
+                              .b_transposed = !vector,
+                              .m = m,
+                              .n = vector ? dim : n,
+                              .k = vector ? n : dim,
+                              .a = vector ? t->product : t->z,
+                              .a_stride = vector ? n : dim,
+                              .b = x,
+                              .b_stride = stride,
+                              .c = vector ? t->part : t->product,
+                              .c_stride = vector ? dim : n,
+                              .alpha = 1};
+    return slf_cpu_product(t->call->cpu, &job);
 }
 
 /* How many of the scores s [n] of block rows i0 ... are above the target of query row `at`. */
@@ -73,7 +78,7 @@ static int64_t count_tile_row(const score_tiles *t, int64_t at, int64_t i0, int6
     const slf_score_job *job = t->call->job;
     const int64_t dim = job->query->dim;
     const slf_near near = t->f64 ? slf_reference_near(job, at, SLF_UNIT_F64, 2 * dim)
-                                 : slf_reference_near(job, at, SLF_UNIT_F32, slf_f32_chain(dim, SLF_BLAS_STRETCH));
+                                 : slf_reference_near(job, at, SLF_UNIT_F32, slf_f32_chain(dim, t->call->cpu->stretch));
     const double *s = t->s;
     int64_t above = 0, between = 0;
     /* Two loops that compilers make vectors of; most tiles have nothing for the third. */
@@ -139,8 +144,8 @@ static void add_tile_row(const score_tiles *t, int64_t at, int64_t r, int64_t i0
 }
 
 /* The call's rows r0 ... r0+m-1 with block rows i0 ... i0+n-1, which are x. */
-static void score_tile_rows(const score_tiles *t, int64_t r0, int64_t m, const void *x, int64_t stride, int64_t i0,
-                            int64_t n) {
+static salf_status score_tile_rows(const score_tiles *t, int64_t r0, int64_t m, const void *x, int64_t stride,
+                                   int64_t i0, int64_t n) {
     const slf_score_job *job = t->call->job;
     const int64_t dim = job->query->dim;
     const int32_t *at = t->call->rows + r0;
@@ -152,14 +157,15 @@ static void score_tile_rows(const score_tiles *t, int64_t r0, int64_t m, const v
             else
                 ((float *)t->z)[r * dim + k] = (float)z;
         }
-    multiply(t->f64, true, m, n, dim, t->z, x, stride, t->product);
+    SLF_TRY(multiply(t, false, m, n, x, stride));
     for (int64_t r = 0; r < m; r++) add_tile_row(t, at[r], r, i0, n);
-    if (!job->sums->vector) return;
-    multiply(t->f64, false, m, dim, n, t->product, x, stride, t->part);
+    if (!job->sums->vector) return SALF_OK;
+    SLF_TRY(multiply(t, true, m, n, x, stride));
     for (int64_t r = 0; r < m; r++)
         for (int64_t k = 0; k < dim; k++)
             job->sums->vector[at[r] * dim + k] +=
                 t->f64 ? ((double *)t->part)[r * dim + k] : (double)((float *)t->part)[r * dim + k];
+    return SALF_OK;
 }
 
 /* All rows of a call by tiles. Half the workspace is for them, the other half being the caller's. */
@@ -181,10 +187,10 @@ static salf_status score_by_tiles(const slf_score_call *call, bool f64) {
     if (!memory.base) return SALF_E_NO_MEMORY;
     void *const first = memory.base;
     lay_out_tiles(&t, &memory);
-    slf_blas_enter(services, t.rows * t.columns * call->job->query->dim);
+    salf_status status = SALF_OK;
     /* The vocabulary outside, query rows inside: a tile of block rows is converted once and then serves every query
      * row. */
-    for (int64_t i0 = 0; i0 < block->rows; i0 += t.columns) {
+    for (int64_t i0 = 0; i0 < block->rows && status == SALF_OK; i0 += t.columns) {
         const int64_t n = SLF_MIN(block->rows - i0, t.columns);
         /* block rows as an operand of gemm: where they are, or converted */
         const int64_t dim = call->job->query->dim, stride = t.in_place && block->row_stride ? block->row_stride : dim;
@@ -195,12 +201,11 @@ static salf_status score_by_tiles(const slf_score_call *call, bool f64) {
             else
                 call->cpu->kernels->widen(slf_tensor_row(block, i0 + k), block->dtype, dim, (float *)t.x + k * dim);
         }
-        for (int64_t r0 = 0; r0 < call->n_rows; r0 += t.rows)
-            score_tile_rows(&t, r0, SLF_MIN(call->n_rows - r0, t.rows), x, stride, i0, n);
+        for (int64_t r0 = 0; r0 < call->n_rows && status == SALF_OK; r0 += t.rows)
+            status = score_tile_rows(&t, r0, SLF_MIN(call->n_rows - r0, t.rows), x, stride, i0, n);
     }
-    slf_blas_leave();
     slf_host_free(&call->cpu->host, first);
-    return SALF_OK;
+    return status;
 }
 
 salf_status slf_cpu_score(void *self, const slf_score_job *job) {

@@ -6,86 +6,26 @@
  * stretches of products, for which a panel fits the first cache. While q is in the cache it becomes scores, and those
  * sums, in float64 (score_collect.c). The block is read from memory once a call.
  *
- * The block is cut in at most PIECES pieces that do not depend on the number of threads; each has its own sums, added
+ * The block is cut in at most SHARES pieces that do not depend on the number of threads; each has its own sums, added
  * in order. rows * block * D multiply-adds, rows rounded up to whole panels, and one exp for each pair.
  */
 #include "score_panels.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
+#include "block.h"
 #include "core/carve.h"
 #include "core/core.h"
 
-#ifdef SLF_HAVE_X86
-#include <immintrin.h>
-#endif
-
-/* ROWS: most block rows of a register block: 8 rows of two vectors take 16 of AVX-512's 32 registers, 6 rows 12 of
- * AVX2's 16, beside the two of zt and one element. DEPTH: products in a stretch, 256 * 32 columns * 4 bytes = 32 KiB of
- * a panel, a first cache. LINE: float32 elements of a cache line, between two calls for memory. GROUP: query rows that
- * meet a tile in a stretch, 48 KiB of products. PIECES: enough for the threads of a large machine to share evenly, few
- * enough that adding their sums costs nothing. PACKED: columns of z that are packed at a time; 64 * 32 * 4 bytes of zt
- * stay in the first cache while z is read row by row. */
-enum { ROWS = 8, DEPTH = SLF_PANEL_STRETCH, LINE = 16, GROUP = 256, PIECES = 64, PACKED = 64 };
-
-/* A register block: its rows, whether products of an earlier stretch are there, and up to ROWS stretches of elements of
- * size bytes to call into the cache meanwhile. */
-typedef struct {
-    const float *const *rows;
-    bool more;
-    const char *next[ROWS];
-    int64_t calls, size;
-} register_rows;
-
-struct slf_panel_kernels {
-    int rows, columns;
-    /* q [rows][columns] = sum_k rows[j][k] zt[k], k < n; with more it is added. */
-    void (*product)(const register_rows *rows, const float *zt, int64_t n, float *q);
-};
+/* DEPTH: products in a stretch, 256 * 32 columns * 4 bytes = 32 KiB of a panel, a first cache. GROUP: query rows that
+ * meet a tile in a stretch, 48 KiB of products. SHARES: of a block, enough for the threads of a large machine to share
+ * evenly, few enough that adding their sums costs nothing. PACKED: columns of z that are packed at a time; 64 * 32 * 4
+ * bytes of zt stay in the first cache while z is read row by row. */
+enum { DEPTH = SLF_PANEL_STRETCH, GROUP = 256, SHARES = 64, PACKED = 64 };
 
 #ifdef SLF_HAVE_X86
-
-#define UNROLL _Pragma("GCC unroll 8")
-
-/* q [height][2 width] (+)= the rows' elements times zt: two vectors of columns, the sums of all rows in registers. An
- * element is spread over a vector and meets both; what is left is as many multiply-adds as loads allow. The same text
- * makes the kernel of each instruction set, since intrinsics differ by their prefix alone. */
-#define PRODUCT(suffix, attributes, vector, width, height, prefix)                                          \
-    attributes static void product_##suffix(const register_rows *r, const float *zt, int64_t n, float *q) { \
-        vector low[height], high[height];                                                                   \
-        const float *x[height];                                                                             \
-        UNROLL for (int j = 0; j < height; j++) low[j] = high[j] = prefix##_setzero_ps();                   \
-        UNROLL for (int j = 0; j < height; j++) x[j] = r->rows[j];                                          \
-        for (int64_t k = 0; k < n;) {                                                                       \
-            const int64_t end = n - k < LINE ? n : k + LINE;                                                \
-            for (int64_t c = 0; c < r->calls; c++) __builtin_prefetch(r->next[c] + k * r->size);            \
-            for (; k < end; k++) {                                                                          \
-                const vector z0 = prefix##_loadu_ps(zt + k * 2 * width);                                    \
-                const vector z1 = prefix##_loadu_ps(zt + k * 2 * width + width);                            \
-                UNROLL for (int j = 0; j < height; j++) {                                                   \
-                    const vector e = prefix##_set1_ps(x[j][k]);                                             \
-                    low[j] = prefix##_fmadd_ps(e, z0, low[j]);                                              \
-                    high[j] = prefix##_fmadd_ps(e, z1, high[j]);                                            \
-                }                                                                                           \
-            }                                                                                               \
-        }                                                                                                   \
-        UNROLL for (int j = 0; j < height; j++) {                                                           \
-            float *out = q + j * 2 * width;                                                                 \
-            if (r->more) {                                                                                  \
-                low[j] = prefix##_add_ps(prefix##_loadu_ps(out), low[j]);                                   \
-                high[j] = prefix##_add_ps(prefix##_loadu_ps(out + width), high[j]);                         \
-            }                                                                                               \
-            prefix##_storeu_ps(out, low[j]);                                                                \
-            prefix##_storeu_ps(out + width, high[j]);                                                       \
-        }                                                                                                   \
-    }                                                                                                       \
-    const slf_panel_kernels slf_panels_##suffix = {height, 2 * width, product_##suffix};
-
-PRODUCT(avx2, __attribute__((target("avx2,fma"))), __m256, 8, 6, _mm256)
-PRODUCT(avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))), __m512, 16, 8, _mm512)
 
 static void collect(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p, slf_panel_sums *sums) {
     slf_collect_avx2(job, q, i0, n, p, sums);
@@ -114,8 +54,8 @@ static void multiply_tile(const slf_panel_job *job, int64_t i0, int64_t tile, in
                           float *q) {
     const salf_tensor *block = job->call.job->block;
     const int64_t dim = job->call.job->query->dim, columns = job->columns, height = job->products->rows;
-    const float *rows[SLF_PANEL_TILE];
-    register_rows r = {.size = slf_dtype_size(block->dtype)};
+    const void *rows[SLF_PANEL_TILE];
+    slf_block_rows r = {.size = slf_dtype_size(block->dtype)};
     for (int64_t k0 = 0; k0 < dim; k0 += DEPTH) {
         const int64_t depth = SLF_MIN(dim - k0, DEPTH);
 
@@ -123,7 +63,7 @@ static void multiply_tile(const slf_panel_job *job, int64_t i0, int64_t tile, in
          * row; nothing reads its products */
         for (int64_t j = 0; j < tile; j++) {
             const char *row = stored(block, i0 + j, k0);
-            rows[j] = (const float *)(const void *)row;
+            rows[j] = row;
             if (block->dtype == SALF_F32) continue;
             rows[j] = widened + j * DEPTH;
             job->call.cpu->kernels->widen(row, block->dtype, depth, widened + j * DEPTH);
@@ -215,7 +155,7 @@ static void pack_queries(void *user, int64_t begin, int64_t end) {
 static uint64_t lay_out_panels(slf_panel_job *job, int64_t n, int64_t dim, slf_carver *block) {
     job->panels = (n + job->columns - 1) / job->columns;
     job->query_of = slf_carve(block, job->panels, sizeof *job->query_of);
-    job->part = slf_carve(block, PIECES * job->panels, sizeof *job->part);
+    job->part = slf_carve(block, SHARES * job->panels, sizeof *job->part);
     job->zt = slf_carve(block, job->panels * dim * job->columns, sizeof *job->zt);
     const uint64_t workspace = block->used;
     job->threads = slf_carve(block, job->n_threads, sizeof *job->threads);
@@ -224,10 +164,10 @@ static uint64_t lay_out_panels(slf_panel_job *job, int64_t n, int64_t dim, slf_c
 
 /* A context without threads of its own has those of BLAS, whose gemm then does better, where there is work for them. */
 int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim, int64_t block) {
-    const slf_panel_kernels *products = cpu->kernels->panels;
+    const slf_block_kernel *products = cpu->kernels->blocks[0];
     const uint64_t workspace = cpu->host.services.options->workspace_limit / 2;
-    const bool threads_of_blas = cpu->host.services.options->threads == 0 && openblas_get_num_threads() > 1;
-    if (!products || (threads_of_blas && !slf_blas_is_small(n * dim * block))) return 0;
+    const bool threads_of_blas = cpu->host.services.options->threads == 0 && slf_blas_threads() > 1;
+    if (!cpu->kernels->panels || (threads_of_blas && n * dim * block >= SLF_SMALL_WORK)) return 0;
     slf_panel_job job = {.columns = products->columns};
     while (n > 0 && lay_out_panels(&job, n, dim, &(slf_carver){0}) > workspace) n /= 2;
     return n;
@@ -235,13 +175,13 @@ int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim, int64_
 
 salf_status slf_score_panels(const slf_score_call *call) {
     const slf_services *services = &call->cpu->host.services;
-    const slf_panel_kernels *products = call->cpu->kernels->panels;
+    const slf_block_kernel *products = call->cpu->kernels->blocks[0];
     const int64_t height = products->rows, blocks = (call->job->block->rows + height - 1) / height;
     const int64_t dim = call->job->query->dim;
     slf_panel_job job = {.call = *call,
                          .products = products,
                          .columns = products->columns,
-                         .pieces = SLF_MIN(blocks, PIECES),
+                         .pieces = SLF_MIN(blocks, SHARES),
                          .n_threads = SLF_MAX(services->options->threads, 1)};
     slf_carver block = {0};
     lay_out_panels(&job, call->n_rows, dim, &block);

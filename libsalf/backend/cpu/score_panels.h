@@ -25,7 +25,7 @@ typedef struct slf_panel_thread slf_panel_thread;
 
 typedef struct slf_panel_job {
     slf_score_call call;
-    const slf_panel_kernels *products;
+    const slf_block_kernel *products;
     int64_t panels, columns, pieces, n_threads;
     float *zt;                 /* [panels][D][columns] */
     slf_panel_query *query_of; /* [panels] */

@@ -20,6 +20,7 @@ class ContextInfo:
     threads: int
     rank: int
     ranks: int
+    blas: str
 
 
 def _address(stream: Any) -> int:
@@ -107,11 +108,11 @@ class Context(Handle):
             check(lib.salf_context_get_info(pointer, info))
         name = text(info.backend_name)
         kernels = "" if info.kernels == NULL else text(info.kernels)
-        return record_of(ContextInfo, info, backend=name, kernels=kernels), name
+        return record_of(ContextInfo, info, backend=name, kernels=kernels, blas=text(info.blas)), name
 
     @property
     def info(self) -> ContextInfo:
-        """Backend in use, kernels, device, threads, ranks."""
+        """Backend in use, kernels, device, threads, ranks, linear algebra."""
         return self._info
 
     def agree(self, error: Optional[BaseException] = None) -> None:
