@@ -53,7 +53,7 @@ HOST_PARTS := $(filter-out $(OBJ)/examples/salf/main.o,$(HOST_OBJ))
 SHARED_LIB := $(BUILD)/lib/libsalf.so.$(VERSION)
 STATIC_LIB := $(BUILD)/lib/libsalf.a
 PROGRAM := $(BUILD)/bin/salf
-NUMBERED := $(patsubst examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard examples/[0-9]*.c)))
+NUMBERED := $(patsubst examples/%.c,$(BUILD)/examples/%,$(sort $(filter-out %_mpi.c,$(wildcard examples/[0-9]*.c))))
 EXAMPLES := $(NUMBERED) $(BUILD)/examples/trainer
 CPP_EXAMPLES := $(patsubst examples/cpp/%.cpp,$(BUILD)/examples/cpp/%,$(sort $(wildcard examples/cpp/*.cpp)))
 

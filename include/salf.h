@@ -495,26 +495,33 @@ enum { SALF_NONFINITE_ERROR = 0, SALF_NONFINITE_TRAIN_FULLY = 1 };
 typedef struct salf_probe_options {
     uint32_t struct_size;
     int32_t n_layers; /* 0 = the model's */
-    int32_t metric, lens, scores, eof_rule, nonfinite, reserved;
+    int32_t metric, lens, scores, eof_rule, nonfinite;
+    int32_t rows_per_datum;    /* neighbours that are one datum, by their mean deviation, as all tokens of a sequence;
+                                  the trace is of data. 0 = 1 */
     double temperature;        /* t of CE, 1e-30 ... 1e30; 0 = 1 */
     const int32_t *candidates; /* CE, RANK: compare with these tokens only; NULL: the whole vocabulary. Copied */
     int64_t n_candidates;      /* labels must be among them */
 } salf_probe_options;
 
-/* What a probe found; borrowed from it, valid until its next begin. */
+/* The label of a row that has no right next token, as a prompt's or padding: it is left out of probes (of a datum's
+ * mean; a datum without any other row has NaN, and eof m, and trains nothing) and its loss and gradient are 0. */
+enum { SALF_LABEL_IGNORE = -100 };
+
+/* What a probe found; borrowed from it, valid until its next begin. rows: data, where a datum has several rows. */
 typedef struct salf_trace {
     int64_t rows;
     int32_t n_layers;
     int32_t n_nonfinite;              /* rows that fell back to full training */
     const double *deviations, *gains; /* [rows][m+1], [rows][m] */
-    const int32_t *eof;               /* [rows], 0 ... m-1 */
+    const int32_t *eof;               /* [rows], 0 ... m-1; m for a row without a label */
 } salf_trace;
 
 /* A probe for a basis, for any number of batches. SALF_E_ARGUMENT (an option, or no n_layers where the basis knows no
  * model), SALF_E_LABEL and SALF_E_PADDING (a candidate). */
 SALF_API salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_probe_options *options);
 SALF_API void salf_probe_destroy(salf_probe *probe);
-/* Starts a batch with the right next token of each row; drops an unfinished one. SALF_E_LABEL, _PADDING, _ZERO_ROW. */
+/* Starts a batch with the right next token of each row, or SALF_LABEL_IGNORE; drops an unfinished one. SALF_E_LABEL,
+ * _PADDING, _ZERO_ROW, _SHAPE (rows_per_datum). */
 SALF_API salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n_rows);
 /* States of one space for the batch's rows [n_rows][D]; kind is SALF_STATE_*. Spaces come in ascending order, each
  * once; a pipeline stage may leave out the others' and ask for its part with salf_probe_partial. Errors:
@@ -531,8 +538,8 @@ SALF_API salf_status salf_probe_poll(salf_probe *probe, int32_t *ready);
  * SALF_E_SEQUENCE when rows differ, or a larger batch or labels that the basis does not hold moved what was
  * captured. */
 SALF_API salf_status salf_probe_replay(salf_probe *probe);
-/* Ends the batch with the spaces observed so far: deviations only, NaN where a space was not observed; gains and eof
- * are NULL. Gather them and call salf_eof_from_deviations. */
+/* Ends the batch with the spaces observed so far: deviations only, of each row, NaN where a space was not observed;
+ * gains and eof are NULL. Gather them and call salf_eof_from_deviations. */
 SALF_API salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace);
 /* Gains [rows][m] (may be NULL) and eof [rows] from deviations [rows][m+1] by a rule SALF_EOF_*. nonfinite as above. */
 SALF_API salf_status salf_eof_from_deviations(int32_t n_layers, int64_t rows, const double *deviations,
@@ -817,7 +824,7 @@ typedef struct salf_decision {
     const int32_t *reset;     /* [n_reset] layers whose optimizer moments and step count start afresh */
     int32_t n_added, n_removed, n_reset, reserved;
     int64_t rows;
-    const int32_t *eof;         /* [rows] cut of each row; NULL unless the policy saw a trace or a task */
+    const int32_t *eof;         /* [rows] cut of each row, m: none trains; NULL unless a trace or a task was seen */
     const int64_t *order;       /* [rows] rows by eof ascending, stable; NULL with eof */
     const int64_t *active_rows; /* [m] layer k's backward runs on the first active_rows[k] of order; NULL with eof */
     double batch_share; /* BUDGET: rows that train now / max_data of the task; else 1. An update takes its rate times

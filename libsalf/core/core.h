@@ -94,8 +94,9 @@ salf_status slf_check_word(const char *field, const char *family, int64_t value)
 
 /* ---- trace.c ---- */
 
-/* A trace of m layers with eof and, if asked for, gains; owner ("policy") is who needs it, for messages. */
-salf_status slf_trace_check(const salf_trace *trace, int32_t m, bool gains, const char *owner);
+/* A trace of m layers with eof and, if asked for, gains; owner ("policy") is who needs it, for messages. most: m where
+ * data that train nothing are fine, whose labels were all to be ignored; else m - 1. */
+salf_status slf_trace_check(const salf_trace *trace, int32_t m, bool gains, int32_t most, const char *owner);
 
 /* ---- context.c: references, parallel loops ---- */
 

@@ -169,7 +169,7 @@ static salf_status prepare_gathered(const salf_planner *p, const salf_trace *tra
         return slf_fail(SALF_E_SEQUENCE, "salf_planner_assign: no PROBE task of a stream is open");
     int64_t first;
     const int64_t rows = slf_stream_part(p, g->n, &first);
-    if (rows > 0 || trace) SLF_TRY(slf_trace_check(trace, p->m, g->by_gain, "plan"));
+    if (rows > 0 || trace) SLF_TRY(slf_trace_check(trace, p->m, g->by_gain, p->m - 1, "plan"));
     if (trace && trace->rows != rows)
         return slf_fail(SALF_E_SHAPE, "trace of %" PRId64 " rows for a task of %" PRId64, trace->rows, rows);
     if (rows > 0 && !groups) return slf_fail(SALF_E_NULL, "groups is NULL");

@@ -1,6 +1,6 @@
 /*
- * agree.c - what a policy is, as a list of numbers: a save must share them with the policy it is loaded into, and a rank
- * with the others, at each decision.
+ * agree.c - what a policy is, as a list of numbers: a save must share them with the policy it is loaded into, and a
+ * rank with the others, at each decision.
  */
 #include <string.h>
 

@@ -175,7 +175,7 @@ static void lay_out_policy(salf_policy *p, slf_carver *block) {
     lay_out_record(&p->next, p->m, block);
     p->rate_scale = slf_carve(block, m, sizeof *p->rate_scale);
     p->scratch = slf_carve(block, m + 1, sizeof *p->scratch);
-    p->histogram = slf_carve(block, m + 1, sizeof *p->histogram);
+    p->histogram = slf_carve(block, m + 2, sizeof *p->histogram);
     p->active = slf_carve(block, m, sizeof *p->active);
     p->permuted = slf_carve(block, m, sizeof *p->permuted);
     for (int i = 0; i < 3; i++) p->changes[i] = slf_carve(block, m, sizeof *p->changes[i]);
@@ -277,8 +277,8 @@ static void describe_decision(salf_policy *p, salf_decision *d) {
         d->n_added > 0 || d->n_removed > 0 || d->train_embedding != p->last.embedding || d->train_head != p->last.head;
     if (p->rows < 0) return;
     /* Counting sort of the rows by eof, stable: order, and active[k] = rows with eof <= k. */
-    int64_t *at = p->histogram; /* [m+1] where each eof begins */
-    memset(at, 0, ((size_t)p->m + 1) * sizeof *at);
+    int64_t *at = p->histogram; /* [m+2] where each eof begins */
+    memset(at, 0, ((size_t)p->m + 2) * sizeof *at);
     for (int64_t r = 0; r < p->rows; r++) at[p->eof[r] + 1]++;
     for (int32_t k = 0; k < p->m; k++) {
         at[k + 1] += at[k];

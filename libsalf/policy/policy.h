@@ -34,7 +34,7 @@ struct salf_policy {
     salf_status early;   /* what is wrong with the call itself, told to the other ranks when they meet */
     double *rate_scale;  /* [m] */
     double *scratch;     /* [m+1] */
-    int64_t *histogram;  /* [m+1] */
+    int64_t *histogram;  /* [m+2]: by eof, where m is a row that trains nothing, and a place more for sorting */
     int64_t *active;     /* [m] */
     int32_t *permuted;   /* [m] layers in the order of their turns */
     int32_t *changes[3]; /* [m] each: added, removed, reset */

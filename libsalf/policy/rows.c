@@ -16,7 +16,7 @@
 
 /* One rank without rows is usual at the end of an epoch; all without are a mistake of the host's. */
 static salf_status no_rows(void) {
-    return slf_fail(SALF_E_ARGUMENT, "the trace has 0 rows on every rank");
+    return slf_fail(SALF_E_ARGUMENT, "the trace has 0 rows with a label, on every rank");
 }
 
 /* The layer with the largest gain summed over all rows, which is the mean's: the number of rows cancels out. */
@@ -28,7 +28,7 @@ static salf_status cut_by_mean_gain(salf_policy *p, const salf_trace *t, int32_t
         bool finite = true;
         for (int32_t k = 0; k < p->m; k++) finite = finite && isfinite(gains[k]);
         for (int32_t k = 0; finite && k < p->m; k++) sums[k] += gains[k];
-        sums[p->m] += 1;
+        sums[p->m] += t->eof[r] < p->m;
     }
     /* Float64 sums of many ranks differ in their last bits with the order of the reduction, but every rank gets the
      * same result from it, and so the same argmax. */
@@ -42,7 +42,7 @@ static salf_status cut_by_mean_gain(salf_policy *p, const salf_trace *t, int32_t
 
 /* Smallest, lower median and most frequent eof need only how many rows have each: m numbers to sum, not rows. */
 static salf_status cut_by_histogram(salf_policy *p, const salf_trace *t, int32_t *cut) {
-    int64_t *counts = p->histogram; /* [m] rows of each eof */
+    int64_t *counts = p->histogram; /* [m] rows of each eof; those with m do not count */
     memset(counts, 0, (size_t)p->m * sizeof *counts);
     for (int64_t r = 0; r < t->rows; r++) counts[t->eof[r]]++;
     SLF_TRY(slf_all_reduce(p->context, counts, p->m, SALF_I64, SALF_ALL_REDUCE_SUM));
@@ -61,17 +61,18 @@ static salf_status cut_by_histogram(salf_policy *p, const salf_trace *t, int32_t
     return SALF_OK;
 }
 
-/* All rows have the batch's cut, or, for PREFIX, each its own eof but none above the batch's. */
+/* All rows have the batch's cut, or, for PREFIX, each its own eof but none above the batch's; a row that trains nothing
+ * keeps its eof, m. */
 static void set_row_cuts(salf_policy *p, const int32_t *eof, int64_t rows, int32_t cut) {
     const bool own = eof && p->options.reduction == SALF_REDUCE_PREFIX;
     p->rows = rows;
-    for (int64_t r = 0; r < rows; r++) p->eof[r] = own ? SLF_MAX(eof[r], cut) : cut;
+    for (int64_t r = 0; r < rows; r++) p->eof[r] = own || (eof && eof[r] == p->m) ? SLF_MAX(eof[r], cut) : cut;
 }
 
 salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     const bool mean = p->options.reduction == SALF_REDUCE_MEAN_GAIN;
     const salf_trace *t = seen->trace;
-    salf_status local = p->early == SALF_OK ? slf_trace_check(t, p->m, mean, "policy") : p->early;
+    salf_status local = p->early == SALF_OK ? slf_trace_check(t, p->m, mean, p->m, "policy") : p->early;
     if (local == SALF_OK) local = slf_policy_rows(p, t->rows);
     SLF_TRY(slf_policy_agree(p, local, seen, NULL));
     int32_t cut = 0;
@@ -90,7 +91,7 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
     const salf_trace *t = seen->trace;
     int64_t smallest = -1;
     salf_status local = p->early;
-    if (local == SALF_OK && t) local = slf_trace_check(t, p->m, false, "policy");
+    if (local == SALF_OK && t) local = slf_trace_check(t, p->m, false, p->m, "policy");
     if (local == SALF_OK && t) local = slf_policy_rows(p, t->rows);
     if (local == SALF_OK) smallest = p->options.callback(p->options.callback_user, seen->step, p->m, t);
     if (local == SALF_OK && (smallest < 0 || smallest >= p->m))

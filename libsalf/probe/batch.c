@@ -20,9 +20,12 @@ static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
     slf_probe_results *results = &probe->results;
     slf_score_run *run = &probe->run;
     const int64_t rows = batch->rows, all = rows * slf_probe_spaces(probe), dim = probe->basis->info.hidden;
+    const int64_t given = batch->given, of_given = given * slf_probe_spaces(probe);
     const int32_t sums = probe->metric->sums;
     const int64_t entries = probe->vocabulary ? all : rows;
     batch->labels = slf_carve(host, rows, sizeof *batch->labels);
+    batch->kept = slf_carve(host, rows, sizeof *batch->kept);
+    batch->index = given == rows ? NULL : slf_carve(host, all, sizeof *batch->index);
     batch->row_of = slf_carve(host, entries, sizeof *batch->row_of);
     batch->device_row_of = slf_carve(device, entries, sizeof *batch->device_row_of);
     if (probe->vocabulary) {
@@ -44,9 +47,9 @@ static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
         run->target = slf_carve(device, all, sizeof *run->target);
     }
     results->target = slf_carve(host, all, sizeof *results->target);
-    results->deviations = slf_carve(host, all, sizeof *results->deviations);
-    results->gains = slf_carve(host, all, sizeof *results->gains);
-    results->eof = slf_carve(host, rows, sizeof *results->eof);
+    results->deviations = slf_carve(host, of_given, sizeof *results->deviations);
+    results->gains = slf_carve(host, of_given, sizeof *results->gains);
+    results->eof = slf_carve(host, given, sizeof *results->eof);
 }
 
 /* ---- begin ---- */
@@ -101,8 +104,14 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
     if (n_rows > 0) SLF_REQUIRE(labels);
     if (n_rows > INT64_MAX / 1024 / slf_probe_spaces(probe)) /* products of rows, spaces and bytes fit 63 bits */
         return SLF_FAIL(SALF_E_OVERFLOW, "%" PRId64 " rows", n_rows);
+    const int64_t per_datum = probe->options.rows_per_datum;
+    if (n_rows % per_datum != 0)
+        return SLF_FAIL(SALF_E_SHAPE, "%" PRId64 " rows; rows_per_datum is %" PRId64, n_rows, per_datum);
     /* All labels are looked at before the batch that may be open is touched. */
+    int64_t rows = 0;
     for (int64_t r = 0; r < n_rows; r++) {
+        if (labels[r] == SALF_LABEL_IGNORE) continue;
+        rows++;
         SLF_TRY(slf_label_check(labels[r], basis->info.vocab, basis->padded_vocab));
         if (probe->vocabulary) SLF_TRY(slf_vocabulary_check(probe->vocabulary, labels[r]));
     }
@@ -110,18 +119,23 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
     if (batch->phase != SLF_BATCH_NONE) SLF_TRY(slf_sync(context));
     batch->phase = SLF_BATCH_NONE;
     SLF_TRY(slf_probe_follow(probe));
-    batch->rows = n_rows;
+    batch->given = n_rows;
+    batch->rows = rows;
     probe->run.waiting = 0;
     /* 1. memory. Of the queries that the workspace holds, 2 D floats each, a quarter is for states at hand, which the
      * backend widens; the others wait for a walk, so many that the walks of a batch are of one size. */
-    const int64_t all = n_rows * slf_probe_spaces(probe), fitting = slf_block_rows(context, 2 * basis->info.hidden);
-    const int64_t quarter = SLF_MAX(fitting / 4, 1), chunk = SLF_MIN(n_rows, quarter);
+    const int64_t all = rows * slf_probe_spaces(probe), fitting = slf_block_rows(context, 2 * basis->info.hidden);
+    const int64_t quarter = SLF_MAX(fitting / 4, 1), chunk = SLF_MIN(rows, quarter);
     const int64_t room = SLF_MAX(fitting - chunk, 1), walks = (all + room - 1) / room;
     probe->run.chunk = chunk;
     probe->run.room = walks > 0 ? (all + walks - 1) / walks : 0;
     SLF_TRY(slf_block_pair_lay_out(&probe->blocks, context, lay_out_batch, probe));
     /* 2. labels and the rows of their targets; on a device all that follows is enqueued */
-    if (n_rows > 0) memcpy(batch->labels, labels, (size_t)n_rows * sizeof *labels);
+    for (int64_t r = 0, at = 0; r < n_rows; r++) {
+        if (labels[r] == SALF_LABEL_IGNORE) continue;
+        batch->labels[at] = labels[r];
+        batch->kept[at++] = r;
+    }
     SLF_TRY(prepare_targets(probe));
     memset(batch->observed, 0, (size_t)slf_probe_spaces(probe));
     batch->last_space = -1;
@@ -131,30 +145,55 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
 
 /* ---- end ---- */
 
+/* Behind the last row of a datum, from its first, both as places in kept. A datum has fewer rows than it was given where
+ * some are left out, and it may have none. */
+static int64_t end_of_datum(const salf_probe *probe, int64_t datum, int64_t first) {
+    const slf_probe_batch *batch = &probe->batch;
+    const int64_t end = (datum + 1) * probe->options.rows_per_datum;
+    while (first < batch->rows && batch->kept[first] < end) first++;
+    return first;
+}
+
 /* The batch is over whatever the deviations are: with SALF_NONFINITE_ERROR a bad one fails the call, the trace is not
  * touched, and only a new begin can follow. */
 salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
     SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(probe, trace);
-    const int64_t rows = probe->batch.rows;
-    const int32_t spaces = slf_probe_spaces(probe);
-    slf_probe_results *results = &probe->results;
+    const int64_t data = probe->batch.given / probe->options.rows_per_datum;
+    const int32_t spaces = slf_probe_spaces(probe), m = spaces - 1;
+    const slf_probe_results *results = &probe->results;
+    double *deviations = results->deviations;
     SLF_TRY(slf_probe_check_complete(probe));
     SLF_TRY(slf_probe_await(probe));
-    SLF_TRY(salf_eof_from_deviations(spaces - 1, rows, results->deviations, probe->options.eof_rule,
-                                     probe->options.nonfinite, results->gains, results->eof));
-    /* How many rows the choice was not made for; 0 unless the option says that they train fully. */
-    int32_t nonfinite = 0;
-    for (int64_t r = 0; r < rows; r++) {
-        bool finite = true;
-        for (int32_t space = 0; space < spaces; space++)
-            finite = finite && isfinite(results->deviations[r * spaces + space]);
-        if (!finite && nonfinite < INT32_MAX) nonfinite++;
+    /* 1. the mean of each datum's rows, in place: row r is read for datum d <= r, and then never again. Gains are
+     * differences of deviations, and so a datum's are the mean of its rows'. One without rows has 0 meanwhile. */
+    for (int64_t d = 0, first = 0, end; d < data; d++, first = end) {
+        end = end_of_datum(probe, d, first);
+        for (int32_t space = 0; space < spaces; space++) {
+            double sum = 0;
+            for (int64_t i = first; i < end; i++) sum += deviations[probe->batch.kept[i] * spaces + space];
+            deviations[d * spaces + space] = sum / (double)SLF_MAX(end - first, 1);
+        }
     }
-    *trace = (salf_trace){.rows = rows,
-                          .n_layers = spaces - 1,
+    SLF_TRY(salf_eof_from_deviations(m, data, deviations, probe->options.eof_rule, probe->options.nonfinite,
+                                     results->gains, results->eof));
+    /* 2. for how many the choice was not made: 0 unless the option says that they train fully. And those without rows,
+     * which have no eof: they train nothing */
+    int32_t nonfinite = 0;
+    for (int64_t d = 0, first = 0, end; d < data; d++, first = end) {
+        bool finite = true;
+        end = end_of_datum(probe, d, first);
+        for (int32_t space = 0; space < spaces; space++) finite = finite && isfinite(deviations[d * spaces + space]);
+        if (!finite && nonfinite < INT32_MAX) nonfinite++;
+        if (end > first) continue;
+        results->eof[d] = m;
+        for (int32_t space = 0; space < spaces; space++) deviations[d * spaces + space] = (double)NAN;
+        for (int32_t k = 0; k < m; k++) results->gains[d * m + k] = (double)NAN;
+    }
+    *trace = (salf_trace){.rows = data,
+                          .n_layers = m,
                           .n_nonfinite = nonfinite,
-                          .deviations = results->deviations,
+                          .deviations = deviations,
                           .gains = results->gains,
                           .eof = results->eof};
     return SALF_OK;
@@ -168,6 +207,6 @@ salf_status salf_probe_partial(salf_probe *probe, salf_trace *trace) {
     if (probe->batch.phase == SLF_BATCH_NONE) return SLF_FAIL(SALF_E_SEQUENCE, "no batch has begun");
     SLF_TRY(slf_probe_await(probe));
     *trace = (salf_trace){
-        .rows = probe->batch.rows, .n_layers = probe->options.n_layers, .deviations = probe->results.deviations};
+        .rows = probe->batch.given, .n_layers = probe->options.n_layers, .deviations = probe->results.deviations};
     return SALF_OK;
 }

@@ -104,6 +104,16 @@ static void lay_out_loss(void *user, slf_carver *device, slf_carver *host) {
 
 /* ---- a call ---- */
 
+/* Its arguments. */
+typedef struct loss_call {
+    const int32_t *labels;
+    const salf_tensor *states;
+    double scale;
+    const salf_tensor *losses;
+    const salf_tensor *gradient; /* or NULL */
+    const int64_t *kept;         /* the caller's numbers of the rows, where some are left out; else NULL */
+} loss_call;
+
 /* Of losses and gradient, which are written in float32 only. */
 static salf_status check_loss_out(const salf_tensor *out, const char *name, int64_t rows, int64_t cols,
                                   bool device_ok) {
@@ -131,7 +141,7 @@ static salf_status check_loss_arguments(const salf_loss *loss, const int32_t *la
     if (losses->memory == SALF_MEMORY_HOST && losses->row_index && losses->index_memory != SALF_MEMORY_HOST)
         return slf_fail(SALF_E_ARGUMENT, "losses on the host have an index on the device");
     for (int64_t r = 0; r < states->rows && loss->vocabulary; r++)
-        SLF_TRY(slf_vocabulary_check(loss->vocabulary, labels[r]));
+        if (labels[r] != SALF_LABEL_IGNORE) SLF_TRY(slf_vocabulary_check(loss->vocabulary, labels[r]));
     return SALF_OK;
 }
 
@@ -173,12 +183,10 @@ static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *state
 
 /* On a device everything is enqueued, and only losses that go to the host wait. After a failure losses and gradient may
  * hold the rows of chunks that went well, but nothing was written for a wrong argument, label or state on the host. */
-salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
-                              const salf_tensor *losses, const salf_tensor *gradient) {
-    SLF_OWN_ARITHMETIC;
-    SLF_REQUIRE(loss, states);
-    SLF_TRY(check_loss_arguments(loss, labels, states, scale, losses, gradient));
-    if (states->rows == 0) return SALF_OK;
+static salf_status compute_loss(salf_loss *loss, const loss_call *call) {
+    const salf_tensor *states = call->states, *losses = call->losses, *gradient = call->gradient;
+    const int32_t *labels = call->labels;
+    const double scale = call->scale;
     const salf_context *context = loss->context;
     const int64_t rows = states->rows, dim = states->cols;
     /* 1. memory. A row of a chunk takes z, the sums' vector and a state widened to float64, and some numbers: 8 D
@@ -197,13 +205,14 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
     for (int64_t r = 0; r < rows && on_host; r++) {
         slf_row_to_f64(states, r, loss->row);
         const double norm = slf_norm2(loss->row, dim);
-        if (!isfinite(norm)) return SLF_FAIL(SALF_E_NONFINITE, "the state of row %" PRId64 " is not finite", r);
-        if (!(norm > 0)) return SLF_FAIL(SALF_E_NUMERIC, "the state of row %" PRId64 " is zero", r);
+        const int64_t number = call->kept ? call->kept[r] : r; /* as the caller counts */
+        if (!isfinite(norm)) return slf_fail(SALF_E_NONFINITE, "the state of row %" PRId64 " is not finite", number);
+        if (!(norm > 0)) return slf_fail(SALF_E_NUMERIC, "the state of row %" PRId64 " is zero", number);
         /* No element of a gradient exceeds 2 |scale| / (t |h|): the difference of two unit vectors. */
         const double t = loss->vocabulary ? loss->options.temperature : 1, steepest = 2 * fabs(scale) / (t * norm);
         if (gradient && !(steepest <= (double)FLT_MAX))
-            return SLF_FAIL(SALF_E_OVERFLOW, "row %" PRId64 ": a gradient of %g (length %g, temperature %g, scale %g)",
-                            r, steepest, norm, t, scale);
+            return slf_fail(SALF_E_OVERFLOW, "row %" PRId64 ": a gradient of %g (length %g, temperature %g, scale %g)",
+                            number, steepest, norm, t, scale);
     }
     /* 3. which rows the labels have, in the basis and for a walk, to the backend, by way of the next slot once its last
      * upload is done. Rows that have to be fetched have one place: the last upload from there has to be over. */
@@ -232,4 +241,66 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
     SLF_TRY(slf_download(context, loss->host_loss, loss->device_loss, loss_bytes));
     for (int64_t r = 0; r < rows; r++) ((float *)losses->data)[slf_tensor_offset(losses, r)] = loss->host_loss[r];
     return SALF_OK;
+}
+
+/* A view over some of a view's rows, [n]: their numbers, through the view's own index. */
+static salf_tensor rows_of(const salf_tensor *view, const int64_t *kept, int64_t n, int64_t *index) {
+    salf_tensor out = *view;
+    for (int64_t i = 0; i < n; i++) index[i] = view->row_index ? view->row_index[kept[i]] : kept[i];
+    out.row_index = index;
+    out.rows = n;
+    return out;
+}
+
+/* Rows to ignore are left out, by views over the others, and get their zeros once these have gone well. With all in host
+ * memory only: where a device is to read the views later, a host leaves such rows out of its own. */
+salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
+                              const salf_tensor *losses, const salf_tensor *gradient) {
+    SLF_OWN_ARITHMETIC;
+    SLF_REQUIRE(loss, states);
+    SLF_TRY(check_loss_arguments(loss, labels, states, scale, losses, gradient));
+    const salf_context *context = loss->context;
+    const int64_t rows = states->rows, dim = states->cols;
+    loss_call call = {.labels = labels, .states = states, .scale = scale, .losses = losses, .gradient = gradient};
+    int64_t n = 0;
+    for (int64_t r = 0; r < rows; r++) n += labels[r] != SALF_LABEL_IGNORE;
+    if (n == rows) return rows == 0 ? SALF_OK : compute_loss(loss, &call);
+    /* 1. which rows are left */
+    const salf_tensor *const views[] = {states, losses, gradient};
+    for (int i = 0; i < 3; i++)
+        if (views[i] && (views[i]->memory != SALF_MEMORY_HOST ||
+                         (views[i]->row_index && views[i]->index_memory != SALF_MEMORY_HOST)))
+            return SLF_FAIL(SALF_E_UNSUPPORTED, "labels to ignore with device memory; leave the rows out by an index");
+    int64_t *kept;   /* [4][n]: numbers of the rows that are left, and indices of the views over them */
+    int32_t *tokens; /* [n] their labels */
+    salf_status status;
+    SLF_TRY(SLF_ALLOC(context, kept, 4 * n));
+    SLF_DO(SLF_ALLOC(context, tokens, n));
+    for (int64_t r = 0, at = 0; r < rows; r++) {
+        if (labels[r] == SALF_LABEL_IGNORE) continue;
+        tokens[at] = labels[r];
+        kept[at++] = r;
+    }
+    /* 2. these alone */
+    const salf_tensor own_states = rows_of(states, kept, n, kept + n);
+    const salf_tensor own_losses = rows_of(losses, kept, n, kept + 2 * n);
+    const salf_tensor own_gradient = gradient ? rows_of(gradient, kept, n, kept + 3 * n) : (salf_tensor){0};
+    call = (loss_call){.labels = tokens,
+                       .states = &own_states,
+                       .scale = scale,
+                       .losses = &own_losses,
+                       .gradient = gradient ? &own_gradient : NULL,
+                       .kept = kept};
+    if (n > 0) SLF_DO(compute_loss(loss, &call));
+    /* 3. the others have lost nothing */
+    for (int64_t r = 0; r < rows; r++) {
+        if (labels[r] != SALF_LABEL_IGNORE) continue;
+        ((float *)losses->data)[slf_tensor_offset(losses, r)] = 0;
+        for (int64_t j = 0; gradient && j < dim; j++) ((float *)gradient->data)[slf_tensor_offset(gradient, r) + j] = 0;
+    }
+    status = SALF_OK;
+done:
+    slf_free(context, tokens);
+    slf_free(context, kept);
+    return status;
 }

@@ -66,7 +66,7 @@ salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tens
         return SLF_FAIL(SALF_E_ARGUMENT, "space %" PRId32 " is outside 0 ... %" PRId32, space, n_layers);
     if (space <= batch->last_space)
         return SLF_FAIL(SALF_E_SEQUENCE, "space %" PRId32 " after space %" PRId32, space, batch->last_space);
-    SLF_TRY(slf_tensor_check(states, "states", batch->rows, probe->basis->info.hidden, slf_device_readable(context)));
+    SLF_TRY(slf_tensor_check(states, "states", batch->given, probe->basis->info.hidden, slf_device_readable(context)));
     /* 2. its norm, NULL for none */
     const bool normed = lens == SALF_LENS_NORMED || (lens == SALF_LENS_HF && space == n_layers);
     SLF_TRY(slf_check_word("kind", "SALF_STATE", kind));
@@ -79,13 +79,28 @@ salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tens
             SALF_E_ARGUMENT,
             "lens %" PRId32 " norms space %" PRId32 ", but %s; give the state normed or take the raw lens", lens, space,
             probe->basis->model ? "the model was described without a final norm" : "there is no model at hand");
-    /* 3. similarities to the labels' rows at once, or queries that wait for a walk. A batch of no rows is a batch: a
+    /* 3. without the rows that are left out: by an index, composed with the caller's. Each space has its own, since a
+     * device may read it later */
+    salf_tensor view = *states;
+    if (batch->index) {
+        int64_t *index = batch->index + space * batch->rows;
+        if (states->row_index && states->index_memory != SALF_MEMORY_HOST)
+            return slf_fail(SALF_E_UNSUPPORTED,
+                            "labels to ignore with a row index in device memory; leave the rows out "
+                            "of both");
+        for (int64_t i = 0; i < batch->rows; i++)
+            index[i] = states->row_index ? states->row_index[batch->kept[i]] : batch->kept[i];
+        view.row_index = index;
+        view.rows = batch->rows;
+        view.index_memory = SALF_MEMORY_HOST;
+    }
+    /* 4. similarities to the labels' rows at once, or queries that wait for a walk. A batch of no rows is a batch: a
      * rank without data in a step makes the same calls as the others. */
     const int64_t at = space * batch->rows; /* the first entry */
     if (batch->rows > 0 && probe->vocabulary) {
-        SLF_TRY(slf_score_run_add(&probe->run, probe->vocabulary, states, norm, at));
+        SLF_TRY(slf_score_run_add(&probe->run, probe->vocabulary, &view, norm, at));
     } else if (batch->rows > 0) {
-        const slf_cosine_job job = {.states = states,
+        const slf_cosine_job job = {.states = &view,
                                     .norm = norm,
                                     .own = {batch->target_rows, batch->target_norms, batch->device_row_of},
                                     .out = probe->run.target + at,
@@ -128,18 +143,20 @@ salf_status slf_probe_collect(salf_probe *probe) {
 
 /* The batch's deviations on the host; then it is over. Waits for the results only, not for what the host enqueued after
  * them, such as a backward. [S][R], as spaces arrive, becomes [R][S], as the choice of the layer reads it. NaN: a space
- * that was not observed, and a state that is zero or not finite, which has no target. */
+ * that was not observed, a row that was left out, and a state that is zero or not finite, which has no target. */
 salf_status slf_probe_await(salf_probe *probe) {
     const int32_t spaces = slf_probe_spaces(probe);
     const int64_t rows = probe->batch.rows;
     const slf_probe_results *results = &probe->results;
     SLF_TRY(slf_probe_collect(probe));
     SLF_TRY(probe->context->backend->wait(probe->context->impl, probe->done, NULL));
+    for (int64_t at = 0; at < probe->batch.given * spaces; at++) results->deviations[at] = (double)NAN;
     for (int32_t space = 0; space < spaces; space++)
         for (int64_t r = 0; r < rows; r++) {
             const int64_t at = space * rows + r;
             const bool known = probe->batch.observed[space] && !isnan(results->target[at]);
-            results->deviations[r * spaces + space] = known ? probe->metric->deviation(probe, at) : (double)NAN;
+            results->deviations[probe->batch.kept[r] * spaces + space] =
+                known ? probe->metric->deviation(probe, at) : (double)NAN;
         }
     probe->batch.phase = SLF_BATCH_NONE;
     return SALF_OK;

@@ -15,11 +15,15 @@ typedef struct slf_metric {
 /* Where a probe stands: no batch, one that takes spaces, one whose results are on their way. */
 enum { SLF_BATCH_NONE = 0, SLF_BATCH_OPEN = 1, SLF_BATCH_FLUSHED = 2 };
 
-/* The batch at hand: R rows in S = m+1 spaces. */
+/* The batch at hand: R rows in S = m+1 spaces. Of the rows that the caller gives, those with a label to ignore are left
+ * out: nothing is computed for them, and the trace has them again. */
 typedef struct slf_probe_batch {
     int32_t phase;      /* SLF_BATCH_* */
     int32_t last_space; /* -1: none yet */
-    int64_t rows;
+    int64_t given;
+    int64_t rows;             /* R; given, where none is left out */
+    int64_t *kept;            /* host [R]: the caller's number of each row, ascending */
+    int64_t *index;           /* host [S][R]: row indices of views over these; NULL where none is left out */
     uint8_t *observed;        /* host [S] */
     int32_t *labels;          /* host [R] */
     int32_t *row_of;          /* host [R]; where the vocabulary is walked [S][R], the same for each space */
@@ -41,9 +45,9 @@ typedef struct slf_probe_results {
     double *sum;
     double *maximum;
     int64_t *count;
-    double *deviations; /* [R][S] */
-    double *gains;      /* [R][m] */
-    int32_t *eof;       /* [R] */
+    double *deviations; /* [given][S], at the end [data][S] */
+    double *gains;      /* [given][m], of which data are used */
+    int32_t *eof;       /* [given], likewise */
 } slf_probe_results;
 
 /* What a graph that captured observe ... flush refers to: the addresses in it are fixed, and only what is behind them

@@ -23,7 +23,7 @@ salf_status salf_probe_flush(salf_probe *probe) {
     SLF_REQUIRE(probe);
     SLF_TRY(slf_probe_check_complete(probe));
     SLF_TRY(slf_probe_collect(probe));
-    probe->recording = recording_of(probe);
+    probe->recording = probe->batch.index ? (slf_recording){0} : recording_of(probe);
     return SALF_OK;
 }
 
@@ -37,6 +37,7 @@ salf_status salf_probe_replay(salf_probe *probe) {
         return SLF_FAIL(SALF_E_UNSUPPORTED, "the %s backend has no graphs", probe->context->backend->name);
     if (batch->phase != SLF_BATCH_OPEN || batch->last_space >= 0)
         return SLF_FAIL(SALF_E_SEQUENCE, "no batch has just begun");
+    if (batch->index) return SLF_FAIL(SALF_E_UNSUPPORTED, "labels to ignore: a graph has the rows that were captured");
     if (was->rows == 0) return SLF_FAIL(SALF_E_SEQUENCE, "no batch has been flushed before");
     if (was->rows != is.rows)
         return SLF_FAIL(SALF_E_SEQUENCE, "%" PRId64 " rows, but %" PRId64 " were captured", is.rows, was->rows);

@@ -151,7 +151,7 @@ salf_status salf_signal_add(salf_signal *signal, const salf_trace *trace, const 
     salf_signal *s = signal;
     const int32_t m = s->options.n_layers;
     int32_t index;
-    SLF_TRY(slf_trace_check(trace, m, groups != NULL, "signal"));
+    SLF_TRY(slf_trace_check(trace, m, groups != NULL, m, "signal"));
     for (int64_t r = 0; cuts && r < trace->rows; r++)
         if (cuts[r] < 0 || cuts[r] > m)
             return SLF_FAIL(SALF_E_ARGUMENT, "cut of row %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32, r, cuts[r],
@@ -166,6 +166,7 @@ salf_status salf_signal_add(salf_signal *signal, const salf_trace *trace, const 
     /* 2. the figures, row by row: the same for any batches */
     for (int64_t r = 0; r < trace->rows; r++) {
         const int32_t eof = trace->eof[r];
+        if (eof == m) continue; /* nothing was probed of it */
         const double *gains = groups ? trace->gains + r * m : NULL;
         bool finite = true;
         for (int32_t k = 0; gains && k < m; k++) finite = finite && isfinite(gains[k]);
@@ -179,8 +180,7 @@ salf_status salf_signal_add(salf_signal *signal, const salf_trace *trace, const 
             s->trained++;
             s->matched += eof <= cuts[r];
         }
-        index = ids ? slf_ids_find(&s->data, ids[r]) : -1;
-        if (index < 0) continue;
+        if ((index = ids ? slf_ids_find(&s->data, ids[r]) : -1) < 0) continue;
         s->revisits += s->last_eof[index] >= 0;
         s->same += s->last_eof[index] == eof;
         s->last_eof[index] = eof;

@@ -306,7 +306,7 @@ AT(salf_probe_options, lens, 12);
 AT(salf_probe_options, scores, 16);
 AT(salf_probe_options, eof_rule, 20);
 AT(salf_probe_options, nonfinite, 24);
-AT(salf_probe_options, reserved, 28);
+AT(salf_probe_options, rows_per_datum, 28);
 AT(salf_probe_options, temperature, 32);
 AT(salf_probe_options, candidates, 40);
 AT(salf_probe_options, n_candidates, 48);

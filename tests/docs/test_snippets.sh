@@ -10,6 +10,7 @@ result() { # status, name
     if [ "$1" -eq 0 ]; then echo "ok - $2"; else echo "not ok - $2"; status=1; fi
 }
 
+# Functions of a document stand in blocks of their own, "c file-scope", and come before the body.
 blocks() { # file, language: the fenced blocks of that language
     awk -v fence="^\`\`\`$2\$" '$0 ~ fence { inside = 1; next } /^```$/ { inside = 0 } inside' "$1"
 }
@@ -18,12 +19,18 @@ blocks() { # file, language: the fenced blocks of that language
 before='#include <salf.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 enum { ROWS = 2, SEQUENCE = 3, LAYERS = 3, WIDTH = 4, TOKENS = 5, PADDED = 8 };
 static float wte[PADDED * WIDTH], lnfw[WIDTH], lnfb[WIDTH], encoded[ROWS * SEQUENCE * WIDTH];
 static float residual3[LAYERS * ROWS * SEQUENCE * WIDTH];
 static const int32_t labels[] = {1, 3}, next_token[ROWS] = {3, 1};
 static const int64_t medium[ROWS] = {2, 5};
 static int layers_back;
+struct quantised_head {
+    const unsigned char *data;
+    int64_t row_bytes, columns;
+    void (*to_float)(const void *row, float *out, int64_t n);
+};
 static const salf_context_options here = {.struct_size = sizeof here, .backend = SALF_BACKEND_CPU};
 static void fill(float *values, int n) {
     for (int i = 0; i < n; i++) values[i] = (float)((i * 7 + 3) % 11) - 4.5f;
@@ -66,6 +73,41 @@ static void trainer_backward(int layer, const int64_t *order, int64_t n) { rows_
 static void trainer_update(const uint8_t *trainable, const double *scale, double share) {
     if (!trainable[LAYERS - 1] || scale[LAYERS - 1] != 1 || share != 1) rows_back = -1000;
 }
+static const int32_t targets[ROWS * SEQUENCE] = {SALF_LABEL_IGNORE, 1, 3, SALF_LABEL_IGNORE, SALF_LABEL_IGNORE, 2};
+static int cleared, passed, rows_trained, logged;
+static void trainer_zero_grad(const uint8_t *trainable) { cleared += trainable[LAYERS - 1]; }
+static void trainer_head_backward(int32_t weights) { passed += weights; }
+static void trainer_layer_backward(int l, int weights, int input) { passed += l >= 0 && weights <= 1 && input <= 1; }
+static void trainer_batch_forward(const uint32_t *data, int n) {
+    for (int b = 0; b < n; b++) rows_forward += data[b] < 6;
+}
+static salf_status trainer_probe(salf_probe *probe, const int32_t *next, int64_t n, salf_trace *trace) {
+    salf_tensor view = {.row_index = medium, .rows = n, .cols = WIDTH, .dtype = SALF_F32};
+    salf_status status = salf_probe_begin(probe, next, n);
+    for (int space = 0; space <= LAYERS && status == SALF_OK; space++) {
+        view.data = space == 0 ? encoded : residual3 + (space - 1) * ROWS * SEQUENCE * WIDTH;
+        status = salf_probe_observe(probe, space, &view, SALF_STATE_RAW);
+    }
+    return status == SALF_OK ? salf_probe_end(probe, trace) : status;
+}
+static void trainer_masked_step(const uint8_t *trains, int32_t cut, const double *scale, double share) {
+    for (int b = 0; b < ROWS; b++) rows_trained += trains[b];
+    if (scale[LAYERS - 1] != 1 || share <= 0 || share > 1 || cut > LAYERS) rows_trained = -1000;
+}
+static void trainer_log(const char *message) { logged += *message != 0; }
+static void to_floats(const void *row, float *out, int64_t n) { memcpy(out, row, (size_t)n * sizeof *out); }
+static int dequantises(salf_context *context) { /* a head by the callback has the fingerprint of the view */
+    struct quantised_head head = {(const unsigned char *)wte, WIDTH * sizeof *wte, WIDTH, to_floats};
+    const salf_model_options o = {.struct_size = sizeof o, .n_layers = 1, .hidden = WIDTH, .vocab = TOKENS,
+        .head_rows = dequantised_rows, .head_rows_user = &head};
+    const salf_model_options v = {.struct_size = sizeof v, .n_layers = 1, .hidden = WIDTH, .vocab = TOKENS,
+        .head = {.data = wte, .rows = TOKENS, .cols = WIDTH, .dtype = SALF_F32}};
+    salf_model *by_rows, *by_view;
+    uint64_t one = 1, two = 2;
+    return !salf_model_create(&by_rows, context, &o) && !salf_model_create(&by_view, context, &v) &&
+        !salf_model_fingerprint(by_rows, &one) &&
+        !salf_model_fingerprint(by_view, &two) && one == two;
+}
 static salf_decision run(salf_context *context, int B, int T, int L, int C, int V, int Vp, int64_t n_labels,
                          const int32_t *next, int64_t step) {
     salf_model *model;
@@ -76,6 +118,9 @@ static salf_decision run(salf_context *context, int B, int T, int L, int C, int 
     salf_trace trace = {0};
     salf_decision decision = {.struct_size = sizeof decision};'
 embedding_behind='
+    if (window.rows != 2 * B || lowest != next_one.cut || logged || cleared != 1 || passed < 1 || trace.rows != B)
+        return (salf_decision){0};
+    decision.rows = B;
     return decision;
 }
 int main(void) {
@@ -85,12 +130,14 @@ int main(void) {
     if (salf_context_create(&context, &here)) return 1;
     const salf_decision decision = run(context, ROWS, SEQUENCE, LAYERS, WIDTH, TOKENS, PADDED, 2, next_token, 0);
     return puts(salf_last_error()), *salf_last_error() || decision.n_layers != LAYERS || decision.rows != ROWS ||
-        rows_forward != 6 || rows_back != 12; /* half the depth: two data each at 3, 2 and 1 layers */
+        rows_forward < 12 || rows_back != 12 || /* half the depth: two data each at 3, 2 and 1 layers */
+        rows_trained != 6 || !dequantises(context);
 }'
 
 library=${BUILD:-build}/lib
 compiles() { # document, before, behind
-    { printf '%s\n%s\n' "$before" "$2" && blocks "$1" c && printf '%s\n' "$3"; } >"$work/snippet.c"
+    { printf '%s\n' "$before" && blocks "$1" 'c file-scope' && printf '%s\n' "$2" && blocks "$1" c &&
+        printf '%s\n' "$3"; } >"$work/snippet.c"
     ${CC:-gcc} -std=c11 -Wall -Wextra -Wpedantic -Wno-unused-variable -Werror -Iinclude -c -o "$work/snippet.o" \
         "$work/snippet.c" 2>"$work/messages"
 }

@@ -95,7 +95,8 @@ class Probe(Handle):
 
     metric: "cosine", "ce" or "rank". lens: "hf", "normed" or "raw". scores: "basis" or "logits". eof_rule: "most_gain"
     is the paper's. nonfinite: "error" or "train_fully". n_layers: 0 for the model's. candidates: tokens that ce and
-    rank compare with; None for the whole vocabulary.
+    rank compare with; None for the whole vocabulary. rows_per_datum: neighbouring rows that are one datum of the trace,
+    by their mean deviation. A label of -100 leaves its row out; a datum without any has NaN and eof n_layers.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Probe(Handle):
         n_layers: int = 0,
         temperature: float = 0.0,
         candidates: Any = None,
+        rows_per_datum: int = 0,
     ) -> None:
         options = new_struct("salf_probe_options")
         set_fields(
@@ -120,6 +122,7 @@ class Probe(Handle):
                 "eof_rule": eof_rule,
                 "nonfinite": nonfinite,
                 "n_layers": n_layers,
+                "rows_per_datum": rows_per_datum,
                 "temperature": temperature,
             },
         )
