@@ -22,6 +22,7 @@ catches. Below --least (95) the script fails.
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import resource
@@ -83,8 +84,10 @@ class Tree:
 
     def __init__(self, folder):
         self.folder = folder
-        self.seconds = {}  # of each suite without a mutant
-        self.fork = {}  # whether its tests need processes of their own
+        # Of each suite without a mutant: its limit, and whether its tests need processes of their own. Kept, since some
+        # suites take long; a suite that takes longer later has room.
+        self.limits = os.path.join(folder, "limits.json")
+        self.seconds, self.fork = json.loads(read(self.limits)) if os.path.exists(self.limits) else ({}, {})
 
     def refresh(self):
         """Takes over what has changed, and only that, so that a build after it is short."""
@@ -142,6 +145,7 @@ class Tree:
             end = os.times()
             used = end.children_user + end.children_system - start.children_user - start.children_system
             self.seconds[suite] = max(SECONDS_LEAST, int(SECONDS_TIMES * used) + 1)
+            write(self.limits, json.dumps([self.seconds, self.fork]))
         return self.seconds[suite]
 
     def key(self, mutant):

@@ -123,6 +123,9 @@ START_TEST(bad_fields_are_named) {
     BAD(head_positions, 11, "head_positions is 11");
     BAD(metric, 99, "metric is 99");
     BAD(rows, 0, "rows is 0");
+    salf_cost_options all = small();
+    all.head_positions = all.rows * all.row_tokens;
+    CHECK_OK(salf_cost_estimate(&all, &cost));
 }
 END_TEST
 

@@ -164,6 +164,14 @@ START_TEST(bad_options_are_named) {
     CHECK_FAILS(salf_policy_create(&policy, context, 9999, 4, NULL), SALF_E_ARGUMENT, "kind is 9999, which is none of");
     CHECK_FAILS(salf_policy_create(&policy, context, 0, 0, NULL), SALF_E_ARGUMENT, "n_layers is 0");
     CHECK_FAILS(salf_policy_create(&policy, context, SALF_POLICY_LIFT, 4, NULL), SALF_E_ARGUMENT, "total_steps is 0");
+    static const int32_t by_total[] = {SALF_POLICY_FREEZEOUT, SALF_POLICY_LINEAR};
+    for (int i = 0; i < 2; i++) {
+        o = (salf_policy_options){.struct_size = sizeof o};
+        CHECK_FAILS(salf_policy_create(&policy, context, by_total[i], 4, &o), SALF_E_ARGUMENT, "total_steps is 0");
+        o.total_steps = 1;
+        CHECK_OK(salf_policy_create(&policy, context, by_total[i], 4, &o));
+        salf_policy_destroy(policy);
+    }
     CHECK_FAILS(salf_policy_create(&policy, context, SALF_POLICY_BUDGET, 4, NULL), SALF_E_NULL, "planner");
     CHECK_FAILS(salf_policy_create(&policy, context, SALF_POLICY_CALLBACK, 4, NULL), SALF_E_NULL, "callback");
 #define BAD(field, value, words)     \
