@@ -124,6 +124,7 @@ static salf_status scene_tables(void) {
     o.rows = o.row_tokens = 2;
     DO(make_context(&context, SALF_BACKEND_CPU, 2));
     DO(salf_context_get_info(context, &info));
+    DO(salf_context_agree(context, SALF_OK));
     DO(salf_constant("SALF_METRIC_CE", &value));
     DO(salf_method_find(salf_method_name(3), &method));
     DO(salf_cost_estimate(&o, &cost));
@@ -146,6 +147,7 @@ static salf_status scene_tensors(void) {
     salf_status status;
     DO(make_context(&context, SALF_BACKEND_REFERENCE, 0));
     DO(salf_tensors_save(context, at("file.safetensors"), both, 2, metadata, 1));
+    DO(salf_file_save(at("table"), labels, sizeof labels));
     DO(salf_tensors_open(&file, context, at("file.safetensors")));
     for (int64_t i = 0; i < salf_tensors_count(file); i++) DO(salf_tensors_at(file, i, &found));
     DO(salf_tensors_find(file, "b", &found));
@@ -549,8 +551,8 @@ done:
 }
 
 static void remove_all(void) {
-    static const char *const names[] = {"model/config.json", "model/model.safetensors", "model", "file.safetensors",
-                                        "basis.safetensors"};
+    static const char *const names[] = {
+        "model/config.json", "model/model.safetensors", "model", "file.safetensors", "table", "basis.safetensors"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) remove(at(names[i]));
     rmdir(folder);
 }

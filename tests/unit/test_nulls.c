@@ -12,6 +12,8 @@ START_TEST(context_and_files) {
     CHECK_NULL(salf_context_create(NULL, NULL), "out");
     CHECK_NULL(salf_context_get_info(NULL, SOME), "context");
     CHECK_NULL(salf_context_get_info(context, NULL), "info");
+    CHECK_NULL(salf_context_agree(NULL, SALF_OK), "context");
+    CHECK_NULL(salf_file_save(NULL, "x", 1), "path");
     CHECK_NULL(salf_constant(NULL, SOME), "name");
     CHECK_NULL(salf_constant("SALF_OK", NULL), "value");
     CHECK_NULL(salf_method_find(NULL, SOME), "name");
