@@ -586,6 +586,9 @@ START_TEST(eof_of_non_finite_rows) {
     ck_assert(eof[0] == 8);
     CHECK_OK(salf_eof_from_deviations(2, 3, d, 0, SALF_NONFINITE_TRAIN_FULLY, NULL, eof));
     ck_assert(eof[0] == 1 && eof[1] == 0 && eof[2] == 0);
+    const double first[3] = {NAN, 1, 2};
+    CHECK_FAILS(salf_eof_from_deviations(2, 1, first, 0, SALF_NONFINITE_ERROR, NULL, eof), SALF_E_NONFINITE,
+                "row 0 in space 0");
 }
 END_TEST
 

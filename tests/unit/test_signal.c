@@ -135,6 +135,15 @@ START_TEST(few_rows_and_lone_groups) {
     ck_assert_double_eq_tol(info.group_chance, 1, 1e-12);
     ck_assert(info.single_groups == 200 && info.group_adjusted == 0 && info.revisits == 0);
     salf_signal_destroy(s);
+    fill(0.5, 0); /* gains may be small: a share has no unit */
+    for (int i = 0; i < ROWS * M; i++) gains[i] *= 1e-6;
+    s = make(context, 1, 0, 0);
+    add_all(s, ROWS, 16);
+    CHECK_OK(salf_signal_get(s, &info));
+    ck_assert_double_eq_tol(info.group_share, plain_share(ROWS), 1e-8);
+    salf_signal_destroy(s);
+    fill(0.5, 0);
+    for (int r = 0; r < ROWS; r++) groups[r] = r;
     s = make(context, 1, 0, 0); /* no groups, no ids, no cuts; then gains that are no numbers */
     salf_trace trace = {.rows = 3, .n_layers = M, .gains = gains, .eof = eof};
     CHECK_OK(salf_signal_add(s, &trace, NULL, NULL, NULL));
