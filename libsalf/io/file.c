@@ -145,6 +145,7 @@ salf_status slf_file_create(slf_file *file, const salf_context *context, const c
 /* The system may write less than it was asked for, or be interrupted by a signal of the host. */
 salf_status slf_file_write(slf_file *file, const void *bytes, size_t n) {
     const char *next = bytes;
+    if (file->sum) slf_sum_add(file->sum, bytes, n);
     while (n > 0) {
         const ssize_t written = write(file->descriptor, next, n);
         if (written < 0 && errno == EINTR) continue;

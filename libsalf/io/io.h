@@ -15,7 +15,9 @@ typedef struct slf_map {
     uint64_t size;
 } slf_map;
 
-/* SALF_E_NOT_FOUND, SALF_E_IO (also for what is no regular file). Another process that shortens the file while it is
+/* Opens a file to read; size may be NULL. SALF_E_NOT_FOUND, SALF_E_IO (also for what is no regular file). */
+salf_status slf_file_open(int *descriptor, const char *path, uint64_t *size);
+/* The same, and maps it. Another process that shortens the file while it is
  * mapped ends this one with SIGBUS: files are replaced, not written over (see slf_file). */
 salf_status slf_map_open(slf_map *map, const char *path);
 void slf_map_close(slf_map *map);
@@ -25,6 +27,16 @@ bool slf_path_is_folder(const char *path);
 bool slf_path_exists(const char *path);
 /* Whether a relative path leads to something below the folder that it starts from, whatever is there. */
 bool slf_path_is_inside(const char *path);
+
+/* ---- hash.c ---- */
+
+/* A hash of bytes that come in pieces: salf_hash of them all. Begins as zeros, or with hash set. */
+typedef struct slf_sum {
+    uint64_t hash, n; /* n: bytes so far */
+    uint8_t part[8];
+} slf_sum;
+void slf_sum_add(slf_sum *sum, const void *bytes, uint64_t n);
+uint64_t slf_sum_end(const slf_sum *sum);
 
 /* ---- file.c: files to write ---- */
 
@@ -42,6 +54,7 @@ typedef struct slf_file {
     int descriptor;
     char target[SLF_PATH_SIZE]; /* path behind its links */
     char temporary[SLF_PATH_SIZE + 32];
+    slf_sum *sum; /* of what is written, where somebody asks; NULL */
 } slf_file;
 
 /* On failure no temporary file is left behind. */
@@ -143,6 +156,13 @@ const char *slf_safetensors_type(int32_t dtype);
 const char *slf_file_kind(const void *bytes, uint64_t size);
 /* Names of files in a folder that may hold weights, at most four, "a.bin, b.pth"; "" where there are none. */
 void slf_folder_weights(const char *folder, char *text, size_t size);
+
+/* ---- save.c ---- */
+
+/* salf_tensors_save, and where seal is not NULL the 8 bytes there are the data of the last tensor, whose data then end
+ * the file: they become the hash of all that stands before them. */
+salf_status slf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
+                             int64_t n_tensors, const char *const *metadata, int64_t n_metadata, uint64_t *seal);
 
 /* ---- keys.c: a JSON object of which every key is accounted for ---- */
 

@@ -21,22 +21,32 @@ static salf_status map_fail(const char *path, int error) {
 }
 
 /* The type is asked of the open file, not of the path: what the path names may change in between. */
-salf_status slf_map_open(slf_map *map, const char *path) {
-    *map = (slf_map){0};
-    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not to wait for the writer of a fifo */
-    if (descriptor < 0) return map_fail(path, errno);
-    salf_status status = SALF_OK;
+salf_status slf_file_open(int *descriptor, const char *path, uint64_t *size) {
     struct stat info;
-    if (fstat(descriptor, &info) != 0) {
+    salf_status status = SALF_OK;
+    *descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not to wait for the writer of a fifo */
+    if (*descriptor < 0 || fstat(*descriptor, &info) != 0)
         status = map_fail(path, errno);
-    } else if (!S_ISREG(info.st_mode)) {
+    else if (!S_ISREG(info.st_mode))
         status = slf_fail(SALF_E_IO, "%s: not a regular file", path);
-    } else if (info.st_size > 0) { /* mmap refuses a length of 0 */
-        void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    else if (size)
+        *size = (uint64_t)info.st_size;
+    if (status != SALF_OK && *descriptor >= 0) close(*descriptor);
+    return status;
+}
+
+salf_status slf_map_open(slf_map *map, const char *path) {
+    int descriptor;
+    uint64_t size;
+    *map = (slf_map){0};
+    SLF_TRY(slf_file_open(&descriptor, path, &size));
+    salf_status status = SALF_OK;
+    if (size > 0) { /* mmap refuses a length of 0 */
+        void *bytes = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, descriptor, 0);
         if (bytes == MAP_FAILED)
             status = map_fail(path, errno);
         else
-            *map = (slf_map){.bytes = bytes, .size = (uint64_t)info.st_size};
+            *map = (slf_map){.bytes = bytes, .size = size};
     }
     close(descriptor); /* the mapping stays */
     return status;

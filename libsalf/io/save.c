@@ -73,8 +73,10 @@ static salf_status write_tensor(slf_file *file, const salf_tensor *v, uint64_t d
     return SALF_OK;
 }
 
-/* Length, header text, spaces up to a multiple of 8, then the data of one tensor after another. */
-static salf_status write_content(slf_file *file, const json_t *header, const salf_named_tensor **order, int64_t n) {
+/* Length, header text, spaces up to a multiple of 8, then the data of one tensor after another; a seal is known when
+ * its turn comes. */
+static salf_status write_content(slf_file *file, const json_t *header, const salf_named_tensor **order, int64_t n,
+                                 uint64_t *seal) {
     const size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
     if (length == 0) return json_no_memory();
     char *text = slf_alloc(file->context, length, 1);
@@ -94,6 +96,7 @@ static salf_status write_content(slf_file *file, const json_t *header, const sal
     uint64_t done = 0, total = 0;
     for (int64_t i = 0; i < n; i++) total += data_bytes(&order[i]->view);
     for (int64_t i = 0; i < n; i++) {
+        if (seal && i == n - 1) *seal = slf_sum_end(file->sum);
         SLF_DO(write_tensor(file, &order[i]->view, done, total));
         done += data_bytes(&order[i]->view);
     }
@@ -113,21 +116,19 @@ static int by_layout(const void *a, const void *b) {
 
 /* Nothing of the arguments is kept. An error before the last step leaves the file of that name, if there is one, as it
  * was; what can be wrong with the tensors is found before anything is written. */
-salf_status salf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
-                              int64_t n_tensors, const char *const *metadata, int64_t n_metadata) {
-    SLF_REQUIRE(context, path);
-    if (n_tensors < 0 || n_metadata < 0 || (n_tensors > 0 && !tensors) || (n_metadata > 0 && !metadata))
-        return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " tensors and %" PRId64 " pairs of metadata are not given",
-                        n_tensors, n_metadata);
+salf_status slf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
+                             int64_t n_tensors, const char *const *metadata, int64_t n_metadata, uint64_t *seal) {
     for (int64_t i = 0; i < n_tensors; i++) SLF_TRY(check_named_tensor(&tensors[i], i));
 
     /* 1. the order of the data */
     slf_file file;
+    slf_sum sum = {0};
     json_t *header = NULL;
     const salf_named_tensor **order;
+    const int64_t n_sorted = n_tensors - (seal != NULL);
     SLF_TRY(SLF_ALLOC(context, order, n_tensors));
     for (int64_t i = 0; i < n_tensors; i++) order[i] = &tensors[i];
-    if (n_tensors > 0) qsort(order, (size_t)n_tensors, sizeof *order, by_layout);
+    if (n_sorted > 0) qsort(order, (size_t)n_sorted, sizeof *order, by_layout);
     /* 2. the header, which says where each will be */
     header = json_object();
     json_t *pairs = NULL; /* the header's, once it is in there */
@@ -159,7 +160,8 @@ salf_status salf_tensors_save(salf_context *context, const char *path, const sal
     }
     /* 3. header and data into a file of another name, which then takes the place of path */
     SLF_DO(slf_file_create(&file, context, path));
-    status = write_content(&file, header, order, n_tensors);
+    file.sum = seal ? &sum : NULL;
+    status = write_content(&file, header, order, n_tensors, seal);
     if (status == SALF_OK)
         status = slf_file_commit(&file);
     else
@@ -168,4 +170,13 @@ done:
     json_decref(header);
     slf_free(context, order);
     return status;
+}
+
+salf_status salf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
+                              int64_t n_tensors, const char *const *metadata, int64_t n_metadata) {
+    SLF_REQUIRE(context, path);
+    if (n_tensors < 0 || n_metadata < 0 || (n_tensors > 0 && !tensors) || (n_metadata > 0 && !metadata))
+        return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " tensors and %" PRId64 " pairs of metadata are not given",
+                        n_tensors, n_metadata);
+    return slf_tensors_save(context, path, tensors, n_tensors, metadata, n_metadata, NULL);
 }

@@ -1,0 +1,394 @@
+/*
+ * checkpoint.c - a run in a folder: what it is made of, two generations of its state, and a lock.
+ *
+ * Save number s goes to checkpoint-K.safetensors with K = s mod 2, in the place of save s - 2, so that save s - 1 is
+ * whole whatever happens meanwhile; a reader takes the newer of those that are whole. Each file ends with the hash of
+ * all its other bytes: no bit can turn unseen. Its metadata hold what the run is made of, the host's words and hashes
+ * of contents; a run of other things is refused before anything of the file is used.
+ *
+ * The lock is flock() on the file "lock". The system gives it back when the process ends, however it ends; children
+ * that were forked while it was held hold it too. The name of its holder stands in the file, for messages only.
+ */
+#define _DEFAULT_SOURCE /* gethostname, flock */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io/io.h"
+
+#define RESERVED "salf." /* beginning of our own keys and names */
+#define SEAL     RESERVED "checksum"
+#define VERSION  "1"
+
+enum { OWN_KEYS = 3, OWN_TENSORS = 3 }; /* format, version, saves; policy, planner, checksum */
+
+struct salf_checkpoint {
+    salf_context *context;
+    char *folder;
+    int lock; /* descriptor */
+    bool locked;
+    char **pairs; /* [2 * n_pairs] what the run is made of, as metadata */
+    int64_t n_pairs;
+    int64_t saves;         /* number of the save in use; 0: none */
+    salf_tensors *tensors; /* of it, as the folder was opened; NULL: none, or one of our own followed */
+    slf_message damage;    /* why another file was passed over; "" */
+};
+
+/* ---- the folder ---- */
+
+static char *path_of(const salf_checkpoint *c, int64_t save) {
+    return slf_path_join(c->context, c->folder, save & 1 ? "checkpoint-1.safetensors" : "checkpoint-0.safetensors");
+}
+
+/* Makes the folder where it is not there, and takes its lock. Who has it is told by what that process has written. A
+ * file system without locks is no reason to lose a run; the host learns of it. */
+static salf_status take_lock(salf_checkpoint *c) {
+    char text[300] = "", host[100] = "";
+    if (mkdir(c->folder, 0777) != 0 && errno != EEXIST) return slf_fail_errno("cannot make folder", c->folder, errno);
+    char *path = slf_path_join(c->context, c->folder, "lock");
+    if (!path) return SALF_E_NO_MEMORY;
+    salf_status status = SALF_OK;
+    c->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+    if (c->lock < 0)
+        status = slf_fail_errno("cannot lock", path, errno);
+    else if (flock(c->lock, LOCK_EX | LOCK_NB) == 0)
+        c->locked = true;
+    else if (errno == EWOULDBLOCK) {
+        const ssize_t n = pread(c->lock, text, sizeof text - 1, 0);
+        text[n > 0 ? n : 0] = 0;
+        for (char *at = text; *at; at++)
+            if (*at < ' ' || *at > '~') *at = 0; /* one line of plain letters, whatever stands there */
+        status = slf_fail(SALF_E_BUSY, "%s is in use by %s", c->folder, *text ? text : "another process");
+    } else if (errno != ENOSYS && errno != EOPNOTSUPP && errno != ENOLCK) {
+        status = slf_fail_errno("cannot lock", path, errno);
+    }
+    slf_free(c->context, path);
+    if (!c->locked) return status;
+    gethostname(host, sizeof host - 1);
+    const int n = snprintf(text, sizeof text, "process %ld on host %s\n", (long)getpid(), host);
+    if (ftruncate(c->lock, 0) != 0 || pwrite(c->lock, text, (size_t)n, 0) != n) return SALF_OK; /* for messages only */
+    return SALF_OK;
+}
+
+/* What was being written when an earlier process was killed. Nobody else writes here: the lock is ours. */
+static void remove_leftovers(const salf_checkpoint *c) {
+    static const char *const names[] = {"checkpoint-0.safetensors" SLF_TEMPORARY,
+                                        "checkpoint-1.safetensors" SLF_TEMPORARY};
+    DIR *listing = opendir(c->folder);
+    const struct dirent *entry;
+    while (listing && (entry = readdir(listing)) != NULL)
+        for (int i = 0; i < 2; i++)
+            if (strncmp(entry->d_name, names[i], strlen(names[i])) == 0) unlinkat(dirfd(listing), entry->d_name, 0);
+    if (listing) closedir(listing);
+}
+
+/* ---- what the run is made of ---- */
+
+/* Keys of the metadata: "salf.identity.NAME" for the value, "salf.content.NAME" for the hash. A path need not be UTF-8,
+ * which metadata are: as information it may lose a byte. */
+static salf_status note_identities(salf_checkpoint *c, const salf_identity *identities, int64_t n) {
+    SLF_TRY(SLF_ALLOC_ZERO(c->context, c->pairs, 4 * n));
+    for (int64_t i = 0; i < n; i++) {
+        const salf_identity *id = &identities[i];
+        const char *value = id->value ? id->value : "";
+        if (!id->name || !*id->name || !slf_is_utf8(id->name))
+            return slf_fail(SALF_E_ARGUMENT, "identity %" PRId64 " has no usable name", i);
+        for (int part = 0; part < (id->content ? 2 : 1); part++) {
+            char **pair = c->pairs + 2 * c->n_pairs++;
+            const size_t room = strlen(id->name) + 32;
+            pair[0] = slf_alloc(c->context, room, 1);
+            pair[1] = part == 0 ? slf_strdup(c->context, value) : slf_alloc(c->context, 17, 1);
+            if (!pair[0] || !pair[1]) return SALF_E_NO_MEMORY;
+            snprintf(pair[0], room, part == 0 ? RESERVED "identity.%s" : RESERVED "content.%s", id->name);
+            if (part == 1) snprintf(pair[1], 17, "%016" PRIx64, id->content);
+            if (slf_is_utf8(pair[1])) continue;
+            if (!id->content) return slf_fail(SALF_E_ARGUMENT, "the value of '%s' is not UTF-8", id->name);
+            for (char *at = pair[1]; *at; at++)
+                if (*at & 0x80) *at = '?';
+        }
+    }
+    return SALF_OK;
+}
+
+/* The value that now has a key; NULL: none. */
+static const char *value_now(const salf_checkpoint *c, const char *key) {
+    for (int64_t i = 0; i < c->n_pairs; i++)
+        if (strcmp(c->pairs[2 * i], key) == 0) return c->pairs[2 * i + 1];
+    return NULL;
+}
+
+/* Whether the run that wrote the file is this one. What has a content is the same where that is, wherever it lies; all
+ * else where the words are. Both directions: what only one of the two knows is another run, too. */
+static salf_status check_identities(const salf_checkpoint *c, const salf_tensors *file) {
+    char key[512];
+    for (int64_t i = 0; i < c->n_pairs + file->n_metadata / 2; i++) {
+        const bool ours = i < c->n_pairs;
+        const char *at = ours ? c->pairs[2 * i] : file->metadata[2 * (i - c->n_pairs)];
+        const bool is_value = strncmp(at, RESERVED "identity.", strlen(RESERVED "identity.")) == 0;
+        const bool is_content = strncmp(at, RESERVED "content.", strlen(RESERVED "content.")) == 0;
+        if (!is_value && !is_content) continue;
+        const char *name = at + strlen(is_value ? RESERVED "identity." : RESERVED "content.");
+        const char *now = value_now(c, at), *then = salf_tensors_metadata(file, at);
+        if (now && then && strcmp(now, then) == 0) continue;
+        if (is_value) { /* of what has a content the value is information */
+            snprintf(key, sizeof key, RESERVED "content.%s", name);
+            if (now && then && value_now(c, key) && salf_tensors_metadata(file, key)) continue;
+            if (now && then)
+                return slf_fail(SALF_E_MISMATCH, "%s was made with %s %s, this run has %s %s", c->folder, name, then,
+                                name, now);
+            return slf_fail(SALF_E_MISMATCH, "%s was made %s %s %s, this run is %s it", c->folder,
+                            then ? "with" : "without", name, then ? then : now, then ? "without" : "with");
+        }
+        snprintf(key, sizeof key, RESERVED "identity.%s", name);
+        now = value_now(c, key);
+        then = salf_tensors_metadata(file, key);
+        return slf_fail(SALF_E_MISMATCH, "%s was made with another %s: the content of %s is not what that of %s was",
+                        c->folder, name, now ? now : name, then ? then : name);
+    }
+    return SALF_OK;
+}
+
+/* ---- reading ---- */
+
+/* One of the two files: its tensors and the number of its save. SALF_E_NOT_FOUND where there is none, SALF_E_CORRUPT for
+ * what a broken disk or a copy that was cut leave, found before anything is read. */
+static salf_status read_file(const salf_checkpoint *c, int64_t slot, salf_tensors **out, int64_t *saves) {
+    salf_tensors *file = NULL;
+    slf_map map;
+    uint64_t seal = 0;
+    salf_status status = SALF_E_NO_MEMORY;
+    char *path = path_of(c, slot), *end = "x";
+    if (!path) return status;
+    SLF_DO(slf_map_open(&map, path));
+    const uint64_t n = map.size > sizeof seal ? map.size - sizeof seal : 0;
+    if (n > 0) memcpy(&seal, map.bytes + n, sizeof seal);
+    const bool whole = n > 0 && salf_hash(0, map.bytes, n) == seal;
+    slf_map_close(&map);
+    if (!whole) SLF_DO(slf_fail(SALF_E_CORRUPT, "%s is damaged: its bytes are not those that were written", path));
+    SLF_DO(salf_tensors_open(&file, c->context, path));
+    const char *format = salf_tensors_metadata(file, RESERVED "format"), *number;
+    const char *version = salf_tensors_metadata(file, RESERVED "version");
+    if (!format || strcmp(format, "salf-checkpoint") != 0 || !version)
+        SLF_DO(slf_fail(SALF_E_CORRUPT, "%s is no checkpoint of a run", path));
+    if (strcmp(version, VERSION) != 0)
+        SLF_DO(slf_fail(SALF_E_VERSION, "%s has version %s; this library reads %s", path, version, VERSION));
+    number = salf_tensors_metadata(file, RESERVED "saves");
+    *saves = number ? strtoll(number, &end, 10) : 0;
+    if (*end || *saves < 1 || *saves == INT64_MAX || (*saves & 1) != (slot & 1))
+        SLF_DO(slf_fail(SALF_E_CORRUPT, "%s holds save '%s', which belongs elsewhere", path, number ? number : ""));
+    *out = file;
+    file = NULL;
+done:
+    salf_tensors_destroy(file);
+    slf_free(c->context, path);
+    return status;
+}
+
+/* The newer of the files that are whole. Where one is damaged, or not there although there must have been one, the
+ * other is used and the host told; which of them was newer the damage may have hidden. */
+static salf_status read_newest(salf_checkpoint *c) {
+    bool damaged = false;
+    for (int64_t slot = 0; slot < 2; slot++) {
+        salf_tensors *file = NULL;
+        int64_t saves = 0;
+        const salf_status status = read_file(c, slot, &file, &saves);
+        if (status == SALF_E_CORRUPT) {
+            damaged = true;
+            c->damage = slf_message_keep();
+        } else if (status != SALF_OK && status != SALF_E_NOT_FOUND) {
+            return status;
+        }
+        if (saves <= c->saves || !file) {
+            salf_tensors_destroy(file);
+            continue;
+        }
+        salf_tensors_destroy(c->tensors);
+        c->tensors = file;
+        c->saves = saves;
+    }
+    if (damaged && !c->tensors) return slf_fail(SALF_E_CORRUPT, "%s, and %s holds no other", c->damage.text, c->folder);
+    if (damaged || c->saves < 2) return SALF_OK;
+    char *other = path_of(c, c->saves + 1);
+    if (!other) return SALF_E_NO_MEMORY;
+    if (!slf_path_exists(other)) snprintf(c->damage.text, sizeof c->damage.text, "%.400s is missing", other);
+    slf_free(c->context, other);
+    return SALF_OK;
+}
+
+salf_status salf_checkpoint_open(salf_checkpoint **out, salf_context *context, const char *folder,
+                                 const salf_identity *identities, int64_t n_identities) {
+    SLF_OUT(out);
+    SLF_REQUIRE(context, folder);
+    if (n_identities < 0 || n_identities > INT32_MAX || (n_identities > 0 && !identities))
+        return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " identities are not given", n_identities);
+    salf_checkpoint *c;
+    SLF_TRY(SLF_ALLOC_ZERO(context, c, 1));
+    c->context = slf_context_retain(context);
+    c->lock = -1;
+    salf_status status = SALF_E_NO_MEMORY;
+    if (!(c->folder = slf_strdup(context, folder))) goto done;
+    SLF_DO(note_identities(c, identities, n_identities));
+    SLF_DO(take_lock(c));
+    if (c->locked) remove_leftovers(c);
+    SLF_DO(read_newest(c));
+    if (c->tensors) SLF_DO(check_identities(c, c->tensors));
+    *out = c;
+    c = NULL;
+done:
+    salf_checkpoint_destroy(c);
+    return status;
+}
+
+/* The lock goes with its last descriptor; it is not undone here, since a forked child that destroys its copy of the
+ * handle would undo the parent's. */
+void salf_checkpoint_destroy(salf_checkpoint *c) {
+    if (!c) return;
+    salf_context *context = c->context;
+    salf_tensors_destroy(c->tensors);
+    for (int64_t i = 0; i < 2 * c->n_pairs; i++) slf_free(context, c->pairs[i]);
+    if (c->lock >= 0) close(c->lock);
+    slf_free(context, c->pairs);
+    slf_free(context, c->folder);
+    slf_free(context, c);
+    slf_context_release(context);
+}
+
+salf_status salf_checkpoint_get_info(const salf_checkpoint *c, salf_checkpoint_info *info) {
+    SLF_REQUIRE(c, info);
+    const salf_checkpoint_info own = {.locked = c->locked,
+                                      .saves = c->saves,
+                                      .tensors = c->tensors,
+                                      .damage = *c->damage.text ? c->damage.text : NULL};
+    return slf_info_write(info, &own, sizeof own, "salf_checkpoint_info");
+}
+
+/* ---- writing ---- */
+
+/* The saved bytes of a planner or policy as a tensor; *block owns them. */
+static salf_status put_state(const salf_checkpoint *c, const salf_checkpoint_content *content, bool planner,
+                             void **block, salf_named_tensor *out) {
+    uint64_t size = 0;
+    SLF_TRY(planner ? salf_planner_save(content->planner, NULL, &size)
+                    : salf_policy_save(content->policy, NULL, &size));
+    if (!(*block = slf_alloc(c->context, size, 1))) return SALF_E_NO_MEMORY;
+    SLF_TRY(planner ? salf_planner_save(content->planner, *block, &size)
+                    : salf_policy_save(content->policy, *block, &size));
+    *out = (salf_named_tensor){.name = planner ? RESERVED "planner" : RESERVED "policy", .n_dims = 1};
+    out->shape[0] = (int64_t)size;
+    out->view = slf_tensor_host(*block, SALF_U8, 1, (int64_t)size);
+    return SALF_OK;
+}
+
+salf_status salf_checkpoint_save(salf_checkpoint *c, const salf_checkpoint_content *content) {
+    SLF_REQUIRE(c, content);
+    salf_checkpoint_content own;
+    SLF_TRY(slf_options_read(&own, sizeof own, content, "salf_checkpoint_content"));
+    if (own.n_tensors < 0 || own.n_metadata < 0 || own.n_tensors > INT32_MAX || own.n_metadata > INT32_MAX ||
+        (own.n_tensors > 0 && !own.tensors) || (own.n_metadata > 0 && !own.metadata))
+        return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " tensors and %" PRId64 " pairs of metadata are not given",
+                        own.n_tensors, own.n_metadata);
+    /* 1. the host's tensors and pairs, then ours, the seal at the end */
+    salf_named_tensor *tensors = NULL;
+    const char **pairs = NULL;
+    void *blocks[2] = {NULL, NULL};
+    uint64_t seal = 0;
+    char number[24];
+    int64_t n = own.n_tensors, n_pairs = own.n_metadata;
+    char *path = path_of(c, c->saves + 1);
+    salf_status status = SALF_E_NO_MEMORY;
+    if (!path) goto done;
+    SLF_DO(SLF_ALLOC(c->context, tensors, n + OWN_TENSORS));
+    SLF_DO(SLF_ALLOC(c->context, pairs, 2 * (n_pairs + c->n_pairs + OWN_KEYS)));
+    for (int64_t i = 0; i < n; i++) tensors[i] = own.tensors[i];
+    for (int64_t i = 0; i < 2 * n_pairs; i++) pairs[i] = own.metadata[i];
+    for (int64_t i = 0; i < n + n_pairs; i++) {
+        const char *name = i < n ? tensors[i].name : pairs[2 * (i - n)];
+        if (name && strncmp(name, RESERVED, strlen(RESERVED)) == 0)
+            SLF_DO(slf_fail(SALF_E_ARGUMENT, "'%s': names that begin with '" RESERVED "' are the library's", name));
+    }
+    if (own.policy) SLF_DO(put_state(c, &own, false, &blocks[0], &tensors[n++]));
+    if (own.planner) SLF_DO(put_state(c, &own, true, &blocks[1], &tensors[n++]));
+    tensors[n] = (salf_named_tensor){.name = SEAL, .n_dims = 1, .shape = {sizeof seal}};
+    tensors[n++].view = slf_tensor_host(&seal, SALF_U8, 1, sizeof seal);
+    snprintf(number, sizeof number, "%" PRId64, c->saves + 1);
+    const char *const ours[2 * OWN_KEYS] = {RESERVED "format", "salf-checkpoint", RESERVED "version",
+                                            VERSION,           RESERVED "saves",  number};
+    memcpy(pairs + 2 * n_pairs, ours, sizeof ours);
+    for (int64_t i = 0; i < 2 * c->n_pairs; i++) pairs[2 * (n_pairs + OWN_KEYS) + i] = c->pairs[i];
+    /* 2. the file, in the place of the older of the two */
+    SLF_DO(slf_tensors_save(c->context, path, tensors, n, pairs, n_pairs + OWN_KEYS + c->n_pairs, &seal));
+    c->saves++;
+    c->damage.text[0] = 0;
+    salf_tensors_destroy(c->tensors);
+    c->tensors = NULL;
+done:
+    for (int i = 0; i < 2; i++) slf_free(c->context, blocks[i]);
+    slf_free(c->context, tensors);
+    slf_free(c->context, pairs);
+    slf_free(c->context, path);
+    return status;
+}
+
+/* ---- into the host's memory ---- */
+
+/* Whether a tensor of the file fits the place that the host has for it. */
+static salf_status check_place(const salf_tensors *file, const salf_named_tensor *place, salf_named_tensor *found) {
+    if (!place->name) return slf_fail(SALF_E_ARGUMENT, "a tensor without a name");
+    SLF_TRY(salf_tensors_find(file, place->name, found));
+    const int64_t plain[2] = {place->view.rows, place->view.cols};
+    const int64_t *shape = place->n_dims ? place->shape : plain;
+    const int32_t n_dims = place->n_dims ? place->n_dims : 2;
+    const int64_t elements = n_dims > 0 && n_dims <= 8 ? slf_shape_elements(shape, n_dims) : -1;
+    bool same = n_dims == found->n_dims && elements == slf_shape_elements(plain, 2) && elements >= 0;
+    for (int32_t d = 0; same && d < n_dims; d++) same = shape[d] == found->shape[d];
+    if (!same)
+        return slf_fail(SALF_E_SHAPE, "tensor '%s' has another shape in the checkpoint than [%" PRId64 "][%" PRId64 "]",
+                        place->name, place->view.rows, place->view.cols);
+    if (place->view.dtype != found->view.dtype)
+        return slf_fail(SALF_E_DTYPE, "tensor '%s' is %s in the checkpoint, not %s", place->name,
+                        slf_dtype_name(found->view.dtype), slf_dtype_name(place->view.dtype));
+    if (place->view.memory != SALF_MEMORY_HOST || (place->view.row_index && place->view.index_memory))
+        return slf_fail(SALF_E_ARGUMENT, "tensor '%s' is not in host memory", place->name);
+    if (!place->view.data && elements > 0) return slf_fail(SALF_E_NULL, "tensor '%s' has no data", place->name);
+    return SALF_OK;
+}
+
+/* All is checked before anything is changed; planner and policy check their bytes themselves, so they come first. */
+salf_status salf_checkpoint_load(salf_checkpoint *c, const salf_checkpoint_content *content) {
+    SLF_REQUIRE(c, content);
+    salf_checkpoint_content own;
+    salf_named_tensor found;
+    SLF_TRY(slf_options_read(&own, sizeof own, content, "salf_checkpoint_content"));
+    if (!c->tensors)
+        return SLF_FAIL(c->saves ? SALF_E_SEQUENCE : SALF_E_NOT_FOUND, "%s %s", c->folder,
+                        c->saves ? "has been saved to since it was opened" : "holds no checkpoint");
+    if (own.n_tensors < 0 || (own.n_tensors > 0 && !own.tensors))
+        return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " tensors are not given", own.n_tensors);
+    for (int64_t i = 0; i < own.n_tensors; i++) SLF_TRY(check_place(c->tensors, &own.tensors[i], &found));
+    if (own.planner) {
+        SLF_TRY(salf_tensors_find(c->tensors, RESERVED "planner", &found));
+        SLF_TRY(salf_planner_load(own.planner, found.view.data, (uint64_t)found.shape[0]));
+    }
+    if (own.policy) {
+        SLF_TRY(salf_tensors_find(c->tensors, RESERVED "policy", &found));
+        SLF_TRY(salf_policy_load(own.policy, found.view.data, (uint64_t)found.shape[0]));
+    }
+    for (int64_t i = 0; i < own.n_tensors; i++) {
+        const salf_tensor *to = &own.tensors[i].view;
+        SLF_TRY(salf_tensors_find(c->tensors, own.tensors[i].name, &found));
+        const char *from = found.view.data;
+        const size_t row = (size_t)(to->cols * slf_dtype_size(to->dtype));
+        for (int64_t r = 0; row > 0 && r < to->rows; r++, from += row) {
+            const size_t offset = (size_t)(slf_tensor_offset(to, r) * slf_dtype_size(to->dtype));
+            memcpy((char *)to->data + offset, from, row);
+        }
+    }
+    return SALF_OK;
+}
