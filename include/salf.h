@@ -257,15 +257,13 @@ SALF_API const char *salf_tensors_metadata(const salf_tensors *tensors, const ch
  * salf_file_save, SALF_E_ARGUMENT, SALF_E_SHAPE, SALF_E_DTYPE. */
 SALF_API salf_status salf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
                                        int64_t n_tensors, const char *const *metadata, int64_t n_metadata);
-/* Makes n bytes the content of a file: to a temporary name in the same folder, synced, then renamed over path, so that
- * there is the old file or the new one, whole, whatever happens. A link is followed; a file that is replaced keeps its
- * access rights, and one that may not be written to is not replaced. What is no file, such as a device, a pipe or
- * "/dev/stdout", is written to. Errors: SALF_E_IO and SALF_E_NO_SPACE, with the system's reason (path is as before,
- * unless the message says that only the folder could not be synced). */
+/* Makes n bytes the content of a file: under a temporary name in its folder, synced, then renamed, so that there is the
+ * old file or the new one, whole. A link is followed, access rights are kept, and what may not be written to is not
+ * replaced; a device, a pipe or "/dev/stdout" is written to. Errors: SALF_E_IO, SALF_E_NO_SPACE, with the system's
+ * reason (path is as before, unless the message says that only the folder could not be synced). */
 SALF_API salf_status salf_file_save(const char *path, const void *bytes, uint64_t n);
-/* A hash of n bytes, and of a regular file's content: the same number for the same bytes on every machine, another one
- * (but for a chance of 2^-64) for others. It tells mistakes and damage apart, no forgery. before, and *hash as it is,
- * are the hash of what comes before, so that several make one; 0 to begin. Errors: SALF_E_IO, SALF_E_NOT_FOUND. */
+/* A hash of n bytes, and of a file's content, behind what has the hash before (*hash; 0: nothing): the same for the same
+ * bytes on every machine, and but for a chance of 2^-64 another for others. No defence against forgery. */
 SALF_API uint64_t salf_hash(uint64_t before, const void *bytes, uint64_t n);
 SALF_API salf_status salf_hash_file(const char *path, uint64_t *hash);
 
@@ -912,15 +910,13 @@ typedef struct salf_cost {
 SALF_API salf_status salf_cost_estimate(const salf_cost_options *options, salf_cost *cost);
 
 /* ---- 12. Checkpoints of a run ----------------------------------------------------------------------------------- */
-/* A folder that holds the state of a run, so that it goes on after a kill as if nothing had been: your tensors, planner
- * and policy. Two generations, each whole or found out (a hash of every byte); a lock that dies with its process; and
- * what the run is made of, so that no run goes on with another's state. One process at a time; of several ranks each
- * has its own folder, or one saves. */
+/* A folder with the state of a run, which goes on after a kill as if nothing had been: two generations, each whole or
+ * found out (a hash of every byte), a lock that dies with its process, and what the run is made of, so that none goes on
+ * with another's state. One process at a time: of several ranks one saves, or each has its own folder. */
 typedef struct salf_checkpoint salf_checkpoint;
 
-/* A part of what a run is made of. name is what messages call it ("data", "learning rate"). content 0: the run is
- * another one when value differs. Else it is when content differs (salf_hash, salf_hash_file), and value, such as a
- * path, is information. */
+/* A part of what a run is made of; name is what messages call it ("data", "learning rate"). With content 0 the run is
+ * another one when value differs; else when content does (salf_hash), and value, such as a path, is information. */
 typedef struct salf_identity {
     const char *name, *value;
     uint64_t content;
@@ -928,7 +924,7 @@ typedef struct salf_identity {
 
 typedef struct salf_checkpoint_info {
     uint32_t struct_size;
-    int32_t locked;              /* 0: the file system has no locks; make sure yourself that nobody else writes here */
+    int32_t locked;              /* 0: the file system has no locks; see yourself that nobody else writes here */
     int64_t saves;               /* number of the save in use; 0: the folder holds none */
     const salf_tensors *tensors; /* of it, to be read until the next save or destroy; NULL: none, or saved since */
     const char *damage;          /* NULL, or which of the two files was passed over and why: tell the user */
@@ -938,28 +934,28 @@ typedef struct salf_checkpoint_info {
 typedef struct salf_checkpoint_content {
     uint32_t struct_size;
     int32_t reserved;
-    const salf_named_tensor *tensors; /* yours, in host memory: parameters, moments, counters, your own bytes as U8 */
+    const salf_named_tensor *tensors; /* in host memory: parameters, moments, counters, your own bytes as U8 */
     int64_t n_tensors;
-    const char *const *metadata; /* pairs of strings; read with salf_tensors_metadata, load does not look at them */
+    const char *const *metadata; /* pairs of strings; not loaded: salf_tensors_metadata reads them */
     int64_t n_metadata;
     salf_policy *policy; /* NULL: none */
     salf_planner *planner;
 } salf_checkpoint_content;
 
 /* Makes the folder where it is not there, locks it, removes what a killed process was writing, and finds the newest
- * save that is whole; check info.saves before you overwrite one. Errors: SALF_E_BUSY (names process and host),
- * SALF_E_MISMATCH (names what the run differs in, in your words), SALF_E_CORRUPT (every save is damaged),
- * SALF_E_VERSION, SALF_E_IO. A process forked from this one has the lock too, for as long as it lives. */
+ * save that is whole; look at info.saves before you save over it. Errors: SALF_E_BUSY (names process and host),
+ * SALF_E_MISMATCH (names in your words what the run differs in), SALF_E_CORRUPT (every save is damaged),
+ * SALF_E_VERSION, SALF_E_IO. A process that is forked from this one has the lock too, for as long as it lives. */
 SALF_API salf_status salf_checkpoint_open(salf_checkpoint **out, salf_context *context, const char *folder,
                                           const salf_identity *identities, int64_t n_identities);
 SALF_API void salf_checkpoint_destroy(salf_checkpoint *checkpoint);
 SALF_API salf_status salf_checkpoint_get_info(const salf_checkpoint *checkpoint, salf_checkpoint_info *info);
-/* Saves; names and keys must not begin with "salf.". The save before stays whole until this one is on the disk, and
- * whatever fails leaves it as it was. Errors: those of salf_tensors_save. */
+/* Names and keys must not begin with "salf.". The save before stays whole until this one is on the disk. Errors: those
+ * of salf_tensors_save. */
 SALF_API salf_status salf_checkpoint_save(salf_checkpoint *checkpoint, const salf_checkpoint_content *content);
 /* Copies the tensors that you name into your memory, which must have their shapes and types (SALF_E_SHAPE,
- * SALF_E_DTYPE, SALF_E_NOT_FOUND), and loads planner and policy. Tensors change only when everything fits. What the
- * numbers mean is yours to check: a hash finds no state that was wrong when it was saved. */
+ * SALF_E_DTYPE, SALF_E_NOT_FOUND) or none changes, and loads planner and policy. Whether your numbers make sense is
+ * yours to check: a hash finds no state that was wrong when it was saved. */
 SALF_API salf_status salf_checkpoint_load(salf_checkpoint *checkpoint, const salf_checkpoint_content *content);
 
 #ifdef __cplusplus

@@ -16,6 +16,7 @@
 #ifndef SALF_HPP
 #define SALF_HPP
 
+#include "salf_checkpoint.hpp"
 #include "salf_core.hpp"
 
 namespace salf {
@@ -184,11 +185,6 @@ class basic_tensors : public detail::handle<salf_tensors, salf_tensors_destroy>,
                                     detail::count(tensors), metadata.data(), detail::count(metadata) / 2);
     }
 };
-
-/* Makes bytes the content of a file, whole or not at all. */
-template <class Errors = errors> outcome<Errors, void> save_file(text path, span<const std::byte> bytes) {
-    return detail::call<Errors>(salf_file_save, path.get(), bytes.data(), static_cast<std::uint64_t>(bytes.size()));
-}
 
 /* A tensor to save under a name, of shape [rows][cols]. The name is borrowed. */
 inline salf_named_tensor named(text name, const salf_tensor &view) noexcept {
@@ -582,7 +578,8 @@ template <class Errors = errors> outcome<Errors, cost> cost_estimate(const cost_
     using loss = basic_loss<style>;                   \
     using signal = basic_signal<style>;               \
     using planner = basic_planner<style>;             \
-    using policy = basic_policy<style>;
+    using policy = basic_policy<style>;               \
+    using checkpoint = basic_checkpoint<style>;
 
 SALF_HPP_NAMES_(errors)
 

@@ -49,7 +49,9 @@ static char *path_of(const salf_checkpoint *c, int64_t save) {
 
 /* Makes the folder where it is not there, and takes its lock. Who has it is told by what that process has written. A
  * file system without locks is no reason to lose a run; the host learns of it. */
-static salf_status take_lock(salf_checkpoint *c) {
+static salf_status take_folder(salf_checkpoint *c) {
+    static const char *const names[] = {"checkpoint-0.safetensors" SLF_TEMPORARY,
+                                        "checkpoint-1.safetensors" SLF_TEMPORARY};
     char text[300] = "", host[100] = "";
     if (mkdir(c->folder, 0777) != 0 && errno != EEXIST) return slf_fail_errno("cannot make folder", c->folder, errno);
     char *path = slf_path_join(c->context, c->folder, "lock");
@@ -73,20 +75,16 @@ static salf_status take_lock(salf_checkpoint *c) {
     if (!c->locked) return status;
     gethostname(host, sizeof host - 1);
     const int n = snprintf(text, sizeof text, "process %ld on host %s\n", (long)getpid(), host);
-    if (ftruncate(c->lock, 0) != 0 || pwrite(c->lock, text, (size_t)n, 0) != n) return SALF_OK; /* for messages only */
-    return SALF_OK;
-}
-
-/* What was being written when an earlier process was killed. Nobody else writes here: the lock is ours. */
-static void remove_leftovers(const salf_checkpoint *c) {
-    static const char *const names[] = {"checkpoint-0.safetensors" SLF_TEMPORARY,
-                                        "checkpoint-1.safetensors" SLF_TEMPORARY};
+    const bool named = ftruncate(c->lock, 0) == 0 && pwrite(c->lock, text, (size_t)n, 0) == n;
+    (void)named; /* it is for messages only */
+    /* What was being written when an earlier process was killed goes: with the lock nobody else writes here. */
     DIR *listing = opendir(c->folder);
     const struct dirent *entry;
     while (listing && (entry = readdir(listing)) != NULL)
         for (int i = 0; i < 2; i++)
             if (strncmp(entry->d_name, names[i], strlen(names[i])) == 0) unlinkat(dirfd(listing), entry->d_name, 0);
     if (listing) closedir(listing);
+    return SALF_OK;
 }
 
 /* ---- what the run is made of ---- */
@@ -157,61 +155,50 @@ static salf_status check_identities(const salf_checkpoint *c, const salf_tensors
 
 /* ---- reading ---- */
 
-/* One of the two files: its tensors and the number of its save. SALF_E_NOT_FOUND where there is none, SALF_E_CORRUPT for
- * what a broken disk or a copy that was cut leave, found before anything is read. */
-static salf_status read_file(const salf_checkpoint *c, int64_t slot, salf_tensors **out, int64_t *saves) {
-    salf_tensors *file = NULL;
-    slf_map map;
-    uint64_t seal = 0;
-    salf_status status = SALF_E_NO_MEMORY;
-    char *path = path_of(c, slot), *end = "x";
-    if (!path) return status;
-    SLF_DO(slf_map_open(&map, path));
-    const uint64_t n = map.size > sizeof seal ? map.size - sizeof seal : 0;
-    if (n > 0) memcpy(&seal, map.bytes + n, sizeof seal);
-    const bool whole = n > 0 && salf_hash(0, map.bytes, n) == seal;
-    slf_map_close(&map);
-    if (!whole) SLF_DO(slf_fail(SALF_E_CORRUPT, "%s is damaged: its bytes are not those that were written", path));
-    SLF_DO(salf_tensors_open(&file, c->context, path));
-    const char *format = salf_tensors_metadata(file, RESERVED "format"), *number;
-    const char *version = salf_tensors_metadata(file, RESERVED "version");
-    if (!format || strcmp(format, "salf-checkpoint") != 0 || !version)
-        SLF_DO(slf_fail(SALF_E_CORRUPT, "%s is no checkpoint of a run", path));
-    if (strcmp(version, VERSION) != 0)
-        SLF_DO(slf_fail(SALF_E_VERSION, "%s has version %s; this library reads %s", path, version, VERSION));
-    number = salf_tensors_metadata(file, RESERVED "saves");
-    *saves = number ? strtoll(number, &end, 10) : 0;
-    if (*end || *saves < 1 || *saves == INT64_MAX || (*saves & 1) != (slot & 1))
-        SLF_DO(slf_fail(SALF_E_CORRUPT, "%s holds save '%s', which belongs elsewhere", path, number ? number : ""));
-    *out = file;
-    file = NULL;
-done:
-    salf_tensors_destroy(file);
-    slf_free(c->context, path);
-    return status;
-}
-
-/* The newer of the files that are whole. Where one is damaged, or not there although there must have been one, the
- * other is used and the host told; which of them was newer the damage may have hidden. */
+/* The newer of the files that are whole, which each is found to be before anything of it is read. Where one is damaged
+ * (SALF_E_CORRUPT), or not there although there must have been one, the other is used and the host told; which of them
+ * was newer the damage may have hidden. */
 static salf_status read_newest(salf_checkpoint *c) {
     bool damaged = false;
     for (int64_t slot = 0; slot < 2; slot++) {
         salf_tensors *file = NULL;
-        int64_t saves = 0;
-        const salf_status status = read_file(c, slot, &file, &saves);
+        slf_map map;
+        uint64_t seal = 0;
+        salf_status status = SALF_E_NO_MEMORY;
+        char *path = path_of(c, slot), *end = "x";
+        if (!path) goto done;
+        SLF_DO(slf_map_open(&map, path));
+        const uint64_t n = map.size > sizeof seal ? map.size - sizeof seal : 0;
+        if (n > 0) memcpy(&seal, map.bytes + n, sizeof seal);
+        const bool whole = n > 0 && salf_hash(0, map.bytes, n) == seal;
+        slf_map_close(&map);
+        if (!whole) SLF_DO(slf_fail(SALF_E_CORRUPT, "%s is damaged: its bytes are not those that were written", path));
+        SLF_DO(salf_tensors_open(&file, c->context, path));
+        const char *format = salf_tensors_metadata(file, RESERVED "format");
+        const char *version = salf_tensors_metadata(file, RESERVED "version");
+        if (!format || strcmp(format, "salf-checkpoint") != 0 || !version)
+            SLF_DO(slf_fail(SALF_E_CORRUPT, "%s is no checkpoint of a run", path));
+        if (strcmp(version, VERSION) != 0)
+            SLF_DO(slf_fail(SALF_E_VERSION, "%s has version %s; this library reads %s", path, version, VERSION));
+        const char *number = salf_tensors_metadata(file, RESERVED "saves");
+        const int64_t saves = number ? strtoll(number, &end, 10) : 0;
+        if (*end || saves < 1 || saves == INT64_MAX || (saves & 1) != slot)
+            SLF_DO(slf_fail(SALF_E_CORRUPT, "%s holds save '%s', which belongs elsewhere", path, number ? number : ""));
+        if (saves > c->saves) { /* the handle has it, and what it had goes */
+            salf_tensors *older = c->tensors;
+            c->tensors = file;
+            file = older;
+            c->saves = saves;
+        }
+    done:
+        salf_tensors_destroy(file);
+        slf_free(c->context, path);
         if (status == SALF_E_CORRUPT) {
             damaged = true;
             c->damage = slf_message_keep();
         } else if (status != SALF_OK && status != SALF_E_NOT_FOUND) {
             return status;
         }
-        if (saves <= c->saves || !file) {
-            salf_tensors_destroy(file);
-            continue;
-        }
-        salf_tensors_destroy(c->tensors);
-        c->tensors = file;
-        c->saves = saves;
     }
     if (damaged && !c->tensors) return slf_fail(SALF_E_CORRUPT, "%s, and %s holds no other", c->damage.text, c->folder);
     if (damaged || c->saves < 2) return SALF_OK;
@@ -235,8 +222,7 @@ salf_status salf_checkpoint_open(salf_checkpoint **out, salf_context *context, c
     salf_status status = SALF_E_NO_MEMORY;
     if (!(c->folder = slf_strdup(context, folder))) goto done;
     SLF_DO(note_identities(c, identities, n_identities));
-    SLF_DO(take_lock(c));
-    if (c->locked) remove_leftovers(c);
+    SLF_DO(take_folder(c));
     SLF_DO(read_newest(c));
     if (c->tensors) SLF_DO(check_identities(c, c->tensors));
     *out = c;
@@ -338,29 +324,8 @@ done:
 
 /* ---- into the host's memory ---- */
 
-/* Whether a tensor of the file fits the place that the host has for it. */
-static salf_status check_place(const salf_tensors *file, const salf_named_tensor *place, salf_named_tensor *found) {
-    if (!place->name) return slf_fail(SALF_E_ARGUMENT, "a tensor without a name");
-    SLF_TRY(salf_tensors_find(file, place->name, found));
-    const int64_t plain[2] = {place->view.rows, place->view.cols};
-    const int64_t *shape = place->n_dims ? place->shape : plain;
-    const int32_t n_dims = place->n_dims ? place->n_dims : 2;
-    const int64_t elements = n_dims > 0 && n_dims <= 8 ? slf_shape_elements(shape, n_dims) : -1;
-    bool same = n_dims == found->n_dims && elements == slf_shape_elements(plain, 2) && elements >= 0;
-    for (int32_t d = 0; same && d < n_dims; d++) same = shape[d] == found->shape[d];
-    if (!same)
-        return slf_fail(SALF_E_SHAPE, "tensor '%s' has another shape in the checkpoint than [%" PRId64 "][%" PRId64 "]",
-                        place->name, place->view.rows, place->view.cols);
-    if (place->view.dtype != found->view.dtype)
-        return slf_fail(SALF_E_DTYPE, "tensor '%s' is %s in the checkpoint, not %s", place->name,
-                        slf_dtype_name(found->view.dtype), slf_dtype_name(place->view.dtype));
-    if (place->view.memory != SALF_MEMORY_HOST || (place->view.row_index && place->view.index_memory))
-        return slf_fail(SALF_E_ARGUMENT, "tensor '%s' is not in host memory", place->name);
-    if (!place->view.data && elements > 0) return slf_fail(SALF_E_NULL, "tensor '%s' has no data", place->name);
-    return SALF_OK;
-}
-
-/* All is checked before anything is changed; planner and policy check their bytes themselves, so they come first. */
+/* All is checked before anything is changed; planner and policy check their bytes themselves, so they come before the
+ * tensors are copied. */
 salf_status salf_checkpoint_load(salf_checkpoint *c, const salf_checkpoint_content *content) {
     SLF_REQUIRE(c, content);
     salf_checkpoint_content own;
@@ -371,7 +336,27 @@ salf_status salf_checkpoint_load(salf_checkpoint *c, const salf_checkpoint_conte
                         c->saves ? "has been saved to since it was opened" : "holds no checkpoint");
     if (own.n_tensors < 0 || (own.n_tensors > 0 && !own.tensors))
         return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " tensors are not given", own.n_tensors);
-    for (int64_t i = 0; i < own.n_tensors; i++) SLF_TRY(check_place(c->tensors, &own.tensors[i], &found));
+    for (int64_t i = 0; i < own.n_tensors; i++) {
+        const salf_named_tensor *place = &own.tensors[i];
+        const salf_tensor *v = &place->view;
+        if (!place->name) return slf_fail(SALF_E_ARGUMENT, "tensor %" PRId64 " has no name", i);
+        SLF_TRY(salf_tensors_find(c->tensors, place->name, &found));
+        const int64_t plain[2] = {v->rows, v->cols};
+        const int32_t n_dims = place->n_dims ? place->n_dims : 2;
+        bool same = n_dims == found.n_dims && slf_shape_elements(plain, 2) == found.view.rows * found.view.cols;
+        for (int32_t d = 0; same && d < n_dims; d++) same = (place->n_dims ? place->shape : plain)[d] == found.shape[d];
+        if (!same)
+            return slf_fail(SALF_E_SHAPE,
+                            "tensor '%s' has another shape in the checkpoint than [%" PRId64 "][%" PRId64 "]",
+                            place->name, v->rows, v->cols);
+        if (v->dtype != found.view.dtype)
+            return slf_fail(SALF_E_DTYPE, "tensor '%s' is %s in the checkpoint, not %s", place->name,
+                            slf_dtype_name(found.view.dtype), slf_dtype_name(v->dtype));
+        if (v->memory != SALF_MEMORY_HOST || v->row_index)
+            return slf_fail(SALF_E_ARGUMENT, "tensor '%s' is no plain matrix in host memory", place->name);
+        if (!v->data && found.view.rows * found.view.cols > 0)
+            return slf_fail(SALF_E_NULL, "tensor '%s' has no data", place->name);
+    }
     if (own.planner) {
         SLF_TRY(salf_tensors_find(c->tensors, RESERVED "planner", &found));
         SLF_TRY(salf_planner_load(own.planner, found.view.data, (uint64_t)found.shape[0]));

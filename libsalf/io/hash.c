@@ -6,11 +6,7 @@
  * same hash; others have it with chance 2^-64. It finds damage and mistakes; it is no defence against an adversary.
  * Some 2 GB a second.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "core/fingerprint.h"
 #include "io.h"
@@ -48,24 +44,4 @@ uint64_t salf_hash(uint64_t before, const void *bytes, uint64_t n) {
     slf_sum sum = {.hash = before};
     if (bytes) slf_sum_add(&sum, bytes, n);
     return slf_sum_end(&sum);
-}
-
-/* Read, not mapped: a file that is cut meanwhile is a shorter one and no signal. */
-salf_status salf_hash_file(const char *path, uint64_t *hash) {
-    SLF_REQUIRE(path, hash);
-    uint8_t bytes[8192];
-    slf_sum sum = {.hash = *hash};
-    ssize_t n = 1;
-    int file, error = 0;
-    SLF_TRY(slf_file_open(&file, path, NULL));
-    while (n > 0) {
-        n = read(file, bytes, sizeof bytes);
-        if (n > 0) slf_sum_add(&sum, bytes, (uint64_t)n);
-        if (n < 0 && errno == EINTR) n = 1;
-        if (n < 0) error = errno;
-    }
-    close(file);
-    if (error) return slf_fail_errno("cannot read", path, error);
-    *hash = slf_sum_end(&sum);
-    return SALF_OK;
 }

@@ -55,8 +55,8 @@ static json_t *json_integers(const int64_t *values, int32_t n) {
 
 /* ---- bytes ---- */
 
-/* A tensor in pieces of 16 MiB, some hundredths of a second on a disk; what is dense at once, what is strided or indexed
- * row by row. done of total bytes of the file are written before. */
+/* A tensor in pieces of 16 MiB, some hundredths of a second on a disk; what is dense at once, what is strided or
+ * indexed row by row. done of total bytes of the file are written before. */
 static salf_status write_tensor(slf_file *file, const salf_tensor *v, uint64_t done, uint64_t total) {
     const uint64_t most = (uint64_t)16 << 20, bytes = data_bytes(v);
     const uint64_t row = (uint64_t)(v->cols * slf_dtype_size(v->dtype));

@@ -47,6 +47,23 @@ AT(salf_blas, name, 16);
 AT(salf_blas, product, 24);
 AT(salf_blas, potrf, 32);
 
+GROWS(salf_checkpoint_content, 56);
+AT(salf_checkpoint_content, struct_size, 0);
+AT(salf_checkpoint_content, reserved, 4);
+AT(salf_checkpoint_content, tensors, 8);
+AT(salf_checkpoint_content, n_tensors, 16);
+AT(salf_checkpoint_content, metadata, 24);
+AT(salf_checkpoint_content, n_metadata, 32);
+AT(salf_checkpoint_content, policy, 40);
+AT(salf_checkpoint_content, planner, 48);
+
+GROWS(salf_checkpoint_info, 32);
+AT(salf_checkpoint_info, struct_size, 0);
+AT(salf_checkpoint_info, locked, 4);
+AT(salf_checkpoint_info, saves, 8);
+AT(salf_checkpoint_info, tensors, 16);
+AT(salf_checkpoint_info, damage, 24);
+
 GROWS(salf_context_info, 48);
 AT(salf_context_info, struct_size, 0);
 AT(salf_context_info, backend, 4);
@@ -169,6 +186,11 @@ AT(salf_decoder_info, residual_scale, 128);
 AT(salf_decoder_info, sliding_window, 136);
 AT(salf_decoder_info, sliding, 144);
 AT(salf_decoder_info, unsupported, 152);
+
+SIZE(salf_identity, 24);
+AT(salf_identity, name, 0);
+AT(salf_identity, value, 8);
+AT(salf_identity, content, 16);
 
 GROWS(salf_loss_options, 32);
 AT(salf_loss_options, struct_size, 0);

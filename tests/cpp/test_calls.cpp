@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cmath>
+#include <cstdlib>
 
 #include "cases.hpp"
 
@@ -57,6 +58,32 @@ template <class Errors> void contexts() {
     CHECK_STATUS(salf::basic_context<Errors>::create(bad), SALF_E_ARGUMENT, "77");
 }
 
+template <class Errors> void checkpoints() {
+    using checkpoint = salf::basic_checkpoint<Errors>;
+    const auto context = make_context<Errors>();
+    char folder[] = "/tmp/salf-cpp-XXXXXX";
+    CHECK(mkdtemp(folder) != nullptr);
+    const salf_identity made_of[] = {{"seed", "1", 0}}, others[] = {{"seed", "2", 0}};
+    std::vector<float> values{1, 2}, back(2);
+    const salf_named_tensor out[] = {salf::named("x", salf::tensor_view(values.data(), 1, 2))};
+    const salf_named_tensor in[] = {salf::named("x", salf::mutable_view(back.data(), 1, 2))};
+    salf::checkpoint_content content;
+    content.tensors = out;
+    content.n_tensors = 1;
+    {
+        auto run = take(checkpoint::open(context, folder, made_of));
+        CHECK_STATUS(checkpoint::open(context, folder, made_of), SALF_E_BUSY, "in use by process");
+        CHECK_STATUS(run.load(content), SALF_E_NOT_FOUND, "no checkpoint");
+        CHECK_OK(run.save(content));
+    }
+    CHECK_STATUS(checkpoint::open(context, folder, others), SALF_E_MISMATCH, "seed 1");
+    auto run = take(checkpoint::open(context, folder, made_of));
+    content.tensors = in;
+    CHECK_OK(run.load(content));
+    CHECK(back == values && take(run.get_info()).saves == 1);
+    CHECK(std::system((std::string("rm -r ") + folder).c_str()) == 0);
+}
+
 template <class Errors> void tensor_files() {
     using tensors = salf::basic_tensors<Errors>;
     const auto context = make_context<Errors>();
@@ -77,6 +104,8 @@ template <class Errors> void tensor_files() {
     CHECK_STATUS(opened.find("c"), SALF_E_NOT_FOUND, "c");
     const std::byte bytes[2] = {std::byte{1}, std::byte{2}};
     CHECK_OK(salf::save_file<Errors>(there.path, bytes));
+    CHECK(take(salf::hash_file<Errors>(there.path, 3)) == salf::hash(bytes, 3));
+    CHECK_STATUS(salf::hash_file<Errors>("/nonexistent/x"), SALF_E_NOT_FOUND, "/nonexistent/x");
     CHECK_STATUS(tensors::open(context, there.path), SALF_E_TRUNCATED, "2 bytes");
     CHECK_STATUS(salf::save_file<Errors>("/nonexistent/x", bytes), SALF_E_IO, "/nonexistent/x");
     CHECK_STATUS(tensors::open(context, there.path + "-not"), SALF_E_NOT_FOUND, "-not");
@@ -408,6 +437,7 @@ template <class Errors> void costs() {
 BOTH(versions_and_constants)
 BOTH(methods)
 BOTH(contexts)
+BOTH(checkpoints)
 BOTH(tensor_files)
 BOTH(models)
 BOTH(bases)

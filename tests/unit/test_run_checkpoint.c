@@ -93,11 +93,11 @@ static salf_checkpoint_info info_of(const salf_checkpoint *c) {
     return info;
 }
 
-#define OPEN_FAILS(identities, n, status, words)                                                          \
-    do {                                                                                                  \
-        salf_checkpoint *open_ = (salf_checkpoint *)&open_;                                               \
-        CHECK_FAILS(salf_checkpoint_open(&open_, context, folder, identities, n), status, words);         \
-        ck_assert_ptr_null(open_);                                                                        \
+#define OPEN_FAILS(identities, n, status, words)                                                  \
+    do {                                                                                          \
+        salf_checkpoint *open_ = (salf_checkpoint *)&open_;                                       \
+        CHECK_FAILS(salf_checkpoint_open(&open_, context, folder, identities, n), status, words); \
+        ck_assert_ptr_null(open_);                                                                \
     } while (0)
 
 START_TEST(round_trip) {
@@ -156,16 +156,16 @@ START_TEST(what_does_not_fit_is_named) {
     salf_checkpoint_destroy(c);
     c = opened();
     state kept = b;
-#define MISFIT(change, status, words)                                        \
-    do {                                                                     \
-        change;                                                              \
-        CHECK_FAILS(salf_checkpoint_load(c, &b.content), status, words);     \
-        ck_assert_mem_eq(b.weights, kept.weights, sizeof b.weights);         \
-        memcpy(b.tensors, kept.tensors, sizeof b.tensors);                   \
-        b.content = kept.content;                                            \
+#define MISFIT(change, status, words)                                    \
+    do {                                                                 \
+        change;                                                          \
+        CHECK_FAILS(salf_checkpoint_load(c, &b.content), status, words); \
+        ck_assert_mem_eq(b.weights, kept.weights, sizeof b.weights);     \
+        memcpy(b.tensors, kept.tensors, sizeof b.tensors);               \
+        b.content = kept.content;                                        \
     } while (0)
     MISFIT(b.tensors[1].name = "none", SALF_E_NOT_FOUND, "'none'");
-    MISFIT(b.tensors[1].name = NULL, SALF_E_ARGUMENT, "without a name");
+    MISFIT(b.tensors[1].name = NULL, SALF_E_ARGUMENT, "has no name");
     MISFIT(b.tensors[1].shape[0] = 1, SALF_E_SHAPE, "'counters'");
     MISFIT(b.tensors[1].n_dims = 0, SALF_E_SHAPE, "'counters'");
     MISFIT(b.tensors[1].n_dims = -1, SALF_E_SHAPE, "'counters'");
@@ -195,12 +195,12 @@ START_TEST(what_does_not_fit_is_named) {
 
     /* what cannot be saved */
     const char *const pairs[] = {"salf.format", "x", NULL, NULL};
-#define UNSAVED(change, status, words)                                    \
-    do {                                                                  \
-        change;                                                           \
-        CHECK_FAILS(salf_checkpoint_save(c, &b.content), status, words);  \
-        memcpy(b.tensors, kept.tensors, sizeof b.tensors);                \
-        b.content = kept.content;                                         \
+#define UNSAVED(change, status, words)                                   \
+    do {                                                                 \
+        change;                                                          \
+        CHECK_FAILS(salf_checkpoint_save(c, &b.content), status, words); \
+        memcpy(b.tensors, kept.tensors, sizeof b.tensors);               \
+        b.content = kept.content;                                        \
     } while (0)
     UNSAVED(b.tensors[0].name = "salf.policy", SALF_E_ARGUMENT, "'salf.policy'");
     UNSAVED(b.tensors[0].name = NULL, SALF_E_ARGUMENT, "tensor 0");

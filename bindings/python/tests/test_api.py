@@ -73,6 +73,7 @@ def use_everything(folder, head):
     assert [*tensors] == ["a", "b"]
     assert tensors["a"].shape == head.shape
     assert tensors.metadata("key") == "value"
+    use_checkpoint(folder, context, head)
     model = salf.Model(context, n_layers=LAYERS, head=head)
     model.fingerprint()
     model.update()
@@ -117,6 +118,22 @@ def use_basis(folder, context, model, head):
     pytest.raises(salf.Error, whole.replay)
     whole.end()
     salf.Loss(basis).compute([1], np.ones((1, HIDDEN), np.float32))
+
+
+def use_checkpoint(folder, context, head):
+    made_of = {"rate": "0.1", "data": salf.content_of(folder / "t.bin")}
+    assert made_of["data"].hash == salf.hash_bytes(b"\0\0\1\0\2\0")
+    planner = salf.Planner(context, LAYERS, 6)
+    policy = salf.Policy(context, "budget", LAYERS, planner=planner)
+    with salf.Checkpoint(context, folder / "run", made_of) as run:
+        assert (run.saves, run.locked, run.damage) == (0, True, None)
+        run.save({"head": head}, {"epoch": "3"}, policy, planner)
+    back = np.zeros_like(head)
+    with salf.Checkpoint(context, folder / "run", made_of) as run:
+        run.load({"head": back}, policy=policy, planner=planner)
+        assert (run.saves, run.metadata("epoch"), run.metadata("none")) == (1, "3", None)
+        assert np.array_equal(run.array("head"), back)
+    assert np.array_equal(head, back)
 
 
 def use_plans(context):

@@ -12,6 +12,7 @@ from salf._ffi import constant, ffi, lib, library_path, text
 from salf._program import ProgramError, program_path
 from salf._report import Report, RunLog, log_scalars, report
 from salf.basis import Basis, BasisBuilder, BasisInfo
+from salf.checkpoint import Checkpoint, Content, content_of, hash_bytes
 from salf.context import Context, ContextInfo
 from salf.cost import Cost, estimate_cost
 from salf.errors import Error
@@ -38,6 +39,8 @@ __all__ = [
     "Basis",
     "BasisBuilder",
     "BasisInfo",
+    "Checkpoint",
+    "Content",
     "Context",
     "ContextInfo",
     "Cost",
@@ -64,11 +67,13 @@ __all__ = [
     "Trace",
     "advise",
     "constant",
+    "content_of",
     "doctor",
     "eof_from_deviations",
     "errors",
     "estimate_cost",
     "ffi",
+    "hash_bytes",
     "lib",
     "library_path",
     "log_scalars",

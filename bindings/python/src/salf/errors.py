@@ -106,6 +106,10 @@ class NoSpaceError(Error, OSError):
     """No space left on the device."""
 
 
+class BusyError(Error, OSError):
+    """In use by another process."""
+
+
 class NoMemoryError(Error, MemoryError):
     """Out of memory."""
 

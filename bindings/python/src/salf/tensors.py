@@ -117,7 +117,7 @@ class Tensors(Handle, Mapping[str, Tensor]):
         return self is other
 
 
-def _fill_named(target: Any, name: str, source: Any) -> Tuple[Any, ...]:
+def _fill_named(target: Any, name: str, source: Any, writable: bool = False) -> Tuple[Any, ...]:
     """A salf_named_tensor for a tensor of any type and at most eight dimensions."""
     memory = views.memory_of(source, name)
     if len(memory.shape) > _MAX_DIMS:
@@ -128,7 +128,8 @@ def _fill_named(target: Any, name: str, source: Any) -> Tuple[Any, ...]:
     target.n_dims = len(shape)
     for i, size in enumerate(shape):
         target.shape[i] = size
-    return (label, *views.fill_from(target.view, memory._replace(shape=shape, strides=memory.strides or (1,)), name))
+    whole = memory._replace(shape=shape, strides=memory.strides or (1,))
+    return (label, *views.fill_from(target.view, whole, name, writable=writable))
 
 
 def _metadata(pairs: Mapping[str, str]) -> Tuple[Any, List[Any]]:
