@@ -57,7 +57,7 @@ static const args_option advise_table[] = {
      .help = "spaces that get the final norm before they are compared (default: hf, the last)"},
     {"seed", 0, ARGS_SEED, AT(seed), "S", .help = "the first (default: 42)"},
     {"threads", 0, ARGS_INT32, AT(threads), "N", .least = 0, .most = 1024,
-     .help = "of the library, 0: BLAS as it is (default: 0)"},
+     .help = "of trainer and library, 0: as many as BLAS has (default: 0)"},
     {"backend", 0, ARGS_CHOICE, AT(backend), .family = "SALF_BACKEND", .help = "of the library (default: auto)"},
     {"log", 0, ARGS_TEXT, AT(log), "FILE", .help = "write the pilot as JSON lines"},
     {"report", 'o', ARGS_TEXT, offsetof(advise_settings, report), "FILE",

@@ -21,6 +21,7 @@
 #include "commands.h"
 #include "decoder.h"
 #include "memory.h"
+#include "ops.h"
 #include "rng.h"
 #include "salf.h"
 #include "tokenizer.h"
@@ -64,7 +65,7 @@ static const args_option doctor_table[] = {
      .help = "keys of config.json that may stay unread because they change nothing"},
     {"backend", 0, ARGS_CHOICE, AT(backend), .family = "SALF_BACKEND", .help = "what computes (default auto)"},
     {"threads", 0, ARGS_INT32, AT(threads), "N", .least = 0, .most = 1024,
-     .help = "of the library, 0: BLAS as it is (default 0)"},
+     .help = "0: as many as BLAS has (default 0)"},
     {"json", 0, ARGS_FLAG, AT(json), .help = "print one JSON object"},
 };
 #undef AT
@@ -163,7 +164,7 @@ static void examine_blas(patient *p) {
     put_text(p, blas, "name", name);
     put_text(p, blas, "version", version);
     put_text(p, blas, "core", openblas_get_corename());
-    put(p, blas, "threads", json_integer(openblas_get_num_threads()));
+    put(p, blas, "threads", json_integer(ops_use_threads(p->s->threads)));
     put_text(p, blas, "configuration", openblas_get_config());
 }
 

@@ -120,7 +120,7 @@ static const args_option finetune_table[] = {
     {"seeds", 0, ARGS_INT32, AT(seeds), "N", .least = 1, .most = TALLY_SEEDS_MAX,
      .help = "train each method with N seeds, from --seed on, and give mean and deviation (default: 1)"},
     {"threads", 0, ARGS_INT32, AT(threads), "N", .least = 0, .most = 1024,
-     .help = "of the library, 0: BLAS as it is (default: 0)"},
+     .help = "of trainer and library, 0: as many as BLAS has (default: 0)"},
     {"backend", 0, ARGS_CHOICE, AT(backend), .family = "SALF_BACKEND", .help = "of the library (default: auto)"},
     {"cache", 0, ARGS_TEXT, AT(cache_text), "SIZE[,bf16]",
      .help = "with several epochs: keep states of data at the layer below which nothing trains any more, up to SIZE "

@@ -9,22 +9,39 @@
 
 #include "ops_inline.h"
 
+/* Multiply-adds below which a product has one thread: what a processor does in a millisecond. Threads of BLAS spin for
+ * twenty times as long when they have nothing more to do, which with a product each few hundred microseconds is always:
+ * whole processors, for nothing that could be noticed, and on a busy machine instead of what would have been done. */
+#define SMALL_PRODUCT ((int64_t)1 << 25)
+
+int ops_use_threads(int32_t n) {
+    if (n > 0) openblas_set_num_threads(n);
+    return openblas_get_num_threads();
+}
+
+/* Arguments as cblas_sgemm has them, for row-major matrices. */
+static void multiply(CBLAS_TRANSPOSE of_a, CBLAS_TRANSPOSE of_b, int64_t m, int64_t n, int64_t k, float alpha,
+                     const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
+    const int threads = openblas_get_num_threads();
+    const int alone = threads > 1 && m * n * k < SMALL_PRODUCT;
+    if (alone) openblas_set_num_threads(1); /* a number in OpenBLAS's memory: nothing starts or ends */
+    cblas_sgemm(CblasRowMajor, of_a, of_b, (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
+    if (alone) openblas_set_num_threads(threads);
+}
+
 void ops_gemm_nn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                  float beta, float *c, int64_t ldc) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb,
-                beta, c, (int)ldc);
+    multiply(CblasNoTrans, CblasNoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 void ops_gemm_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                  float beta, float *c, int64_t ldc) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb, beta,
-                c, (int)ldc);
+    multiply(CblasNoTrans, CblasTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 void ops_gemm_tn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                  float beta, float *c, int64_t ldc) {
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb, beta,
-                c, (int)ldc);
+    multiply(CblasTrans, CblasNoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 VECTORISED float ops_dot(const float *restrict x, const float *restrict y, int64_t n) {

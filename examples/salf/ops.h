@@ -4,6 +4,10 @@
 
 #include <stdint.h>
 
+/* Threads that BLAS has for the products below, and for the library's: n, or 0 for as many as it has. How many it has
+ * then. Small products have one all the same. */
+int ops_use_threads(int32_t n);
+
 /* c [m][n] = beta c + alpha a b, with a [m][k] and b [k][n], or either transposed (t): b of ops_gemm_nt is [n][k], a of
  * ops_gemm_tn is [k][m]. Leading dimensions in elements. Sizes below 2^31. */
 void ops_gemm_nn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,

@@ -1,9 +1,12 @@
 /* session.c - model, data and basis of a fine-tuning run: opened once, shared by all methods. */
+#include <cblas.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "dataset.h"
 #include "finetune.h"
+#include "ops.h"
 
 const char *training_command = "finetune";
 
@@ -138,7 +141,15 @@ static int open_session_parts(session *s) {
     salf_options_init(&context, sizeof context);
     context.backend = settings->backend;
     context.threads = settings->threads;
+    const int threads = ops_use_threads(settings->threads); /* the trainer's products, and the library's */
     if (salf_context_create(&s->context, &context) != SALF_OK) return say_salf("backend");
+    salf_context_info used;
+    salf_options_init(&used, sizeof used);
+    if (salf_context_get_info(s->context, &used) != SALF_OK) return say_salf("backend");
+    static int said; /* once in a run, which may open several sessions */
+    if (!settings->quiet && !said++)
+        fprintf(stderr, "salf %s: backend %s (%s), %d thread%s, 1 for small products; %s\n", training_command,
+                used.backend_name, used.kernels, threads, threads == 1 ? "" : "s", openblas_get_config());
     salf_model_options model;
     salf_options_init(&model, sizeof model);
     model.valid_vocab = settings->valid_vocab;

@@ -102,7 +102,7 @@ done
 [ $code -eq 0 ] && cmp "$work/three/lora-half-seed9/model.safetensors" "$work/parts/lora-half-seed9/model.safetensors" &&
     diff <(awk '{ $5 = $6 = ""; print }' "$work/three.table") <(awk '{ $5 = $6 = ""; print }' "$work/parts.table")
 report $? "seeds that are stopped and resumed: the same weights and scores"
-"$SALF" finetune "${model[@]}" "${tiny[@]}" --json >"$work/json" 2>"$work/err" && python3 - "$work/json" <<'END'
+"$SALF" finetune "${model[@]}" "${tiny[@]}" --threads 1 --json >"$work/json" 2>"$work/err" && python3 - "$work/json" <<'END'
 import json, sys
 all = json.load(open(sys.argv[1]))
 names = [m["method"] for m in all["methods"]]
@@ -113,6 +113,8 @@ assert full["time"] == 1 and half["saving"] > full["saving"] == 0 and half["upda
 assert half["cpu_s"] > 0 and half["wall_s"] > 0 and half["memory"] < full["memory"] and half["forwards"] == 1, all
 END
 report $? "JSON of the methods that are compared by default"
+[ "$(grep -c 'backend [a-z]* (.*), 1 thread, 1 for small products; ' "$work/err")" -eq 1 ]
+report $? "one line says what it runs on"
 
 # ---- kill and resume
 command_of() { # command_of NAME: the command whose results lie under $work/NAME
