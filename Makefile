@@ -26,7 +26,7 @@ SONAME := libsalf.so.$(SOVERSION)
 
 PKG_CONFIG ?= pkg-config
 include libsalf/parts.mk
-LIBS := $(DEPS_LIBS) -lm -lpthread -ldl
+LIBS := $(DEPS_LIBS) $(JSON_LIBS) -lm -lpthread -ldl
 
 include libsalf/build.mk
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
@@ -92,7 +92,7 @@ $(VERSION_SCRIPT): include/salf.h | $(STAMP)
 $(SHARED_LIB): $(LIB_OBJ) $(VERSION_SCRIPT) $(STAMP)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=$(VERSION_SCRIPT) -Wl,-Bsymbolic-functions \
-	    $(if $(SANITIZE),,-Wl,-z,defs) -o $@ $(LIB_OBJ) $(LIBS)
+	    $(if $(SANITIZE),,-Wl,-z,defs) -o $@ $(LIB_OBJ) -Wl,--as-needed $(LIBS)
 	@ln -sf libsalf.so.$(VERSION) $(BUILD)/lib/$(SONAME)
 	@ln -sf $(SONAME) $(BUILD)/lib/libsalf.so
 

@@ -1,7 +1,7 @@
 # What libsalf is built on, for the Makefile: which BLAS, and whether it reads checkpoints.
 #
 #   make BLAS=openblas|blis|netlib|mkl|accelerate|plain   plain: its own products and factors, no BLAS at all
-#   make IO=0                                             no checkpoint files, and no JSON library
+#   make IO=0                                             no checkpoint files
 #   make BLAS_LIBS='-L... -lmine'                         any library with CBLAS and LAPACK, 32-bit sizes
 #
 # Only symbols of CBLAS and LAPACK are needed, no header; OpenBLAS's own two are used where they are there.
@@ -21,19 +21,20 @@ BLAS_LIBS_accelerate = -framework Accelerate
 BLAS_LIBS ?= $(strip $(BLAS_LIBS_$(BLAS)))
 PLAIN := $(filter plain,$(BLAS))
 FILES := $(filter 1,$(IO))
-JSON_LIBS := $(if $(FILES),$(call packaged,jansson))
-# The program reads checkpoints and multiplies by CBLAS, so that it is built with both only.
+# The program reads checkpoints and multiplies by CBLAS, so that it is built with both only. Its JSON is Jansson's; the
+# library has its own.
 BIN := $(if $(PLAIN),,$(if $(FILES),bin))
-DEPS_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(if $(BIN),openblas) $(if $(FILES),jansson) 2>/dev/null)
-DEPS_LIBS := $(if $(PLAIN),,$(BLAS_LIBS)) $(JSON_LIBS)
-MISSING := $(if $(PLAIN),,$(if $(BLAS_LIBS),,OpenBLAS)) $(if $(FILES),$(if $(JSON_LIBS),,Jansson))
+JSON_LIBS := $(if $(BIN),$(call packaged,jansson))
+DEPS_CFLAGS := $(if $(BIN),$(shell $(PKG_CONFIG) --cflags openblas jansson 2>/dev/null))
+DEPS_LIBS := $(if $(PLAIN),,$(BLAS_LIBS))
+MISSING := $(if $(PLAIN),,$(if $(BLAS_LIBS),,OpenBLAS)) $(if $(BIN),$(if $(JSON_LIBS),,Jansson))
 # What a host has to link beside libsalf.a, for pkg-config --static: OpenBLAS's archive needs Fortran's library, whose own
 # archive needs quadmath on x86.
 FORTRAN := $(filter -lgfortran,$(if $(filter openblas,$(BLAS)),$(shell $(PKG_CONFIG) --static --libs openblas 2>/dev/null)))
 STATIC_LIBS = $(strip $(DEPS_LIBS) $(firstword $(FORTRAN)) \
     $(if $(FORTRAN),$(if $(filter x86_64%,$(shell $(CC) -dumpmachine)),-lquadmath)) -lm -lpthread -ldl)
 
-PART_FLAGS := $(strip $(if $(PLAIN),-DSALF_PLAIN_BLAS) $(if $(FILES),$(shell $(PKG_CONFIG) --cflags jansson 2>/dev/null)))
+PART_FLAGS := $(if $(PLAIN),-DSALF_PLAIN_BLAS)
 # Without files: their stand-in (io/none.c) for the whole room and for what opens models from it.
 NEEDS_FILES := $(filter-out libsalf/io/none.c,$(wildcard libsalf/io/*.c)) $(patsubst %,libsalf/model/%.c,checkpoint gguf open scaled)
 LIB_SRC := $(filter-out $(if $(FILES),libsalf/io/none.c,$(NEEDS_FILES)),$(sort $(wildcard libsalf/*/*.c libsalf/backend/*/*.c)))

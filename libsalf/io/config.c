@@ -65,7 +65,7 @@ static salf_status read_shape(slf_config *config) {
      * only the head is understood may have as many as it likes, of whatever kind. */
     if (info->n_kv_heads == 0) info->n_kv_heads = info->n_heads; /* every head has keys and values of its own */
     /* The class's default is one for its largest model, and holds where it goes into the heads. */
-    const bool said = json_object_get(keys->json, "num_key_value_heads") || json_object_get(keys->json, "num_kv_heads");
+    const bool said = slf_json_get(keys->json, "num_key_value_heads") || slf_json_get(keys->json, "num_kv_heads");
     if (!said && info->n_heads % info->n_kv_heads != 0) info->n_kv_heads = info->n_heads;
     const bool divides = info->n_heads % info->n_kv_heads == 0;
     if (!divides && config->family->described)
@@ -87,7 +87,7 @@ static salf_status read_shape(slf_config *config) {
 
 /* Whether this family reads a key that others do not have: it then has a default. */
 static bool has_key(const slf_config *config, const char *name) {
-    return json_object_get(config->keys.defaults, name) != NULL;
+    return slf_json_get(config->keys.defaults, name) != NULL;
 }
 
 /* A family without such keys leaves them unread, and known.c refuses them: they would change what the head computes. */
@@ -120,30 +120,30 @@ static salf_status read_logits(slf_config *config) {
 
 /* A token id, or the first of a list; -1 where there is none: nothing in the library depends on it. */
 static int32_t take_token(slf_keys *keys, const char *name) {
-    const json_t *value = slf_keys_take(keys, name);
-    if (json_is_array(value)) value = json_array_get(value, 0);
+    const slf_json *value = slf_keys_take(keys, name);
+    if (slf_json_is(value, SLF_JSON_ARRAY)) value = slf_json_at(value, 0);
     /* Some configurations name several end tokens; the first is the one that generation stops at by default. */
-    const json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
+    const int64_t id = slf_json_is(value, SLF_JSON_INTEGER) ? slf_json_to_integer(value) : -1;
     return id >= 0 && id <= INT32_MAX ? (int32_t)id : -1;
 }
 
 /* ---- the whole ---- */
 
 /* config holds nothing usable after a failure, but may be freed. */
-salf_status slf_config_read(slf_config *config, const salf_context *context, json_t *json, const char *path,
+salf_status slf_config_read(slf_config *config, const salf_context *context, slf_json *json, const char *path,
                             const char *accept) {
     *config = (slf_config){.context = context};
     static const char *const names[] = {"thinker_config", "text_config", "llm_config", "language_config"};
-    json_t *inner = json, *defaults = NULL;
+    slf_json *inner = json, *defaults = NULL;
     salf_status status;
     /* 1. the text model and its family. Models with images and sound have the text model's configuration inside of
      * theirs, and some do not repeat the family there. */
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        json_t *part = json_object_get(inner, names[i]);
-        if (json_is_object(part) && json_object_size(part) > 0) inner = part;
+        slf_json *part = slf_json_get(inner, names[i]);
+        if (slf_json_is(part, SLF_JSON_OBJECT) && slf_json_size(part) > 0) inner = part;
     }
-    const char *type = json_string_value(json_object_get(inner, "model_type"));
-    if (!type) type = json_string_value(json_object_get(json, "model_type"));
+    const char *type = slf_json_to_text(slf_json_get(inner, "model_type"));
+    if (!type) type = slf_json_to_text(slf_json_get(json, "model_type"));
     SLF_DO(type ? SALF_OK : slf_fail(SALF_E_CORRUPT, "%s: no model_type", path));
     const slf_family *family = config->family = slf_family_of_name(type);
     if (!family) {
@@ -159,13 +159,12 @@ salf_status slf_config_read(slf_config *config, const salf_context *context, jso
                                      .norm_eps = 1e-5,
                                      .model_type = family->name};
     /* 2. shape, logits and layers, each by its own keys */
-    SLF_DO(slf_json_words(&defaults, family->defaults));
+    SLF_DO(slf_json_words(&defaults, context, family->defaults));
     SLF_DO(slf_keys_open(&config->keys, inner, defaults, path, ""));
     SLF_DO(read_shape(config));
     SLF_DO(read_logits(config));
-    const json_t *tied =
-        json_object_get(json, "tie_word_embeddings"); /* of the model that is loaded, not of its part */
-    if (json_is_boolean(tied)) config->info.tied = json_is_true(tied);
+    const slf_json *tied = slf_json_get(json, "tie_word_embeddings"); /* of the model that is loaded, not of its part */
+    if (slf_json_is_flag(tied)) config->info.tied = slf_json_is(tied, SLF_JSON_TRUE);
     /* Ids of tokens change nothing here, but hosts ask for them. */
     config->info.bos_token = take_token(&config->keys, "bos_token_id");
     config->info.eos_token = take_token(&config->keys, "eos_token_id");
@@ -176,15 +175,15 @@ salf_status slf_config_read(slf_config *config, const salf_context *context, jso
     config->info.rope_theta = config->decoder.rope_theta;
     /* 3. what is left. Read beside it: the layers are not described with these, but tensors have to be told apart. */
     config->composite = inner != json;
-    config->extra_layers = (int32_t)json_number_value(json_object_get(inner, "num_nextn_predict_layers"));
-    const json_t *quantised = json_object_get(inner, "quantization_config");
-    if (!quantised) quantised = json_object_get(json, "quantization_config");
-    const json_t *block = json_object_get(quantised, "weight_block_size");
-    for (size_t i = 0; i < 2; i++) config->scale_block[i] = json_integer_value(json_array_get(block, i));
+    config->extra_layers = (int32_t)slf_json_to_number(slf_json_get(inner, "num_nextn_predict_layers"));
+    const slf_json *quantised = slf_json_get(inner, "quantization_config");
+    if (!quantised) quantised = slf_json_get(json, "quantization_config");
+    const slf_json *block = slf_json_get(quantised, "weight_block_size");
+    for (int64_t i = 0; i < 2; i++) config->scale_block[i] = slf_json_to_integer(slf_json_at(block, i));
     SLF_DO(slf_known_check(config, json, accept));
 done:
     slf_keys_close(&config->keys);
-    json_decref(defaults);
+    slf_json_release(defaults);
     return status;
 }
 
@@ -204,11 +203,11 @@ salf_status slf_folder_check(const salf_context *context, const char *folder) {
     char *config = slf_path_join(context, folder, "config.json");
     char *adapter = slf_path_join(context, folder, "adapter_config.json");
     salf_status status = SALF_OK;
-    json_t *json = NULL;
+    slf_json *json = NULL;
     if (!config || !adapter) status = SALF_E_NO_MEMORY;
     if (status == SALF_OK && !slf_path_exists(config) && slf_path_exists(adapter)) {
-        status = slf_json_load(&json, adapter);
-        const char *base = json_string_value(json_object_get(json, "base_model_name_or_path"));
+        status = slf_json_load(&json, context, adapter);
+        const char *base = slf_json_to_text(slf_json_get(json, "base_model_name_or_path"));
         if (status == SALF_OK)
             status =
                 slf_fail(SALF_E_UNSUPPORTED,
@@ -216,7 +215,7 @@ salf_status slf_folder_check(const salf_context *context, const char *folder) {
                          "that model's folder",
                          folder, base ? base : "not named");
     }
-    json_decref(json);
+    slf_json_release(json);
     slf_free(context, config);
     slf_free(context, adapter);
     return status;
@@ -226,10 +225,10 @@ salf_status slf_config_load(slf_config *config, const salf_context *context, con
     *config = (slf_config){.context = context};
     char *path = slf_path_join(context, folder, "config.json");
     if (!path) return SALF_E_NO_MEMORY;
-    json_t *json;
-    salf_status status = slf_json_load(&json, path); /* sets json, to NULL on failure */
+    slf_json *json;
+    salf_status status = slf_json_load(&json, context, path); /* sets json, to NULL on failure */
     if (status == SALF_OK) status = slf_config_read(config, context, json, path, accept);
-    json_decref(json);
+    slf_json_release(json);
     slf_free(context, path);
     return status;
 }

@@ -34,10 +34,10 @@ static int32_t activation_of(const char *word) {
 static void read_activation(slf_config *config) {
     slf_keys *keys = &config->keys;
     const bool gemma = config->family->id == SALF_FAMILY_GEMMA;
-    json_t *act = slf_keys_take(keys, "hidden_act"), *activation = slf_keys_take(keys, "hidden_activation");
-    const bool second = json_object_get(config->keys.defaults, "hidden_activation") != NULL;
-    json_t *read = second ? activation : act, *other = second ? act : activation;
-    int32_t kind = activation_of(json_string_value(read)), kind_of_other = activation_of(json_string_value(other));
+    slf_json *act = slf_keys_take(keys, "hidden_act"), *activation = slf_keys_take(keys, "hidden_activation");
+    const bool second = slf_json_get(config->keys.defaults, "hidden_activation") != NULL;
+    slf_json *read = second ? activation : act, *other = second ? act : activation;
+    int32_t kind = activation_of(slf_json_to_text(read)), kind_of_other = activation_of(slf_json_to_text(other));
     if (gemma && kind == SALF_ACTIVATION_GELU) kind = SALF_ACTIVATION_GELU_TANH;
     if ((gemma || second) && kind_of_other == SALF_ACTIVATION_GELU) /* Gemma 2's old files say so too */
         kind_of_other = SALF_ACTIVATION_GELU_TANH;
@@ -70,7 +70,7 @@ salf_status slf_decoder_read(slf_config *config) {
                              .fused = family->fused,
                              .residual_scale = 1};
     if (!family->described) {
-        slf_decoder_lacks(config, "", "model_type", json_object_get(keys->json, "model_type"));
+        slf_decoder_lacks(config, "", "model_type", slf_json_get(keys->json, "model_type"));
         return SALF_OK;
     }
     /* Each of these takes its own keys; what none takes is judged later. */
@@ -86,29 +86,29 @@ salf_status slf_decoder_read(slf_config *config) {
     }
     /* A Qwen2 has its biases without saying so; that it has them, as salf 0.1.0 wrote, is no news. */
     if (family->biases && !(family->bias_keys & SLF_ATTENTION_BIAS) &&
-        json_is_true(json_object_get(keys->json, "attention_bias")))
+        slf_json_is(slf_json_get(keys->json, "attention_bias"), SLF_JSON_TRUE))
         slf_keys_take(keys, "attention_bias");
     /* SmolLM 3: layers without rotary positions, which the description has no place for. */
-    if (json_object_get(keys->defaults, "no_rope_layer_interval")) {
-        const json_t *rotates = slf_keys_take(keys, "no_rope_layers"), *flag;
-        const json_t *interval = slf_keys_take(keys, "no_rope_layer_interval");
-        bool all = rotates ? json_is_array(rotates) : json_number_value(interval) > config->info.n_layers;
-        size_t k;
-        json_array_foreach(rotates, k, flag) all = all && json_number_value(flag) == 1;
+    if (slf_json_get(keys->defaults, "no_rope_layer_interval")) {
+        const slf_json *rotates = slf_keys_take(keys, "no_rope_layers"), *flag;
+        const slf_json *interval = slf_keys_take(keys, "no_rope_layer_interval");
+        bool all =
+            rotates ? slf_json_is(rotates, SLF_JSON_ARRAY) : slf_json_to_number(interval) > config->info.n_layers;
+        for (int64_t k = 0; (flag = slf_json_at(rotates, k)) != NULL; k++) all = all && slf_json_to_number(flag) == 1;
         if (!all) slf_decoder_lacks(config, "", "no_rope_layers", rotates);
     }
     /* Scores: by 1 / sqrt(head_dim), or by what the file has of either kind. */
     double scalar = config->info.head_dim;
-    if (json_object_get(keys->defaults, "query_pre_attn_scalar"))
+    if (slf_json_get(keys->defaults, "query_pre_attn_scalar"))
         SLF_TRY(slf_keys_positive(keys, "query_pre_attn_scalar", &scalar));
     d->attention_scale = 1 / sqrt(scalar);
     /* Granite has its factor as it is, without the root, and one on what blocks add. */
-    if (json_object_get(keys->defaults, "attention_multiplier")) {
+    if (slf_json_get(keys->defaults, "attention_multiplier")) {
         SLF_TRY(slf_keys_number(keys, "attention_multiplier", &d->attention_scale));
         SLF_TRY(slf_keys_number(keys, "residual_multiplier", &d->residual_scale));
     }
     /* null means none, as 0 does. */
-    if (json_object_get(keys->defaults, "attn_logit_softcapping"))
+    if (slf_json_get(keys->defaults, "attn_logit_softcapping"))
         SLF_TRY(slf_keys_number(keys, "attn_logit_softcapping", &d->attention_softcap));
     return SALF_OK;
 }

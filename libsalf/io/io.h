@@ -3,9 +3,8 @@
 #ifndef SALF_IO_H
 #define SALF_IO_H
 
-#include <jansson.h>
-
 #include "core/core.h"
+#include "io/json.h"
 
 /* ---- map.c: files to read, and paths ---- */
 
@@ -71,19 +70,6 @@ int slf_path_descriptor(const char *path);
 
 /* An error of the system, in its words: SALF_E_NO_SPACE where that is the reason, else SALF_E_IO. */
 salf_status slf_fail_errno(const char *action, const char *path, int error);
-
-/* ---- json.c ---- */
-
-/* Parses one JSON object; path names the source in messages. unique: a key that stands twice is an error, else the last
- * one counts. SALF_E_CORRUPT, SALF_E_NO_MEMORY. You json_decref() it. */
-salf_status slf_json_parse(json_t **out, const void *bytes, uint64_t size, bool unique, const char *path);
-/* {"key": value, ...} from "key=value key=value ...", the library's own short form; a value is JSON or, where it is
- * none, a word, and null where it is left out. SALF_E_NO_MEMORY. You json_decref() it. */
-salf_status slf_json_words(json_t **out, const char *text);
-/* From a file of at most 64 MiB, which may begin with a byte order mark; keys as without unique. */
-salf_status slf_json_load(json_t **out, const char *path);
-/* Whether JSON can hold the text as a string. */
-bool slf_is_utf8(const char *text);
 
 /* ---- tensors.c: the tensors of one or more files ---- */
 
@@ -168,19 +154,19 @@ salf_status slf_tensors_save(salf_context *context, const char *path, const salf
 
 /* An object that is read key by key. What nothing has taken is left over at the end, and then has to be explained. */
 typedef struct slf_keys {
-    json_t *json;       /* borrowed */
-    json_t *defaults;   /* what holds where json has no such key; NULL: nothing does. Borrowed */
-    json_t *left;       /* the keys of json that nobody has taken; owned */
+    slf_json *json;     /* borrowed */
+    slf_json *defaults; /* what holds where json has no such key; NULL: nothing does. Borrowed */
+    slf_json *left;     /* the keys of json that nobody has taken; owned */
     const char *path;   /* of the file, for messages */
     const char *object; /* before a key's name in messages, such as "rope_scaling." or "" */
 } slf_keys;
 
 /* SALF_E_NO_MEMORY. You close it in every case. */
-salf_status slf_keys_open(slf_keys *keys, json_t *json, json_t *defaults, const char *path, const char *object);
+salf_status slf_keys_open(slf_keys *keys, slf_json *json, slf_json *defaults, const char *path, const char *object);
 void slf_keys_close(slf_keys *keys);
 /* The value of a key, which is then accounted for: the file's, else the default; NULL when there is neither, or when
  * the file says null. Borrowed. */
-json_t *slf_keys_take(slf_keys *keys, const char *name);
+slf_json *slf_keys_take(slf_keys *keys, const char *name);
 /* The same as a finite number of 0 or more, as true or false, as an integer in 1 ... most (64.0 is one); out keeps what
  * it is where there is no value. SALF_E_CORRUPT. */
 salf_status slf_keys_number(slf_keys *keys, const char *name, double *out);
@@ -253,7 +239,7 @@ typedef struct slf_config {
 /* Reads a configuration. accept: comma-separated keys that may stay unread; NULL: none. You call slf_config_free in
  * every case. SALF_E_CORRUPT (wrong types, senseless values), SALF_E_UNSUPPORTED (a model_type or a key that is not
  * known, or one that changes the head's arithmetic), SALF_E_NO_MEMORY. */
-salf_status slf_config_read(slf_config *config, const salf_context *context, json_t *json, const char *path,
+salf_status slf_config_read(slf_config *config, const salf_context *context, slf_json *json, const char *path,
                             const char *accept);
 /* The same from config.json in a folder. */
 salf_status slf_config_load(slf_config *config, const salf_context *context, const char *folder, const char *accept);
@@ -263,7 +249,7 @@ void slf_config_free(slf_config *config);
 salf_status slf_folder_check(const salf_context *context, const char *folder);
 
 /* keys.c: notes that the decoder's description cannot say a key's value (NULL: none is printed). */
-void slf_decoder_lacks(slf_config *config, const char *object, const char *name, const json_t *value);
+void slf_decoder_lacks(slf_config *config, const char *object, const char *name, const slf_json *value);
 /* decoder.c: fills config->decoder, once the shape is known. */
 salf_status slf_decoder_read(slf_config *config);
 /* rope.c: the rotary positions in it. */
@@ -272,7 +258,7 @@ salf_status slf_rope_read(slf_config *config);
 salf_status slf_windows_read(slf_config *config);
 /* known.c: judges the keys that are left over; outer: the whole file's object, which may be more than the text
  * model's. */
-salf_status slf_known_check(slf_config *config, json_t *outer, const char *accept);
+salf_status slf_known_check(slf_config *config, slf_json *outer, const char *accept);
 
 /* ---- parts.c: where the tensors of a checkpoint lie ---- */
 

@@ -1,10 +1,13 @@
 /*
- * json.c - JSON through jansson, as Python reads it: what people have was written there, and nobody can mend a file in
- * the cache of a hub. Integers are exact to 64 bits, nesting is bounded. jansson takes its memory from malloc: its own
- * hooks are process-wide, and a library must not set them. When malloc fails inside it, it does not always say so: the
- * lack of memory may look like bad JSON.
+ * json.c - reads JSON as Python writes it: what people have was written there, and nobody can mend a file in the cache of
+ * a hub. So NaN, Infinity and numbers beyond float64 are taken, as strings of the same letters, which no reader of
+ * numbers accepts; integers beyond 64 bits are reals; NUL characters and halves of characters in strings are U+FFFD.
+ * Nesting is bounded, and so is the stack.
  */
+#include <errno.h>
 #include <inttypes.h>
+#include <locale.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "io.h"
@@ -13,50 +16,40 @@
  * 100 bytes a tensor, so that this one may name 600,000. */
 #define LARGEST_FILE ((uint64_t)64 << 20)
 
-/* ---- what Python writes and JSON does not have ---- */
+/* Configurations nest five deep. A level takes some 200 bytes of stack. MOST_DIGITS: of a number, its point and all. */
+enum { MOST_DEPTH = 64, MOST_DIGITS = 1000 };
 
-/* The text on its way to the parser, which asks for it piece by piece, so that nothing is copied. What is not JSON is
- * replaced in passing: NaN, Infinity and numbers beyond float64 by strings of the same letters, integers beyond 64 bits
- * by reals, NUL characters and lone surrogates in strings by U+FFFD. */
 typedef struct {
-    const char *at, *end;
-    bool in_string;
-    const char *pieces[3]; /* of the token before at, not handed over yet */
-    size_t lengths[3];
-    int n_pieces;
-} json_source;
+    const salf_context *context;
+    const char *begin, *at, *end;
+    const char *path; /* for messages; NULL: none wanted */
+    bool unique;
+    int32_t depth;
+} json_reader;
 
-static void put_piece(json_source *source, const char *text, size_t length) {
-    source->pieces[source->n_pieces] = text;
-    source->lengths[source->n_pieces++] = length;
+/* ---- characters ---- */
+
+/* The line is that of the file, which people edit by hand. */
+static salf_status bad_json(const json_reader *r, const char *what) {
+    int64_t line = 1;
+    for (const char *c = r->begin; c < r->at; c++) line += *c == '\n';
+    if (r->at >= r->end) return slf_fail(SALF_E_CORRUPT, "%s: line %" PRId64 ": %s, but it ends", r->path, line, what);
+    return slf_fail(SALF_E_CORRUPT, "%s: line %" PRId64 ": %s, not '%.*s'", r->path, line, what,
+                    (int)SLF_MIN(r->end - r->at, 20), r->at);
 }
 
-/* What the number [at, end) needs for the parser to take it: quotes around it ("\""), ".0" behind it, or nothing ("").
- * Its order is the place of the first digit that is not 0, by the exponent; float64 ends at 1.7976931348623158e308. */
-static const char *number_needs(const char *at, const char *end) {
-    int64_t order = 0, exponent = 0;
-    char leading[20] = ""; /* the first digits that count: as many as decide */
-    size_t n = 0;
-    bool point = false;
-    const char *p = at + (*at == '-');
-    for (; p < end && *p != 'e' && *p != 'E'; p++) {
-        if (*p == '.')
-            point = true;
-        else if (n == 0 && *p == '0')
-            order -= point; /* a zero before the first digit: it counts behind the point only */
-        else {
-            if (n < sizeof leading - 1) leading[n] = *p;
-            n++;
-            order += !point;
-        }
-    }
-    const bool real = point || p < end;
-    const bool negative = end - p > 1 && p[1] == '-';
-    for (p += p < end; p < end; p++)
-        if (*p >= '0' && *p <= '9' && exponent < 100000) exponent = 10 * exponent + (*p - '0');
-    order += negative ? -exponent : exponent;
-    if (n > 0 && (order > 309 || (order == 309 && strcmp(leading, "1797693134862315807") > 0))) return "\"";
-    return !real && (order > 19 || (order == 19 && strcmp(leading, "9223372036854775807") > 0)) ? ".0" : "";
+/* The next character that is no space; 0 at the end. */
+static char next_char(json_reader *r) {
+    while (r->at < r->end && memchr(" \t\r\n", *r->at, 4)) r->at++;
+    return r->at < r->end ? *r->at : 0;
+}
+
+/* Whether the text goes on with this word; then behind it. */
+static bool take_word(json_reader *r, const char *word) {
+    const size_t n = strlen(word);
+    if ((size_t)(r->end - r->at) < n || memcmp(r->at, word, n) != 0) return false;
+    r->at += n;
+    return true;
 }
 
 /* A \u escape at p: its code; -1 where there is none. */
@@ -73,108 +66,220 @@ static int32_t escape_at(const char *p, const char *end) {
     return code > 0xFFFF ? -1 : code;
 }
 
-/* The next piece of text. Inside a string: up to its end or its next escape, or one escape. Outside: a word of Python,
- * a number, or one character. */
-static void take_token(json_source *s) {
-    static const char *const words[] = {"\"NaN\"", "\"Infinity\"", "\"-Infinity\""};
-    const char *p = s->at;
-    const size_t left = (size_t)(s->end - p);
-    size_t length = 0;
-    if (s->in_string) {
-        while (p + length < s->end && p[length] != '"' && p[length] != '\\') length++;
-        const int32_t code = escape_at(p, s->end), next = code < 0 ? -1 : escape_at(p + 6, s->end);
-        /* Two escapes make one character beyond 0xFFFF; half of one makes none. */
-        const bool pair = code >= 0xD800 && code < 0xDC00 && next >= 0xDC00 && next < 0xE000;
-        const bool lone = code >= 0xD800 && code < 0xE000 && !pair;
-        if (length == 0 && *p == '"') s->in_string = false;
-        if (length == 0) length = code >= 0 ? (pair ? 12 : 6) : *p == '\\' && s->end - p > 1 ? 2 : 1;
-        put_piece(s, code == 0 || lone ? "\\ufffd" : p, length); /* as long as what it replaces */
-        s->at += length;
-        return;
-    }
-    for (int i = 0; i < 3; i++) {
-        length = strlen(words[i]) - 2;
-        if (left < length || memcmp(p, words[i] + 1, length) != 0) continue;
-        put_piece(s, words[i], length + 2);
-        s->at += length;
-        return;
-    }
-    /* Not every such text is a number; the parser refuses those that are none. */
-    for (length = 0; length < left && memchr("0123456789+-.eE", p[length], 15); length++) {
-    }
-    if (length > 0 && (*p == '-' || (*p >= '0' && *p <= '9'))) {
-        const char *needs = number_needs(p, p + length);
-        if (*needs == '"') put_piece(s, needs, 1);
-        put_piece(s, p, length);
-        if (*needs) put_piece(s, needs, strlen(needs));
-    } else {
-        length = 1;
-        s->in_string = *p == '"';
-        put_piece(s, p, length);
-    }
-    s->at += length;
+/* A character as UTF-8; its bytes, at most 4. */
+static size_t put_code(char *out, int32_t code) {
+    const uint32_t c = (uint32_t)code;
+    const size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    static const unsigned char first[] = {0, 0, 0xC0, 0xE0, 0xF0};
+    for (size_t i = n - 1; i > 0; i--) out[i] = (char)(0x80 | (c >> 6 * (n - 1 - i) & 0x3F));
+    out[0] = (char)(first[n] | c >> 6 * (n - 1));
+    return n;
 }
 
-/* For json_load_callback: up to room bytes, 0 at the end. */
-static size_t feed_parser(void *buffer, size_t room, void *user) {
-    json_source *s = user;
-    size_t used = 0;
-    while (used < room) {
-        if (s->n_pieces == 0 && s->at == s->end) break;
-        if (s->n_pieces == 0) take_token(s);
-        const size_t n = SLF_MIN(s->lengths[0], room - used);
-        memcpy((char *)buffer + used, s->pieces[0], n);
-        used += n;
-        s->pieces[0] += n;
-        s->lengths[0] -= n;
-        if (s->lengths[0] > 0) continue;
-        s->n_pieces--;
-        memmove(s->pieces, s->pieces + 1, 2 * sizeof *s->pieces);
-        memmove(s->lengths, s->lengths + 1, 2 * sizeof *s->lengths);
-    }
-    return used;
-}
+/* ---- strings and numbers ---- */
 
-/* The message has the line in the file, which people edit by hand. Of a key that stands twice the last one counts, as
- * in Python, unless unique refuses it: two readers of one file must not find two places for a tensor. */
-salf_status slf_json_parse(json_t **out, const void *bytes, uint64_t size, bool unique, const char *path) {
-    json_source source = {.at = bytes, .end = (const char *)bytes + size};
-    json_error_t error;
-    *out = NULL;
-    json_t *json = json_load_callback(feed_parser, &source, unique ? JSON_REJECT_DUPLICATES : 0, &error);
-    if (!json && !*error.text) /* only a lack of memory leaves no text */
-        return slf_fail(SALF_E_NO_MEMORY, "%s: out of memory while reading JSON", path);
-    if (!json) return slf_fail(SALF_E_CORRUPT, "%s: line %d: %s", path, error.line, error.text);
-    if (!json_is_object(json)) {
-        json_decref(json);
-        return slf_fail(SALF_E_CORRUPT, "%s: not a JSON object", path);
+/* A string, of which at is behind its first quote; its bytes are no more than those it is written with. */
+static salf_status read_string(json_reader *r, slf_json **out) {
+    const char *close = r->at;
+    while (close < r->end && *close != '"') close += *close == '\\' ? 2 : 1;
+    if (close >= r->end) {
+        r->at = r->end;
+        return bad_json(r, "a string");
     }
-    *out = json;
+    slf_json *string = slf_json_text(r->context, r->at, close - r->at); /* to be written over in place */
+    if (!string) return SALF_E_NO_MEMORY;
+    char *to = string->text;
+    const char *wrong = NULL;
+    while (r->at < close && !wrong) {
+        static const char names[] = "\"\\/bfnrt", named[] = "\"\\/\b\f\n\r\t";
+        const int32_t code = escape_at(r->at, close), next = code < 0 ? -1 : escape_at(r->at + 6, close);
+        const char *name = *r->at == '\\' ? strchr(names, r->at[1]) : NULL;
+        if (code >= 0xD800 && code < 0xDC00 && next >= 0xDC00 && next < 0xE000) { /* two make one beyond 0xFFFF */
+            to += put_code(to, 0x10000 + (code - 0xD800) * 0x400 + next - 0xDC00);
+            r->at += 12;
+        } else if (code >= 0) { /* half of one makes none */
+            to += put_code(to, code == 0 || (code >= 0xD800 && code < 0xE000) ? 0xFFFD : code);
+            r->at += 6;
+        } else if (name && *name) {
+            *to++ = named[name - names];
+            r->at += 2;
+        } else if (*r->at == '\\' || (unsigned char)*r->at < 0x20) {
+            wrong = "a character of a string";
+        } else {
+            *to++ = *r->at++;
+        }
+    }
+    *to = 0;
+    if (!wrong && !slf_is_utf8(string->text)) wrong = "a string in UTF-8";
+    if (wrong) {
+        slf_json_release(string);
+        return bad_json(r, wrong);
+    }
+    r->at = close + 1;
+    *out = string;
     return SALF_OK;
 }
 
-salf_status slf_json_words(json_t **out, const char *text) {
-    *out = json_object();
-    while (*out && *text) {
+/* Digits from p on; behind them, or NULL where there is none. */
+static const char *behind_digits(const char *p, const char *end) {
+    const char *begin = p;
+    while (p < end && *p >= '0' && *p <= '9') p++;
+    return p > begin ? p : NULL;
+}
+
+/* An integer where there is neither point nor exponent and it fits 64 bits, else a real; beyond float64 a string. */
+static salf_status read_number(json_reader *r, slf_json **out) {
+    const char *begin = r->at + (*r->at == '-'), *p = behind_digits(begin, r->end);
+    bool real = false;
+    if (!p || (*begin == '0' && p > begin + 1)) return bad_json(r, "a number");
+    if (p < r->end && *p == '.') {
+        real = true;
+        p = behind_digits(p + 1, r->end);
+    }
+    if (p && p < r->end && (*p == 'e' || *p == 'E')) {
+        real = true;
+        p += p + 1 < r->end && (p[1] == '+' || p[1] == '-');
+        p = behind_digits(p + 1, r->end);
+    }
+    if (!p || p - r->at > MOST_DIGITS) return bad_json(r, p ? "a number of at most 1000 digits" : "a number");
+    char text[MOST_DIGITS + 1];
+    const size_t n = (size_t)(p - r->at);
+    memcpy(text, r->at, n);
+    text[n] = 0;
+    errno = 0;
+    const long long integer = strtoll(text, NULL, 10);
+    real = real || errno == ERANGE;
+    char *point = strchr(text, '.');
+    if (point) *point = *localeconv()->decimal_point; /* strtod reads as the host's locale writes */
+    const double value = real ? strtod(text, NULL) : 0;
+    if (isinf(value))
+        *out = slf_json_text(r->context, r->at, (int64_t)n);
+    else
+        *out = slf_json_new(r->context, real ? SLF_JSON_REAL : SLF_JSON_INTEGER);
+    if (!*out) return SALF_E_NO_MEMORY;
+    if (real && !isinf(value)) (*out)->real = value;
+    if (!real) (*out)->integer = integer;
+    r->at = p;
+    return SALF_OK;
+}
+
+/* ---- values ---- */
+
+static salf_status read_value(json_reader *r, slf_json **out);
+
+/* An array or an object, from behind its bracket to behind the other one. Of a key that stands twice the last one
+ * counts, as in Python, unless unique refuses it: two readers of one file must not find two places for a tensor. */
+static salf_status read_items(json_reader *r, slf_json *json) {
+    const bool object = json->kind == SLF_JSON_OBJECT;
+    const char close = object ? '}' : ']';
+    char c = next_char(r);
+    if (c == close) {
+        r->at++;
+        return SALF_OK;
+    }
+    for (;; r->at++) {
+        slf_json *key = NULL, *value = NULL;
+        salf_status status = SALF_OK;
+        if (object) {
+            if (next_char(r) != '"') return bad_json(r, "a key in quotes");
+            r->at++;
+            SLF_TRY(read_string(r, &key));
+            if (r->unique && slf_json_get(json, key->text))
+                status = slf_fail(SALF_E_CORRUPT, "%s: the key '%s' stands twice", r->path, key->text);
+            else if (next_char(r) != ':')
+                status = bad_json(r, "a colon");
+            else
+                r->at++;
+        }
+        if (status == SALF_OK) status = read_value(r, &value);
+        if (status == SALF_OK) status = slf_json_put(json, key ? key->text : NULL, value);
+        slf_json_release(key);
+        SLF_TRY(status);
+        c = next_char(r);
+        if (c != ',' && c != close) return bad_json(r, object ? "a comma or }" : "a comma or ]");
+        if (c == close) break;
+    }
+    r->at++;
+    return SALF_OK;
+}
+
+/* Words of JSON, and those that Python has beside them. */
+static salf_status read_value(json_reader *r, slf_json **out) {
+    static const char *const words[] = {[SLF_JSON_NULL] = "null", [SLF_JSON_FALSE] = "false", [SLF_JSON_TRUE] = "true"};
+    static const char *const letters[] = {"NaN", "Infinity", "-Infinity"};
+    const char c = next_char(r);
+    if (c == '"') {
+        r->at++;
+        return read_string(r, out);
+    }
+    for (int32_t kind = SLF_JSON_NULL; kind <= SLF_JSON_TRUE; kind++)
+        if (take_word(r, words[kind])) return (*out = slf_json_new(r->context, kind)) ? SALF_OK : SALF_E_NO_MEMORY;
+    for (int i = 0; i < 3; i++)
+        if (take_word(r, letters[i]))
+            return (*out = slf_json_text(r->context, letters[i], -1)) ? SALF_OK : SALF_E_NO_MEMORY;
+    if (c != '{' && c != '[') return c == '-' || (c >= '0' && c <= '9') ? read_number(r, out) : bad_json(r, "a value");
+    if (r->depth == MOST_DEPTH) return bad_json(r, "a value nested less than 64 deep");
+    slf_json *json = slf_json_new(r->context, c == '{' ? SLF_JSON_OBJECT : SLF_JSON_ARRAY);
+    if (!json) return SALF_E_NO_MEMORY;
+    r->at++;
+    r->depth++;
+    const salf_status status = read_items(r, json);
+    r->depth--;
+    if (status == SALF_OK)
+        *out = json;
+    else
+        slf_json_release(json);
+    return status;
+}
+
+salf_status slf_json_parse(slf_json **out, const salf_context *context, const void *bytes, uint64_t size, bool unique,
+                           const char *path) {
+    json_reader r = {context, bytes, bytes, (const char *)bytes + size, path, unique, 0};
+    slf_json *json = NULL;
+    *out = NULL;
+    if (next_char(&r) != '{' && r.at < r.end && *r.at != '[') return bad_json(&r, "'{'");
+    salf_status status = read_value(&r, &json);
+    if (status == SALF_OK && next_char(&r) != 0) status = bad_json(&r, "nothing more");
+    if (status == SALF_OK && r.at < r.end) status = bad_json(&r, "nothing more"); /* a NUL character */
+    if (status == SALF_OK && json->kind != SLF_JSON_OBJECT)
+        status = slf_fail(SALF_E_CORRUPT, "%s: not a JSON object", path);
+    if (status == SALF_OK)
+        *out = json;
+    else
+        slf_json_release(json);
+    return status;
+}
+
+salf_status slf_json_words(slf_json **out, const salf_context *context, const char *text) {
+    salf_status status = SALF_OK;
+    *out = slf_json_new(context, SLF_JSON_OBJECT);
+    if (!*out) return SALF_E_NO_MEMORY;
+    while (*text && status == SALF_OK) {
         const size_t length = strcspn(text, "= "), whole = strcspn(text, " ");
         char name[64];
         memcpy(name, text, SLF_MIN(length, sizeof name - 1));
         name[SLF_MIN(length, sizeof name - 1)] = 0;
-        json_t *value = json_null();
-        if (length < whole) value = json_loadb(text + length + 1, whole - length - 1, JSON_DECODE_ANY, NULL);
-        if (!value) value = json_stringn(text + length + 1, whole - length - 1);
-        if (json_object_set_new(*out, name, value) != 0) { /* takes value in every case */
-            json_decref(*out);
-            *out = NULL;
-        }
+        /* What JSON would be other than a word begins with a digit, or is true or false. */
+        json_reader r = {.context = context, .begin = text, .at = text + length + 1, .end = text + whole, .path = ""};
+        slf_json *value = NULL;
+        if (length == whole)
+            value = slf_json_new(context, SLF_JSON_NULL);
+        else if (strchr("-0123456789", *r.at) || strncmp(r.at, "true", 4) == 0 || strncmp(r.at, "false", 5) == 0)
+            status = read_value(&r, &value);
+        else
+            value = slf_json_text(context, r.at, r.end - r.at);
+        if (status == SALF_OK) status = slf_json_put(*out, name, value);
         text += whole;
         text += strspn(text, " ");
     }
-    return *out ? SALF_OK : slf_fail(SALF_E_NO_MEMORY, "out of memory");
+    if (status == SALF_OK) return SALF_OK;
+    slf_json_release(*out);
+    *out = NULL;
+    return status;
 }
 
 /* Mapped rather than read: the parser needs the bytes only once, and no second buffer. */
-salf_status slf_json_load(json_t **out, const char *path) {
+salf_status slf_json_load(slf_json **out, const salf_context *context, const char *path) {
     slf_map map;
     *out = NULL;
     SLF_TRY(slf_map_open(&map, path));
@@ -188,7 +293,7 @@ salf_status slf_json_load(json_t **out, const char *path) {
         status = slf_fail(SALF_E_CORRUPT, "%s: %" PRIu64 " bytes are too many for a JSON file", path, map.size);
     else {
         const uint64_t mark = map.size >= 3 && memcmp(map.bytes, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; /* of Windows */
-        status = slf_json_parse(out, map.bytes + mark, map.size - mark, false, path);
+        status = slf_json_parse(out, context, map.bytes + mark, map.size - mark, false, path);
     }
     slf_map_close(&map);
     return status;

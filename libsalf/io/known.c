@@ -5,6 +5,7 @@
  * A key of which nobody knows what it changes may change everything, and the numbers of a wrong model look like those
  * of the right one. So an unknown key is an error that names it, and the host may accept it by name.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "io.h"
@@ -125,51 +126,52 @@ static const char *find_word(const char *words, char separator, const char *name
 }
 
 /* null is nothing in either place. The word of the list is JSON, or words with | between them. */
-static bool is_neutral(const char *word, const json_t *value) {
-    if (json_is_null(value)) return true;
+static bool is_neutral(const char *word, const slf_json *value) {
+    if (slf_json_is(value, SLF_JSON_NULL)) return true;
     char text[96];
     const size_t length = strcspn(word, " ");
     if (length >= sizeof text) return false;
     memcpy(text, word, length);
     text[length] = 0;
     /* A string is compared as it stands, with each of the words; anything else as JSON. */
-    for (char *at = text; json_is_string(value) && at;) {
+    for (char *at = text; slf_json_is(value, SLF_JSON_STRING) && at;) {
         char *end = strchr(at, '|');
         if (end) *end = 0;
-        if (strcmp(json_string_value(value), at) == 0) return true;
+        if (strcmp(slf_json_to_text(value), at) == 0) return true;
         at = end ? end + 1 : NULL;
     }
-    if (json_is_string(value)) return false;
-    json_t *neutral = json_loads(text, JSON_DECODE_ANY, NULL);
-    const bool numbers = json_is_number(neutral) && json_is_number(value); /* 1 and 1.0 are one */
-    const bool same =
-        numbers ? json_number_value(neutral) == json_number_value(value) : json_equal((json_t *)neutral, value);
-    json_decref(neutral);
-    return same;
+    if (slf_json_is(value, SLF_JSON_STRING)) return false;
+    if (slf_json_is_number(value)) { /* 1 and 1.0 are one */
+        char *end;
+        const double neutral = strtod(text, &end); /* the lists have no fractions, which locales write differently */
+        return *end == 0 && end > text && !(neutral < slf_json_to_number(value) || neutral > slf_json_to_number(value));
+    }
+    if (slf_json_is_flag(value)) return strcmp(text, slf_json_is(value, SLF_JSON_TRUE) ? "true" : "false") == 0;
+    return slf_json_is(value, SLF_JSON_OBJECT) && slf_json_size(value) == 0 && strcmp(text, "{}") == 0;
 }
 
 /* How a value looks in a message.: at most size - 1 bytes of JSON. */
-static const char *show_value(const json_t *value, char *text, size_t size) {
-    const size_t length = json_dumpb(value, text, size - 1, JSON_COMPACT | JSON_ENCODE_ANY);
+static const char *show_value(const slf_json *value, char *text, size_t size) {
+    const size_t length = slf_json_write(value, text, size - 1);
     text[SLF_MIN(length, size - 1)] = 0;
     return text;
 }
 
 /* One object's keys. described: its decoder has to be described completely. */
-static salf_status check_object(slf_config *config, json_t *object, bool described, const char *accept) {
+static salf_status check_object(slf_config *config, slf_json *object, bool described, const char *accept) {
     const char *name;
-    json_t *value;
+    slf_json *value;
     char shown[96];
-    json_object_foreach(object, name, value) {
+    SLF_JSON_EACH(object, name, value) {
         if (find_word(accept, ',', name)) continue;
         const char *word = find_word(head_keys, ' ', name);
         /* The eps of norms under another name than the family's: no other one, or it would be that of other norms. */
         const bool eps = find_word(eps_keys, ' ', name) != NULL;
-        if (eps && json_is_number(value) && json_number_value(value) == config->info.norm_eps) continue;
+        if (eps && slf_json_is_number(value) && slf_json_to_number(value) == config->info.norm_eps) continue;
         if (eps) word = "null";
         /* OPT's smallest sizes project states before the head. */
-        const bool projects = strcmp(name, "word_embed_proj_dim") == 0 && json_is_number(value) &&
-                              json_number_value(value) != (double)config->info.hidden;
+        const bool projects = strcmp(name, "word_embed_proj_dim") == 0 && slf_json_is_number(value) &&
+                              slf_json_to_number(value) != (double)config->info.hidden;
         if (projects || (word && !is_neutral(word, value)))
             return slf_fail(SALF_E_UNSUPPORTED,
                             "%s: %s = %s changes how logits are made, in a way that is not known for model_type '%s'",
@@ -189,25 +191,24 @@ static salf_status check_object(slf_config *config, json_t *object, bool describ
 
 /* Of a model with more parts, the object around the text model's has keys of the others. They are checked for what
  * touches the head; sizes may stand there once more. */
-salf_status slf_known_check(slf_config *config, json_t *outer, const char *accept) {
+salf_status slf_known_check(slf_config *config, slf_json *outer, const char *accept) {
     if (!accept) accept = "";
     if (strchr(accept, '*'))
         return slf_fail(SALF_E_ARGUMENT, "accept is '%s'; name the keys one by one, without *", accept);
     SLF_TRY(check_object(config, config->keys.left, config->family->described, accept));
     if (outer == config->keys.json) return SALF_OK;
-    json_t *others = json_copy(outer);
-    if (!others) return slf_fail(SALF_E_NO_MEMORY, "%s: out of memory", config->keys.path);
-    const char *name;
-    json_t *value;
-    json_object_foreach(config->keys.json, name, value) json_object_del(others, name);
+    slf_json *others = slf_json_copy(outer);
+    if (!others) return SALF_E_NO_MEMORY;
+    for (int64_t i = 0; i < slf_json_size(config->keys.json); i++) slf_json_remove(others, config->keys.json->keys[i]);
     static const char *const sizes[] = {
         "hidden_size",         "vocab_size",          "tie_word_embeddings", "num_hidden_layers",
         "num_attention_heads", "num_key_value_heads", "intermediate_size",   "max_position_embeddings",
         "quantization_config"};
-    const json_t *quantised = json_object_get(others, "quantization_config");
-    if (quantised && !json_is_null(quantised)) slf_decoder_lacks(config, "", "quantization_config", quantised);
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) json_object_del(others, sizes[i]);
+    const slf_json *quantised = slf_json_get(others, "quantization_config");
+    if (quantised && !slf_json_is(quantised, SLF_JSON_NULL))
+        slf_decoder_lacks(config, "", "quantization_config", quantised);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) slf_json_remove(others, sizes[i]);
     const salf_status status = check_object(config, others, false, accept);
-    json_decref(others);
+    slf_json_release(others);
     return status;
 }

@@ -40,17 +40,18 @@ const char *slf_safetensors_type(int32_t dtype) {
 /* Type, shape and place of one tensor, which have to agree: elements * size of the type = bytes of data. Types of a
  * later version of the format are passed over, since a file may hold tensors that nobody asks for; only their shape is
  * checked. */
-static salf_status read_tensor(slf_entry *entry, const json_t *json, const char *path) {
-    const json_t *shape = json_object_get(json, "shape"), *offsets = json_object_get(json, "data_offsets");
-    if (!json_is_array(shape)) return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': no shape", path, entry->name);
-    entry->n_dims = (int32_t)SLF_MIN(json_array_size(shape), INT32_MAX);
+static salf_status read_tensor(slf_entry *entry, const slf_json *json, const char *path) {
+    const slf_json *shape = slf_json_get(json, "shape"), *offsets = slf_json_get(json, "data_offsets");
+    if (!slf_json_is(shape, SLF_JSON_ARRAY))
+        return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': no shape", path, entry->name);
+    entry->n_dims = (int32_t)SLF_MIN(slf_json_size(shape), INT32_MAX);
     int64_t elements = 1;
     bool empty = false; /* one dimension is 0: the others still have to make sense */
     for (int32_t d = 0; d < entry->n_dims; d++) {
-        const json_t *size = json_array_get(shape, (size_t)d);
-        if (!json_is_integer(size) || json_integer_value(size) < 0)
+        const slf_json *size = slf_json_at(shape, d);
+        if (!slf_json_is(size, SLF_JSON_INTEGER) || slf_json_to_integer(size) < 0)
             return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': dimension %d is no size", path, entry->name, (int)d);
-        const int64_t sizes[2] = {elements, json_integer_value(size)};
+        const int64_t sizes[2] = {elements, slf_json_to_integer(size)};
         if (d < 8) entry->shape[d] = sizes[1];
         if (sizes[1] > 0) elements = slf_shape_elements(sizes, 2);
         if (sizes[1] == 0) empty = true;
@@ -60,10 +61,10 @@ static salf_status read_tensor(slf_entry *entry, const json_t *json, const char 
     }
     if (empty) elements = 0;
 
-    const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
-    if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end))
+    const slf_json *begin = slf_json_at(offsets, 0), *end = slf_json_at(offsets, 1);
+    if (slf_json_size(offsets) != 2 || !slf_json_is(begin, SLF_JSON_INTEGER) || !slf_json_is(end, SLF_JSON_INTEGER))
         return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': data_offsets are not two integers", path, entry->name);
-    const int64_t first = json_integer_value(begin), last = json_integer_value(end);
+    const int64_t first = slf_json_to_integer(begin), last = slf_json_to_integer(end);
     if (first < 0 || last < first)
         return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': data_offsets [%" PRId64 ", %" PRId64 "]", path, entry->name,
                         first, last);
@@ -72,7 +73,7 @@ static salf_status read_tensor(slf_entry *entry, const json_t *json, const char 
     entry->begin = (uint64_t)first;
     entry->end = (uint64_t)last;
 
-    const char *name = json_string_value(json_object_get(json, "dtype"));
+    const char *name = slf_json_to_text(slf_json_get(json, "dtype"));
     if (!name) return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s': no dtype", path, entry->name);
     strncpy(entry->type_name, name, sizeof entry->type_name - 1);
     const file_type *type = NULL;
@@ -90,21 +91,23 @@ static salf_status read_tensor(slf_entry *entry, const json_t *json, const char 
 
 /* Metadata of the first file counts where there are several: the shards of a checkpoint repeat it. Entries and pairs
  * belong to the handle as soon as they are counted, so that a failure needs no cleanup here. */
-static salf_status read_header(salf_tensors *tensors, json_t *header, const char *path) {
+static salf_status read_header(salf_tensors *tensors, slf_json *header, const char *path) {
     const char *name, *key;
-    json_t *value, *text;
-    json_object_foreach(header, name, value) {
-        if (json_is_null(value) && strcmp(name, "__metadata__") == 0) continue; /* some writers have none to give */
-        if (!json_is_object(value)) return slf_fail(SALF_E_CORRUPT, "%s: '%s' is no object", path, name);
+    slf_json *value, *text;
+    SLF_JSON_EACH(header, name, value) {
+        if (slf_json_is(value, SLF_JSON_NULL) && strcmp(name, "__metadata__") == 0)
+            continue; /* some writers have none to give */
+        if (!slf_json_is(value, SLF_JSON_OBJECT)) return slf_fail(SALF_E_CORRUPT, "%s: '%s' is no object", path, name);
         if (strcmp(name, "__metadata__") == 0) {
             if (tensors->n_maps > 1) continue;
-            SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->metadata, 2 * json_object_size(value)));
-            json_object_foreach(value, key, text) {
-                if (!json_is_string(text)) return slf_fail(SALF_E_CORRUPT, "%s: metadata '%s' is no string", path, key);
+            SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->metadata, 2 * slf_json_size(value)));
+            SLF_JSON_EACH(value, key, text) {
+                if (!slf_json_is(text, SLF_JSON_STRING))
+                    return slf_fail(SALF_E_CORRUPT, "%s: metadata '%s' is no string", path, key);
                 char **pair = tensors->metadata + tensors->n_metadata;
                 tensors->n_metadata += 2;
                 if (!(pair[0] = slf_strdup(tensors->context, key)) ||
-                    !(pair[1] = slf_strdup(tensors->context, json_string_value(text))))
+                    !(pair[1] = slf_strdup(tensors->context, slf_json_to_text(text))))
                     return SALF_E_NO_MEMORY;
             }
             continue;
@@ -140,11 +143,11 @@ salf_status slf_safetensors_read(salf_tensors *tensors, const uint8_t *bytes, ui
                         size);
     if (!object) return slf_fail(SALF_E_CORRUPT, "%s: the header does not begin with '{'", path);
 
-    json_t *header;
-    SLF_TRY(slf_json_parse(&header, bytes + 8, header_bytes, true, path));
+    slf_json *header;
+    SLF_TRY(slf_json_parse(&header, tensors->context, bytes + 8, header_bytes, true, path));
     const int64_t first = tensors->n;
     const salf_status status = read_header(tensors, header, path);
-    json_decref(header);
+    slf_json_release(header);
     SLF_TRY(status);
 
     /* The tensors get their data once it is sure that each begins where the one before ends. The format allows no holes

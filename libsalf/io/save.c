@@ -38,19 +38,15 @@ static uint64_t data_bytes(const salf_tensor *view) {
 
 /* ---- header ---- */
 
-/* jansson says that something failed, not what; with keys and values checked before, only memory is left. */
-static salf_status json_no_memory(void) {
-    return slf_fail(SALF_E_NO_MEMORY, "out of memory while writing JSON");
-}
-
-/* An array of integers; NULL without memory, which json_object_set_new takes as its own failure. */
-static json_t *json_integers(const int64_t *values, int32_t n) {
-    json_t *array = json_array();
-    int failed = 0;
-    for (int32_t i = 0; i < n; i++) failed |= json_array_append_new(array, json_integer(values[i]));
-    if (!failed) return array;
-    json_decref(array);
-    return NULL;
+/* An array of integers at a key. */
+static salf_status put_integers(slf_json *entry, const char *key, const int64_t *values, int32_t n) {
+    slf_json *array = slf_json_new(entry->context, SLF_JSON_ARRAY);
+    salf_status status = array ? SALF_OK : SALF_E_NO_MEMORY;
+    for (int32_t i = 0; i < n && status == SALF_OK; i++)
+        status = slf_json_put(array, NULL, slf_json_integer(entry->context, values[i]));
+    if (status == SALF_OK) return slf_json_put(entry, key, array);
+    slf_json_release(array);
+    return status;
 }
 
 /* ---- bytes ---- */
@@ -75,10 +71,9 @@ static salf_status write_tensor(slf_file *file, const salf_tensor *v, uint64_t d
 
 /* Length, header text, spaces up to a multiple of 8, then the data of one tensor after another; a seal is known when
  * its turn comes. */
-static salf_status write_content(slf_file *file, const json_t *header, const salf_named_tensor **order, int64_t n,
+static salf_status write_content(slf_file *file, const slf_json *header, const salf_named_tensor **order, int64_t n,
                                  uint64_t *seal) {
-    const size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
-    if (length == 0) return json_no_memory();
+    const size_t length = slf_json_write(header, NULL, 0);
     char *text = slf_alloc(file->context, length, 1);
     if (!text) return SALF_E_NO_MEMORY;
     /* Spaces are white space in JSON, so that readers need not know of the padding; with it the data begin at a
@@ -87,7 +82,7 @@ static salf_status write_content(slf_file *file, const json_t *header, const sal
     uint8_t size[8];
     for (int i = 0; i < 8; i++) size[i] = (uint8_t)(padded >> 8 * i);
     salf_status status;
-    SLF_DO(json_dumpb(header, text, length, JSON_COMPACT) == length ? SALF_OK : json_no_memory());
+    slf_json_write(header, text, length);
     SLF_DO(slf_file_write(file, size, sizeof size));
     SLF_DO(slf_file_write(file, text, length));
     SLF_DO(slf_file_write(file, "        ", (size_t)(padded - length)));
@@ -123,39 +118,34 @@ salf_status slf_tensors_save(salf_context *context, const char *path, const salf
     /* 1. the order of the data */
     slf_file file;
     slf_sum sum = {0};
-    json_t *header = NULL;
+    slf_json *header = NULL;
     const salf_named_tensor **order;
     const int64_t n_sorted = n_tensors - (seal != NULL);
+    salf_status status;
     SLF_TRY(SLF_ALLOC(context, order, n_tensors));
     for (int64_t i = 0; i < n_tensors; i++) order[i] = &tensors[i];
     if (n_sorted > 0) qsort(order, (size_t)n_sorted, sizeof *order, by_layout);
     /* 2. the header, which says where each will be */
-    header = json_object();
-    json_t *pairs = NULL; /* the header's, once it is in there */
+    SLF_DO((header = slf_json_new(context, SLF_JSON_OBJECT)) ? SALF_OK : SALF_E_NO_MEMORY);
+    if (n_metadata > 0) SLF_DO(slf_json_put(header, "__metadata__", slf_json_new(context, SLF_JSON_OBJECT)));
+    slf_json *pairs = slf_json_get(header, "__metadata__");
     int64_t place = 0;
-    salf_status status;
-    SLF_DO(header ? SALF_OK : json_no_memory());
-    if (n_metadata > 0 && json_object_set_new(header, "__metadata__", pairs = json_object()) != 0)
-        SLF_DO(json_no_memory());
     for (int64_t i = 0; i < n_metadata; i++) {
         const char *key = metadata[2 * i], *value = metadata[2 * i + 1];
         if (!key || !value || !slf_is_utf8(key) || !slf_is_utf8(value))
             SLF_DO(slf_fail(SALF_E_ARGUMENT, "metadata '%s' is not a pair of UTF-8 strings", key ? key : "NULL"));
-        if (json_object_set_new(pairs, key, json_string(value)) != 0) SLF_DO(json_no_memory());
+        SLF_DO(slf_json_put(pairs, key, slf_json_text(context, value, -1)));
     }
     for (int64_t i = 0; i < n_tensors; i++) { /* entries {dtype, shape, data_offsets} */
         const salf_named_tensor *t = order[i];
         const int64_t plain[2] = {t->view.rows, t->view.cols};
         const int64_t offsets[2] = {place, place + (int64_t)data_bytes(&t->view)};
-        if (json_object_get(header, t->name)) SLF_DO(slf_fail(SALF_E_ARGUMENT, "two tensors are called '%s'", t->name));
-        json_t *entry = json_object();
-        if (json_object_set_new(header, t->name, entry) != 0) SLF_DO(json_no_memory()); /* frees entry */
-        json_t *shape = json_integers(t->n_dims ? t->shape : plain, t->n_dims ? t->n_dims : 2);
-        const char *type = slf_safetensors_type(t->view.dtype);
-        if (json_object_set_new(entry, "shape", shape) != 0 ||
-            json_object_set_new(entry, "dtype", json_string(type)) != 0 ||
-            json_object_set_new(entry, "data_offsets", json_integers(offsets, 2)) != 0)
-            SLF_DO(json_no_memory());
+        if (slf_json_get(header, t->name)) SLF_DO(slf_fail(SALF_E_ARGUMENT, "two tensors are called '%s'", t->name));
+        SLF_DO(slf_json_put(header, t->name, slf_json_new(context, SLF_JSON_OBJECT)));
+        slf_json *entry = slf_json_get(header, t->name);
+        SLF_DO(put_integers(entry, "shape", t->n_dims ? t->shape : plain, t->n_dims ? t->n_dims : 2));
+        SLF_DO(slf_json_put(entry, "dtype", slf_json_text(context, slf_safetensors_type(t->view.dtype), -1)));
+        SLF_DO(put_integers(entry, "data_offsets", offsets, 2));
         place = offsets[1];
     }
     /* 3. header and data into a file of another name, which then takes the place of path */
@@ -167,7 +157,7 @@ salf_status slf_tensors_save(salf_context *context, const char *path, const salf
     else
         slf_file_abandon(&file);
 done:
-    json_decref(header);
+    slf_json_release(header);
     slf_free(context, order);
     return status;
 }

@@ -32,32 +32,32 @@ static salf_status open_single(salf_tensors *tensors, const char *path) {
  * its folder, or the current one where it has none. */
 static salf_status open_index(salf_tensors *tensors, const char *path) {
     const salf_context *context = tensors->context;
-    json_t *index = NULL, *value;
-    json_t *files = json_object(); /* {shard: the number that slf_entry.file has for its tensors} */
+    slf_json *index = NULL, *value;
+    slf_json *files =
+        slf_json_new(context, SLF_JSON_OBJECT); /* {shard: the number that slf_entry.file has for its tensors} */
     char *folder = slf_strdup(context, path), *shard_path = NULL;
     const char *name;
     salf_status status;
     SLF_DO(folder ? SALF_OK : SALF_E_NO_MEMORY);
-    SLF_DO(files ? SALF_OK : slf_fail(SALF_E_NO_MEMORY, "out of memory"));
+    SLF_DO(files ? SALF_OK : SALF_E_NO_MEMORY);
     char *slash = strrchr(folder, '/');
     folder[slash ? slash - folder + 1 : 0] = 0;
-    SLF_DO(slf_json_load(&index, path));
-    json_t *map = json_object_get(index, "weight_map");
-    SLF_DO(json_is_object(map) ? SALF_OK : slf_fail(SALF_E_CORRUPT, "%s: no weight_map", path));
+    SLF_DO(slf_json_load(&index, context, path));
+    slf_json *map = slf_json_get(index, "weight_map");
+    SLF_DO(slf_json_is(map, SLF_JSON_OBJECT) ? SALF_OK : slf_fail(SALF_E_CORRUPT, "%s: no weight_map", path));
     /* As many maps as tensors are more than the shards: an index does not say how many those are, and a map takes 16
      * bytes. */
-    SLF_DO(SLF_ALLOC_ZERO(context, tensors->maps, json_object_size(map)));
+    SLF_DO(SLF_ALLOC_ZERO(context, tensors->maps, slf_json_size(map)));
 
     /* 1. each shard once */
-    json_object_foreach(map, name, value) {
-        const char *shard = json_string_value(value);
+    SLF_JSON_EACH(map, name, value) {
+        const char *shard = slf_json_to_text(value);
         if (!shard || !slf_path_is_inside(shard))
             SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' is said to be in '%s', which is no file of this folder",
                             path, name, shard ? shard : ""));
         /* The number of a shard is that of its map, from 1 on, which its entries have. */
-        if (json_object_get(files, shard)) continue;
-        if (json_object_set_new(files, shard, json_integer(tensors->n_maps + 1)) != 0)
-            SLF_DO(slf_fail(SALF_E_NO_MEMORY, "out of memory"));
+        if (slf_json_get(files, shard)) continue;
+        SLF_DO(slf_json_put(files, shard, slf_json_integer(context, tensors->n_maps + 1)));
         shard_path = slf_path_join(context, *folder ? folder : ".", shard);
         SLF_DO(shard_path ? open_file(tensors, shard_path) : SALF_E_NO_MEMORY);
         slf_free(context, shard_path);
@@ -69,21 +69,22 @@ static salf_status open_index(salf_tensors *tensors, const char *path) {
     int64_t kept = 0;
     for (int64_t i = 0; i < tensors->n; i++) {
         slf_entry *entry = &tensors->entries[i];
-        const char *shard = json_string_value(json_object_get(map, entry->name));
-        if (shard && json_integer_value(json_object_get(files, shard)) == entry->file)
+        const char *shard = slf_json_to_text(slf_json_get(map, entry->name));
+        if (shard && slf_json_to_integer(slf_json_get(files, shard)) == entry->file)
             tensors->entries[kept++] = *entry;
         else
             slf_free(context, entry->name);
     }
     tensors->n = kept;
     SLF_DO(slf_tensors_seal(tensors, path));
-    json_object_foreach(map, name, value) if (!slf_tensors_entry(tensors, name))
-        SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' is not in '%s'", path, name, json_string_value(value)));
+    SLF_JSON_EACH(map, name, value)
+    if (!slf_tensors_entry(tensors, name))
+        SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' is not in '%s'", path, name, slf_json_to_text(value)));
 done:
     slf_free(context, shard_path);
     slf_free(context, folder);
-    json_decref(files);
-    json_decref(index);
+    slf_json_release(files);
+    slf_json_release(index);
     return status;
 }
 

@@ -21,20 +21,20 @@ salf_status slf_windows_read(slf_config *config) {
     if (family->window != SLF_WINDOW_NONE) SLF_TRY(slf_keys_integer(keys, "sliding_window", INT64_MAX / 2, &window));
     if (family->window == SLF_WINDOW_FROM) {
         SLF_TRY(slf_keys_flag(keys, "use_sliding_window", &in_use));
-        json_t *first = slf_keys_take(keys, "max_window_layers"); /* 0 is a value */
-        if (first && (!json_is_integer(first) || json_integer_value(first) < 0))
+        slf_json *first = slf_keys_take(keys, "max_window_layers"); /* 0 is a value */
+        if (first && (!slf_json_is(first, SLF_JSON_INTEGER) || slf_json_to_integer(first) < 0))
             return slf_fail(SALF_E_CORRUPT, "%s: max_window_layers is no integer of 0 or more", keys->path);
-        from = first ? json_integer_value(first) : m;
+        from = first ? slf_json_to_integer(first) : m;
     }
     if (family->window == SLF_WINDOW_PATTERN) {
         SLF_TRY(slf_keys_integer(keys, "sliding_window_pattern", 65535, &every));
         slf_keys_take(keys, "_sliding_window_pattern"); /* transformers writes it beside layer_types, and reads these */
     }
     if (!in_use) window = 0;
-    json_t *types = slf_keys_take(keys, "layer_types");
-    if (types && json_array_size(types) != (size_t)m)
+    slf_json *types = slf_keys_take(keys, "layer_types");
+    if (types && slf_json_size(types) != m)
         return slf_fail(SALF_E_CORRUPT, "%s: layer_types has %zu entries for %d layers", keys->path,
-                        json_array_size(types), (int)m);
+                        slf_json_size(types), (int)m);
     /* 2. layer by layer */
     SLF_TRY(SLF_ALLOC_ZERO(config->context, config->sliding, m));
     bool some = false;
@@ -42,10 +42,10 @@ salf_status slf_windows_read(slf_config *config) {
         bool slides = window > 0 && family->window != SLF_WINDOW_NONE;
         if (family->window == SLF_WINDOW_FROM) slides = slides && k >= from;
         if (family->window == SLF_WINDOW_PATTERN) slides = (k + 1) % every != 0;
-        const char *type = json_string_value(json_array_get(types, (size_t)k));
+        const char *type = slf_json_to_text(slf_json_at(types, k));
         const bool listed = type && strcmp(type, "sliding_attention") == 0;
         if (types && !listed && (!type || strcmp(type, "full_attention") != 0))
-            slf_decoder_lacks(config, "", "layer_types", json_array_get(types, (size_t)k));
+            slf_decoder_lacks(config, "", "layer_types", slf_json_at(types, k));
         /* These families do not read the list: one that says something else belongs to another class. */
         const bool unread = family->window == SLF_WINDOW_NONE || family->window == SLF_WINDOW_ALL;
         if (types && unread && listed != slides) {

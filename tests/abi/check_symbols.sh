@@ -33,9 +33,9 @@ same "libsalf.a has no external name without the prefix salf_ or slf_" \
 
 dynamic=$(readelf -dW "$shared")
 same "soname" "$(sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p' <<<"$dynamic")" "$SONAME"
-same "needs no library beyond BLAS, JSON and C" \
+same "needs no library beyond BLAS and C" \
     "$(sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' <<<"$dynamic" |
-        grep -vE '^(libopenblas|libjansson|libm|libc|libpthread|libdl|ld-linux[-a-z0-9_]*)\.so' | sort)" ""
+        grep -vE '^(libopenblas|libm|libc|libpthread|libdl|ld-linux[-a-z0-9_]*)\.so' | sort)" ""
 same "has no search path of its own" "$(grep -E '\((RPATH|RUNPATH)\)' <<<"$dynamic")" ""
 same "needs no text relocations" "$(grep -E '\(TEXTREL\)' <<<"$dynamic")" ""
 same "stack is not executable" "$(readelf -lW "$shared" | awk '/GNU_STACK/ { print $7 }')" "RW"

@@ -34,11 +34,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     options.backend = SALF_BACKEND_REFERENCE;
     salf_context *context;
     if (salf_context_create(&context, &options) != SALF_OK) return 0;
-    json_t *json = NULL;
+    slf_json *json = NULL;
     salf_tensors *tensors = NULL;
     slf_config config = {0};
     slf_parts parts;
-    salf_status status = slf_json_parse(&json, data, (uint64_t)(end - data), false, "input");
+    salf_status status = slf_json_parse(&json, context, data, (uint64_t)(end - data), false, "input");
     if (status == SALF_OK) status = slf_config_read(&config, context, json, "input", "k");
     if (status == SALF_OK)
         status = slf_tensors_from_memory(&tensors, context, end + 1, size - (size_t)(end + 1 - data));
@@ -50,7 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         read_rows(context, tensors, parts.head, &config);
     salf_tensors_destroy(tensors);
     slf_config_free(&config);
-    json_decref(json);
+    slf_json_release(json);
     salf_context_destroy(context);
     return 0;
 }

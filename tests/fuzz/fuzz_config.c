@@ -37,16 +37,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     options.backend = SALF_BACKEND_REFERENCE;
     salf_context *context;
     if (salf_context_create(&context, &options) != SALF_OK) return 0;
-    json_t *json;
+    slf_json *json;
     slf_config config = {0};
-    salf_status status = slf_json_parse(&json, data, size, false, "input");
+    salf_status status = slf_json_parse(&json, context, data, size, false, "input");
     if (status == SALF_OK) status = slf_config_read(&config, context, json, "input", NULL);
     if (status == SALF_OK)
         check(&config);
     else if (salf_last_error()[0] == '\0')
         abort();
     slf_config_free(&config);
-    json_decref(json);
+    slf_json_release(json);
     salf_context_destroy(context);
     return 0;
 }

@@ -353,11 +353,16 @@ START_TEST(configurations_that_make_no_sense_are_refused) {
     };
     salf_context *context = harness_context(SALF_BACKEND_CPU, NULL);
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
-        json_t *json = json_loads(PLAIN_CONFIG, 0, NULL);
+        char change[512];
+        slf_json *json, *changed;
+        snprintf(change, sizeof change, "{\"%s\":%s}", changes[i].field, changes[i].value ? changes[i].value : "0");
+        CHECK_OK(slf_json_parse(&json, context, PLAIN_CONFIG, strlen(PLAIN_CONFIG), true, "plain"));
+        CHECK_OK(slf_json_parse(&changed, context, change, strlen(change), true, changes[i].field));
         if (changes[i].value)
-            json_object_set_new(json, changes[i].field, json_loads(changes[i].value, JSON_DECODE_ANY, NULL));
+            CHECK_OK(slf_json_update(json, changed));
         else
-            json_object_del(json, changes[i].field);
+            slf_json_remove(json, changes[i].field);
+        slf_json_release(changed);
         slf_config config;
         const salf_status status = slf_config_read(&config, context, json, "x/config.json", NULL);
         ck_assert_msg(status == changes[i].status && harness_contains(salf_last_error(), changes[i].words) &&
@@ -365,7 +370,7 @@ START_TEST(configurations_that_make_no_sense_are_refused) {
                       "%s: %s: %s: %s", changes[i].field, changes[i].value ? changes[i].value : "-",
                       salf_status_name(status), salf_last_error());
         slf_config_free(&config);
-        json_decref(json);
+        slf_json_release(json);
     }
     salf_context_destroy(context);
 }
@@ -374,16 +379,15 @@ END_TEST
 /* Reads a configuration that is fine, and describes what came out of it. */
 static salf_model_info read_config(salf_context *context, const char *text, salf_decoder_info *decoder,
                                    char *unsupported) {
-    json_error_t error;
     slf_config config;
-    json_t *json = json_loads(text, 0, &error);
-    ck_assert_msg(json != NULL, "%s: %s", text, error.text);
+    slf_json *json;
+    CHECK_OK(slf_json_parse(&json, context, text, strlen(text), false, text));
     CHECK_OK(slf_config_read(&config, context, json, "x", NULL));
     if (decoder) *decoder = config.decoder;
     if (decoder) decoder->sliding = NULL; /* it goes with the configuration */
     if (unsupported) strcpy(unsupported, config.unsupported);
     slf_config_free(&config);
-    json_decref(json);
+    slf_json_release(json);
     return config.info;
 }
 

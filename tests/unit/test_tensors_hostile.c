@@ -39,7 +39,7 @@ static const struct {
     {"{", 0, SALF_E_CORRUPT, "line 1"},
     {"{\"t\":}", 0, SALF_E_CORRUPT, "line 1"},
     {"{} x", 0, SALF_E_CORRUPT, "line 1"},
-    {"{\"t\":{},\"t\":{}}", 0, SALF_E_CORRUPT, "duplicate"},
+    {"{\"t\":{},\"t\":{}}", 0, SALF_E_CORRUPT, "stands twice"},
     {"{\"t\\u0000\":{}}", 0, SALF_E_CORRUPT, "no shape"},
     {"{\"t\xff\":{}}", 0, SALF_E_CORRUPT, "decode byte 0xff"},
     {"{\"t\":3}", 0, SALF_E_CORRUPT, "'t' is no object"},
