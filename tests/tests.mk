@@ -154,7 +154,7 @@ $(BUILD)/tests/cpp/$(1)/%: tests/cpp/%.cpp $(CPP_HEADERS) $(SHARED_LIB)
 endef
 $(foreach kind,throwing plain sanitized,$(eval $(call cpp_program,$(kind))))
 
-.PHONY: test-cpp test-python lint-python
+.PHONY: test-cpp test-python test-python-current lint-python
 ifneq ($(call have,$(CXX)),)
 test-cpp: $(CPP_BIN) ## the C++ binding
 	@$(FIXED_MAP) OPENBLAS_NUM_THREADS=1 $(SCRIPT_ENV) $(RUN) $@ $(CPP_SRC:tests/cpp/%.cpp='$(VALGRIND) \
@@ -169,6 +169,10 @@ PYTHON_HOSTS := bindings/python/tests/torch
 test-python: lib $(PROGRAM) $(TEST_PLUGINS) ## the Python package
 	@$(SCRIPT_ENV) $(RUN) $@ 'tests/python/run.sh --ignore $(PYTHON_HOSTS) bindings/python/tests' \
 	    'tests/python/run.sh $(PYTHON_HOSTS)'
+
+# Not part of `make test`: it fetches some GB, and takes longer than all of that.
+test-python-current: lib $(PROGRAM) ## the same with the current releases of PyTorch, transformers, PEFT, TRL, Lightning, ... (CURRENT_PYTHON=)
+	@TEST_CPU=7200 TEST_TIMEOUT=14400 $(SCRIPT_ENV) $(RUN) $@ tests/python/current.sh
 
 lint-python: lib ## types and style of the Python package
 	@$(SCRIPT_ENV) $(RUN) $@ tests/python/lint.sh

@@ -39,9 +39,9 @@ cat >"$work/link" <<EOF
 exec python3 -m ziglang cc -target $(uname -m)-linux-gnu.$glibc "\${@//-Bsymbolic-functions/-Bsymbolic}" "$(${CC:-gcc} -print-libgcc-file-name)"
 EOF
 chmod +x "$work/link"
-make --no-print-directory -j"${JOBS:-$(nproc)}" BUILD="$work/build" CFLAGS="${CFLAGS:--O3}" CUDA=0 LINK="$work/link" \
-    DEPS_CFLAGS="-isystem $headers -include $work/names.h" DEPS_LIBS="$libraries/libscipy_openblas.so $jansson/libjansson.so" \
-    lib "$work/build/bin/salf" || fail "make failed"
+make --no-print-directory -j"${JOBS:-$(nproc)}" BUILD="$work/build" CUDA=0 LINK="$work/link" DEPS_CFLAGS= \
+    CFLAGS="-O3 -isystem $headers -include $work/names.h" BLAS_LIBS="$libraries/libscipy_openblas.so" \
+    JSON_LIBS="$jansson/libjansson.so" lib "$work/build/bin/salf" || fail "make failed"
 
 licences() { # name, candidates: the text of a library's licence
     local name=$1 file
