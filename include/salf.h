@@ -304,6 +304,13 @@ typedef struct salf_model_options {
     double logit_softcap;    /* then cap * tanh(logits / cap); 0 = none */
     const char *accept;      /* salf_model_open: keys of config.json, comma-separated, that it may leave unread */
     int32_t head_transposed, embedding_transposed; /* 1: the view is [D][V], in host memory; rows are gathered */
+    /* A head sharded over the ranks of the context (tensor parallel): this one has rows shard_first ... of V, head is
+     * [shard_rows][D] (head_rows counts from 0 of V). 0: whole. Its basis comes from a builder, for all labels there
+     * will be; fingerprints, checks, and probes and losses over the vocabulary are then collective: all ranks observe
+     * the same states. Each begin and each walk agrees first; then a walk of n rows (of all spaces, as many as the
+     * workspace holds) takes a maximum of n numbers where temperatures are sharp or scores are logits, and sums of n
+     * (ce) or n counts (rank), with a loss's gradient n (D + 2); norms of all tokens are 2 V numbers, once. */
+    int64_t shard_first, shard_rows;
 } salf_model_options;
 
 /* Shape and settings. The fields from rope_theta on describe the decoder and are 0 unless opened from a checkpoint. */

@@ -54,7 +54,8 @@ salf_status slf_basis_new(salf_basis **out, salf_context *context, salf_model *m
     if (model) {
         const slf_matrix *matrix = options->side == SALF_SIDE_INPUT ? &model->embedding : &model->head;
         basis->model = slf_model_retain(model);
-        basis->matrix = slf_matrix_is_empty(matrix) ? NULL : matrix;
+        basis->matrix = slf_matrix_is_empty(matrix) || slf_matrix_is_shard(matrix) ? NULL : matrix;
+        basis->shard = slf_matrix_is_shard(matrix) ? matrix : NULL;
     }
     basis->options = *options;
     basis->padded_vocab = padded_vocab;
@@ -85,6 +86,7 @@ void salf_basis_destroy(salf_basis *basis) {
     if (!basis || atomic_fetch_sub_explicit(&basis->references, 1, memory_order_acq_rel) != 1) return;
     salf_context *context = basis->context;
     slf_label_rows_free(context, &basis->held);
+    slf_free(context, basis->label_rows);
     slf_device_free(context, basis->norm_cache->inverse_norms);
     pthread_mutex_destroy(&basis->norm_cache->lock);
     slf_free(context, basis->norm_cache);
@@ -128,6 +130,8 @@ static salf_status create_basis(salf_basis **out, salf_model *model, const int32
     SLF_DO(slf_basis_new(&basis, context, model, &options, vocab, shape->vocab, dim));
     const slf_matrix *matrix = basis->matrix;
     uint64_t *fingerprint = &basis->info.fingerprint;
+    if (basis->shard)
+        SLF_DO(slf_fail(SALF_E_UNSUPPORTED, "the model has a shard of the head; its basis comes from a builder"));
     if (!matrix)
         SLF_DO(slf_fail(SALF_E_ARGUMENT, "the model has no %s to make a basis of",
                         options.side == SALF_SIDE_INPUT ? "embedding" : "head"));

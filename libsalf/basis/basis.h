@@ -31,7 +31,9 @@ struct salf_basis {
     atomic_int references;
     salf_context *context;
     salf_model *model;          /* NULL: only what is held serves */
-    const slf_matrix *matrix;   /* the model's W_o or W_i, which the basis stands on; NULL without a model */
+    const slf_matrix *matrix;   /* the model's W_o or W_i, which the basis stands on; NULL without a model ... */
+    const slf_matrix *shard;    /* or where the model has a part of W_o, which is here */
+    float *label_rows;          /* host [n][D]: rows w_l of the held labels, for a shard; else NULL */
     salf_basis_options options; /* as asked for; struct_size unused */
     salf_basis_info info;       /* n_labels, has_table and has_norms stay 0: salf_basis_get_info sets them */
     int64_t padded_vocab;       /* rows of the head with padding */

@@ -244,6 +244,30 @@ static float *copy_kept_rows(const salf_basis_builder *builder, const int32_t *l
     return w;
 }
 
+/* Whether every row was added once, on builders of one kind, and the fingerprint. Doubles hold counts exactly up to
+ * 2^53. */
+static salf_status check_sums(const salf_basis_builder *builder, uint64_t *fingerprint) {
+    const double *seen = trailer_of(builder);
+    uint64_t ids, wanted = 0;
+    double own[PARTS] = {0};
+    const double *builders = seen + 1 + 2 * PARTS;
+    add_parts(own, builder->configuration);
+    for (int i = 0; i < PARTS; i++)
+        if (!(builders[0] >= 1) || builders[1 + i] != builders[0] * own[i])
+            return slf_fail(SALF_E_MISMATCH,
+                            "the partial sums are of %g builders, and not all had the labels and options of this one",
+                            builders[0]);
+    if (seen[0] != (double)builder->vocab)
+        return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added to the builder", seen[0], builder->vocab);
+    for (int64_t i = 0; i < builder->vocab; i++) wanted += row_id_hash(i);
+    if (!join_parts(seen + 1, &ids) || ids != wanted)
+        return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added, but some twice and some not at all",
+                        seen[0], builder->vocab);
+    if (!join_parts(seen + 1 + PARTS, fingerprint))
+        return slf_fail(SALF_E_CORRUPT, "the partial sums hold %g where a count must be", seen[1 + PARTS]);
+    return SALF_OK;
+}
+
 /* The builder stays as it is: more may be added, or a second basis made of it. Every row must have been added once:
  * there are as many as rows, and the checksum is right. A row that was added twice while another is missing gets by
  * with probability 2^-64. */
@@ -253,25 +277,9 @@ salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *buil
     SLF_REQUIRE(builder);
     const salf_context *context = builder->context;
     const int64_t vocab = builder->vocab, dim = builder->hidden;
-    /* 1. what was added, and whether a basis can come of it. Doubles hold counts exactly up to 2^53. */
-    const double *seen = trailer_of(builder);
-    uint64_t ids, wanted = 0, fingerprint = 0;
-    double own[PARTS] = {0};
-    const double *builders = seen + 1 + 2 * PARTS;
-    add_parts(own, builder->configuration);
-    for (int i = 0; i < PARTS; i++)
-        if (!(builders[0] >= 1) || builders[1 + i] != builders[0] * own[i])
-            return slf_fail(SALF_E_MISMATCH,
-                            "the partial sums are of %g builders, and not all had the labels and options of this one",
-                            builders[0]);
-    if (seen[0] != (double)vocab)
-        return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added to the builder", seen[0], vocab);
-    for (int64_t i = 0; i < vocab; i++) wanted += row_id_hash(i);
-    if (!join_parts(seen + 1, &ids) || ids != wanted)
-        return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added, but some twice and some not at all",
-                        seen[0], vocab);
-    if (!join_parts(seen + 1 + PARTS, &fingerprint))
-        return slf_fail(SALF_E_CORRUPT, "the partial sums hold %g where a count must be", seen[1 + PARTS]);
+    /* 1. what was added, and whether a basis can come of it */
+    uint64_t fingerprint;
+    SLF_TRY(check_sums(builder, &fingerprint));
     if (!model && builder->options.prepare != SALF_PREPARE_LABELS)
         return SLF_FAIL(SALF_E_ARGUMENT, "prepare %" PRId32 " needs a model", builder->options.prepare);
     if (model && (model->info.hidden != dim || model->info.valid_vocab != vocab))
@@ -298,6 +306,10 @@ salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *buil
     /* 3. rows of the labels */
     SLF_DO((w = copy_kept_rows(builder, builder->labels, builder->n_labels)) ? SALF_OK : SALF_E_NO_MEMORY);
     SLF_DO(slf_basis_complete(basis, builder->labels, builder->n_labels, w));
+    if (basis->shard) { /* other ranks have most of them */
+        basis->label_rows = w;
+        w = NULL;
+    }
     *out = basis;
     basis = NULL;
 done:

@@ -10,6 +10,7 @@
 #include <math.h>
 
 #include "basis/basis.h"
+#include "core/ranks.h"
 
 /* ---- norms ---- */
 
@@ -32,35 +33,59 @@ static salf_status fill_norm_cache(const salf_basis *basis, const double *invers
     return slf_sync(basis->context);
 }
 
-/* All |w_i| and |b_i| are made in the backend, block by block, and read once: waiting for each block would leave a
- * device idle. Then 1 / |b_i|, 0 for a row that is nothing but noise, and the amplification, on the host. Threads that
- * share a basis wait here for the first of them; after a failure the next one tries again. */
-salf_status slf_basis_norms(const salf_basis *basis, const double **inverse_norms, double *amplification) {
+/* |w_i| and |b_i| of the rows that are here, host [2][vocab], 0 for others: made in the backend, block by block, and
+ * read once, since waiting for each block would leave a device idle. Both come back, as a row is judged by their
+ * quotient: 16 V bytes, where the head has 2 V D or more. */
+static salf_status measure_norms(const salf_basis *basis, const slf_matrix *matrix, double *host) {
     const salf_context *context = basis->context;
     const int64_t n = basis->info.vocab;
-    slf_norm_cache *cache = basis->norm_cache;
-    double *host = NULL, *device = NULL; /* both [2][vocab]: |w_i|, then |b_i| */
+    double *device = NULL;
     slf_matrix_walk walk = {0};
-    salf_status status = SALF_OK;
-    pthread_mutex_lock(&cache->lock);
-    if (cache->inverse_norms) goto done;
-    if (!basis->matrix)
-        SLF_DO(slf_fail(SALF_E_ARGUMENT,
-                        "the whole vocabulary of %" PRId64
-                        " tokens is asked for, but the basis has neither its table nor a model at hand",
-                        n));
-    SLF_DO(SLF_ALLOC(context, host, 2 * n));
+    salf_status status;
     SLF_DO(SLF_DEVICE_ALLOC(context, device, 2 * n));
-    SLF_DO(slf_matrix_walk_open(&walk, context, basis->matrix, n, 0, "norms"));
-    while (walk.next < n) {
+    SLF_DO(slf_zero_doubles(context, device, 2 * (uint64_t)n));
+    SLF_DO(slf_matrix_walk_open(&walk, context, matrix, n, 0, "norms"));
+    while (walk.next < walk.valid) {
         SLF_DO(slf_matrix_walk_load(&walk));
         const slf_apply_job of_w = {.rows = &walk.block, .norms = device + walk.first};
         const slf_apply_job of_b = {.p = basis->p, .rows = &walk.block, .norms = device + n + walk.first};
         SLF_DO(context->backend->apply(context->impl, &of_w));
         SLF_DO(context->backend->apply(context->impl, &of_b));
     }
-    /* Both come back, since a row is judged by their quotient: 16 V bytes, where the head has 2 V D or more. */
     SLF_DO(slf_download(context, host, device, 2 * (uint64_t)n * sizeof *host));
+done:
+    slf_free(context, walk.buffer);
+    slf_device_free(context, device);
+    return status;
+}
+
+/* 1 / |b_i|, 0 for a row that is nothing but noise, and the amplification, on the host. Threads that share a basis wait
+ * here for the first of them; after a failure the next one tries again. With a shard every rank gets the norms of all
+ * rows, 16 V bytes once: then a right token's score is the same number on each, whoever has its row. */
+salf_status slf_basis_norms(const salf_basis *basis, const double **inverse_norms, double *amplification) {
+    const salf_context *context = basis->context;
+    const int64_t n = basis->info.vocab;
+    const slf_matrix *matrix = basis->shard ? basis->shard : basis->matrix;
+    slf_norm_cache *cache = basis->norm_cache;
+    slf_agreement agreement = {.meeting = SLF_MEET_slf_basis_norms};
+    double *host = NULL; /* [2][vocab]: |w_i|, then |b_i| */
+    salf_status status = SALF_OK;
+    pthread_mutex_lock(&cache->lock);
+    if (cache->inverse_norms) goto done;
+    if (!matrix)
+        SLF_DO(slf_fail(SALF_E_ARGUMENT,
+                        "the whole vocabulary of %" PRId64
+                        " tokens is asked for, but the basis has neither its table nor a model at hand",
+                        n));
+    status = SLF_ALLOC(context, host, 2 * n);
+    if (status == SALF_OK) status = measure_norms(basis, matrix, host);
+    if (basis->shard) {
+        slf_agreement_add(&agreement, "vocab of the bases", (uint64_t)n);
+        slf_agreement_add(&agreement, "heads of the bases (hash)", basis->info.fingerprint);
+        status = slf_agree(context, status, &agreement);
+        if (status == SALF_OK) status = slf_all_reduce(context, host, 2 * n, SALF_F64, SALF_ALL_REDUCE_SUM);
+    }
+    SLF_DO(status);
     const double *w = host;
     double *b = host + n, most = 0;
     SLF_DO(check_basis_norms(b, n));
@@ -75,8 +100,6 @@ done:
     *inverse_norms = cache->inverse_norms;
     *amplification = cache->amplification;
     pthread_mutex_unlock(&cache->lock);
-    slf_free(context, walk.buffer);
-    slf_device_free(context, device);
     slf_free(context, host);
     return status;
 }
@@ -106,9 +129,11 @@ salf_status slf_basis_use_table_norms(salf_basis *basis, const slf_label_rows *t
 salf_status slf_basis_make_table(salf_basis *basis) {
     const salf_context *context = basis->context;
     const int64_t vocab = basis->info.vocab, dim = basis->info.hidden;
-    slf_label_rows table;
+    slf_label_rows table = {0};
     slf_matrix_walk walk = {0};
     salf_status status;
+    if (basis->shard)
+        SLF_DO(slf_fail(SALF_E_UNSUPPORTED, "a table of a head in shards; it would be whole on every rank"));
     SLF_DO(slf_label_rows_make(&table, context, NULL, vocab, dim));
     SLF_DO(
         slf_matrix_walk_open(&walk, context, basis->matrix, vocab, 3 * dim, "table")); /* w in float32, b in float64 */

@@ -141,6 +141,8 @@ static salf_status use_logits(slf_vocabulary *vocabulary) {
     const int64_t n = vocabulary->n, dim = vocabulary->basis->info.hidden;
     if (!model || slf_matrix_is_empty(&model->head))
         return slf_fail(SALF_E_ARGUMENT, "logits need a model with a head, and the basis has none at hand");
+    if (vocabulary->candidates && slf_matrix_is_shard(&model->head))
+        return slf_fail(SALF_E_UNSUPPORTED, "logits over candidates need the whole head, and the model has a shard");
     vocabulary->rule.logits = 1;
     vocabulary->rule.logit_scale = model->info.logit_scale;
     vocabulary->rule.softcap = model->info.logit_softcap;
@@ -188,7 +190,7 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
         SLF_DO(slf_basis_norms(basis, &vocabulary->inverse_norms, &vocabulary->amplification));
         if (!basis->held.labels)
             vocabulary->rows = basis->held.rows;
-        else if (!(vocabulary->matrix = basis->matrix))
+        else if (!(vocabulary->matrix = basis->shard ? basis->shard : basis->matrix))
             SLF_DO(slf_fail(SALF_E_ARGUMENT, "the whole vocabulary needs the basis's table or a model"));
         /* With a head the sums' vector adds up rows w_i where b_i = P w_i is meant: P once at the end is cheaper than V
          * times. On the input side there is none. */
@@ -239,7 +241,8 @@ salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label
 /* With basis scores over a head these are rows of W, not of the basis. */
 bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows) {
     const slf_matrix *matrix = vocabulary->matrix;
-    if (matrix && (!matrix->view.data || !slf_tensor_at_hand(vocabulary->context, &matrix->view))) return false;
+    if (matrix && (!matrix->view.data || slf_matrix_is_shard(matrix))) return false;
+    if (matrix && !slf_tensor_at_hand(vocabulary->context, &matrix->view)) return false;
     *rows = matrix ? matrix->view
                    : slf_tensor_device(vocabulary->context, vocabulary->rows, SALF_F32, vocabulary->n,
                                        vocabulary->basis->info.hidden);
@@ -256,7 +259,10 @@ salf_status slf_target_rows_prepare(slf_target_rows *targets, const slf_vocabula
     if (!here && n > 0) {
         memcpy(fetched_labels, labels, (size_t)n * sizeof *labels);
         n_fetched = slf_labels_sort(fetched_labels, n);
-        SLF_TRY(slf_matrix_fetch(context, vocabulary->matrix, fetched_labels, n_fetched, fetched));
+        if (slf_matrix_is_shard(vocabulary->matrix))
+            SLF_TRY(slf_shard_label_rows(vocabulary->basis, fetched_labels, n_fetched, fetched));
+        else
+            SLF_TRY(slf_matrix_fetch(context, vocabulary->matrix, fetched_labels, n_fetched, fetched));
     }
     for (int64_t r = 0; r < n; r++) {
         const int32_t *candidates = vocabulary->candidates;
@@ -349,6 +355,7 @@ salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabula
 salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabulary) {
     const salf_context *context = vocabulary->context;
     const int64_t at = run->first, n = run->waiting, dim = vocabulary->basis->info.hidden;
+    salf_status status = SALF_OK;
     if (n == 0) return SALF_OK; /* first may be an entry of a larger batch */
     const slf_query query = {.rows = n,
                              .dim = dim,
@@ -360,22 +367,29 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
                              .needs_f64 = run->needs_f64};
     /* 1. sums start at 0, maxima at -infinity */
     slf_score_sums sums = run->sums;
-    if (sums.sum) SLF_TRY(slf_zero_doubles(context, sums.sum += at, (uint64_t)n));
-    if (sums.count) SLF_TRY(slf_zero_doubles(context, sums.count += at, (uint64_t)n));
-    if (sums.weighted) SLF_TRY(slf_zero_doubles(context, sums.weighted += at, (uint64_t)n));
-    if (sums.vector) SLF_TRY(slf_zero_doubles(context, sums.vector += at * dim, (uint64_t)(n * dim)));
-    if (sums.maximum) SLF_TRY(context->backend->fill(context->impl, sums.maximum += at, n, -INFINITY));
+    if (sums.sum) sums.sum += at;
+    if (sums.count) sums.count += at;
+    if (sums.weighted) sums.weighted += at;
+    if (sums.vector) sums.vector += at * dim;
+    if (sums.maximum) sums.maximum += at;
+    if (sums.sum) SLF_DO(slf_zero_doubles(context, sums.sum, (uint64_t)n));
+    if (sums.count) SLF_DO(slf_zero_doubles(context, sums.count, (uint64_t)n));
+    if (sums.weighted) SLF_DO(slf_zero_doubles(context, sums.weighted, (uint64_t)n));
+    if (sums.vector) SLF_DO(slf_zero_doubles(context, sums.vector, (uint64_t)(n * dim)));
+    if (sums.maximum) SLF_DO(context->backend->fill(context->impl, sums.maximum, n, -INFINITY));
     /* 2. every row of the vocabulary, block by block; a backend keeps scores of a tile at most, and sums. On the host a
      * block ends where it is time to ask whether to go on; by the shapes alone, so that sums are the same whoever asks.
      * A device gets all that there is, and is not waited for. */
     int64_t most = vocabulary->block_rows;
     if (!slf_device_readable(context)) most = SLF_MIN(most, SLF_MAX(PATIENCE / (n * dim), LEAST_BLOCK));
-    for (int64_t first = 0; first < vocabulary->n; first += most) {
-        const int64_t count = SLF_MIN(vocabulary->n - first, most);
-        SLF_TRY(slf_proceed(context, "scores", first, vocabulary->n));
+    const slf_matrix *matrix = vocabulary->matrix; /* of a shard the rows that are here */
+    const int64_t end = matrix ? slf_matrix_end(matrix, vocabulary->n) : vocabulary->n;
+    for (int64_t first = matrix ? matrix->first : 0; first < end; first += most) {
+        const int64_t count = SLF_MIN(end - first, most);
+        SLF_DO(slf_proceed(context, "scores", first, end));
         salf_tensor block = slf_tensor_device(context, vocabulary->rows, SALF_F32, vocabulary->n, dim);
-        if (vocabulary->matrix)
-            SLF_TRY(slf_matrix_block(vocabulary->matrix, first, count, vocabulary->block, &block));
+        if (matrix)
+            SLF_DO(slf_matrix_block(matrix, first, count, vocabulary->block, &block));
         else
             block = slf_tensor_slice(&block, first, count);
         const slf_score_job job = {.query = &query,
@@ -385,10 +399,14 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
                                    .bias = vocabulary->bias ? vocabulary->bias + first : NULL,
                                    .rule = &vocabulary->rule,
                                    .sums = &sums};
-        SLF_TRY(context->backend->score(context->impl, &job));
-        if (vocabulary->block) SLF_TRY(slf_sync(context)); /* the callback fills it again */
+        SLF_DO(context->backend->score(context->impl, &job));
+        if (vocabulary->block) SLF_DO(slf_sync(context)); /* the callback fills it again */
     }
+done:
+    /* 3. of rows that lie on several ranks all sums. Whatever went wrong on one, all come here */
+    if (vocabulary->matrix && slf_matrix_is_shard(vocabulary->matrix))
+        status = slf_shards_add_up(vocabulary, status, &sums, n, dim);
     /* What was answered keeps its entries until the caller reads them; the memory of z is free for others. */
-    run->waiting = 0;
-    return SALF_OK;
+    if (status == SALF_OK) run->waiting = 0;
+    return status;
 }

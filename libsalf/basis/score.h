@@ -12,7 +12,7 @@ typedef struct slf_vocabulary {
     const salf_basis *basis; /* kept alive by the owner */
     salf_context *context;
     int64_t n;
-    const slf_matrix *matrix;    /* rows as the host stores them; NULL: rows */
+    const slf_matrix *matrix;    /* rows as the host stores them, of a shard those that are here; NULL: rows */
     const float *rows;           /* backend [n][D], the table's or own.rows */
     const double *inverse_norms; /* backend [n]; NULL: logits */
     const double *p;             /* backend [D][D], P where z = P h / |h|, so that the rows are w_i; else NULL */
@@ -95,5 +95,17 @@ salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabula
                               const slf_norm *norm, int64_t entry);
 /* Answers what waits. After a failure it still waits. */
 salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabulary);
+
+/* ---- shards.c ---- */
+
+/* Rows w_l of labels that a builder kept for a shard, since any rank may have the rows themselves: out [n][D]. */
+salf_status slf_shard_label_rows(const salf_basis *basis, const int32_t *labels, int64_t n, float *out);
+/* The beginning of a batch over a vocabulary that ranks share, with what is wrong with this rank's call (local); else
+ * returns local. labels [n]. */
+salf_status slf_vocabulary_agree(const slf_vocabulary *vocabulary, int32_t meeting, salf_status local,
+                                 const int32_t *labels, int64_t n);
+/* Sums of n entries over the rows that are here become those over all ranks' rows; local: what went wrong here. */
+salf_status slf_shards_add_up(const slf_vocabulary *vocabulary, salf_status local, const slf_score_sums *sums,
+                              int64_t n, int64_t dim);
 
 #endif

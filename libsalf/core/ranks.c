@@ -65,15 +65,6 @@ enum {
 };
 #define NOBODY INT64_MAX
 
-/* Another rank failed: which, and of what. MIN finds the first and the last of them. */
-static salf_status tell_failure(const int64_t *numbers) {
-    const int64_t first = numbers[FAILED] / 100, last = -numbers[LAST];
-    char others[64] = "";
-    if (last != first) snprintf(others, sizeof others, "; the last that failed is rank %" PRId64, last);
-    return slf_fail(SALF_E_MISMATCH, "rank %" PRId64 " failed with %s%s", first,
-                    salf_status_name((salf_status) - (numbers[FAILED] % 100)), others);
-}
-
 salf_status slf_agree(const salf_context *context, salf_status local, slf_agreement *a) {
     const salf_context_options *o = &context->options;
     if (!slf_has_ranks(context)) return local;
@@ -94,7 +85,14 @@ salf_status slf_agree(const salf_context *context, salf_status local, slf_agreem
     const salf_status joined = slf_all_reduce(context, numbers, NUMBERS, SALF_I64, SALF_ALL_REDUCE_MIN);
     SLF_TRY(local);
     SLF_TRY(joined);
-    if (numbers[FAILED] != NOBODY) return tell_failure(numbers);
+    /* Another rank failed: which, and of what. MIN finds the first and the last of them. */
+    if (numbers[FAILED] != NOBODY) {
+        char others[64] = "";
+        if (-numbers[LAST] != numbers[FAILED] / 100)
+            snprintf(others, sizeof others, "; the last that failed is rank %" PRId64, -numbers[LAST]);
+        return slf_fail(SALF_E_MISMATCH, "rank %" PRId64 " failed with %s%s", numbers[FAILED] / 100,
+                        salf_status_name((salf_status) - (numbers[FAILED] % 100)), others);
+    }
     /* Before the fields, since ranks in different calls have different ones, and other sizes of what follows. */
     const int64_t call = numbers[PAIRS], other = -numbers[PAIRS + 1];
     if (call != other && call >= 0 && other < SLF_MEETINGS_END_)

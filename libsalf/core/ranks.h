@@ -15,7 +15,12 @@ bool slf_has_ranks(const salf_context *context);
     X(salf_context_agree)            \
     X(salf_basis_builder_all_reduce) \
     X(salf_planner_assign)           \
-    X(salf_policy_decide)
+    X(salf_policy_decide)            \
+    X(salf_model_fingerprint)        \
+    X(slf_basis_norms)               \
+    X(salf_probe_begin)              \
+    X(salf_loss_compute)             \
+    X(slf_score_run_walk)
 #define SLF_MEETING_ENUM_(name) SLF_MEET_##name,
 enum { SLF_MEETINGS(SLF_MEETING_ENUM_) SLF_MEETINGS_END_ };
 

@@ -5,6 +5,8 @@
 #include <inttypes.h>
 
 #include "backend/device_memory.h"
+#include "core/random.h"
+#include "core/ranks.h"
 #include "model/model.h"
 
 /* A quarter of the workspace: a block is used together with its conversion and a tile of products. */
@@ -26,7 +28,7 @@ static salf_status rows_by_callback(const slf_matrix *matrix, int64_t first, int
 salf_status slf_matrix_block(const slf_matrix *matrix, int64_t first, int64_t count, float *buffer,
                              salf_tensor *block) {
     if (matrix->view.data) {
-        *block = slf_tensor_slice(&matrix->view, first, count);
+        *block = slf_tensor_slice(&matrix->view, first - matrix->first, count);
         return SALF_OK;
     }
     SLF_TRY(rows_by_callback(matrix, first, count, buffer));
@@ -74,8 +76,12 @@ salf_status slf_matrix_walk_open(slf_matrix_walk *walk, const salf_context *cont
      * memory. */
     int64_t rows = slf_block_rows(context, SLF_MAX(floats_per_row, matrix->n_cols));
     if (floats_per_row == 0 && matrix->view.data && slf_device_readable(context)) rows = valid;
-    *walk = (slf_matrix_walk){
-        .context = context, .matrix = matrix, .what = what, .valid = valid, .rows = SLF_MIN(rows, valid)};
+    *walk = (slf_matrix_walk){.context = context,
+                              .matrix = matrix,
+                              .what = what,
+                              .valid = slf_matrix_end(matrix, valid),
+                              .rows = SLF_MIN(rows, valid),
+                              .next = matrix->first};
     if (matrix->view.data) return SALF_OK;
     return SLF_ALLOC(context, walk->buffer, walk->rows * matrix->n_cols);
 }
@@ -83,7 +89,7 @@ salf_status slf_matrix_walk_open(slf_matrix_walk *walk, const salf_context *cont
 /* Waits for the block before where a callback is to fill the same memory: the backend may still read it. */
 salf_status slf_matrix_walk_load(slf_matrix_walk *walk) {
     SLF_TRY(slf_proceed(walk->context, walk->what, walk->next, walk->valid));
-    if (walk->buffer && walk->next > 0) SLF_TRY(slf_sync(walk->context));
+    if (walk->buffer && walk->next > walk->matrix->first) SLF_TRY(slf_sync(walk->context));
     walk->first = walk->next;
     const int64_t left = walk->valid - walk->first;
     SLF_TRY(slf_matrix_block(walk->matrix, walk->first, SLF_MIN(left, walk->rows), walk->buffer, &walk->block));
@@ -94,15 +100,21 @@ salf_status slf_matrix_walk_load(slf_matrix_walk *walk) {
 /* ---- fingerprint and Gram matrix ---- */
 
 /* G = sum of w_i^T w_i over all rows, so that blocks may come in any size. The hash is a sum as well. Cost: V D, and
- * with G V D^2 multiply-adds, halved by symmetry. */
+ * with G V D^2 multiply-adds, halved by symmetry.
+ *
+ * Of shards it is the sum over ranks, and these have to be all rows once: by how many they are, and by a sum over hashes
+ * of their numbers, as in basis/builder.c. Sums modulo 2^64 go as two halves, which no number of ranks carries out of 63
+ * bits. */
 salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
                             uint64_t *fingerprint, int64_t *bad_row) {
+    const uint64_t numbers = 0x73686172643A6964u; /* "shard:id" in ASCII: a stream of random bits */
+    slf_agreement agreement = {.meeting = SLF_MEET_salf_model_fingerprint};
     slf_matrix_walk walk;
-    uint64_t hash = 0;
+    uint64_t hash = 0, here = 0, wanted = 0;
     int64_t bad = -1, first_bad = -1;
     salf_status status;
     SLF_DO(slf_matrix_walk_open(&walk, context, matrix, valid, 0, gram ? "Gram matrix" : "fingerprint"));
-    while (walk.next < valid) {
+    while (walk.next < walk.valid) {
         SLF_DO(slf_matrix_walk_load(&walk));
         const slf_scan_job job = {
             .rows = &walk.block, .first_row = walk.first, .gram = gram, .hash = &hash, .bad_row = &bad, .total = valid};
@@ -112,9 +124,27 @@ salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matri
             SLF_DO(slf_fail(SALF_E_NONFINITE, "row %" PRId64 " of the matrix holds NaN or infinity", first_bad));
     }
     if (walk.buffer) SLF_DO(slf_sync(context)); /* before it goes */
-    *fingerprint = hash;
-    if (bad_row) *bad_row = first_bad;
 done:
     slf_free(context, walk.buffer);
-    return status;
+    if (!slf_matrix_is_shard(matrix)) SLF_TRY(status);
+    if (slf_matrix_is_shard(matrix)) {
+        slf_agreement_add(&agreement, "vocab of the models", (uint64_t)matrix->n_rows);
+        slf_agreement_add(&agreement, "hidden of the models", (uint64_t)matrix->n_cols);
+        slf_agreement_add(&agreement, "valid_vocab of the models", (uint64_t)valid);
+        SLF_TRY(slf_agree(context, status, &agreement));
+        const int64_t end = SLF_MAX(slf_matrix_end(matrix, valid), matrix->first);
+        for (int64_t i = 0; i < valid; i++) wanted += slf_random_bits(numbers, 0, (uint64_t)i);
+        for (int64_t i = matrix->first; i < end; i++) here += slf_random_bits(numbers, 0, (uint64_t)i);
+        int64_t sums[] = {end - matrix->first, (int64_t)(uint32_t)hash, (int64_t)(hash >> 32), (int64_t)(uint32_t)here,
+                          (int64_t)(here >> 32)};
+        SLF_TRY(slf_all_reduce(context, sums, 5, SALF_I64, SALF_ALL_REDUCE_SUM));
+        hash = (uint64_t)sums[1] + ((uint64_t)sums[2] << 32);
+        here = (uint64_t)sums[3] + ((uint64_t)sums[4] << 32);
+        if (sums[0] != valid || here != wanted)
+            return slf_fail(SALF_E_MISMATCH, "the ranks' shards have %" PRId64 " rows of %" PRId64 "%s", sums[0], valid,
+                            sums[0] == valid ? ", some twice and some not at all" : "");
+    }
+    *fingerprint = hash;
+    if (bad_row) *bad_row = first_bad;
+    return SALF_OK;
 }

@@ -120,9 +120,15 @@ salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o
 static salf_status describe_matrix(slf_matrix *matrix, const salf_model *model, const salf_tensor *view,
                                    salf_rows_fn rows, void *user, salf_tensor *columns, const char *name) {
     const bool device_ok = slf_device_readable(model->context);
-    const int64_t vocab = model->info.vocab, dim = model->info.hidden;
-    *matrix = (slf_matrix){.view = *view, .rows = rows, .user = user, .n_rows = vocab, .n_cols = dim};
+    const int64_t dim = model->info.hidden, vocab = slf_matrix_is_shard(matrix) ? matrix->held : model->info.vocab;
+    matrix->view = *view;
+    matrix->rows = rows;
+    matrix->user = user;
+    matrix->n_rows = model->info.vocab;
+    matrix->n_cols = dim;
     if (!view->data && columns) return slf_fail(SALF_E_ARGUMENT, "%s_transposed is 1, but %s is no view", name, name);
+    if (columns && slf_matrix_is_shard(matrix))
+        return slf_fail(SALF_E_UNSUPPORTED, "%s is a shard and transposed; give it by rows", name);
     if (!view->data) return SALF_OK;
     if (rows) return slf_fail(SALF_E_ARGUMENT, "%s is given as a view and as a callback", name);
     if (columns && (view->memory == SALF_MEMORY_DEVICE || view->index_memory == SALF_MEMORY_DEVICE))
@@ -167,11 +173,11 @@ salf_status salf_model_create(salf_model **out, salf_context *context, const sal
         return SLF_FAIL(SALF_E_ARGUMENT, "hidden is %" PRId64 ", not in 1 ... 2^24", o.hidden);
     if (o.vocab < 1 || o.vocab > INT32_MAX)
         return SLF_FAIL(SALF_E_ARGUMENT, "vocab is %" PRId64 ", not in 1 ... 2^31-1", o.vocab);
-    if (o.tied != 0 && o.tied != 1) return SLF_FAIL(SALF_E_ARGUMENT, "tied is %d, not 0 or 1", (int)o.tied);
-    if (o.head_transposed != 0 && o.head_transposed != 1)
-        return SLF_FAIL(SALF_E_ARGUMENT, "head_transposed is %d, not 0 or 1", (int)o.head_transposed);
-    if (o.embedding_transposed != 0 && o.embedding_transposed != 1)
-        return SLF_FAIL(SALF_E_ARGUMENT, "embedding_transposed is %d, not 0 or 1", (int)o.embedding_transposed);
+    const int32_t flags[] = {o.tied, o.head_transposed, o.embedding_transposed};
+    static const char *const names[] = {"tied", "head_transposed", "embedding_transposed"};
+    for (int i = 0; i < 3; i++)
+        if (flags[i] != 0 && flags[i] != 1)
+            return SLF_FAIL(SALF_E_ARGUMENT, "%s is %d, not 0 or 1", names[i], (int)flags[i]);
     salf_model *model;
     salf_status status;
     SLF_TRY(slf_model_new(&model, context));
@@ -190,7 +196,13 @@ salf_status salf_model_create(salf_model **out, salf_context *context, const sal
                                     .model_type = ""};
     if (o.accept)
         SLF_DO(SLF_FAIL(SALF_E_ARGUMENT, "accept is '%s', but a described model has no configuration", o.accept));
-    /* 2. head and embedding */
+    /* 2. head and embedding. A shard is of the head alone: nothing walks over an embedding */
+    if (o.shard_rows < 0 || o.shard_first < 0 || o.shard_rows > o.vocab || o.shard_first > o.vocab - o.shard_rows ||
+        (o.shard_rows == 0 && o.shard_first != 0))
+        SLF_DO(SLF_FAIL(SALF_E_ARGUMENT,
+                        "shard_first is %" PRId64 " and shard_rows %" PRId64 ", of a vocab of %" PRId64, o.shard_first,
+                        o.shard_rows, o.vocab));
+    model->head = (slf_matrix){.first = o.shard_first, .held = o.shard_rows};
     SLF_DO(describe_matrix(&model->head, model, &o.head, o.head_rows, o.head_rows_user,
                            o.head_transposed ? &model->columns[0] : NULL, "head"));
     SLF_DO(describe_matrix(&model->embedding, model, &o.embedding, o.embedding_rows, o.embedding_rows_user,
@@ -227,10 +239,11 @@ salf_status salf_model_update(salf_model *model, const salf_model_options *optio
     static const struct {
         const char *name;
         size_t offset, size;
-    } fixed[] = {FIXED(n_layers), FIXED(hidden),        FIXED(vocab),           FIXED(valid_vocab),
-                 FIXED(head),     FIXED(embedding),     FIXED(head_rows),       FIXED(embedding_rows),
-                 FIXED(tied),     FIXED(norm_kind),     FIXED(norm_eps),        FIXED(logit_scale),
-                 FIXED(accept),   FIXED(logit_softcap), FIXED(head_transposed), FIXED(embedding_transposed)};
+    } fixed[] = {FIXED(n_layers),    FIXED(hidden),        FIXED(vocab),           FIXED(valid_vocab),
+                 FIXED(head),        FIXED(embedding),     FIXED(head_rows),       FIXED(embedding_rows),
+                 FIXED(tied),        FIXED(norm_kind),     FIXED(norm_eps),        FIXED(logit_scale),
+                 FIXED(accept),      FIXED(logit_softcap), FIXED(head_transposed), FIXED(embedding_transposed),
+                 FIXED(shard_first), FIXED(shard_rows)};
 #undef FIXED
     const int64_t dim = model->info.hidden, vocab = model->info.vocab;
     salf_model_options o;

@@ -12,7 +12,19 @@ typedef struct slf_matrix {
     void *user;
     int64_t n_rows;
     int64_t n_cols;
+    /* A shard has rows first ... first+held-1 only, and ranks have the others; its view begins with row first, its
+     * callback counts from the matrix's. held 0: all of them */
+    int64_t first, held;
 } slf_matrix;
+
+static inline bool slf_matrix_is_shard(const slf_matrix *matrix) {
+    return matrix->held > 0;
+}
+
+/* Of valid rows the ones behind those that are here. */
+static inline int64_t slf_matrix_end(const slf_matrix *matrix, int64_t valid) {
+    return slf_matrix_is_shard(matrix) ? SLF_MIN(valid, matrix->first + matrix->held) : valid;
+}
 
 static inline bool slf_matrix_is_empty(const slf_matrix *matrix) {
     return !matrix->view.data && !matrix->rows;
@@ -57,8 +69,8 @@ salf_status slf_matrix_row(const slf_matrix *matrix, int64_t row, float *out);
 salf_status slf_matrix_fetch(const salf_context *context, const slf_matrix *matrix, const int32_t *labels, int64_t n,
                              float *out);
 
-/* A pass over rows 0 ... valid-1. While next < valid, load gives the next block of them, unless the host ends the call;
- * then you free buffer. */
+/* A pass over rows 0 ... valid-1, or those of them that are in a shard. While next < walk.valid, load gives the next
+ * block of them, unless the host ends the call; then you free buffer. */
 typedef struct slf_matrix_walk {
     const salf_context *context;
     const slf_matrix *matrix;
@@ -76,7 +88,8 @@ salf_status slf_matrix_walk_open(slf_matrix_walk *walk, const salf_context *cont
                                  int64_t valid, int64_t floats_per_row, const char *what);
 salf_status slf_matrix_walk_load(slf_matrix_walk *walk);
 /* One such pass: fingerprint, and (gram not NULL) the Gram matrix, added to float64 [D][D] in backend memory. bad_row
- * is the first row with NaN or infinity, or -1; NULL: such a row is an error, SALF_E_NONFINITE. */
+ * is the first row with NaN or infinity, or -1; NULL: such a row is an error, SALF_E_NONFINITE. Over a shard it is
+ * collective, and the fingerprint that of the whole matrix (gram NULL). */
 salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
                             uint64_t *fingerprint, int64_t *bad_row);
 

@@ -14,53 +14,6 @@
 
 #include "policy/policy.h"
 
-/* One rank without rows is usual at the end of an epoch; all without are a mistake of the host's. */
-static salf_status no_rows(void) {
-    return slf_fail(SALF_E_ARGUMENT, "the trace has 0 rows with a label, on every rank");
-}
-
-/* The layer with the largest gain summed over all rows, which is the mean's: the number of rows cancels out. */
-static salf_status cut_by_mean_gain(salf_policy *p, const salf_trace *t, int32_t *cut) {
-    double *sums = p->scratch; /* [m] gains, rows */
-    memset(sums, 0, ((size_t)p->m + 1) * sizeof *sums);
-    for (int64_t r = 0; r < t->rows; r++) {
-        const double *gains = t->gains + r * p->m;
-        bool finite = true;
-        for (int32_t k = 0; k < p->m; k++) finite = finite && isfinite(gains[k]);
-        for (int32_t k = 0; finite && k < p->m; k++) sums[k] += gains[k];
-        sums[p->m] += t->eof[r] < p->m;
-    }
-    /* Float64 sums of many ranks differ in their last bits with the order of the reduction, but every rank gets the
-     * same result from it, and so the same argmax. */
-    SLF_TRY(slf_all_reduce(p->context, sums, p->m + (int64_t)1, SALF_F64, SALF_ALL_REDUCE_SUM));
-    if (sums[p->m] == 0) return no_rows();
-    *cut = 0;
-    for (int32_t k = 1; k < p->m; k++)
-        if (sums[k] > sums[*cut]) *cut = k;
-    return SALF_OK;
-}
-
-/* Smallest, lower median and most frequent eof need only how many rows have each: m numbers to sum, not rows. */
-static salf_status cut_by_histogram(salf_policy *p, const salf_trace *t, int32_t *cut) {
-    int64_t *counts = p->histogram; /* [m] rows of each eof; those with m do not count */
-    memset(counts, 0, (size_t)p->m * sizeof *counts);
-    for (int64_t r = 0; r < t->rows; r++) counts[t->eof[r]]++;
-    SLF_TRY(slf_all_reduce(p->context, counts, p->m, SALF_I64, SALF_ALL_REDUCE_SUM));
-    /* the lower median is the first eof with more than half of the others, rounded down, at or below it */
-    int64_t total = 0, below = 0;
-    for (int32_t k = 0; k < p->m; k++) total += counts[k];
-    if (total == 0) return no_rows();
-    int32_t lowest = 0, median = 0, mode = 0;
-    while (counts[lowest] == 0) lowest++;
-    while ((below += counts[median]) <= (total - 1) / 2) median++;
-    for (int32_t k = 1; k < p->m; k++)
-        if (counts[k] > counts[mode]) mode = k;
-    *cut = lowest;
-    if (p->options.reduction == SALF_REDUCE_MEDIAN) *cut = median;
-    if (p->options.reduction == SALF_REDUCE_MODE) *cut = mode;
-    return SALF_OK;
-}
-
 /* All rows have the batch's cut, or, for PREFIX, each its own eof but none above the batch's; a row that trains nothing
  * keeps its eof, m. */
 static void set_row_cuts(salf_policy *p, const int32_t *eof, int64_t rows, int32_t cut) {
@@ -69,19 +22,56 @@ static void set_row_cuts(salf_policy *p, const int32_t *eof, int64_t rows, int32
     for (int64_t r = 0; r < rows; r++) p->eof[r] = own || (eof && eof[r] == p->m) ? SLF_MAX(eof[r], cut) : cut;
 }
 
+/* Float64 sums of many ranks differ in their last bits with the order of the reduction, but every rank gets the same
+ * result from it, and so the same argmax. One rank without rows is usual at the end of an epoch; all without are a
+ * mistake of the host's. */
 salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     const bool mean = p->options.reduction == SALF_REDUCE_MEAN_GAIN;
     const salf_trace *t = seen->trace;
     salf_status local = p->early == SALF_OK ? slf_trace_check(t, p->m, mean, p->m, "policy") : p->early;
     if (local == SALF_OK) local = slf_policy_rows(p, t->rows);
     SLF_TRY(slf_policy_agree(p, local, seen, NULL));
+    double *sums = p->scratch;      /* [m] gains, rows */
+    int64_t *counts = p->histogram; /* [m] rows of each eof; those with m do not count */
     int32_t cut = 0;
-    SLF_TRY(mean ? cut_by_mean_gain(p, t, &cut) : cut_by_histogram(p, t, &cut));
+    double rows = 0;
+    if (mean) {
+        /* 1. the layer with the largest gain summed over all rows, which is the mean's: their number cancels out */
+        memset(sums, 0, ((size_t)p->m + 1) * sizeof *sums);
+        for (int64_t r = 0; r < t->rows; r++) {
+            const double *gains = t->gains + r * p->m;
+            bool finite = true;
+            for (int32_t k = 0; k < p->m; k++) finite = finite && isfinite(gains[k]);
+            for (int32_t k = 0; finite && k < p->m; k++) sums[k] += gains[k];
+            sums[p->m] += t->eof[r] < p->m;
+        }
+        SLF_TRY(slf_all_reduce(p->context, sums, p->m + (int64_t)1, SALF_F64, SALF_ALL_REDUCE_SUM));
+        rows = sums[p->m];
+        for (int32_t k = 1; k < p->m; k++)
+            if (sums[k] > sums[cut]) cut = k;
+    } else {
+        /* 2. smallest, lower median and most frequent eof need only how many rows have each: m numbers, not rows. The
+         * lower median is the first with more than half of the others, rounded down, at or below it */
+        memset(counts, 0, (size_t)p->m * sizeof *counts);
+        for (int64_t r = 0; r < t->rows; r++) counts[t->eof[r]]++;
+        SLF_TRY(slf_all_reduce(p->context, counts, p->m, SALF_I64, SALF_ALL_REDUCE_SUM));
+        int64_t total = 0, below = 0;
+        int32_t lowest = 0, median = 0, mode = 0;
+        for (int32_t k = 0; k < p->m; k++) total += counts[k];
+        rows = (double)total;
+        while (lowest < p->m - 1 && counts[lowest] == 0) lowest++;
+        while (total > 0 && (below += counts[median]) <= (total - 1) / 2) median++;
+        for (int32_t k = 1; k < p->m; k++)
+            if (counts[k] > counts[mode]) mode = k;
+        cut = p->options.reduction == SALF_REDUCE_MEDIAN ? median : lowest;
+        if (p->options.reduction == SALF_REDUCE_MODE) cut = mode;
+    }
+    if (rows <= 0) return slf_fail(SALF_E_ARGUMENT, "the trace has 0 rows with a label, on every rank");
     slf_policy_suffix(p, cut);
     set_row_cuts(p, t->eof, t->rows, cut);
-    /* the histogram of all ranks' eof; a reduction to one cut trains every layer above it with every row */
+    /* 3. the histogram of all ranks' eof; a reduction to one cut trains every layer above it with every row */
     const bool truncated = p->options.reduction == SALF_REDUCE_PREFIX;
-    if (truncated && slf_policy_scales(p, true)) slf_policy_scale_rates(p, p->histogram);
+    if (truncated && slf_policy_scales(p, true)) slf_policy_scale_rates(p, counts);
     return SALF_OK;
 }
 

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/ranks.h"
 #include "probe/probe.h"
 
 /* ---- memory: one block on each side, grown when a batch needs more ---- */
@@ -100,21 +101,23 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
     const salf_basis *basis = probe->basis;
     const salf_context *context = probe->context;
     slf_probe_batch *batch = &probe->batch;
-    if (n_rows < 0) return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " rows", n_rows);
-    if (n_rows > 0) SLF_REQUIRE(labels);
-    if (n_rows > INT64_MAX / 1024 / slf_probe_spaces(probe)) /* products of rows, spaces and bytes fit 63 bits */
-        return SLF_FAIL(SALF_E_OVERFLOW, "%" PRId64 " rows", n_rows);
     const int64_t per_datum = probe->options.rows_per_datum;
-    if (n_rows % per_datum != 0)
-        return SLF_FAIL(SALF_E_SHAPE, "%" PRId64 " rows; rows_per_datum is %" PRId64, n_rows, per_datum);
-    /* All labels are looked at before the batch that may be open is touched. */
+    salf_status own = SALF_OK; /* what is wrong with this call, for the ranks that share a vocabulary */
     int64_t rows = 0;
-    for (int64_t r = 0; r < n_rows; r++) {
+    if (n_rows < 0) own = SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " rows", n_rows);
+    if (n_rows > 0 && !labels) own = SLF_FAIL(SALF_E_NULL, "labels is NULL");
+    if (n_rows > INT64_MAX / 1024 / slf_probe_spaces(probe)) /* products of rows, spaces and bytes fit 63 bits */
+        own = SLF_FAIL(SALF_E_OVERFLOW, "%" PRId64 " rows", n_rows);
+    if (own == SALF_OK && n_rows % per_datum != 0)
+        own = SLF_FAIL(SALF_E_SHAPE, "%" PRId64 " rows; rows_per_datum is %" PRId64, n_rows, per_datum);
+    /* All labels are looked at before the batch that may be open is touched. */
+    for (int64_t r = 0; r < n_rows && own == SALF_OK; r++) {
         if (labels[r] == SALF_LABEL_IGNORE) continue;
         rows++;
-        SLF_TRY(slf_label_check(labels[r], basis->info.vocab, basis->padded_vocab));
-        if (probe->vocabulary) SLF_TRY(slf_vocabulary_check(probe->vocabulary, labels[r]));
+        own = slf_label_check(labels[r], basis->info.vocab, basis->padded_vocab);
+        if (own == SALF_OK && probe->vocabulary) own = slf_vocabulary_check(probe->vocabulary, labels[r]);
     }
+    SLF_TRY(slf_vocabulary_agree(probe->vocabulary, SLF_MEET_salf_probe_begin, own, labels, n_rows));
     /* A batch that is dropped: its copies read the arrays that are filled here. */
     if (batch->phase != SLF_BATCH_NONE) SLF_TRY(slf_sync(context));
     batch->phase = SLF_BATCH_NONE;
@@ -145,8 +148,8 @@ salf_status salf_probe_begin(salf_probe *probe, const int32_t *labels, int64_t n
 
 /* ---- end ---- */
 
-/* Behind the last row of a datum, from its first, both as places in kept. A datum has fewer rows than it was given where
- * some are left out, and it may have none. */
+/* Behind the last row of a datum, from its first, both as places in kept. A datum has fewer rows than it was given
+ * where some are left out, and it may have none. */
 static int64_t end_of_datum(const salf_probe *probe, int64_t datum, int64_t first) {
     const slf_probe_batch *batch = &probe->batch;
     const int64_t end = (datum + 1) * probe->options.rows_per_datum;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "basis/score.h"
+#include "core/ranks.h"
 
 /* Uploads of labels that may be under way at once, so that a call need not wait for the one before. A host that runs
  * further ahead of its device than that waits for the oldest; a slot more would cost 8 bytes of pinned memory a row. */
@@ -252,13 +253,14 @@ static salf_tensor rows_of(const salf_tensor *view, const int64_t *kept, int64_t
     return out;
 }
 
-/* Rows to ignore are left out, by views over the others, and get their zeros once these have gone well. With all in host
- * memory only: where a device is to read the views later, a host leaves such rows out of its own. */
+/* Rows to ignore are left out, by views over the others, and get their zeros once these have gone well. With all in
+ * host memory only: where a device is to read the views later, a host leaves such rows out of its own. */
 salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
                               const salf_tensor *losses, const salf_tensor *gradient) {
     SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(loss, states);
-    SLF_TRY(check_loss_arguments(loss, labels, states, scale, losses, gradient));
+    const salf_status own = check_loss_arguments(loss, labels, states, scale, losses, gradient);
+    SLF_TRY(slf_vocabulary_agree(loss->vocabulary, SLF_MEET_salf_loss_compute, own, labels, states->rows));
     const salf_context *context = loss->context;
     const int64_t rows = states->rows, dim = states->cols;
     loss_call call = {.labels = labels, .states = states, .scale = scale, .losses = losses, .gradient = gradient};

@@ -87,7 +87,8 @@ class Model(Handle):
     a float32 array [count, hidden], for matrices that are quantised or not in memory. valid_vocab: rows beyond it are
     padding; 0 for none. tied: one matrix serves as both. norm_kind: "none", "layer", "rms" or "rms1p" of the final
     norm; norm_weight, norm_bias [hidden] and logit_bias [vocab] are copied, and read in host memory: update() when they
-    change. head_transposed, embedding_transposed: the tensor is [hidden, vocab], in host memory.
+    change. head_transposed, embedding_transposed: the tensor is [hidden, vocab], in host memory. shard_first, shard_rows:
+    the head has these rows of vocab, and the context's other ranks the others; vocab has to be given then.
     """
 
     def __init__(
@@ -112,6 +113,8 @@ class Model(Handle):
         logit_softcap: float = 0.0,
         head_transposed: bool = False,
         embedding_transposed: bool = False,
+        shard_first: int = 0,
+        shard_rows: int = 0,
     ) -> None:
         options = new_struct("salf_model_options")
         keep: List[Any] = [Context._of(context, "context")]
@@ -141,6 +144,8 @@ class Model(Handle):
                 "logit_softcap": logit_softcap,
                 "head_transposed": head_transposed,
                 "embedding_transposed": embedding_transposed,
+                "shard_first": shard_first,
+                "shard_rows": shard_rows,
             },
         )
         for name, function in (("head_rows", head_rows), ("embedding_rows", embedding_rows)):
