@@ -239,7 +239,7 @@ AT(salf_model_info, model_type, 136);
 AT(salf_model_info, vocab_from, 144);
 AT(salf_model_info, reserved, 148);
 
-GROWS(salf_model_options, 392);
+GROWS(salf_model_options, 408);
 AT(salf_model_options, struct_size, 0);
 AT(salf_model_options, n_layers, 4);
 AT(salf_model_options, hidden, 8);
@@ -262,6 +262,8 @@ AT(salf_model_options, logit_softcap, 368);
 AT(salf_model_options, accept, 376);
 AT(salf_model_options, head_transposed, 384);
 AT(salf_model_options, embedding_transposed, 388);
+AT(salf_model_options, shard_first, 392);
+AT(salf_model_options, shard_rows, 400);
 
 SIZE(salf_named_tensor, 136);
 AT(salf_named_tensor, name, 0);
