@@ -196,6 +196,8 @@ def set_fields(struct: Any, values: Mapping[str, Any]) -> None:
                 setattr(struct, field, number_of(GROUPS[field], value, field))
             else:
                 setattr(struct, field, float(value) if types[field] == "double" else integer(value, field))
+        except errors.ArgumentError:
+            raise  # names the field already
         except (TypeError, ValueError) as error:
             raise errors.ArgumentError(f"{field} is {value!r}: {error}") from error
         except OverflowError as error:

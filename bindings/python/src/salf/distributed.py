@@ -86,14 +86,19 @@ def check_whole(model: nn.Module, *parts: Optional[nn.Module]) -> None:
         )
 
 
-def check_wrapper(model: nn.Module, layers: Sequence[nn.Module]) -> Optional[str]:
+def check_wrapper(model: nn.Module, layers: Sequence[nn.Module] = ()) -> Optional[str]:
     """The kind of wrapper, or an error that says what is not supported and what to do instead."""
     kind = wrapper_kind(model)
+    if kind == "ddp" and getattr(model, "static_graph", False):
+        raise ValueError(
+            "DistributedDataParallel(static_graph=True) learns from the first step which gradients come, and freezing "
+            "changes them: make it without static_graph"
+        )
     if kind == "dp":
         raise ValueError(
             "torch.nn.DataParallel runs replicas that hooks cannot tell apart: use DistributedDataParallel"
         )
-    if kind == "fsdp1":
+    if kind == "fsdp1" and layers:
         _check_fsdp(model, layers)
     return kind
 

@@ -25,6 +25,8 @@ ALL = frozenset(TENSOR_DTYPES)
 _FORMATS = {kind.code: kind.name for kind in TENSOR_DTYPES.values() if kind.code != "H"}
 _FORMATS.update(l="int64", e="float16")
 
+_RESOLVE = {"is_neg": "pass tensor.resolve_neg()", "is_conj": "pass tensor.resolve_conj()"}
+
 Device = Tuple[int, Optional[int]]  # a context's device number and stream
 
 
@@ -75,6 +77,9 @@ def _of_torch(tensor: Any, name: str) -> Memory:
         raise errors.ArgumentError(f"{name} is on {device}; host and CUDA memory can be read")
     if _torch_name(tensor.layout) != "strided":
         raise errors.ArgumentError(f"{name} has the layout {tensor.layout}; a dense tensor is needed")
+    for turned in ("is_neg", "is_conj"):  # the sign, or that of imaginary parts, is kept beside the memory
+        if getattr(tensor, turned)():
+            raise errors.ArgumentError(f"{name}: its memory holds other signs than its values; {_RESOLVE[turned]}")
     try:
         address = tensor.data_ptr()
     except RuntimeError as error:

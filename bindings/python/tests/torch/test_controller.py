@@ -584,10 +584,12 @@ def test_steps_out_of_order():
         controller.begin(labels)
         with pytest.raises(RuntimeError, match="0 of 5 latent spaces"):
             controller.decide()
+        controller.drop()
         controller.begin(labels)
         loss = loss_of(model, ids, labels)
         with pytest.raises(RuntimeError, match="no optimizer is attached"):
             controller.backward(loss)
+        controller.drop()
         controller.attach(torch.optim.SGD(model.parameters(), lr=0.1))
         controller.begin(labels)
         controller.backward(loss_of(model, ids, labels))

@@ -33,6 +33,10 @@ def test_what_is_no_optimizer_is_refused():
         pytest.raises(TypeError, match="no optimizer"),
     ):
         controller.attach([1, 2])
+    with FreezeController(small.make_model("llama"), "half") as controller:
+        for nothing in ([], {}):
+            with pytest.raises(ValueError, match="no optimizer in what was given"):
+                controller.attach(nothing)
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
@@ -240,3 +244,196 @@ def test_autofreeze_takes_the_norm_of_the_sum_also_after_a_resume():
         controller.backward(-3.0 * model(input_ids=ids, labels=labels).loss)
         optimizer.step()
         assert controller._statistics.take()["gradient_l1"][1] < 1e-3 * largest
+
+
+# ---- several optimizers, and those that do not fit ----
+
+
+def split_in_two(model, make):
+    """One optimizer for matrices and one for the rest, as PyTorch's Muon forces it."""
+    matrices = [p for n, p in model.named_parameters() if p.dim() == 2 and "layers" in n]
+    chosen = {id(p) for p in matrices}
+    return [make(matrices), torch.optim.AdamW([p for p in model.parameters() if id(p) not in chosen], lr=0.01)]
+
+
+def adam(parameters):
+    return torch.optim.AdamW(parameters, lr=0.01)
+
+
+@pytest.mark.parametrize("method", ["salf", "freezeout", "lift", "autofreeze"])
+def test_two_optimizers_are_one_step(method):
+    """Weights are those of one optimizer over all parameters, whichever of the two steps first; gradients may be gone
+    when the second one steps."""
+    policy = {} if method == "salf" else {"interval": 1, "total_steps": 6}
+    found = []
+    for several in (False, True):
+        model = small.make_model("llama")
+        optimizers = split_in_two(model, adam) if several else [adam(model.parameters())]
+        given = {"matrices": optimizers[0], "rest": optimizers[1]} if several else optimizers[0]
+        with FreezeController(model, method, optimizer=given, policy=policy) as controller:
+            cuts = []
+            for seed in range(4):
+                ids, labels = small.make_batch(seed=seed)
+                controller.begin(labels)
+                controller.backward(model(input_ids=ids, labels=labels).loss)
+                for one in optimizers[:: 1 - 2 * (seed % 2)]:
+                    one.step()
+                    one.zero_grad()
+                cuts.append(controller.cut)
+            assert controller.steps == 4
+            assert controller.state_dict()["numbers"][0] == 4
+        found.append((cuts, model.state_dict()))
+    assert found[0][0] == found[1][0]
+    for name, value in found[0][1].items():
+        assert torch.equal(value, found[1][1][name]), name
+
+
+def test_muon_beside_adamw():
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip(f"PyTorch {torch.__version__} has no Muon")
+    model = small.make_model("llama")
+    with FreezeController(model, "half") as controller:
+        with pytest.raises(ValueError, match="lacks"):
+            controller.attach(split_in_two(model, torch.optim.Muon)[0])
+        optimizers = split_in_two(model, torch.optim.Muon)
+        controller.attach(optimizers)
+        before = {n: p.detach().clone() for n, p in model.named_parameters()}
+        ids, labels = small.make_batch()
+        controller.begin(labels)
+        model(input_ids=ids, labels=labels).loss.backward()
+        for one in optimizers:
+            one.step()
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert {int(n.split(".")[2]) for n in moved} == {2, 3}
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_optimizers_within_the_backward(own):
+    """One optimizer for each parameter, which steps as soon as the gradient is there: as one for all, behind it."""
+    if not hasattr(torch.Tensor, "register_post_accumulate_grad_hook"):
+        pytest.skip(f"PyTorch {torch.__version__} has no hook behind the accumulation of a gradient")
+    found = []
+    for within in (False, True):
+        model = small.make_model("llama")
+        each = {p: adam([p]) for p in model.parameters()} if within else {}
+        optimizer = None if within else adam(model.parameters())
+
+        def step_now(parameter, each=each):
+            each[parameter].step()
+            each[parameter].zero_grad()
+
+        handles = [p.register_post_accumulate_grad_hook(step_now) for p in each]
+        with FreezeController(model, "salf", optimizer=each if within else optimizer) as controller:
+            cuts = []
+            for seed in range(4):
+                ids, labels = small.make_batch(seed=seed)
+                controller.begin(labels)
+                loss = model(input_ids=ids, labels=labels).loss
+                loss.backward() if own else controller.backward(loss)
+                cuts.append(controller.cut)
+                if optimizer is not None:
+                    optimizer.step()
+                    optimizer.zero_grad()
+            controller.state_dict()
+            assert controller.steps == 4
+        for handle in handles:
+            handle.remove()
+        found.append((cuts, model.state_dict()))
+    assert found[0][0] == found[1][0]
+    for name, value in found[0][1].items():
+        assert torch.equal(value, found[1][1][name]), name
+
+
+def test_norms_of_gradients_need_all_of_them():
+    if not hasattr(torch.Tensor, "register_post_accumulate_grad_hook"):
+        pytest.skip(f"PyTorch {torch.__version__} has no hook behind the accumulation of a gradient")
+    model = small.make_model("llama")
+    each = {p: adam([p]) for p in model.parameters()}
+    for parameter in each:
+        parameter.register_post_accumulate_grad_hook(lambda p: each[p].step())
+    ids, labels = small.make_batch()
+    with FreezeController(model, "rgn", optimizer=each) as controller:
+        controller.begin(labels)
+        with pytest.raises(ValueError, match="steps within the backward"):
+            controller.backward(model(input_ids=ids, labels=labels).loss)
+
+
+@pytest.mark.parametrize("positional", [False, True])
+def test_a_step_with_a_closure(positional):
+    """Forward and backward within the step, as Lightning runs them: rates of layers are those of a step behind them."""
+    policy = {"total_steps": 10, "start": 0.3}
+    found = []
+    for given in (False, True):
+        model = small.make_model("llama")
+        optimizer = adam(model.parameters())
+        with FreezeController(model, "freezeout", optimizer=optimizer, policy=policy) as controller:
+            for seed in range(4):
+                ids, labels = small.make_batch(seed=seed)
+
+                def closure(ids=ids, labels=labels, model=model, controller=controller, optimizer=optimizer):
+                    optimizer.zero_grad()
+                    controller.begin(labels)
+                    loss = model(input_ids=ids, labels=labels).loss
+                    controller.backward(loss)
+                    return loss
+
+                if not given:
+                    closure()
+                    optimizer.step()
+                elif positional:
+                    optimizer.step(closure)
+                else:
+                    optimizer.step(closure=closure)
+            assert controller.steps == 4
+            assert min(controller.decision.rate_scale) < 1
+        found.append(model.state_dict())
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]), name
+
+
+def test_optimizers_that_move_frozen_layers_are_refused():
+    model = small.make_model("llama")
+    with FreezeController(model, "half") as controller, pytest.raises(ValueError, match="LBFGS moves all"):
+        controller.attach(torch.optim.LBFGS(model.parameters()))
+
+    class Pulling(torch.optim.SGD):
+        """Slow weights, towards which all parameters go, with a gradient or without."""
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            result = super().step(closure)
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.data.mul_(0.9)
+            return result
+
+    optimizer = Pulling(model.parameters(), lr=0.1)
+    with (
+        FreezeController(model, "half", optimizer=optimizer) as controller,
+        pytest.raises(RuntimeError, match="Pulling moved a parameter of shape .* that is frozen"),
+    ):
+        step(controller, model, optimizer)
+
+
+def test_lisa_as_published_on_a_tied_model():
+    """Embedding and head are one parameter and train at every step, with the gradient of a full backward."""
+    model = small.make_model("qwen2")
+    policy = {"n_active": 1, "interval": 1, "always_on": True}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with FreezeController(model, "lisa", optimizer=optimizer, policy=policy) as controller:
+        for seed in range(3):
+            twin = copy.deepcopy(model).requires_grad_(True)
+            ids, labels = small.make_batch(seed=seed)
+            twin(input_ids=ids, labels=labels).loss.backward()
+            controller.begin(labels)
+            controller.backward(model(input_ids=ids, labels=labels).loss)
+            expected = twin.get_input_embeddings().weight.grad
+            assert torch.allclose(model.get_input_embeddings().weight.grad, expected, rtol=1e-5, atol=1e-7)
+            trained = {n for n, p in model.named_parameters() if p.grad is not None and "layers" in n}
+            assert len({n.split(".")[2] for n in trained}) == 1
+            optimizer.step()
+            optimizer.zero_grad()
+        assert controller.saving == 0.0
+    policy = {"train_head": True, "train_embedding": True}
+    with pytest.raises(ValueError, match="not both at cuts of their own"):
+        FreezeController(model, "half", policy=policy)

@@ -20,14 +20,15 @@ from salf.torch.anatomy import Parts, find_parts, unwrap
 from salf.torch.boundary import Boundary, BoundaryCache
 from salf.torch.cache import EofCache
 from salf.torch.controller import FreezeController
-from salf.torch.feed import ProbeFeed, Rows
+from salf.torch.feed import ProbeFeed
 from salf.torch.flags import Active
 from salf.torch.loss import SemanticLoss
 from salf.torch.optimizer import OptimizerGuard
 from salf.torch.recompute import RowCheckpoint
 from salf.torch.rows import RowCuts
+from salf.torch.targets import RowPolicy, Rows
 
 __all__ = [
     "Active", "Boundary", "BoundaryCache", "EofCache", "FreezeController", "OptimizerGuard", "Parts", "ProbeFeed",
-    "RowCheckpoint", "RowCuts", "Rows", "SemanticLoss", "find_parts", "unwrap",
+    "RowCheckpoint", "RowCuts", "RowPolicy", "Rows", "SemanticLoss", "find_parts", "unwrap",
 ]  # fmt: skip

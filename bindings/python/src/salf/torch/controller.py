@@ -1,7 +1,8 @@
 """FreezeController: which layers of a model train at a step, and a backward pass that stops there.
 
-A step is begin(labels), the model's forward, backward(loss), and the optimizer's step. Two ways lead to a truncated
-backward:
+A step is begin(labels), the model's forward, backward(loss), and the optimizer's step. A host that calls
+loss.backward() itself, or accelerate's, gets the same gradients (salf.torch.passage); a batch that is begun and never
+trained is an error at the next begin() or step. Two ways lead to a truncated backward:
 
 between   the probe rides on the forward, the decision falls when it is over, and backward() asks autograd for the
           gradients of the chosen layers alone (loss.backward(inputs=...)): nothing below the cut is computed.
@@ -21,7 +22,6 @@ trained.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy
@@ -36,12 +36,15 @@ from salf.torch.anatomy import Parts, find_parts, measured_again
 from salf.torch.boundary import BoundaryCache
 from salf.torch.build import RowCallback, make_context, make_model
 from salf.torch.cache import EofCache
-from salf.torch.feed import ProbeFeed, Rows
+from salf.torch.feed import ProbeFeed
 from salf.torch.flags import Active, Flags
 from salf.torch.groups import Groups
+from salf.torch.hooks import forget_compiled
 from salf.torch.optimizer import OptimizerGuard
 from salf.torch.own_cuts import OwnCuts
+from salf.torch.passage import Passage, Step
 from salf.torch.statistics import LayerStatistics
+from salf.torch.targets import RowPolicy, Rows
 from salf.torch.verify import Verification, expected_of, option_word, verify
 
 _STATE_VERSION = 1
@@ -49,27 +52,6 @@ _STATE_VERSION = 1
 _PLAN_OPTIONS = ("growth", "infill", "matching", "assignment", "stream_order")
 
 Options = Mapping[str, Any]
-
-
-@dataclass
-class Step:
-    """A batch between begin() and its backward. rows: what is observed, None for nothing. size: the data that count as
-    trained. inputs: what the model is given, where kept states ask for it. groups: of the rows, for a stream. batch:
-    its rows, those without a target counted. active: what trains, None until the trace of the forward has decided."""
-
-    rows: Optional[Rows]
-    ids: Optional[List[int]]
-    size: int
-    inputs: Optional[Mapping[str, Any]] = None
-    groups: Optional[Sequence[int]] = None
-    batch: int = 0
-    active: Optional[Active] = None
-
-    def ids_of_rows(self) -> List[int]:
-        """For the cache: ids of the data that are observed; none where the host gave none."""
-        if self.rows is None or self.ids is None:
-            return []
-        return [self.ids[int(datum)] for datum in self.rows.data]
 
 
 class FreezeController:
@@ -80,12 +62,12 @@ class FreezeController:
     budget, or a policy's kind. planner: for budgets, a salf.Planner or its options with n_data, those that the name
     says left out. policy, probe, basis, context: options of salf.Policy,
     salf.Probe, salf.Basis and salf.Context by name. labels: tokens whose basis rows are prepared (others are made
-    when first met). head, head_rows: an unquantised head, or a callback (first, count, out) that fills blocks of its
-    rows; valid_vocab: rows beyond it are padding. when: "between", "before" or "auto" (see the module). moments:
-    "keep" or "drop" the optimizer's moments of layers that do not train at a step. others: "error" or "train"
-    parameters that belong to no layer, embedding or head. cache: an EofCache that spares probes of data seen before.
-    boundary: a BoundaryCache that spares forwards below what trains; begin() then needs ids and inputs. group: of
-    torch.distributed.
+    when first met). rows: which targets of a datum are looked at, see salf.torch.RowPolicy. head, head_rows: an
+    unquantised head, or a callback (first, count, out) that fills blocks of its rows; valid_vocab: rows beyond it are
+    padding. when: "between", "before" or "auto" (see the module). moments: "keep" or "drop" the optimizer's moments of
+    layers that do not train at a step. others: "error" or "train" parameters that belong to no layer, embedding or
+    head. cache: an EofCache that spares probes of data seen before. boundary: a BoundaryCache that spares forwards
+    below what trains; begin() then needs ids and inputs. group: of torch.distributed.
 
     Embedding, head and final norm are frozen unless the policy's train_embedding and train_head say otherwise.
     close(), or leaving the context manager, takes hooks away and gives parameters their requires_grad back.
@@ -102,6 +84,7 @@ class FreezeController:
         parts: Optional[Parts] = None,
         planner: Union[salf.Planner, Options, None] = None,
         labels: Sequence[int] = (),
+        rows: str = "auto",
         policy: Optional[Options] = None,
         probe: Optional[Options] = None,
         basis: Optional[Options] = None,
@@ -120,6 +103,10 @@ class FreezeController:
         _check_choice("moments", moments, ("keep", "drop"))
         _check_choice("others", others, ("error", "train"))
         self.method: Method = parse_method(method)
+        self._by_trace = self.method.policy == "salf" or bool((policy or {}).get("callback"))
+        if self._by_trace or self.method.probes:
+            distributed.check_whole(model)
+        distributed.check_wrapper(model)
         self.parts = parts if parts is not None else find_parts(model)
         self.n_layers = len(self.parts.layers)
         self.cache = cache
@@ -128,7 +115,7 @@ class FreezeController:
         self._head_options = (head, head_rows, valid_vocab)
         self._probe_options: Dict[str, Any] = {"metric": self.method.metric, **(probe or {})}
         self._policy_options: Dict[str, Any] = dict(policy or {})
-        self._by_trace = self.method.policy == "salf" or bool(self._policy_options.get("callback"))
+        self.row_policy = RowPolicy(rows, int(self._policy_options.get("seed", 0)))
         if self._by_trace or self.method.probes:
             self._check_parts(model)
         self._groups = Groups(self.parts, model)
@@ -143,7 +130,9 @@ class FreezeController:
                 by_datum = self._policy_options.get("reduction") == "prefix" or self.method.policy == "budget"
                 self.signal = salf.Signal(self.context, self.n_layers, by_datum and not self._stream_probes())
             self._check_embedding()
+            self._groups.say_frozen(self._flags.parameters_of(self._everything()))
             self._open_own_cuts(boundary)
+            forget_compiled(model)
             self.wrapped(model, when)
             if optimizer is not None:
                 self.attach(optimizer)
@@ -160,13 +149,18 @@ class FreezeController:
         self._accounts = Accounts(self.n_layers)
         self._statistics = LayerStatistics(self.method.policy)
         self._flags = Flags(self.parts, self._groups)
+        self._trains = [bool(layer) for layer in self._groups.layers]
+        self._passage = Passage(self.parts.layers, self._announced_step, self._reached)
         self._moments = moments
+        self.closed = False
         self._feed: Optional[ProbeFeed] = None
         self._guard: Optional[OptimizerGuard] = None
         self._ddp: Any = None
         self._active: Optional[Active] = None
         self._step: Optional[Step] = None
         self._decisions = 0
+        self._begun = 0
+        self._synchronised = True
         self._decided_step = -1
         self._trained: Dict[int, nn.Parameter] = {}
         self._scales: Dict[int, float] = {}
@@ -235,7 +229,11 @@ class FreezeController:
         if self._feed is not None:
             self._feed.close()
         self.probe = salf.Probe(self.basis, n_layers=self.n_layers, **self._probe_options)
-        self._feed = ProbeFeed(self.parts.layers, self.probe, self._direct, self._observed_norm, self._normed)
+        options = self._probe_options
+        self._rules = options.get("eof_rule", "most_gain"), options.get("nonfinite", "error")
+        self._feed = ProbeFeed(
+            self.parts.layers, self.probe, self._direct, self._observed_norm, self._normed, *self._rules
+        )
 
     def _check_embedding(self) -> None:
         always = bool(self._policy_options.get("always_on"))
@@ -243,9 +241,14 @@ class FreezeController:
         self._train_head = bool(self._policy_options.get("train_head")) or always
         if not (self.parts.tied and self._train_head):
             return
+        if always:  # LISA: both train at every step, and so does the one parameter that they are
+            return
         if self._train_embedding:
             raise ValueError("head and embedding are tied: train the one or the other, not both at cuts of their own")
         self._flags.detach_embedding()
+
+    def _everything(self) -> Active:
+        return Active.everything(self.n_layers, self._train_embedding, self._train_head)
 
     # ---- wrappers and optimizer ----
 
@@ -266,11 +269,12 @@ class FreezeController:
         self._flags.forget()
 
     def attach(self, optimizer: Any) -> None:
-        """Guards an optimizer: it must hold every parameter that may train, and moves frozen ones at no step."""
+        """Guards an optimizer, or several that step together, also within the backward: they must hold every parameter
+        that may train, and move frozen ones at no step."""
         if self._guard is not None:
             self._guard.close()
         self._groups.refresh()
-        self._guard = OptimizerGuard(optimizer, self._before_step, self._after_step)
+        self._guard = OptimizerGuard(optimizer, self._before_step, self._after_step, self._frozen)
         try:
             self._guard.check_members(self._named_candidates())
         except ValueError:
@@ -279,7 +283,7 @@ class FreezeController:
             raise
 
     def _named_candidates(self) -> List[Tuple[str, nn.Parameter]]:
-        everything = Active.everything(self.n_layers, self._train_embedding, self._train_head)
+        everything = self._everything()
         wanted = {id(p) for p in self._flags.parameters_of(everything)}
         return [(n, p) for n, p in self._groups.outer.named_parameters() if id(p) in wanted]
 
@@ -297,18 +301,44 @@ class FreezeController:
     ) -> None:
         """Announces the forward of a batch.
 
-        labels: [batch, tokens], -100 where there is no target, as transformers takes them; or rows, the medium
-        tokens. ids: of the data, for the cache. size: data in the batch, where labels and rows do not tell. probe:
-        whether this batch is observed (default: where the method needs it). inputs: what the model is given, input_ids
-        and attention_mask, where a BoundaryCache is kept. groups: of the data, in a stream that probes; rows of
-        different groups do not compete for a cut (default: the tokens that should come next).
+        labels: [batch, tokens], -100 where there is no target, as transformers takes them (default: those of inputs);
+        or rows, what is looked at. ids: of the data, for the cache. size: data in the batch, where labels and rows do
+        not tell. probe: whether this batch is observed (default: where the method needs it). inputs: what the model is
+        given: position_ids or cu_seqlens tell the documents of a packed batch, input_ids and attention_mask what a
+        BoundaryCache keeps. groups: of the data, in a stream that probes; rows of different groups do not compete for a
+        cut (default: the tokens that should come next).
 
         A stream hands its next quota to the batch, whatever the data are: let n_data be all that the run trains.
         """
+        if self.closed:
+            raise RuntimeError("the controller is closed: make another one")
         self._flags.check_checkpointing()
+        if self._guard is not None:
+            self._guard.finish()
+        self._settle_last("begin() came again")
+        try:
+            self._begin(labels, rows, ids, size, probe, inputs, groups)
+        except BaseException:
+            self.drop()
+            raise
+
+    def _settle_last(self, what: str) -> None:
+        """The batch begun before must have been trained, or been such that nothing of it could be."""
+        step = self._step
+        if step is not None and step.graphless and step.active is not None:
+            self.expect_backward()
+        elif step is not None:
+            raise RuntimeError(
+                f"{what} before the backward of the batch that was begun: call controller.backward(loss), or "
+                "loss.backward(), behind its forward, or controller.drop() where it is not to be trained"
+            )
+
+    def _begin(self, labels: Any, rows: Any, ids: Any, size: Any, probe: Any, inputs: Any, groups: Any) -> None:
         observed = self._by_trace if probe is None else probe
-        self._step = step = self._announced(labels, rows, ids, size, observed or self._stream_probes())
-        step.inputs, step.groups = inputs, groups
+        observed = observed or self._stream_probes()
+        self._step = step = self._announced(labels, rows, ids, size, observed, inputs)
+        step.groups = groups
+        self._begun += 1
         if self._ddp is not None:
             self._ddp.require_backward_grad_sync = False
         if self._own is not None:
@@ -345,10 +375,10 @@ class FreezeController:
         if len(task.data) != step.size:
             raise ValueError(f"the plan's task at hand is of {len(task.data)} data, the batch has {step.size}")
         if task.kind == "probe":
-            if step.rows is None or list(step.rows.data) != list(range(step.size)):
-                raise ValueError("a stream that probes needs one target of each datum: some labels are all -100")
+            if step.rows is None or list(step.rows.data_of_units()) != list(range(step.size)):
+                raise ValueError("a stream that probes needs a target of each datum: some labels are all -100")
             self._arm(step)
-            everything = Active.everything(self.n_layers, self._train_embedding, self._train_head)
+            everything = self._everything()
             self._flags.apply(everything, False)
             if self._own is not None:
                 self._own.arm()
@@ -357,28 +387,47 @@ class FreezeController:
         self._known_before(step)
 
     def _announced(
-        self, labels: Any, rows: Optional[Rows], ids: Optional[Sequence[int]], size: Optional[int], observed: bool
+        self,
+        labels: Any,
+        rows: Optional[Rows],
+        ids: Optional[Sequence[int]],
+        size: Optional[int],
+        observed: bool,
+        inputs: Optional[Mapping[str, Any]],
     ) -> Step:
-        if observed and rows is None and labels is None:
+        if labels is None and inputs is not None:
+            labels = inputs.get("labels")
+        if observed and rows is None and labels is None and "completion_mask" not in (inputs or {}):
             raise ValueError(f"method {self.method.name!r} looks at data: pass labels or rows")
         if observed and rows is None:
-            rows = Rows.from_labels(labels)
+            rows = self.row_policy.checked(labels, inputs, self._communicator)
+            if rows.pairs and (self._streams or (self._own is not None and self._own.own_rows)):
+                raise ValueError(
+                    "a pair of preferences takes one cut, and here each row of a batch has its own: take method "
+                    "'salf', or one that takes turns"
+                )
+            if self._one_datum_a_row(size, rows):
+                rows = rows.by_row()
         if observed and not rows and self._communicator is None:
             raise ValueError("no datum of the batch has a target: all labels behind the first are -100")
-        known = len(rows) if rows is not None else 1 if labels is None else len(labels)
-        step = Step(rows, [int(i) for i in ids] if ids is not None else None, known if size is None else size)
+        known = rows.n_units if rows is not None else 1 if labels is None else len(labels)
+        step = Step(rows, [int(i) for i in ids] if ids is not None else None, known if size is None else size, inputs)
         step.batch = step.size if labels is None else len(labels)
         return step
 
+    def _one_datum_a_row(self, size: Optional[int], rows: Rows) -> bool:
+        """Whether what is decided is for rows of the batch, of which each may hold several documents: where they have
+        cuts of their own, where a plan counts them, and where a cache keeps them by id."""
+        by_row = self.cache is not None or self._streams or (self._own is not None and self._own.own_rows)
+        return by_row or (self.method.planned and rows.n_units != size)
+
     def _begin_by_trace(self, step: Step) -> None:
         if self.cache is not None and self._cached(self.cache, step):
-            options = self._probe_options
-            rule, nonfinite = options.get("eof_rule", "most_gain"), options.get("nonfinite", "error")
-            step.active = self._decide_by_trace(self.cache.trace(step.ids_of_rows(), rule, nonfinite))
+            step.active = self._decide_by_trace(self.cache.trace(step.ids_of_rows(), *self._rules))
             self._known_before(step)
             return
         self._arm(step)
-        everything = Active.everything(self.n_layers, self._train_embedding, self._train_head)
+        everything = self._everything()
         if self._before:  # this batch runs by the decision of the last one
             step.active = self._active = self._active or everything
         self._flags.apply(step.active or everything, self._before)
@@ -389,7 +438,7 @@ class FreezeController:
         if self._feed is None:
             raise ValueError(f"method {self.method.name!r} has no probe")
         assert step.rows is not None
-        self._feed.arm(step.rows)
+        self._feed.arm(step.rows, training=True)
 
     def _cached(self, cache: EofCache, step: Step) -> bool:
         """Whether the cache answers for this batch; on all ranks, or on none."""
@@ -406,14 +455,17 @@ class FreezeController:
             self.cache.put(self._step.ids_of_rows(), self.trace, self.steps)
         return self.trace
 
-    def measure(self, labels: Any, forward: Callable[[], Any]) -> salf.Trace:
-        """The trace of a batch outside training: runs forward() without gradients, and nothing is decided."""
+    def measure(
+        self, labels: Any, forward: Callable[[], Any], inputs: Optional[Mapping[str, Any]] = None
+    ) -> salf.Trace:
+        """The trace of a batch outside training: runs forward() without gradients, and nothing is decided. inputs: as
+        begin() takes them."""
         if self._feed is None:
             raise ValueError(f"method {self.method.name!r} has no probe")
         training = self._groups.outer.training
         self._groups.outer.eval()
         try:
-            self._feed.arm(Rows.from_labels(labels))
+            self._feed.arm(self.row_policy.rows(labels, inputs))
             with torch.no_grad():
                 forward()
             return self._feed.finish()
@@ -433,6 +485,7 @@ class FreezeController:
         if rows is None and "labels" not in batch:
             raise ValueError("the batch has no labels: pass rows=, which say what is observed")
         rows = Rows.from_labels(batch["labels"]) if rows is None else rows
+        rows = Rows(rows.positions, rows.tokens, rows.data, range(len(rows)))  # each by itself
         expected = expected_of(self._probe_options, self.basis.info)
         try:
             differences, source = verify(
@@ -471,7 +524,7 @@ class FreezeController:
             step.active = step.active or decided  # a batch that was begun by a decision keeps it
         elif trace is not None and self._stream_probes():
             assert self.planner is not None and step.rows is not None  # noqa: PT018 - both follow from begin
-            self.planner.assign(trace, step.rows.tokens if step.groups is None else step.groups)
+            self.planner.assign(trace, step.rows.groups() if step.groups is None else step.groups)
             step.active = self._take(self.policy.decide(self._decisions))
         assert step.active is not None
         if trace is not None:
@@ -479,7 +532,7 @@ class FreezeController:
         if self._own is not None and self._own.after and self.decision is not None:
             assert step.rows is not None
             self._flags.apply(step.active, True)
-            self._own.settle(self.decision, step.rows.data, step.batch)
+            self._own.settle(self.decision, step.rows.data_of_units(), step.batch)
         return step.active
 
     def _note_signal(self, trace: salf.Trace, step: Step) -> None:
@@ -487,7 +540,7 @@ class FreezeController:
             return
         eof = None if self.decision is None else self.decision.eof
         cuts = eof if eof is not None and len(eof) == trace.rows else None
-        self.signal.add(trace, step.rows.tokens, cuts=cuts)
+        self.signal.add(trace, step.rows.groups(), cuts=cuts)
 
     def _decide_by_trace(self, trace: salf.Trace) -> Active:
         return self._take(self.policy.decide(self._decisions, trace=trace))
@@ -504,7 +557,7 @@ class FreezeController:
 
     def _take(self, decision: salf.Decision) -> Active:
         self.decision = decision
-        self._active = Active.of(decision)
+        self._active = Active.of(decision, self._trains)
         self._statistics.turn_ends = decision.gradients_wanted
         self._decisions += 1
         if self._guard is not None and len(decision.reset):
@@ -532,9 +585,35 @@ class FreezeController:
         if sync:
             self.synchronise()
 
+    def _announced_step(self) -> Optional[Step]:
+        """For a forward: the batch at hand. A wrapper around this forward that nobody told of is refused here."""
+        around = getattr(nn.parallel.DistributedDataParallel, "_active_ddp_module", None)
+        if around is not None and around is not self._ddp:
+            raise RuntimeError(
+                "DistributedDataParallel was put around the model and the controller was not told: call "
+                "controller.wrapped(model) before the first batch"
+            )
+        return self._step
+
+    def _reached(self, step: Step) -> Active:
+        """A gradient has come to the layers: of a backward of the controller's, or of the host's own."""
+        if step.settled and step.active is not None:
+            return step.active
+        if step is not self._step:
+            raise RuntimeError("this backward is of a batch that was dropped, or of a controller that is closed")
+        if self._ddp is not None:
+            raise RuntimeError(
+                "under DistributedDataParallel call controller.backward(loss), which averages what was trained, not "
+                "loss.backward()"
+            )
+        active = self.decide()
+        self.expect_backward()
+        return active
+
     def expect_backward(self, weight: Optional[int] = None) -> None:
-        """For loops that call loss.backward() themselves, where the decision was known before the forward: once for
-        each begin()."""
+        """Says that the host's own loss.backward() of the batch that was begun comes next, where its decision was known
+        before the forward. Needed under DistributedDataParallel, with synchronise() behind the last one before a step,
+        and where no begin() follows each backward; elsewhere a backward is noticed."""
         if self._guard is None:
             raise RuntimeError("no optimizer is attached: call attach(optimizer), so that frozen layers stay untouched")
         step = self._step
@@ -552,6 +631,8 @@ class FreezeController:
         self._share += 1.0 if self.decision is None else self.decision.batch_share
         if self._streams and self.planner is not None:
             self.planner.done()
+        self._synchronised = self._ddp is None
+        step.settled = True
         self._step = None
 
     def drop(self) -> None:
@@ -566,6 +647,7 @@ class FreezeController:
         """Averages over the ranks what this window trained, where DistributedDataParallel does not do it."""
         if self._ddp is not None and self._trained:
             distributed.reduce_gradients(self._trained.values(), self._group)
+        self._synchronised = True
 
     # ---- optimizer ----
 
@@ -577,14 +659,31 @@ class FreezeController:
                 parameter.grad = None
 
     def _before_step(self) -> Dict[int, float]:
+        self._settle_last("optimizer.step() came")
+        if not self._synchronised:
+            raise RuntimeError(
+                "the ranks' gradients were not averaged: call controller.synchronise(), or give the last backward "
+                "before the step sync=True"
+            )
+        managed = self._groups.managed()
+        if not self._begun and any(p.grad is not None and bool(p.grad.any()) for p in managed):
+            raise RuntimeError("gradients of a batch that was not announced: call begin() before its forward")
         self._drop_gradients(list(self._trained.values()))
+        if self.method.policy in ("autofreeze", "rgn") and _in_backward():
+            raise ValueError(
+                f"policy {self.method.policy!r} looks at all gradients of a step, and an optimizer that steps within "
+                "the backward has them one by one"
+            )
         self._statistics.note(self._groups.layers)
         if self._moments == "drop" and self._guard is not None:
-            self._guard.forget([p for p in self._groups.managed() if id(p) not in self._trained])
+            self._guard.forget(self._frozen())
         if self._share >= 1.0 or not self._trained:
             return self._scales
         # A batch that a stage cut short must not move the weights as far as a whole one.
         return {place: self._scales.get(place, 1.0) * self._share for place in self._trained}
+
+    def _frozen(self) -> List[nn.Parameter]:
+        return [p for p in self._groups.managed() if id(p) not in self._trained]
 
     def _after_step(self) -> None:
         self.steps += 1
@@ -595,6 +694,8 @@ class FreezeController:
         self._trained = {}
         self._scales = {}
         self._share = 0.0
+        self._begun = 0
+        self._synchronised = True
 
     # ---- figures and state ----
 
@@ -632,6 +733,8 @@ class FreezeController:
     def state_dict(self) -> Dict[str, Any]:
         """Everything that a resumed run needs, in tensors, integers and strings, which torch.load takes with
         weights_only=True; to be asked for between optimizer steps."""
+        if self._guard is not None:
+            self._guard.finish()
         if self._trained:
             raise RuntimeError("the state is that of a step's end: save it after the optimizer's step")
         return {
@@ -665,7 +768,9 @@ class FreezeController:
             self.cache.load_state_dict(state["cache"])
 
     def close(self) -> None:
-        """Takes all hooks away and gives parameters their requires_grad back."""
+        """Takes all hooks away and gives parameters their requires_grad back. Figures can still be read."""
+        self.closed, self._step = True, None
+        self._passage.close()
         if self._guard is not None:
             self._guard.close()
             self._guard = None
@@ -676,7 +781,6 @@ class FreezeController:
             self._ddp = None
         if self._own is not None:
             self._own.close()
-            self._own = None
         self._flags.close()
 
     def __enter__(self) -> FreezeController:
@@ -684,6 +788,12 @@ class FreezeController:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _in_backward() -> bool:
+    """Whether autograd is at work; not told by PyTorch before 2.1."""
+    told = getattr(torch._C, "_current_graph_task_id", None)
+    return told is not None and told() != -1
 
 
 def _check_choice(name: str, value: str, known: Sequence[str]) -> None:

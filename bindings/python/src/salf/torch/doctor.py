@@ -9,8 +9,8 @@ from torch import nn
 
 from salf.torch.anatomy import Parts, find_parts
 from salf.torch.controller import FreezeController
-from salf.torch.feed import Rows
 from salf.torch.flow import small_batch
+from salf.torch.targets import Rows
 
 Sections = Dict[str, Dict[str, Any]]
 

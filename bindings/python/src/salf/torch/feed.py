@@ -10,56 +10,14 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Sequence, Tuple
 
-import numpy
 import torch
 from torch import nn
 
 import salf
 from salf.torch.flow import first_state, hook_arguments
+from salf.torch.hooks import Hook
 from salf.torch.streams import in_order, moved
-
-
-class Rows:
-    """Which rows of a batch are probed: the medium token of each datum, with the right next token.
-
-    positions are the indices of the medium tokens, tokens what should come next; data says to which datum of the batch
-    each row belongs.
-    """
-
-    def __init__(self, positions: Any, tokens: Any, data: Any = None) -> None:
-        self.positions = numpy.ascontiguousarray(_host(positions), dtype=numpy.int64)
-        self.tokens = numpy.ascontiguousarray(_host(tokens), dtype=numpy.int32)
-        count = len(self.positions)
-        self.data = numpy.arange(count, dtype=numpy.int64) if data is None else numpy.asarray(_host(data), numpy.int64)
-        if not (self.positions.shape == self.tokens.shape == self.data.shape == (count,)):
-            raise ValueError(
-                f"positions {self.positions.shape}, tokens {self.tokens.shape} and data {self.data.shape} "
-                "must be vectors of one length"
-            )
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @classmethod
-    def from_labels(cls, labels: Any, ignore: int = -100) -> Rows:
-        """From the labels of a causal language model [batch, tokens], where ignore marks what has no target.
-
-        The medium token of a datum is the one before its first target: the last token of the prompt. Data without a
-        target are left out.
-        """
-        table = _host(labels)
-        if table.ndim != 2:
-            raise ValueError(f"labels have shape {tuple(table.shape)}; expected [batch, tokens]")
-        targets = table[:, 1:] != ignore
-        data = numpy.flatnonzero(targets.any(axis=1))
-        positions = targets[data].argmax(axis=1)
-        return cls(positions, table[data, positions + 1], data)
-
-
-def _host(values: Any) -> Any:
-    if isinstance(values, torch.Tensor):
-        return values.detach().cpu().numpy()
-    return numpy.asarray(values)
+from salf.torch.targets import Rows
 
 
 def _states_of(output: Any) -> torch.Tensor:
@@ -74,7 +32,7 @@ class ProbeFeed:
 
     norm: the final norm, where its own output is the last space's, instead of the last layer's. normed: the spaces that
     are given as they stand behind the final norm: the last one then, and every one that the lens wants normed of a
-    model without a norm.
+    model without a norm. rule, nonfinite: as the probe's, for data of several rows.
     """
 
     def __init__(
@@ -84,10 +42,14 @@ class ProbeFeed:
         direct: Optional[torch.device],
         norm: Optional[nn.Module] = None,
         normed: Sequence[int] = (),
+        rule: str = "most_gain",
+        nonfinite: str = "error",
     ) -> None:
         self._probe = probe
+        self._rule, self._nonfinite = rule, nonfinite
         self._direct = direct
         self._rows: Optional[Rows] = None
+        self._training = False
         self._index: Optional[torch.Tensor] = None
         self._next = 0
         self._spaces = len(layers) + 1
@@ -95,9 +57,9 @@ class ProbeFeed:
         self._by_norm = norm is not None
         self._normed = frozenset(normed)
         self._ended = False
-        self._handles = [hook_arguments(layer, self._hook(k)) for k, layer in enumerate(layers)]
+        self._handles = [hook_arguments(layer, Hook(self._hook(k))) for k, layer in enumerate(layers)]
         if norm is not None:
-            self._handles.append(norm.register_forward_hook(self._norm_hook))
+            self._handles.append(norm.register_forward_hook(Hook(self._norm_hook)))
 
     def close(self) -> None:
         """Takes the hooks away."""
@@ -111,10 +73,12 @@ class ProbeFeed:
         """Whether a forward is being observed."""
         return self._rows is not None
 
-    def arm(self, rows: Rows) -> None:
-        """The next forward is observed at these rows."""
+    def arm(self, rows: Rows, training: bool = False) -> None:
+        """The next forward is observed at these rows; training: the next one that builds a graph. Text that is
+        generated, and a reference model that shares the layers, go by unseen then."""
         self._probe.begin(rows.tokens)
         self._rows = rows
+        self._training = training
         self._index = None
         self._next = 0
         self._ended = False
@@ -127,7 +91,7 @@ class ProbeFeed:
         self._gathered = []
 
     def finish(self) -> salf.Trace:
-        """Ends the batch: the trace of the forward that went by."""
+        """Ends the batch: the trace of the data of the forward that went by."""
         if self._rows is None:
             raise RuntimeError("no forward was announced with begin()")
         if self._next != self._spaces:
@@ -137,13 +101,21 @@ class ProbeFeed:
             )
         if self._gathered:
             self._observe_gathered()
+        rows = self._rows
         self.disarm()
-        return self._probe.end()
+        return rows.averaged(self._probe.end(), self._rule, self._nonfinite)
 
     def _hook(self, layer: int) -> Any:
         def hook(module: nn.Module, inputs: Tuple[Any, ...], named: Any, output: Any) -> None:
-            # Recomputation under checkpointing runs the hooks again, when nothing is armed any more or all is seen.
-            if self._rows is None or self._next == self._spaces:
+            # Recomputation under checkpointing runs the hooks again, when nothing is armed any more.
+            if self._rows is None or (self._training and not torch.is_grad_enabled()):
+                return
+            if self._next == self._spaces:
+                if layer == 0 and self._training:
+                    raise RuntimeError(
+                        "a second forward of the batch that was begun: call begin() before each one that trains, and "
+                        "run others under torch.no_grad()"
+                    )
                 return
             if layer == 0:
                 entered = first_state(inputs, named)
@@ -160,7 +132,8 @@ class ProbeFeed:
 
     def _norm_hook(self, _module: nn.Module, _inputs: Tuple[Any, ...], output: Any) -> None:
         # A norm that also runs elsewhere in the forward is the final one when the last layer has ended.
-        if self._rows is not None and self._ended and self._next == self._spaces - 1:
+        unseen = self._training and not torch.is_grad_enabled()
+        if self._rows is not None and not unseen and self._ended and self._next == self._spaces - 1:
             self._observe(self._next, _states_of(output))
 
     def _observe(self, space: int, states: torch.Tensor) -> None:

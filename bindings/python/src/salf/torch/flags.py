@@ -7,7 +7,7 @@ checkpointing do), so the output of the layer below the cut is also detached.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from torch import nn
 import salf
 from salf.torch.anatomy import Parts
 from salf.torch.groups import Groups
+from salf.torch.hooks import Hook
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,21 @@ class Active:
     depth: float = 0.0
 
     @classmethod
-    def of(cls, decision: salf.Decision) -> Active:
-        """From a decision of salf.Policy."""
+    def of(cls, decision: salf.Decision, trains: Sequence[bool]) -> Active:
+        """From a decision of salf.Policy; trains: which layers hold something that may."""
+        ends_at = [bool(flag) and some for flag, some in zip(decision.trainable, trains)]
+        cuts = [decision.cut] if decision.eof is None or not len(decision.eof) else decision.eof.tolist()
+        # A backward ends at the lowest layer that it has something to do for. Where a cut leaves layers of which none
+        # has anything, the datum is lost and nothing saved; a policy's own "no layer" leaves out the whole depth.
+        n_layers = len(ends_at)
+        ends = [next((k for k in range(cut, n_layers) if ends_at[k]), n_layers * (cut == n_layers)) for cut in cuts]
         return cls(
             cut=int(decision.cut),
             layers=tuple(bool(flag) for flag in decision.trainable),
             rate_scale=tuple(float(scale) for scale in decision.rate_scale),
             train_embedding=bool(decision.train_embedding),
             train_head=bool(decision.train_head),
-            depth=float(decision.cut if decision.eof is None or not len(decision.eof) else decision.eof.mean()),
+            depth=sum(ends) / len(ends),
         )
 
     @classmethod
@@ -73,7 +80,9 @@ class Flags:
         self._gate: Optional[int] = None
         self._shown: Any = None
         self._of: Optional[Active] = None
-        self._hooks = [layer.register_forward_hook(self._gate_hook(k)) for k, layer in enumerate(parts.layers[:-1])]
+        self._hooks = [
+            layer.register_forward_hook(Hook(self._gate_hook(k))) for k, layer in enumerate(parts.layers[:-1])
+        ]
 
     def close(self) -> None:
         """Takes the hooks away and gives parameters the flags that they had at first."""
@@ -85,8 +94,8 @@ class Flags:
     def detach_embedding(self) -> None:
         """A tied head that trains must not drag the backward down to the embedding, which is the same parameter."""
         assert self._parts.embedding is not None
-        hook = self._parts.embedding.register_forward_hook(lambda _module, _inputs, output: output.detach())
-        self._hooks.append(hook)
+        hook = Hook(lambda _module, _inputs, output: output.detach())
+        self._hooks.append(self._parts.embedding.register_forward_hook(hook))
 
     def forget(self) -> None:
         """The parameters may have been replaced: the next apply() sets them all."""

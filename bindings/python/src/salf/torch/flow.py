@@ -19,6 +19,8 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 import torch
 from torch import nn
 
+from salf.torch.hooks import Hook
+
 # Two rows of six tokens that differ in the last one only: where states before it differ, the model sees ahead.
 _ROWS, _TOKENS = 2, 6
 
@@ -72,8 +74,8 @@ def hook_arguments(module: nn.Module, hook: Callable[..., Any], before: bool = F
     if "with_kwargs" in inspect.signature(register).parameters:
         return register(hook, with_kwargs=True)
     if before:
-        return register(lambda owner, inputs: hook(owner, inputs, {}))
-    return register(lambda owner, inputs, output: hook(owner, inputs, {}, output))
+        return register(Hook(lambda owner, inputs: hook(owner, inputs, {})))
+    return register(Hook(lambda owner, inputs, output: hook(owner, inputs, {}, output)))
 
 
 @contextlib.contextmanager

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Dict, List, Sequence
 
 from torch import nn
 
 from salf.torch.anatomy import Parts, plain_name
+
+_log = logging.getLogger("salf")
 
 
 class Groups:
@@ -80,6 +83,29 @@ class Groups:
                 f"{self.other[0]!r}: freeze them, or pass others='train' if they lie above the last layer"
             )
 
+    def say_frozen(self, trained: Sequence[nn.Parameter]) -> None:
+        """Names, once, what was set to train and never will, and layers that have nothing to train. A model that is
+        trained whole was not asked for its parts one by one: of that one nothing is said."""
+        chosen = not all(self._original.values())
+        known = {id(p) for p in trained}
+        kept = [plain_name(n) for n, p in self.outer.named_parameters() if self.wanted(n) and id(p) not in known]
+        if kept and chosen:
+            _log.warning(
+                f"{len(kept)} parameters that were set to train stay frozen: {', '.join(kept[:8])}"
+                f"{', ...' if len(kept) > 8 else ''}. Policy options train_head and train_embedding train those of "
+                "head, final norm and embedding"
+            )
+        empty = [str(k) for k, layer in enumerate(self.layers) if not layer]
+        if empty:
+            _log.warning(
+                f"layers {', '.join(empty)} have nothing to train: a cut that leaves no others trains nothing, and "
+                "what is saved counts from the lowest layer that trains"
+            )
+
+    def wanted(self, name: str) -> bool:
+        """Whether a parameter was set to train when the groups were made."""
+        return self._original.get(plain_name(name), False)
+
     def managed(self) -> List[nn.Parameter]:
         """All parameters that are frozen at some time."""
         return [p for layer in self.layers for p in layer] + self.embedding + self.head
@@ -94,6 +120,4 @@ class Groups:
     def trainable_of(self, parameters: Sequence[nn.Parameter]) -> List[nn.Parameter]:
         """Those that might train when the groups were made."""
         wanted = {id(p) for p in parameters}
-        return [
-            p for n, p in self.outer.named_parameters() if id(p) in wanted and self._original.get(plain_name(n), False)
-        ]
+        return [p for n, p in self.outer.named_parameters() if id(p) in wanted and self.wanted(n)]

@@ -10,9 +10,12 @@ checkpoints see never changes.
 from __future__ import annotations
 
 from types import MethodType
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 
 import torch
+
+# Steps at which frozen parameters are looked at, and about how many elements of each.
+_LOOKS, _ELEMENTS = 12, 16
 
 
 def raw_optimizer(optimizer: Any) -> torch.optim.Optimizer:
@@ -22,57 +25,89 @@ def raw_optimizer(optimizer: Any) -> torch.optim.Optimizer:
         if inner is None:
             raise TypeError(f"{type(optimizer).__name__} is no optimizer of PyTorch and holds none")
         optimizer = inner
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError(
+            "LBFGS moves all its parameters along one direction, frozen ones too: take an optimizer that leaves "
+            "parameters without gradient alone"
+        )
     return optimizer
 
 
 class OptimizerGuard:
-    """Calls before and after around every step() that an optimizer really takes.
+    """Calls before() and after() around the steps of one optimizer, or of several that belong together.
 
-    A step that a gradient scaler skips is none.
+    Several (one for matrices and one for the rest; one for each parameter, which steps within the backward) make one
+    step of the run: before() comes with the first of them, after() when all have stepped, or with finish(), where some
+    had nothing to do. A step that a gradient scaler skips is none. frozen() are the parameters that must not move.
     """
 
-    def __init__(self, optimizer: Any, before: Callable[[], Dict[int, float]], after: Callable[[], None]) -> None:
-        self.optimizer = raw_optimizer(optimizer)
-        self._before = before
-        self._after = after
-        self._groups: Optional[List[Dict[str, Any]]] = None
+    def __init__(
+        self,
+        optimizers: Any,
+        before: Callable[[], Dict[int, float]],
+        after: Callable[[], None],
+        frozen: Callable[[], Iterable[torch.nn.Parameter]] = tuple,
+    ) -> None:
+        given = optimizers.values() if isinstance(optimizers, Mapping) else optimizers
+        listed = isinstance(given, Iterable) and not isinstance(given, torch.optim.Optimizer)
+        self.optimizers = [raw_optimizer(one) for one in (given if listed else [given])]
+        if not self.optimizers:
+            raise ValueError("there is no optimizer in what was given")
+        self._before, self._after, self._frozen = before, after, frozen
+        self._stepped: Set[int] = set()
+        self._scales: Dict[int, float] = {}
+        self._groups: Dict[int, List[Dict[str, Any]]] = {}
+        self._samples: List[Tuple[torch.nn.Parameter, torch.Tensor]] = []
+        self._looks = 0
         self._undo: List[Callable[[], None]] = []
-        if hasattr(self.optimizer, "register_step_pre_hook"):
-            pre = self.optimizer.register_step_pre_hook(lambda *_: self._enter())
-            post = self.optimizer.register_step_post_hook(lambda *_: self._leave())
-            self._undo = [pre.remove, post.remove]
-        else:
-            self._patch_step()
+        for optimizer in self.optimizers:
+            if hasattr(optimizer, "register_step_pre_hook"):
+                self._undo.append(optimizer.register_step_pre_hook(self._enter).remove)
+                self._undo.append(optimizer.register_step_post_hook(lambda one, *_: self._leave(one)).remove)
+            else:
+                self._patch_step(optimizer)
 
-    def _patch_step(self) -> None:
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The first of them."""
+        return self.optimizers[0]
+
+    def _patch_step(self, optimizer: Any) -> None:
         """PyTorch 1 has no hooks on step(): the instance gets a step of its own."""
-        original = self.optimizer.step
+        original = optimizer.step
 
         def step(_optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-            self._enter()
+            args, kwargs = self._enter(optimizer, args, kwargs) or (args, kwargs)
             try:
                 result = original(*args, **kwargs)
             except BaseException:
-                self._restore_groups()
+                self._restore_groups(optimizer)
                 raise
-            self._leave()
+            self._leave(optimizer)
             return result
 
         step._with_counter = hasattr(original, "_with_counter")  # type: ignore[attr-defined]  # a scheduler was here
         # Bound, because schedulers wrap what they find here by its __self__ and __func__.
-        self.optimizer.step = MethodType(step, self.optimizer)
-        self._undo = [lambda: setattr(self.optimizer, "step", original)]
+        optimizer.step = MethodType(step, optimizer)
+        self._undo.append(lambda: setattr(optimizer, "step", original))
 
     def close(self) -> None:
-        """Leaves the optimizer as it was."""
-        self._restore_groups()
+        """Leaves the optimizers as they were."""
+        for optimizer in self.optimizers:
+            self._restore_groups(optimizer)
         for undo in self._undo:
             undo()
         self._undo = []
 
+    def finish(self) -> None:
+        """The run goes on to its next step: what has not stepped by now had nothing to do."""
+        if self._stepped:
+            self._stepped = set()
+            self._after()
+
     def check_members(self, named: Iterable[tuple[str, torch.nn.Parameter]]) -> None:
         """Every parameter that may train at some step must be in the optimizer from the start."""
-        members = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        members = {id(p) for one in self.optimizers for group in one.param_groups for p in group["params"]}
         missing = [name for name, parameter in named if id(parameter) not in members]
         if missing:
             raise ValueError(
@@ -82,24 +117,74 @@ class OptimizerGuard:
 
     def forget(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Drops moments and step count of parameters."""
-        for parameter in parameters:
-            self.optimizer.state.pop(parameter, None)
+        for optimizer in self.optimizers:
+            for parameter in parameters:
+                optimizer.state.pop(parameter, None)
 
-    def _enter(self) -> None:
-        self._restore_groups()  # where the last step raised
-        scales = self._before()
-        if scales:
-            self._groups = self.optimizer.param_groups
-            self.optimizer.param_groups = split_groups(self.optimizer.param_groups, scales)
+    def _enter(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
+        """Before a step. One that is given a closure has its forward and backward still to come: what belongs before
+        the step then comes behind the closure."""
+        first = 1 if args and args[0] is optimizer else 0  # PyTorch's hooks are given the optimizer once more
+        closure = args[first] if len(args) > first else kwargs.get("closure")
+        if closure is None:
+            self._prepare(optimizer)
+            return None
 
-    def _leave(self) -> None:
-        self._restore_groups()
-        self._after()
+        def prepared() -> Any:
+            loss = closure()
+            self._prepare(optimizer)
+            return loss
 
-    def _restore_groups(self) -> None:
-        if self._groups is not None:
-            self.optimizer.param_groups = self._groups
-            self._groups = None
+        if len(args) > first:
+            return (*args[:first], prepared, *args[first + 1 :]), kwargs
+        return args, {**kwargs, "closure": prepared}
+
+    def _prepare(self, optimizer: Any) -> None:
+        self._restore_groups(optimizer)  # where the last step raised
+        if id(optimizer) in self._stepped:
+            self.finish()
+        if not self._stepped:
+            self._scales = self._before()
+        self._take_samples(optimizer)
+        if self._scales:
+            self._groups[id(optimizer)] = optimizer.param_groups
+            optimizer.param_groups = split_groups(optimizer.param_groups, self._scales)
+
+    def _leave(self, optimizer: Any) -> None:
+        self._restore_groups(optimizer)
+        self._compare_samples(optimizer)
+        self._stepped.add(id(optimizer))
+        if len(self._stepped) == len(self.optimizers):
+            self.finish()
+
+    def _take_samples(self, optimizer: Any) -> None:
+        """A few elements of what must not move, for the first steps in which something that has moments is frozen."""
+        self._samples = []
+        if self._looks >= _LOOKS:
+            return
+        members = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        frozen = [p for p in self._frozen() if id(p) in members and type(p).__name__ != "DTensor"]
+        self._looks += any(p in optimizer.state for p in frozen)
+        self._samples = [(p, _sample(p)) for p in frozen]
+
+    def _compare_samples(self, optimizer: Any) -> None:
+        for parameter, before in self._samples:
+            if not torch.equal(before, _sample(parameter)):
+                raise RuntimeError(
+                    f"{type(optimizer).__name__} moved a parameter of shape {tuple(parameter.shape)} that is frozen "
+                    "and has no gradient: take an optimizer that leaves parameters without gradient alone"
+                )
+        self._samples = []
+
+    def _restore_groups(self, optimizer: Any) -> None:
+        groups = self._groups.pop(id(optimizer), None)
+        if groups is not None:
+            optimizer.param_groups = groups
+
+
+def _sample(parameter: torch.nn.Parameter) -> torch.Tensor:
+    flat = parameter.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // _ELEMENTS)].clone()
 
 
 def split_groups(groups: Sequence[Dict[str, Any]], scales: Dict[int, float]) -> List[Dict[str, Any]]:

@@ -28,6 +28,8 @@ class OwnCuts:
         # The last one is the outermost: what starts at a boundary is not seen below it.
         self._boundary = None if kept is None else Boundary(parts.layers, kept, parts.embedding)
         self._armed = False
+        # Whether the rows of a batch have cuts of their own, not one for all.
+        self.own_rows = before or after
 
     def close(self) -> None:
         """Gives the layers their forward() back."""

@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import nn
 
+from salf.torch.hooks import Forward
 from salf.torch.streams import moved
 
 # Arguments that layers take besides states and masks, and that have no row of their own.
@@ -124,7 +125,7 @@ def replace_forward(layer: nn.Module, instead: Callable[..., Any]) -> Any:
         named = dict(zip(names[1:], args[1:]))
         return instead(inner, (*args[:1], *args[1 + len(named) :]), {**named, **kwargs})
 
-    layer.forward = forward
+    layer.forward = Forward(layer, own, forward)
     return own
 
 

@@ -12,9 +12,9 @@ import torch
 import salf
 from salf._ffi import name_of, number_of
 from salf.torch.anatomy import Parts
-from salf.torch.feed import Rows
 from salf.torch.flow import call_model, first_state, hook_arguments, undisturbed
 from salf.torch.measure import in_float
+from salf.torch.targets import Rows
 
 # Above so many elements of the head the SVD gives way to the eigenvalues of the Gram matrix.
 _SVD_ELEMENTS = 20_000_000

@@ -36,10 +36,10 @@ class SalfCallback(TrainerCallback):
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         if distributed.available():
             raise ValueError("several ranks need SalfTrainer, which averages what was trained")
-        if self.controller is None:
-            seed = args.seed if self.salf.seed is None else self.salf.seed
-            policy = {"total_steps": state.max_steps, "seed": seed}
-            self.controller = self.salf.controller(model, self.salf.parts or find_parts(model), None, policy)
+        self.close()  # of a run that failed, of whose end a callback hears nothing
+        seed = args.seed if self.salf.seed is None else self.salf.seed
+        policy = {"total_steps": state.max_steps, "seed": seed}
+        self.controller = self.salf.controller(model, self.salf.parts or find_parts(model), None, policy)
         self.controller.attach(optimizer)
         if state.global_step > 0:
             folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
@@ -67,7 +67,10 @@ class SalfCallback(TrainerCallback):
             save_state(folder, {"controller": self.controller.state_dict(), "plan": None})
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Gives the model its requires_grad flags back."""
+        """Gives the model its requires_grad flags back; the controller's figures stay."""
+        self.close()
+
+    def close(self) -> None:
+        """The same, for a run that ended with an exception: a Trainer tells its callbacks nothing then."""
         if self.controller is not None:
             self.controller.close()
-            self.controller = None

@@ -25,13 +25,15 @@ class SalfConfig:
     data that a plan probes for one layer, in multiples of the layer's mean share; None for the library's default, a
     half; 0 for all data that are unused. A plan that streams (planner={"matching": "stream"}, or such a name) leaves
     the Trainer its loader, samplers and loss. cache: keep deviations of data from epoch to epoch, for max_cache_age
-    optimizer steps. boundary: options of a BoundaryCache, which spares the forward below what trains. seed: default the
-    Trainer's. The rest goes to FreezeController and to salf.Policy, salf.Planner, salf.Probe, salf.Basis and
-    salf.Context by name.
+    optimizer steps. boundary: options of a BoundaryCache, which spares the forward below what trains. rows: which
+    targets of a datum are probed, see salf.torch.RowPolicy. others: "train" for a class head, or what else belongs to
+    no layer and lies above the last one. seed: default the Trainer's. The rest goes to FreezeController and to
+    salf.Policy, salf.Planner, salf.Probe, salf.Basis and salf.Context by name.
     """
 
     method: str = "salf[half]"
     labels: Sequence[int] = ()
+    rows: str = "auto"
     matching: str = "online"
     probe_limit: Optional[float] = None
     cache: bool = False
@@ -40,6 +42,7 @@ class SalfConfig:
     seed: Optional[int] = None
     when: str = "auto"
     moments: str = "keep"
+    others: str = "error"
     valid_vocab: int = 0
     parts: Optional[Parts] = None
     head: Optional[torch.Tensor] = None
@@ -76,6 +79,7 @@ class SalfConfig:
             self.method,
             parts=parts,
             labels=self.labels,
+            rows=self.rows,
             planner=planner,
             policy={**policy, **self.policy},
             probe=self.probe,
@@ -86,6 +90,7 @@ class SalfConfig:
             valid_vocab=self.valid_vocab,
             when=self.when,
             moments=self.moments,
+            others=self.others,
             cache=EofCache(self.max_cache_age) if self.cache else None,
             boundary=None if self.boundary is None else BoundaryCache(**self.boundary),
         )

@@ -9,8 +9,9 @@ plan and takes its share of each task's data.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Sized
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Sized
 
 import numpy
 import torch
@@ -30,6 +31,32 @@ def shuffled_epochs(n_data: int, total: int, seed: int) -> Any:
         left -= len(order)
         epoch += 1
     return numpy.concatenate(parts)
+
+
+def data_of_run(
+    length: Optional[int], unit: int, accumulation: int, epochs: float, max_steps: int, full: bool, drop_last: bool
+) -> int:
+    """Data that a Trainer's own loop trains: length of the dataset, None for one without; unit: data of a batch over
+    all ranks; full: whether the last batch of an epoch is filled up (several ranks); max_steps: 0 or less for none."""
+    if length is None:
+        return max_steps * accumulation * unit
+    batches = max(1, length // unit if drop_last else -(-length // unit))
+    last = unit if full or drop_last or length % unit == 0 else length % unit
+    updates = -(-batches // accumulation)  # the last one of an epoch may accumulate fewer batches
+    steps = max_steps if max_steps > 0 else math.ceil(epochs * updates)
+    whole, rest = divmod(steps, updates)
+    return whole * (unit * (batches - 1) + last) + rest * accumulation * unit
+
+
+def data_of_steps(steps: int, window: int, counts: Callable[[int], Sequence[int]]) -> int:
+    """The most data whose plan takes no more than so many optimizer steps; counts(n) are those of a plan of n data. A
+    stage ends with a step, so that its last one may be of less than a whole window."""
+    low, high = 1, steps * window
+    while low < high:
+        middle = (low + high + 1) // 2
+        taken = sum(-(-int(count) // window) for count in counts(middle))
+        low, high = (middle, high) if taken <= steps else (low, middle - 1)
+    return low
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,16 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers.trainer_utils import has_length
 
-from salf import distributed
+from salf import Context, Planner, distributed
 from salf.methods import parse_method
 from salf.torch.anatomy import find_parts
 from salf.torch.controller import FreezeController
 from salf.transformers.config import SalfConfig, config_of
 from salf.transformers.ids import ID_KEY, IndexedCollator, IndexedDataset
-from salf.transformers.plan import UNIT_KEY, PlanLoader, PlanRun, Share, shuffled_epochs
+from salf.transformers.plan import UNIT_KEY, PlanLoader, PlanRun, Share, data_of_run, data_of_steps, shuffled_epochs
 from salf.transformers.state import load_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class SalfMixin:
 
     def _salf_open(self) -> FreezeController:
         """The controller, made before anything wraps the model."""
-        if self.controller is not None:
+        if self.controller is not None and not self.controller.closed:
             return self.controller
         me: Any = self
         if me.train_dataset is None:
@@ -55,45 +56,80 @@ class SalfMixin:
         seed = int(me.args.seed if config.seed is None else config.seed)
         planner = None
         if method.planned:
-            count = self._salf_stream_data() if self._salf_streams() else self._salf_data()
+            count = self._salf_data(len(parts.layers), seed)
             planner = config.plan_options(method, count, len(parts.layers), seed)
         policy = {"total_steps": self._salf_steps(), "seed": seed}
+        if self.controller is not None:
+            logger.warning(
+                "train() again: a new run of salf from its beginning; resume_from_checkpoint goes on with an old one"
+            )
+        self.controller, self.plan, self._salf_resumed = None, None, False
         self.controller = config.controller(me.model, parts, planner, policy)
         if planner is not None and not self._salf_streams():
-            self.plan = self._salf_plan(seed)
+            self.plan = self._salf_plan(seed, planner["n_data"])
+            stopping = [c for c in me.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
+            if stopping:
+                logger.warning(
+                    f"a plan of {config.method!r} goes from shallow to deep stages, and a run that stops early leaves "
+                    "the deep ones out: a stream of mixed order ('random[half][stream]') has all depths at all times"
+                )
         return self.controller
+
+    def _salf_close(self) -> None:
+        """The model is as it was; the controller's figures stay."""
+        if self.controller is not None:
+            self.controller.close()
 
     def _salf_streams(self) -> bool:
         """Whether the plan hands its quotas to the Trainer's own batches."""
         method = parse_method(self.salf.method)
         return method.planned and self.salf.plan_options(method, 1, 1, 0)["matching"] == "stream"
 
-    def _salf_stream_data(self) -> int:
-        """Data that the Trainer's own batches train, over all ranks: those of max_steps, or whole batches of each rank,
-        as the last ones are filled up to be even."""
+    def _salf_unit_size(self) -> int:
+        """Data of a batch over all ranks."""
         me: Any = self
-        unit: int = me.args.train_batch_size * me.args.world_size
-        if me.args.max_steps > 0:
-            return int(me.args.max_steps) * unit * int(me.args.gradient_accumulation_steps)
-        if me.args.world_size == 1:
-            return self._salf_data()
-        return max(1, math.ceil(math.ceil(len(me.train_dataset) / unit) * unit * float(me.args.num_train_epochs)))
+        return int(getattr(me, "_train_batch_size", None) or me.args.train_batch_size) * int(me.args.world_size)
 
-    def _salf_data(self) -> int:
-        """Data of the whole run, each epoch's counted."""
+    def _salf_length(self) -> Optional[int]:
+        """Length of the dataset, None where it has none."""
         me: Any = self
-        epochs = float(me.args.num_train_epochs) if me.args.max_steps <= 0 else 1.0
-        count: int = len(me.train_dataset)
-        return max(1, round(count * epochs))
+        length: Optional[int] = len(me.train_dataset) if has_length(me.train_dataset) else None
+        if length is None and me.args.max_steps <= 0:
+            raise ValueError(f"{type(me.train_dataset).__name__} has no length: set max_steps")
+        return length
+
+    def _salf_data(self, n_layers: int, seed: int) -> int:
+        """Data that a plan counts: those of the whole run, each epoch's."""
+        me: Any = self
+        args, unit, length = me.args, self._salf_unit_size(), self._salf_length()
+        accumulation = int(args.gradient_accumulation_steps)
+        if self._salf_streams():
+            several, drop_last = args.world_size > 1, bool(args.dataloader_drop_last)
+            epochs = float(args.num_train_epochs)
+            return data_of_run(length, unit, accumulation, epochs, args.max_steps, several, drop_last)
+        if length is None:
+            raise ValueError(
+                f"a plan of {self.salf.method!r} chooses its data by number, and {type(me.train_dataset).__name__} has "
+                "no length: take a stream, such as 'random[half][stream]'"
+            )
+        if args.max_steps <= 0:
+            return max(1, round(length * float(args.num_train_epochs)))
+        method, context = parse_method(self.salf.method), Context(backend="cpu", threads=1)
+
+        def counts(n_data: int) -> Any:
+            return Planner(context, n_layers, **self.salf.plan_options(method, n_data, n_layers, seed)).counts
+
+        return data_of_steps(int(args.max_steps), unit * accumulation, counts)
 
     def _salf_steps(self) -> int:
         me: Any = self
         if me.args.max_steps > 0:
             return int(me.args.max_steps)
-        batch: int = me.args.train_batch_size * me.args.gradient_accumulation_steps * me.args.world_size
-        return max(1, math.ceil(self._salf_data() / batch))
+        batches = max(1, -(-(self._salf_length() or 1) // self._salf_unit_size()))
+        updates = -(-batches // int(me.args.gradient_accumulation_steps))
+        return max(1, math.ceil(updates * float(me.args.num_train_epochs)))
 
-    def _salf_plan(self, seed: int) -> PlanRun:
+    def _salf_plan(self, seed: int, n_data: int) -> PlanRun:
         me: Any = self
         assert self.controller is not None
         assert self.controller.planner is not None
@@ -102,8 +138,8 @@ class SalfMixin:
             raise ValueError("a plan with gradient accumulation under FSDP is not supported: set accumulation to 1")
         return PlanRun(
             self.controller.planner,
-            shuffled_epochs(len(me.train_dataset), self._salf_data(), seed),
-            args.train_batch_size,
+            shuffled_epochs(len(me.train_dataset), n_data, seed),
+            self._salf_unit_size() // args.world_size,
             args.gradient_accumulation_steps,
             args.process_index,
             args.world_size,
@@ -121,6 +157,15 @@ class SalfMixin:
             return super().train(*args, **kwargs)  # type: ignore[misc]
         finally:
             arguments.ignore_data_skip = before
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """One run of the Trainer's loop. Whatever ends it, the model gets its flags and hooks back; a run that is tried
+        again with smaller batches begins anew."""
+        self._salf_close()
+        try:
+            return super()._inner_training_loop(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._salf_close()
 
     def get_train_dataloader(self) -> Any:
         """The Trainer's own loader, or the plan's units."""
@@ -166,14 +211,18 @@ class SalfMixin:
         """A training step whose backward stops at the cut."""
         controller = self.controller
         assert controller is not None, "training_step outside train()"
-        if UNIT_KEY in inputs:
-            return self._salf_unit(model)
-        inputs = dict(inputs)
-        ids = inputs.pop(ID_KEY, None)
-        ids = None if ids is None else ids.tolist()
-        controller.begin(inputs.get("labels"), ids=ids, size=_rows(inputs), inputs=inputs)
-        with self._salf_backward(None):
-            loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        try:
+            if UNIT_KEY in inputs:
+                return self._salf_unit(model)
+            inputs = dict(inputs)
+            ids = inputs.pop(ID_KEY, None)
+            ids = None if ids is None else ids.tolist()
+            controller.begin(ids=ids, size=_rows(inputs), inputs=inputs)
+            with self._salf_backward(None):
+                loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        except BaseException:
+            controller.drop()
+            raise
         return loss
 
     @contextmanager
@@ -264,16 +313,21 @@ class SalfMixin:
         assert plan is not None
         inputs = self._salf_batch(share.indices)
         probing = share.kind == "probe"
-        controller.begin(inputs["labels"], size=len(share.indices), probe=probing)
-        inputs = me._prepare_inputs(inputs)
-        with me.compute_loss_context_manager():
-            loss, outputs = me.compute_loss(model, inputs, return_outputs=True)
+        controller.begin(size=len(share.indices), probe=probing, inputs=inputs)
+        loss, outputs = self._salf_compute_loss(model, inputs)
         mine, trained = len(share.indices) if share.real else 0, share.total
         if probing:
             chosen, trained = self._salf_accept(share, len(share.indices))
             mine = int(chosen.sum())
-            if 0 < mine < len(share.indices):
-                loss = self.salf_loss(outputs, inputs, torch.from_numpy(chosen).to(loss.device))
+            if 0 < trained < share.total:
+                known = self._salf_loss_of_rows(loss, outputs, inputs, torch.from_numpy(chosen).to(loss.device))
+                if me.args.world_size > 1:  # a second forward is one of all ranks
+                    everywhere = distributed.Communicator().all_true(known is not None)
+                    known = known if everywhere else None
+                if known is None:
+                    taken = [i for i, flag in zip(share.indices, chosen) if flag] or share.indices[:1]
+                    known, _ = self._salf_compute_loss(model, self._salf_batch(taken))
+                loss = known
         if trained == 0:
             controller.drop()
             return torch.zeros_like(loss.detach()), 0
@@ -284,11 +338,34 @@ class SalfMixin:
         controller.backward(loss * factor, run=me.accelerator.backward, sync=ends, weight=trained)
         return loss.detach() * share_of_window, trained
 
+    def _salf_compute_loss(self, model: Any, inputs: Dict[str, Any]) -> Tuple[torch.Tensor, Any]:
+        """The Trainer's own loss of a batch, whatever it is. It may take things out of what it is given."""
+        me: Any = self
+        with me.compute_loss_context_manager():
+            loss, outputs = me.compute_loss(model, dict(me._prepare_inputs(inputs)), return_outputs=True)
+        return loss, outputs
+
+    def _salf_loss_of_rows(
+        self, loss: torch.Tensor, outputs: Any, inputs: Dict[str, Any], chosen: torch.Tensor
+    ) -> Optional[torch.Tensor]:
+        """salf_loss of the chosen rows, where that of all of them is the loss that the Trainer computed; else None:
+        labels are smoothed, experts balanced, or the loss is another one. The chosen rows are then run once more."""
+        try:
+            with torch.no_grad():
+                whole = self.salf_loss(outputs, inputs, torch.ones_like(chosen))
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError):
+            return None  # outputs without logits, labels of another form
+        # Rounding of the logits' type, from sums in another order.
+        near = 1e-4 if outputs["logits"].dtype == torch.float32 else 1e-2
+        if abs(float(whole) - float(loss.detach())) > near * abs(float(whole)):
+            return None
+        return self.salf_loss(outputs, inputs, chosen) if bool(chosen.any()) else loss
+
     def _salf_batch(self, indices: List[int]) -> Dict[str, Any]:
         me: Any = self
         dataset = self._salf_columns(me.train_dataset)
         batch = dict(self._salf_collator()([dataset[i] for i in indices]))
-        if batch.get("labels") is None:
+        if batch.get("labels") is None and "completion_mask" not in batch:
             raise ValueError("the collator gives no labels, from which the medium token and its target are taken")
         return batch
 
@@ -299,8 +376,7 @@ class SalfMixin:
         assert plan is not None
         trace = controller.observe()
         assert trace is not None
-        if len(trace.eof) != rows:
-            raise ValueError(f"{rows - len(trace.eof)} of {rows} data of a probe have no target in their labels")
+        self._salf_check_data(len(trace.eof), rows)
         mine = [int(e) for e in trace.eof] if share.real else []
         if distributed.available():
             parts = distributed.Communicator().gather_objects(mine)
@@ -310,6 +386,14 @@ class SalfMixin:
         accepted = plan.accept(whole)
         own = accepted[share.first : share.first + len(mine)] if share.real else numpy.zeros(rows, dtype=bool)
         return own, int(accepted.sum())
+
+    def _salf_check_data(self, found: int, wanted: int) -> None:
+        if found != wanted:
+            raise ValueError(
+                f"a plan asked for {wanted} data and the batch shows {found}: either labels lack a target (all -100), "
+                "or rows are packed; a plan matches items of the dataset, so that packed data need a stream "
+                "('salf[half][stream]') or method 'salf'"
+            )
 
     def salf_loss(self, outputs: Any, inputs: Dict[str, Any], chosen: torch.Tensor) -> torch.Tensor:
         """Loss of the chosen data of a batch; to be overridden where compute_loss is."""
@@ -343,7 +427,10 @@ class SalfMixin:
         for at in range(first, last, plan.batch):
             indices = list(range(at, min(at + plan.batch, last)))
             inputs = self._salf_batch(indices)
-            trace = controller.measure(inputs["labels"], functools.partial(self._salf_forward, inputs))
+            trace = controller.measure(
+                inputs.get("labels"), functools.partial(self._salf_forward, inputs), inputs=inputs
+            )
+            self._salf_check_data(len(trace.eof), len(indices))
             eof[indices] = trace.eof
         if plan.ranks > 1:
             parts = distributed.Communicator().gather_objects(eof[first:last])
@@ -394,5 +481,5 @@ class SalfTrainer(SalfMixin, Trainer):
 
 
 def _rows(inputs: Dict[str, Any]) -> int:
-    first = next(iter(inputs.values()))
-    return len(first)
+    named = (inputs[name] for name in ("input_ids", "inputs_embeds", "labels") if inputs.get(name) is not None)
+    return len(next(named, next(iter(inputs.values()))))

@@ -1,0 +1,88 @@
+"""The way of a batch through a model: from its announcement to the gradient that comes back through the layers.
+
+A gradient passes the last layer's output first, whoever called backward(). That is where a host's own loss.backward()
+is noticed, and where a decision that looks at the forward falls for it. Where the gradient would go below the cut it is
+replaced by none: autograd does not compute what follows from no gradient, so that such a backward stops where
+controller.backward() would.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
+
+import torch
+from torch import nn
+
+from salf.torch.flags import Active
+from salf.torch.flow import first_state
+from salf.torch.hooks import Hook
+from salf.torch.targets import Rows
+
+
+@dataclass(eq=False)
+class Step:
+    """A batch between begin() and its backward. rows: what is observed, None for nothing. size: the data that count as
+    trained. inputs: what the model is given, where kept states ask for it. groups: of the rows, for a stream. batch:
+    its rows, those without a target counted. active: what trains, None until the trace of the forward has decided.
+    settled: the backward has come. graphless: its forward went by and left nothing that a backward could reach."""
+
+    rows: Optional[Rows]
+    ids: Optional[List[int]]
+    size: int
+    inputs: Optional[Mapping[str, Any]] = None
+    groups: Optional[Sequence[int]] = None
+    batch: int = 0
+    active: Optional[Active] = None
+    settled: bool = False
+    graphless: bool = False
+
+    def ids_of_rows(self) -> List[int]:
+        """For the cache: ids of the data that are observed; none where the host gave none."""
+        if self.rows is None or self.ids is None:
+            return []
+        return [self.ids[int(datum)] for datum in self.rows.data_of_units()]
+
+
+class Passage:
+    """Hooks on the layers' outputs of each forward that builds a graph.
+
+    current() is the batch that was begun; reached(step) is called when a gradient comes to the layers, and says what
+    trains.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[nn.Module],
+        current: Callable[[], Optional[Step]],
+        reached: Callable[[Step], Active],
+    ) -> None:
+        self._current, self._reached = current, reached
+        self._last = len(layers) - 1
+        self._hooks = [layer.register_forward_hook(Hook(self._hook(k))) for k, layer in enumerate(layers)]
+
+    def close(self) -> None:
+        """Takes the hooks away."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _hook(self, layer: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            step = self._current()
+            # Below the last layer there is something to stop only where the decision is still to come.
+            if step is None or not torch.is_grad_enabled() or (layer < self._last and step.active is not None):
+                return
+            states = first_state(output)
+            if states is None or states.grad_fn is None:
+                step.graphless = step.graphless or layer == self._last
+                return
+            states.grad_fn.register_prehook(functools.partial(self._pass, step, layer))
+
+        return hook
+
+    def _pass(self, step: Step, layer: int, gradients: Tuple[Any, ...]) -> Optional[Tuple[Any, ...]]:
+        if layer < self._reached(step).cut:
+            return (None,) * len(gradients)
+        return None
