@@ -252,6 +252,105 @@ def fsdp_refused():
     return {"messages": messages}
 
 
+def refused(make):
+    """What it says, and whether it says anything."""
+    try:
+        made = make()
+    except (ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return made
+
+
+def ddp_refused():
+    """What is not told, or not averaged, is refused on both ranks before a rank waits for the other."""
+    wrap = torch.nn.parallel.DistributedDataParallel
+    ids, labels = own_batch()
+    model = small.make_model("llama")
+    found = {"static": refused(lambda: FreezeController(wrap(model, static_graph=True), "half") and None)}
+
+    model = small.make_model("llama")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with FreezeController(model, "half", optimizer=optimizer) as controller:
+        wrapped = wrap(model)
+        controller.begin(labels)
+        found["untold"] = refused(lambda: loss_of(wrapped, ids, labels) and None)
+        controller.drop()
+        controller.wrapped(wrapped)
+        controller.begin(labels)
+        controller.backward(loss_of(wrapped, ids, labels), sync=False)
+        found["unsynchronised"] = refused(lambda: optimizer.step())
+        controller.synchronise()
+        optimizer.step()
+        controller.begin(labels)
+        loss = loss_of(wrapped, ids, labels)
+        found["own"] = refused(lambda: loss.backward())
+        loss = loss_of(wrapped, ids, labels)
+        controller.expect_backward()
+        loss.backward()
+        found["unsynchronised too"] = refused(lambda: optimizer.step())
+        controller.synchronise()
+        optimizer.step()
+        found["sum"] = checksum(model)
+    return found
+
+
+def fsdp_first():
+    """FSDP around the model before the controller is made: methods without a probe work, others are refused at once."""
+    from torch.distributed.fsdp import FullyShardedDataParallel as Fsdp
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+    found = {}
+    for kind in ("fsdp1", "fsdp2"):
+        for method in ("salf", "half"):
+            model = small.make_model("llama")
+            single = copy.deepcopy(model)
+            if kind == "fsdp1":
+                policy = ModuleWrapPolicy({type(model.model.layers[0])})
+                model = Fsdp(model, auto_wrap_policy=policy, use_orig_params=True, device_id=torch.device("cpu"))
+            else:
+                mesh = dist.init_device_mesh("cpu", (RANKS,))
+                for layer in model.model.layers:
+                    fully_shard(layer, mesh=mesh)
+                fully_shard(model, mesh=mesh)
+
+            def steps(model=model, method=method, single=single):
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+                with FreezeController(model, method, optimizer=optimizer) as controller:
+                    ids, labels = own_batch()
+                    controller.begin(labels)
+                    controller.backward(loss_of(model, ids, labels))
+                    optimizer.step()
+                ids, labels = small.make_batch(rows=8)
+                above = [p for layer in list(single.model.layers)[2:] for p in layer.parameters()]
+                loss_of(single, ids, labels).backward(inputs=above)
+                torch.optim.SGD(single.parameters(), lr=0.5).step()
+                with torch.no_grad():
+                    ours, theirs = loss_of(model, ids, labels), loss_of(single, ids, labels)
+                return abs(float(ours) - float(theirs))
+
+            found[kind, method] = refused(steps)
+    return found
+
+
+def alike():
+    """Rows that are alike on one rank are looked at over both."""
+    ids, labels = small.make_batch(rows=20)
+    found = []
+    for same in (True, False):
+        own = labels.clone()
+        own[own != -100] = 9 if same or RANK == 0 else 8
+        with FreezeController(small.make_model("llama"), "salf") as controller:
+
+            def twice(controller=controller, own=own):
+                for _ in range(2):
+                    controller.begin(own)
+                    controller.drop()
+
+            found.append(refused(twice))
+    return found
+
+
 def main():
     task, output = sys.argv[1:3]
     torch.set_num_threads(1)

@@ -119,3 +119,30 @@ def test_fsdp_that_cannot_freeze_by_layer_is_refused(tmp_path):
         assert len(found["messages"]) == 2
         assert "use_orig_params=True" in found["messages"][0]
         assert "no FSDP unit of its own" in found["messages"][1]
+
+
+def test_what_would_part_the_ranks_is_refused_on_both(tmp_path):
+    first, second = run("ddp_refused", tmp_path)
+    assert first == second
+    assert "without static_graph" in first["static"]
+    assert "controller.wrapped(model)" in first["untold"]
+    assert "call controller.backward(loss)" in first["own"]
+    assert "gradients were not averaged" in first["unsynchronised"]
+    assert "gradients were not averaged" in first["unsynchronised too"]
+
+
+def test_fsdp_before_the_controller(tmp_path):
+    needs_fsdp()
+    if not hasattr(torch.distributed.fsdp, "fully_shard"):
+        pytest.skip(f"PyTorch {torch.__version__} has no fully_shard")
+    first, second = run("fsdp_first", tmp_path)
+    assert first == second
+    for kind in ("fsdp1", "fsdp2"):
+        assert "make the controller before FSDP" in first[kind, "salf"]
+        assert first[kind, "half"] < 1e-5
+
+
+def test_rows_are_alike_on_all_ranks_or_on_none(tmp_path):
+    for same, apart in run("alike", tmp_path):
+        assert "one and the same next token, 9" in same
+        assert apart is None

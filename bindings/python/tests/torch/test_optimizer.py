@@ -407,6 +407,17 @@ def test_optimizers_that_move_frozen_layers_are_refused():
                     parameter.data.mul_(0.9)
             return result
 
+    class Calling(torch.optim.SGD):
+        """A step that calls another class's, within its own: one step all the same."""
+
+        def step(self, closure=None):
+            return super().step(closure)
+
+    optimizer = Calling(model.parameters(), lr=0.1)
+    with FreezeController(model, "half", optimizer=optimizer) as controller:
+        step(controller, model, optimizer)
+        step(controller, model, optimizer)
+        assert controller.steps == 2
     optimizer = Pulling(model.parameters(), lr=0.1)
     with (
         FreezeController(model, "half", optimizer=optimizer) as controller,

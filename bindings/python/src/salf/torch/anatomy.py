@@ -332,8 +332,9 @@ class _Search:
         weight, hidden = weight_of(self._head), self._hidden
         if self._head is None:
             self.head_problem = (
-                f"{self._name} has no head over a vocabulary: a classification head, or none, has no semantic basis; "
-                "name the head with find_parts(model, head=...) if there is one"
+                f"{self._name} has no head over a vocabulary: a classification head, or none, has no semantic basis. "
+                "Methods that take turns, and plans that do not probe, need none (others='train' trains the head "
+                "beside them); name the head with find_parts(model, head=...) if there is one"
             )
         elif self._read is not None and self._states is not None and self._read.shape[-1] != hidden:
             self.head_problem = (

@@ -38,6 +38,8 @@ class Active:
         # A backward ends at the lowest layer that it has something to do for. Where a cut leaves layers of which none
         # has anything, the datum is lost and nothing saved; a policy's own "no layer" leaves out the whole depth.
         n_layers = len(ends_at)
+        if decision.train_embedding and n_layers:  # below the first layer
+            ends_at[0] = True
         ends = [next((k for k in range(cut, n_layers) if ends_at[k]), n_layers * (cut == n_layers)) for cut in cuts]
         return cls(
             cut=int(decision.cut),

@@ -55,6 +55,7 @@ class OptimizerGuard:
             raise ValueError("there is no optimizer in what was given")
         self._before, self._after, self._frozen = before, after, frozen
         self._stepped: Set[int] = set()
+        self._begun = False
         self._scales: Dict[int, float] = {}
         self._groups: Dict[int, List[Dict[str, Any]]] = {}
         self._samples: List[Tuple[torch.nn.Parameter, torch.Tensor]] = []
@@ -101,8 +102,8 @@ class OptimizerGuard:
 
     def finish(self) -> None:
         """The run goes on to its next step: what has not stepped by now had nothing to do."""
-        if self._stepped:
-            self._stepped = set()
+        stepped, self._stepped, self._begun = self._stepped, set(), False
+        if stepped:
             self._after()
 
     def check_members(self, named: Iterable[tuple[str, torch.nn.Parameter]]) -> None:
@@ -143,8 +144,9 @@ class OptimizerGuard:
         self._restore_groups(optimizer)  # where the last step raised
         if id(optimizer) in self._stepped:
             self.finish()
-        if not self._stepped:
+        if not self._begun:  # a step that raised, or that calls another class's, is entered again
             self._scales = self._before()
+            self._begun = True
         self._take_samples(optimizer)
         if self._scales:
             self._groups[id(optimizer)] = optimizer.param_groups
@@ -153,6 +155,8 @@ class OptimizerGuard:
     def _leave(self, optimizer: Any) -> None:
         self._restore_groups(optimizer)
         self._compare_samples(optimizer)
+        if not self._begun:  # around a step that another class's called, and that was the last
+            return
         self._stepped.add(id(optimizer))
         if len(self._stepped) == len(self.optimizers):
             self.finish()
@@ -174,7 +178,6 @@ class OptimizerGuard:
                     f"{type(optimizer).__name__} moved a parameter of shape {tuple(parameter.shape)} that is frozen "
                     "and has no gradient: take an optimizer that leaves parameters without gradient alone"
                 )
-        self._samples = []
 
     def _restore_groups(self, optimizer: Any) -> None:
         groups = self._groups.pop(id(optimizer), None)
