@@ -14,9 +14,12 @@ $(TORTURE)/plans: $(OBJ)/tests/torture/plans.o $(STATIC_LIB)
 TORTURE_BIN := $(TORTURE)/calls $(TORTURE)/plans $(TORTURE)/faults.so
 COMMANDS = FAULTS=$(TORTURE)/faults.so CALLS=$(OBJ)/tests/torture/calls.o SALF=$(PROGRAM) $(PYTHON) tests/torture/commands.py
 
-.PHONY: torture test-torture
+.PHONY: torture test-torture mutation
 torture: bin $(TORTURE_BIN) ## fail every call of the system, kill runs, damage checkpoints, for SECONDS
 	@$(RUN) $@ $(TORTURE)/calls '$(TORTURE)/plans $(shell echo $$(($(SECONDS) / 4)))' \
 	    '$(COMMANDS) --seconds $(shell echo $$(($(SECONDS) * 3 / 4)))'
 test-torture: bin $(TORTURE_BIN) ## the same in half a minute
 	@$(RUN) $@ $(TORTURE)/calls '$(TORTURE)/plans 5' '$(COMMANDS) --seconds 24'
+
+mutation: ## change one line of the sources at a time and see which suites notice (MUTATION_FLAGS='--only WORD')
+	@CC='$(CC)' $(PYTHON) tests/mutation/mutate.py --folder $(abspath $(BUILD))/mutation $(MUTATION_FLAGS)
