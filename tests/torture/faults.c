@@ -191,7 +191,12 @@ FILE *fdopen(int descriptor, const char *mode) {
 }
 DIR *opendir(const char *path) {
     NEXT(DIR *, opendir, const char *)
-    return FAILS(FAULT_OPEN) ? NULL : next(path);
+    if (FAILS(FAULT_OPEN)) return NULL;
+    const bool before = counting;
+    counting = false; /* its own memory is a way in which it fails */
+    DIR *folder = next(path);
+    counting = before;
+    return folder;
 }
 
 ssize_t read(int descriptor, void *bytes, size_t n) {

@@ -110,6 +110,19 @@ START_TEST(saved_and_loaded_is_the_same) {
             salf_basis_destroy(without);
             drop_world(x);
         }
+    /* a single label, and none */
+    for (int64_t n = 0; n < 2; n++) {
+        world *x = make_world(0, 0);
+        salf_basis *few, *loaded;
+        CHECK_OK(salf_basis_create(&few, x->model, labels, n, NULL));
+        CHECK_OK(salf_basis_save(few, harness_path("basis.safetensors")));
+        CHECK_OK(salf_basis_load(&loaded, x->context, harness_path("basis.safetensors"), NULL));
+        same_info(few, loaded);
+        same_rows(few, loaded, labels, n);
+        salf_basis_destroy(few);
+        salf_basis_destroy(loaded);
+        drop_world(x);
+    }
 }
 END_TEST
 

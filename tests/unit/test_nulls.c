@@ -14,6 +14,19 @@ START_TEST(context_and_files) {
     CHECK_NULL(salf_context_get_info(context, NULL), "info");
     CHECK_NULL(salf_context_agree(NULL, SALF_OK), "context");
     CHECK_NULL(salf_file_save(NULL, "x", 1), "path");
+    CHECK_NULL(salf_hash_file(NULL, SOME), "path");
+    CHECK_NULL(salf_hash_file("x", NULL), "hash");
+    salf_checkpoint *run = SOME;
+    CHECK_NULL(salf_checkpoint_open(NULL, context, "x", NULL, 0), "out");
+    CHECK_NULL(salf_checkpoint_open(&run, NULL, "x", NULL, 0), "context");
+    ck_assert_ptr_null(run);
+    CHECK_NULL(salf_checkpoint_open(&run, context, NULL, NULL, 0), "folder");
+    CHECK_NULL(salf_checkpoint_get_info(NULL, SOME), "c");
+    CHECK_NULL(salf_checkpoint_get_info(SOME, NULL), "info");
+    CHECK_NULL(salf_checkpoint_save(NULL, SOME), "c");
+    CHECK_NULL(salf_checkpoint_save(SOME, NULL), "content");
+    CHECK_NULL(salf_checkpoint_load(NULL, SOME), "c");
+    CHECK_NULL(salf_checkpoint_load(SOME, NULL), "content");
     CHECK_NULL(salf_constant(NULL, SOME), "name");
     CHECK_NULL(salf_constant("SALF_OK", NULL), "value");
     CHECK_NULL(salf_method_find(NULL, SOME), "name");
@@ -185,6 +198,7 @@ START_TEST(destroying_and_asking_nothing) {
     salf_signal_destroy(NULL);
     salf_planner_destroy(NULL);
     salf_policy_destroy(NULL);
+    salf_checkpoint_destroy(NULL);
     ck_assert_int_eq(salf_tensors_count(NULL), 0);
     ck_assert_ptr_null(salf_tensors_metadata(NULL, "key"));
     ck_assert_ptr_null(salf_model_get_tensors(NULL));
