@@ -100,9 +100,10 @@ bool slf_path_is_folder(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+/* What cannot be looked at counts as there: whoever opens it then learns why. */
 bool slf_path_exists(const char *path) {
     struct stat info;
-    return stat(path, &info) == 0;
+    return stat(path, &info) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }
 
 /* No empty part, no "." and "..", no backslash, which some systems take for a slash. */

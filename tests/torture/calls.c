@@ -515,6 +515,8 @@ static bool right_status(int kind, salf_status status) {
         return status == SALF_E_NO_SPACE || status == SALF_OK;
     case FAULT_MMAP:
         return status == SALF_E_IO || status == SALF_E_NO_MEMORY || status == SALF_OK; /* a file may be read instead */
+    case FAULT_STAT: /* a file that could not be looked at, and then is not there */
+        return status == SALF_E_IO || status == SALF_E_NOT_FOUND || status == SALF_OK;
     default:
         return status == SALF_E_IO || status == SALF_OK; /* as where a tokenizer's size could not be looked up */
     }
@@ -533,7 +535,13 @@ static void torment(int s, int kind, int64_t n) {
     check(faults_struck(), name, kind, n, "the call never came");
     check(right_status(kind, status), name, kind, n, text);
     check(status == SALF_OK || salf_last_error()[0] != '\0', name, kind, n, "no message");
-    check(faults_blocks() == blocks, name, kind, n, "memory leaks");
+    const int64_t kept = faults_blocks() - blocks;
+    if (kept) { /* the C library may keep something for good on a way that was not gone before: once */
+        faults_begin(kind, n);
+        (void)scenes[s].play();
+        faults_end();
+    }
+    check(faults_blocks() == blocks + kept, name, kind, n, "memory leaks");
     check(faults_descriptors() == descriptors, name, kind, n, "descriptors leak");
     check(files_there() == files, name, kind, n, "files are left over, or gone");
     check(file_is_whole("file.safetensors") && file_is_whole("basis.safetensors"), name, kind, n, "a damaged file");

@@ -532,6 +532,10 @@ START_TEST(builder_notices_rows_doubled_and_missing) {
     options.side = SALF_SIDE_INPUT;
     CHECK_FAILS(salf_basis_builder_create(&other, x.context, x.v, x.d, NULL, 0, &options), SALF_E_ARGUMENT, "input");
     CHECK_FAILS(salf_basis_builder_create(&other, x.context, 0, x.d, NULL, 0, NULL), SALF_E_SHAPE, "[0]");
+    const int64_t most = INT32_MAX; /* rows: a token's number has 32 bits */
+    CHECK_FAILS(salf_basis_builder_create(&other, x.context, most + 1, 1, NULL, 0, NULL), SALF_E_SHAPE, "[2147483648]");
+    CHECK_OK(salf_basis_builder_create(&other, x.context, most, 1, NULL, 0, NULL));
+    salf_basis_builder_destroy(other);
     salf_basis_builder_destroy(builder);
     drop_world(&x);
 }

@@ -217,7 +217,7 @@ START_TEST(tensors_that_disagree_are_refused) {
         {4, {"model.layers.10.x", SALF_F32, 1, 1}, SALF_E_MISMATCH, "layer 1 is missing"},
         {0, {"model.embed_tokens.weight", SALF_F32, V + 1, D}, SALF_E_MISMATCH, "[8][4]"},
         {1, {"lm_head.weight", SALF_F32, V, D + 1}, SALF_E_MISMATCH, "[7][5]"},
-        {1, {"lm_head.weight", SALF_F32, 0, D}, SALF_E_MISMATCH, "lm_head.weight"},
+        {1, {"lm_head.weight", SALF_F32, 0, D}, SALF_E_MISMATCH, "'lm_head.weight' has 1 dimensions, [4][0]"},
         {1, {"lm_head.weight", SALF_I8, V, D}, SALF_E_DTYPE, "lm_head.weight"},
         {2, {"model.norm.weight", SALF_F32, 0, D + 1}, SALF_E_MISMATCH, "5 elements"},
         {2, {"model.norm.weight", SALF_F32, 2, D}, SALF_E_MISMATCH, "model.norm.weight"},

@@ -137,6 +137,33 @@ START_TEST(every_key_is_accounted_for) {
 }
 END_TEST
 
+/* Numbers at the ends of their ranges, and a type that is none, whose message lists those that are. */
+START_TEST(numbers_and_types_at_the_ends) {
+    static const char far[] =
+        "{\"model_type\":\"llama\",\"num_hidden_layers\":1,\"hidden_size\":8,\"vocab_size\":10,"
+        "\"num_attention_heads\":2,\"intermediate_size\":8,\"max_position_embeddings\":8589934593}";
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    slf_config config = {0};
+    slf_json *json;
+    CHECK_OK(read_text(context, &config, "llama", "\"bos_token_id\":0,\"eos_token_id\":[0,2]", NULL));
+    ck_assert(config.info.bos_token == 0 && config.info.eos_token == 0);
+    slf_config_free(&config);
+    CHECK_OK(read_text(context, &config, "llama", "\"bos_token_id\":-1,\"eos_token_id\":2147483648", NULL));
+    ck_assert(config.info.bos_token == -1 && config.info.eos_token == -1);
+    slf_config_free(&config);
+    CHECK_OK(slf_json_parse(&json, context, far, strlen(far), false, "c.json"));
+    config = (slf_config){0};
+    CHECK_OK(slf_config_read(&config, context, json, "c.json", NULL));
+    ck_assert_int_eq(config.info.max_positions, 8589934593);
+    ck_assert(config.info.n_heads == 2 && config.info.hidden == 8);
+    slf_config_free(&config);
+    slf_json_release(json);
+    CHECK_FAILS(read_text(context, &config, "nosuch", "", NULL), SALF_E_UNSUPPORTED,
+                "'nosuch' is none of llama, mistral, qwen2");
+    salf_context_destroy(context);
+}
+END_TEST
+
 START_TEST(a_host_accepts_keys_by_name) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
     slf_config config;
@@ -503,6 +530,7 @@ END_TEST
 
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, every_key_is_accounted_for);
+    HARNESS_ADD(suite, numbers_and_types_at_the_ends);
     HARNESS_ADD(suite, a_host_accepts_keys_by_name);
     HARNESS_ADD(suite, families_differ_as_they_should);
     HARNESS_ADD(suite, rope_in_every_spelling);

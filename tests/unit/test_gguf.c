@@ -229,6 +229,18 @@ START_TEST(a_model_is_understood) {
     const salf_model_options accepting = {.struct_size = sizeof accepting, .accept = "key"};
     CHECK_FAILS(salf_model_open(&model, context, path, &accepting), SALF_E_ARGUMENT, "accept is 'key'");
     free(path);
+    /* a number for each layer: all the same, or none for all */
+    for (int i = 0; i < 2; i++) {
+        char text[2048];
+        snprintf(text, sizeof text,
+                 GGUF_HEAD("4", "6") SHAPE("llama") RMS_EPS("llama")
+                     GGUF_U32("llama.attention.head_count",
+                              "4") "s:llama.attention.head_count_kv 4:9 4:4 8:2 4:2 4:%d " EMBEDDING NORM LAYERS DATA,
+                 2 - i);
+        CHECK_OK(open_text(&model, context, text));
+        ck_assert_int_eq(model->info.n_kv_heads, i ? 4 : 2);
+        salf_model_destroy(model);
+    }
     /* float64 */
     CHECK_OK(open_text(
         &model, context,

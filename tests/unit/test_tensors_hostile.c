@@ -322,6 +322,7 @@ START_TEST(shards_are_one) {
         salf_named_tensor out;
         CHECK_OK(salf_tensors_open(&tensors, context, paths[i]));
         ck_assert_int_eq(salf_tensors_count(tensors), 3);
+        ck_assert_int_eq(tensors->n_maps, 2); /* each shard once */
         CHECK_OK(salf_tensors_at(tensors, 2, &out));
         ck_assert_str_eq(out.name, "c");
         ck_assert_int_eq(((const uint8_t *)out.view.data)[3], 3);
