@@ -173,18 +173,17 @@ install-static: $(STATIC_LIB) ## libsalf.a
 
 # Folders under the prefix are written relative to it, so that the installed tree can be moved.
 under_prefix = $(patsubst $(prefix)/%,$${prefix}/%,$(1))
-install-pc: ## salf.pc
-	install -d '$(DESTDIR)$(libdir)/pkgconfig'
-	sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(call under_prefix,$(libdir))|' -e 's|@version@|$(VERSION)|' \
-	    -e 's|@static_libs@|$(STATIC_LIBS)|' -e 's|@includedir@|$(call under_prefix,$(includedir))|' pkgconfig/salf.pc.in \
-	    >'$(DESTDIR)$(libdir)/pkgconfig/salf.pc'
+install-pc: ## salf.pc, and what find_package of CMake reads
+	install -d '$(DESTDIR)$(libdir)/pkgconfig' '$(DESTDIR)$(libdir)/cmake/salf'
+	@$(FILL_IN) pkgconfig/salf.pc.in >'$(DESTDIR)$(libdir)/pkgconfig/salf.pc'
+	@for f in $(CMAKE_FILES); do $(FILL_IN) pkgconfig/$$f.in >'$(DESTDIR)$(libdir)/cmake/salf/'$$f; done
 
 install-bin: $(PROGRAM) ## the program salf
 	install -D -m 755 $(PROGRAM) '$(DESTDIR)$(bindir)/salf'
 
 uninstall: ## remove what install put there
 	rm -f $(patsubst %,'$(DESTDIR)$(includedir)/%',$(notdir $(HEADERS))) '$(DESTDIR)$(bindir)/salf' $(patsubst %,\
-	    '$(DESTDIR)$(libdir)/%',libsalf.so.$(VERSION) $(SONAME) libsalf.so libsalf-cuda.so libsalf.a pkgconfig/salf.pc)
+	    '$(DESTDIR)$(libdir)/%',libsalf.so.$(VERSION) $(SONAME) libsalf.so libsalf-cuda.so libsalf.a pkgconfig/salf.pc $(CMAKE_FILES:%=cmake/salf/%))
 
 clean: ## remove build/
 	rm -rf $(BUILD)

@@ -33,8 +33,25 @@ MISSING := $(if $(PLAIN),,$(if $(BLAS_LIBS),,OpenBLAS)) $(if $(BIN),$(if $(JSON_
 FORTRAN := $(filter -lgfortran,$(if $(filter openblas,$(BLAS)),$(shell $(PKG_CONFIG) --static --libs openblas 2>/dev/null)))
 STATIC_LIBS = $(strip $(DEPS_LIBS) $(firstword $(FORTRAN)) \
     $(if $(FORTRAN),$(if $(filter x86_64%,$(shell $(CC) -dumpmachine)),-lquadmath)) -lm -lpthread -ldl)
+# The files that tell a host's build where all of this is.
+CMAKE_FILES := salf-config.cmake salf-config-version.cmake
+FILL_IN = sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(call under_prefix,$(libdir))|' -e 's|@version@|$(VERSION)|' \
+    -e 's|@includedir@|$(call under_prefix,$(includedir))|' -e 's|@static_libs@|$(STATIC_LIBS)|' -e 's|@soname@|$(SONAME)|' \
+    -e "s|@include_from_lib@|$$(realpath -m --relative-to='$(libdir)' '$(includedir)')|"
 
 PART_FLAGS := $(if $(PLAIN),-DSALF_PLAIN_BLAS)
-# Without files: their stand-in (io/none.c) for the whole room and for what opens models from it.
-NEEDS_FILES := $(filter-out libsalf/io/none.c,$(wildcard libsalf/io/*.c)) $(patsubst %,libsalf/model/%.c,checkpoint gguf open scaled)
-LIB_SRC := $(filter-out $(if $(FILES),libsalf/io/none.c,$(NEEDS_FILES)),$(sort $(wildcard libsalf/*/*.c libsalf/backend/*/*.c)))
+LIB_SRC := $(shell sh libsalf/sources.sh $(IO))
+
+# The library as salf.c and salf.h, to be copied into a host: everything but checkpoint files and devices.
+AMALGAMATED := $(shell sh libsalf/sources.sh 0)
+AMALGAMATION := $(BUILD)/amalgamation
+.PHONY: amalgamation
+amalgamation: $(AMALGAMATION)/salf.c ## salf.c and salf.h in build/amalgamation/, to be copied into a host
+$(AMALGAMATION)/salf.c: $(AMALGAMATED) $(wildcard libsalf/*/*.h libsalf/backend/*/*.h) include/salf.h libsalf/amalgamate.awk \
+    libsalf/core/constants.awk LICENSE
+	@mkdir -p $(@D)
+	@cp include/salf.h $(@D)/salf.h
+	@awk -f libsalf/core/constants.awk include/salf.h >$(@D)/constants.inc
+	@awk -v version='$(VERSION)' -v constants='$(@D)/constants.inc' -f libsalf/amalgamate.awk $(AMALGAMATED) >$@
+	@rm $(@D)/constants.inc
+	@echo "$@: $$(wc -l <$@) lines, and salf.h"

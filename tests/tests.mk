@@ -3,7 +3,7 @@
 
 # Models, data and reference values that some tests and benchmarks read; skipped, aloud, where absent.
 export SALF_SHARED ?= ../shared
-SUITES := test-runner test-unit test-cuda test-gpu-kit test-cli test-abi test-install test-mpi test-docs test-fuzz test-additions test-cpp \
+SUITES := test-runner test-unit test-cuda test-gpu-kit test-cli test-abi test-install test-hosts test-mpi test-docs test-fuzz test-additions test-cpp \
     test-python test-conformance lint-python test-asan test-tsan test-valgrind test-clang
 CHECKED := test-unit test-cli test-abi test-docs test-fuzz
 RESULTS ?= $(abspath $(BUILD))/results
@@ -61,7 +61,7 @@ $(TEST_PLUGINS): $(BUILD)/tests/%.so: tests/%.c tests/plugin/recording.h $(STATI
 	$(call say,LINK)$(LINK) -std=c11 $(WARNINGS) -fPIC -fvisibility=hidden -Iinclude -Ilibsalf -shared \
 	    -Wl,--exclude-libs,ALL -o $@ $< $(STATIC_LIB) $(LIBS)
 
-.PHONY: test-runner test-unit test-cli test-abi test-mpi test-install test-docs abi-baseline measure
+.PHONY: test-runner test-unit test-cli test-abi test-hosts test-mpi test-install test-docs abi-baseline measure
 test-unit: $(TEST_BIN) ## unit and parity tests
 	@$(RUN) $@ $(TEST_BIN)
 
@@ -83,6 +83,9 @@ test-install: all ## install, build the examples through pkg-config, uninstall
 
 test-mpi: lib ## ranks over Open MPI: the example, and ranks of which one is odd; skipped without mpicc
 	@$(SCRIPT_ENV) $(RUN) $@ tests/mpi/test_mpi.sh
+
+test-hosts: lib ## the library in one file, with every compiler there is; hosts built with CMake and Meson
+	@$(SCRIPT_ENV) $(RUN) $@ $(sort $(wildcard tests/hosts/*.sh))
 
 test-docs: lib bin ## documents: API reference, links, snippets, formats; the structure of the sources
 	@$(SCRIPT_ENV) $(RUN) $@ $(sort $(wildcard tests/docs/*.sh))

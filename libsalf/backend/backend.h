@@ -31,6 +31,10 @@
 #error "libsalf cannot be built with -ffast-math, -Ofast or -ffinite-math-only: it has to see NaN and infinity"
 #endif
 
+#if UINTPTR_MAX < UINT64_MAX
+#error "libsalf needs a system of 64 bits: sizes of D * D numbers are counted in 64 bits everywhere"
+#endif
+
 #define SLF_BACKEND_ABI 5
 
 /* Capabilities. */

@@ -42,7 +42,7 @@ salf_status slf_basis_new(salf_basis **out, salf_context *context, salf_model *m
     salf_basis *basis;
     SLF_TRY(SLF_ALLOC_ZERO(context, basis, 1));
     basis->norm_cache = slf_alloc_zero(context, 1, sizeof *basis->norm_cache);
-    if (!basis->norm_cache || pthread_mutex_init(&basis->norm_cache->lock, NULL) != 0) {
+    if (!basis->norm_cache || !slf_lock_make(&basis->norm_cache->lock)) {
         if (basis->norm_cache) slf_fail(SALF_E_NO_MEMORY, "no mutex could be made");
         slf_free(context, basis->norm_cache);
         slf_free(context, basis);
@@ -88,7 +88,7 @@ void salf_basis_destroy(salf_basis *basis) {
     slf_label_rows_free(context, &basis->held);
     slf_free(context, basis->label_rows);
     slf_device_free(context, basis->norm_cache->inverse_norms);
-    pthread_mutex_destroy(&basis->norm_cache->lock);
+    slf_lock_end(&basis->norm_cache->lock);
     slf_free(context, basis->norm_cache);
     slf_device_free(context, basis->p);
     salf_model_destroy(basis->model);

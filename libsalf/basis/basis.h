@@ -2,8 +2,6 @@
 #ifndef SALF_BASIS_H
 #define SALF_BASIS_H
 
-#include <pthread.h>
-
 #include "backend/device_memory.h"
 #include "model/model.h"
 
@@ -22,7 +20,7 @@ typedef struct slf_label_rows {
 /* What the scores over the whole vocabulary need, made by the first that asks, under the lock, and never changed after:
  * a basis is immutable to all that can be seen of it. */
 typedef struct slf_norm_cache {
-    pthread_mutex_t lock;
+    slf_lock lock;
     double *inverse_norms; /* backend [vocab]: 1 / |b_i|, 0 for a zero row; NULL: not made yet */
     double amplification;  /* max |w_i| / |b_i|: how much larger products w_i . z are than the scores they make */
 } slf_norm_cache;

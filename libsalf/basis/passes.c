@@ -70,7 +70,7 @@ salf_status slf_basis_norms(const salf_basis *basis, const double **inverse_norm
     slf_agreement agreement = {.meeting = SLF_MEET_slf_basis_norms};
     double *host = NULL; /* [2][vocab]: |w_i|, then |b_i| */
     salf_status status = SALF_OK;
-    pthread_mutex_lock(&cache->lock);
+    slf_lock_take(&cache->lock);
     if (cache->inverse_norms) goto done;
     if (!matrix)
         SLF_DO(slf_fail(SALF_E_ARGUMENT,
@@ -99,16 +99,16 @@ salf_status slf_basis_norms(const salf_basis *basis, const double **inverse_norm
 done:
     *inverse_norms = cache->inverse_norms;
     *amplification = cache->amplification;
-    pthread_mutex_unlock(&cache->lock);
+    slf_lock_give(&cache->lock);
     slf_free(context, host);
     return status;
 }
 
 /* Under the lock too, since another thread may be making them. */
 bool slf_basis_has_norms(const salf_basis *basis) {
-    pthread_mutex_lock(&basis->norm_cache->lock);
+    slf_lock_take(&basis->norm_cache->lock);
     const bool has = basis->norm_cache->inverse_norms != NULL;
-    pthread_mutex_unlock(&basis->norm_cache->lock);
+    slf_lock_give(&basis->norm_cache->lock);
     return has;
 }
 

@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "core/core.h"
 #include "core/plugin.h"
@@ -46,17 +44,11 @@ static _Thread_local int64_t last_report;
 salf_status slf_proceed(const salf_context *context, const char *what, int64_t done, int64_t total) {
     const salf_context_options *o = &context->options;
     if (!o->progress) return SALF_OK;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    const int64_t time = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    const int64_t time = slf_clock();
     if (time - last_report < (int64_t)o->progress_interval * 1000000) return SALF_OK;
     last_report = time;
     if (o->progress(o->progress_user, what, done, total) == 0) return SALF_OK;
     return slf_fail(SALF_E_CANCELLED, "cancelled by the host at %" PRId64 " of %" PRId64 ", %s", done, total, what);
-}
-
-bool slf_context_at_home(const salf_context *context) {
-    return context->process == (int32_t)getpid();
 }
 
 void slf_parallel_for(const salf_context *context, int64_t count, int64_t grain, slf_loop_fn body, void *user) {
@@ -186,7 +178,7 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     if (!context) return SLF_FAIL(SALF_E_NO_MEMORY, "out of memory: %zu bytes asked for", sizeof *context);
     memset(context, 0, sizeof *context);
     context->options = own;
-    context->process = (int32_t)getpid();
+    context->process = slf_process();
     context->blas = blas;
     if (own.blas) context->options.blas = &context->blas;
     atomic_init(&context->references, 1);

@@ -9,9 +9,14 @@
 
 #include "backend/backend.h"
 #include "core/numbers.h"
+#include "core/system.h"
 #include "salf.h"
 
+#ifdef __MINGW32__ /* built with __USE_MINGW_ANSI_STDIO: C's own formats, not those of Microsoft's library */
+#define SLF_PRINTF(text, first) __attribute__((format(gnu_printf, text, first)))
+#else
 #define SLF_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#endif
 
 /* ---- status.c: errors ---- */
 
@@ -119,7 +124,9 @@ void slf_context_release(salf_context *context);
 
 /* Whether this is the process that made the context, and not one that was forked from it: the threads of a context, and
  * what it has on a device, are not there in a child. */
-bool slf_context_at_home(const salf_context *context);
+static inline bool slf_context_at_home(const salf_context *context) {
+    return context->process == slf_process();
+}
 
 /* Tells the host how far a call has come: done of total pieces of what, a few words. Every loop that may take longer
  * than a tenth of a second calls this between pieces of work that take less. SALF_E_CANCELLED when the host wants the

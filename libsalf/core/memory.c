@@ -8,7 +8,12 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
 #include <sys/mman.h>
+#endif
+#ifdef _WIN32
+#include <malloc.h>
+#endif
 
 #include "core/core.h"
 
@@ -24,7 +29,11 @@ static void *default_alloc(void *user, size_t size, size_t align) {
     const bool large = size >= LARGE_BLOCK;
     if (large && align < HUGE_PAGE) align = HUGE_PAGE;
     const size_t whole = (size + align - 1) / align * align; /* aligned_alloc takes multiples only */
+#ifdef _WIN32                                                /* whose C library has no aligned_alloc */
+    void *memory = whole >= size ? _aligned_malloc(whole, align) : NULL;
+#else
     void *memory = whole >= size ? aligned_alloc(align, whole) : NULL;
+#endif
 #ifdef MADV_HUGEPAGE
     if (memory && large) (void)madvise(memory, whole, MADV_HUGEPAGE);
 #endif
@@ -34,7 +43,11 @@ static void *default_alloc(void *user, size_t size, size_t align) {
 static void default_free(void *user, void *memory, size_t size) {
     (void)user;
     (void)size;
+#ifdef _WIN32
+    _aligned_free(memory);
+#else
     free(memory);
+#endif
 }
 
 void slf_memory_defaults(salf_context_options *options) {

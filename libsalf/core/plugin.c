@@ -10,9 +10,38 @@
 #define _GNU_SOURCE /* dladdr, secure_getenv, realpath */
 #include "core/plugin.h"
 
+#include <stdlib.h>
+
+#ifdef SALF_NO_PLUGIN
+#ifdef __linux__
+#include <sys/auxv.h>
+#endif
+
+/* Not for a process with more rights than its caller; secure_getenv is glibc's alone. */
+const char *slf_environment(const char *name) {
+#ifdef __linux__
+    if (getauxval(AT_SECURE) != 0) return NULL;
+#endif
+    return getenv(name);
+}
+
+salf_status slf_plugin_open(const char *path, void **handle, const slf_backend **backend) {
+    *handle = NULL;
+    *backend = NULL;
+    if (path && *path != '/') return slf_fail(SALF_E_PLUGIN, "plugin_path '%s' is not absolute", path);
+    return slf_fail(SALF_E_PLUGIN, "this libsalf was built without plugins, and has no device backend");
+}
+
+void slf_plugin_close(void *handle) {
+    (void)handle;
+}
+
+bool slf_plugin_worth_opening(void) {
+    return false;
+}
+#else
 #include <dlfcn.h>
 #include <limits.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <unistd.h>
@@ -100,3 +129,4 @@ bool slf_plugin_worth_opening(void) {
     if (loaded) dlclose(loaded);
     return loaded != NULL;
 }
+#endif

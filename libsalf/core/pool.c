@@ -10,7 +10,24 @@
  */
 #include "core/pool.h"
 
-#include <pthread.h>
+#ifdef SALF_NO_THREADS
+salf_status slf_pool_create(const salf_context *context, int32_t threads, slf_pool **out) {
+    (void)context;
+    *out = NULL;
+    return slf_fail(SALF_E_UNSUPPORTED, "threads is %d, but this libsalf was built without threads (SALF_NO_THREADS)",
+                    (int)threads);
+}
+
+/* There is no pool that these could be called with. */
+void slf_pool_run(slf_pool *pool, int64_t count, int64_t grain, slf_loop_fn body, void *user) {
+    (void)pool, (void)grain;
+    body(user, 0, count);
+}
+
+void slf_pool_destroy(slf_pool *pool) {
+    (void)pool;
+}
+#else
 #include <signal.h>
 
 /* Pieces of a loop for each thread. With one each, a thread that wakes late, or whose processor is taken away, would be
@@ -107,15 +124,19 @@ salf_status slf_pool_create(const salf_context *context, int32_t threads, slf_po
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->done, NULL);
 
+    int error = 0;
+#ifndef _WIN32 /* which has no such signals */
     /* A thread starts with its creator's mask. The host's signals are the host's business: workers must not be the
      * ones to receive them. */
     sigset_t all, before;
-    int error = 0;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
+#endif
     for (; pool->n_workers < n_workers && error == 0; pool->n_workers += error == 0)
         error = pthread_create(&pool->workers[pool->n_workers], NULL, worker_main, pool);
+#ifndef _WIN32
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+#endif
     if (error == 0) {
         *out = pool;
         return SALF_OK;
@@ -143,3 +164,4 @@ void slf_pool_destroy(slf_pool *pool) {
     }
     slf_free(pool->context, pool);
 }
+#endif

@@ -84,19 +84,19 @@ static salf_status take_name(gguf_place *p, const char *what, char **out) {
 
 /* Keys are compared as bytes: the order is the same in every locale. */
 static int by_key(const void *a, const void *b) {
-    return strcmp(((const slf_field *)a)->key, ((const slf_field *)b)->key);
+    return strcmp(((const slf_file_field *)a)->key, ((const slf_file_field *)b)->key);
 }
 
 /* Every field of a file, sorted by key. They belong to the handle, if it has none of an earlier file, as soon as they
  * are counted; else to the caller. Values stay where they are: it is only made sure that they are there whole. */
-static salf_status take_fields(gguf_place *p, uint64_t n, slf_field **fields, int64_t *n_fields) {
+static salf_status take_fields(gguf_place *p, uint64_t n, slf_file_field **fields, int64_t *n_fields) {
     uint64_t number = 0;
     const uint8_t *bytes = NULL;
     if (n > (p->size - p->at) / FIELD_LEAST)
         return slf_fail(SALF_E_TRUNCATED, "%s: %" PRIu64 " fields in a file of %" PRIu64 " bytes", p->path, n, p->size);
     SLF_TRY(SLF_ALLOC_ZERO(p->context, *fields, n));
     while (*n_fields < (int64_t)n) {
-        slf_field *field = &(*fields)[(*n_fields)++];
+        slf_file_field *field = &(*fields)[(*n_fields)++];
         /* 1. key and type; item is the type of what counts, be it one or many */
         SLF_TRY(take_name(p, "key of a field", &field->key));
         SLF_TRY(take_number(p, 4, "type of a field", &number));
@@ -132,13 +132,14 @@ static salf_status take_fields(gguf_place *p, uint64_t n, slf_field **fields, in
 }
 
 /* By bisection: a file has some forty fields, a hostile one a million. */
-static const slf_field *find_field(const slf_field *fields, int64_t n, const char *key) {
-    const slf_field wanted = {.key = (char *)(uintptr_t)key};
+static const slf_file_field *find_field(const slf_file_field *fields, int64_t n, const char *key) {
+    const slf_file_field wanted = {.key = (char *)(uintptr_t)key};
     return n > 0 ? bsearch(&wanted, fields, (size_t)n, sizeof *fields, by_key) : NULL;
 }
 
 /* An integer field of any width, or the number that all elements of a list of integers are, into *out; see gguf.h. */
-static salf_status field_integer(const slf_field *field, const char *path, int64_t least, int64_t most, int64_t *out) {
+static salf_status field_integer(const slf_file_field *field, const char *path, int64_t least, int64_t most,
+                                 int64_t *out) {
     if (!field || field->count == 0) return SALF_OK;
     const bool has_sign = field->item == TYPE_I8 || field->item == TYPE_I16 || field->item == TYPE_I32;
     const bool is_integer = field->item <= TYPE_I32 || field->item == TYPE_U64 || field->item == TYPE_I64;
@@ -157,7 +158,7 @@ static salf_status field_integer(const slf_field *field, const char *path, int64
     return SALF_OK;
 }
 
-const slf_field *slf_gguf_field(const salf_tensors *tensors, const char *key) {
+const slf_file_field *slf_gguf_field(const salf_tensors *tensors, const char *key) {
     return find_field(tensors->fields, tensors->n_fields, key);
 }
 
@@ -169,7 +170,7 @@ salf_status slf_gguf_integer(const salf_tensors *tensors, const char *path, cons
 /* llama.cpp's converters write float32 for numbers with a point; an integer in such a place is a mistake of whoever
  * wrote the file, and is not guessed at. */
 salf_status slf_gguf_real(const salf_tensors *tensors, const char *path, const char *key, double least, double *out) {
-    const slf_field *field = slf_gguf_field(tensors, key);
+    const slf_file_field *field = slf_gguf_field(tensors, key);
     float narrow;
     double value;
     if (!field) return SALF_OK;
@@ -188,7 +189,7 @@ salf_status slf_gguf_real(const salf_tensors *tensors, const char *path, const c
 
 /* For short texts that choose something, such as the architecture: what is too long for the caller is none of them. */
 void slf_gguf_text(const salf_tensors *tensors, const char *key, char *text, size_t size) {
-    const slf_field *field = slf_gguf_field(tensors, key);
+    const slf_file_field *field = slf_gguf_field(tensors, key);
     *text = 0;
     if (!field || field->type != TYPE_TEXT || field->count >= size || memchr(field->data, 0, (size_t)field->count))
         return;
@@ -199,8 +200,8 @@ void slf_gguf_text(const salf_tensors *tensors, const char *key, char *text, siz
 /* Walks the list once: texts differ in length, so that the last ones cannot be reached from the end. What was checked
  * when the file was opened is not checked again. */
 int64_t slf_gguf_tokens(const salf_tensors *tensors) {
-    const slf_field *tokens = slf_gguf_field(tensors, "tokenizer.ggml.tokens");
-    const slf_field *types = slf_gguf_field(tensors, "tokenizer.ggml.token_type");
+    const slf_file_field *tokens = slf_gguf_field(tensors, "tokenizer.ggml.tokens");
+    const slf_file_field *types = slf_gguf_field(tensors, "tokenizer.ggml.token_type");
     if (!tokens || tokens->type != TYPE_LIST || tokens->item != TYPE_TEXT) return -1;
     const bool typed =
         types && types->type == TYPE_LIST && type_bytes[types->item] == 4 && types->count == tokens->count;
@@ -296,7 +297,7 @@ static salf_status place_tensors(salf_tensors *tensors, int64_t first, const ggu
 static salf_status list_texts(salf_tensors *tensors) {
     SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->metadata, 2 * tensors->n_fields));
     for (int64_t i = 0; i < tensors->n_fields; i++) {
-        const slf_field *field = &tensors->fields[i];
+        const slf_file_field *field = &tensors->fields[i];
         if (field->type != TYPE_TEXT || memchr(field->data, 0, (size_t)field->count)) continue;
         char **pair = tensors->metadata + tensors->n_metadata;
         tensors->n_metadata += 2;
@@ -314,7 +315,7 @@ salf_status slf_gguf_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t 
     gguf_place p = {tensors->context, path, bytes, size, 0};
     const bool leads = tensors->n_maps <= 1;
     const int64_t first = tensors->n;
-    slf_field *fields = NULL;
+    slf_file_field *fields = NULL;
     int64_t n_fields = 0, alignment = 32, part = 0;
     uint64_t version = 0, n_tensors = 0, n = 0;
     const uint8_t *magic = NULL;
@@ -334,7 +335,7 @@ salf_status slf_gguf_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t 
 
     /* 2. fields: the handle's, or those of a later part */
     status = take_fields(&p, n, leads ? &tensors->fields : &fields, leads ? &tensors->n_fields : &n_fields);
-    const slf_field *mine = leads ? tensors->fields : fields;
+    const slf_file_field *mine = leads ? tensors->fields : fields;
     const int64_t n_mine = leads ? tensors->n_fields : n_fields;
     if (status != SALF_OK) goto done;
     SLF_DO(field_integer(find_field(mine, n_mine, "general.alignment"), path, 8, 1 << 24, &alignment));

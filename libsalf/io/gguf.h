@@ -15,7 +15,7 @@ salf_status slf_gguf_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t 
 salf_status slf_gguf_from_memory(salf_tensors **out, salf_context *context, const void *bytes, uint64_t size);
 
 /* The field of a key; NULL when there is none. */
-const slf_field *slf_gguf_field(const salf_tensors *tensors, const char *key);
+const slf_file_field *slf_gguf_field(const salf_tensors *tensors, const char *key);
 /* A field's value in least ... most. A missing one leaves *out; so does a list of unequal numbers, one for each layer.
  * SALF_E_CORRUPT for one of another type or out of range. path begins messages. */
 salf_status slf_gguf_integer(const salf_tensors *tensors, const char *path, const char *key, int64_t least,

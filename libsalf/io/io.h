@@ -89,12 +89,12 @@ typedef struct slf_entry {
 } slf_entry;
 
 /* A key of a GGUF file; the value stays where the file is mapped, little-endian and unaligned. */
-typedef struct slf_field {
+typedef struct slf_file_field {
     char *key;
     const uint8_t *data; /* number, bytes of a text, elements of a list */
     uint64_t count;      /* bytes of a text, elements of a list, 1 */
     uint32_t type, item; /* numbers of the format; item: of a list's elements */
-} slf_field;
+} slf_file_field;
 
 struct salf_tensors {
     salf_context *context;
@@ -103,7 +103,7 @@ struct salf_tensors {
     int64_t capacity;
     char **metadata; /* [n_metadata] key, value, key, value, ... of the first file */
     int64_t n_metadata;
-    slf_field *fields; /* [n_fields] of a GGUF file, by key; NULL for others */
+    slf_file_field *fields; /* [n_fields] of a GGUF file, by key; NULL for others */
     int64_t n_fields;
     slf_map *maps; /* [n_maps] */
     int64_t n_maps;

@@ -19,12 +19,23 @@ salf_status salf_tensors_save(salf_context *context, const char *path, const sal
     return REFUSED(path);
 }
 
-salf_status salf_model_open(salf_model **out, salf_context *context, const char *path,
-                            const salf_model_options *options) {
-    (void)options;
-    SLF_OUT(out);
-    SLF_REQUIRE(context, path);
+salf_status salf_file_save(const char *path, const void *bytes, uint64_t n) {
+    (void)bytes, (void)n;
+    SLF_REQUIRE(path);
     return REFUSED(path);
+}
+
+salf_status salf_hash_file(const char *path, uint64_t *hash) {
+    SLF_REQUIRE(path, hash);
+    return REFUSED(path);
+}
+
+salf_status salf_checkpoint_open(salf_checkpoint **out, salf_context *context, const char *folder,
+                                 const salf_identity *identities, int64_t n_identities) {
+    (void)identities, (void)n_identities;
+    SLF_OUT(out);
+    SLF_REQUIRE(context, folder);
+    return REFUSED(folder);
 }
 
 /* No handle of these exists: what is left are calls with NULL. */
@@ -40,15 +51,36 @@ int64_t salf_tensors_count(const salf_tensors *tensors) {
 salf_status salf_tensors_at(const salf_tensors *tensors, int64_t index, salf_named_tensor *out) {
     (void)index;
     SLF_REQUIRE(tensors, out);
+    *out = (salf_named_tensor){0};
     return REFUSED("a tensor");
 }
 
 salf_status salf_tensors_find(const salf_tensors *tensors, const char *name, salf_named_tensor *out) {
     SLF_REQUIRE(tensors, name, out);
+    *out = (salf_named_tensor){0};
     return REFUSED(name);
 }
 
 const char *salf_tensors_metadata(const salf_tensors *tensors, const char *key) {
     (void)tensors, (void)key;
-    return NULL;
+    return "";
+}
+
+void salf_checkpoint_destroy(salf_checkpoint *checkpoint) {
+    (void)checkpoint;
+}
+
+salf_status salf_checkpoint_get_info(const salf_checkpoint *checkpoint, salf_checkpoint_info *info) {
+    SLF_REQUIRE(checkpoint, info);
+    return REFUSED("a checkpoint");
+}
+
+salf_status salf_checkpoint_save(salf_checkpoint *checkpoint, const salf_checkpoint_content *content) {
+    SLF_REQUIRE(checkpoint, content);
+    return REFUSED("a checkpoint");
+}
+
+salf_status salf_checkpoint_load(salf_checkpoint *checkpoint, const salf_checkpoint_content *content) {
+    SLF_REQUIRE(checkpoint, content);
+    return REFUSED("a checkpoint");
 }

@@ -40,7 +40,7 @@ static void ask(const salf_tensors *tensors) {
         slf_gguf_text(tensors, key, text, sizeof text);
         if (strlen(text) >= sizeof text || slf_gguf_field(tensors, key) != &tensors->fields[i]) abort();
     }
-    const slf_field *tokens = slf_gguf_field(tensors, "tokenizer.ggml.tokens");
+    const slf_file_field *tokens = slf_gguf_field(tensors, "tokenizer.ggml.tokens");
     const int64_t n = slf_gguf_tokens(tensors);
     if (n < -1 || (n > 0 && (!tokens || (uint64_t)n > tokens->count))) abort();
 }

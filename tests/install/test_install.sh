@@ -57,6 +57,8 @@ ${plugin:+$plugin
 ./include/salf.h
 ./include/salf.hpp
 ./include/salf_core.hpp
+./lib/cmake/salf/salf-config.cmake
+./lib/cmake/salf/salf-config-version.cmake
 ./lib/libsalf.a
 ./lib/libsalf.so
 ./lib/$SONAME
@@ -72,7 +74,7 @@ $(cd examples/demo && find model data tokenizer.bin -type f | sed 's|^|./share/s
 END
 quietly diff "$work/expected" "$work/found"
 report "it puts there what it should" $?
-quietly grep -rIl -e "$work" -e "$PWD" "$stage/opt/salf/lib/pkgconfig" "$stage/opt/salf/include"
+quietly grep -rIl -e "$work" -e "$PWD" "$stage/opt/salf/lib/pkgconfig" "$stage/opt/salf/lib/cmake" "$stage/opt/salf/include"
 report "no path of the build is left in text files" $((!$?))
 
 export PKG_CONFIG_PATH=$stage/opt/salf/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$stage

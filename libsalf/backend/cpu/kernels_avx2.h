@@ -2,9 +2,10 @@
 #ifndef SALF_KERNELS_AVX2_H
 #define SALF_KERNELS_AVX2_H
 
-#include <immintrin.h>
-
 #include "cpu.h"
+
+#ifdef SLF_HAVE_X86
+#include <immintrin.h>
 
 #define AVX2        __attribute__((target("avx2,fma,f16c")))
 #define INLINE_AVX2 static inline __attribute__((always_inline)) AVX2
@@ -28,5 +29,7 @@ INLINE_AVX2 __m256d exp_quad(__m256d x, size_t skipped) {
     const __m256i exponent = _mm256_add_epi64(_mm256_castpd_si256(shifted), _mm256_set1_epi64x(1023));
     return _mm256_mul_pd(sum, _mm256_castsi256_pd(_mm256_slli_epi64(exponent, 52)));
 }
+
+#endif
 
 #endif

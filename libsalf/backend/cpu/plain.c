@@ -93,7 +93,7 @@ static void multiply_rows(void *user, int64_t begin, int64_t end) {
     char turned[HEIGHT * DEPTH * sizeof(double)]; /* rows of a transposed A */
     double q[HEIGHT * 2 * 16 / 2];                /* the widest block: 8 x 32 float32 */
     const void *place[HEIGHT];
-    const slf_block_rows r = {.rows = place, .size = size};
+    const slf_register_rows r = {.rows = place, .size = size};
     for (int64_t i = begin * height; i < end * height && i < job->m; i += height) {
         const int64_t rows = SLF_MIN(job->m - i, height);
         /* 1. where the rows are; a block that is not full repeats the last one */

@@ -34,7 +34,7 @@ typedef struct {
 /* A step's rotations, of rows last, last+1, then last-1, last, ... down to first. */
 typedef struct {
     int64_t first, last, at; /* at: its first one among those that are kept */
-} chain;
+} ql_chain;
 
 typedef struct {
     const slf_cpu *cpu;
@@ -48,11 +48,11 @@ typedef struct {
     double *small;       /* [2][BLOCK][BLOCK] */
     double *stretch;     /* [D][STRETCH] */
     rotation *rotations; /* [KEPT D], where v was, which is not needed any more */
-    chain *chains;       /* [CHAINS_KEPT] */
+    ql_chain *chains;    /* [CHAINS_KEPT] */
     int64_t n_chains, n_rotations;
-} eigen;
+} eigen_job;
 
-static void lay_out(eigen *e, slf_carver *block) {
+static void lay_out(eigen_job *e, slf_carver *block) {
     e->q = slf_carve(block, e->dim * e->dim, sizeof(double));
     e->beside = slf_carve(block, e->dim, sizeof(double));
     e->tau = slf_carve(block, e->dim, sizeof(double));
@@ -60,11 +60,11 @@ static void lay_out(eigen *e, slf_carver *block) {
     e->small = slf_carve(block, 2 * BLOCK * BLOCK, sizeof(double));
     e->stretch = slf_carve(block, e->dim * STRETCH, sizeof(double));
     e->rotations = (rotation *)(void *)e->v;
-    e->chains = slf_carve(block, CHAINS_KEPT, sizeof(chain));
+    e->chains = slf_carve(block, CHAINS_KEPT, sizeof(ql_chain));
 }
 
 /* Each of the three steps counts D. */
-static salf_status proceed(const eigen *e, int64_t done) {
+static salf_status proceed(const eigen_job *e, int64_t done) {
     const slf_services *services = &e->cpu->host.services;
     return services->proceed(services->context, "eigenvectors", done, 3 * e->dim);
 }
@@ -74,7 +74,7 @@ static salf_status proceed(const eigen *e, int64_t done) {
 /* Reflections of rows first ... last-1, and what they leave of the matrix below. That of a row x beside the diagonal,
  * I - tau v v^T with v = x - b e_1 and b = -sign(x_1) |x|, takes x to b e_1; v is scaled so that v_1 is 1. With p = tau (A - V^T W - W^T V) v,
  * w = p - (tau / 2) (p . v) v makes the next A of this one by A - v w^T - w v^T. */
-static salf_status reduce_block(eigen *e, int64_t first, int64_t last) {
+static salf_status reduce_block(eigen_job *e, int64_t first, int64_t last) {
     const int64_t dim = e->dim, below = dim - last;
     memset(e->v, 0, (size_t)(3 * BLOCK * dim) * sizeof *e->v);
     for (int64_t j = first; j < last; j++) {
@@ -132,7 +132,7 @@ static salf_status reduce_block(eigen *e, int64_t first, int64_t last) {
 
 /* The product of a block's reflections is I - V^T T V with T upper: column i is -tau_i T (V v_i), tau_i below. Q^T,
  * which is I outside of the rows that later blocks made, becomes Q^T (I - V^T T V)^T = Q^T - ((Q^T V^T) T^T) V. */
-static salf_status apply_block(eigen *e, int64_t first, int64_t last) {
+static salf_status apply_reflections(eigen_job *e, int64_t first, int64_t last) {
     const int64_t dim = e->dim, at = first + 1, n = dim - at, count = last - first;
     double *v = e->v, *products = v + BLOCK * dim, *t = e->small, *sums = t + BLOCK * BLOCK;
     /* 1. V, with the zeros before each reflection */
@@ -204,13 +204,16 @@ static salf_status apply_block(eigen *e, int64_t first, int64_t last) {
         }                                                                                                              \
         SLF_UNROLL for (int v = 0; v < STRETCH / width; v++) prefix##_storeu_pd(x + v * width, kept[v]);               \
     }
+static inline plain_pd plain_mul_pd(plain_pd a, plain_pd b) {
+    return a * b;
+}
 ROTATE(plain, , plain_pd, 2, plain)
 #ifdef SLF_HAVE_X86
 ROTATE(avx2, __attribute__((target("avx2,fma"))), __m256d, 4, _mm256)
 #endif
 
 /* Applies the rotations that are kept to Q^T, stretch after stretch of its columns. */
-static void apply_rotations(eigen *e) {
+static void apply_rotations(eigen_job *e) {
     const int64_t dim = e->dim;
     for (int64_t c0 = 0; c0 < dim; c0 += STRETCH) {
         const size_t bytes = (size_t)SLF_MIN(dim - c0, STRETCH) * sizeof(double);
@@ -226,7 +229,7 @@ static void apply_rotations(eigen *e) {
 
 /* Eigenvalues one after another from the first row on. An element beside the diagonal is 0 when it is rounding of the
  * reflections that made T, 2^-53 |A| everywhere. */
-static salf_status diagonalise(eigen *e) {
+static salf_status diagonalise(eigen_job *e) {
     const int64_t dim = e->dim;
     double *d = e->diagonal, *b = e->beside;
     double most = 0;
@@ -248,8 +251,8 @@ static salf_status diagonalise(eigen *e) {
                 SLF_TRY(proceed(e, 2 * dim + low));
             }
             /* 2. a step; the shift is the eigenvalue of the first 2 x 2 block that is nearer to its first element */
-            chain *kept = &e->chains[e->n_chains++];
-            *kept = (chain){.first = low, .last = high - 1, .at = e->n_rotations};
+            ql_chain *kept = &e->chains[e->n_chains++];
+            *kept = (ql_chain){.first = low, .last = high - 1, .at = e->n_rotations};
             const double slope = (d[low + 1] - d[low]) / (2 * b[low]);
             double g = d[high] - d[low] + b[low] / (slope + copysign(hypot(slope, 1), slope));
             double c = 1, s = 1, moved = 0;
@@ -279,7 +282,7 @@ static salf_status diagonalise(eigen *e) {
 salf_status slf_plain_syevd(const slf_cpu *cpu, const slf_syevd_job *job) {
     const slf_services *services = &cpu->host.services;
     const int64_t dim = job->dim;
-    eigen e = {.cpu = cpu, .dim = dim, .a = job->a, .diagonal = job->lambda};
+    eigen_job e = {.cpu = cpu, .dim = dim, .a = job->a, .diagonal = job->lambda};
     slf_carver block = {0};
     lay_out(&e, &block);
     void *memory = services->alloc(services->context, block.used, 1);
@@ -300,7 +303,7 @@ salf_status slf_plain_syevd(const slf_cpu *cpu, const slf_syevd_job *job) {
     for (int64_t i = 0; i < dim; i++) e.q[i * dim + i] = 1;
     for (int64_t first = (reflections - 1) / BLOCK * BLOCK; first >= 0 && reflections > 0 && status == SALF_OK;
          first -= BLOCK)
-        status = apply_block(&e, first, SLF_MIN(first + BLOCK, reflections));
+        status = apply_reflections(&e, first, SLF_MIN(first + BLOCK, reflections));
     /* 3. */
     if (status == SALF_OK) status = diagonalise(&e);
     if (status == SALF_OK) memcpy(job->a, e.q, (size_t)(dim * dim) * sizeof *e.q);

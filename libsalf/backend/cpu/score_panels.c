@@ -55,7 +55,7 @@ static void multiply_tile(const slf_panel_job *job, int64_t i0, int64_t tile, in
     const salf_tensor *block = job->call.job->block;
     const int64_t dim = job->call.job->query->dim, columns = job->columns, height = job->products->rows;
     const void *rows[SLF_PANEL_TILE];
-    slf_block_rows r = {.size = slf_dtype_size(block->dtype)};
+    slf_register_rows r = {.size = slf_dtype_size(block->dtype)};
     for (int64_t k0 = 0; k0 < dim; k0 += DEPTH) {
         const int64_t depth = SLF_MIN(dim - k0, DEPTH);
 
