@@ -5,6 +5,10 @@
 #ifndef SALF_CORE_HPP
 #define SALF_CORE_HPP
 
+#if __cplusplus < 201703L && !(defined(_MSVC_LANG) && _MSVC_LANG >= 201703L)
+#error "salf.hpp needs C++17 or newer (-std=c++17); salf.h serves older ones"
+#endif
+
 #include <salf.h>
 
 #include <cstddef>

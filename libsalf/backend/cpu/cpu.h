@@ -148,8 +148,8 @@ typedef struct slf_score_call {
     int64_t n_rows;
 } slf_score_call;
 
-/* Float32 products without BLAS, and no vector: how many of n rows of D elements one call can take with a block of rows;
- * 0 where it does not serve. */
+/* Float32 products without BLAS, and no vector: how many of n rows of D elements one call can take with a block of
+ * rows; 0 where it does not serve. */
 int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim, int64_t block);
 salf_status slf_score_panels(const slf_score_call *call);
 

@@ -72,8 +72,8 @@ static salf_status proceed(const eigen_job *e, int64_t done) {
 /* ---- A = Q T Q^T ---- */
 
 /* Reflections of rows first ... last-1, and what they leave of the matrix below. That of a row x beside the diagonal,
- * I - tau v v^T with v = x - b e_1 and b = -sign(x_1) |x|, takes x to b e_1; v is scaled so that v_1 is 1. With p = tau (A - V^T W - W^T V) v,
- * w = p - (tau / 2) (p . v) v makes the next A of this one by A - v w^T - w v^T. */
+ * I - tau v v^T with v = x - b e_1 and b = -sign(x_1) |x|, takes x to b e_1; v is scaled so that v_1 is 1. With
+ * p = tau (A - V^T W - W^T V) v, w = p - (tau / 2) (p . v) v makes the next A of this one by A - v w^T - w v^T. */
 static salf_status reduce_block(eigen_job *e, int64_t first, int64_t last) {
     const int64_t dim = e->dim, below = dim - last;
     memset(e->v, 0, (size_t)(3 * BLOCK * dim) * sizeof *e->v);

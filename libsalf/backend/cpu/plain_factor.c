@@ -127,7 +127,7 @@ salf_status slf_plain_potrf(const slf_cpu *cpu, int64_t dim, double *r, int32_t 
     for (int64_t i = 0; i < dim; i += BLOCK) {
         const int64_t n = SLF_MIN(dim - i, BLOCK), below = i + n, rest = dim - below;
         double *block = r + i * dim + i;
-        /* 1. the block on the diagonal, row by row; there is no factor where a pivot is not positive, or not a number */
+        /* 1. the block on the diagonal, row by row; no factor where a pivot is not positive, or not a number */
         for (int64_t p = 0; p < n; p++) {
             if (!(block[p * dim + p] > 0)) return SALF_OK;
             const double root = sqrt(block[p * dim + p]);
