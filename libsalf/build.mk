@@ -13,5 +13,6 @@ HARD_LINK := -Wl,-z,relro,-z,now
 # Debug information names files from here, not from the folder in which they were built.
 PLACELESS := -ffile-prefix-map=$(CURDIR)=.
 
-# Threads of 64 KiB stack are enough for every call (tests/unit/test_bounds.c): no function takes more than a quarter.
+# Threads of 64 KiB stack, beside what libraries have of it for thread-local memory (OpenBLAS: 60 KiB), are enough for
+# every call (tests/unit/test_bounds.c): no function takes more than a quarter.
 FRAMES := -Wframe-larger-than=16384

@@ -41,6 +41,8 @@ void slf_log(const salf_context *context, int32_t level, const char *format, ...
  * a long one. */
 static _Thread_local int64_t last_report;
 
+/* The clock is asked each time, which takes some 30 ns beside milliseconds of work; the host only when it is time. What
+ * its callback does is not looked at: like all callbacks it runs in the library's arithmetic, and may take a lock. */
 salf_status slf_proceed(const salf_context *context, const char *what, int64_t done, int64_t total) {
     const salf_context_options *o = &context->options;
     if (!o->progress) return SALF_OK;

@@ -1,6 +1,6 @@
 /*
- * json.c - reads JSON as Python writes it: what people have was written there, and nobody can mend a file in the cache of
- * a hub. So NaN, Infinity and numbers beyond float64 are taken, as strings of the same letters, which no reader of
+ * json.c - reads JSON as Python writes it: what people have was written there, and nobody can mend a file in the cache
+ * of a hub. So NaN, Infinity and numbers beyond float64 are taken, as strings of the same letters, which no reader of
  * numbers accepts; integers beyond 64 bits are reals; NUL characters and halves of characters in strings are U+FFFD.
  * Nesting is bounded, and so is the stack.
  */
@@ -38,7 +38,7 @@ static salf_status bad_json(const json_reader *r, const char *what) {
                     (int)SLF_MIN(r->end - r->at, 20), r->at);
 }
 
-/* The next character that is no space; 0 at the end. */
+/* The next character that is no space; 0 at the end, and for a NUL character, which no value begins with. */
 static char next_char(json_reader *r) {
     while (r->at < r->end && memchr(" \t\r\n", *r->at, 4)) r->at++;
     return r->at < r->end ? *r->at : 0;
@@ -80,13 +80,15 @@ static size_t put_code(char *out, int32_t code) {
 
 /* A string, of which at is behind its first quote; its bytes are no more than those it is written with. */
 static salf_status read_string(json_reader *r, slf_json **out) {
+    /* 1. where it ends: at the next quote that no backslash stands before */
     const char *close = r->at;
     while (close < r->end && *close != '"') close += *close == '\\' ? 2 : 1;
     if (close >= r->end) {
         r->at = r->end;
         return bad_json(r, "a string");
     }
-    slf_json *string = slf_json_text(r->context, r->at, close - r->at); /* to be written over in place */
+    /* 2. a copy, over which the text without its escapes is written: no escape is shorter than what it stands for */
+    slf_json *string = slf_json_text(r->context, r->at, close - r->at);
     if (!string) return SALF_E_NO_MEMORY;
     char *to = string->text;
     const char *wrong = NULL;
@@ -109,6 +111,7 @@ static salf_status read_string(json_reader *r, slf_json **out) {
             *to++ = *r->at++;
         }
     }
+    /* 3. names of tensors and files go into messages and other files, so that they have to be text */
     *to = 0;
     if (!wrong && !slf_is_utf8(string->text)) wrong = "a string in UTF-8";
     if (wrong) {
@@ -129,6 +132,7 @@ static const char *behind_digits(const char *p, const char *end) {
 
 /* An integer where there is neither point nor exponent and it fits 64 bits, else a real; beyond float64 a string. */
 static salf_status read_number(json_reader *r, slf_json **out) {
+    /* 1. where it ends, by the grammar: a sign, digits without a leading zero, a fraction, an exponent */
     const char *begin = r->at + (*r->at == '-'), *p = behind_digits(begin, r->end);
     bool real = false;
     if (!p || (*begin == '0' && p > begin + 1)) return bad_json(r, "a number");
@@ -142,6 +146,8 @@ static salf_status read_number(json_reader *r, slf_json **out) {
         p = behind_digits(p + 1, r->end);
     }
     if (!p || p - r->at > MOST_DIGITS) return bad_json(r, p ? "a number of at most 1000 digits" : "a number");
+    /* 2. its value. The C library reads numbers up to the nearest, to the last bit; it needs an end, and the point that
+     * the host's locale has */
     char text[MOST_DIGITS + 1];
     const size_t n = (size_t)(p - r->at);
     memcpy(text, r->at, n);
@@ -150,8 +156,9 @@ static salf_status read_number(json_reader *r, slf_json **out) {
     const long long integer = strtoll(text, NULL, 10);
     real = real || errno == ERANGE;
     char *point = strchr(text, '.');
-    if (point) *point = *localeconv()->decimal_point; /* strtod reads as the host's locale writes */
+    if (point) *point = *localeconv()->decimal_point;
     const double value = real ? strtod(text, NULL) : 0;
+    /* 3. what float64 does not hold keeps its letters: no reader of numbers takes it, and nothing computes with it */
     if (isinf(value))
         *out = slf_json_text(r->context, r->at, (int64_t)n);
     else
@@ -180,6 +187,7 @@ static salf_status read_items(json_reader *r, slf_json *json) {
     for (;; r->at++) {
         slf_json *key = NULL, *value = NULL;
         salf_status status = SALF_OK;
+        /* a key is read as any string, and copied by the object */
         if (object) {
             if (next_char(r) != '"') return bad_json(r, "a key in quotes");
             r->at++;
@@ -218,6 +226,7 @@ static salf_status read_value(json_reader *r, slf_json **out) {
         if (take_word(r, letters[i]))
             return (*out = slf_json_text(r->context, letters[i], -1)) ? SALF_OK : SALF_E_NO_MEMORY;
     if (c != '{' && c != '[') return c == '-' || (c >= '0' && c <= '9') ? read_number(r, out) : bad_json(r, "a value");
+    /* Values in a value: each level is a call, so that the depth of a file must not be the depth of the stack. */
     if (r->depth == MOST_DEPTH) return bad_json(r, "a value nested less than 64 deep");
     slf_json *json = slf_json_new(r->context, c == '{' ? SLF_JSON_OBJECT : SLF_JSON_ARRAY);
     if (!json) return SALF_E_NO_MEMORY;
@@ -237,6 +246,8 @@ salf_status slf_json_parse(slf_json **out, const salf_context *context, const vo
     json_reader r = {context, bytes, bytes, (const char *)bytes + size, path, unique, 0};
     slf_json *json = NULL;
     *out = NULL;
+    /* Files that are read here hold an object. What begins otherwise is no JSON at all, most likely, and nothing behind
+     * an object is passed over: it may be what somebody hides from readers that stop there. */
     if (next_char(&r) != '{' && r.at < r.end && *r.at != '[') return bad_json(&r, "'{'");
     salf_status status = read_value(&r, &json);
     if (status == SALF_OK && next_char(&r) != 0) status = bad_json(&r, "nothing more");

@@ -16,6 +16,7 @@ enum { FEW_KEYS = 16, MOST_PROBES = 2000 };
 
 /* ---- life ---- */
 
+/* Zeros are null, 0, or an empty container: whoever makes another value sets what is in it. */
 slf_json *slf_json_new(const salf_context *context, int32_t kind) {
     slf_json *json = slf_alloc_zero(context, 1, sizeof *json);
     if (!json) return NULL;
@@ -31,6 +32,7 @@ slf_json *slf_json_integer(const salf_context *context, int64_t value) {
     return json;
 }
 
+/* A copy, since the text of a file goes away with its mapping. */
 slf_json *slf_json_text(const salf_context *context, const char *text, int64_t length) {
     const size_t n = length < 0 ? strlen(text) : (size_t)length;
     slf_json *json = slf_json_new(context, SLF_JSON_STRING);
@@ -82,8 +84,8 @@ static int64_t place_of(const slf_json *json, const char *key) {
     return -1;
 }
 
-/* Item i of an object into its table, if it has one. Half of the table is free, so that millions of keys lie within some
- * tens of places of where they belong; a file whose keys do not has been made for that, to take hours. */
+/* Item i of an object into its table, if it has one. Half of the table is free, so that millions of keys lie within
+ * some tens of places of where they belong; a file whose keys do not has been made for that, to take hours. */
 static salf_status enter_key(slf_json *json, int64_t i) {
     if (!json->table) return SALF_OK;
     const uint64_t mask = 2 * (uint64_t)json->room - 1, begin = hash_key(json->keys[i]);
@@ -96,7 +98,8 @@ static salf_status enter_key(slf_json *json, int64_t i) {
     return slf_fail(SALF_E_CORRUPT, "keys of a JSON object are chosen so that looking them up takes long");
 }
 
-/* Room for one item more; what there is stays as it is when there is none. */
+/* Room for one item more, twice as many at a time, so that n items are moved 2 n times at most. What there is stays as
+ * it is when there is no memory. */
 static salf_status make_room(slf_json *json) {
     if (json->n < json->room) return SALF_OK;
     const int64_t room = SLF_MAX(2 * json->room, 4);
@@ -126,12 +129,14 @@ static salf_status make_room(slf_json *json) {
 /* An object that has failed for want of order in its keys is good for nothing but release. */
 salf_status slf_json_put(slf_json *json, const char *key, slf_json *value) {
     if (!value) return SALF_E_NO_MEMORY;
+    /* a key that is there keeps its place among the others */
     const int64_t at = key ? place_of(json, key) : -1;
     if (at >= 0) {
         slf_json_release(json->items[at]);
         json->items[at] = value;
         return SALF_OK;
     }
+    /* all that can fail comes before the item counts, but for the table, whose failure is that of the whole */
     char *own = NULL;
     salf_status status = make_room(json);
     if (status == SALF_OK && key && !(own = slf_strdup(json->context, key))) status = SALF_E_NO_MEMORY;
@@ -145,6 +150,7 @@ salf_status slf_json_put(slf_json *json, const char *key, slf_json *value) {
     return key ? enter_key(json, json->n - 1) : SALF_OK;
 }
 
+/* Values are shared, not copied: they are never changed once they are in a container. */
 salf_status slf_json_update(slf_json *json, const slf_json *from) {
     for (int64_t i = 0; i < slf_json_size(from); i++) {
         from->items[i]->references++;
@@ -153,6 +159,7 @@ salf_status slf_json_update(slf_json *json, const slf_json *from) {
     return SALF_OK;
 }
 
+/* A shallow one: of a configuration whose keys are crossed off as they are read. */
 slf_json *slf_json_copy(const slf_json *json) {
     slf_json *copy = slf_json_new(json->context, json->kind);
     if (!copy || slf_json_update(copy, json) == SALF_OK) return copy;
@@ -175,6 +182,8 @@ void slf_json_remove(slf_json *json, const char *key) {
 
 /* ---- look-ups ---- */
 
+/* None of these fails: a file that lacks a key, or has something else there, gives NULL or 0, and the reader who needed
+ * it says which key that was. */
 bool slf_json_is(const slf_json *json, int32_t kind) {
     return json && json->kind == kind;
 }
@@ -187,6 +196,7 @@ bool slf_json_is_number(const slf_json *json) {
     return slf_json_is(json, SLF_JSON_INTEGER) || slf_json_is(json, SLF_JSON_REAL);
 }
 
+/* A key or an index, of values of other kinds NULL: what is looked for in it is not there. */
 slf_json *slf_json_get(const slf_json *json, const char *key) {
     const int64_t at = slf_json_is(json, SLF_JSON_OBJECT) ? place_of(json, key) : -1;
     return at >= 0 ? json->items[at] : NULL;
@@ -200,6 +210,7 @@ int64_t slf_json_size(const slf_json *json) {
     return json ? json->n : 0; /* of what is no container, too */
 }
 
+/* A real is no integer, even where it has no fraction: who takes 64.0 for a size asks for the number. */
 int64_t slf_json_to_integer(const slf_json *json) {
     return slf_json_is(json, SLF_JSON_INTEGER) ? json->integer : 0;
 }
@@ -212,6 +223,7 @@ const char *slf_json_to_text(const slf_json *json) {
     return slf_json_is(json, SLF_JSON_STRING) ? json->text : NULL;
 }
 
+/* As deep as values are nested. With as many keys on both sides, each of a's found in b is all there is. */
 bool slf_json_equal(const slf_json *a, const slf_json *b) {
     if (!a || !b || a->kind != b->kind || a->n != b->n) return false;
     if (a->kind == SLF_JSON_INTEGER) return a->integer == b->integer;
@@ -232,6 +244,7 @@ typedef struct {
     size_t size, length;
 } json_writer;
 
+/* So one function both measures and writes, as a header's length stands before it in its file. */
 static void write_bytes(json_writer *w, const char *bytes, size_t n) {
     if (w->length < w->size) memcpy(w->text + w->length, bytes, SLF_MIN(n, w->size - w->length));
     w->length += n;
@@ -254,6 +267,8 @@ static void write_string(json_writer *w, const char *text) {
     write_bytes(w, "\"", 1);
 }
 
+/* One line without spaces. What is written is read again as the same value: integers as such, reals with a point or an
+ * exponent. */
 static void write_value(json_writer *w, const slf_json *json) {
     static const char *const words[] = {"null", "false", "true"};
     char number[40];

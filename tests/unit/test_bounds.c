@@ -493,6 +493,77 @@ START_TEST(blas_never_has_more_threads_than_asked_for) {
 }
 END_TEST
 
+/* ---- small stacks ---- */
+
+/* The calls above, and those of a model that is opened, of plans, policies and costs. */
+static void *call_everything(void *user) {
+    world *x = user;
+    for (size_t c = 0; c < sizeof calls / sizeof *calls; c++) CHECK_OK(calls[c].call(x));
+    const char *folder = harness_shared("models/stories260k");
+    salf_model *model = NULL;
+    if (folder) CHECK_OK(salf_model_open(&model, x->context, folder, NULL));
+    salf_model_destroy(model);
+    CHECK_OK(salf_model_open(&model, x->context, "tests/gguf/types.gguf", NULL));
+    salf_model_destroy(model);
+    /* JSON as deep as is read, and deeper */
+    FILE *file = fopen(harness_path("deep.safetensors.index.json"), "w");
+    ck_assert_ptr_nonnull(file);
+    fputs("{\"weight_map\":", file);
+    for (int i = 0; i < 100000; i++) fputs("[{\"a\":", file);
+    fclose(file);
+    salf_tensors *tensors;
+    CHECK_FAILS(salf_tensors_open(&tensors, x->context, harness_path("deep.safetensors.index.json")), SALF_E_CORRUPT,
+                "nested");
+    salf_planner *planner;
+    salf_policy *policy;
+    salf_task task;
+    const salf_planner_options p = {.struct_size = sizeof p, .matching = SALF_MATCH_STREAM};
+    CHECK_OK(salf_planner_create(&planner, x->context, M, 1000, &p));
+    CHECK_OK(salf_planner_next(planner, 500, &task));
+    const salf_policy_options o = {.struct_size = sizeof o, .planner = planner};
+    CHECK_OK(salf_policy_create(&policy, x->context, SALF_POLICY_BUDGET, M, &o));
+    salf_decision decision = {.struct_size = sizeof decision};
+    const salf_observation seen = {.struct_size = sizeof seen};
+    CHECK_OK(salf_policy_decide(policy, &seen, &decision));
+    static uint8_t bytes[100000];
+    uint64_t size = sizeof bytes;
+    CHECK_OK(salf_planner_save(planner, bytes, &size));
+    CHECK_OK(salf_planner_load(planner, bytes, size));
+    salf_policy_destroy(policy);
+    salf_planner_destroy(planner);
+    salf_cost cost = {.struct_size = sizeof cost};
+    const salf_cost_options c = {.struct_size = sizeof c,
+                                 .n_layers = M,
+                                 .hidden = 8,
+                                 .ffn_hidden = 8,
+                                 .vocab = 8,
+                                 .n_heads = 2,
+                                 .rows = 1,
+                                 .row_tokens = 1};
+    CHECK_OK(salf_cost_estimate(&c, &cost));
+    return NULL;
+}
+
+/* The C library takes the thread-local memory of all libraries from a thread's stack, and OpenBLAS 0.3.21 has 60 KiB of
+ * it: with it no thread of 64 KiB can be made at all, and one of 128 KiB has as much for calls as this needs. */
+START_TEST(stacks_of_64_KiB_suffice) {
+    const struct {
+        int32_t backend, threads;
+    } cases[] = {{SALF_BACKEND_CPU, 0}, {SALF_BACKEND_CPU, 2}, {SALF_BACKEND_REFERENCE, 0}};
+    for (size_t i = 0; i < 3; i++) {
+        static world x;
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        ck_assert_int_eq(pthread_attr_setstacksize(&attributes, 128 << 10), 0);
+        make_world(&x, cases[i].backend, cases[i].threads);
+        ck_assert_int_eq(pthread_create(&x.watcher.thread, &attributes, call_everything, &x), 0);
+        pthread_join(x.watcher.thread, NULL);
+        pthread_attr_destroy(&attributes);
+        drop_world(&x);
+    }
+}
+END_TEST
+
 /* ---- fork ---- */
 
 static void count_up(void *user, int64_t first, int64_t last) {
@@ -555,5 +626,6 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, calls_end_where_the_host_wants_and_can_be_made_again);
     HARNESS_ADD(suite, reports_come_at_a_bounded_rate);
     HARNESS_ADD(suite, blas_never_has_more_threads_than_asked_for);
+    HARNESS_ADD(suite, stacks_of_64_KiB_suffice);
     HARNESS_ADD(suite, a_forked_process_uses_and_destroys_what_it_inherited);
 }
