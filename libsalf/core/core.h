@@ -6,7 +6,6 @@
 #include <fenv.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <unistd.h>
 
 #include "backend/backend.h"
 #include "core/numbers.h"
