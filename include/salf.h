@@ -149,9 +149,8 @@ typedef int32_t (*salf_progress_fn)(void *user, const char *what, int64_t done, 
 /* The one collective over the ranks, in place: count elements in host memory, dtype SALF_F64 or SALF_I64, operation
  * SALF_ALL_REDUCE_*, called in the same order on every rank, and all must get the same bits. Returns 0, or another
  * number for failure (SALF_E_CALLBACK), then on all ranks: one that loses its link alone leaves the others waiting.
- * Calls that are collective say so. Each begins with an agreement, a minimum of 107 numbers: ranks that differ in
- * options, step, labels or state get SALF_E_MISMATCH, which names what, and where a rank's call fails the others get it
- * with that rank's number. */
+ * Collective calls say so, and begin with an agreement, a minimum of 107 numbers: ranks that differ in options, step,
+ * labels or state get SALF_E_MISMATCH naming what, and where a rank's call fails the others get it with its number. */
 typedef int32_t (*salf_all_reduce_fn)(void *user, void *buffer, int64_t count, int32_t dtype, int32_t operation);
 
 /* C [m][n] = alpha A B + beta C: the one product of matrices that libsalf asks for. A is [m][k], and stored as [k][m]
@@ -220,8 +219,7 @@ SALF_API salf_status salf_context_create(salf_context **out, const salf_context_
 SALF_API void salf_context_destroy(salf_context *context);
 SALF_API salf_status salf_context_get_info(const salf_context *context, salf_context_info *info);
 /* Collective: SALF_OK where every rank passes SALF_OK. A rank that cannot take part in the others' next collective,
- * since something before it failed, calls this with its status, which it gets back: the others then fail
- * (SALF_E_MISMATCH, which rank, with what) where they would wait for ever. */
+ * whatever it is, calls this with its error, which it gets back: the others fail where they would wait for ever. */
 SALF_API salf_status salf_context_agree(salf_context *context, salf_status status);
 
 /* ---- 4. Tensor files -------------------------------------------------------------------------------------------- */
@@ -304,12 +302,10 @@ typedef struct salf_model_options {
     double logit_softcap;    /* then cap * tanh(logits / cap); 0 = none */
     const char *accept;      /* salf_model_open: keys of config.json, comma-separated, that it may leave unread */
     int32_t head_transposed, embedding_transposed; /* 1: the view is [D][V], in host memory; rows are gathered */
-    /* A head sharded over the ranks of the context (tensor parallel): this one has rows shard_first ... of V, head is
-     * [shard_rows][D] (head_rows counts from 0 of V). 0: whole. Its basis comes from a builder, for all labels there
-     * will be; fingerprints, checks, and probes and losses over the vocabulary are then collective: all ranks observe
-     * the same states. Each begin and each walk agrees first; then a walk of n rows (of all spaces, as many as the
-     * workspace holds) takes a maximum of n numbers where temperatures are sharp or scores are logits, and sums of n
-     * (ce) or n counts (rank), with a loss's gradient n (D + 2); norms of all tokens are 2 V numbers, once. */
+    /* A head sharded over the context's ranks (tensor parallel): head is rows shard_first ... of V, [shard_rows][D];
+     * head_rows counts from 0 of V. 0: whole. Its basis comes from a builder, for all labels there will be. Then
+     * fingerprints, checks, and probes and losses over the vocabulary are collective: all ranks give the same states,
+     * and exchange some numbers a row (docs/embedding.md). */
     int64_t shard_first, shard_rows;
 } salf_model_options;
 

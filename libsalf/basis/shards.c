@@ -3,8 +3,11 @@
  *
  * ce: maximum M of all ranks' M_r, sum of e^((M_r - M) / t) sum_r, which is sum_i e^((s_i - M) / t); rank: sum of the
  * counts; the loss's gradient: its two sums like that of ce. The right token's score is made on every rank from its
- * row, which the basis keeps, and its norm: the same number everywhere, before the walk. So n entries cost three messages of
- * 8 n bytes at most (with a gradient 8 n (D + 2) more) where broadcasting the head would cost 4 V D.
+ * row, which the basis keeps, and its norm: the same number everywhere, before the walk. So n entries cost three
+ * messages of 8 n bytes at most (with a gradient 8 n (D + 2) more) where broadcasting the head would cost 4 V D.
+ *
+ * No slot of a backend knows of it. A walk leaves sums for each block of rows that it is given, in any order, and the
+ * sums of several ranks are those of a walk over all their blocks, but for the order of additions in float64.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -30,6 +33,9 @@ salf_status slf_shard_label_rows(const salf_basis *basis, const int32_t *labels,
     return SALF_OK;
 }
 
+/* All that the numbers of a walk depend on, and how many there are: two ranks that scored by other temperatures, or
+ * with rows in another order, would add up what does not belong together. States are not compared, as a hash of them would
+ * differ where ranks have other kernels. The workspace says how many queries wait for a walk. */
 salf_status slf_vocabulary_agree(const slf_vocabulary *v, int32_t meeting, salf_status local, const int32_t *labels,
                                  int64_t n) {
     if (!v || !v->matrix || !slf_matrix_is_shard(v->matrix)) return local;
@@ -56,11 +62,14 @@ salf_status slf_shards_add_up(const slf_vocabulary *v, salf_status local, const 
     double *numbers = NULL, *factor = NULL; /* [n] or [n][D]; [n] */
     slf_agreement_add(&a, "entries of a walk", (uint64_t)n);
     slf_agreement_add(&a, "sums of a walk", (uint64_t)(!!sums->sum + 2 * !!sums->count + 4 * !!sums->vector));
+    /* 1. memory first, so that want of it is told like any other failure of this rank's walk */
     if (local == SALF_OK) local = SLF_ALLOC(context, numbers, sums->vector ? n * dim : n);
     if (local == SALF_OK) local = SLF_ALLOC(context, factor, n);
     salf_status status;
     SLF_DO(slf_agree(context, local, &a));
     for (int64_t i = 0; i < n; i++) factor[i] = 1;
+    /* 2. the largest score of all, as -min(-M). A rank without a valid row has -infinity and adds nothing; an entry
+     * whose state is not finite has NaN, on every rank, and its target says so to whoever reads the result */
     if (sums->maximum) {
         SLF_DO(slf_download(context, factor, sums->maximum, (uint64_t)n * sizeof *factor));
         for (int64_t i = 0; i < n; i++) numbers[i] = -factor[i];
@@ -72,6 +81,7 @@ salf_status slf_shards_add_up(const slf_vocabulary *v, salf_status local, const 
         SLF_DO(slf_upload(context, sums->maximum, numbers, (uint64_t)n * sizeof *numbers));
         SLF_DO(slf_sync(context));
     }
+    /* 3. sum u_i, and for a gradient sum u_i s_i and the vectors sum u_i b_i / |b_i|, all by the same factor */
     double *const added[] = {sums->sum, sums->weighted, sums->vector};
     for (int k = 0; k < 3; k++) {
         const int64_t width = k == 2 ? dim : 1;
@@ -83,7 +93,8 @@ salf_status slf_shards_add_up(const slf_vocabulary *v, salf_status local, const 
         SLF_DO(slf_upload(context, added[k], numbers, bytes));
         SLF_DO(slf_sync(context));
     }
-    if (sums->count) { /* counts have the size of doubles */
+    /* 4. how many scores are above the target; integers, of the size of doubles */
+    if (sums->count) {
         SLF_DO(slf_download(context, factor, sums->count, (uint64_t)n * sizeof *sums->count));
         SLF_DO(slf_all_reduce(context, factor, n, SALF_I64, SALF_ALL_REDUCE_SUM));
         SLF_DO(slf_upload(context, sums->count, factor, (uint64_t)n * sizeof *sums->count));

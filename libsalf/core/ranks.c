@@ -41,7 +41,8 @@ void slf_agreement_add_array(slf_agreement *a, const char *name, const void *val
     slf_agreement_add(a, name, slf_hash_mix(hash));
 }
 
-/* A number that can be negated, and is the value itself where that is small enough for a message. */
+/* A number that can be negated, and is the value itself where that is small enough for a message. Others, seeds and
+ * hashes mostly, are hashed to 2^60 ... 2^62, where no value is. */
 static int64_t comparable(uint64_t value) {
     const int64_t number = (int64_t)value, most = (int64_t)1 << 53;
     return number >= -most && number <= most ? number : (int64_t)(slf_hash_mix(value) >> 2 | (uint64_t)1 << 60);
@@ -65,6 +66,10 @@ enum {
 };
 #define NOBODY INT64_MAX
 
+/* One message, whatever it finds: a second one, to name what a first one has found, would have to be made by all ranks
+ * too, at a cost that only failures need. What it finds goes in order of what a reader can do about it: a rank's own
+ * failure, a communicator that does not work, another rank's failure, ranks that are in other calls, and then the first
+ * field that differs. All ranks see the same numbers, and so agree on which of these it is. */
 salf_status slf_agree(const salf_context *context, salf_status local, slf_agreement *a) {
     const salf_context_options *o = &context->options;
     if (!slf_has_ranks(context)) return local;
@@ -77,6 +82,7 @@ salf_status slf_agree(const salf_context *context, salf_status local, slf_agreem
     numbers[LEAST] = a->least;
     numbers[RANK] = o->rank;
     numbers[RANK + 1] = -(int64_t)o->rank;
+    /* Fields that a call does not use stay 0, equal on all ranks. */
     for (int i = 0; i < OWN_PAIRS + a->n; i++) {
         const int64_t x = comparable(i < OWN_PAIRS ? own[i].value : a->fields[i - OWN_PAIRS].value);
         numbers[PAIRS + 2 * i] = x;
@@ -106,6 +112,7 @@ salf_status slf_agree(const salf_context *context, salf_status local, slf_agreem
                         "the ranks differ in %s: %" PRId64 " on rank %d, %" PRId64 " ... %" PRId64 " on all",
                         field->name, comparable(field->value), (int)o->rank, low, high);
     }
+    /* Two ranks of one number would train the same rows; the ends show what a host forgets, all of them 0. */
     if (numbers[RANK] != 0 || -numbers[RANK + 1] != o->ranks - 1)
         return slf_fail(SALF_E_MISMATCH,
                         "%d ranks have the numbers %" PRId64 " ... %" PRId64 "; each has its own, from 0 on",

@@ -14,7 +14,8 @@ salf_status salf_model_open(salf_model **out, salf_context *context, const char 
     salf_model_options o;
     SLF_TRY(slf_model_read_options(&o, options));
     if (o.n_layers || o.hidden || o.vocab || o.tied || o.norm_kind || o.head_rows || o.embedding_rows || o.head.data ||
-        o.embedding.data || o.norm_weight.data || o.norm_bias.data || o.logit_bias.data)
+        o.embedding.data || o.norm_weight.data || o.norm_bias.data || o.logit_bias.data || o.head_transposed ||
+        o.embedding_transposed || o.shard_first || o.shard_rows)
         return SLF_FAIL(SALF_E_ARGUMENT,
                         "only valid_vocab, norm_eps, logit_scale, logit_softcap and accept may be set; "
                         "the checkpoint says everything else");

@@ -162,7 +162,8 @@ static void lay_out_gathered(gathered *g, slf_carver *block) {
     g->quota = slf_carve(block, g->m, sizeof *g->quota);
 }
 
-/* What can be wrong on this rank alone, memory included: known before the ranks meet. */
+/* What can be wrong on this rank alone, memory included: known before the ranks meet, as after that nothing may fail on
+ * one of them. Each writes what it found at the places of its rows, [n] of all ranks, and leaves 0 at the others'. */
 static salf_status prepare_gathered(const salf_planner *p, const salf_trace *trace, const int32_t *groups,
                                     const salf_task *task, gathered *g, void **memory) {
     if (!slf_plan_is_stream(p) || p->progress.phase != SLF_PHASE_PROBE)

@@ -7,7 +7,8 @@
 #include "policy/policy.h"
 
 /* All options that a decision depends on, also those of other kinds: a blob belongs to one configuration. Callbacks and
- * planners have no number; the host must give the same ones. */
+ * planners have no number; the host must give the same ones. A new option is a line here, and with that saves, loads
+ * and ranks know of it; its place is for good, as blobs have the values by their places. */
 void slf_policy_fields(const salf_policy *p, slf_field fields[SLF_POLICY_FIELDS]) {
     const salf_policy_options *o = &p->options;
     uint64_t script = 0xCBF29CE484222325u; /* FNV-1a, a cut at a time */
@@ -41,7 +42,7 @@ void slf_policy_fields(const salf_policy *p, slf_field fields[SLF_POLICY_FIELDS]
 salf_status slf_policy_agree(salf_policy *p, salf_status local, const salf_observation *seen, int64_t *least) {
     const slf_policy_record *last = &p->last;
     slf_agreement a = {.meeting = SLF_MEET_salf_policy_decide, .n = SLF_POLICY_FIELDS, .least = least ? *least : 0};
-    if (!slf_has_ranks(p->context)) return local;
+    if (!slf_has_ranks(p->context)) return local; /* hashes cost more than a decision of one rank */
     slf_policy_fields(p, a.fields);
     slf_agreement_add(&a, "step", (uint64_t)seen->step);
     slf_agreement_add(&a, "the step of the last decision", (uint64_t)last->step);

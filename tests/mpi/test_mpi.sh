@@ -1,5 +1,5 @@
 #!/bin/bash
-# Four ranks over Open MPI: the example beside the installed header, and ranks of which one is odd. Skipped, aloud, where
+# Four ranks over Open MPI: the example beside the public header, and ranks of which one is odd. Skipped, aloud, where
 # there is no mpicc.
 set -u
 if ! command -v mpicc >/dev/null || ! command -v mpirun >/dev/null; then

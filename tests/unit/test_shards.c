@@ -328,6 +328,12 @@ START_TEST(what_a_shard_cannot_do) {
     o.shard_rows = 7;
     o.head_transposed = 1;
     CHECK_FAILS(salf_model_create(&bad, context, &o), SALF_E_UNSUPPORTED, "head is a shard and transposed");
+    const salf_model_options of_file[] = {{.struct_size = sizeof o, .shard_rows = 3},
+                                          {.struct_size = sizeof o, .shard_first = 3},
+                                          {.struct_size = sizeof o, .head_transposed = 1},
+                                          {.struct_size = sizeof o, .embedding_transposed = 1}};
+    for (int i = 0; i < 4; i++)
+        CHECK_FAILS(salf_model_open(&bad, context, "no-such-folder", &of_file[i]), SALF_E_ARGUMENT, "only valid_vocab");
     /* with one rank the whole may be called a shard: then all but making a basis and a table works */
     o.head_transposed = 0;
     o.shard_first = 0;
