@@ -34,7 +34,7 @@ salf_status slf_shard_label_rows(const salf_basis *basis, const int32_t *labels,
 }
 
 /* All that the numbers of a walk depend on, and how many there are: two ranks that scored by other temperatures, or
- * with rows in another order, would add up what does not belong together. States are not compared, as a hash of them would
+ * with rows in another order, would add up what does not belong together. States are not compared, as their hash would
  * differ where ranks have other kernels. The workspace says how many queries wait for a walk. */
 salf_status slf_vocabulary_agree(const slf_vocabulary *v, int32_t meeting, salf_status local, const int32_t *labels,
                                  int64_t n) {

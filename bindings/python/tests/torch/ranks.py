@@ -42,6 +42,52 @@ def collectives():
     }
 
 
+def agreements():
+    """What ranks are told that differ, or of which one has failed."""
+    context = salf.Context("cpu", communicator=distributed.Communicator())
+    said = {}
+
+    def told(name, call):
+        try:
+            call()
+            said[name] = "fine"
+        except salf.Error as error:
+            said[name] = f"{error.status_name}: {error}"
+
+    told("labels", salf.BasisBuilder(context, 8, 4, [1, 2 + RANK]).all_reduce)
+    told("seeds", lambda: salf.Policy(context, "lisa", 4, interval=1, seed=RANK).decide(0))
+    told("same", lambda: salf.Policy(context, "lisa", 4, interval=1, seed=3).decide(0))
+    full = salf.Policy(context, "full", 4)
+    told("failure", lambda: context.agree(salf.errors.IoError("gone")) if RANK else full.decide(0))
+    return said
+
+
+def shards():
+    """Deviations by each rank's rows of the head, and by the whole of it."""
+    generator = numpy.random.default_rng(5)
+    head = generator.standard_normal((11, 4)).astype(numpy.float32)
+    states = generator.standard_normal((3, 2, 4)).astype(numpy.float32)
+    first, rows = (0, 3) if RANK == 0 else (3, 8)
+    context, alone = salf.Context("cpu", communicator=distributed.Communicator()), salf.Context("cpu")
+    mine = numpy.ascontiguousarray(head[first : first + rows])
+    part = salf.Model(context, n_layers=2, head=mine, vocab=11, shard_first=first, shard_rows=rows)
+    builder = salf.BasisBuilder(context, 11, 4, [1, 9])
+    builder.add(first, mine)
+    builder.all_reduce()
+    bases = builder.finish(part), salf.Basis(salf.Model(alone, n_layers=2, head=head), [1, 9])
+    found = {}
+    for metric in ("ce", "rank"):
+        traces = []
+        for basis in bases:
+            probe = salf.Probe(basis, metric, "raw")
+            probe.begin([9, 1])
+            for space in range(3):
+                probe.observe(space, states[space])
+            traces.append(probe.end().deviations)
+        found[metric] = float(numpy.abs(traces[0] - traces[1]).max())
+    return found
+
+
 def cuts_alone():
     """The cut that each rank's data would choose alone, and the one that both take."""
     found = {}

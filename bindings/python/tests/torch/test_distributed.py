@@ -50,6 +50,22 @@ def test_collective_operations(tmp_path):
         assert found["gathered"] == [[], [1]]
 
 
+def test_ranks_that_differ_are_told_what(tmp_path):
+    first, second = run("agreements", tmp_path)
+    for said in (first, second):
+        assert said["labels"].startswith("SALF_E_MISMATCH: the ranks differ in labels of the builders")
+        assert said["seeds"].startswith("SALF_E_MISMATCH: the ranks differ in seed: ")
+        assert said["same"] == "fine"
+    assert first["failure"] == "SALF_E_MISMATCH: rank 1 failed with SALF_E_IO"
+    assert second["failure"] == "SALF_E_IO: gone"
+
+
+def test_a_head_in_shards(tmp_path):
+    for found in run("shards", tmp_path):
+        assert found["rank"] == 0
+        assert found["ce"] < 1e-6
+
+
 def test_ranks_share_one_stream(tmp_path):
     first, second = run("streams", tmp_path)
     for assignment in ("random", "eof"):
