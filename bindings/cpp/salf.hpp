@@ -53,8 +53,8 @@ struct context_options : callback_options<salf_context_options> {
             detail::guarded(0, line);
         };
     }
-    /* function(const char *what, int64_t done, int64_t total), as salf_progress_fn; returns void, int32_t (other than 0:
-     * the call ends) or result<void>. */
+    /* function(const char *what, int64_t done, int64_t total), as salf_progress_fn; returns void, int32_t (other than
+     * 0: the call ends) or result<void>. */
     template <class F> void set_progress(F function, std::int32_t interval = 0) {
         progress_user = keep(std::move(function));
         progress_interval = interval;

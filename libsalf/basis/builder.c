@@ -144,8 +144,9 @@ void salf_basis_builder_destroy(salf_basis_builder *builder) {
 
 /* ---- adding ---- */
 
-/* Everything that can be wrong with the rows shows before the values change, and so does the host's wish to end. After a failure of the device they are in
- * between, and the builder is lost; finish then refuses it, since the rows do not count as seen. */
+/* Everything that can be wrong with the rows shows before the values change, and so does the host's wish to end. After
+ * a failure of the device they are in between, and the builder is lost; finish then refuses it, since the rows do not
+ * count as seen. */
 salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, const salf_tensor *rows) {
     SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(builder, rows);

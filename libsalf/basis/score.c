@@ -21,8 +21,8 @@
 /* A tenth of the 1e-5 within which a deviation agrees with its definition, whatever the backend. */
 #define F32_ERROR 1e-6
 
-/* Multiply-adds of a block on the host, a tenth of a second or less of one processor with vector kernels; and rows that a
- * block has at least, so that packing the queries again costs nothing beside it. */
+/* Multiply-adds of a block on the host, a tenth of a second or less of one processor with vector kernels; and rows that
+ * a block has at least, so that packing the queries again costs nothing beside it. */
 #define PATIENCE    ((int64_t)1 << 31)
 #define LEAST_BLOCK 4096
 

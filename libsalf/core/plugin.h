@@ -5,8 +5,8 @@
 #include "core/core.h"
 
 /* Opens the plugin at an absolute path, or libsalf-cuda.so beside the file that holds this code when path is NULL, and
- * asks it for its table. SALF_E_PLUGIN: no such place, missing, not loadable (a library it needs is), without its entry,
- * of another version. */
+ * asks it for its table. SALF_E_PLUGIN: no such place, missing, not loadable (a library it needs is), without its
+ * entry, of another version. */
 salf_status slf_plugin_open(const char *path, void **handle, const slf_backend **backend);
 void slf_plugin_close(void *handle);
 /* Whether there is any sign of a device's driver, so that a plugin is worth opening for a host that did not ask for it:

@@ -51,7 +51,8 @@ static salf_status read_scaling(slf_config *config, slf_keys *keys) {
     return SALF_OK;
 }
 
-/* One object of rotary parameters, NULL where there is none. theta and part are what stands outside of it and holds where it says nothing. */
+/* One object of rotary parameters, NULL where there is none. theta and part are what stands outside of it and holds
+ * where it says nothing. */
 static salf_status read_rope_object(slf_config *config, slf_json *json, const char *object, double theta, double part) {
     static const char *const types[] = {[SALF_ROPE_DEFAULT] = "default",
                                         [SALF_ROPE_LINEAR] = "linear",
