@@ -9,7 +9,7 @@
     optimizer.step(); optimizer.zero_grad()
 
 find_parts() says what a model consists of, EofCache spares probes of data seen before, SemanticLoss is the paper's
-loss.
+loss. Automatic begins batches for hosts that only call the model and loss.backward().
 """
 
 from salf._extras import need
@@ -17,6 +17,7 @@ from salf._extras import need
 need("torch", "torch", "numpy")
 
 from salf.torch.anatomy import Parts, find_parts, unwrap
+from salf.torch.automatic import Automatic
 from salf.torch.boundary import Boundary, BoundaryCache
 from salf.torch.cache import EofCache
 from salf.torch.controller import FreezeController
@@ -29,6 +30,6 @@ from salf.torch.rows import RowCuts
 from salf.torch.targets import RowPolicy, Rows
 
 __all__ = [
-    "Active", "Boundary", "BoundaryCache", "EofCache", "FreezeController", "OptimizerGuard", "Parts", "ProbeFeed",
-    "RowCheckpoint", "RowCuts", "RowPolicy", "Rows", "SemanticLoss", "find_parts", "unwrap",
+    "Active", "Automatic", "Boundary", "BoundaryCache", "EofCache", "FreezeController", "OptimizerGuard", "Parts",
+    "ProbeFeed", "RowCheckpoint", "RowCuts", "RowPolicy", "Rows", "SemanticLoss", "find_parts", "unwrap",
 ]  # fmt: skip

@@ -1,7 +1,8 @@
-"""SalfCallback: layer-freezing by turns in any Trainer, without a class of its own.
+"""SalfCallback: layer-freezing in any Trainer, also TRL's, without a class of its own.
 
-For methods whose decision needs no data of the step (half, lift, lift*, lisa, block, linear, ...): flags are set
-before the forward. Methods that look at data need SalfTrainer, because a callback has no hand on the backward pass.
+The Trainer keeps its loop, loader, loss and backward: batches announce themselves by a hook in front of the model's
+forward (salf.torch.automatic). A plan must be a stream, since the Trainer chooses the data; one that chooses data by
+their probes (salf[half]) needs SalfTrainer, and so do several ranks.
 """
 
 from __future__ import annotations
@@ -10,25 +11,33 @@ import os
 from typing import Any, Optional
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import has_length
 
 from salf import distributed
 from salf.methods import parse_method
+from salf.torch import automatic
 from salf.torch.anatomy import find_parts
 from salf.torch.controller import FreezeController
 from salf.transformers.config import SalfConfig, config_of
+from salf.transformers.plan import as_rows, data_of_run
 from salf.transformers.state import load_state, save_state
 
 
 class SalfCallback(TrainerCallback):
-    """Trainer(..., callbacks=[SalfCallback("lift[half]")]); the argument is a method's name or a SalfConfig."""
+    """Trainer(..., callbacks=[SalfCallback("salf[half][stream]")]); the argument is a method's name, a SalfConfig or a
+    dictionary of one."""
 
     def __init__(self, salf: Any) -> None:
         self.salf: SalfConfig = config_of(salf)
         self.controller: Optional[FreezeController] = None
+        self._automatic: Optional[automatic.Automatic] = None
+        self._steps = 0
         method = parse_method(self.salf.method)
-        if method.probes or method.planned:
+        self.salf.check_stream()
+        if not automatic.POSSIBLE and (method.probes or method.planned):
             raise ValueError(
-                f"method {self.salf.method!r} decides by data: use SalfTrainer(..., salf={self.salf.method!r})"
+                f"method {self.salf.method!r} decides by data, for which a callback needs PyTorch 2.0: use "
+                f"SalfTrainer(..., salf={self.salf.method!r})"
             )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -37,19 +46,46 @@ class SalfCallback(TrainerCallback):
         if distributed.available():
             raise ValueError("several ranks need SalfTrainer, which averages what was trained")
         self.close()  # of a run that failed, of whose end a callback hears nothing
-        seed = args.seed if self.salf.seed is None else self.salf.seed
-        policy = {"total_steps": state.max_steps, "seed": seed}
-        self.controller = self.salf.controller(model, self.salf.parts or find_parts(model), None, policy)
+        config, method = self.salf, parse_method(self.salf.method)
+        parts, seed = config.parts or find_parts(model), args.seed if config.seed is None else config.seed
+        planner = None
+        if method.planned:
+            n_data = self._data_of(args, state, kwargs.get("train_dataloader"))
+            planner = config.plan_options(method, n_data, len(parts.layers), seed)
+        self.controller = config.controller(model, parts, planner, {"total_steps": state.max_steps, "seed": seed})
         self.controller.attach(optimizer)
+        if automatic.POSSIBLE:
+            numbered = config.cache or config.boundary is not None
+            self._automatic = automatic.Automatic(self.controller, model, numbered)
         if state.global_step > 0:
             folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
             self.controller.load_state_dict(load_state(folder)["controller"])
 
+    @staticmethod
+    def _data_of(args: Any, state: Any, loader: Any) -> int:
+        """Data that the Trainer's own batches train."""
+        dataset = getattr(loader, "dataset", None)
+        length = len(dataset) if dataset is not None and has_length(dataset) else None
+        if length is None and args.max_steps <= 0:
+            raise ValueError(f"{type(dataset).__name__} has no length: set max_steps")
+        unit = int(getattr(state, "train_batch_size", None) or args.train_batch_size)
+        if loader is not None:
+            length, unit = as_rows(length, unit, dataset, loader.collate_fn)
+        accumulation, drop_last = int(args.gradient_accumulation_steps), bool(args.dataloader_drop_last)
+        return data_of_run(length, unit, accumulation, args.num_train_epochs, args.max_steps, False, drop_last)
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Sets the flags of the step to come."""
+        """Remembers how many steps there were; where hooks see no arguments, sets the flags of the step to come."""
         assert self.controller is not None
-        self.controller.begin(size=args.train_batch_size * args.gradient_accumulation_steps)
-        self.controller.expect_backward()
+        self._steps = self.controller.steps
+        if self._automatic is None:
+            self.controller.begin(size=args.train_batch_size * args.gradient_accumulation_steps)
+            self.controller.expect_backward()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A step that a gradient scaler skipped trained nothing."""
+        if self.controller is not None and self.controller.steps == self._steps:
+            self.controller.skipped()
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Adds cut and saving to what was logged."""
@@ -72,5 +108,8 @@ class SalfCallback(TrainerCallback):
 
     def close(self) -> None:
         """The same, for a run that ended with an exception: a Trainer tells its callbacks nothing then."""
+        if self._automatic is not None:
+            self._automatic.close()
+            self._automatic = None
         if self.controller is not None:
             self.controller.close()

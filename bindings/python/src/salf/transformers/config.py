@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Sequence, Union
+import difflib
+from dataclasses import dataclass, field, fields
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 import torch
 from torch import nn
 
-from salf.methods import Method
+from salf.methods import Method, parse_method
 from salf.torch.anatomy import Parts
 from salf.torch.boundary import BoundaryCache
 from salf.torch.build import RowCallback
@@ -53,6 +54,34 @@ class SalfConfig:
     basis: Dict[str, Any] = field(default_factory=dict)
     context: Dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SalfConfig:
+        """From a dictionary, such as a section of a YAML file: the fields by their names, with policy, planner, probe,
+        basis, context and boundary as dictionaries of their own. A name that is not known, or a value of another kind,
+        is refused by name; what only Python can give (parts, head, head_rows) too."""
+        known = {item.name: item for item in fields(cls) if item.name not in _OBJECTS}
+        for name, value in values.items():
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+                raise ValueError(f"salf has no option {name!r}{hint}")
+            wanted = _KINDS[str(known[name].type)]
+            if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+                kinds = " or ".join(_WORDS[kind] for kind in wanted)
+                raise ValueError(f"salf: {name} is {value!r}, which is not {kinds}")
+        config = cls(**values)
+        parse_method(config.method)
+        return config
+
+    def check_stream(self) -> None:
+        """ValueError for a plan that chooses its data, where the host does that."""
+        method = parse_method(self.method)
+        if method.planned and self.plan_options(method, 1, 1, 0)["matching"] != "stream":
+            raise ValueError(
+                f"method {self.method!r} chooses the data of each step: use SalfTrainer(..., salf={self.method!r}), or "
+                f"the stream '{self.method}[stream]', which takes them as they come"
+            )
+
     def plan_options(self, method: Method, n_data: int, n_layers: int, seed: int) -> Dict[str, Any]:
         """Options of the planner of a method that needs one."""
         limit: Union[int, str] = 0  # the library's
@@ -96,10 +125,30 @@ class SalfConfig:
         )
 
 
+# Fields that no file can hold, the types of the others, and what to call these.
+_OBJECTS = ("parts", "head", "head_rows")
+_KINDS: Dict[str, Any] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "Optional[int]": (int, type(None)),
+    "Optional[float]": (int, float, type(None)),
+    "Sequence[int]": (list, tuple),
+    "Dict[str, Any]": (dict,),
+    "Optional[Dict[str, Any]]": (dict, type(None)),
+}
+_WORDS = {
+    str: "a text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", tuple: "a tuple",
+    dict: "a dictionary", type(None): "nothing",
+}  # fmt: skip
+
+
 def config_of(value: Any) -> SalfConfig:
-    """A config from itself, or from a method's name."""
+    """A config from itself, from a method's name, or from a dictionary."""
+    if isinstance(value, Mapping):
+        return SalfConfig.from_dict(value)
     if isinstance(value, str):
         return SalfConfig(method=value)
     if isinstance(value, SalfConfig):
         return value
-    raise TypeError(f"salf is a {type(value).__name__}; expected a method's name or a SalfConfig")
+    raise TypeError(f"salf is a {type(value).__name__}; expected a method's name, a SalfConfig or a dictionary of one")

@@ -10,8 +10,9 @@ plan and takes its share of each task's data.
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Sized
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Sized, Tuple
 
 import numpy
 import torch
@@ -46,6 +47,29 @@ def data_of_run(
     steps = max_steps if max_steps > 0 else math.ceil(epochs * updates)
     whole, rest = divmod(steps, updates)
     return whole * (unit * (batches - 1) + last) + rest * accumulation * unit
+
+
+def as_rows(length: Optional[int], unit: int, dataset: Any, collate: Callable[..., Any]) -> Tuple[Optional[int], int]:
+    """Length of the dataset and size of a batch in rows of what the model gets, which a stream counts: a preference is
+    two rows, and a batch without padding is one. The collator is asked with two items; random numbers are as before."""
+    if not hasattr(dataset, "__getitem__") or length is None or length < 1:
+        return length, unit
+    states = random.getstate(), numpy.random.get_state(), torch.random.get_rng_state()
+    batch = collate([dataset[0], dataset[min(1, length - 1)]])
+    random.setstate(states[0])
+    numpy.random.set_state(states[1])
+    torch.random.set_rng_state(states[2])
+    rows = rows_of(batch)
+    if rows == 1:
+        return -(-length // unit), 1
+    each = max(1, rows // 2)
+    return length * each, unit * each
+
+
+def rows_of(inputs: Mapping[str, Any]) -> int:
+    """Rows of what a model is given."""
+    named = (inputs[name] for name in ("input_ids", "inputs_embeds", "labels") if inputs.get(name) is not None)
+    return len(next(named, next(iter(inputs.values()))))
 
 
 def data_of_steps(steps: int, window: int, counts: Callable[[int], Sequence[int]]) -> int:

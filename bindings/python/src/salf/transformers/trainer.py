@@ -24,7 +24,17 @@ from salf.torch.anatomy import find_parts
 from salf.torch.controller import FreezeController
 from salf.transformers.config import SalfConfig, config_of
 from salf.transformers.ids import ID_KEY, IndexedCollator, IndexedDataset
-from salf.transformers.plan import UNIT_KEY, PlanLoader, PlanRun, Share, data_of_run, data_of_steps, shuffled_epochs
+from salf.transformers.plan import (
+    UNIT_KEY,
+    PlanLoader,
+    PlanRun,
+    Share,
+    as_rows,
+    data_of_run,
+    data_of_steps,
+    rows_of,
+    shuffled_epochs,
+)
 from salf.transformers.state import load_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -106,6 +116,7 @@ class SalfMixin:
         if self._salf_streams():
             several, drop_last = args.world_size > 1, bool(args.dataloader_drop_last)
             epochs = float(args.num_train_epochs)
+            length, unit = as_rows(length, unit, self._salf_columns(me.train_dataset), self._salf_collator())
             return data_of_run(length, unit, accumulation, epochs, args.max_steps, several, drop_last)
         if length is None:
             raise ValueError(
@@ -217,7 +228,7 @@ class SalfMixin:
             inputs = dict(inputs)
             ids = inputs.pop(ID_KEY, None)
             ids = None if ids is None else ids.tolist()
-            controller.begin(ids=ids, size=_rows(inputs), inputs=inputs)
+            controller.begin(ids=ids, size=rows_of(inputs), inputs=inputs)
             with self._salf_backward(None):
                 loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         except BaseException:
@@ -478,8 +489,3 @@ class _Hooks(TrainerCallback):
 
 class SalfTrainer(SalfMixin, Trainer):
     """transformers.Trainer with layer-freezing."""
-
-
-def _rows(inputs: Dict[str, Any]) -> int:
-    named = (inputs[name] for name in ("input_ids", "inputs_embeds", "labels") if inputs.get(name) is not None)
-    return len(next(named, next(iter(inputs.values()))))
