@@ -168,3 +168,25 @@ def test_three_lines_are_three_lines():
     assert lines[0] == "from salf.transformers import SalfTrainer"
     assert "salf=" in lines[1]
     assert lines[2] == "trainer.train()"
+
+
+def test_the_notebook_is_of_its_script_and_runs(monkeypatch):
+    """What is committed are the cells of the script with outputs, small ones; the script still runs. The pilot, which
+    takes its minutes, is left to the tests of advise()."""
+    import make_notebook
+
+    script = (EXAMPLES / "notebook_cells.py").read_text(encoding="utf-8")
+    text = (EXAMPLES / "finetune.ipynb").read_text(encoding="utf-8")
+    committed = json.loads(text)
+    assert len(text) < 60_000
+    sources = ["".join(cell["source"]) for cell in committed["cells"]]
+    assert sources == [source for _, source in make_notebook.cells_of(script)]
+    assert sum(bool(cell.get("outputs")) for cell in committed["cells"]) >= 5
+    changes = (
+        ("advice = salf.advise(", "advice = dict("),
+        ('read("train")', 'read("train", 48)'),
+        ('read("test")', 'read("test", 24)'),
+    )
+    again = make_notebook.make(script, changes)
+    kinds = [[output["output_type"] for output in cell.get("outputs", ())] for cell in committed["cells"]]
+    assert [[output["output_type"] for output in cell.get("outputs", ())] for cell in again["cells"]] == kinds
