@@ -97,6 +97,43 @@ const char *args_option_words(const args_option *o, char mark, char out[ARGS_WOR
     return out;
 }
 
+size_t args_value(const args_option *o, const void *settings, char *text, size_t size) {
+    const char *at = (const char *)settings + o->at, *word;
+    int32_t number = 0, value;
+    size_t used = 0;
+    if (o->given) memcpy(&number, (const char *)settings + o->given, sizeof number);
+    if (o->given && !number) return (size_t)snprintf(text, size, "(default)");
+    if (o->kind == ARGS_FLAG || o->kind == ARGS_INT32 || o->kind == ARGS_CHOICE || o->kind == ARGS_MASK)
+        memcpy(&number, at, sizeof number);
+    switch (o->kind) {
+    case ARGS_FLAG:
+        return (size_t)snprintf(text, size, "%s", number ? "yes" : "no");
+    case ARGS_INT:
+        return (size_t)snprintf(text, size, "%lld", (long long)*(const int64_t *)at);
+    case ARGS_INT32:
+        return (size_t)snprintf(text, size, "%d", (int)number);
+    case ARGS_REAL:
+        return (size_t)snprintf(text, size, "%.17g", *(const double *)at);
+    case ARGS_SEED:
+        return (size_t)snprintf(text, size, "%llu", (unsigned long long)*(const uint64_t *)at);
+    case ARGS_TEXT:
+        word = *(const char *const *)at;
+        return (size_t)snprintf(text, size, "%s", word ? word : "(default)");
+    case ARGS_TEXTS:
+        for (int32_t i = 0; i < ((const args_texts *)at)->n && used < size; i++)
+            used += (size_t)snprintf(text + used, size - used, "%s%s", i ? "," : "", ((const args_texts *)at)->text[i]);
+        return used;
+    default: /* words: the one, or those of the bits that are set */
+        text[0] = 0;
+        for (int i = 0; (word = args_option_word(o, i, &value)) != NULL && used < size; i++) {
+            const int single = (value & (value - 1)) == 0;
+            if (o->kind == ARGS_CHOICE ? value == number : single && (number & value))
+                used += (size_t)snprintf(text + used, size - used, "%s%s", used ? "," : "", word);
+        }
+        return used;
+    }
+}
+
 /* ---- values: each of these returns -1, or after a message EXIT_CODE_USAGE ---- */
 
 /* strtol and strtod also take blanks, "inf" and "0x1"; a number here begins as one. */

@@ -101,6 +101,10 @@ void args_main_help(const args_program_table *p, FILE *out);
 int args_main_page(const args_program_table *p, const char *page, const char *shell);
 int args_page(const args_command *c, const char *form);
 
+/* What an option has in the settings, as its user would write it; "(default)" where nobody has said anything. Returns
+ * the length that it needs, as snprintf does. */
+size_t args_value(const args_option *option, const void *settings, char *text, size_t size);
+
 #if defined(__GNUC__)
 #define ARGS_PRINTF(format_at) __attribute__((format(printf, format_at, format_at + 1)))
 #else

@@ -233,7 +233,11 @@ int cmd_advise(int argc, char **argv) {
     if (code < 0) {
         code = EXIT_CODE_FAILED;
         if (session_open(&s, &settings.training) == 0) {
-            int seeds = log_open(&s, 0) == 0 ? run_pilot(p, &s) : -1;
+            int seeds = log_open(&s, (jsonl_place){0}) == 0 ? 0 : -1;
+            if (seeds == 0) {
+                log_run(&s);
+                seeds = run_pilot(p, &s);
+            }
             if (jsonl_close(&s.log) != 0 && seeds >= 0) {
                 args_fail("advise", "--log: %s could not be written", settings.training.log);
                 seeds = -1;

@@ -1,5 +1,4 @@
 /* cmd_finetune.c - `salf finetune`: options, defaults, the methods one after the other, the table. */
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include "dataset.h"
 #include "progress.h"
 #include "run.h"
+#include "stop.h"
 
 /* ---- options ---- */
 
@@ -56,7 +56,7 @@ static const char *const schedule_words[] = {
 
 #define AT(field) offsetof(finetune_settings, field)
 
-static const args_option finetune_table[] = {
+const args_option finetune_table[] = {
     {"model", 0, ARGS_TEXT, AT(model), "FOLDER",
      .help = "checkpoint folder of a Llama-family model (default: the demonstration's)"},
     {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX,
@@ -134,13 +134,17 @@ static const args_option finetune_table[] = {
      .help = "also test after every N updates, for the report (default: 0, at the end only)"},
     {"output", 0, ARGS_TEXT, AT(output), "FOLDER",
      .help = "write the fine-tuned model; with several methods or seeds a folder for each"},
-    {"checkpoint", 0, ARGS_TEXT, AT(checkpoint), "FOLDER", .help = "keep a checkpoint here"},
+    {"checkpoint", 0, ARGS_TEXT, AT(checkpoint), "FOLDER",
+     .help = "keep the run here, so that a killed one can be gone on with"},
     {"checkpoint-every", 0, ARGS_INT, AT(checkpoint_every), "N", .least = 1, .most = 1e15,
      .help = "updates between checkpoints (default: 50)"},
-    {"resume", 0, ARGS_FLAG, AT(resume), .help = "go on from the checkpoint, or start where there is none"},
+    {"resume", 0, ARGS_FLAG, AT(resume),
+     .help =
+         "go on from the checkpoint, or start where there is none; without it nothing that is there is overwritten"},
     {"stop-after", 0, ARGS_INT, AT(stop_after), "N", .least = 1, .most = 1e15,
      .help = "end abruptly after N updates, as if killed (for tests)"},
 };
+const int finetune_n_options = sizeof finetune_table / sizeof *finetune_table;
 #undef AT
 
 /* ---- the demonstration as default ---- */
@@ -242,7 +246,7 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
                                   .summary = "Fine-tune a model on a classification task, with one or more methods.",
                                   .notes = notes,
                                   .options = finetune_table,
-                                  .n_options = sizeof finetune_table / sizeof *finetune_table};
+                                  .n_options = finetune_n_options};
     *o = finetune_defaults;
     const int code = args_parse(&command, o, argc, argv, NULL);
     progress_quiet = o->quiet;
@@ -276,7 +280,7 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
 /* The runs one after the other, those that a checkpoint has left out. */
 static int run_all(session *s, tally *tallies) {
     const finetune_settings *o = s->settings;
-    runstate_start start;
+    runstate_start start = {0};
     if ((double)s->train.n * (double)o->epochs > 4294967295.0) { /* a planner's ids have 32 bits */
         args_fail("finetune", "--epochs: %lld passes over %lld data are more than 2^32-1 data", (long long)o->epochs,
                   (long long)s->train.n);
@@ -285,19 +289,28 @@ static int run_all(session *s, tally *tallies) {
     if (s->n_shortened)
         fprintf(stderr, "salf finetune: %lld prompts were shortened to the model's %lld positions\n",
                 (long long)s->n_shortened, (long long)s->info.max_positions);
-    start = (runstate_start){0};
-    if (o->checkpoint && mkdir(o->checkpoint, 0777) != 0 && errno != EEXIST) {
-        args_fail("finetune", "--checkpoint: %s: %s", o->checkpoint, strerror(errno));
-        return -1;
-    }
-    if (o->resume && runstate_begin(s, &start, tallies) != 0) return -1;
-    if (log_open(s, start.log_length) != 0) return -1;
-    int failed = start.log_length || start.inside || start.finished ? 0 : evaluate_untrained(s, &tallies[run_count(o)]);
+    /* A first save, before the first line of the log: whenever the run is killed, it is known whose log that is. */
+    if (o->checkpoint && runstate_begin(s, &start, tallies) != 0) return -1;
+    if (log_open(s, start.log) != 0) return -1;
+    int failed = o->checkpoint && !start.found ? runstate_save(s, NULL, 0, tallies) : 0;
+    if (!failed && !start.log.bytes) log_run(s);
+    stop_watch();
+    s->may_stop = 1;
+    if (!failed && !start.inside && !start.finished) failed = evaluate_untrained(s, &tallies[run_count(o)]);
     for (int i = start.finished; i < run_count(o) && !failed; i++)
         failed = train_method(s, i, i == start.finished && start.inside, tallies);
-    if (jsonl_close(&s->log) != 0 && !failed) {
-        args_fail("finetune", "--log: %s could not be written", o->log);
+    if (!failed) failed = log_check(s);
+    const int error = jsonl_close(&s->log);
+    if (error && !failed) {
+        args_fail("finetune", "--log: %s: %s", o->log, strerror(error));
         failed = -1;
+    }
+    if (failed && stop_asked()) { /* the last save is of the moment of the signal */
+        if (o->checkpoint)
+            args_fail("finetune", "ended by %s; the same command with --resume goes on from the checkpoint in %s",
+                      stop_name(), o->checkpoint);
+        else
+            args_fail("finetune", "ended by %s; without --checkpoint nothing is kept of the run", stop_name());
     }
     return failed;
 }
@@ -326,8 +339,10 @@ int cmd_finetune(int argc, char **argv) {
     if (!tallies) return args_fail("finetune", "out of memory");
     code = EXIT_CODE_FAILED;
     if (session_open(&s, &settings) == 0) {
-        if (run_all(&s, tallies) == 0) code = print_results(&settings, tallies);
+        const int failed = run_all(&s, tallies);
+        if (!failed) code = print_results(&settings, tallies);
         session_close(&s);
+        if (failed && stop_asked()) stop_now();
     }
     free(tallies);
     return code;

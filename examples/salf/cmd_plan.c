@@ -83,7 +83,7 @@ static int print_plan(const plan_settings *s, const int64_t *counts, double savi
     jsonl_ints(&w, "counts", counts, s->layers);
     jsonl_real(&w, "saving", saving);
     jsonl_end(&w);
-    return w.failed ? args_fail("plan", "cannot write to standard output") : EXIT_CODE_OK;
+    return w.error ? args_fail("plan", "cannot write to standard output") : EXIT_CODE_OK;
 }
 
 /* Makes the plan and prints it; returns the exit code. */

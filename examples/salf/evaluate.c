@@ -8,6 +8,7 @@
 #include "finetune.h"
 #include "metrics.h"
 #include "progress.h"
+#include "stop.h"
 
 /* Most prompts of a batch in tests, and test data whose deviations are logged: 200 show the spread of a space, and a
  * log of some methods and spaces stays below a megabyte. */
@@ -133,6 +134,7 @@ static int predict_classes(session *s, decoder *d, float *logits, int32_t *predi
         else
             choose_classes(s, logits, n, n_tokens, predicted + at);
         progress_update(&bar, at + n, NULL);
+        if (s->may_stop && stop_asked()) result = -1;
     }
     progress_end(&bar);
     prompt_batch_free(&batch);

@@ -51,7 +51,7 @@ typedef struct finetune_settings {
     int32_t stream_order; /* SALF_STREAM_* */
     int32_t assignment_given;
     int32_t stream_order_given;
-    int32_t eof_from;     /* EOF_* */
+    int32_t eof_from; /* EOF_* */
     int32_t lens;
     int32_t as_published;
     int32_t whole_vocabulary; /* prediction over all tokens */
@@ -85,6 +85,9 @@ typedef struct finetune_settings {
 
 /* What is not said on a command line. */
 extern const finetune_settings finetune_defaults;
+/* All options of the command line. */
+extern const args_option finetune_table[];
+extern const int finetune_n_options;
 /* Fills in the rates from their text, for the methods that are listed. Returns -1 to go on, else the exit code. */
 int finetune_read_rates(finetune_settings *o);
 
@@ -111,9 +114,12 @@ typedef struct session {
     char *prompt;          /* the template in use */
     int64_t n_train_all;   /* data there are, before --limit-train and --limit-test */
     int64_t n_test_all;
-    int64_t n_shortened; /* prompts longer than the model's positions, cut at the left */
-    uint64_t seed;       /* of the run at hand */
-    int cache_said;      /* 1: it has been said that not all states are kept */
+    int64_t n_shortened;         /* prompts longer than the model's positions, cut at the left */
+    uint64_t seed;               /* of the run at hand */
+    int cache_said;              /* 1: it has been said that not all states are kept */
+    int may_stop;                /* 1: tests end when a signal asks for it, for they can be made again */
+    uint64_t tokenizer_hash;     /* of the file's content */
+    salf_checkpoint *checkpoint; /* NULL: none is kept */
     jsonl_writer log;
 } session;
 
@@ -163,8 +169,12 @@ int log_deviations(session *s, decoder *d, const method *m, const char *when);
 /* A probe for the metric of a method, riding on forwards. */
 salf_status make_probe(salf_probe **out, const session *s, int32_t metric);
 
-/* Opens the log (keeping its first keep bytes) and writes the run event where it is new. */
-int log_open(session *s, int64_t keep);
+/* Opens the log, of which the lines before a place stay. */
+int log_open(session *s, jsonl_place keep);
+/* 0, or -1 after saying why a line could not be written. */
+int log_check(session *s);
+/* The run event, the first line of a log. */
+void log_run(session *s);
 /* Begins an event of a method, with the seed at hand. */
 void log_begin(session *s, const char *event, const method *m);
 void log_step(session *s, const method *m, const tally *before, const tally *now, int32_t cut, double rate);

@@ -1,55 +1,98 @@
 /* jsonl.c - JSON lines: fields are written as they come; reading is Jansson's, one line at a time. */
+#define _DEFAULT_SOURCE /* flock */
 #include "jsonl.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "files.h"
+#include "salf.h"
 
-/* A run that is resumed keeps the lines up to its checkpoint and drops those behind: they will be written again. */
-int jsonl_open(jsonl_writer *w, const char *path, int64_t keep, char *message, size_t message_size) {
+/* Of the last bytes before a place, at most as many as fit; *hash 0 and -1 when they cannot be read. */
+static int hash_tail(int file, int64_t bytes, int64_t *tail) {
+    char last[4096];
+    const size_t n = bytes < (int64_t)sizeof last ? (size_t)bytes : sizeof last;
+    const ssize_t got = pread(file, last, n, (off_t)(bytes - (int64_t)n));
+    const uint64_t hash = salf_hash(0, last, n);
+    memcpy(tail, &hash, sizeof hash);
+    return got == (ssize_t)n && n > 0 && last[n - 1] == '\n' ? 0 : -1;
+}
+
+/* Which file it is, as a number that is not 0: an empty log has no tail to be known by. */
+static int64_t hash_place(const struct stat *about) {
+    const uint64_t place[2] = {(uint64_t)about->st_dev, (uint64_t)about->st_ino};
+    return (int64_t)(salf_hash(0, place, sizeof place) >> 1 | 1);
+}
+
+/* A run that is resumed keeps the lines up to its checkpoint and drops those behind: they will be written again. The
+ * file is opened to be read as well, for its tail; what is no file only to be written to. */
+int jsonl_open(jsonl_writer *w, const char *path, jsonl_place keep, char *message, size_t message_size) {
+    struct stat about;
+    int64_t tail;
     *w = (jsonl_writer){0};
-    if (!strcmp(path, "-")) return w->file = stdout, 0;
-    FILE *file = fopen(path, keep > 0 ? "r+b" : "wb");
-    if (!file) return snprintf(message, message_size, "%s: cannot be opened for writing", path), -1;
-    if (keep > 0 && (fseek(file, 0, SEEK_END) || ftell(file) < keep || ftruncate(fileno(file), (off_t)keep) ||
-                     fseek(file, (long)keep, SEEK_SET))) {
-        fclose(file);
-        snprintf(message, message_size, "%s: has fewer than the %" PRId64 " bytes it is to be continued after", path,
-                 keep);
-        return -1;
+    if (!strcmp(path, "-") || !strcmp(path, "/dev/stdout")) return w->file = stdout, 0;
+    const int is_file = stat(path, &about) != 0 || S_ISREG(about.st_mode);
+    const int file = open(path, (is_file ? O_RDWR | O_CREAT : O_WRONLY) | O_CLOEXEC | O_NOCTTY, 0666);
+    const char *wrong = NULL;
+    if (file < 0 || fstat(file, &about) != 0) {
+        wrong = strerror(errno);
+    } else if (is_file && flock(file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        wrong = "another run writes here";
+    } else if (is_file && keep.bytes == 0 && about.st_size > 0 && keep.tail != hash_place(&about)) {
+        wrong = "holds something already, which this run would overwrite; name another file, or remove it";
+    } else if (keep.bytes > 0 && (!is_file || about.st_size < keep.bytes)) {
+        wrong = "has fewer bytes than when the checkpoint was made, so that it cannot be continued";
+    } else if (keep.bytes > 0 && (hash_tail(file, keep.bytes, &tail) != 0 || tail != keep.tail)) {
+        wrong = "is not the log that this run has written";
+    } else if (is_file && (ftruncate(file, (off_t)keep.bytes) != 0 || lseek(file, (off_t)keep.bytes, SEEK_SET) < 0)) {
+        wrong = strerror(errno);
+    } else if (!(w->file = fdopen(file, "wb"))) {
+        wrong = strerror(errno);
     }
-    w->file = file;
+    if (!wrong) return 0;
+    if (file >= 0) close(file);
+    snprintf(message, message_size, "%s: %s", path, wrong);
+    return -1;
+}
+
+/* Notes the first error. Returns 0, or -1 when there is one. */
+static int note_error(jsonl_writer *w, int failed) {
+    if (failed && !w->error) w->error = errno ? errno : EIO;
+    return w->error ? -1 : 0;
+}
+
+/* Standard output, a device and a pipe have no length to come back to. */
+int jsonl_sync(jsonl_writer *w, jsonl_place *place) {
+    struct stat about;
+    *place = (jsonl_place){0};
+    if (!w->file) return 0;
+    if (note_error(w, fflush(w->file)) != 0) return -1;
+    if (w->file == stdout || fstat(fileno(w->file), &about) != 0 || !S_ISREG(about.st_mode)) return 0;
+    if (note_error(w, fsync(fileno(w->file))) != 0) return -1;
+    place->bytes = ftell(w->file);
+    if (place->bytes > 0) return note_error(w, hash_tail(fileno(w->file), place->bytes, &place->tail));
+    place->tail = hash_place(&about);
     return 0;
 }
 
-/* Standard output has no length to come back to. */
-int64_t jsonl_sync(jsonl_writer *w) {
-    if (!w->file) return 0;
-    if (fflush(w->file)) return w->failed = 1, -1;
-    if (w->file == stdout) return 0;
-    if (fsync(fileno(w->file))) return w->failed = 1, -1;
-    return ftell(w->file);
-}
-
 int jsonl_close(jsonl_writer *w) {
-    int failed = w->failed;
-    if (w->file == stdout) {
-        failed |= fflush(stdout) != 0;
-    } else if (w->file) {
-        failed |= fclose(w->file) != 0;
-    }
+    if (w->file) note_error(w, w->file == stdout ? fflush(stdout) : fclose(w->file));
+    const int error = w->error;
     *w = (jsonl_writer){0};
-    return failed ? -1 : 0;
+    return error;
 }
 
 /* Writes go through here: the first that fails is remembered, and nobody in between has to look. */
 static void put_raw(jsonl_writer *w, const char *text) {
-    if (w->file && fputs(text, w->file) == EOF) w->failed = 1;
+    if (w->file) note_error(w, fputs(text, w->file) == EOF);
 }
 
 /* Length of the valid UTF-8 sequence at s, or 0. Overlong forms, surrogates and numbers above U+10FFFF are not valid.
@@ -123,7 +166,7 @@ void jsonl_begin(jsonl_writer *w, const char *event) {
 /* Flushed, so that a log can be watched, and a kill loses at most the line being written. */
 void jsonl_end(jsonl_writer *w) {
     put_raw(w, "}\n");
-    if (w->file && fflush(w->file)) w->failed = 1;
+    if (w->file) note_error(w, fflush(w->file));
     w->open = 0;
 }
 

@@ -11,18 +11,23 @@
  * written as null, strings that are not UTF-8 with U+FFFD in place of each wrong byte. */
 typedef struct jsonl_writer {
     FILE *file;
-    int open;   /* inside an object */
-    int failed; /* a write failed; jsonl_close tells */
+    int open;  /* inside an object */
+    int error; /* of the first write that failed, a number of errno; 0: none has */
 } jsonl_writer;
 
-/* Opens a file, of which the first keep bytes stay (0: a new file); "-" is standard output. Returns 0 or -1 with a
- * message. */
-int jsonl_open(jsonl_writer *w, const char *path, int64_t keep, char *message, size_t message_size);
-/* Bytes written so far, flushed and synced, for a later jsonl_open with keep; 0 for a writer without a file, -1 on
- * failure.
- */
-int64_t jsonl_sync(jsonl_writer *w);
-/* Returns 0, or -1 when any write failed. The writer is zeroed. */
+/* A place between two lines of a log. */
+typedef struct jsonl_place {
+    int64_t bytes; /* before it; 0: nothing yet, no log, or one that has no length */
+    int64_t tail;  /* hash of the last of them; of which file it is where there are none; 0: no file */
+} jsonl_place;
+
+/* Opens a log and locks it, so that no other run writes there. The lines before the place stay, which must be those
+ * that were there then, and what follows is cut. Of a new log (keep zero) a file with something in it is refused. "-" is
+ * standard output; devices and pipes are written to. Returns 0 or -1 with a message. */
+int jsonl_open(jsonl_writer *w, const char *path, jsonl_place keep, char *message, size_t message_size);
+/* The place behind what was written so far, which is on the disk by then. -1 when any write has failed. */
+int jsonl_sync(jsonl_writer *w, jsonl_place *place);
+/* Returns 0, or the first error. The writer is zeroed. */
 int jsonl_close(jsonl_writer *w);
 
 /* One line: begin, fields, end. event NULL: an object without that key. */

@@ -84,17 +84,18 @@ int64_t book_batch(run *r, int probed);
 /* Adds the predicted operations of rows with these cuts; not trained: their forward and probe alone. */
 int book_rows(run *r, const int32_t *cuts, int64_t rows, int probed, int trained);
 
-/* Writes the checkpoint file: all of a run between two updates, or (r NULL) only that runs 0 ... finished-1 are done.
- * tallies [runs + 1]. */
-int runstate_save(session *s, run *r, int finished, const tally *tallies);
+/* Saves all of a run between two updates, or (r NULL) only that runs 0 ... finished-1 are done. tallies [runs + 1]. */
+int runstate_save(session *s, run *r, int finished, tally *tallies);
 /* What a checkpoint says of the run as a whole. */
 typedef struct runstate_start {
-    int finished;       /* runs done, their tallies filled in */
-    int inside;         /* 1: it also holds the next one in the middle of its training */
-    int64_t log_length; /* bytes */
+    int found;       /* 1: there is one */
+    int finished;    /* runs done, their tallies filled in */
+    int inside;      /* 1: it also holds the next one in the middle of its training */
+    jsonl_place log; /* how far the log had come */
 } runstate_start;
 
-/* Reads it; all zero when there is no file. Fails, naming the option, when the settings are not those of the file. */
+/* Opens the folder of --checkpoint and reads what is there; all zero when that is nothing. Fails, naming the option,
+ * when this run is another one, and where a run lies there that is not to be resumed. */
 int runstate_begin(session *s, runstate_start *start, tally *tallies);
 /* Restores a fresh run that was in the middle. */
 int runstate_load(session *s, run *r);

@@ -38,18 +38,27 @@ static void log_machine(session *s) {
     jsonl_text(&s->log, "version", salf_version_string());
 }
 
-/* The first line of a new log says what the run is: what a reader needs to compare two logs. With keep its first lines
- * are those that the checkpoint saw. */
-int log_open(session *s, int64_t keep) {
+int log_open(session *s, jsonl_place keep) {
+    char message[512];
+    if (!s->settings->log || jsonl_open(&s->log, s->settings->log, keep, message, sizeof message) == 0) return 0;
+    args_fail(training_command, "--log: %s", message);
+    return -1;
+}
+
+/* Where a line could not be written nothing further is done: a run whose log has a hole is worth less than one that
+ * ends at once and can be gone on with. */
+int log_check(session *s) {
+    if (!s->log.error) return 0;
+    args_fail(training_command, "--log: %s: %s%s", s->settings->log, strerror(s->log.error),
+              s->checkpoint ? "; once that is mended, --resume goes on from the last checkpoint" : "");
+    return -1;
+}
+
+/* What a reader needs to compare two logs. */
+void log_run(session *s) {
     static const char *const schedules[] = {"constant", "linear", "cosine"};
     const finetune_settings *o = s->settings;
-    char message[512];
-    if (!o->log) return 0;
-    if (jsonl_open(&s->log, o->log, keep, message, sizeof message) != 0) {
-        args_fail(training_command, "%s", message);
-        return -1;
-    }
-    if (keep > 0) return 0;
+    if (!o->log) return;
     const char *names[METHODS_MAX];
     double rates[METHODS_MAX];
     for (int i = 0; i < o->n_methods; i++) names[i] = o->methods[i].name, rates[i] = o->rates[i];
@@ -88,7 +97,6 @@ int log_open(session *s, int64_t keep) {
     jsonl_real_rows(w, "rates", rates, 1, o->n_methods);
     log_machine(s);
     jsonl_end(w);
-    return 0;
 }
 
 void log_begin(session *s, const char *event, const method *m) {

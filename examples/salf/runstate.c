@@ -1,264 +1,293 @@
-/* runstate.c - what of a run goes into its checkpoint, and back. The tensors of the file are described in
- * docs/formats.md. Random numbers need nothing: they are functions of seed and position. */
-#include <errno.h>
+/* runstate.c - what of a run goes into its checkpoint, and back. The tensors are described in docs/formats.md. Random
+ * numbers need nothing: they are functions of seed and position.
+ *
+ * What a run is made of is every option of the command line but those that are known to change no result, so that a new
+ * option is not forgotten; and the contents of model, tokenizer and data, wherever they lie. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "checkpoint.h"
 #include "run.h"
 
 /* Places in the tensor "run". */
-enum { RUN_FINISHED, RUN_INSIDE, RUN_LOG, RUN_TASKS, RUN_POSITION, RUN_N };
-enum { N_OPTIONS = 40, VALUE_SIZE = 1024 };
+enum { RUN_FINISHED, RUN_INSIDE, RUN_LOG, RUN_LOG_TAIL, RUN_TASKS, RUN_POSITION, RUN_TURN_ENDS, RUN_N };
+enum { IDENTITIES = 64, VALUE_SIZE = 8192 };
 
-/* The options that results depend on, as text. */
-typedef struct option_texts {
-    const char *pairs[2 * N_OPTIONS];
-    char values[N_OPTIONS][VALUE_SIZE];
-    int n;
-} option_texts;
+/* ---- what a run is made of ---- */
 
-/* Values are cut to VALUE_SIZE: two paths that agree that far count as the same. */
-static void record_text(option_texts *t, const char *key, const char *value) {
-    char *kept = t->values[t->n];
-    snprintf(kept, VALUE_SIZE, "%s", value ? value : "(default)");
-    t->pairs[2 * t->n] = key;
-    t->pairs[2 * t->n + 1] = kept;
-    t->n++;
+/* Options of no result: where things are written, and what is done on the side. How much is kept of states is one, what
+ * is kept another: it changes roundings. */
+static int changes_nothing(const char *name) {
+    static const char *const names[] = {"log",          "json",      "quiet",      "eval-every",
+                                        "output",       "resume",    "checkpoint", "checkpoint-every",
+                                        "cache-folder", "stop-after"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0) return 1;
+    return 0;
 }
 
-static void record_int(option_texts *t, const char *key, int64_t value) {
-    char text[32];
-    snprintf(text, sizeof text, "%lld", (long long)value);
-    record_text(t, key, text);
-}
-
-static void record_real(option_texts *t, const char *key, double value) {
-    char text[40];
-    snprintf(text, sizeof text, "%.17g", value);
-    record_text(t, key, text);
-}
-
-/* Enumerations are recorded by their numbers, so that a word may change. What a run only does on the side (logs, tests
- * on the way, when it stops) is left out. */
-static void list_options(option_texts *t, const finetune_settings *o) {
-    char names[VALUE_SIZE] = "";
-    for (int i = 0; i < o->n_methods; i++) {
-        size_t used = strlen(names);
-        snprintf(names + used, sizeof names - used, "%s%s", i ? "," : "", o->methods[i].name);
+/* Hash of the model's shape and numbers: config.json, then each tensor's name, shape and bytes. Another division into
+ * files is the same model. */
+static int hash_model(const session *s, uint64_t *hash) {
+    char path[4096];
+    const salf_tensors *tensors = salf_model_get_tensors(s->model);
+    const int n = snprintf(path, sizeof path, "%s/config.json", s->settings->model);
+    if (n < 0 || (size_t)n >= sizeof path || salf_hash_file(path, hash) != SALF_OK) return say_salf("--model");
+    for (int64_t i = 0; i < salf_tensors_count(tensors); i++) {
+        salf_named_tensor t;
+        const salf_status status = salf_tensors_at(tensors, i, &t); /* types that are not used here have no view */
+        if (status == SALF_E_NO_MEMORY) return say_salf("--model");
+        const uint64_t size = t.view.dtype == SALF_F64 || t.view.dtype == SALF_I64   ? 8
+                              : t.view.dtype == SALF_F32 || t.view.dtype == SALF_I32 ? 4
+                              : t.view.dtype == SALF_U8 || t.view.dtype == SALF_I8   ? 1
+                                                                                     : 2;
+        *hash = salf_hash(*hash, t.name, strlen(t.name));
+        *hash = salf_hash(*hash, t.shape, sizeof t.shape);
+        if (status == SALF_OK) *hash = salf_hash(*hash, t.view.data, (uint64_t)(t.view.rows * t.view.cols) * size);
     }
-    t->n = 0;
-    record_text(t, "method", names);
-    record_text(t, "model", o->model);
-    record_text(t, "accept", o->accept);
-    record_int(t, "valid-vocab", o->valid_vocab);
-    record_text(t, "tokenizer", o->tokenizer);
-    record_text(t, "data", o->data);
-    record_text(t, "template", o->prompt);
-    record_text(t, "label-words", o->words);
-    record_int(t, "seed", (int64_t)o->seed);
-    record_int(t, "batch", o->batch);
-    record_int(t, "epochs", o->epochs);
-    record_int(t, "limit-train", o->limit_train);
-    record_int(t, "limit-test", o->limit_test);
-    record_int(t, "loss", o->loss);
-    record_int(t, "dense", o->dense);
-    record_int(t, "rank", o->lora_rank);
-    record_real(t, "alpha", o->lora_alpha);
-    record_int(t, "targets", o->targets);
-    record_int(t, "schedule", o->schedule);
-    record_text(t, "lr", o->rate_text);
-    record_int(t, "seeds", o->seeds);
-    record_int(t, "cache",
-               o->cache_bytes ? 1 + o->cache_bf16 : 0); /* what is kept changes roundings, how much does not */
-    record_real(t, "warmup", o->warmup);
-    record_real(t, "weight-decay", o->weight_decay);
-    record_real(t, "clip", o->clip);
-    record_int(t, "reduction", o->reduction);
-    record_int(t, "matching", o->matching);
-    record_int(t, "assignment", o->assignment_given ? o->assignment : -1);
-    record_int(t, "stream-order", o->stream_order_given ? o->stream_order : -1);
-    record_real(t, "probe-limit", o->probe_limit);
-    record_int(t, "eof-from", o->eof_from);
-    record_int(t, "lens", o->lens);
-    record_real(t, "temperature", o->temperature);
-    record_int(t, "as-published", o->as_published);
-    record_int(t, "whole-vocabulary", o->whole_vocabulary);
-    record_int(t, "backend", o->backend);
-    record_int(t, "threads", o->threads);
+    return 0;
 }
 
-/* Where the checkpoint lies. */
-static int checkpoint_path(const session *s, char *path, size_t size) {
-    int n = snprintf(path, size, "%s/checkpoint.safetensors", s->settings->checkpoint);
-    if (n > 0 && (size_t)n < size) return 0;
-    args_fail(training_command, "--checkpoint: the path is too long");
-    return -1;
+/* Of a part of the data as it is trained on: tokens, where each text begins, classes. */
+static uint64_t hash_split(uint64_t hash, const split *d) {
+    hash = salf_hash(hash, d->offsets, ((uint64_t)d->n + 1) * sizeof *d->offsets);
+    hash = salf_hash(hash, d->tokens, (uint64_t)d->offsets[d->n] * sizeof *d->tokens);
+    return salf_hash(hash, d->classes, (uint64_t)d->n * sizeof *d->classes);
 }
 
-/* ---- saving ---- */
-
-/* The library's two save functions behind one form. */
-typedef salf_status (*save_fn)(const void *handle, void *buffer, uint64_t *size);
-
-static salf_status save_policy(const void *handle, void *buffer, uint64_t *size) {
-    return salf_policy_save(handle, buffer, size);
+/* Opens the folder of --checkpoint for this run. 0, or -1 with a message. */
+static int open_folder(session *s) {
+    static char names[IDENTITIES][40], values[IDENTITIES][VALUE_SIZE];
+    const finetune_settings *o = s->settings;
+    salf_identity made_of[IDENTITIES];
+    uint64_t model = 0, words = 0, data = 0;
+    int n = 0;
+    if (hash_model(s, &model) != 0) return -1;
+    words = salf_hash(words, s->label_tokens, (uint64_t)s->n_labels * sizeof *s->label_tokens);
+    for (int32_t c = 0; c < s->n_labels; c++) data = salf_hash(data, s->label_names[c], strlen(s->label_names[c]) + 1);
+    data = hash_split(hash_split(data, &s->train), &s->test);
+    const struct {
+        const char *option;
+        uint64_t hash;
+    } contents[] = {{"model", model},
+                    {"tokenizer", s->tokenizer_hash},
+                    {"label-words", words},
+                    {"template", salf_hash(0, s->prompt, strlen(s->prompt))},
+                    {"data", data}};
+    for (int i = 0; i < finetune_n_options; i++) {
+        const args_option *option = &finetune_table[i];
+        uint64_t hash = 0;
+        if (changes_nothing(option->name) || n == IDENTITIES - 1) continue;
+        for (size_t k = 0; k < sizeof contents / sizeof *contents; k++)
+            if (strcmp(option->name, contents[k].option) == 0) hash = contents[k].hash | (contents[k].hash == 0);
+        if (strcmp(option->name, "data") == 0) continue; /* the last: texts and words tell first what is amiss */
+        snprintf(names[n], sizeof names[n], "--%s", option->name);
+        if (args_value(option, o, values[n], VALUE_SIZE) >= VALUE_SIZE) {
+            args_fail(training_command, "--checkpoint: %s is too long to be kept with a run", names[n]);
+            return -1;
+        }
+        if (strcmp(option->name, "cache") == 0)
+            snprintf(values[n], VALUE_SIZE, "%s", !o->cache_bytes ? "none" : o->cache_bf16 ? "bf16" : "float32");
+        made_of[n] = (salf_identity){names[n], values[n], hash};
+        n++;
+    }
+    made_of[n++] = (salf_identity){"--data", o->data, data | (data == 0)};
+    const salf_status status = salf_checkpoint_open(&s->checkpoint, s->context, o->checkpoint, made_of, n);
+    return status == SALF_OK ? 0 : say_salf("--checkpoint");
 }
 
-static salf_status save_planner(const void *handle, void *buffer, uint64_t *size) {
-    return salf_planner_save(handle, buffer, size);
+/* ---- what is saved ---- */
+
+/* The tensors of a checkpoint: where they are in memory, to be saved from or loaded to. */
+typedef struct state_list {
+    salf_named_tensor *tensors;
+    char (*names)[DECODER_NAME_SIZE + 16];
+    int64_t n, room;
+} state_list;
+
+static void add_array(state_list *l, const char *prefix, const char *name, int32_t dtype, int64_t count, void *data) {
+    if (l->n == l->room) return; /* open_list has counted */
+    salf_named_tensor *t = &l->tensors[l->n];
+    snprintf(l->names[l->n], sizeof l->names[l->n], "%s%s", prefix, name);
+    *t = (salf_named_tensor){.name = l->names[l->n++], .n_dims = 1, .shape = {count}};
+    t->view = (salf_tensor){.data = data, .rows = 1, .cols = count, .dtype = dtype};
 }
 
-/* Appends the saved bytes of a handle; asked for their size first. */
-static int put_blob(checkpoint_writer *w, const char *name, save_fn save, const void *handle) {
-    uint64_t size = 0;
-    if (save(handle, NULL, &size) != SALF_OK) return say_salf(name);
-    void *bytes = malloc(size ? (size_t)size : 1);
-    if (!bytes) return say_no_memory();
-    int failed = save(handle, bytes, &size) != SALF_OK ? say_salf(name) : 0;
-    if (!failed) checkpoint_put_bytes(w, name, bytes, size);
-    free(bytes);
-    return failed;
-}
-
-/* A run between two updates: figures, parameters that train with their moments, and the blobs of policy and planner.
- * Gradients are zero then, and need no place. */
-static int put_run(checkpoint_writer *w, run *r) {
-    const int64_t m = r->s->info.n_layers;
-    char name[DECODER_NAME_SIZE + 16];
-    checkpoint_put(w, "tally", SALF_F64, TALLY_N, r->tally.v);
-    checkpoint_put(w, "eof_counts", SALF_I64, m, r->eof_counts);
-    checkpoint_put(w, "norms", SALF_F64, RUN_NORMS * m, r->norms);
-    if (r->turn) checkpoint_put(w, "turn", SALF_F32, r->turn_size, r->turn);
-    if (r->turn) checkpoint_put(w, "turn_ends", SALF_I64, 1, &r->turn_ends);
-    checkpoint_put(w, "optimizer.steps", SALF_I64, m + 2, adamw_steps(r->optimizer));
-    for (int64_t i = 0; i < decoder_n_parameters(r->decoder); i++) {
+/* A run between two updates: figures, parameters that train with their moments. Gradients are zero then, and need no
+ * place. saved: the file that is to be loaded, whose parameters have moments or not; NULL when saving. */
+static int list_run(state_list *l, run *r, const salf_tensors *saved) {
+    const int64_t m = r->s->info.n_layers, n = decoder_n_parameters(r->decoder);
+    add_array(l, "", "tally", SALF_F64, TALLY_N, r->tally.v);
+    add_array(l, "", "eof_counts", SALF_I64, m, r->eof_counts);
+    add_array(l, "", "norms", SALF_F64, RUN_NORMS * m, r->norms);
+    if (r->turn) add_array(l, "", "turn", SALF_F32, r->turn_size, r->turn);
+    add_array(l, "", "optimizer.steps", SALF_I64, m + 2, adamw_steps(r->optimizer));
+    for (int64_t i = 0; i < n; i++) {
         const decoder_parameter *p = decoder_parameter_at(r->decoder, i);
+        char first_name[DECODER_NAME_SIZE + 16];
+        salf_named_tensor found;
         float *first, *second;
         if (!p->trains) continue;
-        snprintf(name, sizeof name, "value.%s", p->name);
-        checkpoint_put(w, name, SALF_F32, p->count, p->values);
+        add_array(l, "value.", p->name, SALF_F32, p->count, p->values);
+        snprintf(first_name, sizeof first_name, "first.%s", p->name);
+        if (saved && salf_tensors_find(saved, first_name, &found) == SALF_OK &&
+            adamw_make_moments(r->optimizer, i, &first, &second) != SALF_OK)
+            return say_decoder("--resume");
         adamw_moments(r->optimizer, i, &first, &second);
-        if (!first) continue;
-        snprintf(name, sizeof name, "first.%s", p->name);
-        checkpoint_put(w, name, SALF_F32, p->count, first);
-        snprintf(name, sizeof name, "second.%s", p->name);
-        checkpoint_put(w, name, SALF_F32, p->count, second);
+        if (!first || (saved && salf_tensors_find(saved, first_name, &found) != SALF_OK)) continue;
+        add_array(l, "first.", p->name, SALF_F32, p->count, first);
+        add_array(l, "second.", p->name, SALF_F32, p->count, second);
     }
-    if (put_blob(w, "policy", save_policy, r->feed.policy) != 0) return -1;
-    return r->feed.planner ? put_blob(w, "planner", save_planner, r->feed.planner) : 0;
+    return 0;
 }
 
-/* The log is flushed first, and its length goes into the file: a resumed run cuts the log there, so that no line is
- * in it twice. The file replaces the one before in one step. */
-int runstate_save(session *s, run *r, int finished, const tally *tallies) {
-    static option_texts texts;
-    char path[4096];
-    checkpoint_writer w = {0};
-    int64_t numbers[RUN_N] = {finished, r != NULL, jsonl_sync(&s->log), r ? r->tasks : 0, r ? r->feed.position : 0};
-    if (checkpoint_path(s, path, sizeof path) != 0) return -1;
-    list_options(&texts, s->settings);
-    for (int i = 0; i < texts.n; i++) checkpoint_put_text(&w, texts.pairs[2 * i], texts.pairs[2 * i + 1]);
-    checkpoint_put(&w, "run", SALF_I64, RUN_N, numbers);
-    checkpoint_put(&w, "tallies", SALF_F64, ((int64_t)run_count(s->settings) + 1) * TALLY_N, tallies);
-    if (r && put_run(&w, r) != 0) w.failed = 1;
-    if (checkpoint_write(&w, s->context, path) != SALF_OK) return say_salf("--checkpoint");
-    return 0;
+/* Everything, r NULL: but no run's inside. */
+static int open_list(state_list *l, session *s, run *r, int64_t *numbers, tally *tallies, const salf_tensors *saved) {
+    const int64_t room = 8 + (r ? 3 * decoder_n_parameters(r->decoder) : 0);
+    *l = (state_list){.room = room};
+    l->tensors = calloc((size_t)room, sizeof *l->tensors);
+    l->names = calloc((size_t)room, sizeof *l->names);
+    if (!l->tensors || !l->names) return say_no_memory();
+    add_array(l, "", "run", SALF_I64, RUN_N, numbers);
+    add_array(l, "", "tallies", SALF_F64, ((int64_t)run_count(s->settings) + 1) * TALLY_N, tallies);
+    return r ? list_run(l, r, saved) : 0;
+}
+
+static void close_list(state_list *l) {
+    free(l->tensors);
+    free(l->names);
+}
+
+/* The log comes first, whole and on the disk: its length goes into the checkpoint, and a resumed run cuts it there, so
+ * that no line is in it twice. Where it cannot be written, the checkpoint stays that of the log as it was. */
+int runstate_save(session *s, run *r, int finished, tally *tallies) {
+    jsonl_place log = {0};
+    state_list l = {0};
+    if (jsonl_sync(&s->log, &log) != 0) return log_check(s);
+    int64_t numbers[RUN_N] = {[RUN_FINISHED] = finished,
+                              [RUN_INSIDE] = r != NULL,
+                              [RUN_LOG] = log.bytes,
+                              [RUN_LOG_TAIL] = log.tail,
+                              [RUN_TASKS] = r ? r->tasks : 0,
+                              [RUN_POSITION] = r ? r->feed.position : 0,
+                              [RUN_TURN_ENDS] = r ? r->turn_ends : 0};
+    int failed = open_list(&l, s, r, numbers, tallies, NULL);
+    salf_checkpoint_content content;
+    salf_options_init(&content, sizeof content);
+    content.tensors = l.tensors;
+    content.n_tensors = l.n;
+    content.policy = r ? r->feed.policy : NULL;
+    content.planner = r ? r->feed.planner : NULL;
+    if (!failed && salf_checkpoint_save(s->checkpoint, &content) != SALF_OK) failed = say_salf("--checkpoint");
+    close_list(&l);
+    return failed;
 }
 
 /* ---- loading ---- */
 
-/* The checkpoint, or *out NULL when there is none. */
-static int open_checkpoint_file(session *s, salf_tensors **out) {
-    char path[4096];
-    struct stat found;
-    *out = NULL;
-    if (checkpoint_path(s, path, sizeof path) != 0) return -1;
-    if (stat(path, &found) != 0 && errno == ENOENT) return 0;
-    return salf_tensors_open(out, s->context, path) == SALF_OK ? 0 : say_salf("--resume");
+static int is_damaged(const char *what, double value) {
+    args_fail(training_command, "--resume: the checkpoint's %s is %g, which no run has", what, value);
+    return -1;
 }
 
-int runstate_begin(session *s, runstate_start *start, tally *tallies) {
-    static option_texts texts;
-    const int64_t n = run_count(s->settings);
-    salf_tensors *file;
-    int64_t numbers[RUN_N];
-    char message[2 * VALUE_SIZE + 256];
-    *start = (runstate_start){0};
-    if (open_checkpoint_file(s, &file) != 0) return -1;
-    if (!file) return 0;
-    list_options(&texts, s->settings);
-    int failed = checkpoint_check_text(file, texts.pairs, texts.n, message, sizeof message) != 0 ||
-                 checkpoint_get(file, "run", SALF_I64, RUN_N, numbers, message, sizeof message) != 0 ||
-                 checkpoint_get(file, "tallies", SALF_F64, (n + 1) * TALLY_N, tallies, message, sizeof message) != 0;
-    if (!failed && (numbers[RUN_FINISHED] < 0 || numbers[RUN_FINISHED] > n || numbers[RUN_LOG] < 0)) {
-        snprintf(message, sizeof message, "the checkpoint is damaged: %lld runs done",
-                 (long long)numbers[RUN_FINISHED]);
-        failed = 1;
-    }
-    if (failed) args_fail(training_command, "--resume: %s", message);
-    if (!failed) *start = (runstate_start){(int)numbers[RUN_FINISHED], numbers[RUN_INSIDE] == 1, numbers[RUN_LOG]};
-    salf_tensors_destroy(file);
-    return failed ? -1 : 0;
-}
-
-/* Parameters that train, and the moments of those that have been updated. */
-static int get_parameters(const salf_tensors *file, run *r, char *message, size_t size) {
-    char name[DECODER_NAME_SIZE + 16];
-    for (int64_t i = 0; i < decoder_n_parameters(r->decoder); i++) {
-        const decoder_parameter *p = decoder_parameter_at(r->decoder, i);
-        salf_named_tensor there;
-        float *first, *second;
-        if (!p->trains) continue;
-        snprintf(name, sizeof name, "value.%s", p->name);
-        if (checkpoint_get(file, name, SALF_F32, p->count, p->values, message, size) != 0) return -1;
-        snprintf(name, sizeof name, "first.%s", p->name);
-        if (salf_tensors_find(file, name, &there) != SALF_OK) continue;
-        if (adamw_make_moments(r->optimizer, i, &first, &second) != SALF_OK) {
-            snprintf(message, size, "%s", decoder_error());
-            return -1;
-        }
-        if (checkpoint_get(file, name, SALF_F32, p->count, first, message, size) != 0) return -1;
-        snprintf(name, sizeof name, "second.%s", p->name);
-        if (checkpoint_get(file, name, SALF_F32, p->count, second, message, size) != 0) return -1;
+/* Counts are whole numbers from 0 to 2^53; losses and gradients of a run that has gone astray may be anything. */
+static int check_tally(const tally *t) {
+    static const int counts[] = {TALLY_STEPS, TALLY_TRAINED, TALLY_PASSED, TALLY_PROBED, TALLY_MATCHED, TALLY_MEMORY};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        const double value = t->v[counts[i]];
+        if (!(value >= 0 && value <= 0x1p53)) return is_damaged("tally", value);
     }
     return 0;
 }
 
-/* What put_run wrote, into a fresh run. */
-static int get_run(const salf_tensors *file, run *r, char *message, size_t size) {
-    const int64_t m = r->s->info.n_layers;
+/* A run that is not resumed never takes the place of another. */
+int runstate_begin(session *s, runstate_start *start, tally *tallies) {
+    const finetune_settings *o = s->settings;
+    char older[4096];
+    struct stat found;
+    state_list l = {0};
     int64_t numbers[RUN_N];
-    const void *bytes;
-    uint64_t n;
-    if (checkpoint_get(file, "run", SALF_I64, RUN_N, numbers, message, size) != 0) return -1;
-    r->tasks = numbers[RUN_TASKS];
-    r->feed.position = numbers[RUN_POSITION];
-    if (checkpoint_get(file, "tally", SALF_F64, TALLY_N, r->tally.v, message, size) != 0) return -1;
-    if (checkpoint_get(file, "eof_counts", SALF_I64, m, r->eof_counts, message, size) != 0) return -1;
-    if (checkpoint_get(file, "norms", SALF_F64, RUN_NORMS * m, r->norms, message, size) != 0) return -1;
-    if (r->turn && checkpoint_get(file, "turn", SALF_F32, r->turn_size, r->turn, message, size) != 0) return -1;
-    if (r->turn && checkpoint_get(file, "turn_ends", SALF_I64, 1, &r->turn_ends, message, size) != 0) return -1;
-    if (get_parameters(file, r, message, size) != 0) return -1;
-    if (checkpoint_get(file, "optimizer.steps", SALF_I64, m + 2, adamw_steps(r->optimizer), message, size) != 0)
+    salf_checkpoint_info info;
+    *start = (runstate_start){0};
+    salf_options_init(&info, sizeof info);
+    if (open_folder(s) != 0) return -1;
+    if (salf_checkpoint_get_info(s->checkpoint, &info) != SALF_OK) return say_salf("--checkpoint");
+    snprintf(older, sizeof older, "%s/checkpoint.safetensors", o->checkpoint);
+    if (!info.tensors && stat(older, &found) == 0) {
+        args_fail(training_command, "--checkpoint: %s is that of an older version, which cannot be gone on with",
+                  older);
         return -1;
-    if (checkpoint_get_bytes(file, "policy", &bytes, &n, message, size) != 0) return -1;
-    salf_status status = salf_policy_load(r->feed.policy, bytes, n);
-    if (status == SALF_OK && r->feed.planner) {
-        if (checkpoint_get_bytes(file, "planner", &bytes, &n, message, size) != 0) return -1;
-        status = salf_planner_load(r->feed.planner, bytes, n);
     }
-    if (status != SALF_OK) snprintf(message, size, "%s", salf_last_error());
-    return status == SALF_OK ? 0 : -1;
+    if (!info.locked)
+        fprintf(stderr, "salf %s: %s: no locks here; see that no other run uses this folder\n", training_command,
+                o->checkpoint);
+    if (info.tensors && !o->resume) {
+        args_fail(training_command,
+                  "--checkpoint: %s holds a run already: go on with it by --resume, or name another folder",
+                  o->checkpoint);
+        return -1;
+    }
+    if (!info.tensors) return 0;
+    if (info.damage)
+        fprintf(stderr, "salf %s: %s; going on from save %lld\n", training_command, info.damage, (long long)info.saves);
+    const int n = run_count(o);
+    salf_checkpoint_content content;
+    salf_options_init(&content, sizeof content);
+    int failed = open_list(&l, s, NULL, numbers, tallies, NULL);
+    content.tensors = l.tensors;
+    content.n_tensors = l.n;
+    if (!failed && salf_checkpoint_load(s->checkpoint, &content) != SALF_OK) failed = say_salf("--resume");
+    close_list(&l);
+    if (failed) return -1;
+    for (int i = 0; i <= n; i++)
+        if (check_tally(&tallies[i]) != 0) return -1;
+    if (numbers[RUN_FINISHED] < 0 || numbers[RUN_FINISHED] > n)
+        return is_damaged("number of runs done", (double)numbers[RUN_FINISHED]);
+    if (numbers[RUN_INSIDE] < 0 || numbers[RUN_INSIDE] > (numbers[RUN_FINISHED] < n))
+        return is_damaged("run at hand", (double)numbers[RUN_INSIDE]);
+    if (numbers[RUN_LOG] < 0 || numbers[RUN_LOG] > INT64_MAX / 2)
+        return is_damaged("length of the log", (double)numbers[RUN_LOG]);
+    *start = (runstate_start){.found = 1,
+                              .finished = (int)numbers[RUN_FINISHED],
+                              .inside = (int)numbers[RUN_INSIDE],
+                              .log = {numbers[RUN_LOG], numbers[RUN_LOG_TAIL]}};
+    return 0;
 }
 
+/* What list_run names, into a fresh run; every number that something is counted or indexed by is looked at. */
 int runstate_load(session *s, run *r) {
-    salf_tensors *file;
-    char message[1024] = "the checkpoint is gone";
-    if (open_checkpoint_file(s, &file) != 0) return -1;
-    const int failed = !file || get_run(file, r, message, sizeof message) != 0;
-    if (failed) args_fail(training_command, "--resume: %s", message);
-    salf_tensors_destroy(file);
-    return failed ? -1 : 0;
+    const int64_t m = s->info.n_layers;
+    state_list l = {0};
+    int64_t numbers[RUN_N];
+    tally *others = calloc((size_t)run_count(s->settings) + 1, sizeof *others);
+    salf_checkpoint_info info;
+    salf_checkpoint_content content;
+    salf_options_init(&info, sizeof info);
+    salf_options_init(&content, sizeof content);
+    int failed = others ? 0 : say_no_memory();
+    if (!failed && salf_checkpoint_get_info(s->checkpoint, &info) != SALF_OK) failed = say_salf("--resume");
+    if (!failed) failed = open_list(&l, s, r, numbers, others, info.tensors);
+    content.tensors = l.tensors;
+    content.n_tensors = l.n;
+    content.policy = r->feed.policy;
+    content.planner = r->feed.planner;
+    if (!failed && salf_checkpoint_load(s->checkpoint, &content) != SALF_OK) failed = say_salf("--resume");
+    close_list(&l);
+    free(others);
+    if (failed) return -1;
+    r->tasks = numbers[RUN_TASKS];
+    r->feed.position = numbers[RUN_POSITION];
+    r->turn_ends = numbers[RUN_TURN_ENDS];
+    if (r->tasks < 0 || r->tasks > INT64_MAX / 2) return is_damaged("number of batches", (double)r->tasks);
+    if (r->feed.position < 0 || r->feed.position > r->feed.total)
+        return is_damaged("position in the data", (double)r->feed.position);
+    if (r->turn_ends < 0 || r->turn_ends > 1) return is_damaged("end of a turn", (double)r->turn_ends);
+    for (int64_t k = 0; k < m; k++)
+        if (r->eof_counts[k] < 0 || r->eof_counts[k] > INT64_MAX / 2 / m)
+            return is_damaged("count of an eof", (double)r->eof_counts[k]);
+    for (int64_t k = 0; k < m + 2; k++)
+        if (adamw_steps(r->optimizer)[k] < 0 || adamw_steps(r->optimizer)[k] > INT64_MAX / 2)
+            return is_damaged("count of updates", (double)adamw_steps(r->optimizer)[k]);
+    return check_tally(&r->tally);
 }

@@ -115,6 +115,7 @@ static int open_data(session *s) {
         return -1;
     }
     int result = -1;
+    s->tokenizer_hash = tokenizer_content(t);
     /* Vocabularies are padded, to a multiple of 64 or by some hundreds of free tokens (Phi-2 has 905); a gap that is
      * wider, or tokens beyond the vocabulary, mean the tokenizer of another model. */
     const int64_t gap = s->info.vocab - tokenizer_size(t);
@@ -194,6 +195,7 @@ void session_close(session *s) {
     free(s->label_tokens);
     for (int32_t c = 0; c < s->n_labels && s->label_names; c++) free(s->label_names[c]);
     free(s->label_names);
+    salf_checkpoint_destroy(s->checkpoint);
     salf_basis_destroy(s->basis);
     salf_model_destroy(s->model);
     salf_context_destroy(s->context);

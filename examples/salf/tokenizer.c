@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "files.h"
+#include "salf.h"
 #include "tokenizer_internal.h"
 
 /* Bounds that no real tokenizer comes near (the largest in use have some 2^18 ids); a hostile file cannot make the
@@ -171,6 +172,7 @@ int tokenizer_load(tokenizer **out, const char *path, char *message, size_t mess
         else
             snprintf(what, sizeof what, "out of memory");
     }
+    if (*out) t->content = salf_hash(0, data, size);
     free(data);
     if (!*out) snprintf(message, message_size, "%s: %s", inside ? inside : path, what);
     free(inside);
@@ -182,6 +184,10 @@ int tokenizer_load(tokenizer **out, const char *path, char *message, size_t mess
 
 int32_t tokenizer_size(const tokenizer *t) {
     return t->size;
+}
+
+uint64_t tokenizer_content(const tokenizer *t) {
+    return t->content;
 }
 
 int tokenizer_is_json(const tokenizer *t) {

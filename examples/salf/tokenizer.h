@@ -21,6 +21,8 @@ void tokenizer_destroy(tokenizer *t);
 
 /* Number of ids. */
 int32_t tokenizer_size(const tokenizer *t);
+/* Hash of the file that it was read from. */
+uint64_t tokenizer_content(const tokenizer *t);
 /* Bytes of a piece, borrowed, 0-terminated; *length may be NULL. NULL for an id out of range. */
 const char *tokenizer_piece(const tokenizer *t, int32_t id, int32_t *length);
 

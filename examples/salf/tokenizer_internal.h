@@ -22,6 +22,7 @@ struct tokenizer {
     int32_t *slots; /* [mask + 1] open addressing: id or -1 */
     uint64_t mask;
     struct tokenizer_json *json; /* NULL: of a .bin file */
+    uint64_t content;            /* hash of its file */
 };
 
 /* Id of a piece, or -1. */

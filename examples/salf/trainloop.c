@@ -10,6 +10,7 @@
 
 #include "progress.h"
 #include "run.h"
+#include "stop.h"
 
 /* Groups of a stream are the classes, whose sizes are known: so each gets its share of every depth exactly. */
 static int set_groups(run *r) {
@@ -135,6 +136,7 @@ static int after_update(run *r, tally *logged, tally *tallies, int64_t *updates)
     const finetune_settings *o = r->s->settings;
     const int64_t steps = (int64_t)r->tally.v[TALLY_STEPS];
     log_step(r->s, r->m, logged, &r->tally, r->decision.cut, r->rate);
+    if (log_check(r->s) != 0) return -1;
     *logged = r->tally;
     if (o->eval_every > 0 && steps % o->eval_every == 0) {
         tally seen = r->tally; /* the run's own figures stay as they are */
@@ -144,7 +146,9 @@ static int after_update(run *r, tally *logged, tally *tallies, int64_t *updates)
         if (failed) return -1;
         log_eval(r->s, r->m, &seen);
     }
-    if (o->checkpoint && steps % o->checkpoint_every == 0 && runstate_save(r->s, r, r->index, tallies) != 0) return -1;
+    const int due = steps % o->checkpoint_every == 0 || stop_asked();
+    if (o->checkpoint && due && runstate_save(r->s, r, r->index, tallies) != 0) return -1;
+    if (stop_asked()) return -1;
     if (o->stop_after > 0 && ++*updates >= o->stop_after) _exit(137); /* 128 + SIGKILL, as a shell reports a kill */
     return 0;
 }
@@ -158,6 +162,7 @@ static int train_to_end(run *r, tally *tallies) {
     tally_mark mark = tally_now();
     progress bar;
     progress_start(&bar, r->m->name, r->feed.total);
+    r->s->may_stop = 0; /* of a test on the way nothing is to be missing in the log */
     int failed = 0, ended = 0;
     while (!failed && !ended) {
         feed_task task;
@@ -174,6 +179,7 @@ static int train_to_end(run *r, tally *tallies) {
         progress_update(&bar, (int64_t)r->tally.v[TALLY_TRAINED], NULL);
     }
     progress_end(&bar);
+    r->s->may_stop = 1;
     return failed;
 }
 
@@ -212,12 +218,18 @@ static int finish_method(run *r, tally *tallies) {
         if (r->eof_counts[k] > most) most = r->eof_counts[k];
     }
     r->tally.v[TALLY_MODE] = probed ? (double)most / (double)probed : 0;
-    int failed = evaluate(s, r->decoder, &r->tally, confusion) || log_deviations(s, r->decoder, r->m, "after");
+    tally ended = r->tally; /* what a run that is stopped in its last test goes on with */
+    int failed = evaluate(s, r->decoder, &r->tally, confusion);
+    if (failed && stop_asked() && s->checkpoint) {
+        r->tally = ended;
+        runstate_save(s, r, r->index, tallies);
+    }
+    failed = failed || log_deviations(s, r->decoder, r->m, "after");
     if (!failed && r->feed.planner) failed = log_plan(s, r->m, r->feed.planner, &r->tally.v[TALLY_MATCHED]);
     if (!failed) {
         if (r->signal) log_signal(s, r->m, r->signal);
         log_result(s, r->m, &r->tally, r->eof_counts, confusion);
-        failed = write_output(r);
+        failed = log_check(s) || write_output(r);
     }
     free(confusion);
     tallies[r->index] = r->tally;

@@ -41,6 +41,13 @@ static void read_said(const char *path) {
     fclose(file);
 }
 
+/* A run does not overwrite the log and the checkpoint of the one before. */
+static void remove_runs(void) {
+    static const char *const names[] = {"log", "checkpoint/checkpoint-0.safetensors",
+                                        "checkpoint/checkpoint-1.safetensors"};
+    for (int i = 0; i < 3; i++) remove(harness_path(names[i]));
+}
+
 /* Runs a line of words with the n-th allocation failing (negative: none). */
 static int run(subcommand command, const char *line, long n) {
     char words[2048], path[256], *argv[MOST_WORDS + 1];
@@ -49,6 +56,7 @@ static int run(subcommand command, const char *line, long n) {
     snprintf(path, sizeof path, "%s", harness_path("stderr"));
     for (char *word = strtok(words, " "); word && argc < MOST_WORDS; word = strtok(NULL, " ")) argv[argc++] = word;
     argv[argc] = NULL;
+    if (command == cmd_finetune) remove_runs();
     fflush(stdout);
     const int out = turn(STDOUT_FILENO, "/dev/null"), err = turn(STDERR_FILENO, path);
     allocations_made = 0;

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint.h"
 #include "commands.h"
 #include "decoder.h"
 #include "feed.h"
@@ -137,65 +136,6 @@ START_TEST(probe_limit_bounds_each_stage) {
         ck_assert_int_eq(stage.matched + stage.filled, stage.count);
     }
     feed_destroy(&f);
-    salf_context_destroy(context);
-}
-END_TEST
-
-START_TEST(checkpoint_round_trip) {
-    salf_context *context = harness_context(SALF_BACKEND_AUTO, NULL);
-    char path[1024], message[512];
-    snprintf(path, sizeof path, "%s", harness_path("checkpoint.safetensors"));
-    const float values[3] = {1.5f, -2, 0.25f};
-    const int64_t numbers[2] = {7, -9};
-    float back[3];
-    int64_t numbers_back[2];
-    checkpoint_writer w = {0};
-    checkpoint_put(&w, "values", SALF_F32, 3, values);
-    checkpoint_put(&w, "numbers", SALF_I64, 2, numbers);
-    checkpoint_put_bytes(&w, "blob", "abc", 3);
-    checkpoint_put_text(&w, "batch", "16");
-    checkpoint_put_text(&w, "method", "salf[half],lift*[half]");
-    CHECK_OK(checkpoint_write(&w, context, path));
-    ck_assert_ptr_null(w.tensors);
-
-    salf_tensors *file;
-    CHECK_OK(salf_tensors_open(&file, context, path));
-    ck_assert_int_eq(checkpoint_get(file, "values", SALF_F32, 3, back, message, sizeof message), 0);
-    ck_assert_mem_eq(back, values, sizeof values);
-    ck_assert_int_eq(checkpoint_get(file, "numbers", SALF_I64, 2, numbers_back, message, sizeof message), 0);
-    ck_assert_mem_eq(numbers_back, numbers, sizeof numbers);
-    const void *bytes;
-    uint64_t size;
-    ck_assert_int_eq(checkpoint_get_bytes(file, "blob", &bytes, &size, message, sizeof message), 0);
-    ck_assert(size == 3 && memcmp(bytes, "abc", 3) == 0);
-    ck_assert_int_eq(checkpoint_get(file, "values", SALF_F32, 4, back, message, sizeof message), -1);
-    ck_assert(harness_contains(message, "'values'") && harness_contains(message, "3 elements instead of 4"));
-    ck_assert_int_eq(checkpoint_get(file, "numbers", SALF_F64, 2, back, message, sizeof message), -1);
-    ck_assert_int_eq(checkpoint_get(file, "absent", SALF_F32, 3, back, message, sizeof message), -1);
-    ck_assert(harness_contains(message, "'absent'"));
-    const char *same[] = {"batch", "16", "method", "salf[half],lift*[half]"};
-    const char *other[] = {"method", "salf[half],lift*[half]", "batch", "8"};
-    const char *unknown[] = {"rank", "8"};
-    ck_assert_int_eq(checkpoint_check_text(file, same, 2, message, sizeof message), 0);
-    ck_assert_int_eq(checkpoint_check_text(file, other, 2, message, sizeof message), -1);
-    ck_assert(harness_contains(message, "--batch 16") && harness_contains(message, "--batch 8"));
-    ck_assert_int_eq(checkpoint_check_text(file, unknown, 1, message, sizeof message), -1);
-    salf_tensors_destroy(file);
-    salf_context_destroy(context);
-}
-END_TEST
-
-START_TEST(a_failed_write_leaves_the_old_file) {
-    salf_context *context = harness_context(SALF_BACKEND_AUTO, NULL);
-    checkpoint_writer w = {0};
-    checkpoint_put_bytes(&w, "blob", "abc", 3);
-    ck_assert_int_ne(checkpoint_write(&w, context, "/nonexistent/folder/checkpoint.safetensors"), SALF_OK);
-    ck_assert_ptr_null(w.owned);
-    checkpoint_put_bytes(&w, "blob", "abc", 3);
-    w.failed = 1;
-    ck_assert_int_eq(checkpoint_write(&w, context, harness_path("never.safetensors")), SALF_E_NO_MEMORY);
-    FILE *file = fopen(harness_path("never.safetensors"), "rb");
-    ck_assert_ptr_null(file);
     salf_context_destroy(context);
 }
 END_TEST
@@ -401,8 +341,6 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, every_datum_is_used_once_an_epoch);
     HARNESS_ADD(suite, a_task_stays_until_it_is_done);
     HARNESS_ADD(suite, probe_limit_bounds_each_stage);
-    HARNESS_ADD(suite, checkpoint_round_trip);
-    HARNESS_ADD(suite, a_failed_write_leaves_the_old_file);
     HARNESS_ADD(suite, figures_over_seeds);
     HARNESS_ADD(suite, table_of_figures);
 }
