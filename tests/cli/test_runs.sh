@@ -201,7 +201,7 @@ if unshare --pid --fork --kill-child true 2>/dev/null; then
     done
     unshare --pid --fork "$SALF" finetune "${options[@]}" --checkpoint box.ck --log box.jsonl --output box --resume >box.out 2>err && same box
     check $? 'killed again and again with one process number: the same weights and log'
-    [ -z "$(find box.ck box -name '*.tmp*')" ]
+    [ -z "$(find box.ck -name '*.tmp*')" ]
     check $? 'and nothing is left behind'
 else
     echo "SKIPPED: processes of one number, unshare is not allowed here"

@@ -21,7 +21,7 @@ described "keys of the log" $(quoted 'jsonl_[a-z_]+\([^"]*, ' examples/salf/runl
 described "keys the report reads" $(quoted 'json_object_get\([^"]*, ' examples/salf/cmd_report.c examples/salf/report_*.c)
 described "metadata of a basis" $(sed -n '/meta_keys\[META_COUNT\] = /,/;/p' libsalf/basis/file.c | grep -oE '"[a-z_]+"' | tr -d '"')
 described "tensors of a basis" $(quoted '(put|get)_[a-z_]+\([^"]*, ' libsalf/basis/file.c | grep -v '^SALF_')
-described "tensors of a training checkpoint" $(quoted '(checkpoint_put|put_blob)\(w?&?w, ' examples/salf/runstate.c)
+described "tensors of a training checkpoint" $(quoted 'add_array\(l, ("", )?' examples/salf/runstate.c | sed 's|\.$||')
 described "keys of config.json" $({
     sed -n '/integer_keys\[\] = /,/};/p' libsalf/io/config.c
     grep -ohE 'slf_keys_[a-z]+\(&?k?e?y?s?(config->keys)?, "[a-z_]+"|json_object_get\([a-z>-]+, "[a-z_]+"\)|\.eps = "[a-z_]+"|(LAYER)\("[a-z_]+' \
