@@ -29,7 +29,8 @@ salf_status slf_plugin_open(const char *path, void **handle, const slf_backend *
     *handle = NULL;
     *backend = NULL;
     if (path && *path != '/') return slf_fail(SALF_E_PLUGIN, "plugin_path '%s' is not absolute", path);
-    return slf_fail(SALF_E_PLUGIN, "this libsalf was built without plugins, and has no device backend");
+    return slf_fail(SALF_E_PLUGIN, "%s: this libsalf was built without plugins, and has no device backend",
+                    path ? path : "cuda");
 }
 
 void slf_plugin_close(void *handle) {

@@ -12,6 +12,9 @@
 #include <stdint.h>
 #include <time.h>
 
+/* On Windows the clock counts in some 16 ms, which is enough for progress that is told ten times a second, and both
+ * come from the library that every program has. Its own headers are left out: they define min, max and more. */
+
 /* Nanoseconds that only grow, and the number of this process. */
 #ifdef _WIN32
 __declspec(dllimport) unsigned long long __stdcall GetTickCount64(void); /* as windows.h has them */

@@ -12,6 +12,7 @@ salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const c
     return REFUSED(path);
 }
 
+/* Also a basis's way to disk (basis/file.c), so that salf_basis_save and salf_basis_load refuse with these words. */
 salf_status salf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
                               int64_t n_tensors, const char *const *metadata, int64_t n_metadata) {
     (void)tensors, (void)n_tensors, (void)metadata, (void)n_metadata;
@@ -19,6 +20,7 @@ salf_status salf_tensors_save(salf_context *context, const char *path, const sal
     return REFUSED(path);
 }
 
+/* salf_hash, which knows no files, stays as it is (hash.c). */
 salf_status salf_file_save(const char *path, const void *bytes, uint64_t n) {
     (void)bytes, (void)n;
     SLF_REQUIRE(path);
@@ -30,6 +32,8 @@ salf_status salf_hash_file(const char *path, uint64_t *hash) {
     return REFUSED(path);
 }
 
+/* Planner and policy are saved to memory without any of this (salf_planner_save, salf_policy_save): a host without
+ * files keeps those bytes in a checkpoint of its own. */
 salf_status salf_checkpoint_open(salf_checkpoint **out, salf_context *context, const char *folder,
                                  const salf_identity *identities, int64_t n_identities) {
     (void)identities, (void)n_identities;

@@ -14,6 +14,8 @@ static salf_status by_host(const slf_cpu *cpu, const char *function, int32_t res
     return cpu->host.services.fail(SALF_E_CALLBACK, "%s of '%s' returned %d", function, cpu->blas_name, (int)result);
 }
 
+/* The one way to a product of matrices. plain.c, which other algorithms here stand on, says itself which one is theirs,
+ * so that a library with BLAS can be tested without it: hence the argument. */
 salf_status slf_product(const slf_cpu *cpu, const salf_product *job,
                         salf_status (*own)(const slf_cpu *, const salf_product *)) {
     const salf_blas *host = cpu->host.services.options->blas;
@@ -21,6 +23,7 @@ salf_status slf_product(const slf_cpu *cpu, const salf_product *job,
     return own(cpu, job);
 }
 
+/* Never by the host: a product with a vector is bound by memory, and takes as long whoever makes it. */
 salf_status slf_cpu_matvec(void *self, const slf_matvec_job *job) {
     return SLF_BLAS(matvec)(self, job);
 }
@@ -54,6 +57,7 @@ salf_status slf_cpu_potri(void *self, const slf_potri_job *job) {
     return SALF_OK;
 }
 
+/* The plain ones go through slf_product all along, so that a host's product is most of their time. */
 salf_status slf_cpu_syevd(void *self, const slf_syevd_job *job) {
     return SLF_BLAS(syevd)(self, job);
 }

@@ -111,6 +111,9 @@ const char *slf_cpu_blas_name(void) {
 
 /* ---- products ---- */
 
+/* Row-major throughout, as CBLAS takes it. A product of which the upper triangle is wanted has A for B wherever
+ * BLAS is asked for it (the Gram matrix, P from eigenvectors): that is dsyrk. The plain eigenvectors, where B is
+ * another matrix, have a product of their own. */
 salf_status slf_blas_product(const slf_cpu *cpu, const salf_product *job) {
     const int m = (int)job->m, n = (int)job->n, k = (int)job->k, ta = job->a_transposed ? TRANS : NO_TRANS;
     const int lda = (int)job->a_stride, ldb = (int)job->b_stride, ldc = (int)job->c_stride;

@@ -28,6 +28,8 @@ SLF_BLOCK_PRODUCT(avx512_f32, FOR_AVX512, float, __m512, 16, 8, _mm512, ps)
 SLF_BLOCK_PRODUCT(avx512_f64, FOR_AVX512, double, __m512d, 8, 8, _mm512, pd)
 #endif
 
+/* DEPTH: products in a stretch, whose sums stay in registers; 8 rows of it, a transposed A's, take 12 KiB of the stack,
+ * which is all that a thread needs. HEIGHT: as many as any register block has. */
 enum { DEPTH = SLF_PACK_DEPTH, HEIGHT = SLF_BLOCK_HEIGHT };
 
 /* A block of B, rows k0 ... and columns n0 ... of it, against all rows of A. */
@@ -123,6 +125,7 @@ static void multiply_rows(void *user, int64_t begin, int64_t end) {
 salf_status slf_plain_product(const slf_cpu *cpu, const salf_product *job) {
     const slf_services *services = &cpu->host.services;
     product_block block = {.job = job, .size = job->dtype == SALF_F64 ? sizeof(double) : sizeof(float)};
+    /* The packed block is the only scratch: it counts beside the workspace, as the buffers of a BLAS do. */
     block.kernel = cpu->kernels->blocks[job->dtype == SALF_F64];
     const int64_t most = SLF_PACK_BYTES / block.size, width = block.kernel->columns, height = block.kernel->rows;
     const int64_t padded = (SLF_MIN(most, job->n) + width - 1) / width * width;

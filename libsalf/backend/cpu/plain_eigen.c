@@ -52,6 +52,7 @@ typedef struct {
     int64_t n_chains, n_rotations;
 } eigen_job;
 
+/* Twice: to measure, then to place. Q^T is the largest part, D^2; the rest is some 115 D. */
 static void lay_out(eigen_job *e, slf_carver *block) {
     e->q = slf_carve(block, e->dim * e->dim, sizeof(double));
     e->beside = slf_carve(block, e->dim, sizeof(double));
@@ -86,6 +87,8 @@ static salf_status reduce_block(eigen_job *e, int64_t first, int64_t last) {
             slf_plain_axpy(n + 1, -vu[j], wu + j, row);
             slf_plain_axpy(n + 1, -wu[j], vu + j, row);
         }
+        /* What is to become zero. Where it is zero already there is nothing to reflect: tau = 0. The sign of b is that
+         * for which x_1 - b adds two numbers of one sign, so that nothing cancels */
         const double rest = slf_plain_dot(x + 1, x + 1, n - 1);
         e->diagonal[j] = row[0];
         e->beside[j] = x[0];
@@ -100,6 +103,7 @@ static salf_status reduce_block(eigen_job *e, int64_t first, int64_t last) {
         /* 2. v, twice, and w */
         memcpy(v + at, x, (size_t)n * sizeof *v);
         memcpy(w + BLOCK * dim + at, v + at, (size_t)n * sizeof *v);
+        /* A v, with A as it was before the block, less what the block's reflections have changed of it since */
         slf_plain_symv(n, e->a + at * dim + at, dim, v + at, w + at);
         for (int64_t u = 0; u < t; u++) {
             const double *vu = e->v + u * dim + at, *wu = vu + BLOCK * dim;
@@ -110,6 +114,7 @@ static salf_status reduce_block(eigen_job *e, int64_t first, int64_t last) {
         for (int64_t i = at; i < dim; i++) w[i] *= e->tau[j];
         slf_plain_axpy(n, -e->tau[j] / 2 * slf_plain_dot(w + at, v + at, n), v + at, w + at);
     }
+    /* 3. A - V^T W - W^T V below the block, as one product of [V; W]^T with [W; V] */
     const salf_product left = {.dtype = SALF_F64,
                                .a_transposed = 1,
                                .upper = 1,
@@ -255,6 +260,8 @@ static salf_status diagonalise(eigen_job *e) {
             *kept = (ql_chain){.first = low, .last = high - 1, .at = e->n_rotations};
             const double slope = (d[low + 1] - d[low]) / (2 * b[low]);
             double g = d[high] - d[low] + b[low] / (slope + copysign(hypot(slope, 1), slope));
+            /* The shifted T is Q L; what makes it L Q + shift, without being formed, is a bulge that rotations chase
+             * from the last row to the first. moved is what a row owes to the one before it */
             double c = 1, s = 1, moved = 0;
             int64_t i = high - 1;
             for (; i >= low; i--) {
@@ -304,7 +311,7 @@ salf_status slf_plain_syevd(const slf_cpu *cpu, const slf_syevd_job *job) {
     for (int64_t first = (reflections - 1) / BLOCK * BLOCK; first >= 0 && reflections > 0 && status == SALF_OK;
          first -= BLOCK)
         status = apply_reflections(&e, first, SLF_MIN(first + BLOCK, reflections));
-    /* 3. */
+    /* 3. rows of Q^T become those of S^T Q^T: the eigenvectors */
     if (status == SALF_OK) status = diagonalise(&e);
     if (status == SALF_OK) memcpy(job->a, e.q, (size_t)(dim * dim) * sizeof *e.q);
     services->free(services->context, memory);

@@ -27,6 +27,7 @@ double slf_plain_dot(const double *x, const double *y, int64_t n) {
     return (((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))) + rest;
 }
 
+/* Each element stands alone: no order to keep, and nothing to round twice. */
 void slf_plain_axpy(int64_t n, double a, const double *x, double *y) {
     for (int64_t i = 0; i < n; i++) y[i] += a * x[i];
 }
@@ -88,6 +89,7 @@ void slf_plain_forward(const double *r, int64_t r_stride, int64_t n, double *x, 
 
 /* y = alpha A x + beta y in its four forms; what is not to be read may be unset. */
 salf_status slf_plain_matvec(const slf_cpu *cpu, const slf_matvec_job *job) {
+    /* On the calling thread: a matrix is read once, at the speed of memory, which one thread has most of. */
     const int64_t rows = job->rows, cols = job->cols, n = job->kind == SLF_TIMES_COLUMNS ? cols : rows;
     const bool read = job->alpha < 0 || job->alpha > 0, add = job->beta < 0 || job->beta > 0;
     double *y = job->y;
@@ -164,6 +166,7 @@ salf_status slf_plain_potri(const slf_cpu *cpu, int64_t dim, double *r, double *
     *exists = 0;
     for (int64_t i = 0; i < dim; i++)
         if (!(r[i * dim + i] > 0)) return SALF_OK;
+    /* 1. W; its zeros above the diagonal are read by products whose blocks reach over it */
     memset(w, 0, (size_t)(dim * dim) * sizeof *w);
     salf_product job = {
         .dtype = SALF_F64, .a_transposed = 1, .a_stride = dim, .b_stride = dim, .c_stride = dim, .alpha = -1};
@@ -182,6 +185,7 @@ salf_status slf_plain_potri(const slf_cpu *cpu, int64_t dim, double *r, double *
         slf_plain_forward(r + i * dim + i, dim, job.m, w + i * dim, dim, i + job.m);
         SLF_TRY(cpu->host.services.proceed(cpu->host.services.context, "inverse", i / 2, dim));
     }
+    /* 2. W^T W, a sum over block rows of W: nothing is left of R by now */
     memset(r, 0, (size_t)(dim * dim) * sizeof *r);
     job = (salf_product){.dtype = SALF_F64,
                          .a_transposed = 1,
