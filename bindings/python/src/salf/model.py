@@ -87,8 +87,8 @@ class Model(Handle):
     a float32 array [count, hidden], for matrices that are quantised or not in memory. valid_vocab: rows beyond it are
     padding; 0 for none. tied: one matrix serves as both. norm_kind: "none", "layer", "rms" or "rms1p" of the final
     norm; norm_weight, norm_bias [hidden] and logit_bias [vocab] are copied, and read in host memory: update() when they
-    change. head_transposed, embedding_transposed: the tensor is [hidden, vocab], in host memory. shard_first, shard_rows:
-    the head has these rows of vocab, and the context's other ranks the others; vocab has to be given then.
+    change. head_transposed, embedding_transposed: the tensor is [hidden, vocab], in host memory. shard_first,
+    shard_rows: the head has these rows of vocab, and the context's other ranks the others; vocab has to be given then.
     """
 
     def __init__(

@@ -660,3 +660,27 @@ def test_a_batch_without_targets_is_an_error():
     model = make("llama", "dense")
     with FreezeController(model, "salf") as controller, pytest.raises(ValueError, match="no datum of the batch"):
         controller.begin(torch.full((2, 5), -100))
+
+
+def test_signs_that_are_kept_beside_the_memory_are_refused():
+    """A conjugate is a view whose signs PyTorch turns when it reads: the memory has the others."""
+    model = make("llama", "dense")
+    states = torch.view_as_complex(torch.randn(4, 16, 2)).conj()
+    negative = torch.cat([states.imag, states.imag], 1)[:, :32].neg()
+    with FreezeController(model, "salf") as controller:
+        probe = controller.probe
+        probe.begin([1, 2, 3, 4])
+        assert states.imag.is_neg()
+        with pytest.raises(salf.Error, match=r"states of space 0: .* other signs .*resolve_neg"):
+            probe.observe(0, states.imag)
+        with pytest.raises(salf.Error, match=r"other signs .*resolve_conj"):
+            probe.observe(0, states)
+        probe.observe(0, negative)
+
+
+def test_a_wrong_option_is_said_once():
+    model = make("llama", "dense")
+    with pytest.raises(ValueError, match="nonfinite is 'full'") as raised:
+        FreezeController(model, "salf", probe={"nonfinite": "full"})
+    assert str(raised.value).count("nonfinite is") == 1
+    assert "train_fully" in str(raised.value)
