@@ -110,5 +110,6 @@ refused() { # name, words, what to call
 refused "-ffast-math" "cannot be built with -ffast-math" "${CC%% *}" -O0 -ffast-math -fsyntax-only salf.c
 command -v g++ >/dev/null && refused "C++" "salf.c is C11" g++ -fsyntax-only -x c++ salf.c
 mkdir gnu && : >gnu/stubs-32.h # glibc's, which is not installed for this processor
-command -v clang >/dev/null && refused "a system of 32 bits" "needs a system of 64 bits" clang --target=i686-linux-gnu -fsyntax-only -I. salf.c
+command -v clang >/dev/null && refused "a system of 32 bits" "needs a system of 64 bits" clang --target=i686-linux-gnu -fsyntax-only -I. \
+    -I"/usr/include/$("${CC%% *}" -print-multiarch)" salf.c
 exit $status
