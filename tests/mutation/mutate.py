@@ -11,9 +11,10 @@ should notice, the quickest first; a mutant below it has four lines at most:
     + text          what takes its place
     = reason        only where no test can notice: what the mutant computes is the same
 
-A suite is a program of tests/unit ("planner"), one of tests/parity ("parity/test_backend") or a script of tests/cli
-("cli/test_report.sh"). Each runs with a limit of processor time that follows from its time without a mutant. What was found stands in results.txt in the copy's folder and is not done again while mutant, file and suites
-are the same; so a run that was stopped goes on. --only takes those whose heading, operator or text has a word.
+A suite is a program of tests/unit ("planner"), one of another folder ("parity/test_backend") or a script of tests/cli
+("cli/test_report.sh"). Each runs with a limit of processor time that follows from its time without a mutant. What was
+found stands in results.txt in the copy's folder and is not done again while mutant, file and suites are the same; so a
+run that was stopped goes on. --only takes those whose heading, operator or text has a word.
 
 The score is caught / (caught + survived); mutants that do not compile and those with a reason are left out. A mutant
 whose text is not found is lost, which is said aloud and fails: mend its line. So is a mutant with a reason that a suite
@@ -124,12 +125,13 @@ class Tree:
                                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5)))  # fmt: skip
         before, still = -1, 0
         while still < SECONDS_STILL:
-            try:
-                return run.wait(timeout=2) == 0
-            except subprocess.TimeoutExpired:
-                now = session_time(run.pid)
-                still = still + 2 if now == before else 0
-                before = now
+            for _ in range(40):
+                if run.poll() is not None:
+                    return run.returncode == 0
+                time.sleep(0.05)
+            now = session_time(run.pid)
+            still = still + 2 if now == before else 0
+            before = now
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
         return False

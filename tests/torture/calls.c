@@ -10,6 +10,7 @@
  * not SALF_OK. Together they call all of salf.h; tests/torture/commands.py sees to that.
  */
 #include <dirent.h>
+#include <errno.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -547,6 +548,28 @@ static void torment(int s, int kind, int64_t n) {
     check(file_is_whole("file.safetensors") && file_is_whole("basis.safetensors"), name, kind, n, "a damaged file");
 }
 
+/* What a save must not leave out: the file is synced, then its folder, and each failure of these and of close is told;
+ * a signal that comes while it writes is no failure. */
+static void check_save(void) {
+    static const struct {
+        int kind, number, error;
+        salf_status status;
+    } cases[] = {{FAULT_SYNC, 0, 0, SALF_E_IO},
+                 {FAULT_SYNC, 1, 0, SALF_E_IO},
+                 {FAULT_CLOSE, 0, 0, SALF_E_NO_SPACE},
+                 {FAULT_WRITE, 0, EINTR, SALF_OK},
+                 {FAULT_WRITE, 0, EIO, SALF_E_IO}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        faults_set_error(cases[i].error);
+        faults_begin(cases[i].kind, cases[i].number);
+        const salf_status status = salf_file_save(at("table"), labels, sizeof labels);
+        faults_end();
+        faults_set_error(0);
+        check(faults_struck() && status == cases[i].status, "save", cases[i].kind, cases[i].number,
+              salf_status_name(status));
+    }
+}
+
 static int64_t tormented;
 
 /* Every fault of a scene, or every stride-th. */
@@ -638,6 +661,7 @@ int main(int argc, char **argv) {
     const double each = (double)(clock() - began) / CLOCKS_PER_SEC / n_scenes;
     const int64_t stride = seconds > 0 ? 1 + (int64_t)((double)total * each / seconds) : 1;
     for (int s = 0; s < n_scenes; s++) torment_all(s, stride);
+    check_save();
     for (int s = 0; s < n_scenes; s++)
         if (scenes[s].play() != SALF_OK)
             failed++, printf("not ok - %s after all: %s\n", scenes[s].name, salf_last_error());

@@ -32,7 +32,7 @@ static const struct {
     FAULT_KINDS(FAULT_ROW)};
 
 static bool counting;
-static int kind_to_fail = -1, struck;
+static int kind_to_fail = -1, struck, set_error;
 static int64_t number_to_fail, counts[FAULT_N_KINDS], blocks, descriptors;
 
 /* ---- whose calls count ---- */
@@ -68,7 +68,7 @@ static bool fails(int kind, const void *caller) {
         backtrace_symbols_fd(frames, backtrace(frames, 24), STDERR_FILENO);
         counting = true;
     }
-    errno = kinds[kind].error;
+    errno = set_error ? set_error : kinds[kind].error;
     return true;
 }
 #define FAILS(kind) fails((kind), __builtin_return_address(0))
@@ -83,6 +83,9 @@ void faults_begin(int kind, int64_t n) {
 }
 void faults_end(void) {
     counting = false;
+}
+void faults_set_error(int error) {
+    set_error = error;
 }
 int64_t faults_count(int kind) {
     return counts[kind];

@@ -28,6 +28,8 @@ enum { FAULT_KINDS(FAULT_ENUM) FAULT_N_KINDS };
  * calls count at all. */
 void faults_begin(int kind, int64_t n);
 void faults_end(void);
+/* The errno that failing calls have from now on, whatever their kind; 0: that of their kind. */
+void faults_set_error(int error);
 int64_t faults_count(int kind);
 const char *faults_name(int kind);
 /* Whether the call that was to fail has come. */
