@@ -3,7 +3,7 @@
 
 # Models, data and reference values that some tests and benchmarks read; skipped, aloud, where absent.
 export SALF_SHARED ?= ../shared
-SUITES := test-runner test-unit test-cuda test-gpu-kit test-cli test-abi test-install test-hosts test-mpi test-docs test-fuzz test-additions test-cpp \
+SUITES := test-runner test-unit test-cuda test-gpu-kit test-cli test-abi test-install test-hosts test-mpi test-docs test-fuzz test-torture test-additions test-cpp \
     test-python test-conformance lint-python test-asan test-tsan test-valgrind test-clang
 CHECKED := test-unit test-cli test-abi test-docs test-fuzz
 RESULTS ?= $(abspath $(BUILD))/results

@@ -7,7 +7,7 @@
 START_TEST(an_id_keeps_its_index) {
     enum { MOST = 100 };
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    slf_ids set = {.most = MOST};
+    slf_ids set = {.most = MOST + 1};
     int32_t index;
     ck_assert_int_eq(slf_ids_find(&set, 7), -1);
     for (int round = 0; round < 2; round++)
@@ -19,6 +19,8 @@ START_TEST(an_id_keeps_its_index) {
             ck_assert_int_eq(slf_ids_find(&set, i * 1000003 - 49999999), -1);
         }
     CHECK_OK(slf_ids_add(&set, context, 5, &index));
+    ck_assert_int_eq(index, MOST);
+    CHECK_OK(slf_ids_add(&set, context, 6, &index));
     ck_assert_int_eq(index, -1); /* it is full */
     slf_ids_free(&set, context);
     ck_assert_int_eq(set.n, 0);
