@@ -79,6 +79,8 @@ SKIPPED = {
     ("smollm2", name)
     for name in (*DENSE, "salf[arith][df]", "salf[half], offline", "salf[half], eof by class", "salf[half], eof by chance")
 }
+# Dense training wants lower rates: at the ones above some methods collapse.
+DENSE_RATES = (0.00025, 0.0005, 0.001, 0.002)
 # What is run on the first set alone.
 ONE_SET = {*EPOCHS, *DENSE, "salf[half], offline"}
 # Methods that take another's rate: they differ from it in data or epochs alone; or, on SmolLM2, in who gets a cut.
@@ -173,11 +175,16 @@ def rate_of(model):
     return RATE_OF_LARGE if model == "smollm2" else RATE_OF
 
 
+def rates_of(model, name):
+    """The rates that a method chooses from."""
+    return DENSE_RATES if name in DENSE else MODELS[model]["rates"]
+
+
 def best_rate(model, dataset, name):
     """The rate with the best accuracy on held-out data, None while one is missing."""
     name = rate_of(model).get(name, name)
     scores = []
-    for rate in MODELS[model]["rates"]:
+    for rate in rates_of(model, name):
         found = result(place(model, dataset, name, rate, TUNE_SEED, "tune"))
         if found is None:
             return None
@@ -198,7 +205,7 @@ def jobs(seeds, only, part):
         for model in models():
             for dataset in SETS:
                 for name in wanted(model, dataset, only):
-                    rates = [best_rate(model, dataset, name)] if part == "final" else MODELS[model]["rates"]
+                    rates = [best_rate(model, dataset, name)] if part == "final" else rates_of(model, name)
                     if part == "tune" and name in rate_of(model):
                         continue
                     for rate in rates:
