@@ -53,11 +53,14 @@ static salf_status take_folder(salf_checkpoint *c) {
     static const char *const names[] = {"checkpoint-0.safetensors" SLF_TEMPORARY,
                                         "checkpoint-1.safetensors" SLF_TEMPORARY};
     char text[300] = "", host[100] = "";
+    /* 1. the folder, and in it the file that is locked: one that stays, since a lock on a file that is replaced is no
+     * lock. No link is followed, and a pipe in its place does not wait (O_NONBLOCK) */
     if (mkdir(c->folder, 0777) != 0 && errno != EEXIST) return slf_fail_errno("cannot make folder", c->folder, errno);
     char *path = slf_path_join(c->context, c->folder, "lock");
     if (!path) return SALF_E_NO_MEMORY;
     salf_status status = SALF_OK;
     c->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+    /* 2. the lock; its holder by name where it is taken */
     if (c->lock < 0)
         status = slf_fail_errno("cannot lock", path, errno);
     else if (flock(c->lock, LOCK_EX | LOCK_NB) == 0)
@@ -73,11 +76,12 @@ static salf_status take_folder(salf_checkpoint *c) {
     }
     slf_free(c->context, path);
     if (!c->locked) return status;
+    /* 3. our own name, for the messages of others */
     gethostname(host, sizeof host - 1);
     const int n = snprintf(text, sizeof text, "process %ld on host %s\n", (long)getpid(), host);
     const bool named = ftruncate(c->lock, 0) == 0 && pwrite(c->lock, text, (size_t)n, 0) == n;
-    (void)named; /* it is for messages only */
-    /* What was being written when an earlier process was killed goes: with the lock nobody else writes here. */
+    (void)named; /* the lock holds without it */
+    /* 4. what was being written when an earlier process was killed goes: with the lock nobody else writes here. */
     DIR *listing = opendir(c->folder);
     const struct dirent *entry;
     while (listing && (entry = readdir(listing)) != NULL)
@@ -127,6 +131,8 @@ static const char *value_now(const salf_checkpoint *c, const char *key) {
 static salf_status check_identities(const salf_checkpoint *c, const salf_tensors *file) {
     char key[512];
     for (int64_t i = 0; i < c->n_pairs + file->n_metadata / 2; i++) {
+        /* Ours first, each looked up in the file, then the file's, each looked up among ours: what both have is met
+         * twice, which costs nothing that counts. */
         const bool ours = i < c->n_pairs;
         const char *at = ours ? c->pairs[2 * i] : file->metadata[2 * (i - c->n_pairs)];
         const bool is_value = strncmp(at, RESERVED "identity.", strlen(RESERVED "identity.")) == 0;
@@ -144,6 +150,7 @@ static salf_status check_identities(const salf_checkpoint *c, const salf_tensors
             return slf_fail(SALF_E_MISMATCH, "%s was made %s %s %s, this run is %s it", c->folder,
                             then ? "with" : "without", name, then ? then : now, then ? "without" : "with");
         }
+        /* Hashes say nothing to a reader; the paths or words beside them do. */
         snprintf(key, sizeof key, RESERVED "identity.%s", name);
         now = value_now(c, key);
         then = salf_tensors_metadata(file, key);
@@ -167,6 +174,8 @@ static salf_status read_newest(salf_checkpoint *c) {
         salf_status status = SALF_E_NO_MEMORY;
         char *path = path_of(c, slot), *end = "x";
         if (!path) goto done;
+        /* 1. the seal: by a map of its own, closed again, so that the reader of tensors meets only bytes that were
+         * written here */
         SLF_DO(slf_map_open(&map, path));
         const uint64_t n = map.size > sizeof seal ? map.size - sizeof seal : 0;
         if (n > 0) memcpy(&seal, map.bytes + n, sizeof seal);
@@ -174,6 +183,8 @@ static salf_status read_newest(salf_checkpoint *c) {
         slf_map_close(&map);
         if (!whole) SLF_DO(slf_fail(SALF_E_CORRUPT, "%s is damaged: its bytes are not those that were written", path));
         SLF_DO(salf_tensors_open(&file, c->context, path));
+        /* 2. what the file says of itself. A file that somebody renamed or copied into the other's place has a number
+         * of the wrong parity: it would be overwritten while it is the only whole one */
         const char *format = salf_tensors_metadata(file, RESERVED "format");
         const char *version = salf_tensors_metadata(file, RESERVED "version");
         if (!format || strcmp(format, "salf-checkpoint") != 0 || !version)
@@ -200,6 +211,7 @@ static salf_status read_newest(salf_checkpoint *c) {
             return status;
         }
     }
+    /* 3. from the second save on there are two files: one that lacks has been lost, which the host is told */
     if (damaged && !c->tensors) return slf_fail(SALF_E_CORRUPT, "%s, and %s holds no other", c->damage.text, c->folder);
     if (damaged || c->saves < 2) return SALF_OK;
     char *other = path_of(c, c->saves + 1);
@@ -257,7 +269,8 @@ salf_status salf_checkpoint_get_info(const salf_checkpoint *c, salf_checkpoint_i
 
 /* ---- writing ---- */
 
-/* The saved bytes of a planner or policy as a tensor; *block owns them. */
+/* The saved bytes of a planner or policy as a tensor; *block owns them. Asked for twice, as hosts do: once for the
+ * size. */
 static salf_status put_state(const salf_checkpoint *c, const salf_checkpoint_content *content, bool planner,
                              void **block, salf_named_tensor *out) {
     uint64_t size = 0;
@@ -336,6 +349,7 @@ salf_status salf_checkpoint_load(salf_checkpoint *c, const salf_checkpoint_conte
                         c->saves ? "has been saved to since it was opened" : "holds no checkpoint");
     if (own.n_tensors < 0 || (own.n_tensors > 0 && !own.tensors))
         return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " tensors are not given", own.n_tensors);
+    /* 1. every place of the host's, against what the file has */
     for (int64_t i = 0; i < own.n_tensors; i++) {
         const salf_named_tensor *place = &own.tensors[i];
         const salf_tensor *v = &place->view;
@@ -357,6 +371,7 @@ salf_status salf_checkpoint_load(salf_checkpoint *c, const salf_checkpoint_conte
         if (!v->data && found.view.rows * found.view.cols > 0)
             return slf_fail(SALF_E_NULL, "tensor '%s' has no data", place->name);
     }
+    /* 2. the library's own state; a failure there leaves the host's tensors as they were */
     if (own.planner) {
         SLF_TRY(salf_tensors_find(c->tensors, RESERVED "planner", &found));
         SLF_TRY(salf_planner_load(own.planner, found.view.data, (uint64_t)found.shape[0]));
@@ -365,6 +380,7 @@ salf_status salf_checkpoint_load(salf_checkpoint *c, const salf_checkpoint_conte
         SLF_TRY(salf_tensors_find(c->tensors, RESERVED "policy", &found));
         SLF_TRY(salf_policy_load(own.policy, found.view.data, (uint64_t)found.shape[0]));
     }
+    /* 3. the host's tensors, row by row: theirs may have a stride, those of the file lie close */
     for (int64_t i = 0; i < own.n_tensors; i++) {
         const salf_tensor *to = &own.tensors[i].view;
         SLF_TRY(salf_tensors_find(c->tensors, own.tensors[i].name, &found));

@@ -177,6 +177,7 @@ static salf_status read_value(json_reader *r, slf_json **out);
 /* An array or an object, from behind its bracket to behind the other one. Of a key that stands twice the last one
  * counts, as in Python, unless unique refuses it: two readers of one file must not find two places for a tensor. */
 static salf_status read_items(json_reader *r, slf_json *json) {
+    /* One loop for both: an object is an array whose values have a key and a colon before them. */
     const bool object = json->kind == SLF_JSON_OBJECT;
     const char close = object ? '}' : ']';
     char c = next_char(r);
@@ -184,7 +185,7 @@ static salf_status read_items(json_reader *r, slf_json *json) {
         r->at++;
         return SALF_OK;
     }
-    for (;; r->at++) {
+    for (;; r->at++) { /* at stands behind a bracket or a comma */
         slf_json *key = NULL, *value = NULL;
         salf_status status = SALF_OK;
         /* a key is read as any string, and copied by the object */
@@ -261,6 +262,8 @@ salf_status slf_json_parse(slf_json **out, const salf_context *context, const vo
     return status;
 }
 
+/* The library's own tables are lists of words, "name name=value ...": a line that people can read and change, where JSON
+ * in a C string would be mostly backslashes. No file comes this way, so that nothing of it is checked again. */
 salf_status slf_json_words(slf_json **out, const salf_context *context, const char *text) {
     salf_status status = SALF_OK;
     *out = slf_json_new(context, SLF_JSON_OBJECT);

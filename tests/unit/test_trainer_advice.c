@@ -9,7 +9,7 @@
 enum { N = 6, SEEDS = 2, TESTS = 400 };
 static const char *const names[N] = {"lora[full]",         "lora[half]",           "lift*[half]",
                                      "salf[half][stream]", "random[half][stream]", "ramp"};
-static const advice_case pilot = {"model", NULL, "data", 0.001, 512, TESTS, 5000, 16, 3, 120};
+static const advice_case pilot = {"model", NULL, "data", 0.001, 0, 512, TESTS, 5000, 16, 3, 120};
 
 /* A method that saves a quarter of the time; F1 and accuracy are alike, seeds differ by a hundredth. */
 typedef struct made {

@@ -75,7 +75,9 @@ void slf_plain_symv(int64_t n, const double *a, int64_t stride, const double *x,
 
 /* ---- triangular solves ---- */
 
-/* Row after row from the first: what a row of X has left in those below is taken off them, along rows. */
+/* R^T X = B in place of B, R an upper triangle.
+ *
+ * Row after row from the first: what a row of X has left in those below is taken off them, along rows. */
 void slf_plain_forward(const double *r, int64_t r_stride, int64_t n, double *x, int64_t x_stride, int64_t cols) {
     for (int64_t c0 = 0; c0 < cols; c0 += CHUNK) {
         const int64_t width = SLF_MIN(cols - c0, CHUNK);
@@ -101,6 +103,8 @@ salf_status slf_plain_matvec(const slf_cpu *cpu, const slf_matvec_job *job) {
         slf_host_free(&cpu->host, product);
         return SALF_OK;
     }
+    /* (R^T R) y = x by two triangles, each read along its rows: the first takes a solved element off all that follow,
+     * the second takes all that are solved off the next. */
     if (job->kind == SLF_SOLVE) {
         memcpy(y, job->x, (size_t)n * sizeof *y);
         for (int64_t i = 0; i < n; i++) { /* R^T u = x */
@@ -123,7 +127,9 @@ salf_status slf_plain_matvec(const slf_cpu *cpu, const slf_matvec_job *job) {
 
 /* ---- Cholesky ---- */
 
-/* In place; R as far as it was made where there is none. */
+/* A = R^T R, the upper triangle of A alone read, R in its place.
+ *
+ * In place; R as far as it was made where there is none. */
 salf_status slf_plain_potrf(const slf_cpu *cpu, int64_t dim, double *r, int32_t *exists) {
     *exists = 0;
     for (int64_t i = 0; i < dim; i += BLOCK) {
