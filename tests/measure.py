@@ -34,7 +34,7 @@ LIMITS = {
     "slots": 21,
     "arguments": 6,
     "core": 6000,
-    "header": 930,
+    "header": 980,
     "circles": 0,
     "makefile": 200,
 }

@@ -4,9 +4,9 @@
  * advice.c turns its figures into words. How much that is follows from two batches of lora[full] and some test texts,
  * which are timed before.
  *
- * A method at a bad learning rate says nothing of the method. Where you name none, lora[full] tries three on the pilot's
- * training data, and all methods take the one with which it learned best: the mean loss of each batch before it is
- * trained on. Those are data it has not seen, so that no test text has a part in the choice. */
+ * A method at a bad learning rate says nothing of the method. Where you name none, lora[full] tries three on the
+ * pilot's training data, and all methods take the one with which it learned best: the mean loss of each batch before it
+ * is trained on. Those are data it has not seen, so that no test text has a part in the choice. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -150,8 +150,8 @@ static int size_pilot(pilot *p) {
         p->o->minutes, UPDATES_LEAST, (int)o->seeds, (need * o->seeds + clock_now() - p->started) / (0.9 * 60));
 }
 
-/* The rate of all methods, by lora[full] on the data that the pilot will train on; lasts as long as N_RATES of its runs.
- * Returns -1 to go on, else the exit code. */
+/* The rate of all methods, by lora[full] on the data that the pilot will train on; lasts as long as N_RATES of its
+ * runs. Returns -1 to go on, else the exit code. */
 static int choose_rate(pilot *p) {
     finetune_settings one = p->o->training;
     session s;

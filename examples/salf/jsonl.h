@@ -22,8 +22,8 @@ typedef struct jsonl_place {
 } jsonl_place;
 
 /* Opens a log and locks it, so that no other run writes there. The lines before the place stay, which must be those
- * that were there then, and what follows is cut. Of a new log (keep zero) a file with something in it is refused. "-" is
- * standard output; devices and pipes are written to. Returns 0 or -1 with a message. */
+ * that were there then, and what follows is cut. Of a new log (keep zero) a file with something in it is refused. "-"
+ * is standard output; devices and pipes are written to. Returns 0 or -1 with a message. */
 int jsonl_open(jsonl_writer *w, const char *path, jsonl_place keep, char *message, size_t message_size);
 /* The place behind what was written so far, which is on the disk by then. -1 when any write has failed. */
 int jsonl_sync(jsonl_writer *w, jsonl_place *place);

@@ -221,6 +221,9 @@ static salf_status read_newest(salf_checkpoint *c) {
     return SALF_OK;
 }
 
+/* In this order: names cost nothing and may be wrong; the lock comes before anything is read, as another run might be
+ * writing; and what the run is made of is compared last, with the file that would be used. A folder that was made here
+ * stays also after a failure: it is empty but for the lock's file. */
 salf_status salf_checkpoint_open(salf_checkpoint **out, salf_context *context, const char *folder,
                                  const salf_identity *identities, int64_t n_identities) {
     SLF_OUT(out);
@@ -258,6 +261,7 @@ void salf_checkpoint_destroy(salf_checkpoint *c) {
     slf_context_release(context);
 }
 
+/* damage is NULL where there is none, which is easier to ask for than "". */
 salf_status salf_checkpoint_get_info(const salf_checkpoint *c, salf_checkpoint_info *info) {
     SLF_REQUIRE(c, info);
     const salf_checkpoint_info own = {.locked = c->locked,
@@ -285,6 +289,8 @@ static salf_status put_state(const salf_checkpoint *c, const salf_checkpoint_con
     return SALF_OK;
 }
 
+/* Until the new file is whole and renamed, neither of the two that are there is touched: a save that fails costs
+ * nothing. What was open of the older one goes with it, so that a load after a save is refused and not stale. */
 salf_status salf_checkpoint_save(salf_checkpoint *c, const salf_checkpoint_content *content) {
     SLF_REQUIRE(c, content);
     salf_checkpoint_content own;

@@ -19,6 +19,7 @@ static const struct {
     [SALF_I64] = {"int64", 8},
 };
 
+/* Numbers of types begin at 1, so that a view of zeros has none. */
 static bool dtype_known(int32_t dtype) {
     return dtype > 0 && dtype < (int32_t)(sizeof dtypes / sizeof *dtypes);
 }
@@ -84,6 +85,7 @@ salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_
 
 /* An index in device memory cannot be read from here, so that an extent promises what is not kept. */
 salf_status slf_tensor_check_index(const salf_tensor *tensor, const char *name) {
+    /* Without an index the rows are the first of the data, so that their number alone can pass the extent. */
     const int64_t extent = tensor->extent;
     const bool bounded = extent > 0;
     if (extent < 0) return slf_fail(SALF_E_ARGUMENT, "%s: extent is %" PRId64, name, extent);

@@ -262,8 +262,8 @@ salf_status slf_json_parse(slf_json **out, const salf_context *context, const vo
     return status;
 }
 
-/* The library's own tables are lists of words, "name name=value ...": a line that people can read and change, where JSON
- * in a C string would be mostly backslashes. No file comes this way, so that nothing of it is checked again. */
+/* The library's own tables are lists of words, "name name=value ...": a line that people can read and change, where
+ * JSON in a C string would be mostly backslashes. No file comes this way, so that nothing of it is checked again. */
 salf_status slf_json_words(slf_json **out, const salf_context *context, const char *text) {
     salf_status status = SALF_OK;
     *out = slf_json_new(context, SLF_JSON_OBJECT);

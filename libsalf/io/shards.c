@@ -33,8 +33,8 @@ static salf_status open_single(salf_tensors *tensors, const char *path) {
 static salf_status open_index(salf_tensors *tensors, const char *path) {
     const salf_context *context = tensors->context;
     slf_json *index = NULL, *value;
-    slf_json *files =
-        slf_json_new(context, SLF_JSON_OBJECT); /* {shard: the number that slf_entry.file has for its tensors} */
+    /* {shard: the number that slf_entry.file has for its tensors}; a set of the shards as well */
+    slf_json *files = slf_json_new(context, SLF_JSON_OBJECT);
     char *folder = slf_strdup(context, path), *shard_path = NULL;
     const char *name;
     salf_status status;

@@ -102,9 +102,9 @@ salf_status slf_matrix_walk_load(slf_matrix_walk *walk) {
 /* G = sum of w_i^T w_i over all rows, so that blocks may come in any size. The hash is a sum as well. Cost: V D, and
  * with G V D^2 multiply-adds, halved by symmetry.
  *
- * Of shards it is the sum over ranks, and these have to be all rows once: by how many they are, and by a sum over hashes
- * of their numbers, as in basis/builder.c. Sums modulo 2^64 go as two halves, which no number of ranks carries out of 63
- * bits. */
+ * Of shards it is the sum over ranks, and these have to be all rows once: by how many they are, and by a sum over
+ * hashes of their numbers, as in basis/builder.c. Sums modulo 2^64 go as two halves, which no number of ranks carries
+ * out of 63 bits. */
 salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
                             uint64_t *fingerprint, int64_t *bad_row) {
     const uint64_t numbers = 0x73686172643A6964u; /* "shard:id" in ASCII: a stream of random bits */

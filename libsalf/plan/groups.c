@@ -42,7 +42,8 @@ salf_status slf_stream_group(slf_progress *progress, const salf_planner *p, int6
         s->group_counts = taken + room * m; /* written once all groups are there */
         s->group_room = (int32_t)room;
     }
-    /* 2. its place. The message comes once, as the shared place is made once */
+    /* 2. its place: ids that are known are found by hashing, the shared place by its index alone. The message comes
+     * once, as the shared place is made once */
     if (*index < most) {
         s->known.most = most;
         SLF_TRY(slf_ids_add(&s->known, context, id, index));

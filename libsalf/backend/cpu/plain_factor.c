@@ -93,6 +93,7 @@ void slf_plain_forward(const double *r, int64_t r_stride, int64_t n, double *x, 
 salf_status slf_plain_matvec(const slf_cpu *cpu, const slf_matvec_job *job) {
     /* On the calling thread: a matrix is read once, at the speed of memory, which one thread has most of. */
     const int64_t rows = job->rows, cols = job->cols, n = job->kind == SLF_TIMES_COLUMNS ? cols : rows;
+    /* 0 is told by comparisons, as compilers warn of == on doubles. */
     const bool read = job->alpha < 0 || job->alpha > 0, add = job->beta < 0 || job->beta > 0;
     double *y = job->y;
     if (job->kind == SLF_TIMES_SYMMETRIC && read) { /* A x beside y, which both go into */
@@ -168,6 +169,7 @@ salf_status slf_plain_potrf(const slf_cpu *cpu, int64_t dim, double *r, int32_t 
 
 /* W = R^-T, block row by block row, into scratch; then the upper triangle of W^T W in place of R. */
 salf_status slf_plain_potri(const slf_cpu *cpu, int64_t dim, double *r, double *scratch, int32_t *exists) {
+    /* A pivot that is not positive is no factor's: the caller learns it by *exists, and R is as it was. */
     double *w = scratch;
     *exists = 0;
     for (int64_t i = 0; i < dim; i++)
