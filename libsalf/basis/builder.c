@@ -279,7 +279,7 @@ salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *buil
     const salf_context *context = builder->context;
     const int64_t vocab = builder->vocab, dim = builder->hidden;
     /* 1. what was added, and whether a basis can come of it */
-    uint64_t fingerprint;
+    uint64_t fingerprint = 0; /* compilers do not see that check_sums sets it */
     SLF_TRY(check_sums(builder, &fingerprint));
     if (!model && builder->options.prepare != SALF_PREPARE_LABELS)
         return SLF_FAIL(SALF_E_ARGUMENT, "prepare %" PRId32 " needs a model", builder->options.prepare);

@@ -130,8 +130,9 @@ static const char *behind_digits(const char *p, const char *end) {
     return p > begin ? p : NULL;
 }
 
-/* An integer where there is neither point nor exponent and it fits 64 bits, else a real; beyond float64 a string. */
-static salf_status read_number(json_reader *r, slf_json **out) {
+/* An integer where there is neither point nor exponent and it fits 64 bits, else a real; beyond float64 a string. Never
+ * part of the function that calls itself for each level of nesting: its text would be on the stack as often. */
+__attribute__((noinline)) static salf_status read_number(json_reader *r, slf_json **out) {
     /* 1. where it ends, by the grammar: a sign, digits without a leading zero, a fraction, an exponent */
     const char *begin = r->at + (*r->at == '-'), *p = behind_digits(begin, r->end);
     bool real = false;

@@ -273,7 +273,9 @@ static salf_status tridiagonalise(const slf_cpu *cpu, eigen_space *s, double *a)
         }
     }
     const int rest = n - i;
+    blas_enter(cpu, (int64_t)rest * rest * rest);
     dsytd2_("L", &rest, a + (int64_t)i * n + i, &n, s->d + i, s->e + i, s->tau + i, &info);
+    blas_leave();
     return SALF_OK;
 }
 
