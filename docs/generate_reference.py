@@ -3,8 +3,8 @@
 
     generate_reference.py [--check] HEADER FOLDER
 
-writes FOLDER/reference.md and FOLDER/reference.html. With --check, one line "ok" or "not ok" is printed for each section
-of the header, and the exit status is 1 when anything public has no comment that covers it.
+writes FOLDER/reference.md and FOLDER/reference.html. With --check, one line "ok" or "not ok" is printed for each
+section of the header, and the exit status is 1 when anything public has no comment that covers it.
 
 The header is read as it is laid out: sections begin with a ruled comment "---- N. Title ----"; a block is what stands
 between empty lines. A comment covers what follows it up to the end of its block, so a create function's comment also
@@ -162,8 +162,8 @@ def paragraphs(text):
 
 def as_html(opening, sections):
     """The same as one HTML page without scripts; every name has an anchor, and every mention of it leads there."""
-    style = "body{max-width:60em;margin:2em auto;padding:0 1em;font:16px/1.5 sans-serif}pre{background:#f4f4f4;padding:.7em;\
-overflow:auto}a{color:inherit}td,th{padding:0 .7em 0 0;text-align:left}"
+    style = "body{max-width:60em;margin:2em auto;padding:0 1em;font:16px/1.5 sans-serif}pre{background:#f4f4f4;\
+padding:.7em;overflow:auto}a{color:inherit}td,th{padding:0 .7em 0 0;text-align:left}"
     known = {name for _, items in sections for item in items for name in item.names}
 
     def linked(text):

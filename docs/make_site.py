@@ -3,8 +3,8 @@
 
     make_site.py REFERENCE OUT
 
-writes OUT/mkdocs.yml and OUT/docs: README as the start page, the documents, the changelog, and REFERENCE (reference.md of
-generate_reference.py). Links between documents are rewritten to where the pages now lie; a link to another file of the
+writes OUT/mkdocs.yml and OUT/docs: README as the start page, the documents, the changelog, and REFERENCE
+(reference.md of generate_reference.py). Links between documents are rewritten to where the pages now lie; a link to another file of the
 repository points to the file itself, by REPOSITORY in the environment (else the link becomes plain text). Prints each
 link that leads nowhere, and then the exit status is 1.
 """
@@ -24,7 +24,8 @@ CHAPTERS = {
         "examples/salf/README.md", "examples/trainer/README.md",
     ],
     "Look it up": [
-        "reference.md", "docs/glossary.md", "docs/formats.md", "docs/abi.md", "docs/conformance.md", "docs/performance.md",
+        "reference.md", "docs/glossary.md", "docs/formats.md", "docs/abi.md", "docs/conformance.md",
+        "docs/performance.md", "docs/reliability.md",
     ],
     "Take part": ["docs/structure.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "SECURITY.md", "CHANGELOG.md"],
 }  # fmt: skip

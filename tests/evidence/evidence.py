@@ -77,7 +77,8 @@ ALL = {**METHODS, **CONTROLS, **EPOCHS, **DENSE}
 # SmolLM2 is large for a CPU: dense training is left to the small model.
 SKIPPED = {
     ("smollm2", name)
-    for name in (*DENSE, "salf[arith][df]", "salf[half], offline", "salf[half], eof by class", "salf[half], eof by chance")
+    for name in (*DENSE, *CONTROLS, "salf[arith][df]", "salf[half], offline")
+    if name != "salf[half], no probes"
 }
 # Dense training wants lower rates: at the ones above some methods collapse.
 DENSE_RATES = (0.00025, 0.0005, 0.001, 0.002)
@@ -85,7 +86,8 @@ DENSE_RATES = (0.00025, 0.0005, 0.001, 0.002)
 ONE_SET = {*EPOCHS, *DENSE, "salf[half], offline"}
 # Methods that take another's rate: they differ from it in data or epochs alone; or, on SmolLM2, in who gets a cut.
 RATE_OF = {
-    "full, 3/4 of the data": "full", "half, 3 epochs, cached": "half, 3 epochs", **dict.fromkeys(CONTROLS, "salf[half]"),
+    "full, 3/4 of the data": "full", "half, 3 epochs, cached": "half, 3 epochs",
+    **dict.fromkeys(CONTROLS, "salf[half]"),
 }  # fmt: skip
 RATE_OF_LARGE = {
     **RATE_OF, "random[half][stream]": "lift*[half]", "salf[half][stream]": "lift*[half]", "ramp": "full",
@@ -262,7 +264,8 @@ def time_to(runs, reference):
         times += [seconds for seconds, f1 in [*run["curve"], (run["cpu_s"], run["f1"])] if f1 >= goal][:1]
     if not times:
         return "never"
-    return f"{statistics.mean(times) / whole:.2f}" + (f" ({len(times)} of {len(runs)})" if len(times) < len(runs) else "")
+    some = f" ({len(times)} of {len(runs)})" if len(times) < len(runs) else ""
+    return f"{statistics.mean(times) / whole:.2f}{some}"
 
 
 
