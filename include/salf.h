@@ -201,6 +201,8 @@ typedef struct salf_context_options {
     salf_progress_fn progress; /* NULL: nobody listens */
     void *progress_user;
     const salf_blas *blas; /* NULL: libsalf's own. Copied */
+    int32_t read_files; /* 1: files of tensors are read into memory; 0: mapped, so that one which is cut short while it
+                              is in use ends the process (SIGBUS) and one that is written over changes values */
 } salf_context_options;
 
 typedef struct salf_context_info {
@@ -223,7 +225,8 @@ SALF_API salf_status salf_context_get_info(const salf_context *context, salf_con
 SALF_API salf_status salf_context_agree(salf_context *context, salf_status status);
 
 /* ---- 4. Tensor files -------------------------------------------------------------------------------------------- */
-/* A safetensors file, or several behind an index, memory-mapped and fully checked when opened. Immutable. */
+/* A safetensors file, or several behind an index, mapped into memory (read, where the context's read_files says so) and
+ * fully checked when opened. Immutable. */
 typedef struct salf_tensors salf_tensors;
 
 /* A named tensor of a file. view is [shape[0]][product of the rest], a vector one row, borrowed from the handle. */

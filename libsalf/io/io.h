@@ -8,7 +8,7 @@
 
 /* ---- map.c: files to read, and paths ---- */
 
-/* A file mapped for reading; size 0: nothing is mapped. */
+/* A file's bytes, mapped or read; size 0: there are none. */
 typedef struct slf_map {
     const uint8_t *bytes;
     uint64_t size;
@@ -16,9 +16,13 @@ typedef struct slf_map {
 
 /* Opens a file to read; size may be NULL. SALF_E_NOT_FOUND, SALF_E_IO (also for what is no regular file). */
 salf_status slf_file_open(int *descriptor, const char *path, uint64_t *size);
-/* The same, and maps it. Another process that shortens the file while it is
- * mapped ends this one with SIGBUS: files are replaced, not written over (see slf_file). */
-salf_status slf_map_open(slf_map *map, const char *path);
+/* The same, and reads a file of at most read_most bytes, or maps it: then another process that shortens it while it is
+ * mapped ends this one with SIGBUS. Configurations and indexes are always read; tensors as the context says. */
+salf_status slf_map_open(slf_map *map, const char *path, uint64_t read_most);
+#define SLF_SMALL_FILE ((uint64_t)64 << 20)
+static inline uint64_t slf_read_most(const salf_context *context) {
+    return context->options.read_files ? UINT64_MAX : 0;
+}
 void slf_map_close(slf_map *map);
 /* folder + "/" + name, freed by slf_free; NULL without memory. */
 char *slf_path_join(const salf_context *context, const char *folder, const char *name);

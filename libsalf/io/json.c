@@ -14,7 +14,7 @@
 
 /* A bound against files that are no configuration and no index at all. A configuration has a few kB; an index has some
  * 100 bytes a tensor, so that this one may name 600,000. */
-#define LARGEST_FILE ((uint64_t)64 << 20)
+#define LARGEST_FILE SLF_SMALL_FILE
 
 /* Configurations nest five deep. A level takes some 200 bytes of stack. MOST_DIGITS: of a number, its point and all. */
 enum { MOST_DEPTH = 64, MOST_DIGITS = 1000 };
@@ -293,11 +293,11 @@ salf_status slf_json_words(slf_json **out, const salf_context *context, const ch
     return status;
 }
 
-/* Mapped rather than read: the parser needs the bytes only once, and no second buffer. */
+/* Files that are too large to be read are mapped, to see what they are. */
 salf_status slf_json_load(slf_json **out, const salf_context *context, const char *path) {
     slf_map map;
     *out = NULL;
-    SLF_TRY(slf_map_open(&map, path));
+    SLF_TRY(slf_map_open(&map, path, SLF_SMALL_FILE));
     salf_status status;
     const char *kind = slf_file_kind(map.bytes, map.size); /* of other kinds none begins as JSON does */
     if (kind)

@@ -3,8 +3,10 @@
  *
  * A checkpoint may be larger than memory: mapped, only the pages that are read take any, and the system may drop them
  * again. What is not promised: that the file stays as it is. A file that is shortened under a mapping ends the process
- * (see slf_map_open), one that is written over changes the values.
+ * by SIGBUS, one that is written over changes the values. So small files are read, and all of them where the host wants
+ * that (read_files).
  */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -35,18 +37,32 @@ salf_status slf_file_open(int *descriptor, const char *path, uint64_t *size) {
     return status;
 }
 
-salf_status slf_map_open(slf_map *map, const char *path) {
+/* What is read goes into pages of its own, which are given back as a mapping is. */
+salf_status slf_map_open(slf_map *map, const char *path, uint64_t read_most) {
     int descriptor;
     uint64_t size = 0;
     *map = (slf_map){0};
     SLF_TRY(slf_file_open(&descriptor, path, &size));
+    const bool reads = size <= read_most;
+    const int flags = reads ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_PRIVATE;
     salf_status status = SALF_OK;
     if (size > 0) { /* mmap refuses a length of 0 */
-        void *bytes = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+        uint8_t *bytes =
+            mmap(NULL, (size_t)size, reads ? PROT_READ | PROT_WRITE : PROT_READ, flags, reads ? -1 : descriptor, 0);
         if (bytes == MAP_FAILED)
-            status = map_fail(path, errno);
+            status = reads && errno == ENOMEM ? SALF_E_NO_MEMORY : map_fail(path, errno);
         else
             *map = (slf_map){.bytes = bytes, .size = size};
+        for (uint64_t have = 0; reads && status == SALF_OK && have < size;) {
+            const ssize_t n = read(descriptor, bytes + have, (size_t)(size - have));
+            if (n == 0)
+                status = slf_fail(SALF_E_TRUNCATED, "%s became shorter while it was read", path);
+            else if (n > 0)
+                have += (uint64_t)n;
+            else if (errno != EINTR)
+                status = map_fail(path, errno);
+        }
+        if (status != SALF_OK) slf_map_close(map);
     }
     close(descriptor); /* the mapping stays */
     return status;

@@ -75,7 +75,7 @@ AT(salf_context_info, rank, 32);
 AT(salf_context_info, ranks, 36);
 AT(salf_context_info, blas, 40);
 
-GROWS(salf_context_options, 136);
+GROWS(salf_context_options, 144);
 AT(salf_context_options, struct_size, 0);
 AT(salf_context_options, backend, 4);
 AT(salf_context_options, device, 8);
@@ -97,6 +97,7 @@ AT(salf_context_options, plugin_path, 104);
 AT(salf_context_options, progress, 112);
 AT(salf_context_options, progress_user, 120);
 AT(salf_context_options, blas, 128);
+AT(salf_context_options, read_files, 136);
 
 GROWS(salf_cost, 80);
 AT(salf_cost, struct_size, 0);

@@ -43,6 +43,7 @@ class Context(Handle):
     (what, done, total) that is told how far a long call has come, ten times a second or at most every
     progress_interval milliseconds (-1: at every step); when its answer is true the call raises CancelledError, leaves
     everything as it was, and can be made again. Ctrl-C ends long calls in the same way, with or without it.
+    read_files: files of tensors are read into memory, not mapped, so that one which changes later does no harm.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Context(Handle):
         allocator: Any = None,
         progress: Any = None,
         progress_interval: int = 0,
+        read_files: bool = False,
     ) -> None:
         options = new_struct("salf_context_options")
         set_fields(
@@ -70,6 +72,7 @@ class Context(Handle):
                 "workspace_limit": workspace_limit,
                 "log_level": log_level,
                 "progress_interval": progress_interval,
+                "read_files": int(read_files),
             },
         )
         keep: List[Any] = []
