@@ -63,7 +63,7 @@ static const args_option advise_table[] = {
     {"report", 'o', ARGS_TEXT, offsetof(advise_settings, report), "FILE",
      .help = "write the pilot's report (needs --log)"},
     {"json", 0, ARGS_FLAG, AT(json), .help = "print the advice as one JSON object"},
-    {"quiet", 'q', ARGS_FLAG, AT(quiet), .help = "draw no progress bar"},
+    {"quiet", 'q', ARGS_FLAG, AT(quiet), .help = "draw no progress bar, and do not say what the pilot runs on"},
 };
 #undef AT
 

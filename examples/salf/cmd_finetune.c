@@ -128,7 +128,7 @@ const args_option finetune_table[] = {
     {"cache-folder", 0, ARGS_TEXT, AT(cache_folder), "FOLDER",
      .help = "keep them in a file there (default: in memory)"},
     {"json", 0, ARGS_FLAG, AT(json), .help = "print the results as one JSON object"},
-    {"quiet", 'q', ARGS_FLAG, AT(quiet), .help = "draw no progress bar"},
+    {"quiet", 'q', ARGS_FLAG, AT(quiet), .help = "draw no progress bar, and do not say what the run runs on"},
     {"log", 0, ARGS_TEXT, AT(log), "FILE", .help = "write the run as JSON lines"},
     {"eval-every", 0, ARGS_INT, AT(eval_every), "N", .least = 0, .most = 1e15,
      .help = "also test after every N updates, for the report (default: 0, at the end only)"},

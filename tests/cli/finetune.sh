@@ -51,10 +51,10 @@ expect 1 "$work/none" "missing data" "$SALF" finetune "${model[@]}" --data "$wor
 # ---- all methods in one table
 all='lora[full],lora[half],lift[half],lift*[half],lift*[geom][bf],lift*[geom][df],lift*[arith][bf],lift*[arith][df]'
 all="$all,salf,salf[half],salf[geom][bf],salf[geom][df],salf[arith][bf],salf[arith][df],salf[ce],salf[half][rank]"
-"$SALF" finetune "${model[@]}" "${small[@]}" --method "$all" --log "$work/all.jsonl" >"$work/table" 2>"$work/err"
+"$SALF" finetune "${model[@]}" "${small[@]}" --method "$all" --quiet --log "$work/all.jsonl" >"$work/table" 2>"$work/err"
 report $? "all methods run"
 [ "$(wc -l <"$work/table")" -eq 19 ] && grep -q '^untrained ' "$work/table" && grep -q '^salf\[half\]\[rank\] ' "$work/table" && [ ! -s "$work/err" ]
-report $? "one line a method and one for the model as it came, nothing on standard error when piped"
+report $? "one line a method and one for the model as it came, nothing on standard error with --quiet"
 awk '{ gsub("±", "+"); if (length($0) > 80) wide = 1 } END { exit wide }' "$work/table"
 report $? "the table fits 80 columns"
 [ "$(grep -c '"event":"result"' "$work/all.jsonl")" -eq 16 ] && [ "$(grep -c '"event":"plan"' "$work/all.jsonl")" -eq 10 ]
@@ -250,8 +250,8 @@ expect 2 "--cache: '1G,f16'" "a type that is none" "$SALF" finetune "${model[@]}
 expect 2 "--cache-folder needs --cache" "a folder without a size" "$SALF" finetune "${model[@]}" --cache-folder .
 kept='lora[half],lift*[half],lift[half],linear,lift*[geom][df]'
 keep() { # keep NAME OPTION...
-    "$SALF" finetune "${model[@]}" --limit-train 40 --limit-test 20 --batch 8 --epochs 3 --method "$kept" --output "$work/$1" \
-        "${@:2}" >"$work/$1.table" 2>"$work/$1.err"
+    "$SALF" finetune "${model[@]}" --limit-train 40 --limit-test 20 --batch 8 --epochs 3 --method "$kept" --quiet \
+        --output "$work/$1" "${@:2}" >"$work/$1.table" 2>"$work/$1.err"
 }
 alike() { # alike A B: the same weights but for roundings, and the same scores
     python3 - "$work/$1" "$work/$2" <<'END'

@@ -60,7 +60,7 @@ CASE(views_describe_memory) {
     float values[12] = {};
     const salf::tensor_view view(values, 3, 4);
     CHECK(view.data == values && view.rows == 3 && view.cols == 4 && view.row_stride == 0 && !view.row_index);
-    CHECK(view.memory == SALF_MEMORY_HOST && view.reserved == 0);
+    CHECK(view.memory == SALF_MEMORY_HOST && view.extent == 0);
     CHECK(salf::tensor_view(values, 3, 2, 4).row_stride == 4);
     const std::array<std::int64_t, 2> index{2, 0};
     const salf::tensor_view chosen = view.at_rows(index);

@@ -41,7 +41,7 @@ done
 if [ -e /dev/nvidiactl ] || [ -e /proc/driver/nvidia/version ]; then
     echo "SKIPPED: what is said without a driver, there is one"
 else
-    output=$("${BUILD:-build}/tests/cuda/open_without_driver" "$plugin" 2>&1)
+    output=$("${BUILD:-build}/tests/cuda/open_without_driver" "$(realpath "$plugin")" 2>&1)
     check "without a driver the plugin says so, and auto takes the cpu ($output)" [ $? -eq 0 ]
 fi
 exit $status
