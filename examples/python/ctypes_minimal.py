@@ -12,9 +12,14 @@ LAYERS, DATA, GROWTH_ARITHMETIC = 12, 2000, ctypes.c_int64()
 
 
 class PlannerOptions(ctypes.Structure):
-    """The beginning of salf_planner_options: a struct may be given shorter than it is."""
+    """The beginning of salf_planner_options: a struct may be shorter than it is, by whole steps of 8 bytes."""
 
-    _fields_ = (("struct_size", ctypes.c_uint32), ("growth", ctypes.c_int32), ("infill", ctypes.c_int32))
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("growth", ctypes.c_int32),
+        ("infill", ctypes.c_int32),
+        ("matching", ctypes.c_int32),
+    )
 
 
 def check(status):
