@@ -27,7 +27,8 @@ def measure(model, ids, metric):
     """The trace of a text [tokens - 1]."""
     batch = torch.tensor([ids])
     count = len(ids) - 1
-    rows = Rows(numpy.arange(count), ids[1:], numpy.zeros(count, dtype=numpy.int64))
+    every = numpy.arange(count)  # of one text, each position a datum of its own
+    rows = Rows(every, ids[1:], numpy.zeros(count, dtype=numpy.int64), units=every)
     with FreezeController(model, f"salf[{metric}]") as controller, torch.no_grad():
         controller.begin(rows=rows)
         model(input_ids=batch)

@@ -57,9 +57,9 @@ static void check_product(const slf_cpu *cpu, int32_t dtype, int64_t m, int64_t 
     char *before = malloc((size_t)(m * ldc) * size + 1);
     memcpy(before, c, (size_t)(m * ldc) * size);
     const salf_product job = {.dtype = dtype,
-                              .a_transposed = form & 1,
-                              .b_transposed = (form & 2) / 2,
-                              .upper = (form & 4) / 4,
+                              .a_transposed = (int32_t)(form & 1),
+                              .b_transposed = (int32_t)((form & 2) / 2),
+                              .upper = (int32_t)((form & 4) / 4),
                               .m = m,
                               .n = n,
                               .k = k,

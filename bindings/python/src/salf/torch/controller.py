@@ -352,7 +352,8 @@ class FreezeController(Prepared):
         if self._feed is None:
             raise ValueError(f"method {self.method.name!r} has no probe")
         assert step.rows is not None
-        self._feed.arm(step.rows, training=True)
+        # Under no_grad begin() is called for a look at the states, and observe() follows: any forward is meant then.
+        self._feed.arm(step.rows, training=torch.is_grad_enabled())
 
     def _cached(self, cache: EofCache, step: Step) -> bool:
         """Whether the cache answers for this batch; on all ranks, or on none."""

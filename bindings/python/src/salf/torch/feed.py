@@ -97,7 +97,8 @@ class ProbeFeed:
         if self._next != self._spaces:
             raise RuntimeError(
                 f"the forward passed {self._next} of {self._spaces} latent spaces: run the model between begin() and "
-                "backward(), through its layers' own forward()"
+                "backward(), through its layers' own forward() (one under torch.no_grad() is seen where begin() is "
+                "called under it too)"
             )
         if self._gathered:
             self._observe_gathered()
