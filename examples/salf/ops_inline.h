@@ -48,9 +48,9 @@ VECTORISED_PART float exp_float(float x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    int32_t bits;
+    uint32_t bits; /* unsigned: of a NaN, which p has kept, they are any number */
     memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits - 0x4B400000 + 127) * (1 << 23); /* n from 1.5 * 2^23 + n, then 2^n by its exponent */
+    bits = (bits - 0x4B400000u + 127u) << 23; /* n from 1.5 * 2^23 + n, then 2^n by its exponent */
     float power;
     memcpy(&power, &bits, sizeof power);
     return p * power;
