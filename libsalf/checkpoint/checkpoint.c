@@ -176,7 +176,7 @@ static salf_status read_newest(salf_checkpoint *c) {
         if (!path) goto done;
         /* 1. the seal: by a map of its own, closed again, so that the reader of tensors meets only bytes that were
          * written here */
-        SLF_DO(slf_map_open(&map, path, slf_read_most(c->context)));
+        SLF_DO(slf_map_open(&map, path, SLF_READ_MOST(c->context)));
         const uint64_t n = map.size > sizeof seal ? map.size - sizeof seal : 0;
         if (n > 0) memcpy(&seal, map.bytes + n, sizeof seal);
         const bool whole = n > 0 && salf_hash(0, map.bytes, n) == seal;

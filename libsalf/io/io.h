@@ -20,9 +20,7 @@ salf_status slf_file_open(int *descriptor, const char *path, uint64_t *size);
  * mapped ends this one with SIGBUS. Configurations and indexes are always read; tensors as the context says. */
 salf_status slf_map_open(slf_map *map, const char *path, uint64_t read_most);
 #define SLF_SMALL_FILE ((uint64_t)64 << 20)
-static inline uint64_t slf_read_most(const salf_context *context) {
-    return context->options.read_files ? UINT64_MAX : 0;
-}
+#define SLF_READ_MOST(of_context) ((of_context)->options.read_files ? UINT64_MAX : 0)
 void slf_map_close(slf_map *map);
 /* folder + "/" + name, freed by slf_free; NULL without memory. */
 char *slf_path_join(const salf_context *context, const char *folder, const char *name);
