@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "args.h"
+
 /* F1 that is given up without a word; a time that counts as saved; memory that does. */
 static const double SAME_F1 = 0.01, SAVED_TIME = 0.95, SAVED_MEMORY = 0.75;
 
@@ -168,21 +170,6 @@ static void say_reasons(words *w, const advice *a, const tally_list *list) {
     }
 }
 
-/* Words of at most 80 columns a line. */
-static void print_wrapped(FILE *out, const char *text) {
-    int column = 0;
-    while (*text) {
-        const int n = (int)strcspn(text, " ");
-        if (column > 0 && column + 1 + n > 80) fputc('\n', out), column = 0;
-        if (column > 0) fputc(' ', out), column++;
-        fprintf(out, "%.*s", n, text);
-        column += n;
-        text += n;
-        text += strspn(text, " ");
-    }
-    fputc('\n', out);
-}
-
 /* The command that trains as advised. */
 static void say_command(words *w, const advice *a, const tally_list *list, const advice_case *c) {
     say(w, "salf finetune --model %s", c->model);
@@ -224,7 +211,7 @@ void advice_print(FILE *out, const advice *a, const tally_list *list, const advi
     if (list->n_seeds >= c->seeds_asked) say(&w, "%d seed%s", list->n_seeds, list->n_seeds > 1 ? "s" : "");
     if (c->rate_chosen) say(&w, ", all at the learning rate %g, the best of those tried with lora[full]", c->rate);
     say(&w, ".");
-    print_wrapped(out, w.text);
+    args_print_wrapped(out, w.text, 0, 0, 80);
     fputc('\n', out);
     w = (words){.n = 0};
     tally_table(out, list);
@@ -232,11 +219,11 @@ void advice_print(FILE *out, const advice *a, const tally_list *list, const advi
     print_front(out, a, list);
     fputc('\n', out);
     say_verdict(&w, a, list);
-    print_wrapped(out, w.text);
+    args_print_wrapped(out, w.text, 0, 0, 80);
     fputc('\n', out);
     w = (words){.n = 0};
     say_reasons(&w, a, list);
-    print_wrapped(out, w.text);
+    args_print_wrapped(out, w.text, 0, 0, 80);
     w = (words){.n = 0};
     say_command(&w, a, list, c);
     say(&w, "\n");

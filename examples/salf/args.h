@@ -105,6 +105,10 @@ int args_page(const args_command *c, const char *form);
  * the length that it needs, as snprintf does. */
 size_t args_value(const args_option *option, const void *settings, char *text, size_t size);
 
+/* Words of a text from column at on, in lines of at most width columns, of which the later ones begin at indent; a
+ * longer word stays whole. Characters that would move the cursor are shown as '?'. */
+void args_print_wrapped(FILE *out, const char *text, int at, int indent, int width);
+
 #if defined(__GNUC__)
 #define ARGS_PRINTF(format_at) __attribute__((format(printf, format_at, format_at + 1)))
 #else

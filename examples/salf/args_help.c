@@ -1,6 +1,7 @@
 /* args_help.c - what is printed from a table of options: help, the manual page, completions of shells.
  *
  * They come from the table that parses, so that none of them can be out of date. */
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -20,8 +21,7 @@ static int help_width(void) {
     return size.ws_col < WIDTH_LEAST ? WIDTH_LEAST : size.ws_col > WIDTH_MOST ? WIDTH_MOST : size.ws_col;
 }
 
-/* Words from the column at on, in lines that end before the width; later lines begin at indent. */
-static void print_wrapped(FILE *out, const char *text, int at, int indent, int width) {
+void args_print_wrapped(FILE *out, const char *text, int at, int indent, int width) {
     int first = 1;
     while (*text) {
         const int n = (int)strcspn(text, " ");
@@ -31,7 +31,7 @@ static void print_wrapped(FILE *out, const char *text, int at, int indent, int w
             first = 1;
         }
         if (!first) fputc(' ', out), at++;
-        fprintf(out, "%.*s", n, text);
+        for (int i = 0; i < n; i++) fputc(iscntrl((unsigned char)text[i]) ? '?' : text[i], out);
         at += n;
         first = 0;
         text += n;
@@ -64,7 +64,7 @@ static void print_option(const args_option *o, int width) {
     } else {
         printf("%*s", HELP_COLUMN - n, "");
     }
-    print_wrapped(stdout, o->help, HELP_COLUMN, HELP_COLUMN, width);
+    args_print_wrapped(stdout, o->help, HELP_COLUMN, HELP_COLUMN, width);
 }
 
 static const args_option always[] = {{.name = "help", .letter = 'h', .help = "print this and end"},
@@ -87,20 +87,20 @@ void args_help(const args_command *c) {
     printf("Usage: %s ", args_program);
     print_usage(c);
     printf("\n\n");
-    print_wrapped(stdout, c->summary, 0, 0, width);
+    args_print_wrapped(stdout, c->summary, 0, 0, width);
     printf("\nOptions:\n");
     for (int i = 0; i < c->n_options; i++) print_option(&c->options[i], width);
     for (int i = 0; i < 2; i++) print_option(&always[i], width);
     if (!c->notes) return;
     printf("\n");
-    print_wrapped(stdout, c->notes, 0, 0, width);
+    args_print_wrapped(stdout, c->notes, 0, 0, width);
 }
 
 void args_main_help(const args_program_table *p, FILE *out) {
     fprintf(out, "Usage: %s SUBCOMMAND [OPTION...]\n\n%s\n\nSubcommands:\n", p->program, p->about);
     for (int i = 0; i < p->n; i++) {
         fprintf(out, "  %-10s ", p->subcommands[i].name);
-        print_wrapped(out, p->subcommands[i].summary, 13, 13, WIDTH_USUAL);
+        args_print_wrapped(out, p->subcommands[i].summary, 13, 13, WIDTH_USUAL);
     }
     fprintf(out,
             "  man        print the manual page, for `man -l -`\n"

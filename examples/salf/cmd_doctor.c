@@ -8,7 +8,6 @@
  * Cost with a model: that of a basis, 2 V D^2, and of reading the weights once as `salf finetune` would.
  */
 #include <cblas.h>
-#include <ctype.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -429,26 +428,6 @@ static void examine_basis(patient *p) {
 
 /* ---- printing ---- */
 
-/* Words of a text from column `column` on, in lines of at most COLUMNS that begin at `left`; a longer word stays whole.
- * Characters that would move the cursor are shown as '?'. */
-static void print_wrapped(const char *text, int column, int left) {
-    const int begin = column;
-    while (*text) {
-        const int n = (int)strcspn(text, " ");
-        if (column > begin && column + 1 + n > COLUMNS) {
-            printf("\n%*s", left, "");
-            column = left;
-        } else if (column > begin) {
-            column += printf(" ");
-        }
-        for (int i = 0; i < n; i++) putchar(iscntrl((unsigned char)text[i]) ? '?' : text[i]);
-        column += n;
-        text += n;
-        text += *text == ' ';
-    }
-    putchar('\n');
-}
-
 static void print_value(const char *key, const json_t *value) {
     char number[64];
     printf("  ");
@@ -459,7 +438,8 @@ static void print_value(const char *key, const json_t *value) {
         if (n == 0) puts("none");
         for (size_t i = 0; i < n && i < NAMES_SHOWN; i++) {
             if (i > 0) printf("%*s", NAME_COLUMNS, "");
-            print_wrapped(json_string_value(json_array_get(value, i)), NAME_COLUMNS, NAME_COLUMNS);
+            args_print_wrapped(stdout, json_string_value(json_array_get(value, i)), NAME_COLUMNS, NAME_COLUMNS,
+                               COLUMNS);
         }
         if (n > NAMES_SHOWN) printf("%*sand %zu more (--json has them)\n", NAME_COLUMNS, "", n - NAMES_SHOWN);
         return;
@@ -468,7 +448,8 @@ static void print_value(const char *key, const json_t *value) {
     if (json_is_real(value)) snprintf(number, sizeof number, "%.6g", json_real_value(value));
     if (json_is_boolean(value)) strcpy(number, json_is_true(value) ? "yes" : "no");
     if (json_is_null(value)) strcpy(number, "not a finite number");
-    print_wrapped(json_is_string(value) ? json_string_value(value) : number, NAME_COLUMNS, NAME_COLUMNS);
+    args_print_wrapped(stdout, json_is_string(value) ? json_string_value(value) : number, NAME_COLUMNS, NAME_COLUMNS,
+                       COLUMNS);
 }
 
 static void print_text(const patient *p) {
@@ -487,13 +468,13 @@ static void print_text(const patient *p) {
         const char *note = json_string_value(json_array_get(p->log, i));
         if (strncmp(note, "no cuda backend", 15) == 0) continue;
         printf("Note: ");
-        print_wrapped(note, 6, 6);
+        args_print_wrapped(stdout, note, 6, 6, COLUMNS);
     }
     const size_t n = json_array_size(p->wrong);
     if (n == 0) printf("Nothing is wrong%s.\n", p->path ? "" : "; name a model to have it examined");
     for (size_t i = 0; i < n; i++) {
         printf("Wrong: ");
-        print_wrapped(json_string_value(json_array_get(p->wrong, i)), 7, 7);
+        args_print_wrapped(stdout, json_string_value(json_array_get(p->wrong, i)), 7, 7, COLUMNS);
     }
 }
 
