@@ -107,7 +107,7 @@ FUZZ_RUNS := $(foreach t,$(FUZZ_BIN),'$(t) tests/fuzz/corpus/$(patsubst fuzz_%,%
 FUZZERS := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzzers/%)
 FUZZ_SECONDS ?= 60
 # Those of the program's readers link its parts, which come before the library in their lists.
-FUZZ_HOST := $(foreach t,tokenizer bin dataset log prompts arguments decoder,$(BUILD)/tests/fuzz/fuzz_$(t) $(BUILD)/fuzzers/fuzz_$(t))
+FUZZ_HOST := $(foreach t,tokenizer bin dataset log prompts arguments decoder resume,$(BUILD)/tests/fuzz/fuzz_$(t) $(BUILD)/fuzzers/fuzz_$(t))
 $(FUZZ_HOST): $(HOST_PARTS)
 $(FUZZ_BIN): $(BUILD)/tests/fuzz/%: $(OBJ)/tests/fuzz/%.o $(OBJ)/tests/fuzz/replay.o $(STATIC_LIB)
 	@mkdir -p $(@D)

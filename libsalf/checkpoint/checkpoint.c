@@ -299,6 +299,8 @@ salf_status salf_checkpoint_save(salf_checkpoint *c, const salf_checkpoint_conte
         (own.n_tensors > 0 && !own.tensors) || (own.n_metadata > 0 && !own.metadata))
         return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " tensors and %" PRId64 " pairs of metadata are not given",
                         own.n_tensors, own.n_metadata);
+    if (c->saves == INT64_MAX - 1) /* the next is the first that no reader takes; only a forged file comes near */
+        return slf_fail(SALF_E_SEQUENCE, "%s holds save %" PRId64 ", behind which there is none", c->folder, c->saves);
     /* 1. the host's tensors and pairs, then ours, the seal at the end */
     salf_named_tensor *tensors = NULL;
     const char **pairs = NULL;

@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *words[MOST + 1];
     int n = 0;
     if (place_make()) {
-        place_model();
+        place_model(1);
         place_write("prompts", "7\t1,2,3\n9\t4,5\n", 14);
         MUST((home = open(".", O_RDONLY | O_DIRECTORY)) >= 0 && freopen("/dev/null", "r", stdin));
     }

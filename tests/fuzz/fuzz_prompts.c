@@ -8,7 +8,7 @@ int fuzz_mutations = 150;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const char *const metrics[] = {"cosine", "ce", "rank"}, *const lenses[] = {"hf", "normed", "raw"};
-    if (place_make()) place_model();
+    if (place_make()) place_model(1);
     if (size == 0) return 0;
     place_write("prompts", data + 1, size - 1);
     const char *const words[] = {"probe",

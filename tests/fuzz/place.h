@@ -1,6 +1,6 @@
 /*
  * place.h - what fuzz targets of files and of the program share: a folder of their own, in memory where the system has
- * a place for that, a model of one layer in it, and a run of a subcommand that nobody hears.
+ * a place for that, a small model in it, and a run of a subcommand that nobody hears.
  */
 #ifndef SALF_FUZZ_PLACE_H
 #define SALF_FUZZ_PLACE_H
@@ -62,38 +62,38 @@ static inline void place_write(const char *name, const void *bytes, size_t n) {
     MUST(file && fwrite(bytes, 1, n, file) == n && fclose(file) == 0);
 }
 
-static inline const char *place_config(void) {
-    return "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":8,\"vocab_size\":16,"
-           "\"intermediate_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"num_key_value_heads\":2,"
-           "\"rms_norm_eps\":1e-5,\"hidden_act\":\"silu\",\"max_position_embeddings\":32,\"tie_word_embeddings\":true}";
-}
-
-/* A checkpoint of one layer as the folder "model". */
-static inline void place_model(void) {
-    static const char *const names[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                                        "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
-    static const char *const norms[] = {"model.layers.0.input_layernorm.weight",
-                                        "model.layers.0.post_attention_layernorm.weight", "model.norm.weight"};
+/* A checkpoint of these many layers, at most 4, as the folder "model". */
+static inline void place_model(int layers) {
+    static const char *const names[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                        "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
+                                        "mlp.down_proj",    "input_layernorm",  "post_attention_layernorm"};
     static float values[PLACE_V * PLACE_D];
-    char text[7][64];
+    char config[512], text[4 * 9][64];
     salf_tensor head = {.data = values, .rows = PLACE_V, .cols = PLACE_D, .dtype = SALF_F32}, square = head, one = head;
     square.rows = PLACE_D;
     one.rows = 1;
     uint64_t state = 5;
     for (int i = 0; i < PLACE_V * PLACE_D; i++)
         values[i] = (float)((state = state * 6364136223846793005u + 1) >> 40) / 8e6f - 1;
-    salf_named_tensor all[11] = {{.name = "model.embed_tokens.weight", .view = head}};
-    for (int i = 0; i < 7; i++) {
-        snprintf(text[i], sizeof text[i], "model.layers.0.%s.weight", names[i]);
-        all[1 + i] = (salf_named_tensor){.name = text[i], .view = square};
+    salf_named_tensor all[2 + 4 * 9] = {{.name = "model.embed_tokens.weight", .view = head},
+                                        {.name = "model.norm.weight", .shape = {PLACE_D}, .n_dims = 1, .view = one}};
+    MUST(layers <= 4);
+    for (int i = 0; i < 9 * layers; i++) {
+        snprintf(text[i], sizeof text[i], "model.layers.%d.%s.weight", i / 9, names[i % 9]);
+        all[2 + i] = (salf_named_tensor){.name = text[i], .view = i % 9 < 7 ? square : one};
+        if (i % 9 >= 7) all[2 + i].n_dims = 1, all[2 + i].shape[0] = PLACE_D;
     }
-    for (int i = 0; i < 3; i++)
-        all[8 + i] = (salf_named_tensor){.name = norms[i], .shape = {PLACE_D}, .n_dims = 1, .view = one};
     salf_context *context;
     MUST(mkdir(place_path("model"), 0700) == 0 && salf_context_create(&context, NULL) == SALF_OK);
-    MUST(salf_tensors_save(context, place_path("model/model.safetensors"), all, 11, NULL, 0) == SALF_OK);
-    place_write("model/config.json", place_config(), strlen(place_config()));
+    MUST(salf_tensors_save(context, place_path("model/model.safetensors"), all, 2 + 9 * layers, NULL, 0) == SALF_OK);
     salf_context_destroy(context);
+    const int n = snprintf(config, sizeof config,
+                           "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":8,"
+                           "\"vocab_size\":16,\"intermediate_size\":8,\"num_hidden_layers\":%d,"
+                           "\"num_attention_heads\":2,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-5,"
+                           "\"hidden_act\":\"silu\",\"max_position_embeddings\":32,\"tie_word_embeddings\":true}",
+                           layers);
+    place_write("model/config.json", config, (size_t)n);
 }
 
 /* Runs a subcommand with its words, NULL behind the last. What it says on standard error goes to the file "said", and
