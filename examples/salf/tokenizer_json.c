@@ -88,7 +88,9 @@ static int read_normaliser(json_reader *r, const json_t *json) {
     }
     if (strcmp(type, "Prepend") == 0) {
         step->kind = STEP_PREPEND;
-        return copy_text(r, member(json, "prepend"), "prepend of a normalizer", &step->to);
+        if (copy_text(r, member(json, "prepend"), "prepend of a normalizer", &step->to)) return -1;
+        /* the package doubles the first character where there is nothing to put before it */
+        return *step->to ? 0 : say(r, "an empty prepend of a normalizer");
     }
     if (strcmp(type, "Replace") == 0 && member(member(json, "pattern"), "String")) {
         step->kind = STEP_REPLACE;
@@ -147,6 +149,14 @@ static int read_metaspace(json_reader *r, const json_t *json, tokenizer_step *st
     for (int i = 0; scheme && i < 3; i++)
         if (strcmp(schemes[i], scheme) == 0) step->prefix = i;
     if (step->prefix < 0) return say(r, "prepend_scheme %s is not understood", scheme);
+    /* "first" goes by where a piece began in the text before all steps, which is not known behind these. */
+    bool moved = false;
+    for (int i = 0; i < r->json->n_normal; i++)
+        moved = moved || (r->json->normal[i].kind == STEP_REPLACE && !*r->json->normal[i].to);
+    for (const tokenizer_step *before = r->json->split; before < step; before++)
+        moved = moved || before->kind == STEP_BYTES;
+    if (moved && step->prefix == PREFIX_FIRST)
+        return say(r, "prepend_scheme first is not understood behind ByteLevel, or a Replace by nothing");
     if (copy_text(r, member(json, "replacement"), "replacement of Metaspace", &step->to)) return -1;
     return *step->to ? 0 : say(r, "an empty replacement of Metaspace");
 }

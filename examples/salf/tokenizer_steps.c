@@ -196,8 +196,8 @@ static size_t character_before(const char *text, size_t at) {
     return at;
 }
 
-/* Whether a token at [begin, end) counts, and how far it reaches over white space; `from` is where the one before ends.
- * */
+/* Whether a token at [begin, end) counts, and how far it reaches over white space; `from` is where the one before ends,
+ * which may have reached over this one: what takes white space then begins there, and has nothing where it is none. */
 static bool token_extent(const added_token *token, const char *text, size_t n, size_t from, size_t *begin,
                          size_t *end) {
     int length;
@@ -205,13 +205,14 @@ static bool token_extent(const added_token *token, const char *text, size_t n, s
         if (*begin > 0 && is_word_code(utf8_code(text + character_before(text, *begin), &length))) return false;
         if (*end < n && is_word_code(utf8_code(text + *end, &length))) return false;
     }
+    if (token->takes_left) *begin = *begin < from ? from : *begin;
     while (token->takes_left && *begin > from) {
         const size_t before = character_before(text, *begin);
         if (!unicode_is_space(utf8_code(text + before, &length))) break;
         *begin = before;
     }
     while (token->takes_right && *end < n && unicode_is_space(utf8_code(text + *end, &length))) *end += (size_t)length;
-    return true;
+    return *begin < *end;
 }
 
 /* Added tokens of the raw text, then (normal) of what lies between them once it is normalised; the rest is split. */

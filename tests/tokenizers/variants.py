@@ -43,6 +43,13 @@ ADDED = [
     AddedToken("   ", normalized=False),
     AddedToken("CAFÉ"),
 ]
+# Each takes the white space that another has taken already.
+SPACES = [
+    AddedToken(" ", lstrip=True, rstrip=True),
+    AddedToken("\n", lstrip=True, rstrip=True, normalized=False),
+    AddedToken("x", rstrip=True, normalized=False),
+    AddedToken("word", lstrip=True, rstrip=True),
+]
 
 
 def random_texts(n, seed=1):
@@ -152,3 +159,4 @@ def variants(bytes_base, characters_base):
     yield "always", make(c, sign(prepend_scheme="always"), model={"byte_fallback": False})
     loose = {"byte_fallback": False, "fuse_unk": False}
     yield "never", make(c, sign(prepend_scheme="never"), normalizers.NFC(), ADDED, model=loose)
+    yield "spaces", make(b, level(add_prefix_space=True), None, SPACES)

@@ -51,7 +51,7 @@ START_TEST(ids_are_those_of_the_package) {
     const json_t *texts = json_object_get(all, "texts");
     size_t k;
     ck_assert_uint_ge(json_array_size(texts), 60);
-    ck_assert_uint_eq(json_array_size(json_object_get(all, "kinds")), 16);
+    ck_assert_uint_eq(json_array_size(json_object_get(all, "kinds")), 17);
     json_array_foreach(json_object_get(all, "kinds"), k, kind) {
         tokenizer *t = tokenizer_of(all, kind);
         ck_assert(tokenizer_is_json(t));
@@ -155,6 +155,7 @@ END_TEST
 #define NORMAL(step)             "{\"normalizer\":" step "," MODEL "}"
 #define SPLIT_BY(step)           "{\"pre_tokenizer\":" step "," MODEL "}"
 #define PATTERN(text)            SPLIT_BY("{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"" text "\"}}")
+#define FIRST                    "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\"}"
 #define AFTER(step)              "{\"post_processor\":" step "," MODEL "}"
 #define TOKEN(text)              "{\"added_tokens\":[" text "]," MODEL "}"
 #define TEMPLATE(single, tokens) \
@@ -193,11 +194,16 @@ static const struct {
     {NORMAL("{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a\"},\"content\":\"b\"}"), "Replace by a Regex"},
     {NORMAL("{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"b\"}"), "empty pattern"},
     {NORMAL("{\"type\":\"Prepend\"}"), "prepend of a normalizer is no text"},
+    {NORMAL("{\"type\":\"Prepend\",\"prepend\":\"\"}"), "an empty prepend"},
     {NORMAL("{\"type\":\"Sequence\"}"), "a Sequence without normalizers"},
     {NORMAL("{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Sequence\"}]}"), "a Sequence in a Sequence"},
     {SPLIT_BY("{\"type\":\"Whitespace\"}"), "pre_tokenizer Whitespace"},
     {SPLIT_BY("{\"type\":\"Punctuation\"}"), "pre_tokenizer Punctuation"},
     {SPLIT_BY("{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"last\"}"), "prepend_scheme last"},
+    {SPLIT_BY("{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\"}," FIRST "]}"), "behind ByteLevel"},
+    {"{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"\"},\"pre_tokenizer\":" FIRST
+     "," MODEL "}",
+     "a Replace by nothing"},
     {SPLIT_BY("{\"type\":\"Metaspace\"}"), "replacement of Metaspace"},
     {SPLIT_BY("{\"type\":\"Split\",\"behavior\":\"Kept\"}"), "behavior Kept"},
     {SPLIT_BY("{\"type\":\"Split\",\"behavior\":\"Contiguous\",\"invert\":true}"), "behavior Contiguous, inverted"},
