@@ -92,6 +92,9 @@ salf_status slf_decoder_read(slf_config *config) {
     if (slf_json_get(keys->defaults, "no_rope_layer_interval")) {
         const slf_json *rotates = slf_keys_take(keys, "no_rope_layers"), *flag;
         const slf_json *interval = slf_keys_take(keys, "no_rope_layer_interval");
+        if (slf_json_is(rotates, SLF_JSON_ARRAY) && slf_json_size(rotates) != config->info.n_layers)
+            return slf_fail(SALF_E_CORRUPT, "%s: no_rope_layers has %" PRId64 " entries for %d layers", keys->path,
+                            slf_json_size(rotates), (int)config->info.n_layers);
         bool all =
             rotates ? slf_json_is(rotates, SLF_JSON_ARRAY) : slf_json_to_number(interval) > config->info.n_layers;
         for (int64_t k = 0; (flag = slf_json_at(rotates, k)) != NULL; k++) all = all && slf_json_to_number(flag) == 1;

@@ -103,7 +103,7 @@ static const slf_family families[] = {
      .defaults = "rms_norm_eps=1e-6 hidden_activation=gelu_pytorch_tanh rope_theta=1000000 rope_local_base_freq=10000 "
                  "tie_word_embeddings=true vocab_size=262208 num_attention_heads=8 num_key_value_heads=4 head_dim=256 "
                  "max_position_embeddings=131072 query_pre_attn_scalar=256 sliding_window=4096 "
-                 "sliding_window_pattern=6 final_logit_softcapping attn_logit_softcapping"},
+                 "sliding_window_pattern=6 final_logit_softcapping"},
     /* Phi-3, 3.5 and 4: queries, keys and values in one tensor, gate and up in another. */
     {.name = "phi3",
      .id = SALF_FAMILY_PHI3,
@@ -164,7 +164,7 @@ static const slf_family families[] = {
      .bias_keys = SLF_ATTENTION_BIAS | SLF_MLP_BIAS,
      .window = SLF_WINDOW_FROM,
      .defaults = "rms_norm_eps=1e-6 hidden_act=silu rope_theta=2000000 tie_word_embeddings=true num_key_value_heads=4 "
-                 "max_position_embeddings=32768 no_rope_layer_interval=4 max_window_layers=65535"},
+                 "max_position_embeddings=32768 no_rope_layer_interval=4"},
 
     /* ---- head, norm and embedding alone: RMSNorm under Llama's names ---- */
     {.name = "mixtral", RMS, LLAMA_NAMES, .defaults = "rms_norm_eps=1e-5 num_key_value_heads=8"},

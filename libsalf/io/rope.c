@@ -117,7 +117,9 @@ static salf_status read_rope_of_kinds(slf_config *config, slf_json *scaling, slf
     slf_json *merged = NULL;
     SLF_DO(slf_keys_positive(&config->keys, "rope_theta", &theta));
     local_theta = theta;
-    SLF_DO(slf_keys_number(&config->keys, "rope_local_base_freq", &local_theta));
+    /* Gemma's key; another class does not read it, and known.c judges it there. */
+    if (slf_json_get(config->keys.defaults, "rope_local_base_freq"))
+        SLF_DO(slf_keys_number(&config->keys, "rope_local_base_freq", &local_theta));
     /* OLMo 3: one version takes rope_theta for both kinds of layers, another one its default for those with a
      * window. */
     if (outside && !local && !slf_json_get(config->keys.defaults, "rope_local_base_freq") &&

@@ -24,10 +24,16 @@ salf_status slf_windows_read(slf_config *config) {
         slf_json *first = slf_keys_take(keys, "max_window_layers"); /* 0 is a value */
         if (first && (!slf_json_is(first, SLF_JSON_INTEGER) || slf_json_to_integer(first) < 0))
             return slf_fail(SALF_E_CORRUPT, "%s: max_window_layers is no integer of 0 or more", keys->path);
-        from = first ? slf_json_to_integer(first) : m;
+        /* SmolLM 3 writes the key and does not read it: its windows go with layers without rotary positions. */
+        from = first && slf_json_get(keys->defaults, "max_window_layers") ? slf_json_to_integer(first) : m;
     }
     if (family->window == SLF_WINDOW_PATTERN) {
-        SLF_TRY(slf_keys_integer(keys, "sliding_window_pattern", 65535, &every));
+        /* A key of Gemma 3. The other classes have the number in their code: one that agrees changes nothing, and
+         * another is left for known.c. */
+        every = (int64_t)slf_json_to_number(slf_json_get(keys->defaults, "sliding_window_pattern"));
+        const double said = slf_json_to_number(slf_json_get(keys->json, "sliding_window_pattern"));
+        if (family->id == SALF_FAMILY_GEMMA3 || said == (double)every)
+            SLF_TRY(slf_keys_integer(keys, "sliding_window_pattern", 65535, &every));
         slf_keys_take(keys, "_sliding_window_pattern"); /* transformers writes it beside layer_types, and reads these */
     }
     if (!in_use) window = 0;

@@ -80,6 +80,13 @@ static const key_case key_cases[] = {
      SALF_OK, "sliding_attention"},
     {"stablelm", "\"use_parallel_residual\":true,\"qk_layernorm\":true", SALF_OK, "use_parallel_residual = true"},
     {"smollm3", "", SALF_OK, "no_rope_layers"},
+    /* read by a class of the same kind, and not by this one */
+    {"gemma3_text", "\"attn_logit_softcapping\":30.0", SALF_OK, "attn_logit_softcapping = 30.0"},
+    {"gemma3_text", "\"attn_logit_softcapping\":null", SALF_OK, ""},
+    {"olmo3", "\"rope_local_base_freq\":10000", SALF_OK, "rope_local_base_freq = 10000"},
+    {"olmo3", "\"sliding_window_pattern\":2", SALF_OK, "sliding_window_pattern = 2"},
+    {"gemma2", "\"sliding_window_pattern\":3", SALF_OK, "sliding_window_pattern = 3"},
+    {"gemma2", "\"sliding_window_pattern\":2", SALF_OK, ""},
     {"smollm3", "\"no_rope_layers\":[1,1,1,1]", SALF_OK, ""},
     {"mixtral", "\"num_local_experts\":8", SALF_OK, "model_type = \"mixtral\""},
     {"gpt2", "\"scale_attn_by_inverse_layer_idx\":true", SALF_OK, "model_type"},
@@ -114,6 +121,7 @@ static const key_case key_cases[] = {
      SALF_E_CORRUPT, "high_freq_factor is 1"},
     {"mistral", "\"sliding_window\":0", SALF_E_CORRUPT, "sliding_window is 0"},
     {"qwen2", "\"layer_types\":[\"full_attention\"]", SALF_E_CORRUPT, "layer_types has 1 entries for 4 layers"},
+    {"smollm3", "\"no_rope_layers\":[1,1]", SALF_E_CORRUPT, "no_rope_layers has 2 entries for 4 layers"},
     {"qwen2", "\"use_sliding_window\":true,\"max_window_layers\":-1", SALF_E_CORRUPT, "max_window_layers"},
     {"granite", "\"logits_scaling\":0", SALF_E_CORRUPT, "logits times 1 / 0"},
 };
@@ -218,6 +226,11 @@ START_TEST(families_differ_as_they_should) {
     d = described(context, "qwen2", "\"use_sliding_window\":true,\"sliding_window\":6,\"max_window_layers\":3",
                   &window);
     ck_assert(d.biases == QKV && d.sliding_window == 6 && window == 8);
+    d = described(
+        context, "smollm3", /* whose class writes the last key and does not read it */
+        "\"no_rope_layers\":[1,1,1,1],\"use_sliding_window\":true,\"sliding_window\":6,\"max_window_layers\":2",
+        &window);
+    ck_assert(d.sliding_window == 0 && window == 0);
     d = described(context, "qwen3", "\"head_dim\":32,\"attention_bias\":true", &window);
     ck_assert(d.biases == QKVO && d.qk_norm == SALF_QK_NORM_HEAD && d.rotary_dims == 32);
     d = described(context, "gemma", "\"head_dim\":16,\"hidden_act\":\"gelu\"", &window);
