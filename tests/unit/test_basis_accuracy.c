@@ -260,6 +260,58 @@ START_TEST(errors_are_within_their_estimate_or_refused) {
 }
 END_TEST
 
+/* Rows of a head may be of any lengths, as of tokens that were never trained and decayed: those of a head with fewer
+ * rows than columns went through a square too many, and the longest were off by a hundred times the estimate. */
+START_TEST(rows_of_unequal_lengths_are_within_the_estimate) {
+    float w[MOST_V * MOST_D];
+    double b[MOST_V * MOST_D];
+    const int64_t sizes[] = {2, 7, 17, 23, 24, MOST_V};
+    for (size_t k = 0; k < 2; k++)
+        for (size_t n = 0; n < sizeof sizes / sizeof *sizes; n++)
+            for (int decades = 0; decades <= 6; decades++) {
+                const int64_t v = sizes[n];
+                salf_context *context = harness_context(backends[k], NULL);
+                salf_basis *basis;
+                salf_basis_info info = {.struct_size = sizeof info};
+                make_head(w, v, MOST_D, 3, false, 8 + (uint64_t)decades);
+                for (int64_t i = 0; i < v * MOST_D; i++) { /* in no order: solvers like what is graded */
+                    const int64_t place = (5 * (i / MOST_D) + 3) % v;
+                    w[i] = (float)((double)w[i] * pow(10, -(double)(decades * place) / (double)(v - 1)));
+                }
+                exact_basis(w, v, MOST_D, 0, 0, b);
+                CHECK_OK(basis_of(&basis, context, w, v, MOST_D, SALF_BASIS_EXACT, 0, 0));
+                CHECK_OK(salf_basis_get_info(basis, &info));
+                const double error = worst_row(basis, b, v, MOST_D);
+                ck_assert_msg(error <= info.row_error, "[%d][%d], lengths over %d decades: error %g, estimate %g",
+                              (int)v, MOST_D, decades, error, info.row_error);
+                salf_basis_destroy(basis);
+                salf_context_destroy(context);
+            }
+}
+END_TEST
+
+/* Numbers that float32 holds may have an inverse that it does not hold. */
+START_TEST(a_head_of_denormal_numbers_is_refused) {
+    float w[MOST_V * MOST_D];
+    for (size_t k = 0; k < 2; k++)
+        for (int small = 0; small < 2; small++) {
+            const int64_t v = small ? 10 : MOST_V;
+            salf_context *context = harness_context(backends[k], NULL);
+            salf_basis *basis;
+            make_head(w, v, MOST_D, 3, false, 9);
+            for (int64_t i = 0; i < v * MOST_D; i++) w[i] *= 1e-39f;
+            CHECK_FAILS(basis_of(&basis, context, w, v, MOST_D, SALF_BASIS_EXACT, 0, 0), SALF_E_NUMERIC,
+                        "would leave float32");
+            CHECK_FAILS(basis_of(&basis, context, w, v, MOST_D, SALF_BASIS_RIDGE, 0, 1e-78), SALF_E_NUMERIC,
+                        "would leave float32");
+            for (int64_t i = 0; i < v * MOST_D; i++) w[i] *= 1e4f;
+            CHECK_OK(basis_of(&basis, context, w, v, MOST_D, SALF_BASIS_RTOL, 0, 0));
+            salf_basis_destroy(basis);
+            salf_context_destroy(context);
+        }
+}
+END_TEST
+
 /* What is 0 may be dropped by EXACT: a column that repeats another, or is empty, or follows from two. */
 START_TEST(exact_takes_heads_without_full_rank) {
     float w[MOST_V * MOST_D];
@@ -473,6 +525,8 @@ END_TEST
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, rows_are_as_good_as_the_condition_allows);
     HARNESS_ADD(suite, errors_are_within_their_estimate_or_refused);
+    HARNESS_ADD(suite, rows_of_unequal_lengths_are_within_the_estimate);
+    HARNESS_ADD(suite, a_head_of_denormal_numbers_is_refused);
     HARNESS_ADD(suite, exact_takes_heads_without_full_rank);
     HARNESS_ADD(suite, what_a_gram_matrix_does_not_resolve_is_refused);
     HARNESS_ADD(suite, the_steep_head_defeats_float32);
