@@ -45,8 +45,9 @@ salf_status salf_constant(const char *name, int64_t *value) {
 
 const char *salf_constant_word(const char *family, int64_t value) {
     for (size_t i = 0; family && i < N_CONSTANTS; i++) {
-        const size_t n = family_prefix(&constants[i], family);
-        if (n && constants[i].value == value) return constants[i].lower + n + 1;
+        /* numbers first: all names begin alike, and every call that makes a handle looks up some words */
+        const size_t n = constants[i].value == value ? family_prefix(&constants[i], family) : 0;
+        if (n) return constants[i].lower + n + 1;
     }
     return NULL;
 }

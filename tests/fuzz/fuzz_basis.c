@@ -1,10 +1,5 @@
 /* fuzz_basis.c - any bytes as a basis file: refused with a message, or a basis that can be used. */
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-#include "salf.h"
+#include "place.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -22,24 +17,13 @@ static void use(salf_basis *basis) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    char path[] = "/tmp/salf-fuzz-basis-XXXXXX";
-    const int file = mkstemp(path);
-    if (file < 0) return 0;
-    const ssize_t written = write(file, data, size);
-    close(file);
-    salf_context_options options;
-    salf_options_init(&options, sizeof options);
-    options.backend = SALF_BACKEND_REFERENCE;
-    salf_context *context;
     salf_basis *basis;
-    if (written == (ssize_t)size && salf_context_create(&context, &options) == SALF_OK) {
-        if (salf_basis_load(&basis, context, path, NULL) == SALF_OK)
-            use(basis);
-        else if (salf_last_error()[0] == '\0')
-            abort();
-        salf_basis_destroy(basis);
-        salf_context_destroy(context);
-    }
-    unlink(path);
+    place_make();
+    place_write("basis", data, size);
+    if (salf_basis_load(&basis, place_context(), place_path("basis"), NULL) == SALF_OK)
+        use(basis);
+    else
+        MUST(!basis && salf_last_error()[0]);
+    salf_basis_destroy(basis);
     return 0;
 }

@@ -6,6 +6,7 @@
 
 #include "io/io.h"
 #include "model/model.h"
+#include "place.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -29,11 +30,7 @@ static void read_rows(salf_context *context, const salf_tensors *tensors, const 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const uint8_t *end = memchr(data, 0, size);
     if (!end) return 0;
-    salf_context_options options;
-    salf_options_init(&options, sizeof options);
-    options.backend = SALF_BACKEND_REFERENCE;
-    salf_context *context;
-    if (salf_context_create(&context, &options) != SALF_OK) return 0;
+    salf_context *context = place_context();
     slf_json *json = NULL;
     salf_tensors *tensors = NULL;
     slf_config config = {0};
@@ -51,6 +48,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     salf_tensors_destroy(tensors);
     slf_config_free(&config);
     slf_json_release(json);
-    salf_context_destroy(context);
     return 0;
 }

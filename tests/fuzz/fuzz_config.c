@@ -1,9 +1,8 @@
 /* fuzz_config.c - any bytes as a config.json: refused with a message, or every number of the result makes sense. */
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "io/io.h"
+#include "place.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -32,11 +31,7 @@ static void check(const slf_config *config) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    salf_context_options options;
-    salf_options_init(&options, sizeof options);
-    options.backend = SALF_BACKEND_REFERENCE;
-    salf_context *context;
-    if (salf_context_create(&context, &options) != SALF_OK) return 0;
+    salf_context *context = place_context();
     slf_json *json;
     slf_config config = {0};
     salf_status status = slf_json_parse(&json, context, data, size, false, "input");
@@ -47,6 +42,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         abort();
     slf_config_free(&config);
     slf_json_release(json);
-    salf_context_destroy(context);
     return 0;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "io/io.h"
+#include "place.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -32,15 +33,8 @@ static void use(const salf_tensors *tensors) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static salf_context *context;
-    if (!context) {
-        salf_context_options options;
-        salf_options_init(&options, sizeof options);
-        options.backend = SALF_BACKEND_REFERENCE;
-        if (salf_context_create(&context, &options) != SALF_OK) abort();
-    }
     salf_tensors *tensors;
-    const salf_status status = slf_tensors_from_memory(&tensors, context, data, size);
+    const salf_status status = slf_tensors_from_memory(&tensors, place_context(), data, size);
     if (status != SALF_OK && (tensors || salf_last_error()[0] == '\0')) abort();
     if (status == SALF_OK) use(tensors);
     salf_tensors_destroy(tensors);

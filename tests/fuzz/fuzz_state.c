@@ -5,20 +5,14 @@
  * as the payload of one behind a right header, so that the checksum does not hide the reader. Compiled with
  * -DWRITE_SEEDS it writes seeds instead, states of handles at work: fuzz_state FOLDER.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "core/blob.h"
+#include "place.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define M         3
 #define N         20
 #define MOST_ROOM 4096
-
-#define MUST(condition) \
-    if (!(condition)) abort()
 
 typedef struct payload {
     const uint8_t *data;
@@ -114,8 +108,8 @@ static salf_policy *make_policy(salf_context *context, salf_planner *planner, ui
     o.n_script = 2;
     o.callback = cut_of;
     o.planner = planner;
-    int32_t n_kinds = 0;
-    while (salf_constant_word("SALF_POLICY", n_kinds)) n_kinds++;
+    static int32_t n_kinds;
+    for (int32_t k = n_kinds; salf_constant_word("SALF_POLICY", k); k++) n_kinds = k + 1;
     salf_policy *policy = NULL;
     MUST(salf_policy_create(&policy, context, kind % n_kinds, M, &o) == SALF_OK);
     return policy;
@@ -153,15 +147,6 @@ static void use_policy(salf_policy *policy) {
 
 /* ---- the target ---- */
 
-static salf_context *make_context(void) {
-    salf_context_options options;
-    salf_options_init(&options, sizeof options);
-    options.backend = SALF_BACKEND_REFERENCE;
-    salf_context *context = NULL;
-    MUST(salf_context_create(&context, &options) == SALF_OK);
-    return context;
-}
-
 static void read_both(salf_context *context, uint8_t kind, uint8_t choice, const void *bytes, uint64_t size) {
     salf_planner *planner = make_planner(context, kind, choice);
     salf_task task;
@@ -179,7 +164,7 @@ static void read_both(salf_context *context, uint8_t kind, uint8_t choice, const
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2 || size > MOST_ROOM) return 0;
-    salf_context *context = make_context();
+    salf_context *context = place_context();
     const payload p = {data + 2, size - 2};
     uint64_t whole = size + 30;
     uint8_t *bytes = malloc(whole);
@@ -191,7 +176,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         read_both(context, data[0], data[1], bytes, whole);
     }
     free(bytes);
-    salf_context_destroy(context);
     return 0;
 }
 
@@ -212,7 +196,7 @@ int main(int argc, char **argv) {
                                           {3, 0x10, 5}, {3, 0xD0, 8}, {3, 0x60, 7}};
     static const uint8_t policies[][2] = {{3, 4}, {7, 16}, {8, 8}, {11, 0}, {14, 0}};
     MUST(argc == 2);
-    salf_context *context = make_context();
+    salf_context *context = place_context();
     uint8_t bytes[MOST_ROOM];
     for (size_t i = 0; i < sizeof planners / sizeof *planners; i++) {
         const uint8_t kind = planners[i][0] | 0x80, choice = planners[i][1];
@@ -237,7 +221,6 @@ int main(int argc, char **argv) {
         write_seed(argv[1], "policy", policies[i][0], policies[i][1], bytes, size);
         salf_policy_destroy(policy);
     }
-    salf_context_destroy(context);
     return 0;
 }
 #endif

@@ -49,6 +49,16 @@ static inline void place_remove(void) {
     rmdir(place);
 }
 
+/* A context that lasts: making one takes longer than reading a small file. */
+static inline salf_context *place_context(void) {
+    static salf_context *context;
+    salf_context_options options;
+    salf_options_init(&options, sizeof options);
+    options.backend = SALF_BACKEND_REFERENCE;
+    MUST(context || salf_context_create(&context, &options) == SALF_OK);
+    return context;
+}
+
 /* One folder for a run of the program: thousands of files are written. False when it is there already. */
 static inline int place_make(void) {
     if (place[0]) return 0;
