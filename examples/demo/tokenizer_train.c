@@ -212,7 +212,8 @@ static void put_u32(unsigned char *p, uint32_t value) {
 }
 
 /* The longest piece, then score, length and bytes of each. */
-static void write_pieces(const tokenizer *t, FILE *file) {
+static void write_pieces(FILE *file, const void *what) {
+    const tokenizer *t = what;
     unsigned char bytes[8];
     uint32_t longest = 1;
     for (int32_t i = 0; i < t->size; i++) {
@@ -232,12 +233,9 @@ static void write_pieces(const tokenizer *t, FILE *file) {
 }
 
 int tokenizer_save(const tokenizer *t, const char *path, char *message, size_t message_size) {
-    char *bytes = NULL;
     size_t size = 0;
-    FILE *memory = open_memstream(&bytes, &size);
-    if (memory) write_pieces(t, memory);
-    int failed = !memory || ferror(memory);
-    if (memory) failed |= fclose(memory) != 0;
+    char *bytes = file_compose(write_pieces, t, &size);
+    int failed = !bytes;
     if (failed)
         snprintf(message, message_size, "out of memory");
     else if ((failed = salf_file_save(file_output(path), bytes, size)) != 0)

@@ -222,14 +222,15 @@ static int smooth_curve(curve *c) {
 /* ---- the command ---- */
 
 /* The page is made in memory, a page being some 100 KB, and takes its place when it is whole. */
+static void print_page(FILE *out, const void *r) {
+    report_page(out, r);
+}
+
 static int write_report(const report *r, const char *path) {
-    char *page = NULL;
     size_t size = 0;
-    FILE *out = open_memstream(&page, &size);
-    if (out) report_page(out, r);
-    int failed = !out || ferror(out);
-    if (out) failed |= fclose(out) != 0;
-    if (failed)
+    int failed = 0;
+    char *page = file_compose(print_page, r, &size);
+    if (!page)
         failed = args_fail("report", "out of memory");
     else if (salf_file_save(file_output(path), page, size) != SALF_OK)
         failed = args_fail_salf("report");

@@ -1,4 +1,5 @@
 /* cmd_tokens.c - `salf tokens`: texts as token ids, in the form of the prompts that `salf probe` reads. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,7 +74,8 @@ int cmd_tokens(int argc, char **argv) {
         else
             code = print_ids(&s, t, text, line);
     }
-    if (!code && ferror(stdin)) code = args_fail("tokens", "standard input cannot be read");
+    /* a line that memory lacks for ends the loop, and is no error of the file */
+    if (!code && !feof(stdin)) code = args_fail("tokens", "standard input cannot be read: %s", strerror(errno));
     free(text);
     tokenizer_destroy(t);
     return code;

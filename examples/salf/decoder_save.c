@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "decoder_internal.h"
+#include "files.h"
 #include "memory.h"
 #include "ops.h"
 
@@ -152,7 +153,13 @@ static salf_status save_weights(const decoder *d, const salf_tensors *source, co
 
 /* What salf_model_open and Hugging Face transformers read. Biases on q, k and v make it a Qwen2. 17 digits give back
  * the same double. */
-static void print_config(FILE *file, const decoder_config *c, int32_t dtype) {
+typedef struct printed_config {
+    const decoder_config *config;
+    int32_t dtype;
+} printed_config;
+
+static void print_config(FILE *file, const void *what) {
+    const decoder_config *c = ((const printed_config *)what)->config;
     const int biased = c->layers.biases != 0;
     const char *family = biased ? "qwen2" : "llama";
     fprintf(file, "{\n  \"architectures\": [\"%sForCausalLM\"],\n", biased ? "Qwen2" : "Llama");
@@ -167,7 +174,7 @@ static void print_config(FILE *file, const decoder_config *c, int32_t dtype) {
     if (c->bos_token >= 0) fprintf(file, "  \"bos_token_id\": %d,\n", (int)c->bos_token);
     if (c->eos_token >= 0) fprintf(file, "  \"eos_token_id\": %d,\n", (int)c->eos_token);
     fprintf(file, "  \"tie_word_embeddings\": %s,\n  \"torch_dtype\": \"%s\"\n}\n", c->tied ? "true" : "false",
-            dtype == SALF_F32 ? "float32" : "bfloat16");
+            ((const printed_config *)what)->dtype == SALF_F32 ? "float32" : "bfloat16");
 }
 
 /* Only a Llama's or a Qwen2's configuration is written here; others keep the file that they came with. */
@@ -183,14 +190,14 @@ static int is_plain(const decoder_config *c) {
 }
 
 static salf_status save_config(const decoder *d, const char *path, int32_t dtype) {
-    char *text = NULL;
+    const printed_config what = {&d->config, dtype};
     size_t size = 0;
-    FILE *memory = open_memstream(&text, &size);
-    if (memory) print_config(memory, &d->config, dtype);
-    const int failed = !memory || ferror(memory);
-    salf_status status =
-        (memory && fclose(memory) != 0) || failed ? decoder_fail(SALF_E_NO_MEMORY, "no memory for %s", path) : SALF_OK;
-    if (!status && (status = salf_file_save(path, text, size)) != SALF_OK) decoder_fail_library(status);
+    char *text = file_compose(print_config, &what, &size);
+    salf_status status = text ? salf_file_save(path, text, size) : SALF_E_NO_MEMORY;
+    if (!text)
+        decoder_fail(status, "no memory for %s", path);
+    else if (status)
+        decoder_fail_library(status);
     free(text);
     return status;
 }

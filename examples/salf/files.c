@@ -75,6 +75,22 @@ char *file_read(const char *path, size_t *size, char *message, size_t message_si
     return NULL;
 }
 
+/* Into a room of its own, and where that was too small, which the last flush tells, once more into a larger one. */
+char *file_compose(void (*print)(FILE *file, const void *what), const void *what, size_t *size) {
+    for (size_t room = 65536; room < bytes_most; room *= 4) {
+        char *bytes = malloc(room);
+        FILE *file = bytes ? fmemopen(bytes, room, "w") : NULL;
+        if (!file) free(bytes);
+        if (!file) return NULL;
+        print(file, what);
+        const long n = fflush(file) == 0 && !ferror(file) ? ftell(file) : -1;
+        fclose(file);
+        if (n >= 0) return *size = (size_t)n, bytes;
+        free(bytes);
+    }
+    return NULL;
+}
+
 const char *file_output(const char *path) {
     if (strcmp(path, "-") != 0) return path;
     fflush(stdout);

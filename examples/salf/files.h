@@ -3,12 +3,16 @@
 #define SALF_EXAMPLE_FILES_H
 
 #include <stddef.h>
+#include <stdio.h>
 
 /* The bytes of a file with a 0 behind them, for free(); NULL with a message that names the path. "-" is standard input.
  * A folder, a device and a pipe are refused, for reading one could wait for ever or never end; a stream that the
  * process has open already ("-", "/dev/stdin", "/dev/fd/N" of a shell's <(...)) is read whatever it is. At most 2 GiB.
  * errno is ENOMEM where memory is what lacks. */
 char *file_read(const char *path, size_t *size, char *message, size_t message_size);
+/* What print writes, which may be asked twice, for free(); NULL when memory lacks. Not open_memstream: it drops what it
+ * finds no room for, and tells nobody. */
+char *file_compose(void (*print)(FILE *file, const void *what), const void *what, size_t *size);
 /* The path that salf_file_save takes for what the user has said: "-" is standard output, which is flushed. */
 const char *file_output(const char *path);
 

@@ -50,9 +50,11 @@ def tell(good, name, detail=""):
 
 
 def run(command, folder, **more):
-    """A command in a folder, with what it says in files: (exit code, standard output, standard error)."""
+    """A command in a folder, with the file "stdin" of it: (exit code, standard output, standard error)."""
     environment = dict(os.environ, OPENBLAS_NUM_THREADS="1", SALF_BACKEND="cpu", **more)
-    done = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+    given = os.path.join(folder, "stdin")
+    with open(given if os.path.exists(given) else os.devnull, "rb") as source:
+        done = subprocess.run(command, cwd=folder, env=environment, stdin=source, capture_output=True)
     return done.returncode, done.stdout, done.stderr.decode(errors="replace")
 
 
@@ -90,7 +92,7 @@ def files_of(folder):
 # it prints and logs is not compared)
 SCENES = [
     ("plan", [SALF, "plan", "--layers", "4", "--data", "100", "--json"], {}, [], False),
-    ("tokens", ["sh", "-c", f"echo it is | '{SALF}' tokens --tokenizer '{TOKENIZER}'"], {}, [], False),
+    ("tokens", [SALF, "tokens", "--tokenizer", TOKENIZER], {"stdin": "it is\n" + "so long " * 40}, [], False),
     ("basis", [SALF, "basis", "--model", MODEL, "--tokens", "1,7,100", "--output", "basis"], {}, ["basis"], False),
     ("probe", [SALF, "probe", "--model", MODEL, "--prompts", "prompts"], {"prompts": "7\t1,2,3\n9\t4,5\n"}, [], False),
     ("doctor", [SALF, "doctor", MODEL, "--json"], {}, [], True),
@@ -262,7 +264,8 @@ def flips(place, seconds, rng):
         shutil.copytree(kept, stopped.folder)
         path = rng.choice(candidates).replace(kept, stopped.folder)
         with open(path, "r+b") as file:
-            place_of_bit = rng.randrange(os.path.getsize(path)) if rng.random() < 0.7 else rng.randrange(2000)
+            size = os.path.getsize(path)
+            place_of_bit = rng.randrange(size if rng.random() < 0.7 else min(size, 2000))
             file.seek(place_of_bit)
             byte = file.read(1)
             bit = rng.randrange(8)

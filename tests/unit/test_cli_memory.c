@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../../examples/salf/files.h" /* not that of this folder */
 #include "args.h"
 #include "commands.h"
 #include "demo.h"
@@ -205,7 +206,35 @@ START_TEST(report) {
 }
 END_TEST
 
+/* n numbers, each of eight bytes. */
+static void print_numbers(FILE *file, const void *n) {
+    for (int i = 0; i < *(const int *)n; i++) fprintf(file, "%07d\n", i);
+}
+
+/* What is printed is there whole, whatever the size, or there is no memory for it. */
+START_TEST(composed) {
+    static const int counts[] = {0, 1, 8191, 8192, 8193, 32768, 200000};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        size_t size = 7;
+        allocations_made = 0;
+        char *text = file_compose(print_numbers, &counts[i], &size);
+        const long total = allocations_made;
+        ck_assert(text != NULL && size == 8 * (size_t)counts[i]);
+        for (int k = 0; k < counts[i]; k++) ck_assert_int_eq(atoi(text + 8 * k), k);
+        free(text);
+        for (long n = 0; n < total; n++) {
+            allocations_made = 0;
+            allocations_until = n;
+            text = file_compose(print_numbers, &counts[i], &size);
+            allocations_until = -1;
+            ck_assert(text == NULL && total >= 1);
+        }
+    }
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, composed);
     HARNESS_ADD(suite, plan);
     HARNESS_ADD(suite, tokenizer);
     HARNESS_ADD(suite, pretrain);
