@@ -96,11 +96,11 @@ static salf_status read_logits(slf_config *config) {
     slf_keys *keys = &config->keys;
     double scale = 1, divisor = 1;
     /* Families that have no eps have the default of torch, 1e-5, in their code. */
-    if (config->family->eps) SLF_TRY(slf_keys_number(keys, config->family->eps, &info->norm_eps));
+    if (config->family->eps) SLF_TRY(slf_keys_given(keys, config->family->eps, &info->norm_eps));
     if (has_key(config, "layer_norm_eps") && !config->family->eps) slf_keys_take(keys, "layer_norm_eps"); /* layers' */
-    if (has_key(config, "logit_scale")) SLF_TRY(slf_keys_number(keys, "logit_scale", &scale));
-    if (has_key(config, "lm_head_multiplier")) SLF_TRY(slf_keys_number(keys, "lm_head_multiplier", &scale));
-    if (has_key(config, "logits_scaling")) SLF_TRY(slf_keys_number(keys, "logits_scaling", &divisor));
+    if (has_key(config, "logit_scale")) SLF_TRY(slf_keys_given(keys, "logit_scale", &scale));
+    if (has_key(config, "lm_head_multiplier")) SLF_TRY(slf_keys_given(keys, "lm_head_multiplier", &scale));
+    if (has_key(config, "logits_scaling")) SLF_TRY(slf_keys_given(keys, "logits_scaling", &divisor));
     info->logit_scale = scale / divisor;
     if (!isfinite(info->logit_scale) || info->logit_scale <= 0)
         return slf_fail(SALF_E_CORRUPT, "%s: logits times %g / %g", keys->path, scale, divisor);
@@ -109,7 +109,7 @@ static salf_status read_logits(slf_config *config) {
     /* Gemma multiplies by a root that no key says; Granite's factor and XGLM's switch are keys. */
     info->embedding_scale = config->family->scales_embedding ? sqrt((double)info->hidden) : 1;
     if (has_key(config, "embedding_multiplier"))
-        SLF_TRY(slf_keys_number(keys, "embedding_multiplier", &info->embedding_scale));
+        SLF_TRY(slf_keys_given(keys, "embedding_multiplier", &info->embedding_scale));
     if (has_key(config, "lm_head_bias")) SLF_TRY(slf_keys_flag(keys, "lm_head_bias", &config->head_bias));
     config->head_bias |= config->family->head_bias;
     int32_t scaled = 0;
@@ -205,15 +205,15 @@ salf_status slf_folder_check(const salf_context *context, const char *folder) {
     salf_status status = SALF_OK;
     slf_json *json = NULL;
     if (!config || !adapter) status = SALF_E_NO_MEMORY;
-    if (status == SALF_OK && !slf_path_exists(config) && slf_path_exists(adapter)) {
+    /* With the model beside it too: transformers loads that with the adapter on it. */
+    if (status == SALF_OK && slf_path_exists(adapter)) {
         status = slf_json_load(&json, context, adapter);
         const char *base = slf_json_to_text(slf_json_get(json, "base_model_name_or_path"));
         if (status == SALF_OK)
-            status =
-                slf_fail(SALF_E_UNSUPPORTED,
-                         "%s: an adapter of PEFT, without the model it is for (%.200s); merge it into that, or give "
-                         "that model's folder",
-                         folder, base ? base : "not named");
+            status = slf_fail(SALF_E_UNSUPPORTED,
+                              "%s: an adapter of PEFT, %s the model it is for (%.200s); merge it into that, or give a "
+                              "folder of the model alone",
+                              folder, slf_path_exists(config) ? "beside" : "without", base ? base : "not named");
     }
     slf_json_release(json);
     slf_free(context, config);

@@ -19,7 +19,7 @@ salf_status slf_file_open(int *descriptor, const char *path, uint64_t *size);
 /* The same, and reads a file of at most read_most bytes, or maps it: then another process that shortens it while it is
  * mapped ends this one with SIGBUS. Configurations and indexes are always read; tensors as the context says. */
 salf_status slf_map_open(slf_map *map, const char *path, uint64_t read_most);
-#define SLF_SMALL_FILE ((uint64_t)64 << 20)
+#define SLF_SMALL_FILE            ((uint64_t)64 << 20)
 #define SLF_READ_MOST(of_context) ((of_context)->options.read_files ? UINT64_MAX : 0)
 void slf_map_close(slf_map *map);
 /* folder + "/" + name, freed by slf_free; NULL without memory. */
@@ -173,6 +173,7 @@ slf_json *slf_keys_take(slf_keys *keys, const char *name);
  * it is where there is no value. SALF_E_CORRUPT. */
 salf_status slf_keys_number(slf_keys *keys, const char *name, double *out);
 salf_status slf_keys_positive(slf_keys *keys, const char *name, double *out); /* and not 0, wherever it is from */
+salf_status slf_keys_given(slf_keys *keys, const char *name, double *out);    /* a number whose null is an error */
 salf_status slf_keys_flag(slf_keys *keys, const char *name, int32_t *out);
 salf_status slf_keys_integer(slf_keys *keys, const char *name, int64_t most, int64_t *out);
 

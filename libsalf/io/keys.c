@@ -44,6 +44,13 @@ salf_status slf_keys_number(slf_keys *keys, const char *name, double *out) {
     return SALF_OK;
 }
 
+/* For a number that is always used: with null in its place the model does not run, and no default was meant. */
+salf_status slf_keys_given(slf_keys *keys, const char *name, double *out) {
+    if (slf_json_is(slf_json_get(keys->json, name), SLF_JSON_NULL))
+        return slf_fail(SALF_E_CORRUPT, "%s: %s%s is null, where a number is needed", keys->path, keys->object, name);
+    return slf_keys_number(keys, name, out);
+}
+
 /* For what divides or is a base: there 0 computes nothing. The default is held to the same. */
 salf_status slf_keys_positive(slf_keys *keys, const char *name, double *out) {
     SLF_TRY(slf_keys_number(keys, name, out));

@@ -149,7 +149,12 @@ static salf_status judge_tensor(const slf_parts *parts, const slf_entry *entry, 
         const long k = strtol(end, &after, 10);
         const bool usable = entry->dtype == SALF_F32 || entry->dtype == SALF_BF16 || entry->dtype == SALF_F16 ||
                             entry->dtype == SALF_F64;
-        if (described && k < config->info.n_layers && (*after != '.' || !usable || !layer_has(config, after + 1)))
+        /* Whatever is behind the last layer was left out by somebody, as is one more layer (slf_parts_find). */
+        if (k >= config->info.n_layers && config->extra_layers == 0)
+            return slf_fail(SALF_E_MISMATCH, "%s: the configuration says %d layers, but tensor '%s' is there", path,
+                            (int)config->info.n_layers, name);
+        const bool plain = *after == '.' && (*end != '0' || after == end + 1); /* "layers.00." is no layer's name */
+        if (described && k < config->info.n_layers && (!plain || !usable || !layer_has(config, after + 1)))
             slf_decoder_lacks(config, "tensor ", name, NULL);
         return SALF_OK;
     }

@@ -69,13 +69,19 @@ salf_status slf_scaled_open(slf_scaled *s, slf_matrix *matrix, const salf_contex
     if (entry->dtype != SALF_I8 && strcmp(entry->type_name, "F8_E4M3") != 0)
         return slf_fail(SALF_E_DTYPE, "%s: tensor '%s' is of type %s, which is not usable as a head or an embedding",
                         path, entry->name, entry->type_name);
-    /* 1. the scales there are */
+    /* 1. the scales there are, under one name: of two, either might be meant */
     const slf_entry *scale = NULL;
-    int which = 0;
-    for (const char *dot = strrchr(entry->name, '.'); dot && which < 3 && !scale; which++) {
+    bool of_127 = false;
+    const char *dot = strrchr(entry->name, '.');
+    for (int k = 0; dot && k < 3; k++) {
         char name[256];
-        const int length = snprintf(name, sizeof name, "%.*s.%s", (int)(dot - entry->name), entry->name, names[which]);
-        if (length < (int)sizeof name) scale = slf_tensors_entry(tensors, name);
+        const int length = snprintf(name, sizeof name, "%.*s.%s", (int)(dot - entry->name), entry->name, names[k]);
+        const slf_entry *found = length < (int)sizeof name ? slf_tensors_entry(tensors, name) : NULL;
+        if (found && scale)
+            return slf_fail(SALF_E_MISMATCH, "%s: '%s' and '%s' are there; which are the scales of '%s'?", path,
+                            scale->name, found->name, entry->name);
+        if (found) scale = found;
+        of_127 = of_127 || (found && k == 2);
     }
     if (!scale)
         return slf_fail(SALF_E_DTYPE, "%s: tensor '%s' is of type %s, and no '%s' of its scales is there", path,
@@ -95,11 +101,11 @@ salf_status slf_scaled_open(slf_scaled *s, slf_matrix *matrix, const salf_contex
         return slf_fail(SALF_E_MISMATCH,
                         "%s: tensor '%s' (%s) has %" PRId64 " scales for the %" PRId64 " x %" PRId64 " of '%s'", path,
                         scale->name, scale->type_name, n, rows, cols, entry->name);
-    /* 3. as float32; which counts past the name that was found */
+    /* 3. as float32 */
     SLF_TRY(SLF_ALLOC(context, s->scales, n));
     slf_elements_to_f32(scale, 0, n, s->scales);
     for (int64_t i = 0; i < n; i++) {
-        if (which == 3) s->scales[i] /= 127;
+        if (of_127) s->scales[i] /= 127;
         if (!isfinite(s->scales[i]))
             return slf_fail(SALF_E_NONFINITE, "%s: tensor '%s': element %" PRId64 " is not finite", path, scale->name,
                             i);

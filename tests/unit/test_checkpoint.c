@@ -258,6 +258,17 @@ START_TEST(one_layer_too_many) {
     save_parts(context, folder, parts, PLAIN + 1);
     salf_model *model;
     CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_MISMATCH, "layer 2 is there");
+    /* nor one further on, whatever is between; what has no layer's name is none */
+    parts[PLAIN].name = "model.layers.7.x";
+    save_parts(context, folder, parts, PLAIN + 1);
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_MISMATCH, "'model.layers.7.x' is there");
+    parts[PLAIN].name = "model.layers.01.input_layernorm.weight";
+    save_parts(context, folder, parts, PLAIN + 1);
+    salf_decoder_info info = {.struct_size = sizeof info};
+    CHECK_OK(salf_model_open(&model, context, folder, NULL));
+    CHECK_OK(salf_model_get_decoder(model, &info));
+    ck_assert(harness_contains(info.unsupported, "model.layers.01."));
+    salf_model_destroy(model);
     salf_context_destroy(context);
 }
 END_TEST
@@ -497,6 +508,8 @@ START_TEST(scaled_heads) {
         {"F8_E4M3", "weight_scale_inv", "3,2", 6, "", SALF_E_MISMATCH, "6 scales"},
         {"F8_E5M2", "weight_scale_inv", "2,2", 4, "", SALF_E_DTYPE, "F8_E5M2"},
         {"U8", "weight_scale", "7", 7, "", SALF_E_DTYPE, "'lm_head.weight' is of type U8"},
+        {"I8", "SCB\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},\"lm_head.weight_scale", "7", 7, "",
+         SALF_E_MISMATCH, "which are the scales of 'lm_head.weight'?"},
     };
     salf_context *context = harness_context(SALF_BACKEND_CPU, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -711,6 +724,9 @@ START_TEST(folders_that_are_no_checkpoints) {
     files_write(path, "{\"base_model_name_or_path\":\"maker/base\"}", 40);
     CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_UNSUPPORTED, "adapter of PEFT");
     ck_assert(harness_contains(salf_last_error(), "(maker/base)"));
+    ck_assert(harness_contains(salf_last_error(), "without the model"));
+    make_folder(folder, "adapter", PLAIN_CONFIG); /* transformers would load the model with the adapter on it */
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_UNSUPPORTED, "beside the model");
     files_write(path, "{}", 2);
     CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_UNSUPPORTED, "(not named)");
     files_write(path, "{", 1);

@@ -124,6 +124,11 @@ static const key_case key_cases[] = {
     {"smollm3", "\"no_rope_layers\":[1,1]", SALF_E_CORRUPT, "no_rope_layers has 2 entries for 4 layers"},
     {"qwen2", "\"use_sliding_window\":true,\"max_window_layers\":-1", SALF_E_CORRUPT, "max_window_layers"},
     {"granite", "\"logits_scaling\":0", SALF_E_CORRUPT, "logits times 1 / 0"},
+    {"granite", "\"logits_scaling\":null", SALF_E_CORRUPT, "logits_scaling is null"},
+    {"granite", "\"residual_multiplier\":null", SALF_E_CORRUPT, "residual_multiplier is null"},
+    {"gemma2", "\"query_pre_attn_scalar\":null", SALF_E_CORRUPT, "query_pre_attn_scalar is null"},
+    {"gemma2", "\"query_pre_attn_scalar\":0", SALF_E_CORRUPT, "query_pre_attn_scalar is 0"},
+    {"llama", "\"rms_norm_eps\":null", SALF_E_CORRUPT, "rms_norm_eps is null"},
 };
 
 START_TEST(every_key_is_accounted_for) {
