@@ -253,7 +253,7 @@ SALF_API salf_status salf_tensors_at(const salf_tensors *tensors, int64_t index,
 SALF_API salf_status salf_tensors_find(const salf_tensors *tensors, const char *name, salf_named_tensor *out);
 /* Value of a metadata key of the file (the first shard's), or NULL. Borrowed. */
 SALF_API const char *salf_tensors_metadata(const salf_tensors *tensors, const char *key);
-/* Writes tensors (host memory, any dtype, names unique) and pairs of metadata strings (key, value, key, value, ...) as
+/* Writes tensors (host memory, any dtype, names unique) and pairs of metadata strings (key, value, ...; keys unique) as
  * one safetensors file, in the way of salf_file_save. n_dims 0 means the shape [view.rows][view.cols]. Errors: those of
  * salf_file_save, SALF_E_ARGUMENT, SALF_E_SHAPE, SALF_E_DTYPE. */
 SALF_API salf_status salf_tensors_save(salf_context *context, const char *path, const salf_named_tensor *tensors,
@@ -616,10 +616,10 @@ typedef struct salf_loss_options {
 SALF_API salf_status salf_loss_create(salf_loss **out, salf_basis *basis, const salf_loss_options *options);
 SALF_API void salf_loss_destroy(salf_loss *loss);
 /* Loss of each row to losses [rows][1], F32, and scale * its gradient with respect to the state to gradient [rows][D]
- * (F32, rows through row_index allowed; NULL: not wanted). states as they enter the head, after the final norm. A zero
- * state is SALF_E_NUMERIC, a non-finite one SALF_E_NONFINITE, and one so short, for this temperature and scale, that a
- * gradient could leave float32 SALF_E_OVERFLOW, all naming the row. With all three on a device the work is enqueued, so
- * such a row has a NaN loss and a zero gradient instead; losses in one piece. */
+ * (F32, rows through row_index allowed, no two to one place; may be states; NULL: not wanted). states as they enter the
+ * head, after the final norm. A zero state is SALF_E_NUMERIC, a non-finite one SALF_E_NONFINITE, and one so short, for
+ * this temperature and scale, that a gradient could leave float32 SALF_E_OVERFLOW, all naming the row. With all three on
+ * a device the work is enqueued, so such a row has a NaN loss and a zero gradient instead; losses in one piece. */
 SALF_API salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
                                        const salf_tensor *losses, const salf_tensor *gradient);
 

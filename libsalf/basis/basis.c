@@ -239,6 +239,7 @@ salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int6
     salf_tensor shape = *out;
     shape.dtype = SALF_F32; /* the check knows input types, which float64 is not */
     SLF_TRY(slf_tensor_check(&shape, "out", n_labels, dim, false));
+    SLF_TRY(slf_tensor_check_apart(context, out, "out"));
     int32_t *row_of = NULL; /* [n_labels] */
     float *rounded = NULL;  /* [D]: a row of the table */
     slf_label_set set = {0};

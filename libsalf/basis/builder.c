@@ -154,8 +154,8 @@ salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, c
     const int64_t dim = builder->hidden;
     SLF_TRY(slf_tensor_check(rows, "rows", -1, dim, slf_device_readable(context)));
     if (first < 0 || first > builder->vocab || rows->rows > builder->vocab - first)
-        return SLF_FAIL(SALF_E_SHAPE, "rows %" PRId64 " ... %" PRId64 " are outside the vocabulary of %" PRId64, first,
-                        first + rows->rows - 1, builder->vocab);
+        return SLF_FAIL(SALF_E_SHAPE, "%" PRId64 " rows from %" PRId64 " on are outside the vocabulary of %" PRId64,
+                        rows->rows, first, builder->vocab);
     if (rows->rows == 0) return SALF_OK;
     /* 1. the block's Gram matrix (backend), hash, and whether it is finite */
     uint64_t hash = 0;

@@ -102,6 +102,9 @@ static salf_status note_identities(salf_checkpoint *c, const salf_identity *iden
         const char *value = id->value ? id->value : "";
         if (!id->name || !*id->name || !slf_is_utf8(id->name))
             return slf_fail(SALF_E_ARGUMENT, "identity %" PRId64 " has no usable name", i);
+        for (int64_t k = 0; k < i; k++) /* a run has some ten of them */
+            if (strcmp(identities[k].name, id->name) == 0)
+                return slf_fail(SALF_E_ARGUMENT, "two identities are called '%s'", id->name);
         for (int part = 0; part < (id->content ? 2 : 1); part++) {
             char **pair = c->pairs + 2 * c->n_pairs++;
             const size_t room = strlen(id->name) + 32;

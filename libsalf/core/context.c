@@ -159,6 +159,8 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     if (own.log_level != 0) SLF_TRY(slf_check_word("log_level", "SALF_LOG", own.log_level));
     if (own.progress_interval < -1)
         return SLF_FAIL(SALF_E_ARGUMENT, "progress_interval is %d; it must be -1 or more", (int)own.progress_interval);
+    if (own.read_files != 0 && own.read_files != 1)
+        return SLF_FAIL(SALF_E_ARGUMENT, "read_files is %d, not 0 or 1", (int)own.read_files);
     if (own.progress_interval == 0) own.progress_interval = PROGRESS_INTERVAL;
     if (own.ranks < 0 || own.rank < 0 || own.rank >= SLF_MAX(own.ranks, 1))
         return SLF_FAIL(SALF_E_ARGUMENT, "rank %d of %d ranks", (int)own.rank, (int)own.ranks);

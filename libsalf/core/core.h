@@ -172,6 +172,9 @@ const char *slf_dtype_name(int32_t dtype);
 salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols, bool device_ok);
 /* The part of it for extent and row_index, of a view of any type. */
 salf_status slf_tensor_check_index(const salf_tensor *tensor, const char *name);
+/* Whether rows that are written through an index are all others: SALF_E_ARGUMENT for one that would be written twice.
+ * An index in device memory is not read. */
+salf_status slf_tensor_check_apart(const salf_context *context, const salf_tensor *out, const char *name);
 /* Elements from data to row r. */
 int64_t slf_tensor_offset(const salf_tensor *tensor, int64_t r);
 /* Address of row r of a host view. */

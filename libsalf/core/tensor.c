@@ -1,5 +1,6 @@
 /* tensor.c - borrowed matrices: checks, addresses, and conversion of one row at a time. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/core.h"
@@ -107,6 +108,33 @@ salf_status slf_tensor_check_index(const salf_tensor *tensor, const char *name) 
                             name, r, row, extent);
     }
     return SALF_OK;
+}
+
+static int ascending_rows(const void *a, const void *b) {
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Without an index slf_tensor_check has seen it. Rows in order: then only neighbours can meet. A stride below the
+ * columns is a host's way to number something else than rows, and so a distance in rows is taken times it. */
+salf_status slf_tensor_check_apart(const salf_context *context, const salf_tensor *out, const char *name) {
+    const int64_t n = out->rows, stride = out->row_stride ? out->row_stride : out->cols;
+    salf_status status = SALF_OK;
+    int64_t *sorted;
+    if (!out->row_index || out->index_memory != SALF_MEMORY_HOST || n < 2) return SALF_OK;
+    SLF_TRY(SLF_ALLOC(context, sorted, n));
+    memcpy(sorted, out->row_index, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, ascending_rows);
+    for (int64_t r = 1; r < n && status == SALF_OK; r++) {
+        const double apart = ((double)sorted[r] - (double)sorted[r - 1]) * (double)stride;
+        if (apart < (double)out->cols && -apart < (double)out->cols)
+            status = slf_fail(SALF_E_ARGUMENT,
+                              "%s: row_index leads to rows %" PRId64 " and %" PRId64
+                              ", which share elements; each would be written over by the other",
+                              name, sorted[r - 1], sorted[r]);
+    }
+    slf_free(context, sorted);
+    return status;
 }
 
 /* ---- addresses, rows ---- */

@@ -134,6 +134,7 @@ salf_status slf_tensors_save(salf_context *context, const char *path, const salf
         const char *key = metadata[2 * i], *value = metadata[2 * i + 1];
         if (!key || !value || !slf_is_utf8(key) || !slf_is_utf8(value))
             SLF_DO(slf_fail(SALF_E_ARGUMENT, "metadata '%s' is not a pair of UTF-8 strings", key ? key : "NULL"));
+        if (slf_json_get(pairs, key)) SLF_DO(slf_fail(SALF_E_ARGUMENT, "two pairs of metadata have the key '%s'", key));
         SLF_DO(slf_json_put(pairs, key, slf_json_text(context, value, -1)));
     }
     for (int64_t i = 0; i < n_tensors; i++) { /* entries {dtype, shape, data_offsets} */

@@ -58,7 +58,9 @@ salf_status slf_tokens_count_in(int64_t *out, const void *bytes, uint64_t size, 
             if (at.depth == 0 || at.object[at.depth] != (*p++ == '}')) goto broken;
             at.depth--;
         } else if ((in_vocabulary || in_token) && *p >= '0' && *p <= '9') {
-            /* Ids are not negative; a piece's score, which may be, is nowhere looked at. */
+            /* Ids are not negative; a piece's score, which may be, is nowhere looked at. There is a byte before, as all
+             * of this is in an object. */
+            if (p[-1] == '-') goto broken;
             int64_t id = 0;
             while (p < end && *p >= '0' && *p <= '9' && id <= MOST_TOKENS) id = 10 * id + (*p++ - '0');
             if (id > MOST_TOKENS || (p < end && strchr(".eE", *p) && *p)) goto broken;

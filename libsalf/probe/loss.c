@@ -116,11 +116,12 @@ typedef struct loss_call {
 } loss_call;
 
 /* Of losses and gradient, which are written in float32 only. */
-static salf_status check_loss_out(const salf_tensor *out, const char *name, int64_t rows, int64_t cols,
-                                  bool device_ok) {
-    SLF_TRY(slf_tensor_check(out, name, rows, cols, device_ok));
-    if (out->rows == 0 || out->dtype == SALF_F32) return SALF_OK;
-    return slf_fail(SALF_E_DTYPE, "%s is %s, not float32", name, slf_dtype_name(out->dtype));
+static salf_status check_loss_out(const salf_context *context, const salf_tensor *out, const char *name, int64_t rows,
+                                  int64_t cols) {
+    SLF_TRY(slf_tensor_check(out, name, rows, cols, slf_device_readable(context)));
+    if (out->rows > 0 && out->dtype != SALF_F32)
+        return slf_fail(SALF_E_DTYPE, "%s is %s, not float32", name, slf_dtype_name(out->dtype));
+    return slf_tensor_check_apart(context, out, name);
 }
 
 /* Everything that can be seen without reading states; the rest is looked at when there is room for a row. */
@@ -130,13 +131,14 @@ static salf_status check_loss_arguments(const salf_loss *loss, const int32_t *la
     SLF_TRY(slf_tensor_check(states, "states", -1, loss->basis->info.hidden, device_ok));
     if (!isfinite(scale)) return slf_fail(SALF_E_ARGUMENT, "scale of the gradient is %g", scale);
     /* Overlap of gradient and states is not looked for: with a row index on a device it cannot be seen. */
-    if (gradient) SLF_TRY(check_loss_out(gradient, "gradient", states->rows, states->cols, device_ok));
+    if (gradient) SLF_TRY(check_loss_out(loss->context, gradient, "gradient", states->rows, states->cols));
     if (states->rows == 0) return SALF_OK;
     if (!labels) return slf_fail(SALF_E_NULL, "labels is NULL with %" PRId64 " states", states->rows);
     if (!losses) return slf_fail(SALF_E_NULL, "losses is NULL with %" PRId64 " states", states->rows);
-    SLF_TRY(check_loss_out(losses, "losses", states->rows, 1, device_ok));
+    SLF_TRY(check_loss_out(loss->context, losses, "losses", states->rows, 1));
     /* Anywhere on the host, in one piece on a device. */
-    if (losses->memory == SALF_MEMORY_DEVICE && (losses->row_index || (losses->row_stride > 1 && states->rows > 1)))
+    if (losses->memory == SALF_MEMORY_DEVICE &&
+        (losses->row_index || (losses->row_stride != 0 && losses->row_stride != 1 && states->rows > 1)))
         return slf_fail(SALF_E_ARGUMENT, "losses on a device must be in one piece; row stride %" PRId64,
                         losses->row_stride);
     if (losses->memory == SALF_MEMORY_HOST && losses->row_index && losses->index_memory != SALF_MEMORY_HOST)

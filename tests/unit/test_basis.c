@@ -269,6 +269,11 @@ START_TEST(padding_rows_are_left_out) {
     CHECK_FAILS(salf_basis_rows(basis, &padding, 1, &out), SALF_E_PADDING, "33");
     CHECK_FAILS(salf_basis_rows(basis, &outside, 1, &out), SALF_E_LABEL, "40");
     CHECK_FAILS(salf_basis_rows(basis, &negative, 1, &out), SALF_E_LABEL, "-1");
+    float two[24];
+    const int64_t same[] = {1, 1};
+    salf_tensor both = oracle_view(two, SALF_F32, 2, 12);
+    both.row_index = same;
+    CHECK_FAILS(salf_basis_rows(basis, some_labels, 2, &both), SALF_E_ARGUMENT, "rows 1 and 1");
     salf_basis_destroy(basis);
     CHECK_FAILS(salf_basis_create(&basis, model, &padding, 1, NULL), SALF_E_PADDING, "33");
     salf_model_destroy(model);

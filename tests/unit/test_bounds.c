@@ -388,6 +388,10 @@ START_TEST(reports_come_at_a_bounded_rate) {
     salf_context_destroy(context);
     o.progress_interval = -2;
     CHECK_FAILS(salf_context_create(&context, &o), SALF_E_ARGUMENT, "progress_interval is -2");
+    o.read_files = 2;
+    o.progress_interval = 0;
+    CHECK_FAILS(salf_context_create(&context, &o), SALF_E_ARGUMENT, "read_files is 2");
+    o.read_files = 0;
     /* 0 is some tenth of a second: a call of many blocks does not ask for each */
     w.asked = 0;
     o.progress_interval = 0;

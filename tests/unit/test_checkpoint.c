@@ -578,6 +578,7 @@ START_TEST(the_vocabulary_ends_with_the_tokenizer) {
         {"{\"model\":{\"vocab\":{\"a\":4}}}", 3, 3, SALF_VOCAB_OPTION, SALF_OK},
         {"{\"model\":{\"vocab\":{\"a\":9}}}", 0, V, SALF_VOCAB_ROWS, SALF_OK}, /* more than the head has */
         {"{\"model\":{}}", 0, 0, 0, SALF_E_CORRUPT},
+        {"{\"model\":{\"vocab\":{\"a\":-4}}}", 0, 0, 0, SALF_E_CORRUPT},
         {"{\"model\":{}}", V, V, SALF_VOCAB_OPTION, SALF_OK},
         {"version https://git-lfs.github.com/spec/v1", 0, 0, 0, SALF_E_UNSUPPORTED},
     };

@@ -492,6 +492,8 @@ START_TEST(losses_may_go_to_the_host) {
     salf_tensor apart = view_of(&x, x.states, R, 1);
     apart.row_stride = 2;
     CHECK_FAILS(salf_loss_compute(x.loss, labels, &states, 1, &apart, NULL), SALF_E_ARGUMENT, "one piece");
+    apart.row_stride = -1; /* in one piece, and the other way round */
+    CHECK_FAILS(salf_loss_compute(x.loss, labels, &states, 1, &apart, NULL), SALF_E_ARGUMENT, "one piece");
     const int64_t index[R] = {0, 1, 2, 3, 4};
     apart.row_stride = 0;
     apart.row_index = index;

@@ -172,6 +172,20 @@ START_TEST(bad_states_and_arguments) {
         CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &out, &out), SALF_E_SHAPE, "losses: 10 columns");
         losses_view.rows = 3;
         CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out), SALF_E_SHAPE, "losses: 3 rows");
+        losses_view.rows = ROWS;
+        /* two rows in one place: one gradient would be lost. Whatever the numbers count, rows may not meet. */
+        const int64_t twice[ROWS] = {2, 0, 3, 2}, near[ROWS] = {0, 27, 9, 18};
+        out.row_index = twice;
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out), SALF_E_ARGUMENT, "rows 2 and 2");
+        out.row_index = near;
+        out.row_stride = 1;
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out), SALF_E_ARGUMENT, "rows 0 and 9");
+        out.row_index = NULL;
+        out.row_stride = 0;
+        losses_view.row_index = twice;
+        CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out), SALF_E_ARGUMENT, "rows 2 and 2");
+        losses_view.row_index = NULL;
+        ck_assert(losses[0] == 5 && gradient[0] == 5);
         states.rows = out.rows = losses_view.rows = 1;
         losses_view.dtype = SALF_F16;
         CHECK_FAILS(salf_loss_compute(loss, labels, &states, 1, &losses_view, &out), SALF_E_DTYPE, "losses is float16");

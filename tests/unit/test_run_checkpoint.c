@@ -242,6 +242,8 @@ START_TEST(another_run_is_refused_in_words) {
     OPEN_FAILS(empty, 1, SALF_E_ARGUMENT, "identity 0");
     OPEN_FAILS(nameless, 1, SALF_E_ARGUMENT, "identity 0");
     OPEN_FAILS(wrong, 1, SALF_E_ARGUMENT, "'x' is not UTF-8");
+    const salf_identity twice[] = {{"data", "a", 0}, {"rate", "1", 0}, {"data", "b", 0}}; /* which would count? */
+    OPEN_FAILS(twice, 3, SALF_E_ARGUMENT, "two identities are called 'data'");
     OPEN_FAILS(made_of, -1, SALF_E_ARGUMENT, "-1 identities");
     OPEN_FAILS(NULL, 1, SALF_E_ARGUMENT, "1 identities");
     CHECK_FAILS(salf_checkpoint_open(NULL, context, folder, NULL, 0), SALF_E_NULL, "out");

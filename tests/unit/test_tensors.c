@@ -277,6 +277,8 @@ START_TEST(bad_tensors_are_not_saved) {
     CHECK_FAILS(salf_tensors_save(context, path, &good, 1, NULL, 1), SALF_E_ARGUMENT, "1 pairs");
     CHECK_FAILS(salf_tensors_save(context, NULL, &good, 1, NULL, 0), SALF_E_NULL, "path");
     CHECK_FAILS(salf_tensors_save(NULL, path, &good, 1, NULL, 0), SALF_E_NULL, "context");
+    const char *const again[] = {"key", "a", "key", "b"};
+    CHECK_FAILS(salf_tensors_save(context, path, &good, 1, again, 2), SALF_E_ARGUMENT, "the key 'key'");
     const char *const pairs[][2] = {{"key", NULL}, {NULL, "value"}, {"key", "\xff"}, {"\xff", "value"}};
     for (int i = 0; i < 4; i++)
         CHECK_FAILS(salf_tensors_save(context, path, &good, 1, pairs[i], 1), SALF_E_ARGUMENT, "metadata");
