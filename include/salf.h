@@ -112,8 +112,9 @@ enum { SALF_F32 = 1, SALF_BF16 = 2, SALF_F16 = 3, SALF_F64 = 4, SALF_I8 = 5, SAL
 enum { SALF_MEMORY_HOST = 0, SALF_MEMORY_DEVICE = 1 };
 
 /* A borrowed matrix [rows][cols]; a vector is one row. Element (r, c) is data[i * row_stride + c] with i =
- * row_index[r], or r when row_index is NULL. Keep the memory alive and unchanged for the call (for descriptors: for the
- * handle's life; on a device: until the stream has passed it). Inputs are never written. This struct keeps its size. */
+ * row_index[r], or r when row_index is NULL; both are aligned for their type. Keep the memory alive and unchanged for
+ * the call (for descriptors: for the handle's life; on a device: until the stream has passed it). Inputs are never
+ * written. This struct keeps its size. */
 typedef struct salf_tensor {
     void *data;
     const int64_t *row_index; /* NULL, or [rows] */

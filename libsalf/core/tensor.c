@@ -58,6 +58,12 @@ salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_
         return slf_fail(SALF_E_DTYPE, "%s: dtype %d (%s) where float32, bfloat16 or float16 is needed", name,
                         (int)tensor->dtype, slf_dtype_name(tensor->dtype));
     if (!tensor->data) return slf_fail(SALF_E_NULL, "%s: data is NULL with %" PRId64 " rows", name, tensor->rows);
+    /* Elements are read where they lie, and an address between two is a fault on some machines and on every device. */
+    const uintptr_t address = (uintptr_t)tensor->data, index_address = (uintptr_t)tensor->row_index;
+    if (address % (uintptr_t)slf_float_size(tensor->dtype) != 0 || index_address % _Alignof(int64_t) != 0)
+        return slf_fail(SALF_E_ARGUMENT, "%s: %s is at address %p, which is not aligned for its type", name,
+                        index_address % _Alignof(int64_t) ? "row_index" : "data",
+                        index_address % _Alignof(int64_t) ? (const void *)tensor->row_index : tensor->data);
     /* 3. memory */
     if (!memory_known(tensor->memory) || !memory_known(tensor->index_memory))
         return slf_fail(SALF_E_ARGUMENT, "%s: memory %d or index_memory %d is none of SALF_MEMORY_*", name,

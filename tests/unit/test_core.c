@@ -481,6 +481,10 @@ START_TEST(bad_views_are_refused) {
     VIEW_REFUSED(t.dtype = SALF_I32, SALF_E_DTYPE, "int32");
     VIEW_REFUSED(t.dtype = 99, SALF_E_DTYPE, "99");
     VIEW_REFUSED(t.data = NULL, SALF_E_NULL, "data is NULL");
+    VIEW_REFUSED(t.data = (char *)data + 2, SALF_E_ARGUMENT, "data is at address");
+    VIEW_REFUSED((t.data = (char *)data + 1, t.dtype = SALF_BF16), SALF_E_ARGUMENT, "not aligned");
+    VIEW_REFUSED(t.row_index = (const int64_t *)(const void *)((const char *)index + 4), SALF_E_ARGUMENT,
+                 "row_index is at address");
     VIEW_REFUSED(t.row_stride = INT64_MAX, SALF_E_OVERFLOW, "9223372036854775807");
     VIEW_REFUSED(t.row_stride = INT64_MIN, SALF_E_OVERFLOW, "-9223372036854775808");
     VIEW_REFUSED(t.memory = SALF_MEMORY_DEVICE, SALF_E_ARGUMENT, "device memory");
