@@ -169,7 +169,7 @@ typedef struct slf_query_job {
     double *z;
     int32_t *needs_f64; /* NULL, or [n]: 1 where |z_r| > limit (NaN is not), else 0 */
     double limit;
-    double gain; /* a power of two, for P; 0: 1 */
+    double gain; /* of P: a power of two; not read without */
     int32_t unit;
     int32_t reserved;
 } slf_query_job;

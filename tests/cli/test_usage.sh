@@ -48,6 +48,7 @@ run 2 plan --layers x --data 5
 tells "salf plan: --layers: 'x' is not a positive integer"
 run 2 plan --layers 0 --data 5
 tells "'0' is not a positive integer"
+run 0 plan --layers 1 --data 1
 run 2 plan --layers 4
 tells 'salf plan: --data is missing'
 run 2 plan --layers 4 --dta 5

@@ -12,9 +12,12 @@ should notice, the quickest first; a mutant below it has four lines at most:
     = reason        only where no test can notice: what the mutant computes is the same
 
 A suite is a program of tests/unit ("planner"), one of another folder ("parity/test_backend") or a script of tests/cli
-("cli/test_report.sh"). Each runs with a limit of processor time that follows from its time without a mutant. What was
-found stands in results.txt in the copy's folder and is not done again while mutant, file and suites are the same; so a
-run that was stopped goes on. --only takes those whose heading, operator or text has a word.
+("cli/test_report.sh"). Each is built when its turn comes, runs until its first failure, and has a limit of processor
+time that follows from its time without a mutant. --only takes those whose heading, operator or text has a word.
+
+What was found stands in results.txt in the copy's folder, so a run that was stopped goes on. It holds while the mutant
+and its file are the same; that a mutant survived, also while its suites are. A suite that loses a test is not noticed
+by what it caught before: --again forgets everything.
 
 The score is caught / (caught + survived); mutants that do not compile and those with a reason are left out. A mutant
 whose text is not found is lost, which is said aloud and fails: mend its line. So is a mutant with a reason that a suite
@@ -36,7 +39,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 OPERATORS = ("comparison", "constant", "sign", "logic", "dropped call", "dropped check", "swapped argument")
-SECONDS_LEAST = 5  # of processor time for a suite, however quick it is without a mutant
+SECONDS_LEAST = 3  # of processor time for a suite, however quick it is without a mutant
 SECONDS_TIMES = 4  # of its own time
 SECONDS_STILL = 20  # by the clock, without any processor time: threads that wait for each other
 
@@ -83,17 +86,24 @@ def read_list(path):
 class Tree:
     """A copy of the files that git knows, with its build folder."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, flags):
+        self.folder, self.flags = folder, flags
         # Of each suite without a mutant: its limit, and whether its tests need processes of their own. Kept, since some
         # suites take long; a suite that takes longer later has room.
         self.limits = os.path.join(folder, "limits.json")
         self.seconds, self.fork = json.loads(read(self.limits)) if os.path.exists(self.limits) else ({}, {})
 
     def refresh(self):
-        """Takes over what has changed, and only that, so that a build after it is short."""
+        """Takes over what has changed, and only that, so that a build after it is short. From here on only the copy is
+        read: you may go on working in the tree."""
         names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True,
                                capture_output=True, text=True).stdout.split("\n")  # fmt: skip
+        for folder in ("examples", "libsalf", "tests"):  # whose sources are found by their place
+            for place, _, files in os.walk(os.path.join(self.folder, folder)):
+                for name in files:
+                    path = os.path.join(place, name)
+                    if os.path.relpath(path, self.folder) not in names:
+                        os.remove(path)
         for name in filter(None, names):
             source, target = os.path.join(ROOT, name), os.path.join(self.folder, name)
             if not os.path.isfile(source):
@@ -107,28 +117,37 @@ class Tree:
             return "bin"
         return f"build/tests/{suite}" if "/" in suite else f"build/tests/unit/test_{suite}"
 
-    def compile(self, suites):
-        """Whether the programs build; one job, at -O1: most of a mutant's time is this. Linked with the leak sanitizer,
-        so that memory which a mutant forgets to give back is noticed."""
-        command = ["make", "-s", "-j1", "BUILD=build", "CFLAGS=-O1", "CUDA=0",
-                   "LIBS=$(DEPS_LIBS) -lm -lpthread -ldl -fsanitize=leak", *dict.fromkeys(map(self.target, suites))]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+    def compile(self, suite):
+        """Whether a suite's program builds; one job. Linked with the leak sanitizer, so that memory which a mutant forgets
+        to give back is noticed. Most of a mutant's time is this, so ccache is used where it is there."""
+        command = ["make", "-s", "-j1", "BUILD=build", f"CFLAGS={self.flags}", "CUDA=0",
+                   "LIBS=$(DEPS_LIBS) $(JSON_LIBS) -lm -lpthread -ldl -fsanitize=leak", self.target(suite)]  # fmt: skip
+        if shutil.which("ccache"):
+            command.append("CC=ccache gcc")
+        environment = dict(os.environ, CCACHE_BASEDIR=self.folder, CCACHE_NOHASHDIR="1")
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
 
     def passes(self, suite, limit):
         """Whether a suite finds no fault. limit: seconds of processor time for each of its processes."""
         command = ["bash", f"tests/{suite}"] if suite.startswith("cli/") else [self.target(suite)]
+        log = os.path.join(self.folder, "log.tap")  # a line after each test: programs write it, scripts say it
+        write(log, "")
         environment = dict(os.environ, CK_FORK=self.fork.get(suite, "no"), CK_DEFAULT_TIMEOUT="0", SALF_TEST_QUICK="1",
-                           SALF="build/bin/salf", OPENBLAS_NUM_THREADS="1",
+                           SALF="build/bin/salf", OPENBLAS_NUM_THREADS="1", CK_TAP_LOG_FILE_NAME=log,
                            SALF_SHARED=os.environ.get("SALF_SHARED", os.path.join(ROOT, "..", "shared")))  # fmt: skip
-        run = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5)))  # fmt: skip
-        before, still = -1, 0
-        while still < SECONDS_STILL:
-            for _ in range(40):
+        with open(log if suite.startswith("cli/") else os.devnull, "a") as said:
+            run = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True,
+                                   stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.DEVNULL,
+                                   preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5)))  # fmt: skip
+        before, still, failed = -1, 0, False
+        while still < SECONDS_STILL and not failed:
+            for _ in range(20):
                 if run.poll() is not None:
                     return run.returncode == 0
-                time.sleep(0.05)
+                time.sleep(0.1)
+                failed = b"\nnot ok" in b"\n" + read(log)
+                if failed:
+                    break
             now = session_time(run.pid)
             still = still + 2 if now == before else 0
             before = now
@@ -138,7 +157,9 @@ class Tree:
 
     def limit(self, suite):
         if suite not in self.seconds:
-            self.compile([suite])
+            built = self.compile(suite)
+            if built.returncode != 0:
+                sys.exit(f"{suite} does not build without a mutant:\n{built.stderr[-2000:]}")
             # Tests in one process: a mutant that never ends then uses up the limit once, not once a test.
             start = os.times()
             if not self.passes(suite, 900):
@@ -152,30 +173,30 @@ class Tree:
             write(self.limits, json.dumps([self.seconds, self.fork]))
         return self.seconds[suite]
 
-    def key(self, mutant):
-        """What the outcome follows from."""
-        parts = [mutant.found, mutant.put, mutant.operator, *mutant.suites]
-        paths = [mutant.file]
-        for suite in mutant.suites:
-            paths.append(f"tests/{suite}" if suite.startswith("cli/") else
-                         f"tests/{suite}.c" if "/" in suite else f"tests/unit/test_{suite}.c")  # fmt: skip
-        parts += [read(os.path.join(ROOT, path)).decode() for path in paths]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    def keys(self, mutant):
+        """What the outcome follows from: of the mutant, and of the suites."""
+        paths = [f"tests/{suite}" if suite.startswith("cli/") else f"tests/{suite}.c" if "/" in suite
+                 else f"tests/unit/test_{suite}.c" for suite in mutant.suites]  # fmt: skip
+        source = [mutant.found, mutant.put, read(os.path.join(self.folder, mutant.file)).decode()]
+        return digest(source), digest([read(os.path.join(self.folder, path)).decode() for path in paths])
 
     def attempt(self, mutant):
         """caught, survived, not compiled or lost, with the suite that caught it."""
         path = os.path.join(self.folder, mutant.file)
-        text = read(os.path.join(ROOT, mutant.file)).decode()
+        text = read(path).decode()
         changed = mutant.apply(text)
         if changed is None or changed == text:
             return "lost", ""
-        limits = {suite: self.limit(suite) for suite in mutant.suites}
         try:
-            write(path, changed)
-            if self.compile(mutant.suites).returncode != 0:
-                return "not compiled", ""
             for suite in mutant.suites:
-                if not self.passes(suite, limits[suite]):
+                if suite not in self.seconds:
+                    write(path, text)
+                limit = self.limit(suite)
+                if read(path) != changed.encode():
+                    write(path, changed)
+                if self.compile(suite).returncode != 0:
+                    return "not compiled", ""
+                if not self.passes(suite, limit):
                     return "caught", suite
             return "survived", ""
         finally:
@@ -205,11 +226,27 @@ def write(path, text):
         file.write(text)
 
 
-def known_results(path):
-    if not os.path.exists(path):
-        return {}
-    return {key: (outcome, suite) for key, outcome, suite in
-            (line.split("\t")[:3] for line in read(path).decode().splitlines())}  # fmt: skip
+def digest(texts):
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+class Results:
+    """A line for each: the mutant's key, that of its suites, the outcome, the suite that caught it, its name."""
+
+    def __init__(self, path, again):
+        self.path, self.found = path, {}
+        for line in [] if again or not os.path.exists(path) else read(path).decode().splitlines():
+            mutant, suites, outcome, suite = line.split("\t")[:4]
+            self.found[mutant] = (suites, outcome, suite)
+
+    def get(self, keys):
+        suites, *outcome = self.found.get(keys[0], ("", "", ""))
+        return outcome if outcome[0] == "caught" or (outcome[0] and suites == keys[1]) else None
+
+    def put(self, keys, outcome, name):
+        self.found[keys[0]] = (keys[1], *outcome)
+        with open(self.path, "a") as out:
+            out.write("\t".join([*keys, *outcome, name]) + "\n")
 
 
 def settings():
@@ -219,6 +256,7 @@ def settings():
     options.add_argument("--list", action="store_true", help="show the mutants, and which texts are not found")
     options.add_argument("--least", type=float, default=95.0, metavar="PERCENT")
     options.add_argument("--nice", type=int, default=15, help="how far it steps back for others")
+    options.add_argument("--flags", default="-O1", help="of the compiler; those of another build spare time with ccache")
     options.add_argument("--folder", default=os.path.join(ROOT, "build", "mutation"), help="of the copy")
     return options.parse_args()
 
@@ -233,20 +271,17 @@ def main():
             print(f"{'' if there else 'LOST  '}{m.name()}")
         return 0
     os.nice(given.nice)
-    tree = Tree(os.path.abspath(given.folder))
+    tree = Tree(os.path.abspath(given.folder), given.flags)
     os.makedirs(tree.folder, exist_ok=True)
     tree.refresh()
-    results = os.path.join(tree.folder, "results.txt")
-    known = {} if given.again else known_results(results)
+    results = Results(os.path.join(tree.folder, "results.txt"), given.again)
     count = dict.fromkeys(["caught", "survived", "not compiled", "lost", "equivalent"], 0)
     wrong, start = [], time.time()
     for number, m in enumerate(mutants, 1):
-        key = tree.key(m)
-        if key not in known:
-            known[key] = tree.attempt(m)
-            with open(results, "a") as out:
-                out.write("\t".join([key, *known[key], m.name()]) + "\n")
-        outcome, suite = known[key]
+        keys = tree.keys(m)
+        outcome, suite = results.get(keys) or tree.attempt(m)
+        if not results.get(keys):
+            results.put(keys, (outcome, suite), m.name())
         if outcome == "survived" and m.reason:
             outcome = "equivalent"
         count[outcome] += 1

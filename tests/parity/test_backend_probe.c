@@ -512,7 +512,8 @@ static salf_status body(harness_memory *memory, int32_t backend, void *user) {
     else if (slot < NORMS + 2)
         status = c.backend->query(
             c.impl,
-            &(slf_query_job){.states = &h.view, .norm = &norm, .p = slot == NORMS ? NULL : p, .z = out, .unit = 1});
+            &(slf_query_job){
+                .states = &h.view, .norm = &norm, .p = slot == NORMS ? NULL : p, .z = out, .gain = 1, .unit = 1});
     else
         status = c.backend->cosine(c.impl,
                                    &(slf_cosine_job){.states = &h.view, .own = own_of(&b), .losses = {loss, NULL, 1}});

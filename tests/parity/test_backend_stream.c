@@ -151,10 +151,14 @@ static void check_limit(const parity_case *c) {
     static const double parts[] = {1.000001, 0.999999, 0.8, 0};
     for (size_t k = 0; k < 2 * sizeof parts / sizeof *parts; k++) {
         const bool doubled = k % 2;
-        const double limit = longest * parts[k / 2] * (doubled ? 2 : 1);
+        const double limit = longest * parts[k / 2] * (doubled ? 8 : 1);
         for (int64_t r = 0; r <= c->rows; r++) needs_f64[r] = 5;
-        const slf_query_job job = {
-            .states = &h.view, .p = doubled ? p : NULL, .z = z, .needs_f64 = needs_f64, .limit = limit};
+        const slf_query_job job = {.states = &h.view,
+                                   .p = doubled ? p : NULL,
+                                   .z = z,
+                                   .needs_f64 = needs_f64,
+                                   .limit = limit,
+                                   .gain = 4}; /* with P, which is 2 I; not without */
         CHECK_OK(c->backend->query(c->impl, &job));
         for (int64_t r = 0; r < c->rows; r++)
             ck_assert_int_eq(needs_f64[r], length_of(h.value + r * d, d) > longest * parts[k / 2]);

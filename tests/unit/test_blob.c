@@ -44,6 +44,24 @@ START_TEST(round_trip_and_damage) {
 }
 END_TEST
 
+static void write_nothing(const void *user, slf_blob *blob) {
+    (void)user;
+    (void)blob;
+}
+
+START_TEST(a_blob_of_nothing_is_its_header) {
+    uint8_t bytes[32];
+    uint64_t size = sizeof bytes;
+    slf_blob blob;
+    CHECK_OK(slf_blob_save("NONE", 1, write_nothing, NULL, bytes, &size));
+    ck_assert_uint_eq(size, 32);
+    CHECK_OK(slf_blob_open("NONE", 1, 1, bytes, size, &blob));
+    ck_assert_uint_eq(blob.room, 0);
+    CHECK_FAILS(slf_blob_open("NONE", 1, 1, bytes, 31, &blob), SALF_E_TRUNCATED, "inside its header of 32");
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, round_trip_and_damage);
+    HARNESS_ADD(suite, a_blob_of_nothing_is_its_header);
 }

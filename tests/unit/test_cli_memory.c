@@ -176,6 +176,24 @@ START_TEST(finetune) {
 }
 END_TEST
 
+/* What states are kept in may be lacking: training then goes on without them. Anything else that is lacking ends it. */
+START_TEST(finetune_with_states_kept) {
+    long without = 0;
+    make_model();
+    finetune_line("--method lift*[half] --epochs 2 --cache 1M");
+    ck_assert_msg(run(cmd_finetune, line, -1) == EXIT_CODE_OK, "%s", said);
+    const long total = allocations;
+    for (long n = 0; n < total; n++) {
+        const int code = run(cmd_finetune, line, n);
+        const bool goes_on = harness_contains(said, "--cache: out of memory; the others are run from the start");
+        ck_assert_msg(code == (goes_on ? EXIT_CODE_OK : EXIT_CODE_FAILED) && harness_contains(said, "memory"),
+                      "allocation %ld of %ld fails, exit code %d: '%s'", n, total, code, said);
+        without += goes_on;
+    }
+    ck_assert_int_eq(without, 3); /* the cache, its table and its room */
+}
+END_TEST
+
 START_TEST(finetune_with_files) {
     char more[1024];
     make_model();
@@ -242,6 +260,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, basis_of_words);
     HARNESS_ADD(suite, probe);
     HARNESS_ADD(suite, finetune);
+    HARNESS_ADD(suite, finetune_with_states_kept);
     HARNESS_ADD(suite, finetune_with_files);
     HARNESS_ADD(suite, doctor);
     HARNESS_ADD(suite, report);

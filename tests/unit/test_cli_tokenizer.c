@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "unit/harness.h"
 #include "unit/token_text.h"
@@ -160,6 +161,17 @@ START_TEST(hostile_files) {
 }
 END_TEST
 
+START_TEST(a_folder_without_a_tokenizer) {
+    const char *folder = harness_path("empty");
+    char message[512] = "";
+    tokenizer *t;
+    mkdir(folder, 0700);
+    ck_assert_int_eq(tokenizer_load(&t, folder, message, sizeof message), -1);
+    ck_assert_ptr_null(t);
+    ck_assert_msg(strstr(message, "neither tokenizer.json nor tokenizer.bin") != NULL, "%s", message);
+}
+END_TEST
+
 /* Cut at every byte: loads as fewer pieces or fails, never worse. */
 START_TEST(every_truncation) {
     char message[512], path[1024];
@@ -227,6 +239,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, training_and_round_trips);
     HARNESS_ADD(suite, saved_file_reads_back);
     HARNESS_ADD(suite, hostile_files);
+    HARNESS_ADD(suite, a_folder_without_a_tokenizer);
     HARNESS_ADD(suite, every_truncation);
     HARNESS_ADD(suite, unknown_runs);
     HARNESS_ADD(suite, training_is_refused);

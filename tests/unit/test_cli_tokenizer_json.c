@@ -263,6 +263,28 @@ START_TEST(what_is_not_understood_is_refused) {
 }
 END_TEST
 
+/* The bound is there so that sums of lengths stay small; what lies on it is read. */
+START_TEST(texts_have_65536_bytes_at_most) {
+    enum { MOST = 1 << 16 };
+    static const char *const forms[] = {
+        NORMAL("{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},\"content\":\"%s\"}"),
+        TOKEN("{\"content\":\"%s\",\"id\":3}"), BPE("{\"a\":0,\"%s\":1}", "[]", "")};
+    char *path = files_path("long.json"), *text = malloc(MOST + 2), *json = malloc(MOST + 1024), message[512];
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        for (size_t n = MOST; n <= MOST + 1; n++) {
+            tokenizer *t = NULL;
+            memset(text, 'c', n);
+            text[n] = 0;
+            files_write(path, json, (size_t)snprintf(json, MOST + 1024, forms[i], text));
+            ck_assert_msg(tokenizer_load(&t, path, message, sizeof message) == (n == MOST ? 0 : -1), "%zu: %s", i,
+                          message);
+            ck_assert(!t == (n > MOST));
+            tokenizer_destroy(t);
+        }
+    free(path), free(text), free(json);
+}
+END_TEST
+
 /* ---- patterns ---- */
 
 START_TEST(patterns_match_as_a_backtracking_matcher_does) {
@@ -329,6 +351,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, long_texts_take_no_square_of_time);
     HARNESS_ADD(suite, bytes_that_are_no_text_become_replacements);
     HARNESS_ADD(suite, what_is_not_understood_is_refused);
+    HARNESS_ADD(suite, texts_have_65536_bytes_at_most);
     HARNESS_ADD(suite, patterns_match_as_a_backtracking_matcher_does);
     HARNESS_ADD(suite, composing_is_that_of_the_standard);
 }

@@ -546,6 +546,7 @@ START_TEST(calls_out_of_order_and_bad_values) {
     CHECK_FAILS(salf_planner_set_eof(planner, 3, 2, eof), SALF_E_ARGUMENT, "datum 4 is 4");
     CHECK_FAILS(salf_planner_set_eof(planner, 9, 2, eof), SALF_E_ARGUMENT, "of 10");
     CHECK_FAILS(salf_planner_set_eof(planner, 0, 2, eof), SALF_E_ARGUMENT, "datum 1 is 4");
+    CHECK_OK(salf_planner_set_eof(planner, 10, 0, NULL)); /* of no data nothing is asked */
     CHECK_FAILS(salf_planner_match(planner), SALF_E_SEQUENCE, "datum 0 ");
     CHECK_OK(salf_planner_set_eof(planner, 0, 1, eof));
     CHECK_FAILS(salf_planner_set_eof(planner, 1, 2, eof), SALF_E_ARGUMENT, "datum 2 is 4");
@@ -560,6 +561,9 @@ START_TEST(calls_out_of_order_and_bad_values) {
     CHECK_FAILS(salf_planner_report(planner, eof, 1, accepted), SALF_E_SHAPE, "1 eof");
     CHECK_FAILS(salf_planner_report(planner, eof, 2, accepted), SALF_E_ARGUMENT, "is 4");
     CHECK_FAILS(salf_planner_match(planner), SALF_E_SEQUENCE, "online");
+    salf_planner_destroy(planner);
+    planner = make(context, 70000, 70000, SALF_MATCH_OFFLINE, 0); /* an eof is kept in 16 bits */
+    CHECK_FAILS(salf_planner_set_eof(planner, 0, 1, eof), SALF_E_OVERFLOW, "70000 layers");
     salf_planner_destroy(planner);
     salf_context_destroy(context);
 }

@@ -234,7 +234,7 @@ typedef struct toy {
     char model[512], tokenizer[512], data[512], log[512];
 } toy;
 
-static toy make_toy(void) {
+static toy make_toy(int32_t n_layers) {
     toy t;
     char path[600], message[256];
     snprintf(t.model, sizeof t.model, "%s", harness_path("model"));
@@ -251,7 +251,8 @@ static toy make_toy(void) {
     tokenizer *words;
     ck_assert_msg(tokenizer_train(&words, texts, 3, 360, message, sizeof message) == 0, "%s", message);
     ck_assert_msg(tokenizer_save(words, t.tokenizer, message, sizeof message) == 0, "%s", message);
-    decoder_config c = {.n_layers = 3, .n_heads = 2, .n_kv_heads = 1, .head_dim = 8, .hidden = 16, .ffn_hidden = 32};
+    decoder_config c = {
+        .n_layers = n_layers, .n_heads = 2, .n_kv_heads = 1, .head_dim = 8, .hidden = 16, .ffn_hidden = 32};
     c.vocab = tokenizer_size(words);
     c.max_positions = 64;
     c.norm_eps = 1e-5;
@@ -275,7 +276,7 @@ static toy make_toy(void) {
 
 typedef struct results {
     int n;
-    double f1[8], saving[8];
+    double f1[8], saving[8], cpu[8];
     int64_t trained[8];
 } results;
 
@@ -284,59 +285,77 @@ static int take_result(void *user, const json_t *object) {
     if (strcmp(json_string_value(json_object_get(object, "event")), "result") != 0) return 0;
     r->f1[r->n] = json_number_value(json_object_get(object, "f1"));
     r->saving[r->n] = json_number_value(json_object_get(object, "saving"));
+    r->cpu[r->n] = json_number_value(json_object_get(object, "cpu_s"));
     r->trained[r->n++] = json_integer_value(json_object_get(object, "trained"));
     return 0;
 }
 
-START_TEST(a_whole_run_learns) {
-    toy t = make_toy();
-    char message[256];
-    const char *words[] = {"finetune",
-                           "--model",
-                           t.model,
-                           "--tokenizer",
-                           t.tokenizer,
-                           "--data",
-                           t.data,
-                           "--method",
-                           "lora[full]",
-                           "--dense",
-                           "--method=salf[half],lift*[half]",
-                           "--log",
-                           t.log,
-                           "--epochs",
-                           "2",
-                           "--lr",
-                           "0.02",
-                           "--template",
-                           "{text} is",
-                           "--label-words",
-                           "warm=warm,cold=cold"};
-    char *argv[32];
+/* Fine-tunes the toy model; more: n further words of the command line. */
+static void finetune_toy(const toy *t, const char *const *more, int n) {
+    const char *words[] = {"finetune", "--model", t->model,     "--tokenizer", t->tokenizer,    "--data",
+                           t->data,    "--log",   t->log,       "--lr",        "0.02",          "--epochs",
+                           "2",        "--dense", "--template", "{text} is",   "--label-words", "warm=warm,cold=cold"};
+    char *argv[32], *kept[32];
     int argc = sizeof words / sizeof words[0];
-    for (int i = 0; i < argc; i++) {
-        argv[i] = malloc(strlen(words[i]) + 1);
+    for (int i = 0; i < argc + n; i++) {
+        const char *word = i < argc ? words[i] : more[i - argc];
+        argv[i] = malloc(strlen(word) + 1);
         ck_assert_ptr_nonnull(argv[i]);
-        strcpy(argv[i], words[i]);
+        strcpy(argv[i], word);
     }
-    char *kept[32];
+    argc += n;
     memcpy(kept, argv, sizeof argv);
     ck_assert_int_eq(cmd_finetune(argc, argv), 0);
     for (int i = 0; i < argc; i++) free(kept[i]);
+}
+
+START_TEST(a_whole_run_learns) {
+    toy t = make_toy(3);
+    char message[256];
     results r = {0};
+    finetune_toy(&t, (const char *[]){"--method", "lora[full]", "--method=salf[half],lift*[half]"}, 3);
     ck_assert_msg(jsonl_read(t.log, take_result, &r, message, sizeof message) == 0, "%s", message);
     ck_assert_int_eq(r.n, 3);
     ck_assert_double_eq(r.saving[0], 0);
     ck_assert_double_eq_tol(r.saving[1], 1.0 / 3, 1e-9);
     ck_assert_double_eq_tol(r.saving[2], 1.0 / 3, 1e-9);
     for (int i = 0; i < 3; i++) ck_assert_int_eq(r.trained[i], 240);
+    for (int i = 0; i < 3; i++) ck_assert(r.cpu[i] > 0);
     ck_assert_msg(r.f1[0] > 0.95, "macro F1 of lora[full] is %g", r.f1[0]);
     ck_assert_msg(r.f1[1] > 0.8 && r.f1[2] > 0.8, "macro F1 is %g and %g", r.f1[1], r.f1[2]);
 }
 END_TEST
 
+typedef struct losses {
+    int n[2];
+    double of[2][64]; /* [method][update] */
+} losses;
+
+static int take_loss(void *user, const json_t *object) {
+    losses *l = user;
+    if (strcmp(json_string_value(json_object_get(object, "event")), "step") != 0) return 0;
+    const int second = strcmp(json_string_value(json_object_get(object, "method")), "block") == 0;
+    ck_assert_int_lt(l->n[second], 64);
+    l->of[second][l->n[second]++] = json_number_value(json_object_get(object, "loss"));
+    return 0;
+}
+
+/* With one layer block trains the same as the whole: but for moments that begin anew with a turn, and there is one. */
+START_TEST(moments_begin_anew_with_a_turn_alone) {
+    toy t = make_toy(1);
+    char message[256];
+    losses l = {0};
+    finetune_toy(&t, (const char *[]){"--method", "lora[full],block"}, 2);
+    ck_assert_msg(jsonl_read(t.log, take_loss, &l, message, sizeof message) == 0, "%s", message);
+    ck_assert_int_gt(l.n[0], 8);
+    ck_assert_int_eq(l.n[0], l.n[1]);
+    for (int i = 0; i < l.n[0]; i++) ck_assert_double_eq(l.of[0][i], l.of[1][i]);
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, a_whole_run_learns);
+    HARNESS_ADD(suite, moments_begin_anew_with_a_turn_alone);
     HARNESS_ADD(suite, every_epoch_is_a_shuffle);
     HARNESS_ADD(suite, every_datum_is_used_once_an_epoch);
     HARNESS_ADD(suite, a_task_stays_until_it_is_done);

@@ -228,7 +228,7 @@ salf_status slf_cpu_query(void *self, const slf_query_job *job) {
         const int64_t n = SLF_MIN(rows - block.first, most);
         services->parallel_for(services->context, n, ROW_GRAIN, load_query_rows, &block);
         if (job->p) status = times_p(cpu, block.h, job->p, n, dim, job->z + block.first * dim);
-        if (job->p && job->gain != 0) slf_reference_scale(job->z + block.first * dim, n * dim, job->gain);
+        if (job->p) slf_reference_scale(job->z + block.first * dim, n * dim, job->gain);
     }
     slf_host_free(&cpu->host, memory);
     /* After all blocks: |z| is known only then, and P may have made it as long as 1 / sigma_min. */

@@ -162,7 +162,7 @@ salf_status slf_cuda_query(void *self, const slf_query_job *job) {
         const slf_grid grid = {piece.rows, 1, THREADS, SLF_SUM_BYTES};
         double *z = job->z + first * dim;
         SLF_TRY(slf_launch(in.device, "norm_states", grid, norm_states, piece, job->norm ? *job->norm : none, job->unit,
-                           job->p && job->gain != 0 ? job->gain : 1, job->p ? scratch : z));
+                           job->p ? job->gain : 1, job->p ? scratch : z));
         if (job->p) SLF_TRY(slf_times_p(in.device, scratch, static_cast<int>(dim), job->p, piece.rows, dim, z));
         if (job->needs_f64)
             SLF_TRY(slf_launch(in.device, "compare_lengths", grid, compare_lengths,

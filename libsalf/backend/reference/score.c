@@ -73,7 +73,7 @@ salf_status slf_reference_query(void *self, const slf_query_job *job) {
         slf_reference_query_row(job, r, job->p ? h : z);
         if (job->p) slf_reference_times_p(job->p, h, dim, z);
         /* gain: a power of two that brings z into the range of float32 (basis/score.c); it loses no bit. */
-        if (job->p && job->gain != 0) slf_reference_scale(z, dim, job->gain);
+        if (job->p) slf_reference_scale(z, dim, job->gain);
         if (job->needs_f64) job->needs_f64[r] = slf_reference_length(z, dim) > job->limit;
     }
     slf_host_free(self, h);
