@@ -263,6 +263,29 @@ START_TEST(what_is_not_understood_is_refused) {
 }
 END_TEST
 
+START_TEST(a_token_takes_the_white_space_before_it) {
+    static const char json[] = "{\"added_tokens\":[{\"content\":\"<s>\",\"id\":2,\"lstrip\":true}],"
+                               "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\" \":1},\"merges\":[]}}";
+    static const struct {
+        const char *text;
+        int n, ids[4];
+    } taken[] = {{" <s>", 1, {2}}, {"a  <s> a", 4, {0, 2, 1, 0}}, {"<s> <s>", 2, {2, 2}}};
+    char *path = files_path("strip.json"), message[512];
+    tokenizer *t;
+    files_write(path, json, sizeof json - 1);
+    ck_assert_msg(tokenizer_load(&t, path, message, sizeof message) == 0, "%s", message);
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) {
+        int64_t n = 0;
+        int32_t *ids = tokenizer_encode_new(t, taken[i].text, &n);
+        ck_assert_msg(ids && n == taken[i].n && memcmp(ids, taken[i].ids, (size_t)n * sizeof *ids) == 0, "'%s'",
+                      taken[i].text);
+        free(ids);
+    }
+    tokenizer_destroy(t);
+    free(path);
+}
+END_TEST
+
 /* The bound is there so that sums of lengths stay small; what lies on it is read. */
 START_TEST(texts_have_65536_bytes_at_most) {
     enum { MOST = 1 << 16 };
@@ -333,6 +356,7 @@ START_TEST(composing_is_that_of_the_standard) {
         {"\xE0\xA5\x98", "\xE0\xA4\x95\xE0\xA4\xBC"},             /* never composed */
         {"\xE2\x84\xAB", "\xC3\x85"},                             /* angstrom */
         {"a\xCC\xA8\xCC\x81", "\xC4\x85\xCC\x81"},
+        {"a\xCC\x85\xCC\x80", "a\xCC\x85\xCC\x80"}, /* a mark of the same class is in the way */
         {"plain", "plain"},
         {"", ""},
     };
@@ -351,6 +375,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, long_texts_take_no_square_of_time);
     HARNESS_ADD(suite, bytes_that_are_no_text_become_replacements);
     HARNESS_ADD(suite, what_is_not_understood_is_refused);
+    HARNESS_ADD(suite, a_token_takes_the_white_space_before_it);
     HARNESS_ADD(suite, texts_have_65536_bytes_at_most);
     HARNESS_ADD(suite, patterns_match_as_a_backtracking_matcher_does);
     HARNESS_ADD(suite, composing_is_that_of_the_standard);

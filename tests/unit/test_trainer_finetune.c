@@ -327,16 +327,24 @@ START_TEST(a_whole_run_learns) {
 END_TEST
 
 typedef struct losses {
+    const char *second; /* the name of the second method */
     int n[2];
-    double of[2][64]; /* [method][update] */
+    double of[2][64], sum[2], rows[2]; /* [method][update]; over all rows, and how many there were */
+    double forwards;                   /* for each row of the second method */
 } losses;
 
 static int take_loss(void *user, const json_t *object) {
     losses *l = user;
-    if (strcmp(json_string_value(json_object_get(object, "event")), "step") != 0) return 0;
-    const int second = strcmp(json_string_value(json_object_get(object, "method")), "block") == 0;
-    ck_assert_int_lt(l->n[second], 64);
-    l->of[second][l->n[second]++] = json_number_value(json_object_get(object, "loss"));
+    const char *event = json_string_value(json_object_get(object, "event"));
+    if (strcmp(event, "result") == 0) l->forwards = json_number_value(json_object_get(object, "forwards"));
+    if (strcmp(event, "step") != 0) return 0;
+    const int k = strcmp(json_string_value(json_object_get(object, "method")), l->second) == 0;
+    const double loss = json_number_value(json_object_get(object, "loss"));
+    const double rows = json_number_value(json_object_get(object, "data"));
+    ck_assert_int_lt(l->n[k], 64);
+    l->of[k][l->n[k]++] = loss;
+    l->sum[k] += loss * (rows - l->rows[k]);
+    l->rows[k] = rows;
     return 0;
 }
 
@@ -344,7 +352,7 @@ static int take_loss(void *user, const json_t *object) {
 START_TEST(moments_begin_anew_with_a_turn_alone) {
     toy t = make_toy(1);
     char message[256];
-    losses l = {0};
+    losses l = {.second = "block"};
     finetune_toy(&t, (const char *[]){"--method", "lora[full],block"}, 2);
     ck_assert_msg(jsonl_read(t.log, take_loss, &l, message, sizeof message) == 0, "%s", message);
     ck_assert_int_gt(l.n[0], 8);
@@ -353,9 +361,25 @@ START_TEST(moments_begin_anew_with_a_turn_alone) {
 }
 END_TEST
 
+/* At a rate that changes no weight the rows' losses add up to the same, in whichever order they come: those of rows that
+ * a stage has probed and passed over do not count. */
+START_TEST(losses_are_those_of_the_rows_that_train) {
+    toy t = make_toy(3);
+    char message[256];
+    losses l = {.second = "salf[half]"};
+    finetune_toy(&t, (const char *[]){"--method", "lora[full],salf[half]", "--lr", "1e-12"}, 4);
+    ck_assert_msg(jsonl_read(t.log, take_loss, &l, message, sizeof message) == 0, "%s", message);
+    ck_assert_double_eq(l.rows[0], 240);
+    ck_assert_double_eq(l.rows[1], 240);
+    ck_assert_msg(l.forwards > 1.05, "%g forwards a row: none is passed over", l.forwards);
+    ck_assert_double_eq_tol(l.sum[0], l.sum[1], 1e-4 * l.sum[0]);
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, a_whole_run_learns);
     HARNESS_ADD(suite, moments_begin_anew_with_a_turn_alone);
+    HARNESS_ADD(suite, losses_are_those_of_the_rows_that_train);
     HARNESS_ADD(suite, every_epoch_is_a_shuffle);
     HARNESS_ADD(suite, every_datum_is_used_once_an_epoch);
     HARNESS_ADD(suite, a_task_stays_until_it_is_done);
