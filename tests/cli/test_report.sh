@@ -5,7 +5,7 @@
 cat >"$work/log" <<'END'
 {"event":"run","model":"m<b>","data":"d","layers":2,"train":4,"test":2,"seed":42,"labels":["yes <i>","no"]}
 {"event":"untrained","f1":0.25,"accuracy":0.5}
-{"event":"deviations","method":"salf[half]","when":"before","metric":"cosine","rows":[[1,0.9,0.8],[1.1,null,0.7],[1,0.8,0.6]]}
+{"event":"deviations","method":"salf[half]","when":"before","metric":"cosine","rows":[[1,0.9,0.8],[1.1,null,0.6],[1,0.8,0.7]]}
 {"event":"step","method":"salf[half]","step":0,"data":2,"loss":2.5}
 {"event":"step","method":"salf[half]","step":1,"data":4,"loss":1.5}
 {"event":"deviations","method":"salf[half]","when":"after","metric":"cosine","rows":[[1,0.5,0.2],[1.1,0.6,0.1]]}
@@ -81,6 +81,13 @@ done >"$work/seeds.jsonl"
 run 0 report "$work/seeds.jsonl" -o "$work/seeds.html"
 grep -qF 'lora[half], 3 seeds</td>' "$work/seeds.html" && grep -qF '>0.500&nbsp;&plusmn;0.100</td>' "$work/seeds.html"
 check $? 'seeds are one row, with mean and deviation'
+
+# Names of points stand on the side that has room: here left of two, right of two.
+for i in 1 2 3 4; do echo "{\"event\":\"result\",\"method\":\"m$i\",\"f1\":0.$i,\"cpu_s\":$i}"; done >"$work/sides.jsonl"
+run 0 report "$work/sides.jsonl" -o "$work/sides.html"
+sides=$(grep -o 'class="name"[^>]*>m[1-4]<' "$work/sides.html" | sed 's/.*anchor="\([a-z]*\)">\(m.\)</\2 \1/' | sort -u | tr '\n' ,)
+[ "$sides" = 'm1 start,m2 start,m3 end,m4 end,' ]
+check $? 'names stand on the side that has room'
 
 # No log makes a page without end: losses that hardly differ, numbers beyond all axes, lists of any length.
 endless() { # name; the log is on standard input
