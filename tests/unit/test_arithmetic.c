@@ -8,6 +8,7 @@
 #include <xmmintrin.h>
 #endif
 
+#include "backend/cpu/cpu.h"
 #include "core/dtypes.h"
 #include "harness.h"
 #include "oracle.h"
@@ -155,8 +156,27 @@ START_TEST(halves_are_widened_exactly) {
 }
 END_TEST
 
+/* Every kernel of this processor: to 2 ulp between the bounds, and at the bounds beyond them; NaN stays NaN. */
+START_TEST(exponentials_end_at_their_bounds) {
+    static const double x[] = {-1e300, -709, -708, -1, 0, 1, 708.5, 709, 709.7, 800, 1e300};
+    enum { N = sizeof x / sizeof *x };
+    for (int rank = 0; slf_kernels_at(rank); rank++) {
+        double got[N + 1];
+        memcpy(got, x, sizeof x);
+        got[N] = (double)NAN;
+        slf_kernels_at(rank)->exp(got, N + 1);
+        for (int i = 0; i < N; i++) {
+            const double want = exp(fmax(fmin(x[i], 709), -708));
+            ck_assert_msg(fabs(got[i] - want) <= 0x1p-51 * want, "kernel %d: exp(%g) is %g", rank, x[i], got[i]);
+        }
+        ck_assert(isnan(got[N]));
+    }
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, modes_of_the_host_change_no_bit);
     HARNESS_ADD(suite, nor_do_they_in_threads);
     HARNESS_ADD(suite, halves_are_widened_exactly);
+    HARNESS_ADD(suite, exponentials_end_at_their_bounds);
 }

@@ -111,6 +111,14 @@ START_TEST(long_prompts_keep_the_template) {
     ck_assert_int_eq(back[0] & 0xFF, 0xC3);
     free(back);
     free(ids);
+    for (int64_t most = 20; most < 64; most += 7) { /* a cut never falls inside a character */
+        ids = dataset_prompt_ids(t, "{text} {text2} it is", &e, most, &n);
+        back = token_text(t, ids, n);
+        for (const char *c = back; *c; c++)
+            if ((*c & 0xFF) == 0xC3) ck_assert_int_eq(c[1] & 0xFF, 0xA9);
+        free(back);
+        free(ids);
+    }
     ids = dataset_prompt_ids(t, "{text} {text2} it is", &e, 0, &whole);
     ck_assert_int_gt(whole, 3000);
     free(ids);

@@ -20,25 +20,24 @@ static salf_status parse(slf_json **json, const char *text, bool unique) {
 START_TEST(values_are_read_and_written_back) {
     static const struct {
         const char *text, *written;
-    } cases[] = {
-        {"{}", "{}"},
-        {" \t\r\n{ \"a\" : [ ] , \"b\":{}}\n", "{\"a\":[],\"b\":{}}"},
-        {"{\"n\":[0,-0,12,-9223372036854775808,9223372036854775807]}",
-         "{\"n\":[0,0,12,-9223372036854775808,9223372036854775807]}"},
-        {"{\"r\":[1.5,-2e3,1E-2,0.1,1e308]}", "{\"r\":[1.5,-2000.0,0.01,0.10000000000000001,1e+308]}"},
-        {"{\"w\":[true,false,null]}", "{\"w\":[true,false,null]}"},
-        {"{\"s\":\"a\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e4\\uD834\\uDD1E\"}",
-         "{\"s\":\"a\\\"\\\\/\\b\\f\\n\\r\\t\xC3\xA4\xF0\x9D\x84\x9E\"}"},
-        {"{\"\":1,\"\xC3\xA4\":\"\xE2\x82\xAC\"}", "{\"\":1,\"\xC3\xA4\":\"\xE2\x82\xAC\"}"},
-        /* what Python writes and JSON does not have, and what float64 does not hold */
-        {"{\"x\":[NaN,Infinity,-Infinity,1e309,-1e400]}",
-         "{\"x\":[\"NaN\",\"Infinity\",\"-Infinity\",\"1e309\",\"-1e400\"]}"},
-        {"{\"x\":[9223372036854775808,-9223372036854775809]}",
-         "{\"x\":[9.2233720368547758e+18,-9.2233720368547758e+18]}"},
-        {"{\"x\":[\"\\u0000\",\"\\uD800\",\"\\uDC00\\uD800x\"]}",
-         "{\"x\":[\"\xEF\xBF\xBD\",\"\xEF\xBF\xBD\",\"\xEF\xBF\xBD\xEF\xBF\xBDx\"]}"},
-        /* the last of equal keys, in the first one's place */
-        {"{\"a\":1,\"b\":2,\"a\":3}", "{\"a\":3,\"b\":2}"}};
+    } cases[] = {{"{}", "{}"},
+                 {" \t\r\n{ \"a\" : [ ] , \"b\":{}}\n", "{\"a\":[],\"b\":{}}"},
+                 {"{\"n\":[0,-0,12,-9223372036854775808,9223372036854775807]}",
+                  "{\"n\":[0,0,12,-9223372036854775808,9223372036854775807]}"},
+                 {"{\"r\":[1.5,-2e3,1E-2,0.1,1e308]}", "{\"r\":[1.5,-2000.0,0.01,0.10000000000000001,1e+308]}"},
+                 {"{\"w\":[true,false,null]}", "{\"w\":[true,false,null]}"},
+                 {"{\"s\":\"a\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e4\\uD834\\uDD1E\"}",
+                  "{\"s\":\"a\\\"\\\\/\\b\\f\\n\\r\\t\xC3\xA4\xF0\x9D\x84\x9E\"}"},
+                 {"{\"\":1,\"\xC3\xA4\":\"\xE2\x82\xAC\"}", "{\"\":1,\"\xC3\xA4\":\"\xE2\x82\xAC\"}"},
+                 /* what Python writes and JSON does not have, and what float64 does not hold */
+                 {"{\"x\":[NaN,Infinity,-Infinity,1e309,-1e400]}",
+                  "{\"x\":[\"NaN\",\"Infinity\",\"-Infinity\",\"1e309\",\"-1e400\"]}"},
+                 {"{\"x\":[9223372036854775808,-9223372036854775809]}",
+                  "{\"x\":[9.2233720368547758e+18,-9.2233720368547758e+18]}"},
+                 {"{\"x\":[\"\\u0000\",\"\\uD800\",\"\\uDC00\\uD800x\"]}",
+                  "{\"x\":[\"\xEF\xBF\xBD\",\"\xEF\xBF\xBD\",\"\xEF\xBF\xBD\xEF\xBF\xBDx\"]}"},
+                 /* the last of equal keys, in the first one's place */
+                 {"{\"a\":1,\"b\":2,\"a\":3}", "{\"a\":3,\"b\":2}"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         slf_json *json;
         char text[200] = "";
@@ -215,6 +214,13 @@ START_TEST(values_of_other_kinds_are_none) {
     ck_assert_ptr_null(slf_json_to_text(slf_json_at(a, 0)));
     ck_assert(slf_json_is_flag(slf_json_at(a, 3)) && !slf_json_is_flag(slf_json_at(a, 2)) && !slf_json_is_flag(NULL));
     ck_assert(!slf_json_equal(slf_json_at(a, 0), NULL) && !slf_json_equal(slf_json_at(a, 0), slf_json_at(a, 1)));
+    slf_json_release(json);
+    CHECK_OK(
+        parse(&json, "{\"a\":[null,true,false,[],{},[1],[1,2],\"\",0]}", true)); /* of each kind, and of two lengths */
+    a = slf_json_get(json, "a");
+    for (int64_t i = 0; i < slf_json_size(a); i++)
+        for (int64_t k = 0; k < slf_json_size(a); k++)
+            ck_assert_int_eq(slf_json_equal(slf_json_at(a, i), slf_json_at(a, k)), i == k);
     slf_json_release(json);
 }
 END_TEST

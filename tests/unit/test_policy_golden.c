@@ -539,11 +539,15 @@ START_TEST(reductions_of_one_batch) {
         for (int32_t k = 0; k < 4; k++) ck_assert_int_eq(d.active_rows[k], prefix ? active[k] : k < d.cut ? 0 : 6);
         salf_policy_destroy(policy);
     }
-    static const double bad[4] = {NAN, NAN, NAN, NAN};
+    static const double bad[4] = {NAN, NAN, NAN, NAN}, alike[4] = {.25, .5, .5, .25};
     static const int32_t full[1] = {0};
     salf_policy *policy = make(SALF_POLICY_SALF, 4, NULL);
     const salf_trace lost = {.rows = 1, .n_layers = 4, .n_nonfinite = 1, .gains = bad, .eof = full};
     ck_assert_int_eq(decide(policy, (salf_observation){.trace = &lost}).cut, 0);
+    salf_policy_destroy(policy);
+    policy = make(SALF_POLICY_SALF, 4, NULL);
+    const salf_trace tie = {.rows = 1, .n_layers = 4, .gains = alike, .eof = full};
+    ck_assert_int_eq(decide(policy, (salf_observation){.trace = &tie}).cut, 1); /* the shallow one */
     salf_policy_destroy(policy);
 }
 END_TEST

@@ -235,6 +235,24 @@ START_TEST(callback_takes_the_shallowest_cut) {
 }
 END_TEST
 
+/* Of the 8 rows of all ranks 2, 4, 7 and 8 reach the layers: every rank has these shares, not those of its own rows. */
+START_TEST(callback_scales_rates_by_the_rows_of_all_ranks) {
+    static const double shares[M] = {0.25, 0.5, 0.875, 1};
+    salf_trace traces[RANKS];
+    int32_t cut = 0;
+    give_traces(traces, SALF_REDUCE_PREFIX);
+    for (int r = 0; r < RANKS; r++) {
+        members[r].kind = SALF_POLICY_CALLBACK;
+        members[r].options.rates = SALF_RATES_BY_ROWS;
+        members[r].options.callback = ask;
+        members[r].options.callback_user = &cut;
+    }
+    run();
+    check_cut(0);
+    for (int k = 0; k < M; k++) ck_assert_double_eq(members[0].rate[k], shares[k]);
+}
+END_TEST
+
 /* ---- BUDGET ---- */
 
 START_TEST(budget_needs_planners_at_one_layer) {
@@ -348,6 +366,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, salf_takes_the_data_of_all_ranks);
     HARNESS_ADD(suite, salf_with_one_bad_rank_hangs_nobody);
     HARNESS_ADD(suite, callback_takes_the_shallowest_cut);
+    HARNESS_ADD(suite, callback_scales_rates_by_the_rows_of_all_ranks);
     HARNESS_ADD(suite, budget_needs_planners_at_one_layer);
     HARNESS_ADD(suite, autofreeze_sums_over_ranks);
     HARNESS_ADD(suite, rgn_sums_over_ranks);

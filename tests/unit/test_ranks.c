@@ -97,7 +97,7 @@ typedef struct policy_case {
     int64_t step, odd_step;
     int32_t tells; /* rank 1 tells that it has failed, in place of deciding */
     int32_t norms; /* RGN: rank 1 gives some, the others none */
-    int32_t older; /* rank 1 has made a decision before */
+    int32_t older; /* rank 1 has made a decision before; 2: all have, from other gradients on rank 1 */
 } policy_case;
 
 static int32_t ask(void *user, int64_t step, int32_t n_layers, const salf_trace *trace) {
@@ -114,6 +114,7 @@ static salf_status make_task(salf_context *context, salf_planner **planner) {
 
 static salf_status decide(world_rank *me) {
     static const double gains[2 * M] = {1, 2, 0, 0, 3, 0, 0, 1}, norms[M] = {1, 1, 2, 3};
+    static const double turns[2][M] = {{8, 4, 4, 4}, {4, 4, 12, 12}}; /* changed from 4: AUTOFREEZE freezes 0, 2 */
     static const int32_t eof[2] = {1, 0};
     const policy_case *c = me->user;
     const bool odd = me->rank == 1;
@@ -125,20 +126,25 @@ static salf_status decide(world_rank *me) {
     salf_observation seen = {.struct_size = sizeof seen, .step = odd ? c->odd_step : c->step, .trace = &trace};
     if (odd && c->tells) return salf_context_agree(me->context, SALF_E_NONFINITE);
     if (odd && c->norms) seen.gradient_norm = seen.parameter_norm = norms;
+    if (c->older == 2) seen.gradient_l1 = norms;
     salf_status status = SALF_OK;
     if (kind == SALF_POLICY_BUDGET) status = make_task(me->context, &options.planner);
     if (status == SALF_OK) status = salf_policy_create(&policy, me->context, kind, M, &options);
     /* as a rank that went on from a save, and another not: its blob comes from a policy that decided alone */
-    if (status == SALF_OK && odd && c->older) {
+    if (status == SALF_OK && (odd || c->older == 2) && c->older) {
         salf_context *alone = NULL;
         salf_policy *other = NULL;
         unsigned char blob[1024];
         uint64_t size = sizeof blob;
         salf_observation before = {.struct_size = sizeof before};
+        const double level[M] = {4, 4, 4, 4};
         const salf_context_options here = {.struct_size = sizeof here, .backend = SALF_BACKEND_CPU};
         status = salf_context_create(&alone, &here);
         if (status == SALF_OK) status = salf_policy_create(&other, alone, kind, M, &options);
-        if (status == SALF_OK) status = salf_policy_decide(other, &before, &d);
+        for (; status == SALF_OK && before.step < (c->older == 2 ? 3 : 1); before.step++) {
+            before.gradient_l1 = before.step < 2 ? level : turns[odd];
+            status = salf_policy_decide(other, &before, &d);
+        }
         if (status == SALF_OK) status = salf_policy_save(other, blob, &size);
         if (status == SALF_OK) status = salf_policy_load(policy, blob, size);
         salf_policy_destroy(other);
@@ -246,6 +252,14 @@ START_TEST(every_option_of_a_policy_is_compared) {
     c.odd.n_script = 2;
     world_run(decide, &c, NULL, ranks);
     world_all(ranks, SALF_E_MISMATCH, "script (hash)");
+    for (int at = 0; at < 3; at++) { /* a cut of it, wherever it stands */
+        int32_t other[3] = {1, 2, 3};
+        other[at] = 0;
+        c.odd = c.options;
+        c.odd.script = other;
+        world_run(decide, &c, NULL, ranks);
+        world_all(ranks, SALF_E_MISMATCH, "script (hash)");
+    }
     c = case_of(SALF_POLICY_RGN);
     c.norms = 1;
     world_run(decide, &c, NULL, ranks);
@@ -262,6 +276,11 @@ START_TEST(a_rank_that_went_on_from_a_save_alone) {
         world_run(decide, &c, NULL, ranks);
         world_all(ranks, SALF_E_MISMATCH, "the step of the last decision: ");
     }
+    policy_case c = case_of(SALF_POLICY_AUTOFREEZE);
+    c.options.interval = c.odd.interval = 1;
+    c.older = 2;
+    world_run(decide, &c, NULL, ranks);
+    world_all(ranks, SALF_E_MISMATCH, "the frozen depth: ");
 }
 END_TEST
 

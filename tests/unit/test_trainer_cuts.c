@@ -28,10 +28,11 @@ typedef struct crowd {
 
 /* every_row 1: all rows are head rows, so that the last layer runs whole; 0: the last of each sequence, of some two or
  * none. Cuts ascend, and eof is the cut, or deeper for every third. */
-static void make_crowd(crowd *c, const decoder_training *training, int32_t every_row) {
-    const decoder_config config = small_config(1, 0);
+static void make_crowd(crowd *c, const decoder_training *training, int32_t every_row, double embedding_scale) {
+    decoder_config config = small_config(1, 0);
     uint64_t state = 77;
     memset(c, 0, sizeof *c);
+    config.embedding_scale = embedding_scale;
     ck_assert_msg(decoder_create(&c->d, NULL, &config, training, 5) == SALF_OK, "%s", decoder_error());
     scramble(c->d);
     int64_t heads = 0;
@@ -127,7 +128,7 @@ START_TEST(gradients_are_those_without_cuts_and_of_one_at_a_time) {
     for (int i = 0; i < 8; i++) {
         const decoder_training training = {.lora_rank = i % 2 ? 3 : 0, .train_embedding = 1, .train_head = 1};
         crowd *c = malloc(sizeof *c);
-        make_crowd(c, &training, i / 2 % 2);
+        make_crowd(c, &training, i / 2 % 2, 1);
         const decoder_plan plan = {c->eof, i / 4 ? some : NULL, 1, 1};
         float *single = one_at_a_time(c, &plan), *without = gradients_of(c, &c->batch, c->d_normed, &plan);
         c->batch.cuts = c->cuts;
@@ -160,7 +161,7 @@ START_TEST(a_forward_that_begins_at_given_states_ends_as_the_whole_one) {
     for (int32_t start = 1; start <= N_LAYERS; start++) {
         for (int32_t cuts = 0; cuts < 2; cuts++) {
             crowd *c = malloc(sizeof *c);
-            make_crowd(c, &lora, cuts);
+            make_crowd(c, &lora, cuts, cuts ? 1 : 3); /* states that are given are scaled already */
             for (int64_t s = 0; s < MANY; s++) {
                 if (c->cuts[s] < start) c->cuts[s] = start;
                 if (c->eof[s] < start) c->eof[s] = start;

@@ -87,10 +87,32 @@ START_TEST(lists) {
 }
 END_TEST
 
+/* Runs have room for so many, and no more. */
+START_TEST(a_list_of_more_than_there_is_room_for) {
+    static const char *const ends[] = {"", "[ce]", "[rank]", "[stream]"};
+    method m[METHODS_MAX], one;
+    char message[700], name[64];
+    const char *word;
+    int count = 0, refused = 0;
+    for (int i = 0; (word = i < 60 ? salf_method_name(i / 4) : salf_constant_word("SALF_POLICY", i / 4 - 15)) || i < 60;
+         i++) {
+        snprintf(name, sizeof name, "%s%s", word ? word : "", ends[i % 4]);
+        if (method_parse(&one, name, strlen(name)) != 0) continue; /* not all of them are methods */
+        const int before = count, failed = method_list_parse(m, &count, name, message, sizeof message);
+        ck_assert_int_eq(failed, before < METHODS_MAX ? 0 : -1);
+        ck_assert_int_eq(count, before + 1 + failed);
+        refused += failed && harness_contains(message, "more than 32 methods");
+    }
+    ck_assert_int_eq(count, METHODS_MAX);
+    ck_assert_int_gt(refused, 0);
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, names_of_the_library);
     HARNESS_ADD(suite, not_methods);
     HARNESS_ADD(suite, the_help_lists_them);
     HARNESS_ADD(suite, a_name_that_is_too_long);
     HARNESS_ADD(suite, lists);
+    HARNESS_ADD(suite, a_list_of_more_than_there_is_room_for);
 }
