@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/spectrum.h"
 #include "harness.h"
 #include "oracle.h"
 
@@ -522,7 +523,28 @@ START_TEST(ce_and_rank_on_a_steep_head) {
 }
 END_TEST
 
+/* Lanczos has seen all there is when its next vector is zero: after one step on a multiple of I, after two with two
+ * eigenvalues. */
+START_TEST(few_eigenvalues_take_few_steps) {
+    enum { N = 40 };
+    static double a[N * N];
+    for (size_t b = 0; b < sizeof backends / sizeof *backends; b++)
+        for (int kinds = 1; kinds <= 2; kinds++) {
+            salf_context *context = harness_context(backends[b], NULL);
+            double largest = 0;
+            int32_t converged = 0;
+            for (int i = 0; i < N; i++) a[i * N + i] = i % kinds ? 5 : 3;
+            const slf_matvec_job product = {.kind = SLF_TIMES_SYMMETRIC, .rows = N, .cols = N, .a = a, .alpha = 1};
+            CHECK_OK(slf_lanczos_largest(context, &product, &largest, &converged));
+            ck_assert_msg(converged && fabs(largest - (kinds == 1 ? 3 : 5)) < 1e-8, "%d kinds: %g, %d", kinds, largest,
+                          (int)converged);
+            salf_context_destroy(context);
+        }
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, few_eigenvalues_take_few_steps);
     HARNESS_ADD(suite, rows_are_as_good_as_the_condition_allows);
     HARNESS_ADD(suite, errors_are_within_their_estimate_or_refused);
     HARNESS_ADD(suite, rows_of_unequal_lengths_are_within_the_estimate);

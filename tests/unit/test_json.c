@@ -28,6 +28,7 @@ START_TEST(values_are_read_and_written_back) {
                  {"{\"w\":[true,false,null]}", "{\"w\":[true,false,null]}"},
                  {"{\"s\":\"a\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e4\\uD834\\uDD1E\"}",
                   "{\"s\":\"a\\\"\\\\/\\b\\f\\n\\r\\t\xC3\xA4\xF0\x9D\x84\x9E\"}"},
+                 {"{\"s\":\"\\u0001\\u000F\\u0010\\u001f \\u007F\"}", "{\"s\":\"\\u0001\\u000F\\u0010\\u001F \x7F\"}"},
                  {"{\"\":1,\"\xC3\xA4\":\"\xE2\x82\xAC\"}", "{\"\":1,\"\xC3\xA4\":\"\xE2\x82\xAC\"}"},
                  /* what Python writes and JSON does not have, and what float64 does not hold */
                  {"{\"x\":[NaN,Infinity,-Infinity,1e309,-1e400]}",

@@ -659,6 +659,7 @@ START_TEST(blobs_that_lie_are_refused_or_serve) {
                             for (int64_t i = 0; i < task.n_data; i++) {
                                 if (t >= 0 && task.data[i] != t + 1) ck_abort_msg("datum %d", (int)task.data[i]);
                                 if (task.eof[i] < 0 || task.eof[i] >= KILL_M) ck_abort_msg("cut %d", task.eof[i]);
+                                if (kinds[kind % KINDS].one_cut && task.eof[i] != task.eof[0]) ck_abort_msg("two cuts");
                                 t = task.data[i];
                             }
                             CHECK_OK(salf_planner_done(other));

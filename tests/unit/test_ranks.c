@@ -89,6 +89,21 @@ START_TEST(contexts_that_disagree_about_the_ranks) {
 }
 END_TEST
 
+static int32_t refuse(void *user, void *buffer, int64_t count, int32_t dtype, int32_t operation) {
+    (void)user, (void)buffer, (void)count, (void)dtype, (void)operation;
+    return 5;
+}
+
+START_TEST(two_ranks_are_ranks) {
+    salf_context *context;
+    const salf_context_options o = {
+        .struct_size = sizeof o, .backend = SALF_BACKEND_CPU, .ranks = 2, .all_reduce = refuse};
+    CHECK_OK(salf_context_create(&context, &o));
+    CHECK_FAILS(salf_context_agree(context, SALF_OK), SALF_E_CALLBACK, "returned 5 on rank 0");
+    salf_context_destroy(context);
+}
+END_TEST
+
 /* ---- policies: every kind, every option ---- */
 
 typedef struct policy_case {
@@ -584,6 +599,7 @@ END_TEST
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, ranks_agree_or_say_who_failed);
     HARNESS_ADD(suite, contexts_that_disagree_about_the_ranks);
+    HARNESS_ADD(suite, two_ranks_are_ranks);
     HARNESS_ADD(suite, policies_of_every_kind_agree);
     HARNESS_ADD(suite, every_option_of_a_policy_is_compared);
     HARNESS_ADD(suite, a_rank_that_went_on_from_a_save_alone);

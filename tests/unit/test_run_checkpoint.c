@@ -473,7 +473,7 @@ START_TEST(hashes) {
     }
     ck_assert(salf_hash(1, bytes, 20) != seen[20]);
     ck_assert(salf_hash(0, "\0", 1) != seen[0]);
-    ck_assert(salf_hash(0, NULL, 0) == seen[0]);
+    ck_assert(salf_hash(0, NULL, 0) == seen[0] && salf_hash(0, NULL, 3) == seen[0]);
     ck_assert_msg(seen[20] == UINT64_C(0x79541aae28529201), "%llx: files hold this hash", (unsigned long long)seen[20]);
     hash = 5;
     ck_assert_int_eq(mkfifo(in("pipe"), 0600), 0);

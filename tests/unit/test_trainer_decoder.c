@@ -197,6 +197,8 @@ START_TEST(cross_entropy_and_its_gradients_are_right) {
     for (int i = 0; i < N_HEADS_ROWS * 3; i++) {
         ck_assert_double_eq_tol(few[i], logits[i / 3 * 23 + some[i % 3]], 1e-5);
     }
+    for (int32_t token = -1; token <= 23; token += 24) /* the first on each side that is none */
+        ck_assert_int_eq(decoder_logits(c.d, &token, 1, few), SALF_E_ARGUMENT);
     decoder_free(c.d);
 }
 END_TEST
