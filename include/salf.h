@@ -298,11 +298,11 @@ typedef struct salf_model_options {
     void *head_rows_user, *embedding_rows_user;
     int32_t tied;            /* 1: one matrix serves as both; give it as either */
     int32_t norm_kind;       /* SALF_NORM_* of the final norm */
-    double norm_eps;         /* 0 = 1e-5 */
+    double norm_eps;         /* 0 = 1e-5; 1e-37 ... 1e30 */
     salf_tensor norm_weight; /* [1][D], copied; data NULL: ones (RMS1P: zeros) */
     salf_tensor norm_bias;   /* [1][D], copied; LAYER only; data NULL: zeros */
     salf_tensor logit_bias;  /* [1][V], copied; data NULL: none */
-    double logit_scale;      /* logits = scale * W_o h; 0 = 1 */
+    double logit_scale;      /* logits = scale * W_o h; 0 = 1; 1e-100 ... 1e100 in size */
     double logit_softcap;    /* then cap * tanh(logits / cap); 0 = none */
     const char *accept;      /* salf_model_open: keys of config.json, comma-separated, that it may leave unread */
     int32_t head_transposed, embedding_transposed; /* 1: the view is [D][V], in host memory; rows are gathered */

@@ -105,6 +105,14 @@ salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o
     if (o->norm_eps > 0) info->norm_eps = o->norm_eps;
     if (o->logit_scale != 0) info->logit_scale = o->logit_scale;
     if (o->logit_softcap > 0) info->logit_softcap = o->logit_softcap;
+    /* Norms add eps in float32; and logits, which are products of two float32 numbers times the scale, divided by a
+     * temperature, stay within float64 and keep their digits there. Beyond, ranks would be of infinities or zeros. */
+    if (info->norm_eps != 0 && !(info->norm_eps >= 1e-37 && info->norm_eps <= 1e30))
+        return slf_fail(SALF_E_ARGUMENT, "norm_eps is %g, neither 0 nor in 1e-37 ... 1e30", info->norm_eps);
+    const double size = fabs(info->logit_scale);
+    if (!(size >= 1e-100 && size <= 1e100))
+        return slf_fail(SALF_E_ARGUMENT, "logit_scale is %g; its size has to be in 1e-100 ... 1e100",
+                        info->logit_scale);
     /* For the host to know. Rows that a callback makes are float32 in any case, and have no type of their own. */
     info->head_dtype = model->head.view.data ? model->head.view.dtype : 0;
     if (model->head.rows == gather_rows) info->head_dtype = ((const salf_tensor *)model->head.user)->dtype;

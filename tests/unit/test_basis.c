@@ -519,6 +519,7 @@ START_TEST(builder_notices_rows_doubled_and_missing) {
     CHECK_FAILS(salf_basis_builder_finish(&basis, builder, NULL), SALF_E_SEQUENCE, "twice");
     salf_tensor rows = oracle_view(x.w, SALF_F32, 4, 12);
     CHECK_FAILS(salf_basis_builder_add(builder, 37, &rows), SALF_E_SHAPE, "37");
+    CHECK_FAILS(salf_basis_builder_add(builder, INT64_MAX, &rows), SALF_E_SHAPE, "from 9223372036854775807 on");
     rows.cols = 11;
     CHECK_FAILS(salf_basis_builder_add(builder, 0, &rows), SALF_E_SHAPE, "11");
     double *values, before[12 * 12];

@@ -95,6 +95,8 @@ START_TEST(bad_descriptions_are_refused) {
     REFUSED(o.norm_kind = -1, SALF_E_ARGUMENT, "norm_kind is -1");
     REFUSED(o.norm_eps = -1e-5, SALF_E_ARGUMENT, "norm_eps is -1e-05");
     REFUSED(o.norm_eps = NAN, SALF_E_ARGUMENT, "norm_eps is");
+    REFUSED(o.norm_eps = 1e-50, SALF_E_ARGUMENT, "norm_eps is 1e-50"); /* 0 in float32 */
+    REFUSED(o.norm_eps = 1e300, SALF_E_ARGUMENT, "norm_eps is 1e+300");
     REFUSED(o.norm_weight = oracle_view(w, SALF_F32, 1, D - 1), SALF_E_SHAPE, "norm_weight: 3 columns");
     REFUSED(o.norm_weight = oracle_view(w, SALF_F32, 2, D), SALF_E_SHAPE, "norm_weight: 2 rows");
     REFUSED(o.norm_weight = oracle_view(bad, SALF_F32, 1, D), SALF_E_NONFINITE, "norm_weight: element 2");
@@ -109,6 +111,8 @@ START_TEST(bad_descriptions_are_refused) {
     REFUSED(o.logit_bias = oracle_view(w, SALF_F32, 1, D), SALF_E_SHAPE, "logit_bias: 4 columns");
     REFUSED(o.logit_bias = oracle_view(bad, SALF_F32, 1, V), SALF_E_NONFINITE, "logit_bias: element 2");
     REFUSED(o.logit_scale = INFINITY, SALF_E_ARGUMENT, "logit_scale is inf");
+    REFUSED(o.logit_scale = -1e308, SALF_E_ARGUMENT, "logit_scale is -1e+308"); /* ranks of infinities were all 0 */
+    REFUSED(o.logit_scale = 5e-324, SALF_E_ARGUMENT, "in 1e-100 ... 1e100");
     REFUSED(o.logit_softcap = -1, SALF_E_ARGUMENT, "logit_softcap is -1");
     REFUSED(o.logit_softcap = NAN, SALF_E_ARGUMENT, "logit_softcap is");
     REFUSED(o.struct_size = 0, SALF_E_STRUCT, "struct_size is 0");
