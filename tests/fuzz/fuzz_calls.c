@@ -1,77 +1,21 @@
 /*
  * fuzz_calls.c - any bytes as a sequence of calls: handles of all kinds made, used and destroyed in any order, with
- * options of any size and content, views of any shape, and memory that fails. Each call succeeds, or has a status of
- * salf.h and a message and leaves its handle NULL; the sanitizers see what else goes wrong.
+ * options of any size and content, views of any shape, files of their own, memory that fails, calls that are ended on
+ * the way, and a link to another rank that breaks. Each call succeeds, or has a status of salf.h and a message and
+ * leaves its handle NULL; the sanitizers see what else goes wrong.
  *
  * A byte chooses the call, the bytes behind it what it is given; at their end all bytes are 0. Pointers are right, and
  * arrays as long as the calls say: what C cannot check is not asked for.
  */
-#include <math.h>
 #include <stdbool.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "salf.h"
+#include "calls.h"
+#include "place.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-extern int fuzz_mutations;
-int fuzz_mutations = 300;
+int fuzz_mutations = 1000;
 
-#define MUST(condition) \
-    if (!(condition)) abort()
-
-enum { SLOTS = 3, MOST_CALLS = 120, ROOM = 1 << 14, HALF = ROOM / 2 };
-
-static const uint8_t *next_byte, *end_byte;
-static uint8_t byte(void) {
-    return next_byte < end_byte ? *next_byte++ : 0;
-}
-static int32_t below(int32_t n) {
-    return byte() % n;
-}
-/* Mostly small, sometimes at an end of its type. */
-static int64_t number(void) {
-    static const int64_t ends[] = {-1, INT32_MAX, INT64_MAX, INT64_MIN, 0, UINT32_MAX, 1 << 16, -7};
-    const uint8_t b = byte();
-    return b < 224 ? b % 12 : ends[b % 8];
-}
-static int32_t word(void) {
-    return (int32_t)number();
-}
-static double real(void) {
-    static const double values[] = {0, 1, 0.5, 2, -1, 1e-30, 1e30, 1e300, 50, (double)INFINITY};
-    const uint8_t b = byte();
-    return values[b % 10];
-}
-
-static double memory_in[ROOM], memory_out[ROOM]; /* views lie in their middle, so that strides may be negative */
-static int64_t index_in[16];
-static int32_t labels[64], eof[64];
-
-static void fill(void) {
-    float *values = (float *)memory_in;
-    uint64_t state = 9;
-    for (int i = 0; i < 2 * ROOM; i++) values[i] = (float)((state = state * 6364136223846793005u + 1) >> 40) / 8e6f - 1;
-    for (int i = 0; i < 64; i++) labels[i] = i % 11, eof[i] = i % 4;
-}
-
-/* Within the middle half of its memory whatever its shape: at most 12 rows, 64 elements apart, of 8 bytes. */
-static salf_tensor view(double *memory, int64_t rows, int64_t cols) {
-    salf_tensor v = {.data = memory + HALF, .rows = rows, .cols = cols, .dtype = SALF_F32};
-    const uint8_t b = byte();
-    if (b & 1) return v;
-    if (b & 2) v.rows = below(13) - 1;
-    if (b & 4) v.cols = below(16) - 1;
-    if (b & 8) v.row_stride = below(128) - 64;
-    if (b & 16) v.dtype = below(11);
-    if (b & 32) v.memory = below(3);
-    if (b & 64) v.data = below(4) ? v.data : NULL;
-    if (b & 128) {
-        v.row_index = index_in;
-        for (int i = 0; i < 16; i++) index_in[i] = below(13) - 1;
-    }
-    return v;
-}
+enum { SLOTS = 3, MOST_CALLS = 120 };
 
 /* An options struct of a size that may be wrong, in room that is longer and zero. */
 static union {
@@ -97,6 +41,8 @@ static void spoil_size(void) {
 }
 
 static salf_context *contexts[SLOTS];
+static salf_tensors *files[SLOTS];
+static salf_checkpoint *runs[SLOTS];
 static salf_model *models[SLOTS];
 static salf_basis *bases[SLOTS];
 static salf_basis_builder *builders[SLOTS];
@@ -121,9 +67,24 @@ static bool good(salf_status status) {
         if (!good(call(&slots[slot]))) MUST(!slots[slot]); \
     } while (0)
 
-/* ---- memory that fails ---- */
+/* ---- what fails, or ends a call ---- */
 
-static int64_t allocations_left = INT64_MAX;
+static int64_t allocations_left = INT64_MAX, reports_left = INT64_MAX, meetings_left = INT64_MAX;
+static int32_t hear(void *user, const char *what, int64_t done, int64_t total) {
+    (void)user;
+    MUST(what[0] && done >= 0 && done <= total);
+    return reports_left-- <= 0;
+}
+/* The other rank has the same numbers in each agreement; then the link is gone, as sums here would be of this rank. */
+static int32_t meet(void *user, void *buffer, int64_t count, int32_t dtype, int32_t operation) {
+    (void)user;
+    MUST(buffer && count > 0 && (dtype == SALF_F64 || dtype == SALF_I64));
+    return operation != SALF_ALL_REDUCE_MIN || meetings_left-- <= 0;
+}
+static void hush(void *user, int32_t level, const char *message) {
+    (void)user;
+    MUST(level >= SALF_LOG_ERROR && level <= SALF_LOG_DEBUG && message[0] && !strchr(message, '\n'));
+}
 static void *take(void *user, size_t size, size_t align) {
     void *block = NULL;
     (void)user;
@@ -144,6 +105,10 @@ static salf_status make_context(salf_context **out) {
     o.context.alloc = take, o.context.free = give;
     o.context.workspace_limit = byte() > 200 ? (uint64_t)number() : 0;
     if (byte() > 250) o.context.ranks = word(), o.context.rank = word();
+    if (byte() > 230) o.context.ranks = 2, o.context.rank = below(3), o.context.all_reduce = meet;
+    o.context.progress = hear, o.context.progress_interval = below(4) - 1;
+    o.context.log = hush, o.context.log_level = below(6);
+    o.context.read_files = below(3);
     spoil_size();
     return salf_context_create(out, &o.context);
 }
@@ -264,6 +229,87 @@ static salf_status make_policy(salf_policy **out) {
     if (kind == SALF_POLICY_BUDGET || byte() > 240) o.policy.planner = planners[below(SLOTS)];
     spoil_size();
     return salf_policy_create(out, contexts[below(SLOTS)], kind, m, &o.policy);
+}
+
+/* ---- files ---- */
+
+static const char *const names[] = {
+    "saved", "basis", "model", "bytes", "model/model.safetensors", "none", "run0", "run0/checkpoint-1.safetensors"};
+static const char *any_path(void) {
+    return place_path(names[below(8)]);
+}
+static salf_status make_file(salf_tensors **out) {
+    return salf_tensors_open(out, contexts[below(SLOTS)], any_path());
+}
+static salf_status make_loaded(salf_basis **out) {
+    return salf_basis_load(out, contexts[below(SLOTS)], any_path(), byte() > 128 ? models[below(SLOTS)] : NULL);
+}
+static salf_status make_opened(salf_model **out) {
+    options(sizeof o.model);
+    o.model.valid_vocab = byte() < 200 ? 0 : number();
+    o.model.logit_scale = byte() < 230 ? 0 : real();
+    o.model.accept = byte() < 200 ? NULL : "other,rope_theta";
+    spoil_size();
+    return salf_model_open(out, contexts[below(SLOTS)], any_path(), byte() > 128 ? &o.model : NULL);
+}
+static salf_status make_run(salf_checkpoint **out) {
+    static const char *const words[] = {"rate", "data", "", NULL};
+    salf_identity made_of[2];
+    for (int i = 0; i < 2; i++)
+        made_of[i] = (salf_identity){words[below(4)], words[below(4)], byte() > 128 ? (uint64_t)number() : 0};
+    return salf_checkpoint_open(out, contexts[below(SLOTS)], place_path(below(2) ? "run0" : "run1"), made_of, below(3));
+}
+
+/* Some tensors of some names, to be written or to be filled. */
+static int64_t some_tensors(salf_named_tensor *list, double *memory) {
+    static const char *const words[] = {"a", "b", "salf.c", "", "a"};
+    const int64_t n = below(4);
+    for (int64_t i = 0; i < n; i++) {
+        list[i] = (salf_named_tensor){.name = words[(below(5) + i) % 5], .view = view(memory, 1 + below(3), below(9))};
+        if (byte() > 200) list[i].n_dims = below(10) - 1, list[i].shape[0] = number(), list[i].shape[1] = number();
+    }
+    return n;
+}
+
+static void use_files(void) {
+    static const char *const pairs[] = {"k", "v", "salf.x", "w", "k", "\xff"};
+    salf_named_tensor list[4], at, found;
+    uint64_t hash = byte(), before = hash;
+    const salf_tensors *t = byte() > 100 ? files[below(SLOTS)] : salf_model_get_tensors(models[below(SLOTS)]);
+    const uint64_t size = byte();
+    const int64_t n = some_tensors(list, memory_in);
+    switch (below(4)) {
+    case 0:
+        good(salf_tensors_save(contexts[below(SLOTS)], place_path("saved"), list, n, pairs, below(4)));
+        break;
+    case 1:
+        for (int64_t i = -1; i <= salf_tensors_count(t); i++)
+            if (good(salf_tensors_at(t, i, &at)))
+                MUST(good(salf_tensors_find(t, at.name, &found)) && found.view.data == at.view.data);
+        (void)salf_tensors_metadata(t, pairs[below(4)]);
+        break;
+    case 2:
+        if (!good(salf_file_save(place_path("bytes"), memory_in, size))) break;
+        MUST(good(salf_hash_file(place_path("bytes"), &hash)) && hash == salf_hash(before, memory_in, size));
+        break;
+    default:
+        good(salf_basis_save(bases[below(SLOTS)], place_path("basis")));
+    }
+}
+
+static void use_run(salf_checkpoint *run) {
+    static const char *const pairs[] = {"k", "v", "l", "w"};
+    salf_named_tensor list[4];
+    salf_checkpoint_info info = {.struct_size = sizeof info}, after = info;
+    const bool saves = byte() > 128;
+    salf_checkpoint_content content = {.struct_size = (uint32_t)sizeof content + (byte() > 250 ? 4 : 0)};
+    content.tensors = list, content.n_tensors = some_tensors(list, saves ? memory_in : memory_out);
+    content.metadata = pairs, content.n_metadata = saves ? below(3) : 0;
+    content.policy = byte() > 128 ? policies[below(SLOTS)] : NULL;
+    content.planner = byte() > 128 ? planners[below(SLOTS)] : NULL;
+    if (!good(salf_checkpoint_get_info(run, &info))) return;
+    const bool fine = good(saves ? salf_checkpoint_save(run, &content) : salf_checkpoint_load(run, &content));
+    MUST(good(salf_checkpoint_get_info(run, &after)) && after.saves == info.saves + (saves && fine));
 }
 
 /* ---- calls on handles ---- */
@@ -429,10 +475,18 @@ static void other_calls(void) {
     if (byte() > 128) o.model.norm_weight = view(memory_in, 1, 8);
     spoil_size();
     good(salf_model_update(models[below(SLOTS)], &o.model));
+    char text[24] = "";
+    salf_method method = {0};
+    int64_t value = 0;
+    for (int i = below(24); i > 0; i--) text[i - 1] = (char)byte();
+    const char *name = byte() > 128 ? salf_method_name(word()) : text;
+    if (name && good(salf_method_find(name, &method))) MUST(salf_constant_word("SALF_POLICY", method.policy));
+    if (good(salf_constant(text, &value))) MUST(!salf_constant_word(text, number()));
+    good(salf_context_agree(contexts[below(SLOTS)], below(5)));
 }
 
 static void call_one(void) {
-    switch (below(20)) {
+    switch (below(26)) {
     case 0:
         MAKE(contexts, salf_context_destroy, make_context);
         break;
@@ -490,23 +544,47 @@ static void call_one(void) {
     case 18:
         other_calls();
         break;
+    case 19:
+        MAKE(files, salf_tensors_destroy, make_file);
+        break;
+    case 20:
+        MAKE(bases, salf_basis_destroy, make_loaded);
+        break;
+    case 21:
+        MAKE(models, salf_model_destroy, make_opened);
+        break;
+    case 22:
+        MAKE(runs, salf_checkpoint_destroy, make_run);
+        break;
+    case 23:
+        use_files();
+        break;
+    case 24:
+        use_run(runs[below(SLOTS)]);
+        break;
     default:
         allocations_left = byte() < 128 ? INT64_MAX : below(40);
+        reports_left = byte() < 128 ? INT64_MAX : below(5);
+        meetings_left = byte() < 128 ? INT64_MAX : below(5);
     }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static bool filled;
-    if (!filled) fill(), filled = true;
+    if (place_make()) fill(), place_model(2);
     next_byte = data, end_byte = data + size;
-    allocations_left = INT64_MAX;
+    allocations_left = reports_left = meetings_left = INT64_MAX;
     for (int i = 0; i < MOST_CALLS && next_byte < end_byte; i++) call_one();
     for (int s = 0; s < SLOTS; s++) { /* contexts first: what was made of them keeps them */
         salf_context_destroy(contexts[s]), salf_model_destroy(models[s]), salf_planner_destroy(planners[s]);
         salf_basis_destroy(bases[s]), salf_basis_builder_destroy(builders[s]), salf_probe_destroy(probes[s]);
         salf_loss_destroy(losses[s]), salf_signal_destroy(signals[s]), salf_policy_destroy(policies[s]);
+        salf_tensors_destroy(files[s]), salf_checkpoint_destroy(runs[s]);
+        files[s] = NULL, runs[s] = NULL;
         contexts[s] = NULL, models[s] = NULL, planners[s] = NULL, bases[s] = NULL, builders[s] = NULL;
         probes[s] = NULL, losses[s] = NULL, signals[s] = NULL, policies[s] = NULL;
     }
+    /* the same input does the same whatever came before */
+    remove(place_path("saved")), remove(place_path("basis")), remove(place_path("bytes"));
+    place_clear(place_path("run0")), place_clear(place_path("run1"));
     return 0;
 }
