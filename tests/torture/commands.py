@@ -238,11 +238,14 @@ def kills(place, seconds, rng):
             while not wrong and (time.time() - began < seconds / 4 if seconds else made < 250):
                 rounds += 1
                 each = Run(place, f"killed {len(before)} {method} {rounds}", method, before)
+                start = time.time()
                 for attempt in range(200):
                     code, complaint = each.killed(rng.uniform(0.1, 1.2) * took * (1 + attempt / 20))
                     if code is not None:
                         break
                     made += 1
+                if attempt == 0:  # the machine has less to do than it had: moments within what a run takes now
+                    took = min(took, time.time() - start)
                 if code != 0:
                     wrong = f"after {made} kills: exit code {code}: {complaint[-400:]}"
                 elif each.result() != whole.result():
