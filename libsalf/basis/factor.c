@@ -99,8 +99,8 @@ static salf_status invert_gram(salf_basis *basis, int64_t dim, double *gram, con
                         "ridge is %g, and the smallest squared singular value not above the rounding of the Gram "
                         "matrix, %g: take a ridge of at least that, or SALF_BASIS_RTOL",
                         request.ridge, floor));
-    /* And the longest rows have to fit float32: 1 / sigma of the smallest that is kept, or half of 1 / sqrt(ridge), which
-     * sigma / (sigma^2 + ridge) never exceeds. Only a head of denormal numbers has such. */
+    /* And the longest rows have to fit float32: 1 / sigma of the smallest that is kept, or half of 1 / sqrt(ridge),
+     * which sigma / (sigma^2 + ridge) never exceeds. Only a head of denormal numbers has such. */
     const double shortest = fmax(result.sigma_min_kept, 2 * sqrt(request.ridge));
     if (shortest < 1e-38)
         SLF_DO(slf_fail(SALF_E_NUMERIC,
