@@ -619,8 +619,8 @@ SALF_API void salf_loss_destroy(salf_loss *loss);
 /* Loss of each row to losses [rows][1], F32, and scale * its gradient with respect to the state to gradient [rows][D]
  * (F32, rows through row_index allowed, no two to one place; may be states; NULL: not wanted). states as they enter the
  * head, after the final norm. A zero state is SALF_E_NUMERIC, a non-finite one SALF_E_NONFINITE, and one so short, for
- * this temperature and scale, that a gradient could leave float32 SALF_E_OVERFLOW, all naming the row. With all three on
- * a device the work is enqueued, so such a row has a NaN loss and a zero gradient instead; losses in one piece. */
+ * this temperature and scale, that a gradient could leave float32 SALF_E_OVERFLOW, all naming the row. With all three
+ * on a device the work is enqueued, so such a row has a NaN loss and a zero gradient instead; losses in one piece. */
 SALF_API salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
                                        const salf_tensor *losses, const salf_tensor *gradient);
 
