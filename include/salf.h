@@ -640,12 +640,11 @@ enum { SALF_INFILL_BREADTH = 0, SALF_INFILL_DEPTH = 1 };
 /* Which data go to a layer: ONLINE by an eof probed when the layer's turn comes, OFFLINE by an eof known for all data
  * before, NONE by a seeded uniform draw (budgets for lift*). STREAM trains every datum when it comes, ids 0 ... N-1 in
  * order, and never runs a forward in vain: a quota of integers says which cuts a batch's rows have, and an assignment
- * which row gets which. Counts are exact at the end, whatever the batches. With several ranks n_data, positions and
- * tasks are those of all ranks together, max_data must be equal on each, and a rank may get a task of no rows: all take
- * as many steps, and every batch but the last is full. The other three know no ranks: give every rank the same planner,
- * train a part of each task there, and report the eof of all its data, in its order, on all. With plans of each rank's
- * own data decisions are SALF_E_MISMATCH; ONLINE also trains batches as small as what a probe accepts, so take STREAM
- * with EOF, Algorithm 4 inside each batch. */
+ * which row gets which. Counts are exact at the end, whatever the batches.
+ * With several ranks n_data and counts are those of all ranks together, and so is a task: of at most max_data data for
+ * each rank, equal on all, which it shares out evenly. All take as many steps, a rank may have a task of no data, and
+ * the plan is that of one process with their batches joined. OFFLINE needs the eof of all data on each rank. ONLINE
+ * trains batches as small as what a probe accepts, unless full_batches are asked for. */
 enum { SALF_MATCH_ONLINE = 0, SALF_MATCH_OFFLINE = 1, SALF_MATCH_NONE = 2, SALF_MATCH_STREAM = 3 };
 /* STREAM, who gets which of a batch's cuts. RANDOM: a seeded shuffle, known before the forward. EOF: for each cut from
  * shallow to deep, rows in order with eof <= cut, else at random (Algorithm 4 inside the batch). GAIN: the least sum of
@@ -672,6 +671,11 @@ typedef struct salf_planner_options {
     int32_t one_cut;    /* 1: one cut a batch, for hosts that cannot cut each row; only with RANDOM. Counts are then of
                            whole batches, each layer within one batch of its share */
     int32_t max_groups; /* groups told apart; further ones share one, and a warning says so. 0 = 1024 */
+    /* -- ONLINE, OFFLINE, NONE (STREAM's always are) -- */
+    int32_t full_batches; /* 1: every TRAIN task but the last is of max_data data: one goes on over the end of a layer,
+                             and has the cut of each datum. ONLINE: what a probe accepts waits for a full batch, with
+                             a forward of its own */
+    int32_t reserved;
 } salf_planner_options;
 
 /* One layer of the plan. data: after salf_planner_match, matched ones first, then filled; ONLINE, STREAM: NULL.
@@ -692,10 +696,10 @@ enum { SALF_TASK_DONE = 0, SALF_TASK_PROBE = 1, SALF_TASK_TRAIN = 2 };
 /* Arrays are borrowed, valid until the next call on the planner. */
 typedef struct salf_task {
     int32_t kind;
-    int32_t layer; /* the cut of all rows; STREAM: the lowest of them, over all ranks */
+    int32_t layer; /* the cut of all rows; STREAM, full_batches: the lowest of them, over all ranks */
     int64_t n_data;
     const uint32_t *data; /* [n_data] datum ids */
-    const int32_t *eof;   /* STREAM, TRAIN: [n_data] the cut of each; else NULL */
+    const int32_t *eof;   /* TRAIN of STREAM and full_batches: [n_data] the cut of each; else NULL */
 } salf_task;
 
 /* A plan for n_data data (ids 0 ... n_data-1) over n_layers layers. Counts need no memory per datum. Errors:
@@ -716,8 +720,9 @@ SALF_API salf_status salf_planner_get_stage(const salf_planner *planner, int32_t
  * also after a load, until it is answered (PROBE: report or assign, and done; TRAIN: done). max_data is your batch:
  * where a layer ends inside one the task is shorter, and the decision's batch_share says by how much. */
 SALF_API salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task *task);
-/* Answers a PROBE task: the eof of its data, in its order. accepted [n] becomes 1 for those the layer takes: train them
- * now, then call done. (After a kill in between they come again as a TRAIN task.) */
+/* Answers a PROBE task of ONLINE: the eof of its n data, in its order. accepted [n] becomes 1 for those that the layer
+ * takes, 0 for all with full_batches: train them now, then call done. (After a kill in between they come again as a
+ * TRAIN task.) Collective, also for a rank whose n is 0: each learns the eof of all the task's data. */
 SALF_API salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64_t n, uint8_t *accepted);
 /* STREAM, before the first task: how many data (sizes [n], >= 1, sum N) each group will have. Then each group has its
  * own exact counts, and totals are exact for MIXED too; without it every group has the plan's shares, and a MIXED
@@ -838,7 +843,7 @@ typedef struct salf_decision {
     const int32_t *eof;         /* [rows] cut of each row, m: none trains; NULL unless a trace or a task was seen */
     const int64_t *order;       /* [rows] rows by eof ascending, stable; NULL with eof */
     const int64_t *active_rows; /* [m] layer k's backward runs on the first active_rows[k] of order; NULL with eof */
-    double batch_share; /* BUDGET: rows that train now / max_data of the task; else 1. An update takes its rate times
+    double batch_share; /* BUDGET: rows that train now / max_data of all ranks; else 1. An update takes its rate times
                            the sum of this over the decisions whose gradients it applies, at most 1: a batch that a
                            stage cuts short must not move the weights as far as a whole one. (Or carry gradients over
                            the end of a stage: ask for what your batch lacks.) */

@@ -15,6 +15,7 @@ bool slf_has_ranks(const salf_context *context);
     X(salf_context_agree)            \
     X(salf_basis_builder_all_reduce) \
     X(salf_planner_assign)           \
+    X(salf_planner_report)           \
     X(salf_policy_decide)            \
     X(salf_model_fingerprint)        \
     X(slf_basis_norms)               \

@@ -98,9 +98,9 @@ salf_status slf_stream_sort(slf_progress *progress, const salf_planner *p, const
     const int64_t n = progress->task_n;
     salf_status status = SALF_OK;
     for (int64_t i = 0; i < n && status == SALF_OK; i++) {
-        status = slf_stream_group(progress, p, found[2 * i], &s->group_of[i]);
+        status = slf_stream_group(progress, p, found[2 * i], &progress->group_of[i]);
         if (status != SALF_OK) break;
-        slf_group *group = &s->groups[s->group_of[i]];
+        slf_group *group = &s->groups[progress->group_of[i]];
         group->fresh++;
         if (s->sized && group->rows + group->fresh > group->size)
             status = slf_fail(SALF_E_ARGUMENT, "group %" PRId64 " has more data than its size, %" PRId64, group->id,
@@ -112,6 +112,6 @@ salf_status slf_stream_sort(slf_progress *progress, const salf_planner *p, const
         s->groups[k].fresh = status == SALF_OK ? at : 0;
         at += fresh;
     }
-    for (int64_t i = 0; i < n && status == SALF_OK; i++) ordered[s->groups[s->group_of[i]].fresh++] = i;
+    for (int64_t i = 0; i < n && status == SALF_OK; i++) ordered[s->groups[progress->group_of[i]].fresh++] = i;
     return status;
 }

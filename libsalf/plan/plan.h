@@ -5,6 +5,9 @@
  * replaces as a whole. Progress comes in three kinds, told apart by options.matching: OFFLINE and NONE settle which
  * data train where at once and then only hand them out; ONLINE decides layer by layer, as eof are reported; STREAM
  * hands out data in order and cuts batch by batch.
+ *
+ * All numbers are of all ranks together, and the same on each: a task is one of all ranks, and a rank's part of it is
+ * what a host sees. So a blob that one rank saved is for every rank, and for any number of them.
  */
 #ifndef SALF_PLAN_H
 #define SALF_PLAN_H
@@ -33,15 +36,15 @@ enum {
 typedef struct slf_offline {
     uint16_t *eof;    /* OFFLINE: [N], SLF_EOF_UNKNOWN where none is set; NULL until the first is */
     uint32_t *data;   /* [N] ids by layer, of each the matched before the filled; NULL until settled */
-    int64_t position; /* data of the layer whose turn it is that are trained */
+    int64_t position; /* of them, those that are trained */
 } slf_offline;
 
 typedef struct slf_online {
     uint64_t *used; /* [N bits] matched to a layer or drawn to fill one; NULL until the first task */
     int64_t scan;   /* ids below were offered to the layer whose turn it is */
+    int64_t held;   /* ids and cuts of so many data come first in the task's memory: booked, and not yet trained. The
+                       data of a PROBE task stand behind them */
     slf_draws draws;
-    uint32_t *ids; /* [room] of the task at hand */
-    int64_t room;
 } slf_online;
 
 /* Data that never compete with those of another group for a cut. */
@@ -53,15 +56,10 @@ typedef struct slf_group {
     int64_t fresh;  /* of them: in the batch that is being assigned */
 } slf_group;
 
-/* STREAM. All numbers are of all ranks together, and the same on each. */
 typedef struct slf_stream {
     int64_t position; /* data of the tasks that are done */
     int64_t *taken;   /* [m] data of each layer, those of the task at hand among them; in the block of matched */
     int64_t *batches; /* [m] one_cut: batches of each layer; in the block of matched */
-    int64_t room;
-    int32_t *cuts;     /* [room] of the task's rows; known in phase TRAIN */
-    int32_t *group_of; /* [room] index of each row's group; in the block of cuts */
-    uint32_t *ids;     /* [room] of this rank's rows; in the block of cuts */
     int32_t n_groups, group_room;
     bool sized;            /* sizes of all groups were given before the first task */
     slf_group *groups;     /* [group_room]; the last of max_groups + 1 is the one that further groups share */
@@ -74,11 +72,17 @@ typedef struct slf_progress {
     int32_t layer;  /* whose turn it is; m when the plan is complete. STREAM: lowest cut of the task at hand, else 0 */
     int32_t phase;  /* SLF_PHASE_* */
     int64_t task_n; /* data of the task at hand; once reported, those that the layer accepted */
-    int64_t asked;  /* most data the host wanted of it, not saved: the next call says it again */
+    int64_t asked;  /* most data a rank wanted of it, not saved: the next call says it again */
+    int64_t first, own; /* of the task's data this rank's: where they begin, and how many. Not saved */
     int64_t
         *matched; /* [m], and behind it in the same block filled, probed, and STREAM's taken and batches, [m] each */
     int64_t *filled;
     int64_t *probed;
+    /* The task's data, of all ranks, one block: */
+    int64_t room;
+    int32_t *cuts;     /* [room] in phase TRAIN of STREAM and full_batches */
+    int32_t *group_of; /* [room] STREAM: index of each row's group */
+    uint32_t *ids;     /* [room] but for OFFLINE and NONE, which have them in offline.data */
     union {
         slf_offline offline; /* OFFLINE, NONE */
         slf_online online;   /* ONLINE */
@@ -104,6 +108,16 @@ static inline bool slf_plan_is_stream(const salf_planner *planner) {
     return planner->options.matching == SALF_MATCH_STREAM;
 }
 
+/* OFFLINE and NONE: all is known before the first task. */
+static inline bool slf_plan_settles(const salf_planner *planner) {
+    return !slf_plan_is_online(planner) && !slf_plan_is_stream(planner);
+}
+
+/* Rows of one TRAIN task have cuts of their own. */
+static inline bool slf_plan_has_cuts(const salf_planner *planner) {
+    return slf_plan_is_stream(planner) || planner->options.full_batches;
+}
+
 /* ---- planner.c ---- */
 
 salf_planner *slf_planner_retain(salf_planner *planner);
@@ -117,13 +131,12 @@ int64_t slf_plan_data_below(const salf_planner *planner, int32_t layer);
 /* Progress before the first call. On failure there is nothing to free. */
 salf_status slf_progress_init(slf_progress *progress, const salf_planner *planner);
 void slf_progress_free(slf_progress *progress, const salf_planner *planner);
-/* Room for a task of n data, ONLINE; the ids there are lost. */
+/* Room for n data of a task; what is there is lost, but for the data that ONLINE holds. */
 salf_status slf_progress_room(slf_progress *progress, const salf_planner *planner, int64_t n);
-/* STREAM: the same, with the ids of this rank's part of them. Cuts that are there are lost. */
-salf_status slf_stream_room(slf_progress *progress, const salf_planner *planner, int64_t n);
-/* This rank's part of n data that all ranks share out evenly, the first ranks one more: how many, and where they begin.
- */
-int64_t slf_stream_part(const salf_planner *planner, int64_t n, int64_t *first);
+/* Opens a TRAIN task of n settled data, with the cut of each where tasks go on over the end of a layer. */
+salf_status slf_progress_settled(slf_progress *progress, const salf_planner *planner, int64_t n);
+/* This rank's part of the task: all ranks share its data out evenly, the first ranks one more. */
+void slf_progress_share(slf_progress *progress, const salf_planner *planner);
 
 /* ---- counts.c ---- */
 
@@ -147,8 +160,8 @@ void slf_draws_unused(slf_draws *draws, const salf_planner *planner, uint64_t *u
 
 /* ---- stream.c ---- */
 
-/* Opens the next task of at most max_data data a rank; there is none at the end. */
-salf_status slf_stream_next(salf_planner *planner, int64_t max_data);
+/* Opens the next task of at most `most` data of all ranks; there is none at the end. */
+salf_status slf_stream_next(salf_planner *planner, int64_t most);
 
 salf_status slf_stream_check_options(const salf_planner_options *options);
 

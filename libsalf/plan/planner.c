@@ -45,6 +45,9 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     /* N div (2m) + 1, half a mean share: a probe that no layer takes is a forward for nothing, and a uniform plan then
      * loses at most one for every two data that it trains. */
     if (own.probe_limit == 0) own.probe_limit = n_data / n_layers / 2 + 1;
+    if (own.full_batches < 0 || own.full_batches > 1)
+        return bad_planner_option("full_batches", own.full_batches, "it must be 0 or 1");
+    if (own.reserved != 0) return bad_planner_option("reserved", own.reserved, "it must be 0");
     SLF_TRY(slf_stream_check_options(&own));
     if (own.max_groups == 0) own.max_groups = 1024;
     const bool custom = own.growth == SALF_GROWTH_CUSTOM;
@@ -122,8 +125,7 @@ salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, s
     if (layer < 0 || layer >= planner->m)
         return SLF_FAIL(SALF_E_ARGUMENT, "layer %" PRId32 " of %" PRId32, layer, planner->m);
     const slf_progress *s = &planner->progress;
-    const bool settles = !slf_plan_is_online(planner) && !slf_plan_is_stream(planner);
-    const uint32_t *data = settles ? s->offline.data : NULL;
+    const uint32_t *data = slf_plan_settles(planner) ? s->offline.data : NULL;
     *stage = (salf_stage){.layer = layer,
                           .count = planner->counts[layer],
                           .matched = s->matched[layer],
@@ -169,7 +171,7 @@ salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, int64_t n
 /* A second call finds the data settled and does nothing. One that failed for want of memory can be made again. */
 salf_status salf_planner_match(salf_planner *planner) {
     SLF_REQUIRE(planner);
-    if (slf_plan_is_online(planner) || slf_plan_is_stream(planner))
+    if (!slf_plan_settles(planner))
         return SLF_FAIL(SALF_E_SEQUENCE, "matching is %s; it happens task by task",
                         salf_constant_word("SALF_MATCH", planner->options.matching));
     return planner->progress.offline.data ? SALF_OK : slf_plan_settle(planner, &planner->progress);
@@ -178,95 +180,134 @@ salf_status salf_planner_match(salf_planner *planner) {
 /* ---- tasks ---- */
 
 /* Gives the next task, or none when every layer is full. What a layer does follows from its counts alone: candidates
- * first, then fills, then the next layer. So no step of it needs to be remembered, and a kill finds the same place. */
-static salf_status next_online(salf_planner *p, int64_t max_data) {
+ * first, then fills, then the next layer. So no step of it needs to be remembered, and a kill finds the same place.
+ *
+ * What is booked is held until it trains: without full_batches what one task books is the next one, and with it data
+ * are held, and layers go on, until they make a whole batch. */
+static salf_status next_online(salf_planner *p, int64_t most) {
     slf_progress *s = &p->progress;
     slf_online *o = &s->online;
     if (!o->used) {
         SLF_TRY(slf_plan_check_size(p));
         SLF_TRY(SLF_ALLOC_ZERO(p->context, o->used, slf_bit_words(p->n)));
     }
-    for (; s->layer < p->m; s->layer++, o->scan = 0) { /* scan is 0 in a layer that has not begun */
+    while (s->layer < p->m && o->held < (p->options.full_batches ? most : 1)) {
         const int64_t missing = p->counts[s->layer] - s->matched[s->layer] - s->filled[s->layer];
-        if (missing == 0) continue;
+        if (missing == 0) {
+            s->layer++;
+            o->scan = 0;
+            continue;
+        }
         /* 1. more candidates, while there are some and the limit allows it: unused ids above those offered before */
         /* The limit counts data probed for this layer, accepted or not: it bounds the forward passes that the host
          * makes in vain. */
         const int64_t limit = p->options.probe_limit == SALF_PROBE_ALL ? p->n : p->options.probe_limit;
         const int64_t allowed = limit - s->probed[s->layer], ahead = p->n - o->scan;
-        const int64_t most = SLF_MIN(SLF_MIN(allowed, ahead), max_data);
-        if (most > 0) {
-            SLF_TRY(slf_progress_room(s, p, most));
-            s->task_n = slf_bits_absent(o->used, p->n, most, &o->scan, o->ids);
+        const int64_t wanted = SLF_MIN(SLF_MIN(allowed, ahead), most);
+        if (wanted > 0) {
+            SLF_TRY(slf_progress_room(s, p, o->held + wanted));
+            s->task_n = slf_bits_absent(o->used, p->n, wanted, &o->scan, s->ids + o->held);
             if (s->task_n > 0) {
                 s->phase = SLF_PHASE_PROBE;
                 return SALF_OK;
             }
         }
-        /* 2. then as many of the random order as are missing. They count as filled at once: the task is theirs until
-         * it is answered, and a save keeps it */
-        const int64_t n = SLF_MIN(missing, max_data);
-        SLF_TRY(slf_progress_room(s, p, n));
+        /* 2. then as many of the random order as are missing. They count as filled at once, and a save keeps them */
+        const int64_t n = SLF_MIN(missing, most - o->held);
+        SLF_TRY(slf_progress_room(s, p, o->held + n));
         SLF_TRY(slf_draws_prepare(&o->draws, p));
-        slf_draws_unused(&o->draws, p, o->used, n, o->ids);
+        slf_draws_unused(&o->draws, p, o->used, n, s->ids + o->held);
+        for (int64_t i = 0; i < n; i++) s->cuts[o->held++] = s->layer;
         s->filled[s->layer] += n;
-        s->phase = SLF_PHASE_TRAIN;
-        s->task_n = n;
-        return SALF_OK;
     }
+    if (o->held == 0) return SALF_OK;
+    s->phase = SLF_PHASE_TRAIN;
+    s->task_n = SLF_MIN(o->held, most);
     return SALF_OK;
 }
 
-/* max_data bounds a new task only; one that is open is given again as it was, so that both sides agree on its data. */
+/* max_data bounds a new task only; one that is open is given again as it was, so that both sides agree on its data. All
+ * ranks ask for as many, and know by that what the task of all of them is; a rank may be without a datum at its end. */
 salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task *task) {
     SLF_REQUIRE(planner, task);
     if (max_data < 1) return SLF_FAIL(SALF_E_ARGUMENT, "max_data is %" PRId64 "; it must be at least 1", max_data);
-    const bool online = slf_plan_is_online(planner), stream = slf_plan_is_stream(planner);
-    if (!online && !stream) SLF_TRY(salf_planner_match(planner));
+    if (slf_plan_settles(planner)) SLF_TRY(salf_planner_match(planner));
     slf_progress *s = &planner->progress;
     slf_offline *o = &s->offline;
+    const int64_t ranks = planner->context->options.ranks;
+    const int64_t most = max_data > planner->n / ranks ? planner->n : max_data * ranks;
     /* The data that a report accepted become a task of their own while nothing confirms their training. */
     if (s->phase == SLF_PHASE_REPORTED) s->phase = s->task_n > 0 ? SLF_PHASE_TRAIN : SLF_PHASE_IDLE;
-    if (s->phase == SLF_PHASE_IDLE && online) SLF_TRY(next_online(planner, max_data));
-    if (s->phase == SLF_PHASE_IDLE && stream) SLF_TRY(slf_stream_next(planner, max_data));
-    if (s->phase == SLF_PHASE_IDLE && !online && !stream) {
-        for (; s->layer < planner->m && o->position == planner->counts[s->layer]; s->layer++) o->position = 0;
-        if (s->layer < planner->m) {
-            s->phase = SLF_PHASE_TRAIN;
-            s->task_n = SLF_MIN(planner->counts[s->layer] - o->position, max_data);
-        }
+    if (s->phase == SLF_PHASE_IDLE && slf_plan_is_online(planner)) SLF_TRY(next_online(planner, most));
+    if (s->phase == SLF_PHASE_IDLE && slf_plan_is_stream(planner)) SLF_TRY(slf_stream_next(planner, most));
+    if (s->phase == SLF_PHASE_IDLE && slf_plan_settles(planner)) {
+        int64_t end = slf_plan_data_below(planner, s->layer);
+        while (s->layer < planner->m && (end += planner->counts[s->layer]) <= o->position) s->layer++;
+        if (planner->options.full_batches) end = planner->n;
+        if (s->layer < planner->m) SLF_TRY(slf_progress_settled(s, planner, SLF_MIN(end - o->position, most)));
     }
+    slf_progress_share(s, planner);
     s->asked = max_data;
     slf_planner_task(planner, task);
     return SALF_OK;
 }
 
+/* What can be wrong on this rank alone, memory included: known before the ranks meet. found [task_n]: the eof of this
+ * rank's data at their places, 0 at the others'. */
+static salf_status prepare_report(const salf_planner *p, const int32_t *eof, int64_t n, const uint8_t *accepted,
+                                  int64_t **found) {
+    const slf_progress *s = &p->progress;
+    if (slf_plan_is_stream(p))
+        return slf_fail(SALF_E_SEQUENCE, "salf_planner_report: matching is stream; answer with salf_planner_assign");
+    if (s->phase != SLF_PHASE_PROBE)
+        return slf_fail(SALF_E_SEQUENCE, "salf_planner_report: no PROBE task is open at layer %" PRId32, s->layer);
+    if (n != s->own) return slf_fail(SALF_E_SHAPE, "%" PRId64 " eof for a task of %" PRId64 " data", n, s->own);
+    if (n > 0) SLF_TRY(slf_require("salf_planner_report", "eof, accepted", (const void *const[]){eof, accepted}, 2));
+    SLF_TRY(check_eof(p, eof, n, 0, s->ids + s->online.held + s->first));
+    SLF_TRY(SLF_ALLOC_ZERO(p->context, *found, s->task_n));
+    for (int64_t i = 0; i < n; i++) (*found)[s->first + i] = eof[i];
+    return SALF_OK;
+}
+
 /* Candidates come in order of id, so the layer takes the first that fit, as Algorithm 4 does. The others stay unused;
- * deeper layers, or a fill, may take them. */
+ * deeper layers, or a fill, may take them. With full_batches those that are taken are held, and none trains now. */
 salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64_t n, uint8_t *accepted) {
-    SLF_REQUIRE(planner, eof, accepted);
+    SLF_REQUIRE(planner);
     slf_progress *s = &planner->progress;
     slf_online *o = &s->online;
-    if (slf_plan_is_stream(planner))
-        return SLF_FAIL(SALF_E_SEQUENCE, "matching is stream; answer with salf_planner_assign");
-    if (s->phase != SLF_PHASE_PROBE)
-        return SLF_FAIL(SALF_E_SEQUENCE, "no PROBE task is open at layer %" PRId32, s->layer);
-    if (n != s->task_n) return SLF_FAIL(SALF_E_SHAPE, "%" PRId64 " eof for a task of %" PRId64 " data", n, s->task_n);
-    SLF_TRY(check_eof(planner, eof, n, 0, o->ids));
+    const bool now = !planner->options.full_batches;
+    slf_agreement agreement = {.meeting = SLF_MEET_salf_planner_report};
+    int64_t *found = NULL;
+    salf_status status = prepare_report(planner, eof, n, accepted, &found);
+    if (slf_has_ranks(planner->context)) slf_plan_agree(planner, &agreement);
+    SLF_DO(slf_agree(planner->context, status, &agreement));
+    SLF_DO(slf_all_reduce(planner->context, found, s->task_n, SALF_I64, SALF_ALL_REDUCE_SUM));
+    /* 1. of all ranks alike: booked, and moved together behind those that are held */
     const int64_t room = planner->counts[s->layer] - s->filled[s->layer]; /* filled: 0, whatever a blob says of it */
-    int64_t taken = 0;
-    for (int64_t i = 0; i < n; i++) {
-        accepted[i] = eof[i] <= s->layer && s->matched[s->layer] < room;
-        if (!accepted[i]) continue;
-        slf_bit_flip(o->used, o->ids[i]);
+    const int64_t begin = s->first, end = s->first + s->own, held = o->held;
+    int64_t own = 0, before = 0; /* accepted, of this rank and of those before it */
+    for (int64_t i = 0; i < s->task_n; i++) {
+        const bool takes = found[i] <= s->layer && s->matched[s->layer] < room;
+        if (i >= begin && i < end) accepted[i - begin] = takes && now;
+        if (!takes) continue;
+        const uint32_t id = s->ids[held + i];
+        slf_bit_flip(o->used, id);
         s->matched[s->layer]++;
-        o->ids[taken++] = o->ids[i];
+        s->cuts[o->held] = s->layer;
+        s->ids[o->held++] = id;
+        before += i < begin;
+        own += i >= begin && i < end;
     }
     /* Data that were not accepted count too: their forward passes were spent. */
-    s->probed[s->layer] += n;
+    s->probed[s->layer] += s->task_n;
+    /* 2. each rank trains what was accepted of its own data, whose forward it has run */
     s->phase = SLF_PHASE_REPORTED;
-    s->task_n = taken;
-    return SALF_OK;
+    s->task_n = now ? o->held : 0;
+    s->first = now ? before : 0;
+    s->own = now ? own : 0;
+done:
+    slf_free(planner->context, found);
+    return status;
 }
 
 /* What was trained is known from here on; until then the same task is given again. */
@@ -278,10 +319,13 @@ salf_status salf_planner_done(salf_planner *planner) {
     if (s->phase == SLF_PHASE_PROBE)
         return SLF_FAIL(SALF_E_SEQUENCE, "the PROBE task of %" PRId64 " data at layer %" PRId32 " has no report",
                         s->task_n, s->layer);
-    if (slf_plan_is_stream(planner))
-        s->stream.position += s->task_n;
-    else if (!slf_plan_is_online(planner))
-        s->offline.position += s->task_n;
+    if (slf_plan_is_stream(planner)) s->stream.position += s->task_n;
+    if (slf_plan_settles(planner)) s->offline.position += s->task_n;
+    if (slf_plan_is_online(planner) && s->task_n > 0) { /* what is held still moves to the front */
+        const int64_t left = s->online.held -= s->task_n;
+        memmove(s->ids, s->ids + s->task_n, (size_t)left * sizeof *s->ids);
+        memmove(s->cuts, s->cuts + s->task_n, (size_t)left * sizeof *s->cuts);
+    }
     s->phase = SLF_PHASE_IDLE;
     s->task_n = 0;
     return SALF_OK;

@@ -25,12 +25,11 @@ salf_status slf_progress_init(slf_progress *s, const salf_planner *planner) {
 void slf_progress_free(slf_progress *s, const salf_planner *planner) {
     const salf_context *context = planner->context;
     slf_free(context, s->matched);
+    slf_free(context, s->cuts);
     if (slf_plan_is_online(planner)) {
         slf_free(context, s->online.used);
         slf_free(context, s->online.draws.ids);
-        slf_free(context, s->online.ids);
     } else if (slf_plan_is_stream(planner)) {
-        slf_free(context, s->stream.cuts);
         slf_free(context, s->stream.groups);
         slf_free(context, s->stream.group_taken);
         slf_ids_free(&s->stream.known, context);
@@ -41,42 +40,44 @@ void slf_progress_free(slf_progress *s, const salf_planner *planner) {
     *s = (slf_progress){0};
 }
 
-/* Tasks are as large as the host asks for, so that room only grows with the largest of them. The ids are lost: there is
- * no task at hand when room is made for one. */
+/* Tasks are as large as the host asks for, so that room only grows with the largest of them. */
 salf_status slf_progress_room(slf_progress *s, const salf_planner *planner, int64_t n) {
-    if (n <= s->online.room) return SALF_OK;
-    uint32_t *ids;
-    SLF_TRY(SLF_ALLOC(planner->context, ids, n));
-    slf_free(planner->context, s->online.ids);
-    s->online.ids = ids;
-    s->online.room = n;
-    return SALF_OK;
-}
-
-/* Ids need not be kept: a stream hands data out in order, so that they follow from where it stands. They are written
- * out for the host, which gets them in the same form from every matching. */
-salf_status slf_stream_room(slf_progress *progress, const salf_planner *p, int64_t n) {
-    slf_stream *s = &progress->stream;
-    if (n > s->room) {
-        int32_t *block = slf_alloc(p->context, (uint64_t)n, 3 * sizeof *block);
-        if (!block) return SALF_E_NO_MEMORY;
-        slf_free(p->context, s->cuts);
-        s->cuts = block;
-        s->group_of = block + n;
-        s->ids = (uint32_t *)(block + 2 * n);
-        s->room = n;
+    if (n <= s->room) return SALF_OK;
+    const size_t held = slf_plan_is_online(planner) ? (size_t)s->online.held : 0;
+    int32_t *block = slf_alloc(planner->context, (uint64_t)n, 3 * sizeof *block);
+    if (!block) return SALF_E_NO_MEMORY;
+    uint32_t *ids = (uint32_t *)(block + 2 * n);
+    if (held > 0) {
+        memcpy(block, s->cuts, held * sizeof *block);
+        memcpy(ids, s->ids, held * sizeof *ids);
     }
-    int64_t first;
-    const int64_t own = slf_stream_part(p, n, &first);
-    for (int64_t i = 0; i < own; i++) s->ids[i] = (uint32_t)(s->position + first + i);
+    slf_free(planner->context, s->cuts);
+    s->cuts = block;
+    s->group_of = block + n;
+    s->ids = ids;
+    s->room = n;
     return SALF_OK;
 }
 
-/* With one rank all of it. Two ranks that asked for b each share 2 b as b and b; only the last task is uneven. */
-int64_t slf_stream_part(const salf_planner *p, int64_t n, int64_t *first) {
-    const int64_t ranks = SLF_MAX(p->context->options.ranks, 1), rank = ranks > 1 ? p->context->options.rank : 0;
-    *first = rank * (n / ranks) + SLF_MIN(rank, n % ranks);
-    return n / ranks + (rank < n % ranks);
+/* Settled data stand by layer, so that a cut follows from the place. */
+salf_status slf_progress_settled(slf_progress *s, const salf_planner *p, int64_t n) {
+    int32_t layer = s->layer;
+    int64_t end = slf_plan_data_below(p, layer + 1);
+    if (p->options.full_batches) SLF_TRY(slf_progress_room(s, p, n));
+    for (int64_t i = 0; p->options.full_batches && i < n; i++) {
+        while (s->offline.position + i >= end) end += p->counts[++layer];
+        s->cuts[i] = layer;
+    }
+    s->phase = SLF_PHASE_TRAIN;
+    s->task_n = n;
+    return SALF_OK;
+}
+
+/* With one rank all of it. Two ranks that asked for b each share 2 b as b and b; tasks that are smaller are uneven. */
+void slf_progress_share(slf_progress *s, const salf_planner *p) {
+    const int64_t ranks = p->context->options.ranks, rank = p->context->options.rank;
+    s->first = rank * (s->task_n / ranks) + SLF_MIN(rank, s->task_n % ranks);
+    s->own = s->task_n / ranks + (rank < s->task_n % ranks);
 }
 
 /* Summed anew at each call, as a layer is cheap beside the data of a task. */
@@ -90,18 +91,16 @@ int64_t slf_plan_data_below(const salf_planner *p, int32_t layer) {
  * the decision is for. */
 void slf_planner_task(const salf_planner *planner, salf_task *task) {
     const slf_progress *s = &planner->progress;
+    const bool trains = s->phase == SLF_PHASE_TRAIN, online = slf_plan_is_online(planner);
     *task = (salf_task){.kind = SALF_TASK_DONE, .layer = s->layer};
     if (s->phase == SLF_PHASE_IDLE) return;
-    task->kind = s->phase == SLF_PHASE_TRAIN ? SALF_TASK_TRAIN : SALF_TASK_PROBE;
-    if (slf_plan_is_stream(planner)) { /* this rank's part */
-        int64_t first;
-        task->n_data = slf_stream_part(planner, s->task_n, &first);
-        task->data = s->stream.ids;
-        if (s->phase == SLF_PHASE_TRAIN) task->eof = s->stream.cuts + first;
-        return;
-    }
-    task->n_data = s->task_n;
-    task->data = slf_plan_is_online(planner)
-                     ? s->online.ids
-                     : s->offline.data + slf_plan_data_below(planner, s->layer) + s->offline.position;
+    task->kind = trains ? SALF_TASK_TRAIN : SALF_TASK_PROBE;
+    task->n_data = s->own;
+    const uint32_t *data = s->ids;
+    if (slf_plan_settles(planner)) data = s->offline.data + s->offline.position;
+    if (online && s->phase == SLF_PHASE_PROBE) data += s->online.held;
+    task->data = data + s->first;
+    if (!trains || !slf_plan_has_cuts(planner)) return;
+    task->eof = s->cuts + s->first;
+    if (online) task->layer = s->cuts[0]; /* the layer whose turn it is may be a deeper one */
 }

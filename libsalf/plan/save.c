@@ -2,9 +2,9 @@
  * save.c - a planner's progress as bytes (docs/formats.md).
  *
  * What follows from the plan, the seed and the eof is not written but found again: OFFLINE keeps the eof and how far
- * the host has come, NONE only the latter, ONLINE the set of used data, STREAM a few numbers a layer and group, and the
- * cuts of a task that is given out, of all ranks. Fills after a load draw from the beginning of
- * the random order again: all that was drawn before is used, and passed over.
+ * the host has come, NONE only the latter, ONLINE the set of used data and those that are held, STREAM a few numbers a
+ * layer and group, and the cuts of a task that is given out. Fills after a load draw from the beginning of the random
+ * order again: all that was drawn before is used, and passed over.
  *
  * A load builds a second progress, checks it whole, and then takes it over. It believes no size: what is allocated
  * follows from the planner's own N and m, after the payload has proved long enough.
@@ -16,12 +16,12 @@
 #include "plan/plan.h"
 
 /* Version 1 (libsalf 0.1) named the data of fills by another random order, which is gone; so it is refused. Version 2
- * knows no streams. */
-enum { PLAN_VERSION = 3, PLAN_OLDEST = 2 };
+ * knows no streams, version 3 no full_batches. */
+enum { PLAN_VERSION = 4, PLAN_OF_STREAMS = 3, PLAN_OLDEST = 2 };
 static const char plan_kind[4] = {'P', 'L', 'A', 'N'};
 
 /* What a plan follows from, but for weights. A planner that differs in one of them has other data in other layers. */
-enum { PLAN_FIELDS = 11, PLAN_FIELDS_2 = 8 };
+enum { PLAN_FIELDS = 12, PLAN_FIELDS_3 = 11, PLAN_FIELDS_2 = 8 };
 static void list_plan_fields(const salf_planner *p, slf_field fields[PLAN_FIELDS]) {
     const salf_planner_options *o = &p->options;
     const slf_field own[PLAN_FIELDS] = {{"n_layers", (uint64_t)p->m},
@@ -34,17 +34,26 @@ static void list_plan_fields(const salf_planner *p, slf_field fields[PLAN_FIELDS
                                         {"probe_limit", (uint64_t)o->probe_limit}, /* in force, never 0 */
                                         {"assignment", (uint64_t)o->assignment},
                                         {"stream_order, one_cut", (uint64_t)(o->stream_order * 2 + o->one_cut)},
-                                        {"max_groups", (uint64_t)o->max_groups}};
+                                        {"max_groups", (uint64_t)o->max_groups},
+                                        {"full_batches", (uint64_t)o->full_batches}};
     memcpy(fields, own, sizeof own);
 }
 
-/* Of the task its data, or in a stream its cuts, where they are known by now. What a group has had of each layer is
- * left out: it shows in the cuts. */
+/* Data of the task at hand; ONLINE: with those that are held, before them or, in a TRAIN task, behind. */
+static const uint32_t *ids_at_hand(const salf_planner *p, int64_t *n) {
+    const slf_progress *s = &p->progress;
+    *n = s->task_n;
+    if (slf_plan_settles(p)) return s->task_n > 0 ? s->offline.data + s->offline.position : NULL;
+    *n = s->online.held + (s->phase == SLF_PHASE_PROBE ? s->task_n : 0);
+    return s->ids;
+}
+
+/* Of the task its data and what is held behind them, or in a stream its cuts, where they are known by now. What a group
+ * has had of each layer is left out: it shows in the cuts. */
 void slf_plan_agree(const salf_planner *p, slf_agreement *a) {
     const slf_progress *s = &p->progress;
     const slf_stream *stream = &s->stream;
     const bool streams = slf_plan_is_stream(p), trains = s->phase == SLF_PHASE_TRAIN;
-    salf_task task;
     list_plan_fields(p, a->fields + a->n);
     a->n += PLAN_FIELDS;
     slf_agreement_add_array(a, "weights (hash)", p->options.weights,
@@ -56,15 +65,15 @@ void slf_plan_agree(const salf_planner *p, slf_agreement *a) {
     slf_agreement_add(a, "rows of the task, of all ranks", (uint64_t)s->task_n);
     slf_agreement_add(a, "the most that was asked for", (uint64_t)s->asked);
     if (streams) {
-        slf_agreement_add_array(a, "cuts of the task (hash)", stream->cuts,
-                                trains ? (uint64_t)s->task_n * sizeof *stream->cuts : 0);
+        slf_agreement_add_array(a, "cuts of the task (hash)", s->cuts,
+                                trains ? (uint64_t)s->task_n * sizeof *s->cuts : 0);
         slf_agreement_add_array(a, "groups (hash)", stream->groups,
                                 (uint64_t)stream->n_groups * sizeof *stream->groups);
         return;
     }
-    slf_planner_task(p, &task);
-    slf_agreement_add_array(a, "data of the task (hash)", task.data,
-                            task.n_data > 0 ? (uint64_t)task.n_data * sizeof *task.data : 0);
+    int64_t n = 0;
+    const uint32_t *data = ids_at_hand(p, &n);
+    slf_agreement_add_array(a, "data of the task (hash)", data, (uint64_t)n * sizeof *data);
 }
 
 /* ---- writing ---- */
@@ -89,10 +98,15 @@ static void write_plan(const void *user, slf_blob *blob) {
         slf_blob_put_u64(blob, (uint64_t)s->online.scan);
         for (int64_t i = 0; i < 3 * (int64_t)p->m; i++) slf_blob_put_u64(blob, (uint64_t)s->matched[i]);
         for (int64_t w = 0; w < slf_bit_words(p->n); w++) slf_blob_put_u64(blob, s->online.used[w]);
-        for (int64_t i = 0; i < s->task_n; i++) slf_blob_put_u64(blob, s->online.ids[i]);
+        int64_t n;
+        const uint32_t *ids = ids_at_hand(p, &n);
+        if (p->options.full_batches) slf_blob_put_u64(blob, (uint64_t)s->online.held);
+        for (int64_t i = 0; i < n; i++) slf_blob_put_u64(blob, ids[i]);
+        for (int64_t i = 0; p->options.full_batches && i < s->online.held; i++)
+            slf_blob_put_u64(blob, (uint64_t)s->cuts[i]);
     } else {
         slf_blob_put_u64(blob, s->offline.data != NULL); /* settled: loads settle again */
-        slf_blob_put_u64(blob, (uint64_t)s->offline.position);
+        slf_blob_put_u64(blob, (uint64_t)(s->offline.position - slf_plan_data_below(p, s->layer)));
         slf_blob_put_u64(blob, s->offline.eof != NULL);
         for (int64_t i = 0; s->offline.eof && i < p->n; i++) {
             const uint8_t bytes[2] = {(uint8_t)s->offline.eof[i], (uint8_t)(s->offline.eof[i] >> 8)};
@@ -111,17 +125,20 @@ salf_status salf_planner_save(const salf_planner *planner, void *buffer, uint64_
 /* Settled data are settled again, from the eof, so that nothing in the blob can place a datum twice. That takes as long
  * as it took at first. */
 static salf_status read_offline(const salf_planner *p, slf_blob *blob, slf_progress *s) {
-    int64_t settled, has_eof;
+    const int64_t below = slf_plan_data_below(p, s->layer), own = s->layer < p->m ? p->counts[s->layer] : 0;
+    const int64_t task_n = s->task_n, most = p->options.full_batches ? p->n - below : own; /* a task goes on there */
+    int64_t settled, has_eof, position;
     SLF_TRY(slf_blob_value(blob, "flag of settled data", 1, &settled));
-    SLF_TRY(slf_blob_value(blob, "position", s->layer < p->m ? p->counts[s->layer] : 0, &s->offline.position));
+    SLF_TRY(slf_blob_value(blob, "position", most, &position));
     SLF_TRY(slf_blob_value(blob, "flag of eof", p->options.matching == SALF_MATCH_OFFLINE, &has_eof));
     /* before anything is settled nothing was given out; after that, TRAIN tasks only, within the layer's data */
     if (!settled && s->layer != 0) return slf_blob_bad_value("layer", s->layer);
-    if (!settled && s->offline.position != 0) return slf_blob_bad_value("position", s->offline.position);
+    if (!settled && position != 0) return slf_blob_bad_value("position", position);
     if (s->phase != SLF_PHASE_IDLE && (s->phase != SLF_PHASE_TRAIN || !settled || s->layer == p->m))
         return slf_blob_bad_value("phase", s->phase);
-    if (s->phase == SLF_PHASE_TRAIN && s->task_n > p->counts[s->layer] - s->offline.position)
-        return slf_blob_bad_value("task size", s->task_n);
+    if (s->phase == SLF_PHASE_TRAIN && (position >= own || task_n > most - position))
+        return slf_blob_bad_value("task size", task_n);
+    s->offline.position = below + position;
     if (has_eof) {
         SLF_TRY(slf_plan_check_size(p));
         SLF_TRY(slf_blob_check_bytes(blob, 2 * (uint64_t)p->n));
@@ -136,7 +153,41 @@ static salf_status read_offline(const salf_planner *p, slf_blob *blob, slf_progr
     } else if (settled && p->options.matching == SALF_MATCH_OFFLINE) {
         return slf_blob_bad_value("flag of eof", 0);
     }
-    return settled ? slf_plan_settle(p, s) : SALF_OK;
+    if (settled) SLF_TRY(slf_plan_settle(p, s));
+    return task_n > 0 ? slf_progress_settled(s, p, task_n) : SALF_OK;
+}
+
+/* The ids at hand: each once, those that are held used, those that are probed not. Each one's bit is turned over as it
+ * is read, which shows the second of two, and then turned back. booked: data that are used. */
+static salf_status read_ids(const salf_planner *p, slf_blob *blob, slf_progress *s, int64_t booked) {
+    slf_online *o = &s->online;
+    const bool full = p->options.full_batches, probe = s->phase == SLF_PHASE_PROBE;
+    int64_t held = probe ? 0 : s->task_n;
+    if (full) SLF_TRY(slf_blob_value(blob, "number of data held", booked, &held));
+    if (full && s->phase == SLF_PHASE_REPORTED && s->task_n > 0) return slf_blob_bad_value("task size", s->task_n);
+    if (!probe && s->task_n > held) return slf_blob_bad_value("task size", s->task_n);
+    const int64_t ids = held + (probe ? s->task_n : 0);
+    SLF_TRY(slf_blob_check_bytes(blob, 8 * (uint64_t)(ids + (full ? held : 0))));
+    SLF_TRY(slf_progress_room(s, p, ids));
+    for (int64_t i = 0, id, begin = 0; begin < ids; begin = i) {
+        const bool used = begin < held;
+        for (const int64_t end = used ? held : ids; i < end; i++) {
+            SLF_TRY(slf_blob_value(blob, "datum of the task", p->n - 1, &id));
+            if (slf_bit_get(o->used, id) != used) return slf_blob_bad_value("datum of the task", id);
+            slf_bit_flip(o->used, id);
+            s->ids[i] = (uint32_t)id;
+        }
+        for (int64_t k = begin; k < i; k++) slf_bit_flip(o->used, s->ids[k]);
+    }
+    o->held = held;
+    /* Cuts ascend, as layers have their turns in order, and none is above the layer whose turn it is. A layer with more
+     * cuts than data is no harm: each datum trains once. */
+    for (int64_t i = 0, cut = s->layer; i < held; i++) {
+        if (full) SLF_TRY(slf_blob_value(blob, "cut of a datum", SLF_MIN(s->layer, p->m - 1), &cut));
+        if (i > 0 && cut < s->cuts[i - 1]) return slf_blob_bad_value("cut of a datum", cut);
+        s->cuts[i] = (int32_t)cut;
+    }
+    return SALF_OK;
 }
 
 static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progress *s) {
@@ -144,7 +195,9 @@ static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progre
     const uint64_t words = (uint64_t)slf_bit_words(p->n);
     int64_t begun;
     SLF_TRY(slf_blob_value(blob, "flag of used data", 1, &begun));
-    if (s->phase != SLF_PHASE_IDLE && (!begun || s->layer == p->m)) return slf_blob_bad_value("phase", s->phase);
+    const bool ahead = p->options.full_batches && s->phase == SLF_PHASE_TRAIN; /* of the data that train */
+    if (s->phase != SLF_PHASE_IDLE && (!begun || (s->layer == p->m && !ahead)))
+        return slf_blob_bad_value("phase", s->phase);
     if (!begun) return s->layer == 0 ? SALF_OK : slf_blob_bad_value("layer", s->layer);
     SLF_TRY(slf_plan_check_size(p));
     SLF_TRY(slf_blob_value(blob, "scan position", p->n, &o->scan));
@@ -170,19 +223,7 @@ static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progre
     for (int64_t w = 0; w < slf_bit_words(p->n); w++) n_used += __builtin_popcountll(o->used[w]);
     if (p->n % 64 != 0 && o->used[p->n / 64] >> (p->n % 64)) return slf_blob_bad_value("number of data", p->n);
     if (n_used != booked) return slf_blob_bad_value("number of used data", n_used);
-    /* The ids of the task at hand: each once, not used while they are probed, and used from then on. Each one's bit is
-     * turned over as it is read, which shows the second of two, and then turned back. */
-    const bool used = s->phase != SLF_PHASE_PROBE;
-    SLF_TRY(slf_blob_check_bytes(blob, 8 * (uint64_t)s->task_n));
-    SLF_TRY(slf_progress_room(s, p, s->task_n));
-    for (int64_t i = 0, id; i < s->task_n; i++) {
-        SLF_TRY(slf_blob_value(blob, "datum of the task", p->n - 1, &id));
-        if (slf_bit_get(o->used, id) != used) return slf_blob_bad_value("datum of the task", id);
-        slf_bit_flip(o->used, id);
-        o->ids[i] = (uint32_t)id;
-    }
-    for (int64_t i = 0; i < s->task_n; i++) slf_bit_flip(o->used, o->ids[i]);
-    return SALF_OK;
+    return read_ids(p, blob, s, booked);
 }
 
 /* In the order of write_plan: what the plan follows from, the turn, and then either kind of progress. The old progress
@@ -191,15 +232,18 @@ salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_
     SLF_REQUIRE(planner, buffer);
     const salf_planner *p = planner;
     slf_blob blob;
-    SLF_TRY(slf_blob_open(plan_kind, slf_plan_is_stream(p) ? PLAN_VERSION : PLAN_OLDEST, PLAN_VERSION, buffer, size,
+    SLF_TRY(slf_blob_open(plan_kind, slf_plan_is_stream(p) ? PLAN_OF_STREAMS : PLAN_OLDEST, PLAN_VERSION, buffer, size,
                           &blob));
+    if (blob.version <= PLAN_OF_STREAMS && p->options.full_batches)
+        return slf_fail(SALF_E_MISMATCH, "full_batches is 0 in the blob, 1 in this planner");
     slf_progress read;
     salf_status status = slf_progress_init(&read, p);
     if (status != SALF_OK) return status;
     /* 1. a plan like this one */
     slf_field fields[PLAN_FIELDS];
     list_plan_fields(p, fields);
-    SLF_DO(slf_blob_check_fields(&blob, fields, blob.version == 2 ? PLAN_FIELDS_2 : PLAN_FIELDS, "planner"));
+    const int n_fields[] = {[2] = PLAN_FIELDS_2, [PLAN_OF_STREAMS] = PLAN_FIELDS_3, [PLAN_VERSION] = PLAN_FIELDS};
+    SLF_DO(slf_blob_check_fields(&blob, fields, n_fields[blob.version], "planner"));
     for (int32_t e = 0; p->options.weights && e < p->m; e++) {
         const double saved = slf_blob_get_f64(&blob), own = p->options.weights[e];
         if (slf_bits_of(saved) != slf_bits_of(own) && !blob.short_of_room)
@@ -223,6 +267,7 @@ salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_
     /* A longer blob is of another kind or was put together wrongly; its end would be passed over in silence. */
     if (blob.used != blob.room)
         SLF_DO(slf_fail(SALF_E_CORRUPT, "%" PRIu64 " bytes too many in the blob", blob.room - blob.used));
+    slf_progress_share(&read, p);
     slf_progress_free(&planner->progress, planner);
     planner->progress = read;
     return SALF_OK;

@@ -25,7 +25,7 @@ void slf_stream_write(const salf_planner *p, slf_blob *blob) {
     }
     /* Drawn already, and booked above: a load gives them again, with the same rows */
     for (int64_t i = 0; progress->phase == SLF_PHASE_TRAIN && i < progress->task_n; i++)
-        slf_blob_put_u64(blob, (uint64_t)s->cuts[i]);
+        slf_blob_put_u64(blob, (uint64_t)progress->cuts[i]);
 }
 
 /* Groups in the order in which they came: it says who shares the last place. The set of ids is made anew, and refuses
@@ -107,14 +107,15 @@ salf_status slf_stream_read(const salf_planner *p, slf_blob *blob, slf_progress 
         SLF_TRY(read_groups(p, blob, s, sized != 0, taken));
     /* 3. the task's cuts */
     SLF_TRY(slf_blob_check_bytes(blob, drawn ? 8 * (uint64_t)s->task_n : 0));
-    if (s->task_n > 0) SLF_TRY(slf_stream_room(s, p, s->task_n));
+    SLF_TRY(slf_progress_room(s, p, s->task_n));
+    for (int64_t i = 0; i < s->task_n; i++) s->ids[i] = (uint32_t)(t->position + i);
     int32_t lowest = drawn ? p->m - 1 : t->position == p->n ? p->m : 0;
     for (int64_t i = 0; drawn && i < s->task_n; i++) {
         SLF_TRY(slf_blob_value(blob, "cut of a row", p->m - 1, &value));
-        if (t->taken[value] == 0 || (p->options.one_cut && i > 0 && value != t->cuts[0]))
+        if (t->taken[value] == 0 || (p->options.one_cut && i > 0 && value != s->cuts[0]))
             return slf_blob_bad_value("cut of a row", value);
-        t->cuts[i] = (int32_t)value;
-        lowest = SLF_MIN(lowest, t->cuts[i]);
+        s->cuts[i] = (int32_t)value;
+        lowest = SLF_MIN(lowest, s->cuts[i]);
     }
     /* between tasks the layer is that of the last one, and so of no meaning */
     if (s->phase != SLF_PHASE_IDLE && s->layer != lowest) return slf_blob_bad_value("layer", s->layer);

@@ -19,12 +19,12 @@ static void draw_cuts(const salf_planner *p, slf_progress *progress, bool groupe
     const int64_t n = progress->task_n, done = s->position;
     /* 1. a layer for each row */
     for (int64_t i = 0; i < n && !p->options.one_cut; i++, s->position++) {
-        slf_group *g = grouped ? &s->groups[s->group_of[i]] : NULL;
+        slf_group *g = grouped ? &s->groups[progress->group_of[i]] : NULL;
         const int32_t layer = slf_quota_layer(p, s, g);
-        s->cuts[i] = layer;
+        progress->cuts[i] = layer;
         s->taken[layer]++;
         if (!g) continue;
-        s->group_taken[s->group_of[i] * (int64_t)p->m + layer]++;
+        s->group_taken[progress->group_of[i] * (int64_t)p->m + layer]++;
         g->rows++;
     }
     s->position = done; /* until they are trained; the chairman of all data looked at it */
@@ -37,13 +37,13 @@ static void draw_cuts(const salf_planner *p, slf_progress *progress, bool groupe
         while (layer < p->m - 1 && below <= done + n / 2) below += p->counts[++layer];
         if (p->options.stream_order == SALF_STREAM_MIXED)
             layer = slf_quota_chairman(p->counts, p->n, p->m, batches, s->batches);
-        for (int64_t i = 0; i < n; i++) s->cuts[i] = layer;
+        for (int64_t i = 0; i < n; i++) progress->cuts[i] = layer;
         s->batches[layer]++;
         s->taken[layer] += n;
     }
     /* 3. how deep the backward of the task goes, on any rank */
     progress->layer = p->m - 1;
-    for (int64_t i = 0; i < n; i++) progress->layer = SLF_MIN(progress->layer, s->cuts[i]);
+    for (int64_t i = 0; i < n; i++) progress->layer = SLF_MIN(progress->layer, progress->cuts[i]);
 }
 
 /* Sizes make the groups' counts exact, and so must be whole: none empty, no group twice, all data in one. Groups that
@@ -112,28 +112,25 @@ salf_status slf_stream_check_options(const salf_planner_options *o) {
 
 /* ---- tasks ---- */
 
-/* The next data in order, of all ranks together: each has asked for as many, and knows by that what the others have. At
- * the end what is left is shared out evenly, so that a rank may be without a row and still takes part in the step.
- *
- * Nothing that a host does between two tasks can change the cuts of a random stream: they follow from the position, the
+/* The next data in order. Nothing that a host does between two tasks can change the cuts of a random stream: they follow from the position, the
  * size of the task and the seed. */
-salf_status slf_stream_next(salf_planner *p, int64_t max_data) {
+salf_status slf_stream_next(salf_planner *p, int64_t most) {
     slf_progress *progress = &p->progress;
     slf_stream *s = &progress->stream;
-    const int64_t left = p->n - s->position, ranks = SLF_MAX(p->context->options.ranks, 1);
+    const int64_t left = p->n - s->position, n = SLF_MIN(left, most);
     SLF_TRY(slf_plan_check_size(p));
     progress->layer = left > 0 ? 0 : p->m;
     if (left == 0) return SALF_OK;
-    const int64_t n = max_data > left / ranks ? left : max_data * ranks;
-    SLF_TRY(slf_stream_room(progress, p, n));
+    SLF_TRY(slf_progress_room(progress, p, n));
+    for (int64_t i = 0; i < n; i++) progress->ids[i] = (uint32_t)(s->position + i);
     progress->task_n = n;
     progress->phase = SLF_PHASE_PROBE;
     /* eof and gains come with the forward; cuts are drawn when they are here, as a row's group decides its quota */
     if (p->options.assignment != SALF_ASSIGN_RANDOM) return SALF_OK;
     draw_cuts(p, progress, false);
-    if (!p->options.one_cut) slf_stream_shuffle(p->options.seed, s->position, s->cuts, n);
+    if (!p->options.one_cut) slf_stream_shuffle(p->options.seed, s->position, progress->cuts, n);
     /* nobody looked at an eof, so that none is matched */
-    for (int64_t i = 0; i < n; i++) progress->filled[s->cuts[i]]++;
+    for (int64_t i = 0; i < n; i++) progress->filled[progress->cuts[i]]++;
     progress->phase = SLF_PHASE_TRAIN;
     return SALF_OK;
 }
@@ -168,8 +165,7 @@ static salf_status prepare_gathered(const salf_planner *p, const salf_trace *tra
                                     const salf_task *task, gathered *g, void **memory) {
     if (!slf_plan_is_stream(p) || p->progress.phase != SLF_PHASE_PROBE)
         return slf_fail(SALF_E_SEQUENCE, "salf_planner_assign: no PROBE task of a stream is open");
-    int64_t first;
-    const int64_t rows = slf_stream_part(p, g->n, &first);
+    const int64_t first = p->progress.first, rows = p->progress.own;
     if (rows > 0 || trace) SLF_TRY(slf_trace_check(trace, p->m, g->by_gain, p->m - 1, "plan"));
     if (trace && trace->rows != rows)
         return slf_fail(SALF_E_SHAPE, "trace of %" PRId64 " rows for a task of %" PRId64, trace->rows, rows);
@@ -213,7 +209,7 @@ salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, 
     /* 1. cuts by quota, then among the rows of each group */
     draw_cuts(p, progress, true);
     slf_assignment job = {.m = p->m,
-                          .cuts = s->cuts,
+                          .cuts = progress->cuts,
                           .eof = g.eof,
                           .lost = g.by_gain ? g.lost : NULL,
                           .ranked = g.ranked,
@@ -222,14 +218,15 @@ salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, 
                           .position = s->position};
     for (int64_t at = 0; at < g.n; at += job.n) {
         job.rows = g.ordered + at;
-        job.n = s->groups[s->group_of[g.ordered[at]]].fresh - at;
+        job.n = s->groups[progress->group_of[g.ordered[at]]].fresh - at;
         slf_stream_assign(&job);
     }
     for (int32_t k = 0; k < s->n_groups; k++) s->groups[k].fresh = 0;
     /* 2. the books */
     for (int64_t i = 0; i < g.n; i++) {
-        progress->probed[s->cuts[i]]++;
-        (g.eof[i] <= s->cuts[i] ? progress->matched : progress->filled)[s->cuts[i]]++;
+        const int32_t cut = progress->cuts[i];
+        progress->probed[cut]++;
+        (g.eof[i] <= cut ? progress->matched : progress->filled)[cut]++;
     }
     progress->phase = SLF_PHASE_TRAIN;
     slf_planner_task(p, task);

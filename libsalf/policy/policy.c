@@ -192,11 +192,13 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
         return SLF_FAIL(SALF_E_INTERNAL, "kind %" PRId32 " is not in the table of kinds", kind);
     if (n_layers < 1) return SLF_FAIL(SALF_E_ARGUMENT, "n_layers is %" PRId32 "; it must be at least 1", n_layers);
     SLF_TRY(check_policy_options(kind, &own, n_layers));
-    /* A stream shares its tasks out among its own ranks, and a decision is for those of the policy. */
-    if (kind == SALF_POLICY_BUDGET && slf_plan_is_stream(own.planner) &&
-        own.planner->context->options.ranks != context->options.ranks)
-        return SLF_FAIL(SALF_E_MISMATCH, "a stream for %d ranks, and a policy for %d",
-                        (int)own.planner->context->options.ranks, (int)context->options.ranks);
+    /* A planner shares its tasks out among its own ranks, and a decision is for those of the policy. One of a single
+     * rank gives all of each task to every rank: a host may share it out by itself, but for a stream, whose cuts are of
+     * all rows. */
+    const int planned = kind == SALF_POLICY_BUDGET ? (int)own.planner->context->options.ranks : context->options.ranks;
+    if (planned != context->options.ranks && (planned > 1 || slf_plan_is_stream(own.planner)))
+        return SLF_FAIL(SALF_E_MISMATCH, "a planner for %d ranks, and a policy for %d", planned,
+                        (int)context->options.ranks);
     /* defaults in place, so that a save holds what is in force; LINEAR's start may be 0, FREEZEOUT's may not */
     if (own.n_active == 0) own.n_active = SLF_MIN(n_layers, 2);
     if (own.start == 0 && kind == SALF_POLICY_FREEZEOUT) own.start = 0.5;

@@ -104,27 +104,25 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
 salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
     const salf_planner *planner = p->options.planner;
     const slf_progress *s = &planner->progress;
-    const bool stream = slf_plan_is_stream(planner);
     salf_task task;
     slf_planner_task(planner, &task);
     salf_status local = p->early;
     if (local == SALF_OK && task.kind == SALF_TASK_DONE)
         local = slf_fail(SALF_E_SEQUENCE, "no task of the planner is open at step %" PRId64, seen->step);
-    if (local == SALF_OK && stream && task.kind == SALF_TASK_PROBE)
+    if (local == SALF_OK && slf_plan_is_stream(planner) && task.kind == SALF_TASK_PROBE)
         local = slf_fail(SALF_E_SEQUENCE,
                          "the PROBE task at step %" PRId64 " has no cuts; call salf_planner_assign first", seen->step);
     if (local == SALF_OK) local = slf_policy_rows(p, task.n_data);
     SLF_TRY(slf_policy_agree(p, local, seen, NULL));
     slf_policy_suffix(p, task.layer);
     set_row_cuts(p, NULL, task.n_data, task.layer);
-    /* a rank's part of max_data a rank, and so may be of other size than max_data only as the whole is */
-    const int64_t ranks = stream ? SLF_MAX(planner->context->options.ranks, 1) : 1;
-    p->batch_share = (double)(stream ? s->task_n : task.n_data) / ((double)s->asked * (double)ranks);
-    if (!stream) return SALF_OK;
+    /* of the whole task: ranks step together, by the mean over the rows of all */
+    p->batch_share = (double)s->task_n / ((double)s->asked * planner->context->options.ranks);
+    if (s->phase != SLF_PHASE_TRAIN || !slf_plan_has_cuts(planner)) return SALF_OK;
     if (task.n_data > 0) memcpy(p->eof, task.eof, (size_t)task.n_data * sizeof *p->eof);
     if (!slf_policy_scales(p, true)) return SALF_OK;
     memset(p->histogram, 0, (size_t)p->m * sizeof *p->histogram);
-    for (int64_t r = 0; r < s->task_n; r++) p->histogram[s->stream.cuts[r]]++;
+    for (int64_t r = 0; r < s->task_n; r++) p->histogram[s->cuts[r]]++;
     slf_policy_scale_rates(p, p->histogram);
     return SALF_OK;
 }

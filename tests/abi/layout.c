@@ -282,7 +282,7 @@ AT(salf_observation, gradient_l1, 24);
 AT(salf_observation, gradient_norm, 32);
 AT(salf_observation, parameter_norm, 40);
 
-GROWS(salf_planner_options, 64);
+GROWS(salf_planner_options, 72);
 AT(salf_planner_options, struct_size, 0);
 AT(salf_planner_options, growth, 4);
 AT(salf_planner_options, infill, 8);
@@ -295,6 +295,8 @@ AT(salf_planner_options, assignment, 48);
 AT(salf_planner_options, stream_order, 52);
 AT(salf_planner_options, one_cut, 56);
 AT(salf_planner_options, max_groups, 60);
+AT(salf_planner_options, full_batches, 64);
+AT(salf_planner_options, reserved, 68);
 
 GROWS(salf_policy_options, 144);
 AT(salf_policy_options, struct_size, 0);

@@ -201,6 +201,7 @@ static salf_status make_planner(salf_planner **out) {
     o.planner.assignment = byte() < 100 ? 0 : below(4);
     o.planner.stream_order = below(2);
     o.planner.one_cut = byte() > 220;
+    o.planner.full_batches = o.planner.seed % 4 == 1;
     o.planner.max_groups = byte() < 200 ? 0 : below(4);
     spoil_size();
     return salf_planner_create(out, contexts[below(SLOTS)], m, n, &o.planner);

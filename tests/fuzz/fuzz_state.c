@@ -36,6 +36,8 @@ static salf_planner *make_planner(salf_context *context, uint8_t kind, uint8_t c
         o.stream_order = choice >> 6 & 1;
         o.one_cut = o.assignment == SALF_ASSIGN_RANDOM && choice >> 7;
         o.max_groups = choice >> 7 ? 2 : 0;
+    } else {
+        o.full_batches = choice >> 4 & 1;
     }
     o.growth = choice % 4;
     o.infill = choice >> 2 & 1;
@@ -171,7 +173,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const bool planner = data[0] & 0x80;
     MUST(bytes);
     read_both(context, data[0], data[1], data + 2, size - 2);
-    for (uint32_t version = 1; version <= 3; version++) { /* each has been written once */
+    for (uint32_t version = 1; version <= 4; version++) { /* each has been written once */
         MUST(slf_blob_save(planner ? "PLAN" : "POLI", version, write_payload, &p, bytes, &whole) == SALF_OK);
         read_both(context, data[0], data[1], bytes, whole);
     }
@@ -191,9 +193,10 @@ static void write_seed(const char *folder, const char *name, uint8_t kind, uint8
 }
 
 int main(int argc, char **argv) {
-    static const uint8_t planners[][3] = {{0, 1, 0},    {0, 9, 5},    {0, 9, 9},   {0, 6, 12},   {1, 2, 0},
-                                          {1, 7, 4},    {2, 5, 3},    {3, 1, 3},   {3, 0x40, 4}, {3, 0x80, 3},
-                                          {3, 0x10, 5}, {3, 0xD0, 8}, {3, 0x60, 7}};
+    static const uint8_t planners[][3] = {{0, 1, 0},    {0, 9, 5},    {0, 9, 9},    {0, 6, 12},   {1, 2, 0},
+                                          {1, 7, 4},    {2, 5, 3},    {3, 1, 3},    {3, 0x40, 4}, {3, 0x80, 3},
+                                          {3, 0x10, 5}, {3, 0xD0, 8}, {3, 0x60, 7}, {0, 0x11, 6}, {0, 0x19, 9},
+                                          {1, 0x17, 2}, {2, 0x15, 1}};
     static const uint8_t policies[][2] = {{3, 4}, {7, 16}, {8, 8}, {11, 0}, {14, 0}};
     MUST(argc == 2);
     salf_context *context = place_context();

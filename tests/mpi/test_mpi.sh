@@ -19,11 +19,11 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_
 export OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_btl=self,vader OMPI_MCA_mpi_yield_when_idle=1
 export OPENBLAS_NUM_THREADS=1
 
-run() { # source, ranks, words of the output
+run() { # source, ranks, words of the output, argument of the program
     OMPI_CC=${CC:-gcc} mpicc -std=c11 -Wall -Wextra -Werror -Iinclude -o "$work/program" "$1" -L"$library" -lsalf \
         -Wl,-rpath,"$library" >"$work/output" 2>&1
     result $? "$1 compiles"
-    mpirun -n "$2" "$work/program" >"$work/output" 2>&1
+    mpirun -n "$2" "$work/program" ${4:-} >"$work/output" 2>&1
     result $? "$1 on $2 ranks"
     grep -q "$3" "$work/output"
     result $? "$1 on $2 ranks: $3"
@@ -32,6 +32,17 @@ run() { # source, ranks, words of the output
 run examples/06_mpi.c 4 '4 ranks, 90 data in 3 steps: as planned'
 run examples/06_mpi.c 3 '3 ranks, 90 data in 4 steps: as planned'
 run examples/06_mpi.c 1 '1 ranks, 90 data in 12 steps: as planned'
+# Algorithm 4: whatever the ranks, one line
+for matching in online full; do
+    for ranks in 1 2 3 4; do
+        run tests/mpi/shared_plan.c $ranks 'data trained once' $matching
+        sort -u "$work/output" >>"$work/$matching"
+    done
+    [ "$(sort -u "$work/$matching" | wc -l)" = 1 ]
+    result $? "$matching: the same plan on 1, 2, 3 and 4 ranks"
+done
+grep -q '^9 steps' "$work/full"
+result $? "full batches: 100 data in 9 steps of 12"
 run tests/mpi/odd_ranks.c 4 'labels: SALF_E_MISMATCH: the ranks differ in how many different labels'
 for words in 'reductions: SALF_E_MISMATCH: the ranks differ in reduction' \
     'seeds: SALF_E_MISMATCH: the ranks differ in seed' 'failure: SALF_E_MISMATCH: rank 3 failed with SALF_E_IO'; do

@@ -156,6 +156,7 @@ static void work_through(const plan *p, salf_context *context) {
             }
         }
         MUST(task.kind == SALF_TASK_TRAIN && t + task.n_data <= p->n);
+        MUST(!p->options.full_batches || task.n_data == p->most || t + task.n_data == p->n);
         for (int64_t i = 0; i < task.n_data; i++, t++) {
             MUST(task.data[i] == (stream ? (uint32_t)t : p->data[t]));
             if (stream) taken[task.eof[i]]++;
@@ -196,11 +197,14 @@ static void one_plan(salf_context *context, uint64_t seed) {
         p.options.stream_order = (int32_t)draw(2);
         p.options.one_cut = p.options.assignment == SALF_ASSIGN_RANDOM && !draw(3);
         if (p.options.assignment == SALF_ASSIGN_GAIN && p.most > 600) p.most = 600;
+    } else {
+        p.options.full_batches = !draw(3);
     }
     for (int32_t e = 0; e < p.m; e++) p.weights[e] = e + 1 == p.m || draw(3) ? 1 + (double)draw(9) : 0;
-    snprintf(setting, sizeof setting, "seed %llu: m %d, N %lld, tasks of %lld, growth %d, infill %d, matching %d",
+    snprintf(setting, sizeof setting,
+             "seed %llu: m %d, N %lld, tasks of %lld, growth %d, infill %d, matching %d, full %d",
              (unsigned long long)seed, (int)p.m, (long long)p.n, (long long)p.most, (int)p.options.growth,
-             (int)p.options.infill, (int)p.options.matching);
+             (int)p.options.infill, (int)p.options.matching, (int)p.options.full_batches);
     p.limit = p.options.matching == SALF_MATCH_NONE ? 0 : p.n;
     if (p.options.matching == SALF_MATCH_ONLINE && p.options.probe_limit >= 0)
         p.limit = p.options.probe_limit ? p.options.probe_limit : p.n / p.m / 2 + 1;

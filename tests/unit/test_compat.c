@@ -195,6 +195,33 @@ START_TEST(stream_blob_of_version_3) {
 }
 END_TEST
 
+/* In full batches: data are held, matched and drawn ones, while layer 2 is probed. */
+START_TEST(planner_blob_of_version_4) {
+    const salf_planner_options o = {.struct_size = sizeof o, .seed = 7, .probe_limit = 4, .full_batches = 1};
+    uint8_t bytes[4096];
+    char path[256];
+    salf_planner *planner, *kept;
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    path_of(path, sizeof path, "planner-4.bin");
+    CHECK_OK(salf_planner_create(&planner, context, LAYERS, DATA, &o));
+    CHECK_OK(salf_planner_create(&kept, context, LAYERS, DATA, &o));
+    salf_task task;
+    run_plan(planner, 8);
+    CHECK_OK(salf_planner_next(planner, 3, &task));
+    ck_assert(task.layer == 2 && task.kind == SALF_TASK_PROBE);
+    if (writing()) {
+        uint64_t size = sizeof bytes;
+        CHECK_OK(salf_planner_save(planner, bytes, &size));
+        write_bytes(path, bytes, size);
+    }
+    CHECK_OK(salf_planner_load(kept, bytes, read_bytes(path, bytes, sizeof bytes)));
+    ck_assert_uint_eq(run_plan(kept, -1), run_plan(planner, -1));
+    salf_planner_destroy(kept);
+    salf_planner_destroy(planner);
+    salf_context_destroy(context);
+}
+END_TEST
+
 /* It stands for another random order of fills, so that going on from it would train other data. */
 START_TEST(planner_blob_of_version_1_is_refused) {
     uint8_t bytes[4096];
@@ -362,6 +389,7 @@ END_TEST
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, basis_of_format_1);
     HARNESS_ADD(suite, planner_blob_of_version_2);
+    HARNESS_ADD(suite, planner_blob_of_version_4);
     HARNESS_ADD(suite, planner_blob_of_version_1_is_refused);
     HARNESS_ADD(suite, stream_blob_of_version_3);
     HARNESS_ADD(suite, policy_blob_of_version_1);

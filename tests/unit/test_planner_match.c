@@ -9,6 +9,9 @@
 #include "core/random.h"
 #include "harness.h"
 
+/* Of the plans that are made: whether tasks go on over the end of a layer. */
+static int32_t full_batches;
+
 static salf_planner *make(salf_context *context, int32_t m, int64_t n, int32_t matching, int64_t limit) {
     salf_planner_options o;
     salf_options_init(&o, sizeof o);
@@ -17,6 +20,7 @@ static salf_planner *make(salf_context *context, int32_t m, int64_t n, int32_t m
     o.matching = matching;
     o.seed = 42;
     o.probe_limit = limit;
+    o.full_batches = full_batches;
     salf_planner *planner = NULL;
     CHECK_OK(salf_planner_create(&planner, context, m, n, &o));
     return planner;
@@ -230,9 +234,9 @@ static salf_planner *reborn(salf_context *context, salf_planner *planner, int32_
     return next;
 }
 
-/* Trained ids in order, n of them; returns the number of calls. */
+/* Trained ids in order, n of them, and their cuts; returns the number of calls. */
 static int run_all(salf_context *context, int32_t m, int64_t n, int32_t matching, int64_t limit, int64_t most, int kill,
-                   uint32_t *trained) {
+                   uint32_t *trained, int32_t *cuts) {
     salf_planner *planner = make(context, m, n, matching, limit);
     if (matching == SALF_MATCH_OFFLINE) set_all(planner, m, n);
     int calls = 0;
@@ -256,11 +260,15 @@ static int run_all(salf_context *context, int32_t m, int64_t n, int32_t matching
             int64_t taken = 0;
             for (int64_t i = 0; i < task.n_data; i++) taken += accepted[i];
             if (taken == 0) continue;
+            ck_assert(!full_batches); /* which trains later what a probe accepts */
             CHECK_OK(salf_planner_next(planner, most, &task));
             ck_assert_int_eq(task.kind, SALF_TASK_TRAIN);
             ck_assert_int_eq(task.n_data, taken);
         }
         ck_assert_int_le(count + task.n_data, n);
+        if (full_batches) ck_assert_int_eq(task.n_data, most < n - count ? most : n - count);
+        ck_assert(!task.eof == !full_batches && (!task.eof || task.eof[0] == task.layer));
+        for (int64_t i = 0; i < task.n_data; i++) cuts[count + i] = task.eof ? task.eof[i] : task.layer;
         memcpy(trained + count, task.data, (size_t)task.n_data * sizeof *trained);
         count += task.n_data;
         STEP();
@@ -271,21 +279,35 @@ static int run_all(salf_context *context, int32_t m, int64_t n, int32_t matching
     return calls;
 }
 
+/* And the same again in full batches: the same data in the same order at the same layers. */
 START_TEST(online_equals_offline_and_survives_kills) {
+    enum { N = 131 };
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    uint32_t offline[300], online[300], limited[300], again[300];
-    run_all(context, 7, 131, SALF_MATCH_OFFLINE, 0, 1000, -1, offline);
-    for (int64_t most = 1; most < 300; most = most * 2 + 1) {
-        run_all(context, 7, 131, SALF_MATCH_ONLINE, SALF_PROBE_ALL, most, -1, online);
-        ck_assert_mem_eq(offline, online, 131 * sizeof *online);
-        run_all(context, 7, 131, SALF_MATCH_OFFLINE, 0, most, -2, online);
-        ck_assert_mem_eq(offline, online, 131 * sizeof *online);
+    uint32_t offline[N], online[N], limited[N], drawn[N], again[N];
+    int32_t layers[N], limited_layers[N], drawn_layers[N], cuts[N];
+    run_all(context, 7, N, SALF_MATCH_OFFLINE, 0, 1000, -1, offline, layers);
+    run_all(context, 7, N, SALF_MATCH_NONE, 0, 1000, -1, drawn, drawn_layers);
+    run_all(context, 7, N, SALF_MATCH_ONLINE, 20, 9, -1, limited, limited_layers);
+    for (full_batches = 0; full_batches < 2; full_batches++) {
+        for (int64_t most = 1; most < 300; most = most * 2 + 1) {
+            run_all(context, 7, N, SALF_MATCH_ONLINE, SALF_PROBE_ALL, most, -1, online, cuts);
+            ck_assert_mem_eq(offline, online, sizeof online);
+            ck_assert_mem_eq(layers, cuts, sizeof cuts);
+            run_all(context, 7, N, SALF_MATCH_OFFLINE, 0, most, -2, online, cuts);
+            ck_assert_mem_eq(offline, online, sizeof online);
+            ck_assert_mem_eq(layers, cuts, sizeof cuts);
+            run_all(context, 7, N, SALF_MATCH_NONE, 0, most, -2, online, cuts);
+            ck_assert_mem_eq(drawn, online, sizeof online);
+            ck_assert_mem_eq(drawn_layers, cuts, sizeof cuts);
+        }
+        const int calls = run_all(context, 7, N, SALF_MATCH_ONLINE, 20, 9, -1, again, cuts);
+        for (int kill = -2; kill < calls; kill++) {
+            run_all(context, 7, N, SALF_MATCH_ONLINE, 20, 9, kill, again, cuts);
+            ck_assert_mem_eq(limited, again, sizeof again);
+            ck_assert_mem_eq(limited_layers, cuts, sizeof cuts);
+        }
     }
-    const int calls = run_all(context, 7, 131, SALF_MATCH_ONLINE, 20, 9, -1, limited);
-    for (int kill = -2; kill < calls; kill++) {
-        run_all(context, 7, 131, SALF_MATCH_ONLINE, 20, 9, kill, again);
-        ck_assert_mem_eq(limited, again, sizeof *again * 131);
-    }
+    full_batches = 0;
     salf_context_destroy(context);
 }
 END_TEST
@@ -408,7 +430,10 @@ static bool step_plan(salf_planner *planner, int trained[LIE_N]) {
         CHECK_OK(salf_planner_report(planner, eof, task.n_data, accepted));
         return true;
     }
-    for (int64_t i = 0; i < task.n_data; i++) trained[task.data[i]]++;
+    for (int64_t i = 0; i < task.n_data; i++) {
+        if (task.eof && (task.eof[i] < task.layer || task.eof[i] >= LIE_M)) ck_abort_msg("cut %d", task.eof[i]);
+        trained[task.data[i]]++;
+    }
     CHECK_OK(salf_planner_done(planner));
     return true;
 }
@@ -434,7 +459,9 @@ static void check_serves(salf_planner *planner) {
 START_TEST(blobs_that_lie_are_refused_or_serve) {
     salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
     int64_t refused = 0, accepted = 0;
-    for (int32_t matching = SALF_MATCH_ONLINE; matching <= SALF_MATCH_NONE; matching++) {
+    for (int32_t kind = 0; kind < 6; kind++) {
+        const int32_t matching = kind % 3; /* ONLINE, OFFLINE, NONE; in full batches too */
+        full_batches = kind / 3;
         salf_planner *planner = make(context, LIE_M, LIE_N, matching, 11);
         if (matching == SALF_MATCH_OFFLINE) set_all(planner, LIE_M, LIE_N);
         int trained[LIE_N] = {0}, open = 1;
@@ -444,7 +471,7 @@ START_TEST(blobs_that_lie_are_refused_or_serve) {
             salf_task task; /* as the last answer left it, and then with a task open */
             if (open ^= 1) CHECK_OK(salf_planner_next(planner, 3, &task));
             CHECK_OK(salf_planner_save(planner, bytes, &size));
-            for (uint64_t at = 32 + 11 * 8; at < size; at++)
+            for (uint64_t at = 32 + 12 * 8; at < size; at++)
                 for (int way = 0; way < 5; way++) {
                     static const uint8_t flips[4] = {0x01, 0x03, 0x06, 0xFF};
                     payload p = {.size = size - 32};
@@ -456,7 +483,7 @@ START_TEST(blobs_that_lie_are_refused_or_serve) {
                         if (memcmp(bytes + at, bytes + at + 8, 8) == 0) continue;
                         memcpy(p.bytes + at - 32, bytes + at + 8, 8);
                     }
-                    CHECK_OK(slf_blob_save("PLAN", 3, write_payload, &p, whole, &room));
+                    CHECK_OK(slf_blob_save("PLAN", 4, write_payload, &p, whole, &room));
                     salf_planner *other = make(context, LIE_M, LIE_N, matching, 11);
                     if (salf_planner_load(other, whole, room) == SALF_OK) {
                         accepted++;
@@ -469,6 +496,7 @@ START_TEST(blobs_that_lie_are_refused_or_serve) {
         } while (!open || step_plan(planner, trained));
         salf_planner_destroy(planner);
     }
+    full_batches = 0;
     ck_assert_int_gt(refused, 4 * accepted);
     ck_assert_int_gt(accepted, 100);
     salf_context_destroy(context);
@@ -560,11 +588,50 @@ START_TEST(calls_out_of_order_and_bad_values) {
     CHECK_OK(salf_planner_next(planner, 2, &task));
     CHECK_FAILS(salf_planner_report(planner, eof, 1, accepted), SALF_E_SHAPE, "1 eof");
     CHECK_FAILS(salf_planner_report(planner, eof, 2, accepted), SALF_E_ARGUMENT, "is 4");
+    CHECK_FAILS(salf_planner_report(planner, NULL, 2, accepted), SALF_E_NULL, "salf_planner_report: eof is NULL");
+    CHECK_FAILS(salf_planner_report(planner, eof, 2, NULL), SALF_E_NULL, "salf_planner_report: accepted is NULL");
     CHECK_FAILS(salf_planner_match(planner), SALF_E_SEQUENCE, "online");
     salf_planner_destroy(planner);
     planner = make(context, 70000, 70000, SALF_MATCH_OFFLINE, 0); /* an eof is kept in 16 bits */
     CHECK_FAILS(salf_planner_set_eof(planner, 0, 1, eof), SALF_E_OVERFLOW, "70000 layers");
     salf_planner_destroy(planner);
+    for (int32_t wrong = -1; wrong <= 2; wrong += 3) {
+        const salf_planner_options o = {.struct_size = sizeof o, .full_batches = wrong};
+        char words[64];
+        snprintf(words, sizeof words, "full_batches is %d; it must be 0 or 1", (int)wrong);
+        CHECK_FAILS(salf_planner_create(&planner, context, 4, 10, &o), SALF_E_ARGUMENT, words);
+    }
+    const salf_planner_options later = {.struct_size = sizeof later, .reserved = 1};
+    CHECK_FAILS(salf_planner_create(&planner, context, 4, 10, &later), SALF_E_ARGUMENT, "reserved is 1");
+    salf_context_destroy(context);
+}
+END_TEST
+
+/* A plan in full batches is another one, in a save of each version. */
+START_TEST(saves_know_full_batches) {
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    for (int32_t matching = SALF_MATCH_ONLINE; matching <= SALF_MATCH_NONE; matching++) {
+        uint8_t bytes[1024], whole[1024];
+        uint64_t size = sizeof bytes, room = sizeof whole;
+        salf_planner *parts = make(context, 3, 9, matching, 0);
+        full_batches = 1;
+        salf_planner *full = make(context, 3, 9, matching, 0);
+        full_batches = 0;
+        CHECK_OK(salf_planner_save(parts, bytes, &size));
+        CHECK_FAILS(salf_planner_load(full, bytes, size), SALF_E_MISMATCH, "full_batches is 0 in the blob, 1 in this");
+        /* version 3 has no such option; its other bytes are the same */
+        payload p = {.size = size - 32 - 8};
+        memcpy(p.bytes, bytes + 32, 11 * 8);
+        memcpy(p.bytes + 11 * 8, bytes + 32 + 12 * 8, size - 32 - 12 * 8);
+        CHECK_OK(slf_blob_save("PLAN", 3, write_payload, &p, whole, &room));
+        CHECK_OK(salf_planner_load(parts, whole, room));
+        CHECK_FAILS(salf_planner_load(full, whole, room), SALF_E_MISMATCH, "full_batches is 0 in the blob, 1 in this");
+        size = sizeof bytes;
+        CHECK_OK(salf_planner_save(full, bytes, &size));
+        CHECK_FAILS(salf_planner_load(parts, bytes, size), SALF_E_MISMATCH, "full_batches is 1 in the blob, 0 in this");
+        salf_planner_destroy(parts);
+        salf_planner_destroy(full);
+    }
     salf_context_destroy(context);
 }
 END_TEST
@@ -576,6 +643,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, probes_stay_within_their_limit);
     HARNESS_ADD(suite, large_plans_are_the_same_online);
     HARNESS_ADD(suite, blobs_that_lie_are_refused_or_serve);
+    HARNESS_ADD(suite, saves_know_full_batches);
     HARNESS_ADD(suite, fills_are_uniform);
     HARNESS_ADD(suite, large_fills_are_uniform);
     HARNESS_ADD(suite, calls_out_of_order_and_bad_values);

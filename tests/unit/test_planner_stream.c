@@ -630,7 +630,7 @@ START_TEST(blobs_that_lie_are_refused_or_serve) {
             CHECK_OK(salf_planner_save(planner, bytes, &size));
             if (tasks % 2 == 0 && tasks < 4) CHECK_OK(salf_planner_done(planner));
             if (tasks == 3) CHECK_OK(salf_planner_next(planner, 9, &task)); /* PROBE, or TRAIN again */
-            for (uint64_t at = 32 + 11 * 8; at < size; at += 1 + at % 3)
+            for (uint64_t at = 32 + 12 * 8; at < size; at += 1 + at % 3)
                 for (int way = 0; way < 4; way++) {
                     static const uint8_t flips[4] = {0x01, 0x03, 0x06, 0xFF};
                     payload p = {.size = size - 32};
@@ -638,7 +638,7 @@ START_TEST(blobs_that_lie_are_refused_or_serve) {
                     uint64_t room = sizeof whole;
                     memcpy(p.bytes, bytes + 32, p.size);
                     p.bytes[at - 32] ^= flips[way];
-                    CHECK_OK(slf_blob_save("PLAN", 3, write_payload, &p, whole, &room));
+                    CHECK_OK(slf_blob_save("PLAN", 4, write_payload, &p, whole, &room));
                     salf_planner *other = make_kind(context, kind % KINDS, false);
                     if (salf_planner_load(other, whole, room) != SALF_OK) {
                         refused++;

@@ -540,8 +540,7 @@ START_TEST(streams_agree) {
 }
 END_TEST
 
-/* Plans that know no ranks have to be the same on all: each rank's own data, or a place of its own, would drift apart.
- */
+/* Plans are the same on all: each rank's own data, or a place of its own, would drift apart. */
 START_TEST(other_plans_agree) {
     static const int32_t matchings[] = {SALF_MATCH_ONLINE, SALF_MATCH_NONE};
     for (int i = 0; i < 2; i++) {
@@ -558,12 +557,12 @@ START_TEST(other_plans_agree) {
         c = plans(matchings[i], SALF_ASSIGN_RANDOM);
         c.odd_max = 3;
         world_run(plan, &c, NULL, ranks);
-        world_all(ranks, SALF_E_MISMATCH, "rows of the task");
+        world_all(ranks, SALF_E_MISMATCH, "the most that was asked for");
     }
     plan_case c = plans(SALF_MATCH_NONE, SALF_ASSIGN_RANDOM);
     c.stages = 1;
     world_run(plan, &c, NULL, ranks);
-    world_all(ranks, SALF_E_MISMATCH, "data of the task (hash)");
+    world_all(ranks, SALF_E_MISMATCH, "the layer of the task: ");
     static const double weights[M] = {1, 1, 1, 1}, other[M] = {1, 1, 1, 1.5};
     c = plans(SALF_MATCH_NONE, SALF_ASSIGN_RANDOM);
     c.options.growth = c.odd.growth = SALF_GROWTH_CUSTOM;
@@ -592,7 +591,7 @@ static salf_status follow_a_lonely_stream(world_rank *me) {
 
 START_TEST(a_stream_is_for_the_ranks_of_its_policy) {
     world_run(follow_a_lonely_stream, NULL, NULL, ranks);
-    world_all(ranks, SALF_E_MISMATCH, "a stream for 1 ranks, and a policy for 3");
+    world_all(ranks, SALF_E_MISMATCH, "a planner for 1 ranks, and a policy for 3");
 }
 END_TEST
 

@@ -7,7 +7,7 @@
 
 #include "harness.h"
 
-enum { WORLD_RANKS = 3 };
+enum { WORLD_RANKS = 3, WORLD_MOST = 4 };
 
 typedef struct world_rank {
     int32_t rank;
@@ -26,9 +26,11 @@ typedef void (*world_tweak)(salf_context_options *options, const void *user);
 
 /* Runs the body on all ranks; fails the test where a collective was not the same on all, or one was waited for. */
 void world_run(world_body body, const void *user, world_tweak tweak, world_rank ranks[WORLD_RANKS]);
+/* The same on n ranks, at most WORLD_MOST. What is said of all below is of the ranks of the last run. */
+void world_run_of(int32_t n, world_body body, const void *user, world_tweak tweak, world_rank *ranks);
 /* All ranks have this status, and all messages these words. */
-void world_all(const world_rank ranks[WORLD_RANKS], salf_status status, const char *words);
+void world_all(const world_rank *ranks, salf_status status, const char *words);
 /* This rank has failed with a status of its own, and the others name it. */
-void world_one(const world_rank ranks[WORLD_RANKS], int32_t bad, salf_status status, const char *words);
+void world_one(const world_rank *ranks, int32_t bad, salf_status status, const char *words);
 
 #endif

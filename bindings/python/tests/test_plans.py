@@ -1,6 +1,8 @@
 """Planner, policies and cost: counts, tasks, decisions, saved state."""
 
+import concurrent.futures
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -90,6 +92,86 @@ def drive(planner, eof, max_data=7, stop=None):
         trained += [(task.layer, int(datum)) for datum in data]
         planner.done()
     return trained
+
+
+class Joined:
+    """Ranks as threads: a communicator for each, over one barrier."""
+
+    def __init__(self, ranks):
+        self.ranks, self.parts, self.barrier = ranks, [None] * ranks, threading.Barrier(ranks, timeout=60)
+
+    def link(self, rank):
+        joined = self
+
+        class Link:
+            ranks = joined.ranks
+
+            def all_reduce(self, buffer, operation):
+                joined.parts[rank] = buffer.copy()
+                joined.barrier.wait()
+                buffer[...] = (np.sum if operation == "sum" else np.min)(joined.parts, axis=0)
+                joined.barrier.wait()
+
+        made = Link()
+        made.rank = rank
+        return made
+
+    def run(self, work):
+        """work(context, rank) on each rank; the results."""
+
+        def one(rank):
+            with salf.Context("cpu", communicator=self.link(rank)) as context:
+                return work(context, rank)
+
+        with concurrent.futures.ThreadPoolExecutor(self.ranks) as pool:
+            return list(pool.map(one, range(self.ranks)))
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("matching", ["online", "offline", "none"])
+def test_ranks_share_a_plan(context, matching, full):
+    """A rank's part of each task, and over all ranks what one process trains with their batches joined."""
+    eof = np.random.default_rng(4).integers(0, LAYERS, 100)
+
+    def work(context, batch):
+        planner = salf.Planner(context, LAYERS, 100, matching=matching, seed=3, full_batches=full)
+        if matching == "offline":
+            planner.set_eof(0, eof)
+        trained = []
+        for step in itertools.count():
+            task = planner.next(batch)
+            if task.kind == "done":
+                return trained
+            taken = np.ones(len(task.data), bool)
+            if task.kind == "probe":
+                taken = planner.report(eof[task.data])
+            cuts = np.full(len(task.data), task.layer) if task.eof is None else task.eof
+            trained += [(step, int(i), int(cut)) for i, cut in zip(task.data[taken], cuts[taken])]
+            planner.done()
+
+    alone = work(context, 12)
+    parts = Joined(3).run(lambda context, rank: work(context, 4))
+    assert sorted(alone) == sorted(sum(parts, []))
+    assert min(map(len, parts)) > 20
+    if full:
+        sizes = np.unique([step for step, _, _ in alone], return_counts=True)[1]
+        assert sorted(sizes)[1:] == [12] * 8
+
+
+def test_a_rank_that_fails_at_a_report_is_named():
+    def work(context, rank):
+        planner = salf.Planner(context, LAYERS, 100)
+        task = planner.next(4)
+        try:
+            planner.report([LAYERS if rank == 1 else 0] * len(task.data))
+        except salf.Error as error:
+            return type(error), str(error)
+
+    found = Joined(3).run(work)
+    assert found[1][0] is errors.ArgumentError
+    for kind, message in (found[0], found[2]):
+        assert kind is errors.MismatchError
+        assert "rank 1 failed with SALF_E_ARGUMENT" in message
 
 
 @pytest.mark.parametrize("matching", ["online", "offline", "none"])

@@ -30,7 +30,7 @@ class Stage:
 @dataclass(frozen=True)
 class Task:
     """What to do next with these data: kind "probe", "train" or "done". layer: the cut of all, in a stream the lowest.
-    eof: the cut of each, in a stream once it is known, else None."""
+    eof: the cut of each, in a stream once it is known and with full_batches, else None."""
 
     kind: str
     layer: int
@@ -52,7 +52,11 @@ class Planner(Saved):
     growth: "uniform", "geometric" (by ratio), "arithmetic" or "custom" (by weights). infill: "breadth" or "depth".
     matching: "online", "offline", "none" or "stream". probe_limit: most data probed for one layer; 0 for half its mean
     share, "all" for all that are unused. Of a stream: assignment "random", "eof" or "gain"; stream_order "staged" or
-    "mixed"; one_cut: one cut a batch; max_groups: groups told apart, 0 for 1024.
+    "mixed"; one_cut: one cut a batch; max_groups: groups told apart, 0 for 1024. Of the others: full_batches, so that
+    tasks go on over the end of a layer, and a probed datum waits for a full batch.
+
+    With several ranks a plan is of all of them, and next() gives each its share of a task: make the same planner, and
+    the same calls, on every rank.
     """
 
     _kind = "planner"
@@ -73,6 +77,7 @@ class Planner(Saved):
         stream_order: Name = "staged",
         one_cut: bool = False,
         max_groups: int = 0,
+        full_batches: bool = False,
     ) -> None:
         options, keep = new_struct("salf_planner_options"), None
         set_fields(
@@ -88,6 +93,7 @@ class Planner(Saved):
                 "stream_order": stream_order,
                 "one_cut": one_cut,
                 "max_groups": max_groups,
+                "full_batches": full_batches,
             },
         )
         if weights is not None:
@@ -104,7 +110,7 @@ class Planner(Saved):
         del keep
         self.context, self.n_layers, self.n_data = context, n_layers, n_data
         self.matching, self.assignment = name_of("MATCH", options.matching), name_of("ASSIGN", options.assignment)
-        self.one_cut = bool(options.one_cut)
+        self.one_cut, self.full_batches = bool(options.one_cut), bool(options.full_batches)
 
     @property
     def counts(self) -> Any:
@@ -143,8 +149,8 @@ class Planner(Saved):
         return Stage(found.layer, found.count, found.matched, found.filled, found.probed, data)
 
     def next(self, max_data: int) -> Task:
-        """The next task, of at most max_data data of one layer, in a stream of any layers. Until it is answered the
-        same one is given again."""
+        """The next task, of at most max_data data (of each rank) of one layer, in a stream of any layers. Until it is
+        answered the same one is given again."""
         task = ffi.new("salf_task *")
         with self._use() as pointer:
             check(lib.salf_planner_next(pointer, max_data, task))
@@ -176,8 +182,8 @@ class Planner(Saved):
         return made
 
     def report(self, eof: Any) -> Any:
-        """Answers a probe task with the eof of its data; True for those the layer takes: train them, then call
-        done()."""
+        """Answers a probe task with the eof of its data; True for those the layer takes (for none with full_batches):
+        train them, then call done(). With several ranks all report together, one without data an empty list."""
         numbers, count, keep = whole_numbers(eof, "eof")
         accepted, place = _arrays.empty([count], "bool")
         with self._use() as pointer:

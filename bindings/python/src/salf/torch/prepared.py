@@ -62,6 +62,11 @@ class Prepared:
             planner = salf.Planner(self.context, self.n_layers, **{**named, **planner})
         elif planner is not None and (self.method.matching == "stream") > (planner.matching == "stream"):
             raise ValueError(f"method {self.method.name!r} is a stream, and the planner matches {planner.matching!r}")
+        if kind == "budget" and planner is not None and planner.full_batches:
+            raise ValueError(
+                "full_batches give each datum a cut of its own, which a controller takes from streams alone: take one, "
+                "such as 'salf[half][stream]', whose batches are full"
+            )
         self.planner = planner
         self._streams = kind == "budget" and planner is not None and planner.matching == "stream"
         self.policy = salf.Policy(self.context, kind, self.n_layers, planner=planner, **self._policy_options)

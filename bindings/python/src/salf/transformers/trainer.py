@@ -64,10 +64,13 @@ class SalfMixin:
         config, method = self.salf, parse_method(self.salf.method)
         parts = config.parts or find_parts(me.model)
         seed = int(me.args.seed if config.seed is None else config.seed)
-        planner = None
+        planner: Any = None
         if method.planned:
             count = self._salf_data(len(parts.layers), seed)
             planner = config.plan_options(method, count, len(parts.layers), seed)
+            if me.args.world_size > 1 and not self._salf_streams():
+                # PlanRun fills windows, and so shares the tasks out by itself: from a planner that knows no ranks.
+                planner = Planner(Context(backend="cpu", threads=1), len(parts.layers), **planner)
         policy = {"total_steps": self._salf_steps(), "seed": seed}
         if self.controller is not None:
             logger.warning(
@@ -76,7 +79,7 @@ class SalfMixin:
         self.controller, self.plan, self._salf_resumed = None, None, False
         self.controller = config.controller(me.model, parts, planner, policy)
         if planner is not None and not self._salf_streams():
-            self.plan = self._salf_plan(seed, planner["n_data"])
+            self.plan = self._salf_plan(seed, count)
             stopping = [c for c in me.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
             if stopping:
                 logger.warning(
