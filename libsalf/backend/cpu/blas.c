@@ -166,72 +166,38 @@ salf_status slf_blas_matvec(const slf_cpu *cpu, const slf_matvec_job *job) {
 
 /* ---- LAPACK ---- */
 
-/* Rows of a block. Between blocks the host is asked whether to go on: at D = 8,192 one takes a second of one processor,
- * at 4,096 a quarter. Large enough for products to be as fast as those of LAPACK's own blocks, or faster. */
+/* Rows of a block: at D = 8,192 one takes a second of one processor, at 4,096 a quarter. Large enough for products to
+ * be as fast as those of LAPACK's own blocks, or faster. */
 enum { BLOCK = 256 };
 
-/* R by block rows: the block on the diagonal by LAPACK, the rest of its rows by a solve, and what all of them leave of
- * the matrix below, where the D^3 / 3 multiply-adds are, by one product of which a triangle is made. info < 0 names a
- * parameter, which is a fault of ours; info > 0 is an answer: there is no factor. */
-salf_status slf_blas_potrf(const slf_cpu *cpu, int64_t dim, double *r, int32_t *exists) {
-    SLF_TRY(check_dim(cpu, dim));
-    const slf_services *services = &cpu->host.services;
-    const int lda = (int)dim;
-    *exists = 0;
-    for (int64_t i = 0; i < dim; i += BLOCK) {
-        const int n = (int)SLF_MIN(dim - i, BLOCK), rest = lda - (int)i - n;
-        double *block = r + i * dim + i, *beside = block + n, *below = block + n * dim + n;
-        int info = 0;
-        blas_enter(cpu, (int64_t)n * rest * SLF_MAX(rest, n) / 2);
-        dpotrf_("L", &n, block, &lda, &info);
-        if (info == 0 && rest > 0) {
-            cblas_dtrsm(ROW_MAJOR, LEFT, UPPER, TRANS, NON_UNIT, n, rest, 1, block, lda, beside, lda);
-            cblas_dsyrk(ROW_MAJOR, UPPER, TRANS, rest, n, -1, beside, lda, 1, below, lda);
-        }
-        blas_leave();
-        if (info < 0)
-            return services->fail(SALF_E_INTERNAL, "dpotrf: parameter %d for a matrix of size %lld", -info,
-                                  (long long)dim);
-        if (info > 0) return SALF_OK;
-        SLF_TRY(services->proceed(services->context, "Cholesky factor", i + n, dim));
-    }
-    *exists = 1;
-    return SALF_OK;
+/* info < 0 names a parameter, which is a fault of ours; info > 0 is an answer: there is no factor. */
+static salf_status blas_diagonal(const slf_cpu *cpu, int64_t n, double *block, int64_t stride, int32_t *exists) {
+    const int size = (int)n, lda = (int)stride;
+    int info = 0;
+    blas_enter(cpu, n * n * n / 6);
+    dpotrf_("L", &size, block, &lda, &info);
+    blas_leave();
+    *exists = info == 0;
+    if (info >= 0) return SALF_OK;
+    return cpu->host.services.fail(SALF_E_INTERNAL, "dpotrf: parameter %d for a matrix of size %d", -info, size);
 }
 
-/* (R^T R)^-1 = W^T W with W = R^-T, a lower triangle, which is made in scratch by block rows: W_i = R_ii^-T (E_i -
- * sum_k<i R_ki^T W_k). Then the upper triangle of W^T W in place of R; a block of W's rows reaches as far as its last
- * column. As many multiply-adds as dpotri has, D^3 / 6 for each of the two, but for what blocks on the diagonal
- * waste. */
+static void blas_forward(const slf_cpu *cpu, const double *r, int64_t n, double *x, int64_t stride, int64_t cols) {
+    blas_enter(cpu, n * n * cols / 2);
+    cblas_dtrsm(ROW_MAJOR, LEFT, UPPER, TRANS, NON_UNIT, (int)n, (int)cols, 1, r, (int)stride, x, (int)stride);
+    blas_leave();
+}
+
+static const slf_factor_parts blas_parts = {
+    .block = BLOCK, .product = slf_blas_product, .diagonal = blas_diagonal, .forward = blas_forward};
+
+salf_status slf_blas_potrf(const slf_cpu *cpu, int64_t dim, double *r, int32_t *exists) {
+    SLF_TRY(check_dim(cpu, dim));
+    return slf_potrf_by_blocks(cpu, &blas_parts, dim, r, exists);
+}
+
 salf_status slf_blas_potri(const slf_cpu *cpu, int64_t dim, double *r, double *scratch, int32_t *exists) {
-    const slf_services *services = &cpu->host.services;
-    const int lda = (int)dim;
-    double *w = scratch;
-    *exists = 0;
-    for (int64_t i = 0; i < dim; i++)
-        if (!(r[i * dim + i] > 0)) return SALF_OK; /* a factor has none of these, but by underflow */
-    memset(w, 0, (size_t)(dim * dim) * sizeof *w);
-    for (int64_t i = 0; i < dim; i += BLOCK) {
-        const int n = (int)SLF_MIN(dim - i, BLOCK), done = (int)i;
-        blas_enter(cpu, (int64_t)n * done * done / 2);
-        for (int c = 0; c < done; c += BLOCK) /* columns from c on begin with row c of W */
-            cblas_dgemm(ROW_MAJOR, TRANS, NO_TRANS, n, (int)SLF_MIN(done - c, BLOCK), done - c, -1, r + c * dim + i,
-                        lda, w + c * dim + c, lda, 0, w + i * dim + c, lda);
-        for (int64_t j = i; j < i + n; j++) w[j * dim + j] = 1;
-        cblas_dtrsm(ROW_MAJOR, LEFT, UPPER, TRANS, NON_UNIT, n, done + n, 1, r + i * dim + i, lda, w + i * dim, lda);
-        blas_leave();
-        SLF_TRY(services->proceed(services->context, "inverse", i / 2, dim));
-    }
-    memset(r, 0, (size_t)(dim * dim) * sizeof *r);
-    for (int64_t i = 0; i < dim; i += BLOCK) {
-        const int n = (int)SLF_MIN(dim - i, BLOCK), reach = (int)i + n;
-        blas_enter(cpu, (int64_t)n * reach * reach / 2);
-        cblas_dsyrk(ROW_MAJOR, UPPER, TRANS, reach, n, 1, w + i * dim, lda, 1, r, lda);
-        blas_leave();
-        SLF_TRY(services->proceed(services->context, "inverse", (dim + i) / 2, dim));
-    }
-    *exists = 1;
-    return SALF_OK;
+    return slf_potri_by_blocks(cpu, &blas_parts, dim, r, scratch, exists);
 }
 
 /* What eigenvectors work in, beside A, which has the reflections that make it tridiagonal: Z [n][n], work [lwork]. */

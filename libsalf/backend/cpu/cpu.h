@@ -123,6 +123,26 @@ salf_status slf_product(const slf_cpu *cpu, const salf_product *job,
                         salf_status (*own)(const slf_cpu *, const salf_product *));
 #define slf_cpu_product(cpu, job) slf_product((cpu), (job), SLF_BLAS(product))
 
+/* ---- factors and inverses of either, by blocks: factor.c ---- */
+
+/* What they are made of; strides count numbers. */
+typedef struct slf_factor_parts {
+    int64_t block; /* rows of a block */
+    salf_status (*product)(const slf_cpu *cpu, const salf_product *job);
+    /* The factor of a block [n][n] in its place; *exists 0 where it has none. */
+    salf_status (*diagonal)(const slf_cpu *cpu, int64_t n, double *block, int64_t stride, int32_t *exists);
+    /* X [n][cols] := R^-T X for a factor R [n][n], upper, which has X's stride. */
+    void (*forward)(const slf_cpu *cpu, const double *r, int64_t n, double *x, int64_t stride, int64_t cols);
+} slf_factor_parts;
+/* Columns that a step of the inverse takes at a time, to skip the zeros of a triangle. */
+enum { SLF_FACTOR_CHUNK = 256 };
+/* A = R^T R, of which the upper triangle is read, R in its place, as far as it was made where there is none. */
+salf_status slf_potrf_by_blocks(const slf_cpu *cpu, const slf_factor_parts *by, int64_t dim, double *r,
+                                int32_t *exists);
+/* The upper triangle of (R^T R)^-1 in place of R; scratch [dim][dim]. */
+salf_status slf_potri_by_blocks(const slf_cpu *cpu, const slf_factor_parts *by, int64_t dim, double *r, double *scratch,
+                                int32_t *exists);
+
 /* How many threads BLAS has, as the host left it; 1 where it does not say. */
 #ifndef SALF_PLAIN_BLAS
 int slf_blas_threads(void);

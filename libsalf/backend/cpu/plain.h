@@ -15,9 +15,7 @@
 enum { SLF_PACK_BYTES = 1024, SLF_PACK_DEPTH = 192 };
 
 /* A product within these files: the host's, or the plain one. */
-#define slf_plain_multiply(cpu, job) slf_product((cpu), (job), slf_plain_product)
-/* X [n][cols] := R^-T X for a factor R [n][n], upper; strides are those of the matrices that both are parts of. */
-void slf_plain_forward(const double *r, int64_t r_stride, int64_t n, double *x, int64_t x_stride, int64_t cols);
+salf_status slf_plain_multiply(const slf_cpu *cpu, const salf_product *job);
 /* x . y and y += a x, [n]. */
 double slf_plain_dot(const double *x, const double *y, int64_t n);
 void slf_plain_axpy(int64_t n, double a, const double *x, double *y);

@@ -1,9 +1,6 @@
 /*
- * plain_factor.c - Cholesky factors, inverses and products with vectors without LAPACK.
- *
- * A factor is made block row by block row (64 rows): the block on the diagonal by hand, the rest of its rows by a
- * triangular solve, and what they leave of the matrix below by one product, where the D^3 / 3 multiply-adds are. The
- * inverse (R^T R)^-1 = W^T W comes from W = R^-T, a lower triangle: D^3 / 6 multiply-adds for each of the two.
+ * plain_factor.c - products with vectors without a BLAS, and what factor.c makes factors and inverses of: triangular
+ * solves, and the factor of a block.
  */
 #include <math.h>
 #include <string.h>
@@ -12,7 +9,7 @@
 #include "plain.h"
 
 /* BLOCK: rows of a block; small against D, for what is done by hand, large enough for a product. CHUNK: columns that a
- * solve takes at a time, 64 x 256 numbers in the second cache, and that the inverse skips zeros by. */
+ * solve takes at a time, 64 x 256 numbers in the second cache. */
 enum { BLOCK = 64, CHUNK = 256 };
 
 /* ---- vectors ---- */
@@ -75,16 +72,15 @@ void slf_plain_symv(int64_t n, const double *a, int64_t stride, const double *x,
 
 /* ---- triangular solves ---- */
 
-/* R^T X = B in place of B, R an upper triangle.
- *
- * Row after row from the first: what a row of X has left in those below is taken off them, along rows. */
-void slf_plain_forward(const double *r, int64_t r_stride, int64_t n, double *x, int64_t x_stride, int64_t cols) {
+/* Row after row from the first: what a row of X has left in those below is taken off them, along rows. */
+static void plain_forward(const slf_cpu *cpu, const double *r, int64_t n, double *x, int64_t stride, int64_t cols) {
+    (void)cpu;
     for (int64_t c0 = 0; c0 < cols; c0 += CHUNK) {
         const int64_t width = SLF_MIN(cols - c0, CHUNK);
         for (int64_t i = 0; i < n; i++) {
-            double *row = x + i * x_stride + c0;
-            for (int64_t t = 0; t < i; t++) slf_plain_axpy(width, -r[t * r_stride + i], x + t * x_stride + c0, row);
-            for (int64_t c = 0; c < width; c++) row[c] /= r[i * r_stride + i];
+            double *row = x + i * stride + c0;
+            for (int64_t t = 0; t < i; t++) slf_plain_axpy(width, -r[t * stride + i], x + t * stride + c0, row);
+            for (int64_t c = 0; c < width; c++) row[c] /= r[i * stride + i];
         }
     }
 }
@@ -128,89 +124,32 @@ salf_status slf_plain_matvec(const slf_cpu *cpu, const slf_matvec_job *job) {
 
 /* ---- Cholesky ---- */
 
-/* A = R^T R, the upper triangle of A alone read, R in its place.
- *
- * In place; R as far as it was made where there is none. */
-salf_status slf_plain_potrf(const slf_cpu *cpu, int64_t dim, double *r, int32_t *exists) {
+/* Row by row; no factor where a pivot is not positive, or not a number. */
+static salf_status plain_diagonal(const slf_cpu *cpu, int64_t n, double *block, int64_t stride, int32_t *exists) {
+    (void)cpu;
     *exists = 0;
-    for (int64_t i = 0; i < dim; i += BLOCK) {
-        const int64_t n = SLF_MIN(dim - i, BLOCK), below = i + n, rest = dim - below;
-        double *block = r + i * dim + i;
-        /* 1. the block on the diagonal, row by row; no factor where a pivot is not positive, or not a number */
-        for (int64_t p = 0; p < n; p++) {
-            if (!(block[p * dim + p] > 0)) return SALF_OK;
-            const double root = sqrt(block[p * dim + p]);
-            for (int64_t j = p; j < n; j++) block[p * dim + j] /= root;
-            for (int64_t q = p + 1; q < n; q++)
-                slf_plain_axpy(n - q, -block[p * dim + q], block + p * dim + q, block + q * dim + q);
-        }
-        /* 2. the rest of its rows, and what all of them leave of the matrix below */
-        slf_plain_forward(block, dim, n, block + n, dim, rest);
-        const salf_product left = {.dtype = SALF_F64,
-                                   .a_transposed = 1,
-                                   .upper = 1,
-                                   .m = rest,
-                                   .n = rest,
-                                   .k = n,
-                                   .a = block + n,
-                                   .a_stride = dim,
-                                   .b = block + n,
-                                   .b_stride = dim,
-                                   .c = r + below * dim + below,
-                                   .c_stride = dim,
-                                   .alpha = -1,
-                                   .beta = 1};
-        if (rest > 0) SLF_TRY(slf_plain_multiply(cpu, &left));
-        SLF_TRY(cpu->host.services.proceed(cpu->host.services.context, "Cholesky factor", below, dim));
+    for (int64_t p = 0; p < n; p++) {
+        if (!(block[p * stride + p] > 0)) return SALF_OK;
+        const double root = sqrt(block[p * stride + p]);
+        for (int64_t j = p; j < n; j++) block[p * stride + j] /= root;
+        for (int64_t q = p + 1; q < n; q++)
+            slf_plain_axpy(n - q, -block[p * stride + q], block + p * stride + q, block + q * stride + q);
     }
     *exists = 1;
     return SALF_OK;
 }
 
-/* W = R^-T, block row by block row, into scratch; then the upper triangle of W^T W in place of R. */
+salf_status slf_plain_multiply(const slf_cpu *cpu, const salf_product *job) {
+    return slf_product(cpu, job, slf_plain_product);
+}
+
+static const slf_factor_parts plain_parts = {
+    .block = BLOCK, .product = slf_plain_multiply, .diagonal = plain_diagonal, .forward = plain_forward};
+
+salf_status slf_plain_potrf(const slf_cpu *cpu, int64_t dim, double *r, int32_t *exists) {
+    return slf_potrf_by_blocks(cpu, &plain_parts, dim, r, exists);
+}
+
 salf_status slf_plain_potri(const slf_cpu *cpu, int64_t dim, double *r, double *scratch, int32_t *exists) {
-    /* A pivot that is not positive is no factor's: the caller learns it by *exists, and R is as it was. */
-    double *w = scratch;
-    *exists = 0;
-    for (int64_t i = 0; i < dim; i++)
-        if (!(r[i * dim + i] > 0)) return SALF_OK;
-    /* 1. W; its zeros above the diagonal are read by products whose blocks reach over it */
-    memset(w, 0, (size_t)(dim * dim) * sizeof *w);
-    salf_product job = {
-        .dtype = SALF_F64, .a_transposed = 1, .a_stride = dim, .b_stride = dim, .c_stride = dim, .alpha = -1};
-    for (int64_t i = 0; i < dim; i += BLOCK) {
-        /* W_i = R_ii^-T (E_i - sum_k<i R_ki^T W_k); of W_k the columns from a chunk on begin with its rows */
-        job.m = SLF_MIN(dim - i, BLOCK);
-        for (int64_t c = 0; c < i; c += CHUNK) {
-            job.n = SLF_MIN(i - c, CHUNK);
-            job.k = i - c;
-            job.a = r + c * dim + i;
-            job.b = w + c * dim + c;
-            job.c = w + i * dim + c;
-            SLF_TRY(slf_plain_multiply(cpu, &job));
-        }
-        for (int64_t j = i; j < i + job.m; j++) w[j * dim + j] = 1;
-        slf_plain_forward(r + i * dim + i, dim, job.m, w + i * dim, dim, i + job.m);
-        SLF_TRY(cpu->host.services.proceed(cpu->host.services.context, "inverse", i / 2, dim));
-    }
-    /* 2. W^T W, a sum over block rows of W: nothing is left of R by now */
-    memset(r, 0, (size_t)(dim * dim) * sizeof *r);
-    job = (salf_product){.dtype = SALF_F64,
-                         .a_transposed = 1,
-                         .upper = 1,
-                         .a_stride = dim,
-                         .b_stride = dim,
-                         .c = r,
-                         .c_stride = dim,
-                         .alpha = 1,
-                         .beta = 1};
-    for (int64_t i = 0; i < dim; i += BLOCK) { /* a block of rows reaches as far as its last column */
-        job.k = SLF_MIN(dim - i, BLOCK);
-        job.m = job.n = i + job.k;
-        job.a = job.b = w + i * dim;
-        SLF_TRY(slf_plain_multiply(cpu, &job));
-        SLF_TRY(cpu->host.services.proceed(cpu->host.services.context, "inverse", (dim + i) / 2, dim));
-    }
-    *exists = 1;
-    return SALF_OK;
+    return slf_potri_by_blocks(cpu, &plain_parts, dim, r, scratch, exists);
 }
