@@ -819,7 +819,8 @@ typedef struct salf_policy_options {
  * decision only. */
 typedef struct salf_observation {
     uint32_t struct_size;
-    int32_t reserved;
+    int32_t n_data; /* data of the batch, 0: not said. Rows of a trace that are no data, as tokens, cannot have cuts of
+                       their own: for PREFIX a trace of other rows is SALF_E_SHAPE */
     int64_t step; /* 0-based; never decreases */
     const salf_trace *trace;
     const double *gradient_l1, *gradient_norm, *parameter_norm;

@@ -317,6 +317,8 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen
     if (policy->early == SALF_OK) policy->early = slf_options_read(&o, sizeof o, seen, "salf_observation");
     const bool again = policy->loaded && o.step == last->step;
     if (policy->early == SALF_OK && o.step < 0) policy->early = SLF_FAIL(SALF_E_ARGUMENT, "step is %" PRId64, o.step);
+    if (policy->early == SALF_OK && o.n_data < 0)
+        policy->early = SLF_FAIL(SALF_E_ARGUMENT, "n_data is %" PRId32, o.n_data);
     if (policy->early == SALF_OK && o.step <= last->step && !again)
         policy->early = SLF_FAIL(SALF_E_SEQUENCE, "step %" PRId64 " after step %" PRId64, o.step, last->step);
     if (!(kinds[policy->kind].needs & NEEDS_INPUT)) SLF_TRY(slf_policy_agree(policy, policy->early, &o, NULL));

@@ -22,13 +22,25 @@ static void set_row_cuts(salf_policy *p, const int32_t *eof, int64_t rows, int32
     for (int64_t r = 0; r < rows; r++) p->eof[r] = own || (eof && eof[r] == p->m) ? SLF_MAX(eof[r], cut) : cut;
 }
 
+/* PREFIX cuts rows apart, which rows of one datum cannot be: attention couples them. Which rows are one the host alone
+ * knows, by rows_per_datum of its probe or by n_data here. */
+static salf_status check_trace(const salf_policy *p, const salf_observation *seen, bool gains) {
+    const salf_trace *t = seen->trace;
+    SLF_TRY(slf_trace_check(t, p->m, gains, p->m, "policy"));
+    if (p->options.reduction != SALF_REDUCE_PREFIX || seen->n_data == 0 || t->rows == seen->n_data) return SALF_OK;
+    return slf_fail(SALF_E_SHAPE,
+                    "reduction prefix: a trace of %" PRId64 " rows for %" PRId32
+                    " data; neighbours are one datum by rows_per_datum of the probe",
+                    t->rows, seen->n_data);
+}
+
 /* Float64 sums of many ranks differ in their last bits with the order of the reduction, but every rank gets the same
  * result from it, and so the same argmax. One rank without rows is usual at the end of an epoch; all without are a
  * mistake of the host's. */
 salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     const bool mean = p->options.reduction == SALF_REDUCE_MEAN_GAIN;
     const salf_trace *t = seen->trace;
-    salf_status local = p->early == SALF_OK ? slf_trace_check(t, p->m, mean, p->m, "policy") : p->early;
+    salf_status local = p->early == SALF_OK ? check_trace(p, seen, mean) : p->early;
     if (local == SALF_OK) local = slf_policy_rows(p, t->rows);
     SLF_TRY(slf_policy_agree(p, local, seen, NULL));
     double *sums = p->scratch;      /* [m] gains, rows */
@@ -81,7 +93,7 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
     const salf_trace *t = seen->trace;
     int64_t smallest = -1;
     salf_status local = p->early;
-    if (local == SALF_OK && t) local = slf_trace_check(t, p->m, false, p->m, "policy");
+    if (local == SALF_OK && t) local = check_trace(p, seen, false);
     if (local == SALF_OK && t) local = slf_policy_rows(p, t->rows);
     if (local == SALF_OK) smallest = p->options.callback(p->options.callback_user, seen->step, p->m, t);
     if (local == SALF_OK && (smallest < 0 || smallest >= p->m))

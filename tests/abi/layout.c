@@ -275,7 +275,7 @@ AT(salf_named_tensor, view, 80);
 
 GROWS(salf_observation, 48);
 AT(salf_observation, struct_size, 0);
-AT(salf_observation, reserved, 4);
+AT(salf_observation, n_data, 4);
 AT(salf_observation, step, 8);
 AT(salf_observation, trace, 16);
 AT(salf_observation, gradient_l1, 24);

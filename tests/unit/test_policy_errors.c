@@ -1,6 +1,7 @@
 /* test_policy_errors.c - bad observations and blobs: each names its value and changes nothing; allocations that fail.
  */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/blob.h"
@@ -110,6 +111,32 @@ START_TEST(bad_traces_are_named) {
         const salf_observation none = {.struct_size = sizeof none};
         check_refused(SALF_POLICY_SALF, reduction, &none, SALF_E_NULL, "trace is NULL");
     }
+}
+END_TEST
+
+/* Rows of a trace that are no data: PREFIX alone would cut them apart, and is refused where the host has said how many
+ * data there are. Two rows stand for one datum of two tokens, or for data that a trace lacks. */
+START_TEST(rows_that_are_no_data_are_refused_for_prefix) {
+    for (int32_t reduction = 0; reduction < 5; reduction++)
+        for (int32_t n_data = -1; n_data < 4; n_data++)
+            for (int both = 0; both < 2; both++) {
+                const int32_t kind = both ? SALF_POLICY_CALLBACK : SALF_POLICY_SALF;
+                const salf_trace t = good_trace(); /* of two rows */
+                const salf_observation seen = {.struct_size = sizeof seen, .n_data = n_data, .step = 3, .trace = &t};
+                char words[128];
+                snprintf(words, sizeof words, "reduction prefix: a trace of 2 rows for %d data", (int)n_data);
+                if (n_data < 0) {
+                    check_refused(kind, reduction, &seen, SALF_E_ARGUMENT, "n_data is -1");
+                } else if (reduction == SALF_REDUCE_PREFIX && n_data != 0 && n_data != 2) {
+                    check_refused(kind, reduction, &seen, SALF_E_SHAPE, words);
+                } else {
+                    salf_decision d = {.struct_size = sizeof d};
+                    salf_policy *policy = make(kind, reduction);
+                    CHECK_OK(salf_policy_decide(policy, &seen, &d));
+                    ck_assert_int_eq(d.rows, 2);
+                    salf_policy_destroy(policy);
+                }
+            }
 }
 END_TEST
 
@@ -392,6 +419,7 @@ END_TEST
 
 void harness_suite(Suite *suite) {
     ADD(bad_traces_are_named);
+    ADD(rows_that_are_no_data_are_refused_for_prefix);
     ADD(bad_norms_are_named);
     ADD(norms_may_be_missing_at_first_only);
     ADD(steps_only_rise);

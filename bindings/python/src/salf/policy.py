@@ -164,14 +164,16 @@ class Policy(Saved):
         gradient_l1: Any = None,
         gradient_norm: Any = None,
         parameter_norm: Any = None,
+        n_data: int = 0,
     ) -> Decision:
         """The decision for a step; with several ranks all of them ask together and get the same cut.
 
         trace: for "salf", and "callback" if wanted. gradient_l1: for "autofreeze" where the decision before had
         gradients_wanted, the L1 norm of the sum of each layer's gradients since it was last wanted. gradient_norm,
-        parameter_norm: for "rgn"; they may be None at the first decision."""
+        parameter_norm: for "rgn"; they may be None at the first decision. n_data: data of the batch, so that reduction
+        "prefix" refuses a trace whose rows are no data."""
         seen, found = new_struct("salf_observation"), new_struct("salf_decision")
-        set_fields(seen, {"step": step})
+        set_fields(seen, {"step": step, "n_data": n_data})
         seen.trace, keep = trace_struct(trace)
         seen.gradient_l1, keep_l1 = self._norms(gradient_l1, "gradient_l1")
         seen.gradient_norm, keep_gradient = self._norms(gradient_norm, "gradient_norm")
