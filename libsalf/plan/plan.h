@@ -113,7 +113,8 @@ static inline bool slf_plan_settles(const salf_planner *planner) {
     return !slf_plan_is_online(planner) && !slf_plan_is_stream(planner);
 }
 
-/* Rows of one TRAIN task have cuts of their own. */
+/* Rows of one TRAIN task have cuts of their own: a batch of a stream holds many layers, and one that is filled up over
+ * the end of a layer holds two or more. */
 static inline bool slf_plan_has_cuts(const salf_planner *planner) {
     return slf_plan_is_stream(planner) || planner->options.full_batches;
 }

@@ -282,7 +282,8 @@ salf_status salf_planner_report(salf_planner *planner, const int32_t *eof, int64
     if (slf_has_ranks(planner->context)) slf_plan_agree(planner, &agreement);
     SLF_DO(slf_agree(planner->context, status, &agreement));
     SLF_DO(slf_all_reduce(planner->context, found, s->task_n, SALF_I64, SALF_ALL_REDUCE_SUM));
-    /* 1. of all ranks alike: booked, and moved together behind those that are held */
+    /* 1. of all ranks alike: booked, and moved together behind those that are held. A place in the task is never behind
+     * the one it moves to, so that this is done in place */
     const int64_t room = planner->counts[s->layer] - s->filled[s->layer]; /* filled: 0, whatever a blob says of it */
     const int64_t begin = s->first, end = s->first + s->own, held = o->held;
     int64_t own = 0, before = 0; /* accepted, of this rank and of those before it */
@@ -321,7 +322,8 @@ salf_status salf_planner_done(salf_planner *planner) {
                         s->task_n, s->layer);
     if (slf_plan_is_stream(planner)) s->stream.position += s->task_n;
     if (slf_plan_settles(planner)) s->offline.position += s->task_n;
-    if (slf_plan_is_online(planner) && s->task_n > 0) { /* what is held still moves to the front */
+    /* what is held still moves to the front; after a report of full_batches nothing was trained, and all stays */
+    if (slf_plan_is_online(planner) && s->task_n > 0) {
         const int64_t left = s->online.held -= s->task_n;
         memmove(s->ids, s->ids + s->task_n, (size_t)left * sizeof *s->ids);
         memmove(s->cuts, s->cuts + s->task_n, (size_t)left * sizeof *s->cuts);

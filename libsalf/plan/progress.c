@@ -40,7 +40,8 @@ void slf_progress_free(slf_progress *s, const salf_planner *planner) {
     *s = (slf_progress){0};
 }
 
-/* Tasks are as large as the host asks for, so that room only grows with the largest of them. */
+/* Tasks are as large as the host asks for, so that room only grows with the largest of them. What ONLINE holds was
+ * matched or drawn for good: it moves with the rest, and a failure leaves it where it is. */
 salf_status slf_progress_room(slf_progress *s, const salf_planner *planner, int64_t n) {
     if (n <= s->room) return SALF_OK;
     const size_t held = slf_plan_is_online(planner) ? (size_t)s->online.held : 0;
@@ -73,7 +74,9 @@ salf_status slf_progress_settled(slf_progress *s, const salf_planner *p, int64_t
     return SALF_OK;
 }
 
-/* With one rank all of it. Two ranks that asked for b each share 2 b as b and b; tasks that are smaller are uneven. */
+/* With one rank all of it. Two ranks that asked for b each share 2 b as b and b; tasks that are smaller are uneven,
+ * and the last ranks may be without a datum. Contiguous parts keep the order of the data, so that what the ranks find
+ * can be put together again by places alone. */
 void slf_progress_share(slf_progress *s, const salf_planner *p) {
     const int64_t ranks = p->context->options.ranks, rank = p->context->options.rank;
     s->first = rank * (s->task_n / ranks) + SLF_MIN(rank, s->task_n % ranks);

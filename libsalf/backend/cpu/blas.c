@@ -182,6 +182,7 @@ static salf_status blas_diagonal(const slf_cpu *cpu, int64_t n, double *block, i
     return cpu->host.services.fail(SALF_E_INTERNAL, "dpotrf: parameter %d for a matrix of size %d", -info, size);
 }
 
+/* R^T X = B in place of B; dtrsm reads the upper triangle alone. */
 static void blas_forward(const slf_cpu *cpu, const double *r, int64_t n, double *x, int64_t stride, int64_t cols) {
     blas_enter(cpu, n * n * cols / 2);
     cblas_dtrsm(ROW_MAJOR, LEFT, UPPER, TRANS, NON_UNIT, (int)n, (int)cols, 1, r, (int)stride, x, (int)stride);

@@ -139,6 +139,7 @@ static salf_status plain_diagonal(const slf_cpu *cpu, int64_t n, double *block, 
     return SALF_OK;
 }
 
+/* As a step of another algorithm here; by the host where it has a product. */
 salf_status slf_plain_multiply(const slf_cpu *cpu, const salf_product *job) {
     return slf_product(cpu, job, slf_plain_product);
 }
