@@ -161,6 +161,31 @@ def test_changed_content_is_computed_anew():
     torch.testing.assert_close(found, loss_of(model, other, seen))
 
 
+def test_whatever_else_the_model_is_given_belongs_to_the_content():
+    """Positions are a row's up to its last token; images that do not go by row are all rows'."""
+    ids, mask = data(4)
+    model, parts = make()
+    boundary = Boundary(parts.layers, BoundaryCache(1 << 20), parts.embedding)
+    boundary.set(EDGE)
+    positions = torch.arange(ids.shape[1]).expand(4, -1).clone()
+    images = torch.rand(7, 3)
+
+    def misses(positions, images, count=9):
+        before = boundary.cache.misses
+        others = {"position_ids": positions, "pixel_values": images, "num_items": torch.tensor(count)}
+        boundary.begin(range(4), ids, mask, {**others, "use_cache": False})
+        model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+        return boundary.cache.misses - before
+
+    assert misses(positions, images) == 4
+    assert misses(positions, images, count=5) == 0
+    moved = positions.clone()
+    moved[1, :3] += 2
+    moved[2, mask[2].sum() :] += 5  # padding
+    assert misses(moved, images) == 1
+    assert misses(moved, images + 1) == 4
+
+
 def test_parameters_that_moved_drop_what_was_kept():
     ids, mask = data(4)
     model, parts = make()
@@ -253,5 +278,5 @@ def test_bad_values():
     loss_of(model, ids, mask)
     with pytest.raises(RuntimeError, match="a second forward of one batch"):
         loss_of(model, ids, mask)
-    with pytest.raises(ValueError, match="4 data were announced"):
+    with pytest.raises(ValueError, match="4 rows were announced"):
         loss_of(model, ids[:2], mask[:2])

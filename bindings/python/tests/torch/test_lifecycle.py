@@ -109,6 +109,74 @@ def test_a_backward_of_the_hosts_own_stops_at_the_cut(family, cut):
     assert all(gradient is not None for gradient in upper)
 
 
+def experts():
+    """A small model whose loss looks at the router of every layer."""
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=small.VOCABULARY, num_local_experts=4, output_router_logits=True, router_aux_loss_coef=0.5,
+    )  # fmt: skip
+    return transformers.MixtralForCausalLM(config).train()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_gradient_that_comes_down_another_way_is_withheld(own):
+    """The loss of a router goes into its layer from the side. Below the cut there is no gradient of it all the same,
+    and what a batch before has left there stays; at and above it, gradients are autograd's."""
+    model, cuts = experts(), [1, 3]
+    batches = [small.make_batch(seed=seed) for seed in range(2)]
+    wanted = {}
+    for cut, (ids, labels) in zip(cuts, batches):
+        model.zero_grad(set_to_none=True)
+        loss_of(model, ids, labels).backward()
+        for k, layer in enumerate(model.model.layers):
+            for p in layer.parameters():
+                wanted[p] = wanted.get(p, 0) + (p.grad if k >= cut else 0)
+    model.zero_grad(set_to_none=True)
+    policy = {"callback": lambda step, n_layers, trace: cuts[step]}
+    with FreezeController(model, "callback", policy=policy, optimizer=sgd(model)) as controller:
+        for ids, labels in batches:
+            controller.begin(labels)
+            loss = loss_of(model, ids, labels)
+            loss.backward() if own else controller.backward(loss)
+        assert all(p.grad is None for p in model.model.layers[0].parameters())
+        for layer in model.model.layers[1:]:
+            for p in layer.parameters():
+                torch.testing.assert_close(p.grad, wanted[p], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_stands_outside_of_the_model_has_its_gradient(name):
+    """A head of the host's own, in an optimizer that nobody told of, trains beside the model."""
+    model = make("llama")
+    with controller_of(model, name) as controller:
+        other = torch.nn.Linear(small.VOCABULARY, 1)
+        ids, labels = small.make_batch()
+        controller.begin(labels)
+        output = model(input_ids=ids, labels=labels, use_cache=False)
+        value = other(output.logits.detach()).square().mean()
+        value.backward(retain_graph=True)
+        wanted, other.weight.grad = other.weight.grad, None
+        controller.backward(output.loss + value)
+    torch.testing.assert_close(other.weight.grad, wanted)
+
+
+def test_flags_that_others_set_are_set_again():
+    """PEFT sets all of its weights to train when it turns adapters on again, as DPO does at each step."""
+    model = make("llama", "lora")
+    with FreezeController(model, "half", optimizer=sgd(model)) as controller:
+        found = []
+        for _ in range(2):
+            ids, labels = small.make_batch()
+            controller.begin(labels)
+            found.append([p.requires_grad for layer in controller.parts.layers for p in layer.parameters()])
+            controller.backward(loss_of(model, ids, labels))
+            with model.disable_adapter():
+                pass
+    assert found[0] == found[1]
+    assert not all(found[0])
+
+
 def test_a_batch_that_is_not_trained_is_an_error():
     model = make("llama")
     ids, labels = small.make_batch()

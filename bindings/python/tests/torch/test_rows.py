@@ -8,7 +8,7 @@ import small_models as small
 import torch
 from torch import nn
 
-from salf.torch import RowCheckpoint, RowCuts, find_parts
+from salf.torch import Boundary, BoundaryCache, RowCheckpoint, RowCuts, find_parts
 
 TOLERANCE = {"rtol": 2e-4, "atol": 2e-6}
 CUTS = {"sorted": [0, 1, 1, 2, 3, 4], "mixed": [3, 0, 4, 1, 2, 1], "even": [2] * 6, "none": [4] * 6}
@@ -168,6 +168,121 @@ def test_layers_that_cannot_be_split_keep_their_gradients_right_and_say_so():
     assert not rows.split_everywhere
 
 
+class Recording(nn.Module):
+    """A layer that leaves a tensor in a list, as router logits are recorded for a loss."""
+
+    def __init__(self, left, graph=True):
+        super().__init__()
+        self.inner, self.left, self.graph = nn.Linear(5, 5), left, graph
+
+    def forward(self, hidden_states):
+        inside = self.inner(hidden_states).exp()
+        self.left.append(inside if self.graph else inside.detach())
+        return hidden_states + inside
+
+
+class Sharing(nn.Module):
+    """A layer that adds what the first one put into a store."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(5, 5)
+
+    def forward(self, hidden_states, store):
+        store.setdefault("values", self.inner(hidden_states))
+        return hidden_states + self.inner(hidden_states) + store["values"]
+
+
+class Biased(nn.Module):
+    """A layer with a bias for each head, of which there may be as many as rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+
+    def forward(self, hidden_states, bias):
+        heads = self.inner(hidden_states).unflatten(-1, (3, 2)).transpose(1, 2)
+        return hidden_states + (heads * bias.exp()).transpose(1, 2).flatten(2)
+
+
+class Turned(nn.Module):
+    """A layer that takes [streams, batch, tokens, D]."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(5, 5)
+
+    def forward(self, hidden_states):
+        return hidden_states + self.inner(hidden_states)
+
+
+def forward_of(kind, layers, cuts):
+    """The layers under RowCuts, RowCheckpoint or Boundary, a batch of these cuts begun."""
+    if kind == "cuts":
+        rows = RowCuts(layers)
+        rows.set(cuts)
+    elif kind == "checkpoint":
+        rows = RowCheckpoint(layers)
+        rows.arm()
+    else:
+        rows = Boundary(layers, BoundaryCache(1 << 20))
+        rows.set(1)
+        rows.begin(range(len(cuts)), torch.zeros(len(cuts), 4, dtype=torch.long))
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["cuts", "checkpoint", "boundary"])
+def test_what_layers_leave_for_the_loss_is_refused(kind):
+    """Its gradient would be lost, or be that of rows that do not train. What has no graph may be left."""
+    for graph in (True, False):
+        left = []
+        layers = nn.ModuleList([Recording(left, graph), Recording(left, graph)])
+        rows, states = forward_of(kind, layers, [0, 1, 2]), torch.randn(3, 4, 5)
+        if graph:
+            with pytest.raises(ValueError, match="class Recording leave something behind beside their states"):
+                layers[1](layers[0](states))
+        else:
+            layers[1](layers[0](states))
+        rows.close()
+
+
+@pytest.mark.parametrize("kind", ["cuts", "checkpoint", "boundary"])
+def test_stores_and_other_axes_are_refused(kind):
+    layers = nn.ModuleList([Sharing(), Sharing()])
+    rows = forward_of(kind, layers, [0, 1, 2])
+    with pytest.raises(ValueError, match="class Sharing hand each other what they keep in store"):
+        layers[0](torch.randn(3, 4, 5), store={})
+    rows.close()
+    layers = nn.ModuleList([Turned(), Turned()])
+    rows = forward_of(kind, layers, [0, 1, 2])
+    with pytest.raises(ValueError, match=r"were announced, but Turned got states \(3, 2, 4, 5\)"):
+        layers[0](torch.randn(3, 2, 4, 5))
+    rows.close()
+
+
+def test_a_bias_of_as_many_heads_as_rows_is_none_of_rows():
+    """The layer runs whole, with right gradients, or is refused where it would have to run again."""
+    torch.manual_seed(0)
+    layers, states, bias = nn.ModuleList([Biased(), Biased()]), torch.randn(3, 4, 6), torch.randn(3, 1, 1)
+
+    def run():
+        return layers[1](layers[0](states, bias=bias), bias=bias)
+
+    run()[0].square().sum().backward()
+    wanted = [p.grad.clone() for p in layers[0].parameters()]
+    layers.zero_grad()
+    rows = forward_of("cuts", layers, [0, 1, 2])
+    with pytest.warns(RuntimeWarning, match="Biased cannot run a part of the batch"):
+        run().square().sum().backward()
+    rows.close()
+    for found, gradient in zip(layers[0].parameters(), wanted):
+        torch.testing.assert_close(found.grad, gradient)
+    rows = forward_of("checkpoint", layers, [0, 1, 2])
+    with pytest.raises(ValueError, match="Biased cannot run a part of the batch"):
+        run()
+    rows.close()
+
+
 def memory_of(tensor):
     """Address and bytes of the memory behind a tensor."""
     if hasattr(tensor, "untyped_storage"):
@@ -253,7 +368,7 @@ def test_inference_is_left_alone():
     rows.set([0, 1, 2])  # a batch of another size
     with torch.no_grad():
         torch.testing.assert_close(model(input_ids=ids).logits, expected)
-    with pytest.raises(ValueError, match="3 rows were announced, but layer 0 got states"):
+    with pytest.raises(ValueError, match="3 rows were announced, but LlamaDecoderLayer got states"):
         model(input_ids=ids)
 
 
@@ -274,7 +389,7 @@ def test_recomputation_refuses_what_it_cannot_repeat():
     with pytest.raises(RuntimeError, match="the backward came before the cuts of its rows"):
         loss.backward()
     rows.close()
-    layers[2].mlp.register_forward_hook(lambda _m, _i, output: nn.functional.dropout(output * 9, 0.5))
+    layers[2].mlp.register_forward_hook(lambda m, _i, output: nn.functional.dropout(output * 9, 0.5, m.training))
     rows = RowCheckpoint(layers)
     rows.arm()
     loss = loss_of(model, ids, labels)

@@ -223,3 +223,30 @@ def test_what_was_asked_for_and_stays_frozen_is_named(caplog):
     caplog.clear()
     with FreezeController(small.make_model("llama"), "half"):
         assert "stay frozen" not in caplog.text
+
+
+class Modal(torch.optim.SGD):
+    """An optimizer with a mode, as schedule-free ones are, that steps in training alone."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, lr=0.01)
+        self.mode = "none"
+
+    def train(self):
+        self.mode = "train"
+
+    def eval(self):
+        self.mode = "eval"
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        assert self.mode == "train"
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("method", ["salf[half]", "salf"])
+def test_an_optimizer_with_a_mode_is_told(tmp_path, method):
+    trainer = make_trainer(tmp_path, method, data=small.Items(16), eval_dataset=small.Items(4), max_steps=3)
+    trainer.optimizer = Modal(trainer.model.parameters())
+    trainer.train()
+    assert trainer.state.global_step == 3

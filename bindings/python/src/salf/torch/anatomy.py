@@ -55,6 +55,7 @@ class Parts:
     problem: str = ""
     head_problem: str = ""
     logits_problem: str = ""
+    states_problem: str = ""
 
     @property
     def head_weight(self) -> Optional[torch.Tensor]:
@@ -152,6 +153,7 @@ def find_parts(
         problem=search.problem,
         head_problem=search.head_problem,
         logits_problem=search.logits_problem,
+        states_problem=search.states_problem,
     )
 
 
@@ -287,6 +289,7 @@ class _Search:
         self.problem = ""
         self.head_problem = ""
         self.logits_problem = ""
+        self.states_problem = ""
         self._between = ""
         self.head_fit: Optional[HeadFit] = None
         self._states: Optional[torch.Tensor] = None
@@ -308,10 +311,11 @@ class _Search:
         if states is None:
             self._say(f"the last layer of {self._name} did not run in its forward: name the layers with layers=")
         elif states.dim() != 3 or (ids is not None and states.shape[:2] != ids.shape):
-            self._say(
-                f"the layers of {self._name} pass states of shape {tuple(states.shape)}, where a probe takes one state "
-                "a token, [batch, tokens, D]"
+            self.states_problem = (
+                f"the layers of {self._name} pass states of shape {tuple(states.shape)}, where a probe, rows with cuts "
+                "of their own and kept states take one state a token, [batch, tokens, D]"
             )
+            self._say(self.states_problem)
         elif own_batch and len(states) == 2 and not states.is_meta:
             first, second = states[0, :-1].detach().double(), states[1, :-1].detach().double()
             if float((first - second).abs().max()) > _SEES_AHEAD.get(states.dtype, 1e-4) * float(first.abs().max()):

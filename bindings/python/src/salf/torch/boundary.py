@@ -16,13 +16,21 @@ import os
 import tempfile
 import warnings
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy
 import torch
 from torch import nn
 
-from salf.torch.rows import CannotSplit, Division, layer_arguments, replace_forward, restore_forward
+from salf.torch.rows import (
+    CannotSplit,
+    Division,
+    checked_states,
+    layer_arguments,
+    replace_forward,
+    restore_forward,
+    run_alone,
+)
 
 _TYPES = {"float32": (torch.float32, 4), "bfloat16": (torch.bfloat16, 2)}
 # Rounding depends on the shape of the batch, and bfloat16 keeps 8 bits; dropout changes a state by its own size.
@@ -146,6 +154,7 @@ class Boundary:
         self._compared = False
         # How many things a layer gives beside its states, None where it gives states alone.
         self._beside: List[Optional[int]] = [None] * len(self._layers)
+        self._tried = [False] * len(self._layers)
         self._own = [replace_forward(layer, self._instead_of(k)) for k, layer in enumerate(self._layers)]
 
     def close(self) -> None:
@@ -162,12 +171,19 @@ class Boundary:
             self.cache.clear()
         self._layer = layer
 
-    def begin(self, ids: Sequence[int], input_ids: torch.Tensor, attention_mask: Optional[torch.Tensor] = None) -> None:
-        """The next forward is of these data: their ids, tokens [batch, tokens] and mask."""
+    def begin(
+        self,
+        ids: Sequence[int],
+        input_ids: torch.Tensor,
+        attention_mask: Optional[torch.Tensor] = None,
+        others: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        """The next forward is of these data: their ids, tokens [batch, tokens] and mask; others: what else the model is
+        given that states may depend on, by name (positions, images)."""
         if len(ids) != len(input_ids):
             raise ValueError(f"{len(ids)} ids for {len(input_ids)} rows of input_ids")
         self._check_parameters()
-        batch = _Batch(ids, input_ids, attention_mask)
+        batch = _Batch(ids, input_ids, attention_mask, others or {})
         if self._layer > 0:
             batch.find(self.cache, self._layer)
             if not self._compared and any(batch.starts):
@@ -199,9 +215,7 @@ class Boundary:
             batch = self._batch
             if batch is None or k > self._layer or self._layer == 0 or not torch.is_grad_enabled():
                 return inner(*args, **kwargs)
-            states = args[0] if args else kwargs["hidden_states"]
-            if states.shape[0] != len(batch.starts):
-                raise ValueError(f"{len(batch.starts)} data were announced, but layer {k} got {tuple(states.shape)}")
+            states = checked_states(self._layers[k], args, kwargs, len(batch.starts))
             if batch.done and k == 0:
                 raise RuntimeError("a second forward of one batch: call begin() before each")
             states = batch.enter(self.cache, k, states.detach())
@@ -234,7 +248,8 @@ class Boundary:
             except CannotSplit as reason:
                 raise ValueError(f"the boundary cache cannot run a part of a batch: {reason}") from None
         given, named = layer_arguments(args, kwargs, states, None, states.shape[1])
-        output = inner(*given, **named)
+        new, self._tried[k] = not self._tried[k], True
+        output = run_alone(self._layers[k], inner, given, named) if new else inner(*given, **named)
         self._beside[k] = len(output) - 1 if isinstance(output, tuple) else None
         return output
 
@@ -257,7 +272,9 @@ class Boundary:
 class _Batch:
     """The data of a forward, and the layer at which each of them starts."""
 
-    def __init__(self, ids: Sequence[int], input_ids: torch.Tensor, mask: Optional[torch.Tensor]) -> None:
+    def __init__(
+        self, ids: Sequence[int], input_ids: torch.Tensor, mask: Optional[torch.Tensor], others: Mapping[str, Any]
+    ) -> None:
         self.ids = [int(i) for i in ids]
         tokens = input_ids.detach().cpu().numpy()
         masks = numpy.ones_like(tokens) if mask is None else mask.detach().cpu().numpy()
@@ -266,8 +283,8 @@ class _Batch:
         # Tokens behind the last one that counts are padding, of which a causal model's states do not depend.
         self.lengths = [int(numpy.flatnonzero(row)[-1]) + 1 if row.any() else 0 for row in masks]
         self.content = [
-            hashlib.blake2b(row[:n].tobytes() + b"|" + seen[:n].tobytes(), digest_size=16).digest()
-            for row, seen, n in zip(tokens, masks, self.lengths)
+            hashlib.blake2b(b"|".join((row[:n].tobytes(), seen[:n].tobytes(), *rest)), digest_size=16).digest()
+            for row, seen, n, rest in zip(tokens, masks, self.lengths, _rest_by_row(others, tokens.shape, self.lengths))
         ]
         self.starts = [0] * len(self.ids)
         self.entries: List[Optional[_Entry]] = [None] * len(self.ids)
@@ -299,3 +316,24 @@ class _Batch:
             entry = self.entries[row]
             if n > 0 and (entry is None or entry.layer < layer):
                 cache.put(self.ids[row], self.content[row], layer, states[row, :n])
+
+
+def _rest_by_row(others: Mapping[str, Any], shape: Tuple[int, ...], lengths: Sequence[int]) -> List[List[bytes]]:
+    """For each row, the bytes of what belongs to it; of what does not go by row, such as several images of a datum, all
+    of them: a state is then used again only where the whole of it comes again. Single numbers and switches (how many
+    items the loss counts, whether there is a cache) are not the data's."""
+    rest: List[List[bytes]] = [[] for _ in lengths]
+    for name, value in sorted(others.items()):
+        if value is None or isinstance(value, (bool, int, float)) or (torch.is_tensor(value) and value.dim() == 0):
+            continue
+        if isinstance(value, torch.Tensor):
+            held = value.detach().cpu().contiguous()
+            raw = held.view(torch.uint8).numpy()
+            by_row, by_token = held.shape[:1] == shape[:1], held.shape[:2] == shape
+            for row, n in enumerate(lengths):
+                own = raw[row] if by_row else raw
+                rest[row] += [name.encode(), (own[: n * len(own) // shape[1]] if by_token else own).tobytes()]
+        else:
+            for parts in rest:
+                parts.extend((name.encode(), repr(value).encode()))
+    return rest

@@ -4,8 +4,8 @@ A step is begin(labels), the model's forward, backward(loss), and the optimizer'
 loss.backward() itself, or accelerate's, gets the same gradients (salf.torch.passage); a batch that is begun and never
 trained is an error at the next begin() or step. Two ways lead to a truncated backward:
 
-between   the probe rides on the forward, the decision falls when it is over, and backward() asks autograd for the
-          gradients of the chosen layers alone (loss.backward(inputs=...)): nothing below the cut is computed.
+between   the probe rides on the forward, the decision falls when it is over, and no gradient passes the output of the
+          layer below the cut: nothing below it is computed.
 before    the decision is known when the forward starts - turns of layers, a plan's stage, a stream's quota, cached
           deviations, or the last batch's trace - and requires_grad flags keep the graph from being built below the cut:
           this saves its memory too.
@@ -38,7 +38,7 @@ from salf.torch.flags import Active, Flags
 from salf.torch.groups import Groups
 from salf.torch.hooks import forget_compiled
 from salf.torch.optimizer import OptimizerGuard
-from salf.torch.passage import Passage, Step
+from salf.torch.passage import Passage, Step, Withheld
 from salf.torch.prepared import Prepared
 from salf.torch.statistics import LayerStatistics
 from salf.torch.targets import RowPolicy, Rows
@@ -152,6 +152,7 @@ class FreezeController(Prepared):
         self._ddp: Any = None
         self._active: Optional[Active] = None
         self._step = None
+        self._withheld: Optional[Withheld] = None
         self._decisions = 0
         self._begun = 0
         self._synchronised = True
@@ -180,7 +181,6 @@ class FreezeController(Prepared):
         if self._before and self._by_trace and self._policy_options.get("reduction") == "prefix":
             raise ValueError("reduction 'prefix' cuts the rows of the batch that was seen: decide after the forward")
         self._groups.refresh()
-        self._flags.forget()
 
     def attach(self, optimizer: Any) -> None:
         """Guards an optimizer, or several that step together, also within the backward: they must hold every parameter
@@ -227,6 +227,7 @@ class FreezeController(Prepared):
         if self.closed:
             raise RuntimeError("the controller is closed: make another one")
         self._flags.check_checkpointing()
+        self._give_back()  # of a backward that failed
         if self._guard is not None:
             self._guard.finish()
         self._settle_last("begin() came again")
@@ -430,15 +431,18 @@ class FreezeController(Prepared):
     ) -> None:
         """Back-propagates the loss down to the cut.
 
-        run(loss, **arguments) stands in for loss.backward (a scaler's, accelerate's). sync: whether this is the last
+        run(loss) stands in for loss.backward (a scaler's, accelerate's). sync: whether this is the last
         backward before the optimizer's step; ranks then average their gradients. weight: data that count as trained.
         """
         active = self.decide()
         self.expect_backward(weight)
-        parameters = self._flags.parameters_of(active)
-        if parameters and loss.requires_grad:
-            arguments: Dict[str, Any] = {} if self._flags.are(active) else {"inputs": parameters}
-            (run or torch.Tensor.backward)(loss, **arguments)
+        if loss.requires_grad:
+            # Not loss.backward(inputs=...): what stands outside of the model (a head of the host's) has gradients too.
+            self._withhold(active)
+            try:
+                (run or torch.Tensor.backward)(loss)
+            finally:
+                self._give_back()
         if sync:
             self.synchronise()
 
@@ -465,7 +469,22 @@ class FreezeController(Prepared):
             )
         active = self.decide()
         self.expect_backward()
+        self._withhold(active)
+        torch.autograd.Variable._execution_engine.queue_callback(self._give_back)
         return active
+
+    def _withhold(self, active: Active) -> None:
+        """Where the forward was built before its decision, parameters that do not train take no gradient of it."""
+        self._give_back()
+        if self._flags.are(active):
+            return
+        chosen = {id(p) for p in self._flags.parameters_of(active)}
+        self._withheld = Withheld([p for p in self._groups.managed() if p.requires_grad and id(p) not in chosen])
+
+    def _give_back(self) -> None:
+        if self._withheld is not None:
+            self._withheld.give_back()
+            self._withheld = None
 
     def expect_backward(self, weight: Optional[int] = None) -> None:
         """Says that the host's own loss.backward() of the batch that was begun comes next, where its decision was known

@@ -80,7 +80,6 @@ class Flags:
         self._parts = parts
         self._groups = groups
         self._gate: Optional[int] = None
-        self._shown: Any = None
         self._of: Optional[Active] = None
         self._hooks = [
             layer.register_forward_hook(Hook(self._gate_hook(k))) for k, layer in enumerate(parts.layers[:-1])
@@ -99,25 +98,16 @@ class Flags:
         hook = Hook(lambda _module, _inputs, output: output.detach())
         self._hooks.append(self._parts.embedding.register_forward_hook(hook))
 
-    def forget(self) -> None:
-        """The parameters may have been replaced: the next apply() sets them all."""
-        self._shown = None
-
     def apply(self, shown: Active, final: bool) -> None:
         """Sets flags; final: shown is the decision itself, not all candidates while it is still to come."""
         n_layers = len(self._parts.layers)
         self._gate = shown.cut - 1 if final and 0 < shown.cut < n_layers else None
         self._of = shown if final else None
-        flags = (shown.layers, shown.train_embedding, shown.train_head)
-        if flags == self._shown:
-            return
-        self._shown = flags
-        for k, parameters in enumerate(self._groups.layers):
-            for parameter in parameters:
-                parameter.requires_grad_(shown.layers[k])
+        # All of them each time: others set flags too, such as PEFT when it turns adapters off and on again.
         trainable = {id(p) for p in self.parameters_of(shown)}
-        for parameter in self._groups.embedding + self._groups.head:
-            parameter.requires_grad_(id(parameter) in trainable)
+        for parameter in self._groups.managed():
+            if parameter.requires_grad != (id(parameter) in trainable):
+                parameter.requires_grad_(id(parameter) in trainable)
 
     def are(self, active: Active) -> bool:
         """Whether the forward was built for exactly this."""

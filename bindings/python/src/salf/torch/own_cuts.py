@@ -55,7 +55,8 @@ class OwnCuts:
             if ids is None or inputs is None or "input_ids" not in inputs:
                 raise ValueError("kept states belong to data: pass ids= and inputs=, which the model is given")
             self._boundary.set(min(int(decision.cut), len(self._parts.layers)))
-            self._boundary.begin(ids, inputs["input_ids"], inputs.get("attention_mask"))
+            others = {n: v for n, v in inputs.items() if n not in ("input_ids", "attention_mask") and "labels" not in n}
+            self._boundary.begin(ids, inputs["input_ids"], inputs.get("attention_mask"), others)
 
     def arm(self, armed: bool = True) -> None:
         """The next forward keeps the layers' inputs alone, until settle() says how deep each row trains."""

@@ -3,14 +3,15 @@
 A gradient passes the last layer's output first, whoever called backward(). That is where a host's own loss.backward()
 is noticed, and where a decision that looks at the forward falls for it. Where the gradient would go below the cut it is
 replaced by none: autograd does not compute what follows from no gradient, so that such a backward stops where
-controller.backward() would.
+controller.backward() would. What goes down another way (the loss of a router inside a layer, keys and values that
+deeper layers share) is computed, and withheld from the parameters that do not train.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -77,8 +78,9 @@ class Passage:
             states = first_state(output)
             if states is None or states.grad_fn is None:
                 step.graphless = step.graphless or layer == self._last
-                return
-            states.grad_fn.register_prehook(functools.partial(self._pass, step, layer))
+            # A layer may hand on more than its states: a residual, values for the layers above.
+            for node in {tensor.grad_fn for tensor in tensors_of(output) if tensor.grad_fn is not None}:
+                node.register_prehook(functools.partial(self._pass, step, layer))
 
         return hook
 
@@ -86,3 +88,29 @@ class Passage:
         if layer < self._reached(step).cut:
             return (None,) * len(gradients)
         return None
+
+
+def tensors_of(output: Any) -> Iterator[torch.Tensor]:
+    """The tensors of what a module gave."""
+    if isinstance(output, torch.Tensor):
+        yield output
+    elif isinstance(output, (tuple, list)):
+        for item in output:
+            yield from tensors_of(item)
+    elif isinstance(output, Mapping):
+        yield from tensors_of(list(output.values()))
+
+
+class Withheld:
+    """Parameters that a backward must not give gradients to: what they have is laid aside until it is over."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._held = [(p, p.grad) for p in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+
+    def give_back(self) -> None:
+        """The backward is over, or has failed."""
+        for parameter, gradient in self._held:
+            parameter.grad = gradient
+        self._held = []

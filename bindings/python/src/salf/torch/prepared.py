@@ -80,6 +80,8 @@ class Prepared:
         if plan is not None and self._streams and not plan.one_cut:
             before, after = plan.assignment == "random", plan.assignment != "random"
         if before or after or boundary is not None:
+            if self.parts.states_problem:
+                raise ValueError(self.parts.states_problem)
             self._own = OwnCuts(self.parts, before, after, boundary)
 
     def _check_parts(self, model: nn.Module) -> None:

@@ -8,12 +8,21 @@ checkpointing, a second forward of what trains.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import nn
 
-from salf.torch.rows import Division, layer_arguments, replace_forward, restore_forward
+from salf.torch.rows import (
+    CannotSplit,
+    Division,
+    check_split,
+    checked_states,
+    layer_arguments,
+    replace_forward,
+    restore_forward,
+    run_alone,
+)
 
 # A layer that runs again gives what it gave before, but for rounding, which depends on the shape of the batch. Dropout
 # changes states by their own size; two orders of magnitude lie between both, also in bfloat16.
@@ -53,6 +62,7 @@ class RowCheckpoint:
         self._armed = False
         self._cuts: Optional[List[int]] = None
         self._checked = [False] * len(self._layers)
+        self._tried: List[Set[Any]] = [set() for _ in self._layers]
         self._own = [replace_forward(layer, self._instead_of(k)) for k, layer in enumerate(self._layers)]
 
     def close(self) -> None:
@@ -76,12 +86,14 @@ class RowCheckpoint:
         def forward(inner: Callable[..., Any], args: Any, kwargs: Dict[str, Any]) -> Any:
             if not self._armed or not torch.is_grad_enabled():
                 return inner(*args, **kwargs)
-            states = args[0] if args else kwargs["hidden_states"]
+            states = checked_states(layer, args, kwargs)
+            new = self._is_new(k, inner, args, kwargs, states)
             others: List[Any] = []
 
             def run(rows: torch.Tensor, division: Optional[Division]) -> torch.Tensor:
                 given, named = layer_arguments(args, kwargs, rows, division, states.shape[1])
-                output = inner(*given, **named)
+                alone = new and division is None
+                output = run_alone(layer, inner, given, named) if alone else inner(*given, **named)
                 others[:] = output[1:] if isinstance(output, tuple) else [_NO_TUPLE]
                 return _states_alone(output, layer, bool(kwargs.get("use_cache")))
 
@@ -90,6 +102,23 @@ class RowCheckpoint:
             return output if others and others[0] is _NO_TUPLE else (output, *others)
 
         return forward
+
+    def _is_new(self, k: int, inner: Callable[..., Any], args: Any, kwargs: Dict[str, Any], states: Any) -> bool:
+        """Whether the layer meets a batch of this size for the first time; it is then tried by parts."""
+        size, layer = len(states), self._layers[k]
+        shape = size, states.shape[1] == size
+        if shape in self._tried[k]:
+            return False
+        self._tried[k].add(shape)
+        if size > 1:
+            try:
+                check_split(layer, inner, args, kwargs, states, Division([0] + [1] * (size - 1), 0, states.device))
+            except CannotSplit as reason:
+                raise ValueError(
+                    f"{type(layer).__name__} cannot run a part of the batch ({reason}): rows cannot have cuts of their "
+                    "own that are known after the forward. Take one cut a batch"
+                ) from None
+        return True
 
     def run_again(self, ctx: Any, states: Any, output: Any, gradient: torch.Tensor) -> Optional[torch.Tensor]:
         """Backward of one layer on the rows that have a cut at or below it: the gradient of its input, zero elsewhere;

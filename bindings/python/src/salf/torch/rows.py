@@ -10,13 +10,17 @@ Where the cuts are known after the forward only (method salf), activations are r
 
 from __future__ import annotations
 
+import gc
 import inspect
 import warnings
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+import weakref
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import nn
 
+from salf.torch.flow import first_state
 from salf.torch.hooks import Forward
 from salf.torch.streams import moved
 
@@ -24,10 +28,116 @@ from salf.torch.streams import moved
 _SHARED = frozenset(("cache_position",))
 # Keys and values of earlier tokens: a training forward has none, and a layer that runs twice would store them twice.
 _CACHES = ("past_key_values", "past_key_value", "cache", "layer_past")
+# States of parts of a batch and of the whole differ by rounding, in TF32 or in half precision; what was taken for rows
+# and is none (a bias of as many heads as there are rows) changes them by a share of their own size.
+_ROUNDING = {torch.bfloat16: 2e-2, torch.float16: 2e-2}
 
 
 class CannotSplit(Exception):
     """Why a layer's arguments cannot be told apart by row."""
+
+
+def checked_states(layer: nn.Module, args: Any, named: Mapping[str, Any], rows: Optional[int] = None) -> torch.Tensor:
+    """The states that a layer is given, of so many rows. Refuses layers whose batch does not come first, and those that
+    hand each other things beside their states."""
+    states = args[0] if args else named.get("hidden_states")
+    if not isinstance(states, torch.Tensor) or states.dim() != 3 or rows not in (None, states.shape[0]):
+        shape = tuple(states.shape) if isinstance(states, torch.Tensor) else type(states).__name__
+        wanted = "[batch, tokens, D]" if rows is None else f"{rows} rows"
+        raise ValueError(f"{wanted} were announced, but {type(layer).__name__} got states {shape}")
+    for name, value in named.items():
+        if isinstance(value, Mapping) and name not in _CACHES:
+            raise ValueError(
+                f"layers of class {type(layer).__name__} hand each other what they keep in {name}: rows of one batch "
+                "cannot have cuts of their own, nor states be kept. Take one cut a batch"
+            )
+    return states
+
+
+class _Saved:
+    """What a graph keeps of a tensor."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
+def run_alone(layer: nn.Module, inner: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """A layer's output without a graph, as under no_grad. Refuses a layer of which a part of the graph lives on: then
+    something in it was recorded for the loss (router logits, attention weights), and its gradient would be lost, or be
+    that of rows that do not train. No name tells this: a graph is gone with the output unless somebody holds on to it.
+    """
+    kept: weakref.WeakSet[_Saved] = weakref.WeakSet()
+
+    def keep(tensor: torch.Tensor) -> _Saved:
+        saved = _Saved(tensor.detach())  # an output that is kept as it is would keep itself alive
+        kept.add(saved)
+        return saved
+
+    states = first_state(args, kwargs)
+
+    def needing(value: Any) -> Any:  # no leaf, into which a layer could not write
+        return value.detach().requires_grad_().clone() if value is states else value
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved.tensor):
+        given, named = [needing(value) for value in args], {name: needing(value) for name, value in kwargs.items()}
+        output = _detached(inner(*given, **named))
+        del given, named
+    if len(kept):
+        gc.collect()
+    if len(kept):
+        raise ValueError(
+            f"layers of class {type(layer).__name__} leave something behind beside their states, for the loss to look "
+            "at (router logits, as by output_router_logits=True; attention weights): rows of one batch cannot have "
+            "cuts of their own. Turn it off, or take one cut a batch"
+        )
+    return output
+
+
+def _detached(output: Any) -> Any:
+    if isinstance(output, torch.Tensor):
+        return output.detach()
+    return type(output)(_detached(item) for item in output) if isinstance(output, (tuple, list)) else output
+
+
+@contextmanager
+def _evaluating(layer: nn.Module) -> Iterator[None]:
+    """Without dropout and graphs."""
+    training = [module for module in layer.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def check_split(
+    layer: nn.Module, inner: Callable[..., Any], args: Any, kwargs: Dict[str, Any], states: Any, division: Division
+) -> None:
+    """CannotSplit where a layer's states of both parts, each by itself, are not those of the whole batch: an argument
+    was taken for one that goes by row and does not, or rows look at each other."""
+    tokens = states.shape[1]
+    with _evaluating(layer):
+        given, named = layer_arguments(args, kwargs, states, None, tokens)
+        whole = first_state(inner(*given, **named))
+        assert whole is not None
+        parts: List[torch.Tensor] = []
+        for part in (0, 1):
+            given, named = layer_arguments(args, kwargs, division.take(states, part), division, tokens, part)
+            try:
+                found = first_state(inner(*given, **named))
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise CannotSplit(f"it fails with some of the rows: {error}") from error
+            assert found is not None
+            parts.append(found)
+        joined = division.join(parts[0], parts[1]).float()
+        near = _ROUNDING.get(whole.dtype, 2e-3) * whole.float().norm()
+        if joined.shape != whole.shape or (joined - whole.float()).norm() > near:
+            raise CannotSplit("its rows have other states by themselves than in the batch; is it random?")
 
 
 class Division:
@@ -97,6 +207,11 @@ def _without_cache(arguments: Dict[str, Any]) -> Dict[str, Any]:
 def _joined(active: Any, waiting: Any, division: Division, module: nn.Module) -> Any:
     """A layer's output, from those of both parts."""
     if isinstance(active, torch.Tensor):
+        if active.shape[:1] != (division.n_active,) or waiting.shape[:1] != (division.size - division.n_active,):
+            raise ValueError(
+                f"layers of class {type(module).__name__} give a tensor of shape {tuple(active.shape)} for "
+                f"{division.n_active} rows, which cannot be put together by row: take one cut a batch"
+            )
         return division.join(active, waiting.detach())
     if isinstance(active, (tuple, list)):
         return type(active)(_joined(a, w, division, module) for a, w in zip(active, waiting))
@@ -164,6 +279,8 @@ class RowCuts:
         self._cuts: Optional[List[int]] = None
         self._divisions: Dict[int, Division] = {}
         self._warned = False
+        # Shapes of batches that were tried: of how many rows, and whether of as many tokens.
+        self._tried: List[Set[Any]] = [set() for _ in self._layers]
         self._own = [replace_forward(layer, self._instead_of(k)) for k, layer in enumerate(self._layers)]
 
     def close(self) -> None:
@@ -196,11 +313,8 @@ class RowCuts:
 
     def _run(self, k: int, inner: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         layer = self._layers[k]
-        states = args[0] if args else kwargs.get("hidden_states")
         assert self._cuts is not None
-        if not isinstance(states, torch.Tensor) or states.shape[0] != len(self._cuts):
-            shape = tuple(states.shape) if isinstance(states, torch.Tensor) else type(states).__name__
-            raise ValueError(f"{len(self._cuts)} rows were announced, but layer {k} got states {shape}")
+        states = checked_states(layer, args, kwargs, len(self._cuts))
         division = self._divisions.get(k)
         if division is None:
             division = self._divisions[k] = Division(self._cuts, k, states.device)
@@ -211,15 +325,24 @@ class RowCuts:
                 return inner(*args, **self._plain(kwargs))
         # A view would keep the whole batch's states alive for as long as the graph does.
         states_of = [division.take(states, 0).clone(), division.take(states, 1)]
+        shape = division.size, states.shape[1] == division.size
+        new = shape not in self._tried[k]
+        self._tried[k].add(shape)
         try:
             parts = [layer_arguments(args, kwargs, states_of[p], division, states.shape[1], p) for p in (0, 1)]
+            if new:
+                check_split(layer, inner, args, kwargs, states, division)
+                waiting = run_alone(layer, inner, *parts[1])
         except CannotSplit as reason:
             self._warn(layer, reason)
+            if new:
+                run_alone(layer, inner, args, self._plain(kwargs))
             return _detached_outside(inner(*args, **self._plain(kwargs)), division)
         # Active rows first: a checkpointed layer that is recomputed stops once it has what they need.
         active = inner(*parts[0][0], **parts[0][1])
-        with torch.no_grad():
-            waiting = inner(*parts[1][0], **parts[1][1])
+        if not new:
+            with torch.no_grad():
+                waiting = inner(*parts[1][0], **parts[1][1])
         return _joined(active, waiting, division, layer)
 
     @staticmethod

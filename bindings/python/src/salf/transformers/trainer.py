@@ -305,6 +305,8 @@ class SalfMixin:
         assert plan is not None
         assert self.controller is not None
         model.train()
+        if callable(getattr(me.optimizer, "train", None)):  # schedule-free ones, which an evaluation puts aside
+            me.optimizer.train()
         if getattr(me.accelerator, "scaler", None) is not None and plan.progress.units % plan.accumulation == 0:
             self._salf_before = self._salf_state()
         total = torch.zeros((), device=me.args.device)
