@@ -56,13 +56,18 @@ static void set_path(reader *r, const char *folder, const char *file) {
     snprintf(r->path, sizeof r->path, "%s%s%s", folder, n && folder[n - 1] == '/' ? "" : "/", file);
 }
 
-/* The whole file, 0-terminated. A byte 0 inside is refused: it would hide the rest of its line. */
+/* The whole file, 0-terminated. A byte 0 inside is refused: it would hide the rest of its line. The byte order mark that
+   spreadsheets put in front would stand in the first label, and in every prompt of a template. */
 static char *slurp(const reader *r) {
     size_t size;
     char *data = file_read(r->path, &size, r->message, r->message_size);
-    if (!data || !memchr(data, 0, size)) return data;
-    free(data);
-    return fail_file(r, "contains a byte 0, so it is no text"), NULL;
+    if (!data) return NULL;
+    if (memchr(data, 0, size)) {
+        free(data);
+        return fail_file(r, "contains a byte 0, so it is no text"), NULL;
+    }
+    if (size >= 3 && !memcmp(data, "\xEF\xBB\xBF", 3)) memmove(data, data + 3, size - 3 + 1);
+    return data;
 }
 
 /* Lines of a text, a last one without its line end too. */
@@ -115,7 +120,11 @@ static int read_labels(dataset *data, reader *r, const char *folder) {
     if (!text) return -1;
     int failed = 0;
     const int64_t lines = count_lines(text);
-    if (lines < 2 || lines > 10000) failed = fail_file(r, "needs at least 2 and at most 10000 lines, one a class");
+    if (lines < 2 || lines > 10000) {
+        snprintf(r->message, r->message_size, "%s: has %" PRId64 " lines; it needs 2 to 10000, one a class", r->path,
+                 lines);
+        failed = -1;
+    }
     if (!failed) {
         data->classes = calloc((size_t)lines, sizeof *data->classes);
         data->words = calloc((size_t)lines, sizeof *data->words);

@@ -45,6 +45,29 @@ START_TEST(reads_a_folder) {
 }
 END_TEST
 
+/* As spreadsheets save them: a byte order mark in front of each file is no part of the first label or the prompts. */
+START_TEST(byte_order_marks_are_left_out) {
+    dataset d;
+    good_folder();
+    write_file("labels.txt", "\xEF\xBB\xBFup\r\ndown now\r\n");
+    write_file("train.tsv", "\xEF\xBB\xBFup\ta bird\r\n");
+    write_file("words.txt", "\xEF\xBB\xBFup\thigh\n");
+    write_file("template.txt", "\xEF\xBB\xBF{text} It is");
+    ck_assert_msg(dataset_load(&d, folder, message, sizeof message) == 0, "%s", message);
+    ck_assert_str_eq(d.classes[0], "up");
+    ck_assert_str_eq(d.words[0], "high");
+    ck_assert_str_eq(d.template_text, "{text} It is");
+    ck_assert_int_eq(d.train[0].label, 0);
+    dataset_destroy(&d);
+    remove(harness_path("words.txt"));
+    remove(harness_path("template.txt"));
+    /* A mark alone is an empty file. */
+    write_file("train.tsv", "\xEF\xBB\xBF");
+    ck_assert_int_eq(dataset_load(&d, folder, message, sizeof message), -1);
+    ck_assert_msg(strstr(message, "holds no examples") != NULL, "%s", message);
+}
+END_TEST
+
 static void check_spoiled(const char *file, const char *text, const char *words) {
     dataset d;
     good_folder();
@@ -60,7 +83,7 @@ START_TEST(names_file_and_line) {
     check_spoiled("train.tsv", "up\t\n", ":1: the text is empty");
     check_spoiled("test.tsv", "up\ta\tb\tc\n", ":1: there are more than three");
     check_spoiled("test.tsv", "", "holds no examples");
-    check_spoiled("labels.txt", "up\n", "at least 2");
+    check_spoiled("labels.txt", "up\n", "has 1 lines; it needs 2 to 10000");
     check_spoiled("labels.txt", "up\nup\n", ":2: the class is there twice: 'up'");
     check_spoiled("words.txt", "up\n", ":1: is not label<TAB>word");
     check_spoiled("words.txt", "left\tleft\n", ":1: there is no such class: 'left'");
@@ -212,6 +235,7 @@ END_TEST
 
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, reads_a_folder);
+    HARNESS_ADD(suite, byte_order_marks_are_left_out);
     HARNESS_ADD(suite, names_file_and_line);
     HARNESS_ADD(suite, prompts);
     HARNESS_ADD(suite, long_prompts_keep_the_template);
