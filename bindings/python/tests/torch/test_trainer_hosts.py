@@ -244,9 +244,9 @@ class Modal(torch.optim.SGD):
         return super().step(closure)
 
 
-@pytest.mark.parametrize("method", ["salf[half]", "salf"])
-def test_an_optimizer_with_a_mode_is_told(tmp_path, method):
-    trainer = make_trainer(tmp_path, method, data=small.Items(16), eval_dataset=small.Items(4), max_steps=3)
+def test_an_optimizer_with_a_mode_is_told(tmp_path):
+    """Under a plan, whose steps are not the Trainer's own; those of recent versions tell it elsewhere."""
+    trainer = make_trainer(tmp_path, "salf[half]", data=small.Items(16), eval_dataset=small.Items(4), max_steps=3)
     trainer.optimizer = Modal(trainer.model.parameters())
     trainer.train()
     assert trainer.state.global_step == 3
