@@ -7,7 +7,6 @@
  *
  * Cost with a model: that of a basis, 2 V D^2, and of reading the weights once as `salf finetune` would.
  */
-#include <cblas.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -159,12 +158,12 @@ static void keep_log(void *user, int32_t level, const char *message) {
 static void examine_blas(patient *p) {
     json_t *blas = add_section(p, "blas");
     char name[64] = "unknown", version[64] = "unknown";
-    if (sscanf(openblas_get_config(), "%63s %63s", name, version) < 2) strcpy(version, "unknown");
+    if (sscanf(ops_blas(), "%63s %63s", name, version) < 2) strcpy(version, "unknown");
     put_text(p, blas, "name", name);
     put_text(p, blas, "version", version);
-    put_text(p, blas, "core", openblas_get_corename());
+    put_text(p, blas, "core", ops_blas_core());
     put(p, blas, "threads", json_integer(ops_use_threads(p->s->threads)));
-    put_text(p, blas, "configuration", openblas_get_config());
+    put_text(p, blas, "configuration", ops_blas());
 }
 
 /* The context in which all else is done, and why it has its backend. Where that is not cuda, a context that insists on

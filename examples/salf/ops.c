@@ -3,7 +3,6 @@
  */
 #include "ops.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <string.h>
 
@@ -14,34 +13,53 @@
  * whole processors, for nothing that could be noticed, and on a busy machine instead of what would have been done. */
 #define SMALL_PRODUCT ((int64_t)1 << 25)
 
+enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 }; /* values of CBLAS */
+
+/* By a prototype of its own, as any library has it: each names its header otherwise. */
+void cblas_sgemm(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b,
+                 int ldb, float beta, float *c, int ldc);
+/* OpenBLAS alone has these. Weak: NULL where another library serves, whose threads are its own affair. */
+__attribute__((weak)) int openblas_get_num_threads(void);
+__attribute__((weak)) void openblas_set_num_threads(int n);
+__attribute__((weak)) char *openblas_get_config(void);
+__attribute__((weak)) char *openblas_get_corename(void);
+
+const char *ops_blas(void) {
+    return openblas_get_config ? openblas_get_config() : "CBLAS";
+}
+
+const char *ops_blas_core(void) {
+    return openblas_get_corename ? openblas_get_corename() : "unknown";
+}
+
 int ops_use_threads(int32_t n) {
-    if (n > 0) openblas_set_num_threads(n);
-    return openblas_get_num_threads();
+    if (n > 0 && openblas_set_num_threads) openblas_set_num_threads(n);
+    return openblas_get_num_threads ? openblas_get_num_threads() : 1;
 }
 
 /* Arguments as cblas_sgemm has them, for row-major matrices. */
-static void multiply(CBLAS_TRANSPOSE of_a, CBLAS_TRANSPOSE of_b, int64_t m, int64_t n, int64_t k, float alpha,
-                     const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
-    const int threads = openblas_get_num_threads();
+static void multiply(int of_a, int of_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+                     const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
+    const int threads = ops_use_threads(0);
     const int alone = threads > 1 && m * n * k < SMALL_PRODUCT;
     if (alone) openblas_set_num_threads(1); /* a number in OpenBLAS's memory: nothing starts or ends */
-    cblas_sgemm(CblasRowMajor, of_a, of_b, (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
+    cblas_sgemm(ROW_MAJOR, of_a, of_b, (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
     if (alone) openblas_set_num_threads(threads);
 }
 
 void ops_gemm_nn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                  float beta, float *c, int64_t ldc) {
-    multiply(CblasNoTrans, CblasNoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    multiply(NO_TRANS, NO_TRANS, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 void ops_gemm_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                  float beta, float *c, int64_t ldc) {
-    multiply(CblasNoTrans, CblasTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    multiply(NO_TRANS, TRANS, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 void ops_gemm_tn(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                  float beta, float *c, int64_t ldc) {
-    multiply(CblasTrans, CblasNoTrans, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    multiply(TRANS, NO_TRANS, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 VECTORISED float ops_dot(const float *restrict x, const float *restrict y, int64_t n) {

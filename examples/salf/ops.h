@@ -7,6 +7,10 @@
 /* Threads that BLAS has for the products below, and for the library's: n, or 0 for as many as it has. How many it has
  * then. Small products have one all the same. */
 int ops_use_threads(int32_t n);
+/* Which BLAS serves: OpenBLAS's name, version and how it was built, or "CBLAS" for another library, which does not say;
+ * and the processor whose kernels it has, or "unknown". */
+const char *ops_blas(void);
+const char *ops_blas_core(void);
 
 /* c [m][n] = beta c + alpha a b, with a [m][k] and b [k][n], or either transposed (t): b of ops_gemm_nt is [n][k], a of
  * ops_gemm_tn is [k][m]. Leading dimensions in elements. Sizes below 2^31. */

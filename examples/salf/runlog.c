@@ -1,10 +1,10 @@
 /* runlog.c - the events of a fine-tuning run, as docs/formats.md describes them. */
-#include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "finetune.h"
+#include "ops.h"
 
 /* The processor's name as the system gives it, or "unknown". */
 static void name_processor(char *out, size_t size) {
@@ -29,8 +29,8 @@ static void log_machine(session *s) {
     name_processor(processor, sizeof processor);
     jsonl_text(&s->log, "processor", processor);
     jsonl_int(&s->log, "processors", sysconf(_SC_NPROCESSORS_ONLN));
-    jsonl_text(&s->log, "blas", openblas_get_config());
-    jsonl_int(&s->log, "blas_threads", openblas_get_num_threads());
+    jsonl_text(&s->log, "blas", ops_blas());
+    jsonl_int(&s->log, "blas_threads", ops_use_threads(0));
     if (salf_context_get_info(s->context, &info) == SALF_OK) {
         jsonl_text(&s->log, "backend", info.backend_name);
         jsonl_text(&s->log, "kernels", info.kernels);

@@ -1,5 +1,4 @@
 /* session.c - model, data and basis of a fine-tuning run: opened once, shared by all methods. */
-#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,7 +149,7 @@ static int open_session_parts(session *s) {
     static int said; /* once in a run, which may open several sessions */
     if (!settings->quiet && !said++)
         fprintf(stderr, "salf %s: backend %s (%s), %d thread%s, 1 for small products; %s\n", training_command,
-                used.backend_name, used.kernels, threads, threads == 1 ? "" : "s", openblas_get_config());
+                used.backend_name, used.kernels, threads, threads == 1 ? "" : "s", ops_blas());
     salf_model_options model;
     salf_options_init(&model, sizeof model);
     model.valid_vocab = settings->valid_vocab;

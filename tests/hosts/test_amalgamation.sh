@@ -21,21 +21,24 @@ report "it writes two files" $?
 warnings=(-Wall -Wextra -Wshadow -Werror)
 level=-O2
 unit=$here/tests/unit
+stand_in=$here/tests/hosts/stand_in
 build_tests() { # compiler, folder, flags...: unit tests of the stand-in for libcheck, in the folder
-    local compiler=$1 out=$2 test
+    local compiler=$1 out=$2 system=() test
     shift 2
+    [ -e "$stand_in/${out##*/}.h" ] && system=(-include "$stand_in/${out##*/}.h")
     mkdir -p "$out"
     quietly "$compiler" -std=gnu11 $level "${warnings[@]}" "$@" -c salf.c -o "$out/salf.o" || return
     for test in ${tests[*]}; do
-        quietly "$compiler" -std=gnu11 -O0 -w "$@" -I"$here/tests/hosts/stand_in" -I. -I"$here/libsalf" -I"$here/tests" -I"$unit" \
+        quietly "$compiler" -std=gnu11 -O0 -w "$@" "${system[@]}" -I"$stand_in" -I. -I"$here/libsalf" -I"$here/tests" -I"$unit" \
             "$unit/test_$test.c" "$unit/harness.c" "$unit/oracle.c" "$out/salf.o" -lm -pthread -o "$out/test_$test" || return
     done
 }
-run_tests() { # words, emulator or nothing
-    local out=$1 test
+run_tests() { # folder, emulator or nothing
+    local out=$1 suffix= test
+    [ "$out" = windows ] && suffix=.exe
     shift
     for test in ${tests[*]}; do
-        quietly "$@" "$work/$out/test_$test"
+        quietly "$@" "$work/$out/test_$test$suffix"
         report "$out: test_$test of the amalgamation" $?
     done
 }
@@ -53,11 +56,12 @@ report "it needs nothing but the C library and its mathematics" $((!$?))
 
 tests=(core probe planner)
 level=-O1
+. "$here/tests/hosts/stand_in/wine.sh"
 # compiler, folder, emulator and what starts programs of it, flags
 others='musl-gcc musl - -static
 aarch64-linux-gnu-gcc aarch64 qemu-aarch64 -static
 clang clang - -
-x86_64-w64-mingw32-gcc windows wine -'
+x86_64-w64-mingw32-gcc windows wine -static'
 while read -r compiler folder emulator flag; do
     command -v "$compiler" >/dev/null || { echo "skip - $compiler is not there"; continue; }
     [ "$flag" = - ] && flag=

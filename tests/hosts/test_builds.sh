@@ -11,8 +11,8 @@ report() { # name, exit status of what was tried
     if [ "$2" -eq 0 ]; then echo "ok - $1"; else echo "not ok - $1"; status=1; sed 's/^/    /' "$work/output" | tail -20; fi
 }
 quietly() { "$@" >"$work/output" 2>&1; }
-runs() { # name, program: the loop of a trainer without a model
-    quietly "$2"
+runs() { # name, program, emulator or nothing: the loop of a trainer without a model
+    quietly ${3-} "$2"
     grep -qF '48 layer backwards instead of 72' "$work/output"
     report "$1" $?
 }
@@ -24,8 +24,8 @@ host() { # folder, the lines of CMakeLists.txt between project and link, target
     printf 'cmake_minimum_required(VERSION 3.14)\nproject(host C)\n%s\nadd_executable(host %s/examples/04_host_loop.c)\ntarget_link_libraries(host PRIVATE %s m)\n' \
         "$2" "$here" "$3" >"$1/CMakeLists.txt"
 }
-configure_and_build() { # folder, flags of CMake...
-    quietly cmake -S "$1" -B "$1/build" "${@:2}" && quietly cmake --build "$1/build" -j2
+configure_and_build() { # folder, folder to build in, flags of CMake...
+    quietly cmake -S "$1" -B "$1/$2" "${@:3}" && quietly cmake --build "$1/$2" -j2
 }
 
 if command -v cmake >/dev/null; then
@@ -35,12 +35,12 @@ if command -v cmake >/dev/null; then
     mv "$work/first" "$work/second"
     for target in salf::salf salf::static; do
         host "$work/${target#*::}" 'find_package(salf 0.2 REQUIRED)' "$target"
-        configure_and_build "$work/${target#*::}" -DCMAKE_PREFIX_PATH="$work/second"
+        configure_and_build "$work/${target#*::}" build -DCMAKE_PREFIX_PATH="$work/second"
         report "a host finds $target where it was moved to" $?
         runs "it runs with $target" "$work/${target#*::}/build/host"
     done
     host "$work/older" 'find_package(salf 0.1 REQUIRED)' salf::salf
-    ! configure_and_build "$work/older" -DCMAKE_PREFIX_PATH="$work/second" &&
+    ! configure_and_build "$work/older" build -DCMAKE_PREFIX_PATH="$work/second" &&
         grep -q 'requested version "0.1"' "$work/output"
     report "a host that wants 0.1 is told what there is" $?
 
@@ -50,11 +50,27 @@ set(SALF_BLAS plain CACHE STRING \"\")
 set(SALF_FILES OFF CACHE BOOL \"\")
 FetchContent_Declare(salf SOURCE_DIR $here)
 FetchContent_MakeAvailable(salf)" salf::salf
-    configure_and_build "$work/fetched"
+    configure_and_build "$work/fetched" build
     report "a host fetches a checkout and builds it" $?
     runs "it runs with what it fetched" "$work/fetched/build/host"
     quietly eval "ldd '$work/fetched/build/host' | grep -E 'blas|jansson|lapack'"
     report "and needs neither BLAS nor jansson" $((!$?))
+
+    # For Windows, as a DLL.
+    . tests/hosts/stand_in/wine.sh
+    if command -v x86_64-w64-mingw32-gcc >/dev/null; then
+        configure_and_build "$work/fetched" windows -DCMAKE_SYSTEM_NAME=Windows -DBUILD_SHARED_LIBS=ON \
+            -DCMAKE_C_COMPILER=x86_64-w64-mingw32-gcc -DCMAKE_RUNTIME_OUTPUT_DIRECTORY="$work/fetched/windows" \
+            -DCMAKE_EXE_LINKER_FLAGS=-static -DCMAKE_SHARED_LINKER_FLAGS=-static
+        report "a host for Windows is built with libsalf.dll" $?
+        if command -v wine >/dev/null; then
+            runs "it runs under Wine" "$work/fetched/windows/host.exe" wine
+        else
+            echo "skip - it is not run: wine is not there"
+        fi
+    else
+        echo "skip - x86_64-w64-mingw32-gcc is not there"
+    fi
 else
     echo "skip - cmake is not there"
 fi

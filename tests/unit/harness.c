@@ -32,7 +32,11 @@ void harness_free(void *user, void *block, size_t size) {
     __atomic_fetch_sub(&memory->alive, 1, __ATOMIC_RELAXED);
     __atomic_fetch_sub(&memory->bytes, (int64_t)size, __ATOMIC_RELAXED);
     memset(block, 0x5A, size); /* the size is the block's own, so this is legal, and use after free shows */
+#ifdef _WIN32
+    _aligned_free(block);
+#else
     free(block);
+#endif
 }
 
 const char *harness_plugin(void) {
