@@ -107,7 +107,7 @@ $(PROGRAM): $(HOST_OBJ)
 $(PROGRAM)-demo: $(DEMO_OBJ) $(HOST_PARTS)
 $(PROGRAM) $(PROGRAM)-demo: $(SHARED_LIB)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(LINK) -o $@ $(filter %.o,$^) -L$(BUILD)/lib -lsalf -Wl,-rpath,'$$ORIGIN/../lib' $(LIBS)
+	$(call say,LINK)$(LINK) -o $@ $(filter %.o,$^) -L$(BUILD)/lib -lsalf $(RPATH) $(LIBS)
 
 # Examples know the public header and the shared library only, as a user does.
 examples: $(EXAMPLES) ## the numbered examples and the trainer, in build/examples/
@@ -124,7 +124,7 @@ $(CPP_EXAMPLES): $(BUILD)/examples/cpp/%: examples/cpp/%.cpp include/salf.h $(wi
 	    -Wl,-rpath,'$$ORIGIN/../../lib'
 
 include libsalf/backend/cuda/build.mk
--include tests/tests.mk docs/docs.mk # not in a source distribution of the Python package
+-include tests/tests.mk docs/docs.mk packaging/packaging.mk # not in a source distribution of the Python package
 
 # ---- from nothing to a run -------------------------------------------------------------------------------------------
 # What deps installs is seen by a make that starts after it, so these two start one.

@@ -21,7 +21,7 @@ CHAPTERS = {
     "Start": ["README.md", "docs/concepts.md", "docs/when-to-freeze.md", "docs/evidence.md", "docs/troubleshooting.md"],
     "Use it": [
         "docs/embedding.md", "docs/python.md", "bindings/python/README.md", "bindings/cpp/README.md", "docs/gpu.md",
-        "examples/salf/README.md", "examples/trainer/README.md",
+        "examples/salf/README.md", "examples/trainer/README.md", "packaging/README.md",
     ],
     "Look it up": [
         "reference.md", "docs/glossary.md", "docs/formats.md", "docs/abi.md", "docs/conformance.md",

@@ -16,3 +16,6 @@ PLACELESS := -ffile-prefix-map=$(CURDIR)=.
 # Threads of 64 KiB stack, beside what libraries have of it for thread-local memory (OpenBLAS: 60 KiB), are enough for
 # every call (tests/unit/test_bounds.c): no function takes more than a quarter.
 FRAMES := -Wframe-larger-than=16384
+
+# The program finds the library of its own tree, wherever that lies. Distributions want RPATH= (packaging/).
+RPATH ?= -Wl,-rpath,'$$ORIGIN/../lib'

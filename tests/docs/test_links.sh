@@ -35,11 +35,11 @@ broken() { # prints each link of a document that leads nowhere
 }
 
 missing_paths() { # prints each `path` of the tree a document names that is not there; patterns are left out
-    prose "$1" | grep -oE '`(libsalf|examples|tests|docs|include|pkgconfig|bindings)/[A-Za-z0-9_./-]+`' | tr -d '`' | sort -u |
+    prose "$1" | grep -oE '`(libsalf|examples|tests|docs|include|pkgconfig|bindings|packaging)/[A-Za-z0-9_./-]+`' | tr -d '`' | sort -u |
         while read -r path; do [ -e "$path" ] || [ -e "${path%/}" ] || echo "$path"; done
 }
 
-for document in *.md docs/*.md examples/*.md examples/*/*.md bindings/*/*.md; do
+for document in *.md docs/*.md examples/*.md examples/*/*.md bindings/*/*.md packaging/*.md; do
     found=$(broken "$document"; missing_paths "$document")
     [ -z "$found" ]
     result $? "$document leads everywhere it says${found:+, but not to $(tr '\n' ' ' <<<"$found")}"

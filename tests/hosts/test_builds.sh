@@ -17,6 +17,7 @@ runs() { # name, program, emulator or nothing: the loop of a trainer without a m
     report "$1" $?
 }
 here=$PWD
+VERSION=${VERSION:-$(libsalf/version.sh)}
 make=(make --no-print-directory BUILD="${BUILD:-build}" CC="$CC" CUDA=0)
 export CC=${CC##* } # without ccache: CMake and Meson want one word
 host() { # folder, the lines of CMakeLists.txt between project and link, target
@@ -55,6 +56,18 @@ FetchContent_MakeAvailable(salf)" salf::salf
     runs "it runs with what it fetched" "$work/fetched/build/host"
     quietly eval "ldd '$work/fetched/build/host' | grep -E 'blas|jansson|lapack'"
     report "and needs neither BLAS nor jansson" $((!$?))
+
+    # Installed by CMake, and moved.
+    quietly cmake -S . -B "$work/cmake" -DSALF_BLAS=plain -DCMAKE_INSTALL_PREFIX="$work/third" &&
+        quietly cmake --build "$work/cmake" -j2 && quietly cmake --install "$work/cmake"
+    report "a checkout is built and installed with CMake" $?
+    mv "$work/third" "$work/a place with spaces"
+    host "$work/installed" 'find_package(salf 0.2 REQUIRED)' salf::salf
+    configure_and_build "$work/installed" build -DCMAKE_PREFIX_PATH="$work/a place with spaces"
+    report "a host finds that where it was moved to" $?
+    runs "it runs with it" "$work/installed/build/host"
+    [ "$(PKG_CONFIG_LIBDIR=$(dirname "$work/a place with spaces"/lib*/pkgconfig/salf.pc) pkg-config --modversion salf)" = "$VERSION" ]
+    report "pkg-config knows it too" $?
 
     # For Windows, as a DLL.
     . tests/hosts/stand_in/wine.sh
