@@ -5,7 +5,8 @@
 #   tests/distributions.sh [-c COMMAND] [-f FOLDER] [NAME...]
 #
 # NAME: debian-12, debian-13, ubuntu-22.04, ubuntu-24.04 (default: all). COMMAND: default "make demo". FOLDER keeps the
-# bare systems between runs (default build/distributions). Prints a line for each: name, result, seconds, versions.
+# bare systems between runs (default build/distributions). Prints a line for each: name, result, seconds by the clock and
+# of processors (which say more on a busy machine), versions.
 set -u
 command='make demo'
 folder=${BUILD:-build}/distributions
@@ -51,11 +52,11 @@ for name; do
     cp /etc/resolv.conf "$root/etc/resolv.conf"
     begin=$SECONDS
     chroot "$root" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb http_proxy="${http_proxy-}" \
-        https_proxy="${https_proxy-}" bash -c "cd /home/libsalf && git init -q && $command" >"$root.log" 2>&1
+        https_proxy="${https_proxy-}" bash -c "cd /home/libsalf && git init -q && TIMEFORMAT='processors: %0U + %0S s'; time { $command; }" >"$root.log" 2>&1
     code=$?
     versions=$(chroot "$root" sh -c 'gcc -dumpfullversion; dpkg-query -W -f "\${Version}" libopenblas-dev' 2>/dev/null | tr '\n' ' ')
     umount "$root/dev" "$root/proc"
     [ $code -eq 0 ] || failed=1
-    echo "$name: $([ $code -eq 0 ] && echo passed || echo "failed ($code), see $root.log"), $((SECONDS - begin)) s, gcc and OpenBLAS $versions"
+    echo "$name: $([ $code -eq 0 ] && echo passed || echo "failed ($code), see $root.log"), $((SECONDS - begin)) s, $(grep -a '^processors: ' "$root.log" | tail -n 1), gcc and OpenBLAS $versions"
 done
 exit $failed
