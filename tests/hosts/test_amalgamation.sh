@@ -44,7 +44,7 @@ run_tests() { # folder, emulator or nothing
 }
 
 tests=(core probe planner policy basis blas)
-quietly build_tests "${CC%% *}" "$work/native"
+quietly build_tests "${CC##* }" "$work/native"
 report "${CC:-gcc} takes salf.c without a warning" $?
 run_tests native
 nm -g --defined-only "$work/native/salf.o" | awk '$3 ~ /^salf_/ { print $3 }' | sort >"$work/there"
@@ -93,9 +93,9 @@ int main(void) {
     return 0;
 }
 END
-quietly "${CC%% *}" -O0 -DSALF_NO_THREADS -c salf.c -o none.o
+quietly "${CC##* }" -O0 -DSALF_NO_THREADS -c salf.c -o none.o
 says() { # words, threads, backend
-    "${CC%% *}" -DTHREADS="$2" -DBACKEND="$3" one.c none.o -lm -o one && ./one >"$work/output" 2>&1 && grep -qF "$1" "$work/output"
+    "${CC##* }" -DTHREADS="$2" -DBACKEND="$3" one.c none.o -lm -o one && ./one >"$work/output" 2>&1 && grep -qF "$1" "$work/output"
 }
 says "SALF_E_UNSUPPORTED threads is 3" 3 SALF_BACKEND_CPU
 report "built without threads, it says so where some are asked for" $?
@@ -111,9 +111,9 @@ refused() { # name, words, what to call
     [ $? -ne 0 ] && grep -qF "$2" "$work/output"
     report "$1 is refused in words" $?
 }
-refused "-ffast-math" "cannot be built with -ffast-math" "${CC%% *}" -O0 -ffast-math -fsyntax-only salf.c
+refused "-ffast-math" "cannot be built with -ffast-math" "${CC##* }" -O0 -ffast-math -fsyntax-only salf.c
 command -v g++ >/dev/null && refused "C++" "salf.c is C11" g++ -fsyntax-only -x c++ salf.c
 mkdir gnu && : >gnu/stubs-32.h # glibc's, which is not installed for this processor
 command -v clang >/dev/null && refused "a system of 32 bits" "needs a system of 64 bits" clang --target=i686-linux-gnu -fsyntax-only -I. \
-    -I"/usr/include/$("${CC%% *}" -print-multiarch)" salf.c
+    -I"/usr/include/$("${CC##* }" -print-multiarch)" salf.c
 exit $status
