@@ -112,8 +112,8 @@ salf_status slf_stream_check_options(const salf_planner_options *o) {
 
 /* ---- tasks ---- */
 
-/* The next data in order. Nothing that a host does between two tasks can change the cuts of a random stream: they follow
- * from the position, the size of the task and the seed. */
+/* The next data in order. Nothing that a host does between two tasks can change the cuts of a random stream: they
+ * follow from the position, the size of the task and the seed. */
 salf_status slf_stream_next(salf_planner *p, int64_t most) {
     slf_progress *progress = &p->progress;
     slf_stream *s = &progress->stream;
