@@ -77,6 +77,12 @@ mkdir elsewhere && mv m d t.bin elsewhere
     --log part.jsonl --output part --resume >part.out 2>err && mv elsewhere/* . && cmp whole/salf-half/model.safetensors part/salf-half/model.safetensors
 check $? 'model, tokenizer and data may be moved'
 
+# ---- what a method adds up over a turn
+tune turned --method autofreeze && tune turns --method autofreeze --stop-after 5
+grep -qa '"turn":' turns.ck/checkpoint-?.safetensors && tune turns --method autofreeze --resume &&
+    cmp turned/autofreeze/model.safetensors turns/autofreeze/model.safetensors
+check $? 'sums of a turn are kept: the same weights'
+
 # ---- damage: the older save is used and the user told; forged numbers are refused
 tune hurt --stop-after 6
 cp -r hurt.ck good.ck && cp hurt.jsonl good.jsonl
@@ -121,7 +127,7 @@ assert salf_hash(data[:-8]) == struct.unpack("<Q", data[-8:])[0]
 big = 2**63 - 1
 changes = [("run", k, v, "q") for k, v in [(0, -1), (0, 99), (1, 2), (1, -1), (2, -1), (2, big), (4, -1), (4, big), (5, -3),
            (5, 1000), (5, big), (6, 2)]]
-changes += [("tally", 0, float("nan"), "d"), ("tally", 1, -5.0, "d"), ("tallies", 0, 1e300, "d"), ("eof_counts", 0, -1, "q"),
+changes += [("tally", 0, float("nan"), "d"), ("tally", 1, -5.0, "d"), ("tallies", 0, 2.0**54, "d"), ("eof_counts", 0, -1, "q"),
             ("optimizer.steps", 1, -1, "q"), ("optimizer.steps", 2, big, "q"), ("eof_counts", 1, big, "q")]
 for i, (name, place, value, form) in enumerate(changes):
     forged = bytearray(data)

@@ -506,6 +506,7 @@ START_TEST(scaled_heads) {
         {"I8", "other", "7", 7, "", SALF_E_UNSUPPORTED, "lm_head.other"},
         {"F8_E4M3", "weight_scale_inv", "4", 4, "", SALF_E_MISMATCH, "4 scales for the 7 x 4"},
         {"F8_E4M3", "weight_scale_inv", "3,2", 6, "", SALF_E_MISMATCH, "6 scales"},
+        {"F8_E4M3", "weight_scale", "1,7", 7, "", SALF_E_MISMATCH, "7 scales for the 7 x 4"}, /* not one a row */
         {"F8_E5M2", "weight_scale_inv", "2,2", 4, "", SALF_E_DTYPE, "F8_E5M2"},
         {"U8", "weight_scale", "7", 7, "", SALF_E_DTYPE, "'lm_head.weight' is of type U8"},
         {"I8", "SCB\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},\"lm_head.weight_scale", "7", 7, "",

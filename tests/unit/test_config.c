@@ -111,6 +111,7 @@ static const key_case key_cases[] = {
     {"gpt2", "\"my_scale\":null", SALF_E_UNSUPPORTED, "my_scale = null"},
     /* senseless */
     {"llama", "\"n_layer\":5", SALF_E_CORRUPT, "num_hidden_layers is 4, but n_layer is 5"},
+    {"llama", "\"n_layer\":3", SALF_E_CORRUPT, "num_hidden_layers is 4, but n_layer is 3"},
     {"llama", "\"n_layer\":4", SALF_OK, ""},
     {"llama", "\"rope_scaling\":{\"rope_type\":\"linear\"}", SALF_E_CORRUPT, "rope_scaling.factor is 0"},
     {"llama", "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":Infinity}", SALF_E_CORRUPT,

@@ -515,6 +515,24 @@ START_TEST(script_holds_its_last_cut) {
 }
 END_TEST
 
+/* docs/formats.md: the fourteenth number of a saved policy, behind the header of 32 bytes, is 2 cubic + scale_rate. */
+START_TEST(a_save_has_the_options_of_freezeout_in_their_place) {
+    for (int32_t form = 0; form < 4; form++) {
+        salf_policy_options o = options();
+        uint8_t bytes[1024];
+        uint64_t size = sizeof bytes;
+        o.total_steps = 9;
+        o.cubic = form / 2;
+        o.scale_rate = form % 2;
+        salf_policy *policy = make(SALF_POLICY_FREEZEOUT, 3, &o);
+        CHECK_OK(salf_policy_save(policy, bytes, &size));
+        ck_assert_int_eq(bytes[32 + 13 * 8], form);
+        for (int i = 1; i < 8; i++) ck_assert_int_eq(bytes[32 + 13 * 8 + i], 0);
+        salf_policy_destroy(policy);
+    }
+}
+END_TEST
+
 /* ---- SALF ---- */
 
 /* Means 1.2 1 1.4 0.9 with the fifth row, whose gains are not finite, left out. */
@@ -578,5 +596,6 @@ void harness_suite(Suite *suite) {
     ADD(rgn_scales_by_the_largest_ratio);
     ADD(random_is_uniform_and_has_no_memory);
     ADD(script_holds_its_last_cut);
+    ADD(a_save_has_the_options_of_freezeout_in_their_place);
     ADD(reductions_of_one_batch);
 }

@@ -17,7 +17,7 @@ static const int64_t firsts[WORLD_RANKS + 1] = {0, 10, 11, PADDED};
 static const int32_t labels[ROWS] = {4, 10, 40, SALF_LABEL_IGNORE, 4};
 static const int32_t known[4] = {4, 10, 40, 7}; /* of the basis */
 
-static float head[PADDED][D], bias[PADDED], states[M + 1][ROWS][D];
+static float head[PADDED][D], other_head[PADDED][D], bias[PADDED], states[M + 1][ROWS][D];
 static world_rank ranks[WORLD_RANKS];
 
 /* What is computed, and how. */
@@ -29,8 +29,19 @@ typedef struct job {
     uint64_t workspace;
     /* what rank 1 does wrong */
     int32_t mistake;
+    int32_t second; /* of the other head */
 } job;
-enum { FINE, OTHER_LABELS, OTHER_SHARD, FAILING_ROWS, BAD_LABEL, OTHER_TEMPERATURE, NEW_LABEL, FAILS_IN_OBSERVE };
+enum {
+    FINE,
+    OTHER_LABELS,
+    OTHER_SHARD,
+    FAILING_ROWS,
+    BAD_LABEL,
+    OTHER_TEMPERATURE,
+    NEW_LABEL,
+    FAILS_IN_OBSERVE,
+    OTHER_HEAD
+};
 
 typedef struct results {
     double deviations[N];
@@ -43,6 +54,8 @@ static void fill(void) {
     uint64_t seed = 4;
     oracle_head(head[0], V, D, 5, 77);
     memcpy(head[12], head[4], sizeof head[0]); /* a token that equals a label's, on another rank: a tie */
+    memcpy(other_head, head, sizeof head);
+    other_head[30][2] += 0.5f;
     for (int i = 0; i < PADDED; i++) bias[i] = 0.3f * (float)harness_normal(&seed);
     for (int k = 0; k <= M; k++)
         for (int r = 0; r < ROWS; r++)
@@ -74,7 +87,7 @@ static salf_status describe(salf_model **model, salf_context *context, const job
         o.head_rows = rows_of_head;
         o.head_rows_user = left;
     } else {
-        o.head = (salf_tensor){.data = head[first], .rows = n, .cols = D, .dtype = SALF_F32};
+        o.head = (salf_tensor){.data = (j->second ? other_head : head)[first], .rows = n, .cols = D, .dtype = SALF_F32};
     }
     return salf_model_create(model, context, &o);
 }
@@ -83,7 +96,8 @@ static salf_status build(salf_basis **basis, salf_context *context, const job *j
                          int64_t n) {
     salf_basis_builder *builder = NULL;
     const int64_t valid = first + n < V ? n : V - first;
-    const salf_tensor rows = {.data = head[first], .rows = valid, .cols = D, .dtype = SALF_F32};
+    const salf_tensor rows = {
+        .data = (j->second ? other_head : head)[first], .rows = valid, .cols = D, .dtype = SALF_F32};
     salf_status status = salf_basis_builder_create(&builder, context, V, D, known, 4, &j->basis);
     if (status == SALF_OK) status = salf_basis_builder_add(builder, first, &rows);
     if (status == SALF_OK) status = salf_basis_builder_all_reduce(builder);
@@ -135,7 +149,19 @@ static salf_status work(world_rank *me) {
     salf_basis *basis = NULL;
     salf_status status = describe(&model, me->context, j, odd && j->mistake == OTHER_SHARD ? 9 : first, n, &left);
     if (status == SALF_OK) status = build(&basis, me->context, j, model, first, n);
-    if (status == SALF_OK) status = compute(j, model, basis, odd, &found[me->rank]);
+    /* all make a basis of the second head, too, and one rank goes on with it */
+    job second = *j;
+    salf_model *other_model = NULL;
+    salf_basis *other_basis = NULL;
+    second.second = 1;
+    if (status == SALF_OK && j->mistake == OTHER_HEAD)
+        status = describe(&other_model, me->context, &second, first, n, &left);
+    if (other_model) status = build(&other_basis, me->context, &second, other_model, first, n);
+    const bool goes_on = odd && other_basis;
+    if (status == SALF_OK)
+        status = compute(j, goes_on ? other_model : model, goes_on ? other_basis : basis, odd, &found[me->rank]);
+    salf_basis_destroy(other_basis);
+    salf_model_destroy(other_model);
     if (status != SALF_OK && j->mistake == FAILS_IN_OBSERVE && odd) status = salf_context_agree(me->context, status);
     salf_basis_destroy(basis);
     salf_model_destroy(model);
@@ -273,6 +299,9 @@ START_TEST(mistakes_of_one_rank_are_told_to_all) {
     j.mistake = BAD_LABEL;
     world_run(work, &j, NULL, ranks);
     world_one(ranks, 1, SALF_E_PADDING, "label 41");
+    j.mistake = OTHER_HEAD;
+    world_run(work, &j, NULL, ranks);
+    world_all(ranks, SALF_E_MISMATCH, "heads of the bases (hash)");
     j.mistake = OTHER_SHARD; /* row 9 twice, row 10 not at all */
     world_run(work, &j, NULL, ranks);
     world_all(ranks, SALF_E_MISMATCH, "the ranks' shards have 41 rows of 41, some twice and some not at all");

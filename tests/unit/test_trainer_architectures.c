@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "decoder_internal.h"
 #include "small_decoder.h"
 
 #define QKV (SALF_MATRIX_Q | SALF_MATRIX_K | SALF_MATRIX_V)
@@ -340,7 +341,28 @@ START_TEST(descriptions_that_make_no_sense_are_named) {
 }
 END_TEST
 
+/* YaRN, written out where neither end of the ramp is the first or the last pair: pairs that turn more than 32 times in
+ * 1,024 positions are 0 ... 2 (16 ln(1024 / (32 2 pi)) / (2 ln 100) = 2.8), and from pair 9 (8.8) on less than once. */
+START_TEST(yarn_stretches_the_pairs_in_between_in_part) {
+    const decoder_config c = {.layers = {.rope = SALF_ROPE_YARN,
+                                         .rotary_dims = 16,
+                                         .rope_theta = 100,
+                                         .rope_factor = 4,
+                                         .rope_original_positions = 1024,
+                                         .rope_beta_fast = 32,
+                                         .rope_beta_slow = 1,
+                                         .rope_attention_factor = 1.2}};
+    double got[8];
+    ck_assert_double_eq(decoder_frequencies(&c, 0, got), 1.2);
+    for (int i = 0; i < 8; i++) {
+        const double f = pow(100, -i / 8.0), stretched = fmax(i - 2, 0) / (9.0 - 2.0);
+        ck_assert_double_eq_tol(got[i], f * (1 - stretched) + f / 4 * stretched, 1e-12);
+    }
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, yarn_stretches_the_pairs_in_between_in_part);
     HARNESS_ADD(suite, spaces_and_logits_of_every_architecture);
     HARNESS_ADD(suite, gradients_of_every_architecture);
     HARNESS_ADD(suite, cross_entropy_through_scale_and_cap);

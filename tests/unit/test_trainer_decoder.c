@@ -226,7 +226,9 @@ START_TEST(gradients_add_up_until_they_are_cleared) {
         total += twice[k] * twice[k];
     }
     ck_assert_double_eq_tol(decoder_clip_gradients(c.d, 0.25), sqrt(total), 1e-6 * sqrt(total));
-    ck_assert_double_eq_tol(decoder_clip_gradients(c.d, 0.0), 0.25, 1e-6);
+    ck_assert_double_eq_tol(decoder_clip_gradients(c.d, 0.0), 0.25, 1e-6); /* 0: no bound */
+    ck_assert_double_eq_tol(decoder_clip_gradients(c.d, 9.0), 0.25, 1e-6);
+    ck_assert_double_eq_tol(decoder_clip_gradients(c.d, 0.0), 0.25, 1e-6); /* and all of that left them as they were */
     decoder_clear_gradients(c.d);
     decoder_layer_norms(c.d, l1, once, parameters);
     for (int k = 0; k < N_LAYERS; k++) ck_assert(l1[k] == 0.0 && once[k] == 0.0);
