@@ -16,7 +16,7 @@ A suite is a program of tests/unit ("planner"), one of another folder ("parity/t
 time that follows from its time without a mutant. --only takes those whose heading, operator or text has a word.
 
 What was found stands in results.txt in the copy's folder, so a run that was stopped goes on. It holds while the mutant
-and its file are the same; that a mutant survived, also while its suites are. A suite that loses a test is not noticed
+and its file are the same; that it survived, also while its suites are. A suite that loses a test is not noticed
 by what it caught before: --again forgets everything.
 
 The score is caught / (caught + survived); mutants that do not compile and those with a reason are left out. A mutant
@@ -39,6 +39,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 OPERATORS = ("comparison", "constant", "sign", "logic", "dropped call", "dropped check", "swapped argument")
+SOURCES = ("examples", "include", "libsalf", "tests")  # folders of what is built
 SECONDS_LEAST = 3  # of processor time for a suite, however quick it is without a mutant
 SECONDS_TIMES = 4  # of its own time
 SECONDS_STILL = 20  # by the clock, without any processor time: threads that wait for each other
@@ -95,22 +96,25 @@ class Tree:
 
     def refresh(self):
         """Takes over what has changed, and only that, so that a build after it is short. From here on only the copy is
-        read: you may go on working in the tree."""
+        read: you may go on working in the tree. Suites of changed sources have to pass again before they count: one that
+        fails without a mutant would catch them all."""
         names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True,
                                capture_output=True, text=True).stdout.split("\n")  # fmt: skip
-        for folder in ("examples", "libsalf", "tests"):  # whose sources are found by their place
+        changed = []
+        for folder in SOURCES:  # are found by their place
             for place, _, files in os.walk(os.path.join(self.folder, folder)):
-                for name in files:
-                    path = os.path.join(place, name)
-                    if os.path.relpath(path, self.folder) not in names:
-                        os.remove(path)
+                paths = [os.path.relpath(os.path.join(place, file), self.folder) for file in files]
+                changed += [path for path in paths if path not in names]
+        for path in changed:
+            os.remove(os.path.join(self.folder, path))
         for name in filter(None, names):
             source, target = os.path.join(ROOT, name), os.path.join(self.folder, name)
-            if not os.path.isfile(source):
-                continue
-            if not os.path.exists(target) or read(source) != read(target):
+            if os.path.isfile(source) and (not os.path.exists(target) or read(source) != read(target)):
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 shutil.copy(source, target)
+                changed.append(name)
+        if any(name.split("/")[0] in SOURCES and not name.startswith("tests/mutation/") for name in changed):
+            self.seconds, self.fork = {}, {}
 
     def target(self, suite):
         if suite.startswith("cli/"):
@@ -243,7 +247,8 @@ class Results:
 
     def get(self, keys):
         suites, *outcome = self.found.get(keys[0], ("", "", ""))
-        return outcome if outcome[0] == "caught" or (outcome[0] and suites == keys[1]) else None
+        holds = outcome[0] in ("caught", "not compiled") or (outcome[0] and suites == keys[1])
+        return outcome if holds else None
 
     def put(self, keys, outcome, name):
         self.found[keys[0]] = (keys[1], *outcome)

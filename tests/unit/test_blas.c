@@ -168,10 +168,11 @@ START_TEST(factors_and_inverses) {
                         sum += (k < i ? r[k * n + i] : r[i * n + k]) * (j < k ? g[j * n + k] : g[k * n + j]);
                     ck_assert_double_eq_tol(sum, i == j, 1e-8);
                 }
-            /* without one: the last pivot is negative, or not a number */
-            for (int bad = 0; bad < 2; bad++) {
+            /* without one: the last pivot is negative, not a number, or 0 behind those of I */
+            for (int bad = 0; bad < 3; bad++) {
                 memcpy(r, g, (size_t)(n * n) * sizeof *r);
-                r[n * n - 1] = bad ? (double)NAN : -1;
+                for (int64_t i = 0; bad == 2 && i < n * n; i++) r[i] = i % (n + 1) == 0;
+                r[n * n - 1] = bad == 0 ? -1 : bad == 1 ? (double)NAN : 0;
                 CHECK_OK(slf_plain_potrf(&b.cpu, n, r, &exists));
                 ck_assert_int_eq(exists, 0);
                 CHECK_OK(slf_plain_potri(&b.cpu, n, r, scratch, &exists));

@@ -205,8 +205,8 @@ START_TEST(what_does_not_fit_is_named) {
     UNSAVED(b.tensors[0].name = "salf.policy", SALF_E_ARGUMENT, "'salf.policy'");
     UNSAVED(b.tensors[0].name = NULL, SALF_E_ARGUMENT, "tensor 0");
     UNSAVED((b.content.metadata = pairs, b.content.n_metadata = 1), SALF_E_ARGUMENT, "'salf.format'");
-    const char *const second[] = {"x", "y", "salf.format", "x"};
-    UNSAVED((b.content.metadata = second, b.content.n_metadata = 2), SALF_E_ARGUMENT, "'salf.format'");
+    const char *const second[] = {"x", "y", "salf.mine", "x"};
+    UNSAVED((b.content.metadata = second, b.content.n_metadata = 2), SALF_E_ARGUMENT, "'salf.mine'");
     UNSAVED((b.content.metadata = pairs + 2, b.content.n_metadata = 1), SALF_E_ARGUMENT, "metadata");
     UNSAVED(b.content.n_metadata = 1, SALF_E_ARGUMENT, "1 pairs");
     UNSAVED(b.content.n_tensors = -1, SALF_E_ARGUMENT, "-1 tensors");

@@ -157,6 +157,9 @@ static salf_status work(world_rank *me) {
     if (status == SALF_OK && j->mistake == OTHER_HEAD)
         status = describe(&other_model, me->context, &second, first, n, &left);
     if (other_model) status = build(&other_basis, me->context, &second, other_model, first, n);
+    /* the rows' norms are the same on all ranks by then, so that the probe itself has to find it */
+    if (status == SALF_OK && other_basis) status = compute(j, model, basis, odd, &found[me->rank]);
+    if (status == SALF_OK && other_basis) status = compute(j, other_model, other_basis, odd, &found[me->rank]);
     const bool goes_on = odd && other_basis;
     if (status == SALF_OK)
         status = compute(j, goes_on ? other_model : model, goes_on ? other_basis : basis, odd, &found[me->rank]);
