@@ -78,8 +78,13 @@ mkdir elsewhere && mv m d t.bin elsewhere
 check $? 'model, tokenizer and data may be moved'
 
 # ---- what a method adds up over a turn
-tune turned --method autofreeze && tune turns --method autofreeze --stop-after 5
-grep -qa '"turn":' turns.ck/checkpoint-?.safetensors && tune turns --method autofreeze --resume &&
+freeze() { # freeze NAME OPTION...
+    "$SALF" finetune --model m --tokenizer t.bin --data d --limit-train 64 --limit-test 8 --batch 8 --method autofreeze \
+        --checkpoint "$1.ck" --checkpoint-every 1 --output "$1" "${@:2}" >"$1.out" 2>err
+}
+freeze turned
+freeze turns --stop-after 5
+grep -qa '"turn":' turns.ck/checkpoint-?.safetensors && freeze turns --resume &&
     cmp turned/model.safetensors turns/model.safetensors
 check $? 'sums of a turn are kept: the same weights'
 
