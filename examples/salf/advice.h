@@ -6,7 +6,6 @@
 #ifndef SALF_EXAMPLE_ADVICE_H
 #define SALF_EXAMPLE_ADVICE_H
 
-#include <jansson.h>
 #include <stdint.h>
 #include <stdio.h>
 

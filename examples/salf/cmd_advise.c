@@ -211,11 +211,8 @@ static int print_advice(const pilot *p, const session *s, int seeds) {
         advice_print(stdout, &a, &list, &c);
         return EXIT_CODE_OK;
     }
-    json_t *all = advice_json(&a, &list, &c);
-    if (!all) return args_fail("advise", "out of memory");
-    const int failed = json_dumpf(all, stdout, JSON_REAL_PRECISION(9)) || putchar('\n') == EOF;
-    json_decref(all);
-    return failed ? args_fail("advise", "cannot write to standard output") : EXIT_CODE_OK;
+    const char *wrong = jsonl_print(advice_json(&a, &list, &c));
+    return wrong ? args_fail("advise", "%s", wrong) : EXIT_CODE_OK;
 }
 
 int cmd_advise(int argc, char **argv) {

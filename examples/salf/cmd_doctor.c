@@ -8,7 +8,6 @@
  * Cost with a model: that of a basis, 2 V D^2, and of reading the weights once as `salf finetune` would.
  */
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,6 +17,7 @@
 #include "args.h"
 #include "commands.h"
 #include "decoder.h"
+#include "jsonl.h"
 #include "memory.h"
 #include "ops.h"
 #include "rng.h"
@@ -86,11 +86,9 @@ static void put(patient *p, json_t *section, const char *key, json_t *value) {
 
 /* Texts may hold bytes of a path or a file that are no UTF-8, which JSON cannot. */
 static json_t *text_of(const char *text) {
-    json_t *value = json_string(text);
-    if (value) return value;
     text_buffer t = {0};
     utf8_repair(&t, text, strlen(text));
-    if (!t.failed) value = json_stringn(t.bytes, t.n);
+    json_t *value = t.failed ? NULL : json_stringn(t.n ? t.bytes : "", t.n);
     free(t.bytes);
     return value;
 }
@@ -120,10 +118,10 @@ static void put_matrices(patient *p, json_t *section, const char *key, int32_t m
     put(p, section, key, list);
 }
 
+/* Of the object, or NULL for want of memory, which takes every put. */
 static json_t *add_section(patient *p, const char *name) {
-    json_t *section = json_object();
-    put(p, p->all, name, section);
-    return section;
+    put(p, p->all, name, json_object());
+    return json_object_get(p->all, name);
 }
 
 static void add_wrong(patient *p, const char *format, ...) ARGS_PRINTF(2);
@@ -523,11 +521,9 @@ int cmd_doctor(int argc, char **argv) {
         code = args_fail("doctor", "out of memory");
     } else {
         code = json_array_size(p.wrong) ? EXIT_CODE_FAILED : EXIT_CODE_OK;
-        if (!s.json) {
-            print_text(&p);
-        } else if (json_dumpf(p.all, stdout, JSON_REAL_PRECISION(9)) || putchar('\n') == EOF) {
-            code = args_fail("doctor", "cannot write to standard output");
-        }
+        const char *wrong = s.json ? jsonl_print(json_incref(p.all)) : NULL;
+        if (!s.json) print_text(&p);
+        if (wrong) code = args_fail("doctor", "%s", wrong);
     }
     salf_basis_destroy(p.basis);
     salf_model_destroy(p.model);

@@ -323,11 +323,8 @@ static int print_results(const finetune_settings *o, const tally *tallies) {
         if (isatty(STDOUT_FILENO)) tally_legend(stdout);
         return EXIT_CODE_OK;
     }
-    json_t *all = tally_json(&list);
-    if (!all) return args_fail("finetune", "out of memory");
-    const int failed = json_dumpf(all, stdout, JSON_REAL_PRECISION(9)) || putchar('\n') == EOF;
-    json_decref(all);
-    return failed ? args_fail("finetune", "cannot write to standard output") : EXIT_CODE_OK;
+    const char *wrong = jsonl_print(tally_json(&list));
+    return wrong ? args_fail("finetune", "%s", wrong) : EXIT_CODE_OK;
 }
 
 int cmd_finetune(int argc, char **argv) {

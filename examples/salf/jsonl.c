@@ -1,11 +1,10 @@
-/* jsonl.c - JSON lines: fields are written as they come; reading is Jansson's, one line at a time. */
+/* jsonl.c - JSON lines: fields are written as they come; reading is one line at a time. */
 #define _DEFAULT_SOURCE /* flock */
 #include "jsonl.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -239,6 +238,42 @@ void jsonl_int_rows(jsonl_writer *w, const char *key, const int64_t *values, int
     put_raw(w, "]");
 }
 
+/* A value of any kind. Values are nested as deep as the program has built them. */
+static void put_value(jsonl_writer *w, json_t *value) {
+    const int is_object = json_is_object(value);
+    const char *key, *comma = "";
+    json_t *part;
+    size_t i;
+    if (is_object || json_is_array(value)) put_raw(w, is_object ? "{" : "[");
+    json_object_foreach(value, key, part) {
+        put_raw(w, comma);
+        put_string(w, key);
+        put_raw(w, ": ");
+        put_value(w, part);
+        comma = ", ";
+    }
+    json_array_foreach(value, i, part) {
+        put_raw(w, comma);
+        put_value(w, part);
+        comma = ", ";
+    }
+    if (is_object || json_is_array(value)) put_raw(w, is_object ? "}" : "]");
+    if (json_is_string(value)) put_string(w, json_string_value(value));
+    if (json_is_integer(value)) put_int(w, json_integer_value(value));
+    if (json_is_real(value)) put_real(w, json_real_value(value));
+    if (json_is_boolean(value)) put_raw(w, json_is_true(value) ? "true" : "false");
+    if (json_is_null(value)) put_raw(w, "null");
+}
+
+const char *jsonl_print(json_t *value) {
+    jsonl_writer w = {.file = stdout};
+    if (!value) return "out of memory";
+    put_value(&w, value);
+    put_raw(&w, "\n");
+    json_decref(value);
+    return w.error || fflush(stdout) != 0 ? "cannot write to standard output" : NULL;
+}
+
 int jsonl_read(const char *path, jsonl_take_fn take, void *user, char *message, size_t message_size) {
     size_t size, length;
     char *text = file_read(path, &size, message, message_size), *end;
@@ -248,7 +283,7 @@ int jsonl_read(const char *path, jsonl_take_fn take, void *user, char *message, 
     for (int64_t number = 1; code == 0 && (end = memchr(line, '\n', size)) != NULL; number++) {
         length = (size_t)(end - line);
         json_error_t error;
-        json_t *object = length ? json_loadb(line, length, JSON_REJECT_DUPLICATES, &error) : NULL;
+        json_t *object = length ? json_read(line, length, JSON_REJECT_DUPLICATES, &error) : NULL;
         if (json_is_object(object)) {
             code = take(user, object);
         } else if (length) {

@@ -1,4 +1,4 @@
-/* jsonl.h - JSON lines: a writer that needs no memory, a reader over Jansson. The events of a fine-tuning run are
+/* jsonl.h - JSON lines: a writer that needs no memory, a reader. The events of a fine-tuning run are
  * described in docs/formats.md. */
 #ifndef SALF_EXAMPLE_JSONL_H
 #define SALF_EXAMPLE_JSONL_H
@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+
+#include "json.h"
 
 /* A writer that is zeroed, or whose file is NULL, takes every call and writes nothing. Numbers that are not finite are
  * written as null, strings that are not UTF-8 with U+FFFD in place of each wrong byte. */
@@ -43,8 +45,11 @@ void jsonl_end(jsonl_writer *w); /* ends the line and flushes it */
 
 /* Calls take for each line of a file, in order; a last line that was cut short (no line end) is left out. take returns
  * 0 to go on, anything else to stop, which is given back. Returns 0, or -1 with a message naming file and line. */
-struct json_t;
-typedef int (*jsonl_take_fn)(void *user, const struct json_t *object);
+typedef int (*jsonl_take_fn)(void *user, const json_t *object);
 int jsonl_read(const char *path, jsonl_take_fn take, void *user, char *message, size_t message_size);
+
+/* Writes a value and a line end to standard output, and releases it, which may be NULL for want of memory. NULL, or what
+ * went wrong, in words. Jansson's own writer passes over a lack of memory and writes half. */
+const char *jsonl_print(json_t *value);
 
 #endif

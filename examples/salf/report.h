@@ -5,9 +5,10 @@
 #ifndef SALF_EXAMPLE_REPORT_H
 #define SALF_EXAMPLE_REPORT_H
 
-#include <jansson.h>
 #include <stdint.h>
 #include <stdio.h>
+
+#include "json.h"
 
 enum { REPORT_STYLES = 8, REPORT_LAYERS_MOST = 1024, REPORT_CLASSES_MOST = 32 };
 

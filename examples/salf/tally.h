@@ -2,10 +2,10 @@
 #ifndef SALF_EXAMPLE_TALLY_H
 #define SALF_EXAMPLE_TALLY_H
 
-#include <jansson.h>
 #include <stdint.h>
 #include <stdio.h>
 
+#include "json.h"
 #include "methods.h"
 
 /* Every figure is a double, counts too (exact below 2^53), so that a tally is one array in a checkpoint. Seconds of the

@@ -3,13 +3,13 @@
  * understood is refused by name. Left unread, since ids do not depend on it: the decoder, offsets, and truncation and
  * padding, which hosts set by themselves. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "json.h"
 #include "tokenizer_internal.h"
 
 /* The largest tokenizers in use have some 2^18 ids: a hostile file cannot make the reader ask for much more. */
@@ -419,8 +419,8 @@ int tokenizer_json_read(tokenizer *t, const char *text, size_t n, char *message,
     json_reader r = {.t = t, .message = message, .message_size = message_size};
     size_t i;
     json_t *token;
-    json_t *json = json_loadb(text, n, JSON_ALLOW_NUL, &error);
-    if (!json) return say(&r, "line %d: %s", error.line, *error.text ? error.text : "out of memory");
+    json_t *json = json_read(text, n, JSON_ALLOW_NUL, &error);
+    if (!json) return error.line < 0 ? say(&r, "out of memory") : say(&r, "line %d: %s", error.line, error.text);
     const json_t *added = member(json, "added_tokens");
     int failed = -1;
     t->json = r.json = calloc(1, sizeof *r.json);

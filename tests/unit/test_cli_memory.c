@@ -1,5 +1,5 @@
 /* The programs salf and salf-demo when memory runs out: each allocation of each subcommand that makes any fails in
- * turn, be it the program's own, the library's or that of a reader; every time the subcommand says so, ends with its
+ * turn, be it the program's own, the library's or Jansson's; every time the subcommand says so, ends with its
  * exit code, and leaks nothing (which the address sanitizer watches). */
 #include <fcntl.h>
 #include <stdio.h>
@@ -171,7 +171,7 @@ static void finetune_line(const char *more) {
 
 START_TEST(finetune) {
     make_model();
-    finetune_line("--method salf[half]");
+    finetune_line("--method salf[half] --json");
     fail_each(cmd_finetune, line, 1);
 }
 END_TEST
