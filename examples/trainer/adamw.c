@@ -18,9 +18,11 @@ void adamw_open(adamw *a, const llama *l) {
     a->first = take(&a->memory, l->n_layers, sizeof *a->first);
     a->second = take(&a->memory, l->n_layers, sizeof *a->second);
     a->steps = take(&a->memory, l->n_layers, sizeof *a->steps);
+    float *first = take(&a->memory, l->n_layers * l->n_adapters, sizeof *first);
+    float *second = take(&a->memory, l->n_layers * l->n_adapters, sizeof *second);
     for (int32_t k = 0; k < l->n_layers; k++) {
-        a->first[k] = take(&a->memory, l->n_adapters, sizeof(float));
-        a->second[k] = take(&a->memory, l->n_adapters, sizeof(float));
+        a->first[k] = first + k * l->n_adapters;
+        a->second[k] = second + k * l->n_adapters;
     }
 }
 

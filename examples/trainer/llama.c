@@ -21,10 +21,11 @@ void llama_adapters(llama *l, int64_t rank, double alpha, uint64_t seed) {
     l->rank = rank;
     l->n_adapters = 0;
     for (int i = 0; i < LINEARS; i++) l->n_adapters += rank * (l->layers[0].linear[i].in + l->layers[0].linear[i].out);
+    float *value = take(&l->parameters, l->n_layers * l->n_adapters, sizeof *value);
+    float *gradient = take(&l->parameters, l->n_layers * l->n_adapters, sizeof *gradient);
     for (int32_t k = 0; k < l->n_layers; k++) {
         layer *y = &l->layers[k];
-        float *value = y->adapters = take(&l->parameters, l->n_adapters, sizeof *value);
-        float *gradient = y->gradients = take(&l->parameters, l->n_adapters, sizeof *gradient);
+        y->adapters = value, y->gradients = gradient;
         for (int i = 0; i < LINEARS; i++) {
             linear *n = &y->linear[i];
             const int64_t count = rank * n->in;

@@ -15,10 +15,12 @@
 #include "trainer.h"
 
 typedef struct options {
-    const char *model, *tokenizer, *data, *method;
+    const char *model, *tokenizer, *data, *method, *checkpoint;
     int64_t batch, epochs, limit_train, limit_test, rank, seed;
     double rate, alpha, clip, warmup;
 } options;
+
+enum { PARTS = 7 };
 
 /* One run. Counters are of data, not of steps, for methods differ in how many data they train at a time. */
 typedef struct run {
@@ -41,12 +43,21 @@ typedef struct run {
     float *losses;          /* [batch] */
     double *norms;          /* [3][m] L1 norms of turn, L2 norms of gradients and of parameters, of the last update */
     float *turn;            /* [m][adapters] gradients summed over a turn of AUTOFREEZE */
-    int64_t tasks, updates; /* so far */
-    int64_t taken, trained; /* data handed out, data trained */
-    int64_t pending;        /* trained rows that wait for their update */
-    double *reach;          /* [m] of the pending rows, the sum of rate_scale over those that train the layer */
-    double loss, depth;     /* sums over the pending rows, of losses and of cuts / m */
+    union {
+        struct {
+            int64_t tasks, updates; /* so far */
+            int64_t taken, trained; /* data handed out, data trained */
+            int64_t turned;         /* 1: the last update ended a turn, and norms has its sums */
+        };
+        int64_t counts[5];
+    };
+    int64_t pending;    /* trained rows that wait for their update */
+    double *reach;      /* [m] of the pending rows, the sum of rate_scale over those that train the layer */
+    double loss, depth; /* sums over the pending rows, of losses and of cuts / m */
     double forward_s, probe_s, backward_s;
+    salf_checkpoint *checkpoint; /* NULL: the run is not kept */
+    salf_named_tensor parts[PARTS];
+    salf_checkpoint_content state; /* what is kept of it, where it lies */
     memory *memory;
 } run;
 
@@ -92,16 +103,14 @@ static void note_norms(run *r) {
         l2[k] = sqrt((double)dot(n, y->gradients, y->gradients));
         parameters[k] = sqrt((double)dot(n, y->adapters, y->adapters));
     }
-    r->seen.gradient_norm = l2;
-    r->seen.parameter_norm = parameters;
     if (r->method.policy != SALF_POLICY_AUTOFREEZE) return;
     memset(l1, 0, (size_t)m * sizeof *l1);
     for (int64_t i = 0; i < m * n; i++) {
         r->turn[i] += r->llama.layers[i / n].gradients[i % n];
         l1[i / n] += (double)fabsf(r->turn[i]);
     }
-    r->seen.gradient_l1 = r->decision.gradients_wanted ? l1 : NULL;
-    if (r->decision.gradients_wanted) memset(r->turn, 0, (size_t)(m * n) * sizeof *r->turn);
+    r->turned = r->decision.gradients_wanted;
+    if (r->turned) memset(r->turn, 0, (size_t)(m * n) * sizeof *r->turn);
 }
 
 /* Makes the gradients the mean over the pending rows, and steps the layers that some of them train; the others do not
@@ -168,6 +177,9 @@ static void train_on(run *r, const salf_task *task) {
     if (n_train > 0) {
         r->seen.step = r->tasks;
         r->seen.trace = by_trace ? &trace : NULL;
+        r->seen.gradient_l1 = r->turned ? r->norms : NULL;
+        r->seen.gradient_norm = r->updates ? r->norms + m : NULL;
+        r->seen.parameter_norm = r->updates ? r->norms + 2 * m : NULL;
         check(salf_policy_decide(r->policy, &r->seen, &r->decision), "policy"); /* salf 9 */
     }
     for (int64_t i = 0; i < rows; i++)
@@ -203,7 +215,9 @@ static void train(run *r) {
         const salf_task task = next_task(r);
         ends = task.kind == SALF_TASK_DONE;
         if (!ends) train_on(r, &task);
-        if (r->pending > 0 && (ends || r->pending == r->o->batch)) update(r);
+        if (r->pending == 0 || (!ends && r->pending < r->o->batch)) continue;
+        update(r);
+        if (r->checkpoint) check(salf_checkpoint_save(r->checkpoint, &r->state), "--checkpoint");
     }
 }
 
@@ -225,6 +239,49 @@ static double accuracy(run *r) {
         }
     }
     return (double)right / (double)r->data.test.n;
+}
+
+/* ---- a run that may be killed ---- */
+
+static salf_named_tensor part(const char *name, void *data, int64_t bytes) {
+    return (salf_named_tensor){.name = name, .view = {.data = data, .rows = 1, .cols = bytes, .dtype = SALF_U8}};
+}
+
+/* Opens the folder, lists what is kept there after each update, when no gradient is pending, and goes on from the last
+ * save that is whole. With another model, other data or other options that is refused. */
+static void open_checkpoint(run *r, salf_context *context, const salf_tensors *weights) {
+    const options *o = r->o;
+    const batch *b = &r->data.train;
+    const int64_t m = r->llama.n_layers, n = m * r->llama.n_adapters;
+    char text[512];
+    salf_named_tensor w;
+    snprintf(text, sizeof text, "%.200s %lld %lld %lld %lld %.17g %.17g %.17g %.17g, eps %.17g, theta %.17g", o->method,
+             (long long)o->batch, (long long)o->epochs, (long long)o->rank, (long long)o->seed, o->rate, o->alpha,
+             o->clip, o->warmup, r->llama.norm_eps, r->llama.rope_theta);
+    uint64_t model = 0, data = salf_hash(0, b->tokens, (uint64_t)b->first[b->n] * sizeof *b->tokens);
+    for (int64_t i = 0; i < salf_tensors_count(weights); i++)
+        if (salf_tensors_at(weights, i, &w) == SALF_OK && w.view.dtype <= SALF_F16) /* as llama_open takes them */
+            model = salf_hash(model, w.view.data,
+                              (uint64_t)(w.view.rows * w.view.cols) * (w.view.dtype == SALF_F32 ? 4 : 2));
+    data = salf_hash(data, b->first, (uint64_t)(b->n + 1) * sizeof *b->first);
+    data = salf_hash(data, b->labels, (uint64_t)b->n * sizeof *b->labels);
+    const salf_identity made_of[] = {{"options", text, 0}, {"--model", o->model, model}, {"--data", o->data, data}};
+    check(salf_checkpoint_open(&r->checkpoint, context, o->checkpoint, made_of, 3), "--checkpoint");
+    const salf_named_tensor parts[PARTS] = {part("adapters", r->llama.layers[0].adapters, 4 * n),
+                                            part("first", r->optimizer.first[0], 4 * n),
+                                            part("second", r->optimizer.second[0], 4 * n),
+                                            part("steps", r->optimizer.steps, 8 * m),
+                                            part("norms", r->norms, 3 * 8 * m),
+                                            part("turn", r->turn, 4 * n),
+                                            part("counts", r->counts, sizeof r->counts)};
+    memcpy(r->parts, parts, sizeof parts);
+    r->state = (salf_checkpoint_content){sizeof r->state, .tensors = r->parts, .n_tensors = PARTS};
+    r->state.policy = r->policy;
+    r->state.planner = r->planner;
+    salf_checkpoint_info info = {.struct_size = sizeof info};
+    check(salf_checkpoint_get_info(r->checkpoint, &info), "--checkpoint");
+    if (info.damage) fprintf(stderr, "trainer: %s\n", info.damage);
+    if (info.saves > 0) check(salf_checkpoint_load(r->checkpoint, &r->state), "--checkpoint");
 }
 
 /* ---- from options to a run ---- */
@@ -292,6 +349,7 @@ static options read_options(int argc, char **argv) {
                {"--tokenizer", &o.tokenizer, NULL, NULL},
                {"--data", &o.data, NULL, NULL},
                {"--method", &o.method, NULL, NULL},
+               {"--checkpoint", &o.checkpoint, NULL, NULL},
                {"--batch", NULL, &o.batch, NULL},
                {"--epochs", NULL, &o.epochs, NULL},
                {"--limit-train", NULL, &o.limit_train, NULL},
@@ -337,10 +395,12 @@ int main(int argc, char **argv) {
     /* salf 3: the semantic basis of the tokens that are to be right; it holds as long as the head is frozen */
     check(salf_basis_create(&basis, model, r.data.words, r.data.n_classes, NULL), "basis");
     open_run(&r, &o, model, basis, context);
+    if (o.checkpoint) open_checkpoint(&r, context, salf_model_get_tensors(model));
     train(&r);
     printf("%s: accuracy %.4f, forward %.2f s, probe %.3f s, backward %.2f s\n", o.method, accuracy(&r), r.forward_s,
            r.probe_s, r.backward_s);
 
+    salf_checkpoint_destroy(r.checkpoint);
     salf_policy_destroy(r.policy);
     salf_planner_destroy(r.planner);
     salf_probe_destroy(r.probe);

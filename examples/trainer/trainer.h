@@ -97,7 +97,8 @@ typedef struct activations {
 typedef struct layer {
     const float *norm, *norm2; /* [D] weights of both norms, frozen */
     linear linear[LINEARS];
-    float *adapters, *gradients; /* [n_adapters] A and B of all seven, one behind the other, and their gradients */
+    float *adapters,
+        *gradients; /* [n_adapters] A and B of all seven, and their gradients; layers one behind the other */
     /* what the last forward kept for the backward */
     activations kept;
     float *scale, *scale2; /* [T] 1 / root mean square of the rows that the norms saw */
@@ -144,7 +145,7 @@ void llama_backward(llama *l, const batch *b, const int32_t *cuts, const uint8_t
 /* ---- the optimizer (adamw.c) ---- */
 
 typedef struct adamw {
-    float **first, **second; /* [m] moments of each layer's adapters */
+    float **first, **second; /* [m] moments of each layer's adapters, one behind the other */
     int64_t *steps;          /* [m] updates that the layer has seen */
     memory *memory;
 } adamw;

@@ -54,6 +54,31 @@ for method in 'lift*[half]' 'salf[rank]' 'lift*[half][stream]' lisa autofreeze r
     report $? "method $method trains on all data"
 done
 
+# ---- with --checkpoint a run that is killed again and again ends as one that was not: each file of the folder is the
+# same, bit for bit, and so are the losses. The moments are random, each behind one to four saves more, so that a busy
+# machine gets to the end as well.
+for method in salf 'salf[half]' 'salf[geom][df][stream]' autofreeze rgn lisa; do
+    run=(--method "$method" --limit-train 60 --limit-test 8 --batch 4)
+    rm -rf "$work/whole" "$work/killed"
+    "$TRAINER" "${run[@]}" >"$work/plain" && "$TRAINER" "${run[@]}" --checkpoint "$work/whole" >"$work/steps" &&
+        diff <(grep ^step "$work/plain") <(grep ^step "$work/steps")
+    report $? "$method: a checkpoint changes nothing"
+    for try in {1..30}; do
+        "$TRAINER" "${run[@]}" --checkpoint "$work/killed" >"$work/steps" 2>"$work/err" &
+        pid=$!
+        for ((more = RANDOM % 4; more >= 0; more--)); do
+            saved=$(ls -i "$work/killed" 2>/dev/null)
+            while [ "$(ls -i "$work/killed" 2>/dev/null)" = "$saved" ] && kill -0 $pid 2>/dev/null; do :; done
+        done
+        sleep "0.0$((RANDOM % 30 + 10))"
+        kill -9 $pid 2>/dev/null
+        wait $pid 2>/dev/null && break
+    done
+    diff -r -x lock "$work/whole" "$work/killed" && ! [ -s "$work/err" ] && tail -n 1 "$work/steps" | grep -qF "$method: accuracy" &&
+        diff <(grep ^step "$work/plain" | tail -n "$(grep -c ^step "$work/steps")") <(grep ^step "$work/steps") && [ $try -gt 2 ]
+    report $? "$method: killed $((try - 1)) times"
+done
+
 # ---- what is wrong is named
 refuses() { # refuses WORDS ARGUMENT...
     local words=$1
@@ -65,6 +90,13 @@ refuses "'nonsense'" --method nonsense
 refuses "'--speed'" --speed 3
 refuses "'many'" --batch many
 refuses "$work/none" --data "$work/none"
+kept=(--method lisa --limit-train 60 --limit-test 8 --batch 4 --checkpoint "$work/killed")
+cp -r examples/demo/model "$work/other" && printf '\1' | dd of="$work/other/model.safetensors" bs=1 seek=9000 conv=notrunc 2>"$work/err"
+refuses "was made with options lisa" "${kept[@]}" --lr 0.001
+refuses "was made with another --model" "${kept[@]}" --model "$work/other"
+refuses "was made with another --data" "${kept[@]}" --limit-train 59
+"$TRAINER" "${kept[@]}" >"$work/steps" && ! grep -q ^step "$work/steps"
+report $? "a run that has ended is not begun again"
 
 # ---- nothing leaks, nothing is read or written outside its bounds
 flags="-std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -Iinclude"
@@ -81,8 +113,8 @@ else
 fi
 
 # ---- it can be read, and is built as at a user's
-[ "$(cat examples/trainer/*.[ch] | wc -l)" -le 1500 ]
-report $? "at most 1,500 lines"
+[ "$(cat examples/trainer/*.[ch] | wc -l)" -le 1550 ]
+report $? "at most 1,550 lines"
 ! grep -h '#include' examples/trainer/*.[ch] |
     grep -vE '"(salf|trainer)\.h"|<(math|stdarg|stdint|stdio|stdlib|string|time)\.h>' | grep -q .
 report $? "includes salf.h and the C library alone"
