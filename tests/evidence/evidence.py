@@ -51,6 +51,7 @@ METHODS = {
     "random[half][stream]": ["--method", "random[half][stream]"],
     "salf[half][stream]": ["--method", "salf[half][stream]"],
     "ramp": ["--method", "ramp"],
+    "linear": ["--method", "linear"],
     "salf[half], offline": ["--method", "salf[half]", "--matching", "offline"],
 }
 # What the probe's answer is worth: the same with another answer in its place, or with next to none.
@@ -86,7 +87,7 @@ DENSE_RATES = (0.00025, 0.0005, 0.001, 0.002)
 ONE_SET = {*DENSE, ("smollm2", "half, 3 epochs"), "salf[half], offline"}
 # Methods that take another's rate: they differ from it in data or epochs alone; or, on SmolLM2, in who gets a cut.
 RATE_OF = {
-    "full, 3/4 of the data": "full", "half, 3 epochs, cached": "half, 3 epochs",
+    "full, 3/4 of the data": "full", "linear": "full", "half, 3 epochs, cached": "half, 3 epochs",
     **dict.fromkeys(CONTROLS, "salf[half]"),
 }  # fmt: skip
 RATE_OF_LARGE = {
