@@ -36,8 +36,8 @@ QUARTER = 0.75  # share of the operations that half depth leaves of a LoRA step;
 # What each model trains on: data, test texts, batch, learning rates to choose from, and tests on the way, for the time
 # that a method takes to 95 % of full training's F1 (0: too dear).
 MODELS = {
-    "smollm2": {"data": 480, "test": 300, "batch": 8, "rates": (0.001, 0.002, 0.004), "tests": 0},
-    "stories3m": {"data": 1500, "test": 500, "batch": 16, "rates": (0.001, 0.002, 0.004, 0.008), "tests": 8},
+    "smollm2": {"title": "SmolLM2-135M", "data": 480, "test": 300, "batch": 8, "rates": (0.001, 0.002, 0.004), "tests": 0},
+    "stories3m": {"title": "stories3m", "data": 1500, "test": 500, "batch": 16, "rates": (0.001, 0.002, 0.004, 0.008), "tests": 8},
 }
 
 # Name in the tables -> arguments of salf finetune, in the order of the tables. "epochs" and "dense" stand apart: they
@@ -95,6 +95,8 @@ RATE_OF_LARGE = {
     **RATE_OF, "random[half][stream]": "lift*[half]", "salf[half][stream]": "lift*[half]", "ramp": "full",
     "full, 3 epochs": "full", "half, 3 epochs": "half", "half, 3 epochs, cached": "half",
 }  # fmt: skip
+# At the rate that the tuning runs choose here some runs collapse: the same a step below.
+BELOW = {("smollm2", "trec"): (0.002, ("full", "full, 3/4 of the data", "lift*[half]", "linear"))}
 
 
 def models():
@@ -221,9 +223,15 @@ def wanted(model, dataset, only):
             yield name
 
 
+def final_rates(model, dataset, name):
+    """The rates of a method's lines in the table: the best, and one below it where that is asked for."""
+    below, names = BELOW.get((model, dataset), (None, ()))
+    return [best_rate(model, dataset, name), *([below] if name in names else [])]
+
+
 def rates_to_run(model, dataset, name, seed, part):
     if part == "final":
-        return [best_rate(model, dataset, name)]
+        return final_rates(model, dataset, name)
     if name in rate_of(model):
         return []
     if seed == TUNE_SEEDS[0]:
@@ -267,15 +275,14 @@ def mean_sd(values, digits=3):
 
 
 def rows_of(model, dataset):
-    """Name -> the results of its seeds, those that are there."""
-    found = {}
-    for name in wanted(model, dataset, ()):
-        rate = best_rate(model, dataset, name)
-        pattern = place(model, dataset, name, rate, "*", "final").name
-        runs = [result(path) for path in sorted((RUNS / "final").glob(pattern.replace("[", "[[]")))] if rate else []
-        if runs:
-            found[name] = (rate, runs)
-    return found
+    """(name, rate, results of the seeds, those that are there), in the order of the tables."""
+    for line in (0, 1):
+        for name in wanted(model, dataset, ()):
+            for rate in final_rates(model, dataset, name)[line : line + 1]:
+                pattern = place(model, dataset, name, rate, "*", "final").name
+                runs = [result(path) for path in sorted((RUNS / "final").glob(pattern.replace("[", "[[]")))]
+                if rate and runs:
+                    yield name, rate, runs
 
 
 COLUMNS = (
@@ -321,17 +328,18 @@ def table(_options):
     for model in models():
         own = MODELS[model]
         for dataset in SETS:
-            rows = rows_of(model, dataset)
+            rows = list(rows_of(model, dataset))
             if not rows:
                 continue
-            untrained = next(iter(rows.values()))[1][0]["untrained"]
+            untrained = rows[0][2][0]["untrained"]
             print(
-                f"**{model}, {dataset.upper()}**: {own['data']} data, {own['test']} test texts, batch {own['batch']}; "
+                f"**{own['title']}, {dataset.upper()}**: {own['data']} data, {own['test']} test texts, batch {own['batch']}; "
                 f"untrained F1 {untrained['f1']:.3f}, accuracy {untrained['accuracy']:.3f}\n"
             )
             print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
-            for name, (rate, runs) in rows.items():
-                reference = rows.get(REFERENCE[name], (0, []))[1]
+            for name, rate, runs in rows:
+                same = [row for row in rows if row[0] == REFERENCE[name]]
+                reference = next((row[2] for row in sorted(same, key=lambda row, r=rate: row[1] != r)), [])
                 print(f"| {' | '.join(map(str, row_of(name, rate, runs, reference)))} |")
             print()
     return 0
