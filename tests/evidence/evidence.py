@@ -36,9 +36,10 @@ QUARTER = 0.75  # share of the operations that half depth leaves of a LoRA step;
 # What each model trains on: data, test texts, batch, learning rates to choose from, and tests on the way, for the time
 # that a method takes to 95 % of full training's F1 (0: too dear).
 MODELS = {
-    "smollm2": {"title": "SmolLM2-135M", "data": 480, "test": 300, "batch": 8, "rates": (0.001, 0.002, 0.004), "tests": 0},
-    "stories3m": {"title": "stories3m", "data": 1500, "test": 500, "batch": 16, "rates": (0.001, 0.002, 0.004, 0.008), "tests": 8},
+    "smollm2": {"data": 480, "test": 300, "batch": 8, "rates": (0.001, 0.002, 0.004), "tests": 0},
+    "stories3m": {"data": 1500, "test": 500, "batch": 16, "rates": (0.001, 0.002, 0.004, 0.008), "tests": 8},
 }
+TITLES = {"smollm2": "SmolLM2-135M", "stories3m": "stories3m"}
 
 # Name in the tables -> arguments of salf finetune, in the order of the tables. "epochs" and "dense" stand apart: they
 # are compared with a full run of their own kind.
@@ -333,7 +334,7 @@ def table(_options):
                 continue
             untrained = rows[0][2][0]["untrained"]
             print(
-                f"**{own['title']}, {dataset.upper()}**: {own['data']} data, {own['test']} test texts, batch {own['batch']}; "
+                f"**{TITLES[model]}, {dataset.upper()}**: {own['data']} data, {own['test']} test texts, batch {own['batch']}; "
                 f"untrained F1 {untrained['f1']:.3f}, accuracy {untrained['accuracy']:.3f}\n"
             )
             print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
