@@ -334,7 +334,8 @@ def table(_options):
                 continue
             untrained = rows[0][2][0]["untrained"]
             print(
-                f"**{TITLES[model]}, {dataset.upper()}**: {own['data']} data, {own['test']} test texts, batch {own['batch']}; "
+                f"**{TITLES[model]}, {dataset.upper()}**: {own['data']} data, {own['test']} test texts, "
+                f"batch {own['batch']}; "
                 f"untrained F1 {untrained['f1']:.3f}, accuracy {untrained['accuracy']:.3f}\n"
             )
             print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
