@@ -91,6 +91,8 @@ const args_option finetune_table[] = {
     {"batch", 0, ARGS_INT, AT(batch), "N", .least = 1, .most = 65536, .help = "data per update (default: 16)"},
     {"epochs", 0, ARGS_INT, AT(epochs), "N", .least = 1, .most = 10000,
      .help = "passes over the data; a budget is one plan over all of them (default: 1)"},
+    {"first-layer", 0, ARGS_INT32, AT(first_layer), "K", .least = 0, .most = INT32_MAX, .given = AT(first_layer_given),
+     .help = "method suffix: the lowest layer that trains"},
     {"reduction", 0, ARGS_CHOICE, AT(reduction), .family = "SALF_REDUCE",
      .help = "cut of a batch in method salf (default: prefix, each row at its own)"},
     {"matching", 0, ARGS_CHOICE, AT(matching), .family = "SALF_MATCH",
@@ -256,15 +258,18 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
         if (method_list_parse(o->methods, &o->n_methods, o->lists.text[i], message, sizeof message) != 0)
             return args_misuse("finetune", "--method: %s", message);
     }
-    int streams = 0;
+    int streams = 0, suffix = 0;
     for (int i = 0; i < o->n_methods; i++) {
         const salf_method *how = &o->methods[i].how;
+        suffix |= how->policy == SALF_POLICY_SUFFIX;
         streams |= how->matching == SALF_MATCH_STREAM ||
                    (o->matching == SALF_MATCH_STREAM && how->policy == SALF_POLICY_BUDGET && how->probes);
     }
     if (!streams && (o->assignment_given || o->stream_order_given))
         return args_misuse("finetune", "--%s: no method is a stream",
                            o->assignment_given ? "assignment" : "stream-order");
+    if (suffix != o->first_layer_given)
+        return args_misuse("finetune", suffix ? "method suffix needs --first-layer" : "--first-layer: no method is suffix");
     int wrong = finetune_read_rates(o);
     if (wrong < 0) wrong = read_cache(o);
     if (wrong >= 0) return wrong;

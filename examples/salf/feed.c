@@ -72,6 +72,7 @@ salf_status feed_create(feed *out, salf_context *context, const method *m, const
     if (!status && m->how.policy == SALF_POLICY_BUDGET) status = make_planner(out, context, m);
     salf_policy_options o;
     salf_options_init(&o, sizeof o);
+    o.first_layer = options->first_layer;
     o.reduction = options->reduction;
     o.total_steps = (out->total + options->batch - 1) / options->batch;
     o.seed = options->seed;

@@ -11,6 +11,7 @@
 /* What the order of a run follows from. */
 typedef struct feed_options {
     int32_t n_layers;
+    int32_t first_layer;  /* SUFFIX */
     int32_t reduction;    /* SALF_REDUCE_* of the unbudgeted salf */
     int32_t matching;     /* SALF_MATCH_*, of budgets with a probe */
     int32_t assignment;   /* STREAM: SALF_ASSIGN_* of budgets with a probe; -1: the method's own */

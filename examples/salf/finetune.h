@@ -66,6 +66,7 @@ typedef struct finetune_settings {
     double probe_limit; /* multiple of the mean count of a layer; 0: none. What it is when not given is the library's
                            default, as a checkpoint writes it */
     int32_t probe_limit_given;
+    int32_t first_layer, first_layer_given; /* of method suffix */
     int64_t batch;
     int64_t epochs;
     int64_t limit_train; /* 0: all */

@@ -85,6 +85,7 @@ void log_run(session *s) {
     jsonl_real(w, "weight_decay", o->weight_decay);
     jsonl_real(w, "clip", o->clip);
     jsonl_text(w, "lens", salf_constant_word("SALF_LENS", o->lens));
+    if (o->first_layer_given) jsonl_int(w, "first_layer", o->first_layer);
     jsonl_text(w, "reduction", salf_constant_word("SALF_REDUCE", o->reduction));
     jsonl_text(w, "matching", salf_constant_word("SALF_MATCH", o->matching));
     jsonl_text(w, "assignment", o->assignment_given ? salf_constant_word("SALF_ASSIGN", o->assignment) : "own");

@@ -52,6 +52,7 @@ static int run_open(run *r, session *s, int index) {
     /* 2. the order of the data, with policy and planner */
     const feed_options order = {.n_layers = m,
                                 .reduction = o->reduction,
+                                .first_layer = o->first_layer,
                                 .matching = o->matching,
                                 .assignment = o->assignment_given ? o->assignment : -1,
                                 .stream_order = o->stream_order_given ? o->stream_order : -1,

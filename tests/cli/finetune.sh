@@ -183,6 +183,13 @@ expect 1 "n_script" "a policy that needs more than a step says so" "$SALF" finet
 
 expect 2 "--stream-order: no method is a stream" "an order of streams without one" "$SALF" finetune "${model[@]}" --method salf \
     --stream-order mixed
+expect 2 "needs --first-layer" "a suffix from nowhere" "$SALF" finetune "${model[@]}" --method suffix
+expect 2 "no method is suffix" "the lowest layer of no suffix" "$SALF" finetune "${model[@]}" --first-layer 1
+expect 1 "first_layer" "a suffix from above all layers" "$SALF" finetune "${model[@]}" "${tiny[@]}" --method suffix --first-layer 99
+half=$(($(sed -n 's/.*"num_hidden_layers": *\([0-9]*\).*/\1/p' "${model[1]}/config.json") / 2))
+"$SALF" finetune "${model[@]}" "${tiny[@]}" --method 'suffix,lora[half]' --first-layer $half --output "$work/suffix" >/dev/null 2>"$work/err" &&
+    cmp "$work/suffix/suffix/model.safetensors" "$work/suffix/lora-half/model.safetensors"
+report $? "half of the layers by their number"
 "$SALF" finetune "${model[@]}" "${tiny[@]}" --method 'salf[half][stream],lift*[half][stream],random[arith][df][stream],ramp' >"$work/table" \
     2>"$work/err" && awk 'NR > 3 && ($7 != "1.00" || ($1 != "ramp" && $6 < 0.3)) { wrong = 1 } END { exit NR != 7 || wrong }' "$work/table"
 report $? "streams and the ramp by their names"

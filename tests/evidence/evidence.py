@@ -36,8 +36,10 @@ QUARTER = 0.75  # share of the operations that half depth leaves of a LoRA step;
 # What each model trains on: data, test texts, batch, learning rates to choose from, and tests on the way, for the time
 # that a method takes to 95 % of full training's F1 (0: too dear).
 MODELS = {
-    "smollm2": {"data": 480, "test": 300, "batch": 8, "rates": (0.001, 0.002, 0.004), "tests": 0},
-    "stories3m": {"data": 1500, "test": 500, "batch": 16, "rates": (0.001, 0.002, 0.004, 0.008), "tests": 8},
+    "smollm2": {"layers": 30, "data": 480, "test": 300, "batch": 8, "rates": (0.001, 0.002, 0.004), "tests": 0},
+    "stories3m": {
+        "layers": 6, "data": 1500, "test": 500, "batch": 16, "rates": (0.001, 0.002, 0.004, 0.008), "tests": 8,
+    },
 }
 TITLES = {"smollm2": "SmolLM2-135M", "stories3m": "stories3m"}
 
@@ -54,6 +56,7 @@ METHODS = {
     "salf[half][stream]": ["--method", "salf[half][stream]"],
     "ramp": ["--method", "ramp"],
     "linear": ["--method", "linear"],
+    "a quarter": ["--method", "suffix", "--first-layer", "m/4"],
     "salf[half], offline": ["--method", "salf[half]", "--matching", "offline"],
 }
 # What the probe's answer is worth: the same with another answer in its place, or with next to none.
@@ -89,7 +92,7 @@ DENSE_RATES = (0.00025, 0.0005, 0.001, 0.002)
 ONE_SET = {*DENSE, ("smollm2", "half, 3 epochs"), "salf[half], offline"}
 # Methods that take another's rate: they differ from it in data or epochs alone; or, on SmolLM2, in who gets a cut.
 RATE_OF = {
-    "full, 3/4 of the data": "full", "linear": "full", "half, 3 epochs, cached": "half, 3 epochs",
+    "full, 3/4 of the data": "full", "linear": "full", "a quarter": "full", "half, 3 epochs, cached": "half, 3 epochs",
     **dict.fromkeys(CONTROLS, "salf[half]"),
 }  # fmt: skip
 RATE_OF_LARGE = {
@@ -142,7 +145,8 @@ def command(model, dataset, name, rate, seed, part):
     return [
         SALF, "finetune", "--model", str(folder), "--tokenizer", str(tokenizer(folder)), "--data", str(data),
         "--limit-train", str(size(model, name)), "--limit-test", str(tests), "--batch", str(own["batch"]),
-        "--threads", "1", "--seed", str(seed), "--lr", str(rate), "--json", *way, *ALL[name],
+        "--threads", "1", "--seed", str(seed), "--lr", str(rate), "--json", *way,
+        *(str(own["layers"] // 4) if word == "m/4" else word for word in ALL[name]),
     ]  # fmt: skip
 
 
