@@ -542,6 +542,7 @@ def test_reentrant_checkpointing_is_refused():
     [
         ({"method": "salf[warm]"}, "unknown method"),
         ({"method": "salf[half]"}, "follows a plan"),
+        ({"method": "suffix"}, "needs policy={.first_layer"),
         ({"when": "later"}, "when is 'later'"),
         ({"moments": "sell"}, "moments is 'sell'"),
         ({"method": "half", "when": "between"}, "fall before the forward"),

@@ -54,6 +54,8 @@ class Prepared:
         kind = self.method.policy
         if kind == "budget" and planner is None:
             raise ValueError(f"method {self.method.name!r} follows a plan: pass planner=")
+        if kind == "suffix" and "first_layer" not in self._policy_options:
+            raise ValueError("method 'suffix' needs policy={'first_layer': K}, the lowest layer that trains")
         device = next(self.parts.layers[0].parameters()).device
         context.setdefault("log", logging.getLogger("salf"))
         self.context, self._direct = make_context(device, context.pop("backend", "auto"), self._communicator, context)
