@@ -145,7 +145,9 @@ typedef void (*salf_log_fn)(void *user, int32_t level, const char *message);
 /* Told how far a call has come that may last: done of total pieces of what, a few words such as "Gram matrix". A number
  * other than 0 ends the call with SALF_E_CANCELLED: its outputs are untouched (of salf_loss_compute, rows of the
  * gradient may be written), its handles as before, and the same call can be made again. On the calling thread, and on a
- * device between blocks of work that is enqueued; it must not use the handles of that call. */
+ * device between blocks of work that is enqueued; it must not use the handles of that call. Not asked: where
+ * salf_checkpoint_load copies, a planner is saved (0.1 s for 10^7 data), a singular Gram matrix is solved (dstedc, 2 s of
+ * a core at D = 4096), and in calls without a handle. */
 typedef int32_t (*salf_progress_fn)(void *user, const char *what, int64_t done, int64_t total);
 /* The one collective over the ranks, in place: count elements in host memory, dtype SALF_F64 or SALF_I64, operation
  * SALF_ALL_REDUCE_*, called in the same order on every rank, and all must get the same bits. Returns 0, or another
@@ -958,7 +960,7 @@ typedef struct salf_checkpoint_content {
 /* Makes the folder where it is not there, locks it, removes what a killed process was writing, and finds the newest
  * save that is whole; look at info.saves before you save over it. Errors: SALF_E_BUSY (names process and host),
  * SALF_E_MISMATCH (names in your words what the run differs in), SALF_E_CORRUPT (every save is damaged),
- * SALF_E_VERSION, SALF_E_IO. A process that is forked from this one has the lock too, for as long as it lives. */
+ * SALF_E_VERSION, SALF_E_IO. A forked process may save once this one has ended, and keeps nobody out. */
 SALF_API salf_status salf_checkpoint_open(salf_checkpoint **out, salf_context *context, const char *folder,
                                           const salf_identity *identities, int64_t n_identities);
 SALF_API void salf_checkpoint_destroy(salf_checkpoint *checkpoint);

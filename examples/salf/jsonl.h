@@ -48,8 +48,8 @@ void jsonl_end(jsonl_writer *w); /* ends the line and flushes it */
 typedef int (*jsonl_take_fn)(void *user, const json_t *object);
 int jsonl_read(const char *path, jsonl_take_fn take, void *user, char *message, size_t message_size);
 
-/* Writes a value and a line end to standard output, and releases it, which may be NULL for want of memory. NULL, or what
- * went wrong, in words. Jansson's own writer passes over a lack of memory and writes half. */
+/* Writes a value and a line end to standard output, and releases it, which may be NULL for want of memory. NULL, or
+ * what went wrong, in words. Jansson's own writer passes over a lack of memory and writes half. */
 const char *jsonl_print(json_t *value);
 
 #endif

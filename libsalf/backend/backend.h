@@ -26,9 +26,11 @@
 
 #include "salf.h"
 
-/* NaN, infinity and the order of a sum mean something here: a zero state is NaN, a bad row is found by isfinite. */
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error "libsalf cannot be built with -ffast-math, -Ofast or -ffinite-math-only: it has to see NaN and infinity"
+/* NaN, infinity and the order of a sum mean something here: a zero state is NaN, a bad row is found by isfinite, and
+ * all ranks must get the same bits. That sums may be put in another order (as by -Ofast -fno-finite-math-only) gcc
+ * tells from its version 12 on, clang never. */
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__ASSOCIATIVE_MATH__)
+#error "libsalf cannot be built with -ffast-math, -Ofast or parts of them: it has to see NaN, and to sum in order"
 #endif
 
 #if UINTPTR_MAX < UINT64_MAX

@@ -6,8 +6,12 @@
  * all its other bytes: no bit can turn unseen. Its metadata hold what the run is made of, the host's words and hashes
  * of contents; a run of other things is refused before anything of the file is used.
  *
- * The lock is flock() on the file "lock". The system gives it back when the process ends, however it ends; children
- * that were forked while it was held hold it too. The name of its holder stands in the file, for messages only.
+ * Two locks keep processes apart, and the system gives them back when the process ends, however it ends. flock() on the
+ * file "lock" also keeps a process from opening its own folder twice, but whatever the process has forked holds it as
+ * well. So there is fcntl()'s on "lock.process", which no forked process has: where it is free, and the process whose
+ * name stands in "lock" is dead, only its children are left, and the folder is taken. The name alone would not do:
+ * processes of another container are not seen. Nor would that lock: a process loses it when it closes the file
+ * anywhere, as in copying the folder. (They are files apart, since NFS makes both locks of one kind.)
  */
 #define _DEFAULT_SOURCE /* gethostname, flock */
 #include <dirent.h>
@@ -21,6 +25,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/system.h"
 #include "io/io.h"
 
 #define RESERVED "salf." /* beginning of our own keys and names */
@@ -32,7 +37,8 @@ enum { OWN_KEYS = 3, OWN_TENSORS = 3 }; /* format, version, saves; policy, plann
 struct salf_checkpoint {
     salf_context *context;
     char *folder;
-    int lock; /* descriptor */
+    int lock, process_lock; /* descriptors */
+    int32_t process;        /* the one that has the folder: not what it forks */
     bool locked;
     char **pairs; /* [2 * n_pairs] what the run is made of, as metadata */
     int64_t n_pairs;
@@ -47,40 +53,72 @@ static char *path_of(const salf_checkpoint *c, int64_t save) {
     return slf_path_join(c->context, c->folder, save & 1 ? "checkpoint-1.safetensors" : "checkpoint-0.safetensors");
 }
 
+/* The lock of this process alone: 1 when it has it, 0 when another has, -1 where there are none. */
+static int lock_process(salf_checkpoint *c) {
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (c->process_lock >= 0 && fcntl(c->process_lock, F_SETLK, &whole) == 0) return 1;
+    return c->process_lock >= 0 && (errno == EAGAIN || errno == EACCES) ? 0 : -1;
+}
+
+/* Puts the name of this process into the lock's file, for the messages of others. */
+static void sign_lock(salf_checkpoint *c) {
+    char text[300], host[100] = "";
+    gethostname(host, sizeof host - 1);
+    c->process = slf_process();
+    const int n = snprintf(text, sizeof text, "process %ld on host %s\n", (long)c->process, host);
+    const bool named = ftruncate(c->lock, 0) == 0 && pwrite(c->lock, text, (size_t)n, 0) == n;
+    (void)named; /* the lock holds without it */
+}
+
+/* Whether the name in a lock that is held is that of a process of this machine which is dead. */
+static bool is_dead(const char *name) {
+    char host[100] = "", its_host[100] = "";
+    long process = 0;
+    gethostname(host, sizeof host - 1);
+    return sscanf(name, "process %ld on host %99s", &process, its_host) == 2 && strcmp(host, its_host) == 0 &&
+           process > 0 && process <= INT32_MAX && getpgid((pid_t)process) < 0 && errno == ESRCH;
+}
+
 /* Makes the folder where it is not there, and takes its lock. Who has it is told by what that process has written. A
  * file system without locks is no reason to lose a run; the host learns of it. */
 static salf_status take_folder(salf_checkpoint *c) {
     static const char *const names[] = {"checkpoint-0.safetensors" SLF_TEMPORARY,
                                         "checkpoint-1.safetensors" SLF_TEMPORARY};
-    char text[300] = "", host[100] = "";
+    char text[300] = "";
     /* 1. the folder, and in it the file that is locked: one that stays, since a lock on a file that is replaced is no
      * lock. No link is followed, and a pipe in its place does not wait (O_NONBLOCK) */
     if (mkdir(c->folder, 0777) != 0 && errno != EEXIST) return slf_fail_errno("cannot make folder", c->folder, errno);
+    const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
     char *path = slf_path_join(c->context, c->folder, "lock");
-    if (!path) return SALF_E_NO_MEMORY;
-    salf_status status = SALF_OK;
-    c->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
-    /* 2. the lock; its holder by name where it is taken */
+    char *path_of_process = slf_path_join(c->context, c->folder, "lock.process");
+    salf_status status = SALF_E_NO_MEMORY;
+    if (!path || !path_of_process) goto done;
+    status = SALF_OK;
+    c->lock = open(path, flags, 0666);
+    /* 2. the locks; their holder by name where they are taken. The second is opened only where this process does not
+     * hold it by another handle, as it would lose it by closing the file */
+    const bool is_free = c->lock >= 0 && flock(c->lock, LOCK_EX | LOCK_NB) == 0;
+    const int error = c->lock >= 0 && !is_free ? errno : 0;
+    const ssize_t n = error == EWOULDBLOCK ? pread(c->lock, text, sizeof text - 1, 0) : 0;
+    text[n > 0 ? n : 0] = 0;
+    for (char *at = text; *at; at++)
+        if (*at < ' ' || *at > '~') *at = 0; /* one line of plain letters, whatever stands there */
+    if (is_free || is_dead(text)) c->process_lock = open(path_of_process, flags, 0666);
+    const int own = lock_process(c);
     if (c->lock < 0)
         status = slf_fail_errno("cannot lock", path, errno);
-    else if (flock(c->lock, LOCK_EX | LOCK_NB) == 0)
+    else if ((is_free && own != 0) || (error == EWOULDBLOCK && own == 1))
         c->locked = true;
-    else if (errno == EWOULDBLOCK) {
-        const ssize_t n = pread(c->lock, text, sizeof text - 1, 0);
-        text[n > 0 ? n : 0] = 0;
-        for (char *at = text; *at; at++)
-            if (*at < ' ' || *at > '~') *at = 0; /* one line of plain letters, whatever stands there */
+    else if (is_free || error == EWOULDBLOCK)
         status = slf_fail(SALF_E_BUSY, "%s is in use by %s", c->folder, *text ? text : "another process");
-    } else if (errno != ENOSYS && errno != EOPNOTSUPP && errno != ENOLCK) {
-        status = slf_fail_errno("cannot lock", path, errno);
-    }
+    else if (error != ENOSYS && error != EOPNOTSUPP && error != ENOLCK)
+        status = slf_fail_errno("cannot lock", path, error);
+    /* 3. our own name */
+    if (c->locked) sign_lock(c);
+done:
     slf_free(c->context, path);
+    slf_free(c->context, path_of_process);
     if (!c->locked) return status;
-    /* 3. our own name, for the messages of others */
-    gethostname(host, sizeof host - 1);
-    const int n = snprintf(text, sizeof text, "process %ld on host %s\n", (long)getpid(), host);
-    const bool named = ftruncate(c->lock, 0) == 0 && pwrite(c->lock, text, (size_t)n, 0) == n;
-    (void)named; /* the lock holds without it */
     /* 4. what was being written when an earlier process was killed goes: with the lock nobody else writes here. */
     DIR *listing = opendir(c->folder);
     const struct dirent *entry;
@@ -179,12 +217,17 @@ static salf_status read_newest(salf_checkpoint *c) {
         if (!path) goto done;
         /* 1. the seal: by a map of its own, closed again, so that the reader of tensors meets only bytes that were
          * written here */
-        SLF_DO(slf_map_open(&map, path, SLF_READ_MOST(c->context)));
+        SLF_DO(slf_map_open(&map, c->context, path, SLF_READ_MOST(c->context)));
         const uint64_t n = map.size > sizeof seal ? map.size - sizeof seal : 0;
+        slf_sum sum = {0};
+        for (uint64_t at = 0; at < n && status == SALF_OK; at += SLF_PATIENCE)
+            if ((status = slf_proceed(c->context, "checksum", (int64_t)at, (int64_t)n)) == SALF_OK)
+                slf_sum_add(&sum, map.bytes + at, SLF_MIN(n - at, SLF_PATIENCE));
         if (n > 0) memcpy(&seal, map.bytes + n, sizeof seal);
-        const bool whole = n > 0 && salf_hash(0, map.bytes, n) == seal;
         slf_map_close(&map);
-        if (!whole) SLF_DO(slf_fail(SALF_E_CORRUPT, "%s is damaged: its bytes are not those that were written", path));
+        SLF_DO(status);
+        if (n == 0 || slf_sum_end(&sum) != seal)
+            SLF_DO(slf_fail(SALF_E_CORRUPT, "%s is damaged: its bytes are not those that were written", path));
         SLF_DO(salf_tensors_open(&file, c->context, path));
         /* 2. what the file says of itself. A file that somebody renamed or copied into the other's place has a number
          * of the wrong parity: it would be overwritten while it is the only whole one */
@@ -236,7 +279,8 @@ salf_status salf_checkpoint_open(salf_checkpoint **out, salf_context *context, c
     salf_checkpoint *c;
     SLF_TRY(SLF_ALLOC_ZERO(context, c, 1));
     c->context = slf_context_retain(context);
-    c->lock = -1;
+    c->lock = c->process_lock = -1;
+    c->process = slf_process();
     salf_status status = SALF_E_NO_MEMORY;
     if (!(c->folder = slf_strdup(context, folder))) goto done;
     SLF_DO(note_identities(c, identities, n_identities));
@@ -251,12 +295,13 @@ done:
 }
 
 /* The lock goes with its last descriptor; it is not undone here, since a forked child that destroys its copy of the
- * handle would undo the parent's. */
+ * handle would undo the parent's. fcntl()'s, which the child has not, goes with this process's descriptor. */
 void salf_checkpoint_destroy(salf_checkpoint *c) {
     if (!c) return;
     salf_context *context = c->context;
     salf_tensors_destroy(c->tensors);
     for (int64_t i = 0; i < 2 * c->n_pairs; i++) slf_free(context, c->pairs[i]);
+    if (c->process_lock >= 0) close(c->process_lock);
     if (c->lock >= 0) close(c->lock);
     slf_free(context, c->pairs);
     slf_free(context, c->folder);
@@ -304,6 +349,13 @@ salf_status salf_checkpoint_save(salf_checkpoint *c, const salf_checkpoint_conte
                         own.n_tensors, own.n_metadata);
     if (c->saves == INT64_MAX - 1) /* the next is the first that no reader takes; only a forged file comes near */
         return slf_fail(SALF_E_SEQUENCE, "%s holds save %" PRId64 ", behind which there is none", c->folder, c->saves);
+    /* A forked process saves where the one that has opened the folder is gone, whose place it takes. */
+    if (c->process != slf_process()) {
+        if (lock_process(c) == 0)
+            return slf_fail(SALF_E_BUSY, "%s is in use by process %ld, which has forked this one", c->folder,
+                            (long)c->process);
+        if (c->locked) sign_lock(c);
+    }
     /* 1. the host's tensors and pairs, then ours, the seal at the end */
     salf_named_tensor *tensors = NULL;
     const char **pairs = NULL;

@@ -192,7 +192,7 @@ salf_status slf_folder_check(const salf_context *context, const char *folder) {
     if (!slf_path_exists(folder)) return SALF_OK; /* the first file that is missed tells it */
     if (!slf_path_is_folder(folder)) {
         slf_map map;
-        SLF_TRY(slf_map_open(&map, folder, 0));
+        SLF_TRY(slf_map_open(&map, context, folder, 0));
         const char *kind = slf_file_kind(map.bytes, map.size);
         const salf_status status =
             kind ? slf_fail(SALF_E_UNSUPPORTED, "%s: %s", folder, kind)

@@ -33,11 +33,14 @@ enum {
     NAME_MOST = 255   /* bytes of a name in a folder */
 };
 
-/* Full disks have a status of their own: a host can free space and try again. */
+/* Full disks and a lack of memory have a status of their own: a host can free some and try again. */
 salf_status slf_fail_errno(const char *action, const char *path, int error) {
     char words[128];
     if (strerror_r(error, words, sizeof words) != 0) words[0] = 0;
-    return slf_fail(error == ENOSPC || error == EDQUOT ? SALF_E_NO_SPACE : SALF_E_IO, "%s %s: %s", action, path, words);
+    return slf_fail(error == ENOSPC || error == EDQUOT ? SALF_E_NO_SPACE
+                    : error == ENOMEM                  ? SALF_E_NO_MEMORY
+                                                       : SALF_E_IO,
+                    "%s %s: %s", action, path, words);
 }
 
 int slf_path_descriptor(const char *path) {
@@ -104,6 +107,7 @@ salf_status slf_file_create(slf_file *file, const salf_context *context, const c
     struct stat old, new;
     *file = (slf_file){.context = context, .descriptor = -1, .path = path};
     /* 1. streams that the process has open already */
+    if (!*path) return slf_fail(SALF_E_IO, "cannot write to a file without a name");
     const int own = slf_path_descriptor(path);
     if (own >= 0) {
         file->descriptor = fcntl(own, F_DUPFD_CLOEXEC, 0);

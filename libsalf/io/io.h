@@ -17,9 +17,11 @@ typedef struct slf_map {
 /* Opens a file to read; size may be NULL. SALF_E_NOT_FOUND, SALF_E_IO (also for what is no regular file). */
 salf_status slf_file_open(int *descriptor, const char *path, uint64_t *size);
 /* The same, and reads a file of at most read_most bytes, or maps it: then another process that shortens it while it is
- * mapped ends this one with SIGBUS. Configurations and indexes are always read; tensors as the context says. */
-salf_status slf_map_open(slf_map *map, const char *path, uint64_t read_most);
+ * mapped ends this one with SIGBUS. Configurations and indexes are always read; tensors as the context says, whose host
+ * is asked meanwhile. */
+salf_status slf_map_open(slf_map *map, const salf_context *context, const char *path, uint64_t read_most);
 #define SLF_SMALL_FILE            ((uint64_t)64 << 20)
+#define SLF_PATIENCE              ((uint64_t)16 << 20) /* bytes before the host is asked: about 10 ms */
 #define SLF_READ_MOST(of_context) ((of_context)->options.read_files ? UINT64_MAX : 0)
 void slf_map_close(slf_map *map);
 /* folder + "/" + name, freed by slf_free; NULL without memory. */

@@ -297,7 +297,7 @@ salf_status slf_json_words(slf_json **out, const salf_context *context, const ch
 salf_status slf_json_load(slf_json **out, const salf_context *context, const char *path) {
     slf_map map;
     *out = NULL;
-    SLF_TRY(slf_map_open(&map, path, SLF_SMALL_FILE));
+    SLF_TRY(slf_map_open(&map, context, path, SLF_SMALL_FILE));
     salf_status status;
     const char *kind = slf_file_kind(map.bytes, map.size); /* of other kinds none begins as JSON does */
     if (kind)

@@ -38,7 +38,7 @@ salf_status slf_file_open(int *descriptor, const char *path, uint64_t *size) {
 }
 
 /* What is read goes into pages of its own, which are given back as a mapping is. */
-salf_status slf_map_open(slf_map *map, const char *path, uint64_t read_most) {
+salf_status slf_map_open(slf_map *map, const salf_context *context, const char *path, uint64_t read_most) {
     int descriptor;
     uint64_t size = 0;
     *map = (slf_map){0};
@@ -50,11 +50,12 @@ salf_status slf_map_open(slf_map *map, const char *path, uint64_t read_most) {
         uint8_t *bytes =
             mmap(NULL, (size_t)size, reads ? PROT_READ | PROT_WRITE : PROT_READ, flags, reads ? -1 : descriptor, 0);
         if (bytes == MAP_FAILED)
-            status = reads && errno == ENOMEM ? SALF_E_NO_MEMORY : map_fail(path, errno);
+            status = map_fail(path, errno);
         else
             *map = (slf_map){.bytes = bytes, .size = size};
         for (uint64_t have = 0; reads && status == SALF_OK && have < size;) {
-            const ssize_t n = read(descriptor, bytes + have, (size_t)(size - have));
+            SLF_DO(slf_proceed(context, "reading", (int64_t)have, (int64_t)size));
+            const ssize_t n = read(descriptor, bytes + have, (size_t)SLF_MIN(size - have, SLF_PATIENCE));
             if (n == 0)
                 status = slf_fail(SALF_E_TRUNCATED, "%s became shorter while it was read", path);
             else if (n > 0)
@@ -62,8 +63,9 @@ salf_status slf_map_open(slf_map *map, const char *path, uint64_t read_most) {
             else if (errno != EINTR)
                 status = map_fail(path, errno);
         }
-        if (status != SALF_OK) slf_map_close(map);
     }
+done:
+    if (status != SALF_OK) slf_map_close(map);
     close(descriptor); /* the mapping stays */
     return status;
 }

@@ -54,15 +54,14 @@ static salf_status put_integers(slf_json *entry, const char *key, const int64_t 
 /* A tensor in pieces of 16 MiB, some hundredths of a second on a disk; what is dense at once, what is strided or
  * indexed row by row. done of total bytes of the file are written before. */
 static salf_status write_tensor(slf_file *file, const salf_tensor *v, uint64_t done, uint64_t total) {
-    const uint64_t most = (uint64_t)16 << 20, bytes = data_bytes(v);
-    const uint64_t row = (uint64_t)(v->cols * slf_dtype_size(v->dtype));
+    const uint64_t bytes = data_bytes(v), row = (uint64_t)(v->cols * slf_dtype_size(v->dtype));
     const bool dense = !v->row_index && (v->row_stride == 0 || v->row_stride == v->cols);
     for (uint64_t at = 0, n, asked = 0; at < bytes; at += n) {
         if (at >= asked) {
             SLF_TRY(slf_proceed(file->context, "bytes", (int64_t)(done + at), (int64_t)total));
-            asked = at + most;
+            asked = at + SLF_PATIENCE;
         }
-        n = dense ? SLF_MIN(bytes - at, most) : row;
+        n = dense ? SLF_MIN(bytes - at, SLF_PATIENCE) : row;
         const char *from = dense ? (const char *)v->data + at : slf_tensor_row(v, (int64_t)(at / row));
         SLF_TRY(slf_file_write(file, from, (size_t)n));
     }

@@ -17,7 +17,7 @@
  * mapped, also while a file is being read: destroy unmaps so many after a failure. */
 static salf_status open_file(salf_tensors *tensors, const char *path) {
     slf_map *map = &tensors->maps[tensors->n_maps];
-    SLF_TRY(slf_map_open(map, path, SLF_READ_MOST(tensors->context)));
+    SLF_TRY(slf_map_open(map, tensors->context, path, SLF_READ_MOST(tensors->context)));
     tensors->n_maps++;
     return slf_safetensors_read(tensors, map->bytes, map->size, path);
 }
@@ -102,7 +102,7 @@ bool slf_path_is_gguf(const char *path) {
     if (ends_in(path, ".gguf")) return true;
     /* A question is no error: a file that is not there leaves the message of the last call as it was. */
     const slf_message kept = slf_message_keep();
-    const bool there = slf_map_open(&map, path, 0) == SALF_OK;
+    const bool there = slf_map_open(&map, NULL, path, 0) == SALF_OK;
     const bool is_gguf = there && map.size >= 4 && memcmp(map.bytes, "GGUF", 4) == 0;
     if (there) slf_map_close(&map);
     slf_message_restore(&kept);
@@ -119,7 +119,7 @@ static salf_status open_gguf(salf_tensors *tensors, const char *path) {
     SLF_TRY(SLF_ALLOC_ZERO(tensors->context, tensors->maps, 1));
     for (int64_t part = 1, n = 1; part <= n; part++) {
         slf_map *map = &tensors->maps[tensors->n_maps];
-        SLF_DO(slf_map_open(map, name ? name : path, SLF_READ_MOST(tensors->context)));
+        SLF_DO(slf_map_open(map, tensors->context, name ? name : path, SLF_READ_MOST(tensors->context)));
         tensors->n_maps++;
         SLF_DO(slf_gguf_read(tensors, map->bytes, map->size, name ? name : path, &parts));
         if (part == 1 && parts > 1) { /* from here on with room for all maps, and a name that can be counted up */

@@ -87,7 +87,7 @@ salf_status slf_tokens_count(int64_t *out, const salf_context *context, const ch
     if (!path) return SALF_E_NO_MEMORY;
     salf_status status = SALF_OK;
     if (slf_path_exists(path)) {
-        status = slf_map_open(&map, path, SLF_SMALL_FILE);
+        status = slf_map_open(&map, context, path, SLF_SMALL_FILE);
         if (status == SALF_OK) {
             status = slf_tokens_count_in(out, map.bytes, map.size, path);
             slf_map_close(&map);

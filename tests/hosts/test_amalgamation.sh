@@ -111,7 +111,12 @@ refused() { # name, words, what to call
     [ $? -ne 0 ] && grep -qF "$2" "$work/output"
     report "$1 is refused in words" $?
 }
-refused "-ffast-math" "cannot be built with -ffast-math" "${CC##* }" -O0 -ffast-math -fsyntax-only salf.c
+for flags in -ffast-math "-Ofast -fno-finite-math-only" -funsafe-math-optimizations; do
+    # shellcheck disable=SC2086
+    "${CC##* }" $flags -dM -E -x c /dev/null | grep -qE '__(FAST|ASSOCIATIVE)_MATH__' || continue # clang tells the first only
+    # shellcheck disable=SC2086
+    refused "$flags" "cannot be built with -ffast-math" "${CC##* }" -O0 $flags -fsyntax-only salf.c
+done
 command -v g++ >/dev/null && refused "C++" "salf.c is C11" g++ -fsyntax-only -x c++ salf.c
 mkdir gnu && : >gnu/stubs-32.h # glibc's, which is not installed for this processor
 command -v clang >/dev/null && refused "a system of 32 bits" "needs a system of 64 bits" clang --target=i686-linux-gnu -fsyntax-only -I. \

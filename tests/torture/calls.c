@@ -515,7 +515,7 @@ static bool right_status(int kind, salf_status status) {
     case FAULT_CLOSE: /* nothing is lost where a file was only read */
         return status == SALF_E_NO_SPACE || status == SALF_OK;
     case FAULT_MMAP:
-        return status == SALF_E_IO || status == SALF_E_NO_MEMORY || status == SALF_OK; /* a file may be read instead */
+        return status == SALF_E_NO_MEMORY || status == SALF_OK; /* a file may be read instead */
     case FAULT_STAT: /* a file that could not be looked at, and then is not there */
         return status == SALF_E_IO || status == SALF_E_NOT_FOUND || status == SALF_OK;
     default:

@@ -307,6 +307,56 @@ static salf_status call_load(world *x) {
     return taken(x, made, status);
 }
 
+/* A folder with two saves, of which the first is the larger. */
+static salf_status call_checkpoint(world *x) {
+    static const salf_identity none = {.name = "test", .value = ""};
+    static float *data;
+    char path[4096];
+    snprintf(path, sizeof path, "%s", harness_path("run"));
+    salf_checkpoint *made = NULL;
+    if (!data) { /* 20 MiB, more than is hashed before the host is asked again */
+        data = calloc(5 << 20, sizeof *data);
+        const salf_named_tensor tensor = {.name = "long", .view = oracle_view(data, SALF_F32, 1, 5 << 20)};
+        const salf_checkpoint_content content = {.struct_size = sizeof content, .tensors = &tensor, .n_tensors = 1};
+        const int64_t end_at = x->watcher.end_at;
+        x->watcher.end_at = -1;
+        CHECK_OK(salf_checkpoint_open(&made, x->context, path, &none, 1));
+        for (int i = 0; i < 2; i++) CHECK_OK(salf_checkpoint_save(made, &content));
+        salf_checkpoint_destroy(made);
+        x->watcher.end_at = end_at;
+        x->watcher.asked = 0;
+    }
+    made = NULL;
+    const salf_status status = salf_checkpoint_open(&made, x->context, path, &none, 1);
+    ck_assert((made == NULL) == (status != SALF_OK));
+    salf_checkpoint_info info = {.struct_size = sizeof info};
+    if (made) CHECK_OK(salf_checkpoint_get_info(made, &info));
+    x->result[0] = (double)info.saves;
+    salf_checkpoint_destroy(made);
+    return status;
+}
+
+/* Its file of tensors, by a context that reads files and maps none. */
+static salf_status call_read(world *x) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s", harness_path("run/checkpoint-1.safetensors"));
+    salf_context_options o = {.struct_size = sizeof o,
+                              .backend = SALF_BACKEND_REFERENCE,
+                              .read_files = 1,
+                              .progress = watch,
+                              .progress_user = &x->watcher,
+                              .progress_interval = -1};
+    salf_context *context;
+    salf_tensors *made = NULL;
+    CHECK_OK(salf_context_create(&context, &o));
+    const salf_status status = salf_tensors_open(&made, context, path);
+    ck_assert((made == NULL) == (status != SALF_OK));
+    x->result[0] = (double)salf_tensors_count(made);
+    salf_tensors_destroy(made);
+    salf_context_destroy(context);
+    return status;
+}
+
 static const struct {
     const char *name, *words; /* what is reported, at least */
     salf_status (*call)(world *x);
@@ -325,6 +375,8 @@ static const struct {
              {"loss", "[scores]", call_loss},
              {"save", "[bytes]", call_save},
              {"load", "[table]", call_load},
+             {"checkpoint", "[checksum]", call_checkpoint},
+             {"read", "[reading]", call_read},
              {"match", "[eof][order by eof][matching][drawing]", call_match}};
 
 /* Every call, ended at its first report, its second, and so on, until it is not asked so often: SALF_E_CANCELLED, nothing

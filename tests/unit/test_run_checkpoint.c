@@ -428,6 +428,76 @@ START_TEST(one_process_at_a_time) {
 }
 END_TEST
 
+/* Saves whenever it is asked to, and answers with the status. */
+static void save_when_asked(salf_checkpoint *c, int asked, int answers) {
+    const salf_checkpoint_content nothing = {.struct_size = sizeof nothing};
+    char ask;
+    while (read(asked, &ask, 1) == 1) {
+        const salf_status status = salf_checkpoint_save(c, &nothing);
+        if (write(answers, &status, sizeof status) != sizeof status) break;
+    }
+    salf_checkpoint_destroy(c);
+    _exit(0);
+}
+
+static salf_status ask_to_save(int ask, int answers) {
+    salf_status status = 1;
+    ck_assert(write(ask, "?", 1) == 1 && read(answers, &status, sizeof status) == sizeof status);
+    return status;
+}
+
+/* What a process has forked outlives it, and holds its descriptors. */
+START_TEST(forked_processes_keep_nobody_out) {
+    begin("forked");
+    int ask[2], answers[2];
+    ck_assert(pipe(ask) == 0 && pipe(answers) == 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        salf_checkpoint *held;
+        if (salf_checkpoint_open(&held, context, folder, made_of, 2) != SALF_OK) _exit(1);
+        const pid_t grandchild = fork();
+        if (grandchild == 0) {
+            close(ask[1]);
+            save_when_asked(held, ask[0], answers[1]);
+        }
+        if (write(answers[1], &grandchild, sizeof grandchild) != sizeof grandchild) _exit(1);
+        for (;;) pause();
+    }
+    char words[64];
+    pid_t grandchild = 0;
+    ck_assert(read(answers[0], &grandchild, sizeof grandchild) == sizeof grandchild && grandchild > 0);
+    ck_assert_int_eq(ask_to_save(ask[1], answers[0]), SALF_E_BUSY); /* its parent is still there */
+    snprintf(words, sizeof words, "process %ld on", (long)child);
+    OPEN_FAILS(made_of, 2, SALF_E_BUSY, words);
+    ck_assert_int_eq(kill(child, SIGKILL), 0);
+    ck_assert_int_eq(waitpid(child, NULL, 0), child);
+    salf_checkpoint *c = opened();
+    salf_checkpoint_info info = {.struct_size = sizeof info};
+    CHECK_OK(salf_checkpoint_get_info(c, &info));
+    ck_assert_int_eq(info.locked, 1);
+    snprintf(words, sizeof words, "process %ld on", (long)getpid());
+    for (int i = 0; i < 2; i++) OPEN_FAILS(made_of, 2, SALF_E_BUSY, words); /* one that fails loses no lock */
+    ck_assert_int_eq(ask_to_save(ask[1], answers[0]), SALF_E_BUSY);
+    salf_checkpoint_destroy(c);
+    ck_assert_int_eq(ask_to_save(ask[1], answers[0]), SALF_OK);
+    snprintf(words, sizeof words, "process %ld on", (long)grandchild);
+    OPEN_FAILS(made_of, 2, SALF_E_BUSY, words);
+    /* The name alone opens nothing: nobody has that number, but its process may be another container's. */
+    char name[200], host[100] = "";
+    gethostname(host, sizeof host - 1);
+    snprintf(name, sizeof name, "process %ld on host %s\n", (long)child, host);
+    files_write(in("lock"), name, strlen(name));
+    snprintf(words, sizeof words, "process %ld on", (long)child);
+    OPEN_FAILS(made_of, 2, SALF_E_BUSY, words);
+    close(ask[1]); /* the grandchild ends */
+    char end_of_file;
+    close(answers[1]);
+    ck_assert_int_eq(read(answers[0], &end_of_file, 1), 0);
+    salf_checkpoint_destroy(opened());
+    end();
+}
+END_TEST
+
 START_TEST(a_save_that_fails_loses_nothing) {
     begin("fails");
     state s;
@@ -525,6 +595,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, the_older_is_used_where_the_newer_is_damaged);
     HARNESS_ADD(suite, files_that_do_not_belong);
     HARNESS_ADD(suite, one_process_at_a_time);
+    HARNESS_ADD(suite, forked_processes_keep_nobody_out);
     HARNESS_ADD(suite, a_save_that_fails_loses_nothing);
     HARNESS_ADD(suite, hashes);
     HARNESS_ADD(suite, memory_runs_out);

