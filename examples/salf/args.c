@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,13 +19,17 @@ enum { WORD_MOST = 48 };
 /* What messages and help call the program; set once, by args_main. */
 const char *args_program = "salf";
 
+/* One line, whatever stands in the paths and files that it names: control characters would break it up, or tell the
+ * terminal what to do. */
 int args_say(int code, const char *name, const char *format, ...) {
+    char text[4096];
     va_list list;
     va_start(list, format);
-    fprintf(stderr, "%s %s: ", args_program, name);
-    vfprintf(stderr, format, list);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, format, list);
     va_end(list);
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7F) *c = '?';
+    fprintf(stderr, "%s %s: %s\n", args_program, name, text);
     return code;
 }
 
@@ -216,6 +221,7 @@ static int set_value(const args_command *c, const args_option *o, void *at, cons
         *(int32_t *)at = 1;
         return -1;
     case ARGS_TEXT:
+        if (!*text) return args_misuse(c->name, "--%s: the text is empty", o->name);
         *(const char **)at = text;
         return -1;
     case ARGS_TEXTS:
@@ -316,6 +322,9 @@ int args_main(const char *program, const char *about, const args_subcommand *sub
     const char *names[32];
     const args_program_table all = {program, about, subcommands, n};
     args_program = program;
+#ifdef SIGXFSZ
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of its write, with a message */
+#endif
     if (argc < 2) return args_main_help(&all, stderr), EXIT_CODE_USAGE;
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
         return args_main_help(&all, stdout), EXIT_CODE_OK;

@@ -144,6 +144,8 @@ int cmd_basis(int argc, char **argv) {
     if (s.exact + s.rtol_given + s.ridge_given > 1)
         return args_misuse("basis", "--rtol, --exact and --ridge exclude each other");
     if (s.ridge_given && !(s.ridge > 0)) return args_misuse("basis", "--ridge: %g is not positive", s.ridge);
+    if (s.output && file_is_of_model(s.output, s.model))
+        return args_misuse("basis", "--output: %s is a file of the model", s.output);
     if (!s.tokens == !s.words) return args_misuse("basis", "either --tokens or --words is needed");
     if (s.words) {
         code = find_words(&s, &p);

@@ -274,6 +274,11 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
     if (wrong < 0) wrong = read_cache(o);
     if (wrong >= 0) return wrong;
     if (o->seed > UINT64_MAX - (uint64_t)o->seeds) return args_misuse("finetune", "--seeds: there are no seeds left");
+    const char *const folders[] = {o->output, o->checkpoint};
+    for (int i = 0; i < 2; i++)
+        if (folders[i] && !strcmp(folders[i], "-"))
+            return args_misuse("finetune", "--%s: '-' is standard output, and a folder is needed",
+                               i ? "checkpoint" : "output");
     if (o->resume && !o->checkpoint) return args_misuse("finetune", "--resume needs --checkpoint");
     if (o->prompt && dataset_check_template(o->prompt, message, sizeof message) != 0)
         return args_misuse("finetune", "--template: %s", message);

@@ -207,7 +207,11 @@ static salf_status prepare_folder(const char *folder, int32_t dtype) {
     if (dtype != SALF_F32 && dtype != SALF_BF16)
         return decoder_fail(SALF_E_DTYPE, "models are saved as F32 or BF16, not as type %d", (int)dtype);
     if (strlen(folder) + 300 > MOST_PATH) return decoder_fail(SALF_E_ARGUMENT, "name of folder too long: %s", folder);
-    if (mkdir(folder, 0777) != 0 && errno != EEXIST) return decoder_fail(SALF_E_IO, "%s: %s", folder, strerror(errno));
+    struct stat about;
+    int error = mkdir(folder, 0777) != 0 && errno != EEXIST ? errno : 0;
+    if (!error && stat(folder, &about) != 0) error = errno; /* a link that leads nowhere */
+    if (!error && !S_ISDIR(about.st_mode)) error = ENOTDIR;
+    if (error) return decoder_fail(SALF_E_IO, "%s: %s", folder, strerror(error));
     return SALF_OK;
 }
 

@@ -1,9 +1,12 @@
 /* files.c - files read whole, with a bound: nothing that a path leads to can keep the program waiting or fill its
  * memory. */
+#define _DEFAULT_SOURCE /* realpath */
 #include "files.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,6 +92,38 @@ char *file_compose(void (*print)(FILE *file, const void *what), const void *what
         free(bytes);
     }
     return NULL;
+}
+
+int file_is_same(const char *a, const char *b) {
+    struct stat of_a, of_b;
+    return stat(a, &of_a) == 0 && stat(b, &of_b) == 0 && S_ISREG(of_a.st_mode) && of_a.st_dev == of_b.st_dev &&
+           of_a.st_ino == of_b.st_ino;
+}
+
+int file_is_of_model(const char *path, const char *model) {
+    static const char *const names[] = {"model", "config", "generation_config", "tokenizer", "pytorch_model"};
+    char name[PATH_MAX];
+    DIR *folder = opendir(model);
+    const struct dirent *entry;
+    int found = file_is_same(path, model);
+    while (folder && !found && (entry = readdir(folder)) != NULL)
+        for (int i = 0; i < 5 && !found; i++)
+            if (!strncmp(entry->d_name, names[i], strlen(names[i])) &&
+                snprintf(name, sizeof name, "%s/%s", model, entry->d_name) < PATH_MAX)
+                found = file_is_same(path, name);
+    if (folder) closedir(folder);
+    return found;
+}
+
+int file_is_below(const char *path, const char *folder) {
+    char in[PATH_MAX], parent[PATH_MAX] = ".", of_path[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    const size_t n = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
+    if (n >= sizeof parent) return 0;
+    if (n > 0) memcpy(parent, path, n), parent[n] = 0;
+    if (!realpath(folder, in) || !realpath(parent, of_path)) return 0;
+    const size_t deep = strlen(in);
+    return !strncmp(in, of_path, deep) && (of_path[deep] == '/' || of_path[deep] == 0 || deep == 1);
 }
 
 const char *file_output(const char *path) {

@@ -13,6 +13,12 @@ char *file_read(const char *path, size_t *size, char *message, size_t message_si
 /* What print writes, which may be asked twice, for free(); NULL when memory lacks. Not open_memstream: it drops what it
  * finds no room for, and tells nobody. */
 char *file_compose(void (*print)(FILE *file, const void *what), const void *what, size_t *size);
+/* Whether two paths lead to one file that is there. */
+int file_is_same(const char *a, const char *b);
+/* Whether a file that is there is the model's: itself, or one of its folder that bears a name of models. */
+int file_is_of_model(const char *path, const char *model);
+/* Whether a file, there or not, lies in a folder or in one below. */
+int file_is_below(const char *path, const char *folder);
 /* The path that salf_file_save takes for what the user has said: "-" is standard output, which is flushed. */
 const char *file_output(const char *path);
 

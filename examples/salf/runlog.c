@@ -3,12 +3,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "finetune.h"
 #include "ops.h"
 
 /* The processor's name as the system gives it, or "unknown". */
 static void name_processor(char *out, size_t size) {
-    FILE *file = fopen("/proc/cpuinfo", "r");
+    FILE *file = fopen("/proc/cpuinfo", "re");
     char line[512];
     snprintf(out, size, "unknown");
     while (file && fgets(line, sizeof line, file)) {
@@ -38,8 +39,26 @@ static void log_machine(session *s) {
     jsonl_text(&s->log, "version", salf_version_string());
 }
 
+/* Whether the run would put a file of its own in the place of its log. Whoever wants the log beside these files, with a
+ * name of its own, has it there. */
+static int is_in_the_way(const finetune_settings *o) {
+    static const char *const endings[] = {".safetensors", ".json", "lock", "lock.process"};
+    const char *slash = strrchr(o->log, '/'), *name = slash ? slash + 1 : o->log;
+    int named = 0;
+    for (int i = 0; i < 4; i++) {
+        const size_t n = strlen(name), end = strlen(endings[i]);
+        named |= n >= end && (i < 2 || n == end) && !strcmp(name + n - end, endings[i]);
+    }
+    return named &&
+           ((o->checkpoint && file_is_below(o->log, o->checkpoint)) || (o->output && file_is_below(o->log, o->output)));
+}
+
 int log_open(session *s, jsonl_place keep) {
     char message[512];
+    if (s->settings->log && is_in_the_way(s->settings)) {
+        args_fail(training_command, "--log: %s is a name of the files of --checkpoint or --output", s->settings->log);
+        return -1;
+    }
     if (!s->settings->log || jsonl_open(&s->log, s->settings->log, keep, message, sizeof message) == 0) return 0;
     args_fail(training_command, "--log: %s", message);
     return -1;

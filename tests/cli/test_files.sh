@@ -83,6 +83,61 @@ for i in 1 2 3 4 5 6; do "$SALF" report "$work/log.jsonl" -o "$work/r.html" & do
 for i in 1 2 3 4 5 6; do wait || echo "$i" >>"$work/lost"; done
 [ ! -e "$work/victim" ] && [ ! -e "$work/lost" ] && cmp "$work/r.html" "$work/page"
 check $? 'six writers of one path, and a link laid in the way'
+# ---- no option takes the place of what another one names
+cp -r $demo/model "$work/model" && ln "$work/model/model.safetensors" "$work/blob" && ln -s model/config.json "$work/linked"
+instead() { # instead CODE WORDS FILE COMMAND...: the file stays as it is
+    expected=$1 words=$2 file=$3
+    shift 3
+    before=$(cksum "$file" 2>/dev/null)
+    run "$expected" "$@"
+    grep -qF -- "$words" "$work/err" && [ "$(cksum "$file" 2>/dev/null)" = "$before" ]
+    check $? "$file stays: $words"
+}
+for log in "$work/log.jsonl" "$work/../$(basename "$work")/log.jsonl"; do
+    instead 2 'would take the place of the log' "$work/log.jsonl" report "$work/log.jsonl" -o "$log"
+done
+for file in model/model.safetensors model/config.json blob linked; do
+    instead 2 'is a file of the model' "$work/$file" basis --model "$work/model" --tokens 1 -o "$work/$file"
+done
+for i in 1 2; do run 0 basis --model "$work/model" --tokens 1 -o "$work/model/basis.safetensors"; done
+mkdir "$work/made" "$work/made/lora-half" "$work/ck"
+tune="$finetune --tokenizer $demo/tokenizer.bin --data $demo/data --method lora[half]"
+for log in made/model.safetensors made/lora-half/model.safetensors made/config.json ck/checkpoint-0.safetensors ck/lock.process; do
+    instead 1 'is a name of the files of' "$work/$log" $tune --output "$work/made" --checkpoint "$work/ck" --log "$work/$log"
+done
+rm -r "$work/ck"
+run 0 $tune --output "$work/made" --checkpoint "$work/ck" --log "$work/made/log.jsonl"
+for option in output checkpoint; do
+    instead 2 'a folder is needed' "$work/page" $tune --$option -
+    instead 2 'the text is empty' "$work/page" $tune --$option ''
+    instead 1 'Not a directory' "$work/page" $tune --$option "$work/page"
+    instead 1 'Not a directory' "$work/page" $tune --$option "$work/page/in"
+done
+instead 2 'the text is empty' "$work/page" report "$work/log.jsonl" -o ''
+[ ! -e ./- ]
+check $? 'no folder is called -'
+
+# ---- messages are one line, whatever a path is called
+name=$(printf 'a\nb\033[31mc')
+printf 'no log\n' >"$work/$name"
+run 1 report "$work/$name"
+[ "$(wc -l <"$work/err")" -eq 1 ] && grep -qF 'a?b?[31mc:1: ' "$work/err"
+check $? 'line ends and escapes in names are not printed'
+run 0 basis --model "$work/model" --tokens 5,7 -o "$work/$name.safetensors"
+cmp "$work/$name.safetensors" "$work/basis"
+check $? 'such names can be written to'
+
+# ---- a file that may not grow is told, and the process is not ended by its signal
+limited() { # limited FILE COMMAND...
+    file=$1
+    shift
+    (ulimit -f 8 && exec "$SALF" "$@") >"$work/out.txt" 2>"$work/err"
+    [ $? -eq 1 ] && grep -q 'File too large' "$work/err" && [ ! -e "$file" ]
+    check $? "$1: a limit of the size of files"
+}
+limited "$work/big" basis --model "$work/model" --tokens "$(seq -s , 1 60)" -o "$work/big"
+limited "$work/big/model.safetensors" $tune --output "$work/big"
+limited "$work/big.ck/checkpoint-0.safetensors" $tune --batch 4 --checkpoint "$work/big.ck" --checkpoint-every 1
 [ -z "$(find "$work" -name '*.tmp.*')" ]
 check $? 'no temporary file is left'
 finish
