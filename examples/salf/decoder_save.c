@@ -189,19 +189,6 @@ static int is_plain(const decoder_config *c) {
            strcmp(c->prefix, "model.") == 0;
 }
 
-static salf_status save_config(const decoder *d, const char *path, int32_t dtype) {
-    const printed_config what = {&d->config, dtype};
-    size_t size = 0;
-    char *text = file_compose(print_config, &what, &size);
-    salf_status status = text ? salf_file_save(path, text, size) : SALF_E_NO_MEMORY;
-    if (!text)
-        decoder_fail(status, "no memory for %s", path);
-    else if (status)
-        decoder_fail_library(status);
-    free(text);
-    return status;
-}
-
 /* What both ways of saving check, and the folder. */
 static salf_status prepare_folder(const char *folder, int32_t dtype) {
     if (dtype != SALF_F32 && dtype != SALF_BF16)
@@ -221,11 +208,17 @@ salf_status decoder_save(const decoder *d, const char *folder, int32_t dtype) {
         return decoder_fail(SALF_E_UNSUPPORTED, "no configuration is known for these layers: save like a checkpoint");
     salf_status status = prepare_folder(folder, dtype);
     if (status) return status;
+    /* The configuration is made first: where memory lacks for it, no weights are saved beside another one's. */
+    const printed_config what = {&d->config, dtype};
+    size_t size = 0;
+    char *text = file_compose(print_config, &what, &size);
+    if (!text) return decoder_fail(SALF_E_NO_MEMORY, "no memory for the configuration of %s", folder);
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     status = save_weights(d, NULL, path, dtype);
-    if (status) return status;
     snprintf(path, sizeof path, "%s/config.json", folder);
-    return save_config(d, path, dtype);
+    if (!status && (status = salf_file_save(path, text, size)) != SALF_OK) decoder_fail_library(status);
+    free(text);
+    return status;
 }
 
 /* ---- decoders of a checkpoint ---- */

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/device_memory.h"
 #include "backend/spectrum.h"
 #include "harness.h"
 #include "oracle.h"
@@ -534,10 +535,13 @@ START_TEST(few_eigenvalues_take_few_steps) {
             double largest = 0;
             int32_t converged = 0;
             for (int i = 0; i < N; i++) a[i * N + i] = i % kinds ? 5 : 3;
-            const slf_matvec_job product = {.kind = SLF_TIMES_SYMMETRIC, .rows = N, .cols = N, .a = a, .alpha = 1};
+            double *matrix = NULL;
+            CHECK_OK(slf_device_copy_of(context, a, N * N, sizeof *a, &matrix));
+            const slf_matvec_job product = {.kind = SLF_TIMES_SYMMETRIC, .rows = N, .cols = N, .a = matrix, .alpha = 1};
             CHECK_OK(slf_lanczos_largest(context, &product, &largest, &converged));
             ck_assert_msg(converged && fabs(largest - (kinds == 1 ? 3 : 5)) < 1e-8, "%d kinds: %g, %d", kinds, largest,
                           (int)converged);
+            slf_device_free(context, matrix);
             salf_context_destroy(context);
         }
 }
