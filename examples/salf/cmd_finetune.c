@@ -269,7 +269,8 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
         return args_misuse("finetune", "--%s: no method is a stream",
                            o->assignment_given ? "assignment" : "stream-order");
     if (suffix != o->first_layer_given)
-        return args_misuse("finetune", suffix ? "method suffix needs --first-layer" : "--first-layer: no method is suffix");
+        return args_misuse("finetune",
+                           suffix ? "method suffix needs --first-layer" : "--first-layer: no method is suffix");
     int wrong = finetune_read_rates(o);
     if (wrong < 0) wrong = read_cache(o);
     if (wrong >= 0) return wrong;

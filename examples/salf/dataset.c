@@ -56,8 +56,8 @@ static void set_path(reader *r, const char *folder, const char *file) {
     snprintf(r->path, sizeof r->path, "%s%s%s", folder, n && folder[n - 1] == '/' ? "" : "/", file);
 }
 
-/* The whole file, 0-terminated. A byte 0 inside is refused: it would hide the rest of its line. The byte order mark that
-   spreadsheets put in front would stand in the first label, and in every prompt of a template. */
+/* The whole file, 0-terminated. A byte 0 inside is refused: it would hide the rest of its line. The byte order mark
+ * that spreadsheets put in front would stand in the first label, and in every prompt of a template. */
 static char *slurp(const reader *r) {
     size_t size;
     char *data = file_read(r->path, &size, r->message, r->message_size);

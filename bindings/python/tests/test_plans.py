@@ -98,7 +98,7 @@ class Joined:
     """Ranks as threads: a communicator for each, over one barrier."""
 
     def __init__(self, ranks):
-        self.ranks, self.parts, self.barrier = ranks, [None] * ranks, threading.Barrier(ranks, timeout=60)
+        self.ranks, self.parts, self.barrier = ranks, [None] * ranks, threading.Barrier(ranks)
 
     def link(self, rank):
         joined = self
@@ -120,8 +120,12 @@ class Joined:
         """work(context, rank) on each rank; the results."""
 
         def one(rank):
-            with salf.Context("cpu", communicator=self.link(rank)) as context:
-                return work(context, rank)
+            try:
+                with salf.Context("cpu", communicator=self.link(rank)) as context:
+                    return work(context, rank)
+            except BaseException:
+                self.barrier.abort()  # the others wait for this one
+                raise
 
         with concurrent.futures.ThreadPoolExecutor(self.ranks) as pool:
             return list(pool.map(one, range(self.ranks)))
