@@ -141,21 +141,20 @@ def test_ranks_share_a_plan(context, matching, full):
         planner = salf.Planner(context, LAYERS, 100, matching=matching, seed=3, full_batches=full)
         if matching == "offline":
             planner.set_eof(0, eof)
-        trained = []
-        for step in itertools.count():
-            task = planner.next(batch)
-            if task.kind == "done":
-                return trained
+        trained, step = [], 0
+        while (task := planner.next(batch)).kind != "done":
             taken = np.ones(len(task.data), bool)
             if task.kind == "probe":
                 taken = planner.report(eof[task.data])
             cuts = np.full(len(task.data), task.layer) if task.eof is None else task.eof
             trained += [(step, int(i), int(cut)) for i, cut in zip(task.data[taken], cuts[taken])]
             planner.done()
+            step += 1
+        return trained
 
     alone = work(context, 12)
     parts = Joined(3).run(lambda context, rank: work(context, 4))
-    assert sorted(alone) == sorted(sum(parts, []))
+    assert sorted(alone) == sorted(itertools.chain(*parts))
     assert min(map(len, parts)) > 20
     if full:
         sizes = np.unique([step for step, _, _ in alone], return_counts=True)[1]

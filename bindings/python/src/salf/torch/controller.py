@@ -4,8 +4,8 @@ A step is begin(labels), the model's forward, backward(loss), and the optimizer'
 loss.backward() itself, or accelerate's, gets the same gradients (salf.torch.passage); a batch that is begun and never
 trained is an error at the next begin() or step. Two ways lead to a truncated backward:
 
-between   the probe rides on the forward, the decision falls when it is over, and no gradient passes the output of the
-          layer below the cut: nothing below it is computed.
+between   the probe rides on the forward, the decision falls when it is over, and backward() asks autograd for the
+          gradients of what trains alone (loss.backward(inputs=...)): nothing below the cut is computed.
 before    the decision is known when the forward starts - turns of layers, a plan's stage, a stream's quota, cached
           deviations, or the last batch's trace - and requires_grad flags keep the graph from being built below the cut:
           this saves its memory too.
@@ -38,7 +38,7 @@ from salf.torch.flags import Active, Flags
 from salf.torch.groups import Groups
 from salf.torch.hooks import forget_compiled
 from salf.torch.optimizer import OptimizerGuard
-from salf.torch.passage import Passage, Step, Withheld
+from salf.torch.passage import Passage, Step, Withheld, leaves_above
 from salf.torch.prepared import Prepared
 from salf.torch.statistics import LayerStatistics
 from salf.torch.targets import RowPolicy, Rows
@@ -431,18 +431,22 @@ class FreezeController(Prepared):
     ) -> None:
         """Back-propagates the loss down to the cut.
 
-        run(loss) stands in for loss.backward (a scaler's, accelerate's). sync: whether this is the last
+        run(loss, **arguments) stands in for loss.backward (a scaler's, accelerate's). sync: whether this is the last
         backward before the optimizer's step; ranks then average their gradients. weight: data that count as trained.
         """
         active = self.decide()
+        ends = set() if self._step is None else self._step.ends
         self.expect_backward(weight)
         if loss.requires_grad:
-            # Not loss.backward(inputs=...): what stands outside of the model (a head of the host's) has gradients too.
-            self._withhold(active)
-            try:
-                (run or torch.Tensor.backward)(loss)
-            finally:
-                self._give_back()
+            # A graph that was built before the decision is asked for what trains; what stands outside of the layers, a
+            # head of the host's own, trains with it.
+            wanted: List[torch.Tensor] = list(self._flags.parameters_of(active))
+            whole = self._flags.are(active)
+            if not whole:
+                managed = {id(p) for p in self._groups.managed()}
+                wanted += [leaf for leaf in leaves_above(loss, ends) if id(leaf) not in managed]
+            if wanted:
+                (run or torch.Tensor.backward)(loss, **({} if whole else {"inputs": wanted}))
         if sync:
             self.synchronise()
 

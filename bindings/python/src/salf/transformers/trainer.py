@@ -305,7 +305,8 @@ class SalfMixin:
         assert plan is not None
         assert self.controller is not None
         model.train()
-        if callable(getattr(me.optimizer, "train", None)):  # schedule-free ones, which an evaluation puts aside
+        # Schedule-free ones, which an evaluation puts aside; a wrapper has the call also where they have not.
+        if callable(getattr(getattr(me.optimizer, "optimizer", me.optimizer), "train", None)):
             me.optimizer.train()
         if getattr(me.accelerator, "scaler", None) is not None and plan.progress.units % plan.accumulation == 0:
             self._salf_before = self._salf_state()
