@@ -74,7 +74,8 @@ OTHERS = ["salf[ce]", "salf[half][rank]", *[p for p in POLICIES if p not in ("sa
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_metrics_and_policies(tmp_path, name):
-    trainer = make_trainer(tmp_path, SalfConfig(name, policy={"interval": 2} if name == "autofreeze" else {}))
+    needed = {"autofreeze": {"interval": 2}, "suffix": {"first_layer": 1}}
+    trainer = make_trainer(tmp_path, SalfConfig(name, policy=needed.get(name, {})))
     trainer.train()
     assert trainer.state.global_step == trainer.state.max_steps
     assert 0 <= trainer.controller.saving < 1
