@@ -295,7 +295,7 @@ static void finetune_toy(const toy *t, const char *const *more, int n) {
     const char *words[] = {"finetune", "--model", t->model,     "--tokenizer", t->tokenizer,    "--data",
                            t->data,    "--log",   t->log,       "--lr",        "0.02",          "--epochs",
                            "2",        "--dense", "--template", "{text} is",   "--label-words", "warm=warm,cold=cold"};
-    char *argv[32], *kept[32];
+    char *argv[32] = {0}, *kept[32];
     int argc = sizeof words / sizeof words[0];
     for (int i = 0; i < argc + n; i++) {
         const char *word = i < argc ? words[i] : more[i - argc];
