@@ -359,7 +359,7 @@ static void use_planner(salf_planner *p) {
     double saving;
     salf_task task;
     salf_stage stage;
-    for (int i = 0; i < 64; i++) found[i] = byte() < 250 ? below(4) : word(), groups[i] = found[i] * 3;
+    for (int i = 0; i < 64; i++) found[i] = byte() < 250 ? below(4) : word(), groups[i] = found[i] ^ 3;
     for (int i = 0; i < 4; i++) sizes[i] = number();
     switch (below(8)) {
     case 0:
