@@ -2,8 +2,10 @@
 it went in, and copies of it are free of the run."""
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 
 import pytest
 import small_models as small
@@ -159,6 +161,36 @@ def test_what_stands_outside_of_the_model_has_its_gradient(name):
         wanted, other.weight.grad = other.weight.grad, None
         controller.backward(output.loss + value)
     torch.testing.assert_close(other.weight.grad, wanted)
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_nothing_holds_the_graph_of_a_batch(dropped):
+    """What a forward has saved for its backward is freed with the loss, be the batch trained or dropped."""
+
+    class Saved:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+    model, saved = make("llama"), []
+
+    def pack(tensor):
+        kept = Saved(tensor.detach())
+        saved.append(weakref.ref(kept))
+        return kept
+
+    with FreezeController(model, "salf", optimizer=sgd(model)) as controller:
+        ids, labels = small.make_batch()
+        controller.begin(labels)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
+            loss = loss_of(model, ids, labels)
+        if dropped:
+            controller.drop()
+        else:
+            controller.backward(loss)
+        assert len(saved) > 20
+        del loss
+        gc.collect()
+        assert not any(one() for one in saved)
 
 
 def test_flags_that_others_set_are_set_again():

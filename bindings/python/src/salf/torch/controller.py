@@ -435,7 +435,6 @@ class FreezeController(Prepared):
         backward before the optimizer's step; ranks then average their gradients. weight: data that count as trained.
         """
         active = self.decide()
-        ends = set() if self._step is None else self._step.ends
         self.expect_backward(weight)
         if loss.requires_grad:
             # A graph that was built before the decision is asked for what trains; what stands outside of the layers, a
@@ -444,7 +443,7 @@ class FreezeController(Prepared):
             whole = self._flags.are(active)
             if not whole:
                 managed = {id(p) for p in self._groups.managed()}
-                wanted += [leaf for leaf in leaves_above(loss, ends) if id(leaf) not in managed]
+                wanted += [leaf for leaf in leaves_above(loss) if id(leaf) not in managed]
             if wanted:
                 (run or torch.Tensor.backward)(loss, **({} if whole else {"inputs": wanted}))
         if sync:

@@ -10,7 +10,7 @@ deeper layers share) is computed, and withheld from the parameters that do not t
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
@@ -22,13 +22,16 @@ from salf.torch.hooks import Hook
 from salf.torch.targets import Rows
 
 
+# Of a node of the graph: it gave the output of a layer.
+_END = "salf: the output of a layer"
+
+
 @dataclass(eq=False)
 class Step:
     """A batch between begin() and its backward. rows: what is observed, None for nothing. size: the data that count as
     trained. inputs: what the model is given, where kept states ask for it. groups: of the rows, for a stream. batch:
     its rows, those without a target counted. active: what trains, None until the trace of the forward has decided.
-    settled: the backward has come. graphless: its forward went by and left nothing that a backward could reach. ends:
-    where the layers' outputs stand in the graph."""
+    settled: the backward has come. graphless: its forward went by and left nothing that a backward could reach."""
 
     rows: Optional[Rows]
     ids: Optional[List[int]]
@@ -39,7 +42,6 @@ class Step:
     active: Optional[Active] = None
     settled: bool = False
     graphless: bool = False
-    ends: Set[Any] = field(default_factory=set)
 
     def ids_of_rows(self) -> List[int]:
         """For the cache: ids of the data that are observed; none where the host gave none."""
@@ -81,9 +83,8 @@ class Passage:
             if states is None or states.grad_fn is None:
                 step.graphless = step.graphless or layer == self._last
             # A layer may hand on more than its states: a residual, values for the layers above.
-            nodes = {tensor.grad_fn for tensor in tensors_of(output) if tensor.grad_fn is not None}
-            step.ends |= nodes
-            for node in nodes:
+            for node in {tensor.grad_fn for tensor in tensors_of(output) if tensor.grad_fn is not None}:
+                node.metadata[_END] = True  # a mark, as a step that held its graph would never be freed
                 node.register_prehook(functools.partial(self._pass, step, layer))
 
         return hook
@@ -105,13 +106,15 @@ def tensors_of(output: Any) -> Iterator[torch.Tensor]:
         yield from tensors_of(list(output.values()))
 
 
-def leaves_above(loss: torch.Tensor, ends: Set[Any]) -> List[torch.Tensor]:
+def leaves_above(loss: torch.Tensor) -> List[torch.Tensor]:
     """The leaves that a loss reaches without passing the output of a layer: those of the head, of what the host has put
     beside the model, and of a layer that the loss looks into."""
-    found, seen, todo = [], {None, *ends}, [loss.grad_fn]
+    found: List[torch.Tensor] = []
+    seen: Set[Any] = {None}
+    todo: List[Any] = [loss.grad_fn]
     while todo:
         node = todo.pop()
-        if node in seen:
+        if node in seen or _END in node.metadata:
             continue
         seen.add(node)
         if hasattr(node, "variable"):
