@@ -21,7 +21,6 @@ from salf.torch.flow import first_state
 from salf.torch.hooks import Hook
 from salf.torch.targets import Rows
 
-
 # Of a node of the graph: it gave the output of a layer.
 _END = "salf: the output of a layer"
 
