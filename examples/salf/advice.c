@@ -60,8 +60,10 @@ int advice_make(advice *out, const tally_list *list, int64_t n_test) {
                      all = tally_figure(list, half, TALLY_CPU).mean;
         out->cached = (all - forward * 0.5 * 2 / 3) / tally_figure(list, full, TALLY_CPU).mean;
     }
-    /* 1. where training taught nothing, nothing can be said of how to train */
+    /* 1. where no time was measured or training taught nothing, nothing can be said of how to train */
     const advice_line *whole = &out->lines[full];
+    out->verdict = ADVICE_UNTIMED;
+    if (!isfinite(whole->time)) return 0;
     const double before = 1.96 * sqrt(chance(list->untrained->v[TALLY_ACCURACY], n_test));
     out->verdict = ADVICE_UNTAUGHT;
     if (whole->f1.mean - out->untrained <= hypot(whole->half, before)) return 0;
@@ -109,6 +111,10 @@ static void say_verdict(words *w, const advice *a, const tally_list *list) {
     const advice_line *l = &a->lines[a->choice], *full = &a->lines[a->full];
     const char *name = list->methods[a->choice].name;
     switch (a->verdict) {
+    case ADVICE_UNTIMED:
+        say(w, "The pilot cannot say: training took less time than this machine's clock can tell. Give it more "
+               "--minutes or more data.");
+        break;
     case ADVICE_UNTAUGHT:
         say(w,
             "The pilot cannot say: training everything took macro F1 from %.3f (untrained) to %.3f +-%.3f, which may "
@@ -147,7 +153,7 @@ static void say_reasons(words *w, const advice *a, const tally_list *list) {
     const double wide = a->lines[a->choice].difference_half;
     say(w, "What would change this: ");
     if (wide > 0.05) say(w, "the interval of a difference is +-%.3f; more --seeds and --minutes narrow it. ", wide);
-    if (half >= 0)
+    if (half >= 0 && a->verdict != ADVICE_UNTIMED)
         say(w,
             "Over three epochs, with --cache, lora[half] would need about %.2f of the time of lora[full], and it needs "
             "%.2f "
@@ -216,8 +222,10 @@ void advice_print(FILE *out, const advice *a, const tally_list *list, const advi
     w = (words){.n = 0};
     tally_table(out, list);
     fputc('\n', out);
-    print_front(out, a, list);
-    fputc('\n', out);
+    if (a->verdict != ADVICE_UNTIMED) {
+        print_front(out, a, list);
+        fputc('\n', out);
+    }
     say_verdict(&w, a, list);
     args_print_wrapped(out, w.text, 0, 0, 80);
     fputc('\n', out);
@@ -234,7 +242,7 @@ void advice_print(FILE *out, const advice *a, const tally_list *list, const advi
 /* ---- JSON ---- */
 
 json_t *advice_json(const advice *a, const tally_list *list, const advice_case *c) {
-    static const char *const verdicts[] = {"cannot_say", "freeze", "trade", "full"};
+    static const char *const verdicts[] = {"cannot_say", "freeze", "trade", "full", "cannot_say"};
     words verdict = {.n = 0}, reasons = {.n = 0}, command = {.n = 0}, python = {.n = 0};
     say_verdict(&verdict, a, list);
     say_reasons(&reasons, a, list);

@@ -16,7 +16,8 @@ enum {
     ADVICE_UNTAUGHT, /* training as a whole taught nothing beyond chance, so that methods cannot be told apart */
     ADVICE_FREEZE,   /* the chosen method saves, and its F1 is as good: at most 0.01 below */
     ADVICE_TRADE,    /* it saves, and its F1 is lower, by less than chance may do */
-    ADVICE_FULL      /* every method that saves loses more than chance may do */
+    ADVICE_FULL,     /* every method that saves loses more than chance may do */
+    ADVICE_UNTIMED   /* lora[full] took less than a tick of the processor's clock: no cost can be compared */
 };
 
 /* A method beside lora[full]. */

@@ -116,10 +116,11 @@ void tally_table(FILE *out, const tally_list *list) {
         fprintf(out, "%-*s", names, list->methods[i].name);
         print_score(out, list, tally_figure(list, i, TALLY_F1), 1);
         print_score(out, list, tally_figure(list, i, TALLY_ACCURACY), 1);
-        if (timed) {
-            fprintf(out, " %6.2f", tally_time_ratio(list, i).mean);
+        const double time = timed ? tally_time_ratio(list, i).mean : tally_figure(list, i, TALLY_CPU).mean;
+        if (isfinite(time)) {
+            fprintf(out, " %6.*f", timed ? 2 : 1, time);
         } else {
-            fprintf(out, " %6.1f", tally_figure(list, i, TALLY_CPU).mean);
+            fprintf(out, " %6s", "-"); /* a run shorter than a tick of the processor's clock */
         }
         fprintf(out, " %7.1f %6.3f %8.2f\n", tally_figure(list, i, TALLY_MEMORY).mean / 1048576,
                 tally_figure(list, i, TALLY_SAVING).mean, tally_figure(list, i, TALLY_FORWARDS).mean);

@@ -100,6 +100,26 @@ START_TEST(what_does_not_pay) {
 }
 END_TEST
 
+/* A pilot shorter than a tick of the processor's clock: no cost is compared, nothing is drawn as long as "not a number". */
+START_TEST(what_took_no_time) {
+    const double f1[N] = {0.80, 0.60, 0.795, 0.70, 0.81, 0.84};
+    made p;
+    advice a;
+    make_pilot(&p, 0.2, f1);
+    for (int i = 0; i < N; i++) p.runs[i].v[TALLY_CPU] = 0;
+    ck_assert_int_eq(advice_make(&a, &p.list, TESTS), 0);
+    ck_assert_int_eq(a.verdict, ADVICE_UNTIMED);
+    ck_assert_int_eq(a.choice, 0);
+    const char *text = printed(&a, &p.list);
+    ck_assert_msg(harness_contains(text, "training took less time than this machine's clock"), "%s", text);
+    ck_assert_msg(!harness_contains(text, "nan") && !harness_contains(text, "##"), "%s", text);
+    json_t *json = advice_json(&a, &p.list, &pilot);
+    ck_assert_ptr_nonnull(json);
+    ck_assert_str_eq(json_string_value(json_object_get(json, "verdict")), "cannot_say");
+    json_decref(json);
+}
+END_TEST
+
 START_TEST(what_taught_nothing) {
     const double f1[N] = {0.22, 0.21, 0.20, 0.22, 0.21, 0.22};
     made p;
@@ -152,6 +172,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, what_may_be_chance);
     HARNESS_ADD(suite, what_does_not_pay);
     HARNESS_ADD(suite, what_taught_nothing);
+    HARNESS_ADD(suite, what_took_no_time);
     HARNESS_ADD(suite, one_seed_and_what_is_missing);
     HARNESS_ADD(suite, as_json);
 }
