@@ -65,8 +65,10 @@ CONTROLS = {
     "salf[half], eof by chance": ["--method", "salf[half]", "--eof-from", "chance"],
     "salf[half], no probes": ["--method", "salf[half]", "--probe-limit", "0.01"],
 }
+# Two epochs in full cost .67 of three: what half's three, cached (.6), have to beat.
 EPOCHS = {
     "full, 3 epochs": ["--method", "lora[full]", "--epochs", "3"],
+    "full, 2 epochs": ["--method", "lora[full]", "--epochs", "2"],
     "half, 3 epochs": ["--method", "lora[half]", "--epochs", "3"],
     "half, 3 epochs, cached": ["--method", "lora[half]", "--epochs", "3", "--cache", "2G"],
 }
@@ -93,11 +95,12 @@ ONE_SET = {*DENSE, ("smollm2", "half, 3 epochs"), "salf[half], offline"}
 # Methods that take another's rate: they differ from it in data or epochs alone; or, on SmolLM2, in who gets a cut.
 RATE_OF = {
     "full, 3/4 of the data": "full", "linear": "full", "a quarter": "full", "half, 3 epochs, cached": "half, 3 epochs",
+    "full, 2 epochs": "full, 3 epochs",
     **dict.fromkeys(CONTROLS, "salf[half]"),
 }  # fmt: skip
 RATE_OF_LARGE = {
     **RATE_OF, "random[half][stream]": "lift*[half]", "salf[half][stream]": "lift*[half]", "ramp": "full",
-    "full, 3 epochs": "full", "half, 3 epochs": "half", "half, 3 epochs, cached": "half",
+    "full, 3 epochs": "full", "full, 2 epochs": "full", "half, 3 epochs": "half", "half, 3 epochs, cached": "half",
 }  # fmt: skip
 # At the rate that the tuning runs choose here some runs collapse: the same a step below.
 BELOW = {("smollm2", "trec"): (0.002, ("full", "full, 3/4 of the data", "lift*[half]", "linear"))}
