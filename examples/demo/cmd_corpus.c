@@ -100,7 +100,7 @@ typedef struct tokenizer_settings {
 static const args_option tokenizer_table[] = {
     {"size", 0, ARGS_INT32, offsetof(tokenizer_settings, size), "N", .least = 360, .most = 8192,
      .help = "number of pieces, the 256 bytes among them (default 1024)"},
-    {"output", 'o', ARGS_TEXT, offsetof(tokenizer_settings, output), "FILE", .required = 1,
+    {"output", 'o', ARGS_TEXT, offsetof(tokenizer_settings, output), "FILE", .required = 1, .place = PLACE_FILE,
      .help = "tokenizer file to write"},
 };
 

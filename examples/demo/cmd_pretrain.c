@@ -6,13 +6,10 @@
  * the steps and a cosine down to a tenth of the rate. The same seed gives the same model on the same machine with as
  * many threads. The checkpoint's files appear whole, at the end; a run that is killed leaves an earlier one as it was.
  */
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "adamw.h"
 #include "args.h"
@@ -242,12 +239,11 @@ static int run_training(const pretrain_options *o, salf_context *context, const 
     return code;
 }
 
-/* Reads what there is to read and checks the output before hours of training rather than after them. */
+/* Reads what there is to read; that the model can be written args_parse has tried. */
 static int prepare_and_train(const pretrain_options *o) {
     char message[512];
     tokenizer *t = NULL;
     salf_context *context = NULL;
-    struct stat about;
     corpus c = {0};
     if (tokenizer_load(&t, o->tokenizer, message, sizeof message)) return args_fail(NAME, "%s", message);
     if (tokenizer_is_json(t)) { /* its start and end tokens could have any ids */
@@ -256,11 +252,6 @@ static int prepare_and_train(const pretrain_options *o) {
     }
     int code = salf_context_create(&context, NULL) ? args_fail_salf(NAME) : EXIT_CODE_OK;
     if (!code) code = load_corpus(&c, t, o->text);
-    if (!code && mkdir(o->output, 0777) != 0 && errno != EEXIST)
-        code = args_fail(NAME, "%s: %s", o->output, strerror(errno));
-    if (!code && stat(o->output, &about) == 0 && !S_ISDIR(about.st_mode))
-        code = args_fail(NAME, "%s: not a folder", o->output);
-    if (!code && access(o->output, W_OK | X_OK) != 0) code = args_fail(NAME, "%s: %s", o->output, strerror(errno));
     if (!code) code = run_training(o, context, t, &c);
     free(c.ids);
     free(c.offsets);
@@ -274,7 +265,8 @@ static int prepare_and_train(const pretrain_options *o) {
 static const args_option pretrain_table[] = {
     {"text", 't', ARGS_TEXT, AT(text), "FILE", .required = 1, .help = "Text to learn, one example a line."},
     {"tokenizer", 0, ARGS_TEXT, AT(tokenizer), "FILE", .required = 1, .help = "Tokenizer in the .bin form."},
-    {"output", 'o', ARGS_TEXT, AT(output), "FOLDER", .required = 1, .help = "Where the checkpoint is written."},
+    {"output", 'o', ARGS_TEXT, AT(output), "FOLDER", .required = 1, .place = PLACE_FOLDER,
+     .help = "Where the checkpoint is written."},
     {"layers", 0, ARGS_INT32, AT(layers), "N", .least = 1, .most = 4096, .help = "Layers (6)."},
     {"hidden", 0, ARGS_INT, AT(hidden), "N", .least = 2, .most = 65536, .help = "Hidden size (128)."},
     {"ffn", 0, ARGS_INT, AT(ffn), "N", .least = 1, .most = 262144,

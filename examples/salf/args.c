@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <signal.h>
@@ -10,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "files.h"
 #include "salf.h"
 
 /* Longest word that is compared for nearness; names of options and subcommands are shorter. */
@@ -267,6 +270,23 @@ static int find_option(const args_command *c, const char *word, int *index, cons
     return args_misuse(c->name, "unknown option --%s; `%s %s --help` lists them", typed, args_program, c->name);
 }
 
+/* Where the results go, given or by default. A log may lie in a folder that the command is yet to make. Returns -1, or
+ * after a message the exit code. */
+static int try_places(const args_command *c, const void *settings) {
+    char message[1024];
+    for (int pass = 0, makes = 0; pass < 2; pass++) {
+        for (int i = 0; i < c->n_options; i++) {
+            const args_option *o = &c->options[i];
+            const char *path = o->place ? *(const char *const *)((const char *)settings + o->at) : NULL;
+            if (!path || (pass == 0) != (o->place == PLACE_FOLDER)) continue; /* folders first */
+            makes |= pass == 0 && access(path, F_OK) != 0;
+            if (file_try(path, o->place, message, sizeof message) == 0 || (makes && pass && errno == ENOENT)) continue;
+            return args_fail(c->name, "--%s: %s", o->name, message);
+        }
+    }
+    return -1;
+}
+
 int args_parse(const args_command *c, void *settings, int argc, char **argv, int *n_arguments) {
     /* 1. help and version count wherever they stand, also beside what would be an error */
     for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
@@ -312,7 +332,7 @@ int args_parse(const args_command *c, void *settings, int argc, char **argv, int
     }
     if (c->arguments && c->arguments[0] != '[' && n == 0) return args_misuse(c->name, "%s is missing", c->arguments);
     if (n_arguments) *n_arguments = n;
-    return -1;
+    return try_places(c, settings);
 }
 
 /* ---- a program of subcommands ---- */
@@ -325,6 +345,10 @@ int args_main(const char *program, const char *about, const args_subcommand *sub
 #ifdef SIGXFSZ
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of its write, with a message */
 #endif
+    /* A stream that is closed is taken by something that fails as it would: else the next file that is opened has its
+     * number, and tables or messages are written into a log or a model. */
+    for (int i = 0; i < 3; i++)
+        if (fcntl(i, F_GETFD) < 0 && open("/dev/null", i == 0 ? O_WRONLY : O_RDONLY) != i) return EXIT_CODE_FAILED;
     if (argc < 2) return args_main_help(&all, stderr), EXIT_CODE_USAGE;
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
         return args_main_help(&all, stdout), EXIT_CODE_OK;

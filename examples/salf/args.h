@@ -48,7 +48,8 @@ typedef struct args_option {
     const char *const *words; /* CHOICE of the program's own: words by their number, NULL behind the last */
     double least, most;       /* INT, INT32, REAL: bounds, both included; no bounds when both are 0 */
     int32_t required;
-    size_t given; /* offset of an int32_t that becomes 1 when the option is there; 0: nobody asks */
+    size_t given;  /* offset of an int32_t that becomes 1 when the option is there; 0: nobody asks */
+    int32_t place; /* TEXT: what is written there, PLACE_FILE and so on (files.h); 0: nothing */
 } args_option;
 
 typedef struct args_command {
@@ -63,7 +64,8 @@ typedef struct args_command {
 
 /* Parses argv[1] ... argv[argc-1] (argv[0] is the subcommand's name) into settings. Positional arguments are moved to
  * the front of argv[1...] and counted in *n_arguments (may be NULL when none are taken). Returns -1 to go on, otherwise
- * the exit code to end with at once: after --help or --version EXIT_CODE_OK, after an error EXIT_CODE_USAGE. */
+ * the exit code to end with at once: after --help or --version EXIT_CODE_OK, after an error EXIT_CODE_USAGE, and
+ * EXIT_CODE_FAILED where something could not be written at the end: each place is tried before any work is done. */
 int args_parse(const args_command *command, void *settings, int argc, char **argv, int *n_arguments);
 
 /* A subcommand: argv[0] is its name; returns an exit code. */

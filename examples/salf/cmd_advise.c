@@ -17,6 +17,7 @@
 #include "advice.h"
 #include "commands.h"
 #include "dataset.h"
+#include "files.h"
 #include "progress.h"
 #include "run.h"
 
@@ -59,8 +60,8 @@ static const args_option advise_table[] = {
     {"threads", 0, ARGS_INT32, AT(threads), "N", .least = 0, .most = 1024,
      .help = "of trainer and library, 0: as many as BLAS has (default: 0)"},
     {"backend", 0, ARGS_CHOICE, AT(backend), .family = "SALF_BACKEND", .help = "of the library (default: auto)"},
-    {"log", 0, ARGS_TEXT, AT(log), "FILE", .help = "write the pilot as JSON lines"},
-    {"report", 'o', ARGS_TEXT, offsetof(advise_settings, report), "FILE",
+    {"log", 0, ARGS_TEXT, AT(log), "FILE", .place = PLACE_LOG, .help = "write the pilot as JSON lines"},
+    {"report", 'o', ARGS_TEXT, offsetof(advise_settings, report), "FILE", .place = PLACE_FILE,
      .help = "write the pilot's report (needs --log)"},
     {"json", 0, ARGS_FLAG, AT(json), .help = "print the advice as one JSON object"},
     {"quiet", 'q', ARGS_FLAG, AT(quiet), .help = "draw no progress bar, and do not say what the pilot runs on"},
@@ -215,33 +216,40 @@ static int print_advice(const pilot *p, const session *s, int seeds) {
     return wrong ? args_fail("advise", "%s", wrong) : EXIT_CODE_OK;
 }
 
+/* The pilot and its advice, with the log that is open already. Returns an exit code. */
+static int advise(pilot *p, jsonl_writer *log) {
+    session s;
+    int code = size_pilot(p), seeds = -1;
+    if (code < 0) code = choose_rate(p);
+    if (code >= 0 || session_open(&s, &p->o->training) != 0) return code >= 0 ? code : EXIT_CODE_FAILED;
+    s.log = *log;
+    log_run(&s);
+    seeds = run_pilot(p, &s);
+    const int error = jsonl_close(&s.log);
+    *log = s.log;
+    if (error && seeds >= 0) args_fail("advise", "--log: %s: %s", p->o->training.log, strerror(error));
+    code = seeds > 0 && !error ? print_advice(p, &s, seeds) : EXIT_CODE_FAILED;
+    session_close(&s);
+    return code;
+}
+
 int cmd_advise(int argc, char **argv) {
     static advise_settings settings; /* the pilot borrows it */
-    session s;
     training_command = "advise";
     int code = read_pilot(&settings, argc, argv);
     pilot *p = code < 0 ? calloc(1, sizeof *p) : NULL;
     if (code < 0 && !p) code = args_fail("advise", "out of memory");
     if (code < 0) {
+        /* The log is opened, and nobody else's from here on, before the minutes that it takes to fill it. */
+        session first = {.settings = &settings.training};
         *p = (pilot){.o = &settings, .started = clock_now()};
-        code = size_pilot(p);
-        if (code < 0) code = choose_rate(p);
-    }
-    if (code < 0) {
-        code = EXIT_CODE_FAILED;
-        if (session_open(&s, &settings.training) == 0) {
-            int seeds = log_open(&s, (jsonl_place){0}) == 0 ? 0 : -1;
-            if (seeds == 0) {
-                log_run(&s);
-                seeds = run_pilot(p, &s);
-            }
-            if (jsonl_close(&s.log) != 0 && seeds >= 0) {
-                args_fail("advise", "--log: %s could not be written", settings.training.log);
-                seeds = -1;
-            }
-            if (seeds > 0) code = print_advice(p, &s, seeds);
-            session_close(&s);
-        }
+        code = log_open(&first, (jsonl_place){0}) == 0 ? EXIT_CODE_OK : EXIT_CODE_FAILED;
+        if (!code && settings.report && file_is_same(settings.report, settings.training.log))
+            code = args_misuse("advise", "--report: the page would take the place of the log");
+        if (!code && settings.report && file_is_of_model(settings.report, settings.training.model))
+            code = args_misuse("advise", "--report: %s is a file of the model", settings.report);
+        if (!code) code = advise(p, &first.log);
+        jsonl_close(&first.log);
     }
     free(p);
     training_command = "finetune";

@@ -56,7 +56,8 @@ static const args_option basis_table[] = {
     {"ridge", 0, ARGS_REAL, AT(ridge), "L", .given = AT(ridge_given),
      .help = "regularise with L > 0 instead of dropping"},
     {"input-side", 0, ARGS_FLAG, AT(input_side), .help = "rows of the embedding matrix instead of the head's basis"},
-    {"output", 'o', ARGS_TEXT, AT(output), "FILE", .help = "write the table as safetensors instead of printing it"},
+    {"output", 'o', ARGS_TEXT, AT(output), "FILE", .place = PLACE_FILE,
+     .help = "write the table as safetensors instead of printing it"},
     {"backend", 0, ARGS_CHOICE, AT(backend), .family = "SALF_BACKEND", .help = "what computes (default auto)"},
 };
 #undef AT

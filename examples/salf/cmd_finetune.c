@@ -7,6 +7,7 @@
 
 #include "commands.h"
 #include "dataset.h"
+#include "files.h"
 #include "progress.h"
 #include "run.h"
 #include "stop.h"
@@ -131,12 +132,12 @@ const args_option finetune_table[] = {
      .help = "keep them in a file there (default: in memory)"},
     {"json", 0, ARGS_FLAG, AT(json), .help = "print the results as one JSON object"},
     {"quiet", 'q', ARGS_FLAG, AT(quiet), .help = "draw no progress bar, and do not say what the run runs on"},
-    {"log", 0, ARGS_TEXT, AT(log), "FILE", .help = "write the run as JSON lines"},
+    {"log", 0, ARGS_TEXT, AT(log), "FILE", .place = PLACE_LOG, .help = "write the run as JSON lines"},
     {"eval-every", 0, ARGS_INT, AT(eval_every), "N", .least = 0, .most = 1e15,
      .help = "also test after every N updates, for the report (default: 0, at the end only)"},
-    {"output", 0, ARGS_TEXT, AT(output), "FOLDER",
+    {"output", 0, ARGS_TEXT, AT(output), "FOLDER", .place = PLACE_FOLDER,
      .help = "write the fine-tuned model; with several methods or seeds a folder for each"},
-    {"checkpoint", 0, ARGS_TEXT, AT(checkpoint), "FOLDER",
+    {"checkpoint", 0, ARGS_TEXT, AT(checkpoint), "FOLDER", .place = PLACE_FOLDER,
      .help = "keep the run here, so that a killed one can be gone on with"},
     {"checkpoint-every", 0, ARGS_INT, AT(checkpoint_every), "N", .least = 1, .most = 1e15,
      .help = "updates between checkpoints (default: 50)"},
@@ -281,6 +282,8 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
             return args_misuse("finetune", "--%s: '-' is standard output, and a folder is needed",
                                i ? "checkpoint" : "output");
     if (o->resume && !o->checkpoint) return args_misuse("finetune", "--resume needs --checkpoint");
+    if (o->log && !o->checkpoint && jsonl_is_begun(o->log)) /* with a run in the folder, --resume is the answer */
+        return args_fail("finetune", "--log: %s: %s", o->log, jsonl_begun);
     if (o->prompt && dataset_check_template(o->prompt, message, sizeof message) != 0)
         return args_misuse("finetune", "--template: %s", message);
     return find_demonstration(o);

@@ -243,7 +243,7 @@ typedef struct report_settings {
 } report_settings;
 
 static const args_option report_table[] = {
-    {"output", 'o', ARGS_TEXT, offsetof(report_settings, output), "FILE",
+    {"output", 'o', ARGS_TEXT, offsetof(report_settings, output), "FILE", .place = PLACE_FILE,
      .help = "page to write (default report.html)"},
 };
 

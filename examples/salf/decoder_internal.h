@@ -196,8 +196,8 @@ salf_status decoder_check_rope(const decoder_config *config);
 /* Frequencies of the rotary positions, [rotary_dims / 2]; local 1: of layers that have their own. Returns the factor on
  * cosines and sines. */
 double decoder_frequencies(const decoder_config *config, int32_t local, double *frequencies);
-/* Copies what a checkpoint folder holds beside its weights, config.json with this element type ("float32"); folder
- * NULL: only finds out whether it can be read. */
+/* Copies what a checkpoint folder holds beside its weights, config.json with this element type ("float32"); type
+ * NULL: only tries whether it can be read, and written there. */
 salf_status decoder_copy_files(const char *source, const char *folder, const char *type);
 /* Checks a batch, takes it over and makes room for its passes. */
 salf_status decoder_prepare(decoder *d, const decoder_batch *batch, int32_t keep);

@@ -224,7 +224,7 @@ salf_status decoder_save(const decoder *d, const char *folder, int32_t dtype) {
 /* ---- decoders of a checkpoint ---- */
 
 salf_status decoder_check_source(const decoder *d, const char *source, const char *folder) {
-    char path[MOST_PATH];
+    char path[MOST_PATH], message[MOST_PATH + 128];
     struct stat a, b;
     salf_tensors *tensors = NULL;
     salf_status status = prepare_folder(folder, SALF_F32);
@@ -232,9 +232,10 @@ salf_status decoder_check_source(const decoder *d, const char *source, const cha
     snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder);
     if (stat(folder, &a) == 0 && stat(source, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
         return decoder_fail(SALF_E_ARGUMENT, "%s is the folder that the model came from", folder);
-    if (access(folder, W_OK | X_OK) != 0) return decoder_fail(SALF_E_IO, "%s: %s", folder, strerror(errno));
     if (access(path, F_OK) == 0)
         return decoder_fail(SALF_E_ARGUMENT, "%s belongs to another checkpoint there: remove it first", path);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    if (file_try(path, PLACE_FILE, message, sizeof message) != 0) return decoder_fail(SALF_E_IO, "%s", message);
     status = salf_tensors_open(&tensors, d->context, source);
     if (status) return decoder_fail_library(status);
     save_list l;
@@ -242,7 +243,7 @@ salf_status decoder_check_source(const decoder *d, const char *source, const cha
     free(l.tensors);
     free(l.parameters);
     salf_tensors_destroy(tensors);
-    return status ? status : decoder_copy_files(source, NULL, "float32");
+    return status ? status : decoder_copy_files(source, folder, NULL);
 }
 
 salf_status decoder_save_like(const decoder *d, const char *source, const char *folder, int32_t dtype) {

@@ -28,8 +28,13 @@ static char *read_file(const char *path, size_t *size, salf_status *status) {
     return text;
 }
 
-static salf_status write_file(const char *path, const char *text, size_t size) {
-    const salf_status status = salf_file_save(path, text, size);
+/* Writes a file of a folder, or only tries its place. */
+static salf_status write_file(const char *folder, const char *name, const char *text, size_t size, int only_tries) {
+    char path[MOST_PATH], message[MOST_PATH + 128];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (only_tries && file_try(path, PLACE_FILE, message, sizeof message) != 0)
+        return decoder_fail(SALF_E_IO, "%s", message);
+    const salf_status status = only_tries ? SALF_OK : salf_file_save(path, text, size);
     return status ? decoder_fail_library(status) : SALF_OK;
 }
 
@@ -117,13 +122,10 @@ static salf_status copy_config(const char *source, const char *folder, const cha
     snprintf(path, sizeof path, "%s/config.json", source);
     char *text = read_file(path, &size, &status);
     if (!text) return status;
-    char *edited = edit_config(text, &size, type);
+    char *edited = edit_config(text, &size, type ? type : "");
     free(text);
     if (!edited) return decoder_fail(SALF_E_NO_MEMORY, "no memory for %s", path);
-    if (folder) {
-        snprintf(path, sizeof path, "%s/config.json", folder);
-        status = write_file(path, edited, size);
-    }
+    status = write_file(folder, "config.json", edited, size, !type);
     free(edited);
     return status;
 }
@@ -152,7 +154,8 @@ static int goes_along(const char *name) {
 }
 
 salf_status decoder_copy_files(const char *source, const char *folder, const char *type) {
-    if (strlen(source) + 300 > MOST_PATH) return decoder_fail(SALF_E_ARGUMENT, "name of folder too long: %s", source);
+    const char *longest = strlen(source) > strlen(folder) ? source : folder;
+    if (strlen(longest) + 300 > MOST_PATH) return decoder_fail(SALF_E_ARGUMENT, "name of folder too long: %s", longest);
     salf_status status = copy_config(source, folder, type);
     DIR *listing = status ? NULL : opendir(source);
     if (!status && !listing) status = decoder_fail(SALF_E_IO, "%s: %s", source, strerror(errno));
@@ -165,10 +168,7 @@ salf_status decoder_copy_files(const char *source, const char *folder, const cha
         if (!goes_along(entry->d_name) || stat(path, &about) != 0 || !S_ISREG(about.st_mode)) continue;
         char *text = read_file(path, &size, &status);
         if (!text) break;
-        if (folder) {
-            snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
-            status = write_file(path, text, size);
-        }
+        status = write_file(folder, entry->d_name, text, size, !type);
         free(text);
     }
     if (listing) closedir(listing);

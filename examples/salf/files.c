@@ -1,6 +1,6 @@
 /* files.c - files read whole, with a bound: nothing that a path leads to can keep the program waiting or fill its
- * memory. */
-#define _DEFAULT_SOURCE /* realpath */
+ * memory. And places that are tried before the work whose result goes there. */
+#define _GNU_SOURCE /* O_TMPFILE */
 #include "files.h"
 
 #include <dirent.h>
@@ -130,4 +130,99 @@ const char *file_output(const char *path) {
     if (strcmp(path, "-") != 0) return path;
     fflush(stdout);
     return "/dev/stdout";
+}
+
+/* Whether a file can be made in a folder and take a name there; 0, or a number of errno. It is tried, as rights are not
+ * all there is: the file system may be read-only, the folder immutable, a quota used up. A file without a name leaves
+ * nothing behind whatever happens; where the system has none, rights have to do. */
+static int try_folder(const char *folder) {
+    struct stat about;
+    const int file = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    if (file >= 0) return close(file), 0;
+    if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) return errno;
+    if (stat(folder, &about) != 0) return errno;
+    if (!S_ISDIR(about.st_mode)) return ENOTDIR;
+    return faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
+}
+
+/* The folder that a path lies in. */
+static void parent_of(const char *path, char out[PATH_MAX]) {
+    const char *slash = strrchr(path, '/');
+    const size_t n = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
+    snprintf(out, PATH_MAX, "%.*s", n ? (int)n : 1, n ? path : ".");
+}
+
+/* A file that is there: a log has to take what is written, any other lets another take its place. That asks for more
+ * than rights: salf_file_save replaces no file that may not be written to; in a folder like /tmp only the owner of the
+ * file or of the folder may; and nobody may where a file is mounted, as containers do it. A program that runs cannot be
+ * written to (ETXTBSY) but replaced. 0, or a number of errno. */
+static int try_file(const char *path, const struct stat *about, int kind) {
+    char target[PATH_MAX], folder[PATH_MAX];
+    struct stat above;
+    struct statx more;
+    const uid_t own = geteuid();
+    const int file = open(path, (kind == PLACE_LOG ? O_RDWR : O_WRONLY) | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    if (file < 0 && (kind == PLACE_LOG || errno != ETXTBSY)) return errno;
+    if (file >= 0) close(file);
+    if (kind == PLACE_LOG) return 0;
+    if (!realpath(path, target)) return errno;
+    if (statx(AT_FDCWD, target, 0, 0, &more) == 0 && more.stx_attributes & STATX_ATTR_MOUNT_ROOT) return EBUSY;
+    parent_of(target, folder);
+    if (stat(folder, &above) != 0) return errno;
+    if (above.st_mode & S_ISVTX && own != 0 && own != about->st_uid && own != above.st_uid) return EPERM;
+    return try_folder(folder);
+}
+
+/* The number of a stream that the process has open, where a path names one; else -1. */
+static int stream_of(const char *path) {
+    int number;
+    if (!strcmp(path, "-") || !strcmp(path, "/dev/stdout")) return STDOUT_FILENO;
+    if (!strcmp(path, "/dev/stderr")) return STDERR_FILENO;
+    return sscanf(path, "/dev/fd/%d", &number) == 1 || sscanf(path, "/proc/self/fd/%d", &number) == 1 ? number : -1;
+}
+
+/* 1. Streams are asked. 2. A link that leads to nothing names what is to be made, as for open(); mkdir() follows none,
+ * and a circle is an error of stat(). 3. By what is there: a device and a pipe are not opened, since opening does
+ * something to some, and a pipe would wait for its reader. */
+int file_try(const char *path, int kind, char *message, size_t message_size) {
+    char at[PATH_MAX], folder[PATH_MAX], link[PATH_MAX];
+    struct stat about;
+    const char *wrong = NULL;
+    const int stream = kind == PLACE_FOLDER ? -1 : stream_of(path), flags = stream < 0 ? 0 : fcntl(stream, F_GETFL);
+    int error = strlen(path) < sizeof at ? 0 : ENAMETOOLONG, exists = 0;
+    strcpy(at, error ? "" : path);
+    for (size_t n = strlen(at); kind == PLACE_FOLDER && n > 1 && at[n - 1] == '/';) at[--n] = 0;
+    while (!error && stream < 0) {
+        exists = stat(at, &about) == 0;
+        if (!exists && errno != ENOENT) error = errno;
+        const ssize_t n = exists || error ? -1 : readlink(at, link, sizeof link - 1);
+        if (n < 0) break;
+        link[n] = 0;
+        parent_of(at, folder);
+        const int size = snprintf(at, sizeof at, link[0] == '/' ? "%.0s%s" : "%s/%s", folder, link);
+        if (kind == PLACE_FOLDER) error = ENOENT;
+        if (size >= (int)sizeof at) error = ENAMETOOLONG;
+    }
+    if (stream >= 0) {
+        error = flags < 0 ? errno : (flags & O_ACCMODE) == O_RDONLY ? EBADF : 0;
+    } else if (!error && !exists) {
+        parent_of(at, folder);
+        error = try_folder(folder);
+    } else if (!error && kind == PLACE_FOLDER) {
+        error = S_ISDIR(about.st_mode) ? try_folder(path) : ENOTDIR;
+    } else if (!error && S_ISREG(about.st_mode)) {
+        error = try_file(path, &about, kind);
+    } else if (!error && S_ISDIR(about.st_mode)) {
+        wrong = "a folder, not a file";
+    } else if (!error && S_ISSOCK(about.st_mode)) {
+        wrong = "a socket, not a file";
+    } else if (!error && S_ISBLK(about.st_mode)) {
+        wrong = "a block device, whose contents are not replaced here";
+    } else if (!error && faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) != 0) {
+        error = errno;
+    }
+    if (!error && !wrong) return 0;
+    snprintf(message, message_size, "cannot write %s: %s", path, wrong ? wrong : strerror(error));
+    errno = error;
+    return -1;
 }

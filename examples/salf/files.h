@@ -19,6 +19,16 @@ int file_is_same(const char *a, const char *b);
 int file_is_of_model(const char *path, const char *model);
 /* Whether a file, there or not, lies in a folder or in one below. */
 int file_is_below(const char *path, const char *folder);
+/* What is to be written at a place. */
+enum {
+    PLACE_FILE = 1,  /* a file that takes the place of what is there */
+    PLACE_LOG = 2,   /* a file that is written where it stands */
+    PLACE_FOLDER = 3 /* files of a folder, which is made where it is not there; the one above has to be */
+};
+/* Tries whether it can be written, for before the work whose result goes there: a folder that is not there, rights, a
+ * system that is read-only, what is immutable or mounted, names of something else. 0, or -1 with a message that names
+ * the path, and errno, which is 0 where the system would have none. Nothing is changed. "-", pipes and devices are places too. */
+int file_try(const char *path, int kind, char *message, size_t message_size);
 /* The path that salf_file_save takes for what the user has said: "-" is standard output, which is flushed. */
 const char *file_output(const char *path);
 

@@ -117,6 +117,7 @@ typedef struct session {
     int64_t n_test_all;
     int64_t n_shortened;         /* prompts longer than the model's positions, cut at the left */
     uint64_t seed;               /* of the run at hand */
+    int outputs_tried;           /* 1: the folders of --output have been */
     int cache_said;              /* 1: it has been said that not all states are kept */
     int may_stop;                /* 1: tests end when a signal asks for it, for they can be made again */
     uint64_t tokenizer_hash;     /* of the file's content */

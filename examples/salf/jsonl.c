@@ -31,6 +31,13 @@ static int64_t hash_place(const struct stat *about) {
     return (int64_t)(salf_hash(0, place, sizeof place) >> 1 | 1);
 }
 
+const char jsonl_begun[] = "holds something already, which this run would overwrite; name another file, or remove it";
+
+int jsonl_is_begun(const char *path) {
+    struct stat about;
+    return stat(path, &about) == 0 && S_ISREG(about.st_mode) && about.st_size > 0;
+}
+
 /* A run that is resumed keeps the lines up to its checkpoint and drops those behind: they will be written again. The
  * file is opened to be read as well, for its tail; what is no file only to be written to. */
 int jsonl_open(jsonl_writer *w, const char *path, jsonl_place keep, char *message, size_t message_size) {
@@ -46,7 +53,7 @@ int jsonl_open(jsonl_writer *w, const char *path, jsonl_place keep, char *messag
     } else if (is_file && flock(file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
         wrong = "another run writes here";
     } else if (is_file && keep.bytes == 0 && about.st_size > 0 && keep.tail != hash_place(&about)) {
-        wrong = "holds something already, which this run would overwrite; name another file, or remove it";
+        wrong = jsonl_begun;
     } else if (keep.bytes > 0 && (!is_file || about.st_size < keep.bytes)) {
         wrong = "has fewer bytes than when the checkpoint was made, so that it cannot be continued";
     } else if (keep.bytes > 0 && (hash_tail(file, keep.bytes, &tail) != 0 || tail != keep.tail)) {

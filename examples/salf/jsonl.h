@@ -27,6 +27,9 @@ typedef struct jsonl_place {
  * that were there then, and what follows is cut. Of a new log (keep zero) a file with something in it is refused. "-"
  * is standard output; devices and pipes are written to. Returns 0 or -1 with a message. */
 int jsonl_open(jsonl_writer *w, const char *path, jsonl_place keep, char *message, size_t message_size);
+/* Whether a file has something in it that a new log would overwrite, and what is said of it: for before the work. */
+int jsonl_is_begun(const char *path);
+extern const char jsonl_begun[];
 /* The place behind what was written so far, which is on the disk by then. -1 when any write has failed. */
 int jsonl_sync(jsonl_writer *w, jsonl_place *place);
 /* Returns 0, or the first error. The writer is zeroed. */

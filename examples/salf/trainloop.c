@@ -12,6 +12,8 @@
 #include "run.h"
 #include "stop.h"
 
+enum { PATH_SIZE = 4096 };
+
 /* Groups of a stream are the classes, whose sizes are known: so each gets its share of every depth exactly. */
 static int set_groups(run *r) {
     const session *s = r->s;
@@ -30,6 +32,39 @@ static int set_groups(run *r) {
     return failed;
 }
 
+/* The folder of a run's merged model: the output folder itself, or with several runs one below it for each.
+ * "salf[geom][df]" is called "salf-geom-df" there, and "lift*[half]" "lift-star-half"; with several seeds "-seed43" and
+ * so on follows. */
+static int output_path(const finetune_settings *o, int index, char out[PATH_SIZE]) {
+    char name[2 * METHOD_NAME_SIZE + 32];
+    size_t used = 0;
+    for (const char *c = o->methods[index % o->n_methods].name; *c && used + 6 < sizeof name; c++) {
+        if (*c == '[') name[used++] = '-';
+        if (*c == '*') used += (size_t)snprintf(name + used, sizeof name - used, "-star");
+        if (*c != '[' && *c != ']' && *c != '*') name[used++] = *c;
+    }
+    name[used] = '\0';
+    if (o->seeds > 1)
+        snprintf(name + used, sizeof name - used, "-seed%llu",
+                 (unsigned long long)(o->seed + (uint64_t)(index / o->n_methods)));
+    const int n = snprintf(out, PATH_SIZE, run_count(o) > 1 ? "%s/%s" : "%s", o->output, name);
+    if (n >= 0 && n < PATH_SIZE) return 0;
+    args_fail(training_command, "--output: the path is too long");
+    return -1;
+}
+
+/* Makes and tries the folders of all runs that are to come: behind the first there is something to lose. */
+static int try_outputs(const run *r) {
+    const finetune_settings *o = r->s->settings;
+    char path[PATH_SIZE];
+    if (decoder_check_source(r->decoder, o->model, o->output) != SALF_OK) return say_decoder("--output");
+    for (int i = r->index; i < run_count(o) && run_count(o) > 1; i++) {
+        if (output_path(o, i, path) != 0) return -1;
+        if (decoder_check_source(r->decoder, o->model, path) != SALF_OK) return say_decoder("--output");
+    }
+    return 0;
+}
+
 /* Everything that training by one method needs. After a failure run_close releases what there is. */
 static int run_open(run *r, session *s, int index) {
     const finetune_settings *o = s->settings;
@@ -46,7 +81,7 @@ static int run_open(run *r, session *s, int index) {
                                        .seed = s->seed};
     const adamw_options adam = {.weight_decay = o->weight_decay};
     if (decoder_open(&r->decoder, s->context, s->model, &training) != SALF_OK) return say_decoder("--model");
-    if (o->output && decoder_check_source(r->decoder, o->model, o->output) != SALF_OK) return say_decoder("--output");
+    if (o->output && !s->outputs_tried++ && try_outputs(r) != 0) return -1;
     if (adamw_create(&r->optimizer, r->decoder, &adam) != SALF_OK) return say_decoder("optimizer");
 
     /* 2. the order of the data, with policy and planner */
@@ -186,25 +221,11 @@ static int train_to_end(run *r, tally *tallies) {
 
 /* ---- one method from start to end ---- */
 
-/* The merged model: into the output folder itself, or with several runs into one below it for each. "salf[geom][df]" is
- * called "salf-geom-df" there, and "lift*[half]" "lift-star-half"; with several seeds "-seed43" and so on follows. */
 static int write_output(run *r) {
     const finetune_settings *o = r->s->settings;
-    char path[4096], name[2 * METHOD_NAME_SIZE + 32];
+    char path[PATH_SIZE];
     if (!o->output) return 0;
-    size_t used = 0;
-    for (const char *c = r->m->name; *c && used + 6 < sizeof name; c++) {
-        if (*c == '[') name[used++] = '-';
-        if (*c == '*') used += (size_t)snprintf(name + used, sizeof name - used, "-star");
-        if (*c != '[' && *c != ']' && *c != '*') name[used++] = *c;
-    }
-    name[used] = '\0';
-    if (o->seeds > 1) snprintf(name + used, sizeof name - used, "-seed%llu", (unsigned long long)r->s->seed);
-    const int n = snprintf(path, sizeof path, run_count(o) > 1 ? "%s/%s" : "%s", o->output, name);
-    if (n < 0 || (size_t)n >= sizeof path) {
-        args_fail(training_command, "--output: the path is too long");
-        return -1;
-    }
+    if (output_path(o, r->index, path) != 0) return -1;
     return decoder_save_like(r->decoder, o->model, path, SALF_F32) == SALF_OK ? 0 : say_decoder("--output");
 }
 

@@ -74,7 +74,7 @@ head -c 99 "$work/tok.bin" >"$work/short.bin"
 pretrain 1 "$work/e" --tokenizer "$work/short.bin"
 tells 'short.bin'
 pretrain 1 "$work/text"
-tells 'text: not a folder'
+tells 'text: Not a directory'
 pretrain 1 "$work/absent/folder"
 tells 'absent/folder'
 [ ! -e "$work/e" ]

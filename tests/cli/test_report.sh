@@ -52,7 +52,7 @@ tells 'bad.jsonl:1:'
 [ ! -e "$work/none.html" ]
 check $? 'nothing is written after an error'
 run 1 report "$work/log.jsonl" -o /nonexistent/r.html
-tells 'cannot create /nonexistent/r.html: No such file'
+tells 'cannot write /nonexistent/r.html: No such file'
 
 # Several logs: a row for each run, named by its file; settings that differ stand out.
 sed 's/"seed":42/"seed":7/; s/"f1":0.75/"f1":0.5/' "$work/log.jsonl" >"$work/other.jsonl"

@@ -93,7 +93,7 @@ START_TEST(files_beside_the_weights_go_along) {
     ck_assert_int_eq(mkdir(folder, 0777), 0);
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) put_file(from, kept[i], kept[i]);
     for (size_t i = 0; i < sizeof left / sizeof *left; i++) put_file(from, left[i], left[i]);
-    ck_assert_int_eq(decoder_copy_files(from, NULL, "float32"), SALF_OK);
+    ck_assert_int_eq(decoder_copy_files(from, to, NULL), SALF_OK);
     ck_assert(!exists(to, "config.json"));
     ck_assert_int_eq(decoder_copy_files(from, to, "float32"), SALF_OK);
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) check_file(to, kept[i], kept[i]);
