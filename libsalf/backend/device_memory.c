@@ -4,11 +4,6 @@
 
 #include <string.h>
 
-/* Where the backend's memory lies, as a copy needs to know. The host backends copy from the host to the host. */
-static int32_t backend_memory(const salf_context *context) {
-    return slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
-}
-
 /* At least 1 byte, so that a backend never has to say what an allocation of 0 is. what: SLF_MEMORY_*. out is the
  * address of a pointer to some type, which is no void **: so its bytes are set, NULL on failure. */
 static salf_status alloc_in_backend(const salf_context *context, int32_t what, uint64_t count, uint64_t size,
@@ -55,14 +50,14 @@ salf_status slf_sync(const salf_context *context) {
 /* Copies of no bytes are none: a backend never sees an address that a batch of no rows has not got. */
 salf_status slf_upload(const salf_context *context, void *to, const void *from, uint64_t bytes) {
     if (bytes == 0) return SALF_OK;
-    return context->backend->copy(context->impl, to, backend_memory(context), from, SALF_MEMORY_HOST, bytes);
+    return context->backend->copy(context->impl, to, slf_backend_memory(context), from, SALF_MEMORY_HOST, bytes);
 }
 
 /* In stream order, so that to must stay until then. It is to be pinned memory: into other memory a device copies by way
  * of a buffer of its own, and this would wait after all. */
 salf_status slf_download_later(const salf_context *context, void *to, const void *from, uint64_t bytes) {
     if (bytes == 0) return SALF_OK;
-    return context->backend->copy(context->impl, to, SALF_MEMORY_HOST, from, backend_memory(context), bytes);
+    return context->backend->copy(context->impl, to, SALF_MEMORY_HOST, from, slf_backend_memory(context), bytes);
 }
 
 /* The only call here that waits: what comes back is to be read. */
@@ -74,7 +69,7 @@ salf_status slf_download(const salf_context *context, void *to, const void *from
 
 salf_status slf_device_copy(const salf_context *context, void *to, const void *from, uint64_t bytes) {
     if (bytes == 0) return SALF_OK;
-    const int32_t memory = backend_memory(context);
+    const int32_t memory = slf_backend_memory(context);
     return context->backend->copy(context->impl, to, memory, from, memory, bytes);
 }
 

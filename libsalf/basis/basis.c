@@ -44,16 +44,15 @@ salf_status slf_basis_new(salf_basis **out, salf_context *context, salf_model *m
     basis->norm_cache = slf_alloc_zero(context, 1, sizeof *basis->norm_cache);
     if (!basis->norm_cache || !slf_lock_make(&basis->norm_cache->lock)) {
         if (basis->norm_cache) slf_fail(SALF_E_NO_MEMORY, "no mutex could be made");
-        slf_free(context, basis->norm_cache);
-        slf_free(context, basis);
+        SLF_FREE(context, basis->norm_cache, basis);
         return SALF_E_NO_MEMORY;
     }
     /* Nothing below fails, so that whoever gets the basis can destroy it. */
     atomic_init(&basis->references, 1);
-    basis->context = slf_context_retain(context);
+    basis->context = SLF_RETAIN(context);
     if (model) {
         const slf_matrix *matrix = options->side == SALF_SIDE_INPUT ? &model->embedding : &model->head;
-        basis->model = slf_model_retain(model);
+        basis->model = SLF_RETAIN(model);
         basis->matrix = slf_matrix_is_empty(matrix) || slf_matrix_is_shard(matrix) ? NULL : matrix;
         basis->shard = slf_matrix_is_shard(matrix) ? matrix : NULL;
     }
@@ -74,16 +73,10 @@ salf_status slf_basis_new(salf_basis **out, salf_context *context, salf_model *m
     return SALF_OK;
 }
 
-/* Relaxed: whoever retains has a reference already, so that nothing can be freed meanwhile. */
-salf_basis *slf_basis_retain(salf_basis *basis) {
-    atomic_fetch_add_explicit(&basis->references, 1, memory_order_relaxed);
-    return basis;
-}
-
 /* A probe or a loss keeps its basis alive, and a basis its model and context, so that a host may destroy them in any
  * order. Also of one that is half made. */
 void salf_basis_destroy(salf_basis *basis) {
-    if (!basis || atomic_fetch_sub_explicit(&basis->references, 1, memory_order_acq_rel) != 1) return;
+    if (!basis || !SLF_RELEASED(basis)) return;
     salf_context *context = basis->context;
     slf_label_rows_free(context, &basis->held);
     slf_free(context, basis->label_rows);
@@ -93,7 +86,7 @@ void salf_basis_destroy(salf_basis *basis) {
     slf_device_free(context, basis->p);
     salf_model_destroy(basis->model);
     slf_free(context, basis);
-    slf_context_release(context);
+    salf_context_destroy(context);
 }
 
 /* ---- making ---- */
@@ -190,7 +183,7 @@ salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_mod
                 const salf_basis *in;
                 salf_basis *out; /* only its count of references changes */
             } held = {.in = old};
-            *out = slf_basis_retain(held.out);
+            *out = SLF_RETAIN(held.out);
             return SALF_OK;
         }
         if (same != SALF_E_STALE) return same;
@@ -261,8 +254,7 @@ salf_status salf_basis_rows(const salf_basis *basis, const int32_t *labels, int6
     }
 done:
     slf_label_rows_free(context, &set.own);
-    slf_free(context, rounded);
-    slf_free(context, row_of);
+    SLF_FREE(context, rounded, row_of);
     return status;
 }
 

@@ -45,7 +45,6 @@ struct salf_basis {
 
 /* ---- basis.c: life ---- */
 
-salf_basis *slf_basis_retain(salf_basis *basis);
 salf_status slf_basis_read_options(salf_basis_options *own, const salf_basis_options *theirs, int64_t vocab,
                                    int64_t hidden);
 /* An empty basis with its context, model (may be NULL) and sizes set. */

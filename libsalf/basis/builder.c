@@ -102,7 +102,7 @@ salf_status salf_basis_builder_create(salf_basis_builder **out, salf_context *co
     salf_basis_builder *builder;
     salf_status status;
     SLF_TRY(SLF_ALLOC_ZERO(context, builder, 1));
-    builder->context = slf_context_retain(context);
+    builder->context = SLF_RETAIN(context);
     builder->options = own;
     builder->vocab = vocab;
     builder->hidden = hidden;
@@ -133,13 +133,10 @@ done:
 void salf_basis_builder_destroy(salf_basis_builder *builder) {
     if (!builder) return;
     salf_context *context = builder->context;
-    slf_free(context, builder->labels);
-    slf_free(context, builder->kept);
-    slf_free(context, builder->values);
-    slf_free(context, builder->row);
+    SLF_FREE(context, builder->labels, builder->kept, builder->values, builder->row);
     slf_device_free(context, builder->gram);
     slf_free(context, builder);
-    slf_context_release(context);
+    salf_context_destroy(context);
 }
 
 /* ---- adding ---- */
@@ -314,8 +311,7 @@ salf_status salf_basis_builder_finish(salf_basis **out, salf_basis_builder *buil
     *out = basis;
     basis = NULL;
 done:
-    slf_free(context, w);
-    slf_free(context, all);
+    SLF_FREE(context, w, all);
     slf_device_free(context, gram);
     salf_basis_destroy(basis);
     return status;

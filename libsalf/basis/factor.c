@@ -152,24 +152,6 @@ salf_status slf_basis_factor(salf_basis *basis, double *gram) {
 
 /* ---- V < D ---- */
 
-/* Newton's step for a pseudo-inverse, X <- 2 X - X W X with X = B^T [D][V]. K has the squared condition, and so has the
- * error of X; what is left after the step has that of W alone. Rows of the basis are W P, where an error of the longest
- * row of B meets the longest row of W: with lengths 10^4 apart they were off by 5e-5 of their own. scratch [V + 1][V],
- * zeroed. O(V^2 D). */
-static void refine_inverse(const float *w, int64_t vocab, int64_t dim, double *scratch, double *bt) {
-    double *wb = scratch, *before = scratch + vocab * vocab; /* W B^T, and a row of B^T */
-    for (int64_t v = 0; v < vocab; v++)
-        for (int64_t j = 0; j < dim; j++)
-            for (int64_t u = 0; u < vocab; u++) wb[v * vocab + u] += (double)w[v * dim + j] * bt[j * vocab + u];
-    for (int64_t j = 0; j < dim; j++) {
-        double *row = bt + j * vocab;
-        memcpy(before, row, (size_t)vocab * sizeof *row);
-        for (int64_t u = 0; u < vocab; u++) row[u] *= 2;
-        for (int64_t v = 0; v < vocab; v++)
-            for (int64_t u = 0; u < vocab; u++) row[u] -= before[v] * wb[v * vocab + u];
-    }
-}
-
 /* K^+ W is made as B^T = W^T K^+ [D][V], since apply multiplies rows by a symmetric matrix from the right. The last
  * product runs on the host, once for a basis; vocabularies below D are small. */
 salf_status slf_basis_factor_small(salf_basis *basis, const float *w) {
@@ -179,12 +161,12 @@ salf_status slf_basis_factor_small(salf_basis *basis, const float *w) {
     float *wt = NULL;                    /* host [D][V] */
     double *k = NULL, *device_bt = NULL; /* backend [V][V], [D][V] */
     double *bt = NULL, *p = NULL;        /* host [D][V], [D][D] */
-    double *scratch = NULL;              /* host [V + 1][V] */
+    double *wb = NULL, *before;          /* host W B^T [V][V], and behind it a row of B^T */
     salf_status status;
     SLF_DO(SLF_ALLOC(context, wt, dim * vocab));
     SLF_DO(SLF_ALLOC(context, bt, dim * vocab));
     SLF_DO(SLF_ALLOC(context, p, dim * dim));
-    SLF_DO(SLF_ALLOC_ZERO(context, scratch, (vocab + 1) * vocab));
+    SLF_DO(SLF_ALLOC_ZERO(context, wb, (vocab + 1) * vocab));
     SLF_DO(SLF_DEVICE_ALLOC(context, k, vocab * vocab));
     SLF_DO(SLF_DEVICE_ALLOC(context, device_bt, dim * vocab));
     /* 1. K = W W^T, the Gram matrix of the columns of W^T. All rows are finite, as an earlier scan has seen. */
@@ -201,8 +183,21 @@ salf_status slf_basis_factor_small(salf_basis *basis, const float *w) {
     const slf_apply_job apply = {.p = k, .rows = &columns, .out = device_bt};
     SLF_DO(backend->apply(context->impl, &apply));
     SLF_DO(slf_download(context, bt, device_bt, (uint64_t)(dim * vocab) * sizeof *bt));
-    refine_inverse(w, vocab, dim, scratch, bt);
-    /* 3. P = B^T B, of which one half is computed */
+    /* 3. Newton's step for a pseudo-inverse, X <- 2 X - X W X with X = B^T. K has the squared condition, and so has the
+     * error of X; what is left after the step has that of W alone. Rows of the basis are W P, where an error of the
+     * longest row of B meets the longest row of W: with lengths 10^4 apart they were off by 5e-5 of their own. */
+    for (int64_t v = 0; v < vocab; v++)
+        for (int64_t j = 0; j < dim; j++)
+            for (int64_t u = 0; u < vocab; u++) wb[v * vocab + u] += (double)w[v * dim + j] * bt[j * vocab + u];
+    before = wb + vocab * vocab;
+    for (int64_t j = 0; j < dim; j++) {
+        double *row = bt + j * vocab;
+        memcpy(before, row, (size_t)vocab * sizeof *row);
+        for (int64_t u = 0; u < vocab; u++) row[u] *= 2;
+        for (int64_t v = 0; v < vocab; v++)
+            for (int64_t u = 0; u < vocab; u++) row[u] -= before[v] * wb[v * vocab + u];
+    }
+    /* 4. P = B^T B, of which one half is computed */
     for (int64_t i = 0; i < dim; i++)
         for (int64_t j = 0; j <= i; j++) {
             double sum = 0;
@@ -214,9 +209,6 @@ salf_status slf_basis_factor_small(salf_basis *basis, const float *w) {
 done:
     slf_device_free(context, device_bt);
     slf_device_free(context, k);
-    slf_free(context, scratch);
-    slf_free(context, p);
-    slf_free(context, bt);
-    slf_free(context, wt);
+    SLF_FREE(context, wb, p, bt, wt);
     return status;
 }

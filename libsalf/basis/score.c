@@ -129,8 +129,7 @@ salf_status slf_vocabulary_follow(slf_vocabulary *vocabulary) {
     /* The host's copies go when this returns, and a device may not have read them yet. */
     SLF_DO(slf_sync(context));
 done:
-    slf_free(context, bias);
-    slf_free(context, rows);
+    SLF_FREE(context, bias, rows);
     return status;
 }
 
@@ -226,8 +225,7 @@ void slf_vocabulary_destroy(slf_vocabulary *vocabulary) {
     slf_device_free(context, vocabulary->bias);
     slf_device_free(context, vocabulary->scaled_norms);
     slf_label_rows_free(context, &vocabulary->own);
-    slf_free(context, vocabulary->block);
-    slf_free(context, vocabulary);
+    SLF_FREE(context, vocabulary->block, vocabulary);
 }
 
 /* ---- what it is ---- */
@@ -238,40 +236,44 @@ salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label
     return slf_fail(SALF_E_LABEL, "label %" PRId32 " is not among the %" PRId64 " candidates", label, vocabulary->n);
 }
 
-/* With basis scores over a head these are rows of W, not of the basis. */
-bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows) {
+/* Rows of a callback, of a head in host memory under a device, and those that other ranks have. */
+bool slf_target_rows_lay_out(slf_target_rows *targets, const slf_vocabulary *vocabulary, int64_t n, slf_carver *device,
+                             slf_carver *host) {
     const slf_matrix *matrix = vocabulary->matrix;
-    if (matrix && (!matrix->view.data || slf_matrix_is_shard(matrix))) return false;
-    if (matrix && !slf_tensor_at_hand(vocabulary->context, &matrix->view)) return false;
-    *rows = matrix ? matrix->view
-                   : slf_tensor_device(vocabulary->context, vocabulary->rows, SALF_F32, vocabulary->n,
-                                       vocabulary->basis->info.hidden);
+    const int64_t dim = vocabulary->basis->info.hidden;
+    if (!matrix || (matrix->view.data && !slf_matrix_is_shard(matrix) &&
+                    slf_tensor_is_in(&matrix->view, slf_backend_memory(vocabulary->context))))
+        return false;
+    targets->fetched_labels = slf_carve(host, n, sizeof *targets->fetched_labels);
+    targets->fetched = slf_carve(host, n * dim, sizeof *targets->fetched);
+    targets->device_fetched = slf_carve(device, n * dim, sizeof *targets->device_fetched);
     return true;
 }
 
-/* Rows of a callback, or of a head in host memory under a device, are fetched once a batch: n D numbers. */
+/* Fetched once a batch: n D numbers. With basis scores over a head these are rows of W, not of the basis. */
 salf_status slf_target_rows_prepare(slf_target_rows *targets, const slf_vocabulary *vocabulary, const int32_t *labels,
-                                    int64_t n, int32_t *fetched_labels, float *fetched, float *device_fetched) {
+                                    int64_t n) {
     const salf_context *context = vocabulary->context;
+    const slf_matrix *matrix = vocabulary->matrix;
     const int64_t dim = vocabulary->basis->info.hidden;
-    const bool here = slf_vocabulary_rows(vocabulary, &targets->rows);
+    int32_t *sorted = targets->fetched_labels;
+    float *fetched = targets->fetched;
     int64_t n_fetched = 0;
-    if (!here && n > 0) {
-        memcpy(fetched_labels, labels, (size_t)n * sizeof *labels);
-        n_fetched = slf_labels_sort(fetched_labels, n);
-        if (slf_matrix_is_shard(vocabulary->matrix))
-            SLF_TRY(slf_shard_label_rows(vocabulary->basis, fetched_labels, n_fetched, fetched));
-        else
-            SLF_TRY(slf_matrix_fetch(context, vocabulary->matrix, fetched_labels, n_fetched, fetched));
+    if (fetched && n > 0) {
+        memcpy(sorted, labels, (size_t)n * sizeof *labels);
+        n_fetched = slf_labels_sort(sorted, n);
+        SLF_TRY(slf_matrix_is_shard(matrix) ? slf_shard_label_rows(vocabulary->basis, sorted, n_fetched, fetched)
+                                            : slf_matrix_fetch(context, matrix, sorted, n_fetched, fetched));
     }
     for (int64_t r = 0; r < n; r++) {
         const int32_t *candidates = vocabulary->candidates;
         targets->place[r] = candidates ? (int32_t)slf_label_find(candidates, vocabulary->n, labels[r]) : labels[r];
-        targets->row_of[r] = here ? targets->place[r] : (int32_t)slf_label_find(fetched_labels, n_fetched, labels[r]);
+        targets->row_of[r] = fetched ? (int32_t)slf_label_find(sorted, n_fetched, labels[r]) : targets->place[r];
     }
-    if (here) return SALF_OK;
-    targets->rows = slf_tensor_device(context, device_fetched, SALF_F32, n_fetched, dim);
-    return slf_upload(context, device_fetched, fetched, (uint64_t)(n_fetched * dim) * sizeof *fetched);
+    targets->rows = matrix ? matrix->view : slf_tensor_device(context, vocabulary->rows, SALF_F32, vocabulary->n, dim);
+    if (!fetched) return SALF_OK;
+    targets->rows = slf_tensor_device(context, targets->device_fetched, SALF_F32, n_fetched, dim);
+    return slf_upload(context, targets->device_fetched, fetched, (uint64_t)(n_fetched * dim) * sizeof *fetched);
 }
 
 /* ---- a run: queries wait, and a walk answers them ---- */

@@ -37,22 +37,24 @@ salf_status slf_vocabulary_follow(slf_vocabulary *vocabulary);
 /* SALF_E_LABEL when candidates are given and label is none of them. */
 salf_status slf_vocabulary_check(const slf_vocabulary *vocabulary, int32_t label);
 /* The rows of the right tokens of a batch among those of the vocabulary, as they stand there: their scores are the
- * queries' targets. For each datum (host) which of rows is its token's, and the token's place in the vocabulary, which
- * its norm and bias have. */
+ * queries' targets. */
 typedef struct slf_target_rows {
     salf_tensor rows; /* backend memory: the vocabulary where it lies there, else fetched */
-    int32_t *row_of;
-    int32_t *place;
+    int32_t *row_of;  /* host [n], the caller's: of each datum its token's row among these, and ... */
+    int32_t *place;   /* its place in the vocabulary, which its norm and bias have */
+    /* Where the vocabulary does not lie in the backend's memory, what is fetched of it for labels; else NULL: */
+    int32_t *fetched_labels; /* host [n], ascending */
+    float *fetched;          /* host [n][D] */
+    float *device_fetched;   /* the same in backend memory */
 } slf_target_rows;
 
-/* Whether the vocabulary's rows lie in the backend's memory: *rows is a view of them then. Else those of labels have to
- * be fetched. */
-bool slf_vocabulary_rows(const slf_vocabulary *vocabulary, salf_tensor *rows);
-/* Fills row_of and place [n] of the targets for labels that slf_vocabulary_check has passed. fetched: host and backend
- * memory for n rows [D], and labels host [n]; all NULL where slf_vocabulary_rows is true. The upload reads the host's
- * until the stream has passed. */
+/* Takes memory to fetch n rows, where they have to be; whether that is so. */
+bool slf_target_rows_lay_out(slf_target_rows *targets, const slf_vocabulary *vocabulary, int64_t n, slf_carver *device,
+                             slf_carver *host);
+/* Fills row_of and place [n] for labels that slf_vocabulary_check has passed, and rows. The upload reads what was
+ * fetched until the stream has passed. */
 salf_status slf_target_rows_prepare(slf_target_rows *targets, const slf_vocabulary *vocabulary, const int32_t *labels,
-                                    int64_t n, int32_t *fetched_labels, float *fetched, float *device_fetched);
+                                    int64_t n);
 
 /* What a walk leaves for each query, besides its target. */
 enum {

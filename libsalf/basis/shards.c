@@ -101,7 +101,6 @@ salf_status slf_shards_add_up(const slf_vocabulary *v, salf_status local, const 
         SLF_DO(slf_sync(context));
     }
 done:
-    slf_free(context, factor);
-    slf_free(context, numbers);
+    SLF_FREE(context, factor, numbers);
     return status;
 }

@@ -278,7 +278,7 @@ salf_status salf_checkpoint_open(salf_checkpoint **out, salf_context *context, c
         return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " identities are not given", n_identities);
     salf_checkpoint *c;
     SLF_TRY(SLF_ALLOC_ZERO(context, c, 1));
-    c->context = slf_context_retain(context);
+    c->context = SLF_RETAIN(context);
     c->lock = c->process_lock = -1;
     c->process = slf_process();
     salf_status status = SALF_E_NO_MEMORY;
@@ -306,7 +306,7 @@ void salf_checkpoint_destroy(salf_checkpoint *c) {
     slf_free(context, c->pairs);
     slf_free(context, c->folder);
     slf_free(context, c);
-    slf_context_release(context);
+    salf_context_destroy(context);
 }
 
 /* damage is NULL where there is none, which is easier to ask for than "". */

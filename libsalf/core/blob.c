@@ -7,18 +7,13 @@
 #include <string.h>
 
 #include "core/blob.h"
+#include "core/fingerprint.h"
 
 #define HEADER_SIZE 32u /* "SALF", kind, version, length of the payload, checksum */
 
-/* FNV-1a with the prime and the start of its 64-bit form. */
-static uint64_t checksum_add(uint64_t sum, const uint8_t *bytes, uint64_t n) {
-    for (uint64_t i = 0; i < n; i++) sum = (sum ^ bytes[i]) * 0x100000001B3u;
-    return sum;
-}
-
 /* FNV-1a over the header up to the checksum, and the payload. */
 static uint64_t checksum_of(const uint8_t *header, const uint8_t *payload, uint64_t n) {
-    return checksum_add(checksum_add(0xCBF29CE484222325u, header, HEADER_SIZE - 8), payload, n);
+    return slf_fnv1a(slf_fnv1a(SLF_FNV_BEGIN, header, HEADER_SIZE - 8), payload, n);
 }
 
 /* A short write or read is remembered, not reported: a writer or reader of many fields checks once, at its end. Byte

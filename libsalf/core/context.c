@@ -63,7 +63,7 @@ void slf_parallel_for(const salf_context *context, int64_t count, int64_t grain,
 
 /* ---- choice of the backend ---- */
 
-/* A failure leaves the context as it was, for the next backend. */
+/* A failure leaves the context as it was, for the next backend: what a backend has opened counts once it is set. */
 static salf_status open_backend(salf_context *context, const slf_backend *backend) {
     const uint64_t asked = context->options.workspace_limit;
     if (asked == 0)
@@ -75,17 +75,12 @@ static salf_status open_backend(salf_context *context, const slf_backend *backen
                                    .parallel_for = slf_parallel_for,
                                    .proceed = slf_proceed,
                                    .context = context};
-    void *impl = NULL;
-    const char *kernels = NULL;
-    const salf_status status = backend->open(&impl, &services, &kernels);
-    if (status != SALF_OK) {
+    const salf_status status = backend->open(&context->impl, &services, &context->kernels);
+    if (status == SALF_OK)
+        context->backend = backend;
+    else
         context->options.workspace_limit = asked;
-        return status;
-    }
-    context->backend = backend;
-    context->impl = impl;
-    context->kernels = kernels;
-    return SALF_OK;
+    return status;
 }
 
 /* The plugin stays open as long as the context: the table and all code of the backend lie in it. */
@@ -151,16 +146,11 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     salf_context_options own;
     SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_context_options"));
     SLF_TRY(slf_check_word("backend", "SALF_BACKEND", own.backend));
-    if (own.threads < 0 || own.threads > MOST_THREADS)
-        return SLF_FAIL(SALF_E_ARGUMENT, "threads is %d, not in 0 ... %d", (int)own.threads, MOST_THREADS);
-    if (own.device < 0) return SLF_FAIL(SALF_E_ARGUMENT, "device is %d", (int)own.device);
+    SLF_TRY(SLF_CHECK_RANGES(SLF_RANGE(&own, threads, 0, MOST_THREADS), SLF_RANGE(&own, device, 0, INT32_MAX),
+                             SLF_RANGE(&own, progress_interval, -1, INT32_MAX), SLF_RANGE(&own, read_files, 0, 1)));
     if (!own.alloc != !own.free)
         return SLF_FAIL(SALF_E_NULL, "alloc and free must be given together; %s is NULL", own.alloc ? "free" : "alloc");
     if (own.log_level != 0) SLF_TRY(slf_check_word("log_level", "SALF_LOG", own.log_level));
-    if (own.progress_interval < -1)
-        return SLF_FAIL(SALF_E_ARGUMENT, "progress_interval is %d; it must be -1 or more", (int)own.progress_interval);
-    if (own.read_files != 0 && own.read_files != 1)
-        return SLF_FAIL(SALF_E_ARGUMENT, "read_files is %d, not 0 or 1", (int)own.read_files);
     if (own.progress_interval == 0) own.progress_interval = PROGRESS_INTERVAL;
     if (own.ranks < 0 || own.rank < 0 || own.rank >= SLF_MAX(own.ranks, 1))
         return SLF_FAIL(SALF_E_ARGUMENT, "rank %d of %d ranks", (int)own.rank, (int)own.ranks);
@@ -170,8 +160,7 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     salf_blas blas = {0};
     if (own.blas) {
         SLF_TRY(slf_options_read(&blas, sizeof blas, own.blas, "salf_blas"));
-        if (blas.reserved != 0)
-            return SLF_FAIL(SALF_E_ARGUMENT, "reserved of salf_blas is %d, not 0", (int)blas.reserved);
+        SLF_TRY(SLF_CHECK_RANGES({"reserved of salf_blas", blas.reserved, 0, 0}));
         if (!blas.product && !blas.potrf) return SLF_FAIL(SALF_E_NULL, "blas has neither product nor potrf");
         if (!blas.name) blas.name = "host";
     }
@@ -199,18 +188,8 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
 }
 
 /* Handles share their context; each holds a reference, so that the host may destroy them in any order. */
-salf_context *slf_context_retain(salf_context *context) {
-    atomic_fetch_add_explicit(&context->references, 1, memory_order_relaxed);
-    return context;
-}
-
-/* acq_rel: whoever frees has seen what the others did to the context. */
-void slf_context_release(salf_context *context) {
-    if (context && atomic_fetch_sub_explicit(&context->references, 1, memory_order_acq_rel) == 1) context_free(context);
-}
-
 void salf_context_destroy(salf_context *context) {
-    slf_context_release(context);
+    if (context && SLF_RELEASED(context)) context_free(context);
 }
 
 salf_status salf_context_get_info(const salf_context *context, salf_context_info *info) {

@@ -91,6 +91,18 @@ salf_status slf_info_check(const void *theirs, const char *type);
 /* Copies our filled struct into a caller's output struct, as much as its struct_size says; keeps that struct_size. */
 salf_status slf_info_write(void *theirs, const void *own, uint32_t own_size, const char *type);
 
+/* A number that has to be in least ... most, else SALF_E_ARGUMENT, naming it and the three; NaN is in no range. As
+ * doubles, which keep the sign and the order of 64-bit numbers, so that one table serves for options of all types. */
+typedef struct slf_range {
+    const char *name;
+    double value, least, most;
+} slf_range;
+#define SLF_RANGE(options, field, least, most) \
+    { #field, (double)(options)->field, (double)(least), (double)(most) }
+#define SLF_CHECK_RANGES(...) \
+    slf_check_ranges((const slf_range[]){__VA_ARGS__}, sizeof((const slf_range[]){__VA_ARGS__}) / sizeof(slf_range))
+salf_status slf_check_ranges(const slf_range *ranges, size_t n);
+
 /* ---- constants.c ---- */
 
 /* SALF_E_ARGUMENT, with the words there are, unless value is one of a family ("SALF_METRIC"). field names it in the
@@ -119,8 +131,11 @@ struct salf_context {
     void *plugin;        /* handle of dlopen, or NULL */
 };
 
-salf_context *slf_context_retain(salf_context *context);
-void slf_context_release(salf_context *context);
+/* One more reference to a handle that counts them. Relaxed: whoever asks for it holds one, so that nothing can be freed
+ * meanwhile. */
+#define SLF_RETAIN(handle) (atomic_fetch_add_explicit(&(handle)->references, 1, memory_order_relaxed), (handle))
+/* One less; whether it was the last. acq_rel: whoever frees then has seen what the others did to the handle. */
+#define SLF_RELEASED(handle) (atomic_fetch_sub_explicit(&(handle)->references, 1, memory_order_acq_rel) == 1)
 
 /* Whether this is the process that made the context, and not one that was forked from it: the threads of a context, and
  * what it has on a device, are not there in a child. */
@@ -155,6 +170,10 @@ void slf_memory_defaults(salf_context_options *options);
 void *slf_alloc(const salf_context *context, uint64_t count, uint64_t size);
 void *slf_alloc_zero(const salf_context *context, uint64_t count, uint64_t size);
 void slf_free(const salf_context *context, void *memory);
+void slf_free_all(const salf_context *context, void *const *blocks, size_t n);
+/* Several, whose addresses are all read before the first goes: SLF_FREE(context, rows->labels, rows). */
+#define SLF_FREE(context, ...) \
+    slf_free_all((context), (void *const[]){__VA_ARGS__}, sizeof((void *const[]){__VA_ARGS__}) / sizeof(void *))
 char *slf_strdup(const salf_context *context, const char *text);
 
 /* Sets a pointer to count elements of what it points to, NULL on failure; the value is a status, for SLF_TRY. */
@@ -187,9 +206,13 @@ salf_tensor slf_tensor_host(const void *data, int32_t dtype, int64_t rows, int64
 salf_tensor slf_tensor_device(const salf_context *context, const void *data, int32_t dtype, int64_t rows, int64_t cols);
 /* Rows first ... first+count-1 of a view. */
 salf_tensor slf_tensor_slice(const salf_tensor *tensor, int64_t first, int64_t count);
-/* Whether the backend computes on a device, and can read views of its memory. */
+/* The rows kept [n] of a view: through an index [n], of the host's like the view's own. */
+salf_tensor slf_tensor_rows(const salf_tensor *tensor, const int64_t *kept, int64_t n, int64_t *index);
+/* Whether a view lies in a memory, index and all. */
+bool slf_tensor_is_in(const salf_tensor *tensor, int32_t memory);
+/* The memory that the backend computes in: SALF_MEMORY_DEVICE or _HOST; and whether it is the former, so that it can
+ * read views there. */
+int32_t slf_backend_memory(const salf_context *context);
 bool slf_device_readable(const salf_context *context);
-/* Whether a view lies in the backend's own memory, index and all. */
-bool slf_tensor_at_hand(const salf_context *context, const salf_tensor *tensor);
 
 #endif

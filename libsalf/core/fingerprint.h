@@ -42,4 +42,13 @@ SLF_ANYWHERE static inline uint64_t slf_hash_row(uint64_t sum, int64_t row_id) {
 /* Hash of row row_id, [cols] in host memory. */
 uint64_t slf_row_hash(const float *row, int64_t cols, int64_t row_id);
 
+/* FNV-1a in its 64-bit form (G. Fowler, L. C. Noll, K.-P. Vo), of bytes that may be a piece of more: begins with
+ * SLF_FNV_BEGIN, goes on with the hash of the pieces before. */
+#define SLF_FNV_BEGIN 0xCBF29CE484222325u
+#define SLF_FNV_PRIME 0x100000001B3u
+static inline uint64_t slf_fnv1a(uint64_t hash, const void *bytes, uint64_t n) {
+    for (uint64_t i = 0; i < n; i++) hash = (hash ^ ((const unsigned char *)bytes)[i]) * SLF_FNV_PRIME;
+    return hash;
+}
+
 #endif

@@ -46,7 +46,6 @@ salf_status slf_ids_add(slf_ids *set, const salf_context *context, int64_t id, i
 }
 
 void slf_ids_free(slf_ids *set, const salf_context *context) {
-    slf_free(context, set->ids);
-    slf_free(context, set->slots);
+    SLF_FREE(context, set->ids, set->slots);
     *set = (slf_ids){0};
 }

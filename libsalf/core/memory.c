@@ -87,6 +87,10 @@ void slf_free(const salf_context *context, void *memory) {
     context->options.free(context->options.alloc_user, block, whole);
 }
 
+void slf_free_all(const salf_context *context, void *const *blocks, size_t n) {
+    for (size_t i = 0; i < n; i++) slf_free(context, blocks[i]);
+}
+
 char *slf_strdup(const salf_context *context, const char *text) {
     const size_t size = strlen(text) + 1;
     char *copy = slf_alloc(context, size, 1);

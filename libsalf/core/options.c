@@ -21,13 +21,11 @@ void salf_options_init(void *options, uint32_t struct_size) {
 
 /* What the size of each struct is a multiple of, in every version of the API: that of its widest members, which no such
  * size cuts. A struct without any has an even number of int32_t. */
-#define STRUCT_STEP         \
-    ((uint32_t)offsetof(    \
-        struct {            \
-            char c;         \
-            int64_t widest; \
-        },                  \
-        widest))
+struct slf_step {
+    char c;
+    int64_t widest;
+};
+#define STRUCT_STEP ((uint32_t)offsetof(struct slf_step, widest))
 
 static salf_status read_struct_size(const void *theirs, const char *type, uint32_t *size) {
     memcpy(size, theirs, sizeof *size);
@@ -62,5 +60,13 @@ salf_status slf_info_write(void *theirs, const void *own, uint32_t own_size, con
     memset(theirs, 0, size);
     memcpy(theirs, own, SLF_MIN(size, own_size));
     memcpy(theirs, &size, sizeof size);
+    return SALF_OK;
+}
+
+salf_status slf_check_ranges(const slf_range *ranges, size_t n) {
+    for (const slf_range *r = ranges; r < ranges + n; r++)
+        if (!(r->value >= r->least && r->value <= r->most)) /* nor NaN */
+            return slf_fail(SALF_E_ARGUMENT, "%s is %.16g, not in %.16g ... %.16g", r->name, r->value, r->least,
+                            r->most);
     return SALF_OK;
 }

@@ -54,45 +54,42 @@ const char *slf_environment(const char *name) {
     return secure_getenv(name);
 }
 
-/* The path beside the file that this code is part of, a shared library or a program: it lies in one mapping with the
- * program's headers then. What the loader calls a program is its argv[0], whose file the kernel knows. path holds
- * PATH_MAX bytes. */
-static salf_status plugin_beside(char *path) {
-    static const char anchor = 0;
-    Dl_info own, program = {0};
-    union {
-        unsigned long number;
-        const void *address;
-    } headers = {.number = getauxval(AT_PHDR)};
-    if (getauxval(AT_SECURE) != 0)
-        return slf_fail(SALF_E_PLUGIN, "no plugin is looked for in a process with more rights than its caller; give "
-                                       "plugin_path");
-    if (dladdr(&anchor, &own) == 0 || !own.dli_fname)
-        return slf_fail(SALF_E_PLUGIN, "cannot tell where libsalf lies; give plugin_path");
-    const bool in_program = dladdr(headers.address, &program) != 0 && program.dli_fbase == own.dli_fbase;
-    if (!in_program && *own.dli_fname != '/')
-        return slf_fail(SALF_E_PLUGIN, "libsalf was loaded as '%s', which is not absolute; give plugin_path",
-                        own.dli_fname);
-    if (!realpath(in_program ? "/proc/self/exe" : own.dli_fname, path))
-        return slf_fail(SALF_E_PLUGIN, "the file of libsalf cannot be found; give plugin_path");
-    char *name = strrchr(path, '/') + 1;
-    if ((size_t)(name - path) + sizeof PLUGIN_NAME > PATH_MAX)
-        return slf_fail(SALF_E_PLUGIN, "%s: the path is too long; give plugin_path", path);
-    memcpy(name, PLUGIN_NAME, sizeof PLUGIN_NAME);
-    return SALF_OK;
-}
-
 /* RTLD_LOCAL: the plugin's symbols are no one's; RTLD_NOW: what is missing shows here and not in the middle of a
  * step. */
 salf_status slf_plugin_open(const char *path, void **handle, const slf_backend **backend) {
+    static const char anchor = 0;
     char beside[PATH_MAX];
     void *opened = NULL;
     salf_status status = SALF_OK;
     /* 1. where. A relative path would make dlopen search, or begin at the working directory */
     if (path && *path != '/') return slf_fail(SALF_E_PLUGIN, "plugin_path '%s' is not absolute", path);
-    if (!path) SLF_TRY(plugin_beside(beside));
-    if (!path) path = beside;
-    /* 2. the table. The version is checked before anything else of it is looked at; equal sizes as well, since a plugin
+    /* 2. without one, beside the file that this code is part of, a shared library or a program: it lies in one mapping
+     * with the program's headers then. What the loader calls a program is its argv[0], whose file the kernel knows. */
+    if (!path) {
+        Dl_info own, program = {0};
+        union {
+            unsigned long number;
+            const void *address;
+        } headers = {.number = getauxval(AT_PHDR)};
+        if (getauxval(AT_SECURE) != 0)
+            return slf_fail(SALF_E_PLUGIN,
+                            "no plugin is looked for in a process with more rights than its caller; give "
+                            "plugin_path");
+        if (dladdr(&anchor, &own) == 0 || !own.dli_fname)
+            return slf_fail(SALF_E_PLUGIN, "cannot tell where libsalf lies; give plugin_path");
+        const bool in_program = dladdr(headers.address, &program) != 0 && program.dli_fbase == own.dli_fbase;
+        if (!in_program && *own.dli_fname != '/')
+            return slf_fail(SALF_E_PLUGIN, "libsalf was loaded as '%s', which is not absolute; give plugin_path",
+                            own.dli_fname);
+        if (!realpath(in_program ? "/proc/self/exe" : own.dli_fname, beside))
+            return slf_fail(SALF_E_PLUGIN, "the file of libsalf cannot be found; give plugin_path");
+        char *name = strrchr(beside, '/') + 1;
+        if ((size_t)(name - beside) + sizeof PLUGIN_NAME > PATH_MAX)
+            return slf_fail(SALF_E_PLUGIN, "%s: the path is too long; give plugin_path", beside);
+        memcpy(name, PLUGIN_NAME, sizeof PLUGIN_NAME);
+        path = beside;
+    }
+    /* 3. the table. The version is checked before anything else of it is looked at; equal sizes as well, since a plugin
      * of the same version number from another branch would have its slots elsewhere. */
     union { /* ISO C has no cast from void * to a function; POSIX gives dlsym this use */
         void *symbol;

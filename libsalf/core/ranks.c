@@ -33,12 +33,9 @@ void slf_agreement_add(slf_agreement *a, const char *name, uint64_t value) {
     a->fields[a->n++] = (slf_field){name, value};
 }
 
-/* FNV-1a, mixed at the end: it has to find mistakes, not adversaries. */
+/* Mixed at the end: it has to find mistakes, not adversaries. */
 void slf_agreement_add_array(slf_agreement *a, const char *name, const void *values, uint64_t bytes) {
-    const unsigned char *byte = values;
-    uint64_t hash = 0xCBF29CE484222325u;
-    for (uint64_t i = 0; i < bytes; i++) hash = (hash ^ byte[i]) * 0x100000001B3u;
-    slf_agreement_add(a, name, slf_hash_mix(hash));
+    slf_agreement_add(a, name, slf_hash_mix(slf_fnv1a(SLF_FNV_BEGIN, values, bytes)));
 }
 
 /* A number that can be negated, and is the value itself where that is small enough for a message. Others, seeds and

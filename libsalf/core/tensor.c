@@ -59,11 +59,10 @@ salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_
                         (int)tensor->dtype, slf_dtype_name(tensor->dtype));
     if (!tensor->data) return slf_fail(SALF_E_NULL, "%s: data is NULL with %" PRId64 " rows", name, tensor->rows);
     /* Elements are read where they lie, and an address between two is a fault on some machines and on every device. */
-    const uintptr_t address = (uintptr_t)tensor->data, index_address = (uintptr_t)tensor->row_index;
-    if (address % (uintptr_t)slf_float_size(tensor->dtype) != 0 || index_address % _Alignof(int64_t) != 0)
+    const bool index_off = (uintptr_t)tensor->row_index % _Alignof(int64_t) != 0;
+    if (index_off || (uintptr_t)tensor->data % (uintptr_t)slf_float_size(tensor->dtype) != 0)
         return slf_fail(SALF_E_ARGUMENT, "%s: %s is at address %p, which is not aligned for its type", name,
-                        index_address % _Alignof(int64_t) ? "row_index" : "data",
-                        index_address % _Alignof(int64_t) ? (const void *)tensor->row_index : tensor->data);
+                        index_off ? "row_index" : "data", index_off ? (const void *)tensor->row_index : tensor->data);
     /* 3. memory */
     if (!memory_known(tensor->memory) || !memory_known(tensor->index_memory))
         return slf_fail(SALF_E_ARGUMENT, "%s: memory %d or index_memory %d is none of SALF_MEMORY_*", name,
@@ -156,16 +155,15 @@ const void *slf_tensor_row(const salf_tensor *tensor, int64_t r) {
 }
 
 /* A loop for each type, so that none chooses at every element. */
-void slf_row_to_f32(const salf_tensor *tensor, int64_t r, float *out) {
-    const void *row = slf_tensor_row(tensor, r);
-    const int64_t n = tensor->cols;
-    switch (tensor->dtype) {
 #define FLOAT_LOOP(type, name, bytes, element)                    \
     case type:                                                    \
         for (int64_t i = 0; i < n; i++) out[i] = element(row, i); \
         break;
-        SLF_FLOAT_TYPES(FLOAT_LOOP)
-    }
+
+void slf_row_to_f32(const salf_tensor *tensor, int64_t r, float *out) {
+    const void *row = slf_tensor_row(tensor, r);
+    const int64_t n = tensor->cols;
+    switch (tensor->dtype) { SLF_FLOAT_TYPES(FLOAT_LOOP) }
 }
 
 /* Every float32 is a float64: nothing is rounded. */
@@ -173,11 +171,7 @@ void slf_row_to_f64(const salf_tensor *tensor, int64_t r, double *out) {
     const void *row = slf_tensor_row(tensor, r);
     const int64_t n = tensor->cols;
     switch (tensor->dtype) {
-#define DOUBLE_LOOP(type, name, bytes, element)                           \
-    case type:                                                            \
-        for (int64_t i = 0; i < n; i++) out[i] = (double)element(row, i); \
-        break;
-        SLF_FLOAT_TYPES(DOUBLE_LOOP)
+        SLF_FLOAT_TYPES(FLOAT_LOOP)
     case SALF_F64:
         memcpy(out, row, (size_t)n * sizeof(double));
     }
@@ -197,11 +191,15 @@ bool slf_device_readable(const salf_context *context) {
     return (context->backend->capabilities & SLF_CAN_DEVICE) != 0;
 }
 
+int32_t slf_backend_memory(const salf_context *context) {
+    return slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
+}
+
 /* A backend that computes on the host has its memory there: the view says so. */
 salf_tensor slf_tensor_device(const salf_context *context, const void *data, int32_t dtype, int64_t rows,
                               int64_t cols) {
     salf_tensor tensor = slf_tensor_host(data, dtype, rows, cols);
-    if (slf_device_readable(context)) tensor.memory = SALF_MEMORY_DEVICE;
+    tensor.memory = slf_backend_memory(context);
     return tensor;
 }
 
@@ -217,7 +215,16 @@ salf_tensor slf_tensor_slice(const salf_tensor *tensor, int64_t first, int64_t c
     return slice;
 }
 
-bool slf_tensor_at_hand(const salf_context *context, const salf_tensor *tensor) {
-    const int32_t memory = slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
+/* Row numbers are those of the data: an index of the view's own is looked through. */
+salf_tensor slf_tensor_rows(const salf_tensor *tensor, const int64_t *kept, int64_t n, int64_t *index) {
+    salf_tensor rows = *tensor;
+    for (int64_t i = 0; i < n; i++) index[i] = tensor->row_index ? tensor->row_index[kept[i]] : kept[i];
+    rows.row_index = index;
+    rows.index_memory = SALF_MEMORY_HOST;
+    rows.rows = n;
+    return rows;
+}
+
+bool slf_tensor_is_in(const salf_tensor *tensor, int32_t memory) {
     return tensor->memory == memory && (!tensor->row_index || tensor->index_memory == memory);
 }

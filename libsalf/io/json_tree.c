@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/fingerprint.h"
+
 /* Up to so many keys are looked through one by one. An index of shards has one a tensor, which takes the table. */
 enum { FEW_KEYS = 16, MOST_PROBES = 2000 };
 
@@ -65,8 +67,7 @@ void slf_json_release(slf_json *json) {
 
 /* FNV-1a, its halves mixed. */
 static uint64_t hash_key(const char *key) {
-    uint64_t hash = 0xCBF29CE484222325u;
-    for (const char *c = key; *c; c++) hash = (hash ^ (unsigned char)*c) * 0x100000001B3u;
+    const uint64_t hash = slf_fnv1a(SLF_FNV_BEGIN, key, strlen(key));
     return hash ^ hash >> 32;
 }
 

@@ -13,7 +13,7 @@
 salf_status slf_tensors_new(salf_tensors **out, salf_context *context) {
     salf_tensors *tensors;
     SLF_TRY(SLF_ALLOC_ZERO(context, tensors, 1));
-    tensors->context = slf_context_retain(context);
+    tensors->context = SLF_RETAIN(context);
     *out = tensors;
     return SALF_OK;
 }
@@ -34,7 +34,7 @@ void salf_tensors_destroy(salf_tensors *tensors) {
     slf_free(context, tensors->metadata);
     slf_free(context, tensors->maps);
     slf_free(context, tensors);
-    slf_context_release(context);
+    salf_context_destroy(context);
 }
 
 /* ---- filling ---- */

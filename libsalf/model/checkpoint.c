@@ -13,28 +13,6 @@
 #include "io/io.h"
 #include "model/model.h"
 
-/* A head or an embedding [V][D]; entry NULL leaves *matrix. What backends take is used where it lies, and what they do
- * not take is widened row by row. */
-static salf_status use_matrix(salf_model *model, const slf_entry *entry, const slf_config *config, const char *path,
-                              slf_matrix *matrix, slf_scaled *scaled) {
-    if (!entry) return SALF_OK;
-    const int64_t vocab = model->info.vocab, dim = model->info.hidden;
-    if (entry->n_dims != 2 || entry->shape[0] != vocab || entry->shape[1] != dim) {
-        const int64_t rows = entry->n_dims > 0 ? entry->shape[0] : 0, cols = entry->n_dims > 1 ? entry->shape[1] : 0;
-        return slf_fail(SALF_E_MISMATCH,
-                        "%s: tensor '%s' has %d dimensions, [%" PRId64 "][%" PRId64
-                        "]; the configuration says [%" PRId64 "][%" PRId64 "]",
-                        path, entry->name, (int)entry->n_dims, rows, cols, vocab, dim);
-    }
-    if (slf_float_size(entry->dtype) == 0)
-        return slf_scaled_open(scaled, matrix, model->context, model->tensors, entry, config->scale_block, path);
-    salf_named_tensor named;
-    SLF_TRY(salf_tensors_find(model->tensors, entry->name, &named));
-    SLF_TRY(slf_tensor_check(&named.view, entry->name, vocab, dim, false));
-    *matrix = (slf_matrix){.view = named.view, .n_rows = vocab, .n_cols = dim};
-    return SALF_OK;
-}
-
 /* A vector [n] of any real type as float32, plus plus; entry NULL leaves *out. You free it. */
 static salf_status read_vector(const salf_model *model, const slf_entry *entry, int64_t n, float plus, const char *path,
                                float **out) {
@@ -68,8 +46,8 @@ static salf_status use_parts(salf_model *model, const slf_parts *parts, const sl
     if (!model->info.tied && (!head || !embedding))
         return slf_fail(SALF_E_MISMATCH, "%s: the head is not tied, but '%s%s' is missing", path,
                         head ? family->embedding : name, head ? "" : ".weight");
-    SLF_TRY(use_matrix(model, head, config, path, &model->head, &model->scaled[0]));
-    SLF_TRY(use_matrix(model, embedding, config, path, &model->embedding, &model->scaled[1]));
+    SLF_TRY(slf_matrix_open(&model->head, &model->scaled[0], model, head, config->scale_block, path));
+    SLF_TRY(slf_matrix_open(&model->embedding, &model->scaled[1], model, embedding, config->scale_block, path));
     if (model->info.tied && head && embedding) {
         /* Costs a look at both only where both are there, and stops at the first difference. */
         const uint64_t bytes = head->end - head->begin;
@@ -90,9 +68,7 @@ static salf_status use_parts(salf_model *model, const slf_parts *parts, const sl
     SLF_DO(slf_model_set_norm(model, model->info.norm_kind, &views[0], &views[1]));
     SLF_DO(slf_model_set_logit_bias(model, &views[2]));
 done:
-    slf_free(model->context, weight);
-    slf_free(model->context, bias);
-    slf_free(model->context, logit_bias);
+    SLF_FREE(model->context, weight, bias, logit_bias);
     return status;
 }
 

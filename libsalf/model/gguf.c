@@ -33,70 +33,30 @@ typedef struct {
     { name, SALF_NORM_RMS, 0, 0 }
 #define LAYER_NORM(name) \
     { name, SALF_NORM_LAYER, 0, 0 }
+#define RMS_NORMS                                                                                                     \
+    RMS_NORM("llama"), RMS_NORM("llama4"), RMS_NORM("mistral3"), RMS_NORM("deci"), RMS_NORM("smollm3"),               \
+        RMS_NORM("qwen"), RMS_NORM("qwen2"), RMS_NORM("qwen2moe"), RMS_NORM("qwen2vl"), RMS_NORM("qwen3"),            \
+        RMS_NORM("qwen3moe"), RMS_NORM("qwen3vl"), RMS_NORM("qwen3vlmoe"), RMS_NORM("qwen3next"), RMS_NORM("qwen35"), \
+        RMS_NORM("qwen35moe"), RMS_NORM("phi3"), RMS_NORM("baichuan"), RMS_NORM("internlm2"), RMS_NORM("xverse"),     \
+        RMS_NORM("deepseek"), RMS_NORM("deepseek2"), RMS_NORM("chatglm"), RMS_NORM("glm4"), RMS_NORM("glm4moe"),      \
+        RMS_NORM("exaone"), RMS_NORM("exaone4"), RMS_NORM("olmo2"), RMS_NORM("olmoe"), RMS_NORM("openelm"),           \
+        RMS_NORM("gpt-oss"), RMS_NORM("arcee"), RMS_NORM("ernie4_5"), RMS_NORM("ernie4_5-moe"),                       \
+        RMS_NORM("hunyuan-dense"), RMS_NORM("hunyuan-moe"), RMS_NORM("seed_oss"), RMS_NORM("dots1"),                  \
+        RMS_NORM("bailingmoe"), RMS_NORM("bailingmoe2"), RMS_NORM("apertus"), RMS_NORM("mamba")
+#define LAYER_NORMS                                                                                        \
+    LAYER_NORM("gpt2"), LAYER_NORM("gptneox"), LAYER_NORM("gptj"), LAYER_NORM("mpt"), LAYER_NORM("bloom"), \
+        LAYER_NORM("falcon"), LAYER_NORM("starcoder"), LAYER_NORM("starcoder2"), LAYER_NORM("codeshell"),  \
+        LAYER_NORM("stablelm"), LAYER_NORM("phi2"), LAYER_NORM("orion"), LAYER_NORM("nemotron"), LAYER_NORM("dbrx")
 
 static const architecture architectures[] = {
-    RMS_NORM("llama"),
-    RMS_NORM("llama4"),
-    RMS_NORM("mistral3"),
-    RMS_NORM("deci"),
-    RMS_NORM("smollm3"),
-    RMS_NORM("qwen"),
-    RMS_NORM("qwen2"),
-    RMS_NORM("qwen2moe"),
-    RMS_NORM("qwen2vl"),
-    RMS_NORM("qwen3"),
-    RMS_NORM("qwen3moe"),
-    RMS_NORM("qwen3vl"),
-    RMS_NORM("qwen3vlmoe"),
-    RMS_NORM("qwen3next"),
-    RMS_NORM("qwen35"),
-    RMS_NORM("qwen35moe"),
-    RMS_NORM("phi3"),
-    RMS_NORM("baichuan"),
-    RMS_NORM("internlm2"),
-    RMS_NORM("xverse"),
-    RMS_NORM("deepseek"),
-    RMS_NORM("deepseek2"),
-    RMS_NORM("chatglm"),
-    RMS_NORM("glm4"),
-    RMS_NORM("glm4moe"),
-    RMS_NORM("exaone"),
-    RMS_NORM("exaone4"),
-    RMS_NORM("olmo2"),
-    RMS_NORM("olmoe"),
-    RMS_NORM("openelm"),
-    RMS_NORM("gpt-oss"),
-    RMS_NORM("arcee"),
-    RMS_NORM("ernie4_5"),
-    RMS_NORM("ernie4_5-moe"),
-    RMS_NORM("hunyuan-dense"),
-    RMS_NORM("hunyuan-moe"),
-    RMS_NORM("seed_oss"),
-    RMS_NORM("dots1"),
-    RMS_NORM("bailingmoe"),
-    RMS_NORM("bailingmoe2"),
-    RMS_NORM("apertus"),
-    RMS_NORM("mamba"),
+    RMS_NORMS,
     {"gemma", SALF_NORM_RMS, EMBEDDING_SQRT, 0},
     {"gemma2", SALF_NORM_RMS, EMBEDDING_SQRT | LOGITS_CAPPED, 30},
     {"gemma3", SALF_NORM_RMS, EMBEDDING_SQRT | LOGITS_CAPPED, 0},
     {"granite", SALF_NORM_RMS, LOGITS_DIVIDED, 0},
     {"granitemoe", SALF_NORM_RMS, LOGITS_DIVIDED, 0},
     {"granitehybrid", SALF_NORM_RMS, LOGITS_DIVIDED, 0},
-    LAYER_NORM("gpt2"),
-    LAYER_NORM("gptneox"),
-    LAYER_NORM("gptj"),
-    LAYER_NORM("mpt"),
-    LAYER_NORM("bloom"),
-    LAYER_NORM("falcon"),
-    LAYER_NORM("starcoder"),
-    LAYER_NORM("starcoder2"),
-    LAYER_NORM("codeshell"),
-    LAYER_NORM("stablelm"),
-    LAYER_NORM("phi2"),
-    LAYER_NORM("orion"),
-    LAYER_NORM("nemotron"),
-    LAYER_NORM("dbrx"),
+    LAYER_NORMS,
     {"command-r", SALF_NORM_LAYER, LOGITS_MULTIPLIED, 0},
     {"cohere2", SALF_NORM_LAYER, LOGITS_MULTIPLIED, 0},
     {"olmo", SALF_NORM_LAYER, NORM_WITHOUT_WEIGHT, 0},
@@ -104,20 +64,18 @@ static const architecture architectures[] = {
 
 /* Tensors outside the layers that are read here, or that end where the first layer begins. Any other one might change
  * the last state or the logits. */
-static const char *const outer_tensors[] = {
-    "token_embd.weight",
-    "output.weight",
-    "output.bias",
-    "output_norm.weight",
-    "output_norm.bias",
-    "token_embd_norm.weight",
-    "token_embd_norm.bias",
-    "position_embd.weight",
-    "rope_freqs.weight",
-    "rope_factors_long.weight",
-    "rope_factors_short.weight",
-    "attn_rot_embd",
-};
+static const char *const outer_tensors[] = {"token_embd.weight",
+                                            "output.weight",
+                                            "output.bias",
+                                            "output_norm.weight",
+                                            "output_norm.bias",
+                                            "token_embd_norm.weight",
+                                            "token_embd_norm.bias",
+                                            "position_embd.weight",
+                                            "rope_freqs.weight",
+                                            "rope_factors_long.weight",
+                                            "rope_factors_short.weight",
+                                            "attn_rot_embd"};
 
 /* The file at hand. */
 typedef struct {
@@ -265,31 +223,6 @@ static salf_status check_tensors(const gguf_model *g) {
     return SALF_OK;
 }
 
-/* A matrix [V][D]; it need not be there. One of float16, bfloat16 or float32 is a view into the file; rows of others
- * are widened when they are asked for, so that no copy of V D numbers is made. */
-static salf_status find_matrix(const gguf_model *g, const char *name, slf_matrix *matrix, slf_scaled *scaled) {
-    const salf_tensors *tensors = g->model->tensors;
-    const int64_t vocab = g->model->info.vocab, dim = g->model->info.hidden, place = slf_tensors_place(tensors, name);
-    if (!slf_tensors_entry(tensors, name)) return SALF_OK;
-    slf_entry *entry = &tensors->entries[place];
-    if (entry->n_dims != 2 || entry->shape[0] != vocab || entry->shape[1] != dim)
-        return slf_fail(SALF_E_MISMATCH,
-                        "%s: tensor '%s' is [%" PRId64 "][%" PRId64 "], the fields say [%" PRId64 "][%" PRId64 "]",
-                        g->path, name, entry->shape[0], entry->shape[1], vocab, dim);
-    *matrix = (slf_matrix){.n_rows = vocab, .n_cols = dim};
-    if (entry->packed) {
-        matrix->rows = slf_entry_rows;
-        matrix->user = entry;
-        return SALF_OK;
-    }
-    if (entry->dtype == SALF_F64)
-        return slf_scaled_open(scaled, matrix, g->model->context, tensors, entry, (const int64_t[2]){0, 0}, g->path);
-    salf_named_tensor named;
-    SLF_TRY(salf_tensors_find(tensors, name, &named));
-    matrix->view = named.view;
-    return slf_tensor_check(&named.view, name, vocab, dim, false);
-}
-
 /* A vector [n]; it need not be there. llama.cpp keeps vectors in float32. */
 static salf_status find_vector(const gguf_model *g, const char *name, int64_t n, salf_tensor *out) {
     salf_named_tensor named;
@@ -325,8 +258,10 @@ salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_
     SLF_TRY(read_rules(&g));
     SLF_TRY(check_tensors(&g));
     /* 3. its tensors. A file without an output matrix uses the embedding, as llama.cpp does. */
-    SLF_TRY(find_matrix(&g, "token_embd.weight", &model->embedding, &model->scaled[1]));
-    SLF_TRY(find_matrix(&g, "output.weight", &model->head, &model->scaled[0]));
+    const slf_entry *embedding = slf_tensors_entry(model->tensors, "token_embd.weight");
+    const slf_entry *head = slf_tensors_entry(model->tensors, "output.weight");
+    SLF_TRY(slf_matrix_open(&model->embedding, &model->scaled[1], model, embedding, (const int64_t[2]){0, 0}, path));
+    SLF_TRY(slf_matrix_open(&model->head, &model->scaled[0], model, head, (const int64_t[2]){0, 0}, path));
     model->info.tied = slf_matrix_is_empty(&model->head);
     slf_model_tie(model);
     SLF_TRY(find_vector(&g, "output_norm.weight", model->info.hidden, &weight));

@@ -21,7 +21,7 @@ salf_status slf_model_new(salf_model **out, salf_context *context) {
     salf_model *model;
     SLF_TRY(SLF_ALLOC_ZERO(context, model, 1));
     atomic_init(&model->references, 1);
-    model->context = slf_context_retain(context);
+    model->context = SLF_RETAIN(context);
     *out = model;
     return SALF_OK;
 }
@@ -88,23 +88,18 @@ static int32_t gather_rows(void *user, int64_t first, int64_t count, float *out)
 /* In the options 0 means "as it is": as the checkpoint has it, or the default. */
 salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o) {
     salf_model_info *info = &model->info;
-    if (o->valid_vocab < 0 || o->valid_vocab > info->vocab)
-        return slf_fail(SALF_E_ARGUMENT, "valid_vocab is %" PRId64 ", not in 0 ... vocab = %" PRId64, o->valid_vocab,
-                        info->vocab);
-    if (!isfinite(o->norm_eps) || o->norm_eps < 0)
-        return slf_fail(SALF_E_ARGUMENT, "norm_eps is %g; 0 or a positive number is needed", o->norm_eps);
-    if (!isfinite(o->logit_scale)) return slf_fail(SALF_E_ARGUMENT, "logit_scale is %g", o->logit_scale);
-    if (!isfinite(o->logit_softcap) || o->logit_softcap < 0)
-        return slf_fail(SALF_E_ARGUMENT, "logit_softcap is %g; 0 or a positive number is needed", o->logit_softcap);
+    SLF_TRY(SLF_CHECK_RANGES(SLF_RANGE(o, valid_vocab, 0, info->vocab)));
     if (o->valid_vocab > 0) {
         info->valid_vocab = o->valid_vocab;
         info->vocab_from = SALF_VOCAB_OPTION;
     }
     /* Logits are cap(scale w . h + bias) with cap(x) = softcap tanh(x / softcap), and softcap 0 caps nothing. So a cap
      * that a checkpoint has cannot be switched off here: 0 leaves it as it is. */
-    if (o->norm_eps > 0) info->norm_eps = o->norm_eps;
+    if (o->norm_eps != 0) info->norm_eps = o->norm_eps;
     if (o->logit_scale != 0) info->logit_scale = o->logit_scale;
-    if (o->logit_softcap > 0) info->logit_softcap = o->logit_softcap;
+    if (o->logit_softcap != 0) info->logit_softcap = o->logit_softcap;
+    if (!(info->logit_softcap >= 0) || isinf(info->logit_softcap))
+        return slf_fail(SALF_E_ARGUMENT, "logit_softcap is %g; 0 or a positive number is needed", info->logit_softcap);
     /* Norms add eps in float32; and logits, which are products of two float32 numbers times the scale, divided by a
      * temperature, stay within float64 and keep their digits there. Beyond, ranks would be of infinities or zeros. */
     if (info->norm_eps != 0 && !(info->norm_eps >= 1e-37 && info->norm_eps <= 1e30))
@@ -175,17 +170,9 @@ salf_status salf_model_create(salf_model **out, salf_context *context, const sal
     salf_model_options o;
     SLF_TRY(slf_model_read_options(&o, options));
     /* 1. shape; the bounds keep every product that is made of these within 64 bits */
-    if (o.n_layers < 1 || o.n_layers > 65535)
-        return SLF_FAIL(SALF_E_ARGUMENT, "n_layers is %d, not in 1 ... 65535", (int)o.n_layers);
-    if (o.hidden < 1 || o.hidden > (int64_t)1 << 24)
-        return SLF_FAIL(SALF_E_ARGUMENT, "hidden is %" PRId64 ", not in 1 ... 2^24", o.hidden);
-    if (o.vocab < 1 || o.vocab > INT32_MAX)
-        return SLF_FAIL(SALF_E_ARGUMENT, "vocab is %" PRId64 ", not in 1 ... 2^31-1", o.vocab);
-    const int32_t flags[] = {o.tied, o.head_transposed, o.embedding_transposed};
-    static const char *const names[] = {"tied", "head_transposed", "embedding_transposed"};
-    for (int i = 0; i < 3; i++)
-        if (flags[i] != 0 && flags[i] != 1)
-            return SLF_FAIL(SALF_E_ARGUMENT, "%s is %d, not 0 or 1", names[i], (int)flags[i]);
+    SLF_TRY(SLF_CHECK_RANGES(SLF_RANGE(&o, n_layers, 1, 65535), SLF_RANGE(&o, hidden, 1, 1 << 24),
+                             SLF_RANGE(&o, vocab, 1, INT32_MAX), SLF_RANGE(&o, tied, 0, 1),
+                             SLF_RANGE(&o, head_transposed, 0, 1), SLF_RANGE(&o, embedding_transposed, 0, 1)));
     salf_model *model;
     salf_status status;
     SLF_TRY(slf_model_new(&model, context));
@@ -275,32 +262,19 @@ salf_status salf_model_update(salf_model *model, const salf_model_options *optio
     /* Probes compare it with the version that they have copied, and copy again where it is another. */
     model->version++;
 done:
-    slf_free(model->context, weight);
-    slf_free(model->context, norm_bias);
-    slf_free(model->context, bias);
+    SLF_FREE(model->context, weight, norm_bias, bias);
     return status;
-}
-
-/* relaxed: who asks for a reference holds one, so that nothing can be freed meanwhile. */
-salf_model *slf_model_retain(salf_model *model) {
-    atomic_fetch_add_explicit(&model->references, 1, memory_order_relaxed);
-    return model;
 }
 
 /* The context goes last: the memory of everything else is given back through its hooks. */
 void salf_model_destroy(salf_model *model) {
-    if (!model || atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) != 1) return;
+    if (!model || !SLF_RELEASED(model)) return;
     salf_context *context = model->context;
-    slf_free(context, model->norm_weight);
-    slf_free(context, model->norm_bias);
-    slf_free(context, model->logit_bias);
-    slf_free(context, model->scaled[0].scales);
-    slf_free(context, model->scaled[1].scales);
-    slf_free(context, model->sliding);
-    slf_free(context, model->unsupported);
+    SLF_FREE(context, model->norm_weight, model->norm_bias, model->logit_bias, model->scaled[0].scales,
+             model->scaled[1].scales, model->sliding, model->unsupported);
     salf_tensors_destroy(model->tensors);
     slf_free(context, model);
-    slf_context_release(context);
+    salf_context_destroy(context);
 }
 
 /* ---- queries ---- */

@@ -56,8 +56,6 @@ struct salf_model {
     char *unsupported;
 };
 
-salf_model *slf_model_retain(salf_model *model);
-
 /* How many rows of cols float32 fit the part of the workspace that a block of rows may take; at least 1. */
 int64_t slf_block_rows(const salf_context *context, int64_t cols);
 /* Rows first ... first+count-1: a view into the matrix where it is one, else made by the callback in buffer
@@ -111,12 +109,11 @@ salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o
 
 /* n elements of a tensor of type float32, bfloat16, float16, float64, int8 or FP8 (e4m3fn), without scales. */
 void slf_elements_to_f32(const struct slf_entry *entry, int64_t first, int64_t n, float *out);
-/* A matrix over an entry of a type that no view can have; s stays where it is as long as the matrix is used, and its
- * scales are freed by the caller, also after a failure. block: rows and columns that share a scale, where the
- * configuration says so. path names the checkpoint. SALF_E_DTYPE, SALF_E_MISMATCH, SALF_E_NONFINITE (scales),
- * SALF_E_NO_MEMORY. */
-salf_status slf_scaled_open(slf_scaled *s, slf_matrix *matrix, const salf_context *context, const salf_tensors *tensors,
-                            const struct slf_entry *entry, const int64_t block[2], const char *path);
+/* A head or an embedding [V][D] over an entry of the model's tensors, of any type; entry NULL leaves *matrix. s is one of
+ * the model's own: the matrix may need it. block: rows and columns that share a scale, where the configuration says so.
+ * path names the checkpoint. SALF_E_DTYPE, SALF_E_MISMATCH, SALF_E_NONFINITE (scales), SALF_E_NO_MEMORY. */
+salf_status slf_matrix_open(slf_matrix *matrix, slf_scaled *s, const salf_model *model, const struct slf_entry *entry,
+                            const int64_t block[2], const char *path);
 
 /* ---- checkpoint.c, gguf.c: what is made on the way belongs to the model, whatever the result ---- */
 

@@ -1,6 +1,6 @@
 /*
- * scaled.c - a head or an embedding in a type that backends do not take: float64, FP8 (e4m3fn) or int8 with scales. Its
- * rows are made when they are asked for, so that no copy [V][D] comes into being.
+ * scaled.c - a head or an embedding from a file. In a type that backends do not take (float64, FP8 e4m3fn or int8 with
+ * scales, a quantised one) its rows are made when they are asked for, so that no copy [V][D] comes into being.
  *
  * w[r][c] = element * scale; scales are one for all, one a row, or one for each block of rows and columns. As
  * transformers and vLLM have them: weight_scale_inv (DeepSeek's, which despite its name multiplies) and weight_scale;
@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "core/dtypes.h"
+#include "io/gguf.h"
 #include "io/io.h"
 #include "model/model.h"
 
@@ -59,13 +60,11 @@ static int32_t scaled_rows(void *user, int64_t first, int64_t count, float *out)
 
 /* The scales of an entry "x.weight" are "x.weight_scale" and so on; how many rows and columns share one follows from
  * their shape, for blocks with what the configuration says. */
-salf_status slf_scaled_open(slf_scaled *s, slf_matrix *matrix, const salf_context *context, const salf_tensors *tensors,
-                            const slf_entry *entry, const int64_t block[2], const char *path) {
+static salf_status read_scales(slf_scaled *s, const salf_context *context, const salf_tensors *tensors,
+                               const int64_t block[2], const char *path) {
     static const char *const names[] = {"weight_scale_inv", "weight_scale", "SCB"};
+    const slf_entry *entry = s->entry;
     const int64_t rows = entry->shape[0], cols = entry->shape[1];
-    *s = (slf_scaled){.entry = entry, .n_cols = cols, .block_rows = rows, .block_cols = cols, .scales_per_row = 1};
-    *matrix = (slf_matrix){.rows = scaled_rows, .user = s, .n_rows = rows, .n_cols = cols};
-    if (entry->dtype == SALF_F64) return SALF_OK;
     if (entry->dtype != SALF_I8 && strcmp(entry->type_name, "F8_E4M3") != 0)
         return slf_fail(SALF_E_DTYPE, "%s: tensor '%s' is of type %s, which is not usable as a head or an embedding",
                         path, entry->name, entry->type_name);
@@ -111,4 +110,29 @@ salf_status slf_scaled_open(slf_scaled *s, slf_matrix *matrix, const salf_contex
                             i);
     }
     return SALF_OK;
+}
+
+/* What backends take is used where it lies. */
+salf_status slf_matrix_open(slf_matrix *matrix, slf_scaled *s, const salf_model *model, const slf_entry *entry,
+                            const int64_t block[2], const char *path) {
+    const salf_tensors *tensors = model->tensors;
+    const int64_t rows = model->info.vocab, cols = model->info.hidden;
+    if (!entry) return SALF_OK;
+    if (entry->n_dims != 2 || entry->shape[0] != rows || entry->shape[1] != cols)
+        return slf_fail(SALF_E_MISMATCH,
+                        "%s: tensor '%s' has %d dimensions, [%" PRId64 "][%" PRId64
+                        "]; the configuration says [%" PRId64 "][%" PRId64 "]",
+                        path, entry->name, (int)entry->n_dims, entry->n_dims > 0 ? entry->shape[0] : 0,
+                        entry->n_dims > 1 ? entry->shape[1] : 0, rows, cols);
+    *s = (slf_scaled){.entry = entry, .n_cols = cols, .block_rows = rows, .block_cols = cols, .scales_per_row = 1};
+    *matrix = (slf_matrix){.n_rows = rows, .n_cols = cols};
+    if (slf_float_size(entry->dtype) > 0) {
+        salf_named_tensor named;
+        SLF_TRY(salf_tensors_find(tensors, entry->name, &named));
+        matrix->view = named.view;
+        return slf_tensor_check(&named.view, entry->name, rows, cols, false);
+    }
+    matrix->rows = entry->packed ? slf_entry_rows : scaled_rows;
+    matrix->user = entry->packed ? (void *)(tensors->entries + (entry - tensors->entries)) : s;
+    return entry->packed || entry->dtype == SALF_F64 ? SALF_OK : read_scales(s, model->context, tensors, block, path);
 }

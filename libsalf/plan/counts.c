@@ -66,27 +66,30 @@ static int64_t sum_up_to(const int64_t *capacity, int32_t m, int64_t level, int6
     return sum;
 }
 
-/* Growths with a capacity for each layer. Infilling depth-first goes in turns, shallow to deep: each layer that is not
- * full gets one. After t whole turns a layer holds min(capacity, t), and so bisection finds the largest t whose sum is
- * at most the rest; the turn after it ends where the rest does. */
-static salf_status count_by_capacity(const salf_context *context, const salf_planner_options *o, int32_t m, int64_t n,
-                                     int64_t *counts) {
+/* Of the growths with a capacity for each layer, infilling depth-first goes in turns, shallow to deep: each layer that is
+ * not full gets one. After t whole turns a layer holds min(capacity, t), and so bisection finds the largest t whose sum
+ * is at most the rest; the turn after it ends where the rest does. */
+salf_status slf_plan_counts(const salf_context *context, const salf_planner_options *options, int32_t m, int64_t n,
+                            int64_t *counts) {
+    if (options->growth == SALF_GROWTH_CUSTOM) return count_by_weight(context, options->weights, m, n, counts);
+    for (int32_t e = 0; e < m; e++) counts[e] = n / m + (e < n % m);
+    if (options->growth == SALF_GROWTH_UNIFORM) return SALF_OK;
     int64_t *capacity;
     SLF_TRY(SLF_ALLOC(context, capacity, m));
     /* 1. capacities, none above n: more than all data is as good as all, and cannot overflow. The power is exact for
      * ratio 2, and otherwise one rounding a layer, the same on every platform */
     double power = 1;
     for (int32_t e = 0; e < m; e++) {
-        const double size = o->growth == SALF_GROWTH_ARITHMETIC ? e + 1.0 : power;
+        const double size = options->growth == SALF_GROWTH_ARITHMETIC ? e + 1.0 : power;
         capacity[e] = size < (double)n ? (int64_t)size : n;
-        power *= o->ratio; /* may become infinite */
+        power *= options->ratio; /* may become infinite */
     }
     /* 2. whole rounds; a sum above n counts as n + 1, so that there is none */
     const int64_t sum = sum_up_to(capacity, m, n, n), rounds = n / sum;
     for (int32_t e = 0; e < m; e++) counts[e] = rounds * capacity[e];
     /* 3. the rest, less than the sum of all capacities */
     int64_t rest = n - rounds * sum;
-    for (int32_t e = 0; o->infill == SALF_INFILL_BREADTH && e < m && rest > 0; e++) {
+    for (int32_t e = 0; options->infill == SALF_INFILL_BREADTH && e < m && rest > 0; e++) {
         const int64_t part = SLF_MIN(capacity[e], rest);
         counts[e] += part;
         rest -= part;
@@ -102,19 +105,11 @@ static salf_status count_by_capacity(const salf_context *context, const salf_pla
             above = middle;
     }
     rest -= sum_up_to(capacity, m, level, rest);
-    for (int32_t e = 0; o->infill == SALF_INFILL_DEPTH && e < m; e++) {
+    for (int32_t e = 0; options->infill == SALF_INFILL_DEPTH && e < m; e++) {
         const bool extra = rest > 0 && capacity[e] > level;
         counts[e] += SLF_MIN(capacity[e], level) + extra;
         rest -= extra;
     }
     slf_free(context, capacity);
-    return SALF_OK;
-}
-
-salf_status slf_plan_counts(const salf_context *context, const salf_planner_options *options, int32_t m, int64_t n,
-                            int64_t *counts) {
-    if (options->growth == SALF_GROWTH_CUSTOM) return count_by_weight(context, options->weights, m, n, counts);
-    if (options->growth != SALF_GROWTH_UNIFORM) return count_by_capacity(context, options, m, n, counts);
-    for (int32_t e = 0; e < m; e++) counts[e] = n / m + (e < n % m);
     return SALF_OK;
 }

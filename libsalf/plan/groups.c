@@ -24,19 +24,15 @@ salf_status slf_stream_group(slf_progress *progress, const salf_planner *p, int6
     /* 1. room for it, twice as much as there was; what is there moves */
     if (had == s->group_room) {
         const int64_t room = SLF_MIN(SLF_MAX(16, 2 * had), (int64_t)most + 1);
-        slf_group *groups = slf_alloc_zero(context, (uint64_t)room, sizeof *groups);
-        int64_t *taken = slf_alloc_zero(context, (uint64_t)room, 2 * (uint64_t)m * sizeof *taken); /* and counts */
-        if (!groups || !taken) {
-            slf_free(context, groups);
-            slf_free(context, taken);
-            return SALF_E_NO_MEMORY;
-        }
+        int64_t *taken;
+        slf_group *groups = slf_alloc_zero(context, (uint64_t)room, sizeof *groups + 2 * (uint64_t)m * sizeof *taken);
+        if (!groups) return SALF_E_NO_MEMORY;
+        taken = (int64_t *)(groups + room);
         if (had > 0) {
             memcpy(groups, s->groups, (size_t)had * sizeof *groups);
             memcpy(taken, s->group_taken, (size_t)(had * m) * sizeof *taken);
         }
         slf_free(context, s->groups);
-        slf_free(context, s->group_taken);
         s->groups = groups;
         s->group_taken = taken;
         s->group_counts = taken + room * m; /* written once all groups are there */
@@ -77,9 +73,8 @@ salf_status slf_stream_share(slf_progress *progress, const salf_planner *p) {
             int32_t best = 0;
             uint64_t most = 0;
             for (int32_t e = 0; e < m; e++) {
-                const uint64_t whole = (uint64_t)left[e] * (uint64_t)size / (uint64_t)n;
-                const uint64_t rest = (uint64_t)left[e] * (uint64_t)size % (uint64_t)n;
-                if (counts[e] > (int64_t)whole || rest <= most) continue;
+                const uint64_t product = (uint64_t)left[e] * (uint64_t)size, rest = product % (uint64_t)n;
+                if (counts[e] > (int64_t)(product / (uint64_t)n) || rest <= most) continue;
                 best = e;
                 most = rest;
             }

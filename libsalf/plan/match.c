@@ -153,11 +153,6 @@ salf_status slf_plan_settle(const salf_planner *p, slf_progress *progress) {
     status = SALF_OK;
 done:
     if (status != SALF_OK) memset(progress->matched, 0, 2 * (size_t)p->m * sizeof *progress->matched); /* and filled */
-    slf_free(p->context, draws.ids);
-    slf_free(p->context, barred);
-    slf_free(p->context, used);
-    slf_free(p->context, data);
-    slf_free(p->context, by_eof);
-    slf_free(p->context, first);
+    SLF_FREE(p->context, draws.ids, barred, used, data, by_eof, first);
     return status;
 }

@@ -58,13 +58,13 @@ typedef struct slf_group {
 
 typedef struct slf_stream {
     int64_t position; /* data of the tasks that are done */
-    int64_t *taken;   /* [m] data of each layer, those of the task at hand among them; in the block of matched */
-    int64_t *batches; /* [m] one_cut: batches of each layer; in the block of matched */
+    int64_t *taken;   /* [m] data of each layer, those of the task at hand among them */
+    int64_t *batches; /* [m] one_cut: batches of each layer */
     int32_t n_groups, group_room;
     bool sized;            /* sizes of all groups were given before the first task */
     slf_group *groups;     /* [group_room]; the last of max_groups + 1 is the one that further groups share */
-    int64_t *group_taken;  /* [group_room][m] */
-    int64_t *group_counts; /* [group_room][m] sized: counts of each group's own plan */
+    int64_t *group_taken;  /* [group_room][m], in the block of groups */
+    int64_t *group_counts; /* [group_room][m], likewise. sized: counts of each group's own plan */
     slf_ids known;         /* of all groups but that */
 } slf_stream;
 
@@ -74,10 +74,8 @@ typedef struct slf_progress {
     int64_t task_n; /* data of the task at hand; once reported, those that the layer accepted */
     int64_t asked;  /* most data a rank wanted of it, not saved: the next call says it again */
     int64_t first, own; /* of the task's data this rank's: where they begin, and how many. Not saved */
-    int64_t
-        *matched; /* [m], and behind it in the same block filled, probed, and STREAM's taken and batches, [m] each */
-    int64_t *filled;
-    int64_t *probed;
+    /* [m] each, one block, with STREAM's taken and batches behind them: */
+    int64_t *matched, *filled, *probed;
     /* The task's data, of all ranks, one block: */
     int64_t room;
     int32_t *cuts;     /* [room] in phase TRAIN of STREAM and full_batches */
@@ -118,10 +116,6 @@ static inline bool slf_plan_settles(const salf_planner *planner) {
 static inline bool slf_plan_has_cuts(const salf_planner *planner) {
     return slf_plan_is_stream(planner) || planner->options.full_batches;
 }
-
-/* ---- planner.c ---- */
-
-salf_planner *slf_planner_retain(salf_planner *planner);
 
 /* ---- progress.c ---- */
 
@@ -196,7 +190,7 @@ typedef struct slf_ranked {
     int64_t row;
 } slf_ranked;
 
-/* Which of the rows of one group gets which of the cuts that were drawn for them. */
+/* Which of the rows of one group gets which of the cuts that were drawn for them. All but rows and n is of the batch. */
 typedef struct slf_assignment {
     const int64_t *rows; /* [n] ascending, of a batch */
     int64_t n;

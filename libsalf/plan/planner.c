@@ -18,10 +18,6 @@
 
 /* ---- life ---- */
 
-static salf_status bad_planner_option(const char *name, int64_t value, const char *need) {
-    return slf_fail(SALF_E_ARGUMENT, "%s is %" PRId64 "; %s", name, value, need);
-}
-
 /* Options first, all of them, then memory. What is derived from the sizes stands in the options from here on, so that a
  * save holds what is in force. */
 salf_status salf_planner_create(salf_planner **out, salf_context *context, int32_t n_layers, int64_t n_data,
@@ -30,8 +26,10 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     SLF_REQUIRE(context);
     salf_planner_options own;
     SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_planner_options"));
-    if (n_layers < 1) return bad_planner_option("n_layers", n_layers, "it must be at least 1");
-    if (n_data < 1) return bad_planner_option("n_data", n_data, "it must be at least 1");
+    SLF_TRY(SLF_CHECK_RANGES({"n_layers", n_layers, 1, INT32_MAX}, {"n_data", (double)n_data, 1, 0x1p63},
+                             SLF_RANGE(&own, probe_limit, SALF_PROBE_ALL, 0x1p63), SLF_RANGE(&own, full_batches, 0, 1),
+                             SLF_RANGE(&own, one_cut, 0, 1), SLF_RANGE(&own, max_groups, 0, INT32_MAX - 1),
+                             SLF_RANGE(&own, reserved, 0, 0)));
     if (n_data >= INT64_MAX / 2) /* the bound of 2^62 leaves room to add two counts */
         return SLF_FAIL(SALF_E_OVERFLOW, "n_data is %" PRId64 "; less than 2^62 can be counted", n_data);
     SLF_TRY(slf_check_word("growth", "SALF_GROWTH", own.growth));
@@ -40,63 +38,52 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     if (own.ratio == 0) own.ratio = 2;
     if (!isfinite(own.ratio) || own.ratio <= 1)
         return slf_fail(SALF_E_ARGUMENT, "ratio is %g; it must be finite and above 1", own.ratio);
-    if (own.probe_limit < SALF_PROBE_ALL)
-        return bad_planner_option("probe_limit", own.probe_limit, "it must not be negative, or SALF_PROBE_ALL");
     /* N div (2m) + 1, half a mean share: a probe that no layer takes is a forward for nothing, and a uniform plan then
      * loses at most one for every two data that it trains. */
     if (own.probe_limit == 0) own.probe_limit = n_data / n_layers / 2 + 1;
-    if (own.full_batches < 0 || own.full_batches > 1)
-        return bad_planner_option("full_batches", own.full_batches, "it must be 0 or 1");
-    if (own.reserved != 0) return bad_planner_option("reserved", own.reserved, "it must be 0");
     SLF_TRY(slf_stream_check_options(&own));
     if (own.max_groups == 0) own.max_groups = 1024;
     const bool custom = own.growth == SALF_GROWTH_CUSTOM;
     if (custom && !own.weights) return slf_fail(SALF_E_NULL, "CUSTOM growth, but weights is NULL");
-    bool any = !custom;
+    double most = 0;
     for (int32_t e = 0; custom && e < n_layers; e++) {
         if (!isfinite(own.weights[e]) || own.weights[e] < 0)
             return slf_fail(SALF_E_ARGUMENT, "weight %" PRId32 " is %g; finite and not negative", e, own.weights[e]);
-        any = any || own.weights[e] > 0;
+        most = fmax(most, own.weights[e]);
     }
-    if (!any) return slf_fail(SALF_E_ARGUMENT, "all %" PRId32 " weights are 0", n_layers);
+    if (custom && most <= 0) return slf_fail(SALF_E_ARGUMENT, "all %" PRId32 " weights are 0", n_layers);
     salf_planner *p;
     SLF_TRY(SLF_ALLOC_ZERO(context, p, 1));
     atomic_init(&p->references, 1);
-    p->context = slf_context_retain(context);
+    p->context = SLF_RETAIN(context);
     p->options = own;
     p->options.weights = NULL;
     p->m = n_layers;
     p->n = n_data;
     salf_status status; /* from here on p is whole enough to be destroyed */
-    if ((status = SLF_ALLOC(context, p->counts, n_layers)) != SALF_OK) goto fail;
-    if (own.growth == SALF_GROWTH_CUSTOM) {
+    SLF_DO(SLF_ALLOC(context, p->counts, n_layers));
+    if (custom) {
         double *weights;
-        if ((status = SLF_ALLOC(context, weights, n_layers)) != SALF_OK) goto fail;
+        SLF_DO(SLF_ALLOC(context, weights, n_layers));
         p->options.weights = memcpy(weights, own.weights, (size_t)n_layers * sizeof *weights);
     }
-    if ((status = slf_plan_counts(context, &p->options, n_layers, n_data, p->counts)) != SALF_OK) goto fail;
-    if ((status = slf_progress_init(&p->progress, p)) != SALF_OK) goto fail;
+    SLF_DO(slf_plan_counts(context, &p->options, n_layers, n_data, p->counts));
+    SLF_DO(slf_progress_init(&p->progress, p));
     *out = p;
     return SALF_OK;
-fail:
+done:
     salf_planner_destroy(p);
     return status;
 }
 
 /* A policy that follows the plan keeps it alive beyond the owner's destroy; either may go first, in any thread. */
-salf_planner *slf_planner_retain(salf_planner *planner) {
-    atomic_fetch_add_explicit(&planner->references, 1, memory_order_relaxed);
-    return planner;
-}
-
 void salf_planner_destroy(salf_planner *planner) {
-    if (!planner || atomic_fetch_sub_explicit(&planner->references, 1, memory_order_acq_rel) != 1) return;
+    if (!planner || !SLF_RELEASED(planner)) return;
     salf_context *context = planner->context;
     slf_progress_free(&planner->progress, planner);
     slf_free(context, (void *)(uintptr_t)planner->options.weights); /* its own copy, const as the option is */
-    slf_free(context, planner->counts);
-    slf_free(context, planner);
-    slf_context_release(context);
+    SLF_FREE(context, planner->counts, planner);
+    salf_context_destroy(context);
 }
 
 /* ---- the plan ---- */

@@ -24,18 +24,14 @@ salf_status slf_progress_init(slf_progress *s, const salf_planner *planner) {
 /* Which part of the union is in use follows from the planner, not from what is in it: a load may stop half-way. */
 void slf_progress_free(slf_progress *s, const salf_planner *planner) {
     const salf_context *context = planner->context;
-    slf_free(context, s->matched);
-    slf_free(context, s->cuts);
+    SLF_FREE(context, s->matched, s->cuts);
     if (slf_plan_is_online(planner)) {
-        slf_free(context, s->online.used);
-        slf_free(context, s->online.draws.ids);
+        SLF_FREE(context, s->online.used, s->online.draws.ids);
     } else if (slf_plan_is_stream(planner)) {
         slf_free(context, s->stream.groups);
-        slf_free(context, s->stream.group_taken);
         slf_ids_free(&s->stream.known, context);
     } else {
-        slf_free(context, s->offline.eof);
-        slf_free(context, s->offline.data);
+        SLF_FREE(context, s->offline.eof, s->offline.data);
     }
     *s = (slf_progress){0};
 }

@@ -91,8 +91,8 @@ static void write_plan(const void *user, slf_blob *blob) {
     slf_blob_put_u64(blob, (uint64_t)s->task_n);
     if (slf_plan_is_stream(p)) {
         slf_stream_write(p, blob);
-    } else if (slf_plan_is_online(
-                   p)) { /* before the first task there is nothing of a datum, and N may be too large for any */
+    } else if (slf_plan_is_online(p)) {
+        /* before the first task there is nothing of a datum, and N may be too large for any */
         slf_blob_put_u64(blob, s->online.used != NULL);
         if (!s->online.used) return;
         slf_blob_put_u64(blob, (uint64_t)s->online.scan);
@@ -237,8 +237,8 @@ salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_
     if (blob.version <= PLAN_OF_STREAMS && p->options.full_batches)
         return slf_fail(SALF_E_MISMATCH, "full_batches is 0 in the blob, 1 in this planner");
     slf_progress read;
-    salf_status status = slf_progress_init(&read, p);
-    if (status != SALF_OK) return status;
+    salf_status status;
+    SLF_TRY(slf_progress_init(&read, p));
     /* 1. a plan like this one */
     slf_field fields[PLAN_FIELDS];
     list_plan_fields(p, fields);
@@ -247,8 +247,7 @@ salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_
     for (int32_t e = 0; p->options.weights && e < p->m; e++) {
         const double saved = slf_blob_get_f64(&blob), own = p->options.weights[e];
         if (slf_bits_of(saved) != slf_bits_of(own) && !blob.short_of_room)
-            SLF_DO(
-                slf_fail(SALF_E_MISMATCH, "weight %" PRId32 " is %g in the blob, %g in this planner", e, saved, own));
+            SLF_DO(slf_fail(SALF_E_MISMATCH, "weight %" PRId32 " is %g in the blob, %g in this one", e, saved, own));
     }
     /* 2. whose turn it is */
     int64_t layer, phase;

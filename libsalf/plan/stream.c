@@ -63,9 +63,10 @@ salf_status salf_planner_set_groups(salf_planner *planner, const int32_t *groups
     SLF_TRY(slf_plan_check_size(planner));
     /* Into a progress of its own, which takes the place of the one there when all is right. */
     slf_progress next;
-    salf_status status = slf_progress_init(&next, planner);
+    salf_status status;
     int64_t left = planner->n;
-    for (int64_t i = 0; status == SALF_OK && i < n; i++) {
+    SLF_TRY(slf_progress_init(&next, planner));
+    for (int64_t i = 0; i < n; i++) {
         int32_t index;
         if (sizes[i] < 1 || sizes[i] > left)
             SLF_DO(slf_fail(SALF_E_ARGUMENT, "group %" PRId32 " has %" PRId64 " data, not 1 ... the %" PRId64 " left",
@@ -75,16 +76,16 @@ salf_status salf_planner_set_groups(salf_planner *planner, const int32_t *groups
         next.stream.groups[i].size = sizes[i];
         left -= sizes[i];
     }
-    if (status == SALF_OK && left > 0)
+    if (left > 0)
         SLF_DO(slf_fail(SALF_E_ARGUMENT, "the groups have %" PRId64 " data, the plan %" PRId64, planner->n - left,
                         planner->n));
     next.stream.sized = true;
-    if (status == SALF_OK) SLF_DO(slf_stream_share(&next, planner));
+    SLF_DO(slf_stream_share(&next, planner));
     /* what was there before has seen no datum, and goes */
-done:;
-    const slf_progress unused = status == SALF_OK ? *s : next;
-    if (status == SALF_OK) *s = next;
-    next = unused;
+    const slf_progress before = *s;
+    *s = next;
+    next = before;
+done:
     slf_progress_free(&next, planner);
     return status;
 }
@@ -93,10 +94,6 @@ done:;
 salf_status slf_stream_check_options(const salf_planner_options *o) {
     SLF_TRY(slf_check_word("assignment", "SALF_ASSIGN", o->assignment));
     SLF_TRY(slf_check_word("stream_order", "SALF_STREAM", o->stream_order));
-    if (o->one_cut < 0 || o->one_cut > 1)
-        return slf_fail(SALF_E_ARGUMENT, "one_cut is %" PRId32 "; it must be 0 or 1", o->one_cut);
-    if (o->max_groups < 0 || o->max_groups == INT32_MAX)
-        return slf_fail(SALF_E_ARGUMENT, "max_groups is %" PRId32 "; it must be 0 ... 2^31 - 2", o->max_groups);
     const char *assignment = salf_constant_word("SALF_ASSIGN", o->assignment);
     if (o->matching != SALF_MATCH_STREAM && (o->assignment || o->stream_order || o->one_cut || o->max_groups))
         return slf_fail(SALF_E_ARGUMENT,
@@ -137,26 +134,24 @@ salf_status slf_stream_next(salf_planner *p, int64_t most) {
 
 /* ---- the answer to a PROBE task ---- */
 
-/* What all ranks found of the task's rows, each row's at its place; one block. */
+/* What all ranks found of the task's rows, each row's at its place, and what the assignment takes; one block. */
 typedef struct gathered {
     int64_t n;
-    int32_t m;
-    bool by_gain;
     int64_t *found;     /* [2 n] group and eof of each row */
-    double *lost;       /* [n][m] GAIN: gains, and then the positive ones below each layer */
+    double *lost;       /* [n][m] GAIN: gains, and then the positive ones below each layer; else NULL */
     int64_t *ordered;   /* [n] rows by group, each group's in order */
     int32_t *eof;       /* [n] */
-    slf_ranked *ranked; /* [n] and [m]: scratch of the assignment */
-    int64_t *quota;
+    slf_assignment job; /* its scratch */
 } gathered;
 
-static void lay_out_gathered(gathered *g, slf_carver *block) {
+static void lay_out_gathered(gathered *g, const salf_planner *p, slf_carver *block) {
+    const bool by_gain = p->options.assignment == SALF_ASSIGN_GAIN;
     g->found = slf_carve(block, 2 * g->n, sizeof *g->found);
-    g->lost = slf_carve(block, g->by_gain ? g->n : 0, (uint64_t)g->m * sizeof *g->lost);
+    g->lost = by_gain ? slf_carve(block, g->n, (uint64_t)p->m * sizeof *g->lost) : NULL;
     g->ordered = slf_carve(block, g->n, sizeof *g->ordered);
     g->eof = slf_carve(block, g->n, sizeof *g->eof);
-    g->ranked = slf_carve(block, g->n, sizeof *g->ranked);
-    g->quota = slf_carve(block, g->m, sizeof *g->quota);
+    g->job.ranked = slf_carve(block, g->n, sizeof *g->job.ranked);
+    g->job.quota = slf_carve(block, p->m, sizeof *g->job.quota);
 }
 
 /* What can be wrong on this rank alone, memory included: known before the ranks meet, as after that nothing may fail on
@@ -165,22 +160,23 @@ static salf_status prepare_gathered(const salf_planner *p, const salf_trace *tra
                                     const salf_task *task, gathered *g, void **memory) {
     if (!slf_plan_is_stream(p) || p->progress.phase != SLF_PHASE_PROBE)
         return slf_fail(SALF_E_SEQUENCE, "salf_planner_assign: no PROBE task of a stream is open");
-    const int64_t first = p->progress.first, rows = p->progress.own;
-    if (rows > 0 || trace) SLF_TRY(slf_trace_check(trace, p->m, g->by_gain, p->m - 1, "plan"));
+    const int64_t first = p->progress.first, rows = p->progress.own, m = p->m;
+    const bool by_gain = p->options.assignment == SALF_ASSIGN_GAIN;
+    if (rows > 0 || trace) SLF_TRY(slf_trace_check(trace, p->m, by_gain, p->m - 1, "plan"));
     if (trace && trace->rows != rows)
         return slf_fail(SALF_E_SHAPE, "trace of %" PRId64 " rows for a task of %" PRId64, trace->rows, rows);
     if (rows > 0 && !groups) return slf_fail(SALF_E_NULL, "groups is NULL");
     if (!task) return slf_fail(SALF_E_NULL, "salf_planner_assign: task is NULL");
     slf_carver block = {0};
-    lay_out_gathered(g, &block);
+    lay_out_gathered(g, p, &block);
     if (!(*memory = slf_alloc_zero(p->context, 1, block.used))) return SALF_E_NO_MEMORY;
     block = (slf_carver){.base = *memory};
-    lay_out_gathered(g, &block);
+    lay_out_gathered(g, p, &block);
     for (int64_t i = 0; i < rows; i++) {
         g->found[2 * (first + i)] = groups[i];
         g->found[2 * (first + i) + 1] = trace->eof[i];
     }
-    if (g->by_gain && rows > 0) memcpy(g->lost + first * g->m, trace->gains, (size_t)(rows * g->m) * sizeof *g->lost);
+    if (by_gain && rows > 0) memcpy(g->lost + first * m, trace->gains, (size_t)(rows * m) * sizeof *g->lost);
     return SALF_OK;
 }
 
@@ -193,7 +189,7 @@ salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, 
     const salf_planner *p = planner;
     slf_progress *progress = &planner->progress;
     slf_stream *s = &progress->stream;
-    gathered g = {.n = progress->task_n, .m = p->m, .by_gain = p->options.assignment == SALF_ASSIGN_GAIN};
+    gathered g = {.n = progress->task_n};
     slf_agreement agreement = {.meeting = SLF_MEET_salf_planner_assign};
     void *memory = NULL;
     salf_status status = prepare_gathered(p, trace, groups, task, &g, &memory);
@@ -201,9 +197,9 @@ salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, 
     SLF_DO(slf_agree(p->context, status, &agreement));
     SLF_DO(slf_all_reduce(p->context, g.found, 2 * g.n, SALF_I64, SALF_ALL_REDUCE_SUM));
     for (int64_t i = 0; i < g.n; i++) g.eof[i] = (int32_t)g.found[2 * i + 1];
-    if (g.by_gain) {
-        SLF_DO(slf_all_reduce(p->context, g.lost, g.n * g.m, SALF_F64, SALF_ALL_REDUCE_SUM));
-        slf_stream_sum_lost(g.lost, g.n, g.m);
+    if (g.lost) {
+        SLF_DO(slf_all_reduce(p->context, g.lost, g.n * p->m, SALF_F64, SALF_ALL_REDUCE_SUM));
+        slf_stream_sum_lost(g.lost, g.n, p->m);
     }
     SLF_DO(slf_stream_sort(progress, p, g.found, g.ordered));
     /* 1. cuts by quota, then among the rows of each group */
@@ -211,9 +207,9 @@ salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, 
     slf_assignment job = {.m = p->m,
                           .cuts = progress->cuts,
                           .eof = g.eof,
-                          .lost = g.by_gain ? g.lost : NULL,
-                          .ranked = g.ranked,
-                          .quota = g.quota,
+                          .lost = g.lost,
+                          .ranked = g.job.ranked,
+                          .quota = g.job.quota,
                           .seed = p->options.seed,
                           .position = s->position};
     for (int64_t at = 0; at < g.n; at += job.n) {

@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "core/fingerprint.h"
 #include "policy/policy.h"
 
 /* All options that a decision depends on, also those of other kinds: a blob belongs to one configuration. Callbacks and
@@ -11,8 +12,8 @@
  * and ranks know of it; its place is for good, as blobs have the values by their places. */
 void slf_policy_fields(const salf_policy *p, slf_field fields[SLF_POLICY_FIELDS]) {
     const salf_policy_options *o = &p->options;
-    uint64_t script = 0xCBF29CE484222325u; /* FNV-1a, a cut at a time */
-    for (int64_t i = 0; o->script && i < o->n_script; i++) script = (script ^ (uint32_t)o->script[i]) * 0x100000001B3u;
+    uint64_t script = SLF_FNV_BEGIN; /* FNV-1a, a cut at a time instead of a byte */
+    for (int64_t i = 0; o->script && i < o->n_script; i++) script = (script ^ (uint32_t)o->script[i]) * SLF_FNV_PRIME;
     const slf_field own[SLF_POLICY_FIELDS] = {
         {"kind", (uint64_t)p->kind},
         {"n_layers", (uint64_t)p->m},

@@ -24,33 +24,14 @@
 /* Also puts defaults in place of 0. */
 static salf_status check_cost_options(salf_cost_options *o) {
     if (o->n_kv_heads == 0) o->n_kv_heads = o->n_heads;
-    const struct {
-        const char *name;
-        int64_t value, least, most;
-    } ranges[] = {
-        {"n_layers", o->n_layers, 1, INT32_MAX},
-        {"hidden", o->hidden, 1, INT64_MAX},
-        {"ffn_hidden", o->ffn_hidden, 1, INT64_MAX},
-        {"vocab", o->vocab, 1, INT64_MAX},
-        {"n_heads", o->n_heads, 1, INT32_MAX},
-        {"n_kv_heads", o->n_kv_heads, 1, INT32_MAX},
-        {"head_dim", o->head_dim, 0, INT32_MAX},
-        {"rows", o->rows, 1, INT64_MAX},
-        {"row_tokens", o->row_tokens, 1, INT64_MAX},
-        {"gated_ffn", o->gated_ffn, 0, 1},
-        {"probe", o->probe, 0, 1},
-        {"train_embedding", o->train_embedding, 0, 1},
-        {"train_head", o->train_head, 0, 1},
-        {"reserved", o->reserved, 0, 0},
-        {"lora_rank", o->lora_rank, 0, INT32_MAX},
-        {"matrices", o->matrices, 0, SALF_MATRIX_ALL},
-        {"head_positions", o->head_positions, 0, INT64_MAX},
-        {"cut", o->cut, 0, o->n_layers},
-    };
-    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
-        if (ranges[i].value < ranges[i].least || ranges[i].value > ranges[i].most)
-            return slf_fail(SALF_E_ARGUMENT, "%s is %" PRId64 ", not in %" PRId64 " ... %" PRId64, ranges[i].name,
-                            ranges[i].value, ranges[i].least, ranges[i].most);
+    SLF_TRY(SLF_CHECK_RANGES(
+        SLF_RANGE(o, n_layers, 1, INT32_MAX), SLF_RANGE(o, hidden, 1, 0x1p63), SLF_RANGE(o, ffn_hidden, 1, 0x1p63),
+        SLF_RANGE(o, vocab, 1, 0x1p63), SLF_RANGE(o, n_heads, 1, INT32_MAX), SLF_RANGE(o, n_kv_heads, 1, INT32_MAX),
+        SLF_RANGE(o, head_dim, 0, INT32_MAX), SLF_RANGE(o, rows, 1, 0x1p63), SLF_RANGE(o, row_tokens, 1, 0x1p63),
+        SLF_RANGE(o, gated_ffn, 0, 1), SLF_RANGE(o, probe, 0, 1), SLF_RANGE(o, train_embedding, 0, 1),
+        SLF_RANGE(o, train_head, 0, 1), SLF_RANGE(o, reserved, 0, 0), SLF_RANGE(o, lora_rank, 0, INT32_MAX),
+        SLF_RANGE(o, matrices, 0, SALF_MATRIX_ALL), SLF_RANGE(o, head_positions, 0, 0x1p63),
+        SLF_RANGE(o, cut, 0, o->n_layers)));
     SLF_TRY(slf_check_word("metric", "SALF_METRIC", o->metric));
     if (o->n_heads % o->n_kv_heads != 0)
         return slf_fail(SALF_E_ARGUMENT, "n_kv_heads is %" PRId32 "; it must divide n_heads", o->n_kv_heads);

@@ -3,9 +3,8 @@
  *
  * AUTOFREEZE takes the L1 norm a(k) of each layer's gradient accumulated over a turn (the norm of the sum: noise that
  * cancels from step to step does not count), and compares with the turn before: change(k) = |a'(k) - a(k)| / a'(k) of
- * layers that are not frozen yet. Layers below the first whose change reaches the
- * percentile (linear interpolation between the changes in order) are frozen for good. The largest change always reaches
- * it, so that one layer stays.
+ * layers that are not frozen yet. Layers below the first whose change reaches the percentile (linear interpolation
+ * between the changes in order) are frozen for good. The largest change always reaches it, so that one layer stays.
  * RGN: rate scale of a layer = (gradient norm / parameter norm) / the largest such ratio; 1 before the first norms.
  */
 #include <inttypes.h>
@@ -47,8 +46,7 @@ salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) 
     bool begins = false;
     if (local == SALF_OK && norms) local = check_norms(norms, p->m, "gradient_l1");
     if (local == SALF_OK && goes_on) {
-        const slf_turn turn = slf_policy_turn(p, seen->step), before = slf_policy_turn(p, p->last.step);
-        begins = turn.round != before.round || turn.place != before.place;
+        begins = slf_policy_turns_between(p, p->last.step, seen->step);
         if (begins && !norms)
             local = slf_fail(SALF_E_NULL, "gradient_l1 is NULL at step %" PRId64 ", which ends a turn", seen->step);
         if (!begins && norms)
@@ -84,9 +82,7 @@ salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) 
     }
     slf_policy_suffix(p, p->next.frozen);
     /* 3. the next step is taken to be the one after this */
-    const slf_turn now = slf_policy_turn(p, seen->step),
-                   then = slf_policy_turn(p, SLF_MIN(seen->step, INT64_MAX - 1) + 1);
-    p->gradients_wanted = now.round != then.round || now.place != then.place;
+    p->gradients_wanted = slf_policy_turns_between(p, seen->step, SLF_MIN(seen->step, INT64_MAX - 1) + 1);
     return SALF_OK;
 }
 

@@ -47,21 +47,6 @@ static salf_status decide_simply(salf_policy *p, const salf_observation *seen) {
     return SALF_OK;
 }
 
-/* Every layer trains, at the share of a plan's data that would train it: layer k at C_k / N, C_k the sum of c_0 ...
- * c_k. Freezing by that plan moves the layers as much on average: this shows what of its effect is the ramp alone. */
-salf_status slf_decide_ramp(salf_policy *p, const salf_observation *seen) {
-    const salf_planner *planner = p->options.planner;
-    double below = 0;
-    (void)seen;
-    slf_policy_suffix(p, 0);
-    for (int32_t k = 0; k < p->m; k++) {
-        below += planner ? (double)planner->counts[k] / (double)planner->n : 1.0 / p->m;
-        p->rate_scale[k] = k == p->m - 1 ? 1 : below;
-        p->next.trainable[k] = p->rate_scale[k] > 0;
-    }
-    return SALF_OK;
-}
-
 /* What a kind needs. */
 enum {
     NEEDS_TURNS = 1,   /* an interval, or total_steps for m turns in the run */
@@ -76,7 +61,7 @@ enum {
 /* A new kind is its word in salf.h, a function here or in a file of its own, a row here, and numbers worked out by hand
  * in tests/unit/test_policy_golden.c. */
 static const struct {
-    slf_decide_fn decide;
+    slf_decide *decide;
     int32_t needs;
 } kinds[] = {
     [SALF_POLICY_FULL] = {decide_simply, 0},
@@ -105,33 +90,15 @@ bool slf_policy_takes_turns(const salf_policy *p) {
 
 /* ---- options ---- */
 
-/* Numbers lie in their ranges, whatever the kind: an option of another kind that makes no sense is a mistake too. All
- * are compared as doubles, which keep the sign and order of a 64-bit number; 2^63 bounds what has no other bound. */
+/* Numbers lie in their ranges, whatever the kind: an option of another kind that makes no sense is a mistake too. 2^63
+ * bounds what has no other bound. */
 static salf_status check_policy_options(int32_t kind, const salf_policy_options *o, int32_t m) {
-    const struct {
-        const char *name;
-        double value, least, most;
-    } ranges[] = {
-        {"train_embedding", o->train_embedding, 0, 1},
-        {"train_head", o->train_head, 0, 1},
-        {"reserved", o->reserved, 0, 0},
-        {"reserved2", o->reserved2, 0, 0},
-        {"total_steps", (double)o->total_steps, 0, 0x1p63},
-        {"interval", (double)o->interval, 0, 0x1p63},
-        {"first_layer", o->first_layer, 0, m - 1},
-        {"n_active", o->n_active, 0, m},
-        {"always_on", o->always_on, 0, 1},
-        {"keep_moments", o->keep_moments, 0, 1},
-        {"cubic", o->cubic, 0, 1},
-        {"scale_rate", o->scale_rate, 0, 1},
-        {"start", o->start, 0, 1},
-        {"level", o->level, 0, 1},
-        {"percentile", o->percentile, 0, 100},
-    };
-    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
-        if (!(ranges[i].value >= ranges[i].least && ranges[i].value <= ranges[i].most)) /* nor NaN */
-            return slf_fail(SALF_E_ARGUMENT, "%s is %.16g, not in %g ... %g", ranges[i].name, ranges[i].value,
-                            ranges[i].least, ranges[i].most);
+    SLF_TRY(SLF_CHECK_RANGES(
+        SLF_RANGE(o, train_embedding, 0, 1), SLF_RANGE(o, train_head, 0, 1), SLF_RANGE(o, reserved, 0, 0),
+        SLF_RANGE(o, reserved2, 0, 0), SLF_RANGE(o, total_steps, 0, 0x1p63), SLF_RANGE(o, interval, 0, 0x1p63),
+        SLF_RANGE(o, first_layer, 0, m - 1), SLF_RANGE(o, n_active, 0, m), SLF_RANGE(o, always_on, 0, 1),
+        SLF_RANGE(o, keep_moments, 0, 1), SLF_RANGE(o, cubic, 0, 1), SLF_RANGE(o, scale_rate, 0, 1),
+        SLF_RANGE(o, start, 0, 1), SLF_RANGE(o, level, 0, 1), SLF_RANGE(o, percentile, 0, 100)));
     SLF_TRY(slf_check_word("order", "SALF_ORDER", o->order));
     SLF_TRY(slf_check_word("reduction", "SALF_REDUCE", o->reduction));
     SLF_TRY(slf_check_word("rates", "SALF_RATES", o->rates));
@@ -162,17 +129,15 @@ static salf_status check_policy_options(int32_t kind, const salf_policy_options 
 
 /* ---- life ---- */
 
-/* Both records are laid out alike: they change places after each decision. */
-static void lay_out_record(slf_policy_record *record, int32_t m, slf_carver *block) {
-    record->trainable = slf_carve(block, m, sizeof *record->trainable);
-    record->previous = slf_carve(block, m, sizeof *record->previous);
-}
-
-/* Everything whose size follows from m, in one block (core/carve.h). */
+/* Everything whose size follows from m, in one block (core/carve.h). Both records are laid out alike: they change places
+ * after each decision. */
 static void lay_out_policy(salf_policy *p, slf_carver *block) {
     const int64_t m = p->m;
-    lay_out_record(&p->last, p->m, block);
-    lay_out_record(&p->next, p->m, block);
+    slf_policy_record *const records[] = {&p->last, &p->next};
+    for (int i = 0; i < 2; i++) {
+        records[i]->trainable = slf_carve(block, m, sizeof *records[i]->trainable);
+        records[i]->previous = slf_carve(block, m, sizeof *records[i]->previous);
+    }
     p->rate_scale = slf_carve(block, m, sizeof *p->rate_scale);
     p->scratch = slf_carve(block, m + 1, sizeof *p->scratch);
     p->histogram = slf_carve(block, m + 2, sizeof *p->histogram);
@@ -207,14 +172,14 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
 
     salf_policy *p;
     SLF_TRY(SLF_ALLOC_ZERO(context, p, 1));
-    p->context = slf_context_retain(context);
+    p->context = SLF_RETAIN(context);
     p->kind = kind;
     p->m = n_layers;
     p->options = own;
     /* The caller's pointers are not kept; what the kind needs of them is copied or retained. */
     p->options.script = NULL;
     const bool follows = kinds[kind].needs & (NEEDS_PLANNER | TAKES_PLANNER) && own.planner;
-    p->options.planner = follows ? slf_planner_retain(own.planner) : NULL;
+    p->options.planner = follows ? SLF_RETAIN(own.planner) : NULL;
     slf_carver block = {0};
     lay_out_policy(p, &block);
     p->block = slf_alloc_zero(context, 1, block.used);
@@ -237,12 +202,10 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
 void salf_policy_destroy(salf_policy *p) {
     if (!p) return;
     salf_context *context = p->context;
-    slf_free(context, (void *)(uintptr_t)p->options.script);
-    slf_free(context, p->order);
-    slf_free(context, p->block);
+    SLF_FREE(context, (void *)(uintptr_t)p->options.script, p->order, p->block);
     salf_planner_destroy(p->options.planner);
     slf_free(context, p);
-    slf_context_release(context);
+    salf_context_destroy(context);
 }
 
 /* One block for both, the wider first, so that one allocation is all that can fail. Room only grows: batches differ in

@@ -54,6 +54,8 @@ typedef struct slf_turn {
     int32_t place;
 } slf_turn;
 slf_turn slf_policy_turn(const salf_policy *policy, int64_t step);
+/* Whether two steps lie in different turns. */
+bool slf_policy_turns_between(const salf_policy *policy, int64_t before, int64_t step);
 bool slf_policy_takes_turns(const salf_policy *policy);
 
 /* Layers from cut up train, at full rate. */
@@ -74,18 +76,11 @@ salf_status slf_policy_agree(salf_policy *policy, salf_status local, const salf_
 enum { SLF_POLICY_FIELDS = 19, SLF_POLICY_INTERVAL = 5 };
 void slf_policy_fields(const salf_policy *policy, slf_field fields[SLF_POLICY_FIELDS]);
 
-typedef salf_status (*slf_decide_fn)(salf_policy *policy, const salf_observation *seen);
-salf_status slf_decide_salf(salf_policy *policy, const salf_observation *seen);
-salf_status slf_decide_callback(salf_policy *policy, const salf_observation *seen);
-salf_status slf_decide_budget(salf_policy *policy, const salf_observation *seen);
-salf_status slf_decide_lift(salf_policy *policy, const salf_observation *seen);
-salf_status slf_decide_lift_star(salf_policy *policy, const salf_observation *seen);
-salf_status slf_decide_block(salf_policy *policy, const salf_observation *seen);
-salf_status slf_decide_lisa(salf_policy *policy, const salf_observation *seen);
-salf_status slf_decide_freezeout(salf_policy *policy, const salf_observation *seen);
-salf_status slf_decide_linear(salf_policy *policy, const salf_observation *seen);
-salf_status slf_decide_ramp(salf_policy *policy, const salf_observation *seen);
-salf_status slf_decide_autofreeze(salf_policy *policy, const salf_observation *seen);
-salf_status slf_decide_rgn(salf_policy *policy, const salf_observation *seen);
+/* The kinds. */
+typedef salf_status slf_decide(salf_policy *policy, const salf_observation *seen);
+slf_decide slf_decide_lift, slf_decide_lift_star, slf_decide_block, slf_decide_lisa; /* turns.c */
+slf_decide slf_decide_freezeout, slf_decide_linear, slf_decide_ramp;
+slf_decide slf_decide_salf, slf_decide_callback, slf_decide_budget; /* rows.c */
+slf_decide slf_decide_autofreeze, slf_decide_rgn;                   /* gradients.c */
 
 #endif

@@ -1,6 +1,6 @@
 /*
  * turns.c - policies that follow the step alone: turns (LIFT, LIFT_STAR, BLOCK), draws (LISA) and schedules (FREEZEOUT,
- * LINEAR). Time O(m) a decision.
+ * LINEAR; RAMP, which is the same at every step). Time O(m) a decision.
  *
  * FREEZEOUT: layer i stops at t_i, linear from start (i = 0) to 1 (i = m-1), cubed if asked; its rate is
  * (1 + cos(pi x / t_i)) / 2 at x = step / total_steps, times 1 / t_i if asked; 0 and frozen from t_i on.
@@ -30,6 +30,11 @@ slf_turn slf_policy_turn(const salf_policy *p, int64_t step) {
             above = middle;
     }
     return (slf_turn){step / total, place};
+}
+
+bool slf_policy_turns_between(const salf_policy *p, int64_t before, int64_t step) {
+    const slf_turn a = slf_policy_turn(p, before), b = slf_policy_turn(p, step);
+    return a.round != b.round || a.place != b.place;
 }
 
 /* The first places of a Fisher-Yates shuffle. */
@@ -80,11 +85,9 @@ salf_status slf_decide_lift_star(salf_policy *p, const salf_observation *seen) {
 
 /* A phase begins with the first decision in a turn, also when the layer is the last phase's. */
 salf_status slf_decide_block(salf_policy *p, const salf_observation *seen) {
-    const slf_turn turn = slf_policy_turn(p, seen->step);
-    const int32_t layer = layer_in_turn(p, turn, SALF_ORDER_RANDOM);
+    const int32_t layer = layer_in_turn(p, slf_policy_turn(p, seen->step), SALF_ORDER_RANDOM);
     train_layers(p, &layer, 1);
-    const slf_turn last = p->last.step < 0 ? (slf_turn){-1, 0} : slf_policy_turn(p, p->last.step);
-    const bool begins = last.round != turn.round || last.place != turn.place;
+    const bool begins = p->last.step < 0 || slf_policy_turns_between(p, p->last.step, seen->step);
     if (begins && !p->options.keep_moments) p->changes[2][p->n_reset++] = layer;
     return SALF_OK;
 }
@@ -119,5 +122,20 @@ salf_status slf_decide_linear(salf_policy *p, const salf_observation *seen) {
     const double x = run_progress(p, seen->step), start = p->options.start;
     const double frozen = x <= start ? 0 : p->options.level * p->m * (x - start) / (1 - start);
     slf_policy_suffix(p, (int32_t)fmin(floor(frozen + 1e-9), p->m));
+    return SALF_OK;
+}
+
+/* Every layer trains, at the share of a plan's data that would train it: layer k at C_k / N, C_k the sum of c_0 ...
+ * c_k. Freezing by that plan moves the layers as much on average: this shows what of its effect is the ramp alone. */
+salf_status slf_decide_ramp(salf_policy *p, const salf_observation *seen) {
+    const salf_planner *planner = p->options.planner;
+    double below = 0;
+    (void)seen;
+    slf_policy_suffix(p, 0);
+    for (int32_t k = 0; k < p->m; k++) {
+        below += planner ? (double)planner->counts[k] / (double)planner->n : 1.0 / p->m;
+        p->rate_scale[k] = k == p->m - 1 ? 1 : below;
+        p->next.trainable[k] = p->rate_scale[k] > 0;
+    }
     return SALF_OK;
 }

@@ -31,19 +31,14 @@ static void lay_out_batch(void *user, slf_carver *device, slf_carver *host) {
     batch->device_row_of = slf_carve(device, entries, sizeof *batch->device_row_of);
     if (probe->vocabulary) {
         const slf_score_rule *rule = &probe->vocabulary->rule;
-        batch->place = slf_carve(host, entries, sizeof *batch->place);
+        batch->targets.row_of = batch->row_of;
+        batch->targets.place = slf_carve(host, entries, sizeof *batch->targets.place);
         slf_score_run_lay_out(run, device, all, dim, sums, rule);
         if (sums & SLF_SUM_EXP) results->sum = slf_carve(host, all, sizeof *results->sum);
         if (slf_score_run_has_maximum(sums, rule)) results->maximum = slf_carve(host, all, sizeof *results->maximum);
         if (sums & SLF_SUM_COUNT) results->count = slf_carve(host, all, sizeof *results->count);
-        salf_tensor view;
-        /* rows of the vocabulary for the labels' scores: a callback's, or host memory under a device */
-        if (!slf_vocabulary_rows(probe->vocabulary, &view)) {
-            batch->fetched_labels = slf_carve(host, rows, sizeof *batch->fetched_labels);
-            batch->fetched = slf_carve(host, rows * dim, sizeof *batch->fetched);
-            batch->device_fetched = slf_carve(device, rows * dim, sizeof *batch->device_fetched);
+        if (slf_target_rows_lay_out(&batch->targets, probe->vocabulary, rows, device, host))
             batch->device_place = slf_carve(device, entries, sizeof *batch->device_place);
-        }
     } else {
         run->target = slf_carve(device, all, sizeof *run->target);
     }
@@ -74,21 +69,20 @@ static salf_status prepare_targets(salf_probe *probe) {
     }
     /* 2. for a walk the labels' rows among those that it will meet. A walk reads a query's row by entry, and entries
      * run over spaces: so they are there once for each space. */
-    slf_target_rows targets = {.row_of = batch->row_of, .place = batch->place};
+    slf_target_rows *targets = &batch->targets;
     const int32_t spaces = slf_probe_spaces(probe);
-    SLF_TRY(slf_target_rows_prepare(&targets, probe->vocabulary, batch->labels, rows, batch->fetched_labels,
-                                    batch->fetched, batch->device_fetched));
+    SLF_TRY(slf_target_rows_prepare(targets, probe->vocabulary, batch->labels, rows));
     for (int32_t space = 1; space < spaces && rows > 0; space++) {
         memcpy(batch->row_of + space * rows, batch->row_of, bytes);
-        memcpy(batch->place + space * rows, batch->place, bytes);
+        memcpy(targets->place + space * rows, targets->place, bytes);
     }
-    batch->target_rows = targets.rows.data;
+    batch->target_rows = targets->rows.data;
     batch->target_norms = NULL;
-    probe->run.own = targets.rows;
+    probe->run.own = targets->rows;
     probe->run.row_of = batch->device_row_of;
     /* Rows that were not fetched are numbered by their place. */
-    probe->run.place = batch->fetched ? batch->device_place : batch->device_row_of;
-    if (batch->fetched) SLF_TRY(slf_upload(context, batch->device_place, batch->place, (uint64_t)spaces * bytes));
+    probe->run.place = targets->fetched ? batch->device_place : batch->device_row_of;
+    if (targets->fetched) SLF_TRY(slf_upload(context, batch->device_place, targets->place, (uint64_t)spaces * bytes));
     return slf_upload(context, batch->device_row_of, batch->row_of, (uint64_t)spaces * bytes);
 }
 

@@ -35,11 +35,9 @@ struct salf_loss {
     int32_t *staged;         /* host: SLOTS times numbers of rows [3][rows], see below */
     float *host_loss;        /* host [rows] */
     int32_t *device_rows;    /* backend [3][rows]: basis row of each label, and with CE its row and place for a walk */
-    int32_t *fetched_labels; /* host [rows], and rows of the head that is not in the backend's memory [rows][D], ... */
-    float *fetched;
-    float *device_fetched; /* backend [rows][D]; NULL where none has to be fetched */
-    float *device_loss;    /* backend [rows] */
-    slf_score_run run;     /* for one chunk of rows, whose entries are 0 ... */
+    float *device_loss;      /* backend [rows] */
+    slf_target_rows targets; /* CE; row_of and place in the slot of the call */
+    slf_score_run run;       /* for one chunk of rows, whose entries are 0 ... */
 };
 
 /* ---- life ---- */
@@ -56,7 +54,7 @@ salf_status salf_loss_create(salf_loss **out, salf_basis *basis, const salf_loss
     SLF_TRY(slf_temperature_read(&own.temperature));
     SLF_TRY(SLF_ALLOC_ZERO(basis->context, loss, 1));
     loss->context = basis->context;
-    loss->basis = slf_basis_retain(basis);
+    loss->basis = SLF_RETAIN(basis);
     loss->options = own;
     loss->options.candidates = NULL; /* the caller's; the vocabulary has a copy */
     salf_status status = SALF_OK;
@@ -96,11 +94,7 @@ static void lay_out_loss(void *user, slf_carver *device, slf_carver *host) {
     if (!loss->vocabulary) return;
     slf_score_run_lay_out(&loss->run, device, loss->run.room, dim, SLF_SUM_EXP | SLF_SUM_GRADIENT,
                           &loss->vocabulary->rule);
-    salf_tensor view;
-    if (slf_vocabulary_rows(loss->vocabulary, &view)) return;
-    loss->fetched_labels = slf_carve(host, rows, sizeof *loss->fetched_labels);
-    loss->fetched = slf_carve(host, rows * dim, sizeof *loss->fetched);
-    loss->device_fetched = slf_carve(device, rows * dim, sizeof *loss->device_fetched);
+    slf_target_rows_lay_out(&loss->targets, loss->vocabulary, rows, device, host);
 }
 
 /* ---- a call ---- */
@@ -203,8 +197,7 @@ static salf_status compute_loss(salf_loss *loss, const loss_call *call) {
         SLF_TRY(status);
     }
     /* 2. states in host memory are all good before anything is written; on a device bad ones show in their loss */
-    const bool on_host =
-        states->memory == SALF_MEMORY_HOST && (!states->row_index || states->index_memory == SALF_MEMORY_HOST);
+    const bool on_host = slf_tensor_is_in(states, SALF_MEMORY_HOST);
     for (int64_t r = 0; r < rows && on_host; r++) {
         slf_row_to_f64(states, r, loss->row);
         const double norm = slf_norm2(loss->row, dim);
@@ -224,11 +217,11 @@ static salf_status compute_loss(salf_loss *loss, const loss_call *call) {
     SLF_TRY(context->backend->wait(context->impl, *uploaded, NULL));
     SLF_TRY(slf_label_set_prepare(&loss->set, loss->basis, labels, rows, staged));
     if (loss->vocabulary) {
-        slf_target_rows targets = {.row_of = staged + loss->rows, .place = staged + 2 * loss->rows};
-        if (loss->fetched) SLF_TRY(slf_sync(context));
-        SLF_TRY(slf_target_rows_prepare(&targets, loss->vocabulary, labels, rows, loss->fetched_labels, loss->fetched,
-                                        loss->device_fetched));
-        loss->run.own = targets.rows;
+        loss->targets.row_of = staged + loss->rows;
+        loss->targets.place = staged + 2 * loss->rows;
+        if (loss->targets.fetched) SLF_TRY(slf_sync(context));
+        SLF_TRY(slf_target_rows_prepare(&loss->targets, loss->vocabulary, labels, rows));
+        loss->run.own = loss->targets.rows;
     }
     const int64_t numbers = (loss->vocabulary ? 2 * loss->rows : 0) + rows; /* up to the last that is used */
     SLF_TRY(slf_upload(context, loss->device_rows, staged, (uint64_t)numbers * sizeof *staged));
@@ -244,15 +237,6 @@ static salf_status compute_loss(salf_loss *loss, const loss_call *call) {
     SLF_TRY(slf_download(context, loss->host_loss, loss->device_loss, loss_bytes));
     for (int64_t r = 0; r < rows; r++) ((float *)losses->data)[slf_tensor_offset(losses, r)] = loss->host_loss[r];
     return SALF_OK;
-}
-
-/* A view over some of a view's rows, [n]: their numbers, through the view's own index. */
-static salf_tensor rows_of(const salf_tensor *view, const int64_t *kept, int64_t n, int64_t *index) {
-    salf_tensor out = *view;
-    for (int64_t i = 0; i < n; i++) index[i] = view->row_index ? view->row_index[kept[i]] : kept[i];
-    out.row_index = index;
-    out.rows = n;
-    return out;
 }
 
 /* Rows to ignore are left out, by views over the others, and get their zeros once these have gone well. With all in
@@ -272,8 +256,7 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
     /* 1. which rows are left */
     const salf_tensor *const views[] = {states, losses, gradient};
     for (int i = 0; i < 3; i++)
-        if (views[i] && (views[i]->memory != SALF_MEMORY_HOST ||
-                         (views[i]->row_index && views[i]->index_memory != SALF_MEMORY_HOST)))
+        if (views[i] && !slf_tensor_is_in(views[i], SALF_MEMORY_HOST))
             return SLF_FAIL(SALF_E_UNSUPPORTED, "labels to ignore with device memory; leave the rows out by an index");
     int64_t *kept;   /* [4][n]: numbers of the rows that are left, and indices of the views over them */
     int32_t *tokens; /* [n] their labels */
@@ -286,9 +269,9 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
         kept[at++] = r;
     }
     /* 2. these alone */
-    const salf_tensor own_states = rows_of(states, kept, n, kept + n);
-    const salf_tensor own_losses = rows_of(losses, kept, n, kept + 2 * n);
-    const salf_tensor own_gradient = gradient ? rows_of(gradient, kept, n, kept + 3 * n) : (salf_tensor){0};
+    const salf_tensor own_states = slf_tensor_rows(states, kept, n, kept + n);
+    const salf_tensor own_losses = slf_tensor_rows(losses, kept, n, kept + 2 * n);
+    const salf_tensor own_gradient = gradient ? slf_tensor_rows(gradient, kept, n, kept + 3 * n) : (salf_tensor){0};
     call = (loss_call){.labels = tokens,
                        .states = &own_states,
                        .scale = scale,
@@ -304,7 +287,6 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
     }
     status = SALF_OK;
 done:
-    slf_free(context, tokens);
-    slf_free(context, kept);
+    SLF_FREE(context, tokens, kept);
     return status;
 }

@@ -83,16 +83,11 @@ salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tens
      * device may read it later */
     salf_tensor view = *states;
     if (batch->index) {
-        int64_t *index = batch->index + space * batch->rows;
         if (states->row_index && states->index_memory != SALF_MEMORY_HOST)
             return slf_fail(SALF_E_UNSUPPORTED,
                             "labels to ignore with a row index in device memory; leave the rows out "
                             "of both");
-        for (int64_t i = 0; i < batch->rows; i++)
-            index[i] = states->row_index ? states->row_index[batch->kept[i]] : batch->kept[i];
-        view.row_index = index;
-        view.rows = batch->rows;
-        view.index_memory = SALF_MEMORY_HOST;
+        view = slf_tensor_rows(states, batch->kept, batch->rows, batch->index + space * batch->rows);
     }
     /* 4. similarities to the labels' rows at once, or queries that wait for a walk. A batch of no rows is a batch: a
      * rank without data in a step makes the same calls as the others. */

@@ -37,13 +37,12 @@ salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_pr
     if (model && own.n_layers != model->info.n_layers)
         return slf_fail(SALF_E_SHAPE, "n_layers of the probe is %" PRId32 ", the model's is %" PRId32, own.n_layers,
                         model->info.n_layers);
-    if (own.rows_per_datum < 0)
-        return slf_fail(SALF_E_ARGUMENT, "rows_per_datum is %" PRId32 "; it must not be negative", own.rows_per_datum);
+    SLF_TRY(SLF_CHECK_RANGES(SLF_RANGE(&own, rows_per_datum, 0, INT32_MAX)));
     if (own.rows_per_datum == 0) own.rows_per_datum = 1;
     if (own.n_layers > INT32_MAX / 2) return slf_fail(SALF_E_OVERFLOW, "a probe of %" PRId32 " layers", own.n_layers);
     SLF_TRY(SLF_ALLOC_ZERO(context, probe, 1));
     probe->context = context;
-    probe->basis = slf_basis_retain(basis);
+    probe->basis = SLF_RETAIN(basis);
     probe->options = own;
     probe->options.candidates = NULL; /* the caller's; the vocabulary has a copy */
     probe->metric = slf_metric_of(own.metric);

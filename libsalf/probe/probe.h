@@ -27,16 +27,12 @@ typedef struct slf_probe_batch {
     uint8_t *observed;        /* host [S] */
     int32_t *labels;          /* host [R] */
     int32_t *row_of;          /* host [R]; where the vocabulary is walked [S][R], the same for each space */
-    int32_t *place;           /* host [S][R], for a walk */
     int32_t *device_row_of;   /* row_of in backend memory */
     slf_label_set set;        /* kept from batch to batch */
     const void *target_rows;  /* backend: what row_of counts in, and ... */
     const void *target_norms; /* the rows' norms; NULL for a walk */
-    /* Rows of a head that is not in the backend's memory, fetched for the batch's labels; parts of the blocks. */
-    int32_t *fetched_labels; /* host [R], ascending */
-    float *fetched;          /* host: rows [n][D] */
-    float *device_fetched;   /* the same in backend memory */
-    int32_t *device_place;   /* place in backend memory */
+    slf_target_rows targets;  /* for a walk; place host [S][R] */
+    int32_t *device_place;    /* place in backend memory, where rows have to be fetched */
 } slf_probe_batch;
 
 /* On the host. By entry, [S][R], copies of what the run has; NULL where the metric has none of it. */

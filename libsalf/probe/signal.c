@@ -51,18 +51,9 @@ salf_status salf_signal_create(salf_signal **out, salf_context *context, const s
     SLF_REQUIRE(context);
     salf_signal_options own;
     SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_signal_options"));
-    const struct {
-        const char *name;
-        int32_t value, least, most;
-    } ranges[] = {{"n_layers", own.n_layers, 1, INT32_MAX},
-                  {"per_datum", own.per_datum, 0, 1},
-                  {"max_groups", own.max_groups, 0, INT32_MAX - 1},
-                  {"max_ids", own.max_ids, 0, INT32_MAX},
-                  {"reserved", own.reserved, 0, 0}};
-    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
-        if (ranges[i].value < ranges[i].least || ranges[i].value > ranges[i].most)
-            return SLF_FAIL(SALF_E_ARGUMENT, "%s is %" PRId32 ", not in %" PRId32 " ... %" PRId32, ranges[i].name,
-                            ranges[i].value, ranges[i].least, ranges[i].most);
+    SLF_TRY(SLF_CHECK_RANGES(SLF_RANGE(&own, n_layers, 1, INT32_MAX), SLF_RANGE(&own, per_datum, 0, 1),
+                             SLF_RANGE(&own, max_groups, 0, INT32_MAX - 1), SLF_RANGE(&own, max_ids, 0, INT32_MAX),
+                             SLF_RANGE(&own, reserved, 0, 0)));
     if (own.max_groups == 0) own.max_groups = 1024;
     salf_signal *s;
     SLF_TRY(SLF_ALLOC_ZERO(context, s, 1));
@@ -78,7 +69,7 @@ salf_status salf_signal_create(salf_signal **out, salf_context *context, const s
     }
     block = (slf_carver){.base = s->block};
     lay_out_signal(s, &block);
-    s->context = slf_context_retain(context);
+    s->context = SLF_RETAIN(context);
     *out = s;
     return SALF_OK;
 }
@@ -88,9 +79,8 @@ void salf_signal_destroy(salf_signal *s) {
     salf_context *context = s->context;
     slf_ids_free(&s->groups, context);
     slf_ids_free(&s->data, context);
-    slf_free(context, s->block);
-    slf_free(context, s);
-    slf_context_release(context);
+    SLF_FREE(context, s->block, s);
+    salf_context_destroy(context);
 }
 
 /* Sums over the layers, so that one whose gains are small says little. Groups beyond max_groups are one.

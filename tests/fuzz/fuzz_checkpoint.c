@@ -10,15 +10,17 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* A head in a type that is widened: every row of it, and its scales, lie in the file. */
-static void read_rows(salf_context *context, const salf_tensors *tensors, const slf_entry *head,
-                      const slf_config *config) {
+/* A head, also in a type that is widened: every row of it, and its scales, lie in the file. */
+static void read_rows(salf_context *context, salf_tensors *tensors, const slf_entry *head, const slf_config *config) {
+    salf_model model = {.context = context, .tensors = tensors};
     slf_scaled scaled = {0};
     slf_matrix matrix = {0};
-    const salf_status status = slf_scaled_open(&scaled, &matrix, context, tensors, head, config->scale_block, "input");
+    model.info.vocab = head->shape[0];
+    model.info.hidden = head->shape[1];
+    const salf_status status = slf_matrix_open(&matrix, &scaled, &model, head, config->scale_block, "input");
     if (status == SALF_OK) {
         float *row = malloc((size_t)matrix.n_cols * sizeof *row + 1);
-        for (int64_t r = 0; row && r < matrix.n_rows; r++)
+        for (int64_t r = 0; row && matrix.rows && r < matrix.n_rows; r++)
             if (matrix.rows(matrix.user, r, 1, row) != 0) abort();
         free(row);
     } else if (salf_last_error()[0] == '\0') {

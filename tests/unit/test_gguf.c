@@ -322,7 +322,7 @@ static const struct {
     {LLAMA("3", "4", NORM LAYERS DATA), SALF_E_MISMATCH, "'token_embd.weight' is missing"},
     {LLAMA("4", "4", GGUF_VECTOR("token_embd.weight", "32", "0") NORM LAYERS DATA), SALF_E_MISMATCH, "1 dimensions"},
     {LLAMA("4", "4", GGUF_MATRIX("token_embd.weight", "64", "2", "8", "0") NORM LAYERS DATA), SALF_E_MISMATCH,
-     "[2][64], the fields say [2][32]"},
+     "[2][64]; the configuration says [2][32]"},
     {LLAMA("4", "4", GGUF_MATRIX("token_embd.weight", "256", "1", "16", "0") NORM LAYERS DATA), SALF_E_MISMATCH,
      "[1][256]"},
     {LLAMA("4", "5", GGUF_U32("llama.vocab_size", "5") EMBEDDING NORM LAYERS DATA), SALF_E_MISMATCH, "5 tokens"},
@@ -355,7 +355,7 @@ static const struct {
      "norm_bias is given"},
     {GGUF_HEAD("4", "4") SHAPE("olmo") LAYER_EPS("olmo") EMBEDDING NORM LAYERS DATA, SALF_E_MISMATCH, "not expected"},
     {LLAMA("5", "4", EMBEDDING NORM GGUF_MATRIX("output.weight", "32", "5", "8", "320") LAYERS DATA), SALF_E_MISMATCH,
-     "'output.weight' is [5][32]"},
+     "'output.weight' has 2 dimensions, [5][32]"},
     {GGUF_HEAD("5", "4") GGUF_TEXT("general.architecture", "llama") GGUF_U32("llama.block_count", "2") GGUF_U32(
          "llama.embedding_length", "256") RMS_EPS("llama") GGUF_MATRIX("token_embd.weight", "256", "1", "16", "0")
          GGUF_VECTOR("output_norm.weight", "1", "160") LAYERS GGUF_VECTOR("rope_freqs.weight", "0", "320") DATA,

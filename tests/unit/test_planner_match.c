@@ -598,7 +598,7 @@ START_TEST(calls_out_of_order_and_bad_values) {
     for (int32_t wrong = -1; wrong <= 2; wrong += 3) {
         const salf_planner_options o = {.struct_size = sizeof o, .full_batches = wrong};
         char words[64];
-        snprintf(words, sizeof words, "full_batches is %d; it must be 0 or 1", (int)wrong);
+        snprintf(words, sizeof words, "full_batches is %d, not in 0 ... 1", (int)wrong);
         CHECK_FAILS(salf_planner_create(&planner, context, 4, 10, &o), SALF_E_ARGUMENT, words);
     }
     const salf_planner_options later = {.struct_size = sizeof later, .reserved = 1};

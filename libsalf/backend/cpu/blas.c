@@ -70,9 +70,13 @@ int slf_blas_threads(void) {
     return openblas_get_num_threads ? openblas_get_num_threads() : 1;
 }
 
-/* What threads of the parent held or had set at a fork nobody gives back in the child: it begins anew, with the host's
- * count. */
-static void blas_begin_process(void) {
+/* Around every call of BLAS that may use threads; work: its multiply-adds. */
+static void blas_enter(const slf_cpu *cpu, int64_t work) {
+    if (!openblas_set_num_threads) return;
+    const int asked = cpu->host.services.options->threads;
+    const int wanted = work < SLF_SMALL_WORK ? 1 : asked > 0 ? asked : INT_MAX;
+    /* What threads of the parent held or had set at a fork nobody gives back in the child: it begins anew, with the
+     * host's count. */
     const int me = (int)getpid();
     for (int was; (was = atomic_load(&blas_process)) != me;)
         if (was != -me && atomic_compare_exchange_strong(&blas_process, &was, -me)) {
@@ -81,14 +85,6 @@ static void blas_begin_process(void) {
             blas_users = 0;
             atomic_store(&blas_process, me);
         }
-}
-
-/* Around every call of BLAS that may use threads; work: its multiply-adds. */
-static void blas_enter(const slf_cpu *cpu, int64_t work) {
-    if (!openblas_set_num_threads) return;
-    const int asked = cpu->host.services.options->threads;
-    const int wanted = work < SLF_SMALL_WORK ? 1 : asked > 0 ? asked : INT_MAX;
-    blas_begin_process();
     pthread_mutex_lock(&blas_lock);
     const int now = openblas_get_num_threads();
     if (blas_users++ == 0 || now != blas_set) blas_saved = now;

@@ -103,62 +103,55 @@ static void rotate_rows(double *m, int64_t dim, int64_t p, int64_t q, double c, 
     }
 }
 
-/* One sweep; whether any pair was worth a rotation. An element is rounding when it is small against its own two
- * diagonal elements, so that small eigenvalues of a positive matrix come out to high relative accuracy (Demmel and
- * Veselic); floor stops what rounding leaves where G has no rank. */
-static bool jacobi_sweep(double *g, double *qt, int64_t dim, double floor) {
-    bool rotated = false;
-    for (int64_t p = 0; p < dim; p++)
-        for (int64_t q = p + 1; q < dim; q++) {
-            const double off = g[p * dim + q];
-            const double own = DBL_EPSILON * sqrt(fabs(g[p * dim + p])) * sqrt(fabs(g[q * dim + q]));
-            if (fabs(off) <= floor || fabs(off) <= own) continue;
-            /* Rotates rows and columns p, q of g so that the element off between them becomes 0, and Q^T along. The
-             * three elements that the angle determines are set from it, free of the others' rounding. */
-            const double a = g[p * dim + p], b = g[q * dim + q];
-            /* The smaller of the two angles that make the element 0, at most 45 degrees: with it, sweeps converge
-             * (Rutishauser's choice). hypot keeps theta^2 from overflowing where off is tiny. */
-            const double theta = (b - a) / (2 * off);
-            const double t = copysign(1, theta) / (fabs(theta) + hypot(theta, 1));
-            const double c = 1 / sqrt(t * t + 1);
-            rotate_rows(g, dim, p, q, c, t * c);
-            for (int64_t k = 0; k < dim; k++) { /* and columns */
-                const double x = g[k * dim + p], y = g[k * dim + q];
-                g[k * dim + p] = c * x - t * c * y;
-                g[k * dim + q] = t * c * x + c * y;
-            }
-            rotate_rows(qt, dim, p, q, c, t * c);
-            g[p * dim + p] = a - t * off;
-            g[q * dim + q] = b + t * off;
-            g[p * dim + q] = g[q * dim + p] = 0;
-            rotated = true;
-        }
-    return rotated;
-}
-
 salf_status slf_reference_syevd(void *self, const slf_syevd_job *job) {
     const slf_host *host = self;
     const int64_t dim = job->dim;
-    double *a = job->a, *qt = slf_host_doubles(host, dim * dim), size = 0;
+    double *g = job->a, *qt = slf_host_doubles(host, dim * dim), size = 0;
     salf_status status = SALF_OK;
     if (!qt) return SALF_E_NO_MEMORY;
-    /* 1. A in full, Q^T = I, and the Frobenius norm of A, against which rounding is small */
+    /* 1. G in full, Q^T = I, and the Frobenius norm of G, against which rounding is small */
     for (int64_t i = 0; i < dim; i++)
         for (int64_t j = 0; j < dim; j++) {
-            if (j < i) a[i * dim + j] = a[j * dim + i];
+            if (j < i) g[i * dim + j] = g[j * dim + i];
             qt[i * dim + j] = i == j;
-            size = hypot(size, a[i * dim + j]);
+            size = hypot(size, g[i * dim + j]);
         }
-    /* 2. rotations */
-    int sweeps = 0;
-    while (jacobi_sweep(a, qt, dim, size * DBL_EPSILON * DBL_EPSILON))
-        if (++sweeps == MOST_SWEEPS) {
+    /* 2. sweeps over all pairs, until none is worth a rotation. An element is rounding when it is small against its own
+     * two diagonal elements, so that small eigenvalues of a positive matrix come out to high relative accuracy (Demmel
+     * and Veselic); the floor stops what rounding leaves where G has no rank. */
+    const double floor = size * DBL_EPSILON * DBL_EPSILON;
+    bool rotated = true;
+    for (int sweeps = 1; rotated && status == SALF_OK; sweeps++) {
+        rotated = false;
+        for (int64_t p = 0; p < dim; p++)
+            for (int64_t q = p + 1; q < dim; q++) {
+                const double off = g[p * dim + q], a = g[p * dim + p], b = g[q * dim + q];
+                if (fabs(off) <= floor || fabs(off) <= DBL_EPSILON * sqrt(fabs(a)) * sqrt(fabs(b))) continue;
+                /* Rotates rows and columns p, q of G so that the element off between them becomes 0, and Q^T along, by
+                 * the smaller of the two angles that do, at most 45 degrees: with it, sweeps converge (Rutishauser's
+                 * choice). hypot keeps theta^2 from overflowing where off is tiny. */
+                const double theta = (b - a) / (2 * off);
+                const double t = copysign(1, theta) / (fabs(theta) + hypot(theta, 1));
+                const double c = 1 / sqrt(t * t + 1);
+                rotate_rows(g, dim, p, q, c, t * c);
+                for (int64_t k = 0; k < dim; k++) { /* and columns */
+                    const double x = g[k * dim + p], y = g[k * dim + q];
+                    g[k * dim + p] = c * x - t * c * y;
+                    g[k * dim + q] = t * c * x + c * y;
+                }
+                rotate_rows(qt, dim, p, q, c, t * c);
+                /* the three elements that the angle determines are set from it, free of the others' rounding */
+                g[p * dim + p] = a - t * off;
+                g[q * dim + q] = b + t * off;
+                g[p * dim + q] = g[q * dim + p] = 0;
+                rotated = true;
+            }
+        if (rotated && sweeps == MOST_SWEEPS)
             status = host->services.fail(SALF_E_NUMERIC, "Jacobi rotations did not converge in %d sweeps", sweeps);
-            break;
-        }
+    }
     /* 3. the diagonal holds the eigenvalues */
-    for (int64_t k = 0; k < dim; k++) job->lambda[k] = a[k * dim + k];
-    memcpy(a, qt, (size_t)(dim * dim) * sizeof *a);
+    for (int64_t k = 0; k < dim; k++) job->lambda[k] = g[k * dim + k];
+    memcpy(g, qt, (size_t)(dim * dim) * sizeof *g);
     slf_host_free(host, qt);
     return status;
 }
