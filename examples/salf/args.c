@@ -116,11 +116,17 @@ size_t args_value(const args_option *o, const void *settings, char *text, size_t
     switch (o->kind) {
     case ARGS_FLAG:
         return (size_t)snprintf(text, size, "%s", number ? "yes" : "no");
-    case ARGS_INT:
+    case ARGS_INT: /* 0 where the least that can be given is 1: nobody has said anything */
+        if (*(const int64_t *)at == 0 && o->least > 0) return (size_t)snprintf(text, size, "(default)");
         return (size_t)snprintf(text, size, "%lld", (long long)*(const int64_t *)at);
     case ARGS_INT32:
         return (size_t)snprintf(text, size, "%d", (int)number);
     case ARGS_REAL:
+        for (int digits = 1; digits < 17; digits++) { /* as few as it takes to read the same number */
+            used = (size_t)snprintf(text, size, "%.*g", digits, *(const double *)at);
+            const double back = strtod(text, NULL);
+            if (memcmp(&back, at, sizeof back) == 0) return used;
+        }
         return (size_t)snprintf(text, size, "%.17g", *(const double *)at);
     case ARGS_SEED:
         return (size_t)snprintf(text, size, "%llu", (unsigned long long)*(const uint64_t *)at);

@@ -71,7 +71,7 @@ static const args_option doctor_table[] = {
 static const args_command doctor_command = {
     .name = "doctor",
     .summary =
-        "Prints what libsalf finds on this machine and, of a checkpoint folder or GGUF file, what it reads there;\n"
+        "Prints what libsalf finds on this machine and, of a checkpoint folder or GGUF file, what it reads there; "
         "checks deviations against a plain reading. Ends with 1 when something is wrong.",
     .arguments = "[MODEL]",
     .options = doctor_table,

@@ -59,7 +59,7 @@ static const char *const schedule_words[] = {
 
 const args_option finetune_table[] = {
     {"model", 0, ARGS_TEXT, AT(model), "FOLDER",
-     .help = "checkpoint folder of a Llama-family model (default: the demonstration's)"},
+     .help = "checkpoint folder whose layers are known, as `salf doctor FOLDER` tells (default: the demonstration's)"},
     {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX,
      .help = "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"},
     {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...",
@@ -241,6 +241,64 @@ static int read_cache(finetune_settings *o) {
     return -1;
 }
 
+/* An option that would change nothing in this run is refused: whoever gives it believes that it does. Returns -1 to go
+ * on, else the exit code. */
+static int find_idle_option(const finetune_settings *o) {
+    const finetune_settings *d = &finetune_defaults;
+    int per_batch = 0, matched = 0, streams = 0, assigned = 0, limited = 0, suffix = 0, published = 0, probes = 0,
+        decides = 0;
+    int entropy = o->loss == LOSS_SEMANTIC_CE;
+    /* 1. what the methods of the run look at (methods.c, feed.c) */
+    for (int i = 0; i < o->n_methods; i++) {
+        const salf_method *how = &o->methods[i].how;
+        const int budget = how->policy == SALF_POLICY_BUDGET, named = how->matching == SALF_MATCH_STREAM;
+        const int matching = named || !how->probes ? how->matching : o->matching;
+        const int stream = budget && matching == SALF_MATCH_STREAM;
+        const int assignment = o->assignment_given ? o->assignment : named ? how->assignment : SALF_ASSIGN_EOF;
+        const int order = o->stream_order_given ? o->stream_order : named ? how->stream_order : SALF_STREAM_STAGED;
+        const int chosen = how->probes && (stream ? assignment != SALF_ASSIGN_RANDOM : matching != SALF_MATCH_NONE);
+        per_batch |= how->policy == SALF_POLICY_SALF;
+        matched |= budget && how->probes && !named;
+        streams |= stream;
+        assigned |= stream && how->probes;
+        limited |= budget && chosen && (stream ? order == SALF_STREAM_STAGED : matching == SALF_MATCH_ONLINE);
+        decides |= chosen || how->policy == SALF_POLICY_SALF;
+        suffix |= how->policy == SALF_POLICY_SUFFIX;
+        published |= budget && how->growth == SALF_GROWTH_ARITHMETIC && how->infill == SALF_INFILL_BREADTH;
+        probes |= how->probes;
+        entropy |= how->probes && how->metric == SALF_METRIC_CE;
+    }
+    /* 2. what was asked for; an option with its default asks for nothing */
+    const struct {
+        const char *name;
+        int asked, used;
+        const char *why;
+    } options[] = {
+        {"reduction", o->reduction != d->reduction, per_batch, "no method is salf"},
+        {"matching", o->matching != d->matching, matched, "no method is a budget of salf without [stream]"},
+        {"assignment", o->assignment_given, assigned, "no method is a stream of salf"},
+        {"stream-order", o->stream_order_given, streams, "no method is a stream"},
+        {"probe-limit", o->probe_limit_given, limited, "no method is a budget that probes for a layer"},
+        {"first-layer", o->first_layer_given, suffix, "no method is suffix"},
+        {"as-published", o->as_published, published, "no method is a budget [arith][bf]"},
+        {"eof-from", o->eof_from != d->eof_from, decides, "no method decides by probes"},
+        {"lens", o->lens != d->lens, probes || o->log, "no method probes, and there is no --log of deviations"},
+        {"temperature", o->temperature < 1 || o->temperature > 1, entropy, "neither loss nor a method has ce"},
+        {"rank", o->lora_rank != d->lora_rank, !o->dense, "--dense trains without LoRA"},
+        {"alpha", o->lora_alpha < d->lora_alpha || o->lora_alpha > d->lora_alpha, !o->dense,
+         "--dense trains without LoRA"},
+        {"targets", o->targets != d->targets, !o->dense, "--dense trains all matrices"},
+        {"cache", o->cache_text != NULL, o->epochs > 1, "states are kept for further --epochs, and there is one"},
+        {"eval-every", o->eval_every != 0, o->log != NULL, "its results go to the --log, and there is none"},
+        {"checkpoint-every", o->checkpoint_every != d->checkpoint_every, o->checkpoint != NULL,
+         "there is no --checkpoint"},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if (options[i].asked && !options[i].used)
+            return args_misuse("finetune", "--%s: %s", options[i].name, options[i].why);
+    return suffix && !o->first_layer_given ? args_misuse("finetune", "method suffix needs --first-layer") : -1;
+}
+
 /* Settings from a command line; -1 to go on, else the exit code. */
 static int read_settings(finetune_settings *o, int argc, char **argv) {
     char notes[1024], message[1024];
@@ -259,21 +317,9 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
         if (method_list_parse(o->methods, &o->n_methods, o->lists.text[i], message, sizeof message) != 0)
             return args_misuse("finetune", "--method: %s", message);
     }
-    int streams = 0, suffix = 0;
-    for (int i = 0; i < o->n_methods; i++) {
-        const salf_method *how = &o->methods[i].how;
-        suffix |= how->policy == SALF_POLICY_SUFFIX;
-        streams |= how->matching == SALF_MATCH_STREAM ||
-                   (o->matching == SALF_MATCH_STREAM && how->policy == SALF_POLICY_BUDGET && how->probes);
-    }
-    if (!streams && (o->assignment_given || o->stream_order_given))
-        return args_misuse("finetune", "--%s: no method is a stream",
-                           o->assignment_given ? "assignment" : "stream-order");
-    if (suffix != o->first_layer_given)
-        return args_misuse("finetune",
-                           suffix ? "method suffix needs --first-layer" : "--first-layer: no method is suffix");
     int wrong = finetune_read_rates(o);
     if (wrong < 0) wrong = read_cache(o);
+    if (wrong < 0) wrong = find_idle_option(o);
     if (wrong >= 0) return wrong;
     if (o->seed > UINT64_MAX - (uint64_t)o->seeds) return args_misuse("finetune", "--seeds: there are no seeds left");
     const char *const folders[] = {o->output, o->checkpoint};

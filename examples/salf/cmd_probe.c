@@ -56,7 +56,7 @@ typedef struct probe_parts {
 #define AT(field) offsetof(probe_settings, field)
 
 static const args_option probe_table[] = {
-    {"model", 0, ARGS_TEXT, AT(model), "PATH", .required = 1, .help = "checkpoint folder of a Llama-family model"},
+    {"model", 0, ARGS_TEXT, AT(model), "PATH", .required = 1, .help = "checkpoint folder whose layers are known, as `salf doctor FOLDER` tells"},
     {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX,
      .help = "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"},
     {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...",

@@ -21,7 +21,9 @@ static const args_option tokens_table[] = {
     {"tokenizer", 0, ARGS_TEXT, AT(tokenizer), "FILE", .required = 1,
      .help = "tokenizer.json, .bin tokenizer, or a folder with one"},
     {"words", 0, ARGS_FLAG, AT(words),
-     .help = "lines are `word<TAB>prompt`; prints the first id of the word inside a text, a tab, and the prompt's ids"},
+     .help = "lines are `word<TAB>prompt`; prints the id that follows the prompt where the word stands behind it, a "
+             "tab, and the "
+             "prompt's ids"},
     {"null", '0', ARGS_FLAG, AT(null), .help = "texts end with a byte 0 instead of a line end"},
 };
 #undef AT
@@ -41,14 +43,14 @@ static int print_ids(const tokens_settings *s, const tokenizer *t, char *text, i
         prompt = strchr(text, '\t');
         if (!prompt) return args_fail("tokens", "line %" PRId64 ": there is no tab", line);
         *prompt++ = 0;
-        const int32_t id = tokenizer_first_id(t, text);
+        const int32_t id = tokenizer_id_behind(t, prompt, text);
         if (id == TOKEN_NO_MEMORY) return args_fail("tokens", "out of memory");
         if (id == TOKEN_NONE)
-            return args_fail("tokens", "line %" PRId64 ": the tokenizer has no token for '%s'", line, text);
+            return args_fail("tokens", "line %" PRId64 ": '%s' has no token of its own behind the prompt", line, text);
         printf("%" PRId32 "\t", id);
     }
     int64_t n;
-    int32_t *ids = tokenizer_encode_new(t, prompt, &n);
+    int32_t *ids = s->words ? tokenizer_prompt_new(t, prompt, &n) : tokenizer_encode_new(t, prompt, &n);
     if (!ids) return args_fail("tokens", "line %" PRId64 ": out of memory, or a pattern takes too long", line);
     for (int64_t i = 0; i < n; i++) printf("%s%" PRId32, i ? "," : "", ids[i]);
     putchar('\n');

@@ -5,12 +5,14 @@
 #include "dataset.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "files.h"
+#include "tokenizer_unicode.h"
 
 /* A data set that the paper uses: its folder need not hold words and a prompt. */
 typedef struct built_in {
@@ -56,8 +58,9 @@ static void set_path(reader *r, const char *folder, const char *file) {
     snprintf(r->path, sizeof r->path, "%s%s%s", folder, n && folder[n - 1] == '/' ? "" : "/", file);
 }
 
-/* The whole file, 0-terminated. A byte 0 inside is refused: it would hide the rest of its line. The byte order mark
- * that spreadsheets put in front would stand in the first label, and in every prompt of a template. */
+/* The whole file, 0-terminated. A byte 0 inside is refused: it would hide the rest of its line; so are bytes that are
+ * no UTF-8, of which each tokenizer would make something else. The byte order mark that spreadsheets put in front would
+ * stand in the first label, and in every prompt of a template. */
 static char *slurp(const reader *r) {
     size_t size;
     char *data = file_read(r->path, &size, r->message, r->message_size);
@@ -65,6 +68,18 @@ static char *slurp(const reader *r) {
     if (memchr(data, 0, size)) {
         free(data);
         return fail_file(r, "contains a byte 0, so it is no text"), NULL;
+    }
+    int64_t line = 1;
+    for (size_t i = 0; i < size;) {
+        const int length = utf8_length(data + i, size - i);
+        if (length == 0) {
+            snprintf(r->message, r->message_size, "%s:%" PRId64 ": the byte 0x%02X is no UTF-8; `iconv -f` converts it",
+                     r->path, line, (unsigned char)data[i]);
+            free(data);
+            return NULL;
+        }
+        line += data[i] == '\n';
+        i += (size_t)length;
     }
     if (size >= 3 && !memcmp(data, "\xEF\xBB\xBF", 3)) memmove(data, data + 3, size - 3 + 1);
     return data;
@@ -159,7 +174,8 @@ static int cut_example(const dataset *data, const reader *r, int64_t number, cha
     }
     char *text2 = strchr(text, '\t');
     if (text2) *text2++ = 0;
-    if (!*text || (text2 && !*text2)) return fail_at(r, number, "the text is empty", NULL);
+    if (!text[strspn(text, " ")] || (text2 && !text2[strspn(text2, " ")]))
+        return fail_at(r, number, "the text is empty", NULL);
     if (text2 && strchr(text2, '\t')) return fail_at(r, number, "there are more than three columns", NULL);
     out->text = text;
     out->text2 = text2;
@@ -241,31 +257,37 @@ static int set_filed_words(const dataset *data, char **words, const reader *r) {
     return failed;
 }
 
-/* What is built in for a folder of this name, or NULL. */
-static const built_in *find_built_in(const char *name) {
+/* What is built in for a folder of this name, or NULL. Another data set of the same name has other classes: its words
+ * and its prompt are not these, not even in part. */
+static const built_in *find_built_in(const dataset *data) {
     for (size_t i = 0; i < sizeof built_ins / sizeof built_ins[0]; i++) {
-        if (!strcmp(built_ins[i].name, name)) return &built_ins[i];
+        if (strcmp(built_ins[i].name, data->name) != 0) continue;
+        int32_t named = 0;
+        bool same = true;
+        for (const char *at = built_ins[i].words; *at; named++) {
+            same = same && find_class(data, at, strcspn(at, "=")) >= 0;
+            at += strcspn(at, ",");
+            at += *at == ',';
+        }
+        if (same && named == data->n_classes) return &built_ins[i];
     }
     return NULL;
 }
 
 /* The class names themselves, then over them words.txt, or without that file what is built in. */
 static int read_words(dataset *data, reader *r, const char *folder) {
-    const built_in *b = find_built_in(data->name);
-    char ignored[64];
+    const built_in *b = find_built_in(data);
     for (int32_t c = 0; c < data->n_classes; c++) {
         if (set_word(data->words, c, data->classes[c], strlen(data->classes[c]))) return fail_file(r, "out of memory");
     }
     set_path(r, folder, "words.txt");
     if (access(r->path, F_OK) == 0) return set_filed_words(data, data->words, r);
-    /* Another data set of the same name keeps its class names. */
-    if (b) (void)set_listed_words(data, data->words, b->words, ignored, sizeof ignored);
-    return 0;
+    return b ? set_listed_words(data, data->words, b->words, r->message, r->message_size) : 0;
 }
 
 /* template.txt, else what is built in, else a prompt that suits most sets. */
 static int read_template(dataset *data, reader *r, const char *folder) {
-    const built_in *b = find_built_in(data->name);
+    const built_in *b = find_built_in(data);
     set_path(r, folder, "template.txt");
     if (access(r->path, F_OK)) {
         const char *text = b ? b->template_text : "{text} {text2} It is about a";
@@ -324,35 +346,46 @@ void dataset_destroy(dataset *data) {
 
 /* ---- label tokens ---- */
 
-/* The first token of each class's word. Two classes with the same one could not be told apart by the next token, so
- * that is refused, naming both. */
-static int pick_tokens(const dataset *data, const tokenizer *t, char **words, int32_t *tokens, char *message,
-                       size_t message_size) {
-    for (int32_t c = 0; c < data->n_classes; c++) {
-        tokens[c] = tokenizer_first_id(t, words[c]);
-        if (tokens[c] == TOKEN_NO_MEMORY) return snprintf(message, message_size, "out of memory"), -1;
-        if (tokens[c] == TOKEN_NONE) {
-            snprintf(message, message_size, "word '%s' of class '%s' is not known to the tokenizer", words[c],
-                     data->classes[c]);
-            return -1;
+/* The token of each class: of its word the one that follows a prompt of this template, since that is what is trained.
+ * Two classes with the same one could not be told apart by it, so that is refused, naming both; and so is a template
+ * whose end the tokenizer joins with the word. */
+static int pick_tokens(const dataset *data, const tokenizer *t, const char *template_text, char **words,
+                       int32_t *tokens, char *message, size_t message_size) {
+    char *prompt = dataset_prompt(template_text, &(dataset_example){.text = "a", .text2 = "a"});
+    int failed = prompt ? 0 : snprintf(message, message_size, "out of memory");
+    for (int32_t c = 0; c < data->n_classes && !failed; c++) {
+        tokens[c] = tokenizer_id_behind(t, prompt, words[c]);
+        const int32_t alone = tokens[c] == TOKEN_NONE ? tokenizer_first_id(t, words[c]) : tokens[c];
+        if (alone == TOKEN_NO_MEMORY) {
+            failed = snprintf(message, message_size, "out of memory");
+        } else if (alone == TOKEN_NONE) {
+            failed = snprintf(message, message_size, "word '%s' of class '%s' is not known to the tokenizer", words[c],
+                              data->classes[c]);
+        } else if (tokens[c] == TOKEN_NONE) {
+            const size_t n = strlen(prompt);
+            failed = snprintf(message, message_size,
+                              "template '%.80s': behind it the word '%.40s' has no token of its own, as the tokenizer "
+                              "joins the space between them to what is beside it; try a template %s, or another word",
+                              template_text, words[c],
+                              n && prompt[n - 1] == ' ' ? "without that space" : "that ends in a space");
         }
-        for (int32_t other = 0; other < c; other++) {
+        for (int32_t other = 0; other < c && !failed; other++) {
             if (tokens[other] != tokens[c]) continue;
-            snprintf(message, message_size,
-                     "words '%s' and '%s' of classes '%s' and '%s' begin with the same token %" PRId32
-                     " ('%s'); choose others with label words",
-                     words[other], words[c], data->classes[other], data->classes[c], tokens[c],
-                     tokenizer_piece(t, tokens[c], NULL));
-            return -1;
+            failed = snprintf(message, message_size,
+                              "words '%s' and '%s' of classes '%s' and '%s' begin with the same token %" PRId32
+                              " ('%s'); choose others with label words",
+                              words[other], words[c], data->classes[other], data->classes[c], tokens[c],
+                              tokenizer_piece(t, tokens[c], NULL));
         }
     }
-    return 0;
+    free(prompt);
+    return failed ? -1 : 0;
 }
 
 /* Words that the caller brings replace the data set's own, all of them. */
-int dataset_tokens(const dataset *data, const tokenizer *t, const char *words, int32_t *tokens, char *message,
-                   size_t message_size) {
-    if (!words) return pick_tokens(data, t, data->words, tokens, message, message_size);
+int dataset_tokens(const dataset *data, const tokenizer *t, const char *template_text, const char *words,
+                   int32_t *tokens, char *message, size_t message_size) {
+    if (!words) return pick_tokens(data, t, template_text, data->words, tokens, message, message_size);
     char **own = calloc((size_t)data->n_classes, sizeof *own);
     reader r = {.message = message, .message_size = message_size};
     int failed = own ? 0 : -1;
@@ -369,7 +402,7 @@ int dataset_tokens(const dataset *data, const tokenizer *t, const char *words, i
         snprintf(message, message_size, "class '%s' has no word", data->classes[c]);
         failed = -1;
     }
-    if (!failed) failed = pick_tokens(data, t, own, tokens, message, message_size);
+    if (!failed) failed = pick_tokens(data, t, template_text, own, tokens, message, message_size);
     for (int32_t c = 0; own && c < data->n_classes; c++) free(own[c]);
     free(own);
     return failed ? -1 : 0;

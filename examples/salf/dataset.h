@@ -36,7 +36,7 @@ void dataset_destroy(dataset *data);
 /* The prompt of an example, freed by the caller; NULL when memory is short. {text} and {text2} are replaced; without a
  * second text {text2} and one space in front of it vanish. */
 char *dataset_prompt(const char *template_text, const dataset_example *example);
-/* A template needs {text}. Returns 0, or -1 with a message. */
+/* A template needs {text}, and has no other field but {text2}. Returns 0, or -1 with a message. */
 int dataset_check_template(const char *template_text, char *message, size_t message_size);
 /* The prompt as ids with the start token, freed by the caller; at most most_tokens ids (0: no limit), the text being
  * shortened at its end, never the words of the template that follow. NULL when memory is short. */
@@ -45,8 +45,9 @@ int32_t *dataset_prompt_ids(const tokenizer *t, const char *template_text, const
 
 /* The token of each class, tokens [n_classes]: first id of its word. words: NULL for the data set's own, a list
  * "DESC=why,ENTY=thing", or the path of a file in the form of words.txt. Every class needs a word, and their tokens
- * must be distinct and known to the tokenizer. Returns 0, or -1 with a message. */
-int dataset_tokens(const dataset *data, const tokenizer *t, const char *words, int32_t *tokens, char *message,
-                   size_t message_size);
+ * must be distinct, known to the tokenizer, and what follows a prompt of the template. Returns 0, or -1 with a
+ * message. */
+int dataset_tokens(const dataset *data, const tokenizer *t, const char *template_text, const char *words,
+                   int32_t *tokens, char *message, size_t message_size);
 
 #endif

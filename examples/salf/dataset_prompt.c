@@ -6,9 +6,19 @@
 #include "dataset.h"
 
 int dataset_check_template(const char *template_text, char *message, size_t message_size) {
-    if (strstr(template_text, "{text}")) return 0;
-    snprintf(message, message_size, "template '%.80s' has no {text}", template_text);
-    return -1;
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+    if (!strstr(template_text, "{text}"))
+        return snprintf(message, message_size, "template '%.80s' has no {text}", template_text), -1;
+    /* What looks like a field would stand in every prompt as it is; other braces are the user's. */
+    for (const char *s = template_text; (s = strchr(s, '{')); s++) {
+        const size_t n = strspn(s + 1, letters);
+        if (n == 0 || s[n + 1] != '}' || (n == 4 && !strncmp(s, "{text}", 6)) || (n == 5 && !strncmp(s, "{text2}", 7)))
+            continue;
+        snprintf(message, message_size, "template '%.80s' has {%.*s}; {text} and {text2} are known", template_text,
+                 n < 40 ? (int)n : 40, s + 1);
+        return -1;
+    }
+    return 0;
 }
 
 /* Appends n bytes when out is there; gives the new length in every case. */
@@ -64,7 +74,7 @@ int32_t *dataset_prompt_ids(const tokenizer *t, const char *template_text, const
     size_t limit = whole, limit2 = whole2;
     for (;;) {
         char *prompt = filled_template(template_text, example, limit, limit2);
-        int32_t *ids = prompt ? tokenizer_encode_new(t, prompt, n) : NULL;
+        int32_t *ids = prompt ? tokenizer_prompt_new(t, prompt, n) : NULL;
         free(prompt);
         if (!ids || most_tokens <= 0 || *n <= most_tokens || limit + limit2 == 0) return ids;
         /* Each round takes a tenth of what is left, so that the end is reached in O(log length) encodings. */

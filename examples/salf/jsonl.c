@@ -14,6 +14,7 @@
 
 #include "files.h"
 #include "salf.h"
+#include "tokenizer_unicode.h"
 
 /* Of the last bytes before a place, at most as many as fit; *hash 0 and -1 when they cannot be read. */
 static int hash_tail(int file, int64_t bytes, int64_t *tail) {
@@ -101,27 +102,13 @@ static void put_raw(jsonl_writer *w, const char *text) {
     if (w->file) note_error(w, fputs(text, w->file) == EOF);
 }
 
-/* Length of the valid UTF-8 sequence at s, or 0. Overlong forms, surrogates and numbers above U+10FFFF are not valid.
- */
-static int utf8_length(const unsigned char *s) {
-    if (s[0] < 0x80) return 1;
-    const int n = s[0] >= 0xF0 ? 4 : s[0] >= 0xE0 ? 3 : 2;
-    if (s[0] < 0xC2 || s[0] > 0xF4) return 0;
-    for (int i = 1; i < n; i++) {
-        if ((s[i] & 0xC0) != 0x80) return 0;
-    }
-    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F)) return 0;
-    if ((s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F)) return 0;
-    return n;
-}
-
 /* A JSON string. Control characters are escaped, and what is not UTF-8 becomes U+FFFD byte by byte. */
 static void put_string(jsonl_writer *w, const char *text) {
     const unsigned char *s = (const unsigned char *)text;
     put_raw(w, "\"");
     while (*s) {
         char part[8];
-        const int n = utf8_length(s);
+        const int n = utf8_length((const char *)s, 4); /* the byte 0 at the end goes on no sequence */
         if (*s == '"' || *s == '\\') {
             snprintf(part, sizeof part, "\\%c", *s);
         } else if (*s < 0x20 || *s == 0x7F) {

@@ -68,6 +68,63 @@ static void thin_out(dataset_example *examples, int64_t n, int64_t kept) {
     for (int64_t i = 0; i < kept; i++) examples[i] = examples[i * n / kept];
 }
 
+/* A prompt's ids as one number, and its class. */
+typedef struct fingerprint {
+    uint64_t hash;
+    int32_t class;
+} fingerprint;
+
+static int compare_fingerprints(const void *a, const void *b) {
+    const uint64_t x = ((const fingerprint *)a)->hash, y = ((const fingerprint *)b)->hash;
+    return (x > y) - (x < y);
+}
+
+static fingerprint fingerprint_of(const split *part, int64_t i) {
+    const int64_t first = part->offsets[i], n = part->offsets[i + 1] - first;
+    return (fingerprint){salf_hash(0, part->tokens + first, (uint64_t)n * sizeof *part->tokens), part->classes[i]};
+}
+
+/* Data from which no F1 means what it seems to mean are trained all the same, and said once in a run: classes that a
+ * file lacks, unless only part of it is used; a twentieth of the test that training has seen, or of the training under
+ * two classes. */
+static int say_what_is_odd(const session *s) {
+    static int said;
+    fingerprint *seen = malloc((size_t)s->train.n * sizeof *seen);
+    int64_t *counts = calloc((size_t)s->n_labels * 2, sizeof *counts), shared = 0, torn = 0;
+    if (seen && counts && !said++) {
+        for (int64_t i = 0; i < s->train.n; i++) {
+            seen[i] = fingerprint_of(&s->train, i);
+            counts[2 * s->train.classes[i]]++;
+        }
+        qsort(seen, (size_t)s->train.n, sizeof *seen, compare_fingerprints);
+        for (int64_t i = 1; i < s->train.n; i++)
+            torn += seen[i].hash == seen[i - 1].hash && seen[i].class != seen[i - 1].class;
+        for (int64_t i = 0; i < s->test.n; i++) {
+            const fingerprint one = fingerprint_of(&s->test, i);
+            shared += bsearch(&one, seen, (size_t)s->train.n, sizeof *seen, compare_fingerprints) != NULL;
+            counts[2 * s->test.classes[i] + 1]++;
+        }
+        for (int part = 0; part < 2; part++) {
+            int32_t missing = 0, first = -1;
+            for (int32_t c = s->n_labels; c-- > 0;)
+                if (counts[2 * c + part] == 0) missing++, first = c;
+            if (missing > 0 && (part ? s->test.n == s->n_test_all : s->train.n == s->n_train_all))
+                fprintf(stderr, "salf %s: %d of %d classes have no %s data, '%.60s' among them\n", training_command,
+                        (int)missing, (int)s->n_labels, part ? "test" : "training", s->label_names[first]);
+        }
+        if (20 * shared > s->test.n)
+            fprintf(stderr, "salf %s: %lld of %lld test texts are training texts as well, so that F1 is not of new ones\n",
+                    training_command, (long long)shared, (long long)s->test.n);
+        if (20 * torn > s->train.n)
+            fprintf(stderr, "salf %s: %lld of %lld training texts are there under two classes\n", training_command,
+                    (long long)torn, (long long)s->train.n);
+    }
+    const int failed = seen && counts ? 0 : say_no_memory();
+    free(seen);
+    free(counts);
+    return failed;
+}
+
 /* Label words to tokens, and both parts of the data to ids. */
 static int encode_data(session *s, dataset *data, const tokenizer *t) {
     const finetune_settings *o = s->settings;
@@ -85,8 +142,16 @@ static int encode_data(session *s, dataset *data, const tokenizer *t) {
     if (!s->label_tokens || !s->label_names) return say_no_memory();
     for (int32_t c = 0; c < data->n_classes; c++)
         if (!(s->label_names[c] = strdup(data->classes[c]))) return say_no_memory();
-    if (dataset_tokens(data, t, o->words, s->label_tokens, message, sizeof message) != 0) {
+    if (dataset_tokens(data, t, prompt, o->words, s->label_tokens, message, sizeof message) != 0) {
         args_fail(training_command, "%s", message);
+        return -1;
+    }
+    int64_t doubled = 0; /* data with a second text */
+    for (int64_t i = 0; i < data->n_train; i++) doubled += data->train[i].text2 != NULL;
+    for (int64_t i = 0; i < data->n_test; i++) doubled += data->test[i].text2 != NULL;
+    if (doubled > 0 && !strstr(prompt, "{text2}")) {
+        args_fail(training_command, "template '%.80s' has no {text2}, but %lld of the data have a second text", prompt,
+                  (long long)doubled);
         return -1;
     }
     int64_t n_train = limited_count(data->n_train, o->limit_train), n_test = limited_count(data->n_test, o->limit_test);
@@ -101,7 +166,7 @@ static int encode_data(session *s, dataset *data, const tokenizer *t) {
                   (long long)s->train.n, (long long)s->test.n);
         return -1;
     }
-    return 0;
+    return say_what_is_odd(s);
 }
 
 /* Neither the texts nor the tokenizer are needed once there are ids. */

@@ -298,6 +298,12 @@ int32_t *tokenizer_encode_new(const tokenizer *t, const char *text, int64_t *n) 
     return NULL;
 }
 
+int32_t *tokenizer_prompt_new(const tokenizer *t, const char *text, int64_t *n) {
+    int32_t *ids = tokenizer_encode_new(t, text, n);
+    if (ids && t->json) *n -= t->json->n_behind;
+    return ids;
+}
+
 /* Whether a piece is nothing but a space, as it is, as a sign for it, or as a visible byte. */
 static bool is_lone_space(const tokenizer *t, int32_t id) {
     static const char *const spaces[] = {" ", "\xE2\x96\x81", "\xC4\xA0"}; /* U+2581, U+0120 */
@@ -306,30 +312,33 @@ static bool is_lone_space(const tokenizer *t, int32_t id) {
     return false;
 }
 
-/* The ids of "a word" behind those that it has in common with "a": how a word begins depends on the tokenizer, which
- * may or may not put a space in front of a text by itself. */
-static int32_t first_id_inside(const tokenizer *t, const char *word) {
-    id_list alone = {0}, both = {0};
+int32_t tokenizer_id_behind(const tokenizer *t, const char *prompt, const char *word) {
+    const size_t length = strlen(prompt);
     text_buffer text = {0};
-    int32_t id = TOKEN_NO_MEMORY;
-    text_append(&text, "a ", 2);
+    int64_t n, n_whole = 0;
+    text_append(&text, prompt, length);
+    if (length == 0 || prompt[length - 1] != ' ') text_append(&text, " ", 1);
     text_append(&text, word, strlen(word));
-    if (!text.failed && tokenizer_json_encode(t, "a", 1, true, &alone) == 0 &&
-        tokenizer_json_encode(t, text.bytes, text.n, true, &both) == 0) {
-        int64_t i = 0;
-        while (i < alone.n && i < both.n && alone.ids[i] == both.ids[i]) i++;
-        if (i + 1 < both.n && is_lone_space(t, both.ids[i])) i++;
-        id = i < both.n && both.ids[i] != t->json->model.unknown ? both.ids[i] : TOKEN_NONE;
+    int32_t *ids = tokenizer_prompt_new(t, prompt, &n);
+    int32_t *whole = ids && !text.failed ? tokenizer_prompt_new(t, text.bytes, &n_whole) : NULL;
+    int32_t id = whole ? TOKEN_NONE : TOKEN_NO_MEMORY;
+    if (whole && n < n_whole && memcmp(ids, whole, (size_t)n * sizeof *ids) == 0) {
+        if (n + 1 < n_whole && is_lone_space(t, whole[n])) n++;
+        id = whole[n];
     }
-    free(alone.ids);
-    free(both.ids);
     free(text.bytes);
-    return id;
+    free(ids);
+    free(whole);
+    return id == (t->json ? t->json->model.unknown : TOKEN_UNKNOWN) ? TOKEN_NONE : id;
 }
 
 int32_t tokenizer_first_id(const tokenizer *t, const char *word) {
+    if (t->json) {
+        /* Where pieces end in spaces, the ids of "a" do not begin those of "a word", but those of "a " do. */
+        const int32_t id = tokenizer_id_behind(t, "a", word);
+        return id == TOKEN_NONE ? tokenizer_id_behind(t, "a ", word) : id;
+    }
     int64_t n;
-    if (t->json) return first_id_inside(t, word);
     int32_t *ids = tokenizer_encode_new(t, word, &n);
     const int behind_space = ids && n > 2 && is_lone_space(t, ids[1]);
     int32_t id = !ids ? TOKEN_NO_MEMORY : n > 1 ? ids[1 + behind_space] : TOKEN_UNKNOWN;

@@ -32,8 +32,14 @@ int tokenizer_is_json(const tokenizer *t);
  * start token in front). Bytes that are no UTF-8 become U+FFFD with a tokenizer.json. NULL when memory is short, and
  * when a pattern of the file takes more than some hundred steps a byte. */
 int32_t *tokenizer_encode_new(const tokenizer *t, const char *text, int64_t *n);
+/* The same of a text that goes on: without what the tokenizer puts behind every text, such as an end token. */
+int32_t *tokenizer_prompt_new(const tokenizer *t, const char *text, int64_t *n);
 /* First id of a word as it stands inside a text, that is behind a space; where the space is a token of its own, the one
  * after it. TOKEN_NONE when it has none, TOKEN_NO_MEMORY. */
 int32_t tokenizer_first_id(const tokenizer *t, const char *word);
+/* The id that follows those of a prompt where word stands behind it, and a space between them unless the prompt ends
+ * in one; where that space is a token of its own, the one after it. TOKEN_NONE also where the prompt's own ids become
+ * others, as the tokenizer joins the space or the word to them. */
+int32_t tokenizer_id_behind(const tokenizer *t, const char *prompt, const char *word);
 
 #endif

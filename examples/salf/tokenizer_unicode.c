@@ -49,18 +49,23 @@ uint32_t utf8_code(const char *s, int *length) {
     return code;
 }
 
-void utf8_repair(text_buffer *out, const char *s, size_t n) {
+/* Overlong forms, surrogates and numbers above U+10FFFF are not valid. */
+int utf8_length(const char *s, size_t n) {
     static const uint32_t smallest[5] = {0, 0, 0x80, 0x800, 0x10000};
+    const unsigned char *u = (const unsigned char *)s;
+    const int length = u[0] < 0x80 ? 1 : u[0] < 0xC2 ? 0 : u[0] < 0xE0 ? 2 : u[0] < 0xF0 ? 3 : u[0] < 0xF5 ? 4 : 0;
+    if ((size_t)length > n) return 0;
+    for (int k = 1; k < length; k++)
+        if ((u[k] & 0xC0) != 0x80) return 0;
+    int same;
+    const uint32_t code = length > 1 ? utf8_code(s, &same) : 0;
+    return code < smallest[length] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000) ? 0 : length;
+}
+
+void utf8_repair(text_buffer *out, const char *s, size_t n) {
     text_append(out, "", 0);
     for (size_t i = 0; i < n;) {
-        const unsigned char *u = (const unsigned char *)s + i;
-        int length = u[0] < 0x80 ? 1 : u[0] < 0xC2 ? 0 : u[0] < 0xE0 ? 2 : u[0] < 0xF0 ? 3 : u[0] < 0xF5 ? 4 : 0;
-        if (length > 1 && (size_t)length > n - i) length = 0;
-        for (int k = 1; k < length; k++)
-            if ((u[k] & 0xC0) != 0x80) length = 0;
-        int same;
-        const uint32_t code = length ? utf8_code(s + i, &same) : 0;
-        if (length > 1 && (code < smallest[length] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000))) length = 0;
+        const int length = utf8_length(s + i, n - i);
         text_append(out, length ? s + i : "\xEF\xBF\xBD", length ? (size_t)length : 3);
         i += length ? (size_t)length : 1;
     }

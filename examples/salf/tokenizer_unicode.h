@@ -16,6 +16,8 @@ typedef struct text_buffer {
 void text_append(text_buffer *t, const char *bytes, size_t n);
 void text_append_code(text_buffer *t, uint32_t code);
 
+/* Length of the UTF-8 sequence at the start of n > 0 bytes; 0 where it is none, or not whole. */
+int utf8_length(const char *s, size_t n);
 /* The character at the start of n > 0 bytes of valid UTF-8, and its length. */
 uint32_t utf8_code(const char *s, int *length);
 /* A copy in which each byte that belongs to no valid character is U+FFFD, as Python's errors="replace" nearly has it.

@@ -98,18 +98,18 @@ static salf_status read_logits(slf_config *config) {
     /* Families that have no eps have the default of torch, 1e-5, in their code. */
     if (config->family->eps) SLF_TRY(slf_keys_given(keys, config->family->eps, &info->norm_eps));
     if (has_key(config, "layer_norm_eps") && !config->family->eps) slf_keys_take(keys, "layer_norm_eps"); /* layers' */
-    if (has_key(config, "logit_scale")) SLF_TRY(slf_keys_given(keys, "logit_scale", &scale));
-    if (has_key(config, "lm_head_multiplier")) SLF_TRY(slf_keys_given(keys, "lm_head_multiplier", &scale));
-    if (has_key(config, "logits_scaling")) SLF_TRY(slf_keys_given(keys, "logits_scaling", &divisor));
+    if (has_key(config, "logit_scale")) SLF_TRY(slf_keys_factor(keys, "logit_scale", &scale));
+    if (has_key(config, "lm_head_multiplier")) SLF_TRY(slf_keys_factor(keys, "lm_head_multiplier", &scale));
+    if (has_key(config, "logits_scaling")) SLF_TRY(slf_keys_factor(keys, "logits_scaling", &divisor));
     info->logit_scale = scale / divisor;
-    if (!isfinite(info->logit_scale) || info->logit_scale <= 0)
+    if (!isfinite(info->logit_scale))
         return slf_fail(SALF_E_CORRUPT, "%s: logits times %g / %g", keys->path, scale, divisor);
     if (has_key(config, "final_logit_softcapping"))
-        SLF_TRY(slf_keys_number(keys, "final_logit_softcapping", &info->logit_softcap));
+        SLF_TRY(slf_keys_cap(keys, "final_logit_softcapping", &info->logit_softcap));
     /* Gemma multiplies by a root that no key says; Granite's factor and XGLM's switch are keys. */
     info->embedding_scale = config->family->scales_embedding ? sqrt((double)info->hidden) : 1;
     if (has_key(config, "embedding_multiplier"))
-        SLF_TRY(slf_keys_given(keys, "embedding_multiplier", &info->embedding_scale));
+        SLF_TRY(slf_keys_factor(keys, "embedding_multiplier", &info->embedding_scale));
     if (has_key(config, "lm_head_bias")) SLF_TRY(slf_keys_flag(keys, "lm_head_bias", &config->head_bias));
     config->head_bias |= config->family->head_bias;
     int32_t scaled = 0;

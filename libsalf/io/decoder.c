@@ -103,16 +103,14 @@ salf_status slf_decoder_read(slf_config *config) {
     /* Scores: by 1 / sqrt(head_dim), or by what the file has of either kind. */
     double scalar = config->info.head_dim;
     if (slf_json_get(keys->defaults, "query_pre_attn_scalar"))
-        SLF_TRY(slf_keys_given(keys, "query_pre_attn_scalar", &scalar));
-    if (scalar <= 0) return slf_fail(SALF_E_CORRUPT, "%s: query_pre_attn_scalar is %g", keys->path, scalar);
+        SLF_TRY(slf_keys_factor(keys, "query_pre_attn_scalar", &scalar));
     d->attention_scale = 1 / sqrt(scalar);
     /* Granite has its factor as it is, without the root, and one on what blocks add. */
     if (slf_json_get(keys->defaults, "attention_multiplier")) {
-        SLF_TRY(slf_keys_given(keys, "attention_multiplier", &d->attention_scale));
-        SLF_TRY(slf_keys_given(keys, "residual_multiplier", &d->residual_scale));
+        SLF_TRY(slf_keys_factor(keys, "attention_multiplier", &d->attention_scale));
+        SLF_TRY(slf_keys_factor(keys, "residual_multiplier", &d->residual_scale));
     }
-    /* null means none, as 0 does. */
     if (slf_json_get(keys->defaults, "attn_logit_softcapping"))
-        SLF_TRY(slf_keys_number(keys, "attn_logit_softcapping", &d->attention_softcap));
+        SLF_TRY(slf_keys_cap(keys, "attn_logit_softcapping", &d->attention_softcap));
     return SALF_OK;
 }

@@ -176,6 +176,8 @@ slf_json *slf_keys_take(slf_keys *keys, const char *name);
 salf_status slf_keys_number(slf_keys *keys, const char *name, double *out);
 salf_status slf_keys_positive(slf_keys *keys, const char *name, double *out); /* and not 0, wherever it is from */
 salf_status slf_keys_given(slf_keys *keys, const char *name, double *out);    /* a number whose null is an error */
+salf_status slf_keys_factor(slf_keys *keys, const char *name, double *out);   /* the same, above 0 */
+salf_status slf_keys_cap(slf_keys *keys, const char *name, double *out);      /* above 0, or null for none */
 salf_status slf_keys_flag(slf_keys *keys, const char *name, int32_t *out);
 salf_status slf_keys_integer(slf_keys *keys, const char *name, int64_t most, int64_t *out);
 

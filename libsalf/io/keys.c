@@ -58,6 +58,19 @@ salf_status slf_keys_positive(slf_keys *keys, const char *name, double *out) {
     return SALF_OK;
 }
 
+/* For a factor: 0 leaves nothing of what it stands before, and is no number that anybody meant. */
+salf_status slf_keys_factor(slf_keys *keys, const char *name, double *out) {
+    SLF_TRY(slf_keys_given(keys, name, out));
+    return slf_keys_positive(keys, name, out);
+}
+
+/* For a soft cap, cap tanh(x / cap): null is none. 0 makes NaN or a constant of x in transformers, and other readers
+ * take it for none. */
+salf_status slf_keys_cap(slf_keys *keys, const char *name, double *out) {
+    const bool stands = slf_json_is_number(slf_json_get(keys->json, name));
+    return stands ? slf_keys_positive(keys, name, out) : slf_keys_number(keys, name, out);
+}
+
 /* 0 and 1 are refused: a file that says so was not written by transformers. */
 salf_status slf_keys_flag(slf_keys *keys, const char *name, int32_t *out) {
     const slf_json *value = slf_keys_take(keys, name);

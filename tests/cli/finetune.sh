@@ -45,6 +45,46 @@ expect 2 "'salf[third]'" "unknown method" "$SALF" finetune "${model[@]}" --metho
 expect 2 "--resume needs --checkpoint" "resume without checkpoint" "$SALF" finetune "${model[@]}" --resume
 expect 2 "'w'" "unknown target matrix" "$SALF" finetune "${model[@]}" --targets q,w
 expect 2 "{text}" "template without text" "$SALF" finetune "${model[@]}" --template 'nothing'
+expect 2 "has {label}" "a field that templates do not have" "$SALF" finetune "${model[@]}" --template '{text} {label}'
+# An option that changes nothing in the run is not passed over.
+idle() { # idle OPTION WORDS ARGUMENT...
+    expect 2 "--$1: $2" "an idle --$1" "$SALF" finetune "${model[@]}" "${@:3}"
+}
+idle reduction "no method is salf" --method 'salf[half]' --reduction median
+idle matching "no method is a budget of salf" --method 'salf,lift*[half],salf[half][stream]' --matching none
+idle assignment "no method is a stream of salf" --method 'random[half][stream]' --assignment gain
+idle stream-order "no method is a stream" --method 'salf[half]' --stream-order mixed
+for few in "salf" "lora[half]" "salf[half] --matching offline" "salf[half][stream] --stream-order mixed"; do
+    # shellcheck disable=SC2086
+    idle probe-limit "no method is a budget that probes" --probe-limit 1 --method $few
+done
+idle first-layer "no method is suffix" --first-layer 1
+idle as-published "no method is a budget [arith][bf]" --as-published --method 'salf[arith][df]'
+idle eof-from "no method decides by probes" --eof-from class --method 'salf[half],random[half][stream]' --matching none
+idle lens "no method probes" --lens raw --method 'lora[half]'
+idle temperature "neither loss nor a method has ce" --temperature 2
+idle rank "--dense trains without LoRA" --dense --rank 4
+idle alpha "--dense trains without LoRA" --dense --alpha 4
+idle targets "--dense trains all matrices" --dense --targets q
+idle cache "states are kept for further --epochs" --cache 1M
+idle eval-every "its results go to the --log" --eval-every 3
+idle checkpoint-every "there is no --checkpoint" --checkpoint-every 3
+
+# ---- data that are not what they seem
+odd=$work/odd
+odd() { # odd TRAIN TEST ARGUMENT...: a folder with these lines
+    mkdir -p "$odd" && printf 'one\ntwo\nsix\n' >"$odd/labels.txt" && printf "$1" >"$odd/train.tsv" && printf "$2" >"$odd/test.tsv" &&
+        "$SALF" finetune "${model[@]:0:4}" --data "$odd" --method 'lora[half]' --quiet "${@:3}" >"$work/out" 2>"$work/err"
+}
+odd 'one\tit is\tyes\ntwo\tso\n' 'six\tso\n' --template '{text} is' || grep -qF "has no {text2}, but 1 of the data have a second text" "$work/err"
+report $? "a second text is not dropped"
+odd 'one\tso long\none\tit was\none\tno\n' 'six\tso long\none\tno\ntwo\tyes\n' &&
+    grep -qF "2 of 3 classes have no training data, 'two' among them" "$work/err" &&
+    grep -qF "2 of 3 test texts are training texts as well" "$work/err" && [ "$(wc -l <"$work/err")" -eq 2 ]
+report $? "classes without training data, and test data that were trained, are told"
+odd 'one\tso\ntwo\tso\nsix\tno\n' 'one\tyes\n' && grep -qF "2 of 3 classes have no test data, 'two' among them" "$work/err" &&
+    grep -qF "1 of 3 training texts are there under two classes" "$work/err"
+report $? "classes without test data, and texts of two classes, are told"
 expect 1 "$work/none" "missing model" "$SALF" finetune --model "$work/none" --tokenizer x --data y
 expect 1 "$work/none" "missing data" "$SALF" finetune "${model[@]}" --data "$work/none"
 

@@ -66,7 +66,7 @@ another 'word of a label' 'another --label-words' 'sed "1s/\t.*/\tsea/" d/words.
 another 'tokenizer' 'another --tokenizer: the content of t.bin' 'printf "\1" | dd of=t.bin bs=1 seek=4 conv=notrunc 2>dd'
 another 'weight' 'another --model: the content of m is not' 'printf "\1" | dd of=m/model.safetensors bs=1 seek=9000 conv=notrunc 2>dd'
 another 'configuration' 'another --model' 'sed "s/\"rope_theta\": *[0-9.]*/\"rope_theta\": 500.0/" m/config.json >x && ! cmp -s x m/config.json && mv x m/config.json'
-for option in "--batch 4" "--seed 7" "--loss cosine" "--lens normed" "--temperature 2" "--rank 4" "--targets q,v" "--epochs 2" \
+for option in "--batch 4" "--seed 7" "--loss cosine" "--lens normed" "--weight-decay 0.1" "--rank 4" "--targets q,v" "--epochs 2" \
     "--whole-vocabulary" "--schedule cosine" "--backend reference" "--threads 1" "--lr 0.001" "--limit-test 7"; do
     read -r name value <<<"$option"
     # shellcheck disable=SC2086

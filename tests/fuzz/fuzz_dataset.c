@@ -21,7 +21,7 @@ static void use(const dataset *d, const tokenizer *t) {
     }
     MUST(tokens);
     message[0] = '\0';
-    MUST(dataset_tokens(d, t, NULL, tokens, message, sizeof message) == 0 || message[0]);
+    MUST(dataset_tokens(d, t, d->template_text, NULL, tokens, message, sizeof message) == 0 || message[0]);
     free(tokens);
 }
 

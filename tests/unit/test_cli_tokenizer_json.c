@@ -286,6 +286,36 @@ START_TEST(a_token_takes_the_white_space_before_it) {
 }
 END_TEST
 
+/* A prompt goes on, so that an end token has no place behind it; and what follows it is asked of the tokenizer, which
+ * here joins a space to the letter in front of it. */
+START_TEST(what_follows_a_prompt) {
+    static const char json[] =
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\" \":1,\"a "
+        "\":2,\"b\":3,\"</s>\":4,\"<s>\":5},\"merges\":[[\"a\",\" \"]]},"
+        "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
+        "{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"</s>\"}}],"
+        "\"special_tokens\":{\"<s>\":{\"ids\":[5]},\"</s>\":{\"ids\":[4]}}}}";
+    char *path = files_path("behind.json"), message[512];
+    tokenizer *t;
+    files_write(path, json, sizeof json - 1);
+    ck_assert_msg(tokenizer_load(&t, path, message, sizeof message) == 0, "%s", message);
+    int64_t n;
+    int32_t *whole = tokenizer_encode_new(t, "ab", &n);
+    ck_assert(n == 4 && whole[0] == 5 && whole[1] == 0 && whole[2] == 3 && whole[3] == 4);
+    int32_t *prompt = tokenizer_prompt_new(t, "ab", &n);
+    ck_assert(n == 3 && memcmp(whole, prompt, 3 * sizeof *prompt) == 0);
+    free(whole);
+    free(prompt);
+    ck_assert_int_eq(tokenizer_id_behind(t, "b", "a"), 0);          /* the space is a token, and the word is the next */
+    ck_assert_int_eq(tokenizer_id_behind(t, "a", "b"), TOKEN_NONE); /* "a " is one token */
+    ck_assert_int_eq(tokenizer_id_behind(t, "a ", "b"), 3);
+    ck_assert_int_eq(tokenizer_first_id(t, "b"), 3);
+    ck_assert_int_eq(tokenizer_id_behind(t, "b", ""), 1);
+    tokenizer_destroy(t);
+    free(path);
+}
+END_TEST
+
 /* The bound is there so that sums of lengths stay small; what lies on it is read. */
 START_TEST(texts_have_65536_bytes_at_most) {
     enum { MOST = 1 << 16 };
@@ -376,6 +406,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, bytes_that_are_no_text_become_replacements);
     HARNESS_ADD(suite, what_is_not_understood_is_refused);
     HARNESS_ADD(suite, a_token_takes_the_white_space_before_it);
+    HARNESS_ADD(suite, what_follows_a_prompt);
     HARNESS_ADD(suite, texts_have_65536_bytes_at_most);
     HARNESS_ADD(suite, patterns_match_as_a_backtracking_matcher_does);
     HARNESS_ADD(suite, composing_is_that_of_the_standard);
