@@ -28,7 +28,7 @@ static int open_input(const char *path, size_t *size, const char **wrong) {
     struct stat about;
     *size = 0;
     if (file < 0 || fstat(file, &about) != 0) {
-        *wrong = strerror(errno);
+        *wrong = errno == ENXIO ? "a socket, not a file" : strerror(errno);
     } else if (S_ISDIR(about.st_mode)) {
         *wrong = "a folder, not a file";
     } else if (!is_stream && !S_ISREG(about.st_mode)) {

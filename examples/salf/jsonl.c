@@ -76,12 +76,20 @@ static int note_error(jsonl_writer *w, int failed) {
     return w->error ? -1 : 0;
 }
 
+/* A log that somebody has removed meanwhile would be written to its end for nobody. */
+static int is_removed(jsonl_writer *w) {
+    struct stat about;
+    const int gone = w->file && w->file != stdout && fstat(fileno(w->file), &about) == 0 && about.st_nlink == 0;
+    if (gone) errno = ENOENT;
+    return gone;
+}
+
 /* Standard output, a device and a pipe have no length to come back to. */
 int jsonl_sync(jsonl_writer *w, jsonl_place *place) {
     struct stat about;
     *place = (jsonl_place){0};
     if (!w->file) return 0;
-    if (note_error(w, fflush(w->file)) != 0) return -1;
+    if (note_error(w, fflush(w->file) != 0 || is_removed(w)) != 0) return -1;
     if (w->file == stdout || fstat(fileno(w->file), &about) != 0 || !S_ISREG(about.st_mode)) return 0;
     if (note_error(w, fsync(fileno(w->file))) != 0) return -1;
     place->bytes = ftell(w->file);
@@ -91,6 +99,7 @@ int jsonl_sync(jsonl_writer *w, jsonl_place *place) {
 }
 
 int jsonl_close(jsonl_writer *w) {
+    if (is_removed(w)) note_error(w, 1);
     if (w->file) note_error(w, w->file == stdout ? fflush(stdout) : fclose(w->file));
     const int error = w->error;
     *w = (jsonl_writer){0};

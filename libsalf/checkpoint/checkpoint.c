@@ -94,7 +94,7 @@ static salf_status take_folder(salf_checkpoint *c) {
     salf_status status = SALF_E_NO_MEMORY;
     if (!path || !path_of_process) goto done;
     status = SALF_OK;
-    c->lock = open(path, flags, 0666);
+    SLF_UNINTERRUPTED(c->lock, open(path, flags, 0666));
     /* 2. the locks; their holder by name where they are taken. The second is opened only where this process does not
      * hold it by another handle, as it would lose it by closing the file */
     const bool is_free = c->lock >= 0 && flock(c->lock, LOCK_EX | LOCK_NB) == 0;
@@ -103,7 +103,10 @@ static salf_status take_folder(salf_checkpoint *c) {
     text[n > 0 ? n : 0] = 0;
     for (char *at = text; *at; at++)
         if (*at < ' ' || *at > '~') *at = 0; /* one line of plain letters, whatever stands there */
-    if (is_free || is_dead(text)) c->process_lock = open(path_of_process, flags, 0666);
+    if (is_free || is_dead(text)) {
+        SLF_UNINTERRUPTED(c->process_lock, open(path_of_process, flags, 0666));
+        if (c->process_lock < 0) SLF_DO(slf_fail_errno("cannot lock", path_of_process, errno));
+    }
     const int own = lock_process(c);
     if (c->lock < 0)
         status = slf_fail_errno("cannot lock", path, errno);

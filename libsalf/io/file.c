@@ -116,11 +116,12 @@ salf_status slf_file_create(slf_file *file, const salf_context *context, const c
     /* 2. what is no file: opened as it is, which for a pipe waits for its reader */
     const bool exists = stat(path, &old) == 0;
     if (!exists && errno != ENOENT) return slf_fail_errno("cannot write", path, errno);
-    if (exists && S_ISBLK(old.st_mode))
-        return slf_fail(SALF_E_IO, "cannot write %s: a block device, whose contents are not replaced here", path);
+    if (exists && (S_ISBLK(old.st_mode) || S_ISSOCK(old.st_mode)))
+        return slf_fail(SALF_E_IO, "cannot write %s: %s", path,
+                        S_ISSOCK(old.st_mode) ? "a socket, not a file"
+                                              : "a block device, whose contents are not replaced here");
     if (exists && !S_ISREG(old.st_mode)) {
-        do file->descriptor = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
-        while (file->descriptor < 0 && errno == EINTR);
+        SLF_UNINTERRUPTED(file->descriptor, open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY));
         if (file->descriptor < 0) return slf_fail_errno("cannot write", path, errno);
         if (fstat(file->descriptor, &new) == 0 && !S_ISREG(new.st_mode)) return SALF_OK;
         slf_file_abandon(file);
@@ -151,8 +152,8 @@ salf_status slf_file_write(slf_file *file, const void *bytes, size_t n) {
     const char *next = bytes;
     if (file->sum) slf_sum_add(file->sum, bytes, n);
     while (n > 0) {
-        const ssize_t written = write(file->descriptor, next, n);
-        if (written < 0 && errno == EINTR) continue;
+        ssize_t written;
+        SLF_UNINTERRUPTED(written, write(file->descriptor, next, n));
         if (written <= 0) return slf_fail_errno("cannot write", file->path, written < 0 ? errno : EIO);
         next += written;
         n -= (size_t)written;
@@ -177,10 +178,12 @@ salf_status slf_folder_sync(const char *path) {
         memcpy(folder, path, n);
         folder[n] = 0;
     }
-    const int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int descriptor, code;
+    SLF_UNINTERRUPTED(descriptor, open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (descriptor < 0) /* EACCES: may be written to, not read; the file is there all the same */
         return errno == EACCES ? SALF_OK : slf_fail_errno("cannot open folder", folder, errno);
-    const int error = fsync(descriptor) ? errno : 0;
+    SLF_UNINTERRUPTED(code, fsync(descriptor));
+    const int error = code ? errno : 0;
     close(descriptor);
     return !error || error == EINVAL ? SALF_OK /* EINVAL: a file system that does not sync folders */
                                      : slf_fail_errno("cannot sync folder", folder, error);
@@ -191,8 +194,10 @@ salf_status slf_folder_sync(const char *path) {
  * neither name nor data of its own to sync; that it was closed well is all there is to know. */
 salf_status slf_file_commit(slf_file *file) {
     const bool replaces = *file->temporary != 0;
-    int error = replaces && fsync(file->descriptor) ? errno : 0;
-    if (close(file->descriptor) && !error) error = errno;
+    int code = 0;
+    if (replaces) SLF_UNINTERRUPTED(code, fsync(file->descriptor));
+    int error = code ? errno : 0;
+    if (close(file->descriptor) && !error && errno != EINTR) error = errno;
     file->descriptor = -1;
     if (!error && replaces && rename(file->temporary, file->target)) error = errno;
     if (error) {

@@ -3,6 +3,8 @@
 #ifndef SALF_IO_H
 #define SALF_IO_H
 
+#include <errno.h>
+
 #include "core/core.h"
 #include "io/json.h"
 
@@ -71,6 +73,13 @@ void slf_file_abandon(slf_file *file);
 salf_status slf_folder_sync(const char *path);
 /* N of "/dev/fd/N", 1 of "/dev/stdout" and the like: a stream that the process has open. -1 for other paths. */
 int slf_path_descriptor(const char *path);
+
+/* A call of the system that a signal of the host's has interrupted is made again: in Python, handlers do not restart
+ * calls by themselves. Not for close(), which has closed by then. */
+#define SLF_UNINTERRUPTED(result, call) \
+    do {                                \
+        (result) = (call);              \
+    } while ((result) < 0 && errno == EINTR)
 
 /* An error of the system, in its words: SALF_E_NO_SPACE where that is the reason, else SALF_E_IO. */
 salf_status slf_fail_errno(const char *action, const char *path, int error);

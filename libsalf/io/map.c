@@ -26,10 +26,11 @@ static salf_status map_fail(const char *path, int error) {
 salf_status slf_file_open(int *descriptor, const char *path, uint64_t *size) {
     struct stat info;
     salf_status status = SALF_OK;
-    *descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not to wait for the writer of a fifo */
-    if (*descriptor < 0 || fstat(*descriptor, &info) != 0)
+    /* O_NONBLOCK: not to wait for the writer of a fifo. ENXIO: a socket */
+    SLF_UNINTERRUPTED(*descriptor, open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (*descriptor < 0 ? errno != ENXIO : fstat(*descriptor, &info) != 0)
         status = map_fail(path, errno);
-    else if (!S_ISREG(info.st_mode))
+    else if (*descriptor < 0 || !S_ISREG(info.st_mode))
         status = slf_fail(SALF_E_IO, "%s: not a regular file", path);
     else if (size)
         *size = (uint64_t)info.st_size;
@@ -55,12 +56,13 @@ salf_status slf_map_open(slf_map *map, const salf_context *context, const char *
             *map = (slf_map){.bytes = bytes, .size = size};
         for (uint64_t have = 0; reads && status == SALF_OK && have < size;) {
             SLF_DO(slf_proceed(context, "reading", (int64_t)have, (int64_t)size));
-            const ssize_t n = read(descriptor, bytes + have, (size_t)SLF_MIN(size - have, SLF_PATIENCE));
+            ssize_t n;
+            SLF_UNINTERRUPTED(n, read(descriptor, bytes + have, (size_t)SLF_MIN(size - have, SLF_PATIENCE)));
             if (n == 0)
                 status = slf_fail(SALF_E_TRUNCATED, "%s became shorter while it was read", path);
             else if (n > 0)
                 have += (uint64_t)n;
-            else if (errno != EINTR)
+            else
                 status = map_fail(path, errno);
         }
     }
@@ -89,9 +91,8 @@ salf_status salf_hash_file(const char *path, uint64_t *hash) {
     int file, error = 0;
     SLF_TRY(slf_file_open(&file, path, NULL));
     while (n > 0) {
-        n = read(file, bytes, sizeof bytes);
+        SLF_UNINTERRUPTED(n, read(file, bytes, sizeof bytes));
         if (n > 0) slf_sum_add(&sum, bytes, (uint64_t)n);
-        if (n < 0 && errno == EINTR) n = 1;
         if (n < 0) error = errno;
     }
     close(file);

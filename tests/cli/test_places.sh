@@ -140,6 +140,22 @@ mkdir -p many/lora-half/config.json many/lora-full
 [ $? -eq 1 ] && grep -q 'many/lora-half/config.json: a folder, not a file' err && ! grep -q '"step"' many.log
 check $? 'the folder of the second method is tried before the first is trained'
 
+# ---- what somebody removes in the middle of a run: a log or a checkpoint that nobody would have is told, and a folder
+# of models made again
+gone() { # gone CODE PLACE WORDS
+    rm -rf log ck made away
+    "$SALF" $tune --method 'lora[half]' --limit-train 400 --batch 1 --log log --checkpoint ck --checkpoint-every 5 \
+        --output made >out 2>err </dev/null &
+    until [ "$(cat log 2>/dev/null | grep -c '"step":[0-9]')" -gt 8 ] || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
+    mv "$2" away && rm -rf away # at once, whatever is being written in it
+    wait $!
+    [ $? -eq "$1" ] && grep -qF -- "$3" err out && { [ "$1" -eq 1 ] || [ -s made/model.safetensors ]; }
+    check $? "$2 is removed in the middle of a run: $3"
+}
+gone 1 log '--log: log: No such file or directory; once that is mended'
+gone 1 ck '--checkpoint: cannot create ck/checkpoint'
+gone 0 made ''
+
 # ---- streams that are closed take up no number that a file would get
 for closed in '>&-' '2>&-' '<&-' '>&- 2>&- <&-'; do
     rm -rf log made

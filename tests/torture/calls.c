@@ -506,7 +506,11 @@ static int files_there(void) {
     return files_in(folder) + files_in(at("run"));
 }
 
-static bool right_status(int kind, salf_status status) {
+/* error: what every kind fails with, or 0. A signal that interrupts a call is no failure; a disk or quota that is full
+ * is told as that wherever it shows, in a close or a sync as in a write. */
+static bool right_status(int kind, int error, salf_status status) {
+    if (error == EINTR) return status == SALF_OK;
+    if (error) return status == SALF_E_NO_SPACE || status == SALF_OK;
     switch (kind) {
     case FAULT_MALLOC:
         return status == SALF_E_NO_MEMORY;
@@ -524,9 +528,10 @@ static bool right_status(int kind, salf_status status) {
 }
 
 /* Plays a scene with one fault, and looks at what it leaves behind. */
-static void torment(int s, int kind, int64_t n) {
+static void torment(int s, int kind, int error, int64_t n) {
     const int64_t blocks = faults_blocks(), descriptors = faults_descriptors();
     const int files = files_there();
+    faults_set_error(error);
     faults_begin(kind, n);
     const salf_status status = scenes[s].play();
     faults_end();
@@ -534,7 +539,7 @@ static void torment(int s, int kind, int64_t n) {
     char text[64];
     snprintf(text, sizeof text, "status %s", salf_status_name(status));
     check(faults_struck(), name, kind, n, "the call never came");
-    check(right_status(kind, status), name, kind, n, text);
+    check(right_status(kind, error, status), name, kind, n, text);
     check(status == SALF_OK || salf_last_error()[0] != '\0', name, kind, n, "no message");
     const int64_t kept = faults_blocks() - blocks;
     if (kept) { /* the C library may keep something for good on a way that was not gone before: once */
@@ -545,6 +550,7 @@ static void torment(int s, int kind, int64_t n) {
     check(faults_blocks() == blocks + kept, name, kind, n, "memory leaks");
     check(faults_descriptors() == descriptors, name, kind, n, "descriptors leak");
     check(files_there() == files, name, kind, n, "files are left over, or gone");
+    faults_set_error(0);
     check(file_is_whole("file.safetensors") && file_is_whole("basis.safetensors"), name, kind, n, "a damaged file");
 }
 
@@ -558,6 +564,8 @@ static void check_save(void) {
                  {FAULT_SYNC, 1, 0, SALF_E_IO},
                  {FAULT_CLOSE, 0, 0, SALF_E_NO_SPACE},
                  {FAULT_WRITE, 0, EINTR, SALF_OK},
+                 {FAULT_SYNC, 0, ENOSPC, SALF_E_NO_SPACE},
+                 {FAULT_RENAME, 0, EDQUOT, SALF_E_NO_SPACE},
                  {FAULT_WRITE, 0, EIO, SALF_E_IO}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         faults_set_error(cases[i].error);
@@ -581,7 +589,11 @@ static void torment_all(int s, int64_t stride) {
     for (int kind = 0; kind < FAULT_N_KINDS; kind++) counts[kind] = faults_count(kind);
     for (int kind = 0; kind < FAULT_N_KINDS; kind++)
         for (int64_t n = s % stride; n < counts[kind]; n += kind == FAULT_MALLOC ? stride : 1, tormented++)
-            torment(s, kind, n);
+            torment(s, kind, 0, n);
+    static const int errors[] = {EINTR, EDQUOT}, of[] = {FAULT_OPEN, FAULT_READ, FAULT_WRITE, FAULT_SYNC, FAULT_CLOSE};
+    for (int e = 0; e < 2; e++)
+        for (size_t k = 0; k < sizeof of / sizeof *of; k++)
+            for (int64_t n = 0; n < counts[of[k]]; n++, tormented++) torment(s, of[k], errors[e], n);
 }
 
 static int write_config(const char *path) {
@@ -666,6 +678,6 @@ int main(int argc, char **argv) {
         if (scenes[s].play() != SALF_OK)
             failed++, printf("not ok - %s after all: %s\n", scenes[s].name, salf_last_error());
     remove_all();
-    if (!failed) printf("ok - %lld of %lld faults below %d scenes\n", (long long)tormented, (long long)total, n_scenes);
+    if (!failed) printf("ok - %lld faults below %d scenes\n", (long long)tormented, n_scenes);
     return failed != 0;
 }

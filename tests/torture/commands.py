@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The programs, while the system below them fails, while they are killed, and with damaged checkpoints.
 
-    commands.py [--seconds S] [faults] [kills] [flips] [calls]      all four when none is named
+    commands.py [--seconds S] [--each N] [--jobs N] [faults] [kills] [flips] [calls]    all four when none is named
 
 faults  every call of the C library below every subcommand fails in turn (tests/torture/faults.c): the subcommand says
         so and ends with exit code 1, or nothing was lost by it and all it writes is right; each file it was to write is
@@ -13,10 +13,12 @@ flips   a bit of a checkpoint is turned over: the run that resumes refuses it an
 calls   tests/torture/calls.c calls each function of salf.h.
 
 Random choices follow from --seed. With --seconds as many as fit are tried of each, evenly spread; else all faults, and
-1,000 kills and flips. SALF, SALF_DEMO and FAULTS name the programs and the library of faults, CALLS the object of calls.c.
+1,000 kills and flips. With --each it is so many faults of each kind and subcommand, the same ones each time. --jobs
+tries faults side by side. SALF, SALF_DEMO and FAULTS name the programs and the library of faults, CALLS the object of calls.c.
 """
 
 import argparse
+import concurrent.futures
 import glob
 import json
 import os
@@ -26,6 +28,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -127,7 +130,8 @@ class Scene:
             self.counts = {kind: int(n) for kind, n in (line.split() for line in counts)}
 
     def folder(self):
-        return os.path.join(self.place, self.name)
+        """Of each thread its own: faults are tried side by side."""
+        return os.path.join(self.place, f"{self.name} {threading.get_ident()}")
 
     def play(self, **more):
         shutil.rmtree(self.folder(), ignore_errors=True)
@@ -168,24 +172,22 @@ class Scene:
         return list(range(n)) if n <= most else sorted({(2 * i + 1) * n // (2 * most) for i in range(most)})
 
 
-def faults(place, seconds):
+def faults(place, seconds, each, jobs):
     scenes = [Scene(place, name, command, {f: example_log(place) if t is None else t for f, t in inputs.items()}, *rest)
               for name, command, inputs, *rest in SCENES]  # fmt: skip
     began, cost = time.time(), 0.02
     for number, scene in enumerate(scenes):
         tell(scene.code == 0, f"{scene.name} under the library of faults", scene.complaint)
         left = (began + seconds - time.time()) / (len(scenes) - number) if seconds else 0
-        most = max(2, int(left / cost / len(KINDS))) if seconds else 1 << 60
-        start, wrong, n = time.time(), [], 0
-        for kind in KINDS:
-            for point in scene.points(kind, most):
-                n += 1
-                fault = scene.torment(kind, point)
-                if fault:
-                    wrong.append(f"{kind}:{point} {fault}")
-        cost = max(cost, (time.time() - start) / max(1, n))
-        tell(not wrong, f"{scene.name}: {n} of {sum(scene.counts.values())} faults", f"{len(wrong)} wrong\n    " +
-             "\n    ".join(wrong[:20]))  # fmt: skip
+        most = each or (max(2, int(left / cost / len(KINDS))) if seconds else 1 << 60)
+        start = time.time()
+        points = [(kind, point) for kind in KINDS for point in scene.points(kind, most)]
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            found = pool.map(lambda at, scene=scene: scene.torment(*at), points)
+            wrong = [f"{kind}:{point} {fault}" for (kind, point), fault in zip(points, found) if fault]
+        cost = max(cost, (time.time() - start) / max(1, len(points)))
+        tell(not wrong, f"{scene.name}: {len(points)} of {sum(scene.counts.values())} faults",
+             f"{len(wrong)} wrong\n    " + "\n    ".join(wrong[:20]))  # fmt: skip
 
 
 # ---- kills and flips -------------------------------------------------------------------------------------------------
@@ -298,15 +300,18 @@ def calls():
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     options.add_argument("--seconds", type=float, default=0, help="for all parts together")
+    options.add_argument("--each", type=int, default=0, help="faults of each kind below each subcommand")
+    options.add_argument("--jobs", type=int, default=1, help="faults that are tried side by side")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("parts", nargs="*", metavar="PART")
     given = options.parse_args()
     parts = given.parts or ["faults", "kills", "flips", "calls"]
     rng = random.Random(given.seed)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as place:
-        share = given.seconds / len([p for p in parts if p != "calls"] or [1])
+        timed = [p for p in parts if p != "calls" and not (p == "faults" and given.each)]
+        share = given.seconds / max(1, len(timed))
         if "faults" in parts:
-            faults(place, share)
+            faults(place, share, given.each, given.jobs)
         if "kills" in parts:
             kills(place, share, rng)
         if "flips" in parts:

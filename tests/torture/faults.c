@@ -55,6 +55,10 @@ static int note_range(struct dl_phdr_info *module, size_t size, void *user) {
     return 0;
 }
 
+static int error_of(int kind) {
+    return set_error ? set_error : kinds[kind].error;
+}
+
 static bool fails(int kind, const void *caller) {
     if (!counting) return false;
     for (int i = 0; i < n_foreign; i++)
@@ -68,7 +72,7 @@ static bool fails(int kind, const void *caller) {
         backtrace_symbols_fd(frames, backtrace(frames, 24), STDERR_FILENO);
         counting = true;
     }
-    errno = set_error ? set_error : kinds[kind].error;
+    errno = error_of(kind);
     return true;
 }
 #define FAILS(kind) fails((kind), __builtin_return_address(0))
@@ -240,7 +244,7 @@ int close(int descriptor) {
     const bool failed = FAILS(FAULT_CLOSE);
     const int code = next(descriptor);
     if (code == 0) __atomic_fetch_sub(&descriptors, 1, __ATOMIC_RELAXED);
-    if (failed) errno = kinds[FAULT_CLOSE].error;
+    if (failed) errno = error_of(FAULT_CLOSE);
     return failed ? -1 : code;
 }
 int fclose(FILE *file) {
@@ -248,7 +252,7 @@ int fclose(FILE *file) {
     const bool failed = FAILS(FAULT_CLOSE);
     const int code = next(file);
     __atomic_fetch_sub(&descriptors, 1, __ATOMIC_RELAXED);
-    if (failed) errno = kinds[FAULT_CLOSE].error;
+    if (failed) errno = error_of(FAULT_CLOSE);
     return failed ? EOF : code;
 }
 

@@ -18,8 +18,8 @@ COMMANDS = FAULTS=$(TORTURE)/faults.so CALLS=$(OBJ)/tests/torture/calls.o SALF=$
 torture: bin $(TORTURE_BIN) ## fail every call of the system, kill runs, damage checkpoints, for SECONDS
 	@$(RUN) $@ $(TORTURE)/calls '$(TORTURE)/plans $(shell echo $$(($(SECONDS) / 4)))' \
 	    '$(COMMANDS) --seconds $(shell echo $$(($(SECONDS) * 3 / 4)))'
-test-torture: bin $(TORTURE_BIN) ## what of it fits half a minute: all faults below the library, random plans, kills, damaged checkpoints
-	@$(RUN) $@ $(TORTURE)/calls '$(TORTURE)/plans 5' '$(COMMANDS) --seconds 18 kills flips calls'
+test-torture: bin $(TORTURE_BIN) ## what of it fits a minute: all faults below the library, some below each subcommand, random plans, kills, damaged checkpoints
+	@$(RUN) $@ $(TORTURE)/calls '$(TORTURE)/plans 5' '$(COMMANDS) --seconds 18 --each 24 faults kills flips calls'
 
 mutation: ## change one line of the sources at a time and see which suites notice (MUTATION_FLAGS='--only WORD')
 	@CC='$(CC)' $(PYTHON) tests/mutation/mutate.py --folder $(abspath $(BUILD))/mutation $(MUTATION_FLAGS)

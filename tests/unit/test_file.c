@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -98,6 +100,15 @@ START_TEST(what_is_no_file_is_written_to) {
     }
     if (root && mknod(in("disk"), S_IFBLK | 0600, 7 << 8 | 200) == 0)
         CHECK_FAILS(salf_file_save(in("disk"), "x", 1), SALF_E_IO, "block device");
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    const int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(name.sun_path, sizeof name.sun_path, "%.100s", in("socket"));
+    ck_assert_int_eq(bind(listener, (const struct sockaddr *)&name, sizeof name), 0);
+    uint64_t hash = 7;
+    CHECK_FAILS(salf_file_save(in("socket"), "x", 1), SALF_E_IO, "a socket, not a file");
+    CHECK_FAILS(salf_hash_file(in("socket"), &hash), SALF_E_IO, "not a regular file");
+    ck_assert(hash == 7 && S_ISSOCK(mode_of(in("socket"))));
+    close(listener);
     free(folder);
 }
 END_TEST

@@ -424,6 +424,13 @@ START_TEST(one_process_at_a_time) {
     ck_assert_int_eq(unlink(in("lock")), 0);
     ck_assert_int_eq(symlink("/nonexistent", in("lock")), 0);
     OPEN_FAILS(made_of, 2, SALF_E_IO, "symbolic links");
+    /* Without the second lock the folder is not had. */
+    ck_assert_int_eq(unlink(in("lock")), 0);
+    ck_assert_int_eq(unlink(in("lock.process")), 0);
+    ck_assert_int_eq(mkdir(in("lock.process"), 0777), 0);
+    OPEN_FAILS(made_of, 2, SALF_E_IO, "lock.process: Is a directory");
+    ck_assert_int_eq(rmdir(in("lock.process")), 0);
+    salf_checkpoint_destroy(opened());
     end();
 }
 END_TEST
