@@ -4,9 +4,6 @@
  * Output side: row l of (W_o^+)^T = P w_l, P = (W_o^T W_o)^+ [D][D]; input side: row l of W_i. Making one costs a pass
  * over the head for its Gram matrix (V D^2), a factor (O(D^3)) and 2 D^2 a label. Immutable afterwards, but for the
  * norms of the whole vocabulary, which the first that needs them computes under a lock.
- *
- * How one is made, file by file, each entered once: basis.c checks the options, labels.c the labels; matrix.c reads the
- * head; factor.c makes P; rows.c solves the rows of the labels, and passes.c makes what is prepared of all.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -179,11 +176,8 @@ salf_status salf_basis_refresh(salf_basis **out, const salf_basis *old, salf_mod
         const slf_message kept = slf_message_keep();
         const salf_status same = salf_basis_check(old, model);
         if (same == SALF_OK) {
-            union {
-                const salf_basis *in;
-                salf_basis *out; /* only its count of references changes */
-            } held = {.in = old};
-            *out = SLF_RETAIN(held.out);
+            *out = (salf_basis *)(uintptr_t)old; /* only its count of references changes */
+            (void)SLF_RETAIN(*out);
             return SALF_OK;
         }
         if (same != SALF_E_STALE) return same;

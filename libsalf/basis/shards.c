@@ -16,7 +16,6 @@
 #include "basis/score.h"
 #include "core/ranks.h"
 
-/* Rows w_l that a builder left here for a shard: any rank may have the rows themselves. out [n][D]. */
 salf_status slf_shard_label_rows(const salf_basis *basis, const int32_t *labels, int64_t n, float *out) {
     const int64_t dim = basis->info.hidden;
     if (!basis->label_rows)
@@ -81,23 +80,17 @@ salf_status slf_shards_add_up(const slf_vocabulary *v, salf_status local, const 
         SLF_DO(slf_upload(context, sums->maximum, numbers, (uint64_t)n * sizeof *numbers));
         SLF_DO(slf_sync(context));
     }
-    /* 3. sum u_i, and for a gradient sum u_i s_i and the vectors sum u_i b_i / |b_i|, all by the same factor */
-    double *const added[] = {sums->sum, sums->weighted, sums->vector};
-    for (int k = 0; k < 3; k++) {
+    /* 3. sum u_i, and for a gradient sum u_i s_i and the vectors sum u_i b_i / |b_i|, all by the same factor; last how
+     * many scores are above the target: integers, of the size of doubles */
+    void *const added[] = {sums->sum, sums->weighted, sums->vector, sums->count};
+    for (int k = 0; k < 4; k++) {
         const int64_t width = k == 2 ? dim : 1;
         const uint64_t bytes = (uint64_t)(n * width) * sizeof *numbers;
         if (!added[k]) continue;
         SLF_DO(slf_download(context, numbers, added[k], bytes));
-        for (int64_t i = 0; i < n * width; i++) numbers[i] *= factor[i / width];
-        SLF_DO(slf_all_reduce(context, numbers, n * width, SALF_F64, SALF_ALL_REDUCE_SUM));
+        for (int64_t i = 0; k < 3 && i < n * width; i++) numbers[i] *= factor[i / width];
+        SLF_DO(slf_all_reduce(context, numbers, n * width, k < 3 ? SALF_F64 : SALF_I64, SALF_ALL_REDUCE_SUM));
         SLF_DO(slf_upload(context, added[k], numbers, bytes));
-        SLF_DO(slf_sync(context));
-    }
-    /* 4. how many scores are above the target; integers, of the size of doubles */
-    if (sums->count) {
-        SLF_DO(slf_download(context, factor, sums->count, (uint64_t)n * sizeof *sums->count));
-        SLF_DO(slf_all_reduce(context, factor, n, SALF_I64, SALF_ALL_REDUCE_SUM));
-        SLF_DO(slf_upload(context, sums->count, factor, (uint64_t)n * sizeof *sums->count));
         SLF_DO(slf_sync(context));
     }
 done:

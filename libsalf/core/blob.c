@@ -71,8 +71,6 @@ double slf_blob_get_f64(slf_blob *blob) {
     return value;
 }
 
-/* Options and sizes that a handle must share with the blob: a load into a handle of others would go on with a wrong
- * run. */
 void slf_blob_put_fields(slf_blob *blob, const slf_field *fields, int n) {
     for (int i = 0; i < n; i++) slf_blob_put_u64(blob, fields[i].value);
 }
@@ -99,8 +97,6 @@ salf_status slf_blob_value(slf_blob *blob, const char *what, int64_t most, int64
     return *out < 0 || *out > most ? slf_blob_bad_value(what, *out) : SALF_OK;
 }
 
-/* Before room for an array is made: a length that damage or malice wrote asks for no memory that the blob cannot
- * fill. */
 salf_status slf_blob_check_bytes(const slf_blob *blob, uint64_t bytes) {
     if (bytes <= blob->room - blob->used) return SALF_OK;
     return slf_fail(SALF_E_TRUNCATED, "the blob ends %" PRIu64 " bytes into a part of %" PRIu64,

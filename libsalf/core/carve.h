@@ -2,13 +2,7 @@
  *
  * Write the layout once, as a function that carves part after part, and run it twice: with base NULL it only adds up
  * what the block needs; with the block's address it hands the parts out. The two runs cannot disagree, and one
- * allocation is all there is to check and to free. Not installed; plugins include it too.
- *
- *     static void lay_out(rows *r, slf_carver *block) {
- *         r->labels = slf_carve(block, r->n, sizeof *r->labels);
- *         r->norms = slf_carve(block, r->n, sizeof *r->norms);
- *     }
- */
+ * allocation is all there is to check and to free. Not installed; plugins include it too. */
 #ifndef SALF_CARVE_H
 #define SALF_CARVE_H
 

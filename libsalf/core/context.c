@@ -10,8 +10,6 @@
 #include <string.h>
 
 #include "core/core.h"
-#include "core/plugin.h"
-#include "core/pool.h"
 
 /* Scratch of a call where the host sets no limit. A device needs larger blocks of rows than a processor to be busy. */
 #define HOST_WORKSPACE   ((uint64_t)16 << 20)
@@ -143,8 +141,7 @@ static void context_free(salf_context *context) {
 
 salf_status salf_context_create(salf_context **out, const salf_context_options *options) {
     SLF_OUT(out);
-    salf_context_options own;
-    SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_context_options"));
+    SLF_OPTIONS(salf_context_options, own, options);
     SLF_TRY(slf_check_word("backend", "SALF_BACKEND", own.backend));
     SLF_TRY(SLF_CHECK_RANGES(SLF_RANGE(&own, threads, 0, MOST_THREADS), SLF_RANGE(&own, device, 0, INT32_MAX),
                              SLF_RANGE(&own, progress_interval, -1, INT32_MAX), SLF_RANGE(&own, read_files, 0, 1)));

@@ -80,11 +80,15 @@ static inline void slf_arithmetic_restore(fenv_t *host) {
     fesetenv(host);
 }
 
-/* ---- options.c: versioned structs ---- */
+/* ---- options.c: versioned structs, ranges, traces ---- */
 
 /* Copies a caller's options struct (may be NULL) into ours of own_size bytes: a shorter one is completed with zeros, a
  * longer one accepted when what we do not know of it is zero. type names the struct in messages. */
 salf_status slf_options_read(void *own, uint32_t own_size, const void *theirs, const char *type);
+/* The first line of a public function's options: declares own, of this type, and reads it. */
+#define SLF_OPTIONS(type, own, theirs) \
+    type own;                          \
+    SLF_TRY(slf_options_read(&own, sizeof own, theirs, #type))
 
 /* Whether the next can be done, for calls that must know before they do anything. */
 salf_status slf_info_check(const void *theirs, const char *type);
@@ -102,18 +106,15 @@ typedef struct slf_range {
 #define SLF_CHECK_RANGES(...) \
     slf_check_ranges((const slf_range[]){__VA_ARGS__}, sizeof((const slf_range[]){__VA_ARGS__}) / sizeof(slf_range))
 salf_status slf_check_ranges(const slf_range *ranges, size_t n);
+/* A trace of m layers with eof and, if asked for, gains; owner ("policy") is who needs it, for messages. most: m where
+ * data that train nothing are fine, whose labels were all to be ignored; else m - 1. */
+salf_status slf_trace_check(const salf_trace *trace, int32_t m, bool gains, int32_t most, const char *owner);
 
 /* ---- constants.c ---- */
 
 /* SALF_E_ARGUMENT, with the words there are, unless value is one of a family ("SALF_METRIC"). field names it in the
  * message. A new constant of the family is accepted everywhere without a further line. */
 salf_status slf_check_word(const char *field, const char *family, int64_t value);
-
-/* ---- trace.c ---- */
-
-/* A trace of m layers with eof and, if asked for, gains; owner ("policy") is who needs it, for messages. most: m where
- * data that train nothing are fine, whose labels were all to be ignored; else m - 1. */
-salf_status slf_trace_check(const salf_trace *trace, int32_t m, bool gains, int32_t most, const char *owner);
 
 /* ---- context.c: references, parallel loops ---- */
 
@@ -155,7 +156,26 @@ void slf_log(const salf_context *context, int32_t level, const char *format, ...
 typedef void (*slf_loop_fn)(void *user, int64_t first, int64_t last);
 void slf_parallel_for(const salf_context *context, int64_t count, int64_t grain, slf_loop_fn body, void *user);
 
-/* A variable of the environment (plugin.c); NULL in a process with more rights than its caller. */
+/* ---- pool.c: worker threads of one context, for the library's own loops ---- */
+
+/* Starts threads - 1 workers; the calling thread is the last one. Signals are blocked in the workers. */
+salf_status slf_pool_create(const salf_context *context, int32_t threads, slf_pool **out);
+void slf_pool_destroy(slf_pool *pool); /* NULL is fine */
+/* Runs body over 0 ... count-1 in equal pieces of at least grain, and waits. When another thread of the host is using
+ * the pool, the loop runs on the calling thread alone. */
+void slf_pool_run(slf_pool *pool, int64_t count, int64_t grain, slf_loop_fn body, void *user);
+
+/* ---- plugin.c: the device backend, opened at run time ---- */
+
+/* Opens the plugin at an absolute path, or libsalf-cuda.so beside the file that holds this code when path is NULL, and
+ * asks it for its table. SALF_E_PLUGIN: no such place, missing, not loadable (a library it needs is), without its
+ * entry, of another version. */
+salf_status slf_plugin_open(const char *path, void **handle, const slf_backend **backend);
+void slf_plugin_close(void *handle);
+/* Whether there is any sign of a device's driver, so that a plugin is worth opening for a host that did not ask for it:
+ * the driver's library in the process, or one of its device files. Opens nothing. */
+bool slf_plugin_worth_opening(void);
+/* A variable of the environment; NULL in a process with more rights than its caller. */
 const char *slf_environment(const char *name);
 
 /* ---- memory.c: host memory, through the context's hooks ---- */

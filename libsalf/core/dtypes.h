@@ -1,10 +1,7 @@
 /*
  * dtypes.h - the floating-point types of elements: one list, and how each becomes float32, exactly. This is the only
  * place where bfloat16, float16 or what may follow is widened: the host's plain loops, the kernels of the cpu backend
- * and those of the device (which compile this file for themselves) take it from here. To add a type you write its
- * constant in salf.h, its function and its line here, and its name in files (io/safetensors.c). Faster forms for whole
- * vectors may follow: cpu/kernels_avx2.c, cuda/cosine.cu and cuda/rows.cu have some, and take what they do not know
- * element by element.
+ * and those of the device (which compile this file for themselves) take it from here.
  */
 #ifndef SALF_DTYPES_H
 #define SALF_DTYPES_H
@@ -75,28 +72,14 @@ SLF_WIDENING float slf_f16_element(const void *row, int64_t i) {
 
 /* Element i of a row of one of these types. Where dtype is a constant nothing is left of the choice. */
 SLF_WIDENING float slf_float_element(const void *row, int32_t dtype, int64_t i) {
-    switch (dtype) {
-#define SLF_CASE(type, name, bytes, element) \
-    case type:                               \
-        return element(row, i);
-        SLF_FLOAT_TYPES(SLF_CASE)
-#undef SLF_CASE
-    default:
-        return 0;
-    }
+#define SLF_ELEMENT_(type, name, bytes, element) dtype == type ? element(row, i):
+    return SLF_FLOAT_TYPES(SLF_ELEMENT_) 0;
 }
 
 /* Bytes of an element; 0 for what is none of these types. */
 SLF_WIDENING int64_t slf_float_size(int32_t dtype) {
-    switch (dtype) {
-#define SLF_CASE(type, name, bytes, element) \
-    case type:                               \
-        return bytes;
-        SLF_FLOAT_TYPES(SLF_CASE)
-#undef SLF_CASE
-    default:
-        return 0;
-    }
+#define SLF_SIZE_(type, name, bytes, element) dtype == type ? bytes:
+    return SLF_FLOAT_TYPES(SLF_SIZE_) 0;
 }
 
 #endif

@@ -12,6 +12,7 @@
 #define SALF_FINGERPRINT_H
 
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __CUDACC__
 #define SLF_ANYWHERE __host__ __device__
@@ -40,7 +41,15 @@ SLF_ANYWHERE static inline uint64_t slf_hash_row(uint64_t sum, int64_t row_id) {
 }
 
 /* Hash of row row_id, [cols] in host memory. */
-uint64_t slf_row_hash(const float *row, int64_t cols, int64_t row_id);
+static inline uint64_t slf_row_hash(const float *row, int64_t cols, int64_t row_id) {
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < cols; i++) {
+        uint32_t bits;
+        memcpy(&bits, row + i, sizeof bits);
+        sum += slf_hash_element(bits, i);
+    }
+    return slf_hash_row(sum, row_id);
+}
 
 /* FNV-1a in its 64-bit form (G. Fowler, L. C. Noll, K.-P. Vo), of bytes that may be a piece of more: begins with
  * SLF_FNV_BEGIN, goes on with the hash of the pieces before. */

@@ -1,10 +1,13 @@
 /*
- * options.c - structs that grow: options read from callers of other versions, results written to them.
+ * options.c - what comes from hosts: structs that grow, read from callers of other versions and written to them; ranges
+ * of options; traces.
  *
  * A struct only grows at its end and 0 means the default, so that a field which one side does not know may be left out
  * as long as it is 0. A set field that this library does not know is an error: the host relies on it. A struct ends
  * between two fields, in every version: a size that cuts one in two is a mistake, and half a pointer is never used.
  */
+#include <inttypes.h>
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -68,5 +71,21 @@ salf_status slf_check_ranges(const slf_range *ranges, size_t n) {
         if (!(r->value >= r->least && r->value <= r->most)) /* nor NaN */
             return slf_fail(SALF_E_ARGUMENT, "%s is %.16g, not in %.16g ... %.16g", r->name, r->value, r->least,
                             r->most);
+    return SALF_OK;
+}
+
+/* A trace may come from the host's own code, so nothing in it is believed. Gains need not be numbers: those of rows
+ * that are to train fully are none, and those of a row that trains nothing, eof m, must be none. */
+salf_status slf_trace_check(const salf_trace *t, int32_t m, bool gains, int32_t most, const char *owner) {
+    if (!t) return slf_fail(SALF_E_NULL, "the %s needs a trace, and trace is NULL", owner);
+    if (t->n_layers != m)
+        return slf_fail(SALF_E_SHAPE, "trace of %" PRId32 " layers for a %s of %" PRId32, t->n_layers, owner, m);
+    if (t->rows < 0) return slf_fail(SALF_E_ARGUMENT, "trace of %" PRId64 " rows", t->rows);
+    if (t->rows > 0 && (!t->eof || (gains && !t->gains)))
+        return slf_fail(SALF_E_NULL, "%s of the trace is NULL", t->eof ? "gains" : "eof");
+    for (int64_t r = 0; r < t->rows; r++)
+        if (t->eof[r] < 0 || t->eof[r] > most || (t->eof[r] == m && t->gains && !isnan(t->gains[r * m])))
+            return slf_fail(SALF_E_ARGUMENT, "eof of row %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32, r,
+                            t->eof[r], m - 1);
     return SALF_OK;
 }

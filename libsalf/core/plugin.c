@@ -8,7 +8,7 @@
  * afterwards, version and size of its table, guards against a stale build, not against malice.
  */
 #define _GNU_SOURCE /* dladdr, secure_getenv, realpath */
-#include "core/plugin.h"
+#include "core/core.h"
 
 #include <stdlib.h>
 
@@ -67,17 +67,14 @@ salf_status slf_plugin_open(const char *path, void **handle, const slf_backend *
      * with the program's headers then. What the loader calls a program is its argv[0], whose file the kernel knows. */
     if (!path) {
         Dl_info own, program = {0};
-        union {
-            unsigned long number;
-            const void *address;
-        } headers = {.number = getauxval(AT_PHDR)};
+        const void *headers = (const void *)(uintptr_t)getauxval(AT_PHDR);
         if (getauxval(AT_SECURE) != 0)
             return slf_fail(SALF_E_PLUGIN,
                             "no plugin is looked for in a process with more rights than its caller; give "
                             "plugin_path");
         if (dladdr(&anchor, &own) == 0 || !own.dli_fname)
             return slf_fail(SALF_E_PLUGIN, "cannot tell where libsalf lies; give plugin_path");
-        const bool in_program = dladdr(headers.address, &program) != 0 && program.dli_fbase == own.dli_fbase;
+        const bool in_program = dladdr(headers, &program) != 0 && program.dli_fbase == own.dli_fbase;
         if (!in_program && *own.dli_fname != '/')
             return slf_fail(SALF_E_PLUGIN, "libsalf was loaded as '%s', which is not absolute; give plugin_path",
                             own.dli_fname);

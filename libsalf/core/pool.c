@@ -8,7 +8,7 @@
  * who waits for a worker waits for ever. So in a child the pool is memory and nothing else: loops run on the calling
  * thread, and the end joins nobody.
  */
-#include "core/pool.h"
+#include "core/core.h"
 
 #ifdef SALF_NO_THREADS
 salf_status slf_pool_create(const salf_context *context, int32_t threads, slf_pool **out) {

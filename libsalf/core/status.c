@@ -76,7 +76,6 @@ const char *salf_last_error(void) {
     return last_error;
 }
 
-/* names: the arguments as SLF_REQUIRE has them in the source, separated by commas, in the order of pointers. */
 salf_status slf_require(const char *function, const char *names, const void *const *pointers, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const size_t length = strcspn(names, ",");

@@ -180,11 +180,8 @@ void slf_row_to_f64(const salf_tensor *tensor, int64_t r, double *out) {
 /* ---- views of whole blocks ---- */
 
 salf_tensor slf_tensor_host(const void *data, int32_t dtype, int64_t rows, int64_t cols) {
-    union {
-        const void *in;
-        void *out; /* inputs are never written through */
-    } pointer = {.in = data};
-    return (salf_tensor){.data = pointer.out, .rows = rows, .cols = cols, .row_stride = cols, .dtype = dtype};
+    void *input = (void *)(uintptr_t)data; /* which is never written through */
+    return (salf_tensor){.data = input, .rows = rows, .cols = cols, .row_stride = cols, .dtype = dtype};
 }
 
 bool slf_device_readable(const salf_context *context) {

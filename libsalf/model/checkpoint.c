@@ -13,31 +13,11 @@
 #include "io/io.h"
 #include "model/model.h"
 
-/* A vector [n] of any real type as float32, plus plus; entry NULL leaves *out. You free it. */
-static salf_status read_vector(const salf_model *model, const slf_entry *entry, int64_t n, float plus, const char *path,
-                               float **out) {
-    if (!entry) return SALF_OK;
-    if (entry->n_dims != 1 || entry->shape[0] != n)
-        return slf_fail(SALF_E_MISMATCH,
-                        "%s: tensor '%s' has %d dimensions and %" PRId64 " elements, the configuration says %" PRId64,
-                        path, entry->name, (int)entry->n_dims, slf_shape_elements(entry->shape, entry->n_dims), n);
-    if (slf_float_size(entry->dtype) == 0 && entry->dtype != SALF_F64)
-        return slf_fail(SALF_E_DTYPE, "%s: tensor '%s' is of type %s, where floating-point numbers are needed", path,
-                        entry->name, entry->type_name);
-    SLF_TRY(SLF_ALLOC(model->context, *out, n));
-    slf_elements_to_f32(entry, 0, n, *out);
-    for (int64_t i = 0; plus != 0 && i < n; i++) (*out)[i] += plus;
-    return SALF_OK;
-}
-
 /* Head and embedding, of which one may serve as both, the final norm and the logits' bias. Where head and embedding are
  * stored and differ, the model is not tied whatever its configuration says: transformers loads them so, too. */
 static salf_status use_parts(salf_model *model, const slf_parts *parts, const slf_config *config, const char *path) {
     const slf_entry *head = parts->head, *embedding = parts->embedding;
     const slf_family *family = config->family;
-    const int64_t dim = model->info.hidden, vocab = model->info.vocab;
-    float *weight = NULL, *bias = NULL, *logit_bias = NULL;
-    salf_status status;
     /* 1. the matrices */
     const char *name = family->head ? family->head : "lm_head";
     if (!head && !embedding)
@@ -59,17 +39,8 @@ static salf_status use_parts(salf_model *model, const slf_parts *parts, const sl
     if (config->head_bias && !parts->head_bias)
         return slf_fail(SALF_E_MISMATCH, "%s: '%s.bias' is missing, which model_type '%s' needs", path, name,
                         family->name);
-    SLF_DO(read_vector(model, parts->norm_weight, dim, (float)family->norm_plus_one, path, &weight));
-    SLF_DO(read_vector(model, parts->norm_bias, dim, 0, path, &bias));
-    SLF_DO(read_vector(model, parts->head_bias, vocab, 0, path, &logit_bias));
-    const salf_tensor views[3] = {{.data = weight, .rows = 1, .cols = dim, .dtype = SALF_F32},
-                                  {.data = bias, .rows = 1, .cols = dim, .dtype = SALF_F32},
-                                  {.data = logit_bias, .rows = 1, .cols = vocab, .dtype = SALF_F32}};
-    SLF_DO(slf_model_set_norm(model, model->info.norm_kind, &views[0], &views[1]));
-    SLF_DO(slf_model_set_logit_bias(model, &views[2]));
-done:
-    SLF_FREE(model->context, weight, bias, logit_bias);
-    return status;
+    const slf_entry *const vectors[3] = {parts->norm_weight, parts->norm_bias, parts->head_bias};
+    return slf_model_use_vectors(model, model->info.norm_kind, vectors, (float)family->norm_plus_one, path);
 }
 
 /* What is made on the way belongs to the model, which the caller destroys on failure. Matrices stay in the mapped file;

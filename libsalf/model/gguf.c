@@ -174,6 +174,8 @@ static salf_status read_rules(const gguf_model *g) {
     /* A factor or a cap that the graph of this architecture is not known to apply is no detail to pass over: whoever
      * wrote the field believes that it counts. */
     SLF_TRY(read_real(g, "logit_scale", -1e30, &scale));
+    /* llama.cpp has a default of its own where the field is missing: 30 for Gemma 2, none for Gemma 3. */
+    info->logit_softcap = g->rules->softcap;
     SLF_TRY(read_real(g, "final_logit_softcapping", 0, &info->logit_softcap));
     if (scale != 0 && !(rules & (LOGITS_MULTIPLIED | LOGITS_DIVIDED)))
         return slf_fail(SALF_E_UNSUPPORTED, "%s: %s.logit_scale is %g; what %s does with it is not known", g->path,
@@ -181,10 +183,6 @@ static salf_status read_rules(const gguf_model *g) {
     if (info->logit_softcap > 0 && !(rules & LOGITS_CAPPED))
         return slf_fail(SALF_E_UNSUPPORTED, "%s: %s.final_logit_softcapping is %g, which %s is not known to have",
                         g->path, g->name, info->logit_softcap, g->name);
-    /* llama.cpp has a default of its own where the field is missing: 30 for Gemma 2, none for Gemma 3. */
-    char cap[128];
-    snprintf(cap, sizeof cap, "%s.final_logit_softcapping", g->name);
-    if (!slf_gguf_field(g->model->tensors, cap)) info->logit_softcap = g->rules->softcap;
     /* One field for two rules: Cohere multiplies by it, Granite divides. */
     if (scale != 0) info->logit_scale = rules & LOGITS_DIVIDED ? 1 / scale : scale;
     if (rules & EMBEDDING_SQRT) info->embedding_scale = sqrt((double)info->hidden);
@@ -223,21 +221,8 @@ static salf_status check_tensors(const gguf_model *g) {
     return SALF_OK;
 }
 
-/* A vector [n]; it need not be there. llama.cpp keeps vectors in float32. */
-static salf_status find_vector(const gguf_model *g, const char *name, int64_t n, salf_tensor *out) {
-    salf_named_tensor named;
-    if (!slf_tensors_entry(g->model->tensors, name)) return SALF_OK;
-    SLF_TRY(salf_tensors_find(g->model->tensors, name, &named));
-    if (named.n_dims != 1 || named.shape[0] != n)
-        return slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' has %" PRId64 " elements, not %" PRId64, g->path, name,
-                        named.shape[0], n);
-    *out = named.view;
-    return SALF_OK;
-}
-
 salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_model_options *options) {
     char name[64], kind[32];
-    salf_tensor weight = {0}, bias = {0}, logit_bias = {0};
     gguf_model g = {.model = model, .path = path, .name = name};
     /* 1. what the file is: of a model, and of one whose last steps are known */
     SLF_TRY(salf_tensors_open(&model->tensors, model->context, path));
@@ -258,20 +243,20 @@ salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_
     SLF_TRY(read_rules(&g));
     SLF_TRY(check_tensors(&g));
     /* 3. its tensors. A file without an output matrix uses the embedding, as llama.cpp does. */
-    const slf_entry *embedding = slf_tensors_entry(model->tensors, "token_embd.weight");
-    const slf_entry *head = slf_tensors_entry(model->tensors, "output.weight");
+    const salf_tensors *tensors = model->tensors;
+    const slf_entry *embedding = slf_tensors_entry(tensors, "token_embd.weight");
+    const slf_entry *head = slf_tensors_entry(tensors, "output.weight");
+    const slf_entry *const vectors[3] = {slf_tensors_entry(tensors, "output_norm.weight"),
+                                         slf_tensors_entry(tensors, "output_norm.bias"),
+                                         slf_tensors_entry(tensors, "output.bias")};
     SLF_TRY(slf_matrix_open(&model->embedding, &model->scaled[1], model, embedding, (const int64_t[2]){0, 0}, path));
     SLF_TRY(slf_matrix_open(&model->head, &model->scaled[0], model, head, (const int64_t[2]){0, 0}, path));
     model->info.tied = slf_matrix_is_empty(&model->head);
     slf_model_tie(model);
-    SLF_TRY(find_vector(&g, "output_norm.weight", model->info.hidden, &weight));
-    SLF_TRY(find_vector(&g, "output_norm.bias", model->info.hidden, &bias));
-    SLF_TRY(find_vector(&g, "output.bias", model->info.vocab, &logit_bias));
-    if (!weight.data != !!(g.rules->rules & NORM_WITHOUT_WEIGHT))
+    if (!vectors[0] != !!(g.rules->rules & NORM_WITHOUT_WEIGHT))
         return slf_fail(SALF_E_MISMATCH, "%s: 'output_norm.weight' is %s in %s", path,
-                        weight.data ? "not expected" : "missing", name);
-    SLF_TRY(slf_model_set_norm(model, g.rules->norm_kind, &weight, &bias));
-    SLF_TRY(slf_model_set_logit_bias(model, &logit_bias));
+                        vectors[0] ? "not expected" : "missing", name);
+    SLF_TRY(slf_model_use_vectors(model, g.rules->norm_kind, vectors, 0, path));
     /* 4. its layers, which nothing here describes */
     char lacks[96];
     snprintf(lacks, sizeof lacks, "general.architecture = \"%s\"", name);

@@ -107,19 +107,20 @@ salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o
 
 /* ---- scaled.c ---- */
 
-/* n elements of a tensor of type float32, bfloat16, float16, float64, int8 or FP8 (e4m3fn), without scales. */
-void slf_elements_to_f32(const struct slf_entry *entry, int64_t first, int64_t n, float *out);
 /* A head or an embedding [V][D] over an entry of the model's tensors, of any type; entry NULL leaves *matrix. s is one of
  * the model's own: the matrix may need it. block: rows and columns that share a scale, where the configuration says so.
  * path names the checkpoint. SALF_E_DTYPE, SALF_E_MISMATCH, SALF_E_NONFINITE (scales), SALF_E_NO_MEMORY. */
 salf_status slf_matrix_open(slf_matrix *matrix, slf_scaled *s, const salf_model *model, const struct slf_entry *entry,
                             const int64_t block[2], const char *path);
+/* The final norm's weight, to which plus is added, its bias and the logits' bias, of any real type; NULL: none. */
+salf_status slf_model_use_vectors(salf_model *model, int32_t norm_kind, const struct slf_entry *const entries[3],
+                                  float plus, const char *path);
 
 /* ---- checkpoint.c, gguf.c: what is made on the way belongs to the model, whatever the result ---- */
 
 /* A model from a checkpoint folder. */
 salf_status slf_model_open_folder(salf_model *model, const char *folder, const salf_model_options *options);
-/* A model from a file of llama.cpp; what is made on the way belongs to the model, whatever the result. */
+/* A model from a file of llama.cpp. */
 salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_model_options *options);
 
 #endif

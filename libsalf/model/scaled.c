@@ -1,5 +1,5 @@
 /*
- * scaled.c - a head or an embedding from a file. In a type that backends do not take (float64, FP8 e4m3fn or int8 with
+ * scaled.c - matrices and vectors from a file. A head or an embedding in a type that backends do not take (float64, FP8 e4m3fn or int8 with
  * scales, a quantised one) its rows are made when they are asked for, so that no copy [V][D] comes into being.
  *
  * w[r][c] = element * scale; scales are one for all, one a row, or one for each block of rows and columns. As
@@ -17,7 +17,7 @@
 #include "model/model.h"
 
 /* Elements as float32, of any of the types that are read here. Bytes need not be aligned. */
-void slf_elements_to_f32(const slf_entry *entry, int64_t first, int64_t n, float *out) {
+static void elements_to_f32(const slf_entry *entry, int64_t first, int64_t n, float *out) {
     const uint8_t *bytes = entry->data;
     if (entry->dtype == SALF_F64) {
         for (int64_t i = 0; i < n; i++) {
@@ -51,7 +51,7 @@ void slf_elements_to_f32(const slf_entry *entry, int64_t first, int64_t n, float
 static int32_t scaled_rows(void *user, int64_t first, int64_t count, float *out) {
     const slf_scaled *s = user;
     for (int64_t r = first; r < first + count; r++, out += s->n_cols) {
-        slf_elements_to_f32(s->entry, r * s->n_cols, s->n_cols, out);
+        elements_to_f32(s->entry, r * s->n_cols, s->n_cols, out);
         const float *scales = s->scales ? s->scales + r / s->block_rows * s->scales_per_row : NULL;
         for (int64_t c = 0; scales && c < s->n_cols; c++) out[c] *= scales[c / s->block_cols];
     }
@@ -102,7 +102,7 @@ static salf_status read_scales(slf_scaled *s, const salf_context *context, const
                         scale->name, scale->type_name, n, rows, cols, entry->name);
     /* 3. as float32 */
     SLF_TRY(SLF_ALLOC(context, s->scales, n));
-    slf_elements_to_f32(scale, 0, n, s->scales);
+    elements_to_f32(scale, 0, n, s->scales);
     for (int64_t i = 0; i < n; i++) {
         if (of_127) s->scales[i] /= 127;
         if (!isfinite(s->scales[i]))
@@ -135,4 +135,35 @@ salf_status slf_matrix_open(slf_matrix *matrix, slf_scaled *s, const salf_model 
     matrix->rows = entry->packed ? slf_entry_rows : scaled_rows;
     matrix->user = entry->packed ? (void *)(tensors->entries + (entry - tensors->entries)) : s;
     return entry->packed || entry->dtype == SALF_F64 ? SALF_OK : read_scales(s, model->context, tensors, block, path);
+}
+
+/* By way of a copy, as the model keeps its own, checked and in float32. */
+salf_status slf_model_use_vectors(salf_model *model, int32_t norm_kind, const slf_entry *const entries[3], float plus,
+                                  const char *path) {
+    const int64_t sizes[3] = {model->info.hidden, model->info.hidden, model->info.vocab};
+    float *vectors[3] = {NULL, NULL, NULL};
+    salf_tensor views[3] = {{0}, {0}, {0}};
+    salf_status status;
+    for (int k = 0; k < 3; k++) {
+        const slf_entry *entry = entries[k];
+        const int64_t n = sizes[k];
+        if (!entry) continue;
+        if (entry->n_dims != 1 || entry->shape[0] != n)
+            SLF_DO(slf_fail(SALF_E_MISMATCH,
+                            "%s: tensor '%s' has %d dimensions and %" PRId64
+                            " elements, the configuration says %" PRId64,
+                            path, entry->name, (int)entry->n_dims, slf_shape_elements(entry->shape, entry->n_dims), n));
+        if (slf_float_size(entry->dtype) == 0 && entry->dtype != SALF_F64)
+            SLF_DO(slf_fail(SALF_E_DTYPE, "%s: tensor '%s' is of type %s, where floating-point numbers are needed",
+                            path, entry->name, entry->type_name));
+        SLF_DO(SLF_ALLOC(model->context, vectors[k], n));
+        elements_to_f32(entry, 0, n, vectors[k]);
+        for (int64_t i = 0; k == 0 && plus != 0 && i < n; i++) vectors[k][i] += plus;
+        views[k] = slf_tensor_host(vectors[k], SALF_F32, 1, n);
+    }
+    SLF_DO(slf_model_set_norm(model, norm_kind, &views[0], &views[1]));
+    SLF_DO(slf_model_set_logit_bias(model, &views[2]));
+done:
+    SLF_FREE(model->context, vectors[0], vectors[1], vectors[2]);
+    return status;
 }

@@ -91,7 +91,7 @@ typedef struct slf_progress {
 struct salf_planner {
     atomic_int references; /* the owner's, and one for each policy that follows the plan */
     salf_context *context;
-    salf_planner_options options; /* with defaults in place; weights is NULL or [m] of the planner's own */
+    salf_planner_options options; /* with defaults in place; weights is NULL or [m], in the block of counts */
     int32_t m;
     int64_t n;
     int64_t *counts; /* [m] */

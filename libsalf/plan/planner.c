@@ -24,8 +24,7 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
                                 const salf_planner_options *options) {
     SLF_OUT(out);
     SLF_REQUIRE(context);
-    salf_planner_options own;
-    SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_planner_options"));
+    SLF_OPTIONS(salf_planner_options, own, options);
     SLF_TRY(SLF_CHECK_RANGES({"n_layers", n_layers, 1, INT32_MAX}, {"n_data", (double)n_data, 1, 0x1p63},
                              SLF_RANGE(&own, probe_limit, SALF_PROBE_ALL, 0x1p63), SLF_RANGE(&own, full_batches, 0, 1),
                              SLF_RANGE(&own, one_cut, 0, 1), SLF_RANGE(&own, max_groups, 0, INT32_MAX - 1),
@@ -61,12 +60,8 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     p->m = n_layers;
     p->n = n_data;
     salf_status status; /* from here on p is whole enough to be destroyed */
-    SLF_DO(SLF_ALLOC(context, p->counts, n_layers));
-    if (custom) {
-        double *weights;
-        SLF_DO(SLF_ALLOC(context, weights, n_layers));
-        p->options.weights = memcpy(weights, own.weights, (size_t)n_layers * sizeof *weights);
-    }
+    SLF_DO(SLF_ALLOC(context, p->counts, (custom ? 2 : 1) * (int64_t)n_layers)); /* and weights */
+    if (custom) p->options.weights = memcpy(p->counts + n_layers, own.weights, (size_t)n_layers * sizeof *own.weights);
     SLF_DO(slf_plan_counts(context, &p->options, n_layers, n_data, p->counts));
     SLF_DO(slf_progress_init(&p->progress, p));
     *out = p;
@@ -81,7 +76,6 @@ void salf_planner_destroy(salf_planner *planner) {
     if (!planner || !SLF_RELEASED(planner)) return;
     salf_context *context = planner->context;
     slf_progress_free(&planner->progress, planner);
-    slf_free(context, (void *)(uintptr_t)planner->options.weights); /* its own copy, const as the option is */
     SLF_FREE(context, planner->counts, planner);
     salf_context_destroy(context);
 }

@@ -42,7 +42,6 @@ static int32_t next_with_room(const int64_t *counts, const int64_t *taken, int32
     return from;
 }
 
-/* The layer of the next row of a group; NULL for all data as one group, without a choice. */
 int32_t slf_quota_layer(const salf_planner *p, slf_stream *s, slf_group *g) {
     const int64_t index = g ? g - s->groups : 0;
     const bool own =

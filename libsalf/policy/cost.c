@@ -65,8 +65,7 @@ static double count_trained(const salf_cost_options *o, int32_t cut) {
 
 salf_status salf_cost_estimate(const salf_cost_options *options, salf_cost *cost) {
     SLF_REQUIRE(options, cost);
-    salf_cost_options o;
-    SLF_TRY(slf_options_read(&o, sizeof o, options, "salf_cost_options"));
+    SLF_OPTIONS(salf_cost_options, o, options);
     SLF_TRY(check_cost_options(&o));
     const double hidden = (double)o.hidden, vocab = (double)o.vocab, rows = (double)o.rows, cells = rows * o.n_layers;
     /* 1. sums over rows: of cuts, of layers with a backward, and of layers with weight gradients */
@@ -83,7 +82,6 @@ salf_status salf_cost_estimate(const salf_cost_options *options, salf_cost *cost
     /* 3. the probe, for each row and space */
     const double scores = 2 * hidden * hidden + 2 * hidden * vocab + 2 * hidden;
     const double space = o.metric == SALF_METRIC_COSINE ? 4 * hidden : scores;
-
     /* 4. one layer for one row. All layers cost alike, so that sums over rows and layers reduce to three counts: cells,
      * those that the backward reaches, and those that train. */
     const double inner = (double)o.ffn_hidden, tokens = (double)o.row_tokens;

@@ -82,33 +82,28 @@ salf_status salf_method_find(const char *name, salf_method *method) {
     size_t plan_end = base;
     const size_t bracket = strcspn(name, "["), prefix = strlen("salf");
     const bool stream = strip_suffix(name, &plan_end, "stream") && bracket < plan_end;
-    for (int32_t i = 0; stream && i < N_METHODS * N_STREAMS; i++) {
-        const slf_named_method *plan = &methods[i / N_STREAMS];
-        if (plan->policy != SALF_POLICY_BUDGET || !plan->probes) continue;
-        if (!method_begins(name, bracket, streams[i % N_STREAMS].name)) continue;
-        if (!method_begins(name + bracket, plan_end - bracket, plan->name + prefix)) continue;
-        found.policy = SALF_POLICY_BUDGET;
-        found.growth = plan->growth;
-        found.infill = plan->infill;
-        found.matching = SALF_MATCH_STREAM;
-        found.assignment = streams[i % N_STREAMS].assignment;
-        found.stream_order = streams[i % N_STREAMS].order;
-        found.probes = found.assignment != SALF_ASSIGN_RANDOM;
-        if (metric >= 0 && !found.probes) continue;
+    /* 3. each method of the paper: by its own name (i below N_METHODS), or in one of the streams */
+    for (int32_t i = 0; i < N_METHODS * (1 + N_STREAMS); i++) {
+        const slf_named_method *named = &methods[i % N_METHODS];
+        const bool plan = named->policy == SALF_POLICY_BUDGET && named->probes; /* what a stream is of */
+        if (i < N_METHODS) {
+            if (!method_begins(name, base, named->name)) continue;
+            found.probes = named->probes;
+            if (plan) found.matching = SALF_MATCH_ONLINE;
+        } else {
+            const int32_t s = i / N_METHODS - 1;
+            if (!stream || !plan || !method_begins(name, bracket, streams[s].name)) continue;
+            if (!method_begins(name + bracket, plan_end - bracket, named->name + prefix)) continue;
+            found.matching = SALF_MATCH_STREAM;
+            found.assignment = streams[s].assignment;
+            found.stream_order = streams[s].order;
+            found.probes = found.assignment != SALF_ASSIGN_RANDOM;
+        }
+        if (metric >= 0 && !found.probes) break; /* nothing there has a metric */
         if (metric >= 0) found.metric = metric;
-        return slf_info_write(method, &found, sizeof found, "salf_method");
-    }
-    /* 3. a name of the paper */
-    for (int32_t i = 0; i < N_METHODS; i++) {
-        const slf_named_method *named = &methods[i];
-        if (!method_begins(name, base, named->name)) continue;
-        if (metric >= 0 && !named->probes) continue; /* nothing there has a metric */
         found.policy = named->policy;
         found.growth = named->growth;
         found.infill = named->infill;
-        found.probes = named->probes;
-        if (named->probes && named->policy == SALF_POLICY_BUDGET) found.matching = SALF_MATCH_ONLINE;
-        if (metric >= 0) found.metric = metric;
         return slf_info_write(method, &found, sizeof found, "salf_method");
     }
     /* 4. the word of a policy; "budget" by itself names no plan */

@@ -22,19 +22,6 @@ void slf_policy_suffix(salf_policy *p, int32_t cut) {
     }
 }
 
-/* By default rates scale where rows are truncated, and only there: elsewhere every row trains each layer that trains,
- * and the share is 1. */
-bool slf_policy_scales(const salf_policy *p, bool truncated) {
-    return p->options.rates == SALF_RATES_DEFAULT ? truncated : p->options.rates == SALF_RATES_BY_ROWS;
-}
-
-/* active[k] = rows whose cut is at most k: those that train layer k. */
-void slf_policy_scale_rates(salf_policy *p, int64_t *counts) {
-    for (int32_t k = 1; k < p->m; k++) counts[k] += counts[k - 1];
-    const int64_t rows = counts[p->m - 1];
-    for (int32_t k = 0; k < p->m && rows > 0; k++) p->rate_scale[k] *= (double)counts[k] / (double)rows;
-}
-
 /* The kinds whose cut takes a line. */
 static salf_status decide_simply(salf_policy *p, const salf_observation *seen) {
     const uint64_t step = (uint64_t)seen->step, stream = 0x706F6C72616E6420u; /* "polrand " in ASCII */
@@ -58,8 +45,6 @@ enum {
     TAKES_PLANNER = 64 /* if there is one, of as many layers */
 };
 
-/* A new kind is its word in salf.h, a function here or in a file of its own, a row here, and numbers worked out by hand
- * in tests/unit/test_policy_golden.c. */
 static const struct {
     slf_decide *decide;
     int32_t needs;
@@ -129,11 +114,12 @@ static salf_status check_policy_options(int32_t kind, const salf_policy_options 
 
 /* ---- life ---- */
 
-/* Everything whose size follows from m, in one block (core/carve.h). Both records are laid out alike: they change places
- * after each decision. */
+/* The handle, and behind it everything whose size follows from m and the script. Both records are laid out alike: they
+ * change places after each decision. */
 static void lay_out_policy(salf_policy *p, slf_carver *block) {
     const int64_t m = p->m;
     slf_policy_record *const records[] = {&p->last, &p->next};
+    slf_carve(block, 1, sizeof *p);
     for (int i = 0; i < 2; i++) {
         records[i]->trainable = slf_carve(block, m, sizeof *records[i]->trainable);
         records[i]->previous = slf_carve(block, m, sizeof *records[i]->previous);
@@ -144,14 +130,14 @@ static void lay_out_policy(salf_policy *p, slf_carver *block) {
     p->active = slf_carve(block, m, sizeof *p->active);
     p->permuted = slf_carve(block, m, sizeof *p->permuted);
     for (int i = 0; i < 3; i++) p->changes[i] = slf_carve(block, m, sizeof *p->changes[i]);
+    p->script = slf_carve(block, kinds[p->kind].needs & NEEDS_SCRIPT ? p->options.n_script : 0, sizeof *p->script);
 }
 
 salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t kind, int32_t n_layers,
                                const salf_policy_options *options) {
     SLF_OUT(out);
     SLF_REQUIRE(context);
-    salf_policy_options own;
-    SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_policy_options"));
+    SLF_OPTIONS(salf_policy_options, own, options);
     SLF_TRY(slf_check_word("kind", "SALF_POLICY", kind));
     if ((size_t)kind >= sizeof kinds / sizeof *kinds || !kinds[kind].decide) /* a word that came without its row */
         return SLF_FAIL(SALF_E_INTERNAL, "kind %" PRId32 " is not in the table of kinds", kind);
@@ -169,31 +155,20 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
     if (own.start == 0 && kind == SALF_POLICY_FREEZEOUT) own.start = 0.5;
     if (own.level == 0) own.level = 0.5;
     if (own.percentile == 0) own.percentile = 50;
-
-    salf_policy *p;
-    SLF_TRY(SLF_ALLOC_ZERO(context, p, 1));
-    p->context = SLF_RETAIN(context);
-    p->kind = kind;
-    p->m = n_layers;
-    p->options = own;
-    /* The caller's pointers are not kept; what the kind needs of them is copied or retained. */
-    p->options.script = NULL;
-    const bool follows = kinds[kind].needs & (NEEDS_PLANNER | TAKES_PLANNER) && own.planner;
-    p->options.planner = follows ? SLF_RETAIN(own.planner) : NULL;
+    salf_policy begin = {.kind = kind, .m = n_layers, .options = own, .last = {.step = -1}};
     slf_carver block = {0};
+    lay_out_policy(&begin, &block);
+    salf_policy *p = slf_alloc_zero(context, 1, block.used);
+    if (!p) return SALF_E_NO_MEMORY;
+    *p = begin;
+    block = (slf_carver){.base = (char *)p}; /* now for real; the block was cleared, as last must begin */
     lay_out_policy(p, &block);
-    p->block = slf_alloc_zero(context, 1, block.used);
-    int32_t *script = NULL;
-    if (kinds[kind].needs & NEEDS_SCRIPT) script = slf_alloc(context, (uint64_t)own.n_script, sizeof *script);
-    p->options.script = script;
-    if (!p->block || (kinds[kind].needs & NEEDS_SCRIPT && !script)) {
-        salf_policy_destroy(p);
-        return SALF_E_NO_MEMORY;
-    }
-    block = (slf_carver){.base = p->block}; /* now for real; the block was cleared, as last must begin */
-    lay_out_policy(p, &block);
-    p->last.step = -1;
-    if (script) memcpy(script, own.script, (size_t)own.n_script * sizeof *script);
+    p->context = SLF_RETAIN(context);
+    /* The caller's pointers are not kept; what the kind needs of them is copied or retained. */
+    const int32_t needs = kinds[kind].needs;
+    p->options.planner = needs & (NEEDS_PLANNER | TAKES_PLANNER) && own.planner ? SLF_RETAIN(own.planner) : NULL;
+    p->options.script = needs & NEEDS_SCRIPT ? p->script : NULL;
+    if (needs & NEEDS_SCRIPT) memcpy(p->script, own.script, (size_t)own.n_script * sizeof *p->script);
     *out = p;
     return SALF_OK;
 }
@@ -202,9 +177,8 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
 void salf_policy_destroy(salf_policy *p) {
     if (!p) return;
     salf_context *context = p->context;
-    SLF_FREE(context, (void *)(uintptr_t)p->options.script, p->order, p->block);
     salf_planner_destroy(p->options.planner);
-    slf_free(context, p);
+    SLF_FREE(context, p->order, p);
     salf_context_destroy(context);
 }
 
@@ -263,7 +237,6 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen
     slf_policy_record *next = &policy->next;
     const slf_policy_record *last = &policy->last;
     const size_t bytes = (size_t)policy->m * sizeof(double);
-
     /* 1. next begins as last; a decision or load that failed may have left anything there */
     next->frozen = last->frozen;
     next->compared = last->compared;
@@ -272,7 +245,6 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen
     policy->gradients_wanted = 0;
     policy->batch_share = 1;
     policy->rows = -1;
-
     /* 2. is the call itself in order? Whatever is wrong with it, the other ranks wait for this one, and are told */
     salf_observation o = {0};
     policy->early = slf_require(__func__, "seen, decision", (const void *const[]){seen, decision}, 2);
@@ -285,7 +257,6 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen
     if (policy->early == SALF_OK && o.step <= last->step && !again)
         policy->early = SLF_FAIL(SALF_E_SEQUENCE, "step %" PRId64 " after step %" PRId64, o.step, last->step);
     if (!(kinds[policy->kind].needs & NEEDS_INPUT)) SLF_TRY(slf_policy_agree(policy, policy->early, &o, NULL));
-
     /* 3. the kind sets trainable and rate_scale, and the rest follows */
     SLF_TRY(kinds[policy->kind].decide(policy, &o));
     salf_decision own = {.n_layers = policy->m,
@@ -299,7 +270,6 @@ salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen
                          .gradients_wanted = policy->gradients_wanted};
     describe_decision(policy, &own);
     SLF_TRY(slf_info_write(decision, &own, sizeof own, "salf_decision"));
-
     /* 4. it stands */
     next->step = own.step;
     next->embedding = own.train_embedding;

@@ -1,8 +1,7 @@
 /*
  * policy.h - what the files of policy/ share.
  *
- * A kind of policy is a function that decides which layers train at a step, and how fast (turns.c, rows.c, gradients.c,
- * or a few lines in policy.c), and a row in the table of policy.c. The frame around it (salf_policy_decide) adds what
+ * A kind of policy decides which layers train at a step, and how fast. The frame around it (salf_policy_decide) adds what
  * follows from that: cut, embedding and head, what changed since the last decision, the order of the rows.
  */
 #ifndef SALF_POLICY_H
@@ -26,9 +25,10 @@ struct salf_policy {
     int32_t kind;
     int32_t m;
     bool loaded;                 /* the last step may be asked again */
-    salf_policy_options options; /* with defaults in place; script is a copy, planner retained */
-    slf_policy_record last;      /* what the last decision left */
-    slf_policy_record next;      /* of the decision being made; the two change places when it has succeeded */
+    salf_policy_options options; /* with defaults in place; script is the copy below, planner retained */
+    int32_t *script;
+    slf_policy_record last; /* what the last decision left */
+    slf_policy_record next; /* of the decision being made; the two change places when it has succeeded */
 
     /* the decision being made */
     salf_status early;   /* what is wrong with the call itself, told to the other ranks when they meet */
@@ -45,7 +45,6 @@ struct salf_policy {
     int64_t row_room;
     int64_t *order; /* [row_room] */
     int32_t *eof;   /* [row_room], in the block of order */
-    void *block;    /* all of the above but order and eof */
 };
 
 /* Which turn a step lies in: of m turns a round, so that place is 0 ... m-1. */
@@ -60,10 +59,6 @@ bool slf_policy_takes_turns(const salf_policy *policy);
 
 /* Layers from cut up train, at full rate. */
 void slf_policy_suffix(salf_policy *policy, int32_t cut);
-/* Whether rates are scaled by rows; truncated: rows of this decision have cuts of their own. */
-bool slf_policy_scales(const salf_policy *policy, bool truncated);
-/* Scales rates by the share of rows that train each layer. counts [m] of cuts, over all ranks; they become sums. */
-void slf_policy_scale_rates(salf_policy *policy, int64_t *counts);
 /* First `count` layers of a permutation into policy->permuted; equal for equal numbers and seeds. */
 void slf_policy_permute(salf_policy *policy, uint64_t number, int32_t count);
 /* Room for rows in policy->eof and order; what stood there is lost. */

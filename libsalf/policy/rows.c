@@ -22,6 +22,20 @@ static void set_row_cuts(salf_policy *p, const int32_t *eof, int64_t rows, int32
     for (int64_t r = 0; r < rows; r++) p->eof[r] = own || (eof && eof[r] == p->m) ? SLF_MAX(eof[r], cut) : cut;
 }
 
+/* By default rates scale where rows are truncated, and only there: elsewhere every row trains each layer that trains, and
+ * the share is 1. Asked for decisions whose rows have cuts of their own. */
+static bool scales_rates(const salf_policy *p) {
+    return p->options.rates != SALF_RATES_WHOLE;
+}
+
+/* Scales rates by the share of rows that train each layer: active[k] of those whose cut is at most k. counts [m] of cuts,
+ * over all ranks; they become sums. */
+static void scale_rates(salf_policy *p, int64_t *counts) {
+    for (int32_t k = 1; k < p->m; k++) counts[k] += counts[k - 1];
+    const int64_t rows = counts[p->m - 1];
+    for (int32_t k = 0; k < p->m && rows > 0; k++) p->rate_scale[k] *= (double)counts[k] / (double)rows;
+}
+
 /* PREFIX cuts rows apart, which rows of one datum cannot be: attention couples them. Which rows are one the host alone
  * knows, by rows_per_datum of its probe or by n_data here. */
 static salf_status check_trace(const salf_policy *p, const salf_observation *seen, bool gains) {
@@ -83,7 +97,7 @@ salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     set_row_cuts(p, t->eof, t->rows, cut);
     /* 3. the histogram of all ranks' eof; a reduction to one cut trains every layer above it with every row */
     const bool truncated = p->options.reduction == SALF_REDUCE_PREFIX;
-    if (truncated && slf_policy_scales(p, true)) slf_policy_scale_rates(p, counts);
+    if (truncated && scales_rates(p)) scale_rates(p, counts);
     return SALF_OK;
 }
 
@@ -103,11 +117,11 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
     slf_policy_suffix(p, (int32_t)smallest);
     if (t) set_row_cuts(p, t->eof, t->rows, (int32_t)smallest);
     /* Rows of all ranks, once the cut is known. Every rank joins; one without a trace has no rows. */
-    if (p->options.reduction != SALF_REDUCE_PREFIX || !slf_policy_scales(p, true)) return SALF_OK;
+    if (p->options.reduction != SALF_REDUCE_PREFIX || !scales_rates(p)) return SALF_OK;
     memset(p->histogram, 0, (size_t)p->m * sizeof *p->histogram);
     for (int64_t r = 0; r < p->rows; r++) p->histogram[p->eof[r]]++;
     SLF_TRY(slf_all_reduce(p->context, p->histogram, p->m, SALF_I64, SALF_ALL_REDUCE_SUM));
-    slf_policy_scale_rates(p, p->histogram);
+    scale_rates(p, p->histogram);
     return SALF_OK;
 }
 
@@ -132,9 +146,9 @@ salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
     p->batch_share = (double)s->task_n / ((double)s->asked * planner->context->options.ranks);
     if (s->phase != SLF_PHASE_TRAIN || !slf_plan_has_cuts(planner)) return SALF_OK;
     if (task.n_data > 0) memcpy(p->eof, task.eof, (size_t)task.n_data * sizeof *p->eof);
-    if (!slf_policy_scales(p, true)) return SALF_OK;
+    if (!scales_rates(p)) return SALF_OK;
     memset(p->histogram, 0, (size_t)p->m * sizeof *p->histogram);
     for (int64_t r = 0; r < s->task_n; r++) p->histogram[s->cuts[r]]++;
-    slf_policy_scale_rates(p, p->histogram);
+    scale_rates(p, p->histogram);
     return SALF_OK;
 }

@@ -11,16 +11,10 @@
 
 /* The number of layer k that the rule makes largest. */
 static double layer_merit(const double *d, int32_t k, int32_t rule) {
-    switch (rule) {
-    case SALF_EOF_LEAST_GAIN:
-        return d[k + 1] - d[k];
-    case SALF_EOF_LEAST_DEVIATION:
-        return -d[k + 1];
-    case SALF_EOF_MOST_DEVIATION:
-        return d[k + 1];
-    default: /* SALF_EOF_MOST_GAIN */
-        return d[k] - d[k + 1];
-    }
+    const double gain = d[k] - d[k + 1], deviation = d[k + 1];
+    if (rule == SALF_EOF_LEAST_DEVIATION) return -deviation;
+    if (rule == SALF_EOF_MOST_DEVIATION) return deviation;
+    return rule == SALF_EOF_LEAST_GAIN ? -gain : gain;
 }
 
 /* First space whose deviation is not finite, or -1. One such space makes two gains meaningless, and with them the

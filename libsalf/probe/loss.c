@@ -47,9 +47,8 @@ salf_status salf_loss_create(salf_loss **out, salf_basis *basis, const salf_loss
     SLF_OWN_ARITHMETIC;
     SLF_OUT(out);
     SLF_REQUIRE(basis);
-    salf_loss_options own;
     salf_loss *loss;
-    SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_loss_options"));
+    SLF_OPTIONS(salf_loss_options, own, options);
     SLF_TRY(slf_check_word("kind", "SALF_LOSS", own.kind));
     SLF_TRY(slf_temperature_read(&own.temperature));
     SLF_TRY(SLF_ALLOC_ZERO(basis->context, loss, 1));

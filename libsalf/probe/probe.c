@@ -17,18 +17,18 @@ salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_pr
     SLF_REQUIRE(basis);
     const salf_model *model = basis->model; /* NULL for a basis from a file or builder alone: no norm, no logits */
     salf_context *context = basis->context;
-    salf_probe_options own;
     salf_probe *probe;
     salf_status status;
     /* 1. options. A model's number of layers serves where they name none; without a model the host has to. */
-    SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_probe_options"));
+    SLF_OPTIONS(salf_probe_options, own, options);
     SLF_TRY(slf_check_word("metric", "SALF_METRIC", own.metric));
     SLF_TRY(slf_check_word("lens", "SALF_LENS", own.lens));
     SLF_TRY(slf_check_word("scores", "SALF_SCORE", own.scores));
     SLF_TRY(slf_check_word("eof_rule", "SALF_EOF", own.eof_rule));
     SLF_TRY(slf_check_word("nonfinite", "SALF_NONFINITE", own.nonfinite));
     SLF_TRY(slf_temperature_read(&own.temperature));
-    if (!slf_metric_of(own.metric)) /* a word of salf.h without a row in observe.c: somebody is adding a metric */
+    const slf_metric *metric = slf_metric_of(own.metric);
+    if (!metric) /* a word of salf.h without a row in observe.c: somebody is adding a metric */
         return slf_fail(SALF_E_UNSUPPORTED, "metric %" PRId32 " has no formula in the probe", own.metric);
     if (own.n_layers == 0 && model) own.n_layers = model->info.n_layers;
     if (own.n_layers < 1)
@@ -45,7 +45,7 @@ salf_status salf_probe_create(salf_probe **out, salf_basis *basis, const salf_pr
     probe->basis = SLF_RETAIN(basis);
     probe->options = own;
     probe->options.candidates = NULL; /* the caller's; the vocabulary has a copy */
-    probe->metric = slf_metric_of(own.metric);
+    probe->metric = metric;
     SLF_DO(SLF_ALLOC_ZERO(context, probe->batch.observed, slf_probe_spaces(probe)));
     /* 2. a place for the final norm [D] in the backend; its numbers come with the first batch */
     const int32_t kind = model ? model->info.norm_kind : SALF_NORM_NONE;

@@ -30,11 +30,12 @@ struct salf_signal {
     int64_t *group_rows; /* [max_groups + 1]; the last is for all groups that do not fit */
     double *group_mean;  /* [max_groups + 1][m] */
     int32_t *last_eof;   /* [max_ids] */
-    void *block;         /* of all arrays */
 };
 
+/* The handle with all its arrays behind it. */
 static void lay_out_signal(salf_signal *s, slf_carver *block) {
     const int64_t m = s->options.n_layers, groups = (int64_t)s->options.max_groups + 1;
+    slf_carve(block, 1, sizeof *s);
     s->of_eof = slf_carve(block, m, sizeof *s->of_eof);
     s->mean = slf_carve(block, m, sizeof *s->mean);
     s->total = slf_carve(block, m, sizeof *s->total);
@@ -49,25 +50,18 @@ static void lay_out_signal(salf_signal *s, slf_carver *block) {
 salf_status salf_signal_create(salf_signal **out, salf_context *context, const salf_signal_options *options) {
     SLF_OUT(out);
     SLF_REQUIRE(context);
-    salf_signal_options own;
-    SLF_TRY(slf_options_read(&own, sizeof own, options, "salf_signal_options"));
+    SLF_OPTIONS(salf_signal_options, own, options);
     SLF_TRY(SLF_CHECK_RANGES(SLF_RANGE(&own, n_layers, 1, INT32_MAX), SLF_RANGE(&own, per_datum, 0, 1),
                              SLF_RANGE(&own, max_groups, 0, INT32_MAX - 1), SLF_RANGE(&own, max_ids, 0, INT32_MAX),
                              SLF_RANGE(&own, reserved, 0, 0)));
     if (own.max_groups == 0) own.max_groups = 1024;
-    salf_signal *s;
-    SLF_TRY(SLF_ALLOC_ZERO(context, s, 1));
-    s->options = own;
-    s->groups.most = own.max_groups;
-    s->data.most = own.max_ids;
+    salf_signal begin = {.options = own, .groups = {.most = own.max_groups}, .data = {.most = own.max_ids}};
     slf_carver block = {0};
-    lay_out_signal(s, &block);
-    s->block = slf_alloc_zero(context, 1, block.used);
-    if (!s->block) {
-        slf_free(context, s);
-        return SALF_E_NO_MEMORY;
-    }
-    block = (slf_carver){.base = s->block};
+    lay_out_signal(&begin, &block);
+    salf_signal *s = slf_alloc_zero(context, 1, block.used);
+    if (!s) return SALF_E_NO_MEMORY;
+    *s = begin;
+    block = (slf_carver){.base = (char *)s};
     lay_out_signal(s, &block);
     s->context = SLF_RETAIN(context);
     *out = s;
@@ -79,7 +73,7 @@ void salf_signal_destroy(salf_signal *s) {
     salf_context *context = s->context;
     slf_ids_free(&s->groups, context);
     slf_ids_free(&s->data, context);
-    SLF_FREE(context, s->block, s);
+    slf_free(context, s);
     salf_context_destroy(context);
 }
 

@@ -11,7 +11,6 @@
 #include "core/dtypes.h"
 #include "core/fingerprint.h"
 #include "core/ids.h"
-#include "core/pool.h"
 #include "core/random.h"
 #include "core/ranks.h"
 #include "harness.h"

@@ -350,7 +350,7 @@ static const struct {
      "tensor 'output.scale'"},
     {LLAMA("3", "4", EMBEDDING LAYERS DATA), SALF_E_MISMATCH, "'output_norm.weight' is missing"},
     {LLAMA("4", "4", EMBEDDING GGUF_VECTOR("output_norm.weight", "31", "160") LAYERS DATA), SALF_E_MISMATCH,
-     "has 31 elements, not 32"},
+     "31 elements, the configuration says 32"},
     {LLAMA("5", "4", EMBEDDING NORM GGUF_VECTOR("output_norm.bias", "32", "288") LAYERS DATA), SALF_E_ARGUMENT,
      "norm_bias is given"},
     {GGUF_HEAD("4", "4") SHAPE("olmo") LAYER_EPS("olmo") EMBEDDING NORM LAYERS DATA, SALF_E_MISMATCH, "not expected"},

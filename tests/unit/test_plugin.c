@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/plugin.h"
+#include "core/core.h"
 #include "harness.h"
 
 /* Path of a plugin that was built for these tests: ../plugin/name beside this program. */
