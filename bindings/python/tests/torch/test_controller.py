@@ -463,8 +463,10 @@ def test_a_resumed_run_ends_with_the_same_bits(method, tmp_path):
 
 
 def test_state_of_another_run_is_refused():
-    model = make("llama", "dense")
-    with FreezeController(model, "salf") as one, FreezeController(model, "half") as other:
+    with (
+        FreezeController(make("llama", "dense"), "salf") as one,
+        FreezeController(make("llama", "dense"), "half") as other,
+    ):
         state = one.state_dict()
         with pytest.raises(ValueError, match="method 'salf' for method 'half'"):
             other.load_state_dict(state)

@@ -15,7 +15,7 @@ import torch
 import transformers
 from conftest import ROOT
 
-from salf.torch import automatic
+from salf.torch import FreezeController, automatic
 from salf.transformers import SalfCallback, SalfConfig, SalfTrainer
 
 HOSTS = ROOT / "examples" / "python" / "hosts"
@@ -169,6 +169,36 @@ def test_ids_of_content_know_no_padding():
     assert len(set(found)) == 3
     assert all(0 <= number < 1 << 63 for number in found)
     assert automatic._content_ids({"inputs_embeds": torch.zeros(2, 3, 4)}) is None
+
+
+@needs_arguments
+def test_several_forwards_before_one_backward():
+    """As losses of parts of a batch, or of pairs, have them. A turn holds for all of them; data decide for their own
+    forward alone."""
+    model = small.make_model("llama")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batches = [small.make_batch(seed=seed) for seed in range(2)]
+    wanted = torch.autograd.grad(
+        sum(model(input_ids=ids, labels=labels).loss for ids, labels in batches),
+        list(model.model.layers[2].parameters()),
+    )
+    for method in ("half", "salf"):
+        with FreezeController(model, method, optimizer=optimizer) as controller:
+            batching = automatic.Automatic(controller, model)
+            first = model(input_ids=batches[0][0], labels=batches[0][1]).loss
+            if method == "salf":
+                with pytest.raises(RuntimeError, match=r"begin\(\) came again before the backward"):
+                    model(input_ids=batches[1][0], labels=batches[1][1])
+            else:
+                (first + model(input_ids=batches[1][0], labels=batches[1][1]).loss).backward()
+                for parameter, gradient in zip(model.model.layers[2].parameters(), wanted):
+                    torch.testing.assert_close(parameter.grad, gradient)
+                assert all(p.grad is None for p in model.model.layers[1].parameters())
+                optimizer.step()
+                assert controller.steps == 1
+                assert controller._accounts.state().tolist() == [6.0, 12.0]
+                optimizer.zero_grad()
+            batching.close()
 
 
 @needs_arguments

@@ -448,3 +448,74 @@ def test_lisa_as_published_on_a_tied_model():
     policy = {"train_head": True, "train_embedding": True}
     with pytest.raises(ValueError, match="not both at cuts of their own"):
         FreezeController(model, "half", policy=policy)
+
+
+class Counting(torch.optim.Optimizer):
+    """Keeps numbers in its groups, as optimizers without a schedule do."""
+
+    def __init__(self, parameters, **options):
+        super().__init__(parameters, {"lr": 0.01, "steps": 0, "shown": 0.0, "kept": 0.0, "keeps": False, **options})
+
+    def step(self):
+        for group in self.param_groups:
+            group["steps"] += 1
+            group["shown"] = 3 * group["lr"]
+            if group["keeps"]:
+                group["kept"] += group["lr"] ** 2
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.data.sub_(group["lr"] * p.grad)
+
+
+def test_numbers_in_groups_go_on_when_layers_have_rates_of_their_own():
+    """A rate and its multiples are those of the group; a sum that depends on it cannot be both layers'."""
+    model = small.make_model("llama")
+    optimizer = Counting([{"params": list(layer.parameters())} for layer in model.model.layers])
+    optimizer.param_groups[0]["params"] += optimizer.param_groups.pop(1)["params"]
+    policy = {"total_steps": 30, "start": 0.3}
+    with FreezeController(model, "freezeout", optimizer=optimizer, policy=policy) as controller:
+        for seed in range(3):
+            step(controller, model, optimizer, seed)
+        assert controller.decision.rate_scale[0] != controller.decision.rate_scale[1]
+        assert [group["steps"] for group in optimizer.param_groups] == [3, 3, 3]
+        assert optimizer.param_groups[0]["shown"] == pytest.approx(0.03)
+        optimizer.param_groups[0]["keeps"] = True
+        with pytest.raises(RuntimeError, match="Counting keeps 'kept' in its parameter groups, which depends on the l"):
+            step(controller, model, optimizer)
+        assert [len(group["params"]) for group in optimizer.param_groups] == [18, 9, 9]
+
+
+def test_a_step_that_a_fused_optimizer_skips_is_none():
+    """A scaler calls it all the same, and hands it the overflow that it found."""
+    model = small.make_model("llama")
+    optimizer = Counting(model.parameters())
+    with FreezeController(model, "lift", optimizer=optimizer, policy={"interval": 1, "total_steps": 4}) as controller:
+        cuts = []
+        for overflow in (0.0, 1.0, 0.0, 0.0):
+            optimizer.found_inf = torch.tensor(overflow)
+            step(controller, model, optimizer)
+            del optimizer.found_inf
+            cuts.append(controller.cut)
+        assert cuts == [0, 1, 1, 2]
+        assert controller.steps == 3
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_gradients_that_were_thrown_away_count_for_nothing(to_none):
+    """A loop whose scaler skipped the step, and that says so by zero_grad() alone: the next window has its own share
+    and its own layers, and decay moves no other."""
+    model = small.make_model("llama")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.5)
+    cuts = iter([0, 3, 3])
+    policy = {"callback": lambda step, n_layers, trace: next(cuts)}
+    with FreezeController(model, "callback", optimizer=optimizer, policy=policy) as controller:
+        for _ in range(2):
+            ids, labels = small.make_batch()
+            controller.begin(labels)
+            model(input_ids=ids, labels=labels).loss.backward()
+            optimizer.zero_grad(set_to_none=to_none)
+        before = [p.detach().clone() for p in model.model.layers[:3].parameters()]
+        step(controller, model, optimizer)
+        assert controller._share == 0.0
+        assert controller.steps == 1
+        assert all(torch.equal(p, q) for p, q in zip(model.model.layers[:3].parameters(), before))

@@ -130,7 +130,7 @@ def find_parts(
     if found_embedding is None:
         found_embedding = next((c.module for c in flow.calls if isinstance(c.module, nn.Embedding)), None)
     decoder, found_layers = _find_layers(base, layers, flow)
-    _check_shared(found_layers)
+    check_shared(found_layers)
     found_head = _resolve(base, head) if head is not None else _find_head(base, flow)
     search = _Search(base, batch, flow, found_layers, found_head, example is None)
     search.measure_head()
@@ -160,9 +160,18 @@ def find_parts(
 def measured_again(parts: Parts) -> Parts:
     """The same parts with norm and head as they are now, after they were trained."""
     weight = parts.head_weight
-    if parts.norm is None or parts.norm_fit is None or weight is None or parts.norm_kind in ("none", "observed"):
+    if weight is None:
         return parts
-    fit = fit_norm(parts.norm, int(weight.shape[-1]))
+    hidden = int(weight.shape[-1])
+    if parts.head is not None and parts.head_fit is not None and parts.head_fit.matrix is not None:
+        # An adapter, or a copy that trains, computed what the stored matrix did until it moved.
+        head_fit = fit_head(parts.head, weight_of(parts.head), hidden)
+        if head_fit.problem:
+            raise ValueError(head_fit.problem)
+        parts = dataclasses.replace(parts, head_fit=head_fit)
+    if parts.norm is None or parts.norm_fit is None or parts.norm_kind in ("none", "observed"):
+        return parts
+    fit = fit_norm(parts.norm, hidden)
     if not fit.kind:
         raise ValueError(f"norm of class {type(parts.norm).__name__} computes no longer what it did")
     return dataclasses.replace(parts, norm_kind=fit.kind, norm_eps=fit.eps, norm_fit=fit)
@@ -254,13 +263,14 @@ def _text_config(base: nn.Module) -> Any:
     return inner() if callable(inner) else config
 
 
-def _check_shared(layers: Sequence[nn.Module]) -> None:
-    """A parameter of two layers has gradients of both: no backward could stop between them."""
+def check_shared(layers: Sequence[nn.Module]) -> None:
+    """A parameter of two layers has gradients of both: no backward could stop between them. One that does not train
+    (layers that an adapter repeats) does no harm."""
     owner: Dict[int, int] = {}
     for k, layer in enumerate(layers):
         for name, parameter in layer.named_parameters():
             other = owner.setdefault(id(parameter), k)
-            if other != k:
+            if other != k and parameter.requires_grad:
                 raise ValueError(
                     f"layers {other} and {k} share the parameter {plain_name(name)!r}: a backward cannot stop between "
                     "them"

@@ -3,7 +3,8 @@ and optimizer.step().
 
 A hook in front of the model's forward sees what the model is given and begins the batch with it; the controller notices
 the backward by itself. Forwards in evaluation mode or without gradients pass: validation, generation, a reference
-model's log-probabilities.
+model's log-probabilities. Several forwards before one backward are one batch where layers take turns; where the data
+decide they are refused.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Automatic:
                 f"{type(module).__name__} was called without input_ids or inputs_embeds, by which a batch is known: "
                 "call controller.begin() yourself"
             )
+        if self._controller.more(len(tokens)):
+            return
         self._controller.begin(ids=_content_ids(inputs) if self._numbered else None, size=len(tokens), inputs=inputs)
 
 

@@ -21,6 +21,7 @@ trained.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
@@ -44,6 +45,9 @@ from salf.torch.statistics import LayerStatistics
 from salf.torch.targets import RowPolicy, Rows
 
 _STATE_VERSION = 1
+
+# The open controller of each layer.
+_OPEN: weakref.WeakKeyDictionary[nn.Module, weakref.ref[FreezeController]] = weakref.WeakKeyDictionary()
 
 Options = Mapping[str, Any]
 
@@ -103,6 +107,7 @@ class FreezeController(Prepared):
         distributed.check_wrapper(model)
         self.parts = parts if parts is not None else find_parts(model)
         self.n_layers = len(self.parts.layers)
+        self._check_alone()
         self.cache = cache
         self._group = group
         self._communicator = distributed.Communicator(group) if distributed.available() else None
@@ -113,7 +118,7 @@ class FreezeController(Prepared):
         if self._by_trace or self.method.probes:
             self._check_parts(model)
         self._groups = Groups(self.parts, model)
-        self._groups.check(others)
+        self._groups.check(others, self.method.policy)
         self._set_defaults(moments)
         try:
             self._build_policy(planner, dict(context or {}))
@@ -133,8 +138,20 @@ class FreezeController(Prepared):
         except BaseException:
             self.close()
             raise
+        _OPEN.update((layer, weakref.ref(self)) for layer in self.parts.layers)
 
     # ---- making ----
+
+    def _check_alone(self) -> None:
+        """What another controller has frozen would look as if it was never to train, and what stops its backward would
+        stop this one's."""
+        for layer in self.parts.layers:
+            other = _OPEN[layer]() if layer in _OPEN else None
+            if other is not None and not other.closed:
+                raise RuntimeError(
+                    f"the model is under another FreezeController (method {other.method.name!r}), whose close() was "
+                    "not called: call it, or that of the callback that made it, before a new one is made"
+                )
 
     def _set_defaults(self, moments: str) -> None:
         self.steps = 0
@@ -170,13 +187,14 @@ class FreezeController(Prepared):
     def wrapped(self, model: nn.Module, when: str = "auto") -> None:
         """Tells the model as it is called, after DistributedDataParallel or FSDP was put around it."""
         kind = distributed.check_wrapper(model, self.parts.layers)
-        sharded = kind in ("fsdp1", "fsdp2")
+        self._sharded = sharded = kind in ("fsdp1", "fsdp2")
         if sharded and self.method.policy in ("autofreeze", "rgn"):
             raise ValueError(f"policy {self.method.policy!r} needs norms of whole gradients, which FSDP shards")
         if when == "between" and (sharded or not self._by_trace):
             reason = "under FSDP decisions fall" if sharded else f"decisions of {self.method.name!r} fall"
             raise ValueError(f"when='between' is not possible: {reason} before the forward")
         self._ddp = model if kind == "ddp" else None
+        self._passage.anchors = not sharded
         self._before = sharded or not self._by_trace or when == "before"
         if self._before and self._by_trace and self._policy_options.get("reduction") == "prefix":
             raise ValueError("reduction 'prefix' cuts the rows of the batch that was seen: decide after the forward")
@@ -188,7 +206,7 @@ class FreezeController(Prepared):
         if self._guard is not None:
             self._guard.close()
         self._groups.refresh()
-        self._guard = OptimizerGuard(optimizer, self._before_step, self._after_step, self._frozen)
+        self._guard = OptimizerGuard(optimizer, self._before_step, self._after_step, self._frozen, self.skipped)
         try:
             self._guard.check_members(self._named_candidates())
         except ValueError:
@@ -231,6 +249,10 @@ class FreezeController(Prepared):
         if self._guard is not None:
             self._guard.finish()
         self._settle_last("begin() came again")
+        if not self._sharded:  # sharding takes parameters out and puts them in as it needs them
+            self._groups.check_same()
+        if self._window_is_gone():
+            self.skipped()
         try:
             self._begin(labels, rows, ids, size, probe, inputs, groups)
         except BaseException:
@@ -247,6 +269,15 @@ class FreezeController(Prepared):
                 f"{what} before the backward of the batch that was begun: call controller.backward(loss), or "
                 "loss.backward(), behind its forward, or controller.drop() where it is not to be trained"
             )
+
+    def _window_is_gone(self) -> bool:
+        """Whether gradients of the batches before were thrown away, and no step made of them: a scaler skipped it, or
+        the loop did. On all ranks, or on none."""
+        if not self._trained:
+            return False
+        held = (getattr(p.grad, "_local_tensor", p.grad) for p in self._trained.values() if p.grad is not None)
+        gone = not any(bool(gradient.any()) for gradient in held)
+        return self._communicator.all_true(gone) if self._communicator is not None else gone
 
     def _begin(self, labels: Any, rows: Any, ids: Any, size: Any, probe: Any, inputs: Any, groups: Any) -> None:
         observed = self._by_trace if probe is None else probe
@@ -514,6 +545,19 @@ class FreezeController(Prepared):
         step.settled = True
         self._step = None
 
+    def more(self, size: int) -> bool:
+        """Whether a forward of so many data more may belong to the batch at hand, which has not been trained: losses of
+        several forwards. It may where the decision is a turn's, the same for all data; the batch then has them too."""
+        step = self._step
+        turn = not (self._by_trace or self.method.planned) and self._own is None and self._feed_idle()
+        if not turn or step is None or step.active is None or step.graphless or self._ddp is not None:
+            return False
+        step.size += size
+        return True
+
+    def _feed_idle(self) -> bool:
+        return self._feed is None or not self._feed.armed
+
     def drop(self) -> None:
         """The batch announced is not trained after all."""
         if self._feed is not None:
@@ -569,7 +613,8 @@ class FreezeController(Prepared):
         self.skipped()
 
     def skipped(self) -> None:
-        """A gradient scaler skipped the step: what the window trained counts for nothing."""
+        """A gradient scaler skipped the step: what the window trained counts for nothing. Needed where gradients are
+        not thrown away before the next begin(), which tells the same."""
         self._trained = {}
         self._scales = {}
         self._share = 0.0

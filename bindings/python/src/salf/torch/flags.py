@@ -14,6 +14,7 @@ from torch import nn
 
 import salf
 from salf.torch.anatomy import Parts
+from salf.torch.flow import hook_arguments, leaves_from, tensors_of
 from salf.torch.groups import Groups
 from salf.torch.hooks import Hook
 
@@ -84,6 +85,8 @@ class Flags:
         self._hooks = [
             layer.register_forward_hook(Hook(self._gate_hook(k))) for k, layer in enumerate(parts.layers[:-1])
         ]
+        if groups.other:
+            self._hooks.append(hook_arguments(parts.layers[0], Hook(self._others_hook), before=True))
 
     def close(self) -> None:
         """Takes the hooks away and gives parameters the flags that they had at first."""
@@ -131,6 +134,20 @@ class Flags:
             return output.detach()
 
         return hook
+
+    def _others_hook(self, _module: nn.Module, inputs: Any, named: Any) -> None:
+        """What trains beside the layers must not feed them: of its gradient a backward that stops brings a part, or
+        nothing. Looked at in each forward, as a picture may come with the second batch only."""
+        if not torch.is_grad_enabled():
+            return
+        others = {id(p) for p in self._groups.others()}
+        entering = leaves_from([t for t in tensors_of([*inputs, *named.values()]) if t.requires_grad])
+        found = next((leaf for leaf in entering if id(leaf) in others), None)
+        if found is not None:
+            raise ValueError(
+                f"the parameter {self._groups.name_of(found)!r} feeds the layers, whose backward stops above it: "
+                "others='train' is for what lies above the last layer; freeze it"
+            )
 
     def check_checkpointing(self) -> None:
         """Reentrant checkpointing hides the graph, so that a backward through it cannot stop."""

@@ -14,7 +14,7 @@ import contextlib
 import inspect
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import nn
@@ -66,6 +66,37 @@ def first_state(values: Any, named: Optional[Mapping[str, Any]] = None) -> Optio
     if not named:
         return None
     return first_state((named.get("hidden_states"), *named.values()))
+
+
+def tensors_of(output: Any) -> Iterator[torch.Tensor]:
+    """The tensors of what a module gave."""
+    if isinstance(output, torch.Tensor):
+        yield output
+    elif isinstance(output, (tuple, list)):
+        for item in output:
+            yield from tensors_of(item)
+    elif isinstance(output, Mapping):
+        yield from tensors_of(list(output.values()))
+
+
+def leaves_from(tensors: Sequence[torch.Tensor], end: str = "") -> List[torch.Tensor]:
+    """The leaves that tensors depend on, by way of nodes that are not marked as an end."""
+    found: List[torch.Tensor] = []
+    seen: Set[Any] = {None}
+    todo: List[Any] = []
+    for tensor in tensors:
+        if tensor.grad_fn is None and tensor.requires_grad:
+            found.append(tensor)
+        todo.append(tensor.grad_fn)
+    while todo:
+        node = todo.pop()
+        if node in seen or (end and end in node.metadata):
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        todo += [following for following, _ in node.next_functions]
+    return found
 
 
 def hook_arguments(module: nn.Module, hook: Callable[..., Any], before: bool = False) -> Any:

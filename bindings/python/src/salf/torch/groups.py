@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Tuple
 
 from torch import nn
 
-from salf.torch.anatomy import Parts, plain_name
+from salf.torch.anatomy import Parts, check_shared, plain_name
 
 _log = logging.getLogger("salf")
 
@@ -26,6 +26,7 @@ class Groups:
         self._original: Dict[str, bool] = {plain_name(n): p.requires_grad for n, p in outer.named_parameters()}
         for layer in parts.layers:
             self._names.append(frozenset(plain_name(n) for n, p in layer.named_parameters() if p.requires_grad))
+        check_shared(parts.layers)
         self.refresh()
         self.other = self._find_other()
 
@@ -39,6 +40,10 @@ class Groups:
         self.head: List[nn.Parameter] = []
         for module in (self.parts.head, self.parts.norm):
             self.head += [p for p in module.parameters() if id(p) not in inside] if module is not None else []
+        managed = {id(p) for layer in self.layers for p in layer}
+        self._idle = [(k, p) for k, layer in enumerate(self.parts.layers) for p in layer.parameters()]
+        self._idle = [(k, p) for k, p in self._idle if id(p) not in managed]
+        self._modules = [(module, _members(module)) for layer in self.parts.layers for module in layer.modules()]
         above = {id(p) for p in self.head}
         around = self._around()
         below = list(around.parameters()) if around is not self.parts.base else []
@@ -50,6 +55,29 @@ class Groups:
             if id(p) not in inside | above | seen:
                 seen.add(id(p))
                 self.embedding.append(p)
+
+    def check_same(self) -> None:
+        """Whether the layers still hold what they held: one that a parameter was put into, or taken from, would train
+        it when it is frozen, or never."""
+        found = next(((k, p) for k, p in self._idle if p.requires_grad), None)
+        if found is None and all(_members(module) == members for module, members in self._modules):
+            return
+        for k, (layer, names) in enumerate(zip(self.parts.layers, self._names)):
+            now = {plain_name(n): p for n, p in layer.named_parameters()}
+            kept = {id(p) for p in self.layers[k]}
+            new = [n for n, p in now.items() if p.requires_grad and id(p) not in kept]
+            lost = [n for n in names if id(now.get(n)) not in kept]
+            if new or lost:
+                what = (
+                    f"{new[0]!r} requires a gradient, and did not"
+                    if new
+                    else f"{sorted(lost)[0]!r} is no more what it was"
+                )
+                raise RuntimeError(
+                    f"layer {k}: {what} when the controller was made (another adapter, one that was merged, a layer "
+                    "thawed by hand): close the controller and make a new one, with an optimizer over what trains"
+                )
+        self.refresh()  # what changed holds nothing that trains
 
     def _around(self) -> nn.Module:
         """The smallest module that holds both the layers and the embedding: what else is in it feeds the layers."""
@@ -73,8 +101,13 @@ class Groups:
         for name, parameter in self.outer.named_parameters():
             parameter.requires_grad_(self._original.get(plain_name(name), parameter.requires_grad))
 
-    def check(self, others: str) -> None:
+    def check(self, others: str, policy: str) -> None:
         """Says what could not be trained as it is meant to be."""
+        if policy != "full" and any(hasattr(module, "rankallocator") for module in self.outer.modules()):
+            raise ValueError(
+                "AdaLoRA moves ranks between all layers by the gradients of each at every step, and layers that are "
+                "frozen have none: take another adapter, such as LoRA, or method 'full'"
+            )
         if not any(self.layers):
             raise ValueError("no parameter of any decoder layer requires a gradient: nothing could be trained")
         if self.other and others == "error":
@@ -117,7 +150,16 @@ class Groups:
         wanted = set(self.other)
         return [p for n, p in self.outer.named_parameters() if n in wanted]
 
+    def name_of(self, parameter: Any) -> str:
+        """A parameter's name in the model."""
+        return next((plain_name(n) for n, p in self.outer.named_parameters() if p is parameter), "?")
+
     def trainable_of(self, parameters: Sequence[nn.Parameter]) -> List[nn.Parameter]:
         """Those that might train when the groups were made."""
         wanted = {id(p) for p in parameters}
         return [p for n, p in self.outer.named_parameters() if id(p) in wanted and self.wanted(n)]
+
+
+def _members(module: nn.Module) -> Tuple[Any, ...]:
+    """What a module holds, as numbers that change with it."""
+    return (*map(id, module._parameters.values()), *map(id, module._modules.values()))

@@ -4,7 +4,7 @@ At a step only parameters that a backward of this accumulation window trained ke
 None, so that no momentum, no decay and no stale gradient moves them; optimizers of PyTorch skip such parameters and
 do not count the step for them. Layers whose moments are to start afresh lose their state. A layer's factor on the
 learning rate is applied by splitting the optimizer's groups for the duration of the step; what schedulers and
-checkpoints see never changes.
+checkpoints see never changes, but for numbers that an optimizer keeps in its groups (steps of schedule-free ones).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class OptimizerGuard:
 
     Several (one for matrices and one for the rest; one for each parameter, which steps within the backward) make one
     step of the run: before() comes with the first of them, after() when all have stepped, or with finish(), where some
-    had nothing to do. A step that a gradient scaler skips is none. frozen() are the parameters that must not move.
+    had nothing to do. A step that a gradient scaler skips is none; fused optimizers are called for one and skip it
+    themselves, and skipped() stands in for after() then. frozen() are the parameters that must not move.
     """
 
     def __init__(
@@ -47,15 +48,16 @@ class OptimizerGuard:
         before: Callable[[], Dict[int, float]],
         after: Callable[[], None],
         frozen: Callable[[], Iterable[torch.nn.Parameter]] = tuple,
+        skipped: Callable[[], None] = lambda: None,
     ) -> None:
         given = optimizers.values() if isinstance(optimizers, Mapping) else optimizers
         listed = isinstance(given, Iterable) and not isinstance(given, torch.optim.Optimizer)
         self.optimizers = [raw_optimizer(one) for one in (given if listed else [given])]
         if not self.optimizers:
             raise ValueError("there is no optimizer in what was given")
-        self._before, self._after, self._frozen = before, after, frozen
+        self._before, self._after, self._frozen, self._skipped = before, after, frozen, skipped
         self._stepped: Set[int] = set()
-        self._begun = False
+        self._begun = self._moved = False
         self._scales: Dict[int, float] = {}
         self._groups: Dict[int, List[Dict[str, Any]]] = {}
         self._samples: List[Tuple[torch.nn.Parameter, torch.Tensor]] = []
@@ -102,9 +104,10 @@ class OptimizerGuard:
 
     def finish(self) -> None:
         """The run goes on to its next step: what has not stepped by now had nothing to do."""
-        stepped, self._stepped, self._begun = self._stepped, set(), False
+        stepped, moved = self._stepped, self._moved
+        self._stepped, self._begun, self._moved = set(), False, False
         if stepped:
-            self._after()
+            (self._after if moved else self._skipped)()
 
     def check_members(self, named: Iterable[tuple[str, torch.nn.Parameter]]) -> None:
         """Every parameter that may train at some step must be in the optimizer from the start."""
@@ -153,10 +156,16 @@ class OptimizerGuard:
             optimizer.param_groups = split_groups(optimizer.param_groups, self._scales)
 
     def _leave(self, optimizer: Any) -> None:
-        self._restore_groups(optimizer)
+        try:
+            if id(optimizer) in self._groups:
+                keep_written(self._groups[id(optimizer)], optimizer.param_groups, type(optimizer).__name__)
+        finally:
+            self._restore_groups(optimizer)
         self._compare_samples(optimizer)
         if not self._begun:  # around a step that another class's called, and that was the last
             return
+        overflow = getattr(optimizer, "found_inf", None)  # a scaler's, for optimizers that skip steps themselves
+        self._moved |= not (isinstance(overflow, torch.Tensor) and bool(overflow.any()))
         self._stepped.add(id(optimizer))
         if len(self._stepped) == len(self.optimizers):
             self.finish()
@@ -188,6 +197,46 @@ class OptimizerGuard:
 def _sample(parameter: torch.nn.Parameter) -> torch.Tensor:
     flat = parameter.detach().reshape(-1)
     return flat[:: max(1, flat.numel() // _ELEMENTS)].clone()
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+        return a is b or (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and torch.equal(a, b))
+    return bool(a is b or a == b)
+
+
+def keep_written(groups: Sequence[Dict[str, Any]], split: Sequence[Dict[str, Any]], name: str) -> None:
+    """Brings back what a step wrote into its groups beside the rates: optimizers without schedule count their steps
+    there. Parts in which nothing trained have no say. RuntimeError where the others were written different things,
+    which the group cannot hold; what goes with the rate, such as a copy of it, is brought back as that of the group."""
+    owner = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
+    parts: List[List[Dict[str, Any]]] = [[] for _ in groups]
+    for part in split:
+        parts[owner[id(part["params"][0])]].append(part)
+    for group, all_parts in zip(groups, parts):
+        own = [part for part in all_parts if any(p.grad is not None for p in part["params"])] or all_parts
+        for key in sorted({key for part in own for key in part} - {"params", "lr"}):
+            values = [part.get(key) for part in own]
+            if key in group and all(_equal(value, group[key]) for value in values):
+                continue
+            rates = [_of_rate(part, key, group["lr"]) for part in own]
+            if all(_equal(value, values[0]) for value in values):
+                group[key] = values[0]
+            elif all(abs(rate - rates[0]) <= 1e-12 * abs(rates[0]) for rate in rates):  # not so where one is NaN
+                group[key] = rates[0]
+            else:
+                raise RuntimeError(
+                    f"{name} keeps {key!r} in its parameter groups, which depends on the learning rate, and layers "
+                    'have rates of their own here: take policy={"rates": "whole"}, or another optimizer'
+                )
+
+
+def _of_rate(part: Mapping[str, Any], key: str, rate: Any) -> float:
+    """What a number of a part would be at the group's own rate, if it goes with the rate; else NaN."""
+    value = part.get(key)
+    if not isinstance(value, (int, float)) or not float(part["lr"]):
+        return float("nan")
+    return float(value) * float(rate) / float(part["lr"])
 
 
 def split_groups(groups: Sequence[Dict[str, Any]], scales: Dict[int, float]) -> List[Dict[str, Any]]:

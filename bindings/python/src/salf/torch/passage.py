@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
 
 from salf.torch.flags import Active
-from salf.torch.flow import first_state
+from salf.torch.flow import first_state, leaves_from, tensors_of
 from salf.torch.hooks import Hook
 from salf.torch.targets import Rows
 
@@ -53,8 +53,11 @@ class Passage:
     """Hooks on the layers' outputs of each forward that builds a graph.
 
     current() is the batch that was begun; reached(step) is called when a gradient comes to the layers, and says what
-    trains.
+    trains. anchors: whether the last layer's states ask for a gradient where nothing below them does, so that a host's
+    own backward() of a batch in which nothing trains has something to do, and is noticed.
     """
+
+    anchors = True
 
     def __init__(
         self,
@@ -72,19 +75,23 @@ class Passage:
             hook.remove()
         self._hooks = []
 
-    def _hook(self, layer: int) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+    def _hook(self, layer: int) -> Callable[..., Any]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             step = self._current()
             # Below the last layer there is something to stop only where the decision is still to come.
             if step is None or not torch.is_grad_enabled() or (layer < self._last and step.active is not None):
-                return
+                return None
             states = first_state(output)
-            if states is None or states.grad_fn is None:
-                step.graphless = step.graphless or layer == self._last
+            anchored = None
+            if layer == self._last and (states is None or states.grad_fn is None):
+                step.graphless = True
+                if self.anchors and step.active is not None:
+                    output = anchored = _anchored(output)
             # A layer may hand on more than its states: a residual, values for the layers above.
             for node in {tensor.grad_fn for tensor in tensors_of(output) if tensor.grad_fn is not None}:
                 node.metadata[_END] = True  # a mark, as a step that held its graph would never be freed
                 node.register_prehook(functools.partial(self._pass, step, layer))
+            return anchored
 
         return hook
 
@@ -94,32 +101,19 @@ class Passage:
         return None
 
 
-def tensors_of(output: Any) -> Iterator[torch.Tensor]:
-    """The tensors of what a module gave."""
-    if isinstance(output, torch.Tensor):
-        yield output
-    elif isinstance(output, (tuple, list)):
-        for item in output:
-            yield from tensors_of(item)
-    elif isinstance(output, Mapping):
-        yield from tensors_of(list(output.values()))
+def _anchored(output: Any) -> Any:
+    """A layer's output with a number added to its states, 0, that asks for a gradient."""
+    states = output[0] if isinstance(output, tuple) and output else output
+    if not isinstance(states, torch.Tensor) or not states.is_floating_point():
+        return output
+    moved = states + states.new_zeros((), requires_grad=True)
+    return (moved, *output[1:]) if isinstance(output, tuple) else moved
 
 
 def leaves_above(loss: torch.Tensor) -> List[torch.Tensor]:
     """The leaves that a loss reaches without passing the output of a layer: those of the head, of what the host has put
     beside the model, and of a layer that the loss looks into."""
-    found: List[torch.Tensor] = []
-    seen: Set[Any] = {None}
-    todo: List[Any] = [loss.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node in seen or _END in node.metadata:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
-        todo += [following for following, _ in node.next_functions]
-    return found
+    return leaves_from([loss], _END)
 
 
 class Withheld:

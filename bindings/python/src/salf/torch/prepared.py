@@ -13,7 +13,7 @@ from torch import nn
 import salf
 from salf import distributed
 from salf.methods import Method
-from salf.torch.anatomy import Parts
+from salf.torch.anatomy import Parts, measured_again
 from salf.torch.boundary import BoundaryCache
 from salf.torch.build import RowCallback, make_context, make_model
 from salf.torch.feed import ProbeFeed
@@ -190,7 +190,8 @@ class Prepared:
     def _whole_head(self) -> torch.Tensor:
         """The valid rows of the matrix that the basis is made of, in float64."""
         head, head_rows, _ = self._head_options
-        weight = head if head is not None else self.parts.head_weight
+        # What the head computes now, or an error: an adapter on it may have moved since it was measured.
+        weight = head if head is not None or head_rows is not None else measured_again(self.parts).head_weight
         info = self.model.info
         if self.basis.info.side == "input" or head_rows is None:
             assert weight is not None
