@@ -304,6 +304,12 @@ static void check_decompositions(const parity_case *c) {
     slf_potrf_job factor = {.dim = N, .a = a, .sign = -1, .shift = 0.5, .factor = r, .exists = &exists};
     CHECK_OK(c->backend->potrf(c->impl, &factor));
     ck_assert_int_eq(exists, 0);
+    double ones[N * N]; /* the second pivot is 1 - 1 */
+    for (int i = 0; i < N * N; i++) ones[i] = 1;
+    const slf_potrf_job singular = {.dim = N, .a = ones, .sign = 1, .factor = r, .exists = &exists};
+    exists = 5;
+    CHECK_OK(c->backend->potrf(c->impl, &singular));
+    ck_assert_int_eq(exists, 0);
     factor.sign = 2; /* of 2 A + I / 2 */
     CHECK_OK(c->backend->potrf(c->impl, &factor));
     ck_assert_int_eq(exists, 1);

@@ -168,8 +168,23 @@ static void check_limit(const parity_case *c) {
     parity_matrix_free(&h);
 }
 
+/* The limit is a length that float32 still serves. */
+static void check_limit_itself(const parity_case *c) {
+    const double values[] = {3, 4}, limits[] = {5, 4.999};
+    parity_matrix h = parity_matrix_of(values, 1, 2, SALF_F32, false);
+    for (int k = 0; k < 2; k++) {
+        double z[2];
+        int32_t needs_f64 = 5;
+        const slf_query_job job = {.states = &h.view, .z = z, .needs_f64 = &needs_f64, .limit = limits[k], .gain = 1};
+        CHECK_OK(c->backend->query(c->impl, &job));
+        ck_assert_int_eq(needs_f64, k);
+    }
+    parity_matrix_free(&h);
+}
+
 START_TEST(needs_f64_by_the_length_of_z) {
     parity_each(check_limit);
+    parity_backends(1, 2, check_limit_itself);
 }
 END_TEST
 
