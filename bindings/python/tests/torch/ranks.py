@@ -218,6 +218,7 @@ def trainers(folder):
         "salf[half]": trainer("salf[half]", folder),
         "salf[arith][df]": trainer("salf[arith][df]", folder, matching="offline", accumulation=2),
         "lift*[geom][bf]": trainer("lift*[geom][bf]", folder),
+        "full": trainer("salf[arith][df]", folder, accumulation=2, planner={"full_batches": True}),
         "lift[half]": trainer("lift[half]", folder),
         "cache": trainer("salf", folder, cache=True),
     }

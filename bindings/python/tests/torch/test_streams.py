@@ -92,6 +92,61 @@ def test_gradients_are_those_of_one_datum_at_a_time(kind, assignment, order):
             controller.begin(labels[:BATCH])
 
 
+def trained_by_a_plan(controller, model, ids, labels, after=lambda *_: None):
+    """The tasks of a plan that chooses its data; sizes of those that trained, and their data with their cuts."""
+    sizes, trained = [], []
+    planner = controller.planner
+    while (task := planner.next(BATCH)).kind != "done":
+        own = [int(i) for i in task.data]
+        if task.kind == "probe":
+            with torch.no_grad():
+                controller.begin(labels[own], probe=True)
+                loss_of(model, ids[own], labels[own])
+            assert not planner.report(controller.observe().eof).any()
+            controller.drop()
+        else:
+            controller.begin(labels[own], probe=False)
+            controller.backward(loss_of(model, ids[own], labels[own]))
+            after(own, task.eof)
+            controller.optimizer.step()
+            model.zero_grad(set_to_none=True)
+            sizes.append(len(own))
+            trained += zip(own, (int(cut) for cut in task.eof))
+        planner.done()
+    return sizes, trained
+
+
+@pytest.mark.parametrize("matching", ["online", "offline", "none"])
+def test_full_batches_of_a_plan(matching):
+    """Every batch is full, each datum of it trains with the cut that its stage has, and gradients are those of one
+    datum at a time."""
+    ids, labels = data()
+    model, other = small.make_model("llama"), small.make_model("llama")
+    plan = {"matching": matching, "full_batches": True, "growth": "custom", "weights": [5.0, 7.0, 1.0, 11.0]}
+    mixed = []
+
+    def check(own, cuts):
+        mixed.append(len({int(cut) for cut in cuts}) > 1)
+        wanted = one_at_a_time(other, ids[own], labels[own], cuts)
+        found = gradients(model)
+        assert all(not g.any() for n, g in found.items() if n not in wanted)
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(found[name], gradient, **TOLERANCE)
+        scales = [sum(int(cut) <= k for cut in cuts) / len(own) for k in range(4)]
+        assert list(controller.decision.rate_scale) == scales
+
+    with controlled(model, plan) as controller:
+        if matching == "offline":
+            controller.planner.set_eof(0, [i % 4 for i in range(N)])
+        sizes, trained = trained_by_a_plan(controller, model, ids, labels, check)
+        assert sizes == [BATCH] * (N // BATCH)
+        assert any(mixed)
+        assert sorted(datum for datum, _ in trained) == list(range(N))
+        counts = [int(c) for c in controller.planner.counts]
+        assert [sum(cut == k for _, cut in trained) for k in range(4)] == counts == [5, 7, 1, 11]
+        assert controller.saving == pytest.approx(controller.planner.saving)
+
+
 def test_known_cuts_build_no_graph_below_them():
     ids, labels = data()
     model = small.make_model("llama")
@@ -141,6 +196,22 @@ def test_rates_follow_the_rows_that_train_a_layer():
         cuts = controller.decision.eof
         scales = [float(s) for s in controller.decision.rate_scale]
         assert scales == [sum(int(c) <= k for c in cuts) / BATCH for k in range(4)]
+
+
+def test_rates_of_a_window_are_the_mean_over_its_batches():
+    """A layer that half of a window's rows train moves at half the rate, however they lie in its batches."""
+    ids, labels = data()
+    model = small.make_model("llama")
+    with controlled(model, {"assignment": "random", "stream_order": "mixed"}) as controller:
+        cuts = []
+        for own in (slice(0, 4), slice(4, 8), slice(8, 10)):
+            controller.begin(labels[own])
+            controller.backward(loss_of(model, ids[own], labels[own]))
+            cuts += [int(cut) for cut in controller.decision.eof]
+        scales = controller._window_scales()
+        for k, layer in enumerate(model.model.layers):
+            share = sum(cut <= k for cut in cuts) / len(cuts)
+            assert all(scales.get(id(p), 1.0) == pytest.approx(share) for p in layer.parameters())
 
 
 def test_a_resumed_stream_goes_on_with_the_same_cuts():

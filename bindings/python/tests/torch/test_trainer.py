@@ -147,6 +147,29 @@ def test_steps_of_a_plan_are_known_beforehand(tmp_path, method, accumulation):
     assert trainer.state.global_step == trainer.state.max_steps == trainer.controller.steps == expected
 
 
+@pytest.mark.parametrize("matching", ["online", "offline"])
+@pytest.mark.parametrize(("accumulation", "max_steps", "steps"), [(1, -1, 10), (2, -1, 5), (2, 3, 3)])
+def test_full_batches_of_a_plan(tmp_path, matching, accumulation, max_steps, steps):
+    """Stages of 10 data in batches of 4: without full_batches 12 steps, of which four are short."""
+    config = SalfConfig("salf[half]", matching=matching, planner={"full_batches": True})
+    trainer = make_trainer(tmp_path, config, gradient_accumulation_steps=accumulation, max_steps=max_steps)
+    sizes, task = [], trainer._salf_task
+
+    def noted(model, share):
+        if share.kind == "train":
+            sizes.append(len(share.indices))
+        return task(model, share)
+
+    trainer._salf_task = noted
+    trainer.train()
+    assert trainer.state.global_step == trainer.state.max_steps == trainer.controller.steps == steps
+    assert sizes == [4] * (steps * accumulation)
+    assert trainer.plan.finished
+    assert sum(trainer.plan.progress.trained) == 4 * steps * accumulation
+    assert trainer.controller.saving == pytest.approx(trainer.controller.planner.saving)
+    assert trainer.controller._own._split.split_everywhere
+
+
 def test_accumulation_equals_the_larger_batch(tmp_path):
     """Units of a window are weighted so that its gradient is the mean over its data, also where the last one is
     short."""
@@ -215,11 +238,14 @@ def killed(trainer, step):
         "lift[half]",
         "lift*[geom][bf]",
         SalfConfig("salf[arith][df]", matching="offline"),
+        SalfConfig("salf[arith][df]", planner={"full_batches": True}),
         SalfConfig("salf", cache=True),
         SalfConfig("block", policy={"interval": 2}),
         SalfConfig("autofreeze", policy={"interval": 2}),
     ],
-    ids=lambda salf: salf if isinstance(salf, str) else f"{salf.method}-{salf.matching}-{salf.cache}",
+    ids=lambda salf: salf
+    if isinstance(salf, str)
+    else f"{salf.method}-{salf.matching}-{salf.cache}{len(salf.planner)}",
 )
 def test_killed_and_resumed(tmp_path, salf):
     """Same plan, same weights, bit for bit, with dropout in the model."""
@@ -320,9 +346,13 @@ class FakeScaler:
         return loss
 
 
-@pytest.mark.parametrize("method", ["salf[half]", "lift*[arith][df]", "salf"])
-def test_a_step_skipped_by_the_scaler_does_not_advance_the_plan(tmp_path, method, caplog):
-    trainer = make_trainer(tmp_path, method)
+@pytest.mark.parametrize(
+    ("method", "fused"), [("salf[half]", False), ("lift*[arith][df]", False), ("salf", False), ("salf[half]", True)]
+)
+def test_a_step_skipped_by_the_scaler_does_not_advance_the_plan(tmp_path, method, fused, caplog):
+    if fused and not hasattr(torch.amp, "GradScaler"):
+        pytest.skip(f"PyTorch {torch.__version__} has no fused optimizers on a CPU")
+    trainer = make_trainer(tmp_path, method, optim="adamw_torch_fused" if fused else "adamw_torch")
     trainer.accelerator.scaler = FakeScaler()
     skips = {2, 3}
 
@@ -331,7 +361,10 @@ def test_a_step_skipped_by_the_scaler_does_not_advance_the_plan(tmp_path, method
             wrapper = trainer.optimizer
             cls = type(wrapper)
             skip = state.global_step in skips
-            if skip:  # the optimizer is not called, and accelerate says that the step was skipped
+            if fused:  # it is called, with what the scaler found, and accelerate knows of no skipped step
+                wrapper.optimizer.grad_scale, wrapper.optimizer.found_inf = None, torch.tensor(float(skip))
+                wrapper.step = lambda closure=None: wrapper.optimizer.step()
+            elif skip:  # the optimizer is not called, and accelerate says that the step was skipped
                 wrapper.step = lambda closure=None: setattr(wrapper, "_is_overflow", True)
             else:
                 wrapper.step = lambda closure=None: (setattr(wrapper, "_is_overflow", False), wrapper.optimizer.step())

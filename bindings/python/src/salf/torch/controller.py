@@ -175,9 +175,10 @@ class FreezeController(Prepared):
         self._synchronised = True
         self._decided_step = -1
         self._trained: Dict[int, nn.Parameter] = {}
-        self._scales: Dict[int, float] = {}
+        # Of each batch of the window: the factors on layers' rates, None for what did not train, and its data.
+        self._rates: List[Tuple[List[Optional[float]], int]] = []
         self._share = 0.0
-        self._streams = False
+        self._streams = self._by_rows = False
         self.planner = None
         self.signal = None
         self._own = None
@@ -230,6 +231,7 @@ class FreezeController(Prepared):
         probe: Optional[bool] = None,
         inputs: Optional[Mapping[str, Any]] = None,
         groups: Optional[Sequence[int]] = None,
+        first: int = 0,
     ) -> None:
         """Announces the forward of a batch.
 
@@ -239,6 +241,8 @@ class FreezeController(Prepared):
         given: position_ids or cu_seqlens tell the documents of a packed batch, input_ids and attention_mask what a
         BoundaryCache keeps. groups: of the data, in a stream that probes; rows of different groups do not compete for a
         cut (default: the tokens that should come next).
+
+        first: where a host shares a plan's task out by itself, the place of the batch's first datum in it.
 
         A stream hands its next quota to the batch, whatever the data are: let n_data be all that the run trains.
         """
@@ -254,7 +258,7 @@ class FreezeController(Prepared):
         if self._window_is_gone():
             self.skipped()
         try:
-            self._begin(labels, rows, ids, size, probe, inputs, groups)
+            self._begin(labels, rows, ids, size, probe, inputs, groups, first)
         except BaseException:
             self.drop()
             raise
@@ -279,11 +283,13 @@ class FreezeController(Prepared):
         gone = not any(bool(gradient.any()) for gradient in held)
         return self._communicator.all_true(gone) if self._communicator is not None else gone
 
-    def _begin(self, labels: Any, rows: Any, ids: Any, size: Any, probe: Any, inputs: Any, groups: Any) -> None:
+    def _begin(
+        self, labels: Any, rows: Any, ids: Any, size: Any, probe: Any, inputs: Any, groups: Any, first: int
+    ) -> None:
         observed = self._by_trace if probe is None else probe
         observed = observed or self._stream_probes()
         self._step = step = self._announced(labels, rows, ids, size, observed, inputs)
-        step.groups = groups
+        step.groups, step.first = groups, first
         self._begun += 1
         if self._ddp is not None:
             self._ddp.require_backward_grad_sync = False
@@ -305,7 +311,10 @@ class FreezeController(Prepared):
         assert step.active is not None
         self._flags.apply(step.active, True)
         if self._own is not None and self.decision is not None:
-            self._own.decided(self.decision, step.size, step.ids, step.inputs)
+            eof = self.decision.eof
+            if self.planner is not None and self.planner.full_batches and eof is not None:
+                eof = eof[step.first : step.first + step.size]
+            self._own.decided(self.decision.cut, eof, step.size, step.ids, step.inputs)
 
     def _stream_probes(self) -> bool:
         return self._streams and self.planner is not None and self.planner.assignment != "random"
@@ -534,9 +543,9 @@ class FreezeController(Prepared):
         if not self._trained:
             self._drop_gradients(parameters)
         self._trained.update((id(p), p) for p in parameters)
-        for k, scale in enumerate(active.rate_scale):
-            if active.layers[k] and scale != 1.0:
-                self._scales.update((id(p), scale) for p in self._groups.layers[k])
+        # Ranks have to find the same mean, whatever each has of a batch.
+        scales = [scale if trains else None for scale, trains in zip(active.rate_scale, active.layers)]
+        self._rates.append((scales, 1 if self._communicator is not None else max(1, step.size)))
         self._accounts.note_trained(active.depth, step.size if weight is None else weight)
         self._share += 1.0 if self.decision is None else self.decision.batch_share
         if self._streams and self.planner is not None:
@@ -600,10 +609,24 @@ class FreezeController(Prepared):
         self._statistics.note(self._groups.layers)
         if self._moments == "drop" and self._guard is not None:
             self._guard.forget(self._frozen())
+        scales = self._window_scales()
         if self._share >= 1.0 or not self._trained:
-            return self._scales
+            return scales
         # A batch that a stage cut short must not move the weights as far as a whole one.
-        return {place: self._scales.get(place, 1.0) * self._share for place in self._trained}
+        return {place: scales.get(place, 1.0) * self._share for place in self._trained}
+
+    def _window_scales(self) -> Dict[int, float]:
+        """Factors on the rates of parameters, where they are not 1: the mean over the window's batches. Where a factor
+        is the share of the rows that train a layer, a batch in which none does counts with 0."""
+        found: Dict[int, float] = {}
+        for k, layer in enumerate(self._groups.layers):
+            own = [(scales[k] or 0.0, data) for scales, data in self._rates if self._by_rows or scales[k] is not None]
+            scale = own[0][0] if own else 1.0
+            if any(other != scale for other, _ in own):
+                scale = sum(other * data for other, data in own) / sum(data for _, data in own)
+            if scale != 1.0:
+                found.update((id(p), scale) for p in layer if id(p) in self._trained)
+        return found
 
     def _frozen(self) -> List[nn.Parameter]:
         return [p for p in self._groups.managed() if id(p) not in self._trained]
@@ -616,7 +639,7 @@ class FreezeController(Prepared):
         """A gradient scaler skipped the step: what the window trained counts for nothing. Needed where gradients are
         not thrown away before the next begin(), which tells the same."""
         self._trained = {}
-        self._scales = {}
+        self._rates = []
         self._share = 0.0
         self._begun = 0
         self._synchronised = True

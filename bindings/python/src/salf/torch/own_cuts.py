@@ -42,10 +42,9 @@ class OwnCuts:
         """Whether the batch at hand is run again once its cuts are known."""
         return self._armed
 
-    def decided(self, decision: salf.Decision, rows: int, ids: Any, inputs: Optional[Mapping[str, Any]]) -> None:
-        """The cuts of the next forward are known."""
+    def decided(self, cut: int, eof: Any, rows: int, ids: Any, inputs: Optional[Mapping[str, Any]]) -> None:
+        """The cut of the next forward is known, and those of its rows, if they have cuts of their own."""
         self.arm(False)
-        eof = decision.eof
         if self._split is not None:
             if eof is not None and len(eof) != rows:
                 raise ValueError(f"the decision is of {len(eof)} rows, the batch has {rows}")
@@ -54,7 +53,7 @@ class OwnCuts:
         if self._boundary is not None:
             if ids is None or inputs is None or "input_ids" not in inputs:
                 raise ValueError("kept states belong to data: pass ids= and inputs=, which the model is given")
-            self._boundary.set(min(int(decision.cut), len(self._parts.layers)))
+            self._boundary.set(min(int(cut), len(self._parts.layers)))
             others = {n: v for n, v in inputs.items() if n not in ("input_ids", "attention_mask") and "labels" not in n}
             self._boundary.begin(ids, inputs["input_ids"], inputs.get("attention_mask"), others)
 

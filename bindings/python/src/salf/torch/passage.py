@@ -29,8 +29,9 @@ _END = "salf: the output of a layer"
 class Step:
     """A batch between begin() and its backward. rows: what is observed, None for nothing. size: the data that count as
     trained. inputs: what the model is given, where kept states ask for it. groups: of the rows, for a stream. batch:
-    its rows, those without a target counted. active: what trains, None until the trace of the forward has decided.
-    settled: the backward has come. graphless: its forward went by and left nothing that a backward could reach."""
+    its rows, those without a target counted. first: the place of its data in a plan's task. active: what trains, None
+    until the trace of the forward has decided. settled: the backward has come. graphless: its forward went by and left
+    nothing that a backward could reach."""
 
     rows: Optional[Rows]
     ids: Optional[List[int]]
@@ -38,6 +39,7 @@ class Step:
     inputs: Optional[Mapping[str, Any]] = None
     groups: Optional[Sequence[int]] = None
     batch: int = 0
+    first: int = 0
     active: Optional[Active] = None
     settled: bool = False
     graphless: bool = False

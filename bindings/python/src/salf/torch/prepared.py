@@ -49,11 +49,14 @@ class Prepared:
     _own: Optional[OwnCuts]
     _step: Optional[Step]
     _streams: bool
+    _by_rows: bool
 
     def _build_policy(self, planner: Any, context: Dict[str, Any]) -> None:
         kind = self.method.policy
         if kind == "budget" and planner is None:
             raise ValueError(f"method {self.method.name!r} follows a plan: pass planner=")
+        if kind not in ("budget", "ramp") and planner is not None:
+            raise ValueError(f"method {self.method.name!r} follows no plan: leave planner= out, or take a budget")
         if kind == "suffix" and "first_layer" not in self._policy_options:
             raise ValueError("method 'suffix' needs policy={'first_layer': K}, the lowest layer that trains")
         device = next(self.parts.layers[0].parameters()).device
@@ -64,23 +67,19 @@ class Prepared:
             planner = salf.Planner(self.context, self.n_layers, **{**named, **planner})
         elif planner is not None and (self.method.matching == "stream") > (planner.matching == "stream"):
             raise ValueError(f"method {self.method.name!r} is a stream, and the planner matches {planner.matching!r}")
-        if kind == "budget" and planner is not None and planner.full_batches:
-            raise ValueError(
-                "full_batches give each datum a cut of its own, which a controller takes from streams alone: take one, "
-                "such as 'salf[half][stream]', whose batches are full"
-            )
         self.planner = planner
         self._streams = kind == "budget" and planner is not None and planner.matching == "stream"
         self.policy = salf.Policy(self.context, kind, self.n_layers, planner=planner, **self._policy_options)
 
     def _open_own_cuts(self, boundary: Optional[BoundaryCache]) -> None:
-        """Takes the layers over where rows have cuts of their own: before the forward in a stream by random, else after
-        it."""
+        """Takes the layers over where rows have cuts of their own: before the forward in a stream by random and in full
+        batches of a plan, else after it."""
         plan = self.planner
         after = self._by_trace and self._policy_options.get("reduction") == "prefix"
-        before = False
+        before = plan is not None and self.method.policy == "budget" and plan.full_batches
         if plan is not None and self._streams and not plan.one_cut:
             before, after = plan.assignment == "random", plan.assignment != "random"
+        self._by_rows = (before or after or self._streams) and self._policy_options.get("rates") != "whole"
         if before or after or boundary is not None:
             if self.parts.states_problem:
                 raise ValueError(self.parts.states_problem)

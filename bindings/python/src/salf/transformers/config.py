@@ -103,6 +103,8 @@ class SalfConfig:
 
     def controller(self, model: nn.Module, parts: Parts, planner: Any, policy: Dict[str, Any]) -> FreezeController:
         """A controller with these options for a model with these parts; options of the policy stand behind its own."""
+        if self.planner and planner is None:
+            raise ValueError(f"planner= has options of a plan, and method {self.method!r} follows none")
         return FreezeController(
             model,
             self.method,

@@ -2,9 +2,10 @@
 
 A run under a budget is one plan over all its epochs. Each stage (layer e with its c_e data) is cut into windows of
 one optimizer step, and a window into as many units as batches are accumulated, so that the cut changes at optimizer
-steps only; a short window leaves its last units empty. The number of units is known beforehand, also where the
-planner probes while the run goes on, because a unit counts data trained. With several ranks every rank runs the same
-plan and takes its share of each task's data.
+steps only; a short window leaves its last units empty. With full_batches windows go on over the end of a stage, and
+each datum has its own cut. The number of units is known beforehand, also where the planner probes while the run goes
+on, because a unit counts data trained. With several ranks every rank runs the same plan and takes its share of each
+task's data.
 """
 
 from __future__ import annotations
@@ -132,7 +133,8 @@ class PlanRun:
     def n_units(self) -> int:
         """Units of the whole plan."""
         window = self.unit_size * self.accumulation
-        return self.accumulation * sum(-(-count // window) for count in self.counts)
+        stages = [sum(self.counts)] if self.planner.full_batches else self.counts
+        return self.accumulation * sum(-(-count // window) for count in stages)
 
     @property
     def finished(self) -> bool:
@@ -144,7 +146,7 @@ class PlanRun:
         at = self.progress
         if at.units % self.accumulation == 0:
             left = [count - done for count, done in zip(self.counts, at.trained)]
-            stage = next((n for n in left if n > 0), 0)
+            stage = sum(left) if self.planner.full_batches else next((n for n in left if n > 0), 0)
             at.window, at.window_done = min(stage, self.unit_size * self.accumulation), 0
         at.units += 1
         return min(self.unit_size, at.window - at.window_done)
@@ -168,7 +170,11 @@ class PlanRun:
 
     def close_task(self, trained: int) -> None:
         """The task at hand is done, and this many of its data were trained."""
-        self.progress.trained[self._task.layer] += trained
+        if self._task.eof is None:
+            self.progress.trained[self._task.layer] += trained
+        else:
+            for layer in self._task.eof:
+                self.progress.trained[int(layer)] += 1
         self.progress.window_done += trained
         self.planner.done()
         self._task = None

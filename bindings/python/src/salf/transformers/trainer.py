@@ -49,6 +49,7 @@ class SalfMixin:
         self.plan: Optional[PlanRun] = None
         self._salf_before: Optional[Dict[str, Any]] = None
         self._salf_resumed = False
+        self._salf_seen = 0  # steps of the controller at the last optimizer step
         super().__init__(*args, **kwargs)
         self.add_callback(_Hooks(self))  # type: ignore[attr-defined]
 
@@ -129,6 +130,8 @@ class SalfMixin:
         if args.max_steps <= 0:
             return max(1, round(length * float(args.num_train_epochs)))
         method, context = parse_method(self.salf.method), Context(backend="cpu", threads=1)
+        if self.salf.plan_options(method, 1, 1, 0).get("full_batches"):
+            return int(args.max_steps) * unit * accumulation
 
         def counts(n_data: int) -> Any:
             return Planner(context, n_layers, **self.salf.plan_options(method, n_data, n_layers, seed)).counts
@@ -330,7 +333,16 @@ class SalfMixin:
         assert plan is not None
         inputs = self._salf_batch(share.indices)
         probing = share.kind == "probe"
-        controller.begin(size=len(share.indices), probe=probing, inputs=inputs)
+        ids = share.indices if self.salf.boundary is not None else None
+        if probing and plan.planner.full_batches:  # what is taken waits, and trains in a batch to come
+            with torch.no_grad():
+                controller.begin(size=len(share.indices), probe=True, inputs=inputs, ids=ids)
+                self._salf_forward(inputs)
+            self._salf_accept(share, len(share.indices))
+            controller.drop()
+            return torch.zeros((), device=me.args.device), 0
+        first = share.first if share.real else 0
+        controller.begin(size=len(share.indices), probe=probing, inputs=inputs, ids=ids, first=first)
         loss, outputs = self._salf_compute_loss(model, inputs)
         mine, trained = len(share.indices) if share.real else 0, share.total
         if probing:
@@ -427,6 +439,7 @@ class SalfMixin:
         if controller is None:
             return
         controller.wrapped(me.model_wrapped, self.salf.when)
+        self._salf_seen = controller.steps
         resumed = self._salf_resumed
         if self.plan is not None and self.salf.matching == "offline" and controller.method.probes and not resumed:
             self._salf_measure()
@@ -459,9 +472,12 @@ class SalfMixin:
         me.model_wrapped(**{k: v for k, v in me._prepare_inputs(inputs).items() if k != "labels"})
 
     def _salf_stepped(self) -> None:
-        """After an optimizer step, also one that the scaler skipped: a plan then stays where it was."""
-        me: Any = self
-        if self.controller is None or not me.accelerator.optimizer_step_was_skipped:
+        """After an optimizer step, also one that the scaler skipped, or a fused optimizer for it: a plan then stays
+        where it was."""
+        if self.controller is None:
+            return
+        before, self._salf_seen = self._salf_seen, self.controller.steps
+        if self.controller.steps != before:
             return
         self.controller.skipped()
         if self._salf_before is not None and self.plan is not None:
