@@ -177,6 +177,29 @@ def test_a_rank_that_fails_at_a_report_is_named():
         assert "rank 1 failed with SALF_E_ARGUMENT" in message
 
 
+def test_offline_eof_are_those_of_all_data_on_every_rank():
+    """Nothing exchanges them: one that is missing is named, and ranks that were told different ones go no step on."""
+
+    def work(context, rank, eof):
+        planner = salf.Planner(context, LAYERS, 100, matching="offline", seed=3)
+        planner.set_eof(0, eof)
+        policy = salf.Policy(context, "budget", LAYERS, planner=planner)
+        try:
+            planner.next(4)
+            policy.decide(0)
+        except salf.Error as error:
+            return f"{error.status_name}: {error}"
+        return "fine"
+
+    eof = np.random.default_rng(4).integers(0, LAYERS, 100)
+    assert Joined(2).run(lambda context, rank: work(context, rank, eof)) == ["fine"] * 2
+    for said in Joined(2).run(lambda context, rank: work(context, rank, eof if rank else LAYERS - 1 - eof)):
+        assert said.startswith("SALF_E_MISMATCH: the ranks differ in data of the task")
+    for said in Joined(2).run(lambda context, rank: work(context, rank, eof[:50])):
+        assert said.startswith("SALF_E_SEQUENCE")
+        assert "50" in said
+
+
 @pytest.mark.parametrize("matching", ["online", "offline", "none"])
 def test_every_datum_trains_once(context, matching):
     eof = np.random.default_rng(2).integers(0, LAYERS, 100)
