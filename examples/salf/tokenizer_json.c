@@ -20,6 +20,7 @@ typedef struct {
     tokenizer_json *json;
     char *message;
     size_t message_size;
+    int64_t next_id; /* that the package gives to an added token which is no piece, whatever the file says */
 } json_reader;
 
 static int say(json_reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -323,8 +324,9 @@ static int grow_tree(token_tree *tree, const char *text, size_t n, int32_t token
     return 0;
 }
 
-/* One token; a text that is a piece of the model must have its id. The flag "special" changes nothing here: special
- * tokens in a text are found like the others. */
+/* One token; a text that is a piece of the model must have its id, another one the id behind those that there are: the
+ * package numbers them so, and passes over what the file has. The flag "special" changes nothing here: special tokens
+ * in a text are found like the others. */
 static int read_added(json_reader *r, const json_t *json) {
     added_token *token = &r->json->added[r->json->n_added];
     const json_t *id = member(json, "id"), *content = member(json, "content");
@@ -338,6 +340,10 @@ static int read_added(json_reader *r, const json_t *json) {
         return say(r, "added token '%.40s' has the id %" PRId64 ", and %" PRId32 " in the vocabulary", text,
                    (int64_t)number, known);
     if (known < 0 && set_piece(r, number, text, n)) return -1;
+    if (known < 0 && number != r->next_id)
+        return say(r, "added token '%.40s' has the id %" PRId64 ", where the package would give it %" PRId64, text,
+                   (int64_t)number, r->next_id);
+    if (number >= r->next_id) r->next_id = number + 1;
     token->id = (int32_t)number;
     if (read_flag(r, json, "single_word", false, &token->single_word) ||
         read_flag(r, json, "lstrip", false, &token->takes_left) ||
@@ -433,6 +439,7 @@ int tokenizer_json_read(tokenizer *t, const char *text, size_t n, char *message,
                read_model(&r, member(json, "model")) == 0) {
         failed = 0;
         t->json->added = calloc(json_array_size(added) + 1, sizeof *t->json->added);
+        r.next_id = (int64_t)json_object_size(member(member(json, "model"), "vocab"));
         if (!t->json->added || json_array_size(added) > IDS_MOST) failed = say(&r, "out of memory");
         if (added && !json_is_array(added)) failed = say(&r, "added_tokens is no list");
         if (!failed) json_array_foreach(added, i, token) {

@@ -71,13 +71,13 @@ salf_status salf_probe_observe(salf_probe *probe, int32_t space, const salf_tens
     const bool normed = lens == SALF_LENS_NORMED || (lens == SALF_LENS_HF && space == n_layers);
     SLF_TRY(slf_check_word("kind", "SALF_STATE", kind));
     if (kind == SALF_STATE_NORMED && !normed)
-        return slf_fail(SALF_E_ARGUMENT, "space %" PRId32 " is given normed, but lens %" PRId32 " needs it raw", space,
-                        lens);
+        return slf_fail(SALF_E_ARGUMENT, "space %" PRId32 " is given normed, but lens %s needs it raw", space,
+                        salf_constant_word("SALF_LENS", lens));
     const slf_norm *norm = normed && kind != SALF_STATE_NORMED ? &probe->norm : NULL;
     if (norm && norm->kind == SALF_NORM_NONE)
         return slf_fail(
-            SALF_E_ARGUMENT,
-            "lens %" PRId32 " norms space %" PRId32 ", but %s; give the state normed or take the raw lens", lens, space,
+            SALF_E_ARGUMENT, "lens %s norms space %" PRId32 ", but %s; give the state normed or take the raw lens",
+            salf_constant_word("SALF_LENS", lens), space,
             probe->basis->model ? "the model was described without a final norm" : "there is no model at hand");
     /* 3. without the rows that are left out: by an index, composed with the caller's. Each space has its own, since a
      * device may read it later */

@@ -69,7 +69,7 @@ PYTHON
     python3 - "$work/copy/tokenizer.json" <<'PYTHON'
 import json, sys
 t = json.load(open(sys.argv[1]))
-t["added_tokens"].append(dict(t["added_tokens"][0], id=4000, content="<beyond>"))
+t["model"]["vocab"]["<beyond>"] = 4000
 json.dump(t, open(sys.argv[1], "w"))
 PYTHON
     run 1 doctor --valid-vocab 2048 "$work/copy"

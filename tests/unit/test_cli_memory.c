@@ -138,8 +138,8 @@ START_TEST(basis_of_words) {
         "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Replace\",\"pattern\":"
         "{\"String\":\"x\"},\"content\":\"b\"}]},\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":"
         "\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"[ab]+|\\\\s\"}},{\"type\":\"ByteLevel\","
-        "\"add_prefix_space\":true}]},\"added_tokens\":[{\"id\":3,\"content\":\"<s>\"}],\"model\":{\"type\":\"BPE\","
-        "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120\":4},\"merges\":[\"a b\"]}}";
+        "\"add_prefix_space\":true}]},\"added_tokens\":[{\"id\":4,\"content\":\"<s>\"}],\"model\":{\"type\":\"BPE\","
+        "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120\":3},\"merges\":[\"a b\"]}}";
     make_model();
     FILE *file = fopen(path_of(2, "tokenizer.json"), "w");
     ck_assert(file && fputs(json, file) >= 0 && fclose(file) == 0);

@@ -240,6 +240,9 @@ static const struct {
     {TOKEN("{\"content\":\"x\",\"id\":0}"), "the same id 0"},
     {TOKEN("{\"content\":\"x\",\"id\":-1}"), "'x' has the id -1"},
     {TOKEN("{\"content\":\"x\",\"id\":3,\"lstrip\":1}"), "lstrip is neither"},
+    {TOKEN("{\"content\":\"x\",\"id\":7}"), "'x' has the id 7, where the package would give it "},
+    {TOKEN("{\"content\":\"a\",\"id\":0},{\"content\":\"x\",\"id\":3},{\"content\":\"y\",\"id\":5}"),
+     "'y' has the id 5, where the package would give it 4"},
     {"{\"added_tokens\":{}," MODEL "}", "added_tokens is no list"},
 };
 
