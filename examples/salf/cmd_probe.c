@@ -56,7 +56,8 @@ typedef struct probe_parts {
 #define AT(field) offsetof(probe_settings, field)
 
 static const args_option probe_table[] = {
-    {"model", 0, ARGS_TEXT, AT(model), "PATH", .required = 1, .help = "checkpoint folder whose layers are known, as `salf doctor FOLDER` tells"},
+    {"model", 0, ARGS_TEXT, AT(model), "PATH", .required = 1,
+     .help = "checkpoint folder whose layers are known, as `salf doctor FOLDER` tells"},
     {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX,
      .help = "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"},
     {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...",
@@ -268,6 +269,14 @@ int cmd_probe(int argc, char **argv) {
     batch_room b = {.parts = &p};
     int code = args_parse(&probe_command, &s, argc, argv, NULL);
     if (code >= 0) return code;
+    /* What changes nothing here is refused: whoever gives it believes that it does. */
+    const int compares = s.metric != SALF_METRIC_COSINE;
+    const char *idle = s.exact && s.rtol > 0                             ? "exact: --rtol says otherwise"
+                       : s.temperature > 0 && s.metric != SALF_METRIC_CE ? "temperature: --metric is not ce"
+                       : s.candidates && !compares                 ? "candidates: --metric cosine compares with none"
+                       : s.scores != SALF_SCORE_BASIS && !compares ? "scores: --metric cosine is of the basis"
+                                                                   : NULL;
+    if (idle) return args_misuse("probe", "--%s", idle);
     code = open_parts(&s, &p);
     if (code < 0 && p.prompts.n == 0) code = args_fail("probe", "%s holds no prompt", s.prompts);
     for (int64_t first = 0; code <= 0 && first < p.prompts.n; first += b.n) {

@@ -287,7 +287,7 @@ int32_t *tokenizer_encode_new(const tokenizer *t, const char *text, int64_t *n) 
         id_list list = {0};
         list.ids = malloc(sizeof *list.ids); /* no ids are a list, too */
         list.room = list.ids ? 1 : 0;
-        if (tokenizer_json_encode(t, text, strlen(text), false, &list) == 0) return *n = list.n, list.ids;
+        if (list.ids && tokenizer_json_encode(t, text, strlen(text), false, &list) == 0) return *n = list.n, list.ids;
         free(list.ids);
         return NULL;
     }
@@ -324,12 +324,12 @@ int32_t tokenizer_id_behind(const tokenizer *t, const char *prompt, const char *
     int32_t id = whole ? TOKEN_NONE : TOKEN_NO_MEMORY;
     if (whole && n < n_whole && memcmp(ids, whole, (size_t)n * sizeof *ids) == 0) {
         if (n + 1 < n_whole && is_lone_space(t, whole[n])) n++;
-        id = whole[n];
+        if (whole[n] != (t->json ? t->json->model.unknown : TOKEN_UNKNOWN)) id = whole[n];
     }
     free(text.bytes);
     free(ids);
     free(whole);
-    return id == (t->json ? t->json->model.unknown : TOKEN_UNKNOWN) ? TOKEN_NONE : id;
+    return id;
 }
 
 int32_t tokenizer_first_id(const tokenizer *t, const char *word) {

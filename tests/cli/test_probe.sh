@@ -45,5 +45,14 @@ done
     { printf '1\t1'; yes ,1 | head -n 9000 | tr -d '\n'; echo; } >"$work/long" # more than a batch has room for
     run 1 probe --model "$SALF_SHARED/models/stories260k" --prompts "$work/long"
     tells '9001'
+    # an option that changes nothing, or that another one overrules
+    for options in '--temperature 2' '--candidates 1,2' '--scores logits' '--metric rank --temperature 2' '--exact --rtol 0.1'; do
+        # shellcheck disable=SC2086
+        run 2 probe --model "$SALF_SHARED/models/stories260k" --prompts "$work/long" $options
+    done
+    for options in '--tokenizer x' '--input-side --rtol 0.1' '--input-side --exact'; do
+        # shellcheck disable=SC2086
+        run 2 basis --model "$SALF_SHARED/models/stories260k" --tokens 1 $options
+    done
 }
 finish
