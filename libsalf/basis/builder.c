@@ -19,9 +19,14 @@
 #include "core/random.h"
 #include "core/ranks.h"
 
-#define PARTS        4                         /* of a 64-bit sum */
-#define TRAILER      (2 * (1 + PARTS) + PARTS) /* rows seen, checksum, fingerprint; builders, configuration */
-#define CHECK_STREAM 0x62617369733a6964u       /* "basis:id" in ASCII: a stream of random bits of its own */
+#define CHECK_STREAM 0x62617369733a6964u /* "basis:id" in ASCII: a stream of random bits of its own */
+
+/* The end of the vector. */
+enum { PARTS = 4 }; /* of a 64-bit sum */
+typedef struct {
+    double rows, ids[PARTS], fingerprint[PARTS], builders, configuration[PARTS];
+} sums_seen;
+enum { TRAILER = sizeof(sums_seen) / sizeof(double) };
 
 struct salf_basis_builder {
     salf_context *context;
@@ -44,9 +49,8 @@ static double *kept_row(const salf_basis_builder *builder, int64_t i) {
     return builder->values + builder->hidden * (builder->hidden + i);
 }
 
-/* Rows seen, checksum [4], fingerprint [4], builders, configuration [4]. */
-static double *trailer_of(const salf_basis_builder *builder) {
-    return builder->values + builder->count - TRAILER;
+static sums_seen *seen_by(const salf_basis_builder *builder) {
+    return (sums_seen *)(builder->values + builder->count - TRAILER);
 }
 
 /* ---- 64-bit sums in doubles ---- */
@@ -119,9 +123,8 @@ salf_status salf_basis_builder_create(salf_basis_builder **out, salf_context *co
     list_builder_fields(builder, &fields);
     for (int32_t i = 0; i < fields.n; i++)
         builder->configuration = slf_hash_mix(builder->configuration ^ fields.fields[i].value);
-    double *builders = trailer_of(builder) + 1 + 2 * PARTS;
-    builders[0] = 1;
-    add_parts(builders + 1, builder->configuration);
+    seen_by(builder)->builders = 1;
+    add_parts(seen_by(builder)->configuration, builder->configuration);
     *out = builder;
     return SALF_OK;
 done:
@@ -182,10 +185,10 @@ salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, c
         for (int64_t j = 0; j < dim; j++) out[j] += builder->row[j];
     }
     /* 4. what was seen, last: rows that did not get this far do not count */
-    double *seen = trailer_of(builder);
-    seen[0] += (double)rows->rows;
-    for (int64_t r = 0; r < rows->rows; r++) add_parts(seen + 1, row_id_hash(first + r));
-    add_parts(seen + 1 + PARTS, hash);
+    sums_seen *seen = seen_by(builder);
+    seen->rows += (double)rows->rows;
+    for (int64_t r = 0; r < rows->rows; r++) add_parts(seen->ids, row_id_hash(first + r));
+    add_parts(seen->fingerprint, hash);
     return SALF_OK;
 }
 
@@ -245,24 +248,24 @@ static float *copy_kept_rows(const salf_basis_builder *builder, const int32_t *l
 /* Whether every row was added once, on builders of one kind, and the fingerprint. Doubles hold counts exactly up to
  * 2^53. */
 static salf_status check_sums(const salf_basis_builder *builder, uint64_t *fingerprint) {
-    const double *seen = trailer_of(builder);
+    const sums_seen *seen = seen_by(builder);
     uint64_t ids, wanted = 0;
     double own[PARTS] = {0};
-    const double *builders = seen + 1 + 2 * PARTS;
     add_parts(own, builder->configuration);
     for (int i = 0; i < PARTS; i++)
-        if (!(builders[0] >= 1) || builders[1 + i] != builders[0] * own[i])
+        if (!(seen->builders >= 1) || seen->configuration[i] != seen->builders * own[i])
             return slf_fail(SALF_E_MISMATCH,
                             "the partial sums are of %g builders, and not all had the labels and options of this one",
-                            builders[0]);
-    if (seen[0] != (double)builder->vocab)
-        return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added to the builder", seen[0], builder->vocab);
+                            seen->builders);
+    if (seen->rows != (double)builder->vocab)
+        return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added to the builder", seen->rows,
+                        builder->vocab);
     for (int64_t i = 0; i < builder->vocab; i++) wanted += row_id_hash(i);
-    if (!join_parts(seen + 1, &ids) || ids != wanted)
+    if (!join_parts(seen->ids, &ids) || ids != wanted)
         return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added, but some twice and some not at all",
-                        seen[0], builder->vocab);
-    if (!join_parts(seen + 1 + PARTS, fingerprint))
-        return slf_fail(SALF_E_CORRUPT, "the partial sums hold %g where a count must be", seen[1 + PARTS]);
+                        seen->rows, builder->vocab);
+    if (!join_parts(seen->fingerprint, fingerprint))
+        return slf_fail(SALF_E_CORRUPT, "the partial sums hold %g where a count must be", seen->fingerprint[0]);
     return SALF_OK;
 }
 

@@ -17,16 +17,10 @@ salf_status slf_label_check(int32_t label, int64_t vocab, int64_t padded_vocab) 
     return slf_fail(SALF_E_LABEL, "label %" PRId32 " is outside the vocabulary of %" PRId64 " tokens", label, vocab);
 }
 
-/* For qsort; a difference of two int32 may not fit one. */
-static int compare_labels(const void *a, const void *b) {
-    const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-    return (x > y) - (x < y);
-}
-
 /* Removes repeats in the same pass over the sorted list, since each distinct label costs a D x D product. */
 int64_t slf_labels_sort(int32_t *labels, int64_t n) {
     int64_t unique = 0;
-    if (n > 0) qsort(labels, (size_t)n, sizeof *labels, compare_labels);
+    if (n > 0) qsort(labels, (size_t)n, sizeof *labels, slf_order_i32);
     for (int64_t i = 0; i < n; i++)
         if (unique == 0 || labels[i] != labels[unique - 1]) labels[unique++] = labels[i];
     return unique;

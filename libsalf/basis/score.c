@@ -41,9 +41,7 @@
 
 salf_status slf_temperature_read(double *temperature) {
     if (*temperature == 0) *temperature = 1;
-    if (*temperature >= LEAST_TEMPERATURE && *temperature <= MOST_TEMPERATURE) return SALF_OK;
-    return slf_fail(SALF_E_ARGUMENT, "temperature is %g, not in %g ... %g", *temperature, LEAST_TEMPERATURE,
-                    MOST_TEMPERATURE);
+    return SLF_CHECK_RANGES({"temperature", *temperature, LEAST_TEMPERATURE, MOST_TEMPERATURE});
 }
 
 /* ---- making: which rows ---- */

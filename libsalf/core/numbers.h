@@ -1,4 +1,4 @@
-/* numbers.h - small arithmetic that everybody needs: the smaller of two, products that may not fit, norms. Not
+/* numbers.h - small arithmetic that everybody needs: the smaller of two, order, products that may not fit, norms. Not
  * installed. */
 #ifndef SALF_NUMBERS_H
 #define SALF_NUMBERS_H
@@ -9,6 +9,16 @@
 /* Both evaluate an argument twice: pass values, not calls. */
 #define SLF_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define SLF_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* For qsort, ascending; a difference of two numbers may not fit their type. */
+#define SLF_ORDER_(name, type)                                 \
+    static inline int name(const void *a, const void *b) {     \
+        const type x = *(const type *)a, y = *(const type *)b; \
+        return (x > y) - (x < y);                              \
+    }
+SLF_ORDER_(slf_order_i32, int32_t)
+SLF_ORDER_(slf_order_i64, int64_t)
+SLF_ORDER_(slf_order_f64, double)
 
 /* a * b + c, or UINT64_MAX when that does not fit 64 bits. No block of memory is so large, so that a size which was
  * computed with this can be handed to an allocator unchecked: it refuses. */

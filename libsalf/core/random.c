@@ -50,6 +50,15 @@ uint64_t slf_random_below(uint64_t seed, uint64_t stream, uint64_t index, uint64
     return bits % bound;
 }
 
+void slf_shuffle(int32_t *values, int64_t n, int64_t count, uint64_t seed, uint64_t stream, uint64_t index) {
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t j = i + (int64_t)slf_random_below(seed, stream, index + (uint64_t)i, (uint64_t)(n - i));
+        const int32_t value = values[j];
+        values[j] = values[i];
+        values[i] = value;
+    }
+}
+
 double slf_random_unit(uint64_t seed, uint64_t stream, uint64_t index) {
     return (double)(slf_random_bits(seed, stream, index) >> 11) * 0x1p-53;
 }

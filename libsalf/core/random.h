@@ -11,6 +11,8 @@ void slf_philox(uint64_t key, uint64_t counter_low, uint64_t counter_high, uint3
 uint64_t slf_random_bits(uint64_t seed, uint64_t stream, uint64_t index);
 /* Uniform in 0 ... bound-1 (bound > 0), exactly uniform by rejection. */
 uint64_t slf_random_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t bound);
+/* The first `count` places of a Fisher-Yates shuffle of n values, by the draws from index on. */
+void slf_shuffle(int32_t *values, int64_t n, int64_t count, uint64_t seed, uint64_t stream, uint64_t index);
 /* Uniform in [0, 1), 53 bits. */
 double slf_random_unit(uint64_t seed, uint64_t stream, uint64_t index);
 

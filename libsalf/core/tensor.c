@@ -115,11 +115,6 @@ salf_status slf_tensor_check_index(const salf_tensor *tensor, const char *name) 
     return SALF_OK;
 }
 
-static int ascending_rows(const void *a, const void *b) {
-    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
 /* Without an index slf_tensor_check has seen it. Rows in order: then only neighbours can meet. A stride below the
  * columns is a host's way to number something else than rows, and so a distance in rows is taken times it. */
 salf_status slf_tensor_check_apart(const salf_context *context, const salf_tensor *out, const char *name) {
@@ -129,7 +124,7 @@ salf_status slf_tensor_check_apart(const salf_context *context, const salf_tenso
     if (!out->row_index || out->index_memory != SALF_MEMORY_HOST || n < 2) return SALF_OK;
     SLF_TRY(SLF_ALLOC(context, sorted, n));
     memcpy(sorted, out->row_index, (size_t)n * sizeof *sorted);
-    qsort(sorted, (size_t)n, sizeof *sorted, ascending_rows);
+    qsort(sorted, (size_t)n, sizeof *sorted, slf_order_i64);
     for (int64_t r = 1; r < n && status == SALF_OK; r++) {
         const double apart = ((double)sorted[r] - (double)sorted[r - 1]) * (double)stride;
         if (apart < (double)out->cols && -apart < (double)out->cols)

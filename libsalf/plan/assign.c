@@ -3,8 +3,8 @@
  *
  * RANDOM: Fisher and Yates, draw i of the counter-based generator at (seed, position + i).
  * EOF: Algorithm 4 inside the group: e ascending, rows in order with eof <= e; what is missing comes from a shuffle.
- * GAIN: the least sum of L_i(e) = sum over k < e of max(g_k, 0) over the rows i. Up to 64 rows exactly (exact.c);
- * above, the deepest cuts go first, each to the rows that lose least there, O(m n log n).
+ * GAIN: the least sum of L_i(e) = sum over k < e of max(g_k, 0) over the rows i. Up to 64 rows exactly; above,
+ * the deepest cuts go first, each to the rows that lose least there, O(m n log n).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,17 +12,7 @@
 #include "core/random.h"
 #include "plan/plan.h"
 
-/* Stream of the counter-based generator: "planrows" in ASCII. */
-#define STREAM_ROWS 0x706C616E726F7773u
-
-void slf_stream_shuffle(uint64_t seed, int64_t position, int32_t *values, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t j = i + (int64_t)slf_random_below(seed, STREAM_ROWS, (uint64_t)(position + i), (uint64_t)(n - i));
-        const int32_t value = values[j];
-        values[j] = values[i];
-        values[i] = value;
-    }
-}
+enum { EXACT_ROWS = 64 };
 
 /* So that sums over 64 rows and 65,534 layers stay finite. */
 #define LOST_MOST 1e300
@@ -43,8 +33,57 @@ void slf_stream_sum_lost(double *gains, int64_t n, int32_t m) {
         for (int32_t e = 0; isnan(gains[i * m]) && e < m; e++) gains[i * m + m - 1 - e] = (m - 1 - e) * (most + 1);
 }
 
-/* Least loss first, ties to the earlier row. */
-static int by_loss(const void *a, const void *b) {
+/* The least sum of costs over all assignments of up to 64 rows to as many places (Kuhn's problem): a row at a time, along
+ * the cheapest path of moves to a place that is free, with potentials. O(n^3).
+ *
+ * Places are the cuts that were drawn, in order. Index 0 of the arrays is the row, or place, that is not there. The
+ * same costs give the same result everywhere; of equal sums the one that is found first stands. */
+static void assign_exactly(const slf_assignment *job) {
+    const int n = (int)job->n;
+    int32_t layer[EXACT_ROWS + 1] = {0}; /* of each place */
+    int row_at[EXACT_ROWS + 1] = {0}, before[EXACT_ROWS + 1] = {0};
+    double row_price[EXACT_ROWS + 1] = {0}, place_price[EXACT_ROWS + 1] = {0};
+    for (int32_t e = 0, place = 1; e < job->m; e++)
+        for (int64_t k = 0; k < job->quota[e]; k++) layer[place++] = e;
+    for (int row = 1; row <= n; row++) {
+        /* 1. the cheapest path from this row to a place that is free, through places that are not */
+        double least[EXACT_ROWS + 1];
+        bool seen[EXACT_ROWS + 1] = {false};
+        int place = 0;
+        for (int j = 0; j <= n; j++) least[j] = HUGE_VAL;
+        row_at[0] = row;
+        while (row_at[place] != 0) {
+            const int i = row_at[place];
+            const double *lost = job->lost + job->rows[i - 1] * job->m;
+            int next = 0;
+            seen[place] = true;
+            for (int j = 1; j <= n; j++) {
+                if (seen[j]) continue;
+                const double cost = lost[layer[j]] - row_price[i] - place_price[j];
+                if (cost < least[j]) {
+                    least[j] = cost;
+                    before[j] = place;
+                }
+                if (next == 0 || least[j] < least[next]) next = j;
+            }
+            const double step = least[next];
+            for (int j = 0; j <= n; j++) {
+                if (seen[j]) {
+                    row_price[row_at[j]] += step;
+                    place_price[j] -= step;
+                } else {
+                    least[j] -= step;
+                }
+            }
+            place = next;
+        }
+        /* 2. each row on the path moves one place on */
+        for (; place != 0; place = before[place]) row_at[place] = row_at[before[place]];
+    }
+    for (int j = 1; j <= n; j++) job->cuts[job->rows[row_at[j] - 1]] = layer[j];
+}
+
+int slf_by_loss(const void *a, const void *b) {
     const slf_ranked *x = a, *y = b;
     if (x->lost != y->lost) return x->lost < y->lost ? -1 : 1;
     return (x->row > y->row) - (x->row < y->row);
@@ -59,8 +98,8 @@ void slf_stream_assign(const slf_assignment *job) {
         cuts[job->rows[i]] = -1;
         job->ranked[i].row = job->rows[i];
     }
-    if (job->lost && job->n <= SLF_EXACT_ROWS) {
-        slf_stream_assign_exactly(job);
+    if (job->lost && job->n <= EXACT_ROWS) {
+        assign_exactly(job);
         return;
     }
     /* Of many rows: the deepest cuts first, each to the rows that lose least by it. */
@@ -71,14 +110,14 @@ void slf_stream_assign(const slf_assignment *job) {
             const int64_t row = job->rows[i];
             if (cuts[row] < 0) job->ranked[left++] = (slf_ranked){.row = row, .lost = job->lost[row * job->m + e]};
         }
-        qsort(job->ranked, (size_t)left, sizeof *job->ranked, by_loss);
+        qsort(job->ranked, (size_t)left, sizeof *job->ranked, slf_by_loss);
         for (int64_t i = 0; i < job->quota[e]; i++) cuts[job->ranked[i].row] = e;
     }
     if (job->lost) return;
     /* 2. who comes when nobody's eof fits: the rows shuffled, at the draws of their own positions */
     for (int64_t i = 0; i < job->n; i++) {
         const uint64_t at = (uint64_t)(job->position + job->rows[i]);
-        const int64_t j = i + (int64_t)slf_random_below(job->seed, STREAM_ROWS, at, (uint64_t)(job->n - i));
+        const int64_t j = i + (int64_t)slf_random_below(job->seed, SLF_STREAM_ROWS, at, (uint64_t)(job->n - i));
         const int64_t row = job->ranked[j].row;
         job->ranked[j].row = job->ranked[i].row;
         job->ranked[i].row = row;

@@ -11,23 +11,11 @@
 
 #include "plan/plan.h"
 
-typedef struct plan_remainder {
-    double rest; /* in [0, 1) */
-    int32_t layer;
-} plan_remainder;
-
-/* Largest first, ties to the shallowest. */
-static int by_remainder(const void *a, const void *b) {
-    const plan_remainder *x = a, *y = b;
-    if (x->rest != y->rest) return x->rest > y->rest ? -1 : 1;
-    return (x->layer > y->layer) - (x->layer < y->layer);
-}
-
 /* Shares n w_e / sum w rounded down, then one more each in the order of what rounding took. Layers of weight 0 get
  * nothing. */
 static salf_status count_by_weight(const salf_context *context, const double *weights, int32_t m, int64_t n,
                                    int64_t *counts) {
-    plan_remainder *rests;
+    slf_ranked *rests; /* largest first, ties to the shallowest */
     SLF_TRY(SLF_ALLOC(context, rests, m));
     /* 1. weights relative to the largest, as their own sum may overflow */
     int32_t largest = 0, positive = 0;
@@ -41,7 +29,7 @@ static salf_status count_by_weight(const salf_context *context, const double *we
         const double share = fmin((double)n * (weights[e] / weights[largest] / sum), 0x1p62), whole = floor(share);
         counts[e] = (int64_t)whole;
         left -= counts[e];
-        if (weights[e] > 0) rests[positive++] = (plan_remainder){share - whole, e};
+        if (weights[e] > 0) rests[positive++] = (slf_ranked){.lost = whole - share, .row = e};
     }
     /* 3. what is left. Beyond 2^53 data a share is not exact, and then it may be more than one a layer, or below 0:
      * all of that goes to the layer of the largest weight */
@@ -49,8 +37,8 @@ static salf_status count_by_weight(const salf_context *context, const double *we
         counts[largest] += left;
         left = 0;
     }
-    qsort(rests, (size_t)positive, sizeof *rests, by_remainder);
-    for (int64_t i = 0; i < left; i++) counts[rests[i].layer]++;
+    qsort(rests, (size_t)positive, sizeof *rests, slf_by_loss);
+    for (int64_t i = 0; i < left; i++) counts[rests[i].row]++;
     slf_free(context, rests);
     return SALF_OK;
 }

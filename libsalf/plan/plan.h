@@ -185,10 +185,12 @@ salf_status slf_stream_read(const salf_planner *planner, slf_blob *blob, slf_pro
 
 /* ---- assign.c ---- */
 
+/* Rows in the order of what is lost, for qsort: least first, ties to the earlier row. */
 typedef struct slf_ranked {
     double lost;
     int64_t row;
 } slf_ranked;
+int slf_by_loss(const void *a, const void *b);
 
 /* Which of the rows of one group gets which of the cuts that were drawn for them. All but rows and n is of the batch. */
 typedef struct slf_assignment {
@@ -204,14 +206,11 @@ typedef struct slf_assignment {
     int64_t *quota;     /* [m] scratch */
 } slf_assignment;
 void slf_stream_assign(const slf_assignment *job);
-/* GAIN, up to SLF_EXACT_ROWS rows: the least sum of all assignments. */
-enum { SLF_EXACT_ROWS = 64 };
-void slf_stream_assign_exactly(const slf_assignment *job);
 /* Positive gains below each layer, in the place of gains [n][m]. A row whose gains are no numbers is to train fully:
  * every layer that it loses counts more than all gains of any other row. */
 void slf_stream_sum_lost(double *gains, int64_t n, int32_t m);
-/* Shuffles n values; which way follows from the seed and position ... position+n-1. */
-void slf_stream_shuffle(uint64_t seed, int64_t position, int32_t *values, int64_t n);
+/* Stream of the counter-based generator, by positions of data: "planrows" in ASCII. */
+#define SLF_STREAM_ROWS 0x706C616E726F7773u
 
 /* ---- save.c ---- */
 

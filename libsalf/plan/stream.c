@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/carve.h"
+#include "core/random.h"
 #include "plan/plan.h"
 
 /* Draws and books the cuts of the task's rows; group_of says whose each is where rows have groups. Row by row in the
@@ -125,7 +126,7 @@ salf_status slf_stream_next(salf_planner *p, int64_t most) {
     /* eof and gains come with the forward; cuts are drawn when they are here, as a row's group decides its quota */
     if (p->options.assignment != SALF_ASSIGN_RANDOM) return SALF_OK;
     draw_cuts(p, progress, false);
-    if (!p->options.one_cut) slf_stream_shuffle(p->options.seed, s->position, progress->cuts, n);
+    if (!p->options.one_cut) slf_shuffle(progress->cuts, n, n, p->options.seed, SLF_STREAM_ROWS, (uint64_t)s->position);
     /* nobody looked at an eof, so that none is matched */
     for (int64_t i = 0; i < n; i++) progress->filled[progress->cuts[i]]++;
     progress->phase = SLF_PHASE_TRAIN;

@@ -23,11 +23,6 @@ static salf_status check_norms(const double *norms, int32_t m, const char *name)
     return SALF_OK;
 }
 
-static int ascending(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Change of a layer from the turn before to the one that has ended; from 0 to anything is the largest of all. */
 static double gradient_change(const salf_policy *p, int32_t k) {
     const double before = p->last.previous[k], now = p->next.previous[k];
@@ -69,7 +64,7 @@ salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) 
         const int32_t first = p->last.frozen, n = p->m - first;
         double *changes = p->scratch;
         for (int32_t i = 0; i < n; i++) changes[i] = gradient_change(p, first + i);
-        qsort(changes, (size_t)n, sizeof *changes, ascending);
+        qsort(changes, (size_t)n, sizeof *changes, slf_order_f64);
         /* As numpy.percentile's default: the place lies between two changes in order, and the bound between them in
          * proportion. Where the upper one is infinite (a layer whose gradients were 0) any share of it is too. */
         const double place = p->options.percentile / 100 * (n - 1);

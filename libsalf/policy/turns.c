@@ -37,18 +37,11 @@ bool slf_policy_turns_between(const salf_policy *p, int64_t before, int64_t step
     return a.round != b.round || a.place != b.place;
 }
 
-/* The first places of a Fisher-Yates shuffle. */
+/* Counter-based: the draw of place i in round `number` depends on the seed and these two alone, so that every rank and
+ * every resumed run has the same. */
 void slf_policy_permute(salf_policy *p, uint64_t number, int32_t count) {
     for (int32_t k = 0; k < p->m; k++) p->permuted[k] = k;
-    /* Counter-based: the draw of place i in round `number` depends on the seed and these two alone, so that every rank
-     * and every resumed run has the same. */
-    for (int32_t i = 0; i < count; i++) {
-        const uint64_t stream = STREAM_TURNS ^ number << 1, left = (uint64_t)(p->m - i);
-        const int32_t j = i + (int32_t)slf_random_below(p->options.seed, stream, (uint64_t)i, left);
-        const int32_t layer = p->permuted[j];
-        p->permuted[j] = p->permuted[i];
-        p->permuted[i] = layer;
-    }
+    slf_shuffle(p->permuted, p->m, count, p->options.seed, STREAM_TURNS ^ number << 1, 0);
 }
 
 /* The layer whose turn it is; a random order is drawn anew for each round. */

@@ -118,15 +118,15 @@ static salf_status check_loss_out(const salf_context *context, const salf_tensor
 }
 
 /* Everything that can be seen without reading states; the rest is looked at when there is room for a row. */
-static salf_status check_loss_arguments(const salf_loss *loss, const int32_t *labels, const salf_tensor *states,
-                                        double scale, const salf_tensor *losses, const salf_tensor *gradient) {
+static salf_status check_loss_call(const salf_loss *loss, const loss_call *call) {
+    const salf_tensor *states = call->states, *losses = call->losses;
     const bool device_ok = slf_device_readable(loss->context);
     SLF_TRY(slf_tensor_check(states, "states", -1, loss->basis->info.hidden, device_ok));
-    if (!isfinite(scale)) return slf_fail(SALF_E_ARGUMENT, "scale of the gradient is %g", scale);
+    if (!isfinite(call->scale)) return slf_fail(SALF_E_ARGUMENT, "scale of the gradient is %g", call->scale);
     /* Overlap of gradient and states is not looked for: with a row index on a device it cannot be seen. */
-    if (gradient) SLF_TRY(check_loss_out(loss->context, gradient, "gradient", states->rows, states->cols));
+    if (call->gradient) SLF_TRY(check_loss_out(loss->context, call->gradient, "gradient", states->rows, states->cols));
     if (states->rows == 0) return SALF_OK;
-    if (!labels) return slf_fail(SALF_E_NULL, "labels is NULL with %" PRId64 " states", states->rows);
+    if (!call->labels) return slf_fail(SALF_E_NULL, "labels is NULL with %" PRId64 " states", states->rows);
     if (!losses) return slf_fail(SALF_E_NULL, "losses is NULL with %" PRId64 " states", states->rows);
     SLF_TRY(check_loss_out(loss->context, losses, "losses", states->rows, 1));
     /* Anywhere on the host, in one piece on a device. */
@@ -137,23 +137,22 @@ static salf_status check_loss_arguments(const salf_loss *loss, const int32_t *la
     if (losses->memory == SALF_MEMORY_HOST && losses->row_index && losses->index_memory != SALF_MEMORY_HOST)
         return slf_fail(SALF_E_ARGUMENT, "losses on the host have an index on the device");
     for (int64_t r = 0; r < states->rows && loss->vocabulary; r++)
-        if (labels[r] != SALF_LABEL_IGNORE) SLF_TRY(slf_vocabulary_check(loss->vocabulary, labels[r]));
+        if (call->labels[r] != SALF_LABEL_IGNORE) SLF_TRY(slf_vocabulary_check(loss->vocabulary, call->labels[r]));
     return SALF_OK;
 }
 
 /* Rows first ... of the call, as many as a chunk has. The gradient of ce with respect to h, by way of e = h / |h|, is
  * (1 / (t |h|)) (g - (g . e) e) with g = sum u_i b_i / |b_i| / sum u_i - b_l / |b_l|: so besides sum u_i a walk has to
  * leave that vector and, for g . e, the sum of u_i s_i; no second walk is needed. */
-static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *states, int64_t first, double scale,
-                                 const salf_tensor *gradient) {
+static salf_status compute_chunk(const salf_loss *loss, const loss_call *call, int64_t first) {
     const salf_context *context = loss->context;
-    const int64_t left = states->rows - first, n = SLF_MIN(left, loss->run.chunk), dim = states->cols;
-    const salf_tensor h = slf_tensor_slice(states, first, n);
+    const int64_t left = call->states->rows - first, n = SLF_MIN(left, loss->run.chunk), dim = call->states->cols;
+    const salf_tensor h = slf_tensor_slice(call->states, first, n);
     salf_tensor g = {0};
-    if (gradient) g = slf_tensor_slice(gradient, first, n);
+    if (call->gradient) g = slf_tensor_slice(call->gradient, first, n);
     const slf_label_rows *used = loss->set.used;
     const slf_own_rows own = {used->rows, used->norms, loss->device_rows + first};
-    const slf_loss_out out = {loss->device_loss + first, gradient ? &g : NULL, scale};
+    const slf_loss_out out = {loss->device_loss + first, call->gradient ? &g : NULL, call->scale};
     if (!loss->vocabulary) {
         const slf_cosine_job job = {.states = &h, .own = own, .losses = out};
         return context->backend->cosine(context->impl, &job);
@@ -161,7 +160,7 @@ static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *state
     slf_score_run run = loss->run;
     run.row_of = loss->device_rows + loss->rows + first;
     run.place = run.row_of + loss->rows;
-    if (!gradient) run.sums.weighted = run.sums.vector = NULL;
+    if (!call->gradient) run.sums.weighted = run.sums.vector = NULL;
     /* The run is a copy: chunks take turns in the same arrays, in stream order, and none is ever waiting between
      * calls. */
     SLF_TRY(slf_score_run_add(&run, loss->vocabulary, &h, NULL, 0));
@@ -180,9 +179,8 @@ static salf_status compute_chunk(const salf_loss *loss, const salf_tensor *state
 /* On a device everything is enqueued, and only losses that go to the host wait. After a failure losses and gradient may
  * hold the rows of chunks that went well, but nothing was written for a wrong argument, label or state on the host. */
 static salf_status compute_loss(salf_loss *loss, const loss_call *call) {
-    const salf_tensor *states = call->states, *losses = call->losses, *gradient = call->gradient;
+    const salf_tensor *states = call->states, *losses = call->losses;
     const int32_t *labels = call->labels;
-    const double scale = call->scale;
     const salf_context *context = loss->context;
     const int64_t rows = states->rows, dim = states->cols;
     /* 1. memory. A row of a chunk takes z, the sums' vector and a state widened to float64, and some numbers: 8 D
@@ -204,10 +202,11 @@ static salf_status compute_loss(salf_loss *loss, const loss_call *call) {
         if (!isfinite(norm)) return slf_fail(SALF_E_NONFINITE, "the state of row %" PRId64 " is not finite", number);
         if (!(norm > 0)) return slf_fail(SALF_E_NUMERIC, "the state of row %" PRId64 " is zero", number);
         /* No element of a gradient exceeds 2 |scale| / (t |h|): the difference of two unit vectors. */
-        const double t = loss->vocabulary ? loss->options.temperature : 1, steepest = 2 * fabs(scale) / (t * norm);
-        if (gradient && !(steepest <= (double)FLT_MAX))
+        const double t = loss->vocabulary ? loss->options.temperature : 1,
+                     steepest = 2 * fabs(call->scale) / (t * norm);
+        if (call->gradient && !(steepest <= (double)FLT_MAX))
             return slf_fail(SALF_E_OVERFLOW, "row %" PRId64 ": a gradient of %g (length %g, temperature %g, scale %g)",
-                            number, steepest, norm, t, scale);
+                            number, steepest, norm, t, call->scale);
     }
     /* 3. which rows the labels have, in the basis and for a walk, to the backend, by way of the next slot once its last
      * upload is done. Rows that have to be fetched have one place: the last upload from there has to be over. */
@@ -227,8 +226,7 @@ static salf_status compute_loss(salf_loss *loss, const loss_call *call) {
     loss->slot = (loss->slot + 1) % SLOTS;
     SLF_TRY(context->backend->mark(context->impl, uploaded));
     /* 4. chunk by chunk, each with a walk of its own over the vocabulary where there is one */
-    for (int64_t first = 0; first < rows; first += loss->run.chunk)
-        SLF_TRY(compute_chunk(loss, states, first, scale, gradient));
+    for (int64_t first = 0; first < rows; first += loss->run.chunk) SLF_TRY(compute_chunk(loss, call, first));
     /* 5. losses to where the caller wants them; waits where that is the host */
     const uint64_t loss_bytes = (uint64_t)rows * sizeof(float);
     if (losses->memory == SALF_MEMORY_DEVICE)
@@ -244,11 +242,11 @@ salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf
                               const salf_tensor *losses, const salf_tensor *gradient) {
     SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(loss, states);
-    const salf_status own = check_loss_arguments(loss, labels, states, scale, losses, gradient);
+    loss_call call = {.labels = labels, .states = states, .scale = scale, .losses = losses, .gradient = gradient};
+    const salf_status own = check_loss_call(loss, &call);
     SLF_TRY(slf_vocabulary_agree(loss->vocabulary, SLF_MEET_salf_loss_compute, own, labels, states->rows));
     const salf_context *context = loss->context;
     const int64_t rows = states->rows, dim = states->cols;
-    loss_call call = {.labels = labels, .states = states, .scale = scale, .losses = losses, .gradient = gradient};
     int64_t n = 0;
     for (int64_t r = 0; r < rows; r++) n += labels[r] != SALF_LABEL_IGNORE;
     if (n == rows) return rows == 0 ? SALF_OK : compute_loss(loss, &call);
