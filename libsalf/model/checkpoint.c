@@ -6,10 +6,8 @@
  * name or the head's, or under both.
  */
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
-#include "core/dtypes.h"
 #include "io/io.h"
 #include "model/model.h"
 

@@ -178,11 +178,6 @@ salf_status slf_stream_share(slf_progress *progress, const salf_planner *planner
 salf_status slf_stream_sort(slf_progress *progress, const salf_planner *planner, const int64_t *found,
                             int64_t *ordered);
 
-/* ---- save_stream.c ---- */
-
-void slf_stream_write(const salf_planner *planner, slf_blob *blob);
-salf_status slf_stream_read(const salf_planner *planner, slf_blob *blob, slf_progress *progress);
-
 /* ---- assign.c ---- */
 
 /* Rows in the order of what is lost, for qsort: least first, ties to the earlier row. */

@@ -47,29 +47,18 @@ struct salf_policy {
     int32_t *eof;   /* [row_room], in the block of order */
 };
 
-/* Which turn a step lies in: of m turns a round, so that place is 0 ... m-1. */
-typedef struct slf_turn {
-    int64_t round;
-    int32_t place;
-} slf_turn;
-slf_turn slf_policy_turn(const salf_policy *policy, int64_t step);
 /* Whether two steps lie in different turns. */
 bool slf_policy_turns_between(const salf_policy *policy, int64_t before, int64_t step);
 bool slf_policy_takes_turns(const salf_policy *policy);
 
 /* Layers from cut up train, at full rate. */
 void slf_policy_suffix(salf_policy *policy, int32_t cut);
-/* First `count` layers of a permutation into policy->permuted; equal for equal numbers and seeds. */
-void slf_policy_permute(salf_policy *policy, uint64_t number, int32_t count);
 /* Room for rows in policy->eof and order; what stood there is lost. */
 salf_status slf_policy_rows(salf_policy *policy, int64_t rows);
 /* All ranks come here once a decision, with what is wrong with their own call (local): they have the same policy, are
  * at the same step and follow the same plan, or all of them fail. least: NULL, or a number of this rank, which becomes
  * the least of all. */
 salf_status slf_policy_agree(salf_policy *policy, salf_status local, const salf_observation *seen, int64_t *least);
-/* All that a decision follows from in the options; SLF_POLICY_INTERVAL is the place of one. */
-enum { SLF_POLICY_FIELDS = 19, SLF_POLICY_INTERVAL = 5 };
-void slf_policy_fields(const salf_policy *policy, slf_field fields[SLF_POLICY_FIELDS]);
 
 /* The kinds. */
 typedef salf_status slf_decide(salf_policy *policy, const salf_observation *seen);

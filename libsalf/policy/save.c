@@ -11,14 +11,16 @@
 
 /* ---- what is compared ---- */
 
+enum { POLICY_FIELDS = 19, POLICY_INTERVAL = 5 }; /* the latter: the place of one */
+
 /* All options that a decision depends on, also those of other kinds: a blob belongs to one configuration. Callbacks and
  * planners have no number; the host must give the same ones. A new option is a line here, and with that saves, loads
  * and ranks know of it; its place is for good, as blobs have the values by their places. */
-void slf_policy_fields(const salf_policy *p, slf_field fields[SLF_POLICY_FIELDS]) {
+static void list_policy_fields(const salf_policy *p, slf_field fields[POLICY_FIELDS]) {
     const salf_policy_options *o = &p->options;
     uint64_t script = SLF_FNV_BEGIN; /* FNV-1a, a cut at a time instead of a byte */
     for (int64_t i = 0; o->script && i < o->n_script; i++) script = (script ^ (uint32_t)o->script[i]) * SLF_FNV_PRIME;
-    const slf_field own[SLF_POLICY_FIELDS] = {
+    const slf_field own[POLICY_FIELDS] = {
         {"kind", (uint64_t)p->kind},
         {"n_layers", (uint64_t)p->m},
         {"reduction", (uint64_t)o->reduction},
@@ -46,9 +48,9 @@ void slf_policy_fields(const salf_policy *p, slf_field fields[SLF_POLICY_FIELDS]
  * freeze other layers from here on. Rows and gradients are each rank's own. */
 salf_status slf_policy_agree(salf_policy *p, salf_status local, const salf_observation *seen, int64_t *least) {
     const slf_policy_record *last = &p->last;
-    slf_agreement a = {.meeting = SLF_MEET_salf_policy_decide, .n = SLF_POLICY_FIELDS, .least = least ? *least : 0};
+    slf_agreement a = {.meeting = SLF_MEET_salf_policy_decide, .n = POLICY_FIELDS, .least = least ? *least : 0};
     if (!slf_has_ranks(p->context)) return local; /* hashes cost more than a decision of one rank */
-    slf_policy_fields(p, a.fields);
+    list_policy_fields(p, a.fields);
     slf_agreement_add(&a, "step", (uint64_t)seen->step);
     slf_agreement_add(&a, "the step of the last decision", (uint64_t)last->step);
     slf_agreement_add(&a, "the frozen depth", (uint64_t)last->frozen);
@@ -77,10 +79,10 @@ static int64_t rounded_interval(const salf_policy *p) {
 }
 
 /* The fields that a blob of a version has: all, but for what it held otherwise, or not yet. */
-static int list_blob_fields(const salf_policy *p, uint32_t version, slf_field fields[SLF_POLICY_FIELDS]) {
-    slf_policy_fields(p, fields);
-    if (version == 1) fields[SLF_POLICY_INTERVAL].value = (uint64_t)rounded_interval(p);
-    return version < 3 ? SLF_POLICY_FIELDS - 1 : SLF_POLICY_FIELDS; /* rates, the last */
+static int list_blob_fields(const salf_policy *p, uint32_t version, slf_field fields[POLICY_FIELDS]) {
+    list_policy_fields(p, fields);
+    if (version == 1) fields[POLICY_INTERVAL].value = (uint64_t)rounded_interval(p);
+    return version < 3 ? POLICY_FIELDS - 1 : POLICY_FIELDS; /* rates, the last */
 }
 
 /* Called twice, to measure and to write. Nothing of the decision at hand is saved: what is made again from the same
@@ -88,7 +90,7 @@ static int list_blob_fields(const salf_policy *p, uint32_t version, slf_field fi
 static void write_policy(const void *user, slf_blob *blob) {
     const salf_policy *p = user;
     const slf_policy_record *last = &p->last;
-    slf_field fields[SLF_POLICY_FIELDS];
+    slf_field fields[POLICY_FIELDS];
     slf_blob_put_fields(blob, fields, list_blob_fields(p, POLICY_VERSION, fields));
     const int64_t numbers[] = {last->step, last->embedding, last->head, last->frozen, last->compared};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) slf_blob_put_u64(blob, (uint64_t)numbers[i]);
@@ -113,7 +115,7 @@ salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t s
     SLF_TRY(slf_blob_open(policy_kind, 1, POLICY_VERSION, buffer, size, &blob));
     /* 1. made for the same configuration? Rounded turns of a whole number of steps are what they were; others are not:
      * their layers would change in the middle of a run */
-    slf_field fields[SLF_POLICY_FIELDS];
+    slf_field fields[POLICY_FIELDS];
     SLF_TRY(slf_blob_check_fields(&blob, fields, list_blob_fields(p, blob.version, fields), "policy"));
     if (blob.version < 3 && p->kind == SALF_POLICY_AUTOFREEZE)
         return SLF_FAIL(SALF_E_VERSION,

@@ -14,13 +14,19 @@
 /* Streams of the counter-based generator: "polturns" in ASCII. */
 #define STREAM_TURNS 0x706F6C7475726E73u
 
+/* Of m turns a round, so that place is 0 ... m-1. */
+typedef struct policy_turn {
+    int64_t round;
+    int32_t place;
+} policy_turn;
+
 /* With an interval, turn step / interval. Without one, turn floor(step m / total_steps): exact where the steps of a
  * turn are no whole number, so that a run has m turns, each as long as the others or one step longer, and a longer run
- * goes on in a second round. The product may have 94 bits, and so the
- * quotient is searched for: the largest place with place total_steps <= step m. */
-slf_turn slf_policy_turn(const salf_policy *p, int64_t step) {
+ * goes on in a second round. The product may have 94 bits, and so the quotient is searched for: the largest place with
+ * place total_steps <= step m. */
+static policy_turn turn_of(const salf_policy *p, int64_t step) {
     const int64_t interval = p->options.interval, total = p->options.total_steps;
-    if (interval > 0) return (slf_turn){step / interval / p->m, (int32_t)(step / interval % p->m)};
+    if (interval > 0) return (policy_turn){step / interval / p->m, (int32_t)(step / interval % p->m)};
     int32_t place = 0, above = p->m; /* place fits, above does not */
     while (above - place > 1) {
         const int32_t middle = place + (above - place) / 2;
@@ -29,28 +35,29 @@ slf_turn slf_policy_turn(const salf_policy *p, int64_t step) {
         else
             above = middle;
     }
-    return (slf_turn){step / total, place};
+    return (policy_turn){step / total, place};
 }
 
 bool slf_policy_turns_between(const salf_policy *p, int64_t before, int64_t step) {
-    const slf_turn a = slf_policy_turn(p, before), b = slf_policy_turn(p, step);
+    const policy_turn a = turn_of(p, before), b = turn_of(p, step);
     return a.round != b.round || a.place != b.place;
 }
 
 /* Counter-based: the draw of place i in round `number` depends on the seed and these two alone, so that every rank and
  * every resumed run has the same. */
-void slf_policy_permute(salf_policy *p, uint64_t number, int32_t count) {
+static void permute_layers(salf_policy *p, uint64_t number, int32_t count) {
     for (int32_t k = 0; k < p->m; k++) p->permuted[k] = k;
     slf_shuffle(p->permuted, p->m, count, p->options.seed, STREAM_TURNS ^ number << 1, 0);
 }
 
 /* The layer whose turn it is; a random order is drawn anew for each round. */
-static int32_t layer_in_turn(salf_policy *p, slf_turn turn, int32_t usual_order) {
+static int32_t layer_in_turn(salf_policy *p, int64_t step, int32_t usual_order) {
+    const policy_turn t = turn_of(p, step);
     const int32_t order = p->options.order == SALF_ORDER_DEFAULT ? usual_order : p->options.order;
-    if (order == SALF_ORDER_FORWARD) return turn.place;
-    if (order == SALF_ORDER_BACKWARD) return p->m - 1 - turn.place;
-    slf_policy_permute(p, (uint64_t)turn.round, p->m);
-    return p->permuted[turn.place];
+    if (order == SALF_ORDER_FORWARD) return t.place;
+    if (order == SALF_ORDER_BACKWARD) return p->m - 1 - t.place;
+    permute_layers(p, (uint64_t)t.round, p->m);
+    return p->permuted[t.place];
 }
 
 /* These layers train, at full rate, and no others. */
@@ -65,20 +72,20 @@ static void train_layers(salf_policy *p, const int32_t *layers, int32_t count) {
 /* LIFT: one layer trains. The backward still passes through all layers above it, which only carry the gradient; its
  * cut is this layer. */
 salf_status slf_decide_lift(salf_policy *p, const salf_observation *seen) {
-    const int32_t layer = layer_in_turn(p, slf_policy_turn(p, seen->step), SALF_ORDER_FORWARD);
+    const int32_t layer = layer_in_turn(p, seen->step, SALF_ORDER_FORWARD);
     train_layers(p, &layer, 1);
     return SALF_OK;
 }
 
 /* LIFT* (paper 4.1): the layers that LIFT passes through train as well, at the price of their weight gradients. */
 salf_status slf_decide_lift_star(salf_policy *p, const salf_observation *seen) {
-    slf_policy_suffix(p, layer_in_turn(p, slf_policy_turn(p, seen->step), SALF_ORDER_FORWARD));
+    slf_policy_suffix(p, layer_in_turn(p, seen->step, SALF_ORDER_FORWARD));
     return SALF_OK;
 }
 
 /* A phase begins with the first decision in a turn, also when the layer is the last phase's. */
 salf_status slf_decide_block(salf_policy *p, const salf_observation *seen) {
-    const int32_t layer = layer_in_turn(p, slf_policy_turn(p, seen->step), SALF_ORDER_RANDOM);
+    const int32_t layer = layer_in_turn(p, seen->step, SALF_ORDER_RANDOM);
     train_layers(p, &layer, 1);
     const bool begins = p->last.step < 0 || slf_policy_turns_between(p, p->last.step, seen->step);
     if (begins && !p->options.keep_moments) p->changes[2][p->n_reset++] = layer;
@@ -87,8 +94,8 @@ salf_status slf_decide_block(salf_policy *p, const salf_observation *seen) {
 
 /* The number of a turn may exceed 64 bits after 2^63 steps; what counts is that neighbours differ. */
 salf_status slf_decide_lisa(salf_policy *p, const salf_observation *seen) {
-    const slf_turn turn = slf_policy_turn(p, seen->step);
-    slf_policy_permute(p, (uint64_t)turn.round * (uint64_t)p->m + (uint64_t)turn.place, p->options.n_active);
+    const policy_turn t = turn_of(p, seen->step);
+    permute_layers(p, (uint64_t)t.round * (uint64_t)p->m + (uint64_t)t.place, p->options.n_active);
     train_layers(p, p->permuted, p->options.n_active);
     return SALF_OK;
 }

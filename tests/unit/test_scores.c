@@ -355,7 +355,7 @@ START_TEST(other_temperatures_are_refused) {
         salf_probe *probe_made;
         salf_loss *loss_made;
         char value[64];
-        snprintf(value, sizeof value, "temperature is %g, not in 1e-30 ... 1e+30", wrong[i]);
+        snprintf(value, sizeof value, "temperature is %.16g, not in 1e-30 ... 1e+30", wrong[i]);
         CHECK_FAILS(salf_probe_create(&probe_made, x.basis, &p), SALF_E_ARGUMENT, value);
         CHECK_FAILS(salf_loss_create(&loss_made, x.basis, &l), SALF_E_ARGUMENT, value);
     }
