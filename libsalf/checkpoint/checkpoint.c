@@ -434,6 +434,7 @@ salf_status salf_checkpoint_load(salf_checkpoint *c, const salf_checkpoint_conte
                             slf_dtype_name(found.view.dtype), slf_dtype_name(v->dtype));
         if (v->memory != SALF_MEMORY_HOST || v->row_index)
             return slf_fail(SALF_E_ARGUMENT, "tensor '%s' is no plain matrix in host memory", place->name);
+        SLF_TRY(slf_tensor_check_index(v, place->name)); /* its extent: rows are written */
         if (!v->data && found.view.rows * found.view.cols > 0)
             return slf_fail(SALF_E_NULL, "tensor '%s' has no data", place->name);
     }

@@ -123,10 +123,11 @@ class Tree:
 
     def compile(self, suite):
         """Whether a suite's program builds; one job. Linked with the leak sanitizer, so that memory which a mutant forgets
-        to give back is noticed, but for those that have an allocator of their own. Most of a mutant's time is this, so
+        to give back is noticed, but for those that have an allocator of their own, and the program, of
+        which scripts limit the memory. Most of a mutant's time is this, so
         ccache is used where it is there."""
         command = ["make", "-s", "-j1", "BUILD=build", f"CFLAGS={self.flags}", "CUDA=0", self.target(suite)]
-        if not suite.startswith("torture/"):
+        if not suite.startswith(("torture/", "cli/")):
             command.append("LIBS=$(DEPS_LIBS) $(JSON_LIBS) -lm -lpthread -ldl -fsanitize=leak")
         if shutil.which("ccache"):
             command.append("CC=ccache gcc")
