@@ -153,7 +153,7 @@ gone() { # gone CODE PLACE WORDS
     check $? "$2 is removed in the middle of a run: $3"
 }
 gone 1 log '--log: log: No such file or directory; once that is mended'
-gone 1 ck '--checkpoint: cannot create ck/checkpoint'
+gone 1 ck '--checkpoint: cannot '
 gone 0 made ''
 
 # ---- streams that are closed take up no number that a file would get
