@@ -68,11 +68,6 @@ static const struct {
     [SALF_POLICY_RAMP] = {slf_decide_ramp, TAKES_PLANNER},
 };
 
-/* Whether total_steps is divided into turns where there is no interval; a load must know. */
-bool slf_policy_takes_turns(const salf_policy *p) {
-    return kinds[p->kind].needs & NEEDS_TURNS;
-}
-
 /* ---- options ---- */
 
 /* Numbers lie in their ranges, whatever the kind: an option of another kind that makes no sense is a mistake too. 2^63
@@ -166,6 +161,7 @@ salf_status salf_policy_create(salf_policy **out, salf_context *context, int32_t
     p->context = SLF_RETAIN(context);
     /* The caller's pointers are not kept; what the kind needs of them is copied or retained. */
     const int32_t needs = kinds[kind].needs;
+    p->takes_turns = needs & NEEDS_TURNS;
     p->options.planner = needs & (NEEDS_PLANNER | TAKES_PLANNER) && own.planner ? SLF_RETAIN(own.planner) : NULL;
     p->options.script = needs & NEEDS_SCRIPT ? p->script : NULL;
     if (needs & NEEDS_SCRIPT) memcpy(p->script, own.script, (size_t)own.n_script * sizeof *p->script);

@@ -24,6 +24,7 @@ struct salf_policy {
     salf_context *context;
     int32_t kind;
     int32_t m;
+    bool takes_turns;            /* total_steps is divided into them where there is no interval; a load must know */
     bool loaded;                 /* the last step may be asked again */
     salf_policy_options options; /* with defaults in place; script is the copy below, planner retained */
     int32_t *script;
@@ -49,7 +50,6 @@ struct salf_policy {
 
 /* Whether two steps lie in different turns. */
 bool slf_policy_turns_between(const salf_policy *policy, int64_t before, int64_t step);
-bool slf_policy_takes_turns(const salf_policy *policy);
 
 /* Layers from cut up train, at full rate. */
 void slf_policy_suffix(salf_policy *policy, int32_t cut);

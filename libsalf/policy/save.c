@@ -122,7 +122,7 @@ salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t s
                         "the blob has version %" PRIu32 " and sums norms of gradients; this library (version %d) takes "
                         "the norm of their sum",
                         blob.version, POLICY_VERSION);
-    if (blob.version == 1 && slf_policy_takes_turns(p) && p->options.interval == 0 && total % p->m != 0)
+    if (blob.version == 1 && p->takes_turns && p->options.interval == 0 && total % p->m != 0)
         return SLF_FAIL(SALF_E_VERSION,
                         "the blob has version 1, with turns of %" PRId64
                         " steps; this library (version %d) has %" PRId32 " turns in %" PRId64
