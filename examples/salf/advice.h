@@ -1,8 +1,8 @@
 /* advice.h - what a pilot of several methods and seeds says: does a method pay that freezes layers?
  *
  * Intervals are about 95 %: 1.96 sqrt(s^2 / S + p (1 - p) / K), from the deviation s over S seeds and the chance of K
- * test texts with the accuracy p. Of a difference both methods' chances count, though they meet the same texts and
- * seeds: that errs to the wide side. */
+ * test texts with the accuracy p, K and p with two right and two wrong answers more. Of a difference both methods'
+ * chances count, though they meet the same texts and seeds: that errs to the wide side. */
 #ifndef SALF_EXAMPLE_ADVICE_H
 #define SALF_EXAMPLE_ADVICE_H
 

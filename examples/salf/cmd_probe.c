@@ -242,6 +242,7 @@ static int open_parts(const probe_settings *s, probe_parts *p) {
     probe.n_candidates = p->n_candidates;
     salf_status status = salf_context_create(&p->context, &context);
     if (!status) status = salf_model_open(&p->model, p->context, s->model, &model);
+    if (!status && decoder_check(p->model)) return args_fail("probe", "%s", decoder_error());
     if (!status) status = salf_basis_create(&p->basis, p->model, p->prompts.labels, p->prompts.n, &basis);
     if (!status) status = salf_probe_create(&p->probe, p->basis, &probe);
     if (status) return args_fail_salf("probe");

@@ -238,8 +238,11 @@ static salf_status describe_model(const salf_model *model, const salf_tensors *f
     if (!status) status = salf_model_get_decoder(model, &layers);
     if (status) return decoder_fail_library(status);
     if (layers.unsupported)
-        return decoder_fail(SALF_E_UNSUPPORTED, "this decoder cannot run the checkpoint's layers: %s",
-                            layers.unsupported);
+        return decoder_fail(SALF_E_UNSUPPORTED, "this decoder cannot run the checkpoint's layers: %s%s",
+                            layers.unsupported,
+                            strstr(layers.unsupported, "general.architecture")
+                                ? " (of a GGUF file head, norm and embedding are read; take the checkpoint folder)"
+                                : "");
     if (info.norm_kind != layers.norm_kind)
         return decoder_fail(SALF_E_UNSUPPORTED, "the final norm is of kind %d, the layers' of kind %d",
                             (int)info.norm_kind, (int)layers.norm_kind);
@@ -265,6 +268,14 @@ static salf_status describe_model(const salf_model *model, const salf_tensors *f
                           .prefix = prefix,
                           .layers = layers};
     return SALF_OK;
+}
+
+salf_status decoder_check(const salf_model *model) {
+    decoder_config config;
+    char prefix[49];
+    const salf_tensors *file = salf_model_get_tensors(model);
+    if (!file) return decoder_fail(SALF_E_ARGUMENT, "the model was not opened from a checkpoint");
+    return describe_model(model, file, &config, prefix);
 }
 
 salf_status decoder_open(decoder **out, salf_context *context, const salf_model *model,

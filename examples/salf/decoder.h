@@ -125,6 +125,8 @@ typedef struct decoder_plan {
 /* The message of the last call here (or in adamw.h) that failed in this thread; "" if none did. */
 const char *decoder_error(void);
 
+/* Whether decoder_open can run the model's layers, of which nothing is read: for hosts with work to do before. */
+salf_status decoder_check(const salf_model *model);
 /* Weights of a model opened from a checkpoint folder by salf_model_open, converted to float32, under the checkpoint's
  * names. The model may be destroyed afterwards. context: kept for reading and writing files, and must outlive the
  * decoder. training NULL: inference only. Errors: SALF_E_UNSUPPORTED (what its layers compute, a tensor of them that is

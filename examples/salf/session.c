@@ -222,6 +222,7 @@ static int open_session_parts(session *s) {
     if (salf_model_open(&s->model, s->context, settings->model, &model) != SALF_OK) return say_salf("--model");
     salf_options_init(&s->info, sizeof s->info);
     if (salf_model_get_info(s->model, &s->info) != SALF_OK) return say_salf("--model");
+    if (decoder_check(s->model) != SALF_OK) return say_decoder("--model");
 
     /* 2. the data */
     if (open_data(s) != 0) return -1;

@@ -70,6 +70,12 @@ idle cache "states are kept for further --epochs" --cache 1M
 idle eval-every "its results go to the --log" --eval-every 3
 idle checkpoint-every "there is no --checkpoint" --checkpoint-every 3
 
+# Layers that cannot be run are told before the data are read.
+mkdir -p "$work/ntk" && cp "${model[1]}/model.safetensors" "$work/ntk" &&
+    sed 's/^{/{"rope_scaling": {"type": "dynamic", "factor": 2.0},/' "${model[1]}/config.json" >"$work/ntk/config.json"
+expect 1 "--model: this decoder cannot run the checkpoint's layers: rope_scaling" "layers that cannot be run" "$SALF" finetune \
+    --model "$work/ntk" --tokenizer "$work/none" --data "$work/none"
+
 # ---- data that are not what they seem
 odd=$work/odd
 odd() { # odd TRAIN TEST ARGUMENT...: a folder with these lines

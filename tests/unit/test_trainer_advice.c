@@ -36,6 +36,12 @@ static void make_pilot(made *p, double untrained, const double *f1) {
     p->list = (tally_list){p->methods, N, SEEDS, p->runs, &p->runs[SEEDS * N]};
 }
 
+/* Of an accuracy: two right and two wrong answers more than the test has. */
+static double chance_of(double accuracy) {
+    const double p = (accuracy * TESTS + 2) / (TESTS + 4);
+    return p * (1 - p) / (TESTS + 4);
+}
+
 /* What is printed for it. */
 static const char *printed(const advice *a, const tally_list *list) {
     static char text[8192];
@@ -57,8 +63,8 @@ START_TEST(what_is_as_good_and_cheaper) {
     ck_assert_int_eq(a.verdict, ADVICE_FREEZE);
     ck_assert_int_eq(a.choice, 2); /* as cheap as random, and before it */
     ck_assert_double_eq_tol(a.lines[2].difference, -0.005, 1e-12);
-    ck_assert_double_eq_tol(a.lines[2].difference_half, 1.96 * sqrt((0.795 * 0.205 + 0.8 * 0.2) / TESTS), 1e-9);
-    ck_assert_double_eq_tol(a.lines[2].half, 1.96 * sqrt(0.00005 / 2 + 0.795 * 0.205 / TESTS), 1e-9);
+    ck_assert_double_eq_tol(a.lines[2].difference_half, 1.96 * sqrt(chance_of(0.795) + chance_of(0.8)), 1e-9);
+    ck_assert_double_eq_tol(a.lines[2].half, 1.96 * sqrt(0.00005 / 2 + chance_of(0.795)), 1e-9);
     ck_assert_double_eq_tol(a.lines[1].memory, 0.5, 1e-12);
     ck_assert_double_eq_tol(a.cached, (70 - 40 * 0.5 * 2 / 3) / 100, 1e-12);
     ck_assert(a.lines[5].front && a.lines[4].front && a.lines[1].front && !a.lines[0].front && !a.lines[2].front);
@@ -138,7 +144,11 @@ START_TEST(one_seed_and_what_is_missing) {
     make_pilot(&p, 0.2, f1);
     p.list.n_seeds = 1;
     ck_assert_int_eq(advice_make(&a, &p.list, TESTS), 0);
-    ck_assert_double_eq_tol(a.lines[0].half, 1.96 * sqrt(0.795 * 0.205 / TESTS), 1e-9);
+    ck_assert_double_eq_tol(a.lines[0].half, 1.96 * sqrt(chance_of(0.795)), 1e-9);
+    p.runs[0].v[TALLY_F1] = p.runs[0].v[TALLY_ACCURACY] = 1; /* all right: not certain for that */
+    ck_assert_int_eq(advice_make(&a, &p.list, TESTS), 0);
+    ck_assert_double_eq_tol(a.lines[0].half, 1.96 * sqrt(chance_of(1)), 1e-9);
+    ck_assert(a.lines[0].half > 1.0 / TESTS);
     p.list.methods = p.methods + 1;
     ck_assert_int_eq(advice_make(&a, &p.list, TESTS), -1);
     make_pilot(&p, 0.2, f1);
