@@ -107,9 +107,9 @@ salf_status slf_model_set_numbers(salf_model *model, const salf_model_options *o
 
 /* ---- scaled.c ---- */
 
-/* A head or an embedding [V][D] over an entry of the model's tensors, of any type; entry NULL leaves *matrix. s is one of
- * the model's own: the matrix may need it. block: rows and columns that share a scale, where the configuration says so.
- * path names the checkpoint. SALF_E_DTYPE, SALF_E_MISMATCH, SALF_E_NONFINITE (scales), SALF_E_NO_MEMORY. */
+/* A head or an embedding [V][D] over an entry of the model's tensors, of any type; entry NULL leaves *matrix. s is one
+ * of the model's own: the matrix may need it. block: rows and columns that share a scale, where the configuration says
+ * so. path names the checkpoint. SALF_E_DTYPE, SALF_E_MISMATCH, SALF_E_NONFINITE (scales), SALF_E_NO_MEMORY. */
 salf_status slf_matrix_open(slf_matrix *matrix, slf_scaled *s, const salf_model *model, const struct slf_entry *entry,
                             const int64_t block[2], const char *path);
 /* The final norm's weight, to which plus is added, its bias and the logits' bias, of any real type; NULL: none. */

@@ -1,6 +1,6 @@
 /*
- * scaled.c - matrices and vectors from a file. A head or an embedding in a type that backends do not take (float64, FP8 e4m3fn or int8 with
- * scales, a quantised one) its rows are made when they are asked for, so that no copy [V][D] comes into being.
+ * scaled.c - matrices and vectors from a file. In types that backends do not take (float64, FP8 e4m3fn or int8 with
+ * scales, quantised ones) rows are made when they are asked for, so that no copy [V][D] comes into being.
  *
  * w[r][c] = element * scale; scales are one for all, one a row, or one for each block of rows and columns. As
  * transformers and vLLM have them: weight_scale_inv (DeepSeek's, which despite its name multiplies) and weight_scale;

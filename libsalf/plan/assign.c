@@ -33,8 +33,8 @@ void slf_stream_sum_lost(double *gains, int64_t n, int32_t m) {
         for (int32_t e = 0; isnan(gains[i * m]) && e < m; e++) gains[i * m + m - 1 - e] = (m - 1 - e) * (most + 1);
 }
 
-/* The least sum of costs over all assignments of up to 64 rows to as many places (Kuhn's problem): a row at a time, along
- * the cheapest path of moves to a place that is free, with potentials. O(n^3).
+/* The least sum of costs over all assignments of up to 64 rows to as many places (Kuhn's problem): a row at a time,
+ * along the cheapest path of moves to a place that is free, with potentials. O(n^3).
  *
  * Places are the cuts that were drawn, in order. Index 0 of the arrays is the row, or place, that is not there. The
  * same costs give the same result everywhere; of equal sums the one that is found first stands. */

@@ -54,9 +54,9 @@ static int64_t sum_up_to(const int64_t *capacity, int32_t m, int64_t level, int6
     return sum;
 }
 
-/* Of the growths with a capacity for each layer, infilling depth-first goes in turns, shallow to deep: each layer that is
- * not full gets one. After t whole turns a layer holds min(capacity, t), and so bisection finds the largest t whose sum
- * is at most the rest; the turn after it ends where the rest does. */
+/* Of the growths with a capacity for each layer, infilling depth-first goes in turns, shallow to deep: each layer that
+ * is not full gets one. After t whole turns a layer holds min(capacity, t), and so bisection finds the largest t whose
+ * sum is at most the rest; the turn after it ends where the rest does. */
 salf_status slf_plan_counts(const salf_context *context, const salf_planner_options *options, int32_t m, int64_t n,
                             int64_t *counts) {
     if (options->growth == SALF_GROWTH_CUSTOM) return count_by_weight(context, options->weights, m, n, counts);

@@ -187,7 +187,7 @@ typedef struct slf_ranked {
 } slf_ranked;
 int slf_by_loss(const void *a, const void *b);
 
-/* Which of the rows of one group gets which of the cuts that were drawn for them. All but rows and n is of the batch. */
+/* Which of the rows of one group gets which of the cuts that were drawn for them. All but rows and n is the batch's. */
 typedef struct slf_assignment {
     const int64_t *rows; /* [n] ascending, of a batch */
     int64_t n;

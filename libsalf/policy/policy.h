@@ -1,8 +1,8 @@
 /*
  * policy.h - what the files of policy/ share.
  *
- * A kind of policy decides which layers train at a step, and how fast. The frame around it (salf_policy_decide) adds what
- * follows from that: cut, embedding and head, what changed since the last decision, the order of the rows.
+ * A kind of policy decides which layers train at a step, and how fast. The frame around it (salf_policy_decide) adds
+ * what follows from that: cut, embedding and head, what changed since the last decision, the order of the rows.
  */
 #ifndef SALF_POLICY_H
 #define SALF_POLICY_H

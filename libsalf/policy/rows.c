@@ -22,14 +22,14 @@ static void set_row_cuts(salf_policy *p, const int32_t *eof, int64_t rows, int32
     for (int64_t r = 0; r < rows; r++) p->eof[r] = own || (eof && eof[r] == p->m) ? SLF_MAX(eof[r], cut) : cut;
 }
 
-/* By default rates scale where rows are truncated, and only there: elsewhere every row trains each layer that trains, and
- * the share is 1. Asked for decisions whose rows have cuts of their own. */
+/* By default rates scale where rows are truncated, and only there: elsewhere every row trains each layer that trains,
+ * and the share is 1. Asked for decisions whose rows have cuts of their own. */
 static bool scales_rates(const salf_policy *p) {
     return p->options.rates != SALF_RATES_WHOLE;
 }
 
-/* Scales rates by the share of rows that train each layer: active[k] of those whose cut is at most k. counts [m] of cuts,
- * over all ranks; they become sums. */
+/* Scales rates by the share of rows that train each layer: active[k] of those whose cut is at most k. counts [m] of
+ * cuts, over all ranks; they become sums. */
 static void scale_rates(salf_policy *p, int64_t *counts) {
     for (int32_t k = 1; k < p->m; k++) counts[k] += counts[k - 1];
     const int64_t rows = counts[p->m - 1];

@@ -1,6 +1,6 @@
 /*
- * save.c - what a policy is, as a list of numbers, which a save must share with the policy it is loaded into, and a rank
- * with the others at each decision; and what its last decision left, as bytes (docs/formats.md).
+ * save.c - what a policy is, as a list of numbers, which a save must share with the policy it is loaded into, and a
+ * rank with the others at each decision; and what its last decision left, as bytes (docs/formats.md).
  */
 #include <inttypes.h>
 #include <string.h>
@@ -103,9 +103,9 @@ salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *
     return slf_blob_save(policy_kind, POLICY_VERSION, write_policy, policy, buffer, size);
 }
 
-/* Into the record that is not in use, and that the next decision begins anew anyway; it takes the place of the last when
- * all of it is right. What was damaged by hand, with a right checksum, at least stays in range: layers
- * are on or off, sums are sums of absolute values. */
+/* Into the record that is not in use, and that the next decision begins anew anyway; it takes the place of the last
+ * when all of it is right. What was damaged by hand, with a right checksum, at least stays in range: layers are on or
+ * off, sums are sums of absolute values. */
 salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t size) {
     SLF_REQUIRE(policy, buffer);
     const salf_policy *p = policy;
