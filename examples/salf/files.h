@@ -27,7 +27,8 @@ enum {
 };
 /* Tries whether it can be written, for before the work whose result goes there: a folder that is not there, rights, a
  * system that is read-only, what is immutable or mounted, names of something else. 0, or -1 with a message that names
- * the path, and errno, which is 0 where the system would have none. Nothing is changed. "-", pipes and devices are places too. */
+ * the path, and errno, which is 0 where the system would have none. Nothing is changed. "-", pipes and devices are
+ * places too. */
 int file_try(const char *path, int kind, char *message, size_t message_size);
 /* The path that salf_file_save takes for what the user has said: "-" is standard output, which is flushed. */
 const char *file_output(const char *path);

@@ -113,7 +113,8 @@ static int say_what_is_odd(const session *s) {
                         (int)missing, (int)s->n_labels, part ? "test" : "training", s->label_names[first]);
         }
         if (20 * shared > s->test.n)
-            fprintf(stderr, "salf %s: %lld of %lld test texts are training texts as well, so that F1 is not of new ones\n",
+            fprintf(stderr,
+                    "salf %s: %lld of %lld test texts are training texts as well, so that F1 is not of new ones\n",
                     training_command, (long long)shared, (long long)s->test.n);
         if (20 * torn > s->train.n)
             fprintf(stderr, "salf %s: %lld of %lld training texts are there under two classes\n", training_command,
