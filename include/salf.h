@@ -475,7 +475,7 @@ SALF_API salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t
 /* The partial sums, for summing over ranks by the host: count doubles, writable, valid for the builder's life. Sums of
  * builders that were made for other labels or with other options are SALF_E_MISMATCH when they are finished. */
 SALF_API salf_status salf_basis_builder_partial(salf_basis_builder *builder, double **values, int64_t *count);
-/* Adds another builder\'s partial sums (same vocab, hidden, labels); or, collective, sums over the ranks, in place:
+/* Adds another builder's partial sums (same vocab, hidden, labels); or, collective, sums over the ranks, in place:
  * D^2 + n D + 14 doubles, n the labels or for V < D the tokens. After a failed add call it all the same. */
 SALF_API salf_status salf_basis_builder_merge(salf_basis_builder *builder, const salf_basis_builder *other);
 SALF_API salf_status salf_basis_builder_all_reduce(salf_basis_builder *builder);

@@ -5,6 +5,7 @@ likes, template.txt and words.txt. A class is predicted as the next token after 
 """
 
 import pathlib
+import re
 import struct
 
 import torch
@@ -97,9 +98,14 @@ class HubTokenizer:
         import transformers
 
         self.inner = transformers.AutoTokenizer.from_pretrained(folder)
+        # What it puts behind every text, such as an end token, has no place behind a prompt, which goes on.
+        whole, bare = (self.inner("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+        begins = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        self.behind = len(whole) - begins - len(bare)
 
     def encode(self, text):
-        return self.inner(text)["input_ids"]
+        ids = self.inner(text)["input_ids"]
+        return ids[: len(ids) - self.behind]
 
     def first_id(self, word):
         ids = self.inner(" " + word, add_special_tokens=False)["input_ids"]
@@ -123,6 +129,10 @@ class Task:
         self.name, self.tokenizer = folder.name, tokenizer
         self.classes = folder.joinpath("labels.txt").read_text(encoding="utf-8").splitlines()
         self.template = template or self._template(folder)
+        unknown = set(re.findall(r"\{(\w+)\}", self.template)) - {"text", "text2"}
+        if unknown or "{text}" not in self.template or self.template.endswith(" "):
+            raise ValueError(f"template {self.template!r} needs {{text}}, has no field but that and {{text2}}, and no "
+                             "space at its end, as the label's word brings one")  # fmt: skip
         words = self._words(folder)
         self.label_tokens = [tokenizer.first_id(words.get(name, name)) for name in self.classes]
         if len(set(self.label_tokens)) < len(self.classes):
@@ -143,12 +153,17 @@ class Task:
 
     def prompt(self, text, text2=None):
         """The template with the texts put in."""
+        if text2 is not None and "{text2}" not in self.template:
+            raise ValueError(f"template {self.template!r} has no {{text2}}, but {text!r} has a second text")
         filled = self.template if text2 else self.template.replace(" {text2}", "").replace("{text2}", "")
-        return filled.replace("{text2}", text2 or "").replace("{text}", text)
+        texts = {"{text}": text, "{text2}": text2}  # in one pass: a text may hold the name of a field
+        return re.sub(r"\{text2?\}", lambda found: texts[found[0]], filled)
 
     def read(self, split, limit=None, longest=None):
         """Items of a split, at most limit of them, spread evenly."""
-        rows = self.folder.joinpath(f"{split}.tsv").read_text(encoding="utf-8").splitlines()
+        # Not splitlines(), which ends lines at a dozen other characters too.
+        with self.folder.joinpath(f"{split}.tsv").open(encoding="utf-8", newline="\n") as file:
+            rows = [row.rstrip("\r\n") for row in file]
         if limit and limit < len(rows):
             rows = [rows[i * len(rows) // limit] for i in range(limit)]
         items = []

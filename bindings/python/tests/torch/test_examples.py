@@ -54,6 +54,31 @@ def tiny(tmp_path):
     return model, data
 
 
+def test_prompts_are_what_the_data_say(tiny):
+    model, data = tiny
+    tokenizer = classification.open_tokenizer(model)
+    for template in ("It is", "{text} {label}", "{text} is "):
+        with pytest.raises(ValueError, match="needs {text}"):
+            classification.Task(data, tokenizer, template)
+    task = classification.Task(data, tokenizer, "{text} it")
+    with pytest.raises(ValueError, match="has a second text"):
+        task.prompt("one", "two")
+    assert classification.Task(data, tokenizer, "{text}-{text2}").prompt("a {text2}", "{text}") == "a {text2}-{text}"
+    # U+0085 and U+2028 end no line
+    (data / "test.tsv").write_text("up\tone\u2028two\u0085three\ndown\tx\r\n", encoding="utf-8")
+    assert len(task.read("test")) == 2
+
+
+def test_no_end_token_stands_behind_a_prompt(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1, "<s>": 2, "</s>": 3}, []))
+    inner.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    transformers.PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(tmp_path)
+    assert classification.HubTokenizer(tmp_path).encode("ab") == [2, 0, 1]
+
+
 def test_finetune_learns_and_logs(tiny, tmp_path):
     model, data = tiny
     log = tmp_path / "log.jsonl"
