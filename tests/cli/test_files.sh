@@ -41,6 +41,9 @@ done
 truncate -s 3G "$work/hole"
 refused 'larger than 2 GiB' "$work/hole" report "$work/hole"
 refused 'larger than 2 GiB' "$work/hole" tokens --tokenizer "$work/hole"
+# A file of the kernel's says 4096 bytes and has fewer, as one that is cut while it is read.
+short=/sys/kernel/mm/transparent_hugepage/enabled
+[ "$(stat -c %s $short 2>/dev/null)" != 4096 ] || refused 'became shorter while it was read' $short report $short
 [ ! -e "$work/none.html" ]
 check $? 'nothing was written'
 
