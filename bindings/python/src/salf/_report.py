@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, TextIO, Tuple, 
 
 from salf import errors
 from salf._program import run_program
+from salf.tensors import save_file
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -28,9 +29,8 @@ class Report:
         self.results = results
 
     def save(self, path: Path) -> None:
-        """Writes the page to a file."""
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(self.html)
+        """Makes the page the content of a file, whole or not at all."""
+        save_file(path, self.html.encode())
 
     def __str__(self) -> str:
         names = ("method", "seed", "f1", "accuracy", "saving", "cpu_s")

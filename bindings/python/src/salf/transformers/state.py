@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any, Dict
 
 import torch
+
+from salf.tensors import save_file
 
 #: Name of the file in a checkpoint folder.
 STATE_NAME = "salf.pt"
 
 
 def save_state(folder: str, state: Dict[str, Any]) -> None:
-    """Writes the file whole or not at all."""
-    path = os.path.join(folder, STATE_NAME)
-    temporary = f"{path}.tmp"
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    """Writes the file whole or not at all; on the disk, as the run that it belongs to can be gone on with from here."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    save_file(os.path.join(folder, STATE_NAME), content.getbuffer())
 
 
 def load_state(folder: str) -> Dict[str, Any]:
