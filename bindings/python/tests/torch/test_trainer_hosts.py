@@ -10,7 +10,7 @@ import transformers
 from test_trainer import arguments, make_trainer
 
 from salf.torch import FreezeController
-from salf.transformers import SalfConfig, SalfTrainer
+from salf.transformers import SalfConfig, SalfMixin, SalfTrainer
 from salf.transformers.plan import data_of_run, data_of_steps
 
 
@@ -250,3 +250,27 @@ def test_an_optimizer_with_a_mode_is_told(tmp_path):
     trainer.optimizer = Modal(trainer.model.parameters())
     trainer.train()
     assert trainer.state.global_step == 3
+
+
+def test_a_trainer_that_makes_its_batch_from_items(tmp_path):
+    """As trainers that generate text do: their steps are given items, no batch. Turns hold for those too."""
+
+    class Late(transformers.Trainer):
+        def training_step(self, model, inputs, *args):
+            return super().training_step(model, transformers.default_data_collator(inputs), *args)
+
+    class Frozen(SalfMixin, Late):
+        pass
+
+    ends = []
+    for cls in (Frozen, SalfTrainer):
+        trainer = make_trainer(tmp_path, "half", cls=cls, max_steps=3, remove_unused_columns=False)
+        trainer.data_collator = list if cls is Frozen else trainer.data_collator
+        trainer.train()
+        ends.append([p.detach().clone() for p in trainer.model.parameters()])
+        assert trainer.controller.saving == 0.5
+    assert all(torch.equal(a, b) for a, b in zip(*ends))
+    trainer = make_trainer(tmp_path, "salf", cls=Frozen, max_steps=3, remove_unused_columns=False)
+    trainer.data_collator = list
+    with pytest.raises(ValueError, match="method 'salf' looks at data"):
+        trainer.train()

@@ -11,7 +11,7 @@ import functools
 import logging
 import math
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import numpy
 import torch
@@ -224,17 +224,20 @@ class SalfMixin:
         self._salf_open().attach(optimizer)
         return optimizer
 
-    def training_step(self, model: Any, inputs: Dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """A training step whose backward stops at the cut."""
         controller = self.controller
         assert controller is not None, "training_step outside train()"
         try:
             if UNIT_KEY in inputs:
                 return self._salf_unit(model)
-            inputs = dict(inputs)
-            ids = inputs.pop(ID_KEY, None)
-            ids = None if ids is None else ids.tolist()
-            controller.begin(ids=ids, size=rows_of(inputs), inputs=inputs)
+            if not isinstance(inputs, Mapping):  # items, of which the Trainer makes its batch by itself
+                controller.begin(size=len(inputs))
+            else:
+                inputs = dict(inputs)
+                ids = inputs.pop(ID_KEY, None)
+                ids = None if ids is None else ids.tolist()
+                controller.begin(ids=ids, size=rows_of(inputs), inputs=inputs)
             with self._salf_backward(None):
                 loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         except BaseException:
