@@ -96,7 +96,11 @@ static void read_prompts(dataset *d, batch *out, const char *folder, const char 
     example *examples = take(&scratch, lines, sizeof *examples);
     for (int64_t i = 0; i < lines; i++) {
         char *line = next_line(&text), *label = cut_at(&line, '\t'), *first = label ? cut_at(&line, '\t') : NULL;
-        if (!first) fail("%s/%s:%lld is not label<TAB>text", folder, name, (long long)i + 1);
+        if (!first || strchr(line, '\t'))
+            fail("%s/%s:%lld is not label<TAB>text or label<TAB>text<TAB>text2", folder, name, (long long)i + 1);
+        if (*line && !strstr(template_text, "{text2}"))
+            fail("%s/%s:%lld has a second text, the template '%s' no {text2}", folder, name, (long long)i + 1,
+                 template_text);
         examples[i] = (example){class_of(classes, d->n_classes, label), first, *line ? line : NULL};
     }
     for (int64_t i = 0; i < n; i++) examples[i] = examples[i * lines / n];
@@ -158,6 +162,8 @@ void dataset_open(dataset *d, const char *folder, const tokenizer *t, int64_t li
     const char *text = strstr(template_text, "{text}"), *text2 = strstr(template_text, "{text2}");
     if (!text || strstr(text + 1, "{text}") || (text2 && strstr(text2 + 1, "{text2}")))
         fail("the template '%s' needs {text} once, and {text2} at most once", template_text);
+    if (template_text[strlen(template_text) - 1] == ' ') /* the word's token begins with it */
+        fail("the template '%s' ends in a space, which belongs to the word behind it", template_text);
     read_prompts(d, &d->train, folder, "train.tsv", classes, template_text, t, limit_train);
     read_prompts(d, &d->test, folder, "test.tsv", classes, template_text, t, limit_test);
     free_chain(&scratch);

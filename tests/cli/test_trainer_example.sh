@@ -90,6 +90,12 @@ refuses "'nonsense'" --method nonsense
 refuses "'--speed'" --speed 3
 refuses "'many'" --batch many
 refuses "$work/none" --data "$work/none"
+data() { # data NAME FILE SCRIPT: the demonstration's data with a file that sed changes
+    cp -r examples/demo/data "$work/$1" && sed "$3" "examples/demo/data/$2" >"$work/$1/$2"
+}
+data doubled train.tsv '2s/$/\tand this/' && refuses "train.tsv:2 has a second text, the template '{text} It is about' no {text2}" --data "$work/doubled"
+data tripled test.tsv '3s/$/\tand\tthis/' && refuses "test.tsv:3 is not label<TAB>text" --data "$work/tripled"
+data spaced template.txt 's/$/ /' && refuses "ends in a space" --data "$work/spaced"
 kept=(--method lisa --limit-train 60 --limit-test 8 --batch 4 --checkpoint "$work/killed")
 cp -r examples/demo/model "$work/other" && printf '\1' | dd of="$work/other/model.safetensors" bs=1 seek=9000 conv=notrunc 2>"$work/err"
 refuses "was made with options lisa" "${kept[@]}" --lr 0.001
