@@ -184,7 +184,13 @@ def faults(place, seconds, each, jobs):
         points = [(kind, point) for kind in KINDS for point in scene.points(kind, most)]
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
             found = pool.map(lambda at, scene=scene: scene.torment(*at), points)
-            wrong = [f"{kind}:{point} {fault}" for (kind, point), fault in zip(points, found) if fault]
+            wrong = []
+            for n, ((kind, point), fault) in enumerate(zip(points, found), 1):
+                if fault:  # at once: all of them take hours
+                    wrong.append(f"{kind}:{point} {fault}")
+                    print(f"# {scene.name}: {wrong[-1]}", flush=True)
+                if n % 1000 == 0:
+                    print(f"# {scene.name}: {n} of {len(points)}, {len(wrong)} wrong", flush=True)
         cost = max(cost, (time.time() - start) / max(1, len(points)))
         tell(not wrong, f"{scene.name}: {len(points)} of {sum(scene.counts.values())} faults",
              f"{len(wrong)} wrong\n    " + "\n    ".join(wrong[:20]))  # fmt: skip
