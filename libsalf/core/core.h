@@ -95,8 +95,8 @@ salf_status slf_info_check(const void *theirs, const char *type);
 /* Copies our filled struct into a caller's output struct, as much as its struct_size says; keeps that struct_size. */
 salf_status slf_info_write(void *theirs, const void *own, uint32_t own_size, const char *type);
 
-/* A number that has to be in least ... most, else SALF_E_ARGUMENT, naming it and the three; NaN is in no range. As
- * doubles, which keep the sign and the order of 64-bit numbers, so that one table serves for options of all types. */
+/* A number that has to be in least ... most (INFINITY: no bound), else SALF_E_ARGUMENT, naming it and its range; NaN is
+ * in none. As doubles, which keep the sign and the order of 64-bit numbers, so that one table serves for all types. */
 typedef struct slf_range {
     const char *name;
     double value, least, most;

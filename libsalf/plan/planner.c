@@ -25,10 +25,10 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     SLF_OUT(out);
     SLF_REQUIRE(context);
     SLF_OPTIONS(salf_planner_options, own, options);
-    SLF_TRY(SLF_CHECK_RANGES({"n_layers", n_layers, 1, INT32_MAX}, {"n_data", (double)n_data, 1, 0x1p63},
-                             SLF_RANGE(&own, probe_limit, SALF_PROBE_ALL, 0x1p63), SLF_RANGE(&own, full_batches, 0, 1),
-                             SLF_RANGE(&own, one_cut, 0, 1), SLF_RANGE(&own, max_groups, 0, INT32_MAX - 1),
-                             SLF_RANGE(&own, reserved, 0, 0)));
+    SLF_TRY(SLF_CHECK_RANGES({"n_layers", n_layers, 1, INT32_MAX}, {"n_data", (double)n_data, 1, INFINITY},
+                             SLF_RANGE(&own, probe_limit, SALF_PROBE_ALL, INFINITY),
+                             SLF_RANGE(&own, full_batches, 0, 1), SLF_RANGE(&own, one_cut, 0, 1),
+                             SLF_RANGE(&own, max_groups, 0, INT32_MAX - 1), SLF_RANGE(&own, reserved, 0, 0)));
     if (n_data >= INT64_MAX / 2) /* the bound of 2^62 leaves room to add two counts */
         return SLF_FAIL(SALF_E_OVERFLOW, "n_data is %" PRId64 "; less than 2^62 can be counted", n_data);
     SLF_TRY(slf_check_word("growth", "SALF_GROWTH", own.growth));

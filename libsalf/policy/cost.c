@@ -18,6 +18,7 @@
  * needs the gradient to the input of the lowest. Everything is double: no overflow, 53 bits.
  */
 #include <inttypes.h>
+#include <math.h>
 
 #include "core/core.h"
 
@@ -25,12 +26,12 @@
 static salf_status check_cost_options(salf_cost_options *o) {
     if (o->n_kv_heads == 0) o->n_kv_heads = o->n_heads;
     SLF_TRY(SLF_CHECK_RANGES(
-        SLF_RANGE(o, n_layers, 1, INT32_MAX), SLF_RANGE(o, hidden, 1, 0x1p63), SLF_RANGE(o, ffn_hidden, 1, 0x1p63),
-        SLF_RANGE(o, vocab, 1, 0x1p63), SLF_RANGE(o, n_heads, 1, INT32_MAX), SLF_RANGE(o, n_kv_heads, 1, INT32_MAX),
-        SLF_RANGE(o, head_dim, 0, INT32_MAX), SLF_RANGE(o, rows, 1, 0x1p63), SLF_RANGE(o, row_tokens, 1, 0x1p63),
+        SLF_RANGE(o, n_layers, 1, INT32_MAX), SLF_RANGE(o, hidden, 1, INFINITY), SLF_RANGE(o, ffn_hidden, 1, INFINITY),
+        SLF_RANGE(o, vocab, 1, INFINITY), SLF_RANGE(o, n_heads, 1, INT32_MAX), SLF_RANGE(o, n_kv_heads, 1, INT32_MAX),
+        SLF_RANGE(o, head_dim, 0, INT32_MAX), SLF_RANGE(o, rows, 1, INFINITY), SLF_RANGE(o, row_tokens, 1, INFINITY),
         SLF_RANGE(o, gated_ffn, 0, 1), SLF_RANGE(o, probe, 0, 1), SLF_RANGE(o, train_embedding, 0, 1),
         SLF_RANGE(o, train_head, 0, 1), SLF_RANGE(o, reserved, 0, 0), SLF_RANGE(o, lora_rank, 0, INT32_MAX),
-        SLF_RANGE(o, matrices, 0, SALF_MATRIX_ALL), SLF_RANGE(o, head_positions, 0, 0x1p63),
+        SLF_RANGE(o, matrices, 0, SALF_MATRIX_ALL), SLF_RANGE(o, head_positions, 0, INFINITY),
         SLF_RANGE(o, cut, 0, o->n_layers)));
     SLF_TRY(slf_check_word("metric", "SALF_METRIC", o->metric));
     if (o->n_heads % o->n_kv_heads != 0)

@@ -70,12 +70,11 @@ static const struct {
 
 /* ---- options ---- */
 
-/* Numbers lie in their ranges, whatever the kind: an option of another kind that makes no sense is a mistake too. 2^63
- * bounds what has no other bound. */
+/* Numbers lie in their ranges, whatever the kind: an option of another kind that makes no sense is a mistake too. */
 static salf_status check_policy_options(int32_t kind, const salf_policy_options *o, int32_t m) {
     SLF_TRY(SLF_CHECK_RANGES(
         SLF_RANGE(o, train_embedding, 0, 1), SLF_RANGE(o, train_head, 0, 1), SLF_RANGE(o, reserved, 0, 0),
-        SLF_RANGE(o, reserved2, 0, 0), SLF_RANGE(o, total_steps, 0, 0x1p63), SLF_RANGE(o, interval, 0, 0x1p63),
+        SLF_RANGE(o, reserved2, 0, 0), SLF_RANGE(o, total_steps, 0, INFINITY), SLF_RANGE(o, interval, 0, INFINITY),
         SLF_RANGE(o, first_layer, 0, m - 1), SLF_RANGE(o, n_active, 0, m), SLF_RANGE(o, always_on, 0, 1),
         SLF_RANGE(o, keep_moments, 0, 1), SLF_RANGE(o, cubic, 0, 1), SLF_RANGE(o, scale_rate, 0, 1),
         SLF_RANGE(o, start, 0, 1), SLF_RANGE(o, level, 0, 1), SLF_RANGE(o, percentile, 0, 100)));

@@ -67,7 +67,11 @@ def test_killed_and_resumed(tmp_path, assignment):
     assert rest.controller.saving == whole.controller.saving
 
 
-@pytest.mark.parametrize("salf", ["lora[half]", stream()], ids=["half", "stream"])
+@pytest.mark.parametrize(
+    "salf",
+    ["lora[half]", stream(), SalfConfig("salf[half]", planner={"full_batches": True})],
+    ids=["half", "stream", "full batches of a plan"],
+)
 def test_kept_states_give_the_same_weights(tmp_path, salf):
     config = SalfConfig(salf) if isinstance(salf, str) else salf
     found = []
