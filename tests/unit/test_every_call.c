@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "unit/files.h"
 #include "unit/harness.h"
 
 enum { V = 8, D = 4, M = 2, ROWS = 2 };
@@ -40,7 +39,6 @@ static salf_model_options shape(void) {
 }
 
 static void open_all(void) {
-    char *folder = files_path("run");
     uint64_t seed = 3;
     for (int i = 0; i < V * D; i++) head[i] = (float)harness_normal(&seed);
     for (int i = 0; i < ROWS * D; i++) states[i] = (float)harness_normal(&seed);
@@ -59,7 +57,7 @@ static void open_all(void) {
     CHECK_OK(salf_loss_create(&loss, basis, NULL));
     CHECK_OK(salf_policy_create(&policy, context, SALF_POLICY_LINEAR, M, &of_policy));
     CHECK_OK(salf_signal_create(&signal_, context, &of_signal));
-    CHECK_OK(salf_checkpoint_open(&checkpoint, context, folder, NULL, 0));
+    CHECK_OK(salf_checkpoint_open(&checkpoint, context, harness_path("run"), NULL, 0));
 }
 
 static void close_all(void) {
@@ -261,7 +259,7 @@ static salf_status with_gradient(const salf_tensor *t) {
 }
 static salf_status with_tensor_of_a_file(const salf_tensor *t) {
     const salf_named_tensor named = {.name = "t", .view = *t};
-    return salf_tensors_save(context, files_path("file.safetensors"), &named, 1, NULL, 0);
+    return salf_tensors_save(context, harness_path("file.safetensors"), &named, 1, NULL, 0);
 }
 static salf_status with_tensor_of_a_save(const salf_tensor *t) {
     const salf_named_tensor named = {.name = "t", .view = *t};
@@ -299,7 +297,7 @@ START_TEST(rows_beyond_an_extent_are_refused_by_every_call) {
     const salf_checkpoint_content content = {.struct_size = sizeof content, .tensors = &saved, .n_tensors = 1};
     CHECK_OK(salf_checkpoint_save(checkpoint, &content));
     salf_checkpoint_destroy(checkpoint); /* what is loaded is what was there when the folder was opened */
-    CHECK_OK(salf_checkpoint_open(&checkpoint, context, files_path("run"), NULL, 0));
+    CHECK_OK(salf_checkpoint_open(&checkpoint, context, harness_path("run"), NULL, 0));
     for (size_t i = sizeof views / sizeof *views; i-- > 0;) { /* the load first, before something is saved */
         int64_t index[V];
         for (int64_t r = 0; r < V; r++) index[r] = r;
