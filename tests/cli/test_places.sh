@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # Where results cannot be written, that is told before the work: each option that names a place, with each place that
 # does not do, and a model, log or text that is not there, which a command that begins its work would complain of. And
 # places that do: there the work begins.
