@@ -1,5 +1,6 @@
 """What each process does in test_distributed.py: python ranks.py TASK OUTPUT, with torchrun's variables set."""
 
+import contextlib
 import copy
 import os
 import sys
@@ -341,6 +342,20 @@ def ddp_refused():
     return found
 
 
+def keeps_a_window(controller, model, kind):
+    """Two batches in one window: sharding sums the first where no parameter's gradient shows it, and it counts."""
+    ids, labels = own_batch()
+    if kind == "fsdp2":
+        model.set_requires_gradient_sync(False)
+    with model.no_sync() if kind == "fsdp1" else contextlib.nullcontext():
+        controller.begin(labels)
+        controller.backward(loss_of(model, ids, labels))
+    share = controller._share
+    controller.begin(labels)
+    assert controller._share == share > 0
+    controller.drop()
+
+
 def fsdp_first():
     """FSDP around the model before the controller is made: methods without a probe work, others are refused at once."""
     from torch.distributed.fsdp import FullyShardedDataParallel as Fsdp
@@ -361,13 +376,15 @@ def fsdp_first():
                     fully_shard(layer, mesh=mesh)
                 fully_shard(model, mesh=mesh)
 
-            def steps(model=model, method=method, single=single):
+            def steps(model=model, method=method, single=single, kind=kind):
                 optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
                 with FreezeController(model, method, optimizer=optimizer) as controller:
                     ids, labels = own_batch()
                     controller.begin(labels)
                     controller.backward(loss_of(model, ids, labels))
                     optimizer.step()
+                    optimizer.zero_grad()
+                    keeps_a_window(controller, model, kind)
                 ids, labels = small.make_batch(rows=8)
                 above = [p for layer in list(single.model.layers)[2:] for p in layer.parameters()]
                 loss_of(single, ids, labels).backward(inputs=above)

@@ -253,10 +253,10 @@ class FreezeController(Prepared):
         if self._guard is not None:
             self._guard.finish()
         self._settle_last("begin() came again")
-        if not self._sharded:  # sharding takes parameters out and puts them in as it needs them
+        if not self._sharded:  # sharding takes parameters and gradients out, and puts them in as it needs them
             self._groups.check_same()
-        if self._window_is_gone():
-            self.skipped()
+            if self._window_is_gone():
+                self.skipped()
         try:
             self._begin(labels, rows, ids, size, probe, inputs, groups, first)
         except BaseException:
@@ -637,7 +637,8 @@ class FreezeController(Prepared):
 
     def skipped(self) -> None:
         """A gradient scaler skipped the step: what the window trained counts for nothing. Needed where gradients are
-        not thrown away before the next begin(), which tells the same."""
+        not thrown away before the next begin(), which tells the same, and under FSDP, where parameters do not show
+        them."""
         self._trained = {}
         self._rates = []
         self._share = 0.0
