@@ -77,160 +77,60 @@ void slf_plan_agree(const salf_planner *p, slf_agreement *a) {
     slf_agreement_add_array(a, "data of the task (hash)", data, (uint64_t)n * sizeof *data);
 }
 
-/* ---- writing ---- */
+/* ---- saved bytes ---- */
 
-/* Position, numbers a layer, groups in the order in which they came, and the task's cuts. What the whole has taken is
- * the sum over the groups where there are some, but a plan without groups has only that. */
-static void write_stream(const salf_planner *p, slf_blob *blob) {
-    const slf_progress *progress = &p->progress;
-    const slf_stream *s = &progress->stream;
-    slf_blob_put_u64(blob, (uint64_t)s->position);
-    for (int64_t i = 0; i < 5 * (int64_t)p->m; i++) slf_blob_put_u64(blob, (uint64_t)progress->matched[i]);
-    slf_blob_put_u64(blob, s->sized);
-    slf_blob_put_u64(blob, (uint64_t)s->n_groups);
-    for (int64_t g = 0; g < s->n_groups; g++) {
-        const slf_group *group = &s->groups[g];
-        slf_blob_put_u64(blob, (uint64_t)group->id);
-        slf_blob_put_u64(blob, (uint64_t)group->size);
-        slf_blob_put_u64(blob, (uint64_t)group->passed);
-        for (int32_t e = 0; e < p->m; e++) slf_blob_put_u64(blob, (uint64_t)s->group_taken[g * p->m + e]);
-    }
-    /* Drawn already, and booked above: a load gives them again, with the same rows */
-    for (int64_t i = 0; progress->phase == SLF_PHASE_TRAIN && i < progress->task_n; i++)
-        slf_blob_put_u64(blob, (uint64_t)progress->cuts[i]);
-}
-
-/* Called twice, to measure and to write: it must put the same both times. */
-static void write_plan(const void *user, slf_blob *blob) {
-    const salf_planner *p = user;
-    const slf_progress *s = &p->progress;
-    slf_field fields[PLAN_FIELDS];
-    list_plan_fields(p, fields);
-    slf_blob_put_fields(blob, fields, PLAN_FIELDS);
-    for (int32_t e = 0; p->options.weights && e < p->m; e++) slf_blob_put_f64(blob, p->options.weights[e]);
-    slf_blob_put_u64(blob, (uint64_t)s->layer);
-    slf_blob_put_u64(blob, (uint64_t)s->phase);
-    slf_blob_put_u64(blob, (uint64_t)s->task_n);
-    if (slf_plan_is_stream(p)) {
-        write_stream(p, blob);
-    } else if (slf_plan_is_online(p)) {
-        /* before the first task there is nothing of a datum, and N may be too large for any */
-        slf_blob_put_u64(blob, s->online.used != NULL);
-        if (!s->online.used) return;
-        slf_blob_put_u64(blob, (uint64_t)s->online.scan);
-        for (int64_t i = 0; i < 3 * (int64_t)p->m; i++) slf_blob_put_u64(blob, (uint64_t)s->matched[i]);
-        for (int64_t w = 0; w < slf_bit_words(p->n); w++) slf_blob_put_u64(blob, s->online.used[w]);
-        int64_t n;
-        const uint32_t *ids = ids_at_hand(p, &n);
-        if (p->options.full_batches) slf_blob_put_u64(blob, (uint64_t)s->online.held);
-        for (int64_t i = 0; i < n; i++) slf_blob_put_u64(blob, ids[i]);
-        for (int64_t i = 0; p->options.full_batches && i < s->online.held; i++)
-            slf_blob_put_u64(blob, (uint64_t)s->cuts[i]);
-    } else {
-        slf_blob_put_u64(blob, s->offline.data != NULL); /* settled: loads settle again */
-        slf_blob_put_u64(blob, (uint64_t)(s->offline.position - slf_plan_data_below(p, s->layer)));
-        slf_blob_put_u64(blob, s->offline.eof != NULL);
-        for (int64_t i = 0; s->offline.eof && i < p->n; i++) {
-            const uint8_t bytes[2] = {(uint8_t)s->offline.eof[i], (uint8_t)(s->offline.eof[i] >> 8)};
-            slf_blob_put(blob, bytes, sizeof bytes);
-        }
-    }
-}
-
-salf_status salf_planner_save(const salf_planner *planner, void *buffer, uint64_t *size) {
-    SLF_REQUIRE(planner, size);
-    return slf_blob_save(plan_kind, PLAN_VERSION, write_plan, planner, buffer, size);
-}
-
-/* ---- reading ---- */
+typedef struct plan_save {
+    const salf_planner *planner;
+    slf_progress *progress; /* saving: a copy of the planner's, whose arrays are read only; loading: a new one */
+} plan_save;
 
 /* Settled data are settled again, from the eof, so that nothing in the blob can place a datum twice. That takes as long
  * as it took at first. */
-static salf_status read_offline(const salf_planner *p, slf_blob *blob, slf_progress *s) {
+static salf_status move_offline(const salf_planner *p, slf_progress *s, slf_blob *blob) {
     const int64_t below = slf_plan_data_below(p, s->layer), own = s->layer < p->m ? p->counts[s->layer] : 0;
-    const int64_t task_n = s->task_n, most = p->options.full_batches ? p->n - below : own; /* a task goes on there */
-    int64_t settled, has_eof, position;
+    const int64_t most = p->options.full_batches ? p->n - below : own; /* a task goes on over the layer's end */
+    const int64_t task_n = s->task_n;
+    slf_offline *o = &s->offline;
+    /* 1. how far it has come, from the layer's first datum on, and the eof */
+    int64_t settled = o->data != NULL, position = o->position - below, has_eof = o->eof != NULL;
     SLF_TRY(slf_blob_value(blob, "flag of settled data", 1, &settled));
     SLF_TRY(slf_blob_value(blob, "position", most, &position));
     SLF_TRY(slf_blob_value(blob, "flag of eof", p->options.matching == SALF_MATCH_OFFLINE, &has_eof));
-    /* before anything is settled nothing was given out; after that, TRAIN tasks only, within the layer's data */
+    if (has_eof) {
+        SLF_TRY(slf_plan_check_size(p));
+        SLF_TRY(slf_blob_check_bytes(blob, 2 * (uint64_t)p->n));
+        if (blob->reads) SLF_TRY(SLF_ALLOC(p->context, o->eof, p->n));
+        for (int64_t i = 0; i < p->n; i++) {
+            uint8_t bytes[2] = {0};
+            if (!blob->reads) bytes[0] = (uint8_t)o->eof[i];
+            if (!blob->reads) bytes[1] = (uint8_t)(o->eof[i] >> 8);
+            slf_blob_bytes(blob, bytes, sizeof bytes);
+            if (!blob->reads) continue;
+            const uint16_t eof = (uint16_t)(bytes[0] | bytes[1] << 8);
+            if (eof >= p->m && (settled || eof != SLF_EOF_UNKNOWN)) return slf_blob_bad_value("eof of a datum", eof);
+            o->eof[i] = eof;
+        }
+    }
+    if (!blob->reads) return SALF_OK;
+    /* 2. before anything is settled nothing was given out; after that, TRAIN tasks only, within the layer's data */
     if (!settled && s->layer != 0) return slf_blob_bad_value("layer", s->layer);
     if (!settled && position != 0) return slf_blob_bad_value("position", position);
+    if (settled && !has_eof && p->options.matching == SALF_MATCH_OFFLINE) return slf_blob_bad_value("flag of eof", 0);
     if (s->phase != SLF_PHASE_IDLE && (s->phase != SLF_PHASE_TRAIN || !settled || s->layer == p->m))
         return slf_blob_bad_value("phase", s->phase);
     if (s->phase == SLF_PHASE_TRAIN && (position >= own || task_n > most - position))
         return slf_blob_bad_value("task size", task_n);
-    s->offline.position = below + position;
-    if (has_eof) {
-        SLF_TRY(slf_plan_check_size(p));
-        SLF_TRY(slf_blob_check_bytes(blob, 2 * (uint64_t)p->n));
-        SLF_TRY(SLF_ALLOC(p->context, s->offline.eof, p->n));
-        for (int64_t i = 0; i < p->n; i++) {
-            uint8_t bytes[2];
-            slf_blob_get(blob, bytes, sizeof bytes);
-            const uint16_t eof = (uint16_t)(bytes[0] | bytes[1] << 8);
-            if (eof >= p->m && (settled || eof != SLF_EOF_UNKNOWN)) return slf_blob_bad_value("eof of a datum", eof);
-            s->offline.eof[i] = eof;
-        }
-    } else if (settled && p->options.matching == SALF_MATCH_OFFLINE) {
-        return slf_blob_bad_value("flag of eof", 0);
-    }
+    o->position = below + position;
     if (settled) SLF_TRY(slf_plan_settle(p, s));
     return task_n > 0 ? slf_progress_settled(s, p, task_n) : SALF_OK;
 }
 
-/* The ids at hand: each once, those that are held used, those that are probed not. Each one's bit is turned over as it
- * is read, which shows the second of two, and then turned back. booked: data that are used. */
-static salf_status read_ids(const salf_planner *p, slf_blob *blob, slf_progress *s, int64_t booked) {
-    slf_online *o = &s->online;
-    const bool full = p->options.full_batches, probe = s->phase == SLF_PHASE_PROBE;
-    int64_t held = probe ? 0 : s->task_n;
-    if (full) SLF_TRY(slf_blob_value(blob, "number of data held", booked, &held));
-    if (full && s->phase == SLF_PHASE_REPORTED && s->task_n > 0) return slf_blob_bad_value("task size", s->task_n);
-    if (!probe && s->task_n > held) return slf_blob_bad_value("task size", s->task_n);
-    const int64_t ids = held + (probe ? s->task_n : 0);
-    SLF_TRY(slf_blob_check_bytes(blob, 8 * (uint64_t)(ids + (full ? held : 0))));
-    SLF_TRY(slf_progress_room(s, p, ids));
-    for (int64_t i = 0, id, begin = 0; begin < ids; begin = i) {
-        const bool used = begin < held;
-        for (const int64_t end = used ? held : ids; i < end; i++) {
-            SLF_TRY(slf_blob_value(blob, "datum of the task", p->n - 1, &id));
-            if (slf_bit_get(o->used, id) != used) return slf_blob_bad_value("datum of the task", id);
-            slf_bit_flip(o->used, id);
-            s->ids[i] = (uint32_t)id;
-        }
-        for (int64_t k = begin; k < i; k++) slf_bit_flip(o->used, s->ids[k]);
-    }
-    o->held = held;
-    /* Cuts ascend, as layers have their turns in order, and none is above the layer whose turn it is. A layer with more
-     * cuts than data is no harm: each datum trains once. */
-    for (int64_t i = 0, cut = s->layer; i < held; i++) {
-        if (full) SLF_TRY(slf_blob_value(blob, "cut of a datum", SLF_MIN(s->layer, p->m - 1), &cut));
-        if (i > 0 && cut < s->cuts[i - 1]) return slf_blob_bad_value("cut of a datum", cut);
-        s->cuts[i] = (int32_t)cut;
-    }
-    return SALF_OK;
-}
-
-static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progress *s) {
-    slf_online *o = &s->online;
-    const uint64_t words = (uint64_t)slf_bit_words(p->n);
-    int64_t begun;
-    SLF_TRY(slf_blob_value(blob, "flag of used data", 1, &begun));
-    const bool ahead = p->options.full_batches && s->phase == SLF_PHASE_TRAIN; /* of the data that train */
-    if (s->phase != SLF_PHASE_IDLE && (!begun || (s->layer == p->m && !ahead)))
-        return slf_blob_bad_value("phase", s->phase);
-    if (!begun) return s->layer == 0 ? SALF_OK : slf_blob_bad_value("layer", s->layer);
-    SLF_TRY(slf_plan_check_size(p));
-    SLF_TRY(slf_blob_value(blob, "scan position", p->n, &o->scan));
-    for (int64_t i = 0; i < 3 * (int64_t)p->m; i++)
-        SLF_TRY(slf_blob_value(blob, "count of a layer", p->n, &s->matched[i]));
-    SLF_TRY(slf_blob_check_bytes(blob, 8 * words));
-    SLF_TRY(SLF_ALLOC(p->context, o->used, words));
-    for (uint64_t w = 0; w < words; w++) o->used[w] = slf_blob_get_u64(blob);
-    /* Layers before the turn are full, those after it untouched, and as many data are used as all layers hold: then as
-     * many are unused as layers still lack, and no later draw can run out of them. */
-    int64_t booked = 0, n_used = 0;
+/* Layers before the turn are full, those after it untouched, and as many data are used as all layers hold: then as many
+ * are unused as layers still lack, and no later draw can run out of them. booked: how many these are. */
+static salf_status check_online(const salf_planner *p, const slf_progress *s, int64_t *booked) {
+    const uint64_t *used = s->online.used;
+    int64_t n_used = 0;
+    *booked = 0;
     for (int32_t e = 0; e < p->m; e++) {
         const int64_t count = p->counts[e], matched = s->matched[e], filled = s->filled[e];
         if (matched > count) return slf_blob_bad_value("matched count of a layer", matched);
@@ -240,52 +140,123 @@ static salf_status read_online(const salf_planner *p, slf_blob *blob, slf_progre
         if (s->probed[e] < matched) return slf_blob_bad_value("probed count of a layer", s->probed[e]);
         if (e > s->layer && s->probed[e] + filled != 0)
             return slf_blob_bad_value("count of a later layer", s->probed[e]);
-        booked += matched + filled;
+        *booked += matched + filled;
     }
-    for (int64_t w = 0; w < slf_bit_words(p->n); w++) n_used += __builtin_popcountll(o->used[w]);
-    if (p->n % 64 != 0 && o->used[p->n / 64] >> (p->n % 64)) return slf_blob_bad_value("number of data", p->n);
-    if (n_used != booked) return slf_blob_bad_value("number of used data", n_used);
-    return read_ids(p, blob, s, booked);
+    for (int64_t w = 0; w < slf_bit_words(p->n); w++) n_used += __builtin_popcountll(used[w]);
+    if (p->n % 64 != 0 && used[p->n / 64] >> (p->n % 64)) return slf_blob_bad_value("number of data", p->n);
+    return n_used == *booked ? SALF_OK : slf_blob_bad_value("number of used data", n_used);
+}
+
+/* Ids first ... end-1 of those at hand: each once, and each of them used or none. Each one's bit is turned over, which
+ * shows the second of two, and then turned back. */
+static salf_status check_ids(const slf_progress *s, int64_t first, int64_t end, bool used) {
+    uint64_t *bits = s->online.used;
+    int64_t i = first;
+    while (i < end && slf_bit_get(bits, s->ids[i]) == used) slf_bit_flip(bits, s->ids[i++]);
+    const int64_t good = i;
+    while (i > first) slf_bit_flip(bits, s->ids[--i]);
+    return good == end ? SALF_OK : slf_blob_bad_value("datum of the task", s->ids[good]);
+}
+
+static salf_status move_online(const salf_planner *p, slf_progress *s, slf_blob *blob) {
+    const bool full = p->options.full_batches, probe = s->phase == SLF_PHASE_PROBE;
+    const bool ahead = full && s->phase == SLF_PHASE_TRAIN; /* the layer whose turn it is, of the data that train */
+    const uint64_t words = (uint64_t)slf_bit_words(p->n);
+    slf_online *o = &s->online;
+    int64_t booked = p->n;
+    /* 1. before the first task there is nothing of a datum, and N may be too large for any */
+    int64_t begun = o->used != NULL;
+    SLF_TRY(slf_blob_value(blob, "flag of used data", 1, &begun));
+    if (blob->reads && s->phase != SLF_PHASE_IDLE && (!begun || (s->layer == p->m && !ahead)))
+        return slf_blob_bad_value("phase", s->phase);
+    if (!begun) return s->layer == 0 ? SALF_OK : slf_blob_bad_value("layer", s->layer);
+    SLF_TRY(slf_plan_check_size(p));
+    /* 2. what the layers have */
+    SLF_TRY(slf_blob_value(blob, "scan position", p->n, &o->scan));
+    for (int64_t i = 0; i < 3 * (int64_t)p->m; i++)
+        SLF_TRY(slf_blob_value(blob, "count of a layer", p->n, &s->matched[i]));
+    SLF_TRY(slf_blob_check_bytes(blob, 8 * words));
+    if (blob->reads) SLF_TRY(SLF_ALLOC(p->context, o->used, words));
+    for (uint64_t w = 0; w < words; w++) slf_blob_u64(blob, &o->used[w]);
+    if (blob->reads) SLF_TRY(check_online(p, s, &booked));
+    /* 3. the data that are held: without full_batches they are the task's. Those of a probe stand behind them */
+    int64_t held = o->held;
+    if (blob->reads && !probe) held = s->task_n;
+    if (full) SLF_TRY(slf_blob_value(blob, "number of data held", booked, &held));
+    if (full && s->phase == SLF_PHASE_REPORTED && s->task_n > 0) return slf_blob_bad_value("task size", s->task_n);
+    if (!probe && s->task_n > held) return slf_blob_bad_value("task size", s->task_n);
+    const int64_t ids = held + (probe ? s->task_n : 0);
+    SLF_TRY(slf_blob_check_bytes(blob, 8 * (uint64_t)(ids + (full ? held : 0))));
+    if (blob->reads) SLF_TRY(slf_progress_room(s, p, ids));
+    o->held = held; /* they have a place now */
+    for (int64_t i = 0; i < ids; i++) {
+        int64_t id = blob->reads ? 0 : s->ids[i];
+        SLF_TRY(slf_blob_value(blob, "datum of the task", p->n - 1, &id));
+        if (blob->reads) s->ids[i] = (uint32_t)id;
+    }
+    if (blob->reads) {
+        SLF_TRY(check_ids(s, 0, held, true));
+        SLF_TRY(check_ids(s, held, ids, false)); /* of a probe */
+    }
+    /* 4. their cuts. They ascend, as layers have their turns in order, and none is above the layer whose turn it is. A
+     * layer with more cuts than data is no harm: each datum trains once. */
+    for (int64_t i = 0; i < o->held; i++) {
+        if (blob->reads) s->cuts[i] = s->layer;
+        if (full) SLF_TRY(slf_blob_value_i32(blob, "cut of a datum", SLF_MIN(s->layer, p->m - 1), &s->cuts[i]));
+        if (i > 0 && s->cuts[i] < s->cuts[i - 1]) return slf_blob_bad_value("cut of a datum", s->cuts[i]);
+    }
+    return SALF_OK;
 }
 
 /* Groups in the order in which they came: it says who shares the last place. The set of ids is made anew, and refuses
- * an id that comes twice, as its index is then another. Each takes room only when its numbers have been read. taken:
- * data of all. */
-static salf_status read_groups(const salf_planner *p, slf_blob *blob, slf_progress *s, bool sized, int64_t taken) {
+ * an id that comes twice, as its index is then another. Each takes room only when its numbers have been read. */
+static salf_status move_groups(const salf_planner *p, slf_progress *s, slf_blob *blob) {
     slf_stream *t = &s->stream;
-    int64_t n_groups, in_groups = 0, value;
-    SLF_TRY(slf_blob_value(blob, "number of groups", p->options.max_groups + (int64_t)!sized, &n_groups));
+    const bool groups = p->options.assignment != SALF_ASSIGN_RANDOM;
+    int64_t sized = t->sized, n_groups = t->n_groups;
+    SLF_TRY(slf_blob_value(blob, "flag of sizes", groups, &sized));
+    SLF_TRY(slf_blob_value(blob, "number of groups", groups ? p->options.max_groups + (int64_t)!sized : 0, &n_groups));
     if (sized && n_groups == 0) return slf_blob_bad_value("number of groups", n_groups);
     for (int32_t g = 0, index; g < n_groups; g++) {
-        int64_t size, passed, id;
+        uint64_t id = blob->reads ? 0 : (uint64_t)t->groups[g].id;
         SLF_TRY(slf_blob_check_bytes(blob, 8 * (3 + (uint64_t)p->m)));
-        id = (int64_t)slf_blob_get_u64(blob);
-        if (id != (int32_t)id) return slf_blob_bad_value("group", id);
-        SLF_TRY(slf_stream_group(s, p, id, &index));
-        if (index != g) return slf_blob_bad_value("group", id);
-        SLF_TRY(slf_blob_value(blob, "size of a group", sized ? p->n : 0, &size));
-        SLF_TRY(slf_blob_value(blob, "passed rows of a group", p->n, &passed));
-        slf_group *group = &t->groups[g];
-        for (int32_t e = 0; e < p->m; e++) {
-            SLF_TRY(slf_blob_value(blob, "count of a group", p->n, &value));
-            t->group_taken[(int64_t)g * p->m + e] = value;
-            group->rows += value;
+        slf_blob_u64(blob, &id);
+        if ((int64_t)id != (int32_t)id) return slf_blob_bad_value("group", (int64_t)id);
+        if (blob->reads) {
+            SLF_TRY(slf_stream_group(s, p, (int64_t)id, &index));
+            if (index != g) return slf_blob_bad_value("group", (int64_t)id);
         }
-        if (passed > group->rows) return slf_blob_bad_value("passed rows of a group", passed);
-        if (sized && (size < 1 || group->rows > size)) return slf_blob_bad_value("size of a group", size);
-        group->passed = passed;
-        group->size = size;
-        in_groups += sized ? size : group->rows;
+        slf_group *group = &t->groups[g];
+        SLF_TRY(slf_blob_value(blob, "size of a group", sized ? p->n : 0, &group->size));
+        SLF_TRY(slf_blob_value(blob, "passed rows of a group", p->n, &group->passed));
+        for (int32_t e = 0; e < p->m; e++)
+            SLF_TRY(slf_blob_value(blob, "count of a group", p->n, &t->group_taken[(int64_t)g * p->m + e]));
     }
-    if (in_groups != (sized ? p->n : taken)) return slf_blob_bad_value("number of data in groups", in_groups);
-    t->sized = sized;
-    if (sized) SLF_TRY(slf_stream_share(s, p));
+    if (blob->reads) t->sized = sized != 0;
+    return SALF_OK;
+}
+
+/* What the groups have had sums to what the layers have had, taken in all, and where sizes are known no group has more
+ * than its own. */
+static salf_status check_groups(const salf_planner *p, slf_progress *s, int64_t taken) {
+    slf_stream *t = &s->stream;
+    int64_t in_groups = 0;
+    for (int64_t g = 0; g < t->n_groups; g++) {
+        slf_group *group = &t->groups[g];
+        for (int32_t e = 0; e < p->m; e++) group->rows += t->group_taken[g * p->m + e];
+        if (group->passed > group->rows) return slf_blob_bad_value("passed rows of a group", group->passed);
+        if (t->sized && (group->size < 1 || group->rows > group->size))
+            return slf_blob_bad_value("size of a group", group->size);
+        in_groups += t->sized ? group->size : group->rows;
+    }
+    if (in_groups != (t->sized ? p->n : taken)) return slf_blob_bad_value("number of data in groups", in_groups);
+    if (t->sized) SLF_TRY(slf_stream_share(s, p));
     for (int32_t e = 0; e < p->m; e++) {
         int64_t sum = 0;
-        for (int64_t g = 0; g < n_groups; g++) {
-            sum += t->group_taken[g * p->m + e];
-            if (sized && t->group_taken[g * p->m + e] > t->group_counts[g * p->m + e])
-                return slf_blob_bad_value("count of a group", t->group_taken[g * p->m + e]);
+        for (int64_t g = 0; g < t->n_groups; g++) {
+            const int64_t had = t->group_taken[g * p->m + e];
+            if (t->sized && had > t->group_counts[g * p->m + e]) return slf_blob_bad_value("count of a group", had);
+            sum += had;
         }
         if (sum != t->taken[e]) return slf_blob_bad_value("count of a layer", t->taken[e]);
     }
@@ -294,99 +265,115 @@ static salf_status read_groups(const salf_planner *p, slf_blob *blob, slf_progre
 
 /* Every number is checked against the others: what each layer and group has had sums to the position and the task, no
  * layer of a plan that ends exactly has more than its count, and none has a count it cannot keep. */
-static salf_status read_stream(const salf_planner *p, slf_blob *blob, slf_progress *s) {
-    slf_stream *t = &s->stream;
-    const bool random = p->options.assignment == SALF_ASSIGN_RANDOM, drawn = s->phase == SLF_PHASE_TRAIN;
-    int64_t sized, taken = 0, batches = 0, value;
-    /* 1. numbers of the layers. A task is open or not; only EOF and GAIN have a phase before cuts are known */
-    SLF_TRY(slf_plan_check_size(p));
-    SLF_TRY(slf_blob_value(blob, "position", p->n - s->task_n, &t->position));
-    if (s->phase == SLF_PHASE_REPORTED || (s->phase == SLF_PHASE_PROBE && random))
-        return slf_blob_bad_value("phase", s->phase);
-    for (int64_t i = 0; i < 5 * (int64_t)p->m; i++)
-        SLF_TRY(slf_blob_value(blob, "count of a layer", p->n, &s->matched[i]));
+static salf_status check_stream(const salf_planner *p, slf_progress *s) {
+    const slf_stream *t = &s->stream;
+    const bool random = p->options.assignment == SALF_ASSIGN_RANDOM, one_cut = p->options.one_cut;
+    const bool drawn = s->phase == SLF_PHASE_TRAIN;
+    int64_t taken = 0, batches = 0;
     /* totals are exact but where groups run MIXED without sizes, or batches have one cut */
-    SLF_TRY(slf_blob_value(blob, "flag of sizes", !random, &sized));
-    const bool exact = !p->options.one_cut && (random || sized || p->options.stream_order == SALF_STREAM_STAGED);
+    const bool exact = !one_cut && (random || t->sized || p->options.stream_order == SALF_STREAM_STAGED);
     for (int32_t e = 0; e < p->m; e++) {
         if (s->matched[e] + s->filled[e] != t->taken[e] || (exact && t->taken[e] > p->counts[e]))
             return slf_blob_bad_value("count of a layer", t->taken[e]);
         if (s->probed[e] != (random ? 0 : t->taken[e]))
             return slf_blob_bad_value("probed count of a layer", s->probed[e]);
-        if (!p->options.one_cut && t->batches[e] != 0) return slf_blob_bad_value("batches of a layer", t->batches[e]);
-        if (t->batches[e] > t->taken[e]) return slf_blob_bad_value("batches of a layer", t->batches[e]);
+        if (t->batches[e] > (one_cut ? t->taken[e] : 0)) return slf_blob_bad_value("batches of a layer", t->batches[e]);
         taken += t->taken[e];
         batches += t->batches[e];
     }
     if (taken != t->position + (drawn ? s->task_n : 0)) return slf_blob_bad_value("position", t->position);
-    if (p->options.one_cut && (batches == 0) != (taken == 0)) return slf_blob_bad_value("number of batches", batches);
-    /* 2. groups */
-    if (random)
-        SLF_TRY(slf_blob_value(blob, "number of groups", 0, &value));
-    else
-        SLF_TRY(read_groups(p, blob, s, sized != 0, taken));
-    /* 3. the task's cuts */
-    SLF_TRY(slf_blob_check_bytes(blob, drawn ? 8 * (uint64_t)s->task_n : 0));
-    SLF_TRY(slf_progress_room(s, p, s->task_n));
-    for (int64_t i = 0; i < s->task_n; i++) s->ids[i] = (uint32_t)(t->position + i);
-    int32_t lowest = drawn ? p->m - 1 : t->position == p->n ? p->m : 0;
-    for (int64_t i = 0; drawn && i < s->task_n; i++) {
-        SLF_TRY(slf_blob_value(blob, "cut of a row", p->m - 1, &value));
-        if (t->taken[value] == 0 || (p->options.one_cut && i > 0 && value != s->cuts[0]))
-            return slf_blob_bad_value("cut of a row", value);
-        s->cuts[i] = (int32_t)value;
-        lowest = SLF_MIN(lowest, s->cuts[i]);
-    }
-    /* between tasks the layer is that of the last one, and so of no meaning */
-    if (s->phase != SLF_PHASE_IDLE && s->layer != lowest) return slf_blob_bad_value("layer", s->layer);
-    return SALF_OK;
+    if (one_cut && (batches == 0) != (taken == 0)) return slf_blob_bad_value("number of batches", batches);
+    return random ? SALF_OK : check_groups(p, s, taken);
 }
 
-/* In the order of write_plan: what the plan follows from, the turn, and then either kind of progress. The old progress
- * is freed only when the new one is whole; until then both are there, twice the memory. */
-salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_t size) {
-    SLF_REQUIRE(planner, buffer);
-    const salf_planner *p = planner;
-    slf_blob blob;
-    SLF_TRY(slf_blob_open(plan_kind, slf_plan_is_stream(p) ? PLAN_OF_STREAMS : PLAN_OLDEST, PLAN_VERSION, buffer, size,
-                          &blob));
-    if (blob.version <= PLAN_OF_STREAMS && p->options.full_batches)
-        return slf_fail(SALF_E_MISMATCH, "full_batches is 0 in the blob, 1 in this planner");
-    slf_progress read;
-    salf_status status;
-    SLF_TRY(slf_progress_init(&read, p));
+/* Position, numbers a layer, groups, and the task's cuts where they are drawn: these are booked, and a load gives them
+ * again, with the same rows. What the whole has taken is the sum over the groups where there are some, but a plan
+ * without groups has only that. */
+static salf_status move_stream(const salf_planner *p, slf_progress *s, slf_blob *blob) {
+    slf_stream *t = &s->stream;
+    const bool random = p->options.assignment == SALF_ASSIGN_RANDOM, drawn = s->phase == SLF_PHASE_TRAIN;
+    if (blob->reads) SLF_TRY(slf_plan_check_size(p)); /* what is too large to be run can be saved all the same */
+    SLF_TRY(slf_blob_value(blob, "position", p->n - s->task_n, &t->position));
+    /* A task is open or not; only EOF and GAIN have a phase before cuts are known */
+    if (s->phase == SLF_PHASE_REPORTED || (s->phase == SLF_PHASE_PROBE && random))
+        return slf_blob_bad_value("phase", s->phase);
+    for (int64_t i = 0; i < 5 * (int64_t)p->m; i++)
+        SLF_TRY(slf_blob_value(blob, "count of a layer", p->n, &s->matched[i]));
+    SLF_TRY(move_groups(p, s, blob));
+    if (blob->reads) SLF_TRY(check_stream(p, s));
+    const int64_t n_cuts = drawn ? s->task_n : 0;
+    SLF_TRY(slf_blob_check_bytes(blob, 8 * (uint64_t)n_cuts));
+    if (blob->reads) SLF_TRY(slf_progress_room(s, p, s->task_n));
+    for (int64_t i = 0; i < n_cuts; i++) SLF_TRY(slf_blob_value_i32(blob, "cut of a row", p->m - 1, &s->cuts[i]));
+    if (!blob->reads) return SALF_OK;
+    /* What follows from these: the task's data, and how deep it goes */
+    for (int64_t i = 0; i < s->task_n; i++) s->ids[i] = (uint32_t)(t->position + i);
+    int32_t lowest = t->position == p->n ? p->m : 0; /* without cuts */
+    if (drawn) lowest = p->m - 1;
+    for (int64_t i = 0; i < n_cuts; i++) {
+        const int32_t cut = s->cuts[i];
+        if (t->taken[cut] == 0 || (p->options.one_cut && cut != s->cuts[0]))
+            return slf_blob_bad_value("cut of a row", cut);
+        lowest = SLF_MIN(lowest, cut);
+    }
+    /* between tasks the layer is that of the last one, and so of no meaning */
+    return s->phase == SLF_PHASE_IDLE || s->layer == lowest ? SALF_OK : slf_blob_bad_value("layer", s->layer);
+}
+
+/* What the plan follows from, whose turn it is, and what its kind of progress has. */
+static salf_status move_plan(void *user, slf_blob *blob) {
+    const plan_save *save = user;
+    const salf_planner *p = save->planner;
+    slf_progress *s = save->progress;
     /* 1. a plan like this one */
+    static const int n_fields[] = {
+        [2] = PLAN_FIELDS_2, [PLAN_OF_STREAMS] = PLAN_FIELDS_3, [PLAN_VERSION] = PLAN_FIELDS};
     slf_field fields[PLAN_FIELDS];
     list_plan_fields(p, fields);
-    const int n_fields[] = {[2] = PLAN_FIELDS_2, [PLAN_OF_STREAMS] = PLAN_FIELDS_3, [PLAN_VERSION] = PLAN_FIELDS};
-    SLF_DO(slf_blob_check_fields(&blob, fields, n_fields[blob.version], "planner"));
-    for (int32_t e = 0; p->options.weights && e < p->m; e++) {
-        const double saved = slf_blob_get_f64(&blob), own = p->options.weights[e];
-        if (slf_bits_of(saved) != slf_bits_of(own) && !blob.short_of_room)
-            SLF_DO(slf_fail(SALF_E_MISMATCH, "weight %" PRId32 " is %g in the blob, %g in this one", e, saved, own));
+    if (blob->version <= PLAN_OF_STREAMS && p->options.full_batches)
+        return slf_fail(SALF_E_MISMATCH, "full_batches is 0 in the blob, 1 in this planner");
+    SLF_TRY(slf_blob_fields(blob, fields, n_fields[blob->version], "planner"));
+    if (p->options.weights) {
+        for (int32_t e = 0; e < p->m; e++) {
+            const double own = p->options.weights[e];
+            double saved = own;
+            slf_blob_f64(blob, &saved);
+            if (slf_bits_of(saved) != slf_bits_of(own) && !blob->short_of_room)
+                return slf_fail(SALF_E_MISMATCH, "weight %" PRId32 " is %g in the blob, %g in this one", e, saved, own);
+        }
     }
     /* 2. whose turn it is */
-    int64_t layer, phase;
-    SLF_DO(slf_blob_value(&blob, "layer", p->m, &layer));
-    SLF_DO(slf_blob_value(&blob, "phase", SLF_PHASE_TRAIN, &phase));
-    SLF_DO(slf_blob_value(&blob, "task size", p->n, &read.task_n));
-    const bool may_be_empty = phase == SLF_PHASE_IDLE || phase == SLF_PHASE_REPORTED;
-    if (read.task_n == 0 ? !may_be_empty : phase == SLF_PHASE_IDLE)
-        SLF_DO(slf_blob_bad_value("task size", read.task_n));
-    read.layer = (int32_t)layer;
-    read.phase = (int32_t)phase;
+    SLF_TRY(slf_blob_value_i32(blob, "layer", p->m, &s->layer));
+    SLF_TRY(slf_blob_value_i32(blob, "phase", SLF_PHASE_TRAIN, &s->phase));
+    SLF_TRY(slf_blob_value(blob, "task size", p->n, &s->task_n));
+    const bool may_be_empty = s->phase == SLF_PHASE_IDLE || s->phase == SLF_PHASE_REPORTED;
+    if (s->task_n == 0 ? !may_be_empty : s->phase == SLF_PHASE_IDLE) return slf_blob_bad_value("task size", s->task_n);
     /* 3. what has been done */
-    SLF_DO(slf_plan_is_stream(p)   ? read_stream(p, &blob, &read)
-           : slf_plan_is_online(p) ? read_online(p, &blob, &read)
-                                   : read_offline(p, &blob, &read));
-    /* A longer blob is of another kind or was put together wrongly; its end would be passed over in silence. */
-    if (blob.used != blob.room)
-        SLF_DO(slf_fail(SALF_E_CORRUPT, "%" PRIu64 " bytes too many in the blob", blob.room - blob.used));
-    slf_progress_share(&read, p);
-    slf_progress_free(&planner->progress, planner);
-    planner->progress = read;
-    return SALF_OK;
-done:
-    slf_progress_free(&read, planner);
+    if (slf_plan_is_stream(p)) return move_stream(p, s, blob);
+    return slf_plan_is_online(p) ? move_online(p, s, blob) : move_offline(p, s, blob);
+}
+
+salf_status salf_planner_save(const salf_planner *planner, void *buffer, uint64_t *size) {
+    SLF_REQUIRE(planner, size);
+    slf_progress progress = planner->progress;
+    plan_save save = {planner, &progress};
+    return slf_blob_save(plan_kind, PLAN_VERSION, move_plan, &save, buffer, size);
+}
+
+/* The old progress is freed only when the new one is whole; until then both are there, twice the memory. */
+salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_t size) {
+    SLF_REQUIRE(planner, buffer);
+    const uint32_t oldest = slf_plan_is_stream(planner) ? PLAN_OF_STREAMS : PLAN_OLDEST;
+    slf_progress next;
+    SLF_TRY(slf_progress_init(&next, planner));
+    plan_save save = {planner, &next};
+    const salf_status status = slf_blob_load(plan_kind, oldest, PLAN_VERSION, move_plan, &save, buffer, size);
+    if (status == SALF_OK) {
+        slf_progress_share(&next, planner);
+        const slf_progress before = planner->progress;
+        planner->progress = next;
+        next = before;
+    }
+    slf_progress_free(&next, planner);
     return status;
 }

@@ -78,83 +78,72 @@ static int64_t rounded_interval(const salf_policy *p) {
     return interval > 0 ? interval : SLF_MAX(share, 1);
 }
 
-/* The fields that a blob of a version has: all, but for what it held otherwise, or not yet. */
-static int list_blob_fields(const salf_policy *p, uint32_t version, slf_field fields[POLICY_FIELDS]) {
-    list_policy_fields(p, fields);
-    if (version == 1) fields[POLICY_INTERVAL].value = (uint64_t)rounded_interval(p);
-    return version < 3 ? POLICY_FIELDS - 1 : POLICY_FIELDS; /* rates, the last */
-}
+typedef struct policy_save {
+    const salf_policy *policy;
+    slf_policy_record *record;
+} policy_save;
 
-/* Called twice, to measure and to write. Nothing of the decision at hand is saved: what is made again from the same
- * observation is the same. */
-static void write_policy(const void *user, slf_blob *blob) {
-    const salf_policy *p = user;
-    const slf_policy_record *last = &p->last;
-    slf_field fields[POLICY_FIELDS];
-    slf_blob_put_fields(blob, fields, list_blob_fields(p, POLICY_VERSION, fields));
-    const int64_t numbers[] = {last->step, last->embedding, last->head, last->frozen, last->compared};
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) slf_blob_put_u64(blob, (uint64_t)numbers[i]);
-    slf_blob_put(blob, last->trainable, (uint64_t)p->m);
-    for (int32_t k = 0; k < p->m; k++) slf_blob_put_f64(blob, last->previous[k]);
-}
-
-salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *size) {
-    SLF_REQUIRE(policy, size);
-    return slf_blob_save(policy_kind, POLICY_VERSION, write_policy, policy, buffer, size);
-}
-
-/* Into the record that is not in use, and that the next decision begins anew anyway; it takes the place of the last
- * when all of it is right. What was damaged by hand, with a right checksum, at least stays in range: layers are on or
- * off, sums are sums of absolute values. */
-salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t size) {
-    SLF_REQUIRE(policy, buffer);
-    const salf_policy *p = policy;
+/* Nothing of the decision at hand is saved: what is made again from the same observation is the same. What was damaged
+ * by hand, with a right checksum, at least stays in range: layers are on or off, norms are not negative. */
+static salf_status move_policy(void *user, slf_blob *blob) {
+    const policy_save *save = user;
+    const salf_policy *p = save->policy;
     const int64_t total = p->options.total_steps;
-    slf_policy_record *next = &policy->next;
-    slf_blob blob;
-    SLF_TRY(slf_blob_open(policy_kind, 1, POLICY_VERSION, buffer, size, &blob));
-    /* 1. made for the same configuration? Rounded turns of a whole number of steps are what they were; others are not:
-     * their layers would change in the middle of a run */
+    slf_policy_record *r = save->record;
+    /* 1. the same configuration? Rounded turns of a whole number of steps are what they were; others are not: their
+     * layers would change in the middle of a run */
     slf_field fields[POLICY_FIELDS];
-    SLF_TRY(slf_blob_check_fields(&blob, fields, list_blob_fields(p, blob.version, fields), "policy"));
-    if (blob.version < 3 && p->kind == SALF_POLICY_AUTOFREEZE)
-        return SLF_FAIL(SALF_E_VERSION,
+    list_policy_fields(p, fields);
+    if (blob->version == 1) fields[POLICY_INTERVAL].value = (uint64_t)rounded_interval(p);
+    /* rates, the last, came with version 3 */
+    SLF_TRY(slf_blob_fields(blob, fields, blob->version < 3 ? POLICY_FIELDS - 1 : POLICY_FIELDS, "policy"));
+    if (blob->version < 3 && p->kind == SALF_POLICY_AUTOFREEZE)
+        return slf_fail(SALF_E_VERSION,
                         "the blob has version %" PRIu32 " and sums norms of gradients; this library (version %d) takes "
                         "the norm of their sum",
-                        blob.version, POLICY_VERSION);
-    if (blob.version == 1 && p->takes_turns && p->options.interval == 0 && total % p->m != 0)
-        return SLF_FAIL(SALF_E_VERSION,
+                        blob->version, POLICY_VERSION);
+    if (blob->version == 1 && p->takes_turns && p->options.interval == 0 && total % p->m != 0)
+        return slf_fail(SALF_E_VERSION,
                         "the blob has version 1, with turns of %" PRId64
                         " steps; this library (version %d) has %" PRId32 " turns in %" PRId64
                         " steps: give interval %" PRId64 " to go on as before",
                         rounded_interval(p), POLICY_VERSION, p->m, total, rounded_interval(p));
-    /* 2. the record */
-    int64_t turn, embedding, head, frozen, compared;
-    next->step = (int64_t)slf_blob_get_u64(&blob);
-    if (next->step < -1) return slf_blob_bad_value("last step", next->step);
-    if (blob.version == 1) SLF_TRY(slf_blob_value(&blob, "turn", INT64_MAX, &turn));
-    SLF_TRY(slf_blob_value(&blob, "embedding flag", 1, &embedding));
-    SLF_TRY(slf_blob_value(&blob, "head flag", 1, &head));
-    SLF_TRY(slf_blob_value(&blob, "frozen depth", p->m - 1, &frozen));
-    SLF_TRY(slf_blob_value(&blob, "comparison flag", 1, &compared));
-    next->embedding = (int32_t)embedding;
-    next->head = (int32_t)head;
-    next->frozen = (int32_t)frozen;
-    next->compared = (int32_t)compared;
-    slf_blob_get(&blob, next->trainable, (uint64_t)p->m);
-    for (int32_t k = 0; k < p->m && blob.version < 3; k++) slf_blob_get_u64(&blob); /* sums, which no kind reads */
-    for (int32_t k = 0; k < p->m; k++) next->previous[k] = slf_blob_get_f64(&blob);
+    /* 2. the record; what older versions had beside it no kind reads */
+    uint64_t step = (uint64_t)r->step, unused = 0;
+    int64_t turn = 0;
+    slf_blob_u64(blob, &step);
+    r->step = (int64_t)step;
+    if (r->step < -1) return slf_blob_bad_value("last step", r->step);
+    if (blob->version == 1) SLF_TRY(slf_blob_value(blob, "turn", INT64_MAX, &turn));
+    SLF_TRY(slf_blob_value_i32(blob, "embedding flag", 1, &r->embedding));
+    SLF_TRY(slf_blob_value_i32(blob, "head flag", 1, &r->head));
+    SLF_TRY(slf_blob_value_i32(blob, "frozen depth", p->m - 1, &r->frozen));
+    SLF_TRY(slf_blob_value_i32(blob, "comparison flag", 1, &r->compared));
+    slf_blob_bytes(blob, r->trainable, (uint64_t)p->m);
+    for (int32_t k = 0; k < p->m && blob->version < 3; k++) slf_blob_u64(blob, &unused); /* sums */
+    for (int32_t k = 0; k < p->m; k++) slf_blob_f64(blob, &r->previous[k]);
     for (int32_t k = 0; k < p->m; k++)
-        if (next->trainable[k] > 1 || !(next->previous[k] >= 0))
-            return SLF_FAIL(SALF_E_CORRUPT, "layer %" PRId32 " of the blob is damaged", k);
-    if (blob.short_of_room || blob.used != blob.room)
-        return SLF_FAIL(SALF_E_CORRUPT, "a payload of %" PRIu64 " bytes, of which %" PRIu64 " are read", blob.room,
-                        blob.used);
-    /* 3. it takes the last one's place. That step may be asked again: a host that was killed after its save may not
-     * have made it */
-    const slf_policy_record read = *next;
-    *next = policy->last;
+        if (r->trainable[k] > 1 || !(r->previous[k] >= 0))
+            return slf_fail(SALF_E_CORRUPT, "layer %" PRId32 " of the blob is damaged", k);
+    return SALF_OK;
+}
+
+salf_status salf_policy_save(const salf_policy *policy, void *buffer, uint64_t *size) {
+    SLF_REQUIRE(policy, size);
+    slf_policy_record record = policy->last; /* whose arrays are read only */
+    policy_save save = {policy, &record};
+    return slf_blob_save(policy_kind, POLICY_VERSION, move_policy, &save, buffer, size);
+}
+
+/* Into the record that is not in use, and that the next decision begins anew anyway; it takes the place of the last
+ * when all of it is right. */
+salf_status salf_policy_load(salf_policy *policy, const void *buffer, uint64_t size) {
+    SLF_REQUIRE(policy, buffer);
+    policy_save save = {policy, &policy->next};
+    SLF_TRY(slf_blob_load(policy_kind, 1, POLICY_VERSION, move_policy, &save, buffer, size));
+    const slf_policy_record read = policy->next;
+    policy->next = policy->last;
     policy->last = read;
-    policy->loaded = true;
+    policy->loaded = true; /* its step may be asked again: a host that was killed after its save may not have made it */
     return SALF_OK;
 }

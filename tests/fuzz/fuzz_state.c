@@ -15,13 +15,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define MOST_ROOM 4096
 
 typedef struct payload {
-    const uint8_t *data;
+    uint8_t *data;
     size_t size;
 } payload;
 
-static void write_payload(const void *user, slf_blob *blob) {
-    const payload *p = user;
-    slf_blob_put(blob, p->data, p->size);
+static salf_status write_payload(void *user, slf_blob *blob) {
+    payload *p = user;
+    slf_blob_bytes(blob, p->data, p->size);
+    return SALF_OK;
 }
 
 /* ---- planner ---- */
@@ -167,7 +168,7 @@ static void read_both(salf_context *context, uint8_t kind, uint8_t choice, const
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2 || size > MOST_ROOM) return 0;
     salf_context *context = place_context();
-    const payload p = {data + 2, size - 2};
+    payload p = {(uint8_t *)(uintptr_t)(data + 2), size - 2}; /* only read */
     uint64_t whole = size + 30;
     uint8_t *bytes = malloc(whole);
     const bool planner = data[0] & 0x80;

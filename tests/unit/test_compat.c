@@ -307,20 +307,22 @@ END_TEST
 /* What version 1 wrote for a policy: its fields, of which the sixth was the interval in force, and behind the last step
  * the number of a turn. */
 typedef struct version_1 {
-    const uint8_t *payload; /* of version 3 */
+    uint8_t *payload; /* of version 3 */
     uint64_t size, interval;
 } version_1;
 
-static void write_version_1(const void *user, slf_blob *blob) {
-    const version_1 *v = user;
-    slf_blob_put(blob, v->payload, 5 * 8);
-    slf_blob_put_u64(blob, v->interval);
-    slf_blob_put(blob, v->payload + 6 * 8, 12 * 8); /* the other fields, but for the last, and the step */
-    slf_blob_put(blob, v->payload + 19 * 8, 8);
-    slf_blob_put_u64(blob, 1);
-    slf_blob_put(blob, v->payload + 20 * 8, 4 * 8 + LAYERS); /* flags, and the set */
-    for (int k = 0; k < LAYERS; k++) slf_blob_put_u64(blob, 0);
-    slf_blob_put(blob, v->payload + 24 * 8 + LAYERS, LAYERS * 8);
+static salf_status write_version_1(void *user, slf_blob *blob) {
+    version_1 *v = user;
+    uint64_t turn = 1, sum = 0;
+    slf_blob_bytes(blob, v->payload, 5 * 8);
+    slf_blob_u64(blob, &v->interval);
+    slf_blob_bytes(blob, v->payload + 6 * 8, 12 * 8); /* the other fields, but for the last, and the step */
+    slf_blob_bytes(blob, v->payload + 19 * 8, 8);
+    slf_blob_u64(blob, &turn);
+    slf_blob_bytes(blob, v->payload + 20 * 8, 4 * 8 + LAYERS); /* flags, and the set */
+    for (int k = 0; k < LAYERS; k++) slf_blob_u64(blob, &sum);
+    slf_blob_bytes(blob, v->payload + 24 * 8 + LAYERS, LAYERS * 8);
+    return SALF_OK;
 }
 
 /* Loads what version 1 would have written of a policy without an interval after 3 of total steps. */
@@ -333,7 +335,7 @@ static salf_status load_version_1(salf_context *context, int32_t kind, int64_t t
     CHECK_OK(salf_policy_create(&kept, context, kind, LAYERS, &o));
     run_policy(policy, 0, 3);
     CHECK_OK(salf_policy_save(policy, now, &size));
-    const version_1 v = {now + 32, size - 32, interval};
+    version_1 v = {now + 32, size - 32, interval};
     CHECK_OK(slf_blob_save("POLI", 1, write_version_1, &v, then, &room));
     const salf_status status = salf_policy_load(kept, then, room);
     if (same) ck_assert_uint_eq(run_policy(kept, 3, 12), run_policy(policy, 3, 12));
@@ -343,12 +345,14 @@ static salf_status load_version_1(salf_context *context, int32_t kind, int64_t t
 }
 
 /* Of version 2 the sums of AUTOFREEZE's norms mean something else. */
-static void write_version_2(const void *user, slf_blob *blob) {
-    const version_1 *v = user;
-    slf_blob_put(blob, v->payload, 18 * 8);
-    slf_blob_put(blob, v->payload + 19 * 8, 5 * 8 + LAYERS);
-    for (int k = 0; k < LAYERS; k++) slf_blob_put_u64(blob, 0);
-    slf_blob_put(blob, v->payload + 24 * 8 + LAYERS, LAYERS * 8);
+static salf_status write_version_2(void *user, slf_blob *blob) {
+    version_1 *v = user;
+    uint64_t sum = 0;
+    slf_blob_bytes(blob, v->payload, 18 * 8);
+    slf_blob_bytes(blob, v->payload + 19 * 8, 5 * 8 + LAYERS);
+    for (int k = 0; k < LAYERS; k++) slf_blob_u64(blob, &sum);
+    slf_blob_bytes(blob, v->payload + 24 * 8 + LAYERS, LAYERS * 8);
+    return SALF_OK;
 }
 
 START_TEST(autofreeze_of_version_2_is_refused) {
@@ -361,7 +365,7 @@ START_TEST(autofreeze_of_version_2_is_refused) {
         CHECK_OK(salf_policy_create(&policy, context, kind, LAYERS, &o));
         run_policy(policy, 0, 3);
         CHECK_OK(salf_policy_save(policy, now, &size));
-        const version_1 v = {now + 32, size - 32, 0};
+        version_1 v = {now + 32, size - 32, 0};
         CHECK_OK(slf_blob_save("POLI", 2, write_version_2, &v, then, &room));
         if (kind == SALF_POLICY_LINEAR)
             CHECK_OK(salf_policy_load(policy, then, room));

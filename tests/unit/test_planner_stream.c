@@ -609,9 +609,10 @@ typedef struct payload {
     uint64_t size;
 } payload;
 
-static void write_payload(const void *user, slf_blob *blob) {
-    const payload *p = user;
-    slf_blob_put(blob, p->bytes, p->size);
+static salf_status write_payload(void *user, slf_blob *blob) {
+    payload *p = user;
+    slf_blob_bytes(blob, p->bytes, p->size);
+    return SALF_OK;
 }
 
 /* Every byte behind the options changed in some ways, with a right checksum: refused, or the planner hands out every

@@ -287,13 +287,14 @@ START_TEST(blobs_of_other_policies_name_what_differs) {
 END_TEST
 
 typedef struct payload {
-    const uint8_t *bytes;
+    uint8_t *bytes;
     uint64_t size;
 } payload;
 
-static void write_payload(const void *user, slf_blob *blob) {
-    const payload *p = user;
-    slf_blob_put(blob, p->bytes, p->size);
+static salf_status write_payload(void *user, slf_blob *blob) {
+    payload *p = user;
+    slf_blob_bytes(blob, p->bytes, p->size);
+    return SALF_OK;
 }
 
 /* A blob with one byte of its payload changed, behind a right header. */
@@ -301,7 +302,7 @@ static salf_status load_altered(salf_policy *policy, const uint8_t *bytes, uint6
     uint8_t altered[1024], whole[1024];
     memcpy(altered, bytes + 32, size - 32);
     altered[i - 32] ^= 0x80;
-    const payload p = {altered, size - 32};
+    payload p = {altered, size - 32};
     uint64_t room = sizeof whole;
     CHECK_OK(slf_blob_save("POLI", 3, write_payload, &p, whole, &room));
     return salf_policy_load(policy, whole, room);
