@@ -130,7 +130,7 @@ salf_status slf_blob_load(const char kind[4], uint32_t oldest, uint32_t newest, 
                         HEADER_SIZE);
     uint8_t *bytes = (uint8_t *)(uintptr_t)buffer; /* a reader never writes */
     slf_blob header = {.bytes = bytes, .room = HEADER_SIZE, .used = 8, .reads = true};
-    uint64_t version, length, sum;
+    uint64_t version = 0, length = 0, sum = 0; /* compilers do not see that a reader sets them */
     if (memcmp(bytes, "SALF", 4) != 0) return slf_fail(SALF_E_CORRUPT, "the blob does not begin with 'SALF'");
     if (memcmp(bytes + 4, kind, 4) != 0)
         return slf_fail(SALF_E_MISMATCH, "the blob is of kind '%.4s', not '%.4s'", (const char *)bytes + 4, kind);
