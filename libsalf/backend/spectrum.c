@@ -119,42 +119,38 @@ static salf_status eigen_weights(const inversion *v, double *lambda) {
 static salf_status by_eigenvectors(const inversion *v) {
     const salf_context *context = v->context;
     const slf_backend *backend = context->backend;
-    const uint64_t dim = (uint64_t)v->dim, bytes = dim * sizeof(double);
-    double *host = slf_alloc(context, dim, sizeof *host);
-    void *lambda = NULL, *p = NULL, *mixed = NULL;
-    salf_status status = host ? slf_device_alloc(context, dim, sizeof(double), &lambda) : SALF_E_NO_MEMORY;
-    if (status != SALF_OK) goto done;
-    const slf_syevd_job eigen = {.dim = v->dim, .a = v->gram, .lambda = lambda};
-    if ((status = backend->syevd(context->impl, &eigen)) != SALF_OK) goto done;
-    if ((status = slf_download(context, host, lambda, bytes)) != SALF_OK) goto done;
-    if ((status = eigen_weights(v, host)) != SALF_OK) goto done;
-    if (v->result->dropped && v->result->rank < v->dim) {
+    const int64_t dim = v->dim;
+    const uint64_t bytes = (uint64_t)dim * sizeof(double);
+    double *host = NULL;                             /* host [dim]: eigenvalues, and then weights */
+    double *lambda = NULL, *mixed = NULL, *p = NULL; /* backend [dim], [dim], [dim][dim] */
+    salf_status status;
+    SLF_DO(SLF_ALLOC(context, host, dim));
+    SLF_DO(SLF_DEVICE_ALLOC(context, lambda, dim));
+    const slf_syevd_job eigen = {.dim = dim, .a = v->gram, .lambda = lambda};
+    SLF_DO(backend->syevd(context->impl, &eigen));
+    SLF_DO(slf_download(context, host, lambda, bytes));
+    SLF_DO(eigen_weights(v, host));
+    if (v->result->dropped && v->result->rank < dim) {
         /* Random parts of the eigenvectors, rows of gram, whose weight is 0: one vector, so that one product with the
          * head shows whether any of them is more than 0 there. */
         double *parts = v->result->dropped;
-        if ((status = slf_device_alloc(context, dim, sizeof(double), &mixed)) != SALF_OK) goto done;
-        for (int64_t k = 0; k < v->dim; k++) parts[k] = host[k] > 0 ? 0 : slf_random_unit(2, 0, (uint64_t)k) - 0.5;
-        const slf_matvec_job sum = {.kind = SLF_TIMES_COLUMNS,
-                                    .rows = v->dim,
-                                    .cols = v->dim,
-                                    .a = v->gram,
-                                    .x = lambda,
-                                    .y = mixed,
-                                    .alpha = 1};
-        if ((status = slf_upload(context, lambda, parts, bytes)) != SALF_OK) goto done;
-        if ((status = backend->matvec(context->impl, &sum)) != SALF_OK) goto done;
-        if ((status = slf_download(context, parts, mixed, bytes)) != SALF_OK) goto done;
+        for (int64_t k = 0; k < dim; k++) parts[k] = host[k] > 0 ? 0 : slf_random_unit(2, 0, (uint64_t)k) - 0.5;
+        SLF_DO(SLF_DEVICE_ALLOC(context, mixed, dim));
+        const slf_matvec_job sum = {
+            .kind = SLF_TIMES_COLUMNS, .rows = dim, .cols = dim, .a = v->gram, .x = lambda, .y = mixed, .alpha = 1};
+        SLF_DO(slf_upload(context, lambda, parts, bytes));
+        SLF_DO(backend->matvec(context->impl, &sum));
+        SLF_DO(slf_download(context, parts, mixed, bytes));
     }
-    if ((status = slf_upload(context, lambda, host, bytes)) != SALF_OK) goto done;
-    if ((status = slf_device_alloc(context, dim * dim, sizeof(double), &p)) != SALF_OK) goto done;
-    const slf_syrk_job assemble = {.dim = v->dim, .vectors = v->gram, .weights = lambda, .out = p};
-    if ((status = backend->syrk(context->impl, &assemble)) != SALF_OK) goto done;
-    const int32_t memory = slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
-    status = backend->copy(context->impl, v->gram, memory, p, memory, dim * bytes);
-    if (status == SALF_OK) status = slf_sync(context); /* host is read until then */
+    SLF_DO(slf_upload(context, lambda, host, bytes));
+    SLF_DO(SLF_DEVICE_ALLOC(context, p, dim * dim));
+    const slf_syrk_job assemble = {.dim = dim, .vectors = v->gram, .weights = lambda, .out = p};
+    SLF_DO(backend->syrk(context->impl, &assemble));
+    SLF_DO(slf_device_copy(context, v->gram, p, (uint64_t)dim * bytes));
+    SLF_DO(slf_sync(context)); /* host is read until then */
 done:
-    slf_device_free(context, mixed);
     slf_device_free(context, p);
+    slf_device_free(context, mixed);
     slf_device_free(context, lambda);
     slf_free(context, host);
     return status;

@@ -153,11 +153,28 @@ static salf_status use_logits(slf_vocabulary *vocabulary) {
     return slf_vocabulary_follow(vocabulary);
 }
 
+/* Every token: the table's rows where the basis has one, else the head, with inverse norms of the basis rows. With a
+ * head the sums' vector adds up rows w_i where b_i = P w_i is meant: P once at the end is cheaper than V times. On the
+ * input side there is none. */
+static salf_status use_whole_basis(slf_vocabulary *vocabulary) {
+    const salf_basis *basis = vocabulary->basis;
+    SLF_TRY(slf_basis_norms(basis, &vocabulary->inverse_norms, &vocabulary->amplification));
+    if (!basis->held.labels) {
+        vocabulary->rows = basis->held.rows;
+        return SALF_OK;
+    }
+    vocabulary->matrix = basis->shard ? basis->shard : basis->matrix;
+    if (!vocabulary->matrix)
+        return slf_fail(SALF_E_ARGUMENT, "the whole vocabulary needs the basis's table or a model");
+    vocabulary->p = basis->p;
+    return vocabulary->p ? use_gain(vocabulary) : SALF_OK;
+}
+
 /* The error names the option that asks for what is not there. What is made here serves every batch that follows. */
 salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const int32_t *candidates,
                                   int64_t n_candidates, int32_t scores, double temperature) {
     const salf_context *context = basis->context;
-    const int64_t vocab = basis->info.vocab;
+    const bool output = basis->info.side == SALF_SIDE_OUTPUT;
     slf_vocabulary *vocabulary;
     salf_status status;
     if (n_candidates < 0) return slf_fail(SALF_E_ARGUMENT, "a list of %" PRId64 " candidates", n_candidates);
@@ -165,39 +182,26 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
     SLF_TRY(SLF_ALLOC_ZERO(context, vocabulary, 1));
     vocabulary->basis = basis;
     vocabulary->context = basis->context;
-    vocabulary->n = vocab;
+    vocabulary->n = basis->info.vocab;
     /* The shift is 1, the largest cosine: then all u_i are at most 1. */
     vocabulary->rule =
         (slf_score_rule){.inverse_temperature = 1 / temperature, .shift = 1, .logit_scale = 1, .gain = 1};
-    /* Equal rows of the head have basis rows and norms that are equal but for the rounding of the products they come
-     * from. */
-    const double rounding = fmax(basis->rounding, 0x1p-50);
-    if (basis->info.side == SALF_SIDE_OUTPUT) vocabulary->rule.norm_error = rounding;
     /* 1. which tokens */
     if (n_candidates > 0) {
-        SLF_DO(slf_labels_unique(context, candidates, n_candidates, vocab, basis->padded_vocab, &vocabulary->candidates,
-                                 &vocabulary->n));
+        SLF_DO(slf_labels_unique(context, candidates, n_candidates, basis->info.vocab, basis->padded_vocab,
+                                 &vocabulary->candidates, &vocabulary->n));
     }
     /* 2. their rows */
-    if (scores == SALF_SCORE_LOGITS) {
+    if (scores == SALF_SCORE_LOGITS)
         SLF_DO(use_logits(vocabulary));
-    } else if (vocabulary->candidates) {
-        SLF_DO(use_candidate_basis(vocabulary));
-    } else {
-        SLF_DO(slf_basis_norms(basis, &vocabulary->inverse_norms, &vocabulary->amplification));
-        if (!basis->held.labels)
-            vocabulary->rows = basis->held.rows;
-        else if (!(vocabulary->matrix = basis->shard ? basis->shard : basis->matrix))
-            SLF_DO(slf_fail(SALF_E_ARGUMENT, "the whole vocabulary needs the basis's table or a model"));
-        /* With a head the sums' vector adds up rows w_i where b_i = P w_i is meant: P once at the end is cheaper than V
-         * times. On the input side there is none. */
-        if (vocabulary->matrix) vocabulary->p = basis->p;
-        if (vocabulary->p) SLF_DO(use_gain(vocabulary));
-    }
-    if (vocabulary->rows && scores == SALF_SCORE_BASIS && basis->info.side == SALF_SIDE_OUTPUT) {
-        vocabulary->rule.alike = fmin(rounding, 0x1p-22);
-        vocabulary->rule.norm_error = fmax(rounding, 0x1p-21);
-    }
+    else
+        SLF_DO(vocabulary->candidates ? use_candidate_basis(vocabulary) : use_whole_basis(vocabulary));
+    /* Equal rows of the head have basis rows and norms that are equal but for the rounding of the products they come
+     * from, and of float32 where the rows are kept in it. */
+    const double rounding = fmax(basis->rounding, 0x1p-50);
+    const bool kept_rows = vocabulary->rows && scores == SALF_SCORE_BASIS;
+    if (output) vocabulary->rule.norm_error = kept_rows ? fmax(rounding, 0x1p-21) : rounding;
+    if (output && kept_rows) vocabulary->rule.alike = fmin(rounding, 0x1p-22);
     /* Of rows of its own the backend has all that scores need: 8 n D bytes of the host are given back. */
     slf_free(context, vocabulary->own.host_block);
     vocabulary->own.host_block = NULL;

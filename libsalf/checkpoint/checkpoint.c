@@ -29,6 +29,8 @@
 #include "io/io.h"
 
 #define RESERVED "salf." /* beginning of our own keys and names */
+#define IDENTITY RESERVED "identity."
+#define CONTENT  RESERVED "content."
 #define SEAL     RESERVED "checksum"
 #define VERSION  "1"
 
@@ -79,11 +81,21 @@ static bool is_dead(const char *name) {
            process > 0 && process <= INT32_MAX && getpgid((pid_t)process) < 0 && errno == ESRCH;
 }
 
+/* What was being written when an earlier process was killed goes: with the lock nobody else writes here. */
+static void remove_leftovers(const salf_checkpoint *c) {
+    static const char *const names[] = {"checkpoint-0.safetensors" SLF_TEMPORARY,
+                                        "checkpoint-1.safetensors" SLF_TEMPORARY};
+    const struct dirent *entry;
+    DIR *listing = opendir(c->folder);
+    while (listing && (entry = readdir(listing)) != NULL)
+        for (int i = 0; i < 2; i++)
+            if (strncmp(entry->d_name, names[i], strlen(names[i])) == 0) unlinkat(dirfd(listing), entry->d_name, 0);
+    if (listing) closedir(listing);
+}
+
 /* Makes the folder where it is not there, and takes its lock. Who has it is told by what that process has written. A
  * file system without locks is no reason to lose a run; the host learns of it. */
 static salf_status take_folder(salf_checkpoint *c) {
-    static const char *const names[] = {"checkpoint-0.safetensors" SLF_TEMPORARY,
-                                        "checkpoint-1.safetensors" SLF_TEMPORARY};
     char text[300] = "";
     /* 1. the folder, and in it the file that is locked: one that stays, since a lock on a file that is replaced is no
      * lock. No link is followed, and a pipe in its place does not wait (O_NONBLOCK) */
@@ -116,23 +128,28 @@ static salf_status take_folder(salf_checkpoint *c) {
         status = slf_fail(SALF_E_BUSY, "%s is in use by %s", c->folder, *text ? text : "another process");
     else if (error != ENOSYS && error != EOPNOTSUPP && error != ENOLCK)
         status = slf_fail_errno("cannot lock", path, error);
-    /* 3. our own name */
-    if (c->locked) sign_lock(c);
+    /* 3. the folder is ours */
+    if (c->locked) {
+        sign_lock(c);
+        remove_leftovers(c);
+    }
 done:
-    slf_free(c->context, path);
-    slf_free(c->context, path_of_process);
-    if (!c->locked) return status;
-    /* 4. what was being written when an earlier process was killed goes: with the lock nobody else writes here. */
-    DIR *listing = opendir(c->folder);
-    const struct dirent *entry;
-    while (listing && (entry = readdir(listing)) != NULL)
-        for (int i = 0; i < 2; i++)
-            if (strncmp(entry->d_name, names[i], strlen(names[i])) == 0) unlinkat(dirfd(listing), entry->d_name, 0);
-    if (listing) closedir(listing);
-    return SALF_OK;
+    SLF_FREE(c->context, path, path_of_process);
+    return status;
 }
 
 /* ---- what the run is made of ---- */
+
+/* A pair of metadata, whose key is prefix and name together. */
+static salf_status add_pair(salf_checkpoint *c, const char *prefix, const char *name, const char *value) {
+    char **pair = c->pairs + 2 * c->n_pairs++;
+    const size_t room = strlen(prefix) + strlen(name) + 1;
+    pair[0] = slf_alloc(c->context, room, 1);
+    pair[1] = slf_strdup(c->context, value);
+    if (!pair[0] || !pair[1]) return SALF_E_NO_MEMORY;
+    snprintf(pair[0], room, "%s%s", prefix, name);
+    return SALF_OK;
+}
 
 /* Keys of the metadata: "salf.identity.NAME" for the value, "salf.content.NAME" for the hash. A path need not be UTF-8,
  * which metadata are: as information it may lose a byte. */
@@ -141,24 +158,20 @@ static salf_status note_identities(salf_checkpoint *c, const salf_identity *iden
     for (int64_t i = 0; i < n; i++) {
         const salf_identity *id = &identities[i];
         const char *value = id->value ? id->value : "";
+        char hash[17];
         if (!id->name || !*id->name || !slf_is_utf8(id->name))
             return slf_fail(SALF_E_ARGUMENT, "identity %" PRId64 " has no usable name", i);
         for (int64_t k = 0; k < i; k++) /* a run has some ten of them */
             if (strcmp(identities[k].name, id->name) == 0)
                 return slf_fail(SALF_E_ARGUMENT, "two identities are called '%s'", id->name);
-        for (int part = 0; part < (id->content ? 2 : 1); part++) {
-            char **pair = c->pairs + 2 * c->n_pairs++;
-            const size_t room = strlen(id->name) + 32;
-            pair[0] = slf_alloc(c->context, room, 1);
-            pair[1] = part == 0 ? slf_strdup(c->context, value) : slf_alloc(c->context, 17, 1);
-            if (!pair[0] || !pair[1]) return SALF_E_NO_MEMORY;
-            snprintf(pair[0], room, part == 0 ? RESERVED "identity.%s" : RESERVED "content.%s", id->name);
-            if (part == 1) snprintf(pair[1], 17, "%016" PRIx64, id->content);
-            if (slf_is_utf8(pair[1])) continue;
-            if (!id->content) return slf_fail(SALF_E_ARGUMENT, "the value of '%s' is not UTF-8", id->name);
-            for (char *at = pair[1]; *at; at++)
-                if (*at & 0x80) *at = '?';
-        }
+        const bool utf8 = slf_is_utf8(value);
+        if (!utf8 && !id->content) return slf_fail(SALF_E_ARGUMENT, "the value of '%s' is not UTF-8", id->name);
+        SLF_TRY(add_pair(c, IDENTITY, id->name, value));
+        for (char *at = c->pairs[2 * c->n_pairs - 1]; !utf8 && *at; at++)
+            if (*at & 0x80) *at = '?';
+        if (!id->content) continue;
+        snprintf(hash, sizeof hash, "%016" PRIx64, id->content);
+        SLF_TRY(add_pair(c, CONTENT, id->name, hash));
     }
     return SALF_OK;
 }
@@ -170,89 +183,99 @@ static const char *value_now(const salf_checkpoint *c, const char *key) {
     return NULL;
 }
 
-/* Whether the run that wrote the file is this one. What has a content is the same where that is, wherever it lies; all
- * else where the words are. Both directions: what only one of the two knows is another run, too. */
-static salf_status check_identities(const salf_checkpoint *c, const salf_tensors *file) {
-    char key[512];
-    for (int64_t i = 0; i < c->n_pairs + file->n_metadata / 2; i++) {
-        /* Ours first, each looked up in the file, then the file's, each looked up among ours: what both have is met
-         * twice, which costs nothing that counts. */
-        const bool ours = i < c->n_pairs;
-        const char *at = ours ? c->pairs[2 * i] : file->metadata[2 * (i - c->n_pairs)];
-        const bool is_value = strncmp(at, RESERVED "identity.", strlen(RESERVED "identity.")) == 0;
-        const bool is_content = strncmp(at, RESERVED "content.", strlen(RESERVED "content.")) == 0;
-        if (!is_value && !is_content) continue;
-        const char *name = at + strlen(is_value ? RESERVED "identity." : RESERVED "content.");
-        const char *now = value_now(c, at), *then = salf_tensors_metadata(file, at);
-        if (now && then && strcmp(now, then) == 0) continue;
-        if (is_value) { /* of what has a content the value is information */
-            snprintf(key, sizeof key, RESERVED "content.%s", name);
-            if (now && then && value_now(c, key) && salf_tensors_metadata(file, key)) continue;
-            if (now && then)
-                return slf_fail(SALF_E_MISMATCH, "%s was made with %s %s, this run has %s %s", c->folder, name, then,
-                                name, now);
-            return slf_fail(SALF_E_MISMATCH, "%s was made %s %s %s, this run is %s it", c->folder,
-                            then ? "with" : "without", name, then ? then : now, then ? "without" : "with");
-        }
-        /* Hashes say nothing to a reader; the paths or words beside them do. */
-        snprintf(key, sizeof key, RESERVED "identity.%s", name);
-        now = value_now(c, key);
-        then = salf_tensors_metadata(file, key);
+/* Whether both runs have the same under a key that one of them has. What has a content is the same where that is,
+ * wherever it lies; all else where the words are. Other keys are the host's. */
+static salf_status check_identity(const salf_checkpoint *c, const salf_tensors *file, const char *key) {
+    char beside[512]; /* the key of the other kind, of the same name */
+    const bool is_value = strncmp(key, IDENTITY, strlen(IDENTITY)) == 0;
+    const bool is_content = strncmp(key, CONTENT, strlen(CONTENT)) == 0;
+    if (!is_value && !is_content) return SALF_OK;
+    const char *now = value_now(c, key), *then = salf_tensors_metadata(file, key);
+    if (now && then && strcmp(now, then) == 0) return SALF_OK;
+    const char *name = key + strlen(is_value ? IDENTITY : CONTENT);
+    snprintf(beside, sizeof beside, "%s%s", is_value ? CONTENT : IDENTITY, name);
+    const char *now_beside = value_now(c, beside), *then_beside = salf_tensors_metadata(file, beside);
+    if (is_content) /* hashes say nothing to a reader; the paths or words beside them do */
         return slf_fail(SALF_E_MISMATCH, "%s was made with another %s: the content of %s is not what that of %s was",
-                        c->folder, name, now ? now : name, then ? then : name);
-    }
+                        c->folder, name, now_beside ? now_beside : name, then_beside ? then_beside : name);
+    if (now && then && now_beside && then_beside) return SALF_OK; /* of what has a content the value is information */
+    if (now && then)
+        return slf_fail(SALF_E_MISMATCH, "%s was made with %s %s, this run has %s %s", c->folder, name, then, name,
+                        now);
+    return slf_fail(SALF_E_MISMATCH, "%s was made %s %s %s, this run is %s it", c->folder, then ? "with" : "without",
+                    name, then ? then : now, then ? "without" : "with");
+}
+
+/* Whether the run that wrote the file is this one. Both directions: what only one of the two knows is another run, too.
+ * What both have is met twice, which costs nothing that counts. */
+static salf_status check_identities(const salf_checkpoint *c, const salf_tensors *file) {
+    for (int64_t i = 0; i < c->n_pairs; i++) SLF_TRY(check_identity(c, file, c->pairs[2 * i]));
+    for (int64_t i = 0; i < file->n_metadata / 2; i++) SLF_TRY(check_identity(c, file, file->metadata[2 * i]));
     return SALF_OK;
 }
 
 /* ---- reading ---- */
 
-/* The newer of the files that are whole, which each is found to be before anything of it is read. Where one is damaged
- * (SALF_E_CORRUPT), or not there although there must have been one, the other is used and the host told; which of them
- * was newer the damage may have hidden. */
+/* Whether a file's bytes are those that were written. By a map of its own, closed again, so that the reader of tensors
+ * meets only bytes that were written here. */
+static salf_status check_seal(const salf_checkpoint *c, const char *path) {
+    slf_map map;
+    uint64_t seal = 0;
+    salf_status status = SALF_OK;
+    SLF_TRY(slf_map_open(&map, c->context, path, SLF_READ_MOST(c->context)));
+    const uint64_t n = map.size > sizeof seal ? map.size - sizeof seal : 0;
+    slf_sum sum = {0};
+    for (uint64_t at = 0; at < n && status == SALF_OK; at += SLF_PATIENCE) {
+        status = slf_proceed(c->context, "checksum", (int64_t)at, (int64_t)n);
+        if (status == SALF_OK) slf_sum_add(&sum, map.bytes + at, SLF_MIN(n - at, SLF_PATIENCE));
+    }
+    if (n > 0) memcpy(&seal, map.bytes + n, sizeof seal);
+    slf_map_close(&map);
+    SLF_TRY(status);
+    if (n > 0 && slf_sum_end(&sum) == seal) return SALF_OK;
+    return slf_fail(SALF_E_CORRUPT, "%s is damaged: its bytes are not those that were written", path);
+}
+
+/* One of the two files. The handle keeps it where it is newer than what it has. SALF_E_NOT_FOUND: there is none;
+ * SALF_E_CORRUPT: it is not whole, or not what belongs there. */
+static salf_status read_slot(salf_checkpoint *c, int64_t slot) {
+    salf_tensors *file = NULL;
+    salf_status status;
+    char *path = path_of(c, slot), *end = NULL;
+    if (!path) return SALF_E_NO_MEMORY;
+    SLF_DO(check_seal(c, path));
+    SLF_DO(salf_tensors_open(&file, c->context, path));
+    const char *format = salf_tensors_metadata(file, RESERVED "format");
+    const char *version = salf_tensors_metadata(file, RESERVED "version");
+    const char *number = salf_tensors_metadata(file, RESERVED "saves");
+    if (!format || strcmp(format, "salf-checkpoint") != 0 || !version)
+        SLF_DO(slf_fail(SALF_E_CORRUPT, "%s is no checkpoint of a run", path));
+    if (strcmp(version, VERSION) != 0)
+        SLF_DO(slf_fail(SALF_E_VERSION, "%s has version %s; this library reads %s", path, version, VERSION));
+    /* A file that somebody renamed or copied into the other's place has a number of the wrong parity: it would be
+     * overwritten while it is the only whole one */
+    const int64_t saves = number ? strtoll(number, &end, 10) : 0;
+    if (saves < 1 || *end || saves == INT64_MAX || (saves & 1) != slot)
+        SLF_DO(slf_fail(SALF_E_CORRUPT, "%s holds save '%s', which belongs elsewhere", path, number ? number : ""));
+    if (saves > c->saves) {
+        salf_tensors *older = c->tensors;
+        c->tensors = file;
+        file = older;
+        c->saves = saves;
+    }
+done:
+    salf_tensors_destroy(file);
+    slf_free(c->context, path);
+    return status;
+}
+
+/* The newer of the files that are whole, which each is found to be before anything of it is read. Where one is damaged,
+ * or not there although there must have been one, the other is used and the host told; which of them was newer the
+ * damage may have hidden. */
 static salf_status read_newest(salf_checkpoint *c) {
     bool damaged = false;
     for (int64_t slot = 0; slot < 2; slot++) {
-        salf_tensors *file = NULL;
-        slf_map map;
-        uint64_t seal = 0;
-        salf_status status = SALF_E_NO_MEMORY;
-        char *path = path_of(c, slot), *end = "x";
-        if (!path) goto done;
-        /* 1. the seal: by a map of its own, closed again, so that the reader of tensors meets only bytes that were
-         * written here */
-        SLF_DO(slf_map_open(&map, c->context, path, SLF_READ_MOST(c->context)));
-        const uint64_t n = map.size > sizeof seal ? map.size - sizeof seal : 0;
-        slf_sum sum = {0};
-        for (uint64_t at = 0; at < n && status == SALF_OK; at += SLF_PATIENCE)
-            if ((status = slf_proceed(c->context, "checksum", (int64_t)at, (int64_t)n)) == SALF_OK)
-                slf_sum_add(&sum, map.bytes + at, SLF_MIN(n - at, SLF_PATIENCE));
-        if (n > 0) memcpy(&seal, map.bytes + n, sizeof seal);
-        slf_map_close(&map);
-        SLF_DO(status);
-        if (n == 0 || slf_sum_end(&sum) != seal)
-            SLF_DO(slf_fail(SALF_E_CORRUPT, "%s is damaged: its bytes are not those that were written", path));
-        SLF_DO(salf_tensors_open(&file, c->context, path));
-        /* 2. what the file says of itself. A file that somebody renamed or copied into the other's place has a number
-         * of the wrong parity: it would be overwritten while it is the only whole one */
-        const char *format = salf_tensors_metadata(file, RESERVED "format");
-        const char *version = salf_tensors_metadata(file, RESERVED "version");
-        if (!format || strcmp(format, "salf-checkpoint") != 0 || !version)
-            SLF_DO(slf_fail(SALF_E_CORRUPT, "%s is no checkpoint of a run", path));
-        if (strcmp(version, VERSION) != 0)
-            SLF_DO(slf_fail(SALF_E_VERSION, "%s has version %s; this library reads %s", path, version, VERSION));
-        const char *number = salf_tensors_metadata(file, RESERVED "saves");
-        const int64_t saves = number ? strtoll(number, &end, 10) : 0;
-        if (*end || saves < 1 || saves == INT64_MAX || (saves & 1) != slot)
-            SLF_DO(slf_fail(SALF_E_CORRUPT, "%s holds save '%s', which belongs elsewhere", path, number ? number : ""));
-        if (saves > c->saves) { /* the handle has it, and what it had goes */
-            salf_tensors *older = c->tensors;
-            c->tensors = file;
-            file = older;
-            c->saves = saves;
-        }
-    done:
-        salf_tensors_destroy(file);
-        slf_free(c->context, path);
+        const salf_status status = read_slot(c, slot);
         if (status == SALF_E_CORRUPT) {
             damaged = true;
             c->damage = slf_message_keep();
@@ -260,8 +283,8 @@ static salf_status read_newest(salf_checkpoint *c) {
             return status;
         }
     }
-    /* 3. from the second save on there are two files: one that lacks has been lost, which the host is told */
     if (damaged && !c->tensors) return slf_fail(SALF_E_CORRUPT, "%s, and %s holds no other", c->damage.text, c->folder);
+    /* from the second save on there are two files: one that lacks has been lost */
     if (damaged || c->saves < 2) return SALF_OK;
     char *other = path_of(c, c->saves + 1);
     if (!other) return SALF_E_NO_MEMORY;
@@ -306,9 +329,7 @@ void salf_checkpoint_destroy(salf_checkpoint *c) {
     for (int64_t i = 0; i < 2 * c->n_pairs; i++) slf_free(context, c->pairs[i]);
     if (c->process_lock >= 0) close(c->process_lock);
     if (c->lock >= 0) close(c->lock);
-    slf_free(context, c->pairs);
-    slf_free(context, c->folder);
-    slf_free(context, c);
+    SLF_FREE(context, c->pairs, c->folder, c);
     salf_context_destroy(context);
 }
 
@@ -344,8 +365,7 @@ static salf_status put_state(const salf_checkpoint *c, const salf_checkpoint_con
  * nothing. What was open of the older one goes with it, so that a load after a save is refused and not stale. */
 salf_status salf_checkpoint_save(salf_checkpoint *c, const salf_checkpoint_content *content) {
     SLF_REQUIRE(c, content);
-    salf_checkpoint_content own;
-    SLF_TRY(slf_options_read(&own, sizeof own, content, "salf_checkpoint_content"));
+    SLF_OPTIONS(salf_checkpoint_content, own, content);
     if (own.n_tensors < 0 || own.n_metadata < 0 || own.n_tensors > INT32_MAX || own.n_metadata > INT32_MAX ||
         (own.n_tensors > 0 && !own.tensors) || (own.n_metadata > 0 && !own.metadata))
         return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " tensors and %" PRId64 " pairs of metadata are not given",
@@ -394,49 +414,51 @@ salf_status salf_checkpoint_save(salf_checkpoint *c, const salf_checkpoint_conte
     salf_tensors_destroy(c->tensors);
     c->tensors = NULL;
 done:
-    for (int i = 0; i < 2; i++) slf_free(c->context, blocks[i]);
-    slf_free(c->context, tensors);
-    slf_free(c->context, pairs);
-    slf_free(c->context, path);
+    SLF_FREE(c->context, blocks[0], blocks[1], tensors, pairs, path);
     return status;
 }
 
 /* ---- into the host's memory ---- */
 
+/* A place of the host's, against what the file has for it: the same shape and type, and memory that can be written. */
+static salf_status check_place(const salf_checkpoint *c, const salf_named_tensor *place) {
+    const salf_tensor *v = &place->view;
+    const int64_t plain[2] = {v->rows, v->cols}; /* the shape of a place without one */
+    const int64_t *shape = place->n_dims ? place->shape : plain;
+    const int32_t n_dims = place->n_dims ? place->n_dims : 2;
+    salf_named_tensor found;
+    SLF_TRY(salf_tensors_find(c->tensors, place->name, &found));
+    bool same = n_dims == found.n_dims && slf_shape_elements(plain, 2) == found.view.rows * found.view.cols;
+    for (int32_t d = 0; same && d < n_dims; d++) same = shape[d] == found.shape[d];
+    if (!same)
+        return slf_fail(SALF_E_SHAPE, "tensor '%s' has another shape in the checkpoint than [%" PRId64 "][%" PRId64 "]",
+                        place->name, v->rows, v->cols);
+    if (v->dtype != found.view.dtype)
+        return slf_fail(SALF_E_DTYPE, "tensor '%s' is %s in the checkpoint, not %s", place->name,
+                        slf_dtype_name(found.view.dtype), slf_dtype_name(v->dtype));
+    if (v->memory != SALF_MEMORY_HOST || v->row_index)
+        return slf_fail(SALF_E_ARGUMENT, "tensor '%s' is no plain matrix in host memory", place->name);
+    SLF_TRY(slf_tensor_check_index(v, place->name)); /* its extent: rows are written */
+    if (!v->data && found.view.rows * found.view.cols > 0)
+        return slf_fail(SALF_E_NULL, "tensor '%s' has no data", place->name);
+    return SALF_OK;
+}
+
 /* All is checked before anything is changed; planner and policy check their bytes themselves, so they come before the
  * tensors are copied. */
 salf_status salf_checkpoint_load(salf_checkpoint *c, const salf_checkpoint_content *content) {
     SLF_REQUIRE(c, content);
-    salf_checkpoint_content own;
+    SLF_OPTIONS(salf_checkpoint_content, own, content);
     salf_named_tensor found;
-    SLF_TRY(slf_options_read(&own, sizeof own, content, "salf_checkpoint_content"));
     if (!c->tensors)
         return SLF_FAIL(c->saves ? SALF_E_SEQUENCE : SALF_E_NOT_FOUND, "%s %s", c->folder,
                         c->saves ? "has been saved to since it was opened" : "holds no checkpoint");
     if (own.n_tensors < 0 || (own.n_tensors > 0 && !own.tensors))
         return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " tensors are not given", own.n_tensors);
-    /* 1. every place of the host's, against what the file has */
+    /* 1. every place of the host's */
     for (int64_t i = 0; i < own.n_tensors; i++) {
-        const salf_named_tensor *place = &own.tensors[i];
-        const salf_tensor *v = &place->view;
-        if (!place->name) return slf_fail(SALF_E_ARGUMENT, "tensor %" PRId64 " has no name", i);
-        SLF_TRY(salf_tensors_find(c->tensors, place->name, &found));
-        const int64_t plain[2] = {v->rows, v->cols};
-        const int32_t n_dims = place->n_dims ? place->n_dims : 2;
-        bool same = n_dims == found.n_dims && slf_shape_elements(plain, 2) == found.view.rows * found.view.cols;
-        for (int32_t d = 0; same && d < n_dims; d++) same = (place->n_dims ? place->shape : plain)[d] == found.shape[d];
-        if (!same)
-            return slf_fail(SALF_E_SHAPE,
-                            "tensor '%s' has another shape in the checkpoint than [%" PRId64 "][%" PRId64 "]",
-                            place->name, v->rows, v->cols);
-        if (v->dtype != found.view.dtype)
-            return slf_fail(SALF_E_DTYPE, "tensor '%s' is %s in the checkpoint, not %s", place->name,
-                            slf_dtype_name(found.view.dtype), slf_dtype_name(v->dtype));
-        if (v->memory != SALF_MEMORY_HOST || v->row_index)
-            return slf_fail(SALF_E_ARGUMENT, "tensor '%s' is no plain matrix in host memory", place->name);
-        SLF_TRY(slf_tensor_check_index(v, place->name)); /* its extent: rows are written */
-        if (!v->data && found.view.rows * found.view.cols > 0)
-            return slf_fail(SALF_E_NULL, "tensor '%s' has no data", place->name);
+        if (!own.tensors[i].name) return slf_fail(SALF_E_ARGUMENT, "tensor %" PRId64 " has no name", i);
+        SLF_TRY(check_place(c, &own.tensors[i]));
     }
     /* 2. the library's own state; a failure there leaves the host's tensors as they were */
     if (own.planner) {

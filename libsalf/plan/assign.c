@@ -29,8 +29,11 @@ void slf_stream_sum_lost(double *gains, int64_t n, int32_t m) {
         row[0] = isnan(sum) ? NAN : 0; /* marks the row; nothing is lost at layer 0 */
         if (row[m - 1] > most) most = row[m - 1];
     }
-    for (int64_t i = 0; i < n; i++)
-        for (int32_t e = 0; isnan(gains[i * m]) && e < m; e++) gains[i * m + m - 1 - e] = (m - 1 - e) * (most + 1);
+    for (int64_t i = 0; i < n; i++) {
+        double *row = gains + i * m;
+        if (!isnan(row[0])) continue;
+        for (int32_t e = 0; e < m; e++) row[e] = e * (most + 1);
+    }
 }
 
 /* The least sum of costs over all assignments of up to 64 rows to as many places (Kuhn's problem): a row at a time,
@@ -89,32 +92,24 @@ int slf_by_loss(const void *a, const void *b) {
     return (x->row > y->row) - (x->row < y->row);
 }
 
-void slf_stream_assign(const slf_assignment *job) {
-    int32_t *const cuts = job->cuts;
-    /* 1. how often each layer was drawn. Rows that have no cut yet have -1 */
-    memset(job->quota, 0, (size_t)job->m * sizeof *job->quota);
-    for (int64_t i = 0; i < job->n; i++) {
-        job->quota[cuts[job->rows[i]]]++;
-        cuts[job->rows[i]] = -1;
-        job->ranked[i].row = job->rows[i];
-    }
-    if (job->lost && job->n <= EXACT_ROWS) {
-        assign_exactly(job);
-        return;
-    }
-    /* Of many rows: the deepest cuts first, each to the rows that lose least by it. */
-    for (int32_t e = job->m - 1; job->lost && e >= 0; e--) {
+/* Of more rows: the deepest cuts first, each to the rows that lose least by it. */
+static void assign_greedily(const slf_assignment *job) {
+    for (int32_t e = job->m - 1; e >= 0; e--) {
         if (job->quota[e] == 0) continue;
         int64_t left = 0;
         for (int64_t i = 0; i < job->n; i++) {
             const int64_t row = job->rows[i];
-            if (cuts[row] < 0) job->ranked[left++] = (slf_ranked){.row = row, .lost = job->lost[row * job->m + e]};
+            if (job->cuts[row] >= 0) continue;
+            job->ranked[left++] = (slf_ranked){.row = row, .lost = job->lost[row * job->m + e]};
         }
         qsort(job->ranked, (size_t)left, sizeof *job->ranked, slf_by_loss);
-        for (int64_t i = 0; i < job->quota[e]; i++) cuts[job->ranked[i].row] = e;
+        for (int64_t i = 0; i < job->quota[e]; i++) job->cuts[job->ranked[i].row] = e;
     }
-    if (job->lost) return;
-    /* 2. who comes when nobody's eof fits: the rows shuffled, at the draws of their own positions */
+}
+
+static void assign_by_eof(const slf_assignment *job) {
+    /* 1. who comes when nobody's eof fits: the rows shuffled, at the draws of their own positions */
+    for (int64_t i = 0; i < job->n; i++) job->ranked[i].row = job->rows[i];
     for (int64_t i = 0; i < job->n; i++) {
         const uint64_t at = (uint64_t)(job->position + job->rows[i]);
         const int64_t j = i + (int64_t)slf_random_below(job->seed, SLF_STREAM_ROWS, at, (uint64_t)(job->n - i));
@@ -122,20 +117,35 @@ void slf_stream_assign(const slf_assignment *job) {
         job->ranked[j].row = job->ranked[i].row;
         job->ranked[i].row = row;
     }
-    /* 3. layer by layer */
+    /* 2. layer by layer */
     int64_t drawn = 0;
     for (int32_t e = 0; e < job->m; e++) {
         for (int64_t i = 0; i < job->n && job->quota[e] > 0; i++) {
             const int64_t row = job->rows[i];
-            if (cuts[row] >= 0 || job->eof[row] > e) continue;
-            cuts[row] = e;
+            if (job->cuts[row] >= 0 || job->eof[row] > e) continue;
+            job->cuts[row] = e;
             job->quota[e]--;
         }
         for (; job->quota[e] > 0; drawn++) {
             const int64_t row = job->ranked[drawn].row;
-            if (cuts[row] >= 0) continue;
-            cuts[row] = e;
+            if (job->cuts[row] >= 0) continue;
+            job->cuts[row] = e;
             job->quota[e]--;
         }
     }
+}
+
+/* Counts how often each layer was drawn; rows that have no cut yet have -1 from here on. */
+void slf_stream_assign(const slf_assignment *job) {
+    memset(job->quota, 0, (size_t)job->m * sizeof *job->quota);
+    for (int64_t i = 0; i < job->n; i++) {
+        job->quota[job->cuts[job->rows[i]]]++;
+        job->cuts[job->rows[i]] = -1;
+    }
+    if (!job->lost)
+        assign_by_eof(job);
+    else if (job->n <= EXACT_ROWS)
+        assign_exactly(job);
+    else
+        assign_greedily(job);
 }

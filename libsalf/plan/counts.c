@@ -77,26 +77,29 @@ salf_status slf_plan_counts(const salf_context *context, const salf_planner_opti
     for (int32_t e = 0; e < m; e++) counts[e] = rounds * capacity[e];
     /* 3. the rest, less than the sum of all capacities */
     int64_t rest = n - rounds * sum;
-    for (int32_t e = 0; options->infill == SALF_INFILL_BREADTH && e < m && rest > 0; e++) {
-        const int64_t part = SLF_MIN(capacity[e], rest);
-        counts[e] += part;
-        rest -= part;
-    }
-    /* `level` turns fit, `above` do not. rest + 1 never fit: one layer that holds so many takes more than rest by
-     * itself, and without such a layer all are full by then. */
-    int64_t level = 0, above = rest + 1;
-    while (above - level > 1) {
-        const int64_t middle = level + (above - level) / 2;
-        if (sum_up_to(capacity, m, middle, rest) <= rest)
-            level = middle;
-        else
-            above = middle;
-    }
-    rest -= sum_up_to(capacity, m, level, rest);
-    for (int32_t e = 0; options->infill == SALF_INFILL_DEPTH && e < m; e++) {
-        const bool extra = rest > 0 && capacity[e] > level;
-        counts[e] += SLF_MIN(capacity[e], level) + extra;
-        rest -= extra;
+    if (options->infill == SALF_INFILL_BREADTH) {
+        for (int32_t e = 0; e < m; e++) {
+            const int64_t part = SLF_MIN(capacity[e], rest);
+            counts[e] += part;
+            rest -= part;
+        }
+    } else {
+        /* `level` turns fit, `above` do not. rest + 1 never fit: one layer that holds so many takes more than rest by
+         * itself, and without such a layer all are full by then. */
+        int64_t level = 0, above = rest + 1;
+        while (above - level > 1) {
+            const int64_t middle = level + (above - level) / 2;
+            if (sum_up_to(capacity, m, middle, rest) <= rest)
+                level = middle;
+            else
+                above = middle;
+        }
+        rest -= sum_up_to(capacity, m, level, rest);
+        for (int32_t e = 0; e < m; e++) {
+            const bool extra = rest > 0 && capacity[e] > level;
+            counts[e] += SLF_MIN(capacity[e], level) + extra;
+            rest -= extra;
+        }
     }
     slf_free(context, capacity);
     return SALF_OK;

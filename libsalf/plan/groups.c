@@ -91,22 +91,26 @@ salf_status slf_stream_share(slf_progress *progress, const salf_planner *p) {
 salf_status slf_stream_sort(slf_progress *progress, const salf_planner *p, const int64_t *found, int64_t *ordered) {
     slf_stream *s = &progress->stream;
     const int64_t n = progress->task_n;
+    int64_t begin = 0;
     salf_status status = SALF_OK;
-    for (int64_t i = 0; i < n && status == SALF_OK; i++) {
-        status = slf_stream_group(progress, p, found[2 * i], &progress->group_of[i]);
-        if (status != SALF_OK) break;
+    /* 1. how many rows each group gets */
+    for (int64_t i = 0; i < n; i++) {
+        SLF_DO(slf_stream_group(progress, p, found[2 * i], &progress->group_of[i]));
         slf_group *group = &s->groups[progress->group_of[i]];
         group->fresh++;
         if (s->sized && group->rows + group->fresh > group->size)
-            status = slf_fail(SALF_E_ARGUMENT, "group %" PRId64 " has more data than its size, %" PRId64, group->id,
-                              group->size);
+            SLF_DO(slf_fail(SALF_E_ARGUMENT, "group %" PRId64 " has more data than its size, %" PRId64, group->id,
+                            group->size));
     }
-    int64_t at = 0;
+    /* 2. where its rows begin, which moves to where they end */
     for (int32_t k = 0; k < s->n_groups; k++) {
         const int64_t fresh = s->groups[k].fresh;
-        s->groups[k].fresh = status == SALF_OK ? at : 0;
-        at += fresh;
+        s->groups[k].fresh = begin;
+        begin += fresh;
     }
-    for (int64_t i = 0; i < n && status == SALF_OK; i++) ordered[s->groups[progress->group_of[i]].fresh++] = i;
+    for (int64_t i = 0; i < n; i++) ordered[s->groups[progress->group_of[i]].fresh++] = i;
+    return SALF_OK;
+done:
+    for (int32_t k = 0; k < s->n_groups; k++) s->groups[k].fresh = 0;
     return status;
 }

@@ -52,11 +52,13 @@ void slf_draws_unused(slf_draws *draws, const salf_planner *p, uint64_t *used, i
     /* Ends: the caller asks for no more than are unused, and every id stands in the order once. */
     for (int64_t found = 0; found < n;) {
         const int64_t i = draws->count++;
-        for (int64_t k = i; i % SLF_DRAWS_AHEAD == 0 && k < i + SLF_DRAWS_AHEAD && k < p->n; k++) {
-            const uint64_t left = (uint64_t)(p->n - k);
-            const uint64_t r = slf_random_below(p->options.seed, STREAM_DRAW, (uint64_t)k, left);
-            draws->place[k - i] = (uint32_t)k + (uint32_t)r;
-            __builtin_prefetch(draws->ids + draws->place[k - i], 1);
+        if (i % SLF_DRAWS_AHEAD == 0) {
+            for (int64_t k = i; k < i + SLF_DRAWS_AHEAD && k < p->n; k++) {
+                const uint64_t left = (uint64_t)(p->n - k);
+                const uint64_t r = slf_random_below(p->options.seed, STREAM_DRAW, (uint64_t)k, left);
+                draws->place[k - i] = (uint32_t)k + (uint32_t)r;
+                __builtin_prefetch(draws->ids + draws->place[k - i], 1);
+            }
         }
         uint32_t *place = draws->ids + draws->place[i % SLF_DRAWS_AHEAD];
         const uint32_t id = *place;

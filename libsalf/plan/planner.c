@@ -44,13 +44,16 @@ salf_status salf_planner_create(salf_planner **out, salf_context *context, int32
     if (own.max_groups == 0) own.max_groups = 1024;
     const bool custom = own.growth == SALF_GROWTH_CUSTOM;
     if (custom && !own.weights) return slf_fail(SALF_E_NULL, "CUSTOM growth, but weights is NULL");
-    double most = 0;
-    for (int32_t e = 0; custom && e < n_layers; e++) {
-        if (!isfinite(own.weights[e]) || own.weights[e] < 0)
-            return slf_fail(SALF_E_ARGUMENT, "weight %" PRId32 " is %g; finite and not negative", e, own.weights[e]);
-        most = fmax(most, own.weights[e]);
+    if (custom) {
+        double most = 0;
+        for (int32_t e = 0; e < n_layers; e++) {
+            const double weight = own.weights[e];
+            if (!isfinite(weight) || weight < 0)
+                return slf_fail(SALF_E_ARGUMENT, "weight %" PRId32 " is %g; finite and not negative", e, weight);
+            most = fmax(most, weight);
+        }
+        if (most <= 0) return slf_fail(SALF_E_ARGUMENT, "all %" PRId32 " weights are 0", n_layers);
     }
-    if (custom && most <= 0) return slf_fail(SALF_E_ARGUMENT, "all %" PRId32 " weights are 0", n_layers);
     salf_planner *p;
     SLF_TRY(SLF_ALLOC_ZERO(context, p, 1));
     atomic_init(&p->references, 1);
@@ -222,9 +225,12 @@ salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task
     if (s->phase == SLF_PHASE_IDLE && slf_plan_is_online(planner)) SLF_TRY(next_online(planner, most));
     if (s->phase == SLF_PHASE_IDLE && slf_plan_is_stream(planner)) SLF_TRY(slf_stream_next(planner, most));
     if (s->phase == SLF_PHASE_IDLE && slf_plan_settles(planner)) {
-        int64_t end = slf_plan_data_below(planner, s->layer);
-        while (s->layer < planner->m && (end += planner->counts[s->layer]) <= o->position) s->layer++;
-        if (planner->options.full_batches) end = planner->n;
+        int64_t end = slf_plan_data_below(planner, s->layer); /* of the layer's data */
+        for (; s->layer < planner->m; s->layer++) {
+            end += planner->counts[s->layer];
+            if (end > o->position) break;
+        }
+        if (planner->options.full_batches) end = planner->n; /* a task goes on over it */
         if (s->layer < planner->m) SLF_TRY(slf_progress_settled(s, planner, SLF_MIN(end - o->position, most)));
     }
     slf_progress_share(s, planner);

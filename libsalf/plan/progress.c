@@ -58,12 +58,17 @@ salf_status slf_progress_room(slf_progress *s, const salf_planner *planner, int6
 
 /* Settled data stand by layer, so that a cut follows from the place. */
 salf_status slf_progress_settled(slf_progress *s, const salf_planner *p, int64_t n) {
-    int32_t layer = s->layer;
-    int64_t end = slf_plan_data_below(p, layer + 1);
-    if (p->options.full_batches) SLF_TRY(slf_progress_room(s, p, n));
-    for (int64_t i = 0; p->options.full_batches && i < n; i++) {
-        while (s->offline.position + i >= end) end += p->counts[++layer];
-        s->cuts[i] = layer;
+    if (p->options.full_batches) {
+        int32_t layer = s->layer;
+        int64_t end = slf_plan_data_below(p, layer + 1);
+        SLF_TRY(slf_progress_room(s, p, n));
+        for (int64_t i = 0; i < n; i++) {
+            while (s->offline.position + i >= end) {
+                layer++;
+                end += p->counts[layer];
+            }
+            s->cuts[i] = layer;
+        }
     }
     s->phase = SLF_PHASE_TRAIN;
     s->task_n = n;

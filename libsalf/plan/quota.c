@@ -24,7 +24,8 @@ int32_t slf_quota_chairman(const int64_t *counts, int64_t n, int32_t m, int64_t 
         layers += counts[e] > 0;
     }
     const int64_t scale = 2 * layers - 2;
-    for (int32_t e = 0; e < m && layers > 1; e++) {
+    if (layers < 2) return any;
+    for (int32_t e = 0; e < m; e++) {
         if (counts[e] == 0) continue;
         const int64_t exact = (int64_t)((uint64_t)counts[e] * (uint64_t)(t + 1) - (uint64_t)n * (uint64_t)taken[e]);
         const int64_t behind = SLF_MAX(SLF_MIN(exact, 2 * n), -2 * n), wait = (scale - 1) * n - scale * behind;
@@ -43,13 +44,13 @@ static int32_t next_with_room(const int64_t *counts, const int64_t *taken, int32
 }
 
 int32_t slf_quota_layer(const salf_planner *p, slf_stream *s, slf_group *g) {
-    const int64_t index = g ? g - s->groups : 0;
-    const bool own =
-        g && (s->sized || p->options.stream_order == SALF_STREAM_MIXED); /* its own numbers, or those of all */
-    const int64_t *taken = own ? s->group_taken + index * p->m : s->taken;
-    const int64_t *counts = g && s->sized ? s->group_counts + index * p->m : p->counts;
-    const int64_t n = g && s->sized ? g->size : p->n, t = g ? g->rows : s->position;
-    if (p->options.stream_order == SALF_STREAM_MIXED) return slf_quota_chairman(counts, n, p->m, t, taken);
+    const bool mixed = p->options.stream_order == SALF_STREAM_MIXED, sized = g && s->sized;
+    /* the group's own numbers, or those of all */
+    const int64_t at = g ? (g - s->groups) * p->m : 0;
+    const int64_t *taken = sized || (g && mixed) ? s->group_taken + at : s->taken;
+    const int64_t *counts = sized ? s->group_counts + at : p->counts;
+    const int64_t n = sized ? g->size : p->n, t = g ? g->rows : s->position;
+    if (mixed) return slf_quota_chairman(counts, n, p->m, t, taken);
     /* a hostile blob may leave no room: 0 then, which every plan has */
     const int32_t stage = next_with_room(counts, taken, p->m, 0) % p->m;
     if (!g) return stage;

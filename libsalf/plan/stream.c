@@ -15,36 +15,48 @@
 /* Draws and books the cuts of the task's rows; group_of says whose each is where rows have groups. Row by row in the
  * order of the data, so that the same data have the same quota however they are cut into batches. The cuts then still
  * have to find their rows: within a group that changes no count. */
-static void draw_cuts(const salf_planner *p, slf_progress *progress, bool grouped) {
+static void draw_row_cuts(const salf_planner *p, slf_progress *progress, bool grouped) {
     slf_stream *s = &progress->stream;
-    const int64_t n = progress->task_n, done = s->position;
-    /* 1. a layer for each row */
-    for (int64_t i = 0; i < n && !p->options.one_cut; i++, s->position++) {
+    const int64_t done = s->position;
+    for (int64_t i = 0; i < progress->task_n; i++) {
         slf_group *g = grouped ? &s->groups[progress->group_of[i]] : NULL;
         const int32_t layer = slf_quota_layer(p, s, g);
         progress->cuts[i] = layer;
         s->taken[layer]++;
+        s->position++;
         if (!g) continue;
         s->group_taken[progress->group_of[i] * (int64_t)p->m + layer]++;
         g->rows++;
     }
     s->position = done; /* until they are trained; the chairman of all data looked at it */
-    /* 2. or one for all. A quota of rows would be missed by up to a batch each time: batches are what is counted, and a
-     * batch that is shorter than the others, as the last one is, counts as one */
-    if (p->options.one_cut) {
-        int64_t batches = 0, below = p->counts[0];
-        int32_t layer = 0;
+}
+
+/* One for all of them. A quota of rows would be missed by up to a batch each time: batches are what is counted, and a
+ * batch that is shorter than the others, as the last one is, counts as one. */
+static void draw_batch_cut(const salf_planner *p, slf_progress *progress) {
+    slf_stream *s = &progress->stream;
+    const int64_t n = progress->task_n;
+    int32_t layer = 0;
+    if (p->options.stream_order == SALF_STREAM_MIXED) {
+        int64_t batches = 0;
         for (int32_t e = 0; e < p->m; e++) batches += s->batches[e];
-        while (layer < p->m - 1 && below <= done + n / 2) below += p->counts[++layer];
-        if (p->options.stream_order == SALF_STREAM_MIXED)
-            layer = slf_quota_chairman(p->counts, p->n, p->m, batches, s->batches);
-        for (int64_t i = 0; i < n; i++) progress->cuts[i] = layer;
-        s->batches[layer]++;
-        s->taken[layer] += n;
+        layer = slf_quota_chairman(p->counts, p->n, p->m, batches, s->batches);
+    } else {
+        int64_t end = p->counts[0]; /* of the layer's data */
+        while (layer < p->m - 1 && end <= s->position + n / 2) {
+            layer++;
+            end += p->counts[layer];
+        }
     }
-    /* 3. how deep the backward of the task goes, on any rank */
+    for (int64_t i = 0; i < n; i++) progress->cuts[i] = layer;
+    s->batches[layer]++;
+    s->taken[layer] += n;
+}
+
+/* How deep the backward of the task goes, on any rank. */
+static void note_lowest_cut(const salf_planner *p, slf_progress *progress) {
     progress->layer = p->m - 1;
-    for (int64_t i = 0; i < n; i++) progress->layer = SLF_MIN(progress->layer, progress->cuts[i]);
+    for (int64_t i = 0; i < progress->task_n; i++) progress->layer = SLF_MIN(progress->layer, progress->cuts[i]);
 }
 
 /* Sizes make the groups' counts exact, and so must be whole: none empty, no group twice, all data in one. Groups that
@@ -125,8 +137,13 @@ salf_status slf_stream_next(salf_planner *p, int64_t most) {
     progress->phase = SLF_PHASE_PROBE;
     /* eof and gains come with the forward; cuts are drawn when they are here, as a row's group decides its quota */
     if (p->options.assignment != SALF_ASSIGN_RANDOM) return SALF_OK;
-    draw_cuts(p, progress, false);
-    if (!p->options.one_cut) slf_shuffle(progress->cuts, n, n, p->options.seed, SLF_STREAM_ROWS, (uint64_t)s->position);
+    if (p->options.one_cut) {
+        draw_batch_cut(p, progress);
+    } else {
+        draw_row_cuts(p, progress, false);
+        slf_shuffle(progress->cuts, n, n, p->options.seed, SLF_STREAM_ROWS, (uint64_t)s->position);
+    }
+    note_lowest_cut(p, progress);
     /* nobody looked at an eof, so that none is matched */
     for (int64_t i = 0; i < n; i++) progress->filled[progress->cuts[i]]++;
     progress->phase = SLF_PHASE_TRAIN;
@@ -204,7 +221,8 @@ salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, 
     }
     SLF_DO(slf_stream_sort(progress, p, g.found, g.ordered));
     /* 1. cuts by quota, then among the rows of each group */
-    draw_cuts(p, progress, true);
+    draw_row_cuts(p, progress, true); /* one_cut has no assignment */
+    note_lowest_cut(p, progress);
     slf_assignment job = {.m = p->m,
                           .cuts = progress->cuts,
                           .eof = g.eof,

@@ -46,13 +46,16 @@ static salf_status check_cost_options(salf_cost_options *o) {
     if ((double)o->head_positions > (double)o->rows * (double)o->row_tokens)
         return slf_fail(SALF_E_ARGUMENT, "head_positions is %" PRId64 "; 0 ... rows * row_tokens", o->head_positions);
     /* Each row has its own cut, or all have o->cut, and then no layer below it can train. */
-    for (int64_t r = 0; o->eof && r < o->rows; r++)
-        if (o->eof[r] < 0 || o->eof[r] > o->n_layers)
-            return slf_fail(SALF_E_ARGUMENT, "eof of row %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32, r,
-                            o->eof[r], o->n_layers);
-    for (int32_t k = 0; o->trainable && !o->eof && k < o->cut; k++)
-        if (o->trainable[k])
-            return slf_fail(SALF_E_ARGUMENT, "layer %" PRId32 " trains, but cut is %" PRId32, k, o->cut);
+    if (o->eof) {
+        for (int64_t r = 0; r < o->rows; r++)
+            if (o->eof[r] < 0 || o->eof[r] > o->n_layers)
+                return slf_fail(SALF_E_ARGUMENT, "eof of row %" PRId64 " is %" PRId32 ", not in 0 ... %" PRId32, r,
+                                o->eof[r], o->n_layers);
+    } else if (o->trainable) {
+        for (int32_t k = 0; k < o->cut; k++)
+            if (o->trainable[k])
+                return slf_fail(SALF_E_ARGUMENT, "layer %" PRId32 " trains, but cut is %" PRId32, k, o->cut);
+    }
     return SALF_OK;
 }
 
@@ -70,10 +73,15 @@ salf_status salf_cost_estimate(const salf_cost_options *options, salf_cost *cost
     SLF_TRY(check_cost_options(&o));
     const double hidden = (double)o.hidden, vocab = (double)o.vocab, rows = (double)o.rows, cells = rows * o.n_layers;
     /* 1. sums over rows: of cuts, of layers with a backward, and of layers with weight gradients */
-    double cuts = o.eof ? 0 : rows * o.cut, trained = o.eof ? 0 : rows * count_trained(&o, o.cut);
-    for (int64_t r = 0; o.eof && r < o.rows; r++) {
-        cuts += o.eof[r];
-        trained += count_trained(&o, o.eof[r]);
+    double cuts = 0, trained = 0;
+    if (o.eof) {
+        for (int64_t r = 0; r < o.rows; r++) {
+            cuts += o.eof[r];
+            trained += count_trained(&o, o.eof[r]);
+        }
+    } else {
+        cuts = rows * o.cut;
+        trained = rows * count_trained(&o, o.cut);
     }
     /* Pairs of a row and a layer at or above its cut: each has a backward for its inputs. */
     const double reached = cells - cuts;

@@ -86,7 +86,10 @@ salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
         for (int32_t k = 0; k < p->m; k++) total += counts[k];
         rows = (double)total;
         while (lowest < p->m - 1 && counts[lowest] == 0) lowest++;
-        while (total > 0 && (below += counts[median]) <= (total - 1) / 2) median++;
+        while (median < p->m - 1 && below + counts[median] <= (total - 1) / 2) {
+            below += counts[median];
+            median++;
+        }
         for (int32_t k = 1; k < p->m; k++)
             if (counts[k] > counts[mode]) mode = k;
         cut = p->options.reduction == SALF_REDUCE_MEDIAN ? median : lowest;
