@@ -20,7 +20,8 @@ typedef struct {
     tokenizer_json *json;
     char *message;
     size_t message_size;
-    int64_t next_id; /* that the package gives to an added token which is no piece, whatever the file says */
+    int64_t next_id;     /* that the package gives to an added token which is no piece, whatever the file says */
+    token_tree contents; /* of all added tokens, as they stand in the file */
 } json_reader;
 
 static int say(json_reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -298,14 +299,14 @@ static int read_model(json_reader *r, const json_t *json) {
 
 /* ---- added tokens ---- */
 
-/* Adds a text to a tree. Of two tokens with one text the later counts. */
-static int grow_tree(token_tree *tree, const char *text, size_t n, int32_t token) {
+/* The place in a tree for the token that a text is, -1 where it is none yet. NULL when memory is short. */
+static int32_t *grow_tree(token_tree *tree, const char *text, size_t n) {
     int32_t node = 0;
     for (size_t i = 0; i <= n; i++) { /* one round more: the root */
         if (tree->n == tree->room) {
             const int32_t room = 2 * tree->room + 64;
             struct token_node *larger = realloc(tree->nodes, (size_t)room * sizeof *larger);
-            if (!larger) return -1;
+            if (!larger) return NULL;
             tree->nodes = larger;
             tree->room = room;
         }
@@ -320,13 +321,12 @@ static int grow_tree(token_tree *tree, const char *text, size_t n, int32_t token
         }
         node = child;
     }
-    if (n > 0) tree->nodes[node].token = token;
-    return 0;
+    return &tree->nodes[node].token;
 }
 
 /* One token; a text that is a piece of the model must have its id, another one the id behind those that there are: the
  * package numbers them so, and passes over what the file has. The flag "special" changes nothing here: special tokens
- * in a text are found like the others. */
+ * in a text are found like the others. Which of two tokens with one text is found is an accident there. */
 static int read_added(json_reader *r, const json_t *json) {
     added_token *token = &r->json->added[r->json->n_added];
     const json_t *id = member(json, "id"), *content = member(json, "content");
@@ -339,6 +339,10 @@ static int read_added(json_reader *r, const json_t *json) {
     if (known >= 0 && known != number)
         return say(r, "added token '%.40s' has the id %" PRId64 ", and %" PRId32 " in the vocabulary", text,
                    (int64_t)number, known);
+    int32_t *place = grow_tree(&r->contents, text, n);
+    if (!place) return say(r, "out of memory");
+    if (*place >= 0) return say(r, "added token '%.40s' is there twice", text);
+    *place = r->json->n_added;
     if (known < 0 && set_piece(r, number, text, n)) return -1;
     if (known < 0 && number != r->next_id)
         return say(r, "added token '%.40s' has the id %" PRId64 ", where the package would give it %" PRId64, text,
@@ -355,11 +359,17 @@ static int read_added(json_reader *r, const json_t *json) {
         tokenizer_normalise(r->json, text, n, &normal);
     else
         text_append(&normal, text, n);
-    const int failed = normal.failed || grow_tree(token->normalized ? &r->json->normalized : &r->json->raw,
-                                                  normal.bytes, normal.n, r->json->n_added);
+    place = normal.failed ? NULL
+                          : grow_tree(token->normalized ? &r->json->normalized : &r->json->raw, normal.bytes, normal.n);
+    const bool found = normal.n > 0; /* of nothing, nothing is found */
     free(normal.bytes);
+    if (!place) return say(r, "out of memory");
+    if (found && *place >= 0)
+        return say(r, "added tokens '%.40s' and '%.40s' are one text when they are normalized",
+                   r->t->pieces[r->json->added[*place].id].bytes, text);
+    if (found) *place = r->json->n_added;
     r->json->n_added++;
-    return failed ? say(r, "out of memory") : 0;
+    return 0;
 }
 
 /* ---- what is put around ---- */
@@ -392,7 +402,8 @@ static int read_processor(json_reader *r, const json_t *json) {
     int texts = 0;
     json_array_foreach(single, i, part) {
         const char *name = json_string_value(member(member(part, "SpecialToken"), "id"));
-        if (member(part, "Sequence"))
+        const char *text = json_string_value(member(member(part, "Sequence"), "id"));
+        if (text && strcmp(text, "A") == 0)
             texts++;
         else if (!name)
             return say(r, "part %zu of the template is not understood", i);
@@ -427,13 +438,15 @@ int tokenizer_json_read(tokenizer *t, const char *text, size_t n, char *message,
     json_t *token;
     json_t *json = json_read(text, n, JSON_ALLOW_NUL, &error);
     if (!json) return error.line < 0 ? say(&r, "out of memory") : say(&r, "line %d: %s", error.line, error.text);
-    const json_t *added = member(json, "added_tokens");
+    const json_t *added = member(json, "added_tokens"), *version = member(json, "version");
     int failed = -1;
     t->json = r.json = calloc(1, sizeof *r.json);
     if (!t->json) {
         say(&r, "out of memory");
     } else if (!json_is_object(json)) {
         say(&r, "no JSON object");
+    } else if (version && (!json_is_string(version) || strcmp(json_string_value(version), "1.0") != 0)) {
+        say(&r, "the version is not \"1.0\"");
     } else if (read_steps(&r, member(json, "normalizer"), "normalizers", read_normaliser) == 0 &&
                read_steps(&r, member(json, "pre_tokenizer"), "pretokenizers", read_pre_tokeniser) == 0 &&
                read_model(&r, member(json, "model")) == 0) {
@@ -449,5 +462,6 @@ int tokenizer_json_read(tokenizer *t, const char *text, size_t n, char *message,
         if (!failed) failed = read_steps(&r, member(json, "post_processor"), "processors", read_processor);
     }
     json_decref(json);
+    free(r.contents.nodes);
     return failed;
 }

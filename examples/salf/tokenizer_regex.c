@@ -53,6 +53,7 @@ typedef struct {
     char *message;
     size_t message_size;
     int depth;
+    uint32_t letter; /* the letter before, where any case of it is meant; 0: something else stands there */
 } regex_parser;
 
 static int refuse(regex_parser *p, const char *what) {
@@ -84,6 +85,18 @@ static int add_letter(regex_parser *p, regex_node *node, uint32_t code, bool any
     if (lower == 's') return add_part(p, node, PART_RANGE, 0x17F, 0x17F);
     if (lower == 'k') return add_part(p, node, PART_RANGE, 0x212A, 0x212A);
     return 0;
+}
+
+/* A letter that stands by itself. In any case, the two of ss, st, ff, fi and fl are one character as well (U+00DF,
+ * U+FB06, ...), for which the package's engine has rules of its own. */
+static int add_literal(regex_parser *p, regex_node *node, uint32_t code, bool any_case) {
+    static const char pairs[] = "ss st ff fi fl";
+    const uint32_t letter = any_case ? code | 32 : 0;
+    for (size_t i = 0; i < sizeof pairs; i += 3)
+        if (p->letter == (uint32_t)pairs[i] && letter == (uint32_t)pairs[i + 1])
+            return refuse(p, "two letters that in another case may be one");
+    p->letter = letter;
+    return add_letter(p, node, code, any_case);
 }
 
 /* What follows a backslash: a set, or one character, which *code gets (else it stays what it is). */
@@ -129,6 +142,8 @@ static int read_set(regex_parser *p, regex_node *node, bool any_case) {
         uint32_t low = UINT32_MAX, high;
         if (next_is(p, "[") || next_is(p, "&&")) return refuse(p, "a set in a set");
         if (next_is(p, "]")) return refuse(p, "an empty set");
+        /* Those of letters in one case gain the others, and so does the mark U+0345, which is a letter in capitals. */
+        if (any_case && (next_is(p, "\\p") || next_is(p, "\\P"))) return refuse(p, "categories of a set in any case");
         if (next_is(p, "\\")) {
             p->at++;
             if (read_escape(p, node, &low)) return -1;
@@ -169,6 +184,8 @@ static int read_repetition(regex_parser *p, regex_node *node) {
         int least, most;
         char text[32];
         snprintf(text, sizeof text, "%.*s", (int)(p->end - p->at < 31 ? p->end - p->at : 31), p->at);
+        /* with anything else inside, these brackets stand for themselves */
+        if (text[1 + strspn(text + 1, "0123456789,")] != '}') return refuse(p, "an unknown repetition");
         if (sscanf(text, "{%4d}%n", &least, &used) == 1 && used > 0)
             most = least;
         else if (!(sscanf(text, "{%4d,%4d}%n", &least, &most, &used) == 2 && used > 0)) {
@@ -192,6 +209,7 @@ static int read_repetition(regex_parser *p, regex_node *node) {
         p->at++;
         node->possessive = true;
     }
+    p->letter = 0;
     return 0;
 }
 
@@ -219,19 +237,22 @@ static int read_node(regex_parser *p, regex_node *node, bool any_case) {
         p->at++;
     } else if (*p->at == '[') {
         p->at++;
+        p->letter = 0;
         if (read_set(p, node, any_case)) return -1;
     } else if (*p->at == '\\') {
         uint32_t code = UINT32_MAX;
         p->at++;
         if (read_escape(p, node, &code)) return -1;
-        if (code != UINT32_MAX && add_letter(p, node, code, any_case)) return -1;
+        if (code == UINT32_MAX) p->letter = 0;
+        if (code != UINT32_MAX && add_literal(p, node, code, any_case)) return -1;
     } else if (*p->at == '.') {
         p->at++;
+        p->letter = 0;
         node->negated = true;
         if (add_part(p, node, PART_RANGE, '\n', '\n')) return -1;
     } else if (strchr("?*+{^$", *p->at)) {
         return refuse(p, "an unknown sign");
-    } else if (add_letter(p, node, read_code(p), any_case)) {
+    } else if (add_literal(p, node, read_code(p), any_case)) {
         return -1;
     }
     return read_repetition(p, node);
@@ -248,6 +269,7 @@ static int read_alternatives(regex_parser *p, regex **out, bool any_case) {
         r->alternatives = more;
         regex_sequence *sequence = &more[r->n++];
         *sequence = (regex_sequence){0};
+        if (r->n > 1) p->letter = 0; /* the first of a group goes on where the group stands */
         while (p->at < p->end && *p->at != '|' && *p->at != ')') {
             regex_node *nodes = realloc(sequence->nodes, (size_t)(sequence->n + 1) * sizeof *nodes);
             if (!nodes) return refuse(p, "out of memory");
@@ -277,7 +299,7 @@ static bool can_be_empty(const regex *r) {
 }
 
 int regex_compile(regex **out, const char *pattern, size_t n, char *message, size_t message_size) {
-    regex_parser p = {pattern, pattern, pattern + n, message, message_size, 0};
+    regex_parser p = {pattern, pattern, pattern + n, message, message_size, 0, 0};
     int failed = read_alternatives(&p, out, false);
     if (!failed && p.at < p.end) failed = refuse(&p, "a closing bracket");
     if (!failed && can_be_empty(*out)) failed = refuse(&p, "nothing that has to be there");
