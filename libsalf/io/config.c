@@ -164,6 +164,8 @@ salf_status slf_config_read(slf_config *config, const salf_context *context, slf
     SLF_DO(read_shape(config));
     SLF_DO(read_logits(config));
     const slf_json *tied = slf_json_get(json, "tie_word_embeddings"); /* of the model that is loaded, not of its part */
+    if (tied && !slf_json_is_flag(tied) && !slf_json_is(tied, SLF_JSON_NULL))
+        SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: tie_word_embeddings is neither true nor false", path));
     if (slf_json_is_flag(tied)) config->info.tied = slf_json_is(tied, SLF_JSON_TRUE);
     /* Ids of tokens change nothing here, but hosts ask for them. */
     config->info.bos_token = take_token(&config->keys, "bos_token_id");
@@ -175,7 +177,12 @@ salf_status slf_config_read(slf_config *config, const salf_context *context, slf
     config->info.rope_theta = config->decoder.rope_theta;
     /* 3. what is left. Read beside it: the layers are not described with these, but tensors have to be told apart. */
     config->composite = inner != json;
-    config->extra_layers = (int32_t)slf_json_to_number(slf_json_get(inner, "num_nextn_predict_layers"));
+    const slf_json *extra = slf_json_get(inner, "num_nextn_predict_layers");
+    const int64_t n_extra = slf_json_to_integer(extra);
+    if (extra && !slf_json_is(extra, SLF_JSON_NULL) &&
+        (!slf_json_is(extra, SLF_JSON_INTEGER) || n_extra < 0 || n_extra > 65535))
+        SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: num_nextn_predict_layers is no integer in 0 ... 65535", path));
+    config->extra_layers = (int32_t)n_extra;
     const slf_json *quantised = slf_json_get(inner, "quantization_config");
     if (!quantised) quantised = slf_json_get(json, "quantization_config");
     const slf_json *block = slf_json_get(quantised, "weight_block_size");

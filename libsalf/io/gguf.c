@@ -137,13 +137,16 @@ static const slf_file_field *find_field(const slf_file_field *fields, int64_t n,
     return n > 0 ? bsearch(&wanted, fields, (size_t)n, sizeof *fields, by_key) : NULL;
 }
 
-/* An integer field of any width, or the number that all elements of a list of integers are, into *out; see gguf.h. */
-static salf_status field_integer(const slf_file_field *field, const char *path, int64_t least, int64_t most,
+/* An integer field of any width, or where there may be one a layer the number that all elements of a list are, into
+ * *out; see gguf.h. */
+static salf_status field_integer(const slf_file_field *field, const char *path, bool each, int64_t least, int64_t most,
                                  int64_t *out) {
-    if (!field || field->count == 0) return SALF_OK;
+    if (!field) return SALF_OK;
     const bool has_sign = field->item == TYPE_I8 || field->item == TYPE_I16 || field->item == TYPE_I32;
     const bool is_integer = field->item <= TYPE_I32 || field->item == TYPE_U64 || field->item == TYPE_I64;
-    if (!is_integer) return slf_fail(SALF_E_CORRUPT, "%s: %s is no integer", path, field->key);
+    if (!is_integer || (field->type == TYPE_LIST && !each))
+        return slf_fail(SALF_E_CORRUPT, "%s: %s is no integer", path, field->key);
+    if (field->count == 0) return SALF_OK;
     const int bytes = type_bytes[field->item];
     const uint64_t number = little_endian(field->data, bytes);
     for (uint64_t i = 1; i < field->count; i++)
@@ -162,9 +165,9 @@ const slf_file_field *slf_gguf_field(const salf_tensors *tensors, const char *ke
     return find_field(tensors->fields, tensors->n_fields, key);
 }
 
-salf_status slf_gguf_integer(const salf_tensors *tensors, const char *path, const char *key, int64_t least,
+salf_status slf_gguf_integer(const salf_tensors *tensors, const char *path, const char *key, bool each, int64_t least,
                              int64_t most, int64_t *out) {
-    return field_integer(slf_gguf_field(tensors, key), path, least, most, out);
+    return field_integer(slf_gguf_field(tensors, key), path, each, least, most, out);
 }
 
 /* llama.cpp's converters write float32 for numbers with a point; an integer in such a place is a mistake of whoever
@@ -338,14 +341,14 @@ salf_status slf_gguf_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t 
     const slf_file_field *mine = leads ? tensors->fields : fields;
     const int64_t n_mine = leads ? tensors->n_fields : n_fields;
     if (status != SALF_OK) goto done;
-    SLF_DO(field_integer(find_field(mine, n_mine, "general.alignment"), path, 8, 1 << 24, &alignment));
+    SLF_DO(field_integer(find_field(mine, n_mine, "general.alignment"), path, false, 8, 1 << 24, &alignment));
     if (alignment & (alignment - 1))
         SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: general.alignment is %" PRId64 ", no power of two", path, alignment));
     /* A part of a split model says how many there are, and which one it is, from 0 on: a file that was renamed, or is
      * of another split, must not be taken for the one that was asked for. */
     *parts = 1;
-    SLF_DO(field_integer(find_field(mine, n_mine, "split.count"), path, 0, 65535, parts));
-    SLF_DO(field_integer(find_field(mine, n_mine, "split.no"), path, 0, 65535, &part));
+    SLF_DO(field_integer(find_field(mine, n_mine, "split.count"), path, false, 0, 65535, parts));
+    SLF_DO(field_integer(find_field(mine, n_mine, "split.no"), path, false, 0, 65535, &part));
     if (*parts > 1 && part != (leads ? 0 : tensors->n_maps - 1))
         SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: this is part %" PRId64 " of %" PRId64 "%s", path, part + 1, *parts,
                         leads ? "; open the first" : ", under the name of another"));

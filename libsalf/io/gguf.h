@@ -16,9 +16,9 @@ salf_status slf_gguf_from_memory(salf_tensors **out, salf_context *context, cons
 
 /* The field of a key; NULL when there is none. */
 const slf_file_field *slf_gguf_field(const salf_tensors *tensors, const char *key);
-/* A field's value in least ... most. A missing one leaves *out; so does a list of unequal numbers, one for each layer.
- * SALF_E_CORRUPT for one of another type or out of range. path begins messages. */
-salf_status slf_gguf_integer(const salf_tensors *tensors, const char *path, const char *key, int64_t least,
+/* A field's value in least ... most. A missing one leaves *out; so does, with each, a list of unequal numbers, one for
+ * each layer. SALF_E_CORRUPT for one of another type or out of range. path begins messages. */
+salf_status slf_gguf_integer(const salf_tensors *tensors, const char *path, const char *key, bool each, int64_t least,
                              int64_t most, int64_t *out);
 /* A finite number in least ... largest double; otherwise as above. */
 salf_status slf_gguf_real(const salf_tensors *tensors, const char *path, const char *key, double least, double *out);

@@ -54,6 +54,7 @@ salf_status slf_keys_given(slf_keys *keys, const char *name, double *out) {
 /* For what divides or is a base: there 0 computes nothing. The default is held to the same. */
 salf_status slf_keys_positive(slf_keys *keys, const char *name, double *out) {
     SLF_TRY(slf_keys_number(keys, name, out));
+    if (*out <= 0) SLF_TRY(slf_keys_given(keys, name, out)); /* which names null */
     if (*out <= 0) return slf_fail(SALF_E_CORRUPT, "%s: %s%s is %g", keys->path, keys->object, name, *out);
     return SALF_OK;
 }

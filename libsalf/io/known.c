@@ -125,16 +125,19 @@ static const char *find_word(const char *words, char separator, const char *name
     return NULL;
 }
 
-/* null is nothing in either place. The word of the list is JSON, or words with | between them. */
+/* The word of the list is JSON, or words with | between them. Where Python asks whether something is so, null is false;
+ * elsewhere it is nothing. A text is neither number nor null, whatever it reads like: "false" is true there. */
 static bool is_neutral(const char *word, const slf_json *value) {
-    if (slf_json_is(value, SLF_JSON_NULL)) return true;
     char text[96];
     const size_t length = strcspn(word, " ");
     if (length >= sizeof text) return false;
     memcpy(text, word, length);
     text[length] = 0;
+    if (slf_json_is(value, SLF_JSON_NULL)) return strcmp(text, "true") != 0;
+    const bool json = strchr("-0123456789{", *text) || strcmp(text, "null") == 0 || strcmp(text, "true") == 0 ||
+                      strcmp(text, "false") == 0;
     /* A string is compared as it stands, with each of the words; anything else as JSON. */
-    for (char *at = text; slf_json_is(value, SLF_JSON_STRING) && at;) {
+    for (char *at = json ? NULL : text; slf_json_is(value, SLF_JSON_STRING) && at;) {
         char *end = strchr(at, '|');
         if (end) *end = 0;
         if (strcmp(slf_json_to_text(value), at) == 0) return true;

@@ -64,6 +64,8 @@ static salf_status read_rope_object(slf_config *config, slf_json *json, const ch
     SLF_DO(slf_keys_open(&keys, json, NULL, config->keys.path, object));
     /* 1. the kind, in the spelling of today or in that of 2023 */
     slf_json *type = slf_keys_take(&keys, "rope_type"), *old_type = slf_keys_take(&keys, "type");
+    /* The older spelling counts where it is alone: versions differ on a file in which it says something else. */
+    if (type && old_type && !slf_json_equal(type, old_type)) slf_decoder_lacks(config, object, "type", old_type);
     if (!type) type = old_type;
     const char *word = type ? slf_json_to_text(type) : "default";
     d->rope = SALF_ROPE_NONE;

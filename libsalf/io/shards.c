@@ -147,7 +147,7 @@ static salf_status open_gguf(salf_tensors *tensors, const char *path) {
     }
     /* A part that was cut off at a tensor's end would not be noticed by its own header. */
     all = tensors->n;
-    SLF_DO(slf_gguf_integer(tensors, path, "split.tensors.count", 0, INT64_MAX, &total));
+    SLF_DO(slf_gguf_integer(tensors, path, "split.tensors.count", false, 0, INT64_MAX, &total));
     if (total >= 0 && total != all)
         SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: %" PRId64 " tensors, split.tensors.count is %" PRId64, path, all, total));
 done:

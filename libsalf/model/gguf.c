@@ -9,15 +9,27 @@
  * converter has added the 1 (conversion/gemma.py in llama.cpp: every norm.weight is stored with + 1).
  */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "io/gguf.h"
 #include "model/model.h"
 
-/* What happens to head . state, and to the embedding's output. CAPPED: cap tanh(logits / cap). SQRT: times sqrt(D),
- * which no field says. */
-enum { LOGITS_MULTIPLIED = 1, LOGITS_DIVIDED = 2, LOGITS_CAPPED = 4, EMBEDDING_SQRT = 8, NORM_WITHOUT_WEIGHT = 16 };
+/* What happens to head . state, and to the embedding's output. SCALED: by a factor that llama.cpp does not open a file
+ * without. CAPPED: cap tanh(logits / cap). SQRT: times sqrt(D), which no field says. Then what tensors the final norm
+ * and the head have there: a weight unless WITHOUT, no bias unless they need one, or in MPT may have one. */
+enum {
+    LOGITS_MULTIPLIED = 1,
+    LOGITS_DIVIDED = 2,
+    LOGITS_SCALED = 4,
+    LOGITS_CAPPED = 8,
+    EMBEDDING_SQRT = 16,
+    NORM_WITHOUT_WEIGHT = 32,
+    NORM_NEEDS_BIAS = 64,
+    NORM_MAY_HAVE_BIAS = 128,
+    HEAD_NEEDS_BIAS = 256
+};
 
 typedef struct {
     const char *name;
@@ -32,7 +44,7 @@ typedef struct {
 #define RMS_NORM(name) \
     { name, SALF_NORM_RMS, 0, 0 }
 #define LAYER_NORM(name) \
-    { name, SALF_NORM_LAYER, 0, 0 }
+    { name, SALF_NORM_LAYER, NORM_NEEDS_BIAS, 0 }
 #define RMS_NORMS                                                                                                     \
     RMS_NORM("llama"), RMS_NORM("llama4"), RMS_NORM("mistral3"), RMS_NORM("deci"), RMS_NORM("smollm3"),               \
         RMS_NORM("qwen"), RMS_NORM("qwen2"), RMS_NORM("qwen2moe"), RMS_NORM("qwen2vl"), RMS_NORM("qwen3"),            \
@@ -43,22 +55,26 @@ typedef struct {
         RMS_NORM("gpt-oss"), RMS_NORM("arcee"), RMS_NORM("ernie4_5"), RMS_NORM("ernie4_5-moe"),                       \
         RMS_NORM("hunyuan-dense"), RMS_NORM("hunyuan-moe"), RMS_NORM("seed_oss"), RMS_NORM("dots1"),                  \
         RMS_NORM("bailingmoe"), RMS_NORM("bailingmoe2"), RMS_NORM("apertus"), RMS_NORM("mamba")
-#define LAYER_NORMS                                                                                        \
-    LAYER_NORM("gpt2"), LAYER_NORM("gptneox"), LAYER_NORM("gptj"), LAYER_NORM("mpt"), LAYER_NORM("bloom"), \
-        LAYER_NORM("falcon"), LAYER_NORM("starcoder"), LAYER_NORM("starcoder2"), LAYER_NORM("codeshell"),  \
-        LAYER_NORM("stablelm"), LAYER_NORM("phi2"), LAYER_NORM("orion"), LAYER_NORM("nemotron"), LAYER_NORM("dbrx")
+#define LAYER_NORMS                                                                                                \
+    LAYER_NORM("gpt2"), LAYER_NORM("gptneox"), LAYER_NORM("bloom"), LAYER_NORM("falcon"), LAYER_NORM("starcoder"), \
+        LAYER_NORM("starcoder2"), LAYER_NORM("codeshell"), LAYER_NORM("stablelm"), LAYER_NORM("orion"),            \
+        LAYER_NORM("nemotron")
 
 static const architecture architectures[] = {
     RMS_NORMS,
     {"gemma", SALF_NORM_RMS, EMBEDDING_SQRT, 0},
     {"gemma2", SALF_NORM_RMS, EMBEDDING_SQRT | LOGITS_CAPPED, 30},
     {"gemma3", SALF_NORM_RMS, EMBEDDING_SQRT | LOGITS_CAPPED, 0},
-    {"granite", SALF_NORM_RMS, LOGITS_DIVIDED, 0},
-    {"granitemoe", SALF_NORM_RMS, LOGITS_DIVIDED, 0},
+    {"granite", SALF_NORM_RMS, LOGITS_DIVIDED | LOGITS_SCALED, 0},
+    {"granitemoe", SALF_NORM_RMS, LOGITS_DIVIDED | LOGITS_SCALED, 0},
     {"granitehybrid", SALF_NORM_RMS, LOGITS_DIVIDED, 0},
     LAYER_NORMS,
-    {"command-r", SALF_NORM_LAYER, LOGITS_MULTIPLIED, 0},
-    {"cohere2", SALF_NORM_LAYER, LOGITS_MULTIPLIED, 0},
+    {"gptj", SALF_NORM_LAYER, NORM_NEEDS_BIAS | HEAD_NEEDS_BIAS, 0},
+    {"phi2", SALF_NORM_LAYER, NORM_NEEDS_BIAS | HEAD_NEEDS_BIAS, 0},
+    {"mpt", SALF_NORM_LAYER, NORM_MAY_HAVE_BIAS, 0},
+    {"dbrx", SALF_NORM_LAYER, 0, 0},
+    {"command-r", SALF_NORM_LAYER, LOGITS_MULTIPLIED | LOGITS_SCALED, 0},
+    {"cohere2", SALF_NORM_LAYER, LOGITS_MULTIPLIED | LOGITS_SCALED, 0},
     {"olmo", SALF_NORM_LAYER, NORM_WITHOUT_WEIGHT, 0},
 };
 
@@ -84,17 +100,18 @@ typedef struct {
     const architecture *rules;
 } gguf_model;
 
-/* An integer "NAME.suffix". NEEDED as missing: the field has to be there. The name has at most 63 bytes
- * (slf_model_open_gguf) and no suffix 40, so that a key is never cut. */
+/* An integer "NAME.suffix", with each perhaps a list of one a layer. NEEDED as missing: the field has to be there. The
+ * name has at most 63 bytes (slf_model_open_gguf) and no suffix 40, so that a key is never cut. */
 enum { NEEDED = -1 };
-static salf_status read_integer(const gguf_model *g, const char *suffix, int64_t missing, int64_t most, int64_t *out) {
+static salf_status read_integer(const gguf_model *g, const char *suffix, bool each, int64_t missing, int64_t most,
+                                int64_t *out) {
     char key[128];
     snprintf(key, sizeof key, "%s.%s", g->name, suffix);
     const int64_t least = missing == NEEDED ? 1 : 0;
     if (missing == NEEDED && !slf_gguf_field(g->model->tensors, key))
         return slf_fail(SALF_E_CORRUPT, "%s: %s is missing", g->path, key);
     *out = missing;
-    return slf_gguf_integer(g->model->tensors, g->path, key, least, most, out);
+    return slf_gguf_integer(g->model->tensors, g->path, key, each, least, most, out);
 }
 
 /* A number "NAME.suffix"; *out stays what it is where the file has none. */
@@ -111,10 +128,10 @@ static salf_status read_shape(const gguf_model *g) {
     /* The bounds keep every product that the library makes of these within 64 bits. */
     int64_t layers, extra, heads, kv_heads, head_dim, ffn, bos = -1, eos = -1, vocab, wide;
     /* 1. what there must be. Layers that only predict further tokens come last, and are no part of the walk. */
-    SLF_TRY(read_integer(g, "block_count", NEEDED, 65535, &layers));
-    SLF_TRY(read_integer(g, "nextn_predict_layers", 0, layers - 1, &extra));
-    SLF_TRY(read_integer(g, "embedding_length", NEEDED, 1 << 24, &info->hidden));
-    SLF_TRY(read_integer(g, "embedding_length_out", info->hidden, INT64_MAX, &wide));
+    SLF_TRY(read_integer(g, "block_count", false, NEEDED, 65535, &layers));
+    SLF_TRY(read_integer(g, "nextn_predict_layers", false, 0, layers - 1, &extra));
+    SLF_TRY(read_integer(g, "embedding_length", false, NEEDED, 1 << 24, &info->hidden));
+    SLF_TRY(read_integer(g, "embedding_length_out", false, info->hidden, INT64_MAX, &wide));
     /* Where states leave the layers with another width than they have in between, the head takes none of those that a
      * probe sees. */
     if (wide != info->hidden)
@@ -128,8 +145,10 @@ static salf_status read_shape(const gguf_model *g) {
     if (embedding->n_dims != 2 || info->vocab < 1 || info->vocab > INT32_MAX)
         return slf_fail(SALF_E_MISMATCH, "%s: 'token_embd.weight' has %d dimensions and %" PRId64 " rows", g->path,
                         (int)embedding->n_dims, info->vocab);
-    SLF_TRY(read_integer(g, "vocab_size", info->vocab, INT64_MAX, &vocab));
+    SLF_TRY(read_integer(g, "vocab_size", false, info->vocab, INT64_MAX, &vocab));
     const int64_t tokens = slf_gguf_tokens(tensors);
+    if (tokens < 0 && slf_gguf_field(tensors, "tokenizer.ggml.tokens"))
+        return slf_fail(SALF_E_CORRUPT, "%s: tokenizer.ggml.tokens is no list of texts", g->path);
     if (vocab > info->vocab || tokens > info->vocab)
         return slf_fail(SALF_E_MISMATCH, "%s: %" PRId64 " tokens, but 'token_embd.weight' has %" PRId64 " rows",
                         g->path, SLF_MAX(vocab, tokens), info->vocab);
@@ -139,13 +158,13 @@ static salf_status read_shape(const gguf_model *g) {
     if (info->valid_vocab < 1) return slf_fail(SALF_E_CORRUPT, "%s: %s.vocab_size is 0", g->path, g->name);
 
     /* 2. what is told of the decoder */
-    SLF_TRY(read_integer(g, "attention.head_count", 0, 65535, &heads));
-    SLF_TRY(read_integer(g, "attention.head_count_kv", heads, 65535, &kv_heads));
-    SLF_TRY(read_integer(g, "attention.key_length", heads > 0 ? info->hidden / heads : 0, 1 << 24, &head_dim));
-    SLF_TRY(read_integer(g, "feed_forward_length", 0, INT32_MAX, &ffn));
-    SLF_TRY(read_integer(g, "context_length", 0, INT64_MAX / 2, &info->max_positions));
-    SLF_TRY(slf_gguf_integer(tensors, g->path, "tokenizer.ggml.bos_token_id", 0, UINT32_MAX, &bos));
-    SLF_TRY(slf_gguf_integer(tensors, g->path, "tokenizer.ggml.eos_token_id", 0, UINT32_MAX, &eos));
+    SLF_TRY(read_integer(g, "attention.head_count", true, 0, 65535, &heads));
+    SLF_TRY(read_integer(g, "attention.head_count_kv", true, heads, 65535, &kv_heads));
+    SLF_TRY(read_integer(g, "attention.key_length", true, heads > 0 ? info->hidden / heads : 0, 1 << 24, &head_dim));
+    SLF_TRY(read_integer(g, "feed_forward_length", true, 0, INT32_MAX, &ffn));
+    SLF_TRY(read_integer(g, "context_length", false, 0, INT64_MAX / 2, &info->max_positions));
+    SLF_TRY(slf_gguf_integer(tensors, g->path, "tokenizer.ggml.bos_token_id", false, 0, UINT32_MAX, &bos));
+    SLF_TRY(slf_gguf_integer(tensors, g->path, "tokenizer.ggml.eos_token_id", false, 0, UINT32_MAX, &eos));
     info->n_heads = (int32_t)heads;
     info->n_kv_heads = (int32_t)kv_heads;
     info->head_dim = (int32_t)head_dim;
@@ -165,7 +184,7 @@ static salf_status read_rules(const gguf_model *g) {
     salf_model_info *info = &g->model->info;
     const int32_t rules = g->rules->rules;
     const bool rms = g->rules->norm_kind == SALF_NORM_RMS;
-    double scale = 0, eps = -1;
+    double scale = NAN, eps = -1;
     SLF_TRY(read_real(g, rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 0, &eps));
     if (eps < 0)
         return slf_fail(SALF_E_MISMATCH, "%s: %s.attention.layer_norm_%sepsilon is missing", g->path, g->name,
@@ -174,17 +193,20 @@ static salf_status read_rules(const gguf_model *g) {
     /* A factor or a cap that the graph of this architecture is not known to apply is no detail to pass over: whoever
      * wrote the field believes that it counts. */
     SLF_TRY(read_real(g, "logit_scale", -1e30, &scale));
+    if (isnan(scale) && (rules & LOGITS_SCALED))
+        return slf_fail(SALF_E_MISMATCH, "%s: %s.logit_scale is missing", g->path, g->name);
+    const bool scaled = !isnan(scale) && scale != 0; /* 0 is none in llama.cpp */
     /* llama.cpp has a default of its own where the field is missing: 30 for Gemma 2, none for Gemma 3. */
     info->logit_softcap = g->rules->softcap;
     SLF_TRY(read_real(g, "final_logit_softcapping", 0, &info->logit_softcap));
-    if (scale != 0 && !(rules & (LOGITS_MULTIPLIED | LOGITS_DIVIDED)))
+    if (scaled && !(rules & (LOGITS_MULTIPLIED | LOGITS_DIVIDED)))
         return slf_fail(SALF_E_UNSUPPORTED, "%s: %s.logit_scale is %g; what %s does with it is not known", g->path,
                         g->name, scale, g->name);
     if (info->logit_softcap > 0 && !(rules & LOGITS_CAPPED))
         return slf_fail(SALF_E_UNSUPPORTED, "%s: %s.final_logit_softcapping is %g, which %s is not known to have",
                         g->path, g->name, info->logit_softcap, g->name);
     /* One field for two rules: Cohere multiplies by it, Granite divides. */
-    if (scale != 0) info->logit_scale = rules & LOGITS_DIVIDED ? 1 / scale : scale;
+    if (scaled) info->logit_scale = rules & LOGITS_DIVIDED ? 1 / scale : scale;
     if (rules & EMBEDDING_SQRT) info->embedding_scale = sqrt((double)info->hidden);
     return read_real(g, "embedding_scale", 0, &info->embedding_scale);
 }
@@ -202,7 +224,7 @@ static salf_status check_tensors(const gguf_model *g) {
     }
     /* Layers behind the last one that counts are those that predict further tokens: they are there, and stay unread. */
     int64_t layers;
-    SLF_TRY(read_integer(g, "block_count", NEEDED, 65535, &layers));
+    SLF_TRY(read_integer(g, "block_count", false, NEEDED, 65535, &layers));
     for (int64_t i = 0; i < tensors->n; i++) {
         const char *name = tensors->entries[i].name;
         bool known = false;
@@ -227,7 +249,7 @@ salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_
     /* 1. what the file is: of a model, and of one whose last steps are known */
     SLF_TRY(salf_tensors_open(&model->tensors, model->context, path));
     slf_gguf_text(model->tensors, "general.type", kind, sizeof kind);
-    if (*kind && strcmp(kind, "model") != 0)
+    if (slf_gguf_field(model->tensors, "general.type") && strcmp(kind, "model") != 0)
         return slf_fail(SALF_E_UNSUPPORTED, "%s: general.type is '%s'; a model is needed", path, kind);
     slf_gguf_text(model->tensors, "general.architecture", name, sizeof name);
     for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
@@ -251,11 +273,21 @@ salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_
                                          slf_tensors_entry(tensors, "output.bias")};
     SLF_TRY(slf_matrix_open(&model->embedding, &model->scaled[1], model, embedding, (const int64_t[2]){0, 0}, path));
     SLF_TRY(slf_matrix_open(&model->head, &model->scaled[0], model, head, (const int64_t[2]){0, 0}, path));
+    /* How blocks are packed goes by this number; files without blocks may lack it. */
+    int64_t packing = 2;
+    SLF_TRY(slf_gguf_integer(tensors, path, "general.quantization_version", false, 0, INT64_MAX, &packing));
+    if (packing != 2 && (embedding->packed || (head && head->packed)))
+        return slf_fail(SALF_E_UNSUPPORTED, "%s: general.quantization_version is %" PRId64 ", not 2", path, packing);
     model->info.tied = slf_matrix_is_empty(&model->head);
     slf_model_tie(model);
-    if (!vectors[0] != !!(g.rules->rules & NORM_WITHOUT_WEIGHT))
-        return slf_fail(SALF_E_MISMATCH, "%s: 'output_norm.weight' is %s in %s", path,
-                        vectors[0] ? "not expected" : "missing", name);
+    static const char *const names[] = {"output_norm.weight", "output_norm.bias", "output.bias"};
+    const int32_t has = g.rules->rules;
+    const bool needs[] = {!(has & NORM_WITHOUT_WEIGHT), has & NORM_NEEDS_BIAS, has & HEAD_NEEDS_BIAS};
+    const bool takes[] = {needs[0], has & (NORM_NEEDS_BIAS | NORM_MAY_HAVE_BIAS), true}; /* any head a bias */
+    for (int i = 0; i < 3; i++)
+        if (vectors[i] ? !takes[i] : needs[i])
+            return slf_fail(SALF_E_MISMATCH, "%s: '%s' is %s in %s", path, names[i],
+                            vectors[i] ? "not expected" : "missing", name);
     SLF_TRY(slf_model_use_vectors(model, g.rules->norm_kind, vectors, 0, path));
     /* 4. its layers, which nothing here describes */
     char lacks[96];

@@ -90,6 +90,18 @@ static const key_case key_cases[] = {
     {"smollm3", "\"no_rope_layers\":[1,1,1,1]", SALF_OK, ""},
     {"mixtral", "\"num_local_experts\":8", SALF_OK, "model_type = \"mixtral\""},
     {"gpt2", "\"scale_attn_by_inverse_layer_idx\":true", SALF_OK, "model_type"},
+    /* texts are neither numbers nor null nor false, and null is false where Python asks */
+    {"llama", "\"sliding_window\":\"null\"", SALF_OK, "sliding_window = \"null\""},
+    {"stablelm", "\"use_parallel_residual\":\"false\"", SALF_OK, "use_parallel_residual = \"false\""},
+    {"llama", "\"scale_emb\":\"1\"", SALF_OK, "scale_emb = \"1\""},
+    {"llama", "\"pruned_heads\":\"{}\"", SALF_OK, "pruned_heads"},
+    {"llama", "\"logit_scale\":\"1\"", SALF_E_UNSUPPORTED, "logit_scale = \"1\""},
+    {"llama", "\"is_causal\":null", SALF_OK, "is_causal = null"},
+    {"opt", "\"do_layer_norm_before\":null", SALF_E_UNSUPPORTED, "do_layer_norm_before = null"},
+    /* two spellings that disagree */
+    {"llama", "\"rope_scaling\":{\"rope_type\":\"default\",\"type\":\"linear\"}", SALF_OK,
+     "rope_scaling.type = \"linear\""},
+    {"llama", "\"rope_scaling\":{\"rope_type\":\"linear\",\"type\":\"linear\",\"factor\":2}", SALF_OK, ""},
     /* of the head: refused in families that have no such key */
     {"llama", "\"final_logit_softcapping\":30.0", SALF_E_UNSUPPORTED, "final_logit_softcapping = 30.0"},
     {"llama", "\"logit_scale\":0.25", SALF_E_UNSUPPORTED, "logit_scale = 0.25"},
@@ -137,6 +149,15 @@ static const key_case key_cases[] = {
     {"gemma2", "\"query_pre_attn_scalar\":null", SALF_E_CORRUPT, "query_pre_attn_scalar is null"},
     {"gemma2", "\"query_pre_attn_scalar\":0", SALF_E_CORRUPT, "query_pre_attn_scalar is 0"},
     {"llama", "\"rms_norm_eps\":null", SALF_E_CORRUPT, "rms_norm_eps is null"},
+    {"llama", "\"rope_theta\":null", SALF_E_CORRUPT, "rope_theta is null"},
+    {"deepseek_v3", "\"num_nextn_predict_layers\":1e300", SALF_E_CORRUPT, "num_nextn_predict_layers is no integer"},
+    {"deepseek_v3", "\"num_nextn_predict_layers\":-1", SALF_E_CORRUPT, "num_nextn_predict_layers is no integer"},
+    {"deepseek_v3", "\"num_nextn_predict_layers\":65536", SALF_E_CORRUPT, "num_nextn_predict_layers is no integer"},
+    {"deepseek_v3", "\"num_nextn_predict_layers\":null", SALF_OK, "model_type"},
+    {"llama",
+     "\"text_config\":{\"model_type\":\"llama\",\"num_hidden_layers\":1,\"hidden_size\":8,\"vocab_size\":9,"
+     "\"num_attention_heads\":2,\"intermediate_size\":8},\"tie_word_embeddings\":1",
+     SALF_E_CORRUPT, "tie_word_embeddings is neither"},
 };
 
 START_TEST(every_key_is_accounted_for) {
