@@ -107,6 +107,16 @@ report $? "the table fits 80 columns"
 report $? "log has results and plans"
 [ "$(grep -c '"event":"signal".*"rows":[1-9].*"label_share":[01]' "$work/all.jsonl")" -eq 8 ]
 report $? "log says what the probes were worth"
+python3 - "$work/all.jsonl" <<'EOF'
+import json, sys
+log = [json.loads(line) for line in open(sys.argv[1])]
+plans = [e for e in log if e["event"] == "plan"]
+assert any(sum(e["filled"]) > 0 for e in plans)
+assert all(n == m + f for e in plans for n, m, f in zip(e["counts"], e["matched"], e["filled"])), plans
+probed = [e["method"] for e in log if e["event"] == "eof"]
+assert len(probed) == 8 and all(method.startswith("salf") for method in probed), probed
+EOF
+report $? "what was matched and filled adds up to the plan, and those that probe tell their data's eof"
 awk '$1 == "lora[full]" { full = $6 } $1 == "lora[half]" { half = $6 } $1 == "salf[arith][df]" { deep = $6 }
      END { exit !(full == 0 && half > 0.3 && deep > half) }' "$work/table"
 report $? "depth savings are in order"

@@ -141,7 +141,7 @@ class Tree:
         write(log, "")
         environment = dict(os.environ, CK_FORK=self.fork.get(suite, "no"), CK_DEFAULT_TIMEOUT="0", SALF_TEST_QUICK="1",
                            SALF="build/bin/salf", OPENBLAS_NUM_THREADS="1", CK_TAP_LOG_FILE_NAME=log,
-                           SALF_SHARED=os.environ.get("SALF_SHARED", os.path.join(ROOT, "..", "shared")))  # fmt: skip
+                           SALF_SHARED=os.path.join(ROOT, os.environ.get("SALF_SHARED", "../shared")))  # fmt: skip
         with open(log if suite.startswith("cli/") else os.devnull, "a") as said:
             run = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True,
                                    stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.DEVNULL,
