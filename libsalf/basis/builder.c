@@ -16,10 +16,7 @@
 
 #include "basis/basis.h"
 #include "core/fingerprint.h"
-#include "core/random.h"
 #include "core/ranks.h"
-
-#define CHECK_STREAM 0x62617369733a6964u /* "basis:id" in ASCII: a stream of random bits of its own */
 
 /* The end of the vector. */
 enum { PARTS = 4 }; /* of a 64-bit sum */
@@ -68,11 +65,6 @@ static bool join_parts(const double parts[PARTS], uint64_t *value) {
         *value += (uint64_t)parts[i] << 16 * i;
     }
     return true;
-}
-
-/* Of a row's number: the sum over all rows is a checksum of which were added, and how often. */
-static uint64_t row_id_hash(int64_t id) {
-    return slf_random_bits(CHECK_STREAM, 0, (uint64_t)id);
 }
 
 /* What two builders have to share for their sums to mean anything together, and bases made of them to be the same. */
@@ -187,7 +179,7 @@ salf_status salf_basis_builder_add(salf_basis_builder *builder, int64_t first, c
     /* 4. what was seen, last: rows that did not get this far do not count */
     sums_seen *seen = seen_by(builder);
     seen->rows += (double)rows->rows;
-    for (int64_t r = 0; r < rows->rows; r++) add_parts(seen->ids, row_id_hash(first + r));
+    for (int64_t r = first; r < first + rows->rows; r++) add_parts(seen->ids, slf_rows_checksum(r, r + 1));
     add_parts(seen->fingerprint, hash);
     return SALF_OK;
 }
@@ -249,7 +241,7 @@ static float *copy_kept_rows(const salf_basis_builder *builder, const int32_t *l
  * 2^53. */
 static salf_status check_sums(const salf_basis_builder *builder, uint64_t *fingerprint) {
     const sums_seen *seen = seen_by(builder);
-    uint64_t ids, wanted = 0;
+    uint64_t ids;
     double own[PARTS] = {0};
     add_parts(own, builder->configuration);
     for (int i = 0; i < PARTS; i++)
@@ -260,8 +252,7 @@ static salf_status check_sums(const salf_basis_builder *builder, uint64_t *finge
     if (seen->rows != (double)builder->vocab)
         return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added to the builder", seen->rows,
                         builder->vocab);
-    for (int64_t i = 0; i < builder->vocab; i++) wanted += row_id_hash(i);
-    if (!join_parts(seen->ids, &ids) || ids != wanted)
+    if (!join_parts(seen->ids, &ids) || ids != slf_rows_checksum(0, builder->vocab))
         return slf_fail(SALF_E_SEQUENCE, "%.0f rows of %" PRId64 " were added, but some twice and some not at all",
                         seen->rows, builder->vocab);
     if (!join_parts(seen->fingerprint, fingerprint))

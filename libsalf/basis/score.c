@@ -355,6 +355,13 @@ salf_status slf_score_run_add(slf_score_run *run, const slf_vocabulary *vocabula
     return SALF_OK;
 }
 
+/* Where a sum is wanted, its entries from at on, n of them: they begin at 0. */
+static salf_status begin_sum(const salf_context *context, double **sum, int64_t at, int64_t n) {
+    if (!*sum) return SALF_OK;
+    *sum += at;
+    return slf_zero_doubles(context, *sum, (uint64_t)n);
+}
+
 /* Sums are cleared here and not where queries are made, so that a walk which fails half-way can be made again. */
 salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabulary) {
     const salf_context *context = vocabulary->context;
@@ -371,15 +378,12 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
                              .needs_f64 = run->needs_f64};
     /* 1. sums start at 0, maxima at -infinity */
     slf_score_sums sums = run->sums;
-    if (sums.sum) sums.sum += at;
     if (sums.count) sums.count += at;
-    if (sums.weighted) sums.weighted += at;
-    if (sums.vector) sums.vector += at * dim;
     if (sums.maximum) sums.maximum += at;
-    if (sums.sum) SLF_DO(slf_zero_doubles(context, sums.sum, (uint64_t)n));
+    SLF_DO(begin_sum(context, &sums.sum, at, n));
+    SLF_DO(begin_sum(context, &sums.weighted, at, n));
+    SLF_DO(begin_sum(context, &sums.vector, at * dim, n * dim));
     if (sums.count) SLF_DO(slf_zero_doubles(context, sums.count, (uint64_t)n));
-    if (sums.weighted) SLF_DO(slf_zero_doubles(context, sums.weighted, (uint64_t)n));
-    if (sums.vector) SLF_DO(slf_zero_doubles(context, sums.vector, (uint64_t)(n * dim)));
     if (sums.maximum) SLF_DO(context->backend->fill(context->impl, sums.maximum, n, -INFINITY));
     /* 2. every row of the vocabulary, block by block; a backend keeps scores of a tile at most, and sums. On the host a
      * block ends where it is time to ask whether to go on; by the shapes alone, so that sums are the same whoever asks.

@@ -82,15 +82,23 @@ salf_status slf_shards_add_up(const slf_vocabulary *v, salf_status local, const 
     }
     /* 3. sum u_i, and for a gradient sum u_i s_i and the vectors sum u_i b_i / |b_i|, all by the same factor; last how
      * many scores are above the target: integers, of the size of doubles */
-    void *const added[] = {sums->sum, sums->weighted, sums->vector, sums->count};
-    for (int k = 0; k < 4; k++) {
-        const int64_t width = k == 2 ? dim : 1;
-        const uint64_t bytes = (uint64_t)(n * width) * sizeof *numbers;
-        if (!added[k]) continue;
-        SLF_DO(slf_download(context, numbers, added[k], bytes));
-        for (int64_t i = 0; k < 3 && i < n * width; i++) numbers[i] *= factor[i / width];
-        SLF_DO(slf_all_reduce(context, numbers, n * width, k < 3 ? SALF_F64 : SALF_I64, SALF_ALL_REDUCE_SUM));
-        SLF_DO(slf_upload(context, added[k], numbers, bytes));
+    const struct {
+        void *values; /* [n][width] */
+        int64_t width;
+        int32_t dtype;
+    } added[] = {{sums->sum, 1, SALF_F64},
+                 {sums->weighted, 1, SALF_F64},
+                 {sums->vector, dim, SALF_F64},
+                 {sums->count, 1, SALF_I64}};
+    for (size_t k = 0; k < sizeof added / sizeof *added; k++) {
+        const int64_t width = added[k].width, count = n * width;
+        const uint64_t bytes = (uint64_t)count * sizeof *numbers;
+        if (!added[k].values) continue;
+        SLF_DO(slf_download(context, numbers, added[k].values, bytes));
+        if (added[k].dtype == SALF_F64)
+            for (int64_t i = 0; i < count; i++) numbers[i] *= factor[i / width];
+        SLF_DO(slf_all_reduce(context, numbers, count, added[k].dtype, SALF_ALL_REDUCE_SUM));
+        SLF_DO(slf_upload(context, added[k].values, numbers, bytes));
         SLF_DO(slf_sync(context));
     }
 done:

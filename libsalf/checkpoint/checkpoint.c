@@ -206,14 +206,6 @@ static salf_status check_identity(const salf_checkpoint *c, const salf_tensors *
                     name, then ? then : now, then ? "without" : "with");
 }
 
-/* Whether the run that wrote the file is this one. Both directions: what only one of the two knows is another run, too.
- * What both have is met twice, which costs nothing that counts. */
-static salf_status check_identities(const salf_checkpoint *c, const salf_tensors *file) {
-    for (int64_t i = 0; i < c->n_pairs; i++) SLF_TRY(check_identity(c, file, c->pairs[2 * i]));
-    for (int64_t i = 0; i < file->n_metadata / 2; i++) SLF_TRY(check_identity(c, file, file->metadata[2 * i]));
-    return SALF_OK;
-}
-
 /* ---- reading ---- */
 
 /* Whether a file's bytes are those that were written. By a map of its own, closed again, so that the reader of tensors
@@ -312,7 +304,10 @@ salf_status salf_checkpoint_open(salf_checkpoint **out, salf_context *context, c
     SLF_DO(note_identities(c, identities, n_identities));
     SLF_DO(take_folder(c));
     SLF_DO(read_newest(c));
-    if (c->tensors) SLF_DO(check_identities(c, c->tensors));
+    /* is the run that wrote the file this one? What only one of the two knows is another run, too */
+    for (int64_t i = 0; c->tensors && i < c->n_pairs; i++) SLF_DO(check_identity(c, c->tensors, c->pairs[2 * i]));
+    for (int64_t i = 0; c->tensors && i < c->tensors->n_metadata / 2; i++)
+        SLF_DO(check_identity(c, c->tensors, c->tensors->metadata[2 * i]));
     *out = c;
     c = NULL;
 done:

@@ -67,12 +67,12 @@ salf_status slf_info_write(void *theirs, const void *own, uint32_t own_size, con
 }
 
 salf_status slf_check_ranges(const slf_range *ranges, size_t n) {
-    for (const slf_range *r = ranges; r < ranges + n; r++)
-        if (!(r->value >= r->least && r->value <= r->most)) /* nor NaN */
-            return r->most < INFINITY ? slf_fail(SALF_E_ARGUMENT, "%s is %.16g, not in %.16g ... %.16g", r->name,
-                                                 r->value, r->least, r->most)
-                                      : slf_fail(SALF_E_ARGUMENT, "%s is %.16g; it must be at least %.16g", r->name,
-                                                 r->value, r->least);
+    for (const slf_range *r = ranges; r < ranges + n; r++) {
+        if (r->value >= r->least && r->value <= r->most) continue; /* nor NaN */
+        if (isinf(r->most))
+            return slf_fail(SALF_E_ARGUMENT, "%s is %.16g; it must be at least %.16g", r->name, r->value, r->least);
+        return slf_fail(SALF_E_ARGUMENT, "%s is %.16g, not in %.16g ... %.16g", r->name, r->value, r->least, r->most);
+    }
     return SALF_OK;
 }
 

@@ -99,11 +99,11 @@ salf_status slf_tensor_check_index(const salf_tensor *tensor, const char *name) 
         return slf_fail(SALF_E_SHAPE, "%s: %" PRId64 " rows, but its data has an extent of %" PRId64, name,
                         tensor->rows, extent);
     if (!tensor->row_index) return SALF_OK;
-    if (tensor->index_memory != SALF_MEMORY_HOST)
-        return bounded ? slf_fail(SALF_E_UNSUPPORTED,
-                                  "%s: extent is %" PRId64 ", but a row_index in device memory is not checked", name,
-                                  extent)
-                       : SALF_OK;
+    if (tensor->index_memory != SALF_MEMORY_HOST) {
+        if (!bounded) return SALF_OK;
+        return slf_fail(SALF_E_UNSUPPORTED,
+                        "%s: extent is %" PRId64 ", but a row_index in device memory is not checked", name, extent);
+    }
     for (int64_t r = 0; r < tensor->rows; r++) {
         const int64_t row = tensor->row_index[r];
         if (row < 0) return slf_fail(SALF_E_ARGUMENT, "%s: row_index[%" PRId64 "] is %" PRId64, name, r, row);

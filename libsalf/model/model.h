@@ -91,6 +91,10 @@ salf_status slf_matrix_walk_load(slf_matrix_walk *walk);
 salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
                             uint64_t *fingerprint, int64_t *bad_row);
 
+/* Of rows first ... end-1: a random number for each, summed modulo 2^64. As many rows with the sum of all are all of
+ * them once, but with probability 2^-64. */
+uint64_t slf_rows_checksum(int64_t first, int64_t end);
+
 /* ---- making a model, in this order: new, then info and matrices, tie, norm, numbers ---- */
 
 salf_status slf_model_new(salf_model **out, salf_context *context);

@@ -40,15 +40,6 @@ static void list_plan_fields(const salf_planner *p, slf_field fields[PLAN_FIELDS
     memcpy(fields, own, sizeof own);
 }
 
-/* Data of the task at hand; ONLINE: with those that are held, before them or, in a TRAIN task, behind. */
-static const uint32_t *ids_at_hand(const salf_planner *p, int64_t *n) {
-    const slf_progress *s = &p->progress;
-    *n = s->task_n;
-    if (slf_plan_settles(p)) return s->task_n > 0 ? s->offline.data + s->offline.position : NULL;
-    *n = s->online.held + (s->phase == SLF_PHASE_PROBE ? s->task_n : 0);
-    return s->ids;
-}
-
 /* Of the task its data and what is held behind them, or in a stream its cuts, where they are known by now. What a group
  * has had of each layer is left out: it shows in the cuts. */
 void slf_plan_agree(const salf_planner *p, slf_agreement *a) {
@@ -72,8 +63,12 @@ void slf_plan_agree(const salf_planner *p, slf_agreement *a) {
                                 (uint64_t)stream->n_groups * sizeof *stream->groups);
         return;
     }
-    int64_t n = 0;
-    const uint32_t *data = ids_at_hand(p, &n);
+    const uint32_t *data = s->ids;
+    int64_t n = s->task_n;
+    if (slf_plan_is_online(p)) /* with those that are held, before them or, in a TRAIN task, behind */
+        n = s->online.held + (s->phase == SLF_PHASE_PROBE ? s->task_n : 0);
+    else
+        data = n > 0 ? s->offline.data + s->offline.position : NULL;
     slf_agreement_add_array(a, "data of the task (hash)", data, (uint64_t)n * sizeof *data);
 }
 
@@ -209,11 +204,12 @@ static salf_status move_online(const salf_planner *p, slf_progress *s, slf_blob 
 }
 
 /* Groups in the order in which they came: it says who shares the last place. The set of ids is made anew, and refuses
- * an id that comes twice, as its index is then another. Each takes room only when its numbers have been read. */
+ * an id that comes twice, as its index is then another. Each takes room only when its numbers have been read. What they
+ * have had sums to what the layers have had, and where sizes are known no group has more than its own. */
 static salf_status move_groups(const salf_planner *p, slf_progress *s, slf_blob *blob) {
     slf_stream *t = &s->stream;
     const bool groups = p->options.assignment != SALF_ASSIGN_RANDOM;
-    int64_t sized = t->sized, n_groups = t->n_groups;
+    int64_t sized = t->sized, n_groups = t->n_groups, in_groups = 0;
     SLF_TRY(slf_blob_value(blob, "flag of sizes", groups, &sized));
     SLF_TRY(slf_blob_value(blob, "number of groups", groups ? p->options.max_groups + (int64_t)!sized : 0, &n_groups));
     if (sized && n_groups == 0) return slf_blob_bad_value("number of groups", n_groups);
@@ -231,31 +227,22 @@ static salf_status move_groups(const salf_planner *p, slf_progress *s, slf_blob 
         SLF_TRY(slf_blob_value(blob, "passed rows of a group", p->n, &group->passed));
         for (int32_t e = 0; e < p->m; e++)
             SLF_TRY(slf_blob_value(blob, "count of a group", p->n, &t->group_taken[(int64_t)g * p->m + e]));
-    }
-    if (blob->reads) t->sized = sized != 0;
-    return SALF_OK;
-}
-
-/* What the groups have had sums to what the layers have had, taken in all, and where sizes are known no group has more
- * than its own. */
-static salf_status check_groups(const salf_planner *p, slf_progress *s, int64_t taken) {
-    slf_stream *t = &s->stream;
-    int64_t in_groups = 0;
-    for (int64_t g = 0; g < t->n_groups; g++) {
-        slf_group *group = &t->groups[g];
-        for (int32_t e = 0; e < p->m; e++) group->rows += t->group_taken[g * p->m + e];
+        if (!blob->reads) continue;
+        for (int32_t e = 0; e < p->m; e++) group->rows += t->group_taken[(int64_t)g * p->m + e];
         if (group->passed > group->rows) return slf_blob_bad_value("passed rows of a group", group->passed);
-        if (t->sized && (group->size < 1 || group->rows > group->size))
+        if (sized && (group->size < 1 || group->rows > group->size))
             return slf_blob_bad_value("size of a group", group->size);
-        in_groups += t->sized ? group->size : group->rows;
+        in_groups += group->size;
     }
-    if (in_groups != (t->sized ? p->n : taken)) return slf_blob_bad_value("number of data in groups", in_groups);
-    if (t->sized) SLF_TRY(slf_stream_share(s, p));
+    if (!blob->reads || !groups) return SALF_OK;
+    if (sized && in_groups != p->n) return slf_blob_bad_value("number of data in groups", in_groups);
+    t->sized = sized != 0;
+    if (sized) SLF_TRY(slf_stream_share(s, p));
     for (int32_t e = 0; e < p->m; e++) {
         int64_t sum = 0;
-        for (int64_t g = 0; g < t->n_groups; g++) {
+        for (int64_t g = 0; g < n_groups; g++) {
             const int64_t had = t->group_taken[g * p->m + e];
-            if (t->sized && had > t->group_counts[g * p->m + e]) return slf_blob_bad_value("count of a group", had);
+            if (sized && had > t->group_counts[g * p->m + e]) return slf_blob_bad_value("count of a group", had);
             sum += had;
         }
         if (sum != t->taken[e]) return slf_blob_bad_value("count of a layer", t->taken[e]);
@@ -263,9 +250,9 @@ static salf_status check_groups(const salf_planner *p, slf_progress *s, int64_t 
     return SALF_OK;
 }
 
-/* Every number is checked against the others: what each layer and group has had sums to the position and the task, no
- * layer of a plan that ends exactly has more than its count, and none has a count it cannot keep. */
-static salf_status check_stream(const salf_planner *p, slf_progress *s) {
+/* Every number is checked against the others: what each layer has had sums to the position and the task, no layer of a
+ * plan that ends exactly has more than its count, and none has a count it cannot keep. */
+static salf_status check_stream(const salf_planner *p, const slf_progress *s) {
     const slf_stream *t = &s->stream;
     const bool random = p->options.assignment == SALF_ASSIGN_RANDOM, one_cut = p->options.one_cut;
     const bool drawn = s->phase == SLF_PHASE_TRAIN;
@@ -283,7 +270,7 @@ static salf_status check_stream(const salf_planner *p, slf_progress *s) {
     }
     if (taken != t->position + (drawn ? s->task_n : 0)) return slf_blob_bad_value("position", t->position);
     if (one_cut && (batches == 0) != (taken == 0)) return slf_blob_bad_value("number of batches", batches);
-    return random ? SALF_OK : check_groups(p, s, taken);
+    return SALF_OK;
 }
 
 /* Position, numbers a layer, groups, and the task's cuts where they are drawn: these are booked, and a load gives them

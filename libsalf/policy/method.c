@@ -63,54 +63,18 @@ static bool is_word(const char *letters, size_t n, const char *word) {
     return strlen(word) == n && memcmp(letters, word, n) == 0;
 }
 
-/* The method of the paper that the first n letters name; of a budget sets the plan. */
-static bool find_named(const char *name, size_t n, salf_method *found) {
+/* A budget that probes: what a stream is of. */
+static bool is_probed_plan(const slf_named_method *named) {
+    return named->policy == SALF_POLICY_BUDGET && named->probes;
+}
+
+/* The method of the paper with this name or, for a stream, the plan that salf has under what follows its name. */
+static const slf_named_method *find_named(const char *letters, size_t n, bool stream) {
     for (int32_t i = 0; i < N_METHODS; i++) {
-        const slf_named_method *named = &methods[i];
-        if (!is_word(name, n, named->name)) continue;
-        found->policy = named->policy;
-        found->growth = named->growth;
-        found->infill = named->infill;
-        found->probes = named->probes;
-        if (named->policy == SALF_POLICY_BUDGET && named->probes) found->matching = SALF_MATCH_ONLINE;
-        return true;
+        const char *word = methods[i].name + (stream ? strlen("salf") : 0);
+        if ((!stream || is_probed_plan(&methods[i])) && is_word(letters, n, word)) return &methods[i];
     }
-    return false;
-}
-
-/* "NAME[plan][stream]" with the name of a stream; its plans are those of salf's budgets. */
-static bool find_stream(const char *name, size_t n, salf_method *found) {
-    const size_t bracket = strcspn(name, "["), salf = strlen("salf");
-    if (!strip_suffix(name, &n, "stream") || bracket >= n) return false;
-    for (int32_t s = 0; s < N_STREAMS; s++) {
-        if (!is_word(name, bracket, streams[s].name)) continue;
-        for (int32_t i = 0; i < N_METHODS; i++) {
-            const slf_named_method *named = &methods[i];
-            if (named->policy != SALF_POLICY_BUDGET || !named->probes) continue;
-            if (!is_word(name + bracket, n - bracket, named->name + salf)) continue;
-            found->policy = named->policy;
-            found->growth = named->growth;
-            found->infill = named->infill;
-            found->matching = SALF_MATCH_STREAM;
-            found->assignment = streams[s].assignment;
-            found->stream_order = streams[s].order;
-            found->probes = streams[s].assignment != SALF_ASSIGN_RANDOM;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The word of a policy; "budget" by itself names no plan. */
-static bool find_policy(const char *name, salf_method *found) {
-    const char *word;
-    for (int32_t kind = 0; (word = salf_constant_word("SALF_POLICY", kind)) != NULL; kind++) {
-        if (strcmp(word, name) != 0 || kind == SALF_POLICY_BUDGET) continue;
-        found->policy = kind;
-        found->probes = kind == SALF_POLICY_SALF;
-        return true;
-    }
-    return false;
+    return NULL;
 }
 
 const char *salf_method_name(int32_t index) {
@@ -128,12 +92,39 @@ salf_status salf_method_find(const char *name, salf_method *method) {
     int32_t metric = -1;
     for (int32_t i = 0; metric < 0 && (word = salf_constant_word("SALF_METRIC", i)) != NULL; i++)
         if (strip_suffix(name, &base, word)) metric = i;
-    /* 2. a method of the paper, or a stream, and what does not probe has no metric; else the word of a policy, whole */
-    const bool named = find_named(name, base, &found) || find_stream(name, base, &found);
-    if (named && metric >= 0) found.metric = metric;
-    if (named && (metric < 0 || found.probes)) return slf_info_write(method, &found, sizeof found, "salf_method");
-    if (find_policy(name, &found)) return slf_info_write(method, &found, sizeof found, "salf_method");
-    /* 3. neither: the names there are, as many as a message holds */
+    /* 2. a method of the paper */
+    const slf_named_method *named = find_named(name, base, false);
+    if (named) {
+        found.probes = named->probes;
+        if (is_probed_plan(named)) found.matching = SALF_MATCH_ONLINE;
+    }
+    /* 3. or a stream, "NAME[plan][stream]" */
+    const size_t bracket = strcspn(name, "[");
+    if (!named && strip_suffix(name, &base, "stream") && bracket < base) {
+        for (int32_t s = 0; s < N_STREAMS; s++) {
+            if (!is_word(name, bracket, streams[s].name)) continue;
+            named = find_named(name + bracket, base - bracket, true);
+            found.matching = SALF_MATCH_STREAM;
+            found.assignment = streams[s].assignment;
+            found.stream_order = streams[s].order;
+            found.probes = streams[s].assignment != SALF_ASSIGN_RANDOM;
+        }
+    }
+    if (named && (metric < 0 || found.probes)) { /* what does not probe has no metric */
+        found.policy = named->policy;
+        found.growth = named->growth;
+        found.infill = named->infill;
+        if (metric >= 0) found.metric = metric;
+        return slf_info_write(method, &found, sizeof found, "salf_method");
+    }
+    /* 4. or the word of a policy; "budget" by itself names no plan */
+    for (int32_t kind = 0; (word = salf_constant_word("SALF_POLICY", kind)) != NULL; kind++) {
+        if (strcmp(word, name) != 0 || kind == SALF_POLICY_BUDGET) continue;
+        found.policy = kind;
+        found.probes = kind == SALF_POLICY_SALF;
+        return slf_info_write(method, &found, sizeof found, "salf_method");
+    }
+    /* 5. none of these: the names there are, as many as a message holds */
     char known[380] = "";
     size_t used = 0;
     for (int32_t i = 0; i < N_METHODS && used < sizeof known; i++)

@@ -28,6 +28,14 @@ static bool scales_rates(const salf_policy *p) {
     return p->options.rates != SALF_RATES_WHOLE;
 }
 
+/* How many of the rows have each cut, [m]; those with m do not count. */
+static int64_t *count_cuts(salf_policy *p, const int32_t *cuts, int64_t rows) {
+    int64_t *counts = p->histogram; /* [m+2] */
+    memset(counts, 0, ((size_t)p->m + 1) * sizeof *counts);
+    for (int64_t r = 0; r < rows; r++) counts[cuts[r]]++;
+    return counts;
+}
+
 /* Scales rates by the share of rows that train each layer: active[k] of those whose cut is at most k. counts [m] of
  * cuts, over all ranks; they become sums. */
 static void scale_rates(salf_policy *p, int64_t *counts) {
@@ -57,8 +65,8 @@ salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     salf_status local = p->early == SALF_OK ? check_trace(p, seen, mean) : p->early;
     if (local == SALF_OK) local = slf_policy_rows(p, t->rows);
     SLF_TRY(slf_policy_agree(p, local, seen, NULL));
-    double *sums = p->scratch;      /* [m] gains, rows */
-    int64_t *counts = p->histogram; /* [m] rows of each eof; those with m do not count */
+    double *sums = p->scratch; /* [m] gains, rows */
+    int64_t *counts = NULL;    /* [m] rows of each eof */
     int32_t cut = 0;
     double rows = 0;
     if (mean) {
@@ -78,8 +86,7 @@ salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
     } else {
         /* 2. smallest, lower median and most frequent eof need only how many rows have each: m numbers, not rows. The
          * lower median is the first with more than half of the others, rounded down, at or below it */
-        memset(counts, 0, (size_t)p->m * sizeof *counts);
-        for (int64_t r = 0; r < t->rows; r++) counts[t->eof[r]]++;
+        counts = count_cuts(p, t->eof, t->rows);
         SLF_TRY(slf_all_reduce(p->context, counts, p->m, SALF_I64, SALF_ALL_REDUCE_SUM));
         int64_t total = 0, below = 0;
         int32_t lowest = 0, median = 0, mode = 0;
@@ -121,10 +128,9 @@ salf_status slf_decide_callback(salf_policy *p, const salf_observation *seen) {
     if (t) set_row_cuts(p, t->eof, t->rows, (int32_t)smallest);
     /* Rows of all ranks, once the cut is known. Every rank joins; one without a trace has no rows. */
     if (p->options.reduction != SALF_REDUCE_PREFIX || !scales_rates(p)) return SALF_OK;
-    memset(p->histogram, 0, (size_t)p->m * sizeof *p->histogram);
-    for (int64_t r = 0; r < p->rows; r++) p->histogram[p->eof[r]]++;
-    SLF_TRY(slf_all_reduce(p->context, p->histogram, p->m, SALF_I64, SALF_ALL_REDUCE_SUM));
-    scale_rates(p, p->histogram);
+    int64_t *counts = count_cuts(p, p->eof, p->rows);
+    SLF_TRY(slf_all_reduce(p->context, counts, p->m, SALF_I64, SALF_ALL_REDUCE_SUM));
+    scale_rates(p, counts);
     return SALF_OK;
 }
 
@@ -149,9 +155,6 @@ salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
     p->batch_share = (double)s->task_n / ((double)s->asked * planner->context->options.ranks);
     if (s->phase != SLF_PHASE_TRAIN || !slf_plan_has_cuts(planner)) return SALF_OK;
     if (task.n_data > 0) memcpy(p->eof, task.eof, (size_t)task.n_data * sizeof *p->eof);
-    if (!scales_rates(p)) return SALF_OK;
-    memset(p->histogram, 0, (size_t)p->m * sizeof *p->histogram);
-    for (int64_t r = 0; r < s->task_n; r++) p->histogram[s->cuts[r]]++;
-    scale_rates(p, p->histogram);
+    if (scales_rates(p)) scale_rates(p, count_cuts(p, s->cuts, s->task_n));
     return SALF_OK;
 }

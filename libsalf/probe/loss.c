@@ -136,8 +136,27 @@ static salf_status check_loss_call(const salf_loss *loss, const loss_call *call)
                         losses->row_stride);
     if (losses->memory == SALF_MEMORY_HOST && losses->row_index && losses->index_memory != SALF_MEMORY_HOST)
         return slf_fail(SALF_E_ARGUMENT, "losses on the host have an index on the device");
-    for (int64_t r = 0; r < states->rows && loss->vocabulary; r++)
+    if (!loss->vocabulary) return SALF_OK;
+    for (int64_t r = 0; r < states->rows; r++)
         if (call->labels[r] != SALF_LABEL_IGNORE) SLF_TRY(slf_vocabulary_check(loss->vocabulary, call->labels[r]));
+    return SALF_OK;
+}
+
+/* States have a direction, and their gradients fit float32. Each row is widened into one that the loss has. */
+static salf_status check_loss_states(const salf_loss *loss, const loss_call *call) {
+    const double t = loss->vocabulary ? loss->options.temperature : 1;
+    for (int64_t r = 0; r < call->states->rows; r++) {
+        slf_row_to_f64(call->states, r, loss->row);
+        const double norm = slf_norm2(loss->row, call->states->cols);
+        const int64_t number = call->kept ? call->kept[r] : r; /* as the caller counts */
+        if (!isfinite(norm)) return slf_fail(SALF_E_NONFINITE, "the state of row %" PRId64 " is not finite", number);
+        if (!(norm > 0)) return slf_fail(SALF_E_NUMERIC, "the state of row %" PRId64 " is zero", number);
+        /* No element of a gradient exceeds 2 |scale| / (t |h|): the difference of two unit vectors. */
+        const double steepest = 2 * fabs(call->scale) / (t * norm);
+        if (call->gradient && !(steepest <= (double)FLT_MAX))
+            return slf_fail(SALF_E_OVERFLOW, "row %" PRId64 ": a gradient of %g (length %g, temperature %g, scale %g)",
+                            number, steepest, norm, t, call->scale);
+    }
     return SALF_OK;
 }
 
@@ -194,20 +213,7 @@ static salf_status compute_loss(salf_loss *loss, const loss_call *call) {
         SLF_TRY(status);
     }
     /* 2. states in host memory are all good before anything is written; on a device bad ones show in their loss */
-    const bool on_host = slf_tensor_is_in(states, SALF_MEMORY_HOST);
-    for (int64_t r = 0; r < rows && on_host; r++) {
-        slf_row_to_f64(states, r, loss->row);
-        const double norm = slf_norm2(loss->row, dim);
-        const int64_t number = call->kept ? call->kept[r] : r; /* as the caller counts */
-        if (!isfinite(norm)) return slf_fail(SALF_E_NONFINITE, "the state of row %" PRId64 " is not finite", number);
-        if (!(norm > 0)) return slf_fail(SALF_E_NUMERIC, "the state of row %" PRId64 " is zero", number);
-        /* No element of a gradient exceeds 2 |scale| / (t |h|): the difference of two unit vectors. */
-        const double t = loss->vocabulary ? loss->options.temperature : 1,
-                     steepest = 2 * fabs(call->scale) / (t * norm);
-        if (call->gradient && !(steepest <= (double)FLT_MAX))
-            return slf_fail(SALF_E_OVERFLOW, "row %" PRId64 ": a gradient of %g (length %g, temperature %g, scale %g)",
-                            number, steepest, norm, t, call->scale);
-    }
+    if (slf_tensor_is_in(states, SALF_MEMORY_HOST)) SLF_TRY(check_loss_states(loss, call));
     /* 3. which rows the labels have, in the basis and for a walk, to the backend, by way of the next slot once its last
      * upload is done. Rows that have to be fetched have one place: the last upload from there has to be over. */
     int32_t *staged = loss->staged + loss->slot * 3 * loss->rows;

@@ -128,6 +128,28 @@ static void add_gains(salf_signal *s, const double *gains, int64_t group) {
     }
 }
 
+/* What a host should hear even if it never asks. Once each: a log that repeats itself is not read. */
+static salf_status warn_of_signal(salf_signal *s) {
+    if (s->rows < SIGNAL_ROWS) return SALF_OK;
+    salf_signal_info now = {.struct_size = sizeof now};
+    SLF_TRY(salf_signal_get(s, &now));
+    if (!s->warned_empty && now.most_frequent_share > SIGNAL_EMPTY) {
+        s->warned_empty = true;
+        slf_log(s->context, SALF_LOG_WARNING,
+                "the probe's signal is empty: %.0f %% of %" PRId64 " data have eof %" PRId32
+                "; another lens or metric may tell them apart",
+                100 * now.most_frequent_share, now.rows, now.most_frequent);
+    }
+    if (!s->warned_label && s->options.per_datum && now.group_adjusted > SIGNAL_LABEL) {
+        s->warned_label = true;
+        slf_log(s->context, SALF_LOG_WARNING,
+                "the probe's signal is the label: %d groups explain %.0f %% of the gains, and cuts that follow them "
+                "train shallow layers on some groups only; balance over groups (matching stream)",
+                (int)now.n_groups, 100 * now.group_share);
+    }
+    return SALF_OK;
+}
+
 /* Nothing is counted before all that may fail is over: checks, and room for new groups and ids. */
 salf_status salf_signal_add(salf_signal *signal, const salf_trace *trace, const int32_t *groups, const uint32_t *ids,
                             const int32_t *cuts) {
@@ -164,28 +186,11 @@ salf_status salf_signal_add(salf_signal *signal, const salf_trace *trace, const 
             s->trained++;
             s->matched += eof <= cuts[r];
         }
-        if ((index = ids ? slf_ids_find(&s->data, ids[r]) : -1) < 0) continue;
+        index = ids ? slf_ids_find(&s->data, ids[r]) : -1;
+        if (index < 0) continue;
         s->revisits += s->last_eof[index] >= 0;
         s->same += s->last_eof[index] == eof;
         s->last_eof[index] = eof;
     }
-    /* 3. what a host should hear even if it never asks. Once each: a log that repeats itself is not read */
-    if (s->rows < SIGNAL_ROWS) return SALF_OK;
-    salf_signal_info now = {.struct_size = sizeof now};
-    SLF_TRY(salf_signal_get(s, &now));
-    if (!s->warned_empty && now.most_frequent_share > SIGNAL_EMPTY) {
-        s->warned_empty = true;
-        slf_log(s->context, SALF_LOG_WARNING,
-                "the probe's signal is empty: %.0f %% of %" PRId64 " data have eof %" PRId32
-                "; another lens or metric may tell them apart",
-                100 * now.most_frequent_share, now.rows, now.most_frequent);
-    }
-    if (!s->warned_label && s->options.per_datum && now.group_adjusted > SIGNAL_LABEL) {
-        s->warned_label = true;
-        slf_log(s->context, SALF_LOG_WARNING,
-                "the probe's signal is the label: %d groups explain %.0f %% of the gains, and cuts that follow them "
-                "train shallow layers on some groups only; balance over groups (matching stream)",
-                (int)now.n_groups, 100 * now.group_share);
-    }
-    return SALF_OK;
+    return warn_of_signal(s);
 }
