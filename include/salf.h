@@ -356,14 +356,14 @@ typedef struct salf_decoder_info {
     double rope_theta, local_rope_theta;       /* local: of layers with the window, never scaled; 0 = as the others */
     double rope_factor;                        /* LINEAR, LLAMA3, YARN */
     double rope_low_factor, rope_high_factor;  /* LLAMA3 */
-    double rope_beta_fast, rope_beta_slow;     /* YARN */
-    double rope_attention_factor;              /* YARN: factor on cosines and sines */
+    double rope_beta_fast, rope_beta_slow, rope_attention_factor; /* YARN; the last: on cosines and sines */
     int64_t rope_original_positions;           /* LLAMA3, YARN */
     double attention_scale, attention_softcap; /* on scores; cap 0 = none */
     double residual_scale;                     /* on what a block adds to the stream: 1 but for Granite */
     int64_t sliding_window;                    /* positions that a token sees, itself included; 0 = all */
     const uint8_t *sliding;                    /* [m] 1: the layer has the window; NULL: none has */
-    const char *unsupported; /* "key = value; ..." that this struct cannot say; NULL: nothing. Both borrowed */
+    const char *unsupported; /* "key = value; ..." that this struct cannot say; NULL: nothing. All borrowed */
+    const char *prefix; /* of tensors' names: prefix + "layers.3. ..."; the head's may be shorter. NULL: a GGUF file */
 } salf_decoder_info;
 
 /* Model from a description. head and embedding stay borrowed; norm and logit bias are copied: salf_model_update when

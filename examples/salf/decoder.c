@@ -149,7 +149,7 @@ static void fill_config(decoder_config *c) {
     if (l->attention_scale == 0.0) l->attention_scale = 1.0 / sqrt((double)c->head_dim);
     if (l->residual_scale == 0.0) l->residual_scale = 1.0;
     if (l->sliding_window == 0) l->sliding = NULL;
-    l->unsupported = NULL;
+    l->unsupported = l->prefix = NULL;
 }
 
 /* What the configuration points to becomes the decoder's own. */
@@ -208,28 +208,8 @@ salf_status decoder_create(decoder **out, salf_context *context, const decoder_c
     return status;
 }
 
-/* What stands before "embed_tokens.weight" in the file, or, where a tied embedding is stored as the head, before
- * "layers.0."; "model." when neither is there, which the first tensor that is missing will name. */
-static void find_prefix(const salf_tensors *file, char prefix[49]) {
-    static const char *const marks[] = {"embed_tokens.weight", "layers.0.self_attn.q_proj.weight"};
-    salf_named_tensor t;
-    strcpy(prefix, "model.");
-    for (size_t i = 0; i < 2; i++) {
-        for (int64_t j = 0; j < salf_tensors_count(file); j++) {
-            if (salf_tensors_at(file, j, &t) != SALF_OK) continue;
-            const size_t all = strlen(t.name), end = strlen(marks[i]);
-            if (all < end || all - end > 48 || strcmp(t.name + all - end, marks[i]) != 0) continue;
-            if (strstr(t.name, "vision")) continue;
-            memcpy(prefix, t.name, all - end);
-            prefix[all - end] = '\0';
-            return;
-        }
-    }
-}
-
 /* The configuration of an opened model, or why it is not one that can be run here. */
-static salf_status describe_model(const salf_model *model, const salf_tensors *file, decoder_config *c,
-                                  char prefix[49]) {
+static salf_status describe_model(const salf_model *model, const salf_tensors *file, decoder_config *c) {
     salf_model_info info;
     salf_decoder_info layers;
     salf_options_init(&info, sizeof info);
@@ -246,9 +226,8 @@ static salf_status describe_model(const salf_model *model, const salf_tensors *f
     if (info.norm_kind != layers.norm_kind)
         return decoder_fail(SALF_E_UNSUPPORTED, "the final norm is of kind %d, the layers' of kind %d",
                             (int)info.norm_kind, (int)layers.norm_kind);
-    find_prefix(file, prefix);
-    char name[96];
-    snprintf(name, sizeof name, "%snorm.bias", prefix);
+    char name[160];
+    snprintf(name, sizeof name, "%snorm.bias", layers.prefix);
     *c = (decoder_config){.n_layers = info.n_layers,
                           .n_heads = info.n_heads,
                           .n_kv_heads = info.n_kv_heads,
@@ -265,28 +244,26 @@ static salf_status describe_model(const salf_model *model, const salf_tensors *f
                           .logit_scale = info.logit_scale,
                           .logit_softcap = info.logit_softcap,
                           .norm_bias = decoder_has_tensor(file, name),
-                          .prefix = prefix,
+                          .prefix = layers.prefix,
                           .layers = layers};
     return SALF_OK;
 }
 
 salf_status decoder_check(const salf_model *model) {
     decoder_config config;
-    char prefix[49];
     const salf_tensors *file = salf_model_get_tensors(model);
     if (!file) return decoder_fail(SALF_E_ARGUMENT, "the model was not opened from a checkpoint");
-    return describe_model(model, file, &config, prefix);
+    return describe_model(model, file, &config);
 }
 
 salf_status decoder_open(decoder **out, salf_context *context, const salf_model *model,
                          const decoder_training *training) {
     decoder_config config;
     decoder *d = NULL;
-    char prefix[49];
     const salf_tensors *file = salf_model_get_tensors(model);
     *out = NULL;
     if (!file) return decoder_fail(SALF_E_ARGUMENT, "the model was not opened from a checkpoint");
-    salf_status status = describe_model(model, file, &config, prefix);
+    salf_status status = describe_model(model, file, &config);
     if (!status) status = allocate_decoder(&d, context, &config, training, file);
     if (!status) status = decoder_load(d, file);
     if (status) {

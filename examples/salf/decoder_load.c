@@ -53,16 +53,20 @@ int decoder_has_tensor(const salf_tensors *file, const char *name) {
     return 0;
 }
 
-/* A parameter from the file. The head's name may have the part of the prefix before "model." in front, and a tied
- * matrix may be stored under the head's name only: the parameter then takes the name that was found. */
+/* A parameter from the file. The head lies beside the inner model or beside what that is in, once, as the library has
+ * seen to: with the prefix "a.b." its name begins with that, "a." or nothing. A tied matrix may be stored under the
+ * head's name only. The parameter takes the name that was found. */
 static salf_status load_parameter(decoder *d, const salf_tensors *file, decoder_parameter *p) {
     salf_named_tensor t;
     const int is_head = p->rows == d->config.vocab && (d->config.tied || p->group == d->config.n_layers);
-    const size_t length = strlen(d->prefix), before = length > 6 ? length - 6 : 0;
-    for (int i = 0; is_head && i < 2 && !decoder_has_tensor(file, p->name); i++) {
+    size_t n = strlen(d->prefix);
+    while (is_head && !decoder_has_tensor(file, p->name)) {
         char name[DECODER_NAME_SIZE];
-        snprintf(name, sizeof name, "%.*slm_head.weight", i ? (int)before : 0, d->prefix);
+        snprintf(name, sizeof name, "%.*slm_head.weight", (int)n, d->prefix);
         if (decoder_has_tensor(file, name)) memcpy(p->name, name, sizeof name);
+        if (n == 0) break;
+        do n--;
+        while (n > 0 && d->prefix[n - 1] != '.');
     }
     const salf_status status = salf_tensors_find(file, p->name, &t);
     if (status == SALF_E_NOT_FOUND) return decoder_fail(status, "the checkpoint lacks tensor %s", p->name);
@@ -91,7 +95,8 @@ static int is_neutral(const decoder *d, const char *name) {
     return d->config.tied && ends_with(name, "lm_head.weight");
 }
 
-/* Tensors under the prefix are of the text model, and those of the head change its logits. */
+/* Tensors under the prefix are of the text model, and those of the head change its logits. Where that has no prefix,
+ * other parts of a larger model stand beside it, which the library has told from its own but for the layers. */
 static salf_status account(const decoder *d, const salf_tensors *file) {
     for (int64_t i = 0; i < salf_tensors_count(file); i++) {
         salf_named_tensor t;
@@ -99,7 +104,8 @@ static salf_status account(const decoder *d, const salf_tensors *file) {
         if (status && status != SALF_E_DTYPE) return decoder_fail_library(status);
         int known = is_neutral(d, t.name);
         for (int64_t j = 0; !known && j < d->n_parameters; j++) known = strcmp(d->parameters[j].name, t.name) == 0;
-        if (known || (strncmp(t.name, d->prefix, strlen(d->prefix)) != 0 && !strstr(t.name, "lm_head."))) continue;
+        const char *under = *d->prefix ? d->prefix : "layers.";
+        if (known || (strncmp(t.name, under, strlen(under)) != 0 && !strstr(t.name, "lm_head."))) continue;
         return decoder_fail(SALF_E_UNSUPPORTED, "tensor %s of the checkpoint is not understood here", t.name);
     }
     return SALF_OK;

@@ -82,7 +82,8 @@ static size_t next_type(json_walk *w, size_t *begin) {
         const size_t n = end - w->at - 1;
         const int found = inside && !w->expects_key && w->names_type && w->is_text[w->level - 1];
         if (w->expects_key) {
-            w->names_text = is_string(w, n, "text_config") || is_string(w, n, "language_config");
+            w->names_text =
+                is_string(w, n, "text_config") || is_string(w, n, "language_config") || is_string(w, n, "llm_config");
             w->names_type = is_string(w, n, "dtype") || is_string(w, n, "torch_dtype");
             w->expects_key = 0;
         }

@@ -159,8 +159,12 @@ static salf_status judge_tensor(const slf_parts *parts, const slf_entry *entry, 
         return SALF_OK;
     }
     /* 3. beside the layers: a norm that is not known may be one more that states go through before the head */
-    for (size_t i = 0; rest && i < sizeof beside / sizeof *beside; i++)
-        if (strcmp(beside[i], rest) == 0) return SALF_OK;
+    for (size_t i = 0; rest && i < sizeof beside / sizeof *beside; i++) {
+        if (strcmp(beside[i], rest) != 0) continue;
+        /* Families that are described have none of them but the last, which follows from the configuration. */
+        if (described && strcmp(rest, "rotary_emb.inv_freq") != 0) slf_decoder_lacks(config, "tensor ", name, NULL);
+        return SALF_OK;
+    }
     if (rest && !*parts->prefix && config->composite) rest = NULL; /* the other parts have no prefix of their own */
     if (rest && strstr(rest, "norm") && !strstr(rest, "embed")) touches = true;
     if (touches)

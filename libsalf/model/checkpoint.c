@@ -66,8 +66,11 @@ salf_status slf_model_open_folder(salf_model *model, const char *folder, const s
         }
     }
     SLF_DO(slf_model_set_numbers(model, o));
-    /* 4. what the layers compute. The text moves into memory of the model, whose life its readers share. */
+    /* 4. what the layers compute. Texts move into memory of the model, whose life its readers share. */
     model->decoder = config.decoder;
+    model->prefix = slf_strdup(model->context, parts.prefix);
+    SLF_DO(model->prefix ? SALF_OK : SALF_E_NO_MEMORY);
+    model->decoder.prefix = model->prefix;
     model->sliding = config.sliding;
     config.sliding = NULL;
     if (*config.unsupported) {

@@ -271,7 +271,7 @@ void salf_model_destroy(salf_model *model) {
     if (!model || !SLF_RELEASED(model)) return;
     salf_context *context = model->context;
     SLF_FREE(context, model->norm_weight, model->norm_bias, model->logit_bias, model->scaled[0].scales,
-             model->scaled[1].scales, model->sliding, model->unsupported);
+             model->scaled[1].scales, model->sliding, model->unsupported, model->prefix);
     salf_tensors_destroy(model->tensors);
     slf_free(context, model);
     salf_context_destroy(context);

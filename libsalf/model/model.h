@@ -51,9 +51,9 @@ struct salf_model {
     salf_tensors *tensors;  /* owned; NULL for a described model */
     /* Of a checkpoint: */
     slf_scaled scaled[2];      /* of the head, of the embedding, where a view of them is not usable */
-    salf_decoder_info decoder; /* sliding, unsupported: the two below, or NULL */
+    salf_decoder_info decoder; /* sliding, unsupported, prefix: those below, or NULL */
     uint8_t *sliding;
-    char *unsupported;
+    char *unsupported, *prefix;
 };
 
 /* How many rows of cols float32 fit the part of the workspace that a block of rows may take; at least 1. */

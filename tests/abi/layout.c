@@ -161,7 +161,7 @@ AT(salf_decision, batch_share, 120);
 AT(salf_decision, gradients_wanted, 128);
 AT(salf_decision, reserved2, 132);
 
-GROWS(salf_decoder_info, 160);
+GROWS(salf_decoder_info, 168);
 AT(salf_decoder_info, struct_size, 0);
 AT(salf_decoder_info, activation, 4);
 AT(salf_decoder_info, gated_ffn, 8);
@@ -187,6 +187,7 @@ AT(salf_decoder_info, residual_scale, 128);
 AT(salf_decoder_info, sliding_window, 136);
 AT(salf_decoder_info, sliding, 144);
 AT(salf_decoder_info, unsupported, 152);
+AT(salf_decoder_info, prefix, 160);
 
 SIZE(salf_identity, 24);
 AT(salf_identity, name, 0);

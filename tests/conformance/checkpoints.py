@@ -461,7 +461,8 @@ def two_models_in_one_file(folder):
 def tensors_that_nobody_knows(folder):
     truth = plain(folder)
     extra = torch.ones(4)
-    for name, touches in (("model.layers.0.self_attn.sinks", False), ("model.layers.1.mlp.gate_proj.bias", False),
+    for name, touches in (("model.layers.0.self_attn.sinks", False), ("model.embed_positions.weight", False),
+                          ("model.layers.1.mlp.gate_proj.bias", False),
                           ("v_head.summary.weight", False), ("lm_head.lora_A.weight", True),
                           ("model.norm.bias", True), ("model.embed_tokens.scale", True),
                           ("model.second_norm.weight", True)):  # fmt: skip

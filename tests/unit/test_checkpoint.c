@@ -457,6 +457,7 @@ START_TEST(float64_and_biases) {
     ck_assert(model->norm_weight[1] == -0.5f && model->logit_bias[1] == -0.5f);
     CHECK_OK(salf_model_get_decoder(model, &decoder)); /* the layers' tensors have names of no family */
     ck_assert(harness_contains(decoder.unsupported, "a.b.model.layers.0.x"));
+    ck_assert_str_eq(decoder.prefix, "a.b.model.");
     CHECK_FAILS(salf_model_get_decoder(NULL, &decoder), SALF_E_NULL, "model");
     CHECK_FAILS(salf_model_get_decoder(model, NULL), SALF_E_NULL, "info");
     salf_model_destroy(model);

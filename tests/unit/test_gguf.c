@@ -219,6 +219,7 @@ START_TEST(a_model_is_understood) {
     salf_decoder_info decoder = {.struct_size = sizeof decoder};
     CHECK_OK(salf_model_get_decoder(model, &decoder));
     ck_assert_str_eq(decoder.unsupported, "general.architecture = \"llama\"");
+    ck_assert_ptr_null(decoder.prefix);
     salf_model_destroy(model);
     const salf_model_options given = {.struct_size = sizeof given, .valid_vocab = 2, .norm_eps = 3};
     char *path = files_path("m.gguf");

@@ -256,7 +256,85 @@ START_TEST(tensors_of_a_checkpoint_are_accounted_for) {
 }
 END_TEST
 
+/* The tensors of a saved model under another prefix, its head beside it or in front, and beside them another tower's,
+ * all zeros, of which `less` is left out; its configuration as a text model's. */
+static void save_as_part(salf_context *context, const char *from, const char *to, const char *prefix, const char *head,
+                         const char *less) {
+    enum { MOST = 128, LARGEST = 4096 };
+    static char names[MOST][64];
+    static const float zeros[LARGEST];
+    char path[1024], config[4096], text[2048] = "";
+    salf_tensors *file;
+    salf_named_tensor all[MOST];
+    int64_t n = 0;
+    path_in(path, from, "model.safetensors");
+    CHECK_OK(salf_tensors_open(&file, context, path));
+    for (int64_t i = 0; i < salf_tensors_count(file); i++) {
+        ck_assert_int_lt(n + 2, MOST);
+        CHECK_OK(salf_tensors_at(file, i, &all[n]));
+        const char *name = all[n].name, *rest = strncmp(name, "model.", 6) == 0 ? name + 6 : NULL;
+        snprintf(names[n], sizeof names[n], "%s%s", rest ? prefix : head, rest ? rest : name);
+        all[n].name = names[n];
+        n++;
+        if (!rest || strcmp(rest, less) == 0) continue;
+        all[n] = all[n - 1];
+        ck_assert_int_le(all[n].view.rows * all[n].view.cols, LARGEST);
+        memcpy(&all[n].view.data, &(const void *){zeros}, sizeof(void *));
+        snprintf(names[n], sizeof names[n], "aux.%s", rest);
+        all[n].name = names[n];
+        n++;
+    }
+    path_in(path, to, "model.safetensors");
+    CHECK_OK(salf_tensors_save(context, path, all, n, NULL, 0));
+    salf_tensors_destroy(file);
+    path_in(path, from, "config.json");
+    FILE *saved = fopen(path, "rb");
+    ck_assert_ptr_nonnull(saved);
+    ck_assert_uint_gt(fread(text, 1, sizeof text - 1, saved), 0);
+    fclose(saved);
+    snprintf(config, sizeof config, "{\"model_type\":\"llava\",\"text_config\":%s}", text);
+    put_file(to, "config.json", config);
+}
+
+/* One file is read by the library and by the decoder, and both mean the same tensors in it. */
+START_TEST(layers_are_those_that_the_library_means) {
+    static const struct {
+        const char *prefix, *head, *less;
+    } places[] = {{"model.", "", ""},
+                  {"in.model.", "in.", "norm.weight"},
+                  {"vision_lm.", "vision_lm.", "norm.weight"},
+                  {"a.b.c.", "a.b.", "norm.weight"},
+                  {"", "", ""}};
+    salf_context *context = harness_context(SALF_BACKEND_AUTO, NULL);
+    const char *from = new_folder("whole"), *to = new_folder("part");
+    for (int tied = 0; tied < 2; tied++) {
+        const decoder_config config = small_config(1, tied);
+        decoder *d, *opened;
+        ck_assert_int_eq(decoder_create(&d, context, &config, NULL, 3), SALF_OK);
+        scramble(d);
+        ck_assert_msg(decoder_save(d, from, SALF_F32) == SALF_OK, "%s", decoder_error());
+        for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+            salf_model *model;
+            save_as_part(context, from, to, places[i].prefix, places[i].head, places[i].less);
+            CHECK_OK(salf_model_open(&model, context, to, NULL));
+            ck_assert_msg(decoder_open(&opened, context, model, NULL) == SALF_OK, "%s", decoder_error());
+            ck_assert_int_eq(decoder_n_parameters(opened), decoder_n_parameters(d));
+            for (int64_t j = 0; j < decoder_n_parameters(d); j++) {
+                const decoder_parameter *a = decoder_parameter_at(d, j), *b = decoder_parameter_at(opened, j);
+                ck_assert_int_eq(a->count, b->count);
+                ck_assert_msg(memcmp(a->values, b->values, (size_t)a->count * sizeof *a->values) == 0, "%s", b->name);
+            }
+            decoder_free(opened);
+            salf_model_destroy(model);
+        }
+        decoder_free(d);
+    }
+    salf_context_destroy(context);
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
+    HARNESS_ADD(suite, layers_are_those_that_the_library_means);
     HARNESS_ADD(suite, a_configuration_keeps_all_but_the_element_type);
     HARNESS_ADD(suite, files_beside_the_weights_go_along);
     HARNESS_ADD(suite, names_shapes_and_foreign_tensors_stay);

@@ -73,6 +73,7 @@ class DecoderInfo:
     sliding_window: int
     sliding: Tuple[bool, ...]
     unsupported: Optional[str]
+    prefix: Optional[str]
 
 
 def _matrices(mask: int) -> Tuple[str, ...]:
