@@ -397,16 +397,20 @@ static void use_policy(salf_policy *p) {
     const salf_trace trace = some_trace();
     for (int i = 0; i < 4096; i++) norms[i] = i % 9 == 4 ? real() : i;
     salf_observation seen = {.struct_size = sizeof seen, .step = number()};
-    salf_decision decision = {.struct_size = byte() < 250 ? (uint32_t)sizeof decision : byte()};
+    struct { /* room for any size that a byte may claim */
+        salf_decision decision;
+        char beyond[256];
+    } room = {.decision.struct_size = byte() < 250 ? (uint32_t)sizeof room.decision : byte()};
+    const salf_decision *decision = &room.decision;
     if (byte() > 100) seen.trace = &trace;
     if (byte() > 200) seen.gradient_l1 = norms;
     if (byte() > 200) seen.gradient_norm = norms;
     if (byte() > 200) seen.parameter_norm = norms;
-    if (!good(salf_policy_decide(p, &seen, &decision)) || decision.struct_size < sizeof decision) return;
-    MUST(decision.cut >= 0 && decision.cut <= decision.n_layers);
-    for (int32_t i = 0; i < decision.n_layers; i++) MUST((decision.rate_scale[i] != 0) <= decision.trainable[i]);
-    for (int64_t i = 0; decision.order && i < decision.rows; i++)
-        MUST(decision.order[i] >= 0 && decision.order[i] < decision.rows);
+    if (!good(salf_policy_decide(p, &seen, &room.decision)) || decision->struct_size < sizeof *decision) return;
+    MUST(decision->cut >= 0 && decision->cut <= decision->n_layers);
+    for (int32_t i = 0; i < decision->n_layers; i++) MUST((decision->rate_scale[i] != 0) <= decision->trainable[i]);
+    for (int64_t i = 0; decision->order && i < decision->rows; i++)
+        MUST(decision->order[i] >= 0 && decision->order[i] < decision->rows);
 }
 
 /* Bytes of one handle into another. */
@@ -426,7 +430,10 @@ static void look(void) {
     salf_context_info context = {.struct_size = sizeof context};
     salf_model_info model = {.struct_size = sizeof model};
     salf_decoder_info decoder = {.struct_size = sizeof decoder};
-    salf_basis_info basis = {.struct_size = byte() < 250 ? (uint32_t)sizeof basis : byte()};
+    struct {
+        salf_basis_info info;
+        char beyond[256];
+    } basis = {.info.struct_size = byte() < 250 ? (uint32_t)sizeof basis.info : byte()};
     salf_signal_info signal = {.struct_size = sizeof signal};
     const int32_t *held;
     int64_t n;
@@ -439,7 +446,7 @@ static void look(void) {
     good(salf_model_get_info(models[s], &model));
     good(salf_model_get_decoder(models[s], &decoder));
     good(salf_model_fingerprint(models[s], &fingerprint));
-    good(salf_basis_get_info(bases[s], &basis));
+    good(salf_basis_get_info(bases[s], &basis.info));
     good(salf_basis_get_labels(bases[s], &held, &n));
     good(salf_basis_rows(bases[s], labels, below(13), &rows));
     good(salf_basis_check(bases[s], models[below(SLOTS)]));
