@@ -115,12 +115,19 @@ int file_is_of_model(const char *path, const char *model) {
     return found;
 }
 
-int file_is_below(const char *path, const char *folder) {
-    char in[PATH_MAX], parent[PATH_MAX] = ".", of_path[PATH_MAX];
+/* The folder that a path lies in; "/x" lies in "/". */
+static void parent_of(const char *path, char out[PATH_MAX]) {
     const char *slash = strrchr(path, '/');
-    const size_t n = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
-    if (n >= sizeof parent) return 0;
-    if (n > 0) memcpy(parent, path, n), parent[n] = 0;
+    if (!slash)
+        strcpy(out, ".");
+    else
+        snprintf(out, PATH_MAX, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+}
+
+int file_is_below(const char *path, const char *folder) {
+    char in[PATH_MAX], parent[PATH_MAX], of_path[PATH_MAX];
+    if (strlen(path) >= sizeof parent) return 0;
+    parent_of(path, parent);
     if (!realpath(folder, in) || !realpath(parent, of_path)) return 0;
     const size_t deep = strlen(in);
     return !strncmp(in, of_path, deep) && (of_path[deep] == '/' || of_path[deep] == 0 || deep == 1);
@@ -138,18 +145,14 @@ const char *file_output(const char *path) {
 static int try_folder(const char *folder) {
     struct stat about;
     const int file = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
-    if (file >= 0) return close(file), 0;
+    if (file >= 0) {
+        close(file);
+        return 0;
+    }
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) return errno;
     if (stat(folder, &about) != 0) return errno;
     if (!S_ISDIR(about.st_mode)) return ENOTDIR;
     return faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) == 0 ? 0 : errno;
-}
-
-/* The folder that a path lies in. */
-static void parent_of(const char *path, char out[PATH_MAX]) {
-    const char *slash = strrchr(path, '/');
-    const size_t n = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
-    snprintf(out, PATH_MAX, "%.*s", n ? (int)n : 1, n ? path : ".");
 }
 
 /* A file that is there: a log has to take what is written, any other lets another take its place. That asks for more

@@ -184,7 +184,8 @@ static int open_data(session *s) {
     /* Vocabularies are padded, to a multiple of 64 or by some hundreds of free tokens (Phi-2 has 905); a gap that is
      * wider, or tokens beyond the vocabulary, mean the tokenizer of another model. */
     const int64_t gap = s->info.vocab - tokenizer_size(t);
-    const int64_t widest = s->info.vocab / 10 > 1024 ? s->info.vocab / 10 : s->info.vocab < 1024 ? 64 : 1024;
+    int64_t widest = 64; /* of a small one */
+    if (s->info.vocab >= 1024) widest = s->info.vocab / 10 > 1024 ? s->info.vocab / 10 : 1024;
     if (gap < 0 || (gap > widest && s->settings->valid_vocab == 0)) {
         args_fail(training_command, "%s has %d pieces, the model's vocabulary %lld: it is another model's%s",
                   s->settings->tokenizer, (int)tokenizer_size(t), (long long)s->info.vocab,

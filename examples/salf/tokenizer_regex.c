@@ -220,18 +220,22 @@ static int read_node(regex_parser *p, regex_node *node, bool any_case) {
     node->kind = NODE_SET;
     if (*p->at == '(') {
         node->kind = NODE_GROUP;
-        if (next_is(p, "(?:"))
+        if (next_is(p, "(?:")) {
             p->at += 3;
-        else if (next_is(p, "(?i:"))
-            p->at += 4, any_case = true;
-        else if (next_is(p, "(?="))
-            p->at += 3, node->kind = NODE_AHEAD;
-        else if (next_is(p, "(?!"))
-            p->at += 3, node->kind = NODE_NOT_AHEAD;
-        else if (next_is(p, "(?"))
+        } else if (next_is(p, "(?i:")) {
+            p->at += 4;
+            any_case = true;
+        } else if (next_is(p, "(?=")) {
+            p->at += 3;
+            node->kind = NODE_AHEAD;
+        } else if (next_is(p, "(?!")) {
+            p->at += 3;
+            node->kind = NODE_NOT_AHEAD;
+        } else if (next_is(p, "(?")) {
             return refuse(p, "an unknown group");
-        else
+        } else {
             p->at++;
+        }
         if (read_alternatives(p, &node->inner, any_case)) return -1;
         if (!next_is(p, ")")) return refuse(p, "a group without an end");
         p->at++;

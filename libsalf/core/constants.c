@@ -2,7 +2,6 @@
  *
  * The table is made from the header when the library is built (constants.awk), so that no constant is typed twice. */
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "core/core.h"
@@ -56,12 +55,9 @@ const char *salf_constant_word(const char *family, int64_t value) {
 salf_status slf_check_word(const char *field, const char *family, int64_t value) {
     if (salf_constant_word(family, value)) return SALF_OK;
     char known[256] = "";
-    size_t used = 0;
     for (size_t i = 0; i < N_CONSTANTS; i++) {
-        const size_t n = family_prefix(&constants[i], family), length = n ? strlen(constants[i].name + n + 1) : 0;
-        if (!n || used + length + 3 > sizeof known) continue;
-        if (used) used += (size_t)snprintf(known + used, sizeof known - used, ", ");
-        used += (size_t)snprintf(known + used, sizeof known - used, "%s", constants[i].name + n + 1);
+        const size_t n = family_prefix(&constants[i], family);
+        if (n) slf_list_word(known, sizeof known, ", ", constants[i].name + n + 1);
     }
     return slf_fail(SALF_E_ARGUMENT, "%s is %" PRId64 ", which is none of %s_... (%s)", field, value, family, known);
 }

@@ -103,9 +103,9 @@ static salf_status choose_backend(salf_context *context) {
     const char *wish = slf_environment("SALF_BACKEND"), *word;
     if (id == SALF_BACKEND_AUTO && wish && *wish) {
         char known[128] = "";
-        while ((word = salf_constant_word("SALF_BACKEND", id)) != NULL && strcmp(wish, word) != 0) {
-            const size_t used = strlen(known);
-            snprintf(known + used, sizeof known - used, "%s%s", id++ ? ", " : "", word);
+        for (; (word = salf_constant_word("SALF_BACKEND", id)) != NULL; id++) {
+            if (strcmp(wish, word) == 0) break;
+            slf_list_word(known, sizeof known, ", ", word);
         }
         if (!word)
             return slf_fail(SALF_E_BACKEND, "the environment variable SALF_BACKEND is '%s', none of %s", wish, known);

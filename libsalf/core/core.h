@@ -28,6 +28,9 @@ salf_status slf_fail(salf_status status, const char *format, ...) SLF_PRINTF(2, 
 #define SLF_FAIL(status, ...) slf_fail_in(__func__, (status), __VA_ARGS__)
 salf_status slf_fail_in(const char *function, salf_status status, const char *format, ...) SLF_PRINTF(3, 4);
 
+/* Puts one more word behind those of a list for a message, as far as whole words fit; "" is a list of none. */
+void slf_list_word(char *list, size_t size, const char *separator, const char *word);
+
 /* The message as it stands, for a call that tries something, fails at it and succeeds all the same. */
 typedef struct slf_message {
     char text[512];

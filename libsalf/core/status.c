@@ -86,6 +86,12 @@ salf_status slf_require(const char *function, const char *names, const void *con
     return SALF_OK;
 }
 
+void slf_list_word(char *list, size_t size, const char *separator, const char *word) {
+    const size_t used = strlen(list);
+    if (used == 0) separator = "";
+    if (strlen(separator) + strlen(word) < size - used) snprintf(list + used, size - used, "%s%s", separator, word);
+}
+
 /* For calls within a call whose failure is no failure of the whole: the host is to read of what it asked for. */
 slf_message slf_message_keep(void) {
     slf_message kept;

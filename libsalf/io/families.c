@@ -6,7 +6,6 @@
  * Names, kinds of norm and defaults are those of the classes of transformers 5, read there and then measured: the suite
  * test-conformance saves a model of each of these families and compares head and norm with what the model computes.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "io.h"
@@ -346,10 +345,7 @@ const slf_family *slf_family_of_name(const char *model_type) {
     return NULL;
 }
 
-/* Cut where size ends; used may then count beyond it, hence the bound in the loop. */
 void slf_family_names(char *text, size_t size) {
-    size_t used = 0;
     *text = 0;
-    for (size_t i = 0; i < N_FAMILIES && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", families[i].name);
+    for (size_t i = 0; i < N_FAMILIES; i++) slf_list_word(text, size, ", ", families[i].name);
 }

@@ -3,7 +3,6 @@
  * first bytes of a file, and the names in a folder.
  */
 #include <dirent.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "io.h"
@@ -39,7 +38,7 @@ void slf_folder_weights(const char *folder, char *text, size_t size) {
                                        ".h5",          ".ckpt", ".npz", ".onnx", ".msgpack"};
     enum { SHOWN = 4, WIDEST = 64 };
     char names[SHOWN + 1][WIDEST];
-    size_t n = 0, used = 0;
+    size_t n = 0;
     *text = 0;
     DIR *directory = opendir(folder);
     if (!directory) return;
@@ -59,6 +58,5 @@ void slf_folder_weights(const char *folder, char *text, size_t size) {
         memcpy(names[place], entry->d_name, length + 1);
     }
     closedir(directory);
-    for (size_t i = 0; i < n && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", i < SHOWN ? names[i] : "...");
+    for (size_t i = 0; i < n; i++) slf_list_word(text, size, ", ", i < SHOWN ? names[i] : "...");
 }

@@ -6,7 +6,6 @@
  * schedule, in which every layer has one turn. The words of policies are names too, so that a host needs one option for
  * all that it can run.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "core/core.h"
@@ -126,10 +125,8 @@ salf_status salf_method_find(const char *name, salf_method *method) {
     }
     /* 5. none of these: the names there are, as many as a message holds */
     char known[380] = "";
-    size_t used = 0;
-    for (int32_t i = 0; i < N_METHODS && used < sizeof known; i++)
-        used += (size_t)snprintf(known + used, sizeof known - used, " %s", methods[i].name);
-    for (int32_t kind = 0; used < sizeof known && (word = salf_constant_word("SALF_POLICY", kind)) != NULL; kind++)
-        if (kind != SALF_POLICY_BUDGET) used += (size_t)snprintf(known + used, sizeof known - used, " %s", word);
-    return SLF_FAIL(SALF_E_NOT_FOUND, "unknown method '%.48s'; known:%s, salf[half][stream]", name, known);
+    for (int32_t i = 0; i < N_METHODS; i++) slf_list_word(known, sizeof known, " ", methods[i].name);
+    for (int32_t kind = 0; (word = salf_constant_word("SALF_POLICY", kind)) != NULL; kind++)
+        if (kind != SALF_POLICY_BUDGET) slf_list_word(known, sizeof known, " ", word);
+    return SLF_FAIL(SALF_E_NOT_FOUND, "unknown method '%.48s'; known: %s, salf[half][stream]", name, known);
 }

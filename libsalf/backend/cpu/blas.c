@@ -74,7 +74,8 @@ int slf_blas_threads(void) {
 static void blas_enter(const slf_cpu *cpu, int64_t work) {
     if (!openblas_set_num_threads) return;
     const int asked = cpu->host.services.options->threads;
-    const int wanted = work < SLF_SMALL_WORK ? 1 : asked > 0 ? asked : INT_MAX;
+    int wanted = asked > 0 ? asked : INT_MAX;
+    if (work < SLF_SMALL_WORK) wanted = 1;
     /* What threads of the parent held or had set at a fork nobody gives back in the child: it begins anew, with the
      * host's count. */
     const int me = (int)getpid();

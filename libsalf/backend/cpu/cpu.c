@@ -180,9 +180,12 @@ salf_status slf_cpu_apply(void *self, const slf_apply_job *job) {
     for (; block.x.first < rows && status == SALF_OK; block.x.first += most) {
         const int64_t n = SLF_MIN(rows - block.x.first, most);
         services->parallel_for(services->context, n, ROW_GRAIN, convert_rows, &block);
-        /* products go straight to where they are wanted; else to scratch, for the norms and the rounded rows */
-        block.y = !job->p ? memory : job->out ? job->out + block.x.first * dim : memory + most * dim;
-        if (job->p) status = times_p(cpu, memory, job->p, n, dim, block.y);
+        block.y = memory; /* without P */
+        if (job->p) {
+            /* products go straight to where they are wanted; else to scratch, for the norms and the rounded rows */
+            block.y = job->out ? job->out + block.x.first * dim : memory + most * dim;
+            status = times_p(cpu, memory, job->p, n, dim, block.y);
+        }
         if (status == SALF_OK) services->parallel_for(services->context, n, ROW_GRAIN, keep_apply_rows, &block);
     }
     slf_host_free(&cpu->host, memory);

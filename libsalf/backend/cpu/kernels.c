@@ -5,7 +5,6 @@
  */
 #include <math.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -235,16 +234,14 @@ const slf_kernels *slf_kernels_at(int rank) {
 salf_status slf_kernels_choose(const slf_services *services, const slf_kernels **out) {
     const char *wish = slf_environment("SALF_KERNELS");
     const slf_kernels *kernels = *out = slf_kernels_at(0);
-    char names[32] = "";
-    size_t used = 0;
+    char names[32] = ""; /* of three at most */
     if (!wish || !*wish) return SALF_OK;
     for (int rank = 0; (kernels = slf_kernels_at(rank)) != NULL; rank++) {
         if (strcmp(kernels->name, wish) == 0) {
             *out = kernels;
             return SALF_OK;
         }
-        /* Three names at most: the buffer holds them whatever the processor. */
-        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", rank ? ", " : "", kernels->name);
+        slf_list_word(names, sizeof names, ", ", kernels->name);
     }
     return services->fail(SALF_E_BACKEND, "the environment variable SALF_KERNELS is '%s'; this processor has %s", wish,
                           names);

@@ -58,13 +58,16 @@ static void pack_panels(void *user, int64_t begin, int64_t end) {
         const int64_t first = block->n0 + p * width, there = SLF_MIN(block->columns - p * width, width);
         char *panel = block->packed + p * block->depth * width * size;
         if (there < width) memset(panel, 0, (size_t)(block->depth * width * size));
-        for (int64_t k = 0; k < block->depth && !job->b_transposed; k++)
-            memcpy(panel + k * width * size, (const char *)job->b + ((block->k0 + k) * job->b_stride + first) * size,
-                   (size_t)(there * size));
-        for (int64_t c = 0; c < there && job->b_transposed; c++) {
-            const char *row = (const char *)job->b + ((first + c) * job->b_stride + block->k0) * size;
+        if (job->b_transposed) {
+            for (int64_t c = 0; c < there; c++) {
+                const char *row = (const char *)job->b + ((first + c) * job->b_stride + block->k0) * size;
+                for (int64_t k = 0; k < block->depth; k++)
+                    copy_number(panel + (k * width + c) * size, row + k * size, size);
+            }
+        } else {
             for (int64_t k = 0; k < block->depth; k++)
-                copy_number(panel + (k * width + c) * size, row + k * size, size);
+                memcpy(panel + k * width * size,
+                       (const char *)job->b + ((block->k0 + k) * job->b_stride + first) * size, (size_t)(there * size));
         }
     }
 }

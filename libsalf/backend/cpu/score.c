@@ -105,10 +105,13 @@ static void add_tile_row(const score_tiles *t, int64_t at, int64_t r, int64_t i0
     float *f32 = (float *)t->product + r * n;
     /* 1. scores from the products: logits, or cosines, which are 0 for a zero row */
     for (int64_t k = 0; k < n; k++) s[k] = t->f64 ? f64[k] : (double)f32[k];
-    for (int64_t k = 0; k < n && !rule->logits; k++) s[k] = inverse[i0 + k] > 0 ? s[k] * inverse[i0 + k] : 0;
-    for (int64_t k = 0; k < n && rule->logits; k++) {
-        s[k] = rule->logit_scale * s[k] + (job->bias ? (double)job->bias[i0 + k] : 0);
-        if (rule->softcap > 0) s[k] = rule->softcap * tanh(s[k] / rule->softcap);
+    if (rule->logits) {
+        for (int64_t k = 0; k < n; k++) {
+            s[k] = rule->logit_scale * s[k] + (job->bias ? (double)job->bias[i0 + k] : 0);
+            if (rule->softcap > 0) s[k] = rule->softcap * tanh(s[k] / rule->softcap);
+        }
+    } else {
+        for (int64_t k = 0; k < n; k++) s[k] = inverse[i0 + k] > 0 ? s[k] * inverse[i0 + k] : 0;
     }
     /* 2. how many are above the target */
     if (sums->count) sums->count[at] += count_tile_row(t, at, i0, n);
@@ -220,8 +223,8 @@ salf_status slf_cpu_score(void *self, const slf_score_job *job) {
     for (int64_t r = 0; r < query->rows; r++)
         if (!query->needs_f64 || !query->needs_f64[r]) rows[n_f32++] = (int32_t)r;
     at = n_f32;
-    for (int64_t r = 0; r < query->rows && query->needs_f64; r++)
-        if (query->needs_f64[r]) rows[at++] = (int32_t)r;
+    for (int64_t r = 0; r < query->rows; r++)
+        if (query->needs_f64 && query->needs_f64[r]) rows[at++] = (int32_t)r;
     /* Two calls over the same sums: each row of the query is in one of them, so neither sees what the other adds. */
     const slf_score_call f32 = {cpu, job, rows, n_f32}, f64 = {cpu, job, rows + n_f32, query->rows - n_f32};
     /* float32 by panels, as many rows at a time as their workspace holds, where these serve; else by tiles */
