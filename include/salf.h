@@ -19,8 +19,9 @@
  *   made from alive, so you may destroy in any order. Getters return pointers that belong to their handle; only read.
  * - Options structs grow only at their end. Set struct_size to sizeof the struct and zero the rest
  *   (salf_options_init does both); 0 or NULL in a field means its default; a NULL options pointer means all defaults.
- * - Use a handle from one thread at a time. Different handles may run in parallel, also when they share a context, a
- *   model or a basis: these are safe to share once made.
+ * - Use a handle from one thread at a time, and not inside a callback of a call that uses it. Different handles may run
+ *   in parallel, also when they share a context, a model or a basis: these are safe to share once made. Callbacks must
+ *   return: no exception and no longjmp may pass through the library.
  * - Nothing here prints, exits or changes process-wide settings, but for the threads of BLAS, which are fewer while a
  *   call runs that wants fewer.
  * - A forked process may use and destroy what it inherited, but for handles that another thread was using at the fork,
@@ -145,9 +146,8 @@ typedef void (*salf_log_fn)(void *user, int32_t level, const char *message);
 /* Told how far a call has come that may last: done of total pieces of what, a few words such as "Gram matrix". A number
  * other than 0 ends the call with SALF_E_CANCELLED: its outputs are untouched (of salf_loss_compute, rows of the
  * gradient may be written), its handles as before, and the same call can be made again. On the calling thread, and on a
- * device between blocks of work that is enqueued; it must not use the handles of that call. Not asked: where
- * salf_checkpoint_load copies, a planner is saved (0.1 s for 10^7 data), a singular Gram matrix is solved (dstedc, 2 s of
- * a core at D = 4096), and in calls without a handle. */
+ * device between blocks of work that is enqueued. Not asked: where salf_checkpoint_load copies, a planner is saved (0.1
+ * s for 10^7 data), a singular Gram matrix is solved (dstedc, 2 s at D = 4096), and in calls without a handle. */
 typedef int32_t (*salf_progress_fn)(void *user, const char *what, int64_t done, int64_t total);
 /* The one collective over the ranks, in place: count elements in host memory, dtype SALF_F64 or SALF_I64, operation
  * SALF_ALL_REDUCE_*, called in the same order on every rank, and all must get the same bits. Returns 0, or another
@@ -742,7 +742,7 @@ SALF_API salf_status salf_planner_assign(salf_planner *planner, const salf_trace
 SALF_API salf_status salf_planner_done(salf_planner *planner);
 /* Progress as bytes. With buffer NULL only *size is set; else *size is the room there (SALF_E_BUFFER when too small)
  * and becomes what was used. Load into a planner made with the same sizes and options (SALF_E_MISMATCH names what
- * differs); SALF_E_VERSION, SALF_E_TRUNCATED, SALF_E_CORRUPT leave it as it was. */
+ * differs), and ask salf_planner_next before you decide; SALF_E_VERSION, _TRUNCATED, _CORRUPT leave it as it was. */
 SALF_API salf_status salf_planner_save(const salf_planner *planner, void *buffer, uint64_t *size);
 SALF_API salf_status salf_planner_load(salf_planner *planner, const void *buffer, uint64_t size);
 
@@ -803,7 +803,7 @@ typedef struct salf_policy_options {
     /* -- FREEZEOUT; LINEAR; AUTOFREEZE -- */
     int32_t cubic;      /* FREEZEOUT: cube the freezing times */
     int32_t scale_rate; /* FREEZEOUT: initial rate of layer i times 1 / t_i */
-    double start;       /* FREEZEOUT: t0 of the first layer, 0 = 0.5; LINEAR: share of the run before freezing begins */
+    double start;       /* FREEZEOUT: t0 of layer 0, >= 1e-100, 0 = 0.5; LINEAR: share of the run before it freezes */
     double level;       /* LINEAR: fraction of the layers frozen at the end; 0 = 0.5 */
     double percentile;  /* AUTOFREEZE: 0 ... 100; 0 = 50 */
     /* -- SCRIPTED; CALLBACK; BUDGET -- */
@@ -969,7 +969,7 @@ SALF_API salf_status salf_checkpoint_get_info(const salf_checkpoint *checkpoint,
  * of salf_tensors_save. */
 SALF_API salf_status salf_checkpoint_save(salf_checkpoint *checkpoint, const salf_checkpoint_content *content);
 /* Copies the tensors that you name into your memory, which must have their shapes and types (SALF_E_SHAPE,
- * SALF_E_DTYPE, SALF_E_NOT_FOUND) or none changes, and loads planner and policy. Whether your numbers make sense is
+ * SALF_E_DTYPE, SALF_E_NOT_FOUND), and loads planner and policy: all or nothing. Whether your numbers make sense is
  * yours to check: a hash finds no state that was wrong when it was saved. */
 SALF_API salf_status salf_checkpoint_load(salf_checkpoint *checkpoint, const salf_checkpoint_content *content);
 

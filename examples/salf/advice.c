@@ -93,7 +93,7 @@ int advice_make(advice *out, const tally_list *list, int64_t n_test) {
 
 /* Text into a buffer that keeps its length. */
 typedef struct words {
-    char text[4096];
+    char text[16384];
     size_t n;
 } words;
 
@@ -179,12 +179,33 @@ static void say_reasons(words *w, const advice *a, const tally_list *list) {
     }
 }
 
-/* The command that trains as advised. */
+/* An option with a value as a shell takes it: in quotes where a letter of it means something there. */
+static void say_option(words *w, const char *name, const char *value) {
+    const int plain =
+        value[strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./@%")] == 0;
+    say(w, " --%s %s", name, plain ? value : "'");
+    for (const char *c = value; !plain && *c; c++) {
+        if (*c == '\'')
+            say(w, "'\\''");
+        else
+            say(w, "%c", *c);
+    }
+    if (!plain) say(w, "'");
+}
+
+/* The command that trains as advised, and as the pilot did. */
 static void say_command(words *w, const advice *a, const tally_list *list, const advice_case *c) {
-    say(w, "salf finetune --model %s", c->model);
-    if (c->tokenizer) say(w, " --tokenizer %s", c->tokenizer);
-    say(w, " --data %s --method '%s' --lr %.6g --batch %lld", c->data, list->methods[a->choice].name, c->rate,
-        (long long)c->batch);
+    const method *m = &list->methods[a->choice];
+    say(w, "salf finetune");
+    say_option(w, "model", c->model);
+    if (c->tokenizer) say_option(w, "tokenizer", c->tokenizer);
+    say_option(w, "data", c->data);
+    if (c->prompt) say_option(w, "template", c->prompt);
+    if (c->label_words) say_option(w, "label-words", c->label_words);
+    say_option(w, "method", m->name);
+    say(w, " --lr %.6g --batch %lld", c->rate, (long long)c->batch);
+    if (c->rank) say(w, " --rank %d", (int)c->rank);
+    if (c->lens && m->how.probes) say_option(w, "lens", c->lens);
 }
 
 /* In Python everything but full training is a name for the trainer. */
@@ -252,10 +273,12 @@ json_t *advice_json(const advice *a, const tally_list *list, const advice_case *
     say_command(&command, a, list, c);
     say_python(&python, a, list);
     json_t *all = tally_json(list), *methods = json_object_get(all, "methods");
+    /* its paths need not be UTF-8; the writer replaces what is not */
+    json_t *paths = json_string_nocheck(command.text);
     json_t *says =
-        json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:f,s:f,s:b}", "verdict", verdicts[a->verdict], "method",
+        json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:I,s:I,s:f,s:f,s:b}", "verdict", verdicts[a->verdict], "method",
                   list->methods[a->choice].name, "words", verdict.text, "reasons", reasons.text, "command",
-                  command.text, "python", python.text, "train", (json_int_t)c->n_train, "test", (json_int_t)c->n_test,
+                  paths, "python", python.text, "train", (json_int_t)c->n_train, "test", (json_int_t)c->n_test,
                   "seconds", c->seconds, "rate", c->rate, "rate_chosen", c->rate_chosen);
     int failed = !all || !says || json_object_update(all, says);
     json_decref(says);

@@ -53,6 +53,8 @@ typedef struct advice_case {
     int rate_chosen;                   /* 1: by the pilot, for all methods */
     int64_t n_train, n_test, of_train; /* used, and what there is */
     int64_t batch;
+    const char *prompt, *label_words, *lens; /* options that were given to the pilot; NULL: none */
+    int32_t rank;                            /* likewise; 0: none */
     int seeds_asked;
     double seconds;
 } advice_case;

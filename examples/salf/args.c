@@ -182,12 +182,13 @@ static int set_integer(const args_command *c, const args_option *o, const char *
     return -1;
 }
 
+/* Up to 2^63-1, which logs and reports can hold: readers of JSON have integers of 64 bits with a sign. */
 static int set_seed(const args_command *c, const args_option *o, const char *text, uint64_t *at) {
     char *end = NULL;
     errno = 0;
     const uintmax_t value = strtoumax(text, &end, 10);
-    if (!isdigit((unsigned char)*text) || *end || errno == ERANGE || value > UINT64_MAX)
-        return args_misuse(c->name, "--%s: '%s' is not an integer of 0 ... 2^64-1", o->name, text);
+    if (!isdigit((unsigned char)*text) || *end || errno == ERANGE || value > INT64_MAX)
+        return args_misuse(c->name, "--%s: '%s' is not an integer of 0 ... 2^63-1", o->name, text);
     *at = (uint64_t)value;
     return -1;
 }
@@ -343,6 +344,25 @@ int args_parse(const args_command *c, void *settings, int argc, char **argv, int
 
 /* ---- a program of subcommands ---- */
 
+/* Words that are no subcommand's: help, version, pages. Returns an exit code, or -1 for another word. */
+static int run_word(const args_program_table *p, int argc, char **argv) {
+    const char *word = argv[1], *next = argc > 2 ? argv[2] : NULL;
+    const int is_help = !strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help");
+    const int is_page = !strcmp(word, "man") || !strcmp(word, "completion"), is_completion = *word == 'c';
+    if (!is_help && !is_page && strcmp(word, "--version") != 0) return -1;
+    if (!is_help && next && (!strcmp(next, "--help") || !strcmp(next, "-h")))
+        return args_main_help(p, stdout), EXIT_CODE_OK;
+    const int most = is_help || is_completion ? 3 : 2;
+    if (argc > most) return args_misuse(word, "unexpected argument '%s'", argv[most]);
+    if (is_page) return args_main_page(p, word, next ? next : "bash");
+    if (!is_help) return printf("%s %s\n", p->program, salf_version_string()), EXIT_CODE_OK;
+    if (!next) return args_main_help(p, stdout), EXIT_CODE_OK;
+    char option[] = "--help", *words[] = {argv[2], option, NULL};
+    for (int i = 0; i < p->n; i++)
+        if (!strcmp(next, p->subcommands[i].name)) return p->subcommands[i].run(2, words);
+    return args_misuse(word, "'%s' is not a subcommand", next);
+}
+
 int args_main(const char *program, const char *about, const args_subcommand *subcommands, int n, int argc,
               char **argv) {
     const char *names[32];
@@ -356,19 +376,13 @@ int args_main(const char *program, const char *about, const args_subcommand *sub
     for (int i = 0; i < 3; i++)
         if (fcntl(i, F_GETFD) < 0 && open("/dev/null", i == 0 ? O_WRONLY : O_RDONLY) != i) return EXIT_CODE_FAILED;
     if (argc < 2) return args_main_help(&all, stderr), EXIT_CODE_USAGE;
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
-        return args_main_help(&all, stdout), EXIT_CODE_OK;
-    if (!strcmp(argv[1], "man") || !strcmp(argv[1], "completion"))
-        return args_main_page(&all, argv[1], argc > 2 ? argv[2] : "bash");
-    if (!strcmp(argv[1], "--version")) {
-        printf("%s %s\n", program, salf_version_string());
-        return EXIT_CODE_OK;
-    }
-    for (int i = 0; i < n; i++) {
+    int code = run_word(&all, argc, argv);
+    for (int i = 0; i < n && code < 0; i++) {
         names[i] = subcommands[i].name;
-        if (strcmp(argv[1], names[i])) continue;
-        const int code = subcommands[i].run(argc - 1, argv + 1);
-        if (fflush(stdout) == 0) return code;
+        if (!strcmp(argv[1], names[i])) code = subcommands[i].run(argc - 1, argv + 1);
+    }
+    if (code >= 0) { /* what is printed may have failed long ago, and a disk have room again */
+        if (fflush(stdout) == 0 && !ferror(stdout)) return code;
         fprintf(stderr, "%s %s: cannot write to standard output\n", program, argv[1]);
         return code == EXIT_CODE_OK ? EXIT_CODE_FAILED : code;
     }

@@ -158,7 +158,7 @@ static void print_bash(const args_command *c) {
     }
     printf("        *) words='");
     for (int i = 0; i < c->n_options; i++) printf("--%s ", c->options[i].name);
-    printf("--help' ;;\n        esac ;;\n");
+    printf("--help --version' ;;\n        esac ;;\n");
 }
 
 /* The sentence up to its first colon or bracket, without quotes. */
@@ -230,7 +230,7 @@ int args_main_page(const args_program_table *p, const char *page, const char *sh
     printf("man completion --help --version'\n    else\n    case ${COMP_WORDS[1]} in\n");
     const int code = print_pages(p, "bash");
     printf("    completion) words='bash zsh fish' ;;\n    esac\n    fi\n"
-           "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n}\ncomplete -F _%s %s\n",
+           "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n}\ncomplete -o default -F _%s %s\n",
            p->program, p->program);
     return code;
 }

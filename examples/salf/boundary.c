@@ -15,11 +15,9 @@
 /* Data of a group: a batch, within limits. */
 enum { GROUP_LEAST = 16, GROUP_MOST = 64 };
 
-/* Methods whose boundary can rise above 0, and whether it stays where it is. Probes need every space of a forward. */
-static int has_boundary(const run *r, int *stays) {
-    const method *m = r->m;
+/* Probes need every space of a forward. */
+int boundary_rises(const method *m, int mixed, int *stays) {
     const int32_t kind = m->how.policy;
-    const int mixed = r->feed.mixed;
     *stays = kind == SALF_POLICY_SUFFIX || kind == SALF_POLICY_HALF;
     return !m->how.probes &&
            (*stays || kind == SALF_POLICY_LIFT || kind == SALF_POLICY_LIFT_STAR || kind == SALF_POLICY_LINEAR ||
@@ -31,7 +29,7 @@ void boundary_open(run *r) {
     const split *train = &r->s->train;
     char message[512];
     int stays;
-    if (o->cache_bytes == 0 || o->epochs == 1 || !has_boundary(r, &stays)) return;
+    if (o->cache_bytes == 0 || o->epochs == 1 || !boundary_rises(r->m, r->feed.mixed, &stays)) return;
     if (o->cache_bf16 && !stays) {
         if (r->s->seed == o->seed)
             args_say(0, training_command,

@@ -101,7 +101,7 @@ static int read_pilot(advise_settings *o, int argc, char **argv) {
         return args_fail("advise", "%s", message);
     const int wrong = finetune_read_rates(t);
     if (wrong >= 0) return wrong;
-    if (t->seed > UINT64_MAX - (uint64_t)t->seeds) return args_misuse("advise", "--seeds: there are no seeds left");
+    if (t->seed > (uint64_t)(INT64_MAX - t->seeds)) return args_misuse("advise", "--seeds: there are no seeds left");
     if (o->report && !t->log) return args_misuse("advise", "--report needs --log");
     if (t->prompt && dataset_check_template(t->prompt, message, sizeof message) != 0)
         return args_misuse("advise", "--template: %s", message);
@@ -206,6 +206,10 @@ static int print_advice(const pilot *p, const session *s, int seeds) {
                            .n_test = s->test.n,
                            .of_train = p->of_train,
                            .batch = o->batch,
+                           .prompt = o->prompt,
+                           .label_words = o->words,
+                           .lens = o->lens != finetune_defaults.lens ? salf_constant_word("SALF_LENS", o->lens) : NULL,
+                           .rank = o->lora_rank != finetune_defaults.lora_rank ? o->lora_rank : 0,
                            .seeds_asked = o->seeds,
                            .seconds = clock_now() - p->started};
     if (!o->json) {

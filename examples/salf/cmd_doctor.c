@@ -239,8 +239,9 @@ static void examine_decoder(patient *p) {
     json_t *section = add_section(p, "decoder"), *list = json_array();
     for (const char *item = d.unsupported; item && *item;) {
         const char *end = strstr(item, "; ");
-        const size_t n = end ? (size_t)(end - item) : strlen(item);
-        if (json_array_append_new(list, json_stringn(item, n)) != 0) p->no_memory = 1;
+        char *one = strndup(item, end ? (size_t)(end - item) : strlen(item));
+        if (!one || json_array_append_new(list, text_of(one)) != 0) p->no_memory = 1;
+        free(one);
         item = end ? end + 2 : NULL;
     }
     put(p, section, "unsupported", list);
@@ -506,6 +507,8 @@ int cmd_doctor(int argc, char **argv) {
     int code = args_parse(&doctor_command, &s, argc, argv, &n_arguments);
     if (code >= 0) return code;
     if (n_arguments > 1) return args_misuse("doctor", "'%s' is a second model; one is examined at a time", argv[2]);
+    if (!n_arguments && (s.valid_vocab || s.accept))
+        return args_misuse("doctor", "--%s is for a MODEL, and none is named", s.accept ? "accept" : "valid-vocab");
     p.path = n_arguments ? argv[1] : NULL;
     p.all = json_object();
     p.log = json_array();

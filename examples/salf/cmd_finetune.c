@@ -245,8 +245,8 @@ static int read_cache(finetune_settings *o) {
  * on, else the exit code. */
 static int find_idle_option(const finetune_settings *o) {
     const finetune_settings *d = &finetune_defaults;
-    int per_batch = 0, matched = 0, streams = 0, assigned = 0, limited = 0, suffix = 0, published = 0, probes = 0,
-        decides = 0;
+    int per_batch = 0, matched = 0, streams = 0, assigned = 0, limited = 0, suffix = 0, published = 0, looks = 0,
+        decides = 0, keeps = 0, stays;
     int entropy = o->loss == LOSS_SEMANTIC_CE;
     /* 1. what the methods of the run look at (methods.c, feed.c) */
     for (int i = 0; i < o->n_methods; i++) {
@@ -262,11 +262,16 @@ static int find_idle_option(const finetune_settings *o) {
         streams |= stream;
         assigned |= stream && how->probes;
         limited |= budget && chosen && (stream ? order == SALF_STREAM_STAGED : matching == SALF_MATCH_ONLINE);
-        decides |= chosen || how->policy == SALF_POLICY_SALF;
+        /* a rule by gains looks at deviations alone, one by eof at what --eof-from puts in their place */
+        const int each = how->policy == SALF_POLICY_SALF;
+        const int by_gain = each ? o->reduction == SALF_REDUCE_MEAN_GAIN : stream && assignment == SALF_ASSIGN_GAIN;
+        const int looked = (chosen || each) && (by_gain || o->eof_from == EOF_PROBE);
+        decides |= (chosen || each) && !by_gain;
+        looks |= looked;
+        keeps |= boundary_rises(&o->methods[i], stream && order == SALF_STREAM_MIXED, &stays);
         suffix |= how->policy == SALF_POLICY_SUFFIX;
         published |= budget && how->growth == SALF_GROWTH_ARITHMETIC && how->infill == SALF_INFILL_BREADTH;
-        probes |= how->probes;
-        entropy |= how->probes && how->metric == SALF_METRIC_CE;
+        entropy |= (looked || (how->probes && o->log)) && how->metric == SALF_METRIC_CE;
     }
     /* 2. what was asked for; an option with its default asks for nothing */
     const struct {
@@ -281,14 +286,16 @@ static int find_idle_option(const finetune_settings *o) {
         {"probe-limit", o->probe_limit_given, limited, "no method is a budget that probes for a layer"},
         {"first-layer", o->first_layer_given, suffix, "no method is suffix"},
         {"as-published", o->as_published, published, "no method is a budget [arith][bf]"},
-        {"eof-from", o->eof_from != d->eof_from, decides, "no method decides by probes"},
-        {"lens", o->lens != d->lens, probes || o->log, "no method probes, and there is no --log of deviations"},
+        {"eof-from", o->eof_from != d->eof_from, decides, "no method decides by the eof of its probes"},
+        {"lens", o->lens != d->lens, looks || o->log,
+         "no method looks at deviations, and there is no --log of deviations"},
         {"temperature", o->temperature < 1 || o->temperature > 1, entropy, "neither loss nor a method has ce"},
         {"rank", o->lora_rank != d->lora_rank, !o->dense, "--dense trains without LoRA"},
         {"alpha", o->lora_alpha < d->lora_alpha || o->lora_alpha > d->lora_alpha, !o->dense,
          "--dense trains without LoRA"},
         {"targets", o->targets != d->targets, !o->dense, "--dense trains all matrices"},
         {"cache", o->cache_text != NULL, o->epochs > 1, "states are kept for further --epochs, and there is one"},
+        {"cache", o->cache_text != NULL, keeps, "no method comes to layers below which nothing trains any more"},
         {"eval-every", o->eval_every != 0, o->log != NULL, "its results go to the --log, and there is none"},
         {"checkpoint-every", o->checkpoint_every != d->checkpoint_every, o->checkpoint != NULL,
          "there is no --checkpoint"},
@@ -321,7 +328,7 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
     if (wrong < 0) wrong = read_cache(o);
     if (wrong < 0) wrong = find_idle_option(o);
     if (wrong >= 0) return wrong;
-    if (o->seed > UINT64_MAX - (uint64_t)o->seeds) return args_misuse("finetune", "--seeds: there are no seeds left");
+    if (o->seed > (uint64_t)(INT64_MAX - o->seeds)) return args_misuse("finetune", "--seeds: there are no seeds left");
     const char *const folders[] = {o->output, o->checkpoint};
     for (int i = 0; i < 2; i++)
         if (folders[i] && !strcmp(folders[i], "-"))

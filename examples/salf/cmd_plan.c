@@ -15,6 +15,7 @@ typedef struct plan_settings {
     int32_t growth;
     int32_t growth_given;
     int32_t infill;
+    int32_t infill_given;
     int32_t as_published;
     int32_t json;
     double ratio;
@@ -29,8 +30,9 @@ static const args_option plan_table[] = {
     {"data", 0, ARGS_INT, AT(data), "N", .help = "data to train on", .least = 1, .most = 4e18, .required = 1},
     {"growth", 0, ARGS_CHOICE, AT(growth), .family = "SALF_GROWTH", .given = AT(growth_given),
      .help = "how capacities grow with the depth of freezing (default uniform)"},
-    {"infill", 0, ARGS_CHOICE, AT(infill), .family = "SALF_INFILL",
-     .help = "how what is left fills the layers: one after the other, or in turns (default breadth)"},
+    {"infill", 0, ARGS_CHOICE, AT(infill), .family = "SALF_INFILL", .given = AT(infill_given),
+     .help = "geometric and arithmetic growth: how what is left fills the layers, one after the other, or in turns "
+             "(default breadth)"},
     {"ratio", 0, ARGS_REAL, AT(ratio), "R", .given = AT(ratio_given),
      .help = "factor from layer to layer of geometric growth, above 1 (default 2)"},
     {"weights", 0, ARGS_TEXT, AT(weights), "W,...",
@@ -132,10 +134,14 @@ int cmd_plan(int argc, char **argv) {
     plan_settings s = {0};
     double *weights;
     int code = args_parse(&plan_command, &s, argc, argv, NULL);
-    if (code < 0 && s.as_published && s.growth != SALF_GROWTH_ARITHMETIC)
-        code = args_misuse("plan", "--as-published is for --growth arithmetic");
-    if (code < 0 && s.ratio_given && s.growth != SALF_GROWTH_GEOMETRIC)
-        code = args_misuse("plan", "--ratio is for --growth geometric");
+    /* What would change nothing is refused, and a ratio of 0, which the library takes for its default. */
+    const int geometric = s.growth == SALF_GROWTH_GEOMETRIC, arithmetic = s.growth == SALF_GROWTH_ARITHMETIC;
+    if (code < 0 && s.as_published && (!arithmetic || s.infill != SALF_INFILL_BREADTH))
+        code = args_misuse("plan", "--as-published is for --growth arithmetic, breadth-first");
+    if (code < 0 && s.ratio_given && !geometric) code = args_misuse("plan", "--ratio is for --growth geometric");
+    if (code < 0 && s.ratio_given && !(s.ratio > 1)) code = args_misuse("plan", "--ratio: %g is not above 1", s.ratio);
+    if (code < 0 && s.infill_given && !geometric && !arithmetic)
+        code = args_misuse("plan", "--infill is for --growth geometric or arithmetic");
     if (code < 0) code = read_weights(&s, &weights);
     if (code >= 0) return code;
     code = make_plan(&s, weights);

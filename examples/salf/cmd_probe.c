@@ -271,9 +271,11 @@ int cmd_probe(int argc, char **argv) {
     int code = args_parse(&probe_command, &s, argc, argv, NULL);
     if (code >= 0) return code;
     /* What changes nothing here is refused: whoever gives it believes that it does. */
-    const int compares = s.metric != SALF_METRIC_COSINE;
+    const int compares = s.metric != SALF_METRIC_COSINE, logits = s.scores == SALF_SCORE_LOGITS;
     const char *idle = s.exact && s.rtol > 0                             ? "exact: --rtol says otherwise"
                        : s.temperature > 0 && s.metric != SALF_METRIC_CE ? "temperature: --metric is not ce"
+                       : logits && compares && s.exact                   ? "exact: --scores logits is not of the basis"
+                       : logits && compares && s.rtol > 0                ? "rtol: --scores logits is not of the basis"
                        : s.candidates && !compares                 ? "candidates: --metric cosine compares with none"
                        : s.scores != SALF_SCORE_BASIS && !compares ? "scores: --metric cosine is of the basis"
                                                                    : NULL;

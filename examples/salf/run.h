@@ -73,6 +73,9 @@ void turn_end(run *r, double *norms);
 /* Makes room for states at the boundary, where --cache asks for it and the method has one; says so where there is none.
  * */
 void boundary_open(run *r);
+/* Whether a method's boundary can rise above 0, and whether it then stays where it is. mixed: of a stream of that
+ * order. */
+int boundary_rises(const method *m, int mixed, int *stays);
 void boundary_close(run *r);
 /* For a batch that is filled with these data and decided: lets its forward begin where nothing trains any more. */
 int boundary_begin(run *r, const uint32_t *data);

@@ -37,6 +37,14 @@ salf_status slf_basis_read_options(salf_basis_options *own, const salf_basis_opt
 salf_status slf_basis_new(salf_basis **out, salf_context *context, salf_model *model, const salf_basis_options *options,
                           int64_t vocab, int64_t padded_vocab, int64_t hidden) {
     salf_basis *basis;
+    const slf_matrix *matrix = !model ? NULL : options->side == SALF_SIDE_INPUT ? &model->embedding : &model->head;
+    /* Host memory every backend reads; device memory that of the model's context, which may be another than ours. */
+    if (matrix && !slf_tensor_is_in(&matrix->view, SALF_MEMORY_HOST) && model->context != context &&
+        (model->context->backend != context->backend || model->context->options.device != context->options.device))
+        return slf_fail(SALF_E_ARGUMENT,
+                        "the model's matrix is in memory of its own context's device, which backend %s "
+                        "of the basis's context does not read",
+                        context->backend->name);
     SLF_TRY(SLF_ALLOC_ZERO(context, basis, 1));
     basis->norm_cache = slf_alloc_zero(context, 1, sizeof *basis->norm_cache);
     if (!basis->norm_cache || !slf_lock_make(&basis->norm_cache->lock)) {
@@ -48,7 +56,6 @@ salf_status slf_basis_new(salf_basis **out, salf_context *context, salf_model *m
     atomic_init(&basis->references, 1);
     basis->context = SLF_RETAIN(context);
     if (model) {
-        const slf_matrix *matrix = options->side == SALF_SIDE_INPUT ? &model->embedding : &model->head;
         basis->model = SLF_RETAIN(model);
         basis->matrix = slf_matrix_is_empty(matrix) || slf_matrix_is_shard(matrix) ? NULL : matrix;
         basis->shard = slf_matrix_is_shard(matrix) ? matrix : NULL;

@@ -433,10 +433,27 @@ static salf_status check_place(const salf_checkpoint *c, const salf_named_tensor
                         slf_dtype_name(found.view.dtype), slf_dtype_name(v->dtype));
     if (v->memory != SALF_MEMORY_HOST || v->row_index)
         return slf_fail(SALF_E_ARGUMENT, "tensor '%s' is no plain matrix in host memory", place->name);
-    SLF_TRY(slf_tensor_check_index(v, place->name)); /* its extent: rows are written */
+    SLF_TRY(slf_tensor_check_places(v, place->name)); /* its extent: rows are written */
     if (!v->data && found.view.rows * found.view.cols > 0)
         return slf_fail(SALF_E_NULL, "tensor '%s' has no data", place->name);
     return SALF_OK;
+}
+
+/* Planner and policy, both or neither: the policy comes first, and gets back what it was where the planner then fails.
+ * (A policy has some bytes a layer, a planner as many as data.) */
+static salf_status load_states(const salf_checkpoint *c, const salf_checkpoint_content *own) {
+    salf_named_tensor plan = {0}, policy = {0}, before = {0};
+    void *block = NULL;
+    salf_status status = SALF_OK;
+    if (own->planner) SLF_TRY(salf_tensors_find(c->tensors, RESERVED "planner", &plan));
+    if (own->policy) SLF_TRY(salf_tensors_find(c->tensors, RESERVED "policy", &policy));
+    if (own->policy && own->planner) SLF_DO(put_state(c, own, false, &block, &before));
+    if (own->policy) SLF_DO(salf_policy_load(own->policy, policy.view.data, (uint64_t)policy.shape[0]));
+    if (own->planner) status = salf_planner_load(own->planner, plan.view.data, (uint64_t)plan.shape[0]);
+    if (status != SALF_OK && own->policy) (void)salf_policy_load(own->policy, block, (uint64_t)before.shape[0]);
+done:
+    slf_free(c->context, block);
+    return status;
 }
 
 /* All is checked before anything is changed; planner and policy check their bytes themselves, so they come before the
@@ -456,14 +473,7 @@ salf_status salf_checkpoint_load(salf_checkpoint *c, const salf_checkpoint_conte
         SLF_TRY(check_place(c, &own.tensors[i]));
     }
     /* 2. the library's own state; a failure there leaves the host's tensors as they were */
-    if (own.planner) {
-        SLF_TRY(salf_tensors_find(c->tensors, RESERVED "planner", &found));
-        SLF_TRY(salf_planner_load(own.planner, found.view.data, (uint64_t)found.shape[0]));
-    }
-    if (own.policy) {
-        SLF_TRY(salf_tensors_find(c->tensors, RESERVED "policy", &found));
-        SLF_TRY(salf_policy_load(own.policy, found.view.data, (uint64_t)found.shape[0]));
-    }
+    SLF_TRY(load_states(c, &own));
     /* 3. the host's tensors, row by row: theirs may have a stride, those of the file lie close */
     for (int64_t i = 0; i < own.n_tensors; i++) {
         const salf_tensor *to = &own.tensors[i].view;

@@ -212,8 +212,8 @@ const char *slf_dtype_name(int32_t dtype);
 /* Checks a floating-point input view (F32, BF16, F16): pointers, dtype, sizes, strides. rows or cols < 0: any. name is
  * used in messages. device_ok: whether device memory can be read here. */
 salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_t rows, int64_t cols, bool device_ok);
-/* The part of it for extent and row_index, of a view of any type. */
-salf_status slf_tensor_check_index(const salf_tensor *tensor, const char *name);
+/* The part of it for strides, extent and row_index, of a view of any type. */
+salf_status slf_tensor_check_places(const salf_tensor *tensor, const char *name);
 /* Whether rows that are written through an index are all others: SALF_E_ARGUMENT for one that would be written twice.
  * An index in device memory is not read. */
 salf_status slf_tensor_check_apart(const salf_context *context, const salf_tensor *out, const char *name);

@@ -122,8 +122,8 @@ salf_status slf_agree(const salf_context *context, salf_status local, slf_agreem
  * are in another meeting, and the error then says who failed. */
 salf_status salf_context_agree(salf_context *context, salf_status status) {
     SLF_REQUIRE(context);
-    if (status > 0 || status <= -100)
-        return SLF_FAIL(SALF_E_ARGUMENT, "status is %" PRId32 ", none of the library's", status);
+    if (status > 0 || status <= -100) /* the others are told all the same: they would wait for ever */
+        status = SLF_FAIL(SALF_E_ARGUMENT, "status is %" PRId32 ", none of the library's", status);
     slf_agreement a = {.meeting = SLF_MEET_salf_context_agree};
     return slf_agree(context, status, &a);
 }

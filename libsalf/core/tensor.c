@@ -69,29 +69,31 @@ salf_status slf_tensor_check(const salf_tensor *tensor, const char *name, int64_
                         (int)tensor->memory, (int)tensor->index_memory);
     if (!device_ok && (tensor->memory == SALF_MEMORY_DEVICE || tensor->index_memory == SALF_MEMORY_DEVICE))
         return slf_fail(SALF_E_ARGUMENT, "%s: device memory given to a backend that computes in host memory", name);
-    /* 4. every address that the view can form: the distance in bytes between any two elements has to fit 63 bits, so
+    /* 4. places */
+    return slf_tensor_check_places(tensor, name);
+}
+
+/* Of a view of any type, whose rows and cols are not negative: where its elements lie. */
+salf_status slf_tensor_check_places(const salf_tensor *tensor, const char *name) {
+    /* 1. every address that the view can form: the distance in bytes between any two elements has to fit 63 bits, so
      * that no place that is computed of it overflows; 16 is more than the size of any element. A row index in device
      * memory cannot be looked at from here. */
-    const int64_t limit = INT64_MAX / 16, stride = tensor->row_stride;
+    const int64_t limit = INT64_MAX / 16, stride = tensor->row_stride, rows = SLF_MAX(tensor->rows, 1);
     const int64_t magnitude = stride < 0 ? -(stride + 1) : stride; /* of INT64_MIN too */
     const int64_t dense = tensor->row_index ? 0 : tensor->cols;
-    if (tensor->cols > limit || magnitude > limit / tensor->rows || dense > limit / tensor->rows)
+    if (tensor->cols > limit || magnitude > limit / rows || dense > limit / rows)
         return slf_fail(SALF_E_OVERFLOW,
                         "%s: [%" PRId64 "][%" PRId64 "] with row stride %" PRId64 " does not fit memory", name,
                         tensor->rows, tensor->cols, stride);
-    /* 5. rows that overlap: two of them would share numbers, of an output even be written twice. With an index a row
+    /* 2. rows that overlap: two of them would share numbers, of an output even be written twice. With an index a row
      * number may count anything. */
     if (!tensor->row_index && tensor->rows > 1 && stride != 0 && stride < tensor->cols && -stride < tensor->cols)
         return slf_fail(SALF_E_SHAPE,
                         "%s: row stride %" PRId64 " is less than its %" PRId64 " columns; rows would overlap (or is it "
                         "transposed?)",
                         name, stride, tensor->cols);
-    return slf_tensor_check_index(tensor, name);
-}
-
-/* An index in device memory cannot be read from here, so that an extent promises what is not kept. */
-salf_status slf_tensor_check_index(const salf_tensor *tensor, const char *name) {
-    /* Without an index the rows are the first of the data, so that their number alone can pass the extent. */
+    /* 3. the extent. An index in device memory cannot be read from here, so that one promises what is not kept.
+     * Without an index the rows are the first of the data, so that their number alone can pass it. */
     const int64_t extent = tensor->extent;
     const bool bounded = extent > 0;
     if (extent < 0) return slf_fail(SALF_E_ARGUMENT, "%s: extent is %" PRId64, name, extent);
@@ -115,8 +117,8 @@ salf_status slf_tensor_check_index(const salf_tensor *tensor, const char *name) 
     return SALF_OK;
 }
 
-/* Without an index slf_tensor_check has seen it. Rows in order: then only neighbours can meet. A stride below the
- * columns is a host's way to number something else than rows, and so a distance in rows is taken times it. */
+/* Without an index slf_tensor_check_places has seen it. Rows in order: then only neighbours can meet. A stride below
+ * the columns is a host's way to number something else than rows, and so a distance in rows is taken times it. */
 salf_status slf_tensor_check_apart(const salf_context *context, const salf_tensor *out, const char *name) {
     const int64_t n = out->rows, stride = out->row_stride ? out->row_stride : out->cols;
     salf_status status = SALF_OK;

@@ -28,7 +28,7 @@ static salf_status check_named_tensor(const salf_named_tensor *t, int64_t index)
     if (v->memory != SALF_MEMORY_HOST || v->index_memory != SALF_MEMORY_HOST)
         return slf_fail(SALF_E_ARGUMENT, "tensor '%s' is not in host memory", t->name);
     if (!v->data && elements > 0) return slf_fail(SALF_E_NULL, "tensor '%s' has no data", t->name);
-    return slf_tensor_check_index(v, t->name);
+    return slf_tensor_check_places(v, t->name);
 }
 
 /* No overflow: check_named_tensor has seen that 16 bytes an element fit. */

@@ -22,6 +22,7 @@
  * save holds what is in force. */
 salf_status salf_planner_create(salf_planner **out, salf_context *context, int32_t n_layers, int64_t n_data,
                                 const salf_planner_options *options) {
+    SLF_OWN_ARITHMETIC;
     SLF_OUT(out);
     SLF_REQUIRE(context);
     SLF_OPTIONS(salf_planner_options, own, options);
@@ -95,6 +96,7 @@ salf_status salf_planner_counts(const salf_planner *planner, int64_t *counts) {
 /* A datum of layer e leaves out e of m layers. In floating point, as e c_e summed in integers overflows from 2^62 data
  * on. */
 salf_status salf_planner_saving(const salf_planner *planner, double *saving) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(planner, saving);
     double sum = 0;
     for (int32_t e = 0; e < planner->m; e++)

@@ -203,6 +203,7 @@ static salf_status prepare_gathered(const salf_planner *p, const salf_trace *tra
  * saves is everybody's. */
 salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, const int32_t *groups,
                                 salf_task *task) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(planner);
     const salf_planner *p = planner;
     slf_progress *progress = &planner->progress;

@@ -34,6 +34,8 @@ static salf_status check_cost_options(salf_cost_options *o) {
         SLF_RANGE(o, matrices, 0, SALF_MATRIX_ALL), SLF_RANGE(o, head_positions, 0, INFINITY),
         SLF_RANGE(o, cut, 0, o->n_layers)));
     SLF_TRY(slf_check_word("metric", "SALF_METRIC", o->metric));
+    if (o->matrices == SALF_MATRIX_GATE && !o->gated_ffn)
+        return slf_fail(SALF_E_ARGUMENT, "matrices is gate alone, but gated_ffn is 0: nothing would train");
     if (o->n_heads % o->n_kv_heads != 0)
         return slf_fail(SALF_E_ARGUMENT, "n_kv_heads is %" PRId32 "; it must divide n_heads", o->n_kv_heads);
     if (o->head_dim == 0) {
@@ -68,6 +70,7 @@ static double count_trained(const salf_cost_options *o, int32_t cut) {
 }
 
 salf_status salf_cost_estimate(const salf_cost_options *options, salf_cost *cost) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(options, cost);
     SLF_OPTIONS(salf_cost_options, o, options);
     SLF_TRY(check_cost_options(&o));

@@ -55,6 +55,8 @@ salf_status slf_decide_autofreeze(salf_policy *p, const salf_observation *seen) 
     memset(p->scratch, 0, bytes);
     if (begins) memcpy(p->scratch, norms, bytes);
     SLF_TRY(slf_all_reduce(p->context, p->scratch, p->m, SALF_F64, SALF_ALL_REDUCE_SUM));
+    SLF_TRY(
+        check_norms(p->scratch, p->m, "gradient_l1, summed over the ranks,")); /* a sum may overflow, on all alike */
     /* 2. two turns to compare: the prefix to freeze */
     if (begins) {
         memcpy(p->next.previous, p->scratch, bytes);
@@ -104,6 +106,7 @@ salf_status slf_decide_rgn(salf_policy *p, const salf_observation *seen) {
     }
     SLF_TRY(slf_policy_agree(p, local, seen, NULL));
     SLF_TRY(slf_all_reduce(p->context, ratios, p->m, SALF_F64, SALF_ALL_REDUCE_SUM));
+    SLF_TRY(check_norms(ratios, p->m, "gradient_norm / parameter_norm, summed over the ranks,"));
     /* 3. rates relative to the largest */
     /* All ratios 0, as at the first decision, leave every rate at 1. */
     for (int32_t k = 0; k < p->m; k++) largest = fmax(largest, ratios[k]);

@@ -91,6 +91,9 @@ static salf_status check_policy_options(int32_t kind, const salf_policy_options 
         return slf_fail(SALF_E_ARGUMENT, "total_steps is 0; '%s' needs it", word);
     if (kind == SALF_POLICY_LINEAR && o->start == 1)
         return slf_fail(SALF_E_ARGUMENT, "start is %g; 'linear' needs less than 1", o->start);
+    /* t0 cubed, and 1 divided by it, stay far from where float64 ends */
+    if (kind == SALF_POLICY_FREEZEOUT && o->start > 0 && o->start < 1e-100)
+        return slf_fail(SALF_E_ARGUMENT, "start is %g; 'freezeout' needs 0 or at least 1e-100", o->start);
     if (needs & NEEDS_CALLBACK && !o->callback) return slf_fail(SALF_E_NULL, "callback is NULL; '%s' needs one", word);
     if (needs & NEEDS_PLANNER && !o->planner) return slf_fail(SALF_E_NULL, "planner is NULL; '%s' needs one", word);
     if (needs & (NEEDS_PLANNER | TAKES_PLANNER) && o->planner && o->planner->m != m)
@@ -228,6 +231,7 @@ static void describe_decision(salf_policy *p, salf_decision *d) {
 /* The decision's arrays stay where they are until the next call: trainable moves with its record from next to last,
  * which that call only reads. */
 salf_status salf_policy_decide(salf_policy *policy, const salf_observation *seen, salf_decision *decision) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(policy);
     slf_policy_record *next = &policy->next;
     const slf_policy_record *last = &policy->last;

@@ -81,8 +81,11 @@ salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
         }
         SLF_TRY(slf_all_reduce(p->context, sums, p->m + (int64_t)1, SALF_F64, SALF_ALL_REDUCE_SUM));
         rows = sums[p->m];
-        for (int32_t k = 1; k < p->m; k++)
+        for (int32_t k = 0; k < p->m; k++) {
+            if (!isfinite(sums[k])) /* of numbers that no probe finds; the largest of such sums means nothing */
+                return slf_fail(SALF_E_OVERFLOW, "the gains of layer %" PRId32 " sum to %g", k, sums[k]);
             if (sums[k] > sums[cut]) cut = k;
+        }
     } else {
         /* 2. smallest, lower median and most frequent eof need only how many rows have each: m numbers, not rows. The
          * lower median is the first with more than half of the others, rounded down, at or below it */
@@ -147,6 +150,10 @@ salf_status slf_decide_budget(salf_policy *p, const salf_observation *seen) {
     if (local == SALF_OK && slf_plan_is_stream(planner) && task.kind == SALF_TASK_PROBE)
         local = slf_fail(SALF_E_SEQUENCE,
                          "the PROBE task at step %" PRId64 " has no cuts; call salf_planner_assign first", seen->step);
+    /* a load knows the task, but not of how many data a whole one would be, which batch_share divides by */
+    if (local == SALF_OK && s->asked == 0)
+        local = slf_fail(SALF_E_SEQUENCE,
+                         "the planner was loaded before step %" PRId64 "; call salf_planner_next first", seen->step);
     if (local == SALF_OK) local = slf_policy_rows(p, task.n_data);
     SLF_TRY(slf_policy_agree(p, local, seen, NULL));
     slf_policy_suffix(p, task.layer);

@@ -121,6 +121,7 @@ static salf_status check_loss_out(const salf_context *context, const salf_tensor
 static salf_status check_loss_call(const salf_loss *loss, const loss_call *call) {
     const salf_tensor *states = call->states, *losses = call->losses;
     const bool device_ok = slf_device_readable(loss->context);
+    SLF_TRY(slf_require("salf_loss_compute", "states", (const void *const[]){states}, 1));
     SLF_TRY(slf_tensor_check(states, "states", -1, loss->basis->info.hidden, device_ok));
     if (!isfinite(call->scale)) return slf_fail(SALF_E_ARGUMENT, "scale of the gradient is %g", call->scale);
     /* Overlap of gradient and states is not looked for: with a row index on a device it cannot be seen. */
@@ -247,10 +248,11 @@ static salf_status compute_loss(salf_loss *loss, const loss_call *call) {
 salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, const salf_tensor *states, double scale,
                               const salf_tensor *losses, const salf_tensor *gradient) {
     SLF_OWN_ARITHMETIC;
-    SLF_REQUIRE(loss, states);
+    SLF_REQUIRE(loss);
     loss_call call = {.labels = labels, .states = states, .scale = scale, .losses = losses, .gradient = gradient};
     const salf_status own = check_loss_call(loss, &call);
-    SLF_TRY(slf_vocabulary_agree(loss->vocabulary, SLF_MEET_salf_loss_compute, own, labels, states->rows));
+    SLF_TRY(slf_vocabulary_agree(loss->vocabulary, SLF_MEET_salf_loss_compute, own, labels,
+                                 own == SALF_OK ? states->rows : 0));
     const salf_context *context = loss->context;
     const int64_t rows = states->rows, dim = states->cols;
     int64_t n = 0;

@@ -83,6 +83,7 @@ void salf_signal_destroy(salf_signal *s) {
  * G - 1 regressors of an analysis of variance. A host that looks after 64 rows of 50 classes would else read .78 from
  * noise. The adjusted share is 0 for noise, on average, and 1 where the groups say all. */
 salf_status salf_signal_get(const salf_signal *signal, salf_signal_info *info) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(signal, info);
     const salf_signal *s = signal;
     salf_signal_info own = {
@@ -153,6 +154,7 @@ static salf_status warn_of_signal(salf_signal *s) {
 /* Nothing is counted before all that may fail is over: checks, and room for new groups and ids. */
 salf_status salf_signal_add(salf_signal *signal, const salf_trace *trace, const int32_t *groups, const uint32_t *ids,
                             const int32_t *cuts) {
+    SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(signal, trace);
     salf_signal *s = signal;
     const int32_t m = s->options.n_layers;

@@ -60,13 +60,21 @@ for few in "salf" "lora[half]" "salf[half] --matching offline" "salf[half][strea
 done
 idle first-layer "no method is suffix" --first-layer 1
 idle as-published "no method is a budget [arith][bf]" --as-published --method 'salf[arith][df]'
-idle eof-from "no method decides by probes" --eof-from class --method 'salf[half],random[half][stream]' --matching none
-idle lens "no method probes" --lens raw --method 'lora[half]'
+for few in "salf[half],random[half][stream] --matching none" "salf --reduction mean_gain" "salf[half][stream] --assignment gain"; do
+    # shellcheck disable=SC2086
+    idle eof-from "no method decides by the eof of its probes" --eof-from class --method $few
+done
+for few in "lora[half]" "salf[half] --matching none" "salf[half][stream] --assignment random" "salf[half] --eof-from class"; do
+    # shellcheck disable=SC2086
+    idle lens "no method looks at deviations" --lens raw --method $few
+done
+idle temperature "neither loss nor a method has ce" --temperature 2 --method 'salf[half][ce]' --matching none
 idle temperature "neither loss nor a method has ce" --temperature 2
 idle rank "--dense trains without LoRA" --dense --rank 4
 idle alpha "--dense trains without LoRA" --dense --alpha 4
 idle targets "--dense trains all matrices" --dense --targets q
 idle cache "states are kept for further --epochs" --cache 1M
+idle cache "no method comes to layers" --cache 1M --epochs 2 --method 'lora[full],salf,lisa,random[half][stream]'
 idle eval-every "its results go to the --log" --eval-every 3
 idle checkpoint-every "there is no --checkpoint" --checkpoint-every 3
 
@@ -141,7 +149,7 @@ expect 2 "'lora[half]' is there twice" "two rates for a method" "$SALF" finetune
 for rate in x 0.1x lora[half]= 0.1,11 -1 nan; do
     expect 2 "is not a rate" "a rate '$rate'" "$SALF" finetune "${model[@]}" --lr "$rate"
 done
-expect 2 "no seeds left" "seeds beyond 64 bits" "$SALF" finetune "${model[@]}" --seed 18446744073709551615 --seeds 2
+expect 2 "no seeds left" "seeds beyond 63 bits" "$SALF" finetune "${model[@]}" --seed 9223372036854775807 --seeds 2
 seeds() { # seeds NAME OPTION...
     "$SALF" finetune "${model[@]}" "${tiny[@]}" --method 'lora[full],lora[half]' --lr '0.001,lora[half]=0.004' --seeds 3 --seed 7 \
         --checkpoint "$work/$1.ck" --log "$work/$1.jsonl" --output "$work/$1" "${@:2}" >"$work/$1.table" 2>"$work/err"

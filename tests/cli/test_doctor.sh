@@ -24,6 +24,10 @@ says "Usage: salf doctor [OPTION...] [MODEL]"
 # what cannot be examined
 run 2 doctor one two
 tells "'two' is a second model"
+run 2 doctor --valid-vocab 9
+tells '--valid-vocab is for a MODEL'
+run 2 doctor --json --accept some_key
+tells '--accept is for a MODEL'
 run 1 doctor "$work/nothing"
 tells "$work/nothing"
 [ -s "$work/out" ] && not_ok "a model that is missing prints nothing" || ok "a model that is missing prints nothing"

@@ -33,7 +33,18 @@ tells '2 numbers for 3 layers'
 run 2 plan --layers 3 --data 4 --growth custom
 tells 'needs --weights'
 run 2 plan --layers 3 --data 4 --as-published
-tells '--as-published is for --growth arithmetic'
+tells '--as-published is for --growth arithmetic, breadth-first'
+run 2 plan --layers 3 --data 4 --growth arithmetic --infill depth --as-published
+tells '--as-published is for --growth arithmetic, breadth-first'
+for growth in "" "--growth uniform" "--weights 1,2,3"; do
+    # shellcheck disable=SC2086
+    run 2 plan --layers 3 --data 4 $growth --infill breadth
+    tells '--infill is for --growth geometric or arithmetic'
+done
+for ratio in 0 1 -2; do
+    run 2 plan --layers 3 --data 4 --growth geometric --ratio $ratio
+    tells "--ratio: $ratio is not above 1"
+done
 plan "$(printf '0\t3\n1\t2\n2\t2\nsaving\t0.285714')" --layers 3 --data 7 --growth arithmetic --as-published
 run 2 plan --layers 3 --data 4 --growth geometric --ratio 0.5
 tells '0.5'

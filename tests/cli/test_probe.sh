@@ -46,7 +46,8 @@ done
     run 1 probe --model "$SALF_SHARED/models/stories260k" --prompts "$work/long"
     tells '9001'
     # an option that changes nothing, or that another one overrules
-    for options in '--temperature 2' '--candidates 1,2' '--scores logits' '--metric rank --temperature 2' '--exact --rtol 0.1'; do
+    for options in '--temperature 2' '--candidates 1,2' '--scores logits' '--metric rank --temperature 2' '--exact --rtol 0.1' \
+        '--metric ce --scores logits --exact' '--metric rank --scores logits --rtol 0.1'; do
         # shellcheck disable=SC2086
         run 2 probe --model "$SALF_SHARED/models/stories260k" --prompts "$work/long" $options
     done

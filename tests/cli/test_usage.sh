@@ -22,6 +22,29 @@ says 'Subcommands:'
 run 2
 run 2 pln
 tells "did you mean 'plan'?"
+run 2 help pln
+tells "'pln' is not a subcommand"
+for word in help --help -h; do
+    run 0 $word plan
+    says 'Usage: salf plan'
+done
+run 0 man --help
+says 'Subcommands:'
+run 0 completion -h
+says 'Subcommands:'
+for more in "--version x" "man x" "completion bash x" "help plan x"; do
+    # shellcheck disable=SC2086
+    run 2 $more
+    tells "unexpected argument 'x'"
+done
+if [ -c /dev/full ]; then
+    for words in --version --help "help plan" man "completion fish" "plan --layers 4 --data 8" "plan --layers 9999 --data 8 --json"; do
+        # shellcheck disable=SC2086
+        "$SALF" $words >/dev/full 2>"$work/err"
+        [ $? -eq 1 ] && grep -q 'cannot write to standard output' "$work/err"
+        check $? "a full disk is told: salf $words"
+    done
+fi
 run 2 frobnicate
 tells 'is not a subcommand'
 subcommands salf plan basis tokens probe finetune advise report
@@ -61,6 +84,8 @@ run 2 plan --layers 4 --data 5 --json=1
 tells '--json takes no value'
 run 2 plan --layers 4 --data 5 extra
 tells "unexpected argument 'extra'"
+run 2 finetune --seed 9223372036854775808
+tells "--seed: '9223372036854775808' is not an integer of 0 ... 2^63-1"
 run 2 plan --layers 99999999999 --data 5
 tells '99999999999 is too large'
 run 2 basis --model x --tokens 1,,2
@@ -108,8 +133,9 @@ run 2 plan --help=html
 # shellcheck disable=SC2016
 bash -c '. "$1"; COMP_WORDS=(salf probe --metric c) COMP_CWORD=3; _salf; echo "${COMPREPLY[*]}"
     COMP_WORDS=(salf pr) COMP_CWORD=1; _salf; echo "${COMPREPLY[*]}"
-    COMP_WORDS=(salf plan --as) COMP_CWORD=2; _salf; echo "${COMPREPLY[*]}"' - "$work/complete" >"$work/out" 2>&1
-[ "$(tr '\n' ';' <"$work/out")" = 'cosine ce;probe;--as-published;' ]
+    COMP_WORDS=(salf plan --as) COMP_CWORD=2; _salf; echo "${COMPREPLY[*]}"
+    COMP_WORDS=(salf plan --v) COMP_CWORD=2; _salf; echo "${COMPREPLY[*]}"' - "$work/complete" >"$work/out" 2>&1
+[ "$(tr '\n' ';' <"$work/out")" = 'cosine ce;probe;--as-published;--version;' ]
 check $? "words, subcommands and options are completed"
 # ---- the bar: as wide as the terminal, none where lines cannot be redrawn, none on request
 if command -v script >/dev/null; then

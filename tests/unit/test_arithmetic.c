@@ -96,8 +96,9 @@ static bool host_mode(int k) {
     static const int roundings[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
     if (k < 4) return fesetround(roundings[k]) == 0;
 #if defined(__x86_64__)
-    if (k == 4) return _mm_setcsr(_mm_getcsr() | 0x8040), true; /* FTZ and DAZ */
-    if (k == 5) return _mm_setcsr(_mm_getcsr() & ~0x80u), true; /* an invalid operation is a signal */
+    if (k == 4) return _mm_setcsr(_mm_getcsr() | 0x8040), true;  /* FTZ and DAZ */
+    if (k == 5) return _mm_setcsr(_mm_getcsr() & ~0x80u), true;  /* an invalid operation is a signal */
+    if (k == 6) return _mm_setcsr(_mm_getcsr() & ~0x600u), true; /* a division by 0 and an overflow are */
 #endif
     return false;
 }
@@ -139,6 +140,86 @@ START_TEST(nor_do_they_in_threads) {
 }
 END_TEST
 
+/* What plain numbers give: plans, decisions, prices, signals. */
+typedef struct {
+    int64_t counts[2][200][4];
+    double saving[200], rates[4][4], share[3];
+    salf_cost cost;
+} plain_numbers;
+
+static plain_numbers *compute_plain(void) {
+    static const double weights[] = {0.1, 0.2, 0.3, 0.7}, tiny[] = {1e-310, 3e-310, 2e-310, 1e-310};
+    static const double gains[] = {1e-160, 3, 1e-310, 2, 0.1, 0.2, 0.3, 0.7};
+    static const int32_t eof[] = {1, 3}, groups[] = {5, 6};
+    plain_numbers *all = calloc(1, sizeof *all);
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    /* 1. counts, of weights of which rounding decides, of some below 2^-1022, and of capacities beyond float64 */
+    for (int i = 0; i < 400; i++) {
+        salf_planner *planner;
+        const salf_planner_options o = {.struct_size = sizeof o,
+                                        .growth = i < 200 ? SALF_GROWTH_CUSTOM : SALF_GROWTH_GEOMETRIC,
+                                        .ratio = i < 200 ? 0 : 1e200,
+                                        .weights = i % 2 ? weights : tiny};
+        CHECK_OK(salf_planner_create(&planner, context, 4, 1000 * (i % 200) + 7, &o));
+        CHECK_OK(salf_planner_counts(planner, all->counts[i / 200][i % 200]));
+        CHECK_OK(salf_planner_saving(planner, &all->saving[i % 200]));
+        salf_planner_destroy(planner);
+    }
+    /* 2. decisions */
+    static const int32_t kinds[] = {SALF_POLICY_FREEZEOUT, SALF_POLICY_LINEAR, SALF_POLICY_RGN, SALF_POLICY_SALF};
+    const salf_trace trace = {.rows = 2, .n_layers = 4, .gains = gains, .eof = eof};
+    for (int i = 0; i < 4; i++) {
+        const salf_policy_options o = {.struct_size = sizeof o, .total_steps = 7, .cubic = 1, .start = 0.3};
+        const salf_observation seen = {
+            .struct_size = sizeof seen, .step = 3, .trace = &trace, .gradient_norm = tiny, .parameter_norm = weights};
+        salf_decision d = {.struct_size = sizeof d};
+        salf_policy *policy;
+        CHECK_OK(salf_policy_create(&policy, context, kinds[i], 4, &o));
+        CHECK_OK(salf_policy_decide(policy, &seen, &d));
+        memcpy(all->rates[i], d.rate_scale, sizeof all->rates[i]);
+        salf_policy_destroy(policy);
+    }
+    /* 3. a price, and a signal */
+    const salf_cost_options o = {.struct_size = sizeof o,
+                                 .n_layers = 7,
+                                 .hidden = 999,
+                                 .ffn_hidden = 1234567,
+                                 .vocab = 98765,
+                                 .n_heads = 9,
+                                 .rows = 3,
+                                 .row_tokens = 1000003,
+                                 .cut = 3};
+    all->cost.struct_size = sizeof all->cost;
+    CHECK_OK(salf_cost_estimate(&o, &all->cost));
+    const salf_signal_options s = {.struct_size = sizeof s, .n_layers = 4};
+    salf_signal_info info = {.struct_size = sizeof info};
+    salf_signal *signal;
+    CHECK_OK(salf_signal_create(&signal, context, &s));
+    for (int i = 0; i < 3; i++) CHECK_OK(salf_signal_add(signal, &trace, groups, NULL, eof));
+    CHECK_OK(salf_signal_get(signal, &info));
+    all->share[0] = info.group_share;
+    all->share[1] = info.group_chance;
+    all->share[2] = info.group_adjusted;
+    salf_signal_destroy(signal);
+    salf_context_destroy(context);
+    return all;
+}
+
+START_TEST(nor_of_what_needs_no_head) {
+    plain_numbers *expected = compute_plain();
+    for (int k = 1;; k++) {
+        fenv_t ours;
+        fegetenv(&ours);
+        if (!host_mode(k)) break;
+        plain_numbers *got = compute_plain();
+        fesetenv(&ours);
+        ck_assert_msg(memcmp(expected, got, sizeof *got) == 0, "mode %d", k);
+        free(got);
+    }
+    free(expected);
+}
+END_TEST
+
 /* All 65,536 halves against the definition: sign, 5 bits of exponent, 10 of mantissa. */
 START_TEST(halves_are_widened_exactly) {
     for (uint32_t half = 0; half < 65536; half++) {
@@ -177,6 +258,7 @@ END_TEST
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, modes_of_the_host_change_no_bit);
     HARNESS_ADD(suite, nor_do_they_in_threads);
+    HARNESS_ADD(suite, nor_of_what_needs_no_head);
     HARNESS_ADD(suite, halves_are_widened_exactly);
     HARNESS_ADD(suite, exponentials_end_at_their_bounds);
 }

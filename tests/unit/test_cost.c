@@ -122,6 +122,7 @@ START_TEST(bad_fields_are_named) {
     BAD(matrices, 128, "matrices is 128");
     BAD(head_positions, 11, "head_positions is 11");
     BAD(metric, 99, "metric is 99");
+    BAD(matrices = SALF_MATRIX_GATE; o.gated_ffn, 0, "matrices is gate alone");
     BAD(rows, 0, "rows is 0");
     salf_cost_options all = small();
     all.head_positions = all.rows * all.row_tokens;

@@ -274,6 +274,32 @@ START_TEST(a_dropped_batch_is_waited_for) {
 END_TEST
 
 /* States on the host are handed to the backend as what they are. */
+/* A head in a device's memory is for contexts of that device: another would read addresses that are none of its own. */
+START_TEST(a_model_of_another_device_is_refused) {
+    world x;
+    salf_context *host = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    salf_basis_builder *builder;
+    salf_basis *basis;
+    char path[] = "/tmp/salf-device-XXXXXX";
+    ck_assert_int_ge(mkstemp(path), 0);
+    CHECK_OK(open_world(&x, &forms[0], true));
+    CHECK_OK(salf_basis_save(x.basis, path));
+    CHECK_FAILS(salf_basis_load(&basis, host, path, x.model), SALF_E_ARGUMENT, "memory of its own context's device");
+    CHECK_OK(salf_basis_builder_create(&builder, host, V, D, labels, R, NULL));
+    const salf_tensor head = oracle_view(x.n.head, SALF_F32, V, D);
+    CHECK_OK(salf_basis_builder_add(builder, 0, &head));
+    CHECK_FAILS(salf_basis_builder_finish(&basis, builder, x.model), SALF_E_ARGUMENT, "backend reference");
+    CHECK_OK(salf_basis_builder_finish(&basis, builder, NULL));
+    salf_basis_destroy(basis);
+    salf_basis_builder_destroy(builder);
+    CHECK_OK(salf_basis_load(&basis, x.context, path, x.model));
+    salf_basis_destroy(basis);
+    close_world(&x);
+    salf_context_destroy(host);
+    unlink(path);
+}
+END_TEST
+
 START_TEST(host_states_may_be_mixed_in) {
     world x, oracle;
     salf_trace trace, expected;
@@ -505,6 +531,7 @@ END_TEST
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, a_batch_stays_in_the_stream);
     HARNESS_ADD(suite, a_dropped_batch_is_waited_for);
+    HARNESS_ADD(suite, a_model_of_another_device_is_refused);
     HARNESS_ADD(suite, host_states_may_be_mixed_in);
     HARNESS_ADD(suite, every_call_may_fail);
     HARNESS_ADD(suite, a_probe_serves_on_after_a_failure);

@@ -172,6 +172,9 @@ START_TEST(bad_options_are_named) {
         CHECK_OK(salf_policy_create(&policy, context, by_total[i], 4, &o));
         salf_policy_destroy(policy);
     }
+    /* the first layer's rate, 1 / t0 or its cube, would be infinite */
+    o = (salf_policy_options){.struct_size = sizeof o, .total_steps = 9, .scale_rate = 1, .start = 1e-310};
+    CHECK_FAILS(salf_policy_create(&policy, context, SALF_POLICY_FREEZEOUT, 4, &o), SALF_E_ARGUMENT, "start is 1e-310");
     CHECK_FAILS(salf_policy_create(&policy, context, SALF_POLICY_BUDGET, 4, NULL), SALF_E_NULL, "planner");
     CHECK_FAILS(salf_policy_create(&policy, context, SALF_POLICY_CALLBACK, 4, NULL), SALF_E_NULL, "callback");
 #define BAD(field, value, words)     \

@@ -104,12 +104,50 @@ START_TEST(bad_traces_are_named) {
     salf_trace t = good_trace();
     t.gains = NULL;
     refuse_trace(SALF_POLICY_SALF, SALF_REDUCE_MEAN_GAIN, t, SALF_E_NULL, "gains of the trace is NULL");
+    static const double huge[2 * M] = {0, 1e308, 0, 0, 0, 1e308, 0, 2};
+    t = good_trace();
+    t.gains = huge;
+    refuse_trace(SALF_POLICY_SALF, SALF_REDUCE_MEAN_GAIN, t, SALF_E_OVERFLOW, "the gains of layer 1 sum to inf");
     t = good_trace();
     t.rows = 0;
     for (int32_t reduction = 0; reduction < 5; reduction++) {
         refuse_trace(SALF_POLICY_SALF, reduction, t, SALF_E_ARGUMENT, "0 rows");
         const salf_observation none = {.struct_size = sizeof none};
         check_refused(SALF_POLICY_SALF, reduction, &none, SALF_E_NULL, "trace is NULL");
+    }
+}
+END_TEST
+
+/* A loaded planner has a task, but not the size that was asked for: the share of a batch would be of nothing. */
+START_TEST(a_loaded_planner_is_asked_first) {
+    const salf_planner_options plans[] = {
+        {.struct_size = sizeof *plans, .matching = SALF_MATCH_NONE},
+        {.struct_size = sizeof *plans, .matching = SALF_MATCH_STREAM, .stream_order = SALF_STREAM_MIXED}};
+    for (int i = 0; i < 2; i++) {
+        salf_planner *planner, *loaded;
+        salf_task task;
+        uint8_t blob[4096];
+        uint64_t size = sizeof blob;
+        CHECK_OK(salf_planner_create(&planner, context, M, 40, &plans[i]));
+        CHECK_OK(salf_planner_create(&loaded, context, M, 40, &plans[i]));
+        CHECK_OK(salf_planner_next(planner, 6, &task));
+        CHECK_OK(salf_planner_save(planner, blob, &size));
+        CHECK_OK(salf_planner_load(loaded, blob, size));
+        salf_policy_options o = options();
+        o.planner = loaded;
+        salf_policy *policy;
+        CHECK_OK(salf_policy_create(&policy, context, SALF_POLICY_BUDGET, M, &o));
+        const salf_observation seen = {.struct_size = sizeof seen};
+        salf_decision d = {.struct_size = sizeof d, .cut = 77};
+        CHECK_FAILS(salf_policy_decide(policy, &seen, &d), SALF_E_SEQUENCE, "call salf_planner_next first");
+        ck_assert_int_eq(d.cut, 77);
+        CHECK_OK(salf_planner_next(loaded, 8, &task));
+        ck_assert_int_eq(task.n_data, 6);
+        CHECK_OK(salf_policy_decide(policy, &seen, &d));
+        ck_assert(d.batch_share > 0.74 && d.batch_share < 0.76);
+        salf_policy_destroy(policy);
+        salf_planner_destroy(loaded);
+        salf_planner_destroy(planner);
     }
 }
 END_TEST
@@ -420,6 +458,7 @@ END_TEST
 
 void harness_suite(Suite *suite) {
     ADD(bad_traces_are_named);
+    ADD(a_loaded_planner_is_asked_first);
     ADD(rows_that_are_no_data_are_refused_for_prefix);
     ADD(bad_norms_are_named);
     ADD(norms_may_be_missing_at_first_only);

@@ -151,6 +151,12 @@ static void check_failure(int32_t rank, salf_status status, const char *words) {
     ck_assert_msg(harness_contains(members[rank].message, words), "'%s' lacks '%s'", members[rank].message, words);
 }
 
+static void check_all(salf_status status, const char *words) {
+    for (int r = 0; r < RANKS; r++)
+        ck_assert_msg(members[r].status == status && harness_contains(members[r].message, words), "rank %d: %s: %s", r,
+                      salf_status_name(members[r].status), members[r].message);
+}
+
 /* ---- SALF ---- */
 
 /* Alone the ranks would cut at 0, 1 and 3; the sum of gains is largest at 2. Of the eof 0 0, 1 1 2 2 and 3 2 the
@@ -292,6 +298,11 @@ START_TEST(autofreeze_sums_over_ranks) {
     for (int r = 0; r < RANKS; r++) members[r].seen[2].gradient_l1 = after[(r + 1) % RANKS];
     run();
     check_cut(1); /* whatever rank brings them */
+    static const double huge[M] = {1, 1e308, 1, 1};
+    for (int r = 0; r < RANKS; r++) members[r].seen[2].gradient_l1 = huge;
+    run();
+    check_all(SALF_E_NONFINITE, "gradient_l1, summed over the ranks, of layer 1 is inf");
+    for (int r = 0; r < RANKS; r++) members[r].seen[2].gradient_l1 = after[r];
     members[1].seen[2].gradient_l1 = NULL;
     run();
     check_failure(1, SALF_E_NULL, "gradient_l1 is NULL");
@@ -308,6 +319,11 @@ START_TEST(rgn_sums_over_ranks) {
     run();
     check_cut(0);
     for (int k = 0; k < M; k++) ck_assert(fabs(members[0].rate[k] - want[k]) < 1e-15);
+    static const double huge[M] = {1e308, 0, 0, 0};
+    for (int r = 0; r < RANKS; r++) members[r].seen[0].gradient_norm = huge;
+    run();
+    check_all(SALF_E_NONFINITE, "gradient_norm / parameter_norm, summed over the ranks, of layer 0 is inf");
+    for (int r = 0; r < RANKS; r++) members[r].seen[0].gradient_norm = gradient[r];
     members[0].seen[0].parameter_norm = gradient[2];
     run();
     check_failure(0, SALF_E_ARGUMENT, "parameter_norm of layer 0 is 0");

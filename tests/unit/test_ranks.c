@@ -59,6 +59,11 @@ START_TEST(ranks_agree_or_say_who_failed) {
     world_run(agree, &c, NULL, ranks);
     ck_assert_msg(harness_contains(ranks[0].message, "rank 1 failed with SALF_E_IO; the last that failed is rank 2"),
                   "%s", ranks[0].message);
+    /* a number that is no status is that rank's mistake, and the others do not wait for it */
+    c = (agreement_case){.decides = -1, .statuses = {0, 7, 0}};
+    world_run(agree, &c, NULL, ranks);
+    for (int r = 0; r < WORLD_RANKS; r++) ck_assert_int_eq(ranks[r].status, r == 1 ? SALF_E_ARGUMENT : SALF_E_MISMATCH);
+    ck_assert_msg(harness_contains(ranks[0].message, "rank 1 failed with SALF_E_ARGUMENT"), "%s", ranks[0].message);
     /* in different calls */
     c = (agreement_case){.decides = 2};
     world_run(agree, &c, NULL, ranks);

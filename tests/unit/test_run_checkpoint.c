@@ -171,6 +171,8 @@ START_TEST(what_does_not_fit_is_named) {
     MISFIT(b.tensors[1].n_dims = -1, SALF_E_SHAPE, "'counters'");
     MISFIT(b.tensors[1].n_dims = 99, SALF_E_SHAPE, "'counters'");
     MISFIT(b.tensors[0].view.rows = 2, SALF_E_SHAPE, "[2][2]");
+    MISFIT(b.tensors[0].view.row_stride = 1, SALF_E_SHAPE, "weights: row stride 1");
+    MISFIT(b.tensors[0].view.row_stride = INT64_MIN, SALF_E_OVERFLOW, "weights: [3][2]");
     MISFIT(b.tensors[1].view.dtype = SALF_F64, SALF_E_DTYPE, "'counters'");
     MISFIT(b.tensors[1].view.data = NULL, SALF_E_NULL, "'counters'");
     MISFIT(b.tensors[1].view.memory = SALF_MEMORY_DEVICE, SALF_E_ARGUMENT, "host memory");
@@ -180,6 +182,24 @@ START_TEST(what_does_not_fit_is_named) {
     salf_planner *other;
     CHECK_OK(salf_planner_create(&other, context, LAYERS, DATA + 1, NULL));
     MISFIT(b.content.planner = other, SALF_E_MISMATCH, "n_data");
+    salf_planner_destroy(other);
+    /* planner and policy, both or neither: the one that fits is as it was where the other does not */
+    uint8_t bytes[4][4096];
+    uint64_t sizes[4] = {4096, 4096, 4096, 4096};
+    salf_task task;
+    salf_policy *other_policy;
+    CHECK_OK(salf_policy_create(&other_policy, context, SALF_POLICY_HALF, LAYERS + 1, NULL));
+    CHECK_OK(salf_planner_create(&other, context, LAYERS, DATA + 1, NULL));
+    CHECK_OK(salf_planner_next(b.planner, 2, &task));
+    CHECK_OK(salf_planner_save(b.planner, bytes[0], &sizes[0]));
+    CHECK_OK(salf_policy_save(b.policy, bytes[1], &sizes[1]));
+    MISFIT(b.content.policy = other_policy, SALF_E_MISMATCH, "kind is 4 in the blob, 2");
+    MISFIT(b.content.planner = other, SALF_E_MISMATCH, "n_data");
+    CHECK_OK(salf_planner_save(b.planner, bytes[2], &sizes[2]));
+    CHECK_OK(salf_policy_save(b.policy, bytes[3], &sizes[3]));
+    for (int i = 0; i < 2; i++)
+        ck_assert(sizes[i] == sizes[i + 2] && memcmp(bytes[i], bytes[i + 2], (size_t)sizes[i]) == 0);
+    salf_policy_destroy(other_policy);
     salf_planner_destroy(other);
     CHECK_FAILS(salf_checkpoint_load(NULL, &b.content), SALF_E_NULL, "c");
     CHECK_FAILS(salf_checkpoint_load(c, NULL), SALF_E_NULL, "content");

@@ -37,6 +37,7 @@ enum {
     OTHER_SHARD,
     FAILING_ROWS,
     BAD_LABEL,
+    NO_STATES,
     OTHER_TEMPERATURE,
     NEW_LABEL,
     FAILS_IN_OBSERVE,
@@ -132,7 +133,8 @@ static salf_status compute(const job *j, salf_model *model, salf_basis *basis, b
     const salf_tensor losses = {.data = out->losses, .rows = ROWS, .cols = 1, .dtype = SALF_F32};
     const salf_tensor gradient = {.data = out->gradient, .rows = ROWS, .cols = D, .dtype = SALF_F32};
     if (status == SALF_OK) status = salf_loss_create(&loss, basis, &j->loss);
-    if (status == SALF_OK) status = salf_loss_compute(loss, own, &view, 0.7, &losses, &gradient);
+    if (status == SALF_OK)
+        status = salf_loss_compute(loss, own, odd && j->mistake == NO_STATES ? NULL : &view, 0.7, &losses, &gradient);
     if (status == SALF_OK) status = salf_loss_compute(loss, own, &view, 0.7, &losses, NULL);
     salf_loss_destroy(loss);
     salf_probe_destroy(probe);
@@ -302,6 +304,9 @@ START_TEST(mistakes_of_one_rank_are_told_to_all) {
     j.mistake = BAD_LABEL;
     world_run(work, &j, NULL, ranks);
     world_one(ranks, 1, SALF_E_PADDING, "label 41");
+    j.mistake = NO_STATES;
+    world_run(work, &j, NULL, ranks);
+    world_one(ranks, 1, SALF_E_NULL, "states is NULL");
     j.mistake = OTHER_HEAD;
     world_run(work, &j, NULL, ranks);
     world_all(ranks, SALF_E_MISMATCH, "heads of the bases (hash)");

@@ -9,7 +9,15 @@
 enum { N = 6, SEEDS = 2, TESTS = 400 };
 static const char *const names[N] = {"lora[full]",         "lora[half]",           "lift*[half]",
                                      "salf[half][stream]", "random[half][stream]", "ramp"};
-static const advice_case pilot = {"model", NULL, "data", 0.001, 0, 512, TESTS, 5000, 16, 3, 120};
+static const advice_case pilot = {.model = "model",
+                                  .data = "data",
+                                  .rate = 0.001,
+                                  .n_train = 512,
+                                  .n_test = TESTS,
+                                  .of_train = 5000,
+                                  .batch = 16,
+                                  .seeds_asked = 3,
+                                  .seconds = 120};
 
 /* A method that saves a quarter of the time; F1 and accuracy are alike, seeds differ by a hundredth. */
 typedef struct made {
@@ -177,6 +185,32 @@ START_TEST(as_json) {
 }
 END_TEST
 
+/* The command trains as the pilot did, and a shell reads in it what the user wrote; a path may have any bytes. */
+START_TEST(the_command_repeats_what_was_given) {
+    const double f1[N] = {0.80, 0.60, 0.60, 0.81, 0.60, 0.60};
+    advice_case c = pilot;
+    made p;
+    advice a;
+    make_pilot(&p, 0.2, f1);
+    ck_assert_int_eq(advice_make(&a, &p.list, TESTS), 0);
+    c.model = "my \xff model";
+    c.prompt = "{text} It's:";
+    c.label_words = "words.txt";
+    c.lens = "normed";
+    c.rank = 4;
+    json_t *all = advice_json(&a, &p.list, &c);
+    ck_assert_ptr_nonnull(all);
+    ck_assert_str_eq(json_string_value(json_object_get(all, "command")),
+                     "salf finetune --model 'my \xff model' --data data --template '{text} It'\\''s:' "
+                     "--label-words words.txt --method 'salf[half][stream]' --lr 0.001 --batch 16 --rank 4 --lens normed");
+    json_decref(all);
+    a.choice = a.full; /* which looks through no lens */
+    all = advice_json(&a, &p.list, &c);
+    ck_assert(!harness_contains(json_string_value(json_object_get(all, "command")), "--lens"));
+    json_decref(all);
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, what_is_as_good_and_cheaper);
     HARNESS_ADD(suite, what_may_be_chance);
@@ -185,4 +219,5 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, what_took_no_time);
     HARNESS_ADD(suite, one_seed_and_what_is_missing);
     HARNESS_ADD(suite, as_json);
+    HARNESS_ADD(suite, the_command_repeats_what_was_given);
 }
