@@ -718,9 +718,9 @@ SALF_API salf_status salf_planner_set_eof(salf_planner *planner, int64_t first, 
  * first salf_planner_next if not before. SALF_E_SEQUENCE when an eof is missing (names the datum). */
 SALF_API salf_status salf_planner_match(salf_planner *planner);
 SALF_API salf_status salf_planner_get_stage(const salf_planner *planner, int32_t layer, salf_stage *stage);
-/* The next task, of at most max_data data of one layer (STREAM: of any layers, in the order of ids); the same again,
- * also after a load, until it is answered (PROBE: report or assign, and done; TRAIN: done). max_data is your batch:
- * where a layer ends inside one the task is shorter, and the decision's batch_share says by how much. */
+/* The next task, of at most max_data data, your batch, of one layer (STREAM: of any layers, in the order of ids): where
+ * a layer ends inside one it is shorter, and batch_share says by how much. The same again until it is answered (PROBE:
+ * report or assign, and done; TRAIN: done), also after a load; fewer ranks then get more than max_data each. */
 SALF_API salf_status salf_planner_next(salf_planner *planner, int64_t max_data, salf_task *task);
 /* Answers a PROBE task of ONLINE: the eof of its n data, in its order. accepted [n] becomes 1 for those that the layer
  * takes, 0 for all with full_batches: train them now, then call done. (After a kill in between they come again as a

@@ -2,6 +2,7 @@
  *
  * A class is predicted as the label word of the largest logit at the medium token, the last of the prompt; on request
  * the largest logit of the whole vocabulary decides, and a token that is no label's counts as wrong. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,25 +89,30 @@ salf_status probe_rider_hook(void *user, int32_t space, int64_t rows, const floa
 }
 
 /* Candidates stay the whole vocabulary, as the paper has it. */
-salf_status make_probe(salf_probe **out, const session *s, int32_t metric) {
+salf_status make_probe(salf_probe **out, const session *s, int32_t metric, int32_t nonfinite) {
     salf_probe_options o;
     salf_options_init(&o, sizeof o);
     o.metric = metric;
     o.lens = s->settings->lens;
     o.temperature = s->settings->temperature;
+    o.nonfinite = nonfinite;
     return salf_probe_create(out, s->basis, &o);
 }
 
 /* Classes of a batch: the largest logit decides. Over the whole vocabulary a token that is no label's is class -1,
- * which counts as wrong. Logits [rows][n]: n label words, or the vocabulary. */
-static void choose_classes(const session *s, const float *logits, int64_t rows, int64_t n, int32_t *predicted) {
+ * which counts as wrong; and so is a row with a logit that is not finite, in which nothing is the largest. Logits
+ * [rows][n]: n label words, or the vocabulary. */
+static void choose_classes(session *s, const float *logits, int64_t rows, int64_t n, int32_t *predicted) {
     for (int64_t r = 0; r < rows; r++) {
         const float *row = logits + r * n;
-        int64_t best = 0;
-        for (int64_t i = 1; i < n; i++)
+        int64_t best = 0, finite = 0;
+        for (int64_t i = 0; i < n; i++) {
             if (row[i] > row[best]) best = i;
-        predicted[r] = (int32_t)best;
-        if (!s->settings->whole_vocabulary) continue;
+            finite += isfinite(row[i]) != 0;
+        }
+        s->n_undefined += finite < n;
+        predicted[r] = finite < n ? -1 : (int32_t)best;
+        if (finite < n || !s->settings->whole_vocabulary) continue;
         predicted[r] = -1;
         for (int32_t c = 0; c < s->n_labels; c++)
             if (s->label_tokens[c] == best) predicted[r] = c;
@@ -121,6 +127,7 @@ static int predict_classes(session *s, decoder *d, float *logits, int32_t *predi
     uint32_t rows[EVALUATION_ROWS];
     progress bar;
     progress_start(&bar, "evaluating", s->test.n);
+    s->n_undefined = 0;
     int result = 0;
     const int64_t step = evaluation_rows(s);
     for (int64_t at = 0; at < s->test.n && result == 0; at += step) {
@@ -172,7 +179,8 @@ static int probe_sample(session *s, decoder *d, probe_rider *rider, int64_t firs
     return 0;
 }
 
-/* A probe of its own, so that the run's is left alone; before training and after it, for the report's violins. */
+/* A probe of its own, so that the run's is left alone; before training and after it, for the report's violins. Where
+ * training has left no numbers, none are logged: that ends no comparison. */
 int log_deviations(session *s, decoder *d, const method *m, const char *when) {
     if (!s->log.file) return 0;
     const int64_t columns = (int64_t)s->info.n_layers + 1;
@@ -181,7 +189,8 @@ int log_deviations(session *s, decoder *d, const method *m, const char *when) {
     if (!rows) return say_no_memory();
     prompt_batch batch = {0};
     probe_rider rider = {.batch = &batch, .width = s->info.hidden};
-    int result = make_probe(&rider.probe, s, m->how.metric) == SALF_OK ? 0 : say_salf("probe");
+    const salf_status made = make_probe(&rider.probe, s, m->how.metric, SALF_NONFINITE_TRAIN_FULLY);
+    int result = made == SALF_OK ? 0 : say_salf("probe");
     const int64_t step = evaluation_rows(s);
     for (int64_t at = 0; at < n && result == 0; at += step)
         result = probe_sample(s, d, &rider, at, n - at < step ? n - at : step, n, rows + at * columns);

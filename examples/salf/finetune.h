@@ -115,6 +115,7 @@ typedef struct session {
     char *prompt;          /* the template in use */
     int64_t n_train_all;   /* data there are, before --limit-train and --limit-test */
     int64_t n_test_all;
+    int64_t n_undefined;         /* texts of the last test that have a logit which is no number */
     int64_t n_shortened;         /* prompts longer than the model's positions, cut at the left */
     uint64_t seed;               /* of the run at hand */
     int outputs_tried;           /* 1: the folders of --output have been */
@@ -169,7 +170,7 @@ int evaluate(session *s, decoder *d, tally *result, int64_t *confusion);
 /* Logs the deviations of the first data of the test set; when is "before" or "after". Nothing without a log. */
 int log_deviations(session *s, decoder *d, const method *m, const char *when);
 /* A probe for the metric of a method, riding on forwards. */
-salf_status make_probe(salf_probe **out, const session *s, int32_t metric);
+salf_status make_probe(salf_probe **out, const session *s, int32_t metric, int32_t nonfinite);
 
 /* Opens the log, of which the lines before a place stay. */
 int log_open(session *s, jsonl_place keep);

@@ -110,7 +110,8 @@ static int run_open(run *r, session *s, int index) {
     loss.kind = o->loss == LOSS_COSINE ? SALF_LOSS_COSINE : SALF_LOSS_CE;
     loss.temperature = o->temperature;
     if (o->loss != LOSS_LM && salf_loss_create(&r->loss, s->basis, &loss) != SALF_OK) return say_salf("loss");
-    if (r->m->how.probes && make_probe(&r->rider.probe, s, r->m->how.metric) != SALF_OK) return say_salf("probe");
+    if (r->m->how.probes && make_probe(&r->rider.probe, s, r->m->how.metric, SALF_NONFINITE_ERROR) != SALF_OK)
+        return say_salf("probe");
     salf_signal_options signal;
     salf_options_init(&signal, sizeof signal);
     signal.n_layers = m;
@@ -246,6 +247,10 @@ static int finish_method(run *r, tally *tallies) {
         r->tally = ended;
         runstate_save(s, r, r->index, tallies);
     }
+    if (!failed && s->n_undefined > 0)
+        args_say(0, training_command,
+                 "%s: %lld of %lld test texts have logits that are not finite, and count as wrong; try another --lr",
+                 r->m->name, (long long)s->n_undefined, (long long)s->test.n);
     failed = failed || log_deviations(s, r->decoder, r->m, "after");
     if (!failed && r->feed.planner) failed = log_plan(s, r->m, r->feed.planner, &r->tally.v[TALLY_MATCHED]);
     if (!failed) {
@@ -265,6 +270,9 @@ int evaluate_untrained(session *s, tally *result) {
     int failed = confusion ? 0 : -1;
     if (!failed && decoder_open(&d, s->context, s->model, NULL) != SALF_OK) failed = say_decoder("--model");
     if (!failed) failed = evaluate(s, d, result, confusion);
+    if (!failed && s->n_undefined > 0) /* nothing can be learned from there */
+        failed = args_fail(training_command, "--model: %lld of %lld test texts have logits that are not finite",
+                           (long long)s->n_undefined, (long long)s->test.n);
     if (!failed) log_untrained(s, result, confusion);
     decoder_free(d);
     free(confusion);

@@ -120,8 +120,8 @@ static salf_status check_loss_out(const salf_context *context, const salf_tensor
 /* Everything that can be seen without reading states; the rest is looked at when there is room for a row. */
 static salf_status check_loss_call(const salf_loss *loss, const loss_call *call) {
     const salf_tensor *states = call->states, *losses = call->losses;
-    const bool device_ok = slf_device_readable(loss->context);
     SLF_TRY(slf_require("salf_loss_compute", "states", (const void *const[]){states}, 1));
+    const bool device_ok = slf_device_readable(loss->context);
     SLF_TRY(slf_tensor_check(states, "states", -1, loss->basis->info.hidden, device_ok));
     if (!isfinite(call->scale)) return slf_fail(SALF_E_ARGUMENT, "scale of the gradient is %g", call->scale);
     /* Overlap of gradient and states is not looked for: with a row index on a device it cannot be seen. */

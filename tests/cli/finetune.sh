@@ -99,6 +99,21 @@ report $? "classes without training data, and test data that were trained, are t
 odd 'one\tso\ntwo\tso\nsix\tno\n' 'one\tyes\n' && grep -qF "2 of 3 classes have no test data, 'two' among them" "$work/err" &&
     grep -qF "1 of 3 training texts are there under two classes" "$work/err"
 report $? "classes without test data, and texts of two classes, are told"
+# A weight that is no number: nothing is trained of it, and no class is read out of NaN.
+mkdir -p "$work/nan" && cp "${model[1]}"/* "$work/nan" 2>/dev/null
+python3 - "$work/nan/model.safetensors" <<'EOF'
+import json, struct, sys
+with open(sys.argv[1], "r+b") as file:
+    (n,) = struct.unpack("<Q", file.read(8))
+    header = json.loads(file.read(n))
+    name = next(name for name in sorted(header) if "down_proj" in name)
+    file.seek(8 + n + header[name]["data_offsets"][0])
+    file.write({"F32": b"\0\0\xc0\x7f", "BF16": b"\xc0\x7f"}[header[name]["dtype"]])
+EOF
+expect 1 "40 of 40 test texts have logits that are not finite" "a model of NaN" "$SALF" finetune "${model[@]}" "${small[@]}" \
+    --model "$work/nan" --method 'lora[half]' --output "$work/nan.out"
+[ ! -e "$work/nan.out/model.safetensors" ]
+report $? "and nothing is written"
 expect 1 "$work/none" "missing model" "$SALF" finetune --model "$work/none" --tokenizer x --data y
 expect 1 "$work/none" "missing data" "$SALF" finetune "${model[@]}" --data "$work/none"
 
