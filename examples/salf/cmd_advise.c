@@ -99,7 +99,8 @@ static int read_pilot(advise_settings *o, int argc, char **argv) {
     finetune_settings *t = &o->training;
     if (method_list_parse(t->methods, &t->n_methods, pilot_methods, message, sizeof message) != 0)
         return args_fail("advise", "%s", message);
-    const int wrong = finetune_read_rates(t);
+    int wrong = finetune_read_rates(t);
+    if (wrong < 0) wrong = finetune_check_log(t);
     if (wrong >= 0) return wrong;
     if (t->seed > (uint64_t)(INT64_MAX - t->seeds)) return args_misuse("advise", "--seeds: there are no seeds left");
     if (o->report && !t->log) return args_misuse("advise", "--report needs --log");
@@ -248,6 +249,9 @@ int cmd_advise(int argc, char **argv) {
         session first = {.settings = &settings.training};
         *p = (pilot){.o = &settings, .started = clock_now()};
         code = log_open(&first, (jsonl_place){0}) == 0 ? EXIT_CODE_OK : EXIT_CODE_FAILED;
+        if (!code && settings.report && !file_is_same(settings.training.log, settings.training.log))
+            code = args_misuse("advise", "--report: --log %s is no file that a report can be made from",
+                               settings.training.log);
         if (!code && settings.report && file_is_same(settings.report, settings.training.log))
             code = args_misuse("advise", "--report: the page would take the place of the log");
         if (!code && settings.report && file_is_of_model(settings.report, settings.training.model))

@@ -221,6 +221,12 @@ int finetune_read_rates(finetune_settings *o) {
     return -1;
 }
 
+int finetune_check_log(const finetune_settings *o) {
+    if (!o->log || o->json || (strcmp(o->log, "-") != 0 && strcmp(o->log, "/dev/stdout") != 0)) return -1;
+    return args_misuse(training_command, "--log: %s is where the table goes; with --json all of it is lines of JSON",
+                       o->log);
+}
+
 /* The room that --cache names, "512M" or "2G,bf16". Returns -1 to go on, else the exit code. */
 static int read_cache(finetune_settings *o) {
     static const char units[] = "KMGT";
@@ -325,6 +331,7 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
             return args_misuse("finetune", "--method: %s", message);
     }
     int wrong = finetune_read_rates(o);
+    if (wrong < 0) wrong = finetune_check_log(o);
     if (wrong < 0) wrong = read_cache(o);
     if (wrong < 0) wrong = find_idle_option(o);
     if (wrong >= 0) return wrong;

@@ -33,6 +33,9 @@ static const built_in built_ins[] = {
     {"carer", "{text} I feel", "sadness=sad,joy=happy,love=love,anger=angry,fear=fear,surprise=surprised"},
 };
 
+/* Classes of a set; a file with more is none of classes. */
+enum { CLASSES_MOST = 10000 };
+
 /* The file at hand, and where messages about it go. */
 typedef struct reader {
     char path[4096];
@@ -135,9 +138,9 @@ static int read_labels(dataset *data, reader *r, const char *folder) {
     if (!text) return -1;
     int failed = 0;
     const int64_t lines = count_lines(text);
-    if (lines < 2 || lines > 10000) {
-        snprintf(r->message, r->message_size, "%s: has %" PRId64 " lines; it needs 2 to 10000, one a class", r->path,
-                 lines);
+    if (lines < 2 || lines > CLASSES_MOST) {
+        snprintf(r->message, r->message_size, "%s: has %" PRId64 " lines; it needs 2 to %d, one a class", r->path,
+                 lines, CLASSES_MOST);
         failed = -1;
     }
     if (!failed) {
@@ -211,8 +214,10 @@ static int set_word(char **words, int32_t c, const char *word, size_t n) {
     return 0;
 }
 
-/* Words of a list "label=word,...". Classes that are not named keep theirs. Returns 0, or -1 with a message. */
+/* Words of a list "label=word,...". Classes that are not named keep theirs; none may be named twice, as one of the two
+ * words would not count. Returns 0, or -1 with a message. */
 static int set_listed_words(const dataset *data, char **words, const char *list, char *message, size_t message_size) {
+    char named[CLASSES_MOST] = {0};
     while (*list) {
         const size_t n = strcspn(list, ",");
         const char *equals = memchr(list, '=', n);
@@ -226,6 +231,7 @@ static int set_listed_words(const dataset *data, char **words, const char *list,
                             data->name),
                    -1;
         }
+        if (named[c]++) return snprintf(message, message_size, "class '%s' has two words", data->classes[c]), -1;
         if (set_word(words, c, equals + 1, n - label - 1)) return snprintf(message, message_size, "out of memory"), -1;
         list += n + (list[n] == ',');
     }
@@ -236,7 +242,7 @@ static int set_listed_words(const dataset *data, char **words, const char *list,
 static int set_filed_words(const dataset *data, char **words, const reader *r) {
     char *text = slurp(r);
     if (!text) return -1;
-    char *at = text;
+    char *at = text, named[CLASSES_MOST] = {0};
     int failed = 0;
     for (int64_t number = 1; *at && !failed; number++) {
         char *line = next_line(&at);
@@ -249,6 +255,8 @@ static int set_filed_words(const dataset *data, char **words, const reader *r) {
         *word++ = 0;
         if (c < 0) {
             failed = fail_at(r, number, "there is no such class:", line);
+        } else if (named[c]++) {
+            failed = fail_at(r, number, "a second word for the class", line);
         } else if (set_word(words, c, word, strlen(word))) {
             failed = fail_file(r, "out of memory");
         }

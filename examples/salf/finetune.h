@@ -91,6 +91,8 @@ extern const args_option finetune_table[];
 extern const int finetune_n_options;
 /* Fills in the rates from their text, for the methods that are listed. Returns -1 to go on, else the exit code. */
 int finetune_read_rates(finetune_settings *o);
+/* Whether the log may go where it is to: lines of JSON are not mixed with a table. -1 to go on, else the exit code. */
+int finetune_check_log(const finetune_settings *settings);
 
 /* A part of the data as tokens, packed; in the order of the file. */
 typedef struct split {

@@ -78,6 +78,14 @@ idle cache "no method comes to layers" --cache 1M --epochs 2 --method 'lora[full
 idle eval-every "its results go to the --log" --eval-every 3
 idle checkpoint-every "there is no --checkpoint" --checkpoint-every 3
 
+expect 2 "--log: - is where the table goes" "a log in the table" "$SALF" finetune "${model[@]}" --log -
+"$SALF" finetune "${model[@]}" "${small[@]}" --method 'lora[half]' --quiet --json --log - >"$work/lines" 2>"$work/err" &&
+    python3 -c 'import json, sys; lines = [json.loads(line) for line in open(sys.argv[1])]; assert "methods" in lines[-1]' "$work/lines"
+report $? "a log on standard output is lines of JSON, with --json to the last"
+
+first=$(head -n 1 "${model[5]}/labels.txt")
+expect 1 "class '$first' has two words" "two words for a class" "$SALF" finetune "${model[@]}" --label-words "$first=one,$first=two"
+
 # Layers that cannot be run are told before the data are read.
 mkdir -p "$work/ntk" && cp "${model[1]}/model.safetensors" "$work/ntk" &&
     sed 's/^{/{"rope_scaling": {"type": "dynamic", "factor": 2.0},/' "${model[1]}/config.json" >"$work/ntk/config.json"

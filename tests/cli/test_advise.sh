@@ -14,6 +14,10 @@ run 2 advise --data "$data"
 tells '--model is missing'
 run 2 advise --model "$model" --data "$data" --report x.html
 tells '--report needs --log'
+run 2 advise --model "$model" --data "$data" --log - --report "$work/x.html"
+tells '--log: - is where the table goes'
+run 2 advise --model "$model" --data "$data" --log - --json --report "$work/x.html"
+tells '--report: --log - is no file'
 run 2 advise --model "$model" --data "$data" --lr 'lisa=0.1'
 tells "--lr: 'lisa' is not among the methods"
 run 2 advise --model "$model" --data "$data" --template nothing

@@ -88,6 +88,7 @@ START_TEST(names_file_and_line) {
     check_spoiled("labels.txt", "up\nup\n", ":2: the class is there twice: 'up'");
     check_spoiled("words.txt", "up\n", ":1: is not label<TAB>word");
     check_spoiled("words.txt", "left\tleft\n", ":1: there is no such class: 'left'");
+    check_spoiled("words.txt", "up\tleft\nup\tright\n", ":2: a second word for the class 'up'");
     remove(harness_path("words.txt"));
     check_spoiled("template.txt", "It is", "has no {text}");
     check_spoiled("template.txt", "{text}\nmore", ":2: a template is one line");
