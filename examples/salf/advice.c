@@ -277,9 +277,9 @@ json_t *advice_json(const advice *a, const tally_list *list, const advice_case *
     json_t *paths = json_string_nocheck(command.text);
     json_t *says =
         json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:I,s:I,s:f,s:f,s:b}", "verdict", verdicts[a->verdict], "method",
-                  list->methods[a->choice].name, "words", verdict.text, "reasons", reasons.text, "command",
-                  paths, "python", python.text, "train", (json_int_t)c->n_train, "test", (json_int_t)c->n_test,
-                  "seconds", c->seconds, "rate", c->rate, "rate_chosen", c->rate_chosen);
+                  list->methods[a->choice].name, "words", verdict.text, "reasons", reasons.text, "command", paths,
+                  "python", python.text, "train", (json_int_t)c->n_train, "test", (json_int_t)c->n_test, "seconds",
+                  c->seconds, "rate", c->rate, "rate_chosen", c->rate_chosen);
     int failed = !all || !says || json_object_update(all, says);
     json_decref(says);
     for (int i = 0; i < list->n_methods && !failed; i++) {

@@ -200,9 +200,10 @@ START_TEST(the_command_repeats_what_was_given) {
     c.rank = 4;
     json_t *all = advice_json(&a, &p.list, &c);
     ck_assert_ptr_nonnull(all);
-    ck_assert_str_eq(json_string_value(json_object_get(all, "command")),
-                     "salf finetune --model 'my \xff model' --data data --template '{text} It'\\''s:' "
-                     "--label-words words.txt --method 'salf[half][stream]' --lr 0.001 --batch 16 --rank 4 --lens normed");
+    ck_assert_str_eq(
+        json_string_value(json_object_get(all, "command")),
+        "salf finetune --model 'my \xff model' --data data --template '{text} It'\\''s:' "
+        "--label-words words.txt --method 'salf[half][stream]' --lr 0.001 --batch 16 --rank 4 --lens normed");
     json_decref(all);
     a.choice = a.full; /* which looks through no lens */
     all = advice_json(&a, &p.list, &c);
