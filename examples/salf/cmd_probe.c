@@ -127,7 +127,8 @@ static int read_prompts(prompt_list *list, const char *path) {
     for (char *line = text; code < 0 && *line; line = end) {
         end = line + strcspn(line, "\n");
         if (*end) *end++ = 0;
-        line[strcspn(line, "\r")] = 0;
+        const size_t length = strlen(line);
+        if (length > 0 && line[length - 1] == '\r') line[length - 1] = 0;
         if (list->n == room) {
             room = room ? 2 * room : 256;
             /* An array that could be enlarged is kept even when the next cannot: the list owns it either way. */

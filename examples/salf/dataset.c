@@ -99,17 +99,14 @@ static int64_t count_lines(const char *data) {
     return n;
 }
 
-/* Cuts the line at *at off, without its line end, and moves *at behind it. */
+/* Cuts the line at *at off, without its line end, and moves *at behind it. The last line may lack the end, or half of
+ * one. */
 static char *next_line(char **at) {
     char *line = *at;
-    char *end = strchr(line, '\n');
-    if (end) {
-        *end = 0;
-        *at = end + 1;
-        if (end > line && end[-1] == '\r') end[-1] = 0;
-    } else {
-        *at = line + strlen(line);
-    }
+    char *end = line + strcspn(line, "\n");
+    *at = *end ? end + 1 : end;
+    *end = 0;
+    if (end > line && end[-1] == '\r') end[-1] = 0;
     return line;
 }
 
@@ -247,7 +244,7 @@ static int set_filed_words(const dataset *data, char **words, const reader *r) {
     for (int64_t number = 1; *at && !failed; number++) {
         char *line = next_line(&at);
         char *word = strchr(line, '\t');
-        if (!word || !word[1]) {
+        if (!word || !word[1] || strchr(word + 1, '\t')) {
             failed = fail_at(r, number, "is not label<TAB>word", NULL);
             break;
         }

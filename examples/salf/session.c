@@ -25,6 +25,25 @@ int say_no_memory(void) {
     return -1;
 }
 
+/* Words have the tokens that they have behind the template, with a space between them: behind a prompt that ends in a
+ * space and one that does not these differ. A template that ends in a field has prompts of both kinds. */
+static int check_end(const char *prompt, const dataset_example *example) {
+    char *plain = dataset_prompt(prompt, &(dataset_example){.text = "a", .text2 = "a"});
+    char *own = dataset_prompt(prompt, example);
+    int failed = plain && own ? 0 : say_no_memory();
+    if (!failed && (own[strlen(own) - 1] == ' ') != (plain[strlen(plain) - 1] == ' ')) {
+        failed = -1;
+        args_fail(
+            training_command,
+            "template '%.80s': the prompt of '%.40s' %s in a space, where words have other tokens; give a template "
+            "that goes on behind its last field",
+            prompt, example->text, own[strlen(own) - 1] == ' ' ? "ends" : "does not end");
+    }
+    free(plain);
+    free(own);
+    return failed;
+}
+
 /* The prompts of n examples as ids, packed one after the other. A prompt that is longer than the model's positions is
  * shortened and counted. */
 static int encode_split(session *s, split *out, const tokenizer *t, const char *prompt, const dataset_example *examples,
@@ -36,6 +55,7 @@ static int encode_split(session *s, split *out, const tokenizer *t, const char *
     out->offsets[0] = 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t length = 0;
+        if (check_end(prompt, &examples[i]) != 0) return -1;
         int32_t *ids = dataset_prompt_ids(t, prompt, &examples[i], 0, &length);
         if (ids && s->info.max_positions > 0 && length > s->info.max_positions) {
             free(ids);

@@ -100,6 +100,10 @@ odd() { # odd TRAIN TEST ARGUMENT...: a folder with these lines
 }
 odd 'one\tit is\tyes\ntwo\tso\n' 'six\tso\n' --template '{text} is' || grep -qF "has no {text2}, but 1 of the data have a second text" "$work/err"
 report $? "a second text is not dropped"
+odd 'one\tit is \ntwo\tso\n' 'six\tso\n' --template 'So {text}' || grep -qF "the prompt of 'it is ' ends in a space" "$work/err"
+report $? "words behind a space of a text are not taken for those behind the template"
+odd 'one\tit is\ntwo\tso\n' 'six\tso\n' --template 'So {text}' && odd 'one\tit is \ntwo\tso\n' 'six\tso\n'
+report $? "texts end as they like where the template goes on"
 odd 'one\tso long\none\tit was\none\tno\n' 'six\tso long\none\tno\ntwo\tyes\n' &&
     grep -qF "2 of 3 classes have no training data, 'two' among them" "$work/err" &&
     grep -qF "2 of 3 test texts are training texts as well" "$work/err" && [ "$(wc -l <"$work/err")" -eq 2 ]

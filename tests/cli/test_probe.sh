@@ -42,6 +42,9 @@ done
     printf '1\t1\n1,2\t3\n' >"$work/bad"
     run 1 probe --model "$SALF_SHARED/models/stories260k" --prompts "$work/bad"
     tells 'bad:2: there is more than one label'
+    printf '1\t1\r\n1\t2\r,3\r\n' >"$work/bad" # a line end of Windows, and something else
+    run 1 probe --model "$SALF_SHARED/models/stories260k" --prompts "$work/bad"
+    tells 'bad:2:'
     { printf '1\t1'; yes ,1 | head -n 9000 | tr -d '\n'; echo; } >"$work/long" # more than a batch has room for
     run 1 probe --model "$SALF_SHARED/models/stories260k" --prompts "$work/long"
     tells '9001'

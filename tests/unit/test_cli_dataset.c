@@ -46,6 +46,26 @@ START_TEST(reads_a_folder) {
 }
 END_TEST
 
+/* A last line may lack half of its end. */
+START_TEST(half_a_line_end_is_one) {
+    dataset d;
+    good_folder();
+    write_file("labels.txt", "up\r\ndown now\r");
+    write_file("test.tsv", "down now\ttwo\rlines\r");
+    write_file("words.txt", "up\thigh\r");
+    write_file("template.txt", "{text} It is\r");
+    ck_assert_msg(dataset_load(&d, folder, message, sizeof message) == 0, "%s", message);
+    ck_assert_str_eq(d.classes[1], "down now");
+    ck_assert_str_eq(d.words[0], "high");
+    ck_assert_str_eq(d.words[1], "down now");
+    ck_assert_str_eq(d.template_text, "{text} It is");
+    ck_assert_str_eq(d.test[0].text, "two\rlines");
+    dataset_destroy(&d);
+    remove(harness_path("words.txt"));
+    remove(harness_path("template.txt"));
+}
+END_TEST
+
 /* As spreadsheets save them: a byte order mark in front of each file is no part of the first label or the prompts. */
 START_TEST(byte_order_marks_are_left_out) {
     dataset d;
@@ -87,6 +107,7 @@ START_TEST(names_file_and_line) {
     check_spoiled("labels.txt", "up\n", "has 1 lines; it needs 2 to 10000");
     check_spoiled("labels.txt", "up\nup\n", ":2: the class is there twice: 'up'");
     check_spoiled("words.txt", "up\n", ":1: is not label<TAB>word");
+    check_spoiled("words.txt", "up\tup\tdown\n", ":1: is not label<TAB>word");
     check_spoiled("words.txt", "left\tleft\n", ":1: there is no such class: 'left'");
     check_spoiled("words.txt", "up\tleft\nup\tright\n", ":2: a second word for the class 'up'");
     remove(harness_path("words.txt"));
@@ -286,6 +307,7 @@ END_TEST
 
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, reads_a_folder);
+    HARNESS_ADD(suite, half_a_line_end_is_one);
     HARNESS_ADD(suite, byte_order_marks_are_left_out);
     HARNESS_ADD(suite, names_file_and_line);
     HARNESS_ADD(suite, prompts);
