@@ -29,7 +29,8 @@ static const char harmless[] =
     "eod_token model_name base_model* image_* video_* vision_* audio_* mm_* projector_* multimodal_* "
     "spatial_merge_size temporal_patch_size boi_* eoi_* use_image_newline_parameter select_layer force_image_size "
     "downsample_ratio dynamic_image_size use_thumbnail ps_version template *_dynamic_patch pad2square "
-    "*_soft_tokens_per_image bos_token eos_token pad_token unk_token sep_token cls_token mask_token output_attentions "
+    "*_soft_tokens_per_image num_image_tokens projection_dim bos_token eos_token pad_token unk_token sep_token "
+    "cls_token mask_token output_attentions "
     "output_hidden_states output_scores output_router_logits output_past init_std init_device init_method embd_init_* "
     "vision*config audio*config text_config llm_config language_config thinker_config talker_config token2wav_config "
     "generation_config projector_config vq_config perceiver_config processor_config time_series_config "
@@ -192,6 +193,28 @@ static salf_status check_object(slf_config *config, slf_json *object, bool descr
     return SALF_OK;
 }
 
+/* Models around a text model make logits by themselves: those named here with the text model's factor or cap, others
+ * without it, which older versions of transformers applied in all. Accepted by its name, it is left out. */
+static salf_status check_wrapper(slf_config *config, const slf_json *outer, const char *accept) {
+    static const char *const keys[] = {"logit_scale", "logits_scaling", "lm_head_multiplier",
+                                       "final_logit_softcapping"};
+    const char *type = slf_json_to_text(slf_json_get(outer, "model_type"));
+    if (!type) type = config->family->name;
+    if (find_word("gemma3 paligemma granite4_vision granite_docling", ' ', type)) return SALF_OK;
+    for (size_t i = 0; i < 4; i++) {
+        double *number = i < 3 ? &config->info.logit_scale : &config->info.logit_softcap;
+        const double neutral = i < 3 ? 1 : 0;
+        if (!slf_json_get(config->keys.defaults, keys[i]) || !(*number < neutral || *number > neutral)) continue;
+        if (!find_word(accept, ',', keys[i]))
+            return slf_fail(SALF_E_UNSUPPORTED,
+                            "%s: model_type '%s' around '%s': whether %s counts differs between versions of "
+                            "transformers; those of today leave it out, as accepting it by its name does",
+                            config->keys.path, type, config->family->name, keys[i]);
+        *number = neutral;
+    }
+    return SALF_OK;
+}
+
 /* Of a model with more parts, the object around the text model's has keys of the others. They are checked for what
  * touches the head; sizes may stand there once more. */
 salf_status slf_known_check(slf_config *config, slf_json *outer, const char *accept) {
@@ -200,6 +223,7 @@ salf_status slf_known_check(slf_config *config, slf_json *outer, const char *acc
         return slf_fail(SALF_E_ARGUMENT, "accept is '%s'; name the keys one by one, without *", accept);
     SLF_TRY(check_object(config, config->keys.left, config->family->described, accept));
     if (outer == config->keys.json) return SALF_OK;
+    SLF_TRY(check_wrapper(config, outer, accept));
     slf_json *others = slf_json_copy(outer);
     if (!others) return SALF_E_NO_MEMORY;
     for (int64_t i = 0; i < slf_json_size(config->keys.json); i++) slf_json_remove(others, config->keys.json->keys[i]);

@@ -407,6 +407,32 @@ START_TEST(text_models_inside_of_others) {
                            "{\"model_type\":\"llava\",\"final_logit_softcapping\":2,\"text_config\":{" SHAPE "}}"),
                 SALF_E_UNSUPPORTED, "final_logit_softcapping = 2");
     CHECK_FAILS(read_whole(context, &config, "{\"model_type\":\"bert\"," SHAPE "}"), SALF_E_UNSUPPORTED, "'bert'");
+    /* the text model's factor or cap on logits, which most models around it leave out */
+    static const struct {
+        const char *outer, *inner, *key;
+        double scale, cap; /* where the outer model keeps them */
+    } wrapped[] = {{"llava_next", "\"granite\",\"logits_scaling\":8", "logits_scaling", 0, 0},
+                   {"granite4_vision", "\"granite\",\"logits_scaling\":8", NULL, 0.125, 0},
+                   {"aya_vision", "\"cohere2\"", "logit_scale", 0, 0},
+                   {"llava", "\"gemma2\"", "final_logit_softcapping", 0, 0},
+                   {"paligemma", "\"gemma2\"", NULL, 1, 30},
+                   {"llava", "\"gemma2\",\"final_logit_softcapping\":null", NULL, 1, 0},
+                   {"llava", "\"granite\",\"logits_scaling\":1", NULL, 1, 0}};
+    for (size_t i = 0; i < sizeof wrapped / sizeof *wrapped; i++) {
+        char text[1024];
+        slf_json *json;
+        snprintf(text, sizeof text, "{\"model_type\":\"%s\",\"text_config\":{" SHAPE ",\"model_type\":%s}}",
+                 wrapped[i].outer, wrapped[i].inner);
+        CHECK_OK(slf_json_parse(&json, context, text, strlen(text), false, "c.json"));
+        const char *key = wrapped[i].key;
+        if (key) CHECK_FAILS(slf_config_read(&config, context, json, "c.json", NULL), SALF_E_UNSUPPORTED, key);
+        slf_config_free(&config);
+        CHECK_OK(slf_config_read(&config, context, json, "c.json", key));
+        ck_assert(config.info.logit_scale == (key ? 1 : wrapped[i].scale) &&
+                  config.info.logit_softcap == wrapped[i].cap);
+        slf_config_free(&config);
+        slf_json_release(json);
+    }
     CHECK_OK(read_whole(context, &config,
                         "{\"model_type\":\"llava\",\"quantization_config\":{\"a\":1},"
                         "\"text_config\":{" SHAPE "}}"));
