@@ -193,15 +193,22 @@ static salf_status check_object(slf_config *config, slf_json *object, bool descr
     return SALF_OK;
 }
 
-/* Models around a text model make logits by themselves: those named here with the text model's factor or cap, others
- * without it, which older versions of transformers applied in all. Accepted by its name, it is left out. */
-static salf_status check_wrapper(slf_config *config, const slf_json *outer, const char *accept) {
+/* A model around a text model makes logits by itself: those named below with the text model's factor or cap, others
+ * without it, which older versions of transformers applied in all. The object around the text model's has keys of the
+ * other parts, too. They are checked for what touches the head; sizes may stand there once more. */
+salf_status slf_known_check(slf_config *config, slf_json *outer, const char *accept) {
+    if (!accept) accept = "";
+    if (strchr(accept, '*'))
+        return slf_fail(SALF_E_ARGUMENT, "accept is '%s'; name the keys one by one, without *", accept);
+    SLF_TRY(check_object(config, config->keys.left, config->family->described, accept));
+    if (outer == config->keys.json) return SALF_OK;
+    /* 1. a factor or a cap, which is left out where it is accepted by its name */
     static const char *const keys[] = {"logit_scale", "logits_scaling", "lm_head_multiplier",
                                        "final_logit_softcapping"};
     const char *type = slf_json_to_text(slf_json_get(outer, "model_type"));
     if (!type) type = config->family->name;
-    if (find_word("gemma3 paligemma granite4_vision granite_docling", ' ', type)) return SALF_OK;
-    for (size_t i = 0; i < 4; i++) {
+    const bool applies = find_word("gemma3 paligemma granite4_vision granite_docling", ' ', type);
+    for (size_t i = 0; i < 4 && !applies; i++) {
         double *number = i < 3 ? &config->info.logit_scale : &config->info.logit_softcap;
         const double neutral = i < 3 ? 1 : 0;
         if (!slf_json_get(config->keys.defaults, keys[i]) || !(*number < neutral || *number > neutral)) continue;
@@ -212,18 +219,7 @@ static salf_status check_wrapper(slf_config *config, const slf_json *outer, cons
                             config->keys.path, type, config->family->name, keys[i]);
         *number = neutral;
     }
-    return SALF_OK;
-}
-
-/* Of a model with more parts, the object around the text model's has keys of the others. They are checked for what
- * touches the head; sizes may stand there once more. */
-salf_status slf_known_check(slf_config *config, slf_json *outer, const char *accept) {
-    if (!accept) accept = "";
-    if (strchr(accept, '*'))
-        return slf_fail(SALF_E_ARGUMENT, "accept is '%s'; name the keys one by one, without *", accept);
-    SLF_TRY(check_object(config, config->keys.left, config->family->described, accept));
-    if (outer == config->keys.json) return SALF_OK;
-    SLF_TRY(check_wrapper(config, outer, accept));
+    /* 2. what is left over */
     slf_json *others = slf_json_copy(outer);
     if (!others) return SALF_E_NO_MEMORY;
     for (int64_t i = 0; i < slf_json_size(config->keys.json); i++) slf_json_remove(others, config->keys.json->keys[i]);

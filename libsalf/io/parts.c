@@ -112,8 +112,8 @@ static bool layer_has(const slf_config *config, const char *name) {
 
 /* One tensor that is none of the parts. */
 static salf_status judge_tensor(const slf_parts *parts, const slf_entry *entry, slf_config *config, const char *path) {
-    /* Beside the layers of some family, and no part of head or norm: positions, a norm behind the embedding,
-     * buffers. */
+    /* Beside the layers of some family, and no part of head or norm: positions, a norm behind the embedding. Families
+     * that are described have none of them but the last, a buffer. */
     static const char *const beside[] = {"wpe.weight",
                                          "embed_positions.weight",
                                          "embed_positions.weights",
@@ -159,12 +159,9 @@ static salf_status judge_tensor(const slf_parts *parts, const slf_entry *entry, 
         return SALF_OK;
     }
     /* 3. beside the layers: a norm that is not known may be one more that states go through before the head */
-    for (size_t i = 0; rest && i < sizeof beside / sizeof *beside; i++) {
-        if (strcmp(beside[i], rest) != 0) continue;
-        /* Families that are described have none of them but the last, which follows from the configuration. */
-        if (described && strcmp(rest, "rotary_emb.inv_freq") != 0) slf_decoder_lacks(config, "tensor ", name, NULL);
-        return SALF_OK;
-    }
+    const size_t n_beside = sizeof beside / sizeof *beside;
+    for (size_t i = described ? n_beside - 1 : 0; rest && i < n_beside; i++)
+        if (strcmp(beside[i], rest) == 0) return SALF_OK;
     if (rest && !*parts->prefix && config->composite) rest = NULL; /* the other parts have no prefix of their own */
     if (rest && strstr(rest, "norm") && !strstr(rest, "embed")) touches = true;
     if (touches)

@@ -35,7 +35,8 @@ static void ask(const salf_tensors *tensors) {
         char text[64];
         int64_t integer = 7;
         double real = 7;
-        if (slf_gguf_integer(tensors, "input", key, 0, 1000, &integer) == SALF_OK && (integer < 0 || integer > 1000))
+        if (slf_gguf_integer(tensors, "input", key, i % 2 == 0, 0, 1000, &integer) == SALF_OK &&
+            (integer < 0 || integer > 1000))
             abort();
         if (slf_gguf_real(tensors, "input", key, 0, &real) == SALF_OK && !(isfinite(real) && real >= 0)) abort();
         slf_gguf_text(tensors, key, text, sizeof text);
