@@ -127,7 +127,10 @@ static const char *find_rule(const grower *g, const char *name, size_t n) {
     const int32_t topic = *name == '@' ? g->topic : *name == '~' ? g->other : -1;
     const rule *rules = topic < 0 ? shared : own[topic];
     const size_t count = topic < 0 ? sizeof shared / sizeof shared[0] : 6;
-    if (topic >= 0) name++, n--;
+    if (topic >= 0) {
+        name++;
+        n--;
+    }
     for (size_t i = 0; i < count; i++) {
         if (strlen(rules[i].name) == n && !strncmp(rules[i].name, name, n)) return rules[i].choices;
     }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "files.h"
+#include "message.h"
 #include "salf.h"
 #include "tokenizer_internal.h"
 #include "tokenizer_train.h"
@@ -185,9 +186,8 @@ int tokenizer_train(tokenizer **out, const char *const *texts, int64_t n, int32_
                     size_t message_size) {
     *out = NULL;
     if (size < 360 || size > 8192) {
-        return snprintf(message, message_size, "a tokenizer of %d pieces cannot be trained; 360 ... 8192 can",
-                        (int)size),
-               -1;
+        return message_fail(message, message_size, "a tokenizer of %d pieces cannot be trained; 360 ... 8192 can",
+                            (int)size);
     }
     trainer tr = {.t = calloc(1, sizeof *tr.t), .room = size};
     if (tr.t) tr.t->pieces = calloc((size_t)size, sizeof *tr.t->pieces);
@@ -199,7 +199,7 @@ int tokenizer_train(tokenizer **out, const char *const *texts, int64_t n, int32_
     free(tr.pairs);
     if (failed) {
         tokenizer_destroy(tr.t);
-        return snprintf(message, message_size, "out of memory, or no words in the text"), -1;
+        return message_fail(message, message_size, "out of memory, or no words in the text");
     }
     *out = tr.t;
     return 0;

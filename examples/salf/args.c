@@ -69,7 +69,10 @@ static const char *nearest_word(const char *typed, const char *const *words, int
     for (int i = 0; i < n; i++) {
         if (strlen(words[i]) > WORD_MOST) continue;
         const int distance = edit_distance(typed, words[i]);
-        if (distance < least) least = distance, best = words[i];
+        if (distance < least) {
+            least = distance;
+            best = words[i];
+        }
     }
     return best;
 }
@@ -297,9 +300,15 @@ static int try_places(const args_command *c, const void *settings) {
 int args_parse(const args_command *c, void *settings, int argc, char **argv, int *n_arguments) {
     /* 1. help and version count wherever they stand, also beside what would be an error */
     for (int i = 1; i < argc && strcmp(argv[i], "--"); i++) {
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return args_help(c), EXIT_CODE_OK;
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            args_help(c);
+            return EXIT_CODE_OK;
+        }
         if (!strncmp(argv[i], "--help=", 7)) return args_page(c, argv[i] + 7);
-        if (!strcmp(argv[i], "--version")) return printf("%s %s\n", args_program, salf_version_string()), EXIT_CODE_OK;
+        if (!strcmp(argv[i], "--version")) {
+            printf("%s %s\n", args_program, salf_version_string());
+            return EXIT_CODE_OK;
+        }
     }
     /* 2. options, and arguments between them */
     uint64_t seen = 0; /* bit i: option i was there */
@@ -350,13 +359,21 @@ static int run_word(const args_program_table *p, int argc, char **argv) {
     const int is_help = !strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help");
     const int is_page = !strcmp(word, "man") || !strcmp(word, "completion"), is_completion = *word == 'c';
     if (!is_help && !is_page && strcmp(word, "--version") != 0) return -1;
-    if (!is_help && next && (!strcmp(next, "--help") || !strcmp(next, "-h")))
-        return args_main_help(p, stdout), EXIT_CODE_OK;
+    if (!is_help && next && (!strcmp(next, "--help") || !strcmp(next, "-h"))) {
+        args_main_help(p, stdout);
+        return EXIT_CODE_OK;
+    }
     const int most = is_help || is_completion ? 3 : 2;
     if (argc > most) return args_misuse(word, "unexpected argument '%s'", argv[most]);
     if (is_page) return args_main_page(p, word, next ? next : "bash");
-    if (!is_help) return printf("%s %s\n", p->program, salf_version_string()), EXIT_CODE_OK;
-    if (!next) return args_main_help(p, stdout), EXIT_CODE_OK;
+    if (!is_help) {
+        printf("%s %s\n", p->program, salf_version_string());
+        return EXIT_CODE_OK;
+    }
+    if (!next) {
+        args_main_help(p, stdout);
+        return EXIT_CODE_OK;
+    }
     char option[] = "--help", *words[] = {argv[2], option, NULL};
     for (int i = 0; i < p->n; i++)
         if (!strcmp(next, p->subcommands[i].name)) return p->subcommands[i].run(2, words);
@@ -375,7 +392,10 @@ int args_main(const char *program, const char *about, const args_subcommand *sub
      * number, and tables or messages are written into a log or a model. */
     for (int i = 0; i < 3; i++)
         if (fcntl(i, F_GETFD) < 0 && open("/dev/null", i == 0 ? O_WRONLY : O_RDONLY) != i) return EXIT_CODE_FAILED;
-    if (argc < 2) return args_main_help(&all, stderr), EXIT_CODE_USAGE;
+    if (argc < 2) {
+        args_main_help(&all, stderr);
+        return EXIT_CODE_USAGE;
+    }
     int code = run_word(&all, argc, argv);
     for (int i = 0; i < n && code < 0; i++) {
         names[i] = subcommands[i].name;
@@ -417,7 +437,10 @@ int args_int_list(const char *text, int64_t least, int64_t most, int32_t **out, 
     int32_t *list = malloc((size_t)count * sizeof *list);
     *out = NULL;
     *n = 0;
-    if (!list) return snprintf(message, message_size, "out of memory"), EXIT_CODE_FAILED;
+    if (!list) {
+        snprintf(message, message_size, "out of memory");
+        return EXIT_CODE_FAILED;
+    }
     for (int64_t i = 0; i < count; i++) {
         char *end = NULL;
         errno = 0;
@@ -442,7 +465,10 @@ int args_real_list(const char *text, double **out, int64_t *n, char *message, si
     double *list = malloc((size_t)count * sizeof *list);
     *out = NULL;
     *n = 0;
-    if (!list) return snprintf(message, message_size, "out of memory"), EXIT_CODE_FAILED;
+    if (!list) {
+        snprintf(message, message_size, "out of memory");
+        return EXIT_CODE_FAILED;
+    }
     for (int64_t i = 0; i < count; i++) {
         char *end = NULL;
         list[i] = strtod(text, &end);

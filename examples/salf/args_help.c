@@ -30,7 +30,10 @@ void args_print_wrapped(FILE *out, const char *text, int at, int indent, int wid
             at = indent;
             first = 1;
         }
-        if (!first) fputc(' ', out), at++;
+        if (!first) {
+            fputc(' ', out);
+            at++;
+        }
         for (int i = 0; i < n; i++) fputc(iscntrl((unsigned char)text[i]) ? '?' : text[i], out);
         at += n;
         first = 0;
@@ -182,9 +185,18 @@ static void print_fish(const args_command *c) {
 }
 
 int args_page(const args_command *c, const char *form) {
-    if (!strcmp(form, "man")) return print_man(c), EXIT_CODE_OK;
-    if (!strcmp(form, "bash") || !strcmp(form, "zsh")) return print_bash(c), EXIT_CODE_OK;
-    if (!strcmp(form, "fish")) return print_fish(c), EXIT_CODE_OK;
+    if (!strcmp(form, "man")) {
+        print_man(c);
+        return EXIT_CODE_OK;
+    }
+    if (!strcmp(form, "bash") || !strcmp(form, "zsh")) {
+        print_bash(c);
+        return EXIT_CODE_OK;
+    }
+    if (!strcmp(form, "fish")) {
+        print_fish(c);
+        return EXIT_CODE_OK;
+    }
     return args_misuse(c->name, "--help: '%s' is none of man|bash|zsh|fish", form);
 }
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "files.h"
+#include "message.h"
 #include "tokenizer_unicode.h"
 
 /* A data set that the paper uses: its folder need not hold words and a prompt. */
@@ -70,7 +71,8 @@ static char *slurp(const reader *r) {
     if (!data) return NULL;
     if (memchr(data, 0, size)) {
         free(data);
-        return fail_file(r, "contains a byte 0, so it is no text"), NULL;
+        fail_file(r, "contains a byte 0, so it is no text");
+        return NULL;
     }
     int64_t line = 1;
     for (size_t i = 0; i < size;) {
@@ -221,15 +223,14 @@ static int set_listed_words(const dataset *data, char **words, const char *list,
         const size_t label = equals ? (size_t)(equals - list) : n;
         const int32_t c = find_class(data, list, label);
         if (!equals || label + 1 == n) {
-            return snprintf(message, message_size, "'%.*s' is not LABEL=WORD", (int)(n % 4096), list), -1;
+            return message_fail(message, message_size, "'%.*s' is not LABEL=WORD", (int)(n % 4096), list);
         }
         if (c < 0) {
-            return snprintf(message, message_size, "'%.*s' is not a class of %s", (int)(label % 4096), list,
-                            data->name),
-                   -1;
+            return message_fail(message, message_size, "'%.*s' is not a class of %s", (int)(label % 4096), list,
+                                data->name);
         }
-        if (named[c]++) return snprintf(message, message_size, "class '%s' has two words", data->classes[c]), -1;
-        if (set_word(words, c, equals + 1, n - label - 1)) return snprintf(message, message_size, "out of memory"), -1;
+        if (named[c]++) return message_fail(message, message_size, "class '%s' has two words", data->classes[c]);
+        if (set_word(words, c, equals + 1, n - label - 1)) return message_fail(message, message_size, "out of memory");
         list += n + (list[n] == ',');
     }
     return 0;

@@ -4,11 +4,12 @@
 #include <string.h>
 
 #include "dataset.h"
+#include "message.h"
 
 int dataset_check_template(const char *template_text, char *message, size_t message_size) {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
     if (!strstr(template_text, "{text}"))
-        return snprintf(message, message_size, "template '%.80s' has no {text}", template_text), -1;
+        return message_fail(message, message_size, "template '%.80s' has no {text}", template_text);
     /* What looks like a field would stand in every prompt as it is; other braces are the user's. */
     for (const char *s = template_text; (s = strchr(s, '{')); s++) {
         const size_t n = strspn(s + 1, letters);

@@ -170,7 +170,10 @@ static ops_norm norm_of(const decoder *d, int64_t id) {
     ops_norm norm = {.weight = p->values, .d_weight = p->gradient, .width = p->cols, .eps = d->config.norm_eps};
     norm.plus = d->config.layers.norm_kind == SALF_NORM_RMS1P ? 1.0f : 0.0f;
     norm.centred = d->config.layers.norm_kind == SALF_NORM_LAYER;
-    if (d->config.norm_bias) norm.bias = p[1].values, norm.d_bias = p[1].gradient;
+    if (d->config.norm_bias) {
+        norm.bias = p[1].values;
+        norm.d_bias = p[1].gradient;
+    }
     return norm;
 }
 
@@ -224,7 +227,10 @@ static salf_status allocate_values(decoder *d) {
         decoder_parameter *p = &d->parameters[i];
         p->values = value;
         value += p->count;
-        if (p->trains) p->gradient = gradient, gradient += p->count;
+        if (p->trains) {
+            p->gradient = gradient;
+            gradient += p->count;
+        }
     }
     return SALF_OK;
 }
@@ -242,7 +248,10 @@ static void link_projection(decoder *d, projection *p) {
             part->d_bias = table[part->bias_id].gradient;
         }
         if (!part->adapted) continue;
-        if (p->n_adapters == 0) p->a = table[part->a].values, p->d_a = table[part->a].gradient;
+        if (p->n_adapters == 0) {
+            p->a = table[part->a].values;
+            p->d_a = table[part->a].gradient;
+        }
         p->adapters[p->n_adapters++] =
             (adapter){part->first, part->count, table[part->b].values, table[part->b].gradient};
     }

@@ -88,7 +88,10 @@ char *file_compose(void (*print)(FILE *file, const void *what), const void *what
         print(file, what);
         const long n = fflush(file) == 0 && !ferror(file) ? ftell(file) : -1;
         fclose(file);
-        if (n >= 0) return *size = (size_t)n, bytes;
+        if (n >= 0) {
+            *size = (size_t)n;
+            return bytes;
+        }
         free(bytes);
     }
     return NULL;

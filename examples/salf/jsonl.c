@@ -45,7 +45,10 @@ int jsonl_open(jsonl_writer *w, const char *path, jsonl_place keep, char *messag
     struct stat about;
     int64_t tail;
     *w = (jsonl_writer){0};
-    if (!strcmp(path, "-") || !strcmp(path, "/dev/stdout")) return w->file = stdout, 0;
+    if (!strcmp(path, "-") || !strcmp(path, "/dev/stdout")) {
+        w->file = stdout;
+        return 0;
+    }
     const int is_file = stat(path, &about) != 0 || S_ISREG(about.st_mode);
     const int file = open(path, (is_file ? O_RDWR | O_CREAT : O_WRONLY) | O_CLOEXEC | O_NOCTTY, 0666);
     const char *wrong = NULL;

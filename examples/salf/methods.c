@@ -1,5 +1,6 @@
 /* methods.c - see methods.h. */
 #include "methods.h"
+#include "message.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,12 +20,12 @@ int method_list_parse(method *out, int *count, const char *list, char *message, 
     for (const char *at = list;;) {
         const size_t length = strcspn(at, ",");
         method one;
-        if (method_parse(&one, at, length) != 0) return snprintf(message, message_size, "%s", salf_last_error()), -1;
+        if (method_parse(&one, at, length) != 0) return message_fail(message, message_size, "%s", salf_last_error());
         for (int i = 0; i < *count; i++) {
             if (strcmp(out[i].name, one.name) != 0) continue;
-            return snprintf(message, message_size, "method '%s' is given twice", one.name), -1;
+            return message_fail(message, message_size, "method '%s' is given twice", one.name);
         }
-        if (*count == METHODS_MAX) return snprintf(message, message_size, "more than %d methods", METHODS_MAX), -1;
+        if (*count == METHODS_MAX) return message_fail(message, message_size, "more than %d methods", METHODS_MAX);
         out[(*count)++] = one;
         if (!at[length]) return 0;
         at += length + 1;

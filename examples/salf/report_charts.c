@@ -106,7 +106,10 @@ static void draw_front(FILE *out, const report *r, const frame *f, const char *x
         double next_x = INFINITY;
         for (int i = 0; i < r->n_groups; i++) {
             const double x = report_figure(r, &r->groups[i], x_key, &sd);
-            if (x > at && x < next_x && is_best(r, i, x_key, y_key)) next = i, next_x = x;
+            if (x > at && x < next_x && is_best(r, i, x_key, y_key)) {
+                next = i;
+                next_x = x;
+            }
         }
         if (next < 0) break;
         if (isfinite(height)) fprintf(out, "%.1f,%.1f ", pixel_x(f, next_x), pixel_y(f, height));

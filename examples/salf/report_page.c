@@ -193,8 +193,14 @@ static void write_title(FILE *out, const report *r) {
     const char *model = json_string_value(json_object_get(run, "model"));
     const char *data = json_string_value(json_object_get(run, "data"));
     fputs("Fine-tuning", out);
-    if (model) fputs(" of ", out), html_text(out, last_part(model));
-    if (data) fputs(" on ", out), html_text(out, last_part(data));
+    if (model) {
+        fputs(" of ", out);
+        html_text(out, last_part(model));
+    }
+    if (data) {
+        fputs(" on ", out);
+        html_text(out, last_part(data));
+    }
     if (r->n_logs > 1) fprintf(out, ", %d logs", r->n_logs);
 }
 

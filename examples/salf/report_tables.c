@@ -83,7 +83,11 @@ static void write_ratio(FILE *out, const report *r, const report_group *g) {
 /* The scores of a log's model before any training. */
 static void write_untrained(FILE *out, const report *r, const report_log *log, int timed) {
     fputs("<tr><td>untrained", out);
-    if (r->n_logs > 1) fputs(" (", out), html_text(out, log->name), fputs(")", out);
+    if (r->n_logs > 1) {
+        fputs(" (", out);
+        html_text(out, log->name);
+        fputs(")", out);
+    }
     fputs("</td>", out);
     for (int k = 0; k < SCORES; k++) {
         const double v = report_number(json_object_get(log->untrained, columns[k].key));

@@ -80,7 +80,10 @@ void log_run(session *s) {
     if (!o->log) return;
     const char *names[METHODS_MAX];
     double rates[METHODS_MAX];
-    for (int i = 0; i < o->n_methods; i++) names[i] = o->methods[i].name, rates[i] = o->rates[i];
+    for (int i = 0; i < o->n_methods; i++) {
+        names[i] = o->methods[i].name;
+        rates[i] = o->rates[i];
+    }
     jsonl_writer *w = &s->log;
     jsonl_begin(w, "run");
     jsonl_text(w, "model", o->model);

@@ -66,7 +66,10 @@ static int encode_split(session *s, split *out, const tokenizer *t, const char *
             room = 2 * (out->offsets[i] + length);
             int32_t *larger = realloc(out->tokens, (size_t)room * sizeof *larger);
             if (larger) out->tokens = larger;
-            if (!larger) free(ids), ids = NULL;
+            if (!larger) {
+                free(ids);
+                ids = NULL;
+            }
         }
         if (!ids) return say_no_memory();
         memcpy(out->tokens + out->offsets[i], ids, (size_t)length * sizeof *ids);
@@ -127,7 +130,10 @@ static int say_what_is_odd(const session *s) {
         for (int part = 0; part < 2; part++) {
             int32_t missing = 0, first = -1;
             for (int32_t c = s->n_labels; c-- > 0;)
-                if (counts[2 * c + part] == 0) missing++, first = c;
+                if (counts[2 * c + part] == 0) {
+                    missing++;
+                    first = c;
+                }
             if (missing > 0 && (part ? s->test.n == s->n_test_all : s->train.n == s->n_train_all))
                 fprintf(stderr, "salf %s: %d of %d classes have no %s data, '%.60s' among them\n", training_command,
                         (int)missing, (int)s->n_labels, part ? "test" : "training", s->label_names[first]);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "files.h"
+#include "message.h"
 #include "salf.h"
 #include "tokenizer_internal.h"
 
@@ -96,12 +97,12 @@ static uint32_t get_u32(const unsigned char *p) {
 static int parse_pieces(tokenizer *t, const unsigned char *data, int64_t size, char *message, size_t message_size) {
     int64_t room = 0, at = 4;
     const uint32_t longest = size >= 4 ? get_u32(data) : 0;
-    if (size < 4) return snprintf(message, message_size, "ends inside its header"), -1;
+    if (size < 4) return message_fail(message, message_size, "ends inside its header");
     if (longest < 1 || longest > PIECE_MOST) {
-        return snprintf(message, message_size, "longest piece is said to have %" PRIu32 " bytes", longest), -1;
+        return message_fail(message, message_size, "longest piece is said to have %" PRIu32 " bytes", longest);
     }
     for (; at < size && t->size < SIZE_MOST; at += 8 + t->pieces[t->size - 1].length) {
-        if (size - at < 8) return snprintf(message, message_size, "ends inside piece %" PRId32, t->size), -1;
+        if (size - at < 8) return message_fail(message, message_size, "ends inside piece %" PRId32, t->size);
         const uint32_t bits = get_u32(data + at), length = get_u32(data + at + 4);
         float score;
         memcpy(&score, &bits, sizeof score);
@@ -110,19 +111,19 @@ static int parse_pieces(tokenizer *t, const unsigned char *data, int64_t size, c
                      length, (double)score);
             return -1;
         }
-        if (size - at - 8 < length) return snprintf(message, message_size, "ends inside piece %" PRId32, t->size), -1;
+        if (size - at - 8 < length) return message_fail(message, message_size, "ends inside piece %" PRId32, t->size);
         if (t->size == room) {
             room = room ? 2 * room : 1024;
             tokenizer_entry *pieces = realloc(t->pieces, (size_t)room * sizeof *pieces);
-            if (!pieces) return snprintf(message, message_size, "out of memory"), -1;
+            if (!pieces) return message_fail(message, message_size, "out of memory");
             t->pieces = pieces;
         }
         if (tokenizer_set(t, t->size, score, (const char *)data + at + 8, (int32_t)length))
-            return snprintf(message, message_size, "out of memory"), -1;
+            return message_fail(message, message_size, "out of memory");
         t->size++;
     }
-    if (at < size) return snprintf(message, message_size, "has more than %d pieces", SIZE_MOST), -1;
-    if (t->size < 4) return snprintf(message, message_size, "has only %" PRId32 " pieces", t->size), -1;
+    if (at < size) return message_fail(message, message_size, "has more than %d pieces", SIZE_MOST);
+    if (t->size < 4) return message_fail(message, message_size, "has only %" PRId32 " pieces", t->size);
     return 0;
 }
 
@@ -287,7 +288,10 @@ int32_t *tokenizer_encode_new(const tokenizer *t, const char *text, int64_t *n) 
         id_list list = {0};
         list.ids = malloc(sizeof *list.ids); /* no ids are a list, too */
         list.room = list.ids ? 1 : 0;
-        if (list.ids && tokenizer_json_encode(t, text, strlen(text), false, &list) == 0) return *n = list.n, list.ids;
+        if (list.ids && tokenizer_json_encode(t, text, strlen(text), false, &list) == 0) {
+            *n = list.n;
+            return list.ids;
+        }
         free(list.ids);
         return NULL;
     }

@@ -137,7 +137,10 @@ static uint32_t read_code(regex_parser *p) {
 
 /* [ ... ], behind the first bracket. */
 static int read_set(regex_parser *p, regex_node *node, bool any_case) {
-    if (next_is(p, "^")) p->at++, node->negated = true;
+    if (next_is(p, "^")) {
+        p->at++;
+        node->negated = true;
+    }
     for (bool first = true; p->at < p->end && (first || *p->at != ']'); first = false) {
         uint32_t low = UINT32_MAX, high;
         if (next_is(p, "[") || next_is(p, "&&")) return refuse(p, "a set in a set");

@@ -79,9 +79,14 @@ static int64_t find_match(encoding *e, const tokenizer_step *step, const char *t
     for (int64_t at = from; at < n;) {
         int bytes;
         const uint32_t code = utf8_code(text + at, &bytes);
-        if (step->kind == STEP_DIGITS && (unicode_category(code) & unicode_mask("N", 1))) return *end = at + bytes, at;
-        if (length > 0 && n - at >= length && memcmp(text + at, sign, (size_t)length) == 0)
-            return *end = at + length, at;
+        if (step->kind == STEP_DIGITS && (unicode_category(code) & unicode_mask("N", 1))) {
+            *end = at + bytes;
+            return at;
+        }
+        if (length > 0 && n - at >= length && memcmp(text + at, sign, (size_t)length) == 0) {
+            *end = at + length;
+            return at;
+        }
         at += bytes;
     }
     return n;

@@ -42,7 +42,10 @@ void text_append_code(text_buffer *t, uint32_t code) {
 
 uint32_t utf8_code(const char *s, int *length) {
     const unsigned char *u = (const unsigned char *)s;
-    if (u[0] < 0x80) return *length = 1, u[0];
+    if (u[0] < 0x80) {
+        *length = 1;
+        return u[0];
+    }
     *length = u[0] < 0xE0 ? 2 : u[0] < 0xF0 ? 3 : 4;
     uint32_t code = u[0] & (0x7Fu >> *length);
     for (int i = 1; i < *length; i++) code = code << 6 | (u[i] & 0x3Fu);

@@ -189,7 +189,10 @@ static void sort_by_cut(run *r, const feed_task *task) {
     int64_t n = 0;
     for (int32_t e = 0; e <= r->s->info.n_layers; e++)
         for (int64_t i = 0; i < task->n; i++)
-            if (r->cuts[i] == e) r->compact[n] = e, r->rows[n++] = task->data[i];
+            if (r->cuts[i] == e) {
+                r->compact[n] = e;
+                r->rows[n++] = task->data[i];
+            }
     memcpy(r->cuts, r->compact, (size_t)n * sizeof *r->cuts);
 }
 

@@ -64,12 +64,16 @@ static void write_prompt(char *out, const char *template_text, const example *e)
     *out++ = ' ';
     for (const char *s = template_text; *s;) {
         const char *put = NULL;
-        if (strncmp(s, "{text}", 6) == 0)
-            put = e->text, s += 6;
-        else if (strncmp(s, "{text2}", 7) == 0)
-            put = e->text2 ? e->text2 : "", s += 7;
-        else if (!e->text2 && strncmp(s, " {text2}", 8) == 0)
-            put = "", s += 8;
+        if (strncmp(s, "{text}", 6) == 0) {
+            put = e->text;
+            s += 6;
+        } else if (strncmp(s, "{text2}", 7) == 0) {
+            put = e->text2 ? e->text2 : "";
+            s += 7;
+        } else if (!e->text2 && strncmp(s, " {text2}", 8) == 0) {
+            put = "";
+            s += 8;
+        }
         if (put)
             out += sprintf(out, "%s", put);
         else

@@ -25,16 +25,20 @@ void llama_adapters(llama *l, int64_t rank, double alpha, uint64_t seed) {
     float *gradient = take(&l->parameters, l->n_layers * l->n_adapters, sizeof *gradient);
     for (int32_t k = 0; k < l->n_layers; k++) {
         layer *y = &l->layers[k];
-        y->adapters = value, y->gradients = gradient;
+        y->adapters = value;
+        y->gradients = gradient;
         for (int i = 0; i < LINEARS; i++) {
             linear *n = &y->linear[i];
             const int64_t count = rank * n->in;
             const double bound = 1 / sqrt((double)n->in);
             n->rank = rank;
             n->scale = (float)(alpha / (double)rank);
-            n->a = value, n->d_a = gradient;
-            n->b = value + count, n->d_b = gradient + count;
-            value += count + rank * n->out, gradient += count + rank * n->out;
+            n->a = value;
+            n->d_a = gradient;
+            n->b = value + count;
+            n->d_b = gradient + count;
+            value += count + rank * n->out;
+            gradient += count + rank * n->out;
             for (int64_t j = 0; j < count; j++) {
                 const uint64_t bits = mix(seed += GOLDEN);
                 n->a[j] = (float)(bound * (2 * (((double)(bits >> 11) + 0.5) * 0x1p-53) - 1));

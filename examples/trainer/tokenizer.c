@@ -119,7 +119,10 @@ int64_t tokenizer_encode(const tokenizer *t, const char *text, int32_t *ids) {
         int32_t joined = -1;
         for (int64_t i = 1; i + 1 < n; i++) {
             const int32_t id = join_pieces(t, ids[i], ids[i + 1]);
-            if (id >= 0 && (best < 0 || t->pieces[id].score > t->pieces[joined].score)) best = i, joined = id;
+            if (id >= 0 && (best < 0 || t->pieces[id].score > t->pieces[joined].score)) {
+                best = i;
+                joined = id;
+            }
         }
         if (best < 0) return n;
         ids[best] = joined;

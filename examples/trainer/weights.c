@@ -79,7 +79,8 @@ void llama_open(llama *l, const salf_model *model, int64_t rank, double alpha, u
         y->norm2 = load_of_layer(l, file, 1, l->hidden, 0, k, "post_attention_layernorm", "weight");
         for (int i = 0; i < LINEARS; i++) {
             linear *n = &y->linear[i];
-            n->in = linears[i].in, n->out = linears[i].out;
+            n->in = linears[i].in;
+            n->out = linears[i].out;
             n->w = load_of_layer(l, file, n->out, n->in, 0, k, linears[i].name, "weight");
             n->bias = load_of_layer(l, file, 1, n->out, 1, k, linears[i].name, "bias");
         }
