@@ -17,7 +17,7 @@ int book_rows(run *r, const int32_t *cuts, int64_t rows, int probed, int trained
     c.n_heads = info->n_heads;
     c.n_kv_heads = info->n_kv_heads;
     c.head_dim = info->head_dim;
-    c.gated_ffn = 1;
+    c.gated_ffn = decoder_get_config(r->decoder)->layers.gated_ffn;
     c.lora_rank = o->dense ? 0 : o->lora_rank;
     c.matrices = o->dense ? 0 : o->targets;
     c.rows = rows;

@@ -144,6 +144,7 @@ int cmd_basis(int argc, char **argv) {
     if (code >= 0) return code;
     if (s.exact + s.rtol_given + s.ridge_given > 1)
         return args_misuse("basis", "--rtol, --exact and --ridge exclude each other");
+    if (s.rtol >= 1) return args_misuse("basis", "--rtol: %g is not below 1", s.rtol);
     if (s.ridge_given && !(s.ridge > 0)) return args_misuse("basis", "--ridge: %g is not positive", s.ridge);
     if (s.output && file_is_of_model(s.output, s.model))
         return args_misuse("basis", "--output: %s is a file of the model", s.output);

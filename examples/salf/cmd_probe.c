@@ -281,6 +281,7 @@ int cmd_probe(int argc, char **argv) {
                        : s.scores != SALF_SCORE_BASIS && !compares ? "scores: --metric cosine is of the basis"
                                                                    : NULL;
     if (idle) return args_misuse("probe", "--%s", idle);
+    if (s.rtol >= 1) return args_misuse("probe", "--rtol: %g is not below 1", s.rtol);
     code = open_parts(&s, &p);
     if (code < 0 && p.prompts.n == 0) code = args_fail("probe", "%s holds no prompt", s.prompts);
     for (int64_t first = 0; code <= 0 && first < p.prompts.n; first += b.n) {

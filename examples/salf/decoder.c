@@ -188,6 +188,9 @@ static salf_status allocate_decoder(decoder **out, salf_context *context, const 
         status = decoder_fail(SALF_E_ARGUMENT, "lora_rank is %d", (int)t->lora_rank);
     else if (t->lora_targets & ~SALF_MATRIX_ALL)
         status = decoder_fail(SALF_E_ARGUMENT, "lora_targets is %d", (int)t->lora_targets);
+    /* with nothing else asked for, nothing would train */
+    else if (t->lora_targets & SALF_MATRIX_GATE && t->lora_targets != SALF_MATRIX_ALL && !filled.layers.gated_ffn)
+        status = decoder_fail(SALF_E_ARGUMENT, "LoRA on gate, which the feed-forward blocks of this model do not have");
     if (!t->lora_targets) t->lora_targets = SALF_MATRIX_ALL;
     if (t->lora_alpha == 0.0) t->lora_alpha = t->lora_rank;
     if (!status) status = own_config(d);

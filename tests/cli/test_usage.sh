@@ -92,6 +92,10 @@ run 2 basis --model x --tokens 1,,2
 tells "--tokens: '' is not an integer"
 run 2 basis --model x --tokens 1 --exact --ridge 1
 tells 'exclude each other'
+run 2 basis --model x --tokens 1 --rtol 1
+tells '--rtol: 1 is not below 1'
+run 2 probe --model x --prompts y --rtol 1
+tells '--rtol: 1 is not below 1'
 run 1 basis --model /nonexistent --tokens 1
 tells 'nonexistent'
 run 2 basis --model x --tokens 1 --valid-vocab 0

@@ -288,6 +288,14 @@ START_TEST(bad_input_is_named) {
     config.n_kv_heads = 3;
     CHECK_REFUSED(decoder_create(&d, NULL, &config, NULL, 1), SALF_E_ARGUMENT, "3 kv heads");
     ck_assert_ptr_null(d);
+    config = small_config(0, 1);
+    config.layers.gated_ffn = 0;
+    decoder_training lora = {.lora_rank = 2, .lora_targets = SALF_MATRIX_GATE | SALF_MATRIX_Q};
+    CHECK_REFUSED(decoder_create(&d, NULL, &config, &lora, 1), SALF_E_ARGUMENT, "LoRA on gate");
+    ck_assert_ptr_null(d);
+    lora.lora_targets = SALF_MATRIX_ALL;
+    ck_assert_int_eq(decoder_create(&d, NULL, &config, &lora, 1), SALF_OK);
+    decoder_free(d);
 }
 END_TEST
 
