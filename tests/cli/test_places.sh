@@ -9,6 +9,7 @@ DEMO=${SALF_DEMO_PROGRAM:-$SALF-demo}
 chmod 755 "$work"
 cd "$work" || exit 1
 none=/nonexistent/none
+: >journal && chmod 666 journal # a log that anybody may write
 
 # ---- as somebody whose rights count, in a system of files of their own: each way where it is allowed
 if [ "$(id -u)" -ne 0 ]; then as_other=; else as_other='setpriv --reuid=65534 --regid=65534 --clear-groups'; fi
@@ -26,9 +27,9 @@ tries() {
     case $file in '') ;; *)
         try_one '--output' "$file" "$@" "$SALF" basis --model $none --tokens 1 --output "$file"
         try_one '--output' "$file" "$@" "$SALF" report $none --output "$file"
-        try_one '--log' "$file" "$@" "$SALF" finetune --model $none --data $none --log "$file"
-        try_one '--log' "$file" "$@" "$SALF" advise --model $none --data $none --log "$file"
-        try_one '--report' "$file" "$@" "$SALF" advise --model $none --data $none --log /dev/null --report "$file"
+        try_one '--log' "$file" "$@" "$SALF" finetune --model $none --data $none --json --log "$file"
+        try_one '--log' "$file" "$@" "$SALF" advise --model $none --data $none --json --log "$file"
+        try_one '--report' "$file" "$@" "$SALF" advise --model $none --data $none --log journal --report "$file"
         try_one '--output' "$file" "$@" "$DEMO" tokenizer --output "$file" $none ;;
     esac
     case $folder in '') ;; *)
