@@ -163,10 +163,8 @@ salf_status slf_config_read(slf_config *config, const salf_context *context, slf
     SLF_DO(slf_keys_open(&config->keys, inner, defaults, path, ""));
     SLF_DO(read_shape(config));
     SLF_DO(read_logits(config));
-    const slf_json *tied = slf_json_get(json, "tie_word_embeddings"); /* of the model that is loaded, not of its part */
-    if (tied && !slf_json_is_flag(tied) && !slf_json_is(tied, SLF_JSON_NULL))
-        SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: tie_word_embeddings is neither true nor false", path));
-    if (slf_json_is_flag(tied)) config->info.tied = slf_json_is(tied, SLF_JSON_TRUE);
+    slf_keys whole = {.json = json, .path = path, .object = ""}; /* of the model that is loaded, not of its part: */
+    SLF_DO(slf_keys_flag(&whole, "tie_word_embeddings", &config->info.tied));
     /* Ids of tokens change nothing here, but hosts ask for them. */
     config->info.bos_token = take_token(&config->keys, "bos_token_id");
     config->info.eos_token = take_token(&config->keys, "eos_token_id");
@@ -179,14 +177,13 @@ salf_status slf_config_read(slf_config *config, const salf_context *context, slf
     config->composite = inner != json;
     const slf_json *extra = slf_json_get(inner, "num_nextn_predict_layers");
     const int64_t n_extra = slf_json_to_integer(extra);
-    if (extra && !slf_json_is(extra, SLF_JSON_NULL) &&
-        (!slf_json_is(extra, SLF_JSON_INTEGER) || n_extra < 0 || n_extra > 65535))
+    if ((extra && extra->kind != SLF_JSON_NULL && extra->kind != SLF_JSON_INTEGER) || n_extra < 0 || n_extra > 65535)
         SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: num_nextn_predict_layers is no integer in 0 ... 65535", path));
     config->extra_layers = (int32_t)n_extra;
     const slf_json *quantised = slf_json_get(inner, "quantization_config");
     if (!quantised) quantised = slf_json_get(json, "quantization_config");
-    const slf_json *block = slf_json_get(quantised, "weight_block_size");
-    for (int64_t i = 0; i < 2; i++) config->scale_block[i] = slf_json_to_integer(slf_json_at(block, i));
+    for (int64_t i = 0; i < 2; i++)
+        config->scale_block[i] = slf_json_to_integer(slf_json_at(slf_json_get(quantised, "weight_block_size"), i));
     SLF_DO(slf_known_check(config, json, accept));
 done:
     slf_keys_close(&config->keys);
