@@ -330,6 +330,11 @@ static int read_settings(finetune_settings *o, int argc, char **argv) {
         if (method_list_parse(o->methods, &o->n_methods, o->lists.text[i], message, sizeof message) != 0)
             return args_misuse("finetune", "--method: %s", message);
     }
+    for (int i = 0; i < o->n_methods; i++) {
+        const int32_t policy = o->methods[i].how.policy;
+        if (policy == SALF_POLICY_SCRIPTED || policy == SALF_POLICY_CALLBACK)
+            return args_misuse("finetune", "--method: '%s' takes its cuts from a host's own code", o->methods[i].name);
+    }
     int wrong = finetune_read_rates(o);
     if (wrong < 0) wrong = finetune_check_log(o);
     if (wrong < 0) wrong = read_cache(o);

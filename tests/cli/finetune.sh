@@ -42,6 +42,9 @@ small=(--limit-train 96 --limit-test 40 --batch 8)
 "$SALF" finetune --help >"$work/help" 2>&1 && grep -q -- '--method' "$work/help" && grep -qF 'lift*[arith][df]' "$work/help"
 report $? "help lists options and methods"
 expect 2 "'salf[third]'" "unknown method" "$SALF" finetune "${model[@]}" --method 'lora[full],salf[third]'
+for word in scripted callback; do
+    expect 2 "--method: '$word' takes its cuts from a host's own code" "method $word" "$SALF" finetune "${model[@]}" --method "lora[half],$word"
+done
 expect 2 "--resume needs --checkpoint" "resume without checkpoint" "$SALF" finetune "${model[@]}" --resume
 expect 2 "'w'" "unknown target matrix" "$SALF" finetune "${model[@]}" --targets q,w
 expect 2 "{text}" "template without text" "$SALF" finetune "${model[@]}" --template 'nothing'
