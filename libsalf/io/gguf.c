@@ -206,15 +206,17 @@ int64_t slf_gguf_tokens(const salf_tensors *tensors) {
     const slf_file_field *tokens = slf_gguf_field(tensors, "tokenizer.ggml.tokens");
     const slf_file_field *types = slf_gguf_field(tensors, "tokenizer.ggml.token_type");
     if (!tokens || tokens->type != TYPE_LIST || tokens->item != TYPE_TEXT) return -1;
-    const bool typed =
-        types && types->type == TYPE_LIST && type_bytes[types->item] == 4 && types->count == tokens->count;
+    /* one number a token, or none at all: of others it is not known which tokens are made up */
+    const bool typed = types && types->type == TYPE_LIST && types->count == tokens->count &&
+                       (types->item == TYPE_I32 || types->item == TYPE_U32);
+    if (types && !typed) return -1;
     int64_t n = 0;
     const uint8_t *text = tokens->data;
     for (uint64_t i = 0; i < tokens->count; i++) {
         const uint64_t length = little_endian(text, 8);
         char made_up[32];
         const int expected = snprintf(made_up, sizeof made_up, "[PAD%" PRIu64 "]", i);
-        const bool unused = typed && little_endian(types->data + 4 * i, 4) == 5;
+        const bool unused = types && little_endian(types->data + 4 * i, 4) == 5;
         if (!unused || length != (uint64_t)expected || memcmp(text + 8, made_up, length) != 0) n = (int64_t)i + 1;
         text += 8 + length;
     }

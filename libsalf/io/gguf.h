@@ -25,7 +25,7 @@ salf_status slf_gguf_real(const salf_tensors *tensors, const char *path, const c
 /* Copies a text of less than size bytes; "" when it is missing, no text, longer, or has a byte 0. */
 void slf_gguf_text(const salf_tensors *tensors, const char *key, char *text, size_t size);
 /* Tokens of the tokenizer, without those that the converter made up at the end to fill the rows of the embedding (their
- * type is 5, unused, and token i is called [PADi]); -1 when the file has no list of tokens. */
+ * type is 5, unused, and token i is called [PADi]); -1 when the file has no list of tokens, or another one of types. */
 int64_t slf_gguf_tokens(const salf_tensors *tensors);
 
 /* Whether a path is a file, no folder, that begins as GGUF files do or is called one (shards.c). */

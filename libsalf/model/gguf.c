@@ -148,7 +148,8 @@ static salf_status read_shape(const gguf_model *g) {
     SLF_TRY(read_integer(g, "vocab_size", false, info->vocab, INT64_MAX, &vocab));
     const int64_t tokens = slf_gguf_tokens(tensors);
     if (tokens < 0 && slf_gguf_field(tensors, "tokenizer.ggml.tokens"))
-        return slf_fail(SALF_E_CORRUPT, "%s: tokenizer.ggml.tokens is no list of texts", g->path);
+        return slf_fail(SALF_E_CORRUPT, "%s: tokenizer.ggml.tokens is no list of texts, or .token_type none of theirs",
+                        g->path);
     if (vocab > info->vocab || tokens > info->vocab)
         return slf_fail(SALF_E_MISMATCH, "%s: %" PRId64 " tokens, but 'token_embd.weight' has %" PRId64 " rows",
                         g->path, SLF_MAX(vocab, tokens), info->vocab);

@@ -332,6 +332,14 @@ static const struct {
      "llama.attention.head_count is no integer"},
     {LLAMA("4", "5", "s:tokenizer.ggml.tokens 4:9 4:4 8:1 4:1 " EMBEDDING NORM LAYERS DATA), SALF_E_CORRUPT,
      "tokenizer.ggml.tokens is no list of texts"},
+    {LLAMA("4", "6",
+           "s:tokenizer.ggml.tokens 4:9 4:8 8:1 s:a s:tokenizer.ggml.token_type 4:9 4:5 8:2 4:1 4:5 " EMBEDDING NORM
+               LAYERS DATA),
+     SALF_E_CORRUPT, ".token_type none of theirs"},
+    {LLAMA("4", "6",
+           "s:tokenizer.ggml.tokens 4:9 4:8 8:1 s:a s:tokenizer.ggml.token_type 4:9 4:6 8:1 f:5 " EMBEDDING NORM LAYERS
+               DATA),
+     SALF_E_CORRUPT, ".token_type none of theirs"},
     {LLAMA("4", "5", GGUF_TEXT("tokenizer.ggml.tokens", "a") EMBEDDING NORM LAYERS DATA), SALF_E_CORRUPT,
      "tokenizer.ggml.tokens is no list of texts"},
     {GGUF_HEAD("0", "2") GGUF_TEXT("general.architecture", "llama") GGUF_U32("general.type", "1"), SALF_E_UNSUPPORTED,
