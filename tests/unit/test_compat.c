@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/blob.h"
+#include "core/fingerprint.h"
 #include "harness.h"
 
 enum { VOCAB = 12, HIDDEN = 4, LAYERS = 4, DATA = 20 };
@@ -390,6 +391,55 @@ START_TEST(policy_blobs_of_version_1_with_rounded_turns) {
 }
 END_TEST
 
+/* What a handle saves is described once, for both directions, so that a layout that changes passes every round trip.
+ * Here the bytes are pinned: of a plan of each matching in the middle of a task. */
+START_TEST(layouts_of_blobs_stay) {
+    static const struct {
+        int32_t matching, assignment, full_batches;
+        uint64_t size, hash;
+    } pinned[] = {
+        {SALF_MATCH_ONLINE, 0, 0, 264, 0x7fd72ddd144744f1},
+        {SALF_MATCH_ONLINE, 0, 1, 304, 0xc7ff967155c1b091},
+        {SALF_MATCH_OFFLINE, 0, 0, 216, 0x4a58ecde49ae3db6},
+        {SALF_MATCH_OFFLINE, 0, 1, 216, 0xfed249d1c815da50},
+        {SALF_MATCH_NONE, 0, 0, 176, 0x4231f6137b05ffad},
+        {SALF_MATCH_STREAM, SALF_ASSIGN_RANDOM, 0, 320, 0x9af01d870afff4b5},
+        {SALF_MATCH_STREAM, SALF_ASSIGN_EOF, 0, 464, 0x26fcf88e7a738c33},
+    };
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    for (size_t k = 0; k < sizeof pinned / sizeof *pinned; k++) {
+        const salf_planner_options o = {.struct_size = sizeof o,
+                                        .matching = pinned[k].matching,
+                                        .assignment = pinned[k].assignment,
+                                        .full_batches = pinned[k].full_batches,
+                                        .seed = 7};
+        int32_t eof[20];
+        uint8_t bytes[2048], accepted[20];
+        uint64_t size = sizeof bytes;
+        salf_planner *planner;
+        CHECK_OK(salf_planner_create(&planner, context, 3, 20, &o));
+        for (int i = 0; i < 20; i++) eof[i] = i % 3;
+        if (o.matching == SALF_MATCH_OFFLINE) CHECK_OK(salf_planner_set_eof(planner, 0, 20, eof));
+        for (int tasks = 0; tasks < 4; tasks++) {
+            salf_task task;
+            CHECK_OK(salf_planner_next(planner, 3, &task));
+            const salf_trace trace = {.rows = task.n_data, .n_layers = 3, .eof = eof};
+            if (task.kind == SALF_TASK_PROBE && o.matching == SALF_MATCH_STREAM)
+                CHECK_OK(salf_planner_assign(planner, &trace, eof, &task));
+            else if (task.kind == SALF_TASK_PROBE)
+                CHECK_OK(salf_planner_report(planner, eof, task.n_data, accepted));
+            if (tasks < 3) CHECK_OK(salf_planner_done(planner));
+        }
+        CHECK_OK(salf_planner_save(planner, bytes, &size));
+        const uint64_t hash = slf_fnv1a(SLF_FNV_BEGIN, bytes, size);
+        CHECK_EACH(size == pinned[k].size && hash == pinned[k].hash, "plan %zu: %llu bytes with hash %016llx", k,
+                   (unsigned long long)size, (unsigned long long)hash);
+        salf_planner_destroy(planner);
+    }
+    salf_context_destroy(context);
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, basis_of_format_1);
     HARNESS_ADD(suite, planner_blob_of_version_2);
@@ -400,4 +450,5 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, policy_blobs_of_versions_2_and_3);
     HARNESS_ADD(suite, autofreeze_of_version_2_is_refused);
     HARNESS_ADD(suite, policy_blobs_of_version_1_with_rounded_turns);
+    HARNESS_ADD(suite, layouts_of_blobs_stay);
 }
