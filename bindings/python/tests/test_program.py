@@ -127,6 +127,9 @@ def test_adapters_are_refused():
 def test_options_become_the_programs():
     options = {"label_words": {"A": "a b", "B": "b"}, "limit": None, "json": True, "no": False, "lr": 0.5, "l": [1, 2]}
     assert _program.arguments_of(options) == ["--label-words", "A=a b,B=b", "--json", "--lr", "0.5", "--l", "1,2"]
+    for wrong in ({"label_words": {"A": "yes, sir"}}, {"methods": ["half", "a,b"]}):
+        with pytest.raises(errors.ArgumentError, match="with a comma, which parts"):
+            _program.arguments_of(wrong)
 
 
 def test_how_the_program_ends_is_told(tmp_path, monkeypatch):
@@ -176,6 +179,21 @@ def test_a_log_of_a_loop_of_ones_own_is_drawn(tmp_path):
     frame = report._repr_html_()
     assert frame.startswith("<iframe srcdoc=")
     assert frame.count('"') == 10  # the page's own are escaped
+
+
+def test_a_log_that_a_crash_cut_short_goes_on(tmp_path):
+    path = tmp_path / "run.jsonl"
+    write_run(path)
+    whole = path.read_text()
+    for rest, kept in (('{"event": "step", "met', whole), ("", whole), ("{}", whole + "{}\n")):
+        path.write_text(whole + rest)
+        with salf.RunLog(path, layers=4, append=True) as log:
+            log.result("lora[full]", f1=0.6)
+        assert path.read_text().startswith(kept + '{"event": "result"')
+    assert [result["method"] for result in salf.report(path).results] == ["salf[half]", "lora[full]"]
+    with salf.RunLog(tmp_path / "new.jsonl", layers=4, append=True) as log:
+        log.result("lora[full]", f1=0.6)
+    assert (tmp_path / "new.jsonl").read_text().count("\n") == 1
 
 
 def test_names_of_logs_are_no_options(tmp_path, monkeypatch):

@@ -162,6 +162,8 @@ REFUSED = {
     "None": (lambda: None, errors.ArgumentError, "NoneType is no tensor"),
     "anything": (Nothing, errors.ArgumentError, "Nothing is no tensor"),
     "bytes": (lambda: good().tobytes(), errors.DtypeError, "uint8"),
+    "masked": (
+        lambda: np.ma.masked_array(good(), mask=np.eye(5, HIDDEN)), errors.ArgumentError, "masked elements"),
     "torch float64": (lambda: torch.ones(5, HIDDEN, dtype=torch.float64), errors.DtypeError, "float64"),
     "torch transposed": (lambda: torch.ones(HIDDEN, 5).T, errors.ArgumentError, "a copy is needed"),
     "torch expanded": (lambda: torch.ones(HIDDEN).expand(5, HIDDEN), errors.ArgumentError, "stride 0"),
@@ -186,8 +188,9 @@ def test_what_cannot_be_seen_as_it_is(basis, case):
 
 
 @pytest.mark.parametrize(
-    "wrong", [[1.5], [True], ["1"], [None], 3, [[1, 2]], "12", np.ones(2), torch.ones(2), {1: 2}, Nothing()]
-)
+    "wrong", [[1.5], [True], ["1"], [None], 3, [[1, 2]], "12", np.ones(2), torch.ones(2), {1: 2}, Nothing(),
+     np.ma.masked_array([1, 2], mask=[0, 1]), torch.ones(2).bfloat16(), torch.tensor([1, 2]).to_sparse()],
+)  # fmt: skip
 def test_labels_that_are_no_whole_numbers(basis, wrong):
     with pytest.raises((errors.DtypeError, errors.ArgumentError, errors.ShapeError)):
         salf.Probe(basis).begin(wrong)

@@ -104,7 +104,16 @@ def _on_host(values: Any, name: str) -> Any:
         return values
     if values.device.type != "cpu":
         raise errors.ArgumentError(f"{name} is on {values.device}; it is read in host memory: pass {name}.cpu()")
-    return values.detach().numpy() if numpy is not None else values.tolist()
+    try:
+        return values.detach().numpy() if numpy is not None else values.tolist()
+    except (TypeError, RuntimeError) as error:  # types and layouts that NumPy lacks, signs kept beside the memory
+        raise errors.DtypeError(f"{name} cannot be read as an array: {error}") from error
+
+
+def check_unmasked(values: Any, name: str) -> None:
+    """What a masked array of NumPy masks has no number, though there is one in its memory."""
+    if numpy is not None and isinstance(values, numpy.ma.MaskedArray) and numpy.ma.is_masked(values):
+        raise errors.ArgumentError(f"{name} has masked elements, which have no number: pass {name}.filled(...)")
 
 
 def _checked(array: Any, name: str, kinds: str, what: str) -> Any:
@@ -119,6 +128,7 @@ def _checked(array: Any, name: str, kinds: str, what: str) -> Any:
 
 
 def _as_array(values: Any, name: str, kinds: str, what: str) -> Any:
+    check_unmasked(values, name)
     try:
         array = numpy.asarray(values)
     except ValueError as error:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Any, Callable, List, Optional, Tuple, Type, TypeVar
+from typing import Any, Callable, List, NoReturn, Optional, Tuple, Type, TypeVar
 
 from salf import errors
 from salf._ffi import NULL, check, ffi, lib
@@ -81,6 +81,9 @@ class Owner:
         if self._lock is not None:
             self._lock.release()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a {self.name} of libsalf lives in this process: it cannot be copied or pickled")
+
     # Defaults bind what is needed: at interpreter exit module variables may be gone. In a forked process the threads
     # and the device that a handle may wait for are not there.
     def __del__(
@@ -134,6 +137,10 @@ class Handle:
     def close(self) -> None:
         """Gives the handle back; more often than once is fine. What was made from it stays usable."""
         self._owner = None
+
+    def __reduce__(self) -> NoReturn:
+        bytes_of = "; save() gives its state as bytes" if hasattr(self, "_kind") else ""
+        raise TypeError(f"{type(self).__name__} lives in this process: it cannot be copied or pickled{bytes_of}")
 
     def __enter__(self: Self) -> Self:
         self._use()

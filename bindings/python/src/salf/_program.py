@@ -54,15 +54,19 @@ def arguments_of(options: Mapping[str, Any]) -> List[str]:
         if value is True:
             found.append(option)
         elif value is not None and value is not False:
-            found += [option, _text(value)]
+            found += [option, _text(name, value)]
     return found
 
 
-def _text(value: Any) -> str:
+def _text(name: str, value: Any) -> str:
+    parts = [str(item) for item in value] if isinstance(value, (list, tuple)) else []
     if isinstance(value, Mapping):
-        return ",".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ",".join(str(item) for item in value)
+        parts = [f"{key}={item}" for key, item in value.items()]
+    wrong = next((part for part in parts if "," in part), None)
+    if wrong is not None:
+        raise ArgumentError(f"{name} holds {wrong!r}, with a comma, which parts one of them from the next")
+    if isinstance(value, (list, tuple, Mapping)):
+        return ",".join(parts)
     return str(os.fspath(value)) if isinstance(value, os.PathLike) else str(value)
 
 

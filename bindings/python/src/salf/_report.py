@@ -88,6 +88,19 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _drop_torn_line(path: Path) -> None:
+    """Takes away the last line of a log that a crash cut short: what is written next would be lost with it."""
+    if not os.path.isfile(path):
+        return
+    with open(path, "rb+") as file:
+        last = file.read().rpartition(b"\n")[2]
+        try:
+            json.loads(last or b"{}")
+            file.write(b"\n" if last else b"")  # whole, but for its end
+        except ValueError:
+            file.truncate(file.tell() - len(last))
+
+
 class RunLog:
     """Writes the events of a training loop of your own as JSON lines (docs/formats.md, "Logs"), each as soon as it is
     known: what was written before a crash can be drawn.
@@ -98,12 +111,14 @@ class RunLog:
         salf.report("run.jsonl")
 
     layers: of the model. What else is given by name stands in the log's first line. append: go on with a log, whose
-    first line is there already.
+    first line is there already; a last line that a crash cut short is taken away.
     """
 
     def __init__(
         self, path: Path, *, layers: int, methods: Sequence[str] = (), append: bool = False, **about: Any
     ) -> None:
+        if append:
+            _drop_torn_line(path)
         self._file: TextIO = open(path, "a" if append else "w", encoding="utf-8")  # noqa: SIM115 - until close()
         if not append:
             self.write("run", layers=layers, methods=list(methods), **about)

@@ -8,7 +8,7 @@ from typing import Any, List, Mapping, NamedTuple, Optional, Tuple, Union
 from salf._ffi import NULL, check, encoded, ffi, lib, new_struct, optional_text
 from salf._handles import Handle, Owner, create
 from salf.context import Context
-from salf.errors import ArgumentError
+from salf.errors import ArgumentError, NotFoundError
 from salf.planner import Planner
 from salf.policy import Policy
 from salf.tensors import Tensor, _fill_named, _metadata
@@ -134,6 +134,8 @@ class Checkpoint(Handle):
     def array(self, name: str) -> Any:
         """A copy of a tensor that was saved before the folder was opened."""
         named = ffi.new("salf_named_tensor *")
-        owner = self._use()
-        check(lib.salf_tensors_find(self._info().tensors, encoded(name, "name"), named))
+        owner, tensors = self._use(), self._info().tensors
+        if tensors == NULL:
+            raise NotFoundError(f"there is no tensor {name!r}: the folder held no save when it was opened")
+        check(lib.salf_tensors_find(tensors, encoded(name, "name"), named))
         return Tensor(named, owner).numpy().copy()

@@ -14,6 +14,7 @@ from salf._extras import need
 
 need("lightning", "torch", "lightning", "numpy")
 
+import math
 from typing import Any, Dict, Optional
 
 from lightning.pytorch.callbacks import Callback
@@ -57,7 +58,7 @@ class SalfCallback(Callback):
         method = parse_method(config.method)
         if method.planned:
             planner = config.plan_options(method, _data_of(trainer), len(parts.layers), seed)
-        policy = {"total_steps": int(trainer.estimated_stepping_batches), "seed": seed}
+        policy = {"total_steps": _steps_of(trainer), "seed": seed}
         self.controller = config.controller(model, parts, planner, policy)
         optimizers = trainer.optimizers
         self.controller.attach(optimizers[0] if len(optimizers) == 1 else optimizers)
@@ -100,6 +101,12 @@ class SalfCallback(Callback):
             self.controller.close()
 
 
+def _steps_of(trainer: Any) -> int:
+    """Steps of the fit, 0 where nobody knows them; methods that need them say so."""
+    steps = float(trainer.estimated_stepping_batches)
+    return int(steps) if math.isfinite(steps) else 0
+
+
 def _data_of(trainer: Any) -> int:
     """Data that the fit trains: those of max_steps, or of max_epochs; what limit_train_batches leaves of an epoch."""
     loader = trainer.train_dataloader
@@ -108,10 +115,11 @@ def _data_of(trainer: Any) -> int:
         raise ValueError(
             "a plan counts the data of the run, and the loader tells no batch size or length: say n_data in planner="
         )
-    length, batches = len(loader.dataset), int(trainer.num_training_batches)
+    batches = int(trainer.num_training_batches)
+    length = len(loader.dataset) if hasattr(loader.dataset, "__len__") else batches * unit
     if batches < length // unit or getattr(loader, "drop_last", False):
         length = batches * unit
     rows, unit = as_rows(length, unit, loader.dataset, loader.collate_fn)
     epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else 0
-    steps = int(trainer.estimated_stepping_batches)
-    return data_of_run(rows, unit, int(trainer.accumulate_grad_batches), epochs, steps, False, False)
+    accumulation = int(trainer.accumulate_grad_batches)
+    return data_of_run(rows, unit, accumulation, epochs, _steps_of(trainer), False, False)

@@ -14,7 +14,7 @@ import sys
 from typing import Any, FrozenSet, NamedTuple, Optional, Sequence, Tuple
 
 from salf import _dlpack, errors
-from salf._arrays import numpy, whole_numbers
+from salf._arrays import check_unmasked, numpy, whole_numbers
 from salf._dtypes import DTYPES, TENSOR_DTYPES
 from salf._ffi import NULL, ffi, lib
 
@@ -122,6 +122,8 @@ def _of_buffer(source: Any, name: str) -> Memory:
 def memory_of(source: Any, name: str, stream: Optional[int] = None) -> Memory:
     """Where a tensor lies, whichever library it is of."""
     if numpy is not None and isinstance(source, numpy.ndarray):
+        if type(source) is not numpy.ndarray:
+            check_unmasked(source, name)
         return _of_numpy(source, name)
     if numpy is not None and isinstance(source, numpy.generic):  # a single number
         return _of_numpy(numpy.asarray(source), name)._replace(read_only=True)

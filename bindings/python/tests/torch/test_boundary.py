@@ -207,13 +207,18 @@ def test_parameters_that_moved_drop_what_was_kept():
 def test_what_is_random_is_refused():
     ids, mask = data(4)
     model, parts = make()
-    parts.layers[0].mlp.register_forward_hook(lambda _m, _i, output: nn.functional.dropout(output * 9, 0.5))
     boundary = Boundary(parts.layers, BoundaryCache(1 << 20), parts.embedding)
     boundary.set(EDGE)
+    hook = parts.embedding.register_forward_hook(lambda _m, _i, output: nn.functional.dropout(output, 0.5))
     boundary.begin(range(4), ids, mask)
     loss_of(model, ids, mask)
     boundary.begin(range(4), ids, mask)
     with pytest.raises(RuntimeError, match="something in the forward is random"):
+        loss_of(model, ids, mask)
+    hook.remove()
+    parts.layers[0].mlp.register_forward_hook(lambda _m, _i, output: nn.functional.dropout(output, 0.01))
+    boundary.begin(range(4), ids, mask)
+    with pytest.raises(RuntimeError, match="layer 0 draws random numbers"):
         loss_of(model, ids, mask)
 
 

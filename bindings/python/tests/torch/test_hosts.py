@@ -2,11 +2,13 @@
 configurations from files. What a host needs and is not installed is skipped, aloud."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import io
 import re
 import runpy
 import sys
+import types
 
 import accelerate
 import pytest
@@ -131,6 +133,35 @@ def test_a_callback_goes_on_with_its_plan(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole, again))
 
 
+@needs_arguments
+def test_a_callback_takes_no_checkpoint_of_another_run(tmp_path):
+    """A callback is told the number of a checkpoint, and not its folder: another of that number may lie in the
+    output_dir."""
+
+    def made(folder, callback, seed=7):
+        trainer, _ = trainer_of(small.make_model("llama"), folder, save_strategy="steps", save_steps=3, seed=seed)
+        trainer.add_callback(callback)
+        return trainer
+
+    method = "lift*[half][stream]"
+    whole = made(tmp_path / "a", SalfCallback(method))
+    whole.train()
+    made(tmp_path / "b", SalfCallback(method)).train()
+    resumed = str(tmp_path / "a" / "checkpoint-3")
+    for folder in ("b", "c"):
+        with pytest.raises(ValueError, match=rf"{folder}.checkpoint-3 is not the checkpoint of the run"):
+            made(tmp_path / folder, SalfCallback(method)).train(resume_from_checkpoint=resumed)
+    other = made(tmp_path / "c", SalfCallback(method, checkpoint=tmp_path / "b" / "checkpoint-3"))
+    with pytest.raises(ValueError, match=r"b.checkpoint-3 is not the checkpoint of the run"):
+        other.train(resume_from_checkpoint=resumed)
+    callback = SalfCallback(method, checkpoint=resumed)
+    again = made(tmp_path / "c", callback)
+    again.train(resume_from_checkpoint=resumed)
+    assert callback.controller.steps == 10
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+
+
 class _StopAt(transformers.TrainerCallback):
     def __init__(self, step):
         self.step = step
@@ -231,6 +262,25 @@ def test_plans_that_choose_their_data_are_refused(method):
         SalfCallback(method)
 
 
+def test_lightning_counts_data_without_a_length():
+    pytest.importorskip("lightning")
+    from salf import lightning
+
+    stream = torch.utils.data.DataLoader(_Stream(), batch_size=4)
+    trainer = types.SimpleNamespace(
+        train_dataloader=stream, num_training_batches=3, max_epochs=2, accumulate_grad_batches=1,
+        estimated_stepping_batches=6.0,
+    )  # fmt: skip
+    assert (lightning._data_of(trainer), lightning._steps_of(trainer)) == (24, 6)
+    trainer.estimated_stepping_batches = float("inf")
+    assert lightning._steps_of(trainer) == 0
+
+
+class _Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(small.Items())
+
+
 @needs_arguments
 def test_lightning(tmp_path):
     """Validation in between, accumulation, and a checkpoint to go on from: the same bits."""
@@ -297,6 +347,9 @@ def test_a_config_from_a_dictionary(tmp_path):
     assert (config.method, config.labels, config.cache, config.seed) == ("salf", [1, 2], True, 7)
     assert config.policy == {"reduction": "smallest"}
     assert SalfConfig.from_dict({}) == SalfConfig()
+    assert SalfConfig.from_dict(dataclasses.asdict(config)) == config
+    with pytest.raises(ValueError, match="max_cache_age is 3, and there is no cache"):
+        trainer_of(small.make_model("llama"), tmp_path, {"method": "salf", "max_cache_age": 3}, SalfTrainer)[0].train()
     model = small.add_lora(small.make_model("llama"), "llama")
     trainer, _ = trainer_of(model, tmp_path, {"method": "half"}, SalfTrainer)
     trainer.train()
@@ -308,7 +361,7 @@ def test_a_config_from_a_dictionary(tmp_path):
     [
         ({"methd": "salf"}, r"salf has no option 'methd'; did you mean 'method'\?"),
         ({"zzz": 1}, "salf has no option 'zzz'; known are method, labels"),
-        ({"head": [1.0]}, "salf has no option 'head'; "),
+        ({"head": [1.0]}, r"salf: head is an object of Python: SalfConfig\(head=...\) takes it"),
         ({"method": "salf[quarter]"}, r"unknown method 'salf\[quarter\]'"),
         ({"method": 3}, "salf: method is 3, which is not a text"),
         ({"seed": "1"}, "salf: seed is '1', which is not a whole number or nothing"),
@@ -325,8 +378,6 @@ def test_what_a_dictionary_may_not_say(values, message):
 
 
 def test_every_field_can_be_said_in_a_file_or_is_an_object():
-    import dataclasses
-
     from salf.transformers import config
 
     names = {item.name: str(item.type) for item in dataclasses.fields(SalfConfig)}

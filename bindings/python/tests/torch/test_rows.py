@@ -389,10 +389,17 @@ def test_recomputation_refuses_what_it_cannot_repeat():
     with pytest.raises(RuntimeError, match="the backward came before the cuts of its rows"):
         loss.backward()
     rows.close()
-    layers[2].mlp.register_forward_hook(lambda m, _i, output: nn.functional.dropout(output * 9, 0.5, m.training))
+    scale = [1.0]
+    hook = layers[2].mlp.register_forward_hook(lambda _m, _i, output: output * scale[0])
     rows = RowCheckpoint(layers)
     rows.arm()
     loss = loss_of(model, ids, labels)
     rows.settle([0, 1, 1, 2, 3, 4])
+    scale[0] = 1.5
     with pytest.raises(RuntimeError, match="layer 2 gave other states when it was run again"):
         loss.backward()
+    hook.remove()
+    layers[2].mlp.register_forward_hook(lambda m, _i, output: nn.functional.dropout(output, 0.01, m.training))
+    rows.arm()
+    with pytest.raises(RuntimeError, match="layer 2 draws random numbers"):
+        loss_of(model, ids, labels)

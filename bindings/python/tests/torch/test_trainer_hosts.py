@@ -172,6 +172,43 @@ class Endless(torch.utils.data.IterableDataset):
         yield from itertools.cycle(small.Items())
 
 
+@pytest.mark.parametrize("salf", [{"method": "salf", "cache": True}, {"method": "half", "boundary": {"size": 1 << 20}}])
+def test_data_that_are_known_by_number(tmp_path, salf):
+    """Samplers by length look into the items; what has no numbers is refused."""
+    known = transformers.TrainingArguments.__dataclass_fields__
+    word = "group_by_length"
+    grouped = {word: True} if word in known else {"train_sampling_strategy": word}
+    trainer = make_trainer(tmp_path, salf, num_train_epochs=2, **grouped)
+    trainer.train()
+    assert trainer.state.global_step == 20
+    kept = trainer.controller.cache or trainer.controller._own._boundary.cache
+    assert len(kept) == 40
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([small.Items()[i] for i in range(40)])
+
+    with pytest.raises(ValueError, match="cache= and boundary= know data by their numbers, and Stream has none"):
+        make_trainer(tmp_path, salf, data=Stream(), max_steps=3).train()
+
+
+def test_a_resumed_plan_may_cut_its_steps_otherwise(tmp_path):
+    """A step of one batch of 4, then steps of two of 2: the same steps."""
+
+    def run(resume=False, **given):
+        trainer = make_trainer(tmp_path, "lift*[arith][df]", save_strategy="steps", save_steps=3, **given)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3") if resume else None)
+        return trainer
+
+    whole = run()
+    again = run(True, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    assert again.state.global_step == whole.state.global_step
+    assert again.plan.finished
+    assert again.controller.saving == whole.controller.saving
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
 def test_data_without_a_length(tmp_path):
     with pytest.raises(ValueError, match=r"Endless has no length: take a stream"):
         make_trainer(tmp_path, "salf[half]", data=Endless(), max_steps=4).train()

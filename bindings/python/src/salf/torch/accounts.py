@@ -55,7 +55,7 @@ class Accounts:
 
     def state(self) -> torch.Tensor:
         """For a checkpoint."""
-        return torch.tensor([self._depth, self._count], dtype=torch.float64)
+        return torch.tensor([self._depth, self._count], dtype=torch.float64, device="cpu")
 
     def load(self, state: torch.Tensor) -> None:
         """From a checkpoint."""

@@ -130,6 +130,7 @@ def find_parts(
     if found_embedding is None:
         found_embedding = next((c.module for c in flow.calls if isinstance(c.module, nn.Embedding)), None)
     decoder, found_layers = _find_layers(base, layers, flow)
+    _check_order(found_layers, flow)
     check_shared(found_layers)
     found_head = _resolve(base, head) if head is not None else _find_head(base, flow)
     search = _Search(base, batch, flow, found_layers, found_head, example is None)
@@ -235,6 +236,18 @@ def _find_layers(
     raise ValueError(
         f"{type(base).__name__}: the list of decoder layers is not certain (found: {names}); name it with layers={why}"
     )
+
+
+def _check_order(layers: Sequence[nn.Module], flow: Flow) -> None:
+    """Layers that a host names have to be in the order in which they run: what lies below a cut is told by that."""
+    place = {id(call.module): i for i, call in enumerate(flow.calls)}
+    ran = [(place[id(layer)], k) for k, layer in enumerate(layers) if id(layer) in place]
+    for (before, j), (after, k) in zip(ran, ran[1:]):
+        if after <= before:
+            raise ValueError(f"layers= are not in the order in which they run: number {k} ends before number {j}")
+    times = next((len(flow.of(layer)) for layer in layers if len(flow.of(layer)) > 1), 1)
+    if times > 1:
+        raise ValueError(f"layers= run {times} times in a forward: salf freezes layers that run once")
 
 
 def _idle(base: nn.Module, flow: Flow) -> str:

@@ -13,7 +13,6 @@ import hashlib
 import inspect
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-import numpy
 import torch
 from torch import nn
 
@@ -65,20 +64,23 @@ class Automatic:
 
 def _content_ids(inputs: Mapping[str, Any]) -> Optional[List[int]]:
     """A number for each row of a batch that is the same whenever the datum comes again, however it is padded: 63 bits
-    of a hash, so that among a million data two share one with a chance of 5e-8. None where there are no tokens."""
-    if inputs.get("input_ids") is None:
+    of a hash, so that among a million data two share one with a chance of 5e-8. All tensors that the model is given
+    belong to it: of one that does not go by row, such as the pictures of all of them, the whole. None where there are
+    no tokens."""
+    tokens, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+    if tokens is None:
         return None
-    given: Dict[str, Any] = {
-        name: inputs[name].detach().cpu().numpy()
-        for name in ("input_ids", "attention_mask", "labels")
-        if inputs.get(name) is not None
-    }
-    tokens, mask, labels = given["input_ids"], given.get("attention_mask"), given.get("labels")
-    kept: Any = numpy.ones_like(tokens) if mask is None or mask.shape != tokens.shape else mask
-    found = []
-    for row, held in enumerate(kept != 0):
-        content = hashlib.blake2b(tokens[row][held].astype(numpy.int64).tobytes(), digest_size=8)
-        if labels is not None and labels.shape == tokens.shape:
-            content.update(labels[row][held].astype(numpy.int64).tobytes())
-        found.append(int.from_bytes(content.digest(), "little") >> 1)
-    return found
+    if mask is None or mask.shape != tokens.shape:
+        mask = torch.ones_like(tokens)
+    kept = mask.detach().cpu() != 0
+    found = [hashlib.blake2b(digest_size=8) for _ in range(len(tokens))]
+    for name, value in sorted(inputs.items()):
+        if not isinstance(value, torch.Tensor) or value.dim() == 0 or value is mask:
+            continue
+        held = value.detach().cpu()
+        held = held.long() if not held.is_floating_point() else held.contiguous()
+        for row, content in enumerate(found):
+            own = held[row] if len(held) == len(found) else held
+            own = own[kept[row]] if held.shape == kept.shape else own
+            content.update(name.encode() + own.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return [int.from_bytes(content.digest(), "little") >> 1 for content in found]

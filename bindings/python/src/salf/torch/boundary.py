@@ -22,19 +22,23 @@ import numpy
 import torch
 from torch import nn
 
+from salf.torch.cache import claim
+from salf.torch.optimizer import sample
 from salf.torch.rows import (
     CannotSplit,
     Division,
     checked_states,
     layer_arguments,
+    random_state,
     replace_forward,
     restore_forward,
     run_alone,
 )
 
 _TYPES = {"float32": (torch.float32, 4), "bfloat16": (torch.bfloat16, 2)}
-# Rounding depends on the shape of the batch, and bfloat16 keeps 8 bits; dropout changes a state by its own size.
-_SAME = 0.05
+# Rounding depends on the shape of the batch, and bfloat16 keeps 8 bits. What is random (dropout, noise on embeddings)
+# changes a state by a share of its size.
+_SAME, _SAME_FLOAT = 0.05, 0.005
 
 
 @dataclass
@@ -50,7 +54,8 @@ class _Entry:
 
 
 class BoundaryCache:
-    """Keeps states of data by id, up to a size in bytes, in memory or in a file of a folder.
+    """Keeps states of data by id, up to a size in bytes, in memory or in a file of a folder. They are of one model: a
+    cache serves one controller at a time, and forgets what it has of the one before.
 
     size: bytes; what does not fit is computed each time, and a warning says so once. dtype: "float32", which gives the
     weights of a run without cache but for rounding, or "bfloat16", half the size. folder: where the file lies, which
@@ -64,7 +69,7 @@ class BoundaryCache:
             raise ValueError(f"size is {size}: a cache has room for some bytes")
         self.size, self.used = int(size), 0
         self.hits = self.misses = 0
-        self._type, self._bytes = _TYPES[dtype]
+        self.type, self._bytes = _TYPES[dtype]
         self._entries: Dict[int, _Entry] = {}
         self._said: List[str] = []
         self._file: Any = None
@@ -96,11 +101,11 @@ class BoundaryCache:
         data = bytearray(os.pread(self._file.fileno(), size, entry.place))
         if len(data) != size:
             raise OSError(f"the boundary cache's file gave {len(data)} of {size} bytes")
-        return torch.frombuffer(data, dtype=self._type).view(entry.shape)
+        return torch.frombuffer(data, dtype=self.type).view(entry.shape)
 
     def put(self, datum: int, content: bytes, layer: int, states: torch.Tensor) -> None:
         """Keeps states [tokens, D] of a datum before a layer, where there is room."""
-        kept = states.detach().to("cpu", self._type).contiguous()
+        kept = states.detach().to("cpu", self.type).contiguous()
         need = kept.numel() * kept.element_size()
         old = self._entries.pop(datum, None)
         room, place = (old.room, old.place) if old is not None else (0, self.used)
@@ -155,6 +160,8 @@ class Boundary:
         # How many things a layer gives beside its states, None where it gives states alone.
         self._beside: List[Optional[int]] = [None] * len(self._layers)
         self._tried = [False] * len(self._layers)
+        self.closed = False
+        claim(cache, self)
         self._own = [replace_forward(layer, self._instead_of(k)) for k, layer in enumerate(self._layers)]
 
     def close(self) -> None:
@@ -162,6 +169,7 @@ class Boundary:
         for layer, own in zip(self._layers, self._own):
             restore_forward(layer, own)
         self._own = []
+        self.closed = True
 
     def set(self, layer: int) -> None:
         """Nothing below this layer trains any more. A smaller one than before empties the cache."""
@@ -196,12 +204,13 @@ class Boundary:
         self._batch = None
 
     def _check_parameters(self) -> None:
-        """Whether what lies below the kept states is as it was: their memory, and how often they were written to."""
+        """Whether what lies below the kept states is as it was: their memory, how often they were written to, and a few
+        of their numbers, as what is written by way of parameter.data is not counted."""
         below = (
             [] if self._embedding is None else [self._embedding],
             *([layer] for layer in self._layers[: self._layer]),
         )
-        now = [tuple(x for m in part for p in m.parameters() for x in (p.data_ptr(), p._version)) for part in below]
+        now = [tuple(x for m in part for p in m.parameters() for x in _mark(p)) for part in below]
         if self._fingerprints[: len(now)] != now[: len(self._fingerprints)]:
             if len(self.cache):
                 warnings.warn(
@@ -220,8 +229,15 @@ class Boundary:
                 raise RuntimeError("a second forward of one batch: call begin() before each")
             states = batch.enter(self.cache, k, states.detach())
             if k < self._layer:
+                before = random_state(states.device)
                 with torch.no_grad():
-                    return self._below(k, inner, args, kwargs, states, batch)
+                    output = self._below(k, inner, args, kwargs, states, batch)
+                if not torch.equal(before, random_state(states.device)):
+                    raise RuntimeError(
+                        f"layer {k} draws random numbers (dropout?), and its states cannot be kept: set dropout to 0 "
+                        "(lora_dropout too)"
+                    )
+                return output
             if not batch.done:  # checkpointing runs the layer once more in the backward
                 self._compare(batch, states)
                 batch.keep(self.cache, k, states)
@@ -261,12 +277,18 @@ class Boundary:
                 continue
             kept = self.cache.read(entry).to(states.device, torch.float32)
             found = states[row, : entry.shape[0]].float()
-            if (kept - found).norm() > _SAME * found.norm():
+            exact = self.cache.type == states.dtype == torch.float32
+            if (kept - found).norm() > (_SAME_FLOAT if exact else _SAME) * found.norm():
                 raise RuntimeError(
                     "a datum that came again had other states at the boundary: something in the forward is random "
-                    "(dropout?), and states cannot be kept"
+                    "(dropout or noise on embeddings?), and states cannot be kept"
                 )
             self._compared = True
+
+
+def _mark(parameter: nn.Parameter) -> Tuple[Any, ...]:
+    plain = type(parameter) is nn.Parameter  # numbers of another kind cannot always be picked
+    return (parameter.data_ptr(), parameter._version, *(sample(parameter).tolist() if plain else ()))
 
 
 class _Batch:

@@ -6,6 +6,7 @@ decision before the forward. Entries older than max_age optimizer steps are prob
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, Dict, Optional, Sequence
 
 import numpy
@@ -13,17 +14,39 @@ import torch
 
 import salf
 
+# Whose each cache is.
+_OWNERS: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+
+
+def claim(cache: Any, owner: Any) -> None:
+    """Makes a cache its owner's. ValueError while it is another's that is not closed: data have the same numbers
+    everywhere, and other states in every model. What is left of an owner before is forgotten."""
+    other = _OWNERS[cache]() if cache in _OWNERS else None
+    if other is not None and not other.closed:
+        raise ValueError(f"the {type(cache).__name__} is in use by another controller: each needs one of its own")
+    if cache in _OWNERS:
+        cache.clear()
+    _OWNERS[cache] = weakref.ref(owner)
+
 
 class EofCache:
-    """Deviations by datum id; 8 (m+1) bytes a datum and the dictionary's own."""
+    """Deviations by datum id; 8 (m+1) bytes a datum and the dictionary's own. max_age: optimizer steps after which a
+    datum is probed again, None for never. Deviations are of one model: a cache serves one controller at a time, and
+    forgets what it has of the one before."""
 
     def __init__(self, max_age: Optional[int] = None) -> None:
+        if max_age is not None and not max_age >= 0:
+            raise ValueError(f"max_age is {max_age}; it counts optimizer steps, None for no end")
         self.max_age = max_age
         self._entries: Dict[int, Any] = {}
         self._steps: Dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def clear(self) -> None:
+        """Forgets all entries."""
+        self._entries, self._steps = {}, {}
 
     def put(self, ids: Sequence[int], trace: salf.Trace, step: int) -> None:
         """Takes the deviations of data that were probed at an optimizer step."""
@@ -48,7 +71,7 @@ class EofCache:
         return {
             "ids": ids,
             "steps": [self._steps[i] for i in ids],
-            "deviations": torch.from_numpy(numpy.stack(deviations)) if ids else torch.empty(0),
+            "deviations": torch.from_numpy(numpy.stack(deviations)) if ids else torch.empty(0, device="cpu"),
         }
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:

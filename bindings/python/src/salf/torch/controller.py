@@ -34,7 +34,7 @@ from salf.torch.accounts import Accounts
 from salf.torch.anatomy import Parts, find_parts, measured_again
 from salf.torch.boundary import BoundaryCache
 from salf.torch.build import RowCallback
-from salf.torch.cache import EofCache
+from salf.torch.cache import EofCache, claim
 from salf.torch.flags import Active, Flags
 from salf.torch.groups import Groups
 from salf.torch.hooks import forget_compiled
@@ -42,7 +42,7 @@ from salf.torch.optimizer import OptimizerGuard
 from salf.torch.passage import Passage, Step, Withheld, leaves_above
 from salf.torch.prepared import Prepared
 from salf.torch.statistics import LayerStatistics
-from salf.torch.targets import RowPolicy, Rows
+from salf.torch.targets import RowPolicy, Rows, whole
 
 _STATE_VERSION = 1
 
@@ -102,13 +102,14 @@ class FreezeController(Prepared):
         _check_choice("others", others, ("error", "train"))
         self.method = parse_method(method)
         self._by_trace = self.method.policy == "salf" or bool((policy or {}).get("callback"))
+        self._check_used({"probe": probe, "basis": basis}, cache)
         if self._by_trace or self.method.probes:
             distributed.check_whole(model)
         distributed.check_wrapper(model)
         self.parts = parts if parts is not None else find_parts(model)
         self.n_layers = len(self.parts.layers)
         self._check_alone()
-        self.cache = cache
+        self.cache, self.closed = cache, False
         self._group = group
         self._communicator = distributed.Communicator(group) if distributed.available() else None
         self._head_options = (head, head_rows, valid_vocab)
@@ -129,6 +130,8 @@ class FreezeController(Prepared):
                 by_datum = self._policy_options.get("reduction") == "prefix" or self.method.policy == "budget"
                 self.signal = salf.Signal(self.context, self.n_layers, by_datum and not self._stream_probes())
             self._check_embedding()
+            if cache is not None:
+                claim(cache, self)
             self._groups.say_frozen(self._flags.parameters_of(self._everything()))
             self._open_own_cuts(boundary)
             forget_compiled(model)
@@ -153,6 +156,17 @@ class FreezeController(Prepared):
                     "not called: call it, or that of the callback that made it, before a new one is made"
                 )
 
+    def _check_used(self, of_probe: Mapping[str, Any], cache: Optional[EofCache]) -> None:
+        """Options that would change nothing."""
+        given = [name for name, options in of_probe.items() if options]
+        if given and not (self._by_trace or self.method.probes):
+            raise ValueError(f"method {self.method.name!r} has no probe: {' and '.join(given)}= would change nothing")
+        if cache is not None and not self._by_trace:
+            raise ValueError(
+                f"cache= spares the probes of method 'salf'; method {self.method.name!r} decides without, or by those "
+                "of its plan"
+            )
+
     def _set_defaults(self, moments: str) -> None:
         self.steps = 0
         self.trace: Optional[salf.Trace] = None
@@ -163,7 +177,6 @@ class FreezeController(Prepared):
         self._trains = [bool(layer) for layer in self._groups.layers]
         self._passage = Passage(self.parts.layers, self._announced_step, self._reached)
         self._moments = moments
-        self.closed = False
         self._feed = None
         self._guard: Optional[OptimizerGuard] = None
         self._ddp: Any = None
@@ -187,6 +200,7 @@ class FreezeController(Prepared):
 
     def wrapped(self, model: nn.Module, when: str = "auto") -> None:
         """Tells the model as it is called, after DistributedDataParallel or FSDP was put around it."""
+        self._check_open()
         kind = distributed.check_wrapper(model, self.parts.layers)
         self._sharded = sharded = kind in ("fsdp1", "fsdp2")
         if sharded and self.method.policy in ("autofreeze", "rgn"):
@@ -204,6 +218,7 @@ class FreezeController(Prepared):
     def attach(self, optimizer: Any) -> None:
         """Guards an optimizer, or several that step together, also within the backward: they must hold every parameter
         that may train, and move frozen ones at no step."""
+        self._check_open()
         if self._guard is not None:
             self._guard.close()
         self._groups.refresh()
@@ -246,8 +261,7 @@ class FreezeController(Prepared):
 
         A stream hands its next quota to the batch, whatever the data are: let n_data be all that the run trains.
         """
-        if self.closed:
-            raise RuntimeError("the controller is closed: make another one")
+        self._check_open()
         self._flags.check_checkpointing()
         self._give_back()  # of a backward that failed
         if self._guard is not None:
@@ -366,8 +380,17 @@ class FreezeController(Prepared):
         if observed and not rows and self._communicator is None:
             raise ValueError("no datum of the batch has a target: all labels behind the first are -100")
         known = rows.n_units if rows is not None else 1 if labels is None else len(labels)
-        step = Step(rows, [int(i) for i in ids] if ids is not None else None, known if size is None else size, inputs)
+        step = Step(rows, None, known if size is None else size, inputs)
         step.batch = step.size if labels is None else len(labels)
+        if ids is not None:
+            numbers = whole(ids, "ids")
+            least = 1 + int(rows.data.max(initial=-1)) if rows is not None else 0
+            if len(numbers) < least or (labels is not None and len(numbers) != len(labels)):
+                raise ValueError(
+                    f"{len(numbers)} ids for a batch of {least if labels is None else len(labels)} rows: each has one, "
+                    "also where several data are packed into it"
+                )
+            step.ids = numbers.tolist()
         return step
 
     def _one_datum_a_row(self, size: Optional[int], rows: Rows) -> bool:
@@ -671,8 +694,9 @@ class FreezeController(Prepared):
         return found
 
     def refresh(self) -> None:
-        """Measures the final norm and makes the basis anew, after head or norm were trained or replaced."""
+        """Measures the final norm and makes the basis anew, after head or norm were trained, between two steps."""
         if self._feed is not None:
+            self._check_idle("refresh")
             self.parts = measured_again(self.parts)
             self.model = self._make_model()
             self.basis = self.basis.refresh(self.model)
@@ -750,7 +774,7 @@ def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
 
 
 def _bytes_to_tensor(data: bytes) -> torch.Tensor:
-    return torch.tensor(list(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+    return torch.tensor(list(data), dtype=torch.uint8, device="cpu")
 
 
 def _tensor_to_bytes(data: torch.Tensor) -> bytes:

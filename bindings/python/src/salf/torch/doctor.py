@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Tuple
 
-import torch
 from torch import nn
 
 from salf.torch.anatomy import Parts, find_parts
@@ -113,7 +112,7 @@ def _check(model: nn.Module, parts: Parts, vocabulary: Mapping[str, Any]) -> Tup
         batch = small_batch(parts.base, parts.embedding)
         count, last = batch["input_ids"].shape
         tokens = batch["input_ids"][:, -1].cpu() % controller.basis.info.vocab
-        rows = Rows(torch.full((count,), last - 1), tokens)
+        rows = Rows([last - 1] * count, tokens)
         found = controller.verify(batch, rows=rows)
         info = controller.basis.info
     basis = {

@@ -61,10 +61,10 @@ class Active:
         return {
             "cut": self.cut,
             "layers": list(self.layers),
-            "rate_scale": torch.tensor(self.rate_scale, dtype=torch.float64),
+            "rate_scale": torch.tensor(self.rate_scale, dtype=torch.float64, device="cpu"),
             "train_embedding": self.train_embedding,
             "train_head": self.train_head,
-            "depth": torch.tensor(self.depth, dtype=torch.float64),
+            "depth": torch.tensor(self.depth, dtype=torch.float64, device="cpu"),
         }
 
     @classmethod

@@ -99,6 +99,12 @@ def leaves_from(tensors: Sequence[torch.Tensor], end: str = "") -> List[torch.Te
     return found
 
 
+def check_once() -> None:
+    """In a backward of the library's own: it builds no graph, and what is differentiated once more would count as 0."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("create_graph=True: gradients of gradients are not to be had here")
+
+
 def hook_arguments(module: nn.Module, hook: Callable[..., Any], before: bool = False) -> Any:
     """A forward hook (module, positional, keywords[, output]); PyTorch before 2.0 does not show the keywords."""
     register = module.register_forward_pre_hook if before else module.register_forward_hook
@@ -110,24 +116,31 @@ def hook_arguments(module: nn.Module, hook: Callable[..., Any], before: bool = F
 
 
 @contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients. Modes are set, and given back, one by one: train() of a host's class may do
+    more, and a host may have put single modules into evaluation mode."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; modes and random numbers are as before afterwards. Modes are set one by one:
-    train() of a host's class may do more."""
-    modes = [(module, module.training) for module in model.modules()]
+    """The same, uncompiled, and random numbers are as before afterwards."""
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     stance = getattr(torch.compiler, "set_stance", None) if hasattr(torch, "compiler") else None
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=sorted(i for i in devices if i is not None)))
         if stance is not None:
             stack.enter_context(stance("force_eager"))
-        for module, _ in modes:
-            module.training = False
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
+        stack.enter_context(evaluating(model))
+        yield
 
 
 def special_tokens(config: Any) -> frozenset[int]:
@@ -149,8 +162,9 @@ def small_batch(base: nn.Module, embedding: Optional[nn.Module]) -> Dict[str, An
     vocabulary = int(weight.shape[0]) if isinstance(weight, torch.Tensor) and weight.dim() == 2 else 2
     special = special_tokens(getattr(base, "config", None))
     free = [i for i in range(min(vocabulary, 4096)) if i not in special] or [0]
-    drawn = torch.randint(0, len(free), (_TOKENS + 1,), generator=torch.Generator().manual_seed(0))
-    ids = torch.tensor(free)[drawn]
+    seeded = torch.Generator("cpu").manual_seed(0)
+    drawn = torch.randint(0, len(free), (_TOKENS + 1,), generator=seeded, device="cpu")
+    ids = torch.tensor(free, device="cpu")[drawn]
     ids[-1] = free[(int(drawn[-2]) + 1) % len(free)]  # another last token for the second row
     device = weight.device if isinstance(weight, torch.Tensor) else next(base.parameters()).device
     return {"input_ids": torch.stack([ids[:-1], torch.cat([ids[:-2], ids[-1:]])]).to(device)}

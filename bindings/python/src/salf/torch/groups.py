@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence
 
 from torch import nn
 
 from salf.torch.anatomy import Parts, check_shared, plain_name
 
 _log = logging.getLogger("salf")
+
+_AGAIN = "close the controller and make a new one, with an optimizer over what trains"
 
 
 class Groups:
@@ -43,7 +46,8 @@ class Groups:
         managed = {id(p) for layer in self.layers for p in layer}
         self._idle = [(k, p) for k, layer in enumerate(self.parts.layers) for p in layer.parameters()]
         self._idle = [(k, p) for k, p in self._idle if id(p) not in managed]
-        self._modules = [(module, _members(module)) for layer in self.parts.layers for module in layer.modules()]
+        self._held = [held for module in self.outer.modules() for held in (module._parameters, module._modules)]
+        self._members = _ids_in(self._held)
         above = {id(p) for p in self.head}
         around = self._around()
         below = list(around.parameters()) if around is not self.parts.base else []
@@ -58,10 +62,16 @@ class Groups:
 
     def check_same(self) -> None:
         """Whether the layers still hold what they held: one that a parameter was put into, or taken from, would train
-        it when it is frozen, or never."""
-        found = next(((k, p) for k, p in self._idle if p.requires_grad), None)
-        if found is None and all(_members(module) == members for module, members in self._modules):
+        it when it is frozen, or never. And whether layers, norm, head and embedding are those that the model has: a new
+        one would train freely, and the basis be another head's."""
+        if not any(p.requires_grad for _, p in self._idle) and _ids_in(self._held) == self._members:
             return
+        present = {id(module) for module in self.outer.modules()}
+        named = [(f"layer {k}", layer) for k, layer in enumerate(self.parts.layers)]
+        named += [("the head", self.parts.head), ("the norm", self.parts.norm), ("the embedding", self.parts.embedding)]
+        gone = next((name for name, part in named if part is not None and id(part) not in present), None)
+        if gone is not None:
+            raise RuntimeError(f"{gone} is no part of the model any more: {_AGAIN}")
         for k, (layer, names) in enumerate(zip(self.parts.layers, self._names)):
             now = {plain_name(n): p for n, p in layer.named_parameters()}
             kept = {id(p) for p in self.layers[k]}
@@ -75,9 +85,13 @@ class Groups:
                 )
                 raise RuntimeError(
                     f"layer {k}: {what} when the controller was made (another adapter, one that was merged, a layer "
-                    "thawed by hand): close the controller and make a new one, with an optimizer over what trains"
+                    f"thawed by hand): {_AGAIN}"
                 )
-        self.refresh()  # what changed holds nothing that trains
+        before = [{id(p) for p in part} for part in (self.head, self.embedding)]
+        self.refresh()  # what changed holds nothing that trains, or is one of these
+        for name, known, part in zip(("head or final norm", "embedding"), before, (self.head, self.embedding)):
+            if {id(p) for p in part} != known:
+                raise RuntimeError(f"parameters of {name} are no more what they were: {_AGAIN}")
 
     def _around(self) -> nn.Module:
         """The smallest module that holds both the layers and the embedding: what else is in it feeds the layers."""
@@ -160,6 +174,6 @@ class Groups:
         return [p for n, p in self.outer.named_parameters() if id(p) in wanted and self.wanted(n)]
 
 
-def _members(module: nn.Module) -> Tuple[Any, ...]:
-    """What a module holds, as numbers that change with it."""
-    return (*map(id, module._parameters.values()), *map(id, module._modules.values()))
+def _ids_in(held: Sequence[Dict[str, Any]]) -> List[int]:
+    """What modules hold, as numbers that change with it. Asked at each step: no line of Python runs for each module."""
+    return list(map(id, itertools.chain.from_iterable(map(dict.values, held))))

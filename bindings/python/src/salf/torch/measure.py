@@ -120,9 +120,9 @@ def in_float(module: nn.Module) -> nn.Module:
 def _probes(hidden: int, scales: Tuple[float, ...], seed: int) -> torch.Tensor:
     """Vectors [scales, hidden] of a mean that is not zero, so that a norm that subtracts it is told from one that does
     not."""
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(len(scales), hidden, generator=generator, dtype=torch.float64) + 0.5
-    return directions * torch.tensor(scales, dtype=torch.float64).unsqueeze(1)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    directions = torch.randn(len(scales), hidden, generator=generator, dtype=torch.float64, device="cpu") + 0.5
+    return directions * torch.tensor(scales, dtype=torch.float64, device="cpu").unsqueeze(1)
 
 
 def _runner(module: nn.Module, hidden: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -253,7 +253,7 @@ def fit_head(head: nn.Module, weight: Optional[torch.Tensor], hidden: int) -> He
     try:
         with torch.no_grad():
             run = _runner(measured, hidden)
-            given, at_zero = run(x), run(torch.zeros(1, hidden, dtype=torch.float64))[0]
+            given, at_zero = run(x), run(torch.zeros(1, hidden, dtype=torch.float64, device="cpu"))[0]
     except Exception as failure:
         return HeadFit(None, False, None, 0.0, f"{name} cannot be called on hidden states: {failure}")
     best = HeadFit(None, False, None, float("inf"), "")
@@ -305,8 +305,8 @@ def fit_logits(base: nn.Module, batch: Any, head: nn.Module, matrix: torch.Tenso
     hidden = taken.shape[-1]
     some = matrix.detach()[:1024].double()
     typical = float(some.square().sum().div(some.numel()).sqrt()) * hidden**0.5  # |w| of a row
-    rows = _probes(hidden, (1.0,), 4) * torch.tensor(_LENGTHS, dtype=torch.float64).unsqueeze(1)
-    chosen = torch.zeros(taken.shape[1:], dtype=torch.float64)
+    rows = _probes(hidden, (1.0,), 4) * torch.tensor(_LENGTHS, dtype=torch.float64, device="cpu").unsqueeze(1)
+    chosen = torch.zeros(taken.shape[1:], dtype=torch.float64, device="cpu")
     chosen[: len(_LENGTHS)] = rows / max(typical, 1e-30)
     flow = watch(base, batch, (head, chosen))
     if flow.logits is None:

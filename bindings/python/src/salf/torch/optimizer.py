@@ -9,6 +9,7 @@ checkpoints see never changes, but for numbers that an optimizer keeps in its gr
 
 from __future__ import annotations
 
+import weakref
 from types import MethodType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 
@@ -16,6 +17,8 @@ import torch
 
 # Steps at which frozen parameters are looked at, and about how many elements of each.
 _LOOKS, _ELEMENTS = 12, 16
+# The guard of each optimizer.
+_GUARDS: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[OptimizerGuard]] = weakref.WeakKeyDictionary()
 
 
 def raw_optimizer(optimizer: Any) -> torch.optim.Optimizer:
@@ -55,6 +58,13 @@ class OptimizerGuard:
         self.optimizers = [raw_optimizer(one) for one in (given if listed else [given])]
         if not self.optimizers:
             raise ValueError("there is no optimizer in what was given")
+        for one in self.optimizers:
+            other = _GUARDS[one]() if one in _GUARDS else None
+            if other is not None and other.open:
+                raise ValueError(
+                    f"{type(one).__name__} is guarded by another controller, and what one does to its groups the other "
+                    "would undo: give each controller its own optimizer"
+                )
         self._before, self._after, self._frozen, self._skipped = before, after, frozen, skipped
         self._stepped: Set[int] = set()
         self._begun = self._moved = False
@@ -69,6 +79,12 @@ class OptimizerGuard:
                 self._undo.append(optimizer.register_step_post_hook(lambda one, *_: self._leave(one)).remove)
             else:
                 self._patch_step(optimizer)
+            _GUARDS[optimizer] = weakref.ref(self)
+
+    @property
+    def open(self) -> bool:
+        """Whether close() has not been called."""
+        return bool(self._undo)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -178,11 +194,11 @@ class OptimizerGuard:
         members = {id(p) for group in optimizer.param_groups for p in group["params"]}
         frozen = [p for p in self._frozen() if id(p) in members and type(p).__name__ != "DTensor"]
         self._looks += any(p in optimizer.state for p in frozen)
-        self._samples = [(p, _sample(p)) for p in frozen]
+        self._samples = [(p, sample(p)) for p in frozen]
 
     def _compare_samples(self, optimizer: Any) -> None:
         for parameter, before in self._samples:
-            if not torch.equal(before, _sample(parameter)):
+            if not torch.equal(before, sample(parameter)):
                 raise RuntimeError(
                     f"{type(optimizer).__name__} moved a parameter of shape {tuple(parameter.shape)} that is frozen "
                     "and has no gradient: take an optimizer that leaves parameters without gradient alone"
@@ -194,7 +210,8 @@ class OptimizerGuard:
             optimizer.param_groups = groups
 
 
-def _sample(parameter: torch.nn.Parameter) -> torch.Tensor:
+def sample(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """A few elements of a parameter, by which it is seen to move."""
     flat = parameter.detach().reshape(-1)
     return flat[:: max(1, flat.numel() // _ELEMENTS)].clone()
 

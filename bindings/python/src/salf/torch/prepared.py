@@ -18,6 +18,7 @@ from salf.torch.boundary import BoundaryCache
 from salf.torch.build import RowCallback, make_context, make_model
 from salf.torch.feed import ProbeFeed
 from salf.torch.flags import Active, Flags
+from salf.torch.flow import evaluating
 from salf.torch.groups import Groups
 from salf.torch.own_cuts import OwnCuts
 from salf.torch.passage import Step
@@ -50,6 +51,7 @@ class Prepared:
     _step: Optional[Step]
     _streams: bool
     _by_rows: bool
+    closed: bool
 
     def _build_policy(self, planner: Any, context: Dict[str, Any]) -> None:
         kind = self.method.policy
@@ -140,33 +142,39 @@ class Prepared:
 
     # ---- outside of training ----
 
+    def _check_open(self) -> None:
+        if self.closed:
+            raise RuntimeError("the controller is closed: make another one")
+
+    def _check_idle(self, call: str) -> ProbeFeed:
+        """The probe, for a look at states outside of a step."""
+        self._check_open()
+        if self._feed is None:
+            raise ValueError(f"method {self.method.name!r} has no probe")
+        if self._step is not None:
+            raise RuntimeError(f"a batch is announced: {call} before begin(), or after the step")
+        return self._feed
+
     def measure(
         self, labels: Any, forward: Callable[[], Any], inputs: Optional[Mapping[str, Any]] = None
     ) -> salf.Trace:
         """The trace of a batch outside training: runs forward() without gradients, and nothing is decided. inputs: as
         begin() takes them."""
-        if self._feed is None:
-            raise ValueError(f"method {self.method.name!r} has no probe")
-        training = self._groups.outer.training
-        self._groups.outer.eval()
+        feed = self._check_idle("measure")
         try:
-            self._feed.arm(self.row_policy.rows(labels, inputs))
-            with torch.no_grad():
+            feed.arm(self.row_policy.rows(labels, inputs))
+            with evaluating(self._groups.outer):
                 forward()
-            return self._feed.finish()
+            return feed.finish()
         finally:
-            self._feed.disarm()
-            self._groups.outer.train(training)
+            feed.disarm()
 
     def verify(self, batch: Mapping[str, Any], tolerance: float = 1e-4, rows: Optional[Rows] = None) -> Verification:
         """Compares the probe's deviations of a batch with those that follow in float64, by a pseudo-inverse of the
         head, from the model's own hidden states. batch: arguments of the model's forward by name, with labels, or rows.
         The model runs once, in evaluation mode; nothing is decided or trained. verify(batch).check() raises where a
         space is beyond the tolerance. Needs the head, and for ce and rank its basis, in float64."""
-        if self._feed is None:
-            raise ValueError(f"method {self.method.name!r} has no probe")
-        if self._step is not None:
-            raise RuntimeError("a batch is announced: verify before begin(), or after the step")
+        feed = self._check_idle("verify")
         if rows is None and "labels" not in batch:
             raise ValueError("the batch has no labels: pass rows=, which say what is observed")
         rows = Rows.from_labels(batch["labels"]) if rows is None else rows
@@ -179,11 +187,11 @@ class Prepared:
                 rows,
                 self._whole_head(),
                 expected,
-                (self._feed.arm, self._feed.finish),
+                (feed.arm, feed.finish),
                 self._observed_norm is not None,
             )
         finally:
-            self._feed.disarm()
+            feed.disarm()
         return Verification(differences, tolerance, len(rows), expected.metric, expected.lens, source)
 
     def _whole_head(self) -> torch.Tensor:

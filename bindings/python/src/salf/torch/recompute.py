@@ -13,20 +13,23 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 import torch
 from torch import nn
 
+from salf.torch.flow import check_once
 from salf.torch.rows import (
     CannotSplit,
     Division,
     check_split,
     checked_states,
     layer_arguments,
+    random_state,
     replace_forward,
     restore_forward,
     run_alone,
 )
 
-# A layer that runs again gives what it gave before, but for rounding, which depends on the shape of the batch. Dropout
-# changes states by their own size; two orders of magnitude lie between both, also in bfloat16.
-_SAME = 0.1
+# A layer that runs again gives what it gave before, but for rounding, which depends on the shape of the batch: of 8
+# bits in bfloat16, of 11 in products of float32 (TF32). What is random changes states by a share of their size.
+_SAME = {torch.bfloat16: 0.1, torch.float16: 0.1}
+_SAME_FLOAT = 0.01
 _NO_TUPLE = object()
 
 
@@ -45,6 +48,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Optional[torch.Tensor]) -> Any:
+        check_once()
         states, output = ctx.saved_tensors
         below = None if gradient is None else ctx.owner.run_again(ctx, states, output, gradient)
         return None, None, None, None, below
@@ -53,8 +57,8 @@ class _Layer(torch.autograd.Function):
 class RowCheckpoint:
     """Takes the place of the layers' forward(). For each batch: arm(), the forward, settle(cuts), loss.backward().
 
-    Layers have to give the same states when they are run again: dropout is refused at the first backward. Layers that
-    give more than their states (router logits, attention weights) are refused, as their gradients would be lost.
+    Layers that draw random numbers (dropout) are refused, as they would give other states when they are run again, and
+    those that give more than their states (router logits, attention weights), as its gradients would be lost.
     """
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
@@ -98,7 +102,13 @@ class RowCheckpoint:
                 return _states_alone(output, layer, bool(kwargs.get("use_cache")))
 
             anchor = torch.empty(0, requires_grad=True, device=states.device)
+            before = random_state(states.device)
             output = _Layer.apply(self, k, run, anchor, states)
+            if not torch.equal(before, random_state(states.device)):
+                raise RuntimeError(
+                    f"layer {k} draws random numbers, others when it is run again: rows cannot be recomputed. Set "
+                    "dropout to 0 (lora_dropout too), or take one cut a batch"
+                )
             return output if others and others[0] is _NO_TUPLE else (output, *others)
 
         return forward
@@ -144,11 +154,10 @@ class RowCheckpoint:
         if self._checked[k]:
             return
         self._checked[k] = True
-        size = before.float().norm()
-        if (again.float() - before.float()).norm() > _SAME * size:
+        near = _SAME.get(before.dtype, _SAME_FLOAT) * before.float().norm()
+        if (again.float() - before.float()).norm() > near:
             raise RuntimeError(
-                f"layer {k} gave other states when it was run again: rows cannot be recomputed; is there dropout? "
-                "Set it to 0"
+                f"layer {k} gave other states when it was run again: rows cannot be recomputed; is it random?"
             )
 
 

@@ -14,13 +14,12 @@ import gc
 import inspect
 import warnings
 import weakref
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import nn
 
-from salf.torch.flow import first_state
+from salf.torch.flow import evaluating, first_state
 from salf.torch.hooks import Forward
 from salf.torch.streams import moved
 
@@ -52,6 +51,13 @@ def checked_states(layer: nn.Module, args: Any, named: Mapping[str, Any], rows: 
                 "cannot have cuts of their own, nor states be kept. Take one cut a batch"
             )
     return states
+
+
+def random_state(device: torch.device) -> torch.Tensor:
+    """What moves with each random number that a layer on this device draws. One that is run again, or left out, must
+    draw none, and its states would not always tell: dropout before an adapter's matrix of zeros changes nothing."""
+    own = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return torch.cat([torch.get_rng_state(), *own])
 
 
 class _Saved:
@@ -99,27 +105,13 @@ def _detached(output: Any) -> Any:
     return type(output)(_detached(item) for item in output) if isinstance(output, (tuple, list)) else output
 
 
-@contextmanager
-def _evaluating(layer: nn.Module) -> Iterator[None]:
-    """Without dropout and graphs."""
-    training = [module for module in layer.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 def check_split(
     layer: nn.Module, inner: Callable[..., Any], args: Any, kwargs: Dict[str, Any], states: Any, division: Division
 ) -> None:
     """CannotSplit where a layer's states of both parts, each by itself, are not those of the whole batch: an argument
     was taken for one that goes by row and does not, or rows look at each other."""
     tokens = states.shape[1]
-    with _evaluating(layer):
+    with evaluating(layer):
         given, named = layer_arguments(args, kwargs, states, None, tokens)
         whole = first_state(inner(*given, **named))
         assert whole is not None
@@ -155,9 +147,9 @@ class Division:
         if self._sorted:
             return
         order = active + waiting
-        self._parts = [moved(torch.tensor(part, dtype=torch.long), device) for part in (active, waiting)]
+        self._parts = [moved(torch.tensor(part, dtype=torch.long, device="cpu"), device) for part in (active, waiting)]
         places = sorted(range(self.size), key=order.__getitem__)
-        self._places = moved(torch.tensor(places, dtype=torch.long), device)
+        self._places = moved(torch.tensor(places, dtype=torch.long, device="cpu"), device)
 
     def take(self, tensor: torch.Tensor, part: int) -> torch.Tensor:
         """The rows of one part, 0 the active ones, 1 those that wait."""

@@ -57,9 +57,9 @@ class LayerStatistics:
 
     def state_dict(self) -> Dict[str, torch.Tensor]:
         """For a checkpoint."""
-        state = {name: torch.tensor(values, dtype=torch.float64) for name, values in self._found.items()}
+        state = {name: torch.tensor(values, dtype=torch.float64, device="cpu") for name, values in self._found.items()}
         if self._policy == "autofreeze":
-            state["turn"] = torch.tensor([self._n_layers, int(self.turn_ends)])
+            state["turn"] = torch.tensor([self._n_layers, int(self.turn_ends)], device="cpu")
             state.update((f"turn.{name}", total.clone().cpu()) for name, total in self._sums.items())
         return state
 

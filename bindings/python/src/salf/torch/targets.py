@@ -19,6 +19,7 @@ import numpy
 import torch
 
 import salf
+from salf import _arrays
 
 _log = logging.getLogger("salf")
 
@@ -39,16 +40,19 @@ class Rows:
     """
 
     def __init__(self, positions: Any, tokens: Any, data: Any = None, units: Any = None) -> None:
-        self.positions = numpy.ascontiguousarray(host(positions), dtype=numpy.int64)
-        self.tokens = numpy.ascontiguousarray(host(tokens), dtype=numpy.int32)
+        self.positions = whole(positions, "positions")
+        self.tokens = whole(tokens, "tokens", "int32")
         count = len(self.positions)
-        self.data = numpy.arange(count, dtype=numpy.int64) if data is None else numpy.asarray(host(data), numpy.int64)
+        self.data = numpy.arange(count, dtype=numpy.int64) if data is None else whole(data, "data")
         if not (self.positions.shape == self.tokens.shape == self.data.shape == (count,)):
             raise ValueError(
                 f"positions {self.positions.shape}, tokens {self.tokens.shape} and data {self.data.shape} "
                 "must be vectors of one length"
             )
-        named = self.data if units is None else numpy.asarray(host(units), numpy.int64)
+        for name, numbers in (("positions", self.positions), ("data", self.data)):
+            if count and int(numbers.min()) < 0:  # in a batch laid flat it would be a token of the datum before
+                raise ValueError(f"{name} hold {int(numbers.min())}; they count from 0, not from the end")
+        named = self.data if units is None else whole(units, "units")
         if named.shape != (count,):
             raise ValueError(f"units have shape {named.shape} for {count} rows")
         known, first, self.units = numpy.unique(named, return_index=True, return_inverse=True)
@@ -97,7 +101,13 @@ def host(values: Any) -> Any:
     """As an array of NumPy."""
     if isinstance(values, torch.Tensor):
         return values.detach().cpu().numpy()
+    _arrays.check_unmasked(values, "an array")
     return numpy.asarray(values)
+
+
+def whole(values: Any, name: str, dtype: str = "int64") -> Any:
+    """A vector of whole numbers; what is none, or does not fit the type, is an error and is not rounded to it."""
+    return _arrays.whole_numbers(host(values), name, dtype)[2]
 
 
 class RowPolicy:
@@ -211,10 +221,12 @@ def _labels_of(labels: Any, inputs: Mapping[str, Any], ignore: int) -> Any:
     if labels is None:
         if "completion_mask" not in inputs or "input_ids" not in inputs:
             raise ValueError("the batch has neither labels nor input_ids with a completion_mask: pass labels or rows")
-        return numpy.where(host(inputs["completion_mask"]) != 0, host(inputs["input_ids"]), ignore)
+        labels = numpy.where(host(inputs["completion_mask"]) != 0, host(inputs["input_ids"]), ignore)
     table = host(labels)
     if table.ndim != 2 or table.shape[1] == 0:
         raise ValueError(f"labels have shape {tuple(table.shape)}; expected [batch, tokens]")
+    if table.dtype.kind not in "iu":
+        raise TypeError(f"labels hold {table.dtype}, not whole numbers of tokens")
     return table
 
 

@@ -171,7 +171,7 @@ def _inverse(matrix: torch.Tensor, expected: Expected) -> torch.Tensor:
     if matrix.numel() <= _SVD_ELEMENTS:
         _, sigma, right = torch.linalg.svd(matrix, full_matrices=False)
     else:
-        gram = torch.zeros(matrix.shape[1], matrix.shape[1], dtype=torch.float64)
+        gram = torch.zeros(matrix.shape[1], matrix.shape[1], dtype=torch.float64, device="cpu")
         for block in matrix.split(16384):
             gram += block.t() @ block
         values, vectors = torch.linalg.eigh(gram)
@@ -190,7 +190,8 @@ def deviations_of(
     scores."""
     basis = matrix if expected.side == "input" else matrix @ _inverse(matrix, expected)
     lengths = basis.norm(dim=1).clamp_min(1e-300)
-    wanted = torch.arange(len(matrix)) if expected.candidates is None else torch.tensor(expected.candidates)
+    candidates = range(len(matrix)) if expected.candidates is None else expected.candidates
+    wanted = torch.tensor(candidates, dtype=torch.long, device="cpu")
     low, high = [], []
     for space in states:
         if expected.metric != "cosine" and expected.scores == "logits":
@@ -250,5 +251,5 @@ def verify(
     found = torch.from_numpy(numpy.asarray(trace.deviations, dtype=numpy.float64))
     beyond = torch.maximum(low - found, found - high).clamp_min(0)
     beyond[torch.isnan(found)] = float("nan")
-    largest = beyond.amax(0) if len(rows) else torch.zeros(len(states), dtype=torch.float64)
+    largest = beyond.amax(0) if len(rows) else states.new_zeros(len(states))
     return tuple(float(value) for value in largest), source

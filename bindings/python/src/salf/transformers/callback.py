@@ -8,7 +8,8 @@ their probes (salf[half]) needs SalfTrainer, and so do several ranks.
 from __future__ import annotations
 
 import os
-from typing import Any, Optional
+import uuid
+from typing import Any, Optional, Union
 
 from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
@@ -22,12 +23,17 @@ from salf.transformers.config import SalfConfig, config_of
 from salf.transformers.plan import as_rows, data_of_run
 from salf.transformers.state import load_state, save_state
 
+# Under what a Trainer's state, which is in every checkpoint, holds the name of the run.
+_RUN = "salf"
+
 
 class SalfCallback(TrainerCallback):
     """Trainer(..., callbacks=[SalfCallback("salf[half][stream]")]); the argument is a method's name, a SalfConfig or a
-    dictionary of one."""
+    dictionary of one. checkpoint: the folder that a run is resumed from, where it does not lie in the output_dir: a
+    callback is not told."""
 
-    def __init__(self, salf: Any) -> None:
+    def __init__(self, salf: Any, checkpoint: Union[str, os.PathLike[str], None] = None) -> None:
+        self._checkpoint, self._run = checkpoint, ""
         self.salf: SalfConfig = config_of(salf)
         self.controller: Optional[FreezeController] = None
         self._automatic: Optional[automatic.Automatic] = None
@@ -57,9 +63,25 @@ class SalfCallback(TrainerCallback):
         if automatic.POSSIBLE:
             numbered = config.cache or config.boundary is not None
             self._automatic = automatic.Automatic(self.controller, model, numbered)
+        self._resume(args, state)
+
+    def _resume(self, args: Any, state: Any) -> None:
+        """Takes the state of a run that is resumed, or gives a new one its name, by which its checkpoints are known: a
+        folder of the same number may be there from another."""
+        named = getattr(state, "stateful_callbacks", None)
+        self._run = (named or {}).get(_RUN, {}).get("run", "") if state.global_step > 0 else uuid.uuid4().hex
         if state.global_step > 0:
-            folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
-            self.controller.load_state_dict(load_state(folder)["controller"])
+            folder = self._checkpoint or os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
+            found = load_state(os.fspath(folder)) if self._checkpoint or os.path.isdir(folder) else {}
+            if found.get("run", "") != self._run or not found:
+                raise ValueError(
+                    f"{folder} is not the checkpoint of the run that is resumed: SalfCallback(..., checkpoint=FOLDER) "
+                    "says where that is"
+                )
+            assert self.controller is not None
+            self.controller.load_state_dict(found["controller"])
+        elif isinstance(named, dict):
+            named[_RUN] = {"run": self._run}
 
     @staticmethod
     def _data_of(args: Any, state: Any, loader: Any) -> int:
@@ -100,7 +122,7 @@ class SalfCallback(TrainerCallback):
         """Puts the state beside the Trainer's own."""
         if self.controller is not None and args.should_save:
             folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
-            save_state(folder, {"controller": self.controller.state_dict(), "plan": None})
+            save_state(folder, {"controller": self.controller.state_dict(), "plan": None, "run": self._run})
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Gives the model its requires_grad flags back; the controller's figures stay."""

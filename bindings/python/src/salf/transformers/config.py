@@ -58,9 +58,14 @@ class SalfConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> SalfConfig:
         """From a dictionary, such as a section of a YAML file: the fields by their names, with policy, planner, probe,
         basis, context and boundary as dictionaries of their own. A name that is not known, or a value of another kind,
-        is refused by name; what only Python can give (parts, head, head_rows) too."""
+        is refused by name; what only Python can give (parts, head, head_rows) too, but for None. So is
+        dataclasses.asdict() of a config read back."""
         known = {item.name: item for item in fields(cls) if item.name not in _OBJECTS}
         for name, value in values.items():
+            if name in _OBJECTS and value is None:
+                continue
+            if name in _OBJECTS:
+                raise ValueError(f"salf: {name} is an object of Python: SalfConfig({name}=...) takes it, no dictionary")
             if name not in known:
                 near = difflib.get_close_matches(str(name), known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
@@ -105,6 +110,8 @@ class SalfConfig:
         """A controller with these options for a model with these parts; options of the policy stand behind its own."""
         if self.planner and planner is None:
             raise ValueError(f"planner= has options of a plan, and method {self.method!r} follows none")
+        if self.max_cache_age is not None and not self.cache:
+            raise ValueError(f"max_cache_age is {self.max_cache_age}, and there is no cache: set cache=True")
         return FreezeController(
             model,
             self.method,

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Mapping
 
 import torch
 from torch.utils.data import Dataset
 
 #: Key of the data's ids in a batch.
 ID_KEY = "salf_ids"
+
+
+class _Item(Dict[str, Any]):
+    """An item with its index; a dictionary as it is, for samplers that look for lengths."""
+
+    def __init__(self, index: int, item: Any) -> None:
+        super().__init__(item if isinstance(item, Mapping) else {})
+        self.index, self.item = index, item
 
 
 class IndexedDataset(Dataset):
@@ -21,7 +29,7 @@ class IndexedDataset(Dataset):
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Any:
-        return (index, self._dataset[index])
+        return _Item(index, self._dataset[index])
 
 
 class IndexedCollator:
@@ -32,6 +40,6 @@ class IndexedCollator:
 
     def __call__(self, items: List[Any]) -> Dict[str, Any]:
         """One batch."""
-        batch = dict(self._collate([item for _, item in items]))
-        batch[ID_KEY] = torch.tensor([index for index, _ in items])
+        batch = dict(self._collate([item.item for item in items]))
+        batch[ID_KEY] = torch.tensor([item.index for item in items], device="cpu")
         return batch

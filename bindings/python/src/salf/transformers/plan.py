@@ -27,8 +27,8 @@ def shuffled_epochs(n_data: int, total: int, seed: int) -> Any:
     left = total
     epoch = 0
     while left > 0:
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
-        order = torch.randperm(n_data, generator=generator).numpy()[:left]
+        generator = torch.Generator("cpu").manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
+        order = torch.randperm(n_data, generator=generator, device="cpu").numpy()[:left]
         parts.append(order)
         left -= len(order)
         epoch += 1
@@ -181,13 +181,16 @@ class PlanRun:
 
     def state_dict(self) -> Dict[str, Any]:
         """For a checkpoint; the planner keeps its own state."""
-        return {"trained": list(self.progress.trained), "units": self.progress.units}
+        done = {"trained": list(self.progress.trained), "units": self.progress.units}
+        return {**done, "accumulation": self.accumulation}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """From a checkpoint."""
         if len(state["trained"]) != len(self.counts):
             raise ValueError(f"plan of {len(state['trained'])} layers for one of {len(self.counts)}")
-        self.progress = Progress(list(state["trained"]), units=int(state["units"]))
+        # A step may be made of other batches now, as long as it is as large.
+        steps = int(state["units"]) // int(state.get("accumulation", self.accumulation))
+        self.progress = Progress(list(state["trained"]), units=steps * self.accumulation)
 
 
 class PlanLoader:
@@ -207,7 +210,7 @@ class PlanLoader:
     def __iter__(self) -> Iterator[Dict[str, torch.Tensor]]:
         start = self.run.progress.units
         for unit in range(min(len(self), self.run.n_units - start)):
-            yield {UNIT_KEY: torch.tensor([start + unit])}
+            yield {UNIT_KEY: torch.tensor([start + unit], device="cpu")}
 
 
 #: Key by which a training step knows a unit of a plan.

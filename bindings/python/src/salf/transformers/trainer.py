@@ -193,6 +193,11 @@ class SalfMixin:
             return PlanLoader(self.plan, me.train_dataset, epochs)
         if controller.cache is None and self.salf.boundary is None:
             return super().get_train_dataloader()  # type: ignore[misc]
+        if not has_length(me.train_dataset):
+            raise ValueError(
+                f"cache= and boundary= know data by their numbers, and {type(me.train_dataset).__name__} has none: "
+                "take a plain Trainer with SalfCallback, which knows them by their content"
+            )
         dataset, collator = me.train_dataset, me.data_collator
         try:
             me.train_dataset = IndexedDataset(self._salf_columns(dataset))
