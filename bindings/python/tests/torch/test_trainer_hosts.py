@@ -184,12 +184,27 @@ def test_data_that_are_known_by_number(tmp_path, salf):
     kept = trainer.controller.cache or trainer.controller._own._boundary.cache
     assert len(kept) == 40
 
-    class Stream(torch.utils.data.IterableDataset):
-        def __iter__(self):
-            return iter([small.Items()[i] for i in range(40)])
-
     with pytest.raises(ValueError, match="cache= and boundary= know data by their numbers, and Stream has none"):
         make_trainer(tmp_path, salf, data=Stream(), max_steps=3).train()
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Knows its length, and no datum by its number."""
+
+    def __len__(self):
+        return 40
+
+    def __iter__(self):
+        return iter([small.Items()[i] for i in range(40)])
+
+
+def test_a_stream_of_data_may_know_its_length(tmp_path):
+    trainer = make_trainer(tmp_path, "lift*[half][stream]", data=Stream(), num_train_epochs=1.5)
+    trainer.train()
+    assert trainer.controller.steps == 15
+    assert trainer.controller.saving == pytest.approx(trainer.controller.planner.saving)
+    with pytest.raises(ValueError, match="chooses its data by number, and Stream has none"):
+        make_trainer(tmp_path, "salf[half]", data=Stream()).train()
 
 
 def test_a_resumed_plan_may_cut_its_steps_otherwise(tmp_path):
@@ -210,7 +225,7 @@ def test_a_resumed_plan_may_cut_its_steps_otherwise(tmp_path):
 
 
 def test_data_without_a_length(tmp_path):
-    with pytest.raises(ValueError, match=r"Endless has no length: take a stream"):
+    with pytest.raises(ValueError, match=r"Endless has none: take a stream"):
         make_trainer(tmp_path, "salf[half]", data=Endless(), max_steps=4).train()
     with pytest.raises(ValueError, match="Endless has no length: set max_steps"):
         make_trainer(tmp_path, "half", data=Endless(), max_steps=4).__class__._salf_length(

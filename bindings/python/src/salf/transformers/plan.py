@@ -50,10 +50,17 @@ def data_of_run(
     return whole * (unit * (batches - 1) + last) + rest * accumulation * unit
 
 
+def is_numbered(dataset: Any) -> bool:
+    """Whether data can be had by their numbers. A dataset that streams may know its length, and has a method for that
+    all the same, which raises."""
+    streams = isinstance(dataset, torch.utils.data.IterableDataset)
+    return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and not streams
+
+
 def as_rows(length: Optional[int], unit: int, dataset: Any, collate: Callable[..., Any]) -> Tuple[Optional[int], int]:
     """Length of the dataset and size of a batch in rows of what the model gets, which a stream counts: a preference is
     two rows, and a batch without padding is one. The collator is asked with two items; random numbers are as before."""
-    if not hasattr(dataset, "__getitem__") or length is None or length < 1:
+    if not is_numbered(dataset) or length is None or length < 1:
         return length, unit
     states = random.getstate(), numpy.random.get_state(), torch.random.get_rng_state()
     batch = collate([dataset[0], dataset[min(1, length - 1)]])

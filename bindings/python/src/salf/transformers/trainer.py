@@ -32,6 +32,7 @@ from salf.transformers.plan import (
     as_rows,
     data_of_run,
     data_of_steps,
+    is_numbered,
     rows_of,
     shuffled_epochs,
 )
@@ -122,10 +123,10 @@ class SalfMixin:
             epochs = float(args.num_train_epochs)
             length, unit = as_rows(length, unit, self._salf_columns(me.train_dataset), self._salf_collator())
             return data_of_run(length, unit, accumulation, epochs, args.max_steps, several, drop_last)
-        if length is None:
+        if length is None or not is_numbered(me.train_dataset):
             raise ValueError(
                 f"a plan of {self.salf.method!r} chooses its data by number, and {type(me.train_dataset).__name__} has "
-                "no length: take a stream, such as 'random[half][stream]'"
+                "none: take a stream, such as 'random[half][stream]'"
             )
         if args.max_steps <= 0:
             return max(1, round(length * float(args.num_train_epochs)))
@@ -193,7 +194,7 @@ class SalfMixin:
             return PlanLoader(self.plan, me.train_dataset, epochs)
         if controller.cache is None and self.salf.boundary is None:
             return super().get_train_dataloader()  # type: ignore[misc]
-        if not has_length(me.train_dataset):
+        if not is_numbered(me.train_dataset):
             raise ValueError(
                 f"cache= and boundary= know data by their numbers, and {type(me.train_dataset).__name__} has none: "
                 "take a plain Trainer with SalfCallback, which knows them by their content"
