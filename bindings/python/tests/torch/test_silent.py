@@ -2,6 +2,7 @@
 that change under a controller, layers that are random where they may not be, defaults of PyTorch set by a host."""
 
 import copy
+import dataclasses
 import io
 import pickle
 
@@ -184,6 +185,15 @@ def test_parts_are_those_of_the_model(change):
             model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
         with pytest.raises(RuntimeError, match=r"no part of the model any more|no more what they were: close"):
             controller.begin(labels)
+
+
+def test_a_norm_may_be_none_of_the_model():
+    model = small.make_model("llama")
+    parts = dataclasses.replace(find_parts(model), norm=copy.deepcopy(model.model.norm))
+    with FreezeController(model, "salf", parts=parts, optimizer=sgd(model), others="train") as controller:
+        train(controller, model)
+        model.extra = torch.nn.Linear(2, 2)
+        train(controller, model)
 
 
 def test_layers_are_named_in_their_order():

@@ -48,6 +48,7 @@ class Groups:
         self._idle = [(k, p) for k, p in self._idle if id(p) not in managed]
         self._held = [held for module in self.outer.modules() for held in (module._parameters, module._modules)]
         self._members = _ids_in(self._held)
+        self._parts = self._present()
         above = {id(p) for p in self.head}
         around = self._around()
         below = list(around.parameters()) if around is not self.parts.base else []
@@ -60,16 +61,21 @@ class Groups:
                 seen.add(id(p))
                 self.embedding.append(p)
 
+    def _present(self) -> List[str]:
+        """Which parts are modules of the model; a host may have named one that is none, such as a norm."""
+        here = {id(module) for module in self.outer.modules()}
+        named = [(f"layer {k}", layer) for k, layer in enumerate(self.parts.layers)]
+        named += [("the head", self.parts.head), ("the norm", self.parts.norm), ("the embedding", self.parts.embedding)]
+        return [name for name, part in named if id(part) in here]
+
     def check_same(self) -> None:
         """Whether the layers still hold what they held: one that a parameter was put into, or taken from, would train
         it when it is frozen, or never. And whether layers, norm, head and embedding are those that the model has: a new
         one would train freely, and the basis be another head's."""
         if not any(p.requires_grad for _, p in self._idle) and _ids_in(self._held) == self._members:
             return
-        present = {id(module) for module in self.outer.modules()}
-        named = [(f"layer {k}", layer) for k, layer in enumerate(self.parts.layers)]
-        named += [("the head", self.parts.head), ("the norm", self.parts.norm), ("the embedding", self.parts.embedding)]
-        gone = next((name for name, part in named if part is not None and id(part) not in present), None)
+        now = self._present()
+        gone = next((name for name in self._parts if name not in now), None)
         if gone is not None:
             raise RuntimeError(f"{gone} is no part of the model any more: {_AGAIN}")
         for k, (layer, names) in enumerate(zip(self.parts.layers, self._names)):
