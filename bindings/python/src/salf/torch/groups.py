@@ -79,10 +79,10 @@ class Groups:
         if gone is not None:
             raise RuntimeError(f"{gone} is no part of the model any more: {_AGAIN}")
         for k, (layer, names) in enumerate(zip(self.parts.layers, self._names)):
-            now = {plain_name(n): p for n, p in layer.named_parameters()}
+            held = {plain_name(n): p for n, p in layer.named_parameters()}
             kept = {id(p) for p in self.layers[k]}
-            new = [n for n, p in now.items() if p.requires_grad and id(p) not in kept]
-            lost = [n for n in names if id(now.get(n)) not in kept]
+            new = [n for n, p in held.items() if p.requires_grad and id(p) not in kept]
+            lost = [n for n in names if id(held.get(n)) not in kept]
             if new or lost:
                 what = (
                     f"{new[0]!r} requires a gradient, and did not"
@@ -93,10 +93,11 @@ class Groups:
                     f"layer {k}: {what} when the controller was made (another adapter, one that was merged, a layer "
                     f"thawed by hand): {_AGAIN}"
                 )
-        before = [{id(p) for p in part} for part in (self.head, self.embedding)]
+        before = self.head, self.embedding
         self.refresh()  # what changed holds nothing that trains, or is one of these
         for name, known, part in zip(("head or final norm", "embedding"), before, (self.head, self.embedding)):
-            if {id(p) for p in part} != known:
+            if {id(p) for p in part} != {id(p) for p in known}:
+                self.head, self.embedding, self._members = *before, []  # refused the next time, too
                 raise RuntimeError(f"parameters of {name} are no more what they were: {_AGAIN}")
 
     def _around(self) -> nn.Module:
