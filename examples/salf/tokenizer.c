@@ -141,6 +141,22 @@ static char *file_in_folder(const char *folder, char *what, size_t what_size) {
     return NULL;
 }
 
+/* What transformers reads beside tokenizer.json, where the folder has it. */
+static int check_beside(const tokenizer *t, const char *folder, char *what, size_t what_size) {
+    char *path = malloc(strlen(folder) + 32), said[256];
+    struct stat about;
+    size_t size;
+    if (!path) return message_fail(what, what_size, "out of memory");
+    sprintf(path, "%s/tokenizer_config.json", folder);
+    const int found = stat(path, &about) == 0;
+    char *data = found ? file_read(path, &size, what, what_size) : NULL;
+    free(path);
+    if (!data) return found ? -1 : 0;
+    const int failed = tokenizer_json_check_config(t, data, size, said, sizeof said);
+    free(data);
+    return failed ? message_fail(what, what_size, "tokenizer_config.json: %s", said) : 0;
+}
+
 /* The file is read whole, then taken apart; nothing of it is kept but the pieces. */
 int tokenizer_load(tokenizer **out, const char *path, char *message, size_t message_size) {
     char what[400] = "out of memory";
@@ -175,6 +191,7 @@ int tokenizer_load(tokenizer **out, const char *path, char *message, size_t mess
     }
     if (*out) t->content = salf_hash(0, data, size);
     free(data);
+    if (*out && t->json && inside && check_beside(t, path, what, sizeof what)) *out = NULL;
     if (!*out) snprintf(message, message_size, "%s: %s", inside ? inside : path, what);
     free(inside);
     if (!*out) tokenizer_destroy(t);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "json.h"
+#include "message.h"
 #include "tokenizer_internal.h"
 
 /* The largest tokenizers in use have some 2^18 ids: a hostile file cannot make the reader ask for much more. */
@@ -411,6 +412,32 @@ static int read_processor(json_reader *r, const json_t *json) {
             return -1;
     }
     return texts == 1 ? 0 : say(r, "the template has the text %d times", texts);
+}
+
+/* transformers 5 makes the template anew where its own file has one of these keys (update_post_processor), so that its
+ * ids are not those of tokenizer.json where the two disagree. */
+int tokenizer_json_check_config(const tokenizer *t, const char *text, size_t n, char *message, size_t message_size) {
+    json_error_t error;
+    json_t *json = json_read(text, n, JSON_ALLOW_NUL, &error);
+    if (!json)
+        return error.line < 0 ? message_fail(message, message_size, "out of memory")
+                              : message_fail(message, message_size, "line %d: %s", error.line, error.text);
+    static const char *const keys[] = {"add_bos_token", "add_eos_token"}, *const places[] = {"in front of", "behind"};
+    const int has[] = {t->json->n_before > 0, t->json->n_behind > 0};
+    int failed = 0;
+    for (int i = 0; i < 2 && !failed; i++) {
+        const json_t *flag = member(json, keys[i]);
+        if (!flag || json_is_null(flag)) continue;
+        if (!json_is_boolean(flag))
+            failed = message_fail(message, message_size, "%s is no flag", keys[i]);
+        else if (json_is_true(flag) != has[i])
+            failed = message_fail(message, message_size,
+                                  "%s is %s, but tokenizer.json puts %s token %s a text; name tokenizer.json itself "
+                                  "to take its ids",
+                                  keys[i], has[i] ? "false" : "true", has[i] ? "a" : "no", places[i]);
+    }
+    json_decref(json);
+    return failed;
 }
 
 /* ---- the file ---- */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tokenizer.h"
 #include "tokenizer_regex.h"
@@ -281,6 +282,42 @@ START_TEST(what_is_not_understood_is_refused) {
 }
 END_TEST
 
+/* transformers takes what its own file says; ids that would differ are no tokenizer's of this folder. */
+START_TEST(the_file_beside_agrees_on_tokens_around_a_text) {
+    static const char json[] =
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"<s>\":1},\"merges\":[]},\"post_processor\":"
+        "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}"
+        "],"
+        "\"special_tokens\":{\"<s>\":{\"ids\":[1]}}}}";
+    static const struct {
+        const char *beside, *words;
+    } cases[] = {
+        {"{}", NULL},
+        {"{\"add_bos_token\": true, \"add_eos_token\": false}", NULL},
+        {"{\"add_bos_token\": null}", NULL},
+        {"{\"add_bos_token\": false}", "add_bos_token is false, but tokenizer.json puts a token in front of a text"},
+        {"{\"add_eos_token\": true}", "add_eos_token is true, but tokenizer.json puts no token behind a text"},
+        {"{\"add_eos_token\": \"no\"}", "add_eos_token is no flag"},
+        {"{", "tokenizer_config.json: line 1"},
+    };
+    char *folder = files_path("beside"), *path = files_path("beside/tokenizer.json"), message[512];
+    char *config = files_path("beside/tokenizer_config.json");
+    tokenizer *t;
+    ck_assert_int_eq(mkdir(folder, 0700), 0);
+    files_write(path, json, sizeof json - 1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        files_write(config, cases[i].beside, strlen(cases[i].beside));
+        const int failed = tokenizer_load(&t, folder, message, sizeof message);
+        ck_assert_msg(failed == (cases[i].words ? -1 : 0), "%s", cases[i].beside);
+        ck_assert_msg(!failed || strstr(message, cases[i].words), "'%s' lacks '%s'", message, cases[i].words);
+        tokenizer_destroy(t);
+        ck_assert_int_eq(tokenizer_load(&t, path, message, sizeof message), 0); /* the file itself */
+        tokenizer_destroy(t);
+    }
+    free(folder), free(path), free(config);
+}
+END_TEST
+
 START_TEST(a_token_takes_the_white_space_before_it) {
     static const char json[] = "{\"added_tokens\":[{\"content\":\"<s>\",\"id\":2,\"lstrip\":true}],"
                                "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\" \":1},\"merges\":[]}}";
@@ -423,6 +460,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, long_texts_take_no_square_of_time);
     HARNESS_ADD(suite, bytes_that_are_no_text_become_replacements);
     HARNESS_ADD(suite, what_is_not_understood_is_refused);
+    HARNESS_ADD(suite, the_file_beside_agrees_on_tokens_around_a_text);
     HARNESS_ADD(suite, a_token_takes_the_white_space_before_it);
     HARNESS_ADD(suite, what_follows_a_prompt);
     HARNESS_ADD(suite, texts_have_65536_bytes_at_most);
