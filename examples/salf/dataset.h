@@ -39,7 +39,8 @@ char *dataset_prompt(const char *template_text, const dataset_example *example);
 /* A template needs {text}, and has no other field but {text2}. Returns 0, or -1 with a message. */
 int dataset_check_template(const char *template_text, char *message, size_t message_size);
 /* The prompt as ids with the start token, freed by the caller; at most most_tokens ids (0: no limit), the text being
- * shortened at its end, never the words of the template that follow. NULL when memory is short. */
+ * shortened at its end, never the words of the template that follow: where these alone are more, there are more. NULL
+ * when memory is short. */
 int32_t *dataset_prompt_ids(const tokenizer *t, const char *template_text, const dataset_example *example,
                             int64_t most_tokens, int64_t *n);
 

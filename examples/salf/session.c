@@ -44,6 +44,26 @@ static int check_end(const char *prompt, const dataset_example *example) {
     return failed;
 }
 
+/* The ids of a prompt that is longer than the model's positions, its text shortened. NULL where memory is short, and
+ * where the template leaves the text no room at all. */
+static int32_t *shortened_ids(session *s, const tokenizer *t, const char *prompt, const dataset_example *example,
+                              int64_t *length) {
+    const dataset_example bare = {.text = "", .text2 = example->text2 ? "" : NULL};
+    int32_t *ids = dataset_prompt_ids(t, prompt, &bare, 0, length);
+    free(ids);
+    if (ids && *length >= s->info.max_positions) {
+        args_fail(training_command,
+                  "template '%.80s' has %lld tokens of its own, which leaves no room for a text in the %lld positions "
+                  "of the model",
+                  prompt, (long long)*length, (long long)s->info.max_positions);
+        return NULL;
+    }
+    s->n_shortened++;
+    ids = ids ? dataset_prompt_ids(t, prompt, example, s->info.max_positions, length) : NULL;
+    if (!ids) say_no_memory();
+    return ids;
+}
+
 /* The prompts of n examples as ids, packed one after the other. A prompt that is longer than the model's positions is
  * shortened and counted. */
 static int encode_split(session *s, split *out, const tokenizer *t, const char *prompt, const dataset_example *examples,
@@ -59,8 +79,8 @@ static int encode_split(session *s, split *out, const tokenizer *t, const char *
         int32_t *ids = dataset_prompt_ids(t, prompt, &examples[i], 0, &length);
         if (ids && s->info.max_positions > 0 && length > s->info.max_positions) {
             free(ids);
-            s->n_shortened++;
-            ids = dataset_prompt_ids(t, prompt, &examples[i], s->info.max_positions, &length);
+            ids = shortened_ids(s, t, prompt, &examples[i], &length);
+            if (!ids) return -1;
         }
         if (ids && out->offsets[i] + length > room) { /* twice what is needed, so that few copies are made */
             room = 2 * (out->offsets[i] + length);

@@ -101,9 +101,9 @@ odd() { # odd TRAIN TEST ARGUMENT...: a folder with these lines
     mkdir -p "$odd" && printf 'one\ntwo\nsix\n' >"$odd/labels.txt" && printf "$1" >"$odd/train.tsv" && printf "$2" >"$odd/test.tsv" &&
         "$SALF" finetune "${model[@]:0:4}" --data "$odd" --method 'lora[half]' --quiet "${@:3}" >"$work/out" 2>"$work/err"
 }
-odd 'one\tit is\tyes\ntwo\tso\n' 'six\tso\n' --template '{text} is' || grep -qF "has no {text2}, but 1 of the data have a second text" "$work/err"
+! odd 'one\tit is\tyes\ntwo\tso\n' 'six\tso\n' --template '{text} is' && grep -qF "has no {text2}, but 1 of the data have a second text" "$work/err"
 report $? "a second text is not dropped"
-odd 'one\tit is \ntwo\tso\n' 'six\tso\n' --template 'So {text}' || grep -qF "the prompt of 'it is ' ends in a space" "$work/err"
+! odd 'one\tit is \ntwo\tso\n' 'six\tso\n' --template 'So {text}' && grep -qF "the prompt of 'it is ' ends in a space" "$work/err"
 report $? "words behind a space of a text are not taken for those behind the template"
 odd 'one\tit is\ntwo\tso\n' 'six\tso\n' --template 'So {text}' && odd 'one\tit is \ntwo\tso\n' 'six\tso\n'
 report $? "texts end as they like where the template goes on"
@@ -114,6 +114,9 @@ report $? "classes without training data, and test data that were trained, are t
 odd 'one\tso\ntwo\tso\nsix\tno\n' 'one\tyes\n' && grep -qF "2 of 3 classes have no test data, 'two' among them" "$work/err" &&
     grep -qF "1 of 3 training texts are there under two classes" "$work/err"
 report $? "classes without test data, and texts of two classes, are told"
+long=$(printf 'no %.0s' $(seq 1 600))
+! odd 'one\tso\ntwo\tno\n' 'one\tyes\ntwo\tso\n' --template "{text} $long." && grep -q 'has [0-9]* tokens of its own, which leaves no room' "$work/err"
+report $? "a template without room for a text is refused"
 # A weight that is no number: nothing is trained of it, and no class is read out of NaN.
 mkdir -p "$work/nan" && cp "${model[1]}"/* "$work/nan" 2>/dev/null
 python3 - "$work/nan/model.safetensors" <<'EOF'

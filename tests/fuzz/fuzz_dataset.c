@@ -8,16 +8,18 @@ int fuzz_mutations = 500;
 
 static void use(const dataset *d, const tokenizer *t) {
     char message[512] = "";
-    int64_t n;
+    int64_t n, least;
     int32_t *tokens = malloc((size_t)d->n_classes * sizeof *tokens + 1);
     for (int64_t i = 0; i < d->n_train + d->n_test && i < 50; i++) {
         const dataset_example *e = i < d->n_train ? d->train + i : d->test + (i - d->n_train);
         MUST(e->label >= 0 && e->label < d->n_classes && e->text[0]);
         if (dataset_check_template(d->template_text, message, sizeof message) != 0) continue;
         char *prompt = dataset_prompt(d->template_text, e);
+        const dataset_example bare = {.text = "", .text2 = e->text2 ? "" : NULL};
+        int32_t *own = dataset_prompt_ids(t, d->template_text, &bare, 0, &least);
         int32_t *ids = dataset_prompt_ids(t, d->template_text, e, 12, &n);
-        MUST(prompt && ids && n <= 12);
-        free(prompt), free(ids);
+        MUST(prompt && own && ids && n <= (least > 12 ? least : 12));
+        free(prompt), free(own), free(ids);
     }
     MUST(tokens);
     message[0] = '\0';
