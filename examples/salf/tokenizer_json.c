@@ -417,8 +417,8 @@ static int read_processor(json_reader *r, const json_t *json) {
 /* transformers 5 makes the template anew where its own file has one of these keys (update_post_processor), so that its
  * ids are not those of tokenizer.json where the two disagree. */
 int tokenizer_json_check_config(const tokenizer *t, const char *text, size_t n, char *message, size_t message_size) {
-    json_error_t error;
-    json_t *json = json_read(text, n, JSON_ALLOW_NUL, &error);
+    json_error_t error; /* its model_max_length is often 10^30, which no integer holds */
+    json_t *json = json_read(text, n, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
     if (!json)
         return error.line < 0 ? message_fail(message, message_size, "out of memory")
                               : message_fail(message, message_size, "line %d: %s", error.line, error.text);

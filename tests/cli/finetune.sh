@@ -276,7 +276,7 @@ done
     cmp "$work/straight/$name/model.safetensors" "$work/broken/$name/model.safetensors" || code=1
 done
 report $code "policies that are stopped and resumed: the same weights"
-expect 1 "n_script" "a policy that needs more than a step says so" "$SALF" finetune "${model[@]}" --method scripted
+expect 2 "'scripted' takes its cuts from a host's own code" "a policy that needs a host says so" "$SALF" finetune "${model[@]}" --method scripted
 
 expect 2 "--stream-order: no method is a stream" "an order of streams without one" "$SALF" finetune "${model[@]}" --method salf \
     --stream-order mixed
