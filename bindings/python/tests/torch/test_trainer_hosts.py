@@ -9,6 +9,7 @@ import torch
 import transformers
 from test_trainer import arguments, make_trainer
 
+from salf.errors import MismatchError
 from salf.torch import FreezeController
 from salf.transformers import SalfConfig, SalfMixin, SalfTrainer
 from salf.transformers.plan import data_of_run, data_of_steps
@@ -216,7 +217,12 @@ def test_a_resumed_plan_may_cut_its_steps_otherwise(tmp_path):
         return trainer
 
     whole = run()
-    again = run(True, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    try:
+        again = run(True, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    except MismatchError as error:
+        # Before transformers 5 a Trainer took the size of its batches from the checkpoint: then a step has two of 4.
+        assert int(transformers.__version__.split(".")[0]) < 5 and "total_steps is 10 in the blob, 5 in" in str(error)
+        return
     assert again.state.global_step == whole.state.global_step
     assert again.plan.finished
     assert again.controller.saving == whole.controller.saving
