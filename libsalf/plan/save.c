@@ -183,7 +183,7 @@ static salf_status move_online(const salf_planner *p, slf_progress *s, slf_blob 
     const int64_t ids = held + (probe ? s->task_n : 0);
     SLF_TRY(slf_blob_check_bytes(blob, 8 * (uint64_t)(ids + (full ? held : 0))));
     if (blob->reads) SLF_TRY(slf_progress_room(s, p, ids));
-    o->held = held; /* they have a place now */
+    if (blob->reads) o->held = held; /* they have a place now */
     for (int64_t i = 0; i < ids; i++) {
         int64_t id = blob->reads ? 0 : s->ids[i];
         SLF_TRY(slf_blob_value(blob, "datum of the task", p->n - 1, &id));
