@@ -326,7 +326,8 @@ static salf_status move_plan(void *user, slf_blob *blob) {
             double saved = own;
             slf_blob_f64(blob, &saved);
             if (slf_bits_of(saved) != slf_bits_of(own) && !blob->short_of_room)
-                return slf_fail(SALF_E_MISMATCH, "weight %" PRId32 " is %g in the blob, %g in this one", e, saved, own);
+                return slf_fail(SALF_E_MISMATCH, "weight %" PRId32 " is %.17g in the blob, %.17g in this one", e, saved,
+                                own);
         }
     }
     /* 2. whose turn it is */

@@ -637,6 +637,34 @@ START_TEST(saves_know_full_batches) {
 }
 END_TEST
 
+/* Of any layer, and where they give the same counts: somebody changed the plan, and perhaps not all of it. */
+START_TEST(saves_know_their_weights) {
+    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
+    double weights[4] = {1, 0, 3, 2};
+    salf_planner_options o;
+    salf_options_init(&o, sizeof o);
+    o.growth = SALF_GROWTH_CUSTOM;
+    o.weights = weights;
+    uint8_t bytes[1024];
+    uint64_t size = sizeof bytes;
+    salf_planner *planner, *other;
+    CHECK_OK(salf_planner_create(&planner, context, 4, 9, &o));
+    CHECK_OK(salf_planner_save(planner, bytes, &size));
+    for (int e = 0; e < 4; e++) {
+        char words[96];
+        const double saved = weights[e];
+        weights[e] = saved + 1e-9;
+        snprintf(words, sizeof words, "weight %d is %.17g in the blob, %.17g in this one", e, saved, weights[e]);
+        CHECK_OK(salf_planner_create(&other, context, 4, 9, &o));
+        CHECK_FAILS(salf_planner_load(other, bytes, size), SALF_E_MISMATCH, words);
+        salf_planner_destroy(other);
+        weights[e] = saved;
+    }
+    salf_planner_destroy(planner);
+    salf_context_destroy(context);
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, small_plans_follow_algorithm_4);
     HARNESS_ADD(suite, large_plans_follow_algorithm_4);
@@ -645,6 +673,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, large_plans_are_the_same_online);
     HARNESS_ADD(suite, blobs_that_lie_are_refused_or_serve);
     HARNESS_ADD(suite, saves_know_full_batches);
+    HARNESS_ADD(suite, saves_know_their_weights);
     HARNESS_ADD(suite, fills_are_uniform);
     HARNESS_ADD(suite, large_fills_are_uniform);
     HARNESS_ADD(suite, calls_out_of_order_and_bad_values);
