@@ -50,8 +50,9 @@ static int32_t *shortened_ids(session *s, const tokenizer *t, const char *prompt
                               int64_t *length) {
     const dataset_example bare = {.text = "", .text2 = example->text2 ? "" : NULL};
     int32_t *ids = dataset_prompt_ids(t, prompt, &bare, 0, length);
+    const int known = ids != NULL;
     free(ids);
-    if (ids && *length >= s->info.max_positions) {
+    if (known && *length >= s->info.max_positions) {
         args_fail(training_command,
                   "template '%.80s' has %lld tokens of its own, which leaves no room for a text in the %lld positions "
                   "of the model",
@@ -59,7 +60,7 @@ static int32_t *shortened_ids(session *s, const tokenizer *t, const char *prompt
         return NULL;
     }
     s->n_shortened++;
-    ids = ids ? dataset_prompt_ids(t, prompt, example, s->info.max_positions, length) : NULL;
+    ids = known ? dataset_prompt_ids(t, prompt, example, s->info.max_positions, length) : NULL;
     if (!ids) say_no_memory();
     return ids;
 }

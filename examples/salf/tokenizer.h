@@ -14,8 +14,8 @@ enum { TOKEN_NO_MEMORY = -1, TOKEN_NONE = -2 };
 /* Immutable once made: safe to share between threads. */
 typedef struct tokenizer tokenizer;
 
-/* Reads a file, or tokenizer.json or else tokenizer.bin in a folder. Returns 0, or -1 with *out NULL and a one-line
- * message that begins with the path. */
+/* Reads a file, or tokenizer.json or else tokenizer.bin in a folder, whose tokenizer_config.json must not want other
+ * tokens around a text. Returns 0, or -1 with *out NULL and a one-line message that begins with the path. */
 int tokenizer_load(tokenizer **out, const char *path, char *message, size_t message_size);
 void tokenizer_destroy(tokenizer *t);
 

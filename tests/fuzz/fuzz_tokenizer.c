@@ -15,7 +15,8 @@ static void encode(const tokenizer *t, const char *text, size_t n) {
     free(list.ids);
 }
 
-/* The text behind a byte 0 is encoded, where there is one; else some that reach into every step. */
+/* The text behind a byte 0 is encoded, where there is one, and taken for the file beside; else some that reach into
+ * every step. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const char sample[] = "It's 123 caf\xC3\xA9 e\xCC\x81\n\n  <s> \xF0\x9F\x98\x80\xFF b";
     const uint8_t *end = size ? memchr(data, 0, size) : NULL;
@@ -26,6 +27,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (tokenizer_json_read(t, (const char *)data, n, message, sizeof message) == 0) {
         encode(t, sample, sizeof sample - 1);
         if (end) encode(t, (const char *)end + 1, size - n - 1);
+        const char *beside = end ? (const char *)end + 1 : (const char *)data; /* tokenizer_config.json */
+        if (tokenizer_json_check_config(t, beside, end ? size - n - 1 : n, message, sizeof message) && !message[0])
+            abort();
     } else if (message[0] == '\0') {
         abort();
     }
