@@ -27,11 +27,25 @@ static inline uint64_t slf_mul_add(uint64_t a, uint64_t b, uint64_t c) {
     return __builtin_mul_overflow(a, b, &product) || __builtin_add_overflow(product, c, &sum) ? UINT64_MAX : sum;
 }
 
-/* Sign of a * b - c * d, exact: a product of two such numbers fits 127 bits. */
-__extension__ typedef __int128 slf_wide;
+/* a * b in 128 bits: the high and the low half. By halves of 32 bits: C has no wider type than 64, and compilers have
+ * one (__int128) on 64-bit machines alone. */
+static inline void slf_multiply_wide(uint64_t a, uint64_t b, uint64_t product[2]) {
+    const uint64_t a1 = a >> 32, a0 = a & UINT32_MAX, b1 = b >> 32, b0 = b & UINT32_MAX;
+    const uint64_t low = a0 * b0, cross = a1 * b0 + (low >> 32); /* neither sum overflows: (2^32-1)^2 + 2^32-1 < 2^64 */
+    const uint64_t middle = a0 * b1 + (cross & UINT32_MAX);
+    product[0] = a1 * b1 + (cross >> 32) + (middle >> 32);
+    product[1] = middle << 32 | (low & UINT32_MAX);
+}
+
+/* Sign of a * b - c * d, exact for all numbers of which b and d are not negative. */
 static inline int slf_compare_products(int64_t a, int64_t b, int64_t c, int64_t d) {
-    const slf_wide x = (slf_wide)a * b, y = (slf_wide)c * d;
-    return (x > y) - (x < y);
+    uint64_t x[2], y[2];
+    slf_multiply_wide(a < 0 ? 0 - (uint64_t)a : (uint64_t)a, (uint64_t)b, x);
+    slf_multiply_wide(c < 0 ? 0 - (uint64_t)c : (uint64_t)c, (uint64_t)d, y);
+    const int x_sign = (x[0] | x[1]) == 0 ? 0 : a < 0 ? -1 : 1, y_sign = (y[0] | y[1]) == 0 ? 0 : c < 0 ? -1 : 1;
+    if (x_sign != y_sign) return x_sign < y_sign ? -1 : 1;
+    const int size = x[0] != y[0] ? (x[0] < y[0] ? -1 : 1) : (x[1] > y[1]) - (x[1] < y[1]);
+    return x_sign < 0 ? -size : size;
 }
 
 /* Euclidean norm of n numbers, in float64; NaN or infinity when an element is or a square overflows. */
