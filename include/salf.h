@@ -904,7 +904,7 @@ typedef struct salf_cost_options {
     int64_t rows, row_tokens;     /* sequences in the step, tokens of each */
     int64_t head_positions;       /* positions at which logits are computed; 0 = rows */
     int32_t probe, metric;        /* 1: a probe runs; its SALF_METRIC_*, over the whole vocabulary */
-    int32_t train_embedding, train_head;
+    int32_t train_embedding, train_head; /* the embedding asks for cut 0, and its gradient is left out: it is small */
     const int32_t *eof;       /* [rows] cut of each row (prefix truncation); NULL: cut for all */
     const uint8_t *trainable; /* [m]; NULL: all layers from cut up */
     int32_t cut, reserved;

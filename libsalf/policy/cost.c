@@ -58,6 +58,9 @@ static salf_status check_cost_options(salf_cost_options *o) {
             if (o->trainable[k])
                 return slf_fail(SALF_E_ARGUMENT, "layer %" PRId32 " trains, but cut is %" PRId32, k, o->cut);
     }
+    /* No gradient comes to the embedding past a cut: what trains it is a whole backward, as decisions have it too. */
+    if (o->train_embedding && !o->eof && o->cut > 0)
+        return slf_fail(SALF_E_ARGUMENT, "the embedding trains, but cut is %" PRId32, o->cut);
     return SALF_OK;
 }
 

@@ -123,6 +123,7 @@ START_TEST(bad_fields_are_named) {
     BAD(head_positions, 11, "head_positions is 11");
     BAD(metric, 99, "metric is 99");
     BAD(matrices = SALF_MATRIX_GATE; o.gated_ffn, 0, "matrices is gate alone");
+    BAD(train_embedding = 1; o.cut, 1, "the embedding trains, but cut is 1");
     BAD(rows, 0, "rows is 0");
     salf_cost_options all = small();
     all.head_positions = all.rows * all.row_tokens;
