@@ -23,6 +23,15 @@ salf_status slf_product(const slf_cpu *cpu, const salf_product *job,
     return own(cpu, job);
 }
 
+salf_status slf_cpu_square(const slf_cpu *cpu, const double *x, int64_t n, int64_t dim, double beta, double *out) {
+    salf_product job = {.dtype = SALF_F64, .a_transposed = 1, .upper = 1, .m = dim, .n = dim, .k = n, .alpha = 1};
+    job.a = job.b = x;
+    job.c = out;
+    job.a_stride = job.b_stride = job.c_stride = dim;
+    job.beta = beta;
+    return slf_cpu_product(cpu, &job);
+}
+
 /* Never by the host: a product with a vector is bound by memory, and takes as long whoever makes it. */
 salf_status slf_cpu_matvec(void *self, const slf_matvec_job *job) {
     return SLF_BLAS(matvec)(self, job);
@@ -68,20 +77,7 @@ salf_status slf_cpu_syrk(void *self, const slf_syrk_job *job) {
     const int64_t dim = job->dim;
     for (int64_t k = 0; k < dim; k++)
         for (int64_t i = 0; i < dim; i++) job->vectors[k * dim + i] *= sqrt(job->weights[k]);
-    const salf_product square = {.dtype = SALF_F64,
-                                 .a_transposed = 1,
-                                 .upper = 1,
-                                 .m = dim,
-                                 .n = dim,
-                                 .k = dim,
-                                 .a = job->vectors,
-                                 .a_stride = dim,
-                                 .b = job->vectors,
-                                 .b_stride = dim,
-                                 .c = job->out,
-                                 .c_stride = dim,
-                                 .alpha = 1};
-    const salf_status status = slf_cpu_product(cpu, &square);
-    if (status == SALF_OK) mirror_upper(job->out, dim);
-    return status;
+    SLF_TRY(slf_cpu_square(cpu, job->vectors, dim, dim, 0, job->out));
+    mirror_upper(job->out, dim);
+    return SALF_OK;
 }

@@ -214,66 +214,61 @@ static void lay_out_eigen(eigen_space *s, slf_carver *block) {
     s->iwork = slf_carve(block, s->liwork, sizeof(int));
 }
 
-/* A = Q T Q^T, as dsytrd does it: 32 columns at a time by reflections, each of which takes a product of A with a
- * vector, and then all of them from the matrix behind, by one product. That is done here and not by dsytrd, as it takes
- * half of the time and the host is to be asked in between. */
-static salf_status tridiagonalise(const slf_cpu *cpu, eigen_space *s, double *a) {
+/* About 9 D^3 multiply-adds, and 2 D^2 numbers beside A. */
+salf_status slf_blas_syevd(const slf_cpu *cpu, const slf_syevd_job *job) {
     enum { PANEL = 32 };
     const slf_services *services = &cpu->host.services;
-    const int n = s->n, panel = PANEL;
-    int i = 0, info = 0;
-    for (; n - i > 2 * PANEL; i += PANEL) {
-        const int rest = n - i, behind = rest - PANEL;
-        double *corner = a + (int64_t)i * n + i;
-        SLF_TRY(services->proceed(services->context, "eigenvectors", i / 2, n));
-        blas_enter(cpu, (int64_t)rest * rest * PANEL);
-        dlatrd_("L", &rest, &panel, corner, &n, s->e + i, s->tau + i, s->work, &n);
-        cblas_dsyr2k(COLUMN_MAJOR, LOWER, NO_TRANS, behind, PANEL, -1, corner + PANEL, n, s->work + PANEL, n, 1,
-                     corner + (int64_t)PANEL * n + PANEL, n);
-        blas_leave();
-        for (int j = i; j < i + PANEL; j++) {
-            a[(int64_t)j * n + j + 1] = s->e[j];
-            s->d[j] = a[(int64_t)j * n + j];
-        }
-    }
-    const int rest = n - i;
-    blas_enter(cpu, (int64_t)rest * rest * rest);
-    dsytd2_("L", &rest, a + (int64_t)i * n + i, &n, s->d + i, s->e + i, s->tau + i, &info);
-    blas_leave();
-    return SALF_OK;
-}
-
-/* Divide and conquer on T (dstedc, the one step that cannot be ended: a tenth of the time or less where eigenvalues
- * cluster, and a third at most; 1.6 to 2.0 s of a core at D = 4096, for a second difference and for a Gram matrix of
- * random rows), and its vectors times Q: about 9 D^3 multiply-adds, and 2 D^2 numbers beside A. */
-salf_status slf_blas_syevd(const slf_cpu *cpu, const slf_syevd_job *job) {
-    const slf_services *services = &cpu->host.services;
     SLF_TRY(check_dim(cpu, job->dim));
-    const int n = (int)job->dim;
+    const int n = (int)job->dim, panel = PANEL;
+    double *a = job->a;
     eigen_space s = {.n = n, .lwork = 1 + 4 * n + n * n, .liwork = 3 + 5 * n, .d = job->lambda}; /* dstedc's */
-    s.lwork = SLF_MAX(s.lwork, 32 * n); /* a panel's; dormtr makes do with what there is */
+    s.lwork = SLF_MAX(s.lwork, PANEL * n); /* a panel's; dormtr makes do with what there is */
     slf_carver block = {0};
-    int info = 0;
+    int i = 0, info = 0;
     lay_out_eigen(&s, &block);
     void *const memory = services->alloc(services->context, block.used, 1);
     if (!memory) return SALF_E_NO_MEMORY;
     block = (slf_carver){.base = memory};
     lay_out_eigen(&s, &block);
     salf_status status;
-    SLF_DO(tridiagonalise(cpu, &s, job->a));
+    /* 1. A = Q T Q^T, as dsytrd does it: PANEL columns at a time by reflections, each of which takes a product of A
+     * with a vector, and then all of them from the matrix behind, by one product. That is done here and not by dsytrd,
+     * as it takes half of the time and the host is to be asked in between. */
+    for (; n - i > 2 * PANEL; i += PANEL) {
+        const int rest = n - i, behind = rest - PANEL;
+        double *corner = a + (int64_t)i * n + i;
+        SLF_DO(services->proceed(services->context, "eigenvectors", i / 2, n));
+        blas_enter(cpu, (int64_t)rest * rest * PANEL);
+        dlatrd_("L", &rest, &panel, corner, &n, s.e + i, s.tau + i, s.work, &n);
+        cblas_dsyr2k(COLUMN_MAJOR, LOWER, NO_TRANS, behind, PANEL, -1, corner + PANEL, n, s.work + PANEL, n, 1,
+                     corner + (int64_t)PANEL * n + PANEL, n);
+        blas_leave();
+        for (int j = i; j < i + PANEL; j++) {
+            a[(int64_t)j * n + j + 1] = s.e[j];
+            s.d[j] = a[(int64_t)j * n + j];
+        }
+    }
+    const int rest = n - i;
+    blas_enter(cpu, (int64_t)rest * rest * rest);
+    dsytd2_("L", &rest, a + (int64_t)i * n + i, &n, s.d + i, s.e + i, s.tau + i, &info);
+    blas_leave();
+    /* 2. divide and conquer on T, the one step that cannot be ended: a tenth of the time or less where eigenvalues
+     * cluster, and a third at most; 1.6 to 2.0 s of a core at D = 4096, for a second difference and for a Gram matrix
+     * of random rows */
     blas_enter(cpu, job->dim * job->dim * job->dim);
     dstedc_("I", &n, s.d, s.e, s.z, &n, s.work, &s.lwork, s.iwork, &s.liwork, &info);
     blas_leave();
     if (info != 0) SLF_DO(services->fail(SALF_E_NUMERIC, "dstedc: info %d for a Gram matrix of size %d", info, n));
+    /* 3. its vectors times Q; columns there are rows here */
     for (int c = 0; c < n; c += BLOCK) {
         const int columns = SLF_MIN(n - c, BLOCK);
         SLF_DO(services->proceed(services->context, "eigenvectors", (n + c) / 2, n));
         blas_enter(cpu, (int64_t)n * n * columns);
-        dormtr_("L", "L", "N", &n, &columns, job->a, &n, s.tau, s.z + (int64_t)c * n, &n, s.work, &s.lwork, &info);
+        dormtr_("L", "L", "N", &n, &columns, a, &n, s.tau, s.z + (int64_t)c * n, &n, s.work, &s.lwork, &info);
         blas_leave();
         if (info != 0) SLF_DO(services->fail(SALF_E_INTERNAL, "dormtr: info %d for a matrix of size %d", info, n));
     }
-    memcpy(job->a, s.z, (size_t)n * (size_t)n * sizeof *s.z); /* columns there are rows here */
+    memcpy(a, s.z, (size_t)n * (size_t)n * sizeof *s.z);
 done:
     slf_host_free(&cpu->host, memory);
     return status;

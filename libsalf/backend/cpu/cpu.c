@@ -58,17 +58,8 @@ static void convert_rows(void *user, int64_t begin, int64_t end) {
 
 /* Y [n][D] = X P. */
 static salf_status times_p(const slf_cpu *cpu, const double *x, const double *p, int64_t n, int64_t dim, double *y) {
-    const salf_product job = {.dtype = SALF_F64,
-                              .m = n,
-                              .n = dim,
-                              .k = dim,
-                              .a = x,
-                              .a_stride = dim,
-                              .b = p,
-                              .b_stride = dim,
-                              .c = y,
-                              .c_stride = dim,
-                              .alpha = 1};
+    salf_product job = {.dtype = SALF_F64, .m = n, .n = dim, .k = dim, .a = x, .b = p, .c = y, .alpha = 1};
+    job.a_stride = job.b_stride = job.c_stride = dim;
     return slf_cpu_product(cpu, &job);
 }
 
@@ -126,28 +117,13 @@ salf_status slf_cpu_scan(void *self, const slf_scan_job *job) {
     const int64_t dim = rows->cols, most = block_rows(cpu, dim, 1, rows->rows);
     row_block block = {rows, 0, slf_host_doubles(&cpu->host, most * dim)};
     if (!block.x) return SALF_E_NO_MEMORY;
-    salf_product square = {.dtype = SALF_F64,
-                           .a_transposed = 1,
-                           .upper = 1,
-                           .m = dim,
-                           .n = dim,
-                           .a = block.x,
-                           .a_stride = dim,
-                           .b = block.x,
-                           .b_stride = dim,
-                           .c = job->gram,
-                           .c_stride = dim,
-                           .alpha = 1,
-                           .beta = 1};
     salf_status status = SALF_OK;
     for (; block.first < rows->rows && status == SALF_OK; block.first += most) {
-        square.k = SLF_MIN(rows->rows - block.first, most);
+        const int64_t n = SLF_MIN(rows->rows - block.first, most), done = job->first_row + block.first + n;
         /* The threads of a BLAS work while ours wait, and the other way round: never both at once. */
-        services->parallel_for(services->context, square.k, ROW_GRAIN, convert_rows, &block);
-        status = slf_cpu_product(cpu, &square);
-        if (status == SALF_OK)
-            status = services->proceed(services->context, "Gram matrix", job->first_row + block.first + square.k,
-                                       job->total);
+        services->parallel_for(services->context, n, ROW_GRAIN, convert_rows, &block);
+        status = slf_cpu_square(cpu, block.x, n, dim, 1, job->gram);
+        if (status == SALF_OK) status = services->proceed(services->context, "Gram matrix", done, job->total);
     }
     slf_host_free(&cpu->host, block.x);
     return status;

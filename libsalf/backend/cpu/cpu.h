@@ -36,15 +36,19 @@ typedef struct slf_pair {
     double first, second;
 } slf_pair;
 
-/* Products of register blocks (block.h). */
+/* Products of register blocks (block.h), and what scores by panels are made of (score_panels.h). */
 typedef struct slf_block_kernel slf_block_kernel;
+typedef struct slf_panel_job slf_panel_job;
+typedef struct slf_panel_sums slf_panel_sums;
 
 /* Inner loops for one instruction set. Everything that depends on the processor is in this table, and is chosen with
  * it, once, when a context is created. */
 typedef struct slf_kernels {
     const char *name;                  /* as SALF_KERNELS and salf_context_info give it */
-    bool panels;                       /* whether there is a collect for scores by panels; else they go through BLAS */
     const slf_block_kernel *blocks[2]; /* of float32 and of float64 */
+    /* Takes products q [n][columns] of block rows i0 ... i0+n-1, n <= SLF_PANEL_TILE, into the sums of panel p. NULL:
+     * scores go through BLAS. */
+    void (*collect)(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p, slf_panel_sums *sums);
     /* Rotations of neighbouring rows x [n + 1][SLF_ROTATED], from the last pair to the first: with pair i, (c, s) =
      * rotations[2 i ...], rows x_k, x_k+1 become c x_k - s x_k+1 and s x_k + c x_k+1. */
     void (*rotate)(double *x, const double *rotations, int64_t n);
@@ -68,6 +72,7 @@ extern const slf_block_kernel slf_block_plain_f32, slf_block_plain_f64;
 #ifdef SLF_HAVE_X86
 slf_pair slf_reduce_avx2(const void *row, int32_t dtype, int64_t n, const slf_affine *affine, const float *b,
                          const void *next);
+void slf_collect_avx2(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p, slf_panel_sums *sums);
 void slf_widen_avx2(const void *in, int32_t dtype, int64_t n, float *out);
 void slf_exp_avx2(double *x, int64_t n);
 slf_pair slf_exp_sums_avx2(double *x, const double *s, int64_t n);
@@ -122,6 +127,8 @@ SLF_LINEAR_ALGEBRA(slf_plain_)
 salf_status slf_product(const slf_cpu *cpu, const salf_product *job,
                         salf_status (*own)(const slf_cpu *, const salf_product *));
 #define slf_cpu_product(cpu, job) slf_product((cpu), (job), SLF_BLAS(product))
+/* out [dim][dim] = beta out + X^T X of rows x [n][dim] in float64; the upper triangle. */
+salf_status slf_cpu_square(const slf_cpu *cpu, const double *x, int64_t n, int64_t dim, double beta, double *out);
 
 /* ---- factors and inverses of either, by blocks: factor.c ---- */
 

@@ -188,24 +188,11 @@ const slf_kernels slf_kernels_plain = {.name = "c",
 /* ---- which of them ---- */
 
 #ifdef SLF_HAVE_X86
-static const slf_kernels kernels_avx2 = {"avx2",
-                                         true,
-                                         {&slf_block_avx2_f32, &slf_block_avx2_f64},
-                                         slf_rotate_avx2,
-                                         slf_widen_avx2,
-                                         slf_reduce_avx2,
-                                         slf_exp_avx2,
-                                         slf_exp_sums_avx2};
-/* The same sums: only the products of panels are wider. Sums over states are bound by memory, which they reach at 256
- * bits already. */
-static const slf_kernels kernels_avx512 = {"avx512",
-                                           true,
-                                           {&slf_block_avx512_f32, &slf_block_avx512_f64},
-                                           slf_rotate_avx2,
-                                           slf_widen_avx2,
-                                           slf_reduce_avx2,
-                                           slf_exp_avx2,
-                                           slf_exp_sums_avx2};
+/* The sums are those of AVX2 in both: only the products of register blocks are wider. Sums over states are bound by
+ * memory, which they reach at 256 bits already. */
+#define AVX2_LOOPS slf_collect_avx2, slf_rotate_avx2, slf_widen_avx2, slf_reduce_avx2, slf_exp_avx2, slf_exp_sums_avx2
+static const slf_kernels kernels_avx2 = {"avx2", {&slf_block_avx2_f32, &slf_block_avx2_f64}, AVX2_LOOPS};
+static const slf_kernels kernels_avx512 = {"avx512", {&slf_block_avx512_f32, &slf_block_avx512_f64}, AVX2_LOOPS};
 
 /* AVX2, FMA and F16C; the last has no name in __builtin_cpu_supports of all compilers. */
 static bool has_avx2(void) {

@@ -115,20 +115,13 @@ static salf_status reduce_block(eigen_job *e, int64_t first, int64_t last) {
         slf_plain_axpy(n, -e->tau[j] / 2 * slf_plain_dot(w + at, v + at, n), v + at, w + at);
     }
     /* 3. A - V^T W - W^T V below the block, as one product of [V; W]^T with [W; V] */
-    const salf_product left = {.dtype = SALF_F64,
-                               .a_transposed = 1,
-                               .upper = 1,
-                               .m = below,
-                               .n = below,
-                               .k = 2 * BLOCK,
-                               .a = e->v + last, /* V, W */
-                               .a_stride = dim,
-                               .b = e->v + BLOCK * dim + last, /* W, V */
-                               .b_stride = dim,
-                               .c = e->a + last * dim + last,
-                               .c_stride = dim,
-                               .alpha = -1,
-                               .beta = 1};
+    salf_product left = {.dtype = SALF_F64, .a_transposed = 1, .upper = 1, .alpha = -1, .beta = 1};
+    left.m = left.n = below;
+    left.k = 2 * BLOCK;
+    left.a = e->v + last;               /* V, W */
+    left.b = e->v + BLOCK * dim + last; /* W, V */
+    left.c = e->a + last * dim + last;
+    left.a_stride = left.b_stride = left.c_stride = dim;
     SLF_TRY(slf_plain_multiply(e->cpu, &left));
     return proceed(e, last);
 }
@@ -155,38 +148,22 @@ static salf_status apply_reflections(eigen_job *e, int64_t first, int64_t last) 
         t[i * BLOCK + i] = tau;
     }
     /* 3. three products; [n][BLOCK] twice lies where W and the second V were */
-    salf_product job = {.dtype = SALF_F64,
-                        .b_transposed = 1,
-                        .m = n,
-                        .n = BLOCK,
-                        .k = n,
-                        .a = e->q + at * dim + at,
-                        .a_stride = dim,
-                        .b = v + at,
-                        .b_stride = dim,
-                        .c = products,
-                        .c_stride = BLOCK,
-                        .alpha = 1};
-    SLF_TRY(slf_plain_multiply(e->cpu, &job));
+    double *qt = e->q + at * dim + at, *by_t = products + BLOCK * dim;
+    salf_product job = {.dtype = SALF_F64, .b_transposed = 1, .m = n, .n = BLOCK, .k = n, .alpha = 1};
+    job.a = qt, job.a_stride = dim;
+    job.b = v + at, job.b_stride = dim;
+    job.c = products, job.c_stride = BLOCK;
+    SLF_TRY(slf_plain_multiply(e->cpu, &job)); /* Q^T V^T */
     job.k = BLOCK;
-    job.a = products;
-    job.a_stride = job.b_stride = BLOCK;
-    job.b = t;
-    job.c = products + BLOCK * dim;
-    SLF_TRY(slf_plain_multiply(e->cpu, &job));
-    job = (salf_product){.dtype = SALF_F64,
-                         .m = n,
-                         .n = n,
-                         .k = BLOCK,
-                         .a = products + BLOCK * dim,
-                         .a_stride = BLOCK,
-                         .b = v + at,
-                         .b_stride = dim,
-                         .c = e->q + at * dim + at,
-                         .c_stride = dim,
-                         .alpha = -1,
-                         .beta = 1};
-    SLF_TRY(slf_plain_multiply(e->cpu, &job));
+    job.a = products, job.a_stride = BLOCK;
+    job.b = t, job.b_stride = BLOCK;
+    job.c = by_t;
+    SLF_TRY(slf_plain_multiply(e->cpu, &job)); /* times T^T */
+    job = (salf_product){.dtype = SALF_F64, .m = n, .n = n, .k = BLOCK, .alpha = -1, .beta = 1};
+    job.a = by_t, job.a_stride = BLOCK;
+    job.b = v + at, job.b_stride = dim;
+    job.c = qt, job.c_stride = dim;
+    SLF_TRY(slf_plain_multiply(e->cpu, &job)); /* Q^T - that times V */
     return proceed(e, 2 * dim - first);
 }
 

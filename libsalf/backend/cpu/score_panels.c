@@ -25,21 +25,6 @@
  * bytes of zt stay in the first cache while z is read row by row. */
 enum { DEPTH = SLF_PANEL_STRETCH, GROUP = 256, SHARES = 64, PACKED = 64 };
 
-#ifdef SLF_HAVE_X86
-
-static void collect(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p, slf_panel_sums *sums) {
-    slf_collect_avx2(job, q, i0, n, p, sums);
-}
-
-#else
-
-/* Never called: without x86 no kernels have panels, and slf_score_panels_rows says 0. */
-static void collect(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p, slf_panel_sums *sums) {
-    (void)job, (void)q, (void)i0, (void)n, (void)p, (void)sums;
-}
-
-#endif
-
 /* ---- a piece of the block: tiles, and for each stretches and panels ---- */
 
 /* Block row i from column k on, as it is stored; the last row for those past it. */
@@ -124,8 +109,8 @@ static void score_pieces(void *user, int64_t begin, int64_t end) {
                 const int64_t panels = SLF_MIN(job->panels - p0, group);
                 multiply_tile(job, i0, tile, p0, panels, own->widened, own->products);
                 for (int64_t p = 0; p < panels; p++)
-                    collect(job, own->products + p * SLF_PANEL_TILE * job->columns, i0, tile, p0 + p,
-                            &job->part[w * job->panels + p0 + p]);
+                    job->call.cpu->kernels->collect(job, own->products + p * SLF_PANEL_TILE * job->columns, i0, tile,
+                                                    p0 + p, &job->part[w * job->panels + p0 + p]);
             }
         }
     }
@@ -167,7 +152,7 @@ int64_t slf_score_panels_rows(const slf_cpu *cpu, int64_t n, int64_t dim, int64_
     const slf_block_kernel *products = cpu->kernels->blocks[0];
     const uint64_t workspace = cpu->host.services.options->workspace_limit / 2;
     const bool threads_of_blas = cpu->host.services.options->threads == 0 && slf_blas_threads() > 1;
-    if (!cpu->kernels->panels || (threads_of_blas && n * dim * block >= SLF_SMALL_WORK)) return 0;
+    if (!cpu->kernels->collect || (threads_of_blas && n * dim * block >= SLF_SMALL_WORK)) return 0;
     slf_panel_job job = {.columns = products->columns};
     while (n > 0 && lay_out_panels(&job, n, dim, &(slf_carver){0}) > workspace) n /= 2;
     return n;

@@ -10,10 +10,10 @@ enum {
 };
 
 /* Sums of a panel over a piece, and what its query rows are compared with. */
-typedef struct {
+struct slf_panel_sums {
     double sum[SLF_PANEL_COLUMNS], weighted[SLF_PANEL_COLUMNS], maximum[SLF_PANEL_COLUMNS];
     int64_t count[SLF_PANEL_COLUMNS];
-} slf_panel_sums;
+};
 
 /* Between low and high rounding might decide, and a score is looked at again. */
 typedef struct {
@@ -23,7 +23,7 @@ typedef struct {
 
 typedef struct slf_panel_thread slf_panel_thread;
 
-typedef struct slf_panel_job {
+struct slf_panel_job {
     slf_score_call call;
     const slf_block_kernel *products;
     int64_t panels, columns, pieces, n_threads;
@@ -31,11 +31,6 @@ typedef struct slf_panel_job {
     slf_panel_query *query_of; /* [panels] */
     slf_panel_sums *part;      /* [pieces][panels] */
     slf_panel_thread *threads; /* [n_threads] */
-} slf_panel_job;
-
-#ifdef SLF_HAVE_X86
-/* Takes products q [n][columns] of block rows i0 ... i0+n-1, n <= SLF_PANEL_TILE, into the sums of panel p. */
-void slf_collect_avx2(const slf_panel_job *job, const float *q, int64_t i0, int64_t n, int64_t p, slf_panel_sums *sums);
-#endif
+};
 
 #endif
