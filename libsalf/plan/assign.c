@@ -92,21 +92,6 @@ int slf_by_loss(const void *a, const void *b) {
     return (x->row > y->row) - (x->row < y->row);
 }
 
-/* Of more rows: the deepest cuts first, each to the rows that lose least by it. */
-static void assign_greedily(const slf_assignment *job) {
-    for (int32_t e = job->m - 1; e >= 0; e--) {
-        if (job->quota[e] == 0) continue;
-        int64_t left = 0;
-        for (int64_t i = 0; i < job->n; i++) {
-            const int64_t row = job->rows[i];
-            if (job->cuts[row] >= 0) continue;
-            job->ranked[left++] = (slf_ranked){.row = row, .lost = job->lost[row * job->m + e]};
-        }
-        qsort(job->ranked, (size_t)left, sizeof *job->ranked, slf_by_loss);
-        for (int64_t i = 0; i < job->quota[e]; i++) job->cuts[job->ranked[i].row] = e;
-    }
-}
-
 static void assign_by_eof(const slf_assignment *job) {
     /* 1. who comes when nobody's eof fits: the rows shuffled, at the draws of their own positions */
     for (int64_t i = 0; i < job->n; i++) job->ranked[i].row = job->rows[i];
@@ -142,10 +127,20 @@ void slf_stream_assign(const slf_assignment *job) {
         job->quota[job->cuts[job->rows[i]]]++;
         job->cuts[job->rows[i]] = -1;
     }
-    if (!job->lost)
-        assign_by_eof(job);
-    else if (job->n <= EXACT_ROWS)
-        assign_exactly(job);
-    else
-        assign_greedily(job);
+    if (!job->lost || job->n <= EXACT_ROWS) {
+        (job->lost ? assign_exactly : assign_by_eof)(job);
+        return;
+    }
+    /* of more rows: the deepest cuts first, each to the rows that lose least by it */
+    for (int32_t e = job->m - 1; e >= 0; e--) {
+        if (job->quota[e] == 0) continue;
+        int64_t left = 0;
+        for (int64_t i = 0; i < job->n; i++) {
+            const int64_t row = job->rows[i];
+            if (job->cuts[row] >= 0) continue;
+            job->ranked[left++] = (slf_ranked){.row = row, .lost = job->lost[row * job->m + e]};
+        }
+        qsort(job->ranked, (size_t)left, sizeof *job->ranked, slf_by_loss);
+        for (int64_t i = 0; i < job->quota[e]; i++) job->cuts[job->ranked[i].row] = e;
+    }
 }

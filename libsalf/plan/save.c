@@ -250,35 +250,15 @@ static salf_status move_groups(const salf_planner *p, slf_progress *s, slf_blob 
     return SALF_OK;
 }
 
-/* Every number is checked against the others: what each layer has had sums to the position and the task, no layer of a
- * plan that ends exactly has more than its count, and none has a count it cannot keep. */
-static salf_status check_stream(const salf_planner *p, const slf_progress *s) {
-    const slf_stream *t = &s->stream;
-    const bool random = p->options.assignment == SALF_ASSIGN_RANDOM, one_cut = p->options.one_cut;
-    const bool drawn = s->phase == SLF_PHASE_TRAIN;
-    int64_t taken = 0, batches = 0;
-    /* totals are exact but where groups run MIXED without sizes, or batches have one cut */
-    const bool exact = !one_cut && (random || t->sized || p->options.stream_order == SALF_STREAM_STAGED);
-    for (int32_t e = 0; e < p->m; e++) {
-        if (s->matched[e] + s->filled[e] != t->taken[e] || (exact && t->taken[e] > p->counts[e]))
-            return slf_blob_bad_value("count of a layer", t->taken[e]);
-        if (s->probed[e] != (random ? 0 : t->taken[e]))
-            return slf_blob_bad_value("probed count of a layer", s->probed[e]);
-        if (t->batches[e] > (one_cut ? t->taken[e] : 0)) return slf_blob_bad_value("batches of a layer", t->batches[e]);
-        taken += t->taken[e];
-        batches += t->batches[e];
-    }
-    if (taken != t->position + (drawn ? s->task_n : 0)) return slf_blob_bad_value("position", t->position);
-    if (one_cut && (batches == 0) != (taken == 0)) return slf_blob_bad_value("number of batches", batches);
-    return SALF_OK;
-}
-
 /* Position, numbers a layer, groups, and the task's cuts where they are drawn: these are booked, and a load gives them
  * again, with the same rows. What the whole has taken is the sum over the groups where there are some, but a plan
  * without groups has only that. */
 static salf_status move_stream(const salf_planner *p, slf_progress *s, slf_blob *blob) {
     slf_stream *t = &s->stream;
-    const bool random = p->options.assignment == SALF_ASSIGN_RANDOM, drawn = s->phase == SLF_PHASE_TRAIN;
+    const bool random = p->options.assignment == SALF_ASSIGN_RANDOM, one_cut = p->options.one_cut;
+    const bool drawn = s->phase == SLF_PHASE_TRAIN;
+    const int64_t n_cuts = drawn ? s->task_n : 0;
+    int64_t taken = 0, batches = 0;
     if (blob->reads) SLF_TRY(slf_plan_check_size(p)); /* what is too large to be run can be saved all the same */
     SLF_TRY(slf_blob_value(blob, "position", p->n - s->task_n, &t->position));
     /* A task is open or not; only EOF and GAIN have a phase before cuts are known */
@@ -287,8 +267,21 @@ static salf_status move_stream(const salf_planner *p, slf_progress *s, slf_blob 
     for (int64_t i = 0; i < 5 * (int64_t)p->m; i++)
         SLF_TRY(slf_blob_value(blob, "count of a layer", p->n, &s->matched[i]));
     SLF_TRY(move_groups(p, s, blob));
-    if (blob->reads) SLF_TRY(check_stream(p, s));
-    const int64_t n_cuts = drawn ? s->task_n : 0;
+    /* Every number is checked against the others: what each layer has had sums to the position and the task, no layer
+     * of a plan that ends exactly has more than its count, and none has a count it cannot keep. Totals are exact but
+     * where groups run MIXED without sizes, or batches have one cut. */
+    const bool exact = !one_cut && (random || t->sized || p->options.stream_order == SALF_STREAM_STAGED);
+    for (int32_t e = 0; e < p->m && blob->reads; e++) {
+        if (s->matched[e] + s->filled[e] != t->taken[e] || (exact && t->taken[e] > p->counts[e]))
+            return slf_blob_bad_value("count of a layer", t->taken[e]);
+        if (s->probed[e] != (random ? 0 : t->taken[e]))
+            return slf_blob_bad_value("probed count of a layer", s->probed[e]);
+        if (t->batches[e] > (one_cut ? t->taken[e] : 0)) return slf_blob_bad_value("batches of a layer", t->batches[e]);
+        taken += t->taken[e];
+        batches += t->batches[e];
+    }
+    if (blob->reads && taken != t->position + n_cuts) return slf_blob_bad_value("position", t->position);
+    if (one_cut && (batches == 0) != (taken == 0)) return slf_blob_bad_value("number of batches", batches);
     SLF_TRY(slf_blob_check_bytes(blob, 8 * (uint64_t)n_cuts));
     if (blob->reads) SLF_TRY(slf_progress_room(s, p, s->task_n));
     for (int64_t i = 0; i < n_cuts; i++) SLF_TRY(slf_blob_value_i32(blob, "cut of a row", p->m - 1, &s->cuts[i]));
@@ -299,8 +292,7 @@ static salf_status move_stream(const salf_planner *p, slf_progress *s, slf_blob 
     if (drawn) lowest = p->m - 1;
     for (int64_t i = 0; i < n_cuts; i++) {
         const int32_t cut = s->cuts[i];
-        if (t->taken[cut] == 0 || (p->options.one_cut && cut != s->cuts[0]))
-            return slf_blob_bad_value("cut of a row", cut);
+        if (t->taken[cut] == 0 || (one_cut && cut != s->cuts[0])) return slf_blob_bad_value("cut of a row", cut);
         lowest = SLF_MIN(lowest, cut);
     }
     /* between tasks the layer is that of the last one, and so of no meaning */

@@ -31,28 +31,6 @@ static void draw_row_cuts(const salf_planner *p, slf_progress *progress, bool gr
     s->position = done; /* until they are trained; the chairman of all data looked at it */
 }
 
-/* One for all of them. A quota of rows would be missed by up to a batch each time: batches are what is counted, and a
- * batch that is shorter than the others, as the last one is, counts as one. */
-static void draw_batch_cut(const salf_planner *p, slf_progress *progress) {
-    slf_stream *s = &progress->stream;
-    const int64_t n = progress->task_n;
-    int32_t layer = 0;
-    if (p->options.stream_order == SALF_STREAM_MIXED) {
-        int64_t batches = 0;
-        for (int32_t e = 0; e < p->m; e++) batches += s->batches[e];
-        layer = slf_quota_chairman(p->counts, p->n, p->m, batches, s->batches);
-    } else {
-        int64_t end = p->counts[0]; /* of the layer's data */
-        while (layer < p->m - 1 && end <= s->position + n / 2) {
-            layer++;
-            end += p->counts[layer];
-        }
-    }
-    for (int64_t i = 0; i < n; i++) progress->cuts[i] = layer;
-    s->batches[layer]++;
-    s->taken[layer] += n;
-}
-
 /* How deep the backward of the task goes, on any rank. */
 static void note_lowest_cut(const salf_planner *p, slf_progress *progress) {
     progress->layer = p->m - 1;
@@ -137,11 +115,24 @@ salf_status slf_stream_next(salf_planner *p, int64_t most) {
     progress->phase = SLF_PHASE_PROBE;
     /* eof and gains come with the forward; cuts are drawn when they are here, as a row's group decides its quota */
     if (p->options.assignment != SALF_ASSIGN_RANDOM) return SALF_OK;
-    if (p->options.one_cut) {
-        draw_batch_cut(p, progress);
-    } else {
+    if (!p->options.one_cut) {
         draw_row_cuts(p, progress, false);
         slf_shuffle(progress->cuts, n, n, p->options.seed, SLF_STREAM_ROWS, (uint64_t)s->position);
+    } else {
+        /* One for all of them. A quota of rows would be missed by up to a batch each time: batches are what is counted,
+         * and a batch that is shorter than the others, as the last one is, counts as one. */
+        int32_t layer = 0;
+        if (p->options.stream_order == SALF_STREAM_MIXED) {
+            int64_t batches = 0;
+            for (int32_t e = 0; e < p->m; e++) batches += s->batches[e];
+            layer = slf_quota_chairman(p->counts, p->n, p->m, batches, s->batches);
+        } else {
+            int64_t end = p->counts[0]; /* of the layer's data */
+            while (layer < p->m - 1 && end <= s->position + n / 2) end += p->counts[++layer];
+        }
+        for (int64_t i = 0; i < n; i++) progress->cuts[i] = layer;
+        s->batches[layer]++;
+        s->taken[layer] += n;
     }
     note_lowest_cut(p, progress);
     /* nobody looked at an eof, so that none is matched */
