@@ -79,33 +79,6 @@ static salf_status use_candidate_basis(slf_vocabulary *vocabulary) {
     return slf_sync(context);
 }
 
-/* Heads may have any scale that float32 holds, and P has the inverse square of it, which float32 does not: z = P h /
- * |h| of a head of 1e-22 is 1e44. So P is multiplied by a power of two near sigma_max^2, which brings the length of z
- * between 1 and the squared condition, and inverse norms are divided by it: scores are what they were. Within 2^-40 ...
- * 2^40, which is any head that was ever trained, there is no gain, and no copy of the norms. */
-static salf_status use_gain(slf_vocabulary *vocabulary) {
-    const salf_basis *basis = vocabulary->basis;
-    const salf_context *context = vocabulary->context;
-    const int64_t n = vocabulary->n;
-    int exponent;
-    frexp(basis->info.sigma_max * basis->info.sigma_max + basis->info.ridge, &exponent);
-    if (exponent >= -40 && exponent <= 40) return SALF_OK;
-    const double gain = ldexp(1, exponent);
-    double *norms; /* host [n] */
-    salf_status status;
-    SLF_DO(SLF_ALLOC(context, norms, n));
-    SLF_DO(slf_download(context, norms, vocabulary->inverse_norms, (uint64_t)n * sizeof *norms));
-    for (int64_t i = 0; i < n; i++) norms[i] /= gain;
-    SLF_DO(SLF_DEVICE_COPY_OF(context, vocabulary->scaled_norms, norms, n));
-    SLF_DO(slf_sync(context)); /* the host's copy goes */
-    vocabulary->inverse_norms = vocabulary->scaled_norms;
-    vocabulary->amplification /= gain;
-    vocabulary->rule.gain = gain;
-done:
-    slf_free(context, norms);
-    return status;
-}
-
 salf_status slf_vocabulary_follow(slf_vocabulary *vocabulary) {
     const salf_model *model = vocabulary->basis->model;
     const salf_context *context = vocabulary->context;
@@ -158,6 +131,8 @@ static salf_status use_logits(slf_vocabulary *vocabulary) {
  * input side there is none. */
 static salf_status use_whole_basis(slf_vocabulary *vocabulary) {
     const salf_basis *basis = vocabulary->basis;
+    const salf_context *context = vocabulary->context;
+    const int64_t n = vocabulary->n;
     SLF_TRY(slf_basis_norms(basis, &vocabulary->inverse_norms, &vocabulary->amplification));
     if (!basis->held.labels) {
         vocabulary->rows = basis->held.rows;
@@ -167,7 +142,27 @@ static salf_status use_whole_basis(slf_vocabulary *vocabulary) {
     if (!vocabulary->matrix)
         return slf_fail(SALF_E_ARGUMENT, "the whole vocabulary needs the basis's table or a model");
     vocabulary->p = basis->p;
-    return vocabulary->p ? use_gain(vocabulary) : SALF_OK;
+    /* Heads may have any scale that float32 holds, and P has the inverse square of it, which float32 does not: z = P h /
+     * |h| of a head of 1e-22 is 1e44. So P is multiplied by a power of two near sigma_max^2, which brings the length of
+     * z between 1 and the squared condition, and inverse norms are divided by it: scores are what they were. Within
+     * 2^-40 ... 2^40, which is any head that was ever trained, there is no gain, and no copy of the norms. */
+    int exponent;
+    frexp(basis->info.sigma_max * basis->info.sigma_max + basis->info.ridge, &exponent);
+    if (!vocabulary->p || (exponent >= -40 && exponent <= 40)) return SALF_OK;
+    const double gain = ldexp(1, exponent);
+    double *norms; /* host [n] */
+    salf_status status;
+    SLF_DO(SLF_ALLOC(context, norms, n));
+    SLF_DO(slf_download(context, norms, vocabulary->inverse_norms, (uint64_t)n * sizeof *norms));
+    for (int64_t i = 0; i < n; i++) norms[i] /= gain;
+    SLF_DO(SLF_DEVICE_COPY_OF(context, vocabulary->scaled_norms, norms, n));
+    SLF_DO(slf_sync(context)); /* the host's copy goes */
+    vocabulary->inverse_norms = vocabulary->scaled_norms;
+    vocabulary->amplification /= gain;
+    vocabulary->rule.gain = gain;
+done:
+    slf_free(context, norms);
+    return status;
 }
 
 /* The error names the option that asks for what is not there. What is made here serves every batch that follows. */

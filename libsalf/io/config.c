@@ -220,8 +220,7 @@ salf_status slf_folder_check(const salf_context *context, const char *folder) {
                               folder, slf_path_exists(config) ? "beside" : "without", base ? base : "not named");
     }
     slf_json_release(json);
-    slf_free(context, config);
-    slf_free(context, adapter);
+    SLF_FREE(context, config, adapter);
     return status;
 }
 

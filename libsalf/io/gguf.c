@@ -369,17 +369,3 @@ done:
     slf_free(p.context, fields);
     return status;
 }
-
-salf_status slf_gguf_from_memory(salf_tensors **out, salf_context *context, const void *bytes, uint64_t size) {
-    salf_tensors *tensors;
-    int64_t parts;
-    *out = NULL;
-    SLF_TRY(slf_tensors_new(&tensors, context));
-    salf_status status = slf_gguf_read(tensors, bytes, size, "memory", &parts);
-    if (status == SALF_OK) status = slf_tensors_seal(tensors, "memory");
-    if (status == SALF_OK)
-        *out = tensors;
-    else
-        salf_tensors_destroy(tensors);
-    return status;
-}

@@ -11,8 +11,6 @@
  * salf_tensors_metadata, those whose value is a text. parts: how many files its model is split into, 1 for most; a
  * later part must carry its number. */
 salf_status slf_gguf_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t size, const char *path, int64_t *parts);
-/* A file in memory as a handle of its own, for tests and the fuzzer; bytes stay borrowed. */
-salf_status slf_gguf_from_memory(salf_tensors **out, salf_context *context, const void *bytes, uint64_t size);
 
 /* The field of a key; NULL when there is none. */
 const slf_file_field *slf_gguf_field(const salf_tensors *tensors, const char *key);

@@ -144,8 +144,6 @@ int64_t slf_shape_elements(const int64_t *shape, int32_t n_dims);
 
 /* Checks a safetensors file in memory and adds its tensors; bytes stay borrowed. */
 salf_status slf_safetensors_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t size, const char *path);
-/* A file in memory as a handle of its own; bytes stay borrowed. */
-salf_status slf_tensors_from_memory(salf_tensors **out, salf_context *context, const void *bytes, uint64_t size);
 /* The name that safetensors has for SALF_F32 ...; NULL for a number that is none. */
 const char *slf_safetensors_type(int32_t dtype);
 

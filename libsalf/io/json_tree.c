@@ -56,11 +56,8 @@ void slf_json_release(slf_json *json) {
         slf_json_release(json->items[i]);
         if (json->keys) slf_free(json->context, json->keys[i]);
     }
-    slf_free(json->context, json->items);
-    slf_free(json->context, json->keys);
-    slf_free(json->context, json->table);
     if (json->kind == SLF_JSON_STRING) slf_free(json->context, json->text);
-    slf_free(json->context, json);
+    SLF_FREE(json->context, json->items, json->keys, json->table, json);
 }
 
 /* ---- objects ---- */
@@ -109,16 +106,12 @@ static salf_status make_room(slf_json *json) {
     char **keys = object ? slf_alloc(json->context, (uint64_t)room, sizeof *keys) : NULL;
     uint32_t *table = tabled ? slf_alloc_zero(json->context, 2 * (uint64_t)room, sizeof *table) : NULL;
     if (!items || (object && !keys) || (tabled && !table)) {
-        slf_free(json->context, items);
-        slf_free(json->context, keys);
-        slf_free(json->context, table);
+        SLF_FREE(json->context, items, keys, table);
         return SALF_E_NO_MEMORY;
     }
     if (json->n > 0) memcpy(items, json->items, (size_t)json->n * sizeof *items);
     if (json->n > 0 && object) memcpy(keys, json->keys, (size_t)json->n * sizeof *keys);
-    slf_free(json->context, json->items);
-    slf_free(json->context, json->keys);
-    slf_free(json->context, json->table);
+    SLF_FREE(json->context, json->items, json->keys, json->table);
     json->items = items;
     json->keys = keys;
     json->table = table;

@@ -174,17 +174,3 @@ salf_status slf_safetensors_read(salf_tensors *tensors, const uint8_t *bytes, ui
         return slf_fail(SALF_E_CORRUPT, "%s: %" PRIu64 " bytes after the last tensor", path, data_bytes - place);
     return SALF_OK;
 }
-
-/* For tests and the fuzzer: the same reader without a file. */
-salf_status slf_tensors_from_memory(salf_tensors **out, salf_context *context, const void *bytes, uint64_t size) {
-    salf_tensors *tensors;
-    *out = NULL;
-    SLF_TRY(slf_tensors_new(&tensors, context));
-    salf_status status = slf_safetensors_read(tensors, bytes, size, "memory");
-    if (status == SALF_OK) status = slf_tensors_seal(tensors, "memory");
-    if (status == SALF_OK)
-        *out = tensors;
-    else
-        salf_tensors_destroy(tensors);
-    return status;
-}

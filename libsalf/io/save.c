@@ -51,23 +51,6 @@ static salf_status put_integers(slf_json *entry, const char *key, const int64_t 
 
 /* ---- bytes ---- */
 
-/* A tensor in pieces of 16 MiB, some hundredths of a second on a disk; what is dense at once, what is strided or
- * indexed row by row. done of total bytes of the file are written before. */
-static salf_status write_tensor(slf_file *file, const salf_tensor *v, uint64_t done, uint64_t total) {
-    const uint64_t bytes = data_bytes(v), row = (uint64_t)(v->cols * slf_dtype_size(v->dtype));
-    const bool dense = !v->row_index && (v->row_stride == 0 || v->row_stride == v->cols);
-    for (uint64_t at = 0, n, asked = 0; at < bytes; at += n) {
-        if (at >= asked) {
-            SLF_TRY(slf_proceed(file->context, "bytes", (int64_t)(done + at), (int64_t)total));
-            asked = at + SLF_PATIENCE;
-        }
-        n = dense ? SLF_MIN(bytes - at, SLF_PATIENCE) : row;
-        const char *from = dense ? (const char *)v->data + at : slf_tensor_row(v, (int64_t)(at / row));
-        SLF_TRY(slf_file_write(file, from, (size_t)n));
-    }
-    return SALF_OK;
-}
-
 /* Length, header text, spaces up to a multiple of 8, then the data of one tensor after another; a seal is known when
  * its turn comes. */
 static salf_status write_content(slf_file *file, const slf_json *header, const salf_named_tensor **order, int64_t n,
@@ -90,9 +73,21 @@ static salf_status write_content(slf_file *file, const slf_json *header, const s
     uint64_t done = 0, total = 0;
     for (int64_t i = 0; i < n; i++) total += data_bytes(&order[i]->view);
     for (int64_t i = 0; i < n; i++) {
+        const salf_tensor *v = &order[i]->view;
+        const uint64_t bytes = data_bytes(v), row = (uint64_t)(v->cols * slf_dtype_size(v->dtype));
+        const bool dense = !v->row_index && (v->row_stride == 0 || v->row_stride == v->cols);
         if (seal && i == n - 1) *seal = slf_sum_end(file->sum);
-        SLF_DO(write_tensor(file, &order[i]->view, done, total));
-        done += data_bytes(&order[i]->view);
+        /* in pieces of 16 MiB, some hundredths of a second on a disk; what is strided or indexed row by row */
+        for (uint64_t at = 0, piece, asked = 0; at < bytes; at += piece) {
+            if (at >= asked) {
+                SLF_DO(slf_proceed(file->context, "bytes", (int64_t)(done + at), (int64_t)total));
+                asked = at + SLF_PATIENCE;
+            }
+            piece = dense ? SLF_MIN(bytes - at, SLF_PATIENCE) : row;
+            const char *from = dense ? (const char *)v->data + at : slf_tensor_row(v, (int64_t)(at / row));
+            SLF_DO(slf_file_write(file, from, (size_t)piece));
+        }
+        done += bytes;
     }
 done:
     slf_free(file->context, text);

@@ -81,8 +81,7 @@ static salf_status open_index(salf_tensors *tensors, const char *path) {
     if (!slf_tensors_entry(tensors, name))
         SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: tensor '%s' is not in '%s'", path, name, slf_json_to_text(value)));
 done:
-    slf_free(context, shard_path);
-    slf_free(context, folder);
+    SLF_FREE(context, shard_path, folder);
     slf_json_release(files);
     slf_json_release(index);
     return status;
@@ -191,8 +190,7 @@ salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const c
     }
     if (status == SALF_OK) status = slf_tensors_seal(tensors, path);
 done:
-    slf_free(context, single);
-    slf_free(context, index);
+    SLF_FREE(context, single, index);
     if (status == SALF_OK)
         *out = tensors;
     else

@@ -29,11 +29,7 @@ void salf_tensors_destroy(salf_tensors *tensors) {
     for (int64_t i = 0; i < tensors->n_metadata; i++) slf_free(context, tensors->metadata[i]);
     for (int64_t i = 0; i < tensors->n_fields; i++) slf_free(context, tensors->fields[i].key);
     for (int64_t i = 0; i < tensors->n_maps; i++) slf_map_close(&tensors->maps[i]);
-    slf_free(context, tensors->fields);
-    slf_free(context, tensors->entries);
-    slf_free(context, tensors->metadata);
-    slf_free(context, tensors->maps);
-    slf_free(context, tensors);
+    SLF_FREE(context, tensors->fields, tensors->entries, tensors->metadata, tensors->maps, tensors);
     salf_context_destroy(context);
 }
 

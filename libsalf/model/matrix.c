@@ -1,6 +1,6 @@
 /*
  * matrix.c - rows of the head or the embedding, [V][D]: a view, which is read where it lies, or a callback, which fills
- * a block of the workspace with float32. Single rows, blocks, and walks over all of them.
+ * a block of the workspace with float32. Rows of labels, blocks, and walks over all rows.
  */
 #include <inttypes.h>
 
@@ -36,19 +36,18 @@ salf_status slf_matrix_block(const slf_matrix *matrix, int64_t first, int64_t co
     return SALF_OK;
 }
 
-/* out [D]. A view has to be in host memory: rows of a device are fetched (below). */
-salf_status slf_matrix_row(const slf_matrix *matrix, int64_t row, float *out) {
-    if (!matrix->view.data) return rows_by_callback(matrix, row, 1, out);
-    slf_row_to_f32(&matrix->view, row, out);
-    return SALF_OK;
-}
-
 /* A callback is asked for single rows: the labels of a task lie far apart, and it may read from a disk. */
 salf_status slf_matrix_fetch(const salf_context *context, const slf_matrix *matrix, const int32_t *labels, int64_t n,
                              float *out) {
     const int64_t dim = matrix->n_cols;
     if (!matrix->view.data || matrix->view.memory == SALF_MEMORY_HOST) {
-        for (int64_t i = 0; i < n; i++) SLF_TRY(slf_matrix_row(matrix, labels ? labels[i] : i, out + i * dim));
+        for (int64_t i = 0; i < n; i++, out += dim) {
+            const int64_t row = labels ? labels[i] : i;
+            if (matrix->view.data)
+                slf_row_to_f32(&matrix->view, row, out);
+            else
+                SLF_TRY(rows_by_callback(matrix, row, 1, out));
+        }
         return SALF_OK;
     }
     /* Rows in device memory come one by one through the backend, which widens any type to float64. */

@@ -61,8 +61,6 @@ int64_t slf_block_rows(const salf_context *context, int64_t cols);
 /* Rows first ... first+count-1: a view into the matrix where it is one, else made by the callback in buffer
  * [count][cols] float32. */
 salf_status slf_matrix_block(const slf_matrix *matrix, int64_t first, int64_t count, float *buffer, salf_tensor *block);
-/* One row as float32. */
-salf_status slf_matrix_row(const slf_matrix *matrix, int64_t row, float *out);
 /* Rows to host memory, out [n][D] in float32; labels NULL: rows 0 ... n-1. */
 salf_status slf_matrix_fetch(const salf_context *context, const slf_matrix *matrix, const int32_t *labels, int64_t n,
                              float *out);

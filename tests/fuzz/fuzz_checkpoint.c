@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/io.h"
+#include "from_memory.h"
 #include "model/model.h"
 #include "place.h"
 
@@ -40,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     salf_status status = slf_json_parse(&json, context, data, (uint64_t)(end - data), false, "input");
     if (status == SALF_OK) status = slf_config_read(&config, context, json, "input", "k");
     if (status == SALF_OK)
-        status = slf_tensors_from_memory(&tensors, context, end + 1, size - (size_t)(end + 1 - data));
+        status = tensors_from_memory(&tensors, context, false, end + 1, size - (size_t)(end + 1 - data));
     if (status == SALF_OK) status = slf_parts_find(&parts, tensors, &config, "input");
     if (status != SALF_OK && salf_last_error()[0] == '\0') abort();
     if (status == SALF_OK && strlen(config.unsupported) >= sizeof config.unsupported) abort();

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/gguf.h"
+#include "from_memory.h"
 #include "place.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -49,7 +49,7 @@ static void ask(const salf_tensors *tensors) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     salf_tensors *tensors;
-    const salf_status status = slf_gguf_from_memory(&tensors, place_context(), data, size);
+    const salf_status status = tensors_from_memory(&tensors, place_context(), true, data, size);
     if (status != SALF_OK && (tensors || salf_last_error()[0] == '\0')) abort();
     if (status == SALF_OK) {
         touch(tensors);

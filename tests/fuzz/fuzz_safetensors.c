@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/io.h"
+#include "from_memory.h"
 #include "place.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -34,7 +34,7 @@ static void use(const salf_tensors *tensors) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     salf_tensors *tensors;
-    const salf_status status = slf_tensors_from_memory(&tensors, place_context(), data, size);
+    const salf_status status = tensors_from_memory(&tensors, place_context(), false, data, size);
     if (status != SALF_OK && (tensors || salf_last_error()[0] == '\0')) abort();
     if (status == SALF_OK) use(tensors);
     salf_tensors_destroy(tensors);

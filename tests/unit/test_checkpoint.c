@@ -452,7 +452,7 @@ START_TEST(float64_and_biases) {
     CHECK_OK(salf_model_get_info(model, &info));
     ck_assert_int_eq(info.head_dtype, 0);
     float row[D];
-    CHECK_OK(slf_matrix_row(&model->head, 3, row));
+    CHECK_OK(slf_matrix_fetch(NULL, &model->head, &(int32_t){3}, 1, row));
     for (int i = 0; i < D; i++) ck_assert(row[i] == (float)((3 * D + i) * 7 % 23 - 11) * 0.125f);
     ck_assert(model->norm_weight[1] == -0.5f && model->logit_bias[1] == -0.5f);
     CHECK_OK(salf_model_get_decoder(model, &decoder)); /* the layers' tensors have names of no family */
@@ -550,8 +550,8 @@ START_TEST(scaled_heads) {
             continue;
         }
         float first[D], last[D];
-        CHECK_OK(slf_matrix_row(&model->head, 0, first));
-        CHECK_OK(slf_matrix_row(&model->head, 6, last));
+        CHECK_OK(slf_matrix_fetch(NULL, &model->head, &(int32_t){0}, 1, first));
+        CHECK_OK(slf_matrix_fetch(NULL, &model->head, &(int32_t){6}, 1, last));
         const bool fp8 = *cases[i].head_type == 'F', blocks = cases[i].scales == 4, whole = cases[i].scales == 1;
         const float unit = strcmp(cases[i].scale_name, "SCB") == 0 ? 1.f / 127 : 1;
         const float values[4] = {fp8 ? 1.5f : 60, fp8 ? -0.001953125f : -127, fp8 ? 0.015625f : 8, fp8 ? 448.f : 126};

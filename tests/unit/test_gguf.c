@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "files.h"
+#include "from_memory.h"
 #include "gguf_text.h"
 #include "harness.h"
-#include "io/gguf.h"
 #include "model/model.h"
 
 /* ---- element types ---- */
@@ -117,7 +117,7 @@ START_TEST(files_that_lie_are_refused) {
         uint8_t bytes[2048];
         salf_tensors *tensors;
         const size_t n = gguf_assemble(bytes, sizeof bytes, lies[i].text);
-        CHECK_FAILS(slf_gguf_from_memory(&tensors, context, bytes, n), lies[i].status, lies[i].words);
+        CHECK_FAILS(tensors_from_memory(&tensors, context, true, bytes, n), lies[i].status, lies[i].words);
         ck_assert_ptr_null(tensors);
         ck_assert_int_eq(memory.alive, before);
     }
@@ -136,7 +136,7 @@ START_TEST(what_is_merely_odd_is_read) {
                       "'GGUF 4:2 8:3 8:4 s:general.alignment 4:4 4:64 s:e 4:9 4:4 8:0 s:t 4:9 4:8 8:0 "
                       "s:n 4:8 8:3 'a 1:0 'b " GGUF_VECTOR("t", "2", "64") GGUF_MATRIX("later", "5", "7", "200", "0")
                           GGUF_VECTOR("none", "0", "128") "z:200 z:60");
-    CHECK_OK(slf_gguf_from_memory(&tensors, context, bytes, n));
+    CHECK_OK(tensors_from_memory(&tensors, context, true, bytes, n));
     ck_assert_int_eq(salf_tensors_count(tensors), 3);
     CHECK_OK(salf_tensors_find(tensors, "t", &named));
     ck_assert_int_eq(named.n_dims, 1);
@@ -149,7 +149,7 @@ START_TEST(what_is_merely_odd_is_read) {
     salf_tensors_destroy(tensors);
     /* no tensor at all */
     n = gguf_assemble(bytes, sizeof bytes, GGUF_HEAD("0", "1") GGUF_TEXT("k", "v"));
-    CHECK_OK(slf_gguf_from_memory(&tensors, context, bytes, n));
+    CHECK_OK(tensors_from_memory(&tensors, context, true, bytes, n));
     ck_assert_str_eq(salf_tensors_metadata(tensors, "k"), "v");
     salf_tensors_destroy(tensors);
     salf_context_destroy(context);
@@ -209,7 +209,7 @@ START_TEST(a_model_is_understood) {
     ck_assert_int_eq(info.eos_token, -1);
     /* row 1: bytes 34 ... 67 count on, the first two are its scale */
     float row[32];
-    CHECK_OK(slf_matrix_row(&model->head, 1, row));
+    CHECK_OK(slf_matrix_fetch(NULL, &model->head, &(int32_t){1}, 1, row));
     const float scale = ldexpf(1 + 0x322 / 1024.f, 8 - 15); /* 0x2322 */
     for (int i = 0; i < 32; i++) ck_assert_msg(row[i] == scale * (float)(36 + i), "%d: %g", i, (double)row[i]);
     uint64_t fingerprint;
@@ -247,7 +247,7 @@ START_TEST(a_model_is_understood) {
         &model, context,
         GGUF_HEAD("4", "4") SHAPE("llama") RMS_EPS("llama") GGUF_MATRIX("token_embd.weight", "32", "2", "28", "0")
             GGUF_VECTOR("output_norm.weight", "32", "512") LAYERS "pad z:248 8:0xbff8000000000000 z:256 z:128"));
-    CHECK_OK(slf_matrix_row(&model->head, 0, row));
+    CHECK_OK(slf_matrix_fetch(NULL, &model->head, &(int32_t){0}, 1, row));
     ck_assert(row[30] == 0 && row[31] == -1.5f);
     salf_model_destroy(model);
     salf_context_destroy(context);

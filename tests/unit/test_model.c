@@ -209,7 +209,7 @@ END_TEST
 static void check_rows(const slf_matrix *matrix, const float *w) {
     float buffer[V * D], row[D];
     for (int64_t first = 0; first < V; first++) {
-        CHECK_OK(slf_matrix_row(matrix, first, row));
+        CHECK_OK(slf_matrix_fetch(NULL, matrix, &(int32_t){(int32_t)first}, 1, row));
         ck_assert_mem_eq(row, w + first * D, sizeof row);
         for (int64_t count = 1; count <= V - first; count++) {
             salf_tensor block;
@@ -429,7 +429,8 @@ START_TEST(failing_callback) {
     CHECK_FAILS(salf_model_fingerprint(model, &fingerprint), SALF_E_CALLBACK, "rows 0 ... 6 returned 42");
     ck_assert_uint_eq(fingerprint, 77);
     ck_assert_int_eq(memory.alive, alive);
-    CHECK_FAILS(slf_matrix_row(&model->head, 3, row), SALF_E_CALLBACK, "rows 3 ... 3 returned 42");
+    CHECK_FAILS(slf_matrix_fetch(NULL, &model->head, &(int32_t){3}, 1, row), SALF_E_CALLBACK,
+                "rows 3 ... 3 returned 42");
     CHECK_FAILS(slf_matrix_block(&model->head, 2, 1, row, &block), SALF_E_CALLBACK, "rows 2 ... 2");
     salf_model_destroy(model);
     salf_context_destroy(context);
