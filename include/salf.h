@@ -966,7 +966,7 @@ SALF_API salf_status salf_checkpoint_open(salf_checkpoint **out, salf_context *c
 SALF_API void salf_checkpoint_destroy(salf_checkpoint *checkpoint);
 SALF_API salf_status salf_checkpoint_get_info(const salf_checkpoint *checkpoint, salf_checkpoint_info *info);
 /* Names and keys must not begin with "salf.". The save before stays whole until this one is on the disk. Errors: those
- * of salf_tensors_save. */
+ * of salf_tensors_save; SALF_E_IO also where the folder or its lock was moved, removed or replaced meanwhile. */
 SALF_API salf_status salf_checkpoint_save(salf_checkpoint *checkpoint, const salf_checkpoint_content *content);
 /* Copies the tensors that you name into your memory, which must have their shapes and types (SALF_E_SHAPE,
  * SALF_E_DTYPE, SALF_E_NOT_FOUND), and loads planner and policy: all or nothing. Whether your numbers make sense is

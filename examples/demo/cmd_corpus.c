@@ -119,7 +119,9 @@ int cmd_tokenizer(int argc, char **argv) {
     line_list list = {0};
     int n;
     int code = args_parse(&tokenizer_command, &s, argc, argv, &n);
-    for (int i = 1; code < 0 && i <= n; i++) code = read_lines(&list, argv[i]);
+    for (int i = 1; code < 0 && i <= n; i++)
+        code = file_is_same(s.output, argv[i]) ? args_misuse("tokenizer", "--output: %s is a text to be read", s.output)
+                                               : read_lines(&list, argv[i]);
     if (code < 0) {
         code = EXIT_CODE_OK;
         if (tokenizer_train(&t, (const char *const *)list.lines, list.n, s.size, message, sizeof message) ||

@@ -254,8 +254,12 @@ int cmd_advise(int argc, char **argv) {
                                settings.training.log);
         if (!code && settings.report && file_is_same(settings.report, settings.training.log))
             code = args_misuse("advise", "--report: the page would take the place of the log");
-        if (!code && settings.report && file_is_of_model(settings.report, settings.training.model))
-            code = args_misuse("advise", "--report: %s is a file of the model", settings.report);
+        const finetune_settings *o = &settings.training;
+        const char *const inputs[][2] = {
+            {o->model, "model"}, {o->tokenizer, "tokenizer"}, {o->data, "data"}, {o->words, "label words"}};
+        for (size_t i = 0; !code && settings.report && i < sizeof inputs / sizeof *inputs; i++)
+            if (file_is_input(settings.report, inputs[i][0]))
+                code = args_misuse("advise", "--report: %s is a file of the %s", settings.report, inputs[i][1]);
         if (!code) code = advise(p, &first.log);
         jsonl_close(&first.log);
     }

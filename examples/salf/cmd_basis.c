@@ -146,8 +146,10 @@ int cmd_basis(int argc, char **argv) {
         return args_misuse("basis", "--rtol, --exact and --ridge exclude each other");
     if (s.rtol >= 1) return args_misuse("basis", "--rtol: %g is not below 1", s.rtol);
     if (s.ridge_given && !(s.ridge > 0)) return args_misuse("basis", "--ridge: %g is not positive", s.ridge);
-    if (s.output && file_is_of_model(s.output, s.model))
+    if (s.output && file_is_input(s.output, s.model))
         return args_misuse("basis", "--output: %s is a file of the model", s.output);
+    if (s.output && file_is_input(s.output, s.tokenizer))
+        return args_misuse("basis", "--output: %s is a file of the tokenizer", s.output);
     if (s.input_side && (s.exact || s.rtol_given || s.ridge_given))
         return args_misuse("basis", "--input-side: its rows are the embedding's, without --rtol, --exact or --ridge");
     if (s.tokenizer && !s.words) return args_misuse("basis", "--tokenizer is for --words");

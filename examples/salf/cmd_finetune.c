@@ -370,7 +370,11 @@ static int run_all(session *s, tally *tallies) {
                 (long long)s->n_shortened, (long long)s->info.max_positions);
     /* A first save, before the first line of the log: whenever the run is killed, it is known whose log that is. */
     if (o->checkpoint && runstate_begin(s, &start, tallies) != 0) return -1;
+    if (check_done_outputs(o, start.finished) != 0) return -1;
     if (log_open(s, start.log) != 0) return -1;
+    if (s->log.file && s->log.file != stdout && !start.log.bytes && (start.inside || start.finished))
+        args_say(0, "finetune", "--log: %s begins where the checkpoint was made: there was no log of what came before",
+                 o->log);
     int failed = o->checkpoint && !start.found ? runstate_save(s, NULL, 0, tallies) : 0;
     if (!failed && !start.log.bytes) log_run(s);
     stop_watch();

@@ -265,7 +265,7 @@ int cmd_report(int argc, char **argv) {
         for (int k = 1; k < i; k++)
             if (!strcmp(argv[i], argv[k])) return args_misuse("report", "%s is given twice", argv[i]);
     for (int i = 1; i <= n; i++)
-        if (file_is_same(s.output, argv[i]))
+        if (file_is_same(s.output, strcmp(argv[i], "-") ? argv[i] : "/dev/stdin"))
             return args_misuse("report", "--output: the page would take the place of the log %s", argv[i]);
     report r = {0};
     for (int i = 1; code < 0 && i <= n; i++) {

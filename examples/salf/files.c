@@ -103,21 +103,6 @@ int file_is_same(const char *a, const char *b) {
            of_a.st_ino == of_b.st_ino;
 }
 
-int file_is_of_model(const char *path, const char *model) {
-    static const char *const names[] = {"model", "config", "generation_config", "tokenizer", "pytorch_model"};
-    char name[PATH_MAX];
-    DIR *folder = opendir(model);
-    const struct dirent *entry;
-    int found = file_is_same(path, model);
-    while (folder && !found && (entry = readdir(folder)) != NULL)
-        for (int i = 0; i < 5 && !found; i++)
-            if (!strncmp(entry->d_name, names[i], strlen(names[i])) &&
-                snprintf(name, sizeof name, "%s/%s", model, entry->d_name) < PATH_MAX)
-                found = file_is_same(path, name);
-    if (folder) closedir(folder);
-    return found;
-}
-
 /* The folder that a path lies in; "/x" lies in "/". */
 static void parent_of(const char *path, char out[PATH_MAX]) {
     const char *slash = strrchr(path, '/');
@@ -125,6 +110,36 @@ static void parent_of(const char *path, char out[PATH_MAX]) {
         strcpy(out, ".");
     else
         snprintf(out, PATH_MAX, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+}
+
+/* By how the name begins, or how it ends. */
+static int is_known(const char *name) {
+    static const char *const begins[] = {"model", "config", "generation_config", "tok", "pytorch_model"};
+    static const char *const ends[] = {".json", ".model", ".txt", ".jinja", ".py", ".tiktoken", ".tsv", ".gguf"};
+    const size_t n = strlen(name);
+    int known = 0;
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++) known |= !strncmp(name, begins[i], strlen(begins[i]));
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        known |= n > strlen(ends[i]) && !strcmp(name + n - strlen(ends[i]), ends[i]);
+    return known;
+}
+
+/* Parts of a file in several lie beside it: "NAME-00002-of-00003.gguf". */
+int file_is_input(const char *path, const char *named) {
+    char name[PATH_MAX], folder[PATH_MAX];
+    struct stat about;
+    const struct dirent *entry;
+    if (!named || strlen(named) >= sizeof folder || stat(named, &about) != 0) return 0;
+    const int is_folder = S_ISDIR(about.st_mode);
+    int found = file_is_same(path, named);
+    parent_of(named, folder);
+    DIR *listing = found ? NULL : opendir(is_folder ? named : folder);
+    while (listing && !found && (entry = readdir(listing)) != NULL)
+        if ((is_folder ? is_known(entry->d_name) : strstr(entry->d_name, "-of-") && is_known(named)) &&
+            snprintf(name, sizeof name, "%s/%s", is_folder ? named : folder, entry->d_name) < PATH_MAX)
+            found = file_is_same(path, name);
+    if (listing) closedir(listing);
+    return found;
 }
 
 int file_is_below(const char *path, const char *folder) {

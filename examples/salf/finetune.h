@@ -123,6 +123,7 @@ typedef struct session {
     int outputs_tried;           /* 1: the folders of --output have been */
     int cache_said;              /* 1: it has been said that not all states are kept */
     int may_stop;                /* 1: tests end when a signal asks for it, for they can be made again */
+    char runs_on[512];           /* what may change the last digits: backend, kernels, threads, BLAS */
     uint64_t tokenizer_hash;     /* of the file's content */
     salf_checkpoint *checkpoint; /* NULL: none is kept */
     jsonl_writer log;
@@ -164,6 +165,9 @@ static inline int run_count(const finetune_settings *o) {
 /* Trains and evaluates: run number index, that is, method index mod n_methods; resume: from the middle, as the
  * checkpoint has it. tallies [runs + 1]: those before index are done, and the last is of the model as it came. */
 int train_method(session *s, int index, int resume, tally *tallies);
+/* Says which models of the first runs, which are done, are not at --output: it was not given then, or they were removed.
+ * -1 when nothing else is to come. */
+int check_done_outputs(const finetune_settings *o, int finished);
 /* Scores of the model before any training, into result and the log. */
 int evaluate_untrained(session *s, tally *result);
 

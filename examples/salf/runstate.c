@@ -13,6 +13,7 @@
 /* Places in the tensor "run". */
 enum { RUN_FINISHED, RUN_INSIDE, RUN_LOG, RUN_LOG_TAIL, RUN_TASKS, RUN_POSITION, RUN_TURN_ENDS, RUN_N };
 enum { IDENTITIES = 64, VALUE_SIZE = 8192 };
+static const char runs_on_key[] = "runs-on"; /* in the metadata */
 
 /* ---- what a run is made of ---- */
 
@@ -86,6 +87,12 @@ static int open_folder(session *s) {
         if (args_value(option, o, values[n], VALUE_SIZE) >= VALUE_SIZE) {
             args_fail(training_command, "--checkpoint: %s is too long to be kept with a run", names[n]);
             return -1;
+        }
+        const args_option rate = {.kind = ARGS_REAL};
+        size_t used = 0;
+        for (int k = 0; k < o->n_methods && strcmp(option->name, "lr") == 0; k++) { /* a default may change */
+            if (k) values[n][used++] = ',';
+            used += args_value(&rate, &o->rates[k], values[n] + used, VALUE_SIZE - used);
         }
         if (strcmp(option->name, "cache") == 0)
             snprintf(values[n], VALUE_SIZE, "%s", !o->cache_bytes ? "none" : o->cache_bf16 ? "bf16" : "float32");
@@ -179,6 +186,9 @@ int runstate_save(session *s, run *r, int finished, tally *tallies) {
     content.n_tensors = l.n;
     content.policy = r ? r->feed.policy : NULL;
     content.planner = r ? r->feed.planner : NULL;
+    const char *const metadata[] = {runs_on_key, s->runs_on};
+    content.metadata = metadata;
+    content.n_metadata = 1;
     if (!failed && salf_checkpoint_save(s->checkpoint, &content) != SALF_OK) failed = say_salf("--checkpoint");
     close_list(&l);
     return failed;
@@ -220,8 +230,7 @@ int runstate_begin(session *s, runstate_start *start, tally *tallies) {
         return -1;
     }
     if (!info.locked)
-        fprintf(stderr, "salf %s: %s: no locks here; see that no other run uses this folder\n", training_command,
-                o->checkpoint);
+        args_say(0, training_command, "%s: no locks here; see that no other run uses this folder", o->checkpoint);
     if (info.tensors && !o->resume) {
         args_fail(training_command,
                   "--checkpoint: %s holds a run already: go on with it by --resume, or name another folder",
@@ -229,8 +238,12 @@ int runstate_begin(session *s, runstate_start *start, tally *tallies) {
         return -1;
     }
     if (!info.tensors) return 0;
-    if (info.damage)
-        fprintf(stderr, "salf %s: %s; going on from save %lld\n", training_command, info.damage, (long long)info.saves);
+    if (info.damage) args_say(0, training_command, "%s; going on from save %lld", info.damage, (long long)info.saves);
+    /* no reason to lose a run, whose weights will differ in their last digits from those of one machine */
+    const char *const ran_on = salf_tensors_metadata(info.tensors, runs_on_key);
+    if (ran_on && strcmp(ran_on, s->runs_on) != 0)
+        args_say(0, training_command, "%s was made on %s; going on with %s, which rounds otherwise", o->checkpoint,
+                 ran_on, s->runs_on);
     const int n = run_count(o);
     salf_checkpoint_content content;
     salf_options_init(&content, sizeof content);

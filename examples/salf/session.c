@@ -156,8 +156,8 @@ static int say_what_is_odd(const session *s) {
                     first = c;
                 }
             if (missing > 0 && (part ? s->test.n == s->n_test_all : s->train.n == s->n_train_all))
-                fprintf(stderr, "salf %s: %d of %d classes have no %s data, '%.60s' among them\n", training_command,
-                        (int)missing, (int)s->n_labels, part ? "test" : "training", s->label_names[first]);
+                args_say(0, training_command, "%d of %d classes have no %s data, '%.60s' among them", (int)missing,
+                         (int)s->n_labels, part ? "test" : "training", s->label_names[first]);
         }
         if (20 * shared > s->test.n)
             fprintf(stderr,
@@ -261,9 +261,9 @@ static int open_session_parts(session *s) {
     salf_options_init(&used, sizeof used);
     if (salf_context_get_info(s->context, &used) != SALF_OK) return say_salf("backend");
     static int said; /* once in a run, which may open several sessions */
-    if (!settings->quiet && !said++)
-        fprintf(stderr, "salf %s: backend %s (%s), %d thread%s, 1 for small products; %s\n", training_command,
-                used.backend_name, used.kernels, threads, threads == 1 ? "" : "s", ops_blas());
+    snprintf(s->runs_on, sizeof s->runs_on, "backend %s (%s), %d thread%s, 1 for small products; %s", used.backend_name,
+             used.kernels, threads, threads == 1 ? "" : "s", ops_blas());
+    if (!settings->quiet && !said++) args_say(0, training_command, "%s", s->runs_on);
     salf_model_options model;
     salf_options_init(&model, sizeof model);
     model.valid_vocab = settings->valid_vocab;

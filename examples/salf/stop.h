@@ -2,8 +2,8 @@
 #ifndef SALF_EXAMPLE_STOP_H
 #define SALF_EXAMPLE_STOP_H
 
-/* From here on the first signal is only noted; the second ends the process at once. What the process was started to
- * ignore (nohup) stays ignored. */
+/* From here on the first signal is only noted; one that comes a second later or more ends the process at once. What the
+ * process was started to ignore (nohup) stays ignored. */
 void stop_watch(void);
 /* The signal that was noted; 0: none. */
 int stop_asked(void);

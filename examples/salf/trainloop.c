@@ -3,11 +3,13 @@
  *
  * The learning rate follows the share of data trained, which is the same measure for every method. The basis of the
  * label words stays valid all along: the head is frozen, only layers train. */
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "progress.h"
 #include "run.h"
 #include "stop.h"
@@ -53,16 +55,47 @@ static int output_path(const finetune_settings *o, int index, char out[PATH_SIZE
     return -1;
 }
 
-/* Makes and tries the folders of all runs that are to come: behind the first there is something to lose. */
+/* Makes and tries a folder. The files that go there have the names that they have in the model's folder, or
+ * model.safetensors: none may be one that the command names, which a link also leads to. */
+static int try_output(const run *r, const char *folder) {
+    const finetune_settings *o = r->s->settings;
+    const char *const named[] = {o->model, o->tokenizer, o->words, o->data, o->log};
+    char path[2 * PATH_SIZE];
+    const struct dirent *entry = NULL;
+    int failed = 0;
+    if (decoder_check_source(r->decoder, o->model, folder) != SALF_OK) return say_decoder("--output");
+    DIR *listing = opendir(o->model);
+    do {
+        snprintf(path, sizeof path, "%s/%s", folder, entry ? entry->d_name : "model.safetensors");
+        for (size_t k = 0; k < sizeof named / sizeof *named && !failed; k++)
+            if (file_is_input(path, named[k]))
+                failed = args_fail(training_command, "--output: %s is read by this run, which would replace it", path);
+    } while (!failed && listing && (entry = readdir(listing)) != NULL);
+    if (listing) closedir(listing);
+    return failed ? -1 : 0;
+}
+
+/* Of all runs that are to come: behind the first there is something to lose. */
 static int try_outputs(const run *r) {
     const finetune_settings *o = r->s->settings;
     char path[PATH_SIZE];
-    if (decoder_check_source(r->decoder, o->model, o->output) != SALF_OK) return say_decoder("--output");
-    for (int i = r->index; i < run_count(o) && run_count(o) > 1; i++) {
+    int failed = try_output(r, o->output);
+    for (int i = r->index; i < run_count(o) && run_count(o) > 1 && !failed; i++)
+        failed = output_path(o, i, path) != 0 || try_output(r, path) != 0;
+    return failed ? -1 : 0;
+}
+
+int check_done_outputs(const finetune_settings *o, int finished) {
+    char path[PATH_SIZE], file[PATH_SIZE + 32];
+    int missing = 0;
+    for (int i = 0; i < finished && o->output; i++) {
         if (output_path(o, i, path) != 0) return -1;
-        if (decoder_check_source(r->decoder, o->model, path) != SALF_OK) return say_decoder("--output");
+        snprintf(file, sizeof file, "%s/model.safetensors", path);
+        if (access(file, F_OK) == 0) continue;
+        missing++;
+        args_fail(training_command, "--output: %s is not there, and its run is done: no weights are kept of it", file);
     }
-    return 0;
+    return missing > 0 && finished == run_count(o) ? -1 : 0;
 }
 
 /* Everything that training by one method needs. After a failure run_close releases what there is. */

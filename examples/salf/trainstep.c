@@ -10,6 +10,7 @@
 #include "progress.h"
 #include "rng.h"
 #include "run.h"
+#include "stop.h"
 
 /* ---- forward and decision ---- */
 
@@ -247,6 +248,7 @@ int probe_all(run *r) {
                  book_rows(r, r->cuts, n, 1, 0);
         for (int64_t i = 0; i < n && !failed; i++) eof[at + i] = trace.eof[i];
         progress_update(&bar, at + n, NULL);
+        if (stop_asked()) failed = -1; /* the checkpoint is the one before: all are probed again */
     }
     progress_end(&bar);
     for (int64_t id = 0; id < r->feed.total && !failed; id++) {

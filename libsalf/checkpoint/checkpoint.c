@@ -81,6 +81,22 @@ static bool is_dead(const char *name) {
            process > 0 && process <= INT32_MAX && getpgid((pid_t)process) < 0 && errno == ESRCH;
 }
 
+/* Whether the folder's name still leads to the lock that is held. Where the folder or the lock's file was moved, removed
+ * or replaced, or the host has changed its own folder, another run may lie there, with a lock of its own. */
+static salf_status check_folder(const salf_checkpoint *c) {
+    struct stat held, there;
+    char *path = slf_path_join(c->context, c->folder, "lock");
+    if (!path) return SALF_E_NO_MEMORY;
+    const bool same = fstat(c->lock, &held) == 0 && stat(path, &there) == 0 && held.st_dev == there.st_dev &&
+                      held.st_ino == there.st_ino;
+    slf_free(c->context, path);
+    return same ? SALF_OK
+                : slf_fail(SALF_E_IO,
+                           "%s is not the folder that was opened: it, or the file lock in it, was moved, removed or "
+                           "replaced meanwhile",
+                           c->folder);
+}
+
 /* What was being written when an earlier process was killed goes: with the lock nobody else writes here. */
 static void remove_leftovers(const salf_checkpoint *c) {
     static const char *const names[] = {"checkpoint-0.safetensors" SLF_TEMPORARY,
@@ -128,7 +144,9 @@ static salf_status take_folder(salf_checkpoint *c) {
         status = slf_fail(SALF_E_BUSY, "%s is in use by %s", c->folder, *text ? text : "another process");
     else if (error != ENOSYS && error != EOPNOTSUPP && error != ENOLCK)
         status = slf_fail_errno("cannot lock", path, error);
-    /* 3. the folder is ours */
+    /* 3. the folder is ours, unless its lock was removed between opening and locking it */
+    if (status != SALF_OK) goto done;
+    SLF_DO(check_folder(c));
     if (c->locked) {
         sign_lock(c);
         remove_leftovers(c);
@@ -374,6 +392,7 @@ salf_status salf_checkpoint_save(salf_checkpoint *c, const salf_checkpoint_conte
                             (long)c->process);
         if (c->locked) sign_lock(c);
     }
+    SLF_TRY(check_folder(c));
     /* 1. the host's tensors and pairs, then ours, the seal at the end */
     salf_named_tensor *tensors = NULL;
     const char **pairs = NULL;

@@ -102,6 +102,28 @@ done
 for file in model/model.safetensors model/config.json blob linked; do
     instead 2 'is a file of the model' "$work/$file" basis --model "$work/model" --tokens 1 -o "$work/$file"
 done
+echo '{}' >"$work/model/vocab.json"
+instead 2 'is a file of the model' "$work/model/vocab.json" basis --model "$work/model" --tokens 1 -o "$work/model/vocab.json"
+for part in 1 2; do : >"$work/m-0000$part-of-00002.gguf"; done
+instead 2 'is a file of the model' "$work/m-00002-of-00002.gguf" \
+    basis --model "$work/m-00001-of-00002.gguf" --tokens 1 -o "$work/m-00002-of-00002.gguf"
+cp $demo/tokenizer.bin "$work/t.bin"
+instead 2 'is a file of the tokenizer' "$work/t.bin" \
+    basis --model "$work/model" --words a --tokenizer "$work/t.bin" -o "$work/t.bin"
+cp -r $demo/data "$work/set" && printf 'animals\tcat\n' >"$work/words.txt"
+for file in t.bin set/train.tsv words.txt; do
+    instead 2 'is a file of the' "$work/$file" advise --model "$work/model" --tokenizer "$work/t.bin" --data "$work/set" \
+        --label-words "$work/words.txt" --log "$work/new.jsonl" --report "$work/$file"
+    rm -f "$work/new.jsonl"
+done
+"$SALF" report - -o "$work/log.jsonl" <"$work/log.jsonl" 2>"$work/err"
+grep -q 'would take the place of the log' "$work/err" && grep -q event "$work/log.jsonl"
+check $? 'nor does a page take the place of a log that standard input is'
+if [ -x "$SALF-demo" ]; then
+    "$SALF-demo" tokenizer --size 360 -o "$work/words.txt" "$work/words.txt" 2>"$work/err"
+    [ $? -eq 2 ] && grep -q animals "$work/words.txt"
+    check $? 'nor a tokenizer that of its text'
+fi
 for i in 1 2; do run 0 basis --model "$work/model" --tokens 1 -o "$work/model/basis.safetensors"; done
 mkdir "$work/made" "$work/made/lora-half" "$work/ck"
 tune="$finetune --tokenizer $demo/tokenizer.bin --data $demo/data --method lora[half]"
@@ -109,6 +131,15 @@ for log in made/model.safetensors made/lora-half/model.safetensors made/config.j
     instead 1 'is a name of the files of' "$work/$log" $tune --output "$work/made" --checkpoint "$work/ck" --log "$work/$log"
 done
 rm -r "$work/ck"
+# A model takes the files along that lie beside its weights: not over those that are read, by a link neither.
+cp $demo/tokenizer.bin "$work/made/tok.bin" && cp $demo/tokenizer.bin "$work/model/tok.bin" && echo >>"$work/model/tok.bin"
+instead 1 'is read by this run' "$work/made/tok.bin" $tune --model "$work/model" --tokenizer "$work/made/tok.bin" --output "$work/made"
+ln -s "$work/model/model.safetensors" "$work/made/model.safetensors"
+instead 1 'is read by this run' "$work/model/model.safetensors" $tune --model "$work/model" --output "$work/made"
+rm -f "$work/made/model.safetensors" "$work/model/tok.bin" && echo notes >"$work/model/notes.txt"
+run 1 $tune --model "$work/model" --output "$work/made" --log "$work/made/notes.txt"
+tells 'notes.txt is read by this run'
+rm -f "$work/made/notes.txt" "$work/made/tok.bin"
 run 0 $tune --output "$work/made" --checkpoint "$work/ck" --log "$work/made/log.jsonl"
 for option in output checkpoint; do
     instead 2 'a folder is needed' "$work/page" $tune --$option -

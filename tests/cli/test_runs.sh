@@ -77,6 +77,21 @@ mkdir elsewhere && mv m d t.bin elsewhere
     --log part.jsonl --output part --resume >part.out 2>err && mv elsewhere/* . && cmp whole/salf-half/model.safetensors part/salf-half/model.safetensors
 check $? 'model, tokenizer and data may be moved'
 
+# ---- what cannot be made good later is told, and what may change the last digits
+"$SALF" finetune "${options[@]}" --checkpoint bare.ck >bare.out 2>err
+ends 1 'bare/salf-half/model.safetensors is not there, and its run is done' 'a model of a run that is done' tune bare --resume
+[ ! -e bare.jsonl ] && ! ls bare/* 2>/dev/null
+check $? 'and nothing was begun'
+"$SALF" finetune "${options[@]}" --checkpoint half.ck --stop-after 10 >half.out 2>err
+ends 0 'half.jsonl begins where the checkpoint was made' 'a log that was not there before' tune half --resume
+grep -q 'half/salf-half/model.safetensors is not there' err && cmp half/lora-half/model.safetensors whole/lora-half/model.safetensors
+check $? 'the model of a method that was done before is missing, and said so; the other is made'
+tune turned --stop-after 5
+SALF_BACKEND=reference tune turned --resume --lr 2e-3 &&
+    grep -q 'turned.ck was made on backend cpu .* 1 thread, .*; going on with backend reference .* which rounds otherwise' err
+check $? 'another backend by the environment is told, and the same rate in other words is the same'
+rm -rf turned turned.*
+
 # ---- what a method adds up over a turn
 freeze() { # freeze NAME OPTION...
     "$SALF" finetune --model m --tokenizer t.bin --data d --limit-train 64 --limit-test 8 --batch 8 --method autofreeze \
@@ -168,6 +183,34 @@ for signal in TERM INT HUP; do
     tune $name --resume && same $name
     check $? "SIG$signal: the same weights and log"
 done
+
+# ---- one asking may come as several signals: a terminal that is closed sends SIGHUP twice, `timeout` SIGTERM
+cat >ask.py <<'END'
+# ask.py LOG WORD SIGNAL...: starts a run, waits for a word in its log, sends signals two milliseconds apart.
+import os, signal, subprocess, sys, time
+run = subprocess.Popen(sys.argv[4:], stdout=subprocess.DEVNULL, stderr=open("err", "w"),
+                       preexec_fn=lambda: [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGHUP)])
+while run.poll() is None and not (os.path.exists(sys.argv[1]) and sys.argv[2] in open(sys.argv[1]).read()):
+    time.sleep(0.005)
+for number in sys.argv[3].split(","):
+    run.send_signal(int(number))
+    time.sleep(0.002)
+sys.exit(-run.wait())
+END
+for signals in 1,1 15,15,15 2,15; do
+    rm -rf again again.*
+    python3 ask.py again.jsonl '"step"' $signals "$SALF" finetune "${options[@]}" --batch 64 --epochs 20 --checkpoint again.ck \
+        --checkpoint-every 1000 --log again.jsonl --limit-train 400
+    [ $? -eq "${signals%%,*}" ] && grep -q 'the same command with --resume goes on' err && [ -e again.ck/checkpoint-0.safetensors ]
+    check $? "signals $signals at once: ends by the first, with a checkpoint"
+done
+rm -rf again again.*
+for _ in 1 2 3 4 5 6 7 8 9 10; do cat d/train.tsv; done >many.tsv && cp -r d many && for _ in 1 2 3 4 5 6; do cat many.tsv; done >many/train.tsv
+start=$(date +%s)
+python3 ask.py again.jsonl before 15 "$SALF" finetune --model m --tokenizer t.bin --data many --limit-test 8 --method 'salf[half]' \
+    --matching offline --checkpoint again.ck --log again.jsonl
+[ $? -eq 15 ] && grep -q 'ended by SIGTERM' err && ! grep -q '"step"' again.jsonl
+check $? "the probing before a training ends when it is asked to, after $(($(date +%s) - start)) s"
 
 # ---- a full disk under the log is said at once, and nothing is lost
 ends 1 'No space left on device' 'a log on a full device' tune full --log /dev/full

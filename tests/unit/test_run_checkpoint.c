@@ -525,6 +525,56 @@ START_TEST(forked_processes_keep_nobody_out) {
 }
 END_TEST
 
+/* A folder that is moved away, another one of its name, a lock that somebody has removed, a host in another place: each
+ * might be another run's by now. */
+START_TEST(a_folder_that_is_another_is_not_saved_to) {
+    begin("moved");
+    state s;
+    salf_checkpoint *second;
+    char *aside = files_path("aside"), here[4096];
+    make_state(&s, 0);
+    salf_checkpoint *c = opened();
+    CHECK_OK(salf_checkpoint_save(c, &s.content));
+    /* 1. moved, and another run in its place */
+    ck_assert_int_eq(rename(folder, aside), 0);
+    CHECK_FAILS(salf_checkpoint_save(c, &s.content), SALF_E_IO, "is not the folder that was opened");
+    second = opened();
+    CHECK_FAILS(salf_checkpoint_save(c, &s.content), SALF_E_IO, "moved, removed or replaced");
+    CHECK_OK(salf_checkpoint_save(second, &s.content));
+    ck_assert(exists("checkpoint-1.safetensors") && !exists("checkpoint-0.safetensors"));
+    /* 2. moved back: as if nothing had been */
+    char *other = files_path("other");
+    ck_assert_int_eq(rename(folder, other), 0);
+    ck_assert_int_eq(rename(aside, folder), 0);
+    CHECK_OK(salf_checkpoint_save(c, &s.content));
+    ck_assert_int_eq(info_of(c).saves, 2);
+    salf_checkpoint_destroy(second);
+    /* 3. without the lock's file a second run comes in, and the first does not go on beside it */
+    ck_assert_int_eq(unlink(in("lock")), 0);
+    CHECK_FAILS(salf_checkpoint_save(c, &s.content), SALF_E_IO, "the file lock in it");
+    second = opened();
+    CHECK_FAILS(salf_checkpoint_save(c, &s.content), SALF_E_IO, "the file lock in it");
+    salf_checkpoint_destroy(second);
+    salf_checkpoint_destroy(c);
+    /* 4. a host that changes its folder, with a name that is relative to it */
+    char *whole = folder, *slash = strrchr(folder, '/');
+    ck_assert_ptr_nonnull(getcwd(here, sizeof here));
+    *slash = 0;
+    ck_assert_int_eq(chdir(whole), 0);
+    folder = slash + 1;
+    c = opened();
+    ck_assert_int_eq(chdir(here), 0);
+    CHECK_FAILS(salf_checkpoint_save(c, &s.content), SALF_E_IO, "is not the folder that was opened");
+    ck_assert_int_ne(access(folder, F_OK), 0);
+    salf_checkpoint_destroy(c);
+    folder = whole;
+    free(aside);
+    free(other);
+    free_state(&s);
+    end();
+}
+END_TEST
+
 START_TEST(a_save_that_fails_loses_nothing) {
     begin("fails");
     state s;
@@ -623,6 +673,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, files_that_do_not_belong);
     HARNESS_ADD(suite, one_process_at_a_time);
     HARNESS_ADD(suite, forked_processes_keep_nobody_out);
+    HARNESS_ADD(suite, a_folder_that_is_another_is_not_saved_to);
     HARNESS_ADD(suite, a_save_that_fails_loses_nothing);
     HARNESS_ADD(suite, hashes);
     HARNESS_ADD(suite, memory_runs_out);
