@@ -15,8 +15,8 @@ char *file_read(const char *path, size_t *size, char *message, size_t message_si
 char *file_compose(void (*print)(FILE *file, const void *what), const void *what, size_t *size);
 /* Whether two paths lead to one file that is there. */
 int file_is_same(const char *a, const char *b);
-/* Whether a file that is there is what an option names (NULL: nothing): a file, one of the files that a model or an index
- * in several files is made of, or one of a folder that bears a name of models, tokenizers and data. */
+/* Whether a file that is there is what an option names (NULL: nothing): a file, one of those beside it that a model in
+ * several files is made of, or one of a folder that bears a name of models, tokenizers and data. */
 int file_is_input(const char *path, const char *named);
 /* Whether a file, there or not, lies in a folder or in one below. */
 int file_is_below(const char *path, const char *folder);

@@ -165,8 +165,8 @@ static inline int run_count(const finetune_settings *o) {
 /* Trains and evaluates: run number index, that is, method index mod n_methods; resume: from the middle, as the
  * checkpoint has it. tallies [runs + 1]: those before index are done, and the last is of the model as it came. */
 int train_method(session *s, int index, int resume, tally *tallies);
-/* Says which models of the first runs, which are done, are not at --output: it was not given then, or they were removed.
- * -1 when nothing else is to come. */
+/* Says which models of the first runs, which are done, are not at --output: it was not given then, or they were
+ * removed. -1 when nothing else is to come. */
 int check_done_outputs(const finetune_settings *o, int finished);
 /* Scores of the model before any training, into result and the log. */
 int evaluate_untrained(session *s, tally *result);

@@ -81,8 +81,8 @@ static bool is_dead(const char *name) {
            process > 0 && process <= INT32_MAX && getpgid((pid_t)process) < 0 && errno == ESRCH;
 }
 
-/* Whether the folder's name still leads to the lock that is held. Where the folder or the lock's file was moved, removed
- * or replaced, or the host has changed its own folder, another run may lie there, with a lock of its own. */
+/* Whether the folder's name still leads to the lock that is held. Where the folder or the lock's file was moved,
+ * removed or replaced, or the host has changed its own folder, another run may lie there, with a lock of its own. */
 static salf_status check_folder(const salf_checkpoint *c) {
     struct stat held, there;
     char *path = slf_path_join(c->context, c->folder, "lock");
