@@ -17,12 +17,15 @@ void harness_suite(Suite *suite);
 
 /* Adds a case with one test function to a suite. Without libcheck's time limit, a clock on the wall that a busy machine
  * runs out of: tests/run.sh limits the processor time of each process, and libcheck gives each test one. */
-#define HARNESS_ADD(suite, function)                    \
-    do {                                                \
-        TCase *harness_case_ = tcase_create(#function); \
-        tcase_set_timeout(harness_case_, 0);            \
-        tcase_add_test(harness_case_, function);        \
-        suite_add_tcase(suite, harness_case_);          \
+#define HARNESS_ADD(suite, function) HARNESS_ADD_BETWEEN(suite, function, NULL, NULL)
+/* The same, between a function before it and one after it. */
+#define HARNESS_ADD_BETWEEN(suite, function, before, after)          \
+    do {                                                             \
+        TCase *harness_case_ = tcase_create(#function);              \
+        tcase_add_checked_fixture(harness_case_, (before), (after)); \
+        tcase_set_timeout(harness_case_, 0);                         \
+        tcase_add_test(harness_case_, function);                     \
+        suite_add_tcase(suite, harness_case_);                       \
     } while (0)
 
 /* The call succeeds; its message is shown when it does not. */

@@ -258,27 +258,6 @@ static uint64_t run_policy(salf_policy *policy, int64_t first, int64_t last) {
     return seen;
 }
 
-START_TEST(policy_blob_of_version_1) {
-    uint8_t bytes[4096];
-    char path[256];
-    salf_context *context = harness_context(SALF_BACKEND_REFERENCE, NULL);
-    path_of(path, sizeof path, "policy-1.bin");
-    salf_policy *policy = tiny_policy(context);
-    run_policy(policy, 0, 3);
-    if (writing()) {
-        uint64_t size = sizeof bytes;
-        CHECK_OK(salf_policy_save(policy, bytes, &size));
-        write_bytes(path, bytes, size);
-    }
-    salf_policy *kept = tiny_policy(context);
-    CHECK_OK(salf_policy_load(kept, bytes, read_bytes(path, bytes, sizeof bytes)));
-    ck_assert_uint_eq(run_policy(kept, 3, 12), run_policy(policy, 3, 12));
-    salf_policy_destroy(kept);
-    salf_policy_destroy(policy);
-    salf_context_destroy(context);
-}
-END_TEST
-
 static void read_policy_of(const char *name) {
     uint8_t bytes[4096];
     char path[256];
@@ -299,7 +278,8 @@ static void read_policy_of(const char *name) {
     salf_context_destroy(context);
 }
 
-START_TEST(policy_blobs_of_versions_2_and_3) {
+START_TEST(policy_blobs_of_versions_1_to_3) {
+    read_policy_of("policy-1.bin");
     read_policy_of("policy-2.bin");
     read_policy_of("policy-3.bin");
 }
@@ -446,8 +426,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, planner_blob_of_version_4);
     HARNESS_ADD(suite, planner_blob_of_version_1_is_refused);
     HARNESS_ADD(suite, stream_blob_of_version_3);
-    HARNESS_ADD(suite, policy_blob_of_version_1);
-    HARNESS_ADD(suite, policy_blobs_of_versions_2_and_3);
+    HARNESS_ADD(suite, policy_blobs_of_versions_1_to_3);
     HARNESS_ADD(suite, autofreeze_of_version_2_is_refused);
     HARNESS_ADD(suite, policy_blobs_of_version_1_with_rounded_turns);
     HARNESS_ADD(suite, layouts_of_blobs_stay);

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/blob.h"
 #include "core/random.h"
 #include "harness.h"
+#include "payload.h"
 
 /* Of the plans that are made: whether tasks go on over the end of a layer. */
 static int32_t full_batches;
@@ -406,17 +406,6 @@ END_TEST
 /* ---- blobs that lie ---- */
 
 enum { LIE_M = 5, LIE_N = 70 };
-
-typedef struct payload {
-    uint8_t bytes[1024];
-    uint64_t size;
-} payload;
-
-static salf_status write_payload(void *user, slf_blob *blob) {
-    payload *p = user;
-    slf_blob_bytes(blob, p->bytes, p->size);
-    return SALF_OK;
-}
 
 /* One call and its answer; trained counts how often each datum is. Eof are deep, so that there are fills. */
 static bool step_plan(salf_planner *planner, int trained[LIE_N]) {

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/blob.h"
 #include "core/random.h"
 #include "harness.h"
+#include "payload.h"
 
 enum { MOST_LAYERS = 40, MOST_DATA = 2000 };
 
@@ -603,17 +603,6 @@ START_TEST(a_kill_at_every_call_changes_nothing) {
     salf_context_destroy(context);
 }
 END_TEST
-
-typedef struct payload {
-    uint8_t bytes[4096];
-    uint64_t size;
-} payload;
-
-static salf_status write_payload(void *user, slf_blob *blob) {
-    payload *p = user;
-    slf_blob_bytes(blob, p->bytes, p->size);
-    return SALF_OK;
-}
 
 /* Every byte behind the options changed in some ways, with a right checksum: refused, or the planner hands out every
  * datum that is left once, in order, each with a cut that is one, and ends. */

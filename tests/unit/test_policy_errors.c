@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/blob.h"
 #include "harness.h"
+#include "payload.h"
 
 #define M 4
 
@@ -324,23 +324,12 @@ START_TEST(blobs_of_other_policies_name_what_differs) {
 }
 END_TEST
 
-typedef struct payload {
-    uint8_t *bytes;
-    uint64_t size;
-} payload;
-
-static salf_status write_payload(void *user, slf_blob *blob) {
-    payload *p = user;
-    slf_blob_bytes(blob, p->bytes, p->size);
-    return SALF_OK;
-}
-
 /* A blob with one byte of its payload changed, behind a right header. */
 static salf_status load_altered(salf_policy *policy, const uint8_t *bytes, uint64_t size, uint64_t i) {
-    uint8_t altered[1024], whole[1024];
-    memcpy(altered, bytes + 32, size - 32);
-    altered[i - 32] ^= 0x80;
-    payload p = {altered, size - 32};
+    uint8_t whole[1024];
+    payload p = {.size = size - 32};
+    memcpy(p.bytes, bytes + 32, size - 32);
+    p.bytes[i - 32] ^= 0x80;
     uint64_t room = sizeof whole;
     CHECK_OK(slf_blob_save("POLI", 3, write_payload, &p, whole, &room));
     return salf_policy_load(policy, whole, room);
@@ -447,14 +436,7 @@ START_TEST(every_allocation_may_fail) {
 }
 END_TEST
 
-#define ADD(function)                                                \
-    do {                                                             \
-        TCase *one = tcase_create(#function);                        \
-        tcase_add_checked_fixture(one, open_context, close_context); \
-        tcase_set_timeout(one, 0);                                   \
-        tcase_add_test(one, function);                               \
-        suite_add_tcase(suite, one);                                 \
-    } while (0)
+#define ADD(function) HARNESS_ADD_BETWEEN(suite, function, open_context, close_context)
 
 void harness_suite(Suite *suite) {
     ADD(bad_traces_are_named);

@@ -570,14 +570,7 @@ START_TEST(reductions_of_one_batch) {
 }
 END_TEST
 
-#define ADD(function)                                                \
-    do {                                                             \
-        TCase *one = tcase_create(#function);                        \
-        tcase_add_checked_fixture(one, open_context, close_context); \
-        tcase_set_timeout(one, 0);                                   \
-        tcase_add_test(one, function);                               \
-        suite_add_tcase(suite, one);                                 \
-    } while (0)
+#define ADD(function) HARNESS_ADD_BETWEEN(suite, function, open_context, close_context)
 
 void harness_suite(Suite *suite) {
     ADD(lisa_draws_pairs_uniformly);
