@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 /* Both evaluate an argument twice: pass values, not calls. */
 #define SLF_MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -19,6 +20,10 @@
 SLF_ORDER_(slf_order_i32, int32_t)
 SLF_ORDER_(slf_order_i64, int64_t)
 SLF_ORDER_(slf_order_f64, double)
+/* Of structs that begin with a name: by its bytes, so that the order is the same in every locale. */
+static inline int slf_order_names(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* a * b + c, or UINT64_MAX when that does not fit 64 bits. No block of memory is so large, so that a size which was
  * computed with this can be handed to an allocator unchecked: it refuses. */

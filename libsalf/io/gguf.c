@@ -82,11 +82,6 @@ static salf_status take_name(gguf_place *p, const char *what, char **out) {
 
 /* ---- fields ---- */
 
-/* Keys are compared as bytes: the order is the same in every locale. */
-static int by_key(const void *a, const void *b) {
-    return strcmp(((const slf_file_field *)a)->key, ((const slf_file_field *)b)->key);
-}
-
 /* Every field of a file, sorted by key. They belong to the handle, if it has none of an earlier file, as soon as they
  * are counted; else to the caller. Values stay where they are: it is only made sure that they are there whole. */
 static salf_status take_fields(gguf_place *p, uint64_t n, slf_file_field **fields, int64_t *n_fields) {
@@ -124,7 +119,7 @@ static salf_status take_fields(gguf_place *p, uint64_t n, slf_file_field **field
             SLF_TRY(take_text(p, field->key, &bytes, &number));
     }
     /* 3. sorted, so that a key is found by bisection, and that one which stands twice is seen */
-    if (n > 0) qsort(*fields, (size_t)n, sizeof **fields, by_key);
+    if (n > 0) qsort(*fields, (size_t)n, sizeof **fields, slf_order_names);
     for (uint64_t i = 1; i < n; i++)
         if (strcmp((*fields)[i - 1].key, (*fields)[i].key) == 0)
             return slf_fail(SALF_E_CORRUPT, "%s: field '%s' is there twice", p->path, (*fields)[i].key);
@@ -134,7 +129,7 @@ static salf_status take_fields(gguf_place *p, uint64_t n, slf_file_field **field
 /* By bisection: a file has some forty fields, a hostile one a million. */
 static const slf_file_field *find_field(const slf_file_field *fields, int64_t n, const char *key) {
     const slf_file_field wanted = {.key = (char *)(uintptr_t)key};
-    return n > 0 ? bsearch(&wanted, fields, (size_t)n, sizeof *fields, by_key) : NULL;
+    return n > 0 ? bsearch(&wanted, fields, (size_t)n, sizeof *fields, slf_order_names) : NULL;
 }
 
 /* An integer field of any width, or where there may be one a layer the number that all elements of a list are, into

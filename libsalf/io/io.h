@@ -87,7 +87,7 @@ salf_status slf_fail_errno(const char *action, const char *path, int error);
 /* ---- tensors.c: the tensors of one or more files ---- */
 
 typedef struct slf_entry {
-    char *name;
+    char *name; /* first: slf_order_names */
     const uint8_t *data;
     _Atomic(void *)
         copy;       /* owned, of data that do not lie aligned for their type, once somebody asked for them; or NULL */
@@ -103,7 +103,7 @@ typedef struct slf_entry {
 
 /* A key of a GGUF file; the value stays where the file is mapped, little-endian and unaligned. */
 typedef struct slf_file_field {
-    char *key;
+    char *key;           /* first: slf_order_names */
     const uint8_t *data; /* number, bytes of a text, elements of a list */
     uint64_t count;      /* bytes of a text, elements of a list, 1 */
     uint32_t type, item; /* numbers of the format; item: of a list's elements */

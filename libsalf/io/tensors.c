@@ -52,11 +52,6 @@ salf_status slf_tensors_add(salf_tensors *tensors, const char *name, slf_entry *
     return SALF_OK;
 }
 
-/* In bytes, as strcmp has it: the order does not depend on a locale. */
-static int by_name(const void *a, const void *b) {
-    return strcmp(((const slf_entry *)a)->name, ((const slf_entry *)b)->name);
-}
-
 /* An empty tensor begins where another does: it must come first, hence the second comparison. */
 static int by_place(const void *a, const void *b) {
     const slf_entry *x = a, *y = b;
@@ -72,7 +67,7 @@ void slf_tensors_by_place(salf_tensors *tensors, int64_t first) {
 /* Sorting moves entries: no address of one may be kept from before. */
 salf_status slf_tensors_seal(salf_tensors *tensors, const char *path) {
     if (tensors->n == 0) return SALF_OK;
-    qsort(tensors->entries, (size_t)tensors->n, sizeof *tensors->entries, by_name);
+    qsort(tensors->entries, (size_t)tensors->n, sizeof *tensors->entries, slf_order_names);
     for (int64_t i = 1; i < tensors->n; i++)
         if (strcmp(tensors->entries[i - 1].name, tensors->entries[i].name) == 0)
             return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' is there twice", path, tensors->entries[i].name);

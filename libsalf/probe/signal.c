@@ -113,22 +113,6 @@ salf_status salf_signal_get(const salf_signal *signal, salf_signal_info *info) {
     return slf_info_write(info, &own, sizeof own, "salf_signal_info");
 }
 
-/* One row of a group: the means of all rows and of the group move, and squares are taken about both. The product of the
- * distances to a mean before and after it moves is what the row adds to the sum of squares about the last mean: exact,
- * and never the difference of two large numbers. */
-static void add_gains(salf_signal *s, const double *gains, int64_t group) {
-    double *own = s->group_mean + group * s->options.n_layers;
-    s->grouped++;
-    s->group_rows[group]++;
-    for (int32_t k = 0; k < s->options.n_layers; k++) {
-        const double away = gains[k] - s->mean[k], apart = gains[k] - own[k];
-        s->mean[k] += away / (double)s->grouped;
-        own[k] += apart / (double)s->group_rows[group];
-        s->total[k] += away * (gains[k] - s->mean[k]);
-        s->within[k] += apart * (gains[k] - own[k]);
-    }
-}
-
 /* What a host should hear even if it never asks. Once each: a log that repeats itself is not read. */
 static salf_status warn_of_signal(salf_signal *s) {
     if (s->rows < SIGNAL_ROWS) return SALF_OK;
@@ -181,8 +165,21 @@ salf_status salf_signal_add(salf_signal *signal, const salf_trace *trace, const 
         s->rows++;
         s->of_eof[eof]++;
         if (gains && finite) {
+            /* the means of all rows and of the group move, and squares are taken about both. The product of the
+             * distances to a mean before and after it moves is what the row adds to the sum of squares about the last
+             * mean: exact, and never the difference of two large numbers */
             index = slf_ids_find(&s->groups, groups[r]);
-            add_gains(s, gains, index >= 0 ? index : s->options.max_groups);
+            const int64_t group = index >= 0 ? index : s->options.max_groups;
+            double *own = s->group_mean + group * m;
+            s->grouped++;
+            s->group_rows[group]++;
+            for (int32_t k = 0; k < m; k++) {
+                const double away = gains[k] - s->mean[k], apart = gains[k] - own[k];
+                s->mean[k] += away / (double)s->grouped;
+                own[k] += apart / (double)s->group_rows[group];
+                s->total[k] += away * (gains[k] - s->mean[k]);
+                s->within[k] += apart * (gains[k] - own[k]);
+            }
         }
         if (cuts && cuts[r] < m) {
             s->trained++;
