@@ -42,10 +42,8 @@ typedef struct basis_parts {
 static const args_option basis_table[] = {
     {"model", 0, ARGS_TEXT, AT(model), "PATH", .required = 1,
      .help = "checkpoint folder (config.json and model.safetensors) or GGUF file"},
-    {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX,
-     .help = "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"},
-    {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...",
-     .help = "keys of config.json that may stay unread because they change nothing"},
+    {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX, .help = VALID_VOCAB_HELP},
+    {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...", .help = ACCEPT_HELP},
     {"tokens", 0, ARGS_TEXT, AT(tokens), "ID,...", .help = "token ids, such as 0,7,100"},
     {"words", 0, ARGS_TEXT, AT(words), "WORD,...", .help = "words instead: the first token of each, inside a text"},
     {"tokenizer", 0, ARGS_TEXT, AT(tokenizer), "FILE",

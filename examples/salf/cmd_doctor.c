@@ -57,10 +57,8 @@ typedef struct patient {
 #define AT(field) offsetof(doctor_settings, field)
 
 static const args_option doctor_table[] = {
-    {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX,
-     .help = "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"},
-    {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...",
-     .help = "keys of config.json that may stay unread because they change nothing"},
+    {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX, .help = VALID_VOCAB_HELP},
+    {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...", .help = ACCEPT_HELP},
     {"backend", 0, ARGS_CHOICE, AT(backend), .family = "SALF_BACKEND", .help = "what computes (default auto)"},
     {"threads", 0, ARGS_INT32, AT(threads), "N", .least = 0, .most = 1024,
      .help = "0: as many as BLAS has (default 0)"},

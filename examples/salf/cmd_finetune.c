@@ -60,10 +60,8 @@ static const char *const schedule_words[] = {
 const args_option finetune_table[] = {
     {"model", 0, ARGS_TEXT, AT(model), "FOLDER",
      .help = "checkpoint folder whose layers are known, as `salf doctor FOLDER` tells (default: the demonstration's)"},
-    {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX,
-     .help = "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"},
-    {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...",
-     .help = "keys of config.json that may stay unread because they change nothing"},
+    {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX, .help = VALID_VOCAB_HELP},
+    {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...", .help = ACCEPT_HELP},
     {"tokenizer", 0, ARGS_TEXT, AT(tokenizer), "FILE",
      .help = "tokenizer.json, .bin tokenizer, or a folder with one (default: the model's)"},
     {"data", 0, ARGS_TEXT, AT(data), "FOLDER", .help = "folder with train.tsv, test.tsv and labels.txt"},

@@ -58,10 +58,8 @@ typedef struct probe_parts {
 static const args_option probe_table[] = {
     {"model", 0, ARGS_TEXT, AT(model), "PATH", .required = 1,
      .help = "checkpoint folder whose layers are known, as `salf doctor FOLDER` tells"},
-    {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX,
-     .help = "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"},
-    {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...",
-     .help = "keys of config.json that may stay unread because they change nothing"},
+    {"valid-vocab", 0, ARGS_INT, AT(valid_vocab), "N", .least = 1, .most = INT32_MAX, .help = VALID_VOCAB_HELP},
+    {"accept", 0, ARGS_TEXT, AT(accept), "KEY,...", .help = ACCEPT_HELP},
     {"prompts", 0, ARGS_TEXT, AT(prompts), "FILE", .required = 1,
      .help = "lines `label_id<TAB>id,id,...`: the right next token, and the prompt's token ids"},
     {"metric", 0, ARGS_CHOICE, AT(metric), .family = "SALF_METRIC",

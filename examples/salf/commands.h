@@ -2,6 +2,11 @@
 #ifndef SALF_EXAMPLE_COMMANDS_H
 #define SALF_EXAMPLE_COMMANDS_H
 
+/* Help of the options that every command has that opens a model. */
+#define VALID_VOCAB_HELP \
+    "tokens there are; rows of the head beyond are padding (default: as many as tokenizer.json has)"
+#define ACCEPT_HELP "keys of config.json that may stay unread because they change nothing"
+
 int cmd_plan(int argc, char **argv);
 int cmd_basis(int argc, char **argv);
 int cmd_tokens(int argc, char **argv);

@@ -9,7 +9,6 @@
 #include <math.h>
 
 #include "backend/spectrum.h"
-#include "core/carve.h"
 #include "core/random.h"
 
 /* Steps at most. After k steps theta is off by about exp(-4 k sqrt(gap)) of the spread of the eigenvalues, gap being
@@ -37,17 +36,14 @@ typedef struct {
     double *start;        /* host [dim] */
 } lanczos;
 
-/* One block on each side. */
-static void lay_out_backend(lanczos *l, slf_carver *block) {
-    l->basis = slf_carve(block, (l->most + 1) * l->dim, sizeof(double));
-    l->projection = slf_carve(block, l->most, sizeof(double));
-    l->numbers = slf_carve(block, 3, sizeof(double));
-}
-
-static void lay_out_host(lanczos *l, slf_carver *block) {
-    l->alpha = slf_carve(block, l->most, sizeof(double));
-    l->beta = slf_carve(block, l->most, sizeof(double));
-    l->start = slf_carve(block, l->dim, sizeof(double));
+static void lay_out_lanczos(void *user, slf_carver *device, slf_carver *host) {
+    lanczos *l = user;
+    l->basis = slf_carve(device, (l->most + 1) * l->dim, sizeof(double));
+    l->projection = slf_carve(device, l->most, sizeof(double));
+    l->numbers = slf_carve(device, 3, sizeof(double));
+    l->alpha = slf_carve(host, l->most, sizeof(double));
+    l->beta = slf_carve(host, l->most, sizeof(double));
+    l->start = slf_carve(host, l->dim, sizeof(double));
 }
 
 /* The one slot that Lanczos needs: its products, dot products, updates and scalings are all of this form. */
@@ -120,20 +116,10 @@ salf_status slf_lanczos_largest(const salf_context *context, const slf_matvec_jo
                                 int32_t *converged) {
     lanczos l = {
         .context = context, .product = *product, .dim = product->rows, .most = SLF_MIN(product->rows, MOST_STEPS)};
-    slf_carver backend = {0}, host = {0};
-    void *backend_block = NULL;
-    *converged = 0;
-    /* Both are laid out twice: to measure, then to place (core/carve.h). */
-    lay_out_backend(&l, &backend);
-    lay_out_host(&l, &host);
-    char *host_block = slf_alloc(context, host.used, 1);
+    slf_block_pair blocks = {0};
     salf_status status;
-    SLF_DO(host_block ? SALF_OK : SALF_E_NO_MEMORY);
-    SLF_DO(slf_device_alloc(context, backend.used, 1, &backend_block));
-    backend = (slf_carver){.base = backend_block};
-    host = (slf_carver){.base = host_block};
-    lay_out_backend(&l, &backend);
-    lay_out_host(&l, &host);
+    *converged = 0;
+    SLF_DO(slf_block_pair_lay_out(&blocks, context, lay_out_lanczos, &l));
     /* 1. q_0: a unit vector with a part in every eigenspace, fixed random numbers */
     double square = 0;
     for (int64_t i = 0; i < l.dim; i++) {
@@ -163,7 +149,6 @@ salf_status slf_lanczos_largest(const salf_context *context, const slf_matvec_jo
         *converged = 1;
     }
 done:
-    slf_device_free(context, backend_block);
-    slf_free(context, host_block);
+    slf_block_pair_free(&blocks, context);
     return status;
 }

@@ -152,10 +152,9 @@ static salf_status create_basis(salf_basis **out, salf_model *model, const int32
     *out = basis;
     basis = NULL;
 done:
-    slf_free(context, w);
+    SLF_FREE(context, w, unique);
     slf_device_free(context, gram);
     salf_basis_destroy(basis);
-    slf_free(context, unique);
     return status;
 }
 

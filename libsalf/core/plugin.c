@@ -7,12 +7,10 @@
  * the loader was given a whole path; a process with more rights than its caller looks nowhere. What is checked
  * afterwards, version and size of its table, guards against a stale build, not against malice.
  */
-#define _GNU_SOURCE /* dladdr, secure_getenv, realpath */
+#define _GNU_SOURCE /* dladdr, realpath */
 #include "core/core.h"
 
 #include <stdlib.h>
-
-#ifdef SALF_NO_PLUGIN
 #ifdef __linux__
 #include <sys/auxv.h>
 #endif
@@ -25,6 +23,7 @@ const char *slf_environment(const char *name) {
     return getenv(name);
 }
 
+#ifdef SALF_NO_PLUGIN
 salf_status slf_plugin_open(const char *path, void **handle, const slf_backend **backend) {
     *handle = NULL;
     *backend = NULL;
@@ -44,15 +43,10 @@ bool slf_plugin_worth_opening(void) {
 #include <dlfcn.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <unistd.h>
 
 /* A name without a version: a plugin belongs to the library beside it, and is refused when it was built for another. */
 #define PLUGIN_NAME "libsalf-cuda.so"
-
-const char *slf_environment(const char *name) {
-    return secure_getenv(name);
-}
 
 /* RTLD_LOCAL: the plugin's symbols are no one's; RTLD_NOW: what is missing shows here and not in the middle of a
  * step. */

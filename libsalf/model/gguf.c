@@ -126,16 +126,16 @@ static salf_status read_shape(const gguf_model *g) {
     const salf_tensors *tensors = g->model->tensors;
     salf_model_info *info = &g->model->info;
     /* The bounds keep every product that the library makes of these within 64 bits. */
-    int64_t layers, extra, heads, kv_heads, head_dim, ffn, bos = -1, eos = -1, vocab, wide;
+    int64_t layers, extra, heads, kv_heads, head_dim, ffn, bos = -1, eos = -1, vocab, width;
     /* 1. what there must be. Layers that only predict further tokens come last, and are no part of the walk. */
     SLF_TRY(read_integer(g, "block_count", false, NEEDED, 65535, &layers));
     SLF_TRY(read_integer(g, "nextn_predict_layers", false, 0, layers - 1, &extra));
     SLF_TRY(read_integer(g, "embedding_length", false, NEEDED, 1 << 24, &info->hidden));
-    SLF_TRY(read_integer(g, "embedding_length_out", false, info->hidden, INT64_MAX, &wide));
+    SLF_TRY(read_integer(g, "embedding_length_out", false, info->hidden, INT64_MAX, &width));
     /* Where states leave the layers with another width than they have in between, the head takes none of those that a
      * probe sees. */
-    if (wide != info->hidden)
-        return slf_fail(SALF_E_UNSUPPORTED, "%s: %s.embedding_length_out is %" PRId64, g->path, g->name, wide);
+    if (width != info->hidden)
+        return slf_fail(SALF_E_UNSUPPORTED, "%s: %s.embedding_length_out is %" PRId64, g->path, g->name, width);
     info->n_layers = (int32_t)(layers - extra);
     /* The rows of the embedding are the vocabulary: vocab_size is a field that older converters left out, and the list
      * of tokens may be shorter where rows are padded. */
@@ -269,9 +269,9 @@ salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_
     const salf_tensors *tensors = model->tensors;
     const slf_entry *embedding = slf_tensors_entry(tensors, "token_embd.weight");
     const slf_entry *head = slf_tensors_entry(tensors, "output.weight");
-    const slf_entry *const vectors[3] = {slf_tensors_entry(tensors, "output_norm.weight"),
-                                         slf_tensors_entry(tensors, "output_norm.bias"),
-                                         slf_tensors_entry(tensors, "output.bias")};
+    static const char *const names[] = {"output_norm.weight", "output_norm.bias", "output.bias"};
+    const slf_entry *vectors[3];
+    for (int i = 0; i < 3; i++) vectors[i] = slf_tensors_entry(tensors, names[i]);
     SLF_TRY(slf_matrix_open(&model->embedding, &model->scaled[1], model, embedding, (const int64_t[2]){0, 0}, path));
     SLF_TRY(slf_matrix_open(&model->head, &model->scaled[0], model, head, (const int64_t[2]){0, 0}, path));
     /* How blocks are packed goes by this number; files without blocks may lack it. */
@@ -281,7 +281,6 @@ salf_status slf_model_open_gguf(salf_model *model, const char *path, const salf_
         return slf_fail(SALF_E_UNSUPPORTED, "%s: general.quantization_version is %" PRId64 ", not 2", path, packing);
     model->info.tied = slf_matrix_is_empty(&model->head);
     slf_model_tie(model);
-    static const char *const names[] = {"output_norm.weight", "output_norm.bias", "output.bias"};
     const int32_t has = g.rules->rules;
     const bool needs[] = {!(has & NORM_WITHOUT_WEIGHT), has & NORM_NEEDS_BIAS, has & HEAD_NEEDS_BIAS};
     const bool takes[] = {needs[0], has & (NORM_NEEDS_BIAS | NORM_MAY_HAVE_BIAS), true}; /* any head a bias */

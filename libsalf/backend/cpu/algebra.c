@@ -34,7 +34,7 @@ salf_status slf_cpu_square(const slf_cpu *cpu, const double *x, int64_t n, int64
 
 /* Never by the host: a product with a vector is bound by memory, and takes as long whoever makes it. */
 salf_status slf_cpu_matvec(void *self, const slf_matvec_job *job) {
-    return SLF_BLAS(matvec)(self, job);
+    return SLF_BUILT_IN(matvec)(self, job);
 }
 
 /* A matrix without a factor is an answer, not an error. */
@@ -46,7 +46,7 @@ salf_status slf_cpu_potrf(void *self, const slf_potrf_job *job) {
     for (int64_t i = 0; i < dim * dim; i++) job->factor[i] = job->sign * job->a[i];
     for (int64_t i = 0; i < dim; i++) job->factor[i * dim + i] += job->shift;
     if (host && host->potrf) return by_host(cpu, "potrf", host->potrf(host->user, dim, job->factor, job->exists));
-    return SLF_BLAS(potrf)(cpu, dim, job->factor, job->exists);
+    return SLF_BUILT_IN(potrf)(cpu, dim, job->factor, job->exists);
 }
 
 /* The lower triangle from the upper one: P is read as full by products. */
@@ -59,7 +59,7 @@ static void mirror_upper(double *p, int64_t dim) {
 salf_status slf_cpu_potri(void *self, const slf_potri_job *job) {
     const slf_cpu *cpu = self;
     const int64_t dim = job->dim;
-    const salf_status status = SLF_BLAS(potri)(cpu, dim, job->factor, job->inverse, job->exists);
+    const salf_status status = SLF_BUILT_IN(potri)(cpu, dim, job->factor, job->inverse, job->exists);
     if (status != SALF_OK || !*job->exists) return status;
     memcpy(job->inverse, job->factor, (size_t)(dim * dim) * sizeof *job->inverse);
     mirror_upper(job->inverse, dim);
@@ -68,7 +68,7 @@ salf_status slf_cpu_potri(void *self, const slf_potri_job *job) {
 
 /* The plain ones go through slf_product all along, so that a host's product is most of their time. */
 salf_status slf_cpu_syevd(void *self, const slf_syevd_job *job) {
-    return SLF_BLAS(syevd)(self, job);
+    return SLF_BUILT_IN(syevd)(self, job);
 }
 
 /* As V^T V of the rows sqrt(w_k) v_k; weights are 0 or more. */

@@ -102,10 +102,7 @@ salf_status slf_cpu_cosine(void *self, const slf_cosine_job *job) {
         slf_cosine_job one = *job;
         one.out += r * job->out_stride;
         if (!isnan(*one.out)) continue;
-        salf_tensor row = *job->states;
-        const int64_t index = row.row_index ? row.row_index[r] : r;
-        row.row_index = &index;
-        row.rows = 1;
+        const salf_tensor row = slf_tensor_slice(job->states, r, 1);
         one.states = &row;
         one.own.row_of += r;
         SLF_TRY(slf_reference_cosine(self, &one));

@@ -108,7 +108,7 @@ salf_status slf_cpu_score SLF_JOB_ARGUMENTS(score);
 
 /* ---- linear algebra: by CBLAS and LAPACK (blas.c), or without (plain.h) ---- */
 
-/* Made twice, as slf_blas_... and slf_plain_...; SLF_BLAS has those that the library is built with. potrf and potri
+/* Made twice, as slf_blas_... and slf_plain_...; SLF_BUILT_IN has those that the library is built with. potrf and potri
  * leave their result in the upper triangle of r; scratch [dim][dim]. */
 #define SLF_LINEAR_ALGEBRA(prefix)                                                                           \
     salf_status prefix##product(const slf_cpu *cpu, const salf_product *job);                                \
@@ -119,14 +119,14 @@ salf_status slf_cpu_score SLF_JOB_ARGUMENTS(score);
 SLF_LINEAR_ALGEBRA(slf_blas_)
 SLF_LINEAR_ALGEBRA(slf_plain_)
 #ifdef SALF_PLAIN_BLAS
-#define SLF_BLAS(name) slf_plain_##name
+#define SLF_BUILT_IN(name) slf_plain_##name
 #else
-#define SLF_BLAS(name) slf_blas_##name
+#define SLF_BUILT_IN(name) slf_blas_##name
 #endif
 /* By the host's function where it gave one, else by our own. */
 salf_status slf_product(const slf_cpu *cpu, const salf_product *job,
                         salf_status (*own)(const slf_cpu *, const salf_product *));
-#define slf_cpu_product(cpu, job) slf_product((cpu), (job), SLF_BLAS(product))
+#define slf_cpu_product(cpu, job) slf_product((cpu), (job), SLF_BUILT_IN(product))
 /* out [dim][dim] = beta out + X^T X of rows x [n][dim] in float64; the upper triangle. */
 salf_status slf_cpu_square(const slf_cpu *cpu, const double *x, int64_t n, int64_t dim, double beta, double *out);
 

@@ -2,7 +2,7 @@
  * plain.h - the linear algebra of the cpu backend without a BLAS: products, Cholesky factors, eigenvectors.
  *
  * The same names with BLAS in front are made by CBLAS and LAPACK (blas.c); which of the two the backend calls is
- * decided when the library is built (SLF_BLAS). These functions are in every build, so that its tests run them.
+ * decided when the library is built (SLF_BUILT_IN). These functions are in every build, so that its tests run them.
  * Matrices are row-major. The host's own product and factor (salf_blas) take the place of either.
  */
 #ifndef SALF_PLAIN_H

@@ -219,12 +219,6 @@ static double cosine_of(const double *h, const float *b, double norm_b, int64_t 
     return product / (length * norm_b);
 }
 
-/* Where a view wants the gradient of row r. */
-static float *gradient_row(const salf_tensor *gradient, int64_t r) {
-    const int64_t row = gradient->row_index ? gradient->row_index[r] : r;
-    return (float *)gradient->data + row * (gradient->row_stride ? gradient->row_stride : gradient->cols);
-}
-
 /* See slf_loss_out. */
 static bool gradient_fits(const slf_loss_out *losses, double inverse_t, double length) {
     return !losses->gradient || 2 * fabs(losses->scale) * inverse_t / length <= (double)FLT_MAX;
@@ -245,7 +239,8 @@ salf_status slf_reference_cosine(void *self, const slf_cosine_job *job) {
         if (!job->out) { /* the loss and d (1 - cos) / d h = -(b / |b| - cos h / |h|) / |h| */
             const double cosine = gradient_fits(&job->losses, 1, length) ? cosine_of(h, b, norm_b, dim) : (double)NAN;
             job->losses.loss[r] = (float)(1 - cosine);
-            float *g = job->losses.gradient ? gradient_row(job->losses.gradient, r) : NULL;
+            const salf_tensor *gradient = job->losses.gradient;
+            float *g = gradient ? (float *)gradient->data + slf_tensor_offset(gradient, r) : NULL;
             for (int64_t i = 0; g && i < dim; i++) {
                 const double towards = (double)b[i] / norm_b - cosine * (h[i] / length);
                 g[i] = isnan(cosine) ? 0 : (float)(-job->losses.scale / length * towards);
@@ -282,7 +277,7 @@ salf_status slf_reference_score_loss(void *self, const slf_score_loss_job *job) 
         const double along = sums->weighted[r] / sums->sum[r] - target[r];
         const int64_t row = job->own.row_of[r];
         const float *b = job->own.rows + row * dim;
-        float *g = gradient_row(out->gradient, r);
+        float *g = (float *)out->gradient->data + slf_tensor_offset(out->gradient, r);
         const double *v = sums->vector + r * dim; /* the expectation is gain V P / sum, or V / sum without P */
         const double scale = job->p ? job->rule->gain / sums->sum[r] : 1 / sums->sum[r];
         for (int64_t i = 0; i < dim; i++) y[i] = (job->p ? slf_reference_dot(job->p + i * dim, v, dim) : v[i]) * scale;
