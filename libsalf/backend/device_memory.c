@@ -4,47 +4,25 @@
 
 #include <string.h>
 
-/* At least 1 byte, so that a backend never has to say what an allocation of 0 is. what: SLF_MEMORY_*. out is the
- * address of a pointer to some type, which is no void **: so its bytes are set, NULL on failure. */
-static salf_status alloc_in_backend(const salf_context *context, int32_t what, uint64_t count, uint64_t size,
-                                    void *out) {
+/* At least 1 byte, so that a backend never has to say what an allocation of 0 is. out is the address of a
+ * pointer to some type, which is no void **: so its bytes are set, NULL on failure. */
+salf_status slf_backend_alloc(const salf_context *context, int32_t kind, uint64_t count, uint64_t size, void *out) {
     void *memory = NULL;
     salf_status status = SALF_OK;
     if (count > (uint64_t)INT64_MAX / size)
         status = slf_fail(SALF_E_NO_MEMORY, "%llu elements of %llu bytes do not fit memory", (unsigned long long)count,
                           (unsigned long long)size);
     else
-        status = context->backend->alloc(context->impl, what, SLF_MAX(count * size, 1), &memory);
+        status = context->backend->alloc(context->impl, kind, SLF_MAX(count * size, 1), &memory);
     memcpy(out, &memory, sizeof memory);
     return status;
 }
 
-salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64_t size, void *out) {
-    return alloc_in_backend(context, SLF_MEMORY_BACKEND, count, size, out);
-}
-
 /* NULL is fine, so that what is half made can be freed without questions. What lies on a device belongs to the process
  * that made it: one that was forked from it leaves it there. */
-static void free_in_backend(const salf_context *context, int32_t what, void *memory) {
+void slf_backend_free(const salf_context *context, int32_t kind, void *memory) {
     if (!memory || (slf_device_readable(context) && !slf_context_at_home(context))) return;
-    context->backend->free(context->impl, what, memory);
-}
-
-void slf_device_free(const salf_context *context, void *memory) {
-    free_in_backend(context, SLF_MEMORY_BACKEND, memory);
-}
-
-void slf_event_free(const salf_context *context, void *event) {
-    free_in_backend(context, SLF_EVENT, event);
-}
-
-/* Eight bytes of zeros are 0 as float64 and as int64: counts are cleared with it too. */
-salf_status slf_zero_doubles(const salf_context *context, void *memory, uint64_t count) {
-    return context->backend->fill(context->impl, memory, (int64_t)count, 0);
-}
-
-salf_status slf_sync(const salf_context *context) {
-    return context->backend->sync(context->impl);
+    context->backend->free(context->impl, kind, memory);
 }
 
 /* Copies of no bytes are none: a backend never sees an address that a batch of no rows has not got. */
@@ -99,9 +77,9 @@ salf_status slf_block_pair_lay_out(slf_block_pair *blocks, const salf_context *c
         blocks->device_bytes = device.used;
     }
     if (host.used > blocks->host_bytes) {
-        free_in_backend(context, SLF_MEMORY_PINNED, blocks->host);
+        slf_backend_free(context, SLF_MEMORY_PINNED, blocks->host);
         blocks->host_bytes = 0;
-        SLF_TRY(alloc_in_backend(context, SLF_MEMORY_PINNED, host.used, 1, &blocks->host));
+        SLF_TRY(slf_backend_alloc(context, SLF_MEMORY_PINNED, host.used, 1, &blocks->host));
         blocks->host_bytes = host.used;
     }
     device = (slf_carver){.base = blocks->device};
@@ -113,7 +91,7 @@ salf_status slf_block_pair_lay_out(slf_block_pair *blocks, const salf_context *c
 /* The pair is empty afterwards, as at first, and may be laid out again. */
 void slf_block_pair_free(slf_block_pair *blocks, const salf_context *context) {
     slf_device_free(context, blocks->device);
-    free_in_backend(context, SLF_MEMORY_PINNED, blocks->host);
+    slf_backend_free(context, SLF_MEMORY_PINNED, blocks->host);
     *blocks = (slf_block_pair){0};
 }
 

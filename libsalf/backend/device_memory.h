@@ -5,18 +5,27 @@
 #include "core/carve.h"
 #include "core/core.h"
 
+/* What the backend's alloc makes (kind SLF_MEMORY_*), count elements of size bytes, and free gives back, events too.
+ * out: the address of a pointer to some type, NULL on failure. NULL may be freed. */
+salf_status slf_backend_alloc(const salf_context *context, int32_t kind, uint64_t count, uint64_t size, void *out);
+void slf_backend_free(const salf_context *context, int32_t kind, void *memory);
 /* Sets a pointer to count elements of what it points to in backend memory, NULL on failure; a status, for SLF_TRY. */
 #define SLF_DEVICE_ALLOC(context, pointer, count) \
     slf_device_alloc((context), (uint64_t)(count), sizeof *(pointer), &(pointer))
-/* out: the address of a pointer to some type. */
-salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64_t size, void *out);
-void slf_device_free(const salf_context *context, void *memory);
-/* A point in the stream that backend->mark made; NULL is fine. */
-void slf_event_free(const salf_context *context, void *event);
-/* Zeroes count numbers of 8 bytes. */
-salf_status slf_zero_doubles(const salf_context *context, void *memory, uint64_t count);
+static inline salf_status slf_device_alloc(const salf_context *context, uint64_t count, uint64_t size, void *out) {
+    return slf_backend_alloc(context, SLF_MEMORY_BACKEND, count, size, out);
+}
+static inline void slf_device_free(const salf_context *context, void *memory) {
+    slf_backend_free(context, SLF_MEMORY_BACKEND, memory);
+}
+/* Zeroes count numbers of 8 bytes, which are 0 as float64 and as int64: counts are cleared with it too. */
+static inline salf_status slf_zero_doubles(const salf_context *context, void *memory, uint64_t count) {
+    return context->backend->fill(context->impl, memory, (int64_t)count, 0);
+}
 /* Waits until all that was enqueued is done. */
-salf_status slf_sync(const salf_context *context);
+static inline salf_status slf_sync(const salf_context *context) {
+    return context->backend->sync(context->impl);
+}
 salf_status slf_upload(const salf_context *context, void *to, const void *from, uint64_t bytes);
 /* Waits until the bytes are there. */
 salf_status slf_download(const salf_context *context, void *to, const void *from, uint64_t bytes);

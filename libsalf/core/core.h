@@ -147,6 +147,14 @@ static inline bool slf_context_at_home(const salf_context *context) {
     return context->process == slf_process();
 }
 
+/* Whether the backend reads views in device memory; and the memory that it computes in, SALF_MEMORY_DEVICE or _HOST. */
+static inline bool slf_device_readable(const salf_context *context) {
+    return (context->backend->capabilities & SLF_CAN_DEVICE) != 0;
+}
+static inline int32_t slf_backend_memory(const salf_context *context) {
+    return slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
+}
+
 /* Tells the host how far a call has come: done of total pieces of what, a few words. Every loop that may take longer
  * than a tenth of a second calls this between pieces of work that take less. SALF_E_CANCELLED when the host wants the
  * call to end: it ends as on any other error. Never called by another thread than the one that called the library. */
@@ -233,9 +241,5 @@ salf_tensor slf_tensor_slice(const salf_tensor *tensor, int64_t first, int64_t c
 salf_tensor slf_tensor_rows(const salf_tensor *tensor, const int64_t *kept, int64_t n, int64_t *index);
 /* Whether a view lies in a memory, index and all. */
 bool slf_tensor_is_in(const salf_tensor *tensor, int32_t memory);
-/* The memory that the backend computes in: SALF_MEMORY_DEVICE or _HOST; and whether it is the former, so that it can
- * read views there. */
-int32_t slf_backend_memory(const salf_context *context);
-bool slf_device_readable(const salf_context *context);
 
 #endif

@@ -14,10 +14,6 @@
 
 #include "core/fingerprint.h"
 
-bool slf_has_ranks(const salf_context *context) {
-    return context->options.ranks > 1;
-}
-
 salf_status slf_all_reduce(const salf_context *context, void *buffer, int64_t count, int32_t dtype, int32_t operation) {
     const salf_context_options *o = &context->options;
     if (!slf_has_ranks(context) || count == 0) return SALF_OK;

@@ -4,10 +4,12 @@
 
 #include "core/blob.h"
 
-/* Collectives; no-ops with one rank. What a failed one leaves in buffer is not known: the caller gives up its result.
+static inline bool slf_has_ranks(const salf_context *context) {
+    return context->options.ranks > 1;
+}
+/* A collective; nothing with one rank. What a failed one leaves in buffer is not known: the caller gives up its result.
  */
 salf_status slf_all_reduce(const salf_context *context, void *buffer, int64_t count, int32_t dtype, int32_t operation);
-bool slf_has_ranks(const salf_context *context);
 
 /* The calls in which ranks meet; agreements of all have one size, so that ranks in different calls find that out
  * instead of reading each other's numbers. A new one is a row here. */

@@ -181,14 +181,6 @@ salf_tensor slf_tensor_host(const void *data, int32_t dtype, int64_t rows, int64
     return (salf_tensor){.data = input, .rows = rows, .cols = cols, .row_stride = cols, .dtype = dtype};
 }
 
-bool slf_device_readable(const salf_context *context) {
-    return (context->backend->capabilities & SLF_CAN_DEVICE) != 0;
-}
-
-int32_t slf_backend_memory(const salf_context *context) {
-    return slf_device_readable(context) ? SALF_MEMORY_DEVICE : SALF_MEMORY_HOST;
-}
-
 /* A backend that computes on the host has its memory there: the view says so. */
 salf_tensor slf_tensor_device(const salf_context *context, const void *data, int32_t dtype, int64_t rows,
                               int64_t cols) {

@@ -75,7 +75,7 @@ void salf_loss_destroy(salf_loss *loss) {
     slf_vocabulary_destroy(loss->vocabulary);
     slf_label_rows_free(context, &loss->set.own);
     slf_block_pair_free(&loss->blocks, context);
-    for (int k = 0; k < SLOTS; k++) slf_event_free(context, loss->uploaded[k]);
+    for (int k = 0; k < SLOTS; k++) slf_backend_free(context, SLF_EVENT, loss->uploaded[k]);
     slf_free(context, loss);
     salf_basis_destroy(basis); /* holds the context */
 }

@@ -100,7 +100,7 @@ void salf_probe_destroy(salf_probe *probe) {
     slf_free(context, probe->batch.observed);
     slf_label_rows_free(context, &probe->batch.set.own);
     slf_block_pair_free(&probe->blocks, context);
-    slf_event_free(context, probe->done);
+    slf_backend_free(context, SLF_EVENT, probe->done);
     slf_free(context, probe);
     salf_basis_destroy(basis); /* holds the context */
 }
