@@ -107,28 +107,6 @@ uint64_t slf_rows_checksum(int64_t first, int64_t end) {
     return sum;
 }
 
-/* The hash of a shard's rows becomes that of all ranks', which have to be all rows once: by how many they are, and by
- * their checksum. Sums modulo 2^64 go as two halves, which no number of ranks carries out of 63 bits. local: what is
- * wrong on this rank. */
-static salf_status add_up_hashes(const salf_context *context, const slf_matrix *matrix, int64_t valid,
-                                 salf_status local, uint64_t *hash) {
-    slf_agreement agreement = {.meeting = SLF_MEET_salf_model_fingerprint};
-    slf_agreement_add(&agreement, "vocab of the models", (uint64_t)matrix->n_rows);
-    slf_agreement_add(&agreement, "hidden of the models", (uint64_t)matrix->n_cols);
-    slf_agreement_add(&agreement, "valid_vocab of the models", (uint64_t)valid);
-    SLF_TRY(slf_agree(context, local, &agreement));
-    const int64_t end = SLF_MAX(slf_matrix_end(matrix, valid), matrix->first);
-    uint64_t rows = slf_rows_checksum(matrix->first, end);
-    int64_t sums[] = {end - matrix->first, (int64_t)(uint32_t)*hash, (int64_t)(*hash >> 32), (int64_t)(uint32_t)rows,
-                      (int64_t)(rows >> 32)};
-    SLF_TRY(slf_all_reduce(context, sums, 5, SALF_I64, SALF_ALL_REDUCE_SUM));
-    *hash = (uint64_t)sums[1] + ((uint64_t)sums[2] << 32);
-    rows = (uint64_t)sums[3] + ((uint64_t)sums[4] << 32);
-    if (sums[0] == valid && rows == slf_rows_checksum(0, valid)) return SALF_OK;
-    return slf_fail(SALF_E_MISMATCH, "the ranks' shards have %" PRId64 " rows of %" PRId64 "%s", sums[0], valid,
-                    sums[0] == valid ? ", some twice and some not at all" : "");
-}
-
 /* G = sum of w_i^T w_i over all rows, so that blocks may come in any size. The hash is a sum as well. Cost: V D, and
  * with G V D^2 multiply-adds, halved by symmetry. */
 salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matrix, int64_t valid, double *gram,
@@ -150,7 +128,25 @@ salf_status slf_matrix_scan(const salf_context *context, const slf_matrix *matri
     if (walk.buffer) SLF_DO(slf_sync(context)); /* before it goes */
 done:
     slf_free(context, walk.buffer);
-    if (slf_matrix_is_shard(matrix)) status = add_up_hashes(context, matrix, valid, status, &hash);
+    /* The hash of a shard's rows becomes that of all ranks', which have to be all rows once: by how many they are, and
+     * by their checksum. Sums modulo 2^64 go as two halves, which no number of ranks carries out of 63 bits. */
+    if (slf_matrix_is_shard(matrix)) {
+        slf_agreement agreement = {.meeting = SLF_MEET_salf_model_fingerprint};
+        slf_agreement_add(&agreement, "vocab of the models", (uint64_t)matrix->n_rows);
+        slf_agreement_add(&agreement, "hidden of the models", (uint64_t)matrix->n_cols);
+        slf_agreement_add(&agreement, "valid_vocab of the models", (uint64_t)valid);
+        SLF_TRY(slf_agree(context, status, &agreement));
+        const int64_t end = SLF_MAX(slf_matrix_end(matrix, valid), matrix->first);
+        uint64_t rows = slf_rows_checksum(matrix->first, end);
+        int64_t sums[] = {end - matrix->first, (int64_t)(uint32_t)hash, (int64_t)(hash >> 32), (int64_t)(uint32_t)rows,
+                          (int64_t)(rows >> 32)};
+        SLF_TRY(slf_all_reduce(context, sums, 5, SALF_I64, SALF_ALL_REDUCE_SUM));
+        hash = (uint64_t)sums[1] + ((uint64_t)sums[2] << 32);
+        rows = (uint64_t)sums[3] + ((uint64_t)sums[4] << 32);
+        if (sums[0] != valid || rows != slf_rows_checksum(0, valid))
+            return slf_fail(SALF_E_MISMATCH, "the ranks' shards have %" PRId64 " rows of %" PRId64 "%s", sums[0], valid,
+                            sums[0] == valid ? ", some twice and some not at all" : "");
+    }
     SLF_TRY(status);
     *fingerprint = hash;
     if (bad_row) *bad_row = first_bad;

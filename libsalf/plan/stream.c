@@ -146,19 +146,19 @@ salf_status slf_stream_next(salf_planner *p, int64_t most) {
 /* What all ranks found of the task's rows, each row's at its place, and what the assignment takes; one block. */
 typedef struct gathered {
     int64_t n;
-    int64_t *found;     /* [2 n] group and eof of each row */
+    int64_t *found;     /* [2 n] group and eof of each row; the first part of the block */
     double *lost;       /* [n][m] GAIN: gains, and then the positive ones below each layer; else NULL */
     int64_t *ordered;   /* [n] rows by group, each group's in order */
     int32_t *eof;       /* [n] */
-    slf_assignment job; /* its scratch */
+    slf_assignment job; /* reads these; its scratch is in the block too */
 } gathered;
 
 static void lay_out_gathered(gathered *g, const salf_planner *p, slf_carver *block) {
     const bool by_gain = p->options.assignment == SALF_ASSIGN_GAIN;
     g->found = slf_carve(block, 2 * g->n, sizeof *g->found);
-    g->lost = by_gain ? slf_carve(block, g->n, (uint64_t)p->m * sizeof *g->lost) : NULL;
+    g->job.lost = g->lost = by_gain ? slf_carve(block, g->n, (uint64_t)p->m * sizeof *g->lost) : NULL;
     g->ordered = slf_carve(block, g->n, sizeof *g->ordered);
-    g->eof = slf_carve(block, g->n, sizeof *g->eof);
+    g->job.eof = g->eof = slf_carve(block, g->n, sizeof *g->eof);
     g->job.ranked = slf_carve(block, g->n, sizeof *g->job.ranked);
     g->job.quota = slf_carve(block, p->m, sizeof *g->job.quota);
 }
@@ -166,7 +166,7 @@ static void lay_out_gathered(gathered *g, const salf_planner *p, slf_carver *blo
 /* What can be wrong on this rank alone, memory included: known before the ranks meet, as after that nothing may fail on
  * one of them. Each writes what it found at the places of its rows, [n] of all ranks, and leaves 0 at the others'. */
 static salf_status prepare_gathered(const salf_planner *p, const salf_trace *trace, const int32_t *groups,
-                                    const salf_task *task, gathered *g, void **memory) {
+                                    const salf_task *task, gathered *g) {
     if (!slf_plan_is_stream(p) || p->progress.phase != SLF_PHASE_PROBE)
         return slf_fail(SALF_E_SEQUENCE, "salf_planner_assign: no PROBE task of a stream is open");
     const int64_t first = p->progress.first, rows = p->progress.own, m = p->m;
@@ -178,8 +178,8 @@ static salf_status prepare_gathered(const salf_planner *p, const salf_trace *tra
     if (!task) return slf_fail(SALF_E_NULL, "salf_planner_assign: task is NULL");
     slf_carver block = {0};
     lay_out_gathered(g, p, &block);
-    if (!(*memory = slf_alloc_zero(p->context, 1, block.used))) return SALF_E_NO_MEMORY;
-    block = (slf_carver){.base = *memory};
+    block = (slf_carver){.base = slf_alloc_zero(p->context, 1, block.used)};
+    if (!block.base) return SALF_E_NO_MEMORY;
     lay_out_gathered(g, p, &block);
     for (int64_t i = 0; i < rows; i++) {
         g->found[2 * (first + i)] = groups[i];
@@ -199,10 +199,9 @@ salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, 
     const salf_planner *p = planner;
     slf_progress *progress = &planner->progress;
     slf_stream *s = &progress->stream;
-    gathered g = {.n = progress->task_n};
+    gathered g = {.n = progress->task_n, .job = {.m = p->m, .seed = p->options.seed}};
     slf_agreement agreement = {.meeting = SLF_MEET_salf_planner_assign};
-    void *memory = NULL;
-    salf_status status = prepare_gathered(p, trace, groups, task, &g, &memory);
+    salf_status status = prepare_gathered(p, trace, groups, task, &g);
     if (slf_has_ranks(p->context)) slf_plan_agree(p, &agreement);
     SLF_DO(slf_agree(p->context, status, &agreement));
     SLF_DO(slf_all_reduce(p->context, g.found, 2 * g.n, SALF_I64, SALF_ALL_REDUCE_SUM));
@@ -215,18 +214,12 @@ salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, 
     /* 1. cuts by quota, then among the rows of each group */
     draw_row_cuts(p, progress, true); /* one_cut has no assignment */
     note_lowest_cut(p, progress);
-    slf_assignment job = {.m = p->m,
-                          .cuts = progress->cuts,
-                          .eof = g.eof,
-                          .lost = g.lost,
-                          .ranked = g.job.ranked,
-                          .quota = g.job.quota,
-                          .seed = p->options.seed,
-                          .position = s->position};
-    for (int64_t at = 0; at < g.n; at += job.n) {
-        job.rows = g.ordered + at;
-        job.n = s->groups[progress->group_of[g.ordered[at]]].fresh - at;
-        slf_stream_assign(&job);
+    g.job.cuts = progress->cuts;
+    g.job.position = s->position;
+    for (int64_t at = 0; at < g.n; at += g.job.n) {
+        g.job.rows = g.ordered + at;
+        g.job.n = s->groups[progress->group_of[g.ordered[at]]].fresh - at;
+        slf_stream_assign(&g.job);
     }
     for (int32_t k = 0; k < s->n_groups; k++) s->groups[k].fresh = 0;
     /* 2. the books */
@@ -238,6 +231,6 @@ salf_status salf_planner_assign(salf_planner *planner, const salf_trace *trace, 
     progress->phase = SLF_PHASE_TRAIN;
     slf_planner_task(p, task);
 done:
-    slf_free(p->context, memory);
+    slf_free(p->context, g.found);
     return status;
 }
