@@ -16,40 +16,35 @@
  * Whether what was dropped is 0, or only too small for the Gram matrix. That resolves singular values down to
  * sqrt(D 2^-52) of the largest; one product with the head itself, W v with v in the dropped space, resolves D 2^-50:
  * what eigenvectors are off by. Somebody who asks for more than the former, by EXACT or by an rtol, gets it only where
- * nothing lies between. rows: W, or NULL: the basis's matrix.
+ * nothing lies between. w: W [n][dim]; NULL: it is not at hand.
  */
-static salf_status check_dropped(const salf_basis *basis, const slf_factor_result *result, double asked,
-                                 double resolvable, const salf_tensor *rows, int64_t dim) {
-    const salf_context *context = basis->context;
+static salf_status check_dropped(const salf_context *context, const slf_factor_result *result, double asked,
+                                 double resolvable, const slf_matrix *w, int64_t n, int64_t dim) {
     const slf_backend *backend = context->backend;
     const double length = slf_norm2(result->dropped, dim);
-    const int64_t block = SLF_MAX(1, slf_block_rows(context, 2 * (dim + 1)));
-    double *v = NULL, *scratch = NULL; /* backend [dim], [dim + 1][block] */
+    double *v = NULL, *scratch = NULL; /* backend [dim], [dim + 1][rows of a block] */
     double square = 0, part_square;    /* |W v|^2 so far, and of a block */
     slf_matrix_walk walk = {0};
     salf_status status;
-    if (!rows && !basis->matrix)
+    if (!w)
         return slf_fail(SALF_E_NUMERIC,
                         "%lld of %lld singular values are below %g of the largest, and sums alone do not tell whether "
                         "they are 0: give the model, or take SALF_BASIS_RTOL with an rtol of at least that",
                         (long long)(dim - result->rank), (long long)dim, resolvable);
     SLF_DO(SLF_DEVICE_COPY_OF(context, v, result->dropped, dim));
-    SLF_DO(SLF_DEVICE_ALLOC(context, scratch, block * (dim + 1)));
-    if (!rows) SLF_DO(slf_matrix_walk_open(&walk, context, basis->matrix, basis->info.vocab, 2 * (dim + 1), "rank"));
-    for (int64_t first = 0, n; first < (rows ? rows->rows : basis->info.vocab); first += n) {
-        salf_tensor part;
-        if (!rows) SLF_DO(slf_matrix_walk_load(&walk));
-        const int64_t left = rows ? rows->rows - first : walk.block.rows;
-        n = SLF_MIN(left, block);
-        part = rows ? slf_tensor_slice(rows, first, n) : walk.block;
-        /* X v of the block X [n][dim], which is widened to float64 behind the result. The square is a product of one
+    SLF_DO(slf_matrix_walk_open(&walk, context, w, n, 2 * (dim + 1), "rank"));
+    SLF_DO(SLF_DEVICE_ALLOC(context, scratch, walk.rows * (dim + 1)));
+    while (walk.next < walk.valid) {
+        SLF_DO(slf_matrix_walk_load(&walk));
+        /* X v of the block X [rows][dim], which is widened to float64 behind the result. The square is a product of one
          * row with itself; it takes the place of X, which has served. */
-        double *x = scratch + n;
-        const slf_apply_job widen = {.rows = &part, .out = x};
+        const int64_t rows = walk.block.rows;
+        double *x = scratch + rows;
+        const slf_apply_job widen = {.rows = &walk.block, .out = x};
         const slf_matvec_job times = {
-            .kind = SLF_TIMES_ROWS, .rows = n, .cols = dim, .a = x, .x = v, .y = scratch, .alpha = 1};
+            .kind = SLF_TIMES_ROWS, .rows = rows, .cols = dim, .a = x, .x = v, .y = scratch, .alpha = 1};
         const slf_matvec_job squared = {
-            .kind = SLF_TIMES_ROWS, .rows = 1, .cols = n, .a = scratch, .x = scratch, .y = x, .alpha = 1};
+            .kind = SLF_TIMES_ROWS, .rows = 1, .cols = rows, .a = scratch, .x = scratch, .y = x, .alpha = 1};
         SLF_DO(backend->apply(context->impl, &widen));
         SLF_DO(backend->matvec(context->impl, &times));
         SLF_DO(backend->matvec(context->impl, &squared));
@@ -71,10 +66,10 @@ done:
     return status;
 }
 
-/* The inverse of a Gram matrix [dim][dim] in its place, and what the basis says of it. rows: as check_dropped has it.
+/* The inverse of a Gram matrix [dim][dim] in its place, and what the basis says of it. w, n: as check_dropped has them.
  * Singular values are square roots of eigenvalues of G, which float64 resolves to about dim * 2^-52 of the largest; an
  * rtol below the root of that would keep noise. */
-static salf_status invert_gram(salf_basis *basis, int64_t dim, double *gram, const salf_tensor *rows) {
+static salf_status invert_gram(salf_basis *basis, int64_t dim, double *gram, const slf_matrix *w, int64_t n) {
     const bool ridge = basis->options.mode == SALF_BASIS_RIDGE;
     const double asked = basis->options.mode == SALF_BASIS_EXACT ? 0 : basis->info.rtol;
     const double resolvable = sqrt((double)dim * 0x1p-52);
@@ -106,7 +101,8 @@ static salf_status invert_gram(salf_basis *basis, int64_t dim, double *gram, con
         SLF_DO(slf_fail(SALF_E_NUMERIC,
                         "the head's singular values are %g ... %g: basis rows would leave float32; scale the head",
                         result.sigma_min_kept, result.sigma_max));
-    if (result.dropped && result.rank < dim) SLF_DO(check_dropped(basis, &result, asked, resolvable, rows, dim));
+    if (result.dropped && result.rank < dim)
+        SLF_DO(check_dropped(basis->context, &result, asked, resolvable, w, n, dim));
     basis->info.method = result.method;
     basis->info.rank = result.rank;
     basis->info.rtol = ridge ? 0 : request.rtol;
@@ -145,7 +141,7 @@ void slf_basis_set_noise(salf_basis *basis) {
 }
 
 salf_status slf_basis_factor(salf_basis *basis, double *gram) {
-    SLF_TRY(invert_gram(basis, basis->info.hidden, gram, NULL));
+    SLF_TRY(invert_gram(basis, basis->info.hidden, gram, basis->matrix, basis->info.vocab));
     basis->p = gram;
     return SALF_OK;
 }
@@ -173,13 +169,14 @@ salf_status slf_basis_factor_small(salf_basis *basis, const float *w) {
     for (int64_t v = 0; v < vocab; v++)
         for (int64_t j = 0; j < dim; j++) wt[j * vocab + v] = w[v * dim + j];
     const salf_tensor columns = slf_tensor_host(wt, SALF_F32, dim, vocab);
+    const slf_matrix transposed = {.view = columns, .n_rows = dim, .n_cols = vocab};
     uint64_t hash = 0;
     int64_t bad_row;
     const slf_scan_job scan = {.rows = &columns, .gram = k, .hash = &hash, .bad_row = &bad_row, .total = dim};
     SLF_DO(slf_zero_doubles(context, k, (uint64_t)(vocab * vocab)));
     SLF_DO(backend->scan(context->impl, &scan));
     /* 2. K^+ in its place, and B^T */
-    SLF_DO(invert_gram(basis, vocab, k, &columns));
+    SLF_DO(invert_gram(basis, vocab, k, &transposed, dim));
     const slf_apply_job apply = {.p = k, .rows = &columns, .out = device_bt};
     SLF_DO(backend->apply(context->impl, &apply));
     SLF_DO(slf_download(context, bt, device_bt, (uint64_t)(dim * vocab) * sizeof *bt));

@@ -91,17 +91,14 @@ static salf_status put_device_tensor(saved_file *file, const char *name, const v
     return SALF_OK;
 }
 
-/* The struct of what is saved is some kilobytes, and too large for the stack of a host's thread. */
 salf_status salf_basis_save(const salf_basis *basis, const char *path) {
     SLF_OWN_ARITHMETIC;
     SLF_REQUIRE(basis, path);
     const salf_basis_info *info = &basis->info;
     const slf_label_rows *held = &basis->held;
     const int64_t dim = info->hidden;
-    saved_file *file;
+    saved_file file = {.context = basis->context};
     salf_status status;
-    SLF_TRY(SLF_ALLOC_ZERO(basis->context, file, 1));
-    file->context = basis->context;
     /* 1. whole numbers, as text, which every reader of safetensors shows; format and fingerprint are none, and written
      * over what this puts in their places */
     const int64_t numbers[META_COUNT] = {[META_VERSION] = FORMAT_VERSION, [META_MODE] = info->mode,
@@ -110,38 +107,37 @@ salf_status salf_basis_save(const salf_basis *basis, const char *path) {
                                          [META_VOCAB] = info->vocab,      [META_PADDED] = basis->padded_vocab,
                                          [META_RANK] = info->rank};
     for (int i = 0; i < META_COUNT; i++) {
-        snprintf(file->text[i], sizeof file->text[i], "%" PRId64, numbers[i]);
-        file->pairs[2 * i] = meta_keys[i];
-        file->pairs[2 * i + 1] = file->text[i];
+        snprintf(file.text[i], sizeof file.text[i], "%" PRId64, numbers[i]);
+        file.pairs[2 * i] = meta_keys[i];
+        file.pairs[2 * i + 1] = file.text[i];
     }
-    snprintf(file->text[META_FORMAT], sizeof file->text[META_FORMAT], "%s", FORMAT);
-    snprintf(file->text[META_FINGERPRINT], sizeof file->text[META_FINGERPRINT], "%016" PRIx64, info->fingerprint);
+    snprintf(file.text[META_FORMAT], sizeof file.text[META_FORMAT], "%s", FORMAT);
+    snprintf(file.text[META_FINGERPRINT], sizeof file.text[META_FINGERPRINT], "%016" PRIx64, info->fingerprint);
     /* 2. the others, among them the amplification where there are norms */
-    file->spectrum[SPECTRUM_RTOL] = info->rtol;
-    file->spectrum[SPECTRUM_RTOL_ASKED] = basis->options.rtol;
-    file->spectrum[SPECTRUM_RIDGE] = info->ridge;
-    file->spectrum[SPECTRUM_MAX] = info->sigma_max;
-    file->spectrum[SPECTRUM_MIN] = info->sigma_min;
-    file->spectrum[SPECTRUM_MIN_KEPT] = basis->sigma_min_kept;
+    file.spectrum[SPECTRUM_RTOL] = info->rtol;
+    file.spectrum[SPECTRUM_RTOL_ASKED] = basis->options.rtol;
+    file.spectrum[SPECTRUM_RIDGE] = info->ridge;
+    file.spectrum[SPECTRUM_MAX] = info->sigma_max;
+    file.spectrum[SPECTRUM_MIN] = info->sigma_min;
+    file.spectrum[SPECTRUM_MIN_KEPT] = basis->sigma_min_kept;
     if (held->labels && slf_basis_has_norms(basis)) {
         const double *inverse;
-        SLF_DO(slf_basis_norms(basis, &inverse, &file->spectrum[SPECTRUM_AMPLIFICATION]));
-        SLF_DO(put_device_tensor(file, "inverse_norms", inverse, SALF_F64, info->vocab, 0));
+        SLF_DO(slf_basis_norms(basis, &inverse, &file.spectrum[SPECTRUM_AMPLIFICATION]));
+        SLF_DO(put_device_tensor(&file, "inverse_norms", inverse, SALF_F64, info->vocab, 0));
     }
-    put_host_tensor(file, "spectrum", file->spectrum, SALF_F64, SPECTRUM_COUNT, 0);
+    put_host_tensor(&file, "spectrum", file.spectrum, SALF_F64, SPECTRUM_COUNT, 0);
     /* 3. rows: a table, whose norms follow from it and beside which there is no P, or those of labels. These go in
      * float64, as they were solved: what the API gives of a loaded basis is what the saved one gave. */
     if (!held->labels) {
-        SLF_DO(put_device_tensor(file, "table", held->rows, SALF_F32, held->n, dim));
+        SLF_DO(put_device_tensor(&file, "table", held->rows, SALF_F32, held->n, dim));
     } else if (held->n > 0) {
-        put_host_tensor(file, "labels", held->labels, SALF_I32, held->n, 0);
-        put_host_tensor(file, "rows", held->exact, SALF_F64, held->n, dim);
+        put_host_tensor(&file, "labels", held->labels, SALF_I32, held->n, 0);
+        put_host_tensor(&file, "rows", held->exact, SALF_F64, held->n, dim);
     }
-    if (basis->p) SLF_DO(put_device_tensor(file, "projection", basis->p, SALF_F64, dim, dim));
-    SLF_DO(salf_tensors_save(basis->context, path, file->tensors, file->n_tensors, file->pairs, META_COUNT));
+    if (basis->p) SLF_DO(put_device_tensor(&file, "projection", basis->p, SALF_F64, dim, dim));
+    SLF_DO(salf_tensors_save(basis->context, path, file.tensors, file.n_tensors, file.pairs, META_COUNT));
 done:
-    for (int64_t i = 0; i < file->n_owned; i++) slf_free(basis->context, file->owned[i]);
-    slf_free(basis->context, file);
+    for (int64_t i = 0; i < file.n_owned; i++) slf_free(basis->context, file.owned[i]);
     return status;
 }
 
