@@ -46,6 +46,14 @@ salf_status slf_temperature_read(double *temperature) {
 
 /* ---- making: which rows ---- */
 
+/* Rows that are float32 in the backend already, [n][D]. */
+static void use_kept_rows(slf_vocabulary *vocabulary, const float *rows) {
+    const int64_t n = vocabulary->n, dim = vocabulary->basis->info.hidden;
+    const salf_tensor view = slf_tensor_device(vocabulary->context, rows, SALF_F32, n, dim);
+    vocabulary->kept = (slf_matrix){.view = view, .n_rows = n, .n_cols = dim};
+    vocabulary->matrix = &vocabulary->kept;
+}
+
 /* Basis rows of the candidates [n][D] in float32: solved where that is possible, else copied from those that are held.
  * z is h / |h| then, and products are with rows b_i themselves: no amplification. A zero row is no error here, as no
  * label was asked for: its inverse norm is 0, and so is its similarity to everything. */
@@ -73,7 +81,7 @@ static salf_status use_candidate_basis(slf_vocabulary *vocabulary) {
     }
     slf_invert_norms(own->host_norms, n);
     SLF_TRY(slf_upload(context, own->norms, own->host_norms, (uint64_t)n * sizeof *own->norms));
-    vocabulary->rows = own->rows;
+    use_kept_rows(vocabulary, own->rows);
     vocabulary->inverse_norms = own->norms;
     vocabulary->amplification = 1;
     return slf_sync(context);
@@ -117,11 +125,10 @@ static salf_status use_logits(slf_vocabulary *vocabulary) {
     vocabulary->rule.logit_scale = model->info.logit_scale;
     vocabulary->rule.softcap = model->info.logit_softcap;
     if (model->logit_bias) SLF_TRY(SLF_DEVICE_ALLOC(context, vocabulary->bias, n));
+    vocabulary->matrix = &model->head;
     if (vocabulary->candidates) {
         SLF_TRY(slf_label_rows_make(&vocabulary->own, context, NULL, n, dim));
-        vocabulary->rows = vocabulary->own.rows;
-    } else {
-        vocabulary->matrix = &model->head;
+        use_kept_rows(vocabulary, vocabulary->own.rows);
     }
     return slf_vocabulary_follow(vocabulary);
 }
@@ -135,7 +142,7 @@ static salf_status use_whole_basis(slf_vocabulary *vocabulary) {
     const int64_t n = vocabulary->n;
     SLF_TRY(slf_basis_norms(basis, &vocabulary->inverse_norms, &vocabulary->amplification));
     if (!basis->held.labels) {
-        vocabulary->rows = basis->held.rows;
+        use_kept_rows(vocabulary, basis->held.rows);
         return SALF_OK;
     }
     vocabulary->matrix = basis->shard ? basis->shard : basis->matrix;
@@ -194,7 +201,7 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
     /* Equal rows of the head have basis rows and norms that are equal but for the rounding of the products they come
      * from, and of float32 where the rows are kept in it. */
     const double rounding = fmax(basis->rounding, 0x1p-50);
-    const bool kept_rows = vocabulary->rows && scores == SALF_SCORE_BASIS;
+    const bool kept_rows = vocabulary->matrix == &vocabulary->kept && scores == SALF_SCORE_BASIS;
     if (output) vocabulary->rule.norm_error = kept_rows ? fmax(rounding, 0x1p-21) : rounding;
     if (output && kept_rows) vocabulary->rule.alike = fmin(rounding, 0x1p-22);
     /* Of rows of its own the backend has all that scores need: 8 n D bytes of the host are given back. */
@@ -202,7 +209,7 @@ salf_status slf_vocabulary_create(slf_vocabulary **out, salf_basis *basis, const
     vocabulary->own.host_block = NULL;
     /* 3. a callback's rows need a block, made once for all walks; for others backends have tiles of their own */
     vocabulary->block_rows = vocabulary->n;
-    if (vocabulary->matrix && !vocabulary->matrix->view.data) {
+    if (!vocabulary->matrix->view.data) {
         const int64_t fitting = slf_block_rows(context, vocabulary->matrix->n_cols);
         vocabulary->block_rows = SLF_MIN(vocabulary->n, fitting);
         SLF_DO(SLF_ALLOC(context, vocabulary->block, vocabulary->block_rows * vocabulary->matrix->n_cols));
@@ -238,8 +245,8 @@ bool slf_target_rows_lay_out(slf_target_rows *targets, const slf_vocabulary *voc
                              slf_carver *host) {
     const slf_matrix *matrix = vocabulary->matrix;
     const int64_t dim = vocabulary->basis->info.hidden;
-    if (!matrix || (matrix->view.data && !slf_matrix_is_shard(matrix) &&
-                    slf_tensor_is_in(&matrix->view, slf_backend_memory(vocabulary->context))))
+    if (matrix->view.data && !slf_matrix_is_shard(matrix) &&
+        slf_tensor_is_in(&matrix->view, slf_backend_memory(vocabulary->context)))
         return false;
     targets->fetched_labels = slf_carve(host, n, sizeof *targets->fetched_labels);
     targets->fetched = slf_carve(host, n * dim, sizeof *targets->fetched);
@@ -267,7 +274,7 @@ salf_status slf_target_rows_prepare(slf_target_rows *targets, const slf_vocabula
         targets->place[r] = candidates ? (int32_t)slf_label_find(candidates, vocabulary->n, labels[r]) : labels[r];
         targets->row_of[r] = fetched ? (int32_t)slf_label_find(sorted, n_fetched, labels[r]) : targets->place[r];
     }
-    targets->rows = matrix ? matrix->view : slf_tensor_device(context, vocabulary->rows, SALF_F32, vocabulary->n, dim);
+    targets->rows = matrix->view;
     if (!fetched) return SALF_OK;
     targets->rows = slf_tensor_device(context, targets->device_fetched, SALF_F32, n_fetched, dim);
     return slf_upload(context, targets->device_fetched, fetched, (uint64_t)(n_fetched * dim) * sizeof *fetched);
@@ -360,7 +367,8 @@ static salf_status begin_sum(const salf_context *context, double **sum, int64_t 
 /* Sums are cleared here and not where queries are made, so that a walk which fails half-way can be made again. */
 salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabulary) {
     const salf_context *context = vocabulary->context;
-    const int64_t at = run->first, n = run->waiting, dim = vocabulary->basis->info.hidden;
+    const slf_matrix *matrix = vocabulary->matrix; /* of a shard the rows that are here */
+    const int64_t at = run->first, n = run->waiting, dim = matrix->n_cols;
     salf_status status = SALF_OK;
     if (n == 0) return SALF_OK; /* first may be an entry of a larger batch */
     const slf_query query = {.rows = n,
@@ -385,16 +393,12 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
      * A device gets all that there is, and is not waited for. */
     int64_t most = vocabulary->block_rows;
     if (!slf_device_readable(context)) most = SLF_MIN(most, SLF_MAX(PATIENCE / (n * dim), LEAST_BLOCK));
-    const slf_matrix *matrix = vocabulary->matrix; /* of a shard the rows that are here */
-    const int64_t end = matrix ? slf_matrix_end(matrix, vocabulary->n) : vocabulary->n;
-    for (int64_t first = matrix ? matrix->first : 0; first < end; first += most) {
+    const int64_t end = slf_matrix_end(matrix, vocabulary->n);
+    for (int64_t first = matrix->first; first < end; first += most) {
         const int64_t count = SLF_MIN(end - first, most);
+        salf_tensor block;
         SLF_DO(slf_proceed(context, "scores", first, end));
-        salf_tensor block = slf_tensor_device(context, vocabulary->rows, SALF_F32, vocabulary->n, dim);
-        if (matrix)
-            SLF_DO(slf_matrix_block(matrix, first, count, vocabulary->block, &block));
-        else
-            block = slf_tensor_slice(&block, first, count);
+        SLF_DO(slf_matrix_block(matrix, first, count, vocabulary->block, &block));
         const slf_score_job job = {.query = &query,
                                    .block = &block,
                                    .inverse_norms =
@@ -407,8 +411,7 @@ salf_status slf_score_run_walk(slf_score_run *run, const slf_vocabulary *vocabul
     }
 done:
     /* 3. of rows that lie on several ranks all sums. Whatever went wrong on one, all come here */
-    if (vocabulary->matrix && slf_matrix_is_shard(vocabulary->matrix))
-        status = slf_shards_add_up(vocabulary, status, &sums, n, dim);
+    if (slf_matrix_is_shard(matrix)) status = slf_shards_add_up(vocabulary, status, &sums, n, dim);
     /* What was answered keeps its entries until the caller reads them; the memory of z is free for others. */
     if (status == SALF_OK) run->waiting = 0;
     return status;

@@ -5,15 +5,15 @@
 #include "basis/basis.h"
 #include "core/carve.h"
 
-/* Rows to compare states with, in three forms. The whole vocabulary over a head: matrix, as the host stores it, and
+/* Rows to compare states with, in three forms. The whole vocabulary over a head: as the host stores it, and
  * inverse_norms with basis scores. Over a table: rows and inverse_norms of the basis. Candidates: rows of their own, by
  * ascending token. Fixed when it is made. */
 typedef struct slf_vocabulary {
     const salf_basis *basis; /* kept alive by the owner */
     salf_context *context;
     int64_t n;
-    const slf_matrix *matrix;    /* rows as the host stores them, of a shard those that are here; NULL: rows */
-    const float *rows;           /* backend [n][D], the table's or own.rows */
+    const slf_matrix *matrix;    /* [n][D]: rows as the host stores them, of a shard those that are here; or: */
+    slf_matrix kept;             /* a view of rows in the backend, the table's or own.rows */
     const double *inverse_norms; /* backend [n]; NULL: logits */
     const double *p;             /* backend [D][D], P where z = P h / |h|, so that the rows are w_i; else NULL */
     int32_t *candidates;         /* host [n], ascending; NULL: the whole vocabulary */

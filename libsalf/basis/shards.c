@@ -37,7 +37,7 @@ salf_status slf_shard_label_rows(const salf_basis *basis, const int32_t *labels,
  * differ where ranks have other kernels. The workspace says how many queries wait for a walk. */
 salf_status slf_vocabulary_agree(const slf_vocabulary *v, int32_t meeting, salf_status local, const int32_t *labels,
                                  int64_t n) {
-    if (!v || !v->matrix || !slf_matrix_is_shard(v->matrix)) return local;
+    if (!v || !slf_matrix_is_shard(v->matrix)) return local;
     slf_agreement a = {.meeting = meeting};
     slf_agreement_add(&a, "rows of the batch", (uint64_t)n);
     slf_agreement_add_array(&a, "labels of the batch (hash)", labels,
