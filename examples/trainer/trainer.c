@@ -253,12 +253,13 @@ static void open_checkpoint(run *r, salf_context *context, const salf_tensors *w
     const options *o = r->o;
     const batch *b = &r->data.train;
     const int64_t m = r->llama.n_layers, n = m * r->llama.n_adapters;
-    char text[512];
+    char text[512], config[4096];
     salf_named_tensor w;
-    snprintf(text, sizeof text, "%.200s %lld %lld %lld %lld %.17g %.17g %.17g %.17g, eps %.17g, theta %.17g", o->method,
-             (long long)o->batch, (long long)o->epochs, (long long)o->rank, (long long)o->seed, o->rate, o->alpha,
-             o->clip, o->warmup, r->llama.norm_eps, r->llama.rope_theta);
+    snprintf(text, sizeof text, "%.200s %lld %lld %lld %lld %.17g %.17g %.17g %.17g", o->method, (long long)o->batch,
+             (long long)o->epochs, (long long)o->rank, (long long)o->seed, o->rate, o->alpha, o->clip, o->warmup);
     uint64_t model = 0, data = salf_hash(0, b->tokens, (uint64_t)b->first[b->n] * sizeof *b->tokens);
+    snprintf(config, sizeof config, "%s/config.json", o->model); /* heads, eps, theta: weights may fit several */
+    check(salf_hash_file(config, &model), "--model");
     for (int64_t i = 0; i < salf_tensors_count(weights); i++)
         if (salf_tensors_at(weights, i, &w) == SALF_OK && w.view.dtype <= SALF_F16) /* as llama_open takes them */
             model = salf_hash(model, w.view.data,
@@ -281,6 +282,7 @@ static void open_checkpoint(run *r, salf_context *context, const salf_tensors *w
     salf_checkpoint_info info = {.struct_size = sizeof info};
     check(salf_checkpoint_get_info(r->checkpoint, &info), "--checkpoint");
     if (info.damage) fprintf(stderr, "trainer: %s\n", info.damage);
+    if (!info.locked) fprintf(stderr, "trainer: no locks here; see that no other run uses this folder\n");
     if (info.saves > 0) check(salf_checkpoint_load(r->checkpoint, &r->state), "--checkpoint");
 }
 

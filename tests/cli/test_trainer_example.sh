@@ -100,6 +100,9 @@ kept=(--method lisa --limit-train 60 --limit-test 8 --batch 4 --checkpoint "$wor
 cp -r examples/demo/model "$work/other" && printf '\1' | dd of="$work/other/model.safetensors" bs=1 seek=9000 conv=notrunc 2>"$work/err"
 refuses "was made with options lisa" "${kept[@]}" --lr 0.001
 refuses "was made with another --model" "${kept[@]}" --model "$work/other"
+cp examples/demo/model/model.safetensors "$work/other"
+sed -i 's/heads": 4/heads": 8/; s/heads": 2/heads": 4/; s/dim": 32/dim": 16/' "$work/other/config.json" # the same shapes
+refuses "was made with another --model" "${kept[@]}" --model "$work/other"
 refuses "was made with another --data" "${kept[@]}" --limit-train 59
 "$TRAINER" "${kept[@]}" >"$work/steps" && ! grep -q ^step "$work/steps"
 report $? "a run that has ended is not begun again"

@@ -70,3 +70,27 @@ def test_what_does_not_fit_leaves_arrays_as_they_are(tmp_path, context):
         assert (x == 7).all()
         run.load({"x": x})
         assert (x == np.arange(4)).all()
+
+
+class SavesOnTheWay:
+    """A name that saves when it is asked for, as the handler of a signal or another thread may at any moment."""
+
+    def __init__(self, name, run):
+        self.name, self.run = name, run
+
+    def __fspath__(self):
+        self.run.save({"x": np.zeros(4)}, {"at": "6"})
+        return self.name
+
+
+def test_a_save_on_the_way_takes_nothing_away_that_is_read(tmp_path, context):
+    for read, gone in (("metadata", "at"), ("array", "x")):
+        with salf.Checkpoint(context, tmp_path / read) as run:
+            run.save({"x": np.arange(4.0)}, {"at": "5"})
+        with salf.Checkpoint(context, tmp_path / read) as run:
+            if read == "metadata":
+                assert run.metadata(SavesOnTheWay(gone, run)) is None
+            else:
+                with pytest.raises(salf.errors.NotFoundError):
+                    run.array(SavesOnTheWay(gone, run))
+            assert run.saves == 2

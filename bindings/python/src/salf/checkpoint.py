@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple, TypeVar, Union
 
 from salf._ffi import NULL, check, encoded, ffi, lib, new_struct, optional_text
 from salf._handles import Handle, Owner, create
@@ -12,6 +12,9 @@ from salf.errors import ArgumentError, NotFoundError
 from salf.planner import Planner
 from salf.policy import Policy
 from salf.tensors import Tensor, _fill_named, _metadata
+
+
+Result = TypeVar("Result")
 
 
 class Content(NamedTuple):
@@ -105,37 +108,41 @@ class Checkpoint(Handle):
             with self._use() as pointer:
                 check(call(pointer, content))
 
-    def _info(self) -> Any:
+    def _info(self, take: Callable[[Any], Result]) -> Result:
+        """What take makes of the info, whose tensors and texts the next save takes away."""
         info = new_struct("salf_checkpoint_info")
         with self._use() as pointer:
             check(lib.salf_checkpoint_get_info(pointer, info))
-        return info
+            return take(info)
 
     @property
     def saves(self) -> int:
         """Number of the save in use; 0: the folder holds none."""
-        return int(self._info().saves)
+        return self._info(lambda info: int(info.saves))
 
     @property
     def locked(self) -> bool:
         """False where the file system has no locks."""
-        return bool(self._info().locked)
+        return self._info(lambda info: bool(info.locked))
 
     @property
     def damage(self) -> Optional[str]:
         """Which of the two files was passed over, and why; None: none was."""
-        return optional_text(self._info().damage)
+        return self._info(lambda info: optional_text(info.damage))
 
     def metadata(self, key: str) -> Optional[str]:
         """A string that was saved before the folder was opened, or None."""
-        tensors = self._info().tensors
-        return optional_text(lib.salf_tensors_metadata(tensors, encoded(key, "key"))) if tensors != NULL else None
+        name = encoded(key, "key")
+        return self._info(lambda info: optional_text(lib.salf_tensors_metadata(info.tensors, name)))
 
     def array(self, name: str) -> Any:
         """A copy of a tensor that was saved before the folder was opened."""
-        named = ffi.new("salf_named_tensor *")
-        owner, tensors = self._use(), self._info().tensors
-        if tensors == NULL:
-            raise NotFoundError(f"there is no tensor {name!r}: the folder held no save when it was opened")
-        check(lib.salf_tensors_find(tensors, encoded(name, "name"), named))
-        return Tensor(named, owner).numpy().copy()
+        named, owner, key = ffi.new("salf_named_tensor *"), self._use(), encoded(name, "name")
+
+        def take(info: Any) -> Any:
+            if info.tensors == NULL:
+                raise NotFoundError(f"there is no tensor {name!r}: the folder held no save when it was opened")
+            check(lib.salf_tensors_find(info.tensors, key, named))
+            return Tensor(named, owner).numpy().copy()
+
+        return self._info(take)

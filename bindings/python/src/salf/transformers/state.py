@@ -25,6 +25,8 @@ def load_state(folder: str) -> Dict[str, Any]:
     """Reads the file; an error where a checkpoint has none."""
     path = os.path.join(folder, STATE_NAME)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: the checkpoint was not written by a run with salf")
+        raise FileNotFoundError(
+            f"{path}: the checkpoint was not written by a run with salf, or not to its end; resume from one before it"
+        )
     state: Dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
