@@ -282,7 +282,6 @@ static void open_checkpoint(run *r, salf_context *context, const salf_tensors *w
     salf_checkpoint_info info = {.struct_size = sizeof info};
     check(salf_checkpoint_get_info(r->checkpoint, &info), "--checkpoint");
     if (info.damage) fprintf(stderr, "trainer: %s\n", info.damage);
-    if (!info.locked) fprintf(stderr, "trainer: no locks here; see that no other run uses this folder\n");
     if (info.saves > 0) check(salf_checkpoint_load(r->checkpoint, &r->state), "--checkpoint");
 }
 
