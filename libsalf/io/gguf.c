@@ -269,27 +269,6 @@ static salf_status take_tensor(gguf_place *p, salf_tensors *tensors, uint64_t al
     return SALF_OK;
 }
 
-/* Entries `first` and those after it get their data [n], once none reaches into the next one or beyond the end. Unlike
- * safetensors the format has gaps, for alignment. */
-static salf_status place_tensors(salf_tensors *tensors, int64_t first, const gguf_place *p, const uint8_t *data,
-                                 uint64_t n) {
-    uint64_t end = 0;
-    slf_tensors_by_place(tensors, first);
-    for (int64_t i = first; i < tensors->n; i++) {
-        slf_entry *e = &tensors->entries[i];
-        if (e->begin < end)
-            return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' begins at %" PRIu64 ", inside the one before", p->path,
-                            e->name, e->begin);
-        if (e->end > n)
-            return slf_fail(SALF_E_TRUNCATED,
-                            "%s: tensor '%s' ends at %" PRIu64 " of the data, which has %" PRIu64 " bytes", p->path,
-                            e->name, e->end, n);
-        end = e->end;
-        e->data = data + e->begin;
-    }
-    return SALF_OK;
-}
-
 /* ---- a file ---- */
 
 /* Texts of the handle's fields, for salf_tensors_metadata, which knows no other values. One with a byte 0 is left out:
@@ -358,7 +337,7 @@ salf_status slf_gguf_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t 
     for (uint64_t i = 0; i < n_tensors; i++) SLF_DO(take_tensor(&p, tensors, (uint64_t)alignment));
     const uint64_t pad = (~p.at + 1) & (uint64_t)(alignment - 1);
     const uint64_t data = SLF_MIN(p.at + pad, size); /* a file without tensors may end before */
-    SLF_DO(place_tensors(tensors, first, &p, bytes + data, size - data));
+    SLF_DO(slf_tensors_put_data(tensors, first, bytes + data, size - data, true, path)); /* holes for alignment */
 done:
     for (int64_t i = 0; i < n_fields; i++) slf_free(p.context, fields[i].key);
     slf_free(p.context, fields);

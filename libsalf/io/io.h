@@ -126,8 +126,10 @@ struct salf_tensors {
 salf_status slf_tensors_new(salf_tensors **out, salf_context *context);
 /* One more entry, zeroed but for its name and file. The handle owns it at once, finished or not. */
 salf_status slf_tensors_add(salf_tensors *tensors, const char *name, slf_entry **out);
-/* Sorts the entries from `first` on, those of one file, by where their data begin. */
-void slf_tensors_by_place(salf_tensors *tensors, int64_t first);
+/* Gives the entries from `first` on, those of one file, their data [n], once none of them reaches into the next one or
+ * beyond the end. holes: whether bytes may lie between them, and behind the last. */
+salf_status slf_tensors_put_data(salf_tensors *tensors, int64_t first, const uint8_t *data, uint64_t n, bool holes,
+                                 const char *path);
 /* After the last file: sorts by name. SALF_E_CORRUPT when a name occurs twice. */
 salf_status slf_tensors_seal(salf_tensors *tensors, const char *path);
 /* NULL when there is none of that name. Sealed handles only. */

@@ -149,28 +149,6 @@ salf_status slf_safetensors_read(salf_tensors *tensors, const uint8_t *bytes, ui
     const salf_status status = read_header(tensors, header, path);
     slf_json_release(header);
     SLF_TRY(status);
-
-    /* The tensors get their data once it is sure that each begins where the one before ends. The format allows no holes
-     * and no overlaps: a file that has some was damaged, or is made to hide bytes from readers that look at the tensors
-     * only. */
-    const uint8_t *data = bytes + 8 + header_bytes;
-    const uint64_t data_bytes = size - 8 - header_bytes;
-    uint64_t place = 0;
-    slf_tensors_by_place(tensors, first);
-    for (int64_t i = first; i < tensors->n; i++) {
-        slf_entry *e = &tensors->entries[i];
-        if (e->begin != place)
-            return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' begins at %" PRIu64 " of the data, %s %" PRIu64, path,
-                            e->name, e->begin,
-                            e->begin < place ? "inside the one before, which ends at" : "after a hole from", place);
-        if (e->end > data_bytes)
-            return slf_fail(SALF_E_TRUNCATED,
-                            "%s: tensor '%s' ends at %" PRIu64 " of the data, which has %" PRIu64 " bytes", path,
-                            e->name, e->end, data_bytes);
-        place = e->end;
-        e->data = data + e->begin;
-    }
-    if (place != data_bytes)
-        return slf_fail(SALF_E_CORRUPT, "%s: %" PRIu64 " bytes after the last tensor", path, data_bytes - place);
-    return SALF_OK;
+    const uint64_t before = 8 + header_bytes;
+    return slf_tensors_put_data(tensors, first, bytes + before, size - before, false, path);
 }

@@ -59,9 +59,29 @@ static int by_place(const void *a, const void *b) {
     return (x->end > y->end) - (x->end < y->end);
 }
 
-void slf_tensors_by_place(salf_tensors *tensors, int64_t first) {
-    const int64_t n = tensors->n - first;
-    if (n > 0) qsort(&tensors->entries[first], (size_t)n, sizeof *tensors->entries, by_place);
+/* A file whose tensors overlap, or that has holes where its format allows none, was damaged, or is made to hide bytes
+ * from readers that look at the tensors only. */
+salf_status slf_tensors_put_data(salf_tensors *tensors, int64_t first, const uint8_t *data, uint64_t n, bool holes,
+                                 const char *path) {
+    const int64_t count = tensors->n - first;
+    uint64_t end = 0; /* of the tensor before */
+    if (count > 0) qsort(&tensors->entries[first], (size_t)count, sizeof *tensors->entries, by_place);
+    for (int64_t i = first; i < tensors->n; i++) {
+        slf_entry *e = &tensors->entries[i];
+        if (e->begin < end || (!holes && e->begin > end))
+            return slf_fail(SALF_E_CORRUPT, "%s: tensor '%s' begins at %" PRIu64 " of the data, %s %" PRIu64, path,
+                            e->name, e->begin,
+                            e->begin < end ? "inside the one before, which ends at" : "after a hole from", end);
+        if (e->end > n)
+            return slf_fail(SALF_E_TRUNCATED,
+                            "%s: tensor '%s' ends at %" PRIu64 " of the data, which has %" PRIu64 " bytes", path,
+                            e->name, e->end, n);
+        end = e->end;
+        e->data = data + e->begin;
+    }
+    if (!holes && end != n)
+        return slf_fail(SALF_E_CORRUPT, "%s: %" PRIu64 " bytes after the last tensor", path, n - end);
+    return SALF_OK;
 }
 
 /* Sorting moves entries: no address of one may be kept from before. */

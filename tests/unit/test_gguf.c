@@ -103,7 +103,7 @@ static const struct {
     {GGUF_HEAD("1", "0") GGUF_MATRIX("t", "33", "2", "8", "0") "pad z:99", SALF_E_CORRUPT, "no whole blocks of Q8_0"},
     {GGUF_HEAD("1", "0") GGUF_MATRIX("t", "32", "2", "8", "0") "pad z:67", SALF_E_TRUNCATED, "'t' ends at 68"},
     {GGUF_HEAD("2", "0") GGUF_VECTOR("t", "9", "0") GGUF_VECTOR("u", "4", "32") "pad z:64", SALF_E_CORRUPT,
-     "'u' begins at 32, inside"},
+     "'u' begins at 32 of the data, inside"},
     {GGUF_HEAD("2", "0") GGUF_VECTOR("t", "4", "0") GGUF_VECTOR("u", "4", "0") "pad z:64", SALF_E_CORRUPT, "inside"},
     {GGUF_HEAD("2", "0") GGUF_VECTOR("t", "4", "0") GGUF_VECTOR("t", "4", "32") "pad z:64", SALF_E_CORRUPT,
      "'t' is there twice"},
