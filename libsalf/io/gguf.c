@@ -82,16 +82,16 @@ static salf_status take_name(gguf_place *p, const char *what, char **out) {
 
 /* ---- fields ---- */
 
-/* Every field of a file, sorted by key. They belong to the handle, if it has none of an earlier file, as soon as they
- * are counted; else to the caller. Values stay where they are: it is only made sure that they are there whole. */
-static salf_status take_fields(gguf_place *p, uint64_t n, slf_file_field **fields, int64_t *n_fields) {
+/* Every field of a file, sorted by key. They belong to the handle as soon as they are counted. Values stay where they
+ * are: it is only made sure that they are there whole. */
+static salf_status take_fields(gguf_place *p, uint64_t n, salf_tensors *tensors) {
     uint64_t number = 0;
     const uint8_t *bytes = NULL;
     if (n > (p->size - p->at) / FIELD_LEAST)
         return slf_fail(SALF_E_TRUNCATED, "%s: %" PRIu64 " fields in a file of %" PRIu64 " bytes", p->path, n, p->size);
-    SLF_TRY(SLF_ALLOC_ZERO(p->context, *fields, n));
-    while (*n_fields < (int64_t)n) {
-        slf_file_field *field = &(*fields)[(*n_fields)++];
+    SLF_TRY(SLF_ALLOC_ZERO(p->context, tensors->fields, n));
+    while (tensors->n_fields < (int64_t)n) {
+        slf_file_field *field = &tensors->fields[tensors->n_fields++];
         /* 1. key and type; item is the type of what counts, be it one or many */
         SLF_TRY(take_name(p, "key of a field", &field->key));
         SLF_TRY(take_number(p, 4, "type of a field", &number));
@@ -119,23 +119,25 @@ static salf_status take_fields(gguf_place *p, uint64_t n, slf_file_field **field
             SLF_TRY(take_text(p, field->key, &bytes, &number));
     }
     /* 3. sorted, so that a key is found by bisection, and that one which stands twice is seen */
-    if (n > 0) qsort(*fields, (size_t)n, sizeof **fields, slf_order_names);
+    const slf_file_field *fields = tensors->fields;
+    if (n > 0) qsort(tensors->fields, (size_t)n, sizeof *fields, slf_order_names);
     for (uint64_t i = 1; i < n; i++)
-        if (strcmp((*fields)[i - 1].key, (*fields)[i].key) == 0)
-            return slf_fail(SALF_E_CORRUPT, "%s: field '%s' is there twice", p->path, (*fields)[i].key);
+        if (strcmp(fields[i - 1].key, fields[i].key) == 0)
+            return slf_fail(SALF_E_CORRUPT, "%s: field '%s' is there twice", p->path, fields[i].key);
     return SALF_OK;
 }
 
 /* By bisection: a file has some forty fields, a hostile one a million. */
-static const slf_file_field *find_field(const slf_file_field *fields, int64_t n, const char *key) {
+const slf_file_field *slf_gguf_field(const salf_tensors *tensors, const char *key) {
     const slf_file_field wanted = {.key = (char *)(uintptr_t)key};
-    return n > 0 ? bsearch(&wanted, fields, (size_t)n, sizeof *fields, slf_order_names) : NULL;
+    const size_t n = (size_t)tensors->n_fields;
+    return n > 0 ? bsearch(&wanted, tensors->fields, n, sizeof wanted, slf_order_names) : NULL;
 }
 
-/* An integer field of any width, or where there may be one a layer the number that all elements of a list are, into
- * *out; see gguf.h. */
-static salf_status field_integer(const slf_file_field *field, const char *path, bool each, int64_t least, int64_t most,
-                                 int64_t *out) {
+/* Of any width, or where there may be one a layer the number that all elements of a list are. */
+salf_status slf_gguf_integer(const salf_tensors *tensors, const char *path, const char *key, bool each, int64_t least,
+                             int64_t most, int64_t *out) {
+    const slf_file_field *field = slf_gguf_field(tensors, key);
     if (!field) return SALF_OK;
     const bool has_sign = field->item == TYPE_I8 || field->item == TYPE_I16 || field->item == TYPE_I32;
     const bool is_integer = field->item <= TYPE_I32 || field->item == TYPE_U64 || field->item == TYPE_I64;
@@ -154,15 +156,6 @@ static salf_status field_integer(const slf_file_field *field, const char *path, 
                         value, least, most);
     *out = value;
     return SALF_OK;
-}
-
-const slf_file_field *slf_gguf_field(const salf_tensors *tensors, const char *key) {
-    return find_field(tensors->fields, tensors->n_fields, key);
-}
-
-salf_status slf_gguf_integer(const salf_tensors *tensors, const char *path, const char *key, bool each, int64_t least,
-                             int64_t most, int64_t *out) {
-    return field_integer(slf_gguf_field(tensors, key), path, each, least, most, out);
 }
 
 /* llama.cpp's converters write float32 for numbers with a point; an integer in such a place is a mistake of whoever
@@ -294,8 +287,9 @@ salf_status slf_gguf_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t 
     gguf_place p = {tensors->context, path, bytes, size, 0};
     const bool leads = tensors->n_maps <= 1;
     const int64_t first = tensors->n;
-    slf_file_field *fields = NULL;
-    int64_t n_fields = 0, alignment = 32, part = 0;
+    salf_tensors later = {0}; /* the fields of a later part */
+    salf_tensors *own = leads ? tensors : &later;
+    int64_t alignment = 32, part = 0;
     uint64_t version = 0, n_tensors = 0, n = 0;
     const uint8_t *magic = NULL;
     salf_status status;
@@ -313,18 +307,15 @@ salf_status slf_gguf_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t 
     SLF_TRY(take_number(&p, 8, "number of fields", &n));
 
     /* 2. fields: the handle's, or those of a later part */
-    status = take_fields(&p, n, leads ? &tensors->fields : &fields, leads ? &tensors->n_fields : &n_fields);
-    const slf_file_field *mine = leads ? tensors->fields : fields;
-    const int64_t n_mine = leads ? tensors->n_fields : n_fields;
-    if (status != SALF_OK) goto done;
-    SLF_DO(field_integer(find_field(mine, n_mine, "general.alignment"), path, false, 8, 1 << 24, &alignment));
+    SLF_DO(take_fields(&p, n, own));
+    SLF_DO(slf_gguf_integer(own, path, "general.alignment", false, 8, 1 << 24, &alignment));
     if (alignment & (alignment - 1))
         SLF_DO(slf_fail(SALF_E_CORRUPT, "%s: general.alignment is %" PRId64 ", no power of two", path, alignment));
     /* A part of a split model says how many there are, and which one it is, from 0 on: a file that was renamed, or is
      * of another split, must not be taken for the one that was asked for. */
     *parts = 1;
-    SLF_DO(field_integer(find_field(mine, n_mine, "split.count"), path, false, 0, 65535, parts));
-    SLF_DO(field_integer(find_field(mine, n_mine, "split.no"), path, false, 0, 65535, &part));
+    SLF_DO(slf_gguf_integer(own, path, "split.count", false, 0, 65535, parts));
+    SLF_DO(slf_gguf_integer(own, path, "split.no", false, 0, 65535, &part));
     if (*parts > 1 && part != (leads ? 0 : tensors->n_maps - 1))
         SLF_DO(slf_fail(SALF_E_MISMATCH, "%s: this is part %" PRId64 " of %" PRId64 "%s", path, part + 1, *parts,
                         leads ? "; open the first" : ", under the name of another"));
@@ -339,7 +330,7 @@ salf_status slf_gguf_read(salf_tensors *tensors, const uint8_t *bytes, uint64_t 
     const uint64_t data = SLF_MIN(p.at + pad, size); /* a file without tensors may end before */
     SLF_DO(slf_tensors_put_data(tensors, first, bytes + data, size - data, true, path)); /* holes for alignment */
 done:
-    for (int64_t i = 0; i < n_fields; i++) slf_free(p.context, fields[i].key);
-    slf_free(p.context, fields);
+    for (int64_t i = 0; i < later.n_fields; i++) slf_free(p.context, later.fields[i].key);
+    slf_free(p.context, later.fields);
     return status;
 }
