@@ -6,7 +6,7 @@ for file in libsalf/*/*.c libsalf/backend/*/*.c; do
     1:libsalf/*/none.c) ;;
     0:libsalf/*/none.c | 0:libsalf/io/hash.c) echo "$file" ;;
     0:libsalf/io/* | 0:libsalf/checkpoint/*) ;;
-    0:libsalf/model/checkpoint.c | 0:libsalf/model/gguf.c | 0:libsalf/model/open.c | 0:libsalf/model/scaled.c) ;;
+    0:libsalf/model/open*.c | 0:libsalf/model/scaled.c) ;;
     *) echo "$file" ;;
     esac
 done

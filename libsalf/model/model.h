@@ -118,7 +118,7 @@ salf_status slf_matrix_open(slf_matrix *matrix, slf_scaled *s, const salf_model 
 salf_status slf_model_use_vectors(salf_model *model, int32_t norm_kind, const struct slf_entry *const entries[3],
                                   float plus, const char *path);
 
-/* ---- checkpoint.c, gguf.c: what is made on the way belongs to the model, whatever the result ---- */
+/* ---- open_folder.c, open_gguf.c: what is made on the way belongs to the model, whatever the result ---- */
 
 /* A model from a checkpoint folder. */
 salf_status slf_model_open_folder(salf_model *model, const char *folder, const salf_model_options *options);

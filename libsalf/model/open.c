@@ -1,5 +1,6 @@
 /*
- * open.c - a model from what people have on disk: a checkpoint folder (checkpoint.c) or a file of llama.cpp (gguf.c).
+ * open.c - a model from what people have on disk: a checkpoint folder (open_folder.c) or a file of llama.cpp
+ * (open_gguf.c).
  */
 #include "io/gguf.h"
 #include "io/io.h"

@@ -1,5 +1,5 @@
 /*
- * checkpoint.c - a model from a Hugging Face checkpoint folder: config.json says what it is, the tensors must agree,
+ * open_folder.c - a model from a Hugging Face checkpoint folder: config.json says what it is, the tensors must agree,
  * and the tokenizer beside them says where the vocabulary ends.
  *
  * io/parts.c finds the tensors under the names that they really have. A tied head may be stored under the embedding's

@@ -1,6 +1,7 @@
 /*
- * gguf.c - a model from a file of llama.cpp: its shape from the fields "ARCHITECTURE.*", head, embedding and final norm
- * from its tensors. Quantised matrices stay as they are in the file; their rows become float32 when they are asked for.
+ * open_gguf.c - a model from a file of llama.cpp: its shape from the fields "ARCHITECTURE.*", head, embedding and final
+ * norm from its tensors. Quantised matrices stay as they are in the file; their rows become float32 when they are asked
+ * for.
  *
  * What an architecture does with the last hidden state stands in no field: the kind of the final norm, and whether the
  * logits are multiplied or divided by logit_scale. A table has it, after the graphs of llama.cpp (src/models/ there);
