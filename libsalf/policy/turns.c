@@ -83,11 +83,13 @@ salf_status slf_decide_lift_star(salf_policy *p, const salf_observation *seen) {
     return SALF_OK;
 }
 
-/* A phase begins with the first decision in a turn, also when the layer is the last phase's. */
+/* A phase begins with the first decision in a turn, also when the layer is the last phase's. A step that is asked again
+ * after a load begins one as it did: the moments that come with the save may be those from before it. */
 salf_status slf_decide_block(salf_policy *p, const salf_observation *seen) {
     const int32_t layer = layer_in_turn(p, seen->step, SALF_ORDER_RANDOM);
+    const int64_t before = SLF_MIN(p->last.step, seen->step - 1);
     train_layers(p, &layer, 1);
-    const bool begins = p->last.step < 0 || slf_policy_turns_between(p, p->last.step, seen->step);
+    const bool begins = before < 0 || slf_policy_turns_between(p, before, seen->step);
     if (begins && !p->options.keep_moments) p->changes[2][p->n_reset++] = layer;
     return SALF_OK;
 }
@@ -105,13 +107,16 @@ static double run_progress(const salf_policy *p, int64_t step) {
     return fmin((double)step / (double)p->options.total_steps, 1);
 }
 
+/* A t_i that should be a step's x comes out some units of 2^-53 too large, and would train the layer for a step more at
+ * a rate of 0: 1e-12 of it is far more than that, and less than a step. */
 salf_status slf_decide_freezeout(salf_policy *p, const salf_observation *seen) {
     const double x = run_progress(p, seen->step), start = p->options.start, pi = 3.14159265358979323846;
     for (int32_t i = 0; i < p->m; i++) {
         double stop = p->m == 1 ? 1 : start + (1 - start) * i / (p->m - 1);
         if (p->options.cubic) stop = stop * stop * stop;
-        p->next.trainable[i] = x < stop;
-        p->rate_scale[i] = x < stop ? 0.5 * (1 + cos(pi * x / stop)) / (p->options.scale_rate ? stop : 1) : 0;
+        const bool trains = x < stop * (1 - 1e-12);
+        p->next.trainable[i] = trains;
+        p->rate_scale[i] = trains ? 0.5 * (1 + cos(pi * x / stop)) / (p->options.scale_rate ? stop : 1) : 0;
     }
     return SALF_OK;
 }

@@ -229,6 +229,31 @@ START_TEST(all_kinds_of_turns_share_them) {
 }
 END_TEST
 
+/* A run that is killed between a decision and its step goes on with moments that were saved before they were reset. */
+START_TEST(a_phase_begins_again_after_a_load) {
+    static const int32_t begins[] = {1, 0, 1, 0, 1};
+    salf_policy_options o = options();
+    o.interval = 2;
+    salf_policy *policy = make(SALF_POLICY_BLOCK, 4, &o);
+    for (int64_t step = 0; step < 5; step++) {
+        uint8_t bytes[1024];
+        uint64_t size = sizeof bytes;
+        const salf_decision d = at(policy, step);
+        ck_assert_int_eq(d.n_reset, begins[step]);
+        const int32_t cut = d.cut;
+        CHECK_OK(salf_policy_save(policy, bytes, &size));
+        salf_policy *loaded = make(SALF_POLICY_BLOCK, 4, &o);
+        CHECK_OK(salf_policy_load(loaded, bytes, size));
+        const salf_decision again = at(loaded, step);
+        ck_assert_int_eq(again.n_reset, begins[step]);
+        ck_assert_int_eq(again.cut, cut);
+        if (again.n_reset) ck_assert_int_eq(again.reset[0], cut);
+        salf_policy_destroy(loaded);
+    }
+    salf_policy_destroy(policy);
+}
+END_TEST
+
 /* ---- FREEZEOUT, LINEAR ---- */
 
 /* Three layers that stop at 0.5, 0.75 and 1 of the run; cubed 0.125, 0.421875 and 1. */
@@ -263,6 +288,21 @@ START_TEST(freezeout_anneals_by_half_cosine) {
                           d.rate_scale[k]);
         salf_policy_destroy(policy);
     }
+}
+END_TEST
+
+/* Layer 1 of 3 stops at 0.2 + 0.8 / 2, which float64 makes 0.6 and a bit: at step 60 of 100 it is frozen all the same.
+ */
+START_TEST(freezeout_freezes_at_the_step_itself) {
+    salf_policy_options o = options();
+    o.total_steps = 100;
+    o.start = 0.2;
+    salf_policy *policy = make(SALF_POLICY_FREEZEOUT, 3, &o);
+    ck_assert_int_eq(at(policy, 59).cut, 1);
+    const salf_decision d = at(policy, 60);
+    ck_assert_int_eq(d.cut, 2);
+    ck_assert_int_eq(d.n_removed, 1);
+    salf_policy_destroy(policy);
 }
 END_TEST
 
@@ -576,10 +616,12 @@ void harness_suite(Suite *suite) {
     ADD(lisa_draws_pairs_uniformly);
     ADD(lisa_always_on_reaches_the_bottom);
     ADD(block_permutes_each_round_and_resets);
+    ADD(a_phase_begins_again_after_a_load);
     ADD(lift_takes_turns);
     ADD(turns_share_a_run_exactly);
     ADD(all_kinds_of_turns_share_them);
     ADD(freezeout_anneals_by_half_cosine);
+    ADD(freezeout_freezes_at_the_step_itself);
     ADD(linear_grows_after_its_start);
     ADD(autofreeze_takes_the_prefix_that_changes_least);
     ADD(autofreeze_takes_norms_of_whole_turns_only);
