@@ -162,12 +162,14 @@ static int make_groups(report *r) {
     return failed ? failed : -1;
 }
 
+/* From the first run's on: where all are equal their mean is that, and no rounding shows as a deviation. */
 double report_figure(const report *r, const report_group *g, const char *key, double *sd) {
-    double mean = 0, square = 0;
-    *sd = 0;
-    for (int i = 0; i < g->n; i++) mean += report_number(json_object_get(r->runs[g->first + i].result, key)) / g->n;
+    const report_run *runs = r->runs + g->first;
+    const double first = report_number(json_object_get(runs->result, key));
+    double mean = first, square = 0;
+    for (int i = 1; i < g->n; i++) mean += (report_number(json_object_get(runs[i].result, key)) - first) / g->n;
     for (int i = 0; i < g->n && g->n > 1; i++) {
-        const double off = report_number(json_object_get(r->runs[g->first + i].result, key)) - mean;
+        const double off = report_number(json_object_get(runs[i].result, key)) - mean;
         square += off * off / (g->n - 1);
     }
     *sd = sqrt(square);

@@ -69,12 +69,20 @@ static const report_group *full_group(const report *r, const report_group *g) {
     return NULL;
 }
 
+/* As the table of `salf finetune` has it: ratios within a seed, of the seeds that both have, then their mean. */
 static void write_ratio(FILE *out, const report *r, const report_group *g) {
     const report_group *full = full_group(r, g);
-    double sd;
-    const double ratio = full ? report_figure(r, g, "cpu_s", &sd) / report_figure(r, full, "cpu_s", &sd) : NAN;
-    if (isfinite(ratio)) {
-        fprintf(out, "<td>%.2f</td>", ratio);
+    double sum = 0, sd;
+    int n = 0;
+    for (int i = 0; full && i < g->n * full->n; i++) {
+        const report_group own = {.first = g->first + i / full->n, .n = 1};
+        const report_group other = {.first = full->first + i % full->n, .n = 1};
+        if (r->runs[own.first].seed != r->runs[other.first].seed) continue;
+        sum += report_figure(r, &own, "cpu_s", &sd) / report_figure(r, &other, "cpu_s", &sd);
+        n++;
+    }
+    if (n > 0 && isfinite(sum)) {
+        fprintf(out, "<td>%.2f</td>", sum / n);
     } else {
         fputs("<td>&ndash;</td>", out);
     }

@@ -170,7 +170,9 @@ int update_weights(run *r) {
      * would otherwise take a full step from one row, where training datum by datum takes one of many */
     for (int32_t k = 0; k < m; k++) r->reach[k] /= (double)r->pending;
     if (adamw_step(r->optimizer, r->rate, r->reach) != SALF_OK) return say_decoder("optimizer");
-    const double held = (double)(decoder_extra_bytes(r->decoder) + adamw_bytes(r->optimizer) + boundary_bytes(r));
+    const int64_t turn = r->turn_size * (int64_t)sizeof *r->turn; /* AUTOFREEZE's */
+    const double held =
+        (double)(decoder_extra_bytes(r->decoder) + adamw_bytes(r->optimizer) + boundary_bytes(r) + turn);
     if (held > r->tally.v[TALLY_MEMORY]) r->tally.v[TALLY_MEMORY] = held;
     decoder_clear_gradients(r->decoder);
     memset(r->reach, 0, (size_t)m * sizeof *r->reach);

@@ -268,6 +268,10 @@ policies() { # policies NAME OPTION...
 }
 policies straight && [ "$(wc -l <"$work/straight.table")" -eq 8 ]
 report $? "policies by their word run"
+python3 -c 'import json, sys
+held = {e["method"]: e["memory"] for e in map(json.loads, open(sys.argv[1])) if e["event"] == "result"}
+sys.exit(held["autofreeze"] < held["rgn"] + 100000)' "$work/straight.jsonl"
+report $? "memory counts the sums of a turn of autofreeze"
 code=137
 for stop in 5 12 12 12 12 12; do
     [ $code -ne 137 ] || { policies broken --resume --stop-after $stop; code=$?; }

@@ -178,6 +178,11 @@ START_TEST(figures_over_seeds) {
     const tally_list alone = {m + 1, 1, 1, t + 1, NULL};
     ck_assert(isnan(tally_time_ratio(&alone, 0).mean));
     ck_assert_double_eq(tally_figure(&alone, 0, TALLY_F1).sd, 0);
+    /* a third of .102, three times, is more than .102: no rounding is a deviation */
+    const tally_list equal = {m, 1, 3, t, NULL};
+    for (int i = 0; i < 3; i++) t[i].v[TALLY_F1] = 0.102;
+    ck_assert_double_eq(tally_figure(&equal, 0, TALLY_F1).mean, 0.102);
+    ck_assert_double_eq(tally_figure(&equal, 0, TALLY_F1).sd, 0);
 }
 END_TEST
 
