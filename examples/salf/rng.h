@@ -25,9 +25,10 @@ static inline uint64_t rng_next(uint64_t *sequence) {
     return rng_mix(*sequence += RNG_STRIDE);
 }
 
-/* Uniform in (0, 1), never at an end: the middle of one of 2^53 equal parts. */
+/* Uniform in (0, 1), never at an end: the middle of one of 2^53 equal parts. That of the last part is no double, and
+ * would be rounded to 1. */
 static inline double rng_uniform(uint64_t *sequence) {
-    return ((double)(rng_next(sequence) >> 11) + 0.5) * 0x1p-53;
+    return fmin(((double)(rng_next(sequence) >> 11) + 0.5) * 0x1p-53, 1 - 0x1p-53);
 }
 
 /* Standard normal, by Box and Muller; the second number that their formula gives is not kept. */

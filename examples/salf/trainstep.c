@@ -20,11 +20,9 @@
 static void control_eof(run *r, salf_trace *trace) {
     const int64_t m = r->s->info.n_layers, from = r->s->settings->eof_from;
     uint64_t sequence = rng_hash(r->s->seed) + (uint64_t)r->tally.v[TALLY_PROBED] * RNG_STRIDE;
-    for (int64_t i = 0; i < trace->rows && from != EOF_PROBE; i++) {
-        const double share =
-            from == EOF_CHANCE ? rng_uniform(&sequence) : (double)r->batch.classes[i] / (double)r->s->n_labels;
-        r->control[i] = (int32_t)(share * (double)m);
-    }
+    for (int64_t i = 0; i < trace->rows && from != EOF_PROBE; i++)
+        r->control[i] = from == EOF_CHANCE ? (int32_t)(rng_uniform(&sequence) * (double)m)
+                                           : (int32_t)(r->batch.classes[i] * m / r->s->n_labels);
     if (from != EOF_PROBE) trace->eof = r->control;
 }
 

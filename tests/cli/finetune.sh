@@ -340,6 +340,10 @@ assert len({tuple(c) for c in counts.values()}) == 3 and all(sum(c) == 96 for c 
 assert min(counts["chance"]) > 0 and event("class", "run")["eof_from"] == "class", counts
 EOF
 report $? "controls: the class, or chance, in place of the probe"
+# A seed whose first draw is the largest there is: (2^53 - 1/2) / 2^53, which no double holds, is not rounded to 1.
+"$SALF" finetune "${model[@]}" "${small[@]}" --method 'salf[half]' --eof-from chance --seed 2295574122455614247 \
+    >"$work/out" 2>&1
+report $? "a draw of chance is never layer m"
 
 "$SALF" finetune "${model[@]}" --limit-train 64 --limit-test 20 --batch 64 --method 'lora[full],salf[half]' --matching stream \
     --assignment random --stream-order mixed --json >"$work/json" && python3 -c 'import json, sys
