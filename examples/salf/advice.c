@@ -11,11 +11,24 @@
 /* F1 that is given up without a word; a time that counts as saved; memory that does. */
 static const double SAME_F1 = 0.01, SAVED_TIME = 0.95, SAVED_MEMORY = 0.75;
 
-/* Variance of an accuracy by the draw of the test texts, as Agresti and Coull (1998) have it: with two right and two
- * wrong answers more, so that 60 of 60 right are no certainty. */
-static double chance(double accuracy, int64_t n_test) {
+/* Variance of macro F1 by the draw of the test texts, at least that of an accuracy as Agresti and Coull (1998) have it:
+ * with two right and two wrong answers more, so that 60 of 60 right are no certainty. */
+static double chance(double variance, double accuracy, int64_t n_test) {
     const double n = (double)n_test + 4, p = (accuracy * (double)n_test + 2) / n;
-    return p * (1 - p) / n;
+    return fmax(variance, p * (1 - p) / n);
+}
+
+/* Half of the interval of a sum of two variances: of a mean over seeds, known with seeds - 1 degrees of freedom, and of
+ * the texts, taken as known. Student's quantile at .975 by its series around the normal one's z (Fisher and Cornish,
+ * 1960): 3 % too small at two degrees of freedom, less above, a quarter at one, which texts alone add to. */
+static double half_interval(double of_seeds, double of_texts, int seeds) {
+    const double z = 1.959964, z2 = z * z, sum = of_seeds + of_texts;
+    const double u = of_seeds > 0 ? of_seeds * of_seeds / (sum * sum) / (seeds - 1) : 0; /* 1 / degrees of freedom */
+    const double t =
+        z * (1 + u / 4 *
+                     (z2 + 1 +
+                      u / 24 * (5 * z2 * z2 + 16 * z2 + 3 + u / 4 * (3 * z2 * z2 * z2 + 19 * z2 * z2 + 17 * z2 - 15))));
+    return t * sqrt(sum);
 }
 
 /* Index of a method, or -1. */
@@ -27,18 +40,21 @@ static int method_index(const tally_list *list, const char *name) {
 
 /* One method beside lora[full]. Differences are taken within a seed, as both saw the same data in the same order. */
 static advice_line make_line(const tally_list *list, int i, int full, int64_t n_test) {
-    const double seeds = list->n_seeds, accuracy = tally_figure(list, i, TALLY_ACCURACY).mean;
+    const double seeds = list->n_seeds;
+    const double texts =
+        chance(tally_figure(list, i, TALLY_VARIANCE).mean, tally_figure(list, i, TALLY_ACCURACY).mean, n_test);
     advice_line l = {.f1 = tally_figure(list, i, TALLY_F1), .time = tally_time_ratio(list, i).mean};
     double square = 0;
-    l.half = 1.96 * sqrt(l.f1.sd * l.f1.sd / seeds + chance(accuracy, n_test));
+    l.half = half_interval(l.f1.sd * l.f1.sd / seeds, texts, list->n_seeds);
     l.difference = l.f1.mean - tally_figure(list, full, TALLY_F1).mean;
     for (int k = 0; k < list->n_seeds && list->n_seeds > 1; k++) {
         const tally *runs = list->runs + k * list->n_methods;
         const double off = runs[i].v[TALLY_F1] - runs[full].v[TALLY_F1] - l.difference;
         square += off * off / (seeds - 1);
     }
-    const double other = tally_figure(list, full, TALLY_ACCURACY).mean;
-    l.difference_half = 1.96 * sqrt(square / seeds + chance(accuracy, n_test) + chance(other, n_test));
+    const double other =
+        chance(tally_figure(list, full, TALLY_VARIANCE).mean, tally_figure(list, full, TALLY_ACCURACY).mean, n_test);
+    l.difference_half = half_interval(square / seeds, texts + other, list->n_seeds);
     l.memory = tally_figure(list, i, TALLY_MEMORY).mean / tally_figure(list, full, TALLY_MEMORY).mean;
     l.saves = i != full && (l.time <= SAVED_TIME || l.memory <= SAVED_MEMORY);
     return l;
@@ -57,17 +73,20 @@ int advice_make(advice *out, const tally_list *list, int64_t n_test) {
                 out->lines[i].front = 0;
         }
     }
-    /* Over three epochs two of three forwards of lora[half] begin half way up. */
+    /* Over three epochs two of three forwards of lora[half] begin at its cut, half way up or, of an odd number of layers,
+     * below that. */
     if (half >= 0) {
         const double forward = tally_figure(list, half, TALLY_FORWARD).mean,
-                     all = tally_figure(list, half, TALLY_CPU).mean;
-        out->cached = (all - forward * 0.5 * 2 / 3) / tally_figure(list, full, TALLY_CPU).mean;
+                     all = tally_figure(list, half, TALLY_CPU).mean,
+                     below = tally_figure(list, half, TALLY_SAVING).mean;
+        out->cached = (all - forward * below * 2 / 3) / tally_figure(list, full, TALLY_CPU).mean;
     }
     /* 1. where no time was measured or training taught nothing, nothing can be said of how to train */
     const advice_line *whole = &out->lines[full];
     out->verdict = ADVICE_UNTIMED;
     if (!isfinite(whole->time)) return 0;
-    const double before = 1.96 * sqrt(chance(list->untrained->v[TALLY_ACCURACY], n_test));
+    const double *v = list->untrained->v,
+                 before = half_interval(0, chance(v[TALLY_VARIANCE], v[TALLY_ACCURACY], n_test), 1);
     out->verdict = ADVICE_UNTAUGHT;
     if (whole->f1.mean - out->untrained <= hypot(whole->half, before)) return 0;
     /* 2. the cheapest method that is as good; else the best of those that save, where chance may have made it worse */
@@ -140,12 +159,19 @@ static void say_verdict(words *w, const advice *a, const tally_list *list) {
             "+-%.3f.",
             l->f1.mean, l->half, full->f1.mean, full->half, a->untrained, -l->difference, l->difference_half);
         break;
-    default:
-        say(w,
-            "Freezing does not pay here: lora[full] reached macro F1 %.3f +-%.3f (untrained %.3f), and every method "
-            "that "
-            "saves loses more than chance makes.",
+    default: {
+        int best = -1; /* of those that save */
+        for (int i = 0; i < list->n_methods; i++)
+            if (a->lines[i].saves && (best < 0 || a->lines[i].difference > a->lines[best].difference)) best = i;
+        say(w, "Freezing does not pay here: lora[full] reached macro F1 %.3f +-%.3f (untrained %.3f), and ",
             full->f1.mean, full->half, a->untrained);
+        if (best < 0) {
+            say(w, "no method saved a twentieth of its time or a quarter of its memory.");
+        } else {
+            say(w, "the best of those that save, %s, reached %.3f less, where chance alone makes +-%.3f.",
+                list->methods[best].name, -a->lines[best].difference, a->lines[best].difference_half);
+        }
+    }
     }
 }
 
@@ -155,12 +181,12 @@ static void say_reasons(words *w, const advice *a, const tally_list *list) {
     const int ramp = method_index(list, "ramp");
     const double wide = a->lines[a->choice].difference_half;
     say(w, "What would change this: ");
+    if (list->n_seeds == 1) say(w, "one seed does not tell by how much seeds differ, which no interval here counts. ");
     if (wide > 0.05) say(w, "the interval of a difference is +-%.3f; more --seeds and --minutes narrow it. ", wide);
     if (half >= 0 && a->verdict != ADVICE_UNTIMED)
         say(w,
-            "Over three epochs, with --cache, lora[half] would need about %.2f of the time of lora[full], and it needs "
-            "%.2f "
-            "of the memory. ",
+            "Over three epochs, with --cache, lora[half] would need about %.2f of the time of lora[full], and %.2f of "
+            "the memory beside the states that are kept. ",
             a->cached, a->lines[half].memory);
     if (ramp >= 0 && a->lines[ramp].difference > SAME_F1)
         say(w, "ramp, which saves nothing, gained %.3f: part of what freezing does is its learning rates. ",
@@ -168,14 +194,14 @@ static void say_reasons(words *w, const advice *a, const tally_list *list) {
     if (salf < 0) return;
     const double mode = tally_figure(list, salf, TALLY_MODE).mean,
                  trained = tally_figure(list, salf, TALLY_TRAINED).mean;
-    say(w, "SALF's probes matched %.0f %% of the data to their layer; ",
+    say(w, "SALF's probes matched %.1f %% of the data to their layer; ",
         100 * tally_figure(list, salf, TALLY_MATCHED).mean / trained);
     if (mode > 0.9) {
         say(w,
-            "%.0f %% of the data chose the same layer, so that there is no signal here: --lens normed may show more.",
+            "%.1f %% of the data chose the same layer, so that there is no signal here: --lens normed may show more.",
             100 * mode);
     } else {
-        say(w, "at most %.0f %% of the data chose the same layer.", 100 * mode);
+        say(w, "at most %.1f %% of the data chose the same layer.", 100 * mode);
     }
 }
 

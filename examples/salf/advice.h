@@ -1,8 +1,11 @@
 /* advice.h - what a pilot of several methods and seeds says: does a method pay that freezes layers?
  *
- * Intervals are about 95 %: 1.96 sqrt(s^2 / S + p (1 - p) / K), from the deviation s over S seeds and the chance of K
- * test texts with the accuracy p, K and p with two right and two wrong answers more. Of a difference both methods'
- * chances count, though they meet the same texts and seeds: that errs to the wide side. */
+ * Intervals are about 95 %: t sqrt(s^2 / S + v), from the deviation s over S seeds and the variance v of macro F1 by the
+ * draw of the test texts (metrics.h), which is at least that of the accuracy p of K texts, p (1 - p) / K, K and p with
+ * two right and two wrong answers more. t is Student's quantile for the degrees of freedom of that sum (Welch and
+ * Satterthwaite): two or three seeds say little of their deviation, and one says nothing of it, so that its intervals
+ * are of the texts alone. Classes with two or three test texts make it some 90 % (simulated). Of a difference both
+ * methods' chances count, though they meet the same texts and seeds: that errs to the wide side. */
 #ifndef SALF_EXAMPLE_ADVICE_H
 #define SALF_EXAMPLE_ADVICE_H
 
@@ -16,7 +19,7 @@ enum {
     ADVICE_UNTAUGHT, /* training as a whole taught nothing beyond chance, so that methods cannot be told apart */
     ADVICE_FREEZE,   /* the chosen method saves, and its F1 is as good: at most 0.01 below */
     ADVICE_TRADE,    /* it saves, and its F1 is lower, by less than chance may do */
-    ADVICE_FULL,     /* every method that saves loses more than chance may do */
+    ADVICE_FULL,     /* the best of those that save loses more than chance may do, or none saves */
     ADVICE_UNTIMED   /* lora[full] took less than a tick of the processor's clock: no cost can be compared */
 };
 

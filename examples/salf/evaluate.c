@@ -159,6 +159,7 @@ int evaluate(session *s, decoder *d, tally *result, int64_t *confusion) {
         failed = say_no_memory();
     result->v[TALLY_F1] = found.f1;
     result->v[TALLY_ACCURACY] = found.accuracy;
+    result->v[TALLY_VARIANCE] = found.variance;
     free(logits);
     free(predicted);
     return failed;

@@ -169,7 +169,7 @@ static void write_eofs(FILE *out, const report *r) {
         fputs("<p><b>", out);
         html_text(out, r->groups[i].name);
         fprintf(out,
-                "</b>: %.0f %% of the data probed have the most frequent layer; the class explains %.0f %% of the "
+                "</b>: %.1f %% of the data probed have the most frequent layer; the class explains %.1f %% of the "
                 "variance of their gains.</p>\n",
                 100 * mode, 100 * label);
     }

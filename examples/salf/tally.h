@@ -32,6 +32,7 @@ enum {
                          of the largest batch, gradients, moments, and states kept in memory for later epochs */
     TALLY_F1,     /* macro F1 on the test data */
     TALLY_ACCURACY,
+    TALLY_VARIANCE, /* of TALLY_F1, by the draw of the test data */
     TALLY_N
 };
 

@@ -121,14 +121,14 @@ static salf_status warn_of_signal(salf_signal *s) {
     if (!s->warned_empty && now.most_frequent_share > SIGNAL_EMPTY) {
         s->warned_empty = true;
         slf_log(s->context, SALF_LOG_WARNING,
-                "the probe's signal is empty: %.0f %% of %" PRId64 " data have eof %" PRId32
+                "the probe's signal is empty: %" PRId64 " of %" PRId64 " data have eof %" PRId32
                 "; another lens or metric may tell them apart",
-                100 * now.most_frequent_share, now.rows, now.most_frequent);
+                s->of_eof[now.most_frequent], now.rows, now.most_frequent);
     }
     if (!s->warned_label && s->options.per_datum && now.group_adjusted > SIGNAL_LABEL) {
         s->warned_label = true;
         slf_log(s->context, SALF_LOG_WARNING,
-                "the probe's signal is the label: %d groups explain %.0f %% of the gains, and cuts that follow them "
+                "the probe's signal is the label: %d groups explain %.1f %% of the gains, and cuts that follow them "
                 "train shallow layers on some groups only; balance over groups (matching stream)",
                 (int)now.n_groups, 100 * now.group_share);
     }

@@ -22,7 +22,7 @@ run 0 report "$work/log.jsonl" -o "$work/r.html"
 for text in '<td>salf[half]</td><td class="share" style="--w:100.0%">0.750</td>' 'm&lt;b&gt;' 'Training loss' \
     'cosine deviation' '<h2>Plans</h2>' '<h2>End-of-freezing layers</h2>' '25.0 %</td>' '>1.50</td>' '<h2>Which class' 'yes &lt;i&gt;' 'untrained</td>' '(n = 3)' \
     'Medians before, by space: 1 0.85 0.7.' '3 of 4 data (75 %) were matched' 'salf[half]: from 2.5 to 1.5.' '<title>Fine-tuning of m&lt;b&gt; on d</title>' \
-    '75 % of the data probed have the most frequent layer; the class explains 50 %' '@media print' '@media(max-width:700px)'; do
+    '75.0 % of the data probed have the most frequent layer; the class explains 50.0 %' '@media print' '@media(max-width:700px)'; do
     grep -qF -- "$text" "$work/r.html"
     check $? "page has $text"
 done

@@ -296,12 +296,16 @@ START_TEST(macro_f1_by_hand) {
     /* class 0: 2/3, class 1: 4/5, class 2: 0, class 3 does not occur */
     ck_assert_double_eq_tol(m.f1, (2.0 / 3 + 0.8) / 3, 1e-12);
     ck_assert_double_eq_tol(m.accuracy, 0.6, 1e-12);
+    /* of a table with half a right and half a wrong answer more in each class, by differences of F1 */
+    ck_assert_double_eq_tol(m.variance, 0.032171896372, 1e-9);
     ck_assert_int_eq(confusion[0 * 5 + 1], 1);
     ck_assert_int_eq(confusion[2 * 5 + 4], 1);
     ck_assert_int_eq(metrics_compute(4, 5, truth, truth, NULL, &m), 0);
     ck_assert_double_eq_tol(m.f1, 1, 1e-12);
     ck_assert_int_eq(metrics_compute(4, 0, truth, truth, NULL, &m), 0);
-    ck_assert_double_eq_tol(m.f1 + m.accuracy, 0, 1e-12);
+    ck_assert_double_eq_tol(m.f1 + m.accuracy + m.variance, 0, 1e-12);
+    ck_assert_int_eq(metrics_compute(1, 2, truth, predicted, NULL, &m), 0); /* one class, and 1 is none of it */
+    ck_assert(m.variance > 0 && m.variance < 1);
 }
 END_TEST
 
