@@ -27,6 +27,10 @@ int book_rows(run *r, const int32_t *cuts, int64_t rows, int probed, int trained
     c.eof = cuts;
     c.trainable = trained ? r->decision.trainable : NULL;
     if (salf_cost_estimate(&c, &cost) != SALF_OK) return say_salf("cost model");
+    if (o->loss == LOSS_COSINE && trained) { /* which takes no logits */
+        cost.total -= cost.head;
+        cost.full_total -= cost.head;
+    }
     r->tally.v[TALLY_FLOPS] += trained ? cost.total : cost.forward + cost.probe;
     if (trained) r->tally.v[TALLY_FLOPS] -= cost.forward * r->skipped / ((double)rows * info->n_layers);
     if (trained) r->tally.v[TALLY_FULL_FLOPS] += cost.full_total;

@@ -175,6 +175,15 @@ for extra in "--loss cosine" "--loss semantic-ce" "--dense --lr 0.0005" "--match
     report $? "finetune $extra"
 done
 
+# Where no logits are taken none are booked: what a cut saves of the layers is a larger part of the step.
+for loss in lm cosine; do
+    "$SALF" finetune "${model[@]}" --method 'lora[half]' --limit-train 16 --limit-test 8 --batch 8 --loss $loss --json >"$work/json.$loss" 2>"$work/err"
+done
+python3 -c 'import json, sys
+lm, cosine = (json.load(open(sys.argv[i]))["methods"][0]["predicted_saving"] for i in (1, 2))
+sys.exit(not lm + 1e-4 < cosine < 0.3)' "$work/json.lm" "$work/json.cosine"
+report $? "the predicted cost of a loss without logits"
+
 # ---- seeds, rates of single methods, JSON
 tiny=(--limit-train 32 --limit-test 20 --batch 8)
 expect 2 "'lora[third]' is not among" "a rate for a method that is not there" "$SALF" finetune "${model[@]}" --lr 'lora[third]=0.1'
