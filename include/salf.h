@@ -634,7 +634,7 @@ SALF_API salf_status salf_loss_compute(salf_loss *loss, const int32_t *labels, c
  *   and the decision follows that. Backward by the decision's eof, order, active_rows and rate_scale; then
  *   salf_planner_done. A run that was killed before done gets the same task again. */
 typedef struct salf_planner salf_planner;
-/* Capacity of layer e: UNIFORM N div m (the first N mod m one more); GEOMETRIC ratio^e, rounded down; ARITHMETIC e+1; of
+/* Capacity of layer e: UNIFORM N div m (the first N mod m one more); GEOMETRIC ratio^e rounded down; ARITHMETIC e+1; of
  * these two whole rounds first where N exceeds their sum; CUSTOM shares of N by weights, by largest remainder. */
 enum { SALF_GROWTH_UNIFORM = 0, SALF_GROWTH_GEOMETRIC = 1, SALF_GROWTH_ARITHMETIC = 2, SALF_GROWTH_CUSTOM = 3 };
 /* How what is left fills layers that are not full: one layer after the other, or one datum each in turns. */

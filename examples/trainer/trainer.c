@@ -120,8 +120,9 @@ static void note_norms(run *r) {
 static void update(run *r) {
     const salf_decision *d = &r->decision;
     const double rate = learning_rate(r);
-    scale_gradients(&r->llama, 1 / (double)r->pending, r->o->clip);
-    note_norms(r);
+    scale_gradients(&r->llama, 1 / (double)r->pending, 0);
+    note_norms(r); /* of the gradients as they are, not as they are clipped */
+    scale_gradients(&r->llama, 1, r->o->clip);
     for (int32_t i = 0; i < d->n_reset; i++) adamw_reset(&r->optimizer, &r->llama, d->reset[i]);
     for (int32_t k = 0; k < r->llama.n_layers; k++) {
         const double share = r->reach[k] / (double)r->pending;

@@ -40,6 +40,9 @@ same_steps 'lift*[geom][bf]' 48
 same_steps 'salf[half][stream]' 80 --batch 7 --epochs 2
 same_steps 'random[arith][df][stream]' 48
 same_steps salf 48 --batch 5 --epochs 2 --lr 0.001 --rank 3 --alpha 6 --seed 7 --clip 0.5 --warmup 0.2
+same_steps autofreeze 96 --clip 0.2
+same_steps rgn 48 --clip 0.2
+same_steps block 48
 model=${SALF_SHARED:-../shared}/models/stories260k
 if [ -e "$model/model.safetensors" ]; then
     same_steps salf 32 --model "$model" --tokenizer "$model/tok512.bin" --data examples/demo/data
