@@ -47,8 +47,8 @@ static double figure_of(const tally *t, int figure) {
 /* Mean and deviation of n values, by two passes. The mean is taken from the first value on: exact where all are equal,
  * as what follows from a schedule is, so that no rounding shows as a deviation. */
 static tally_spread spread_of(const double *values, int n) {
-    tally_spread s = {values[0], 0};
-    for (int i = 1; i < n; i++) s.mean += (values[i] - values[0]) / n;
+    tally_spread s = {0, 0};
+    for (int i = 0; i < n; i++) s.mean += i == 0 ? values[0] : (values[i] - values[0]) / n;
     for (int i = 0; i < n && n > 1; i++) s.sd += (values[i] - s.mean) * (values[i] - s.mean) / (n - 1);
     s.sd = sqrt(s.sd);
     return s;
