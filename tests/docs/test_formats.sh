@@ -27,7 +27,7 @@ described "keys of config.json" $({
     grep -ohE 'slf_keys_[a-z]+\(&?k?e?y?s?(config->keys)?, "[a-z_]+"|json_object_get\([a-z>-]+, "[a-z_]+"\)|\.eps = "[a-z_]+"|(LAYER)\("[a-z_]+' \
         libsalf/io/config.c libsalf/io/decoder.c libsalf/io/rope.c libsalf/io/families.c
 } | grep -oE '"[a-z_]+' | tr -d '"' | sort -u | grep -vxE 'model_type|base_model_name_or_path')
-described "model types" $(grep -oE '\.name = "[a-z0-9_]+"' libsalf/io/families.c | cut -d'"' -f2)
+described "model types" $(grep -oE 'NAMED\("[a-z0-9_]+"' libsalf/io/families.c | cut -d'"' -f2)
 described "element types" $(sed -n '/file_types\[\] = /,/};/p' libsalf/io/safetensors.c | grep -oE '"[A-Z0-9_]+"' |
     tr -d '"' | sed 's/^F8_.*/F8_*/')
 if (described "some" rows labels not_there) | grep -q '^not ok .*not: not_there$'; then
