@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "core/core.h"
+#include "core/dtypes.h"
 #include "io/json.h"
 
 /* ---- map.c: files to read, and paths ---- */
@@ -100,6 +101,11 @@ typedef struct slf_entry {
     char type_name[16]; /* as the file has it */
     int32_t packed;     /* of a GGUF file: quantised type that slf_unpack_row knows; 0: none */
 } slf_entry;
+
+/* Elements are floating-point numbers that can be read: float32, bfloat16, float16 or float64. */
+static inline bool slf_entry_is_real(const slf_entry *entry) {
+    return slf_float_size(entry->dtype) > 0 || entry->dtype == SALF_F64;
+}
 
 /* A key of a GGUF file; the value stays where the file is mapped, little-endian and unaligned. */
 typedef struct slf_file_field {

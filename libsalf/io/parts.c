@@ -136,25 +136,22 @@ static salf_status judge_tensor(const slf_parts *parts, const slf_entry *entry, 
         const size_t length = dot ? (size_t)(dot - owners[i]->name) + 1 : 0;
         if (length == 0 || strncmp(owners[i]->name, name, length) != 0) continue;
         /* Scales beside numbers that are whole by themselves would be passed over. */
-        const int32_t dtype = owners[i]->dtype;
-        const bool whole = dtype == SALF_F32 || dtype == SALF_BF16 || dtype == SALF_F16 || dtype == SALF_F64;
         const bool scale = strcmp(name + stem, "weight_scale") == 0 || strcmp(name + stem, "weight_scale_inv") == 0 ||
                            strcmp(name + stem, "SCB") == 0; /* model/scaled.c takes them */
-        if (stem == length && i < 2 && !whole && scale) return SALF_OK;
+        if (stem == length && i < 2 && !slf_entry_is_real(owners[i]) && scale) return SALF_OK;
         touches = true;
     }
     /* 2. of a layer */
     if (rest && (end = behind(rest, family->layers)) && *end >= '0' && *end <= '9') {
         char *after;
         const long k = strtol(end, &after, 10);
-        const bool usable = entry->dtype == SALF_F32 || entry->dtype == SALF_BF16 || entry->dtype == SALF_F16 ||
-                            entry->dtype == SALF_F64;
         /* Whatever is behind the last layer was left out by somebody, as is one more layer (slf_parts_find). */
         if (k >= config->info.n_layers && config->extra_layers == 0)
             return slf_fail(SALF_E_MISMATCH, "%s: the configuration says %d layers, but tensor '%s' is there", path,
                             (int)config->info.n_layers, name);
         const bool plain = *after == '.' && (*end != '0' || after == end + 1); /* "layers.00." is no layer's name */
-        if (described && k < config->info.n_layers && (!plain || !usable || !layer_has(config, after + 1)))
+        if (described && k < config->info.n_layers &&
+            (!plain || !slf_entry_is_real(entry) || !layer_has(config, after + 1)))
             slf_decoder_lacks(config, "tensor ", name, NULL);
         return SALF_OK;
     }

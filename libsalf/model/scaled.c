@@ -87,7 +87,6 @@ static salf_status read_scales(slf_scaled *s, const salf_context *context, const
                         entry->name, entry->type_name, names[1]);
     /* 2. one for all, one a row, or one a block; the last blocks may be cut off */
     const int64_t n = slf_shape_elements(scale->shape, scale->n_dims);
-    const bool real = slf_float_size(scale->dtype) > 0 || scale->dtype == SALF_F64;
     const bool by_row = n == rows && (scale->n_dims == 1 || (scale->n_dims == 2 && scale->shape[1] == 1));
     if (n != 1 && by_row) s->block_rows = 1;
     if (n != 1 && !by_row && block[0] > 0 && block[1] > 0) {
@@ -96,7 +95,7 @@ static salf_status read_scales(slf_scaled *s, const salf_context *context, const
         s->scales_per_row = (cols - 1) / block[1] + 1;
     }
     const bool grid = s->scales_per_row == 1 || (scale->n_dims == 2 && scale->shape[1] == s->scales_per_row);
-    if (!real || n != s->scales_per_row * ((rows - 1) / s->block_rows + 1) || !grid)
+    if (!slf_entry_is_real(scale) || n != s->scales_per_row * ((rows - 1) / s->block_rows + 1) || !grid)
         return slf_fail(SALF_E_MISMATCH,
                         "%s: tensor '%s' (%s) has %" PRId64 " scales for the %" PRId64 " x %" PRId64 " of '%s'", path,
                         scale->name, scale->type_name, n, rows, cols, entry->name);
@@ -153,7 +152,7 @@ salf_status slf_model_use_vectors(salf_model *model, int32_t norm_kind, const sl
                             "%s: tensor '%s' has %d dimensions and %" PRId64
                             " elements, the configuration says %" PRId64,
                             path, entry->name, (int)entry->n_dims, slf_shape_elements(entry->shape, entry->n_dims), n));
-        if (slf_float_size(entry->dtype) == 0 && entry->dtype != SALF_F64)
+        if (!slf_entry_is_real(entry))
             SLF_DO(slf_fail(SALF_E_DTYPE, "%s: tensor '%s' is of type %s, where floating-point numbers are needed",
                             path, entry->name, entry->type_name));
         SLF_DO(SLF_ALLOC(model->context, vectors[k], n));
