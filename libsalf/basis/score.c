@@ -149,10 +149,10 @@ static salf_status use_whole_basis(slf_vocabulary *vocabulary) {
     if (!vocabulary->matrix)
         return slf_fail(SALF_E_ARGUMENT, "the whole vocabulary needs the basis's table or a model");
     vocabulary->p = basis->p;
-    /* Heads may have any scale that float32 holds, and P has the inverse square of it, which float32 does not: z = P h /
-     * |h| of a head of 1e-22 is 1e44. So P is multiplied by a power of two near sigma_max^2, which brings the length of
-     * z between 1 and the squared condition, and inverse norms are divided by it: scores are what they were. Within
-     * 2^-40 ... 2^40, which is any head that was ever trained, there is no gain, and no copy of the norms. */
+    /* Heads may have any scale that float32 holds, and P has the inverse square of it, which float32 does not: z =
+     * P h / |h| of a head of 1e-22 is 1e44. So P is multiplied by a power of two near sigma_max^2, which brings the
+     * length of z between 1 and the squared condition, and inverse norms are divided by it: scores are what they were.
+     * Within 2^-40 ... 2^40, which is any head that was ever trained, there is no gain, and no copy of the norms. */
     int exponent;
     frexp(basis->info.sigma_max * basis->info.sigma_max + basis->info.ridge, &exponent);
     if (!vocabulary->p || (exponent >= -40 && exponent <= 40)) return SALF_OK;
