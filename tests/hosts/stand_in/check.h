@@ -11,15 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct Suite {
-    void (*tests[100])(int);
-    const char *names[100];
-    int n;
-} Suite, SRunner;
 typedef struct TCase {
     const char *name;
     void (*test)(int);
+    void (*before)(void), (*after)(void); /* or NULL */
 } TCase;
+typedef struct Suite {
+    TCase tests[100];
+    int n;
+} Suite, SRunner;
 
 enum { CK_NORMAL };
 
@@ -36,6 +36,10 @@ static inline TCase *tcase_create(const char *name) {
 static inline void tcase_set_timeout(TCase *test, double seconds) {
     (void)test, (void)seconds;
 }
+static inline void tcase_add_checked_fixture(TCase *test, void (*before)(void), void (*after)(void)) {
+    test->before = before;
+    test->after = after;
+}
 static inline void tcase_add_test(TCase *test, void (*function)(int)) {
     test->test = function;
 }
@@ -45,8 +49,7 @@ static inline Suite *suite_create(const char *name) {
     return &made;
 }
 static inline void suite_add_tcase(Suite *suite, TCase *test) {
-    suite->tests[suite->n] = test->test;
-    suite->names[suite->n++] = test->name;
+    suite->tests[suite->n++] = *test;
 }
 static inline SRunner *srunner_create(Suite *suite) {
     return suite;
@@ -54,9 +57,12 @@ static inline SRunner *srunner_create(Suite *suite) {
 static inline void srunner_run_all(SRunner *runner, int mode) {
     (void)mode;
     for (int i = 0; i < runner->n; i++) {
-        printf("%s\n", runner->names[i]);
+        const TCase *test = &runner->tests[i];
+        printf("%s\n", test->name);
         fflush(stdout);
-        runner->tests[i](0);
+        if (test->before) test->before();
+        test->test(0);
+        if (test->after) test->after();
     }
 }
 static inline int srunner_ntests_failed(SRunner *runner) {
