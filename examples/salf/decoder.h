@@ -191,5 +191,10 @@ salf_status decoder_save_like(const decoder *d, const char *source, const char *
  * source lacks a parameter, or has it in another shape), SALF_E_IO, SALF_E_ARGUMENT (the folder is the source). Makes
  * the folder. */
 salf_status decoder_check_source(const decoder *d, const char *source, const char *folder);
+/* A hash of what decoder_save_like takes from the source: contents of config.json and of the files that go along; of
+ * tensor files which they are, their sizes and times. SALF_E_IO, SALF_E_NOT_FOUND. */
+salf_status decoder_hash_source(const char *source, uint64_t *hash);
+/* Writes all parameters, LoRA merged, to a file: for a source that has become another. */
+salf_status decoder_save_weights(const decoder *d, const char *path, int32_t dtype);
 
 #endif

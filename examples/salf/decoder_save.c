@@ -118,7 +118,7 @@ static salf_status make_list(const decoder *d, const salf_tensors *source, save_
 }
 
 /* All parameters of the file in one block, so that they are written in one call. */
-static salf_status save_weights(const decoder *d, const salf_tensors *source, const char *path, int32_t dtype) {
+static salf_status save_tensors(const decoder *d, const salf_tensors *source, const char *path, int32_t dtype) {
     const size_t element = dtype == SALF_F32 ? 4 : 2;
     float *merged = NULL;
     char *data = NULL;
@@ -147,6 +147,10 @@ static salf_status save_weights(const decoder *d, const salf_tensors *source, co
     free(merged);
     free(data);
     return status;
+}
+
+salf_status decoder_save_weights(const decoder *d, const char *path, int32_t dtype) {
+    return save_tensors(d, NULL, path, dtype);
 }
 
 /* ---- decoders that were created ---- */
@@ -214,7 +218,7 @@ salf_status decoder_save(const decoder *d, const char *folder, int32_t dtype) {
     char *text = file_compose(print_config, &what, &size);
     if (!text) return decoder_fail(SALF_E_NO_MEMORY, "no memory for the configuration of %s", folder);
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    status = save_weights(d, NULL, path, dtype);
+    status = save_tensors(d, NULL, path, dtype);
     snprintf(path, sizeof path, "%s/config.json", folder);
     if (!status && (status = salf_file_save(path, text, size)) != SALF_OK) decoder_fail_library(status);
     free(text);
@@ -255,7 +259,7 @@ salf_status decoder_save_like(const decoder *d, const char *source, const char *
     status = salf_tensors_open(&tensors, d->context, source);
     if (status) return decoder_fail_library(status);
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    status = save_weights(d, tensors, path, dtype);
+    status = save_tensors(d, tensors, path, dtype);
     salf_tensors_destroy(tensors);
     return status ? status : decoder_copy_files(source, folder, dtype == SALF_F32 ? "float32" : "bfloat16");
 }

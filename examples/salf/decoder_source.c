@@ -175,3 +175,27 @@ salf_status decoder_copy_files(const char *source, const char *folder, const cha
     if (listing) closedir(listing);
     return status;
 }
+
+/* Files come in any order, so that their hashes are added up. */
+salf_status decoder_hash_source(const char *source, uint64_t *hash) {
+    DIR *listing = opendir(source);
+    const struct dirent *entry;
+    salf_status status = SALF_OK;
+    if (!listing) return decoder_fail(SALF_E_IO, "%s: %s", source, strerror(errno));
+    for (*hash = 0; !status && (entry = readdir(listing)) != NULL;) {
+        char path[MOST_PATH];
+        struct stat about;
+        uint64_t one = salf_hash(0, entry->d_name, strlen(entry->d_name));
+        const int is_read = goes_along(entry->d_name) || strcmp(entry->d_name, "config.json") == 0;
+        snprintf(path, sizeof path, "%s/%s", source, entry->d_name);
+        if ((!is_read && !ends_with(entry->d_name, ".safetensors")) || stat(path, &about) != 0 ||
+            !S_ISREG(about.st_mode))
+            continue;
+        const int64_t file[] = {(int64_t)about.st_dev, (int64_t)about.st_ino, (int64_t)about.st_size,
+                                (int64_t)about.st_mtim.tv_sec, (int64_t)about.st_mtim.tv_nsec};
+        if (is_read && (status = salf_hash_file(path, &one)) != SALF_OK) decoder_fail_library(status);
+        *hash += is_read ? one : salf_hash(one, file, sizeof file);
+    }
+    closedir(listing);
+    return status;
+}

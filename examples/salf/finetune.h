@@ -121,6 +121,7 @@ typedef struct session {
     int64_t n_shortened;         /* prompts longer than the model's positions, cut at the left */
     uint64_t seed;               /* of the run at hand */
     int outputs_tried;           /* 1: the folders of --output have been */
+    uint64_t beside;             /* decoder_hash_source of the model, for --output */
     int cache_said;              /* 1: it has been said that not all states are kept */
     int may_stop;                /* 1: tests end when a signal asks for it, for they can be made again */
     char runs_on[512];           /* what may change the last digits: backend, kernels, threads, BLAS */

@@ -80,6 +80,7 @@ static int try_outputs(const run *r) {
     const finetune_settings *o = r->s->settings;
     char path[PATH_SIZE];
     int failed = try_output(r, o->output);
+    if (!failed && decoder_hash_source(o->model, &r->s->beside) != SALF_OK) failed = say_decoder("--model");
     for (int i = r->index; i < run_count(o) && run_count(o) > 1 && !failed; i++)
         failed = output_path(o, i, path) != 0 || try_output(r, path) != 0;
     return failed ? -1 : 0;
@@ -255,11 +256,22 @@ static int train_to_end(run *r, tally *tallies) {
 
 /* ---- one method from start to end ---- */
 
+/* What lies beside the weights is taken from the model's folder. Where that is another by now, its configuration may
+ * say something else, and the weights are written without. */
 static int write_output(run *r) {
     const finetune_settings *o = r->s->settings;
-    char path[PATH_SIZE];
+    char path[PATH_SIZE], file[PATH_SIZE + 32];
+    uint64_t beside;
     if (!o->output) return 0;
     if (output_path(o, r->index, path) != 0) return -1;
+    if (decoder_hash_source(o->model, &beside) != SALF_OK || beside != r->s->beside) {
+        snprintf(file, sizeof file, "%s/weights-alone.safetensors", path);
+        if (decoder_save_weights(r->decoder, file, SALF_F32) != SALF_OK) return say_decoder("--output");
+        args_fail(training_command,
+                  "--output: %s is not what it was when this run began; the weights are in %s, without configuration%s",
+                  o->model, file, o->checkpoint ? ", and --resume makes a model of them once it is that again" : "");
+        return -1;
+    }
     return decoder_save_like(r->decoder, o->model, path, SALF_F32) == SALF_OK ? 0 : say_decoder("--output");
 }
 

@@ -226,24 +226,33 @@ static salf_status check_identity(const salf_checkpoint *c, const salf_tensors *
 
 /* ---- reading ---- */
 
-/* Whether a file's bytes are those that were written. By a map of its own, closed again, so that the reader of tensors
- * meets only bytes that were written here. */
+/* Whether a file's bytes are those that were written, so that the reader of tensors meets no others. Read, not mapped:
+ * what a disk cannot give back is damage like any other, and no signal. */
 static salf_status check_seal(const salf_checkpoint *c, const char *path) {
-    slf_map map;
-    uint64_t seal = 0;
-    salf_status status = SALF_OK;
-    SLF_TRY(slf_map_open(&map, c->context, path, SLF_READ_MOST(c->context)));
-    const uint64_t n = map.size > sizeof seal ? map.size - sizeof seal : 0;
+    uint8_t bytes[8192];
+    uint64_t size = 0, seal = 0;
     slf_sum sum = {0};
-    for (uint64_t at = 0; at < n && status == SALF_OK; at += SLF_PATIENCE) {
-        status = slf_proceed(c->context, "checksum", (int64_t)at, (int64_t)n);
-        if (status == SALF_OK) slf_sum_add(&sum, map.bytes + at, SLF_MIN(n - at, SLF_PATIENCE));
+    salf_status status = SALF_OK;
+    ssize_t got = sizeof seal;
+    int file, error = 0;
+    SLF_TRY(slf_file_open(&file, path, &size));
+    const uint64_t n = size > sizeof seal ? size - sizeof seal : 0;
+    for (uint64_t at = 0, asked = 0; at < n && got > 0 && status == SALF_OK; at += (uint64_t)got) {
+        if (at >= asked) {
+            status = slf_proceed(c->context, "checksum", (int64_t)at, (int64_t)n);
+            asked = at + SLF_PATIENCE;
+        }
+        SLF_UNINTERRUPTED(got, pread(file, bytes, (size_t)SLF_MIN(n - at, sizeof bytes), (off_t)at));
+        if (got > 0) slf_sum_add(&sum, bytes, (uint64_t)got);
     }
-    if (n > 0) memcpy(&seal, map.bytes + n, sizeof seal);
-    slf_map_close(&map);
+    if (n > 0 && got > 0) SLF_UNINTERRUPTED(got, pread(file, &seal, sizeof seal, (off_t)n));
+    if (got < 0) error = errno;
+    close(file);
     SLF_TRY(status);
-    if (n > 0 && slf_sum_end(&sum) == seal) return SALF_OK;
-    return slf_fail(SALF_E_CORRUPT, "%s is damaged: its bytes are not those that were written", path);
+    if (error && error != EIO) return slf_fail_errno("cannot read", path, error);
+    if (n > 0 && got == sizeof seal && slf_sum_end(&sum) == seal) return SALF_OK;
+    return slf_fail(SALF_E_CORRUPT, "%s is damaged: its bytes %s", path,
+                    error ? "cannot be read back" : "are not those that were written");
 }
 
 /* One of the two files. The handle keeps it where it is newer than what it has. SALF_E_NOT_FOUND: there is none;

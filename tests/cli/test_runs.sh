@@ -212,6 +212,28 @@ python3 ask.py again.jsonl before 15 "$SALF" finetune --model m --tokenizer t.bi
 [ $? -eq 15 ] && grep -q 'ended by SIGTERM' err && ! grep -q '"step"' again.jsonl
 check $? "the probing before a training ends when it is asked to, after $(($(date +%s) - start)) s"
 
+# ---- a model that is another when its configuration is to be written beside what was trained
+cp -r m mine && cp -r m theirs && sed -i 's/"rope_theta": *[0-9.]*/"rope_theta": 500.0/' theirs/config.json
+change='test -e mixed/salf-half/model.safetensors || { mv mine was; mv theirs mine; }'
+python3 - "$change" "$SALF" finetune "${options[@]}" --model mine --checkpoint mixed.ck --log mixed.jsonl --output mixed <<'END'
+# Lets the model be another once the run is in the middle.
+import os, subprocess, sys, time
+run = subprocess.Popen(sys.argv[2:], stdout=subprocess.DEVNULL, stderr=open("err", "w"))
+while run.poll() is None and not (os.path.exists("mixed.jsonl") and '"step"' in open("mixed.jsonl").read()):
+    time.sleep(0.002)
+subprocess.run(["sh", "-c", sys.argv[1]])
+sys.exit(run.wait())
+END
+code=$?
+if [ -d theirs ]; then echo "SKIPPED: the run had ended before its model was another"; else
+    [ $code -eq 1 ] && grep -q 'mine is not what it was when this run began; the weights are in mixed/salf-half/weights-alone' err &&
+        [ ! -e mixed/salf-half/config.json ] && [ -s mixed/salf-half/weights-alone.safetensors ]
+    check $? 'a model that is another by now: the weights are kept, no other configuration is written beside them'
+    mv mine theirs && mv was mine
+    tune mixed --model mine --resume && cmp whole/salf-half/model.safetensors mixed/salf-half/model.safetensors
+    check $? 'and once it is back the run goes on'
+fi
+
 # ---- a full disk under the log is said at once, and nothing is lost
 ends 1 'No space left on device' 'a log on a full device' tune full --log /dev/full
 if unshare -m true 2>/dev/null || unshare -rm true 2>/dev/null; then

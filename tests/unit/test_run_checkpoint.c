@@ -1,6 +1,7 @@
 /* Checkpoints of a run: two generations, every turned bit found, who holds the lock, and no run that goes on with
  * another's state. */
 #define _DEFAULT_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -8,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -366,6 +368,51 @@ START_TEST(the_older_is_used_where_the_newer_is_damaged) {
 END_TEST
 
 /* A file whose hash is right and that is no checkpoint, of another version, or laid under the other's name. */
+/* A disk that cannot give back what was written: its read fails, where a mapping would end the process. */
+static int unreadable; /* error of the reads of one file, told by its size */
+static off_t unreadable_size;
+
+ssize_t pread(int descriptor, void *bytes, size_t n, off_t at) {
+    struct stat about;
+    if (unreadable && fstat(descriptor, &about) == 0 && about.st_size == unreadable_size) {
+        errno = unreadable;
+        return -1;
+    }
+    return syscall(SYS_pread64, descriptor, bytes, n, at);
+}
+
+START_TEST(what_a_disk_cannot_give_back_is_damage) {
+    begin("unreadable");
+    state s;
+    char more[100] = "";
+    const char *const pairs[] = {"note", more};
+    make_state(&s, 0);
+    salf_checkpoint *c = opened();
+    CHECK_OK(salf_checkpoint_save(c, &s.content));
+    memset(more, 'x', sizeof more - 1); /* the newer is larger */
+    s.content.metadata = pairs;
+    s.content.n_metadata = 1;
+    CHECK_OK(salf_checkpoint_save(c, &s.content));
+    salf_checkpoint_destroy(c);
+    struct stat about;
+    ck_assert_int_eq(stat(in("checkpoint-0.safetensors"), &about), 0);
+    unreadable_size = about.st_size;
+    unreadable = EIO;
+    c = opened();
+    ck_assert_int_eq(info_of(c).saves, 1);
+    ck_assert_msg(strstr(info_of(c).damage, "its bytes cannot be read back") != NULL, "%s", info_of(c).damage);
+    salf_checkpoint_destroy(c);
+    unreadable = ENOMEM; /* of the system's, not of the file's: the newer save is there */
+    CHECK_FAILS(salf_checkpoint_open(&c, context, folder, made_of, 2), SALF_E_NO_MEMORY, "cannot read");
+    unreadable = 0;
+    c = opened();
+    ck_assert_int_eq(info_of(c).saves, 2);
+    salf_checkpoint_destroy(c);
+    free_state(&s);
+    end();
+}
+END_TEST
+
 START_TEST(files_that_do_not_belong) {
     begin("foreign");
     state s;
@@ -670,6 +717,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, another_run_is_refused_in_words);
     HARNESS_ADD(suite, every_turned_bit_is_found);
     HARNESS_ADD(suite, the_older_is_used_where_the_newer_is_damaged);
+    HARNESS_ADD(suite, what_a_disk_cannot_give_back_is_damage);
     HARNESS_ADD(suite, files_that_do_not_belong);
     HARNESS_ADD(suite, one_process_at_a_time);
     HARNESS_ADD(suite, forked_processes_keep_nobody_out);
