@@ -44,63 +44,29 @@ INLINE double lanes_sum(float lanes[LANES]) {
     return ((double)lanes[0] + (double)lanes[1]) + ((double)lanes[2] + (double)lanes[3]);
 }
 
-/* sum h b and sum h^2 over elements first ... last-1 of a row, at most SLF_PIECE. What does not fill the lanes goes to
- * the first of them. */
-INLINE void dot_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const float *b, slf_pair *out) {
+/* Element i of a row as it is summed; a and b as in slf_kernels.reduce. */
+INLINE float shifted(const void *row, int32_t dtype, int64_t i, const slf_affine *a, const float *b) {
+    const float h = slf_float_element(row, dtype, i);
+    if (!a) return h;
+    return b ? ((h - a->high) - a->low) * a->scale * a->weight[i] + a->bias[i] : (h - a->high) - a->low;
+}
+
+/* Elements first ... last-1, at most SLF_PIECE. dtype, and whether a and b are NULL, are constants where this is
+ * inlined: each combination is compiled by itself. What does not fill the lanes goes to the first of them. */
+INLINE void piece(const void *row, int32_t dtype, int64_t first, int64_t last, const slf_affine *a, const float *b,
+                  slf_pair *out) {
     float d[LANES] = {0}, s[LANES] = {0};
     int64_t i = first;
     for (; i + LANES <= last; i += LANES)
         for (int k = 0; k < LANES; k++) {
-            const float h = slf_float_element(row, dtype, i + k);
-            d[k] += h * b[i + k];
-            s[k] += h * h;
+            const float x = shifted(row, dtype, i + k, a, b);
+            d[k] += b ? x * b[i + k] : x;
+            s[k] += x * x;
         }
     for (int k = 0; i < last; i++, k++) {
-        const float h = slf_float_element(row, dtype, i);
-        d[k] += h * b[i];
-        s[k] += h * h;
-    }
-    out->first += lanes_sum(d);
-    out->second += lanes_sum(s);
-}
-
-/* sum x and sum x^2 with x = (h - high) - low: the moments of a row, for its norm. */
-INLINE void sums_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const slf_affine *a,
-                       slf_pair *out) {
-    float t[LANES] = {0}, s[LANES] = {0};
-    const float high = a->high, low = a->low;
-    int64_t i = first;
-    for (; i + LANES <= last; i += LANES)
-        for (int k = 0; k < LANES; k++) {
-            const float h = (slf_float_element(row, dtype, i + k) - high) - low;
-            t[k] += h;
-            s[k] += h * h;
-        }
-    for (int k = 0; i < last; i++, k++) {
-        const float h = (slf_float_element(row, dtype, i) - high) - low;
-        t[k] += h;
-        s[k] += h * h;
-    }
-    out->first += lanes_sum(t);
-    out->second += lanes_sum(s);
-}
-
-/* sum x b and sum x^2 with x = ((h - high) - low) scale weight + bias: a normed row against a basis row. */
-INLINE void affine_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const slf_affine *a,
-                         const float *b, slf_pair *out) {
-    float d[LANES] = {0}, s[LANES] = {0};
-    const float high = a->high, low = a->low, scale = a->scale, *weight = a->weight, *bias = a->bias;
-    int64_t i = first;
-    for (; i + LANES <= last; i += LANES)
-        for (int k = 0; k < LANES; k++) {
-            const float h = ((slf_float_element(row, dtype, i + k) - high) - low) * scale * weight[i + k] + bias[i + k];
-            d[k] += h * b[i + k];
-            s[k] += h * h;
-        }
-    for (int k = 0; i < last; i++, k++) {
-        const float h = ((slf_float_element(row, dtype, i) - high) - low) * scale * weight[i] + bias[i];
-        d[k] += h * b[i];
-        s[k] += h * h;
+        const float x = shifted(row, dtype, i, a, b);
+        d[k] += b ? x * b[i] : x;
+        s[k] += x * x;
     }
     out->first += lanes_sum(d);
     out->second += lanes_sum(s);
@@ -113,12 +79,13 @@ INLINE void reduce_typed(const void *row, int32_t dtype, int64_t n, const slf_af
      * rounding error, however long the row. */
     for (int64_t first = 0; first < n; first += SLF_PIECE) {
         const int64_t last = n - first < SLF_PIECE ? n : first + SLF_PIECE;
-        if (!a)
-            dot_piece(row, dtype, first, last, b, out);
-        else if (!b)
-            sums_piece(row, dtype, first, last, a, out);
-        else
-            affine_piece(row, dtype, first, last, a, b, out);
+        /* which of the two are there has to be seen by the compiler, or the loops stay scalar */
+        if (a && b)
+            piece(row, dtype, first, last, a, b, out);
+        else if (a)
+            piece(row, dtype, first, last, a, NULL, out);
+        else if (b)
+            piece(row, dtype, first, last, NULL, b, out);
     }
 }
 
