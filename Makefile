@@ -31,7 +31,7 @@ LIBS := $(DEPS_LIBS) $(JSON_LIBS) -lm -lpthread -ldl
 include libsalf/build.mk
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
 SANITIZE_FLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-COMMON_FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L $(WARNINGS) $(CFLAGS) $(SANITIZE_FLAGS) $(HARDENING) $(PLACELESS) -MMD -MP
+COMMON_FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L $(WARNINGS) $(CPPFLAGS) $(CFLAGS) $(SANITIZE_FLAGS) $(HARDENING) $(PLACELESS) -MMD -MP
 LIB_FLAGS := $(COMMON_FLAGS) -fPIC -fvisibility=hidden -DSALF_API='__attribute__((visibility("default")))' \
     -Iinclude -Ilibsalf $(PART_FLAGS) $(FRAMES)
 HOST_FLAGS := $(COMMON_FLAGS) -Iinclude -Iexamples/salf $(DEPS_CFLAGS)
@@ -171,19 +171,18 @@ install-shared: $(SHARED_LIB) ## libsalf.so
 install-static: $(STATIC_LIB) ## libsalf.a
 	install -D -m 644 $(STATIC_LIB) '$(DESTDIR)$(libdir)/libsalf.a'
 
-# Folders under the prefix are written relative to it, so that the installed tree can be moved.
-under_prefix = $(patsubst $(prefix)/%,$${prefix}/%,$(1))
 install-pc: ## salf.pc, and what find_package of CMake reads
 	install -d '$(DESTDIR)$(libdir)/pkgconfig' '$(DESTDIR)$(libdir)/cmake/salf'
-	@$(FILL_IN) pkgconfig/salf.pc.in >'$(DESTDIR)$(libdir)/pkgconfig/salf.pc'
-	@for f in $(CMAKE_FILES); do $(FILL_IN) pkgconfig/$$f.in >'$(DESTDIR)$(libdir)/cmake/salf/'$$f; done
+	@umask 022; $(FILL_IN) pkgconfig/salf.pc.in >'$(DESTDIR)$(libdir)/pkgconfig/salf.pc'
+	@umask 022; for f in $(CMAKE_FILES); do $(FILL_IN) pkgconfig/$$f.in >'$(DESTDIR)$(libdir)/cmake/salf/'$$f || exit; done
 
 install-bin: $(PROGRAM) ## the program salf
 	install -D -m 755 $(PROGRAM) '$(DESTDIR)$(bindir)/salf'
 
 uninstall: ## remove what install put there
 	rm -f $(patsubst %,'$(DESTDIR)$(includedir)/%',$(notdir $(HEADERS))) '$(DESTDIR)$(bindir)/salf' $(patsubst %,\
-	    '$(DESTDIR)$(libdir)/%',libsalf.so.$(VERSION) $(SONAME) libsalf.so libsalf-cuda.so libsalf.a pkgconfig/salf.pc $(CMAKE_FILES:%=cmake/salf/%))
+	    '$(DESTDIR)$(libdir)/%',libsalf.so.$(VERSION) $(SONAME) libsalf.so libsalf-cuda.so libsalf.a pkgconfig/salf.pc)
+	rm -rf '$(DESTDIR)$(libdir)/cmake/salf'
 
 clean: ## remove build/
 	rm -rf $(BUILD)

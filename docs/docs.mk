@@ -18,14 +18,14 @@ DEMO_FILES := $(wildcard examples/demo/tokenizer.bin examples/demo/model/* examp
 install-doc: $(PROGRAM) ## manual page, completions, licence, and the demonstration that `salf finetune` runs by default
 	install -d '$(DESTDIR)$(datadir)/man/man1' '$(DESTDIR)$(datadir)/bash-completion/completions' \
 	    '$(DESTDIR)$(datadir)/fish/vendor_completions.d'
-	$(PROGRAM) man >'$(DESTDIR)$(datadir)/man/man1/salf.1'
-	$(PROGRAM) completion bash >'$(DESTDIR)$(datadir)/bash-completion/completions/salf'
-	$(PROGRAM) completion fish >'$(DESTDIR)$(datadir)/fish/vendor_completions.d/salf.fish'
+	umask 022; $(PROGRAM) man >'$(DESTDIR)$(datadir)/man/man1/salf.1'
+	umask 022; $(PROGRAM) completion bash >'$(DESTDIR)$(datadir)/bash-completion/completions/salf'
+	umask 022; $(PROGRAM) completion fish >'$(DESTDIR)$(datadir)/fish/vendor_completions.d/salf.fish'
 	install -D -m 644 -t '$(DESTDIR)$(datadir)/doc/salf' LICENSE README.md CHANGELOG.md
 	for file in $(DEMO_FILES:examples/demo/%=%); do \
 	    install -D -m 644 examples/demo/$$file '$(DESTDIR)$(datadir)/salf/demo/'$$file || exit 1; done
 uninstall-doc: # with uninstall
-	rm -rf '$(DESTDIR)$(datadir)/salf/demo' '$(DESTDIR)$(datadir)/doc/salf'
+	rm -rf '$(DESTDIR)$(datadir)/salf' '$(DESTDIR)$(datadir)/doc/salf'
 	rm -f $(patsubst %,'$(DESTDIR)$(datadir)/%',man/man1/salf.1 bash-completion/completions/salf fish/vendor_completions.d/salf.fish)
 
 release: ## what has to be true before a version is tagged; names what is not

@@ -203,9 +203,9 @@ typedef struct salf_context_options {
     const char *plugin_path;   /* of libsalf-cuda.so, absolute; NULL: beside the file of libsalf, links followed */
     salf_progress_fn progress; /* NULL: nobody listens */
     void *progress_user;
-    const salf_blas *blas; /* NULL: libsalf's own. Copied */
-    int32_t read_files; /* 1: files of tensors are read into memory; 0: mapped, so that one which is cut short while it
-                              is in use ends the process (SIGBUS) and one that is written over changes values */
+    const salf_blas *blas;        /* NULL: libsalf's own. Copied */
+    int32_t read_files, reserved; /* 1: files of tensors are read into memory; 0: mapped, so that one which is cut short
+                              while in use ends the process (SIGBUS) and one that is written over changes values */
 } salf_context_options;
 
 typedef struct salf_context_info {
@@ -353,15 +353,15 @@ typedef struct salf_decoder_info {
     int32_t fused;       /* SALF_MATRIX_* stored in one tensor: Q K V in qkv_proj, GATE UP in gate_up_proj */
     int32_t rope;        /* SALF_ROPE_* */
     int32_t rotary_dims; /* of head_dim, the first ones; the others are not rotated */
-    double rope_theta, local_rope_theta;       /* local: of layers with the window, never scaled; 0 = as the others */
-    double rope_factor;                        /* LINEAR, LLAMA3, YARN */
-    double rope_low_factor, rope_high_factor;  /* LLAMA3 */
+    double rope_theta, local_rope_theta;      /* local: of layers with the window, never scaled; 0 = as the others */
+    double rope_factor;                       /* LINEAR, LLAMA3, YARN */
+    double rope_low_factor, rope_high_factor; /* LLAMA3 */
     double rope_beta_fast, rope_beta_slow, rope_attention_factor; /* YARN; the last: on cosines and sines */
-    int64_t rope_original_positions;           /* LLAMA3, YARN */
-    double attention_scale, attention_softcap; /* on scores; cap 0 = none */
-    double residual_scale;                     /* on what a block adds to the stream: 1 but for Granite */
-    int64_t sliding_window;                    /* positions that a token sees, itself included; 0 = all */
-    const uint8_t *sliding;                    /* [m] 1: the layer has the window; NULL: none has */
+    int64_t rope_original_positions;                              /* LLAMA3, YARN */
+    double attention_scale, attention_softcap;                    /* on scores; cap 0 = none */
+    double residual_scale;   /* on what a block adds to the stream: 1 but for Granite */
+    int64_t sliding_window;  /* positions that a token sees, itself included; 0 = all */
+    const uint8_t *sliding;  /* [m] 1: the layer has the window; NULL: none has */
     const char *unsupported; /* "key = value; ..." that this struct cannot say; NULL: nothing. All borrowed */
     const char *prefix; /* of tensors' names: prefix + "layers.3. ..."; the head's may be shorter. NULL: a GGUF file */
 } salf_decoder_info;
@@ -823,7 +823,7 @@ typedef struct salf_observation {
     uint32_t struct_size;
     int32_t n_data; /* data of the batch, 0: not said. Rows of a trace that are no data, as tokens, cannot have cuts of
                        their own: for PREFIX a trace of other rows is SALF_E_SHAPE */
-    int64_t step; /* 0-based; never decreases */
+    int64_t step;   /* 0-based; never decreases */
     const salf_trace *trace;
     const double *gradient_l1, *gradient_norm, *parameter_norm;
 } salf_observation;

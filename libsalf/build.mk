@@ -11,7 +11,7 @@ HARDENING ?= $(if $(SANITIZE),,-fstack-protector-strong $(call compiles_with,-fc
 HARD_LINK := -Wl,-z,relro,-z,now
 
 # Debug information names files from here, not from the folder in which they were built.
-PLACELESS := -ffile-prefix-map=$(CURDIR)=.
+PLACELESS := -ffile-prefix-map='$(CURDIR)'=.
 
 # Threads of 64 KiB stack, beside what libraries have of it for thread-local memory (OpenBLAS: 60 KiB), are enough for
 # every call (tests/unit/test_bounds.c): no function takes more than a quarter.

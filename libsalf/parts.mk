@@ -35,9 +35,12 @@ STATIC_LIBS = $(strip $(DEPS_LIBS) $(firstword $(FORTRAN)) \
     $(if $(FORTRAN),$(if $(filter x86_64%,$(shell $(CC) -dumpmachine)),-lquadmath)) -lm -lpthread -ldl)
 # The files that tell a host's build where all of this is.
 CMAKE_FILES := salf-config.cmake salf-config-version.cmake
-FILL_IN = sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(call under_prefix,$(libdir))|' -e 's|@version@|$(VERSION)|' \
-    -e 's|@includedir@|$(call under_prefix,$(includedir))|' -e 's|@static_libs@|$(STATIC_LIBS)|' -e 's|@soname@|$(SONAME)|' \
-    -e "s|@include_from_lib@|$$(realpath -m --relative-to='$(libdir)' '$(includedir)')|"
+$(foreach folder,prefix libdir includedir bindir datadir,$(if $(filter-out /%,$(firstword $($(folder)))),\
+    $(error $(folder) is '$($(folder))', which is no absolute path)))
+# Folders under the prefix are written relative to it, so that the installed tree can be moved.
+FILL_IN = sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(libdir)|' -e 's|@version@|$(VERSION)|' \
+    -e 's|@includedir@|$(includedir)|' -e 's|^\([a-z]*dir=\)$(prefix)/|\1$${prefix}/|' -e 's|@static_libs@|$(STATIC_LIBS)|' \
+    -e 's|@soname@|$(SONAME)|' -e "s|@include_from_lib@|$$(realpath -m --relative-to='$(libdir)' '$(includedir)')|"
 
 PART_FLAGS := $(if $(PLAIN),-DSALF_PLAIN_BLAS)
 LIB_SRC := $(shell sh libsalf/sources.sh $(IO))

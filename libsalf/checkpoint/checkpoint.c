@@ -388,6 +388,7 @@ static salf_status put_state(const salf_checkpoint *c, const salf_checkpoint_con
 salf_status salf_checkpoint_save(salf_checkpoint *c, const salf_checkpoint_content *content) {
     SLF_REQUIRE(c, content);
     SLF_OPTIONS(salf_checkpoint_content, own, content);
+    SLF_TRY(SLF_CHECK_RANGES(SLF_RANGE(&own, reserved, 0, 0)));
     if (own.n_tensors < 0 || own.n_metadata < 0 || own.n_tensors > INT32_MAX || own.n_metadata > INT32_MAX ||
         (own.n_tensors > 0 && !own.tensors) || (own.n_metadata > 0 && !own.metadata))
         return SLF_FAIL(SALF_E_ARGUMENT, "%" PRId64 " tensors and %" PRId64 " pairs of metadata are not given",
@@ -461,6 +462,7 @@ static salf_status check_place(const salf_checkpoint *c, const salf_named_tensor
                         slf_dtype_name(found.view.dtype), slf_dtype_name(v->dtype));
     if (v->memory != SALF_MEMORY_HOST || v->row_index)
         return slf_fail(SALF_E_ARGUMENT, "tensor '%s' is no plain matrix in host memory", place->name);
+    SLF_TRY(SLF_CHECK_RANGES({"reserved of a tensor", place->reserved, 0, 0}));
     SLF_TRY(slf_tensor_check_places(v, place->name)); /* its extent: rows are written */
     if (!v->data && found.view.rows * found.view.cols > 0)
         return slf_fail(SALF_E_NULL, "tensor '%s' has no data", place->name);
@@ -489,6 +491,7 @@ done:
 salf_status salf_checkpoint_load(salf_checkpoint *c, const salf_checkpoint_content *content) {
     SLF_REQUIRE(c, content);
     SLF_OPTIONS(salf_checkpoint_content, own, content);
+    SLF_TRY(SLF_CHECK_RANGES(SLF_RANGE(&own, reserved, 0, 0)));
     salf_named_tensor found;
     if (!c->tensors)
         return SLF_FAIL(c->saves ? SALF_E_SEQUENCE : SALF_E_NOT_FOUND, "%s %s", c->folder,

@@ -144,7 +144,8 @@ salf_status salf_context_create(salf_context **out, const salf_context_options *
     SLF_OPTIONS(salf_context_options, own, options);
     SLF_TRY(slf_check_word("backend", "SALF_BACKEND", own.backend));
     SLF_TRY(SLF_CHECK_RANGES(SLF_RANGE(&own, threads, 0, MOST_THREADS), SLF_RANGE(&own, device, 0, INT32_MAX),
-                             SLF_RANGE(&own, progress_interval, -1, INT32_MAX), SLF_RANGE(&own, read_files, 0, 1)));
+                             SLF_RANGE(&own, progress_interval, -1, INT32_MAX), SLF_RANGE(&own, read_files, 0, 1),
+                             SLF_RANGE(&own, reserved, 0, 0)));
     if (!own.alloc != !own.free)
         return SLF_FAIL(SALF_E_NULL, "alloc and free must be given together; %s is NULL", own.alloc ? "free" : "alloc");
     if (own.log_level != 0) SLF_TRY(slf_check_word("log_level", "SALF_LOG", own.log_level));

@@ -19,6 +19,7 @@ static salf_status check_named_tensor(const salf_named_tensor *t, int64_t index)
         return slf_fail(SALF_E_DTYPE, "tensor '%s' has dtype %d", t->name, (int)v->dtype);
     if (t->n_dims < 0 || t->n_dims > 8)
         return slf_fail(SALF_E_ARGUMENT, "tensor '%s' has %d dimensions", t->name, (int)t->n_dims);
+    SLF_TRY(SLF_CHECK_RANGES({"reserved of a tensor", t->reserved, 0, 0}));
     const int64_t plain[2] = {v->rows, v->cols}, elements = slf_shape_elements(plain, 2);
     if (elements < 0)
         return slf_fail(SALF_E_SHAPE, "tensor '%s' is [%" PRId64 "][%" PRId64 "]", t->name, v->rows, v->cols);

@@ -33,16 +33,16 @@ else
     echo "skip - CET: the compiler or the machine has none"
 fi
 
-# Two folders of other lengths; parts that name files (assertions of none, debug information, the generated table).
+# Two folders of other lengths, one with a space in its name; parts that name files (assertions of none, debug information, the generated table).
 parts='libsalf/core/constants.o libsalf/core/context.o libsalf/backend/cpu/cpu.o'
-for folder in one another/much/longer/one; do
+for folder in one "another/much longer/one"; do
     mkdir -p "$work/$folder" && cp -r --parents Makefile include libsalf "$work/$folder"
     (cd "$work/$folder" && object=$(make -s CUDA=0 -pn CC="${CC:-gcc}" 2>/dev/null | sed -n 's/^OBJ := //p') &&
         make CC="${CC:-gcc}" CUDA=0 -j2 $(printf "$object/%s " $parts) && mv "$object" built) >"$work/output" 2>&1
     report "a copy in $folder compiles" $?
 done
 for part in $parts; do
-    cmp -s "$work/one/built/$part" "$work/another/much/longer/one/built/$part"
+    cmp -s "$work/one/built/$part" "$work/another/much longer/one/built/$part"
     report "$part: the same bytes in both" $?
 done
 exit $status

@@ -98,6 +98,7 @@ AT(salf_context_options, progress, 112);
 AT(salf_context_options, progress_user, 120);
 AT(salf_context_options, blas, 128);
 AT(salf_context_options, read_files, 136);
+AT(salf_context_options, reserved, 140);
 
 GROWS(salf_cost, 80);
 AT(salf_cost, struct_size, 0);

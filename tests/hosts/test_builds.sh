@@ -29,6 +29,18 @@ configure_and_build() { # folder, folder to build in, flags of CMake...
     quietly cmake -S "$1" -B "$1/$2" "${@:3}" && quietly cmake --build "$1/$2" -j2
 }
 
+as_built_by_make() { # shared library, what built it: soname, versions of symbols and binding are those of the Makefile's
+    local major
+    major=$(sed -n 's/^#define SALF_SOVERSION *\([0-9]*\).*/\1/p' include/salf.h)
+    readelf -dW "$1" >"$work/output" && grep -qF "[libsalf.so.$major]" "$work/output"
+    report "$2: the soname is that of the ABI" $?
+    nm -D --defined-only "$1" | awk '$2 != "A" { print $3 }' >"$work/output"
+    [ -s "$work/output" ] && ! grep -vqE "^salf_[a-z0-9_]+@@SALF_$major$" "$work/output"
+    report "$2: it shows the functions of salf.h, with the version of the soname" $?
+    quietly eval "readelf -rW '$1' | grep ' salf_'"
+    report "$2: it calls none of them through a table that another library could fill" $((!$?))
+}
+
 if command -v cmake >/dev/null; then
     # Installed: a tree that is moved afterwards.
     quietly "${make[@]}" install-headers install-shared install-static install-pc prefix="$work/first" libdir="$work/first/lib"
@@ -45,26 +57,44 @@ if command -v cmake >/dev/null; then
         grep -q 'requested version "0.1"' "$work/output"
     report "a host that wants 0.1 is told what there is" $?
 
-    # From a checkout, without BLAS and without files.
+    # A host that has one libsalf as a part of it finds another.
+    host "$work/both" "set(SALF_BLAS plain)
+add_subdirectory($here salf)
+find_package(salf 0.2 REQUIRED)" salf::salf
+    quietly cmake -S "$work/both" -B "$work/both/build" -DCMAKE_PREFIX_PATH="$work/second"
+    report "a host that builds a checkout may find an installed one too" $?
+
+    # From a checkout, without BLAS and without files; by a host that has a LAPACK of its own, and had it used at first.
     host "$work/fetched" "include(FetchContent)
-set(SALF_BLAS plain CACHE STRING \"\")
-set(SALF_FILES OFF CACHE BOOL \"\")
+find_package(LAPACK)
 FetchContent_Declare(salf SOURCE_DIR $here)
-FetchContent_MakeAvailable(salf)" salf::salf
-    configure_and_build "$work/fetched" build
-    report "a host fetches a checkout and builds it" $?
+FetchContent_MakeAvailable(salf)
+add_library(plugin SHARED $here/examples/04_host_loop.c)
+target_link_libraries(plugin PRIVATE salf::salf m)" salf::salf
+    without=(-DSALF_BLAS=plain -DSALF_FILES=OFF)
+    quietly cmake -S "$work/fetched" -B "$work/fetched/build" &&
+        configure_and_build "$work/fetched" build "${without[@]}" -DCMAKE_UNITY_BUILD=ON
+    report "a host fetches a checkout and builds it, its own sources joined" $?
     runs "it runs with what it fetched" "$work/fetched/build/host"
     quietly eval "ldd '$work/fetched/build/host' | grep -E 'blas|jansson|lapack'"
     report "and needs neither BLAS nor jansson" $((!$?))
+    quietly eval "nm -D --defined-only '$work/fetched/build/libplugin.so' | grep -E 'salf_|slf_'"
+    report "a shared library with libsalf in it shows none of it" $((!$?))
 
-    # Installed by CMake, and moved.
-    quietly cmake -S . -B "$work/cmake" -DSALF_BLAS=plain -DCMAKE_INSTALL_PREFIX="$work/third" &&
-        quietly cmake --build "$work/cmake" -j2 && quietly cmake --install "$work/cmake"
+    # Installed by CMake to a place that it is told last, and moved; for C++.
+    quietly cmake -S . -B "$work/cmake" -DSALF_BLAS=plain -DBUILD_SHARED_LIBS=ON &&
+        quietly cmake --build "$work/cmake" -j2 && quietly cmake --install "$work/cmake" --prefix "$work/third"
     report "a checkout is built and installed with CMake" $?
+    as_built_by_make "$(ls "$work"/third/lib*/libsalf.so)" CMake
+    grep -qx "prefix=$work/third" "$work"/third/lib*/pkgconfig/salf.pc
+    report "salf.pc knows the place" $?
     mv "$work/third" "$work/a place with spaces"
     host "$work/installed" 'find_package(salf 0.2 REQUIRED)' salf::salf
+    if command -v g++ >/dev/null; then
+        sed -i 's/(host C)/(host CXX)\nset(CMAKE_CXX_STANDARD 17)/; s/04_host_loop.c/cpp\/host_loop.cpp/' "$work/installed/CMakeLists.txt"
+    fi
     configure_and_build "$work/installed" build -DCMAKE_PREFIX_PATH="$work/a place with spaces"
-    report "a host finds that where it was moved to" $?
+    report "a host of C++ finds that where it was moved to" $?
     runs "it runs with it" "$work/installed/build/host"
     [ "$(PKG_CONFIG_LIBDIR=$(dirname "$work/a place with spaces"/lib*/pkgconfig/salf.pc) pkg-config --modversion salf)" = "$VERSION" ]
     report "pkg-config knows it too" $?
@@ -72,10 +102,14 @@ FetchContent_MakeAvailable(salf)" salf::salf
     # For Windows, as a DLL.
     . tests/hosts/stand_in/wine.sh
     if command -v x86_64-w64-mingw32-gcc >/dev/null; then
-        configure_and_build "$work/fetched" windows -DCMAKE_SYSTEM_NAME=Windows -DBUILD_SHARED_LIBS=ON \
+        configure_and_build "$work/fetched" windows "${without[@]}" -DCMAKE_SYSTEM_NAME=Windows -DBUILD_SHARED_LIBS=ON \
             -DCMAKE_C_COMPILER=x86_64-w64-mingw32-gcc -DCMAKE_RUNTIME_OUTPUT_DIRECTORY="$work/fetched/windows" \
             -DCMAKE_EXE_LINKER_FLAGS=-static -DCMAKE_SHARED_LINKER_FLAGS=-static
         report "a host for Windows is built with libsalf.dll" $?
+        x86_64-w64-mingw32-objdump -p "$work/fetched/windows/libsalf.dll" |
+            sed -n 's/^\t\[ *[0-9]*\] \([^ +]*\)$/\1/p' >"$work/output"
+        [ "$(grep -c '^salf_' "$work/output")" -gt 50 ] && ! grep -vq '^salf_' "$work/output"
+        report "the DLL shows the functions of salf.h and nothing else" $?
         if command -v wine >/dev/null; then
             runs "it runs under Wine" "$work/fetched/windows/host.exe" wine
         else
@@ -94,12 +128,21 @@ if command -v meson >/dev/null && command -v ninja >/dev/null; then
     cp examples/04_host_loop.c "$work/meson/"
     cat >"$work/meson/meson.build" <<'END'
 project('host', 'c')
-executable('host', '04_host_loop.c', dependencies : dependency('salf', fallback : ['salf', 'salf_dep']))
+salf = dependency('salf', fallback : ['salf', 'salf_dep'])
+executable('host', '04_host_loop.c', dependencies : salf)
+if add_languages('cpp', required : false)
+  executable('cpp', 'host_loop.cpp', dependencies : salf, override_options : ['cpp_std=c++17'])
+endif
 END
-    quietly meson setup "$work/meson/build" "$work/meson" --buildtype=plain -Dsalf:blas=plain -Dsalf:files=false &&
+    cp examples/cpp/host_loop.cpp "$work/meson/"
+    quietly meson setup "$work/meson/build" "$work/meson" --buildtype=plain --unity=on -Dsalf:blas=plain -Dsalf:files=false &&
         quietly ninja -C "$work/meson/build"
     report "a host of Meson builds a checkout as a subproject" $?
     runs "it runs with its subproject" "$work/meson/build/host"
+    as_built_by_make "$work/meson/build/subprojects/salf/libsalf.so" Meson
+    quietly env DESTDIR="$work/placed" meson install -C "$work/meson/build" &&
+        [ "$(PKG_CONFIG_LIBDIR=$(dirname "$(find "$work/placed" -name salf.pc)") pkg-config --modversion salf)" = "$VERSION" ]
+    report "Meson installs what pkg-config reads" $?
 else
     echo "skip - meson or ninja is not there"
 fi

@@ -48,8 +48,10 @@ build_and_run() { # folder for programs, what kind of linking, arguments of pkg-
 
 # Staged: below DESTDIR lies what will be at /opt/salf.
 stage=$work/stage
-quietly "${make[@]}" install DESTDIR="$stage" prefix=/opt/salf
+(umask 077 && quietly "${make[@]}" install DESTDIR="$stage" prefix=/opt/salf)
 report "install with DESTDIR" $?
+[ -z "$(find "$stage/opt/salf" ! -type l ! -perm -o=r | tee "$work/output")" ]
+report "everybody can read it, whatever the umask was" $?
 (cd "$stage/opt/salf" && find . ! -type d | sort) >"$work/found"
 [ ! -e "${BUILD:-build}/lib/libsalf-cuda.so" ] || plugin=./lib/libsalf-cuda.so # where nvcc is
 sort >"$work/expected" <<END
@@ -117,6 +119,8 @@ quietly "${make[@]}" uninstall DESTDIR="$stage" prefix=/opt/salf
 report "uninstall" $?
 [ "$(cd "$stage/opt/salf" && find . ! -type d)" = ./lib/not-ours ]
 report "it leaves nothing behind, and what others put there" $?
+[ -z "$(find "$stage/opt/salf" -mindepth 1 -type d -name salf | tee "$work/output")" ]
+report "nor a folder of its own" $?
 
 # In place, headers, static library and salf.pc only.
 unset PKG_CONFIG_SYSROOT_DIR LD_LIBRARY_PATH
@@ -129,6 +133,25 @@ grep -qx "$prefix/lib64" "$work/output"
 report "salf.pc names that libdir" $?
 quietly grep -x 'libdir=${prefix}/lib64' "$prefix/lib64/pkgconfig/salf.pc"
 report "salf.pc is relative to its prefix" $?
+for place in prefix libdir includedir bindir datadir; do
+    ! quietly "${make[@]}" install-pc DESTDIR="$stage/" prefix="$prefix" $place=somewhere/else &&
+        grep -qF "$place is 'somewhere/else', which is no absolute path" "$work/output"
+    report "a $place that is not absolute is refused by name" $?
+done
+quietly "${make[@]}" -pn CPPFLAGS=-DSEEN nothing-to-make
+grep -q '^COMMON_FLAGS := .*-DSEEN' "$work/output"
+report "CPPFLAGS are heard" $?
+
+# A prefix with spaces.
+spaced="$work/a place/of its own"
+quietly "${make[@]}" install-headers install-shared install-pc prefix="$spaced"
+report "install into a prefix with spaces" $?
+quietly grep -x 'libdir=${prefix}/lib' "$spaced/lib/pkgconfig/salf.pc"
+report "its salf.pc is relative to it" $?
+quietly eval "$CC examples/01_plan.c $(PKG_CONFIG_PATH=$spaced/lib/pkgconfig pkg-config --cflags --libs salf) -o '$work/spaced'" &&
+    quietly env LD_LIBRARY_PATH="$spaced/lib" "$work/spaced"
+report "a host builds and runs by what pkg-config says" $?
+
 # The archive's dependencies by name, as a host has them that links the shared OpenBLAS.
 build_and_run "$work/static" static salf openblas jansson
 quietly readelf -dW "$work/static/01_plan"

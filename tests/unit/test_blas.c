@@ -447,6 +447,33 @@ START_TEST(what_is_no_blas) {
 }
 END_TEST
 
+/* In the place of BLAS's own, for this program: the number of the largest element, from 1, in sizes of 32 or 64 bits. */
+static bool wide_sizes;
+int idamax_(const int *n, const double *x, const int *step);
+int idamax_(const int *n, const double *x, const int *step) {
+    int64_t count = *n;
+    int largest = 0;
+    if (wide_sizes) memcpy(&count, n, sizeof count);
+    for (int i = 0; i < count; i++)
+        if (largest == 0 || fabs(x[i * *step]) > fabs(x[(largest - 1) * *step])) largest = i + 1;
+    return largest;
+}
+
+START_TEST(sizes_of_64_bits) {
+    const salf_context_options options = {.struct_size = sizeof options, .backend = SALF_BACKEND_CPU};
+    salf_context *context = NULL;
+    wide_sizes = true;
+    if (strcmp(slf_cpu_blas_name(), "plain") != 0) {
+        CHECK_FAILS(salf_context_create(&context, &options), SALF_E_BACKEND, "does not take sizes of 32 bits");
+        CHECK_FAILS(salf_context_create(&context, NULL), SALF_E_BACKEND, "ILP64");
+        ck_assert_ptr_null(context);
+    }
+    wide_sizes = false;
+    CHECK_OK(salf_context_create(&context, &options));
+    salf_context_destroy(context);
+}
+END_TEST
+
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, products_of_every_form);
     HARNESS_ADD(suite, factors_and_inverses);
@@ -455,4 +482,5 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, no_eigenvectors_of_what_is_not_a_number);
     HARNESS_ADD(suite, functions_of_the_host);
     HARNESS_ADD(suite, what_is_no_blas);
+    HARNESS_ADD(suite, sizes_of_64_bits);
 }

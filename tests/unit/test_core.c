@@ -249,6 +249,7 @@ START_TEST(context_refuses_bad_options) {
     REFUSED(o.backend = 17, SALF_E_ARGUMENT, "backend is 17");
     REFUSED(o.threads = -2, SALF_E_ARGUMENT, "threads is -2");
     REFUSED(o.device = -1, SALF_E_ARGUMENT, "device is -1");
+    REFUSED(o.reserved = 1, SALF_E_ARGUMENT, "reserved is 1");
     REFUSED(o.alloc = harness_alloc, SALF_E_NULL, "free is NULL");
     REFUSED(o.free = harness_free, SALF_E_NULL, "alloc is NULL");
     REFUSED(o.log_level = 9, SALF_E_ARGUMENT, "log_level is 9");

@@ -181,6 +181,8 @@ START_TEST(what_does_not_fit_is_named) {
     MISFIT(b.content.n_tensors = -1, SALF_E_ARGUMENT, "-1 tensors");
     MISFIT(b.content.tensors = NULL, SALF_E_ARGUMENT, "2 tensors");
     MISFIT(b.content.struct_size = 3, SALF_E_STRUCT, "salf_checkpoint_content");
+    MISFIT(b.content.reserved = 1, SALF_E_ARGUMENT, "reserved is 1");
+    MISFIT(b.tensors[1].reserved = 2, SALF_E_ARGUMENT, "reserved of a tensor is 2");
     salf_planner *other;
     CHECK_OK(salf_planner_create(&other, context, LAYERS, DATA + 1, NULL));
     MISFIT(b.content.planner = other, SALF_E_MISMATCH, "n_data");
@@ -232,6 +234,7 @@ START_TEST(what_does_not_fit_is_named) {
     UNSAVED((b.content.metadata = pairs + 2, b.content.n_metadata = 1), SALF_E_ARGUMENT, "metadata");
     UNSAVED(b.content.n_metadata = 1, SALF_E_ARGUMENT, "1 pairs");
     UNSAVED(b.content.n_tensors = -1, SALF_E_ARGUMENT, "-1 tensors");
+    UNSAVED(b.content.reserved = -1, SALF_E_ARGUMENT, "reserved is -1");
     CHECK_FAILS(salf_checkpoint_save(NULL, &b.content), SALF_E_NULL, "c");
     CHECK_FAILS(salf_checkpoint_save(c, NULL), SALF_E_NULL, "content");
     ck_assert_int_eq((int)info_of(c).saves, 2);

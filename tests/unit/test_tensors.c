@@ -265,6 +265,7 @@ START_TEST(bad_tensors_are_not_saved) {
     REFUSED(t.view.index_memory = SALF_MEMORY_DEVICE, SALF_E_ARGUMENT, "host memory");
     REFUSED(t.n_dims = -1, SALF_E_ARGUMENT, "-1 dimensions");
     REFUSED(t.n_dims = 9, SALF_E_ARGUMENT, "9 dimensions");
+    REFUSED(t.reserved = 3, SALF_E_ARGUMENT, "reserved of a tensor is 3");
     REFUSED((t.n_dims = 2, t.shape[0] = 2, t.shape[1] = 4), SALF_E_SHAPE, "disagree");
     REFUSED((t.n_dims = 2, t.shape[0] = -2, t.shape[1] = -3), SALF_E_SHAPE, "disagree");
     REFUSED((t.n_dims = 1, t.shape[0] = 0), SALF_E_SHAPE, "disagree");

@@ -43,6 +43,7 @@ void cblas_dtrsm(int order, int side, int uplo, int trans, int diag, int m, int 
 void cblas_dsyr2k(int order, int uplo, int trans, int n, int k, double alpha, const double *a, int lda, const double *b,
                   int ldb, double beta, double *c, int ldc);
 void cblas_dcopy(int n, const double *x, int incx, double *y, int incy);
+int idamax_(const int *n, const double *x, const int *incx);
 void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info);
 void dlatrd_(const char *uplo, const int *n, const int *nb, double *a, const int *lda, double *e, double *tau,
              double *w, const int *ldw);
@@ -104,6 +105,17 @@ static void blas_leave(void) {
 
 const char *slf_cpu_blas_name(void) {
     return openblas_get_num_threads ? "openblas" : "cblas";
+}
+
+/* Libraries with sizes of 64 bits (ILP64) have functions of the same names, read what lies beside an int of ours, and
+ * end the process where that makes no sense. This count is 3 in its low half and negative as a whole: the largest of
+ * (1, 2, 1) is the second, and of a negative number of elements none is, which is 0. */
+salf_status slf_blas_check(const slf_services *services) {
+    const _Alignas(int64_t) int n[2] = {3, INT_MIN}, step[2] = {1, 0};
+    const double x[3] = {1, 2, 1};
+    if (idamax_(n, x, step) == 2) return SALF_OK;
+    return services->fail(SALF_E_BACKEND, "the BLAS that libsalf is linked to does not take sizes of 32 bits; "
+                                          "libraries with sizes of 64 (ILP64) have a form with 32 (LP64): link that");
 }
 
 /* ---- products ---- */

@@ -15,6 +15,7 @@ enum { MOST_BLOCK = 32 << 20 }; /* bytes */
 
 salf_status slf_cpu_open(void **self, const slf_services *services, const char **kernels) {
     const slf_kernels *chosen;
+    SLF_TRY(slf_blas_check(services));
     SLF_TRY(slf_kernels_choose(services, &chosen));
     /* The services are copied: the library's own struct lives on the stack of the call that opens. */
     slf_cpu *cpu = services->alloc(services->context, 1, sizeof *cpu);

@@ -153,8 +153,11 @@ salf_status slf_potri_by_blocks(const slf_cpu *cpu, const slf_factor_parts *by, 
 /* How many threads BLAS has, as the host left it; 1 where it does not say. */
 #ifndef SALF_PLAIN_BLAS
 int slf_blas_threads(void);
+/* Whether BLAS takes sizes as this library gives them: SALF_E_BACKEND where not. */
+salf_status slf_blas_check(const slf_services *services);
 #else
-#define slf_blas_threads() 1
+#define slf_blas_threads()       1
+#define slf_blas_check(services) SALF_OK
 #endif
 /* Multiply-adds that one processor does in a millisecond. Threads that OpenBLAS wakes wait for more by spinning, for
  * twenty times as long, so that smaller products cost whole processors and save nothing that could be noticed. */
