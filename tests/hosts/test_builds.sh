@@ -72,6 +72,12 @@ FetchContent_MakeAvailable(salf)
 add_library(plugin SHARED $here/examples/04_host_loop.c)
 target_link_libraries(plugin PRIVATE salf::salf m)" salf::salf
     without=(-DSALF_BLAS=plain -DSALF_FILES=OFF)
+    for files in ON OFF; do
+        quietly cmake -S . -B "$work/listed" -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DSALF_FILES=$files
+        sed -n 's|.*"file": ".*/\(libsalf/.*\)".*|\1|p' "$work/listed/compile_commands.json" | sort >"$work/sources"
+        sh libsalf/sources.sh "$([ $files = ON ] && echo 1 || echo 0)" | sort | quietly diff - "$work/sources"
+        report "with SALF_FILES=$files CMake has the sources of the Makefile" $?
+    done
     quietly cmake -S "$work/fetched" -B "$work/fetched/build" &&
         configure_and_build "$work/fetched" build "${without[@]}" -DCMAKE_UNITY_BUILD=ON
     report "a host fetches a checkout and builds it, its own sources joined" $?
