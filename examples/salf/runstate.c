@@ -28,13 +28,14 @@ static int changes_nothing(const char *name) {
     return 0;
 }
 
-/* Hash of the model's shape and numbers: config.json, then each tensor's name, shape and bytes. Another division into
- * files is the same model. */
+/* Hash of the model's shape and numbers: config.json, how many tokens there are, which a tokenizer.json beside it may
+ * say, then each tensor's name, shape and bytes. Another division into files is the same model. */
 static int hash_model(const session *s, uint64_t *hash) {
     char path[4096];
     const salf_tensors *tensors = salf_model_get_tensors(s->model);
     const int n = snprintf(path, sizeof path, "%s/config.json", s->settings->model);
     if (n < 0 || (size_t)n >= sizeof path || salf_hash_file(path, hash) != SALF_OK) return say_salf("--model");
+    *hash = salf_hash(*hash, &s->info.valid_vocab, sizeof s->info.valid_vocab);
     for (int64_t i = 0; i < salf_tensors_count(tensors); i++) {
         salf_named_tensor t;
         const salf_status status = salf_tensors_at(tensors, i, &t); /* types that are not used here have no view */

@@ -250,7 +250,7 @@ static salf_named_tensor part(const char *name, void *data, int64_t bytes) {
 
 /* Opens the folder, lists what is kept there after each update, when no gradient is pending, and goes on from the last
  * save that is whole. With another model, other data or other options that is refused. */
-static void open_checkpoint(run *r, salf_context *context, const salf_tensors *weights) {
+static void open_checkpoint(run *r, salf_context *context, const salf_tensors *weights, int64_t n_tokens) {
     const options *o = r->o;
     const batch *b = &r->data.train;
     const int64_t m = r->llama.n_layers, n = m * r->llama.n_adapters;
@@ -258,7 +258,7 @@ static void open_checkpoint(run *r, salf_context *context, const salf_tensors *w
     salf_named_tensor w;
     snprintf(text, sizeof text, "%.200s %lld %lld %lld %lld %.17g %.17g %.17g %.17g", o->method, (long long)o->batch,
              (long long)o->epochs, (long long)o->rank, (long long)o->seed, o->rate, o->alpha, o->clip, o->warmup);
-    uint64_t model = 0, data = salf_hash(0, b->tokens, (uint64_t)b->first[b->n] * sizeof *b->tokens);
+    uint64_t model = (uint64_t)n_tokens, data = salf_hash(0, b->tokens, (uint64_t)b->first[b->n] * sizeof *b->tokens);
     snprintf(config, sizeof config, "%s/config.json", o->model); /* heads, eps, theta: weights may fit several */
     check(salf_hash_file(config, &model), "--model");
     for (int64_t i = 0; i < salf_tensors_count(weights); i++)
@@ -277,9 +277,8 @@ static void open_checkpoint(run *r, salf_context *context, const salf_tensors *w
                                             part("turn", r->turn, 4 * n),
                                             part("counts", r->counts, sizeof r->counts)};
     memcpy(r->parts, parts, sizeof parts);
-    r->state = (salf_checkpoint_content){sizeof r->state, .tensors = r->parts, .n_tensors = PARTS};
-    r->state.policy = r->policy;
-    r->state.planner = r->planner;
+    r->state = (salf_checkpoint_content){sizeof r->state, .tensors = r->parts, .n_tensors = PARTS, .policy = r->policy,
+                                         .planner = r->planner};
     salf_checkpoint_info info = {.struct_size = sizeof info};
     check(salf_checkpoint_get_info(r->checkpoint, &info), "--checkpoint");
     if (info.damage) fprintf(stderr, "trainer: %s\n", info.damage);
@@ -397,7 +396,7 @@ int main(int argc, char **argv) {
     /* salf 3: the semantic basis of the tokens that are to be right; it holds as long as the head is frozen */
     check(salf_basis_create(&basis, model, r.data.words, r.data.n_classes, NULL), "basis");
     open_run(&r, &o, model, basis, context);
-    if (o.checkpoint) open_checkpoint(&r, context, salf_model_get_tensors(model));
+    if (o.checkpoint) open_checkpoint(&r, context, salf_model_get_tensors(model), info.valid_vocab);
     train(&r);
     printf("%s: accuracy %.4f, forward %.2f s, probe %.3f s, backward %.2f s\n", o.method, accuracy(&r), r.forward_s,
            r.probe_s, r.backward_s);

@@ -65,6 +65,8 @@ another 'template' 'another --template' 'echo "{text} So it is about a" >d/templ
 another 'word of a label' 'another --label-words' 'sed "1s/\t.*/\tsea/" d/words.txt >x && mv x d/words.txt'
 another 'tokenizer' 'another --tokenizer: the content of t.bin' 'printf "\1" | dd of=t.bin bs=1 seek=4 conv=notrunc 2>dd'
 another 'weight' 'another --model: the content of m is not' 'printf "\1" | dd of=m/model.safetensors bs=1 seek=9000 conv=notrunc 2>dd'
+python3 -c 'import json; print(json.dumps({"model": {"type": "BPE", "vocab": {f"t{i}": i for i in range(1000)}, "merges": []}}))' >fewer.json
+another 'number of tokens' 'another --model' 'cp fewer.json m/tokenizer.json'
 another 'configuration' 'another --model' 'sed "s/\"rope_theta\": *[0-9.]*/\"rope_theta\": 500.0/" m/config.json >x && ! cmp -s x m/config.json && mv x m/config.json'
 for option in "--batch 4" "--seed 7" "--loss cosine" "--lens normed" "--weight-decay 0.1" "--rank 4" "--targets q,v" "--epochs 2" \
     "--whole-vocabulary" "--schedule cosine" "--backend reference" "--threads 1" "--lr 0.001" "--limit-test 7"; do
