@@ -2,6 +2,7 @@
 # salf.h stands alone, without a warning, in every dialect of C and C++ that hosts are written in; and the layout of its
 # structs is the committed one.
 set -u
+export MAKEFLAGS=
 here=$(dirname "$0")
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
@@ -43,6 +44,10 @@ done
 ${CC:-gcc} -std=c11 "${warnings[@]}" -DSALF_API= -include stdint.h -include stddef.h -DSALF_NO_INCLUDES -fsyntax-only \
     "$work/alone.c"
 report "SALF_NO_INCLUDES leaves out nothing but the includes" $?
+# In one file static names of all sources meet; what it does there is asked by tests/hosts.
+make --no-print-directory BUILD="$work" CUDA=0 amalgamation >/dev/null &&
+    ${CC:-gcc} -Wall -Wextra -Werror -fsyntax-only "$work/amalgamation/salf.c"
+report "the library in one file compiles" $?
 # A library that cannot see NaN would count zero states and bad rows as good ones: such builds are refused.
 root=$(cd "$here/../.." && pwd)
 for flag in -ffast-math -Ofast -ffinite-math-only; do

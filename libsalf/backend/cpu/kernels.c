@@ -53,8 +53,8 @@ INLINE float shifted(const void *row, int32_t dtype, int64_t i, const slf_affine
 
 /* Elements first ... last-1, at most SLF_PIECE. dtype, and whether a and b are NULL, are constants where this is
  * inlined: each combination is compiled by itself. What does not fill the lanes goes to the first of them. */
-INLINE void piece(const void *row, int32_t dtype, int64_t first, int64_t last, const slf_affine *a, const float *b,
-                  slf_pair *out) {
+INLINE void plain_piece(const void *row, int32_t dtype, int64_t first, int64_t last, const slf_affine *a,
+                        const float *b, slf_pair *out) {
     float d[LANES] = {0}, s[LANES] = {0};
     int64_t i = first;
     for (; i + LANES <= last; i += LANES)
@@ -81,11 +81,11 @@ INLINE void reduce_typed(const void *row, int32_t dtype, int64_t n, const slf_af
         const int64_t last = n - first < SLF_PIECE ? n : first + SLF_PIECE;
         /* which of the two are there has to be seen by the compiler, or the loops stay scalar */
         if (a && b)
-            piece(row, dtype, first, last, a, b, out);
+            plain_piece(row, dtype, first, last, a, b, out);
         else if (a)
-            piece(row, dtype, first, last, a, NULL, out);
+            plain_piece(row, dtype, first, last, a, NULL, out);
         else if (b)
-            piece(row, dtype, first, last, NULL, b, out);
+            plain_piece(row, dtype, first, last, NULL, b, out);
     }
 }
 
