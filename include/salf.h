@@ -511,7 +511,7 @@ typedef struct salf_probe_options {
     int32_t metric, lens, scores, eof_rule, nonfinite;
     int32_t rows_per_datum;    /* neighbours that are one datum, by their mean deviation, as all tokens of a sequence;
                                   the trace is of data. 0 = 1 */
-    double temperature;        /* t of CE, 1e-30 ... 1e30; 0 = 1 */
+    double temperature;        /* t of CE, 1e-6 ... 1e30; 0 = 1 */
     const int32_t *candidates; /* CE, RANK: compare with these tokens only; NULL: the whole vocabulary. Copied */
     int64_t n_candidates;      /* labels must be among them */
 } salf_probe_options;
@@ -610,7 +610,7 @@ enum { SALF_LOSS_COSINE = 0, SALF_LOSS_CE = 1 };
 typedef struct salf_loss_options {
     uint32_t struct_size;
     int32_t kind;
-    double temperature;        /* t of CE, 1e-30 ... 1e30; 0 = 1 */
+    double temperature;        /* t of CE, 1e-6 ... 1e30; 0 = 1 */
     const int32_t *candidates; /* CE: over these tokens only; NULL: the whole vocabulary. Copied */
     int64_t n_candidates;
 } salf_loss_options;

@@ -230,7 +230,7 @@ END_TEST
 
 /* ---- temperatures ---- */
 
-static const double temperatures[] = {1e-30, 1e-12, 1e-6, 1e-4, 0.0005, 0.001, 0.01, 0.05, 0.25, 1, 40, 1e30};
+static const double temperatures[] = {1e-6, 1e-5, 1e-4, 0.0005, 0.001, 0.01, 0.05, 0.25, 1, 40, 1e30};
 enum { TEMPERATURES = sizeof temperatures / sizeof *temperatures };
 
 static long double entropy(const long double *s, int64_t v, int64_t label, double t) {
@@ -345,7 +345,7 @@ START_TEST(losses_and_gradients_at_every_temperature) {
 END_TEST
 
 START_TEST(other_temperatures_are_refused) {
-    static const double wrong[] = {1e-31, 5e-324, 1e31, -1, INFINITY, NAN, DBL_MAX};
+    static const double wrong[] = {9e-7, 1e-12, 5e-324, 1e31, -1, INFINITY, NAN, DBL_MAX};
     salf_context *context = open_level(0, 0);
     world x = make_world(30, 6, SALF_F32, 1, 1);
     open_world(&x, context, WHOLE);
@@ -355,21 +355,21 @@ START_TEST(other_temperatures_are_refused) {
         salf_probe *probe_made;
         salf_loss *loss_made;
         char value[64];
-        snprintf(value, sizeof value, "temperature is %.16g, not in 1e-30 ... 1e+30", wrong[i]);
+        snprintf(value, sizeof value, "temperature is %.16g, not in 1e-06 ... 1e+30", wrong[i]);
         CHECK_FAILS(salf_probe_create(&probe_made, x.basis, &p), SALF_E_ARGUMENT, value);
         CHECK_FAILS(salf_loss_create(&loss_made, x.basis, &l), SALF_E_ARGUMENT, value);
     }
     /* a gradient that float32 does not hold is refused, and nothing is written */
-    const salf_loss_options l = {.struct_size = sizeof l, .kind = SALF_LOSS_CE, .temperature = 1e-20};
+    const salf_loss_options l = {.struct_size = sizeof l, .kind = SALF_LOSS_CE, .temperature = 1e-6};
     float loss[ROWS] = {7}, gradient[ROWS * 6] = {7};
     const salf_tensor states = oracle_view(x.states[0], SALF_F32, ROWS, 6),
                       losses = oracle_view(loss, SALF_F32, ROWS, 1);
     const salf_tensor g = oracle_view(gradient, SALF_F32, ROWS, 6);
     salf_loss *made;
     CHECK_OK(salf_loss_create(&made, x.basis, &l));
-    CHECK_FAILS(salf_loss_compute(made, x.labels, &states, 1e25, &losses, &g), SALF_E_OVERFLOW, "scale 1e+25");
+    CHECK_FAILS(salf_loss_compute(made, x.labels, &states, 1e35, &losses, &g), SALF_E_OVERFLOW, "scale 1e+35");
     ck_assert(loss[0] == 7 && gradient[0] == 7);
-    CHECK_OK(salf_loss_compute(made, x.labels, &states, 1e25, &losses, NULL));
+    CHECK_OK(salf_loss_compute(made, x.labels, &states, 1e35, &losses, NULL));
     salf_loss_destroy(made);
     close_world(&x);
     free_world(&x);
