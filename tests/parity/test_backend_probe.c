@@ -248,6 +248,12 @@ static void check_query_special(const parity_case *c) {
     ck_assert(isnan(out[7]));
     ck_assert_double_eq_tol(out[9], sqrt(0.5), 1e-15);
     ck_assert_double_eq_tol(out[12], 1, 1e-15);
+    /* for logits states are as they are, but that no product with an infinite one is a number */
+    const slf_query_job plain = {.states = &h.view, .z = out, .gain = 1};
+    CHECK_OK(c->backend->query(c->impl, &plain));
+    for (int i = 0; i < 3; i++) ck_assert(out[i] == 0);
+    ck_assert(isnan(out[3]) && out[4] == 1 && out[6] == 1 && isnan(out[7]) && out[8] == 0);
+    ck_assert(out[9] == (double)1e30f && out[12] == (double)1e-40f);
     parity_matrix_free(&h);
 }
 

@@ -351,6 +351,28 @@ START_TEST(non_finite_and_zero_states) {
 }
 END_TEST
 
+/* A state that has overflowed has no rank: no logit is above an infinite one, so that it would be 0, the best. */
+START_TEST(infinite_states_by_logits) {
+    for (size_t k = 0; k < 2; k++)
+        for (int32_t metric = SALF_METRIC_CE; metric <= SALF_METRIC_RANK; metric++)
+            for (int sign = -1; sign <= 1; sign += 2) {
+                world *x = make_world(backends[k], 5, 0);
+                salf_probe_options options = options_of(metric, SALF_LENS_RAW);
+                options.scores = SALF_SCORE_LOGITS;
+                options.nonfinite = SALF_NONFINITE_TRAIN_FULLY;
+                salf_probe *probe;
+                salf_trace trace;
+                x->states[2][3 * D + 1] = (float)sign * INFINITY;
+                CHECK_OK(salf_probe_create(&probe, x->basis, &options));
+                run(probe, x, &trace);
+                ck_assert_int_eq(trace.n_nonfinite, 1);
+                ck_assert(isnan(trace.deviations[3 * (M + 1) + 2]) && isfinite(trace.deviations[4 * (M + 1) + 2]));
+                salf_probe_destroy(probe);
+                drop_world(x);
+            }
+}
+END_TEST
+
 START_TEST(calls_out_of_order) {
     world *x = make_world(SALF_BACKEND_CPU, 5, 0);
     salf_probe *probe;
@@ -659,6 +681,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, small_workspace_gives_the_same);
     HARNESS_ADD(suite, identical_rows_do_not_outrank_each_other);
     HARNESS_ADD(suite, non_finite_and_zero_states);
+    HARNESS_ADD(suite, infinite_states_by_logits);
     HARNESS_ADD(suite, calls_out_of_order);
     HARNESS_ADD(suite, empty_batches_and_labels);
     HARNESS_ADD(suite, options_are_checked);

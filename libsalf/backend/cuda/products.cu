@@ -116,7 +116,8 @@ salf_status slf_cuda_apply(void *self, const slf_apply_job *job) {
 
 /* ---- queries ---- */
 
-/* norm(h), scaled to length 1 where unit is 1, times gain: two or three passes over a row, which stays in the cache. */
+/* norm(h), scaled to length 1 where unit is 1, times gain: two or three passes over a row, which stays in the cache. What
+ * is infinite becomes NaN, as the reference has it. */
 static __global__ void norm_states(slf_rows states, slf_norm norm, int32_t unit, double gain, double *out) {
     /* The norm's mean and scale are the same for all threads of the block; its elements are made again in each pass,
      * which costs less than keeping them. */
@@ -135,7 +136,7 @@ static __global__ void norm_states(slf_rows states, slf_norm norm, int32_t unit,
     }
     for (int64_t i = threadIdx.x; i < states.cols; i += blockDim.x) {
         const double x = slf_normed_element(n, i);
-        to[i] = !unit ? x * gain : length > 0 && !zero ? x / length * gain : slf_nan();
+        to[i] = !unit ? (isinf(x) ? slf_nan() : x * gain) : length > 0 && !zero ? x / length * gain : slf_nan();
     }
 }
 
