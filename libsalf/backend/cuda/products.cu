@@ -136,7 +136,7 @@ static __global__ void norm_states(slf_rows states, slf_norm norm, int32_t unit,
     }
     for (int64_t i = threadIdx.x; i < states.cols; i += blockDim.x) {
         const double x = slf_normed_element(n, i);
-        to[i] = !unit ? (isinf(x) ? slf_nan() : x * gain) : length > 0 && !zero ? x / length * gain : slf_nan();
+        to[i] = !unit ? (isfinite(x) ? x * gain : slf_nan()) : length > 0 && !zero ? x / length * gain : slf_nan();
     }
 }
 
