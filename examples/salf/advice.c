@@ -73,8 +73,8 @@ int advice_make(advice *out, const tally_list *list, int64_t n_test) {
                 out->lines[i].front = 0;
         }
     }
-    /* Over three epochs two of three forwards of lora[half] begin at its cut, half way up or, of an odd number of layers,
-     * below that. */
+    /* Over three epochs two of three forwards of lora[half] begin at its cut: half way up or, of an odd number of
+     * layers, below that. */
     if (half >= 0) {
         const double forward = tally_figure(list, half, TALLY_FORWARD).mean,
                      all = tally_figure(list, half, TALLY_CPU).mean,

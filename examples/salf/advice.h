@@ -1,8 +1,8 @@
 /* advice.h - what a pilot of several methods and seeds says: does a method pay that freezes layers?
  *
- * Intervals are about 95 %: t sqrt(s^2 / S + v), from the deviation s over S seeds and the variance v of macro F1 by the
- * draw of the test texts (metrics.h), which is at least that of the accuracy p of K texts, p (1 - p) / K, K and p with
- * two right and two wrong answers more. t is Student's quantile for the degrees of freedom of that sum (Welch and
+ * Intervals are about 95 %: t sqrt(s^2 / S + v), from the deviation s over S seeds and the variance v of macro F1 by
+ * the draw of the test texts (metrics.h), which is at least that of the accuracy p of K texts, p (1 - p) / K, K and p
+ * with two right and two wrong answers more. t is Student's quantile for the degrees of freedom of that sum (Welch and
  * Satterthwaite): two or three seeds say little of their deviation, and one says nothing of it, so that its intervals
  * are of the texts alone. Classes with two or three test texts make it some 90 % (simulated). Of a difference both
  * methods' chances count, though they meet the same texts and seeds: that errs to the wide side. */

@@ -196,7 +196,9 @@ static int probe_batch(probe_parts *p, batch_room *b, int64_t first) {
         return args_fail("probe", "prompts %" PRId64 " ... %" PRId64 ": %s", first + 1, first + b->n,
                          *message ? message : salf_last_error());
     }
-    if (salf_probe_end(p->probe, &trace)) return args_fail_salf("probe");
+    if (salf_probe_end(p->probe, &trace)) /* whose rows count from the batch's first prompt */
+        return args_fail("probe", "prompts %" PRId64 " ... %" PRId64 ": %s", first + 1, first + b->n,
+                         salf_last_error());
     const int64_t spaces = trace.n_layers + 1;
     for (int64_t r = 0; r < trace.rows; r++) {
         for (int64_t k = 0; k < spaces; k++) printf("%.9g\t", trace.deviations[r * spaces + k]);

@@ -5,10 +5,10 @@
 #include <string.h>
 
 /* Variance of macro F1 by the draw of the texts (delta method), from n_ij texts of class i that were taken for j. With
- * D_c = 2 TP + FP + FN and F_c = 2 n_cc / D_c of the P classes that occur, a text more there moves macro F1 by h_ij / P,
+ * D_c = 2 TP + FP + FN and F_c = 2 n_cc / D_c of the P classes that occur, one more there moves macro F1 by h_ij / P,
  *     h_ij = 2 [i = j] / D_i - F_i / D_i - F_j / D_j,
- * and as the sum of n_ij h_ij is 0 the variance is that of n_ij h_ij^2, over P^2. Each class has half a right and half a
- * wrong answer more, the latter spread over the others: one with a handful of texts is not certain. An accuracy's
+ * and as the sum of n_ij h_ij is 0 the variance is that of n_ij h_ij^2, over P^2. Each class has half a right and half
+ * a wrong answer more, the latter spread over the others: one with a handful of texts is not certain. An accuracy's
  * variance would be far too small where classes are of unequal sizes, as the F1 of a small one counts as much as any.
  * sizes [C]: D_c, which become 1 / (D_c + 2) or, of a class that does not occur, 0; f1 [C]: scratch. */
 static double f1_variance(int32_t n_classes, int32_t present, const int64_t *table, double *sizes, double *f1) {

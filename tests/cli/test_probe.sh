@@ -48,6 +48,28 @@ done
     { printf '1\t1'; yes ,1 | head -n 9000 | tr -d '\n'; echo; } >"$work/long" # more than a batch has room for
     run 1 probe --model "$SALF_SHARED/models/stories260k" --prompts "$work/long"
     tells '9001'
+    # a token without numbers, in the second batch of prompts: a copy of the model with a head of its own has one
+    python3 - "$SALF_SHARED/models/stories260k" "$work/untied" <<'END'
+import json, os, struct, sys
+source, copy = sys.argv[1:]
+os.mkdir(copy)
+config = json.load(open(source + "/config.json"))
+json.dump({**config, "tie_word_embeddings": False}, open(copy + "/config.json", "w"))
+data = open(source + "/model.safetensors", "rb").read()
+n = 8 + struct.unpack("<Q", data[:8])[0]
+header = json.loads(data[8:n])
+embedding = header["model.embed_tokens.weight"]
+(first, end), width = embedding["data_offsets"], embedding["shape"][1] * 4
+body = bytearray(data[n:])
+header["lm_head.weight"] = {**embedding, "data_offsets": [len(body), len(body) + end - first]}
+body += body[first:end]
+body[first + 7 * width : first + 7 * width + 4] = struct.pack("<f", float("nan"))
+text = json.dumps(header).encode()
+open(copy + "/model.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + body)
+END
+    { yes "1$(printf '\t')3,4" | head -n 65; printf '1\t7\n'; } >"$work/second"
+    run 1 probe --model "$work/untied" --prompts "$work/second"
+    tells 'prompts 65 ... 66: the deviation of row 1 in space 0 is nan'
     # an option that changes nothing, or that another one overrules
     for options in '--temperature 2' '--candidates 1,2' '--scores logits' '--metric rank --temperature 2' '--exact --rtol 0.1' \
         '--metric ce --scores logits --exact' '--metric rank --scores logits --rtol 0.1'; do

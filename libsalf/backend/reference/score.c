@@ -51,8 +51,8 @@ void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h) {
 /* ---- queries ---- */
 
 /* A zero state has no direction: its z is NaN, and everything that is made of it. The raw state decides, as for
- * cosines: a norm with a bias would give it one. What is infinite becomes NaN: no logit is above an infinite one, and so
- * the rank of a state that has overflowed would be 0. */
+ * cosines: a norm with a bias would give it one. What is infinite becomes NaN: no logit is above an infinite one, so
+ * that the rank of a state that has overflowed would be 0. */
 void slf_reference_query_row(const slf_query_job *job, int64_t r, double *h) {
     const int64_t dim = job->states->cols;
     slf_row_to_f64(job->states, r, h);
