@@ -73,6 +73,11 @@ static void print_option(const args_option *o, int width) {
 static const args_option always[] = {{.name = "help", .letter = 'h', .help = "print this and end"},
                                      {.name = "version", .help = "print the version and end"}};
 
+/* The subcommand's own options, and behind them those that each has. */
+static const args_option *option_at(const args_command *c, int i) {
+    return i < c->n_options ? &c->options[i] : &always[i - c->n_options];
+}
+
 /* "plan --layers M --data N [OPTION...]": the required options stand there, as nothing works without them. */
 static void print_usage(const args_command *c) {
     printf("%s", c->name);
@@ -92,8 +97,7 @@ void args_help(const args_command *c) {
     printf("\n\n");
     args_print_wrapped(stdout, c->summary, 0, 0, width);
     printf("\nOptions:\n");
-    for (int i = 0; i < c->n_options; i++) print_option(&c->options[i], width);
-    for (int i = 0; i < 2; i++) print_option(&always[i], width);
+    for (int i = 0; i < c->n_options + 2; i++) print_option(option_at(c, i), width);
     if (!c->notes) return;
     printf("\n");
     args_print_wrapped(stdout, c->notes, 0, 0, width);
@@ -133,9 +137,9 @@ static void print_roff(const char *text) {
 static void print_man(const args_command *c) {
     printf(".SS %s %s\n", args_program, c->name);
     print_roff(c->summary);
-    for (int i = 0; i < c->n_options; i++) {
+    for (int i = 0; i < c->n_options + 2; i++) {
         char label[LABEL_SIZE];
-        const args_option *o = &c->options[i];
+        const args_option *o = option_at(c, i);
         make_label(o, label, sizeof label);
         printf(".TP\n.B ");
         if (o->letter) printf("\\-%c, ", o->letter);
@@ -172,8 +176,8 @@ static void print_short(const char *text) {
 
 static void print_fish(const args_command *c) {
     char words[ARGS_WORDS_SIZE];
-    for (int i = 0; i < c->n_options; i++) {
-        const args_option *o = &c->options[i];
+    for (int i = 0; i < c->n_options + 2; i++) {
+        const args_option *o = option_at(c, i);
         printf("complete -c %s -n '__fish_seen_subcommand_from %s' -l %s", args_program, c->name, o->name);
         if (o->letter) printf(" -s %c", o->letter);
         if (o->kind == ARGS_CHOICE) printf(" -xa '%s'", args_option_words(o, ' ', words));

@@ -130,6 +130,20 @@ for shell in bash zsh fish; do
     run 0 completion $shell
     says 'metric'
 done
+# every option that a subcommand's help names
+missing=
+for command in plan basis tokens probe finetune advise doctor report; do
+    "$SALF" $command --help | grep -oE '^ +(-., +)?--[a-z-]+' | grep -oE '[a-z-]+$' | sed 's/^--//' >"$work/options"
+    while read -r option; do
+        "$SALF" man | sed -n "/^.SS salf $command\$/,/^.SS/p" | tr -d '\\' | grep -qE -- "^.B (-., )?--$option( |\$)" || missing+=" man:$command:$option"
+        "$SALF" completion fish | grep -qE "_from $command' -l $option( |\$)" || missing+=" fish:$command:$option"
+        for shell in bash zsh; do
+            "$SALF" completion $shell | sed -n "/^    $command)\$/,/esac/p" | grep -qE -- "--$option[ ']" || missing+=" $shell:$command:$option"
+        done
+    done <"$work/options"
+done
+[ -s "$work/options" ] && [ -z "$missing" ]
+check $? "the page and the completions have every option of every subcommand$missing"
 run 2 completion tcsh
 tells "'tcsh' is none of bash|zsh|fish"
 run 2 plan --help=html
