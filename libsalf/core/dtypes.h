@@ -76,6 +76,17 @@ SLF_WIDENING float slf_float_element(const void *row, int32_t dtype, int64_t i) 
     return SLF_FLOAT_TYPES(SLF_ELEMENT_) 0;
 }
 
+/* In a switch over the type: out[i] = element i of row, i < n. A loop for each, so that none chooses at every element. */
+#define SLF_FLOAT_LOOP(type, name, bytes, element)                \
+    case type:                                                    \
+        for (int64_t i = 0; i < n; i++) out[i] = element(row, i); \
+        break;
+
+/* n elements of a row of one of these types. */
+static inline void slf_floats_widen(const void *row, int32_t dtype, int64_t n, float *out) {
+    switch (dtype) { SLF_FLOAT_TYPES(SLF_FLOAT_LOOP) }
+}
+
 /* Bytes of an element; 0 for what is none of these types. */
 SLF_WIDENING int64_t slf_float_size(int32_t dtype) {
 #define SLF_SIZE_(type, name, bytes, element) dtype == type ? bytes:

@@ -151,16 +151,8 @@ const void *slf_tensor_row(const salf_tensor *tensor, int64_t r) {
     return (const char *)tensor->data + slf_tensor_offset(tensor, r) * slf_dtype_size(tensor->dtype);
 }
 
-/* A loop for each type, so that none chooses at every element. */
-#define FLOAT_LOOP(type, name, bytes, element)                    \
-    case type:                                                    \
-        for (int64_t i = 0; i < n; i++) out[i] = element(row, i); \
-        break;
-
 void slf_row_to_f32(const salf_tensor *tensor, int64_t r, float *out) {
-    const void *row = slf_tensor_row(tensor, r);
-    const int64_t n = tensor->cols;
-    switch (tensor->dtype) { SLF_FLOAT_TYPES(FLOAT_LOOP) }
+    slf_floats_widen(slf_tensor_row(tensor, r), tensor->dtype, tensor->cols, out);
 }
 
 /* Every float32 is a float64: nothing is rounded. */
@@ -168,7 +160,7 @@ void slf_row_to_f64(const salf_tensor *tensor, int64_t r, double *out) {
     const void *row = slf_tensor_row(tensor, r);
     const int64_t n = tensor->cols;
     switch (tensor->dtype) {
-        SLF_FLOAT_TYPES(FLOAT_LOOP)
+        SLF_FLOAT_TYPES(SLF_FLOAT_LOOP)
     case SALF_F64:
         memcpy(out, row, (size_t)n * sizeof(double));
     }

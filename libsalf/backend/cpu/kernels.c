@@ -26,17 +26,6 @@
  * a level depend on this number and on SLF_PIECE alone, not on the length of a processor's vectors. */
 enum { LANES = 32 };
 
-/* Any type of core/dtypes.h. */
-static void widen_plain(const void *in, int32_t dtype, int64_t n, float *out) {
-    switch (dtype) {
-#define WIDEN(type, name, bytes, element)                        \
-    case type:                                                   \
-        for (int64_t i = 0; i < n; i++) out[i] = element(in, i); \
-        break;
-        SLF_FLOAT_TYPES(WIDEN)
-    }
-}
-
 /* Pairs of lanes are added first, so that rounding grows with their logarithm. */
 INLINE double lanes_sum(float lanes[LANES]) {
     for (int width = LANES / 2; width >= 4; width /= 2)
@@ -147,7 +136,7 @@ static slf_pair exp_sums_plain(double *x, const double *s, int64_t n) {
 const slf_kernels slf_kernels_plain = {.name = "c",
                                        .blocks = {&slf_block_plain_f32, &slf_block_plain_f64},
                                        .rotate = slf_rotate_plain,
-                                       .widen = widen_plain,
+                                       .widen = slf_floats_widen,
                                        .reduce = reduce_plain,
                                        .exp = exp_plain,
                                        .exp_sums = exp_sums_plain};
