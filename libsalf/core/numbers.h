@@ -53,7 +53,14 @@ static inline int slf_compare_products(int64_t a, int64_t b, int64_t c, int64_t 
     return x_sign < 0 ? -size : size;
 }
 
-/* Euclidean norm of n numbers, in float64; NaN or infinity when an element is or a square overflows. */
+static inline int slf_all_finite(const double *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(x[i])) return 0;
+    return 1;
+}
+
+/* Euclidean norm of n numbers, in float64 and in order; NaN or infinity when an element is or a square overflows, which
+ * none of a float32 number does. */
 static inline double slf_norm2(const double *x, int64_t n) {
     double sum = 0;
     for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];

@@ -74,8 +74,7 @@ salf_status slf_decide_salf(salf_policy *p, const salf_observation *seen) {
         memset(sums, 0, ((size_t)p->m + 1) * sizeof *sums);
         for (int64_t r = 0; r < t->rows; r++) {
             const double *gains = t->gains + r * p->m;
-            bool finite = true;
-            for (int32_t k = 0; k < p->m; k++) finite = finite && isfinite(gains[k]);
+            const bool finite = slf_all_finite(gains, p->m);
             for (int32_t k = 0; finite && k < p->m; k++) sums[k] += gains[k];
             sums[p->m] += t->eof[r] < p->m;
         }

@@ -178,10 +178,8 @@ salf_status salf_probe_end(salf_probe *probe, salf_trace *trace) {
      * which have no eof: they train nothing */
     int32_t nonfinite = 0;
     for (int64_t d = 0, first = 0, end; d < data; d++, first = end) {
-        bool finite = true;
         end = end_of_datum(probe, d, first);
-        for (int32_t space = 0; space < spaces; space++) finite = finite && isfinite(deviations[d * spaces + space]);
-        if (!finite && nonfinite < INT32_MAX) nonfinite++;
+        if (!slf_all_finite(deviations + d * spaces, spaces) && nonfinite < INT32_MAX) nonfinite++;
         if (end > first) continue;
         results->eof[d] = m;
         for (int32_t space = 0; space < spaces; space++) deviations[d * spaces + space] = (double)NAN;

@@ -160,11 +160,9 @@ salf_status salf_signal_add(salf_signal *signal, const salf_trace *trace, const 
         const int32_t eof = trace->eof[r];
         if (eof == m) continue; /* nothing was probed of it */
         const double *gains = groups ? trace->gains + r * m : NULL;
-        bool finite = true;
-        for (int32_t k = 0; gains && k < m; k++) finite = finite && isfinite(gains[k]);
         s->rows++;
         s->of_eof[eof]++;
-        if (gains && finite) {
+        if (gains && slf_all_finite(gains, m)) {
             /* the means of all rows and of the group move, and squares are taken about both. The product of the
              * distances to a mean before and after it moves is what the row adds to the sum of squares about the last
              * mean: exact, and never the difference of two large numbers */

@@ -187,7 +187,7 @@ static void load_query_rows(void *user, int64_t begin, int64_t end) {
 static void compare_query_rows(void *user, int64_t begin, int64_t end) {
     const slf_query_job *job = ((const query_block *)user)->job;
     const int64_t dim = job->states->cols;
-    for (int64_t r = begin; r < end; r++) job->needs_f64[r] = slf_reference_length(job->z + r * dim, dim) > job->limit;
+    for (int64_t r = begin; r < end; r++) job->needs_f64[r] = slf_norm2(job->z + r * dim, dim) > job->limit;
 }
 
 salf_status slf_cpu_query(void *self, const slf_query_job *job) {

@@ -114,13 +114,6 @@ salf_status slf_reference_scan(void *self, const slf_scan_job *job) {
     return status;
 }
 
-/* No scaling against overflow: elements come from float32 numbers, whose squares float64 holds. */
-double slf_reference_length(const double *x, int64_t dim) {
-    double sum = 0;
-    for (int64_t i = 0; i < dim; i++) sum += x[i] * x[i];
-    return sqrt(sum);
-}
-
 /* y may be where out wants it already. The norm of a rounded row is that of its float32 elements, as a file that holds
  * them would give it. |y| <= noise |x| says that nothing but rounding is left of x (see basis/factor.c); a comparison
  * with NaN is false, so that a row that is not finite stays, and shows. */
@@ -128,12 +121,12 @@ void slf_reference_keep_row(const slf_apply_job *job, int64_t r, const double *x
     const int64_t dim = job->rows->cols;
     if (job->out && job->out + r * dim != y) memcpy(job->out + r * dim, y, (size_t)dim * sizeof *y);
     if (!job->norms && !job->rounded) return;
-    const double length = slf_reference_length(y, dim);
+    const double length = slf_norm2(y, dim);
     if (!job->rounded) {
         job->norms[r] = length;
         return;
     }
-    const bool zero = length <= job->noise * slf_reference_length(x, dim);
+    const bool zero = length <= job->noise * slf_norm2(x, dim);
     double square = 0;
     for (int64_t i = 0; i < dim; i++) {
         const float rounded = zero ? 0 : (float)y[i];

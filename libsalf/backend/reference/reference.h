@@ -40,8 +40,6 @@ typedef struct slf_near {
 slf_near slf_reference_near(const slf_score_job *job, int64_t r, double unit, int64_t chain);
 /* Whether row i of the block, whose score is s but for rounding, is above the target of query row r. */
 bool slf_reference_above(const slf_score_job *job, int64_t r, int64_t i, double s, const slf_near *near);
-/* |x|, summed in order. */
-double slf_reference_length(const double *x, int64_t dim);
 
 SLF_PROTOTYPES(slf_reference_)
 

@@ -56,13 +56,13 @@ void slf_reference_norm_row(const slf_norm *norm, int64_t dim, double *h) {
 void slf_reference_query_row(const slf_query_job *job, int64_t r, double *h) {
     const int64_t dim = job->states->cols;
     slf_row_to_f64(job->states, r, h);
-    const double raw = job->norm && job->unit ? slf_reference_length(h, dim) : 1;
+    const double raw = job->norm && job->unit ? slf_norm2(h, dim) : 1;
     slf_reference_norm_row(job->norm, dim, h);
     for (int64_t i = 0; i < dim && !job->unit; i++)
         if (isinf(h[i])) h[i] = (double)NAN;
     if (!job->unit) return;
     /* All queries have length 1: what follows compares directions alone. */
-    const double length = raw > 0 ? slf_reference_length(h, dim) : 0;
+    const double length = raw > 0 ? slf_norm2(h, dim) : 0;
     for (int64_t i = 0; i < dim; i++) h[i] = length > 0 ? h[i] / length : (double)NAN;
 }
 
@@ -77,7 +77,7 @@ salf_status slf_reference_query(void *self, const slf_query_job *job) {
         if (job->p) slf_reference_times_p(job->p, h, dim, z);
         /* gain: a power of two that brings z into the range of float32 (basis/score.c); it loses no bit. */
         if (job->p) slf_reference_scale(z, dim, job->gain);
-        if (job->needs_f64) job->needs_f64[r] = slf_reference_length(z, dim) > job->limit;
+        if (job->needs_f64) job->needs_f64[r] = slf_norm2(z, dim) > job->limit;
     }
     slf_host_free(self, h);
     return SALF_OK;
@@ -215,7 +215,7 @@ salf_status slf_reference_score(void *self, const slf_score_job *job) {
 
 /* NaN where h has no direction, also when its length overflows. */
 static double cosine_of(const double *h, const float *b, double norm_b, int64_t dim) {
-    const double length = slf_reference_length(h, dim);
+    const double length = slf_norm2(h, dim);
     double product = 0;
     if (!(length > 0 && isfinite(length))) return NAN;
     for (int64_t i = 0; i < dim; i++) product += h[i] * (double)b[i];
@@ -238,7 +238,7 @@ salf_status slf_reference_cosine(void *self, const slf_cosine_job *job) {
         const float *b = job->own.rows + row * dim;
         slf_row_to_f64(job->states, r, h);
         /* Before the norm: a state of zeros has no direction, whatever a bias makes of it. */
-        const double length = slf_reference_length(h, dim), norm_b = job->own.norms[row];
+        const double length = slf_norm2(h, dim), norm_b = job->own.norms[row];
         if (!job->out) { /* the loss and d (1 - cos) / d h = -(b / |b| - cos h / |h|) / |h| */
             const double cosine = gradient_fits(&job->losses, 1, length) ? cosine_of(h, b, norm_b, dim) : (double)NAN;
             job->losses.loss[r] = (float)(1 - cosine);
@@ -270,7 +270,7 @@ salf_status slf_reference_score_loss(void *self, const slf_score_loss_job *job) 
     double *y = h + dim;
     for (int64_t r = 0; r < job->states->rows; r++) {
         slf_row_to_f64(job->states, r, h);
-        const double length = slf_reference_length(h, dim);
+        const double length = slf_norm2(h, dim);
         const bool usable =
             !isnan(target[r]) && gradient_fits(out, inverse_t, length); /* no zero or non-finite state */
         const double shift = sums->maximum ? sums->maximum[r] : job->rule->shift;
