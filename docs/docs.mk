@@ -8,7 +8,7 @@ MKDOCS ?= mkdocs
 site: docs ## the documents as a site, in build/site/ (MkDocs; REPOSITORY=URL for links to files)
 	@command -v $(firstword $(MKDOCS)) >/dev/null || { echo "mkdocs is missing: apt install mkdocs, or pip install mkdocs" >&2; exit 1; }
 	@$(or $(PYTHON),python3) docs/make_site.py $(BUILD)/docs/reference.md $(BUILD)/site-source
-	@$(MKDOCS) build --quiet --strict --config-file $(BUILD)/site-source/mkdocs.yml --site-dir $(abspath $(BUILD)/site)
+	@$(MKDOCS) build --quiet --strict --config-file $(BUILD)/site-source/mkdocs.yml --site-dir '$(abspath $(BUILD))/site'
 	@echo "$(BUILD)/site/index.html"
 
 install: install-doc

@@ -7,7 +7,7 @@ SUITES := test-runner test-unit test-cuda test-gpu-kit test-cli test-abi test-in
     test-python test-conformance lint-python test-asan test-tsan test-valgrind test-clang
 CHECKED := test-unit test-cli test-abi test-docs test-fuzz
 RESULTS ?= $(abspath $(BUILD))/results
-RUN = RESULTS=$(RESULTS) TEST_JOBS=$(JOBS) tests/run.sh
+RUN = RESULTS='$(RESULTS)' TEST_JOBS=$(JOBS) tests/run.sh
 PYTHON ?= $(shell for p in python3 /usr/bin/python3; do $$p -c 'import cffi' 2>/dev/null && echo $$p && break; done)
 SCRIPT_ENV = CC='$(CC)' CXX='$(CXX)' BUILD='$(BUILD)' PYTHON='$(or $(PYTHON),python3)' VERSION='$(VERSION)' \
     SONAME='$(SONAME)' VERSION_SCRIPT='$(VERSION_SCRIPT)'
@@ -154,7 +154,7 @@ define cpp_program
 $(BUILD)/tests/cpp/$(1)/%: tests/cpp/%.cpp $(CPP_HEADERS) $(SHARED_LIB)
 	@mkdir -p $$(@D)
 	$$(call say,CXX)$$(CXX) $(CPP_FLAGS) $(CPP_$(1)) -o $$@ $$< -L$(BUILD)/lib -lsalf \
-	    -Wl,-rpath,$(abspath $(BUILD))/lib -pthread
+	    -Wl,-rpath,'$(abspath $(BUILD))/lib' -pthread
 endef
 $(foreach kind,throwing plain sanitized,$(eval $(call cpp_program,$(kind))))
 
@@ -185,8 +185,8 @@ lint-python: lib ## types and style of the Python package
 .PHONY: test-conformance
 SALF_CONFORMANCE_PYTHON ?= $(shell for p in python3 /usr/bin/python3; do $$p -c 'import transformers' 2>/dev/null && echo $$p && break; done)
 RUN_DECODER := $(BUILD)/tests/run_decoder
-CONFORMANCE = SALF_LIBRARY=$(abspath $(BUILD))/lib/libsalf.so SALF_PROGRAM=$(abspath $(PROGRAM)) PYTHONPATH=bindings/python/src \
-    SALF_RUN_DECODER=$(abspath $(RUN_DECODER)) OPENBLAS_NUM_THREADS=1 $(or $(SALF_CONFORMANCE_PYTHON),python3)
+CONFORMANCE = SALF_LIBRARY="$(abspath $(BUILD))/lib/libsalf.so" SALF_PROGRAM="$(abspath $(PROGRAM))" PYTHONPATH=bindings/python/src \
+    SALF_RUN_DECODER="$(abspath $(RUN_DECODER))" OPENBLAS_NUM_THREADS=1 $(or $(SALF_CONFORMANCE_PYTHON),python3)
 $(RUN_DECODER): $(OBJ)/tests/conformance/run_decoder.o $(HOST_PARTS) $(STATIC_LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(LINK) -o $@ $(filter %.o,$^) $(STATIC_LIB) $(LIBS)
@@ -203,7 +203,7 @@ SUBSET_VALGRIND ?= core blob tensors tensors_hostile checkpoint json model basis
 FIXED_MAP = WRAP="$$(setarch -R true 2>/dev/null && echo setarch -R)"
 subset = $(filter $(foreach t,$(1),%/test_$(t)),$(TEST_BIN))
 # A + before a recipe with it: make does not see that it starts another make, which then would not build side by side.
-again = RESULTS=$(RESULTS) $(MAKE) BUILD=$(BUILD)/$(1)
+again = RESULTS='$(RESULTS)' $(MAKE) BUILD=$(BUILD)/$(1)
 
 # The sanitizer guesses where the thread-local memory of a plugin begins, and its leak check reads what it guessed.
 test-asan: ## unit tests and fuzz corpus under the address and undefined-behaviour sanitizers
@@ -253,9 +253,9 @@ bench: $(BENCH_BIN) $(PROGRAM) ## time the library against its peers (BENCH_FLAG
 	@set -e; for b in $(BENCH_BIN); do SALF_BENCH_PYTHON='$(SALF_BENCH_PYTHON)' $$b $(BENCH_FLAGS); done
 
 bench-python: lib ## time a Trainer of transformers with and without salf
-	@venv=$$(realpath -m '$(BUILD)')/venv && tests/python/venv.sh $$venv && \
-		SALF_LIBRARY='$(BUILD)/lib/libsalf.so' PYTHONPATH=bindings/python/src $$venv/bin/python tests/bench/bench_python.py
+	@venv="$$(realpath -m '$(BUILD)')"/venv && tests/python/venv.sh "$$venv" && \
+		SALF_LIBRARY='$(BUILD)/lib/libsalf.so' PYTHONPATH=bindings/python/src "$$venv"/bin/python tests/bench/bench_python.py
 
 bench-rows: lib ## time and memory of rows at their own cut in PyTorch
-	@venv=$$(realpath -m '$(BUILD)')/venv && tests/python/venv.sh $$venv && \
-		SALF_LIBRARY='$(BUILD)/lib/libsalf.so' PYTHONPATH=bindings/python/src $$venv/bin/python tests/bench/bench_rows.py
+	@venv="$$(realpath -m '$(BUILD)')"/venv && tests/python/venv.sh "$$venv" && \
+		SALF_LIBRARY='$(BUILD)/lib/libsalf.so' PYTHONPATH=bindings/python/src "$$venv"/bin/python tests/bench/bench_rows.py

@@ -5,6 +5,6 @@ CONFORMANCE_PYTHON ?= $(shell for p in python3 /usr/bin/python3; do $$p -c 'impo
 .PHONY: conformance
 conformance: lib ## check salf on every causal language model of the installed transformers; writes docs/conformance.md
 	@test -n '$(CONFORMANCE_PYTHON)' || { echo 'no Python with PyTorch, transformers and cffi: set CONFORMANCE_PYTHON' >&2; exit 1; }
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 HF_HUB_OFFLINE=1 SALF_LIBRARY=$(abspath $(BUILD))/lib/libsalf.so \
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 HF_HUB_OFFLINE=1 SALF_LIBRARY='$(abspath $(BUILD))/lib/libsalf.so' \
 	    PYTHONPATH=bindings/python/src $(CONFORMANCE_PYTHON) -W ignore tests/conformance/run.py \
 	    --results $(BUILD)/conformance --table docs/conformance.md --jobs $(JOBS) $(CONFORMANCE_FLAGS)

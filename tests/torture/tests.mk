@@ -22,4 +22,4 @@ test-torture: bin $(TORTURE_BIN) ## what of it fits a minute: all faults below t
 	@$(RUN) $@ $(TORTURE)/calls '$(TORTURE)/plans 5' '$(COMMANDS) --seconds 18 --each 24 faults kills flips calls'
 
 mutation: ## change one line of the sources at a time and see which suites notice (MUTATION_FLAGS='--only WORD')
-	@CC='$(CC)' $(PYTHON) tests/mutation/mutate.py --folder $(abspath $(BUILD))/mutation $(MUTATION_FLAGS)
+	@CC='$(CC)' $(PYTHON) tests/mutation/mutate.py --folder '$(abspath $(BUILD))/mutation' $(MUTATION_FLAGS)
