@@ -76,7 +76,7 @@ SLF_WIDENING float slf_float_element(const void *row, int32_t dtype, int64_t i) 
     return SLF_FLOAT_TYPES(SLF_ELEMENT_) 0;
 }
 
-/* In a switch over the type: out[i] = element i of row, i < n. A loop for each, so that none chooses at every element. */
+/* In a switch over the type: out[i] = element i of row, i < n. A loop for each: none chooses at every element. */
 #define SLF_FLOAT_LOOP(type, name, bytes, element)                \
     case type:                                                    \
         for (int64_t i = 0; i < n; i++) out[i] = element(row, i); \
