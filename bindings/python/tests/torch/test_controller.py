@@ -474,6 +474,42 @@ def test_state_of_another_run_is_refused():
             one.load_state_dict({**state, "version": 7})
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"probe": {"lens": "raw"}}, "lens 'hf', this controller has 'raw'"),
+        ({"rows": "last"}, "rows 'auto', this controller has 'last'"),
+        ({"valid_vocab": 20}, "vocab"),
+        ({"moments": "drop"}, "moments 'keep', this controller has 'drop'"),
+        ({"probe": {"nonfinite": "train_fully"}}, "nonfinite"),
+        ({"basis": {"rtol": 0.5}}, "rtol"),
+    ],
+)
+def test_a_state_of_other_options_is_refused(given, words):
+    with (
+        FreezeController(make("llama", "dense"), "salf") as one,
+        FreezeController(make("llama", "dense"), "salf", **given) as other,
+    ):
+        with pytest.raises(ValueError, match=words):
+            other.load_state_dict(one.state_dict())
+        assert other.steps == 0
+        one.load_state_dict({name: part for name, part in one.state_dict().items() if name != "options"})
+
+
+def test_policy_and_plan_are_loaded_both_or_neither():
+    def start(seed):
+        return FreezeController(make("llama", "dense"), "random[half][stream]", planner={"n_data": 40, "seed": seed})
+
+    with start(1) as one, start(2) as other:
+        one.planner.next(4)
+        one.policy.decide(0)
+        assert one.policy.save() != other.policy.save()
+        before = other.policy.save()
+        with pytest.raises(salf.errors.Error):
+            other.load_state_dict(one.state_dict())
+        assert other.policy.save() == before
+
+
 def test_state_in_the_middle_of_a_step_is_refused():
     model = make("llama", "dense")
     ids, labels = small.make_batch()

@@ -21,6 +21,7 @@ trained.
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -43,6 +44,7 @@ from salf.torch.passage import Passage, Step, Withheld, leaves_above
 from salf.torch.prepared import Prepared
 from salf.torch.statistics import LayerStatistics
 from salf.torch.targets import RowPolicy, Rows, whole
+from salf.torch.verify import expected_of
 
 _STATE_VERSION = 1
 
@@ -719,7 +721,17 @@ class FreezeController(Prepared):
             "accounts": self._accounts.state(),
             "statistics": self._statistics.state_dict(),
             "cache": None if self.cache is None else self.cache.state_dict(),
+            "options": self._options_of_state(),
         }
+
+    def _options_of_state(self) -> Dict[str, Any]:
+        """What decisions follow beside the options of policy and plan, whose bytes know their own."""
+        found: Dict[str, Any] = {"moments": self._moments}
+        if self._by_trace or self.method.probes:
+            options, basis = self._probe_options, self.basis.info
+            found.update(vocab=basis.vocab, rows=self.row_policy.word, **dataclasses.asdict(expected_of(options, basis)))
+            found["eof_rule"], found["nonfinite"] = (str(rule) for rule in self._rules)
+        return found
 
     def load_state_dict(self, state: Options) -> None:
         """Goes on where state_dict() was taken; the same model, method and options must have been given."""
@@ -729,9 +741,18 @@ class FreezeController(Prepared):
             raise ValueError(f"state of method {state['method']!r} for method {self.method.name!r}")
         if (state["planner"] is None) != (self.planner is None):
             raise ValueError("the state has a plan and the controller none, or the other way round")
+        now = self._options_of_state()
+        for name, then in state.get("options", now).items():  # states of older versions say nothing of them
+            if now.get(name) != then:
+                raise ValueError(f"the state was made with {name} {then!r:.80}, this controller has {now.get(name)!r:.80}")
+        before = self.policy.save()
         self.policy.load(_tensor_to_bytes(state["policy"]))
         if self.planner is not None:
-            self.planner.load(_tensor_to_bytes(state["planner"]))
+            try:
+                self.planner.load(_tensor_to_bytes(state["planner"]))
+            except salf.errors.Error:
+                self.policy.load(before)  # both or neither
+                raise
         self._active = None if state["active"] is None else Active.from_state(state["active"])
         self.steps, self._decisions, self._decided_step = state["numbers"]
         self._accounts.load(state["accounts"])
