@@ -36,7 +36,10 @@ static const char harmless[] =
     "generation_config projector_config vq_config perceiver_config processor_config time_series_config "
     "cache_implementation cache_config is_llama_config transformers.js* masked_softmax_fusion bias_dropout_fusion "
     "*flash_attention* *sdpa* *z_loss* init_config verbose use_embedding_sharing use_parallel_embedding "
-    "make_vocab_size_divisible_by loss_type use_gradient_checkpointing";
+    "make_vocab_size_divisible_by loss_type use_gradient_checkpointing n_special predict_special_tokens _num_labels "
+    "custom_pipelines _commit_hash ignore_index for_llm_compressor add_classification_head class_num pool_type "
+    "neftune_noise_alpha pixel_shuffle_factor "
+    "use_reentrant_checkpointing mask_init_id pad_id text_start_id text_end_id im_*_id org_vocab_size";
 
 /* What changes the way from the last layer to the logits, or what a model is, with the value that changes nothing. A
  * family that knows better has read its key already. */
@@ -48,7 +51,7 @@ static const char head_keys[] =
     "add_out_norm=true use_final_norm=true final_norm=true norm_bias rms_norm_plus_one=false is_encoder_decoder=false "
     "add_cross_attention=false tie_encoder_decoder=false output_vocab_size unpadded_vocab_size "
     "vocab_size_per_codebook num_codebooks=1 layernorm_zero_centered_gamma=false apply_layernorm_1p=false "
-    "norm_type=low_precision_layernorm|layernorm|layer_norm|rms_norm|rmsnorm";
+    "norm_type=low_precision_layernorm|layernorm|layer_norm|rms_norm|rmsnorm|rms|hf_rms normalization_function=rmsnorm";
 
 /* The eps of norms, under all names that classes have for it. A family reads one of them. */
 static const char eps_keys[] =
@@ -56,7 +59,8 @@ static const char eps_keys[] =
 
 /* What the layers compute, with the value that changes nothing in a family that salf_decoder_info describes. */
 static const char decoder_keys[] =
-    "quantization_config quantization attention_bias=false mlp_bias=false use_qkv_bias=false qkv_bias=false "
+    "quantization_config quantization compression_config attention_bias=false mlp_bias=false use_qkv_bias=false "
+    "qkv_bias=false "
     "use_bias=false bias=false enable_bias=true no_bias=false attention_out_bias=false add_bias_linear=false "
     "add_qkv_bias=false mamba_conv_bias mamba_proj_bias conv_bias use_conv_bias projectors_bias=false clip_qkv "
     "qk_layernorm=false use_qk_norm=false qk_norm=false use_parallel_residual=false parallel_attn=false "
@@ -79,7 +83,9 @@ static const char decoder_keys[] =
     "normalize_embedding=false embed_scale pruned_heads={} chunk_size_feed_forward=0 cross_attention_hidden_size "
     "attention_types attention_layers window_size attn_config attn_type embedding_fraction=1 expansion_ratio "
     "word_embed_proj_dim head_dim kv_channels use_mrope=false full_attn_mod=1 interpolate_factor=1 rotary=true "
-    "rotary_scaling_factor=1 mlp_type=default skip_bias_add=true skip_bias_add_qkv=false offset_alibi";
+    "rotary_scaling_factor=1 mlp_type=default skip_bias_add=true skip_bias_add_qkv=false offset_alibi "
+    "ff_factor post_norm=false attention_head_dim use_rotary_pos_emb=true use_pos_enc=true "
+    "qk_layer_norms=false use_resampler=false";
 /* The same of mixtures of experts, and of layers that are no attention. */
 static const char mixture_keys[] =
     "num_experts num_local_experts n_routed_experts num_experts_per_tok moe_intermediate_size "
@@ -87,7 +93,7 @@ static const char mixture_keys[] =
     "mlp_only_layers mlp_layer_types first_k_dense_replace routed_scaling_factor topk_group n_group topk_method "
     "scoring_func moe_layer_freq num_nextn_predict_layers num_mtp_layers moe_k moe_topk moe_num_experts "
     "moe_num_shared_experts moe_layer_start_index moe_layer_end_index moe_layer_interval moe_norm_min moe_capacity "
-    "num_experts_per_token use_mixed_mlp_moe use_cla cla_share_factor interleave_moe_layer_step moe_layers "
+    "num_experts_per_token use_mixed_mlp_moe use_cla cla_share_factor dense_list interleave_moe_layer_step moe_layers "
     "use_expert_bias swiglu_limit swiglu_alpha expert_layer_period expert_layer_offset intermediate_size_mlp "
     "shared_intermediate_size num_dense_layers q_lora_rank kv_lora_rank qk_rope_head_dim qk_nope_head_dim qk_head_dim "
     "v_head_dim index_head_dim index_n_heads index_topk linear_conv_kernel_dim linear_key_head_dim "
@@ -95,7 +101,8 @@ static const char mixture_keys[] =
     "output_gate_type full_attn_idxs full_attn_alpha_factor full_attn_beta_factor linear_attn_alpha_factor "
     "linear_attn_beta_factor mlp_alpha_factor mlp_beta_factor block_size lambda_std_dev conv_L_cache "
     "block_multiple_of block_ffn_dim_multiplier block_auto_adjust_ff_dim block_dim block_ff_dim block_mlp_init_scale "
-    "block_norm_eps block_use_swiglu block_use_xavier_init conv_dim conv_dim_out conv_use_xavier_init mamba_* ssm_* "
+    "block_norm_eps block_out_init_scale block_use_swiglu block_use_xavier_init conv_dim conv_dim_out "
+    "conv_use_xavier_init mamba_* ssm_* "
     "conv_kernel state_size expand time_step_* n_groups attn_layer_period attn_layer_offset layers_block_type "
     "mixer_rms_eps use_mixer_rms_norm use_nope use_cope hidden_size_per_layer_input vocab_size_per_layer_input "
     "num_kv_shared_layers global_head_dim num_global_key_value_heads attention_k_eq_v use_double_wide_mlp "
@@ -207,6 +214,8 @@ salf_status slf_known_check(slf_config *config, slf_json *outer, const char *acc
                                        "final_logit_softcapping"};
     const char *type = slf_json_to_text(slf_json_get(outer, "model_type"));
     if (!type) type = config->family->name;
+    /* PaliGemma lets a prompt's tokens see each other in both directions, which no key says. */
+    if (strcmp(type, "paligemma") == 0) slf_decoder_lacks(config, "", "model_type", slf_json_get(outer, "model_type"));
     const bool applies = find_word("gemma3 paligemma granite4_vision granite_docling", ' ', type);
     for (size_t i = 0; i < 4 && !applies; i++) {
         double *number = i < 3 ? &config->info.logit_scale : &config->info.logit_softcap;
@@ -226,7 +235,7 @@ salf_status slf_known_check(slf_config *config, slf_json *outer, const char *acc
     static const char *const sizes[] = {
         "hidden_size",         "vocab_size",          "tie_word_embeddings", "num_hidden_layers",
         "num_attention_heads", "num_key_value_heads", "intermediate_size",   "max_position_embeddings",
-        "quantization_config"};
+        "quantization_config", "scale_factor" /* of an image's pixels */};
     const slf_json *quantised = slf_json_get(others, "quantization_config");
     if (quantised && !slf_json_is(quantised, SLF_JSON_NULL))
         slf_decoder_lacks(config, "", "quantization_config", quantised);

@@ -87,7 +87,9 @@ static salf_status read_rope_object(slf_config *config, slf_json *json, const ch
     d->rotary_dims = (int32_t)SLF_MIN(dims, config->info.head_dim);
     /* 3. the scaling */
     SLF_DO(read_scaling(config, &keys));
-    /* 4. what is left means something that is not known here */
+    /* 4. what is left means something that is not known here. NousResearch's models say besides that they were trained
+     * with YaRN, which only a kind of theirs looks at that scales with the length of a text. */
+    if (d->rope == SALF_ROPE_YARN) slf_keys_take(&keys, "finetuned");
     const char *name;
     slf_json *value;
     SLF_JSON_EACH(keys.left, name, value)

@@ -19,6 +19,9 @@ salf_status slf_windows_read(slf_config *config) {
     int64_t window = 0, from = 0, every = 1;
     int32_t in_use = family->window != SLF_WINDOW_FROM;
     if (family->window != SLF_WINDOW_NONE) SLF_TRY(slf_keys_integer(keys, "sliding_window", INT64_MAX / 2, &window));
+    /* Gemma 2's 9B and 27B have the number twice; a second name that says something else is left for known.c. */
+    if (window > 0 && slf_json_to_number(slf_json_get(keys->json, "sliding_window_size")) == (double)window)
+        slf_keys_take(keys, "sliding_window_size");
     if (family->window == SLF_WINDOW_FROM) {
         SLF_TRY(slf_keys_flag(keys, "use_sliding_window", &in_use));
         slf_json *first = slf_keys_take(keys, "max_window_layers"); /* 0 is a value */
