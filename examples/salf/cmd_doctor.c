@@ -298,7 +298,7 @@ static void examine_training(patient *p) {
     decoder_free(net);
 }
 
-/* A missing tokenizer is no fault: basis and probe take ids. One with more ids than the head has rows is. */
+/* A missing tokenizer is no fault: basis and probe take ids. One with many more ids than the head has rows is. */
 static void examine_tokenizer(patient *p) {
     char message[512];
     tokenizer *t = NULL;
@@ -314,7 +314,8 @@ static void examine_tokenizer(patient *p) {
     put(p, section, "form", json_string(tokenizer_is_json(t) ? "tokenizer.json" : ".bin"));
     put(p, section, "size", json_integer(size));
     put(p, section, "rows_without_token", json_integer(p->info.vocab > size ? p->info.vocab - size : 0));
-    if (size > p->info.vocab)
+    put(p, section, "tokens_without_row", json_integer(size > p->info.vocab ? size - p->info.vocab : 0));
+    if (size - p->info.vocab > TOKENS_BEYOND_MOST)
         add_wrong(p, "the tokenizer has %" PRId32 " ids, the head only %" PRId64 " rows", size, p->info.vocab);
     tokenizer_destroy(t);
 }

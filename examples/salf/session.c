@@ -65,6 +65,14 @@ static int32_t *shortened_ids(session *s, const tokenizer *t, const char *prompt
     return ids;
 }
 
+/* Tokenizers may have a few tokens more than their model has rows. */
+static int check_row(const session *s, const tokenizer *t, int32_t id) {
+    if (id < s->info.vocab) return 0;
+    args_fail(training_command, "token '%.40s' is in a text or stands for a class, and the model has no row for it",
+              tokenizer_piece(t, id, NULL));
+    return -1;
+}
+
 /* The prompts of n examples as ids, packed one after the other. A prompt that is longer than the model's positions is
  * shortened and counted. */
 static int encode_split(session *s, split *out, const tokenizer *t, const char *prompt, const dataset_example *examples,
@@ -83,6 +91,11 @@ static int encode_split(session *s, split *out, const tokenizer *t, const char *
             ids = shortened_ids(s, t, prompt, &examples[i], &length);
             if (!ids) return -1;
         }
+        for (int64_t k = 0; ids && k < length; k++)
+            if (check_row(s, t, ids[k]) != 0) {
+                free(ids);
+                return -1;
+            }
         if (ids && out->offsets[i] + length > room) { /* twice what is needed, so that few copies are made */
             room = 2 * (out->offsets[i] + length);
             int32_t *larger = realloc(out->tokens, (size_t)room * sizeof *larger);
@@ -194,6 +207,8 @@ static int encode_data(session *s, dataset *data, const tokenizer *t) {
         args_fail(training_command, "%s", message);
         return -1;
     }
+    for (int32_t c = 0; c < data->n_classes; c++)
+        if (check_row(s, t, s->label_tokens[c]) != 0) return -1;
     int64_t doubled = 0; /* data with a second text */
     for (int64_t i = 0; i < data->n_train; i++) doubled += data->train[i].text2 != NULL;
     for (int64_t i = 0; i < data->n_test; i++) doubled += data->test[i].text2 != NULL;
@@ -229,11 +244,11 @@ static int open_data(session *s) {
     int result = -1;
     s->tokenizer_hash = tokenizer_content(t);
     /* Vocabularies are padded, to a multiple of 64 or by some hundreds of free tokens (Phi-2 has 905); a gap that is
-     * wider, or tokens beyond the vocabulary, mean the tokenizer of another model. */
+     * wider, or many tokens beyond the vocabulary, mean the tokenizer of another model. */
     const int64_t gap = s->info.vocab - tokenizer_size(t);
     int64_t widest = 64; /* of a small one */
     if (s->info.vocab >= 1024) widest = s->info.vocab / 10 > 1024 ? s->info.vocab / 10 : 1024;
-    if (gap < 0 || (gap > widest && s->settings->valid_vocab == 0)) {
+    if (gap < -TOKENS_BEYOND_MOST || (gap > widest && s->settings->valid_vocab == 0)) {
         args_fail(training_command, "%s has %d pieces, the model's vocabulary %lld: it is another model's%s",
                   s->settings->tokenizer, (int)tokenizer_size(t), (long long)s->info.vocab,
                   gap < 0 ? "" : "; if it is not, name the tokens that there are with --valid-vocab");

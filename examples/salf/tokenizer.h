@@ -10,12 +10,15 @@
 enum { TOKEN_UNKNOWN = 0, TOKEN_START = 1, TOKEN_END = 2 };
 /* What tokenizer_first_id says instead of an id. */
 enum { TOKEN_NO_MEMORY = -1, TOKEN_NONE = -2 };
+/* As many ids may lie beyond a model's vocabulary: Gemma 3's models without images have no row for the token of one,
+ * and who adds a [PAD] mostly leaves the model as it is. More of them are another model's. */
+enum { TOKENS_BEYOND_MOST = 64 };
 
 /* Immutable once made: safe to share between threads. */
 typedef struct tokenizer tokenizer;
 
 /* Reads a file, or tokenizer.json or else tokenizer.bin in a folder, whose tokenizer_config.json must not want other
- * tokens around a text. Returns 0, or -1 with *out NULL and a one-line message that begins with the path. */
+ * ids. Returns 0, or -1 with *out NULL and a one-line message that begins with the path. */
 int tokenizer_load(tokenizer **out, const char *path, char *message, size_t message_size);
 void tokenizer_destroy(tokenizer *t);
 

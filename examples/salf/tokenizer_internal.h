@@ -115,6 +115,7 @@ typedef struct tokenizer_json {
     int n_normal, n_split;
     added_token *added; /* [n_added] */
     int32_t n_added;
+    token_tree contents;        /* of all, as they stand in the file */
     token_tree raw, normalized; /* those that are found before and after normalising */
     bpe_model model;
     int32_t before[TEMPLATE_MOST], behind[TEMPLATE_MOST]; /* ids around every text */
@@ -124,8 +125,8 @@ typedef struct tokenizer_json {
 /* Reads the text [n] of a tokenizer.json into t, which is zeroed. Returns 0, or -1 with a message without the path; t
  * is to be destroyed in both cases. */
 int tokenizer_json_read(tokenizer *t, const char *text, size_t n, char *message, size_t message_size);
-/* Whether the text [n] of the tokenizer_config.json beside it wants the tokens around texts that t has. Returns 0, or
- * -1 with a message without the path. */
+/* Whether the text [n] of the tokenizer_config.json beside it wants ids that t gives: tokens and spaces around texts,
+ * and the added tokens. Returns 0, or -1 with a message without the path. */
 int tokenizer_json_check_config(const tokenizer *t, const char *text, size_t n, char *message, size_t message_size);
 void tokenizer_json_destroy(tokenizer_json *json);
 /* Ids of a text, without those around it when bare. Returns 0, or -1: memory is short, or a pattern takes too long. */

@@ -21,8 +21,7 @@ typedef struct {
     tokenizer_json *json;
     char *message;
     size_t message_size;
-    int64_t next_id;     /* that the package gives to an added token which is no piece, whatever the file says */
-    token_tree contents; /* of all added tokens, as they stand in the file */
+    int64_t next_id; /* that the package gives to an added token which is no piece, whatever the file says */
 } json_reader;
 
 static int say(json_reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -340,7 +339,7 @@ static int read_added(json_reader *r, const json_t *json) {
     if (known >= 0 && known != number)
         return say(r, "added token '%.40s' has the id %" PRId64 ", and %" PRId32 " in the vocabulary", text,
                    (int64_t)number, known);
-    int32_t *place = grow_tree(&r->contents, text, n);
+    int32_t *place = grow_tree(&r->json->contents, text, n);
     if (!place) return say(r, "out of memory");
     if (*place >= 0) return say(r, "added token '%.40s' is there twice", text);
     *place = r->json->n_added;
@@ -414,27 +413,90 @@ static int read_processor(json_reader *r, const json_t *json) {
     return texts == 1 ? 0 : say(r, "the template has the text %d times", texts);
 }
 
-/* transformers 5 makes the template anew where its own file has one of these keys (update_post_processor), so that its
- * ids are not those of tokenizer.json where the two disagree. */
+/* ---- what transformers reads beside the file ---- */
+
+/* An added token that tokenizer_config.json has: by its text, and where that says it with the number and the flags of
+ * the file (id < 0: by its text alone). transformers adds it, or its other flags, to what the file has. */
+static int check_added(const tokenizer *t, int64_t id, const json_t *token, char *message, size_t message_size) {
+    static const char *const flags[] = {"single_word", "lstrip", "rstrip", "normalized"};
+    const char *text = json_string_value(json_is_object(token) ? member(token, "content") : token);
+    const struct token_node *nodes = t->json->contents.nodes;
+    int32_t node = text && nodes ? 0 : -1;
+    for (const char *at = text; node >= 0 && *at; at++) {
+        node = nodes[node].child; /* none is the root's number, and ends the list */
+        while (node > 0 && nodes[node].byte != (unsigned char)*at) node = nodes[node].sibling;
+        if (node == 0) node = -1;
+    }
+    const int32_t known = node < 0 ? -1 : nodes[node].token;
+    if (known < 0 || (id >= 0 && t->json->added[known].id != id))
+        return message_fail(message, message_size,
+                            "token '%.40s' is none that tokenizer.json adds%s; name tokenizer.json itself to do "
+                            "without it",
+                            text ? text : "", known < 0 ? "" : ", by that id");
+    const added_token *own = &t->json->added[known];
+    const bool has[] = {own->single_word, own->takes_left, own->takes_right, own->normalized};
+    for (int i = 0; i < 4; i++) {
+        const json_t *flag = json_is_object(token) ? member(token, flags[i]) : NULL;
+        if (flag && json_is_true(flag) != has[i])
+            return message_fail(message, message_size,
+                                "%s of token '%.40s' is %s, but %s in tokenizer.json; name that itself to take its ids",
+                                flags[i], text, has[i] ? "false" : "true", has[i] ? "true" : "false");
+    }
+    return 0;
+}
+
+/* Flags that say how a text is encoded, with what tokenizer.json does. transformers follows them, in one version or
+ * another: the template is made anew (update_post_processor), the tokenizer is made anew with or without a space in
+ * front, special tokens in a text are not looked for. */
+static int check_flags(const tokenizer *t, const json_t *json, char *message, size_t message_size) {
+    bool space = false;
+    for (int i = 0; i < t->json->n_split; i++) space = space || t->json->split[i].prefix != PREFIX_NEVER;
+    for (int i = 0; i < t->json->n_normal; i++) space = space || t->json->normal[i].kind == STEP_PREPEND;
+    const struct {
+        const char *key, *what, *where;
+        bool does;
+    } flags[] = {
+        {"add_bos_token", "token", "in front of", t->json->n_before > 0},
+        {"add_eos_token", "token", "behind", t->json->n_behind > 0},
+        {"add_prefix_space", "space", "in front of", space},
+        {"split_special_tokens", NULL, NULL, false},
+    };
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        const json_t *flag = member(json, flags[i].key);
+        const bool said = json_is_true(flag);
+        if (flag && !json_is_boolean(flag)) return message_fail(message, message_size, "%s is no flag", flags[i].key);
+        if (!flag || said == flags[i].does) continue;
+        if (!flags[i].what) return message_fail(message, message_size, "%s is true, which is not done", flags[i].key);
+        return message_fail(message, message_size,
+                            "%s is %s, but tokenizer.json puts %s %s %s a text; name tokenizer.json itself to take its "
+                            "ids",
+                            flags[i].key, said ? "true" : "false", flags[i].does ? "a" : "no", flags[i].what,
+                            flags[i].where);
+    }
+    return 0;
+}
+
 int tokenizer_json_check_config(const tokenizer *t, const char *text, size_t n, char *message, size_t message_size) {
     json_error_t error; /* its model_max_length is often 10^30, which no integer holds */
-    json_t *json = json_read(text, n, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
+    json_t *json = json_read(text, n, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error), *token;
     if (!json)
         return error.line < 0 ? message_fail(message, message_size, "out of memory")
                               : message_fail(message, message_size, "line %d: %s", error.line, error.text);
-    static const char *const keys[] = {"add_bos_token", "add_eos_token"}, *const places[] = {"in front of", "behind"};
-    const int has[] = {t->json->n_before > 0, t->json->n_behind > 0};
-    int failed = 0;
-    for (int i = 0; i < 2 && !failed; i++) {
-        const json_t *flag = member(json, keys[i]);
-        if (!flag || json_is_null(flag)) continue;
-        if (!json_is_boolean(flag))
-            failed = message_fail(message, message_size, "%s is no flag", keys[i]);
-        else if (json_is_true(flag) != has[i])
-            failed = message_fail(message, message_size,
-                                  "%s is %s, but tokenizer.json puts %s token %s a text; name tokenizer.json itself "
-                                  "to take its ids",
-                                  keys[i], has[i] ? "false" : "true", has[i] ? "a" : "no", places[i]);
+    static const char *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
+    const char *id;
+    size_t k;
+    int failed = check_flags(t, json, message, message_size);
+    json_object_foreach(json_object_get(json, "added_tokens_decoder"), id, token) {
+        if (!failed) failed = check_added(t, strtol(id, NULL, 10), token, message, message_size);
+    }
+    for (int i = 0; i < 2; i++) { /* a list of tokens, or an object {name of an attribute: token} */
+        json_t *tokens = json_object_get(json, lists[i]);
+        json_array_foreach(tokens, k, token) {
+            if (!failed) failed = check_added(t, -1, token, message, message_size);
+        }
+        json_object_foreach(tokens, id, token) {
+            if (!failed) failed = check_added(t, -1, token, message, message_size);
+        }
     }
     json_decref(json);
     return failed;
@@ -452,6 +514,7 @@ void tokenizer_json_destroy(tokenizer_json *json) {
         regex_destroy(json->split[i].pattern);
     }
     free(json->added);
+    free(json->contents.nodes);
     free(json->raw.nodes);
     free(json->normalized.nodes);
     free(json->model.merges);
@@ -489,6 +552,5 @@ int tokenizer_json_read(tokenizer *t, const char *text, size_t n, char *message,
         if (!failed) failed = read_steps(&r, member(json, "post_processor"), "processors", read_processor);
     }
     json_decref(json);
-    free(r.contents.nodes);
     return failed;
 }

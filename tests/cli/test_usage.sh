@@ -120,6 +120,26 @@ tells '--ratio is for --growth geometric'
         --data "$SALF_SHARED/data/trec" --method 'lora[full]'
     tells "has 512 pieces, the model's vocabulary 4096: it is another model's"
 }
+# a token more than the model has rows: harmless, until a text has it
+[ -f "$SALF_SHARED/models/stories656k/tokenizer.json" ] && command -v python3 >/dev/null && {
+    mkdir "$work/beyond" "$work/beyond/data"
+    cp "$SALF_SHARED/models/stories656k/model.safetensors" "$SALF_SHARED/models/stories656k/config.json" "$work/beyond"
+    python3 - "$SALF_SHARED/models/stories656k/tokenizer.json" "$work/beyond" <<'PYTHON'
+import json, sys
+t = json.load(open(sys.argv[1]))
+t["added_tokens"].append({"id": 2048, "content": "[PAD]", "special": True})
+json.dump(t, open(sys.argv[2] + "/tokenizer.json", "w"))
+open(sys.argv[2] + "/data/labels.txt", "w").write("boy\ngirl\n")
+for part in ("train", "test"):
+    open(f"{sys.argv[2]}/data/{part}.tsv", "w").write("0\the ran\n1\tshe sat\n".replace("0", "boy").replace("1", "girl"))
+PYTHON
+    run 0 finetune --model "$work/beyond" --data "$work/beyond/data" --method 'lora[full]' --epochs 1 --template '{text} It is a '
+    run 0 doctor "$work/beyond"
+    says 'tokens without row    1'
+    printf 'boy\the [PAD] ran\n' >>"$work/beyond/data/test.tsv"
+    run 1 finetune --model "$work/beyond" --data "$work/beyond/data" --method 'lora[full]' --epochs 1 --template '{text} It is a '
+    tells "token '[PAD]' is in a text or stands for a class, and the model has no row for it"
+}
 # ---- the manual page and completions come from the tables
 run 0 man
 says '.TH salf 1'

@@ -285,7 +285,8 @@ END_TEST
 /* transformers takes what its own file says; ids that would differ are no tokenizer's of this folder. */
 START_TEST(the_file_beside_agrees_on_tokens_around_a_text) {
     static const char json[] =
-        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"<s>\":1},\"merges\":[]},\"post_processor\":"
+        "{\"added_tokens\":[{\"content\":\"<s>\",\"id\":1}],"
+        "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"<s>\":1},\"merges\":[]},\"post_processor\":"
         "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}"
         "],"
         "\"special_tokens\":{\"<s>\":{\"ids\":[1]}}}}";
@@ -298,6 +299,21 @@ START_TEST(the_file_beside_agrees_on_tokens_around_a_text) {
         {"{\"add_bos_token\": false}", "add_bos_token is false, but tokenizer.json puts a token in front of a text"},
         {"{\"add_eos_token\": true}", "add_eos_token is true, but tokenizer.json puts no token behind a text"},
         {"{\"add_eos_token\": \"no\"}", "add_eos_token is no flag"},
+        {"{\"add_prefix_space\": false, \"split_special_tokens\": false}", NULL},
+        {"{\"add_prefix_space\": true}", "add_prefix_space is true, but tokenizer.json puts no space in front of a"},
+        {"{\"split_special_tokens\": true}", "split_special_tokens is true"},
+        {"{\"added_tokens_decoder\": {\"1\": {\"content\": \"<s>\", \"lstrip\": false, \"normalized\": true}}}", NULL},
+        {"{\"added_tokens_decoder\": {\"2\": {\"content\": \"<s>\"}}}",
+         "token '<s>' is none that tokenizer.json adds, by"},
+        {"{\"added_tokens_decoder\": {\"0\": {\"content\": \"a\"}}}", "token 'a' is none that tokenizer.json adds;"},
+        {"{\"added_tokens_decoder\": {\"1\": {\"content\": \"<s>\", \"rstrip\": true}}}",
+         "rstrip of token '<s>' is true, but false in tokenizer.json"},
+        {"{\"added_tokens_decoder\": {\"1\": {\"content\": \"<s>\", \"normalized\": false}}}", "normalized of token"},
+        {"{\"added_tokens_decoder\": {\"1\": 3}}", "token '' is none"},
+        {"{\"additional_special_tokens\": [\"<s>\"], \"extra_special_tokens\": {\"image_token\": \"<s>\"}}", NULL},
+        {"{\"extra_special_tokens\": {\"image_token\": \"x\"}}", "token 'x' is none"},
+        {"{\"additional_special_tokens\": [\"<|im_start|>\"]}", "token '<|im_start|>' is none"},
+        {"{\"extra_special_tokens\": [{\"content\": \"<|im_end|>\"}]}", "token '<|im_end|>' is none"},
         {"{", "tokenizer_config.json: line 1"},
     };
     char *folder = files_path("beside"), *path = files_path("beside/tokenizer.json"), message[512];
@@ -312,6 +328,35 @@ START_TEST(the_file_beside_agrees_on_tokens_around_a_text) {
         ck_assert_msg(!failed || strstr(message, cases[i].words), "'%s' lacks '%s'", message, cases[i].words);
         tokenizer_destroy(t);
         ck_assert_int_eq(tokenizer_load(&t, path, message, sizeof message), 0); /* the file itself */
+        tokenizer_destroy(t);
+    }
+    free(folder), free(path), free(config);
+}
+END_TEST
+
+/* With a space in front, as SentencePiece's files have it. */
+START_TEST(the_file_beside_agrees_on_a_space_in_front) {
+    static const struct {
+        const char *step, *beside, *words;
+    } cases[] = {
+        {"\"normalizer\":{\"type\":\"Prepend\",\"prepend\":\"_\"}", "{\"add_prefix_space\":false}", "puts a space"},
+        {"\"pre_tokenizer\":{\"type\":\"ByteLevel\"}", "{\"add_prefix_space\":false}", "puts a space"},
+        {"\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\"}", "{\"add_prefix_space\":false}",
+         "puts a space"},
+        {"\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\"}", "{\"add_prefix_space\":true}", NULL},
+    };
+    char *folder = files_path("space"), *path = files_path("space/tokenizer.json"), message[512], json[512];
+    char *config = files_path("space/tokenizer_config.json");
+    tokenizer *t;
+    ck_assert_int_eq(mkdir(folder, 0700), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(json, sizeof json, "{%s,\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"_\":1},\"merges\":[]}}",
+                 cases[i].step);
+        files_write(path, json, strlen(json));
+        files_write(config, cases[i].beside, strlen(cases[i].beside));
+        const int failed = tokenizer_load(&t, folder, message, sizeof message);
+        ck_assert_msg(failed == (cases[i].words ? -1 : 0), "%s: %s", cases[i].step, failed ? message : "loaded");
+        ck_assert_msg(!failed || strstr(message, cases[i].words), "'%s' lacks '%s'", message, cases[i].words);
         tokenizer_destroy(t);
     }
     free(folder), free(path), free(config);
@@ -461,6 +506,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, bytes_that_are_no_text_become_replacements);
     HARNESS_ADD(suite, what_is_not_understood_is_refused);
     HARNESS_ADD(suite, the_file_beside_agrees_on_tokens_around_a_text);
+    HARNESS_ADD(suite, the_file_beside_agrees_on_a_space_in_front);
     HARNESS_ADD(suite, a_token_takes_the_white_space_before_it);
     HARNESS_ADD(suite, what_follows_a_prompt);
     HARNESS_ADD(suite, texts_have_65536_bytes_at_most);
