@@ -160,6 +160,7 @@ salf_status slf_config_read(slf_config *config, const salf_context *context, slf
                                      .model_type = family->name};
     /* 2. shape, logits and layers, each by its own keys */
     SLF_DO(slf_json_words(&defaults, context, family->defaults));
+    if ((config->composite = inner != json)) SLF_DO(slf_json_words(&defaults, context, family->sizes));
     SLF_DO(slf_keys_open(&config->keys, inner, defaults, path, ""));
     SLF_DO(read_shape(config));
     SLF_DO(read_logits(config));
@@ -174,7 +175,6 @@ salf_status slf_config_read(slf_config *config, const salf_context *context, slf
     config->info.attention_bias = (config->decoder.biases & qkv) == qkv;
     config->info.rope_theta = config->decoder.rope_theta;
     /* 3. what is left. Read beside it: the layers are not described with these, but tensors have to be told apart. */
-    config->composite = inner != json;
     const slf_json *extra = slf_json_get(inner, "num_nextn_predict_layers");
     const int64_t n_extra = slf_json_to_integer(extra);
     if ((extra && extra->kind != SLF_JSON_NULL && extra->kind != SLF_JSON_INTEGER) || n_extra < 0 || n_extra > 65535)

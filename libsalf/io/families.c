@@ -27,21 +27,19 @@ static const slf_family families[] = {
     /* ---- decoders that salf_decoder_info describes ---- */
     /* Llama 1 to 3.3, and with it Yi, Vicuna, TinyLlama, SmolLM 1 and 2, DeepSeek 1 and many others. */
     {NAMED("llama"), .id = SALF_FAMILY_LLAMA, RMS, LLAMA_NAMES, .described = 1,
-     .bias_keys = SLF_ATTENTION_BIAS | SLF_MLP_BIAS,
-     /* The class's own sizes: models with images leave them out of the text model's configuration (LLaVA). */
-     .defaults = "rms_norm_eps=1e-6 hidden_act=silu rope_theta=10000 num_hidden_layers=32 hidden_size=4096 "
-                 "num_attention_heads=32 intermediate_size=11008 vocab_size=32000"},
+     .bias_keys = SLF_ATTENTION_BIAS | SLF_MLP_BIAS, .defaults = "rms_norm_eps=1e-6 hidden_act=silu rope_theta=10000",
+     .sizes = "num_hidden_layers=32 hidden_size=4096 num_attention_heads=32 intermediate_size=11008 vocab_size=32000"},
     /* A window in every layer, which version 0.1 has, and later ones write as null. */
     {NAMED("mistral"), .id = SALF_FAMILY_MISTRAL, RMS, LLAMA_NAMES, .described = 1, .window = SLF_WINDOW_ALL,
      .defaults = "rms_norm_eps=1e-6 hidden_act=silu rope_theta=10000 sliding_window=4096 num_key_value_heads=8 "
-                 "max_position_embeddings=131072 num_hidden_layers=32 hidden_size=4096 num_attention_heads=32 "
-                 "intermediate_size=14336 vocab_size=32000"},
+                 "max_position_embeddings=131072",
+     .sizes = "num_hidden_layers=32 hidden_size=4096 num_attention_heads=32 intermediate_size=14336 vocab_size=32000"},
     /* Qwen 2 and 2.5: biases that no key says. Its windows are off but for a few. */
     {NAMED("qwen2"), .id = SALF_FAMILY_QWEN2, RMS, LLAMA_NAMES, .described = 1, .biases = QKV,
      .window = SLF_WINDOW_FROM,
      .defaults = "rms_norm_eps=1e-6 hidden_act=silu rope_theta=10000 sliding_window=4096 max_window_layers=28 "
-                 "num_key_value_heads=32 max_position_embeddings=32768 num_hidden_layers=32 hidden_size=4096 "
-                 "num_attention_heads=32 intermediate_size=22016 vocab_size=151936"},
+                 "num_key_value_heads=32 max_position_embeddings=32768",
+     .sizes = "num_hidden_layers=32 hidden_size=4096 num_attention_heads=32 intermediate_size=22016 vocab_size=151936"},
     /* Norms of queries and keys for Qwen 2's biases; heads are 128 wide whatever the hidden size is. */
     {NAMED("qwen3"), .id = SALF_FAMILY_QWEN3, RMS, LLAMA_NAMES, .described = 1, .qk_norm = SALF_QK_NORM_HEAD,
      .bias_keys = SLF_ATTENTION_BIAS, .window = SLF_WINDOW_FROM,
@@ -68,8 +66,8 @@ static const slf_family families[] = {
      .defaults = "rms_norm_eps=1e-6 hidden_activation=gelu_pytorch_tanh rope_theta=1000000 rope_local_base_freq=10000 "
                  "tie_word_embeddings=true vocab_size=262208 num_attention_heads=8 num_key_value_heads=4 head_dim=256 "
                  "max_position_embeddings=131072 query_pre_attn_scalar=256 sliding_window=4096 "
-                 "sliding_window_pattern=6 final_logit_softcapping num_hidden_layers=26 hidden_size=2304 "
-                 "intermediate_size=9216"},
+                 "sliding_window_pattern=6 final_logit_softcapping",
+     .sizes = "num_hidden_layers=26 hidden_size=2304 intermediate_size=9216"},
     /* Phi-3, 3.5 and 4: queries, keys and values in one tensor, gate and up in another. */
     {NAMED("phi3"), .id = SALF_FAMILY_PHI3, RMS, LLAMA_NAMES, .described = 1,
      .fused = QKV | SALF_MATRIX_GATE | SALF_MATRIX_UP, .window = SLF_WINDOW_ALL, .partial_rotary = 1,

@@ -228,6 +228,7 @@ typedef struct slf_family {
     /* "key=value key=value ...": what holds where a configuration has no such key, as its class in transformers has it;
      * and for keys that not every family reads, that this one does (slf_json_words). */
     const char *defaults;
+    const char *sizes; /* the same of the class's sizes, which a model around this one may leave out */
     /* -- of the decoder; described 0: salf_decoder_info cannot say what its layers compute, whatever the keys are -- */
     int32_t described, block, qk_norm;
     int32_t biases;    /* SALF_MATRIX_* that always have one */

@@ -264,12 +264,13 @@ salf_status slf_json_parse(slf_json **out, const salf_context *context, const vo
 }
 
 /* The library's own tables are lists of words, "name name=value ...": a line that people can read and change, where
- * JSON in a C string would be mostly backslashes. No file comes this way, so that nothing of it is checked again. */
+ * JSON in a C string would be mostly backslashes. No file comes this way, so that nothing of it is checked again. NULL
+ * has no words. */
 salf_status slf_json_words(slf_json **out, const salf_context *context, const char *text) {
     salf_status status = SALF_OK;
-    *out = slf_json_new(context, SLF_JSON_OBJECT);
+    if (!*out) *out = slf_json_new(context, SLF_JSON_OBJECT);
     if (!*out) return SALF_E_NO_MEMORY;
-    while (*text && status == SALF_OK) {
+    while (text && *text && status == SALF_OK) {
         const size_t length = strcspn(text, "= "), whole = strcspn(text, " ");
         char name[64];
         memcpy(name, text, SLF_MIN(length, sizeof name - 1));

@@ -71,7 +71,8 @@ size_t slf_json_write(const slf_json *json, char *text, size_t size);
 salf_status slf_json_parse(slf_json **out, const salf_context *context, const void *bytes, uint64_t size, bool unique,
                            const char *path);
 /* {"key": value, ...} from "key=value key=value ...", the library's own short form; a value is a number, true, false,
- * or else a word, and null where it is left out. SALF_E_NO_MEMORY. You release it. */
+ * or else a word, and null where it is left out. *out is NULL, or an object which gets these as well. SALF_E_NO_MEMORY:
+ * *out is NULL, and released. You release it. */
 salf_status slf_json_words(slf_json **out, const salf_context *context, const char *text);
 /* From a file of at most 64 MiB, which may begin with a byte order mark; keys as without unique. */
 salf_status slf_json_load(slf_json **out, const salf_context *context, const char *path);
