@@ -13,7 +13,6 @@ from salf.planner import Planner
 from salf.policy import Policy
 from salf.tensors import Tensor, _fill_named, _metadata
 
-
 Result = TypeVar("Result")
 
 

@@ -728,8 +728,9 @@ class FreezeController(Prepared):
         """What decisions follow beside the options of policy and plan, whose bytes know their own."""
         found: Dict[str, Any] = {"moments": self._moments}
         if self._by_trace or self.method.probes:
-            options, basis = self._probe_options, self.basis.info
-            found.update(vocab=basis.vocab, rows=self.row_policy.word, **dataclasses.asdict(expected_of(options, basis)))
+            basis = self.basis.info
+            found.update(vocab=basis.vocab, rows=self.row_policy.word)
+            found.update(dataclasses.asdict(expected_of(self._probe_options, basis)))
             found["eof_rule"], found["nonfinite"] = (str(rule) for rule in self._rules)
         return found
 
@@ -744,7 +745,8 @@ class FreezeController(Prepared):
         now = self._options_of_state()
         for name, then in state.get("options", now).items():  # states of older versions say nothing of them
             if now.get(name) != then:
-                raise ValueError(f"the state was made with {name} {then!r:.80}, this controller has {now.get(name)!r:.80}")
+                words = f"the state was made with {name} {then!r:.80}, this controller has {now.get(name)!r:.80}"
+                raise ValueError(words)
         before = self.policy.save()
         self.policy.load(_tensor_to_bytes(state["policy"]))
         if self.planner is not None:
