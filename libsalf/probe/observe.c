@@ -13,9 +13,9 @@
 
 /* ---- metrics: a deviation from what is known of one state, entry at of [S][R] ---- */
 
-/* In [0, 2]. */
+/* In [0, 2], also where float32 makes the cosine of a state on its basis row 1 + 2^-24. */
 static double cosine_deviation(const salf_probe *probe, int64_t at) {
-    return 1 - probe->results.target[at];
+    return fmin(fmax(1 - probe->results.target[at], 0), 2);
 }
 
 /* log sum_i exp(s_i / t) - s_l / t with sum = sum_i exp((s_i - shift) / t): the shift, which keeps exp in range, is 1,

@@ -373,6 +373,54 @@ START_TEST(infinite_states_by_logits) {
 }
 END_TEST
 
+/* States on the basis rows of their labels, and opposite to them: rounding leaves neither below 0 nor above 2. */
+START_TEST(states_on_the_basis) {
+    enum { TOKENS = 60, WIDTH = 64, ON = 40 };
+    static float head[TOKENS * WIDTH], on[ON * WIDTH], opposite[ON * WIDTH];
+    int32_t labels[ON];
+    for (int i = 0; i < TOKENS * WIDTH; i++) head[i] = (float)sin(1.7 * i + 0.001 * i * i);
+    for (int i = 0; i < ON; i++) labels[i] = i;
+    for (size_t k = 0; k < 2; k++) {
+        salf_context *context = harness_context(backends[k], NULL);
+        salf_model_options o = {.struct_size = sizeof o, .n_layers = 1, .hidden = WIDTH, .vocab = TOKENS};
+        o.head = oracle_view(head, SALF_F32, TOKENS, WIDTH);
+        salf_model *model;
+        salf_basis *basis;
+        salf_probe *probe;
+        salf_loss *loss;
+        salf_trace trace;
+        float losses[ON];
+        CHECK_OK(salf_model_create(&model, context, &o));
+        CHECK_OK(salf_basis_create(&basis, model, labels, ON, NULL));
+        const salf_tensor rows = oracle_view(on, SALF_F32, ON, WIDTH),
+                          others = oracle_view(opposite, SALF_F32, ON, WIDTH);
+        CHECK_OK(salf_basis_rows(basis, labels, ON, &rows));
+        for (int i = 0; i < ON * WIDTH; i++) opposite[i] = -on[i];
+        const salf_probe_options raw = {.struct_size = sizeof raw, .lens = SALF_LENS_RAW};
+        CHECK_OK(salf_probe_create(&probe, basis, &raw));
+        CHECK_OK(salf_probe_begin(probe, labels, ON));
+        CHECK_OK(salf_probe_observe(probe, 0, &rows, SALF_STATE_RAW));
+        CHECK_OK(salf_probe_observe(probe, 1, &others, SALF_STATE_RAW));
+        CHECK_OK(salf_probe_end(probe, &trace));
+        CHECK_OK(salf_loss_create(&loss, basis, NULL));
+        for (int sign = 0; sign < 2; sign++) {
+            const salf_tensor out = oracle_view(losses, SALF_F32, ON, 1);
+            CHECK_OK(salf_loss_compute(loss, labels, sign ? &others : &rows, 1, &out, NULL));
+            for (int i = 0; i < ON; i++) {
+                const double d = trace.deviations[2 * i + sign], l = (double)losses[i];
+                ck_assert_msg(d >= 0 && d <= 2 && fabs(d - 2 * sign) < 1e-6, "deviation %d: %g", i, d);
+                ck_assert_msg(l >= 0 && l <= 2 && fabs(l - 2 * sign) < 1e-6, "loss %d: %g", i, l);
+            }
+        }
+        salf_loss_destroy(loss);
+        salf_probe_destroy(probe);
+        salf_basis_destroy(basis);
+        salf_model_destroy(model);
+        salf_context_destroy(context);
+    }
+}
+END_TEST
+
 START_TEST(calls_out_of_order) {
     world *x = make_world(SALF_BACKEND_CPU, 5, 0);
     salf_probe *probe;
@@ -682,6 +730,7 @@ void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, identical_rows_do_not_outrank_each_other);
     HARNESS_ADD(suite, non_finite_and_zero_states);
     HARNESS_ADD(suite, infinite_states_by_logits);
+    HARNESS_ADD(suite, states_on_the_basis);
     HARNESS_ADD(suite, calls_out_of_order);
     HARNESS_ADD(suite, empty_batches_and_labels);
     HARNESS_ADD(suite, options_are_checked);

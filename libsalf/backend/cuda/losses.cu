@@ -58,7 +58,8 @@ static __global__ void cosine_loss(loss_rows job) {
     const double norm_b = job.own.norms[label], length = sqrt(sum.second);
     const bool good = length > 0 && isfinite(length) && gradient_fits(job, 1, length);
     const double cosine = good ? sum.first / (length * norm_b) : slf_nan();
-    if (threadIdx.x == 0) job.loss[blockIdx.x] = static_cast<float>(1 - cosine);
+    /* within 0 ... 2, as the reference has it; NaN stays */
+    if (threadIdx.x == 0) job.loss[blockIdx.x] = cosine > 1 ? 0 : cosine < -1 ? 2 : static_cast<float>(1 - cosine);
     if (!job.gradient.data) return;
     float *g = gradient_out(job);
     for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {

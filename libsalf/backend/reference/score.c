@@ -242,6 +242,7 @@ salf_status slf_reference_cosine(void *self, const slf_cosine_job *job) {
         if (!job->out) { /* the loss and d (1 - cos) / d h = -(b / |b| - cos h / |h|) / |h| */
             const double cosine = gradient_fits(&job->losses, 1, length) ? cosine_of(h, b, norm_b, dim) : (double)NAN;
             job->losses.loss[r] = (float)(1 - cosine);
+            if (fabs(cosine) > 1) job->losses.loss[r] = cosine > 0 ? 0 : 2; /* by rounding alone; NaN stays */
             const salf_tensor *gradient = job->losses.gradient;
             float *g = gradient ? (float *)gradient->data + slf_tensor_offset(gradient, r) : NULL;
             for (int64_t i = 0; g && i < dim; i++) {
