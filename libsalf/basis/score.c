@@ -34,10 +34,10 @@
 #define SHARP_LOGITS (1.0 / 16)
 
 /* t divides scores, which are cosines: below 1 it makes the softmax over the vocabulary sharper. It divides their
- * errors too, some 1e-13 where products are float64: below the least the deviation of a token that scores highest,
- * which is 0, would be off by more than 1e-7; at 1e-30 it was, by 1e14. Within these bounds a loss fits float32, and
- * nothing that is computed leaves float64: (s_i - s_l) / t is at most 2e6, and 4e82 with the largest logits that
- * float32 states and heads make. */
+ * errors too, some 1e-13 in float64 where the head's condition is small: below the least the deviation of a token that
+ * scores highest, which is 0, would be off by more than 1e-7; at 1e-30 it was, by 1e14. Within these bounds a loss fits
+ * float32, and nothing that is computed leaves float64: (s_i - s_l) / t is at most 2e6, and 4e82 with the largest
+ * logits that float32 states and heads make. */
 #define LEAST_TEMPERATURE 1e-6
 #define MOST_TEMPERATURE  1e30
 

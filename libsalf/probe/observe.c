@@ -19,13 +19,14 @@ static double cosine_deviation(const salf_probe *probe, int64_t at) {
 }
 
 /* log sum_i exp(s_i / t) - s_l / t with sum = sum_i exp((s_i - shift) / t): the shift, which keeps exp in range, is 1,
- * which no cosine exceeds, or with logits and sharp temperatures the largest score of this state. At least 0 but for
- * rounding. */
+ * which no cosine exceeds, or with logits and sharp temperatures the largest score of this state. At least 0, where
+ * rounding leaves a little less of a token that scores highest; NaN stays. */
 static double ce_deviation(const salf_probe *probe, int64_t at) {
     const slf_probe_results *results = &probe->results;
     const slf_score_rule *rule = &probe->vocabulary->rule;
     const double shift = results->maximum ? results->maximum[at] : rule->shift;
-    return (shift - results->target[at]) * rule->inverse_temperature + log(results->sum[at]);
+    const double entropy = (shift - results->target[at]) * rule->inverse_temperature + log(results->sum[at]);
+    return entropy < 0 ? 0 : entropy;
 }
 
 /* 0 ... V-1; scores that equal the target's do not count. */

@@ -378,7 +378,7 @@ START_TEST(states_on_the_basis) {
     enum { TOKENS = 60, WIDTH = 64, ON = 40 };
     static float head[TOKENS * WIDTH], on[ON * WIDTH], opposite[ON * WIDTH];
     int32_t labels[ON];
-    for (int i = 0; i < TOKENS * WIDTH; i++) head[i] = (float)sin(1.7 * i + 0.001 * i * i);
+    for (int i = 0; i < TOKENS * WIDTH; i++) head[i] = (float)fmod(1e4 * sin(i + 1.0), 1);
     for (int i = 0; i < ON; i++) labels[i] = i;
     for (size_t k = 0; k < 2; k++) {
         salf_context *context = harness_context(backends[k], NULL);
@@ -413,6 +413,17 @@ START_TEST(states_on_the_basis) {
             }
         }
         salf_loss_destroy(loss);
+        salf_probe_destroy(probe);
+        /* no cross-entropy is below 0 either, however sharp */
+        const salf_probe_options sharp = {
+            .struct_size = sizeof sharp, .lens = SALF_LENS_RAW, .metric = SALF_METRIC_CE, .temperature = 1e-5};
+        CHECK_OK(salf_probe_create(&probe, basis, &sharp));
+        CHECK_OK(salf_probe_begin(probe, labels, ON));
+        for (int space = 0; space < 2; space++) CHECK_OK(salf_probe_observe(probe, space, &rows, SALF_STATE_RAW));
+        CHECK_OK(salf_probe_end(probe, &trace));
+        for (int i = 0; i < ON; i++)
+            ck_assert_msg(trace.deviations[2 * i] >= 0 && trace.deviations[2 * i] < 1e-6, "entropy %d: %g", i,
+                          trace.deviations[2 * i]);
         salf_probe_destroy(probe);
         salf_basis_destroy(basis);
         salf_model_destroy(model);

@@ -78,9 +78,10 @@ static __global__ void score_loss(loss_rows job) {
     const float *b = job.own.rows + label * dim;
     const double length = sqrt(products(job, row, b).second);
     const bool good = !isnan(target) && gradient_fits(job, inverse_t, length);
-    if (threadIdx.x == 0)
-        job.loss[r] = static_cast<float>(
-            good ? ((job.maximum ? job.maximum[r] : job.shift) - target) * inverse_t + log(job.sum[r]) : slf_nan());
+    if (threadIdx.x == 0) {
+        const double entropy = ((job.maximum ? job.maximum[r] : job.shift) - target) * inverse_t + log(job.sum[r]);
+        job.loss[r] = static_cast<float>(!good ? slf_nan() : entropy < 0 ? 0 : entropy);
+    }
     if (!job.gradient.data) return;
     /* E s_i - s_l: how much of the gradient would point along h, where no cosine changes. */
     const double along = job.weighted[r] / job.sum[r] - target;

@@ -275,7 +275,8 @@ salf_status slf_reference_score_loss(void *self, const slf_score_loss_job *job) 
         const bool usable =
             !isnan(target[r]) && gradient_fits(out, inverse_t, length); /* no zero or non-finite state */
         const double shift = sums->maximum ? sums->maximum[r] : job->rule->shift;
-        out->loss[r] = usable ? (float)((shift - target[r]) * inverse_t + log(sums->sum[r])) : NAN;
+        const double entropy = (shift - target[r]) * inverse_t + log(sums->sum[r]);
+        out->loss[r] = usable ? (float)(entropy < 0 ? 0 : entropy) : NAN; /* below 0 by rounding alone; NaN stays */
         if (!out->gradient) continue;
         /* E s_i - s_l: how much of the direction of h itself is in the difference of the two rows. */
         const double along = sums->weighted[r] / sums->sum[r] - target[r];
