@@ -29,6 +29,9 @@ struct slf_step {
     int64_t widest;
 };
 #define STRUCT_STEP ((uint32_t)offsetof(struct slf_step, widest))
+/* Hosts may pack their structs: ours have no padding. The C library's have, and those that libsalf takes from its
+ * headers would be others than the ones it is called with. */
+_Static_assert(STRUCT_STEP == sizeof(int64_t), "libsalf cannot be built with -fpack-struct");
 
 static salf_status read_struct_size(const void *theirs, const char *type, uint32_t *size) {
     memcpy(size, theirs, sizeof *size);

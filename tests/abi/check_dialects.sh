@@ -50,9 +50,12 @@ make --no-print-directory BUILD="$work" CUDA=0 amalgamation >/dev/null &&
 report "the library in one file compiles" $?
 # A library that cannot see NaN would count zero states and bad rows as good ones: such builds are refused.
 root=$(cd "$here/../.." && pwd)
-for flag in -ffast-math -Ofast -ffinite-math-only; do
-    said=$(${CC:-gcc} -std=c11 $flag -I"$root/include" -I"$root/libsalf" -fsyntax-only "$root/libsalf/probe/eof.c" 2>&1)
+for flag in -ffast-math -Ofast -ffinite-math-only -fpack-struct; do
+    said=$(${CC:-gcc} -std=c11 $flag -I"$root/include" -I"$root/libsalf" -fsyntax-only "$root/libsalf/core/options.c" 2>&1)
     grep -q "libsalf cannot be built with" <<<"$said"
     report "$flag is refused by name" $?
 done
+said=$(gcc -std=c11 -fsingle-precision-constant -I"$root/include" -I"$root/libsalf" -fsyntax-only "$root/libsalf/core/options.c" 2>&1)
+grep -q "libsalf cannot be built with -fsingle-precision-constant" <<<"$said"
+report "-fsingle-precision-constant, which gcc has, is refused by name" $?
 exit $status
