@@ -4,6 +4,7 @@
  * O(bytes). A folder is taken whole or not at all: what is wrong in any line of any file is reported with its place. */
 #include "dataset.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -133,6 +134,11 @@ static int32_t find_class(const dataset *data, const char *label, size_t n) {
 /* One class a line; each gets room for its word, which comes later. */
 static int read_labels(dataset *data, reader *r, const char *folder) {
     set_path(r, folder, "labels.txt");
+    if (access(r->path, F_OK)) /* people have JSON lines, CSV and parquet files */
+        return message_fail(r->message, r->message_size,
+                            "%s: %s; data are a folder with labels.txt (a class a line), train.tsv and test.tsv (lines "
+                            "of class<TAB>text); write files of other kinds so, see docs/formats.md",
+                            r->path, strerror(errno));
     char *text = slurp(r), *at = text;
     if (!text) return -1;
     int failed = 0;
@@ -171,7 +177,11 @@ static int cut_example(const dataset *data, const reader *r, int64_t number, cha
     *text++ = 0;
     out->label = find_class(data, line, strlen(line));
     if (out->label < 0) {
-        snprintf(r->message, r->message_size, "%s:%" PRId64 ": label '%s' is not in labels.txt", r->path, number, line);
+        char *end;
+        const long c = strtol(line, &end, 10); /* most other forms have numbers, which may count from 0 or from 1 */
+        const bool counts = end > line && !*end && c >= 0 && c <= data->n_classes;
+        snprintf(r->message, r->message_size, "%s:%" PRId64 ": label '%s' is not in labels.txt%s", r->path, number,
+                 line, counts ? "; write the class by its name" : "");
         return -1;
     }
     char *text2 = strchr(text, '\t');

@@ -100,6 +100,7 @@ static void check_spoiled(const char *file, const char *text, const char *words)
 
 START_TEST(names_file_and_line) {
     check_spoiled("train.tsv", "up\tx\nsideways\ty\n", "train.tsv:2: label 'sideways' is not in labels.txt");
+    check_spoiled("train.tsv", "1\tx\n", "label '1' is not in labels.txt; write the class by its name");
     check_spoiled("train.tsv", "up\tx\n\n", ":2: there is no tab");
     check_spoiled("train.tsv", "up\t\n", ":1: the text is empty");
     check_spoiled("test.tsv", "up\ta\tb\tc\n", ":1: there are more than three");
@@ -125,7 +126,11 @@ START_TEST(names_file_and_line) {
     check_spoiled("train.tsv", "up\ta\t \n", ":1: the text is empty");
     dataset d;
     ck_assert_int_eq(dataset_load(&d, "/nonexistent", message, sizeof message), -1);
-    ck_assert_msg(strstr(message, "/nonexistent/labels.txt") != NULL, "%s", message);
+    ck_assert_msg(strstr(message, "/nonexistent/labels.txt: No such file") != NULL, "%s", message);
+    ck_assert_msg(strstr(message, "write files of other kinds so") != NULL, "%s", message);
+    good_folder();
+    ck_assert_int_eq(dataset_load(&d, harness_path("train.tsv"), message, sizeof message), -1);
+    ck_assert_msg(strstr(message, "Not a directory; data are a folder") != NULL, "%s", message);
 }
 END_TEST
 
