@@ -73,7 +73,7 @@ static const char decoder_keys[] =
     "use_rope=true position_embedding_type use_dynamic_ntk=false use_logn_attn=false rope_type rope_base "
     "original_max_position_embeddings no_rope_layers no_rope_layer_interval use_mem_rope mrope_section "
     "position_embedding learned_pos_emb learned_position_embeddings nope_layer_interval layer_rope_theta "
-    "local_rope_theta global_rope_theta hidden_act hidden_activation activation activation_function afn "
+    "local_rope_theta global_rope_theta hidden_act hidden_activation activation=swiglu activation_function afn "
     "mlp_hidden_act ff_activation gelu_activation attn_logit_softcapping attn_softcap attention_logit_cap "
     "query_pre_attn_scalar attention_multiplier=1 residual_multiplier=1 embedding_multiplier=1 scale_embedding=false "
     "scale_emb=1 scale_depth embedding_scale=1 mup_enabled=false scale_attn_weights=true "

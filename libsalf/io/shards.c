@@ -177,9 +177,12 @@ salf_status salf_tensors_open(salf_tensors **out, salf_context *context, const c
         else {
             char others[160];
             slf_folder_weights(path, others, sizeof others);
+            const bool shards = strstr(others, "-of-") && strstr(others, ".safetensors");
             status = slf_fail(SALF_E_NOT_FOUND, "%s: neither " SINGLE_NAME " nor " INDEX_NAME " is there%s%s%s", path,
                               *others ? ", only " : "", others,
-                              *others ? "; save the model as safetensors, under that name" : "");
+                              !*others ? ""
+                              : shards ? "; the index comes from where these shards do"
+                                       : "; save the model as safetensors, under that name");
         }
     } else if (ends_in(path, ".json")) {
         status = open_index(tensors, path);

@@ -722,6 +722,9 @@ START_TEST(folders_that_are_no_checkpoints) {
     }
     CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_NOT_FOUND,
                 "only a.gguf, b.gguf, c.gguf, d.gguf, ...");
+    snprintf(path, sizeof path, "%s/a-00001-of-00002.safetensors", folder);
+    files_write(path, "", 0);
+    CHECK_FAILS(salf_model_open(&model, context, folder, NULL), SALF_E_NOT_FOUND, "the index comes from where these");
     make_folder(folder, "adapter", NULL);
     snprintf(path, sizeof path, "%s/adapter_config.json", folder);
     files_write(path, "{\"base_model_name_or_path\":\"maker/base\"}", 40);

@@ -472,7 +472,7 @@ START_TEST(published_configurations_are_understood) {
         n++;
     }
     closedir(folder);
-    ck_assert_int_ge(n, 46);
+    ck_assert_int_ge(n, 47);
     salf_context_destroy(context);
 }
 END_TEST
