@@ -174,6 +174,9 @@ static int choose_rate(pilot *p) {
         for (int k = 0; k < N_PILOT; k++) p->o->training.rates[k] = rates_tried[i];
     }
     session_close(&s);
+    if (!failed && !isfinite(best))
+        return args_fail("advise", "training diverges at each learning rate tried, %g ... %g; give another with --lr",
+                         rates_tried[0], rates_tried[N_RATES - 1]);
     return failed ? EXIT_CODE_FAILED : -1;
 }
 
