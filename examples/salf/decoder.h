@@ -194,7 +194,7 @@ salf_status decoder_check_source(const decoder *d, const char *source, const cha
 /* A hash of what decoder_save_like takes from the source: contents of config.json and of the files that go along; of
  * tensor files which they are, their sizes and times. SALF_E_IO, SALF_E_NOT_FOUND. */
 salf_status decoder_hash_source(const char *source, uint64_t *hash);
-/* Writes all parameters, LoRA merged, to a file: for a source that has become another. */
+/* Writes all parameters, LoRA merged, to a file: where the source has become another. */
 salf_status decoder_save_weights(const decoder *d, const char *path, int32_t dtype);
 
 #endif

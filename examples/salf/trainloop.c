@@ -257,7 +257,7 @@ static int train_to_end(run *r, tally *tallies) {
 /* ---- one method from start to end ---- */
 
 /* What lies beside the weights is taken from the model's folder. Where that is another by now, its configuration may
- * say something else, and the weights are written without. */
+ * say something else: no model is written, and the weights alone where no checkpoint has them. */
 static int write_output(run *r) {
     const finetune_settings *o = r->s->settings;
     char path[PATH_SIZE], file[PATH_SIZE + 32];
@@ -265,11 +265,12 @@ static int write_output(run *r) {
     if (!o->output) return 0;
     if (output_path(o, r->index, path) != 0) return -1;
     if (decoder_hash_source(o->model, &beside) != SALF_OK || beside != r->s->beside) {
+        args_fail(training_command, "--output: %s is not what it was when this run began%s", o->model,
+                  o->checkpoint ? "; once it is that again, --resume makes the model" : "");
+        if (o->checkpoint) return -1;
         snprintf(file, sizeof file, "%s/weights-alone.safetensors", path);
         if (decoder_save_weights(r->decoder, file, SALF_F32) != SALF_OK) return say_decoder("--output");
-        args_fail(training_command,
-                  "--output: %s is not what it was when this run began; the weights are in %s, without configuration%s",
-                  o->model, file, o->checkpoint ? ", and --resume makes a model of them once it is that again" : "");
+        args_fail(training_command, "the weights are in %s, without configuration", file);
         return -1;
     }
     return decoder_save_like(r->decoder, o->model, path, SALF_F32) == SALF_OK ? 0 : say_decoder("--output");

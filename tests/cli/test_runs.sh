@@ -215,26 +215,36 @@ python3 ask.py again.jsonl before 15 "$SALF" finetune --model m --tokenizer t.bi
 check $? "the probing before a training ends when it is asked to, after $(($(date +%s) - start)) s"
 
 # ---- a model that is another when its configuration is to be written beside what was trained
-cp -r m mine && cp -r m theirs && sed -i 's/"rope_theta": *[0-9.]*/"rope_theta": 500.0/' theirs/config.json
-change='test -e mixed/salf-half/model.safetensors || { mv mine was; mv theirs mine; }'
-python3 - "$change" "$SALF" finetune "${options[@]}" --model mine --checkpoint mixed.ck --log mixed.jsonl --output mixed <<'END'
-# Lets the model be another once the run is in the middle.
+cat >swap.py <<'END'
+# swap.py COMMAND...: a run whose model is another once it is in the middle.
 import os, subprocess, sys, time
-run = subprocess.Popen(sys.argv[2:], stdout=subprocess.DEVNULL, stderr=open("err", "w"))
+run = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=open("err", "w"))
 while run.poll() is None and not (os.path.exists("mixed.jsonl") and '"step"' in open("mixed.jsonl").read()):
     time.sleep(0.002)
-subprocess.run(["sh", "-c", sys.argv[1]])
+if not os.path.exists("mixed/config.json"):
+    os.rename("mine", "was")
+    os.rename("theirs", "mine")
 sys.exit(run.wait())
 END
-code=$?
-if [ -d theirs ]; then echo "SKIPPED: the run had ended before its model was another"; else
-    [ $code -eq 1 ] && grep -q 'mine is not what it was when this run began; the weights are in mixed/salf-half/weights-alone' err &&
-        [ ! -e mixed/salf-half/config.json ] && [ -s mixed/salf-half/weights-alone.safetensors ]
-    check $? 'a model that is another by now: the weights are kept, no other configuration is written beside them'
+mixed=("$SALF" finetune --model mine --tokenizer t.bin --data d --limit-train 64 --limit-test 8 --batch 8 --method 'lora[half]'
+    --log mixed.jsonl --output mixed)
+cp -r m mine && cp -r m theirs && sed -i 's/"rope_theta": *[0-9.]*/"rope_theta": 500.0/' theirs/config.json
+for kept in "" "--checkpoint mixed.ck"; do
+    rm -rf mixed mixed.jsonl
+    # shellcheck disable=SC2086
+    python3 swap.py "${mixed[@]}" $kept
+    code=$?
+    if [ -d theirs ]; then echo "SKIPPED: the run had ended before its model was another"; continue; fi
+    [ $code -eq 1 ] && grep -q 'mine is not what it was when this run began' err && [ ! -e mixed/config.json ] && [ ! -e mixed/model.safetensors ]
+    check $? "a model that is another by now: none is made of both${kept:+, with a checkpoint}"
+    if [ -z "$kept" ]; then
+        grep -q 'the weights are in mixed/weights-alone.safetensors, without configuration' err && [ -s mixed/weights-alone.safetensors ]
+        check $? 'and the weights are kept'
+    fi
     mv mine theirs && mv was mine
-    tune mixed --model mine --resume && cmp whole/salf-half/model.safetensors mixed/salf-half/model.safetensors
-    check $? 'and once it is back the run goes on'
-fi
+done
+"${mixed[@]}" --checkpoint mixed.ck --resume >mixed.out 2>err && cmp whole/lora-half/model.safetensors mixed/model.safetensors
+check $? 'once it is back the run goes on'
 
 # ---- a full disk under the log is said at once, and nothing is lost
 ends 1 'No space left on device' 'a log on a full device' tune full --log /dev/full
