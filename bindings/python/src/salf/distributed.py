@@ -17,6 +17,11 @@ from torch import nn
 
 from salf._ffi import name_of, number_of
 
+NO_DEEPSPEED = (
+    "DeepSpeed steps flat copies of all parameters, frozen ones too, and is not supported: use "
+    "DistributedDataParallel, or FSDP"
+)
+
 
 def available() -> bool:
     """Whether this process is one of several."""
@@ -61,7 +66,7 @@ class Communicator:
 
 
 def wrapper_kind(model: nn.Module) -> Optional[str]:
-    """ "ddp", "dp", "fsdp1", "fsdp2" or None for a model that nothing wraps."""
+    """ "ddp", "dp", "fsdp1", "fsdp2", "deepspeed" or None for a model that nothing wraps."""
     name = type(model).__name__
     if name == "DistributedDataParallel":
         return "ddp"
@@ -69,7 +74,10 @@ def wrapper_kind(model: nn.Module) -> Optional[str]:
         return "dp"
     if name == "FullyShardedDataParallel":
         return "fsdp1"
-    if any(base.__name__ == "FSDPModule" for base in type(model).__mro__):
+    names = {base.__name__ for base in type(model).__mro__}
+    if "DeepSpeedEngine" in names:
+        return "deepspeed"
+    if "FSDPModule" in names:
         return "fsdp2"
     return None
 
@@ -98,6 +106,8 @@ def check_wrapper(model: nn.Module, layers: Sequence[nn.Module] = ()) -> Optiona
         raise ValueError(
             "torch.nn.DataParallel runs replicas that hooks cannot tell apart: use DistributedDataParallel"
         )
+    if kind == "deepspeed":
+        raise ValueError(NO_DEEPSPEED)
     if kind == "fsdp1" and layers:
         _check_fsdp(model, layers)
     return kind
@@ -116,13 +126,20 @@ def _check_fsdp(model: nn.Module, layers: Sequence[nn.Module]) -> None:
 
 
 def reduce_gradients(parameters: Iterable[nn.Parameter], group: Any = None, bucket_bytes: int = 25 << 20) -> None:
-    """Averages gradients over the ranks, in flat buckets; one that a rank lacks counts as zero there.
+    """Averages gradients over the ranks, in flat buckets; one that a rank lacks counts as zero there. One that all of
+    them lack (of an expert that no token was sent to) stays none, as in one process: an optimizer would move a
+    parameter whose gradient is zero by its momentum and decay.
 
     All ranks must pass the same parameters in the same order.
     """
+    members = list(parameters)
+    if not members:
+        return
+    shown = torch.tensor([int(p.grad is not None) for p in members], device=members[0].device)
+    dist.all_reduce(shown, op=dist.ReduceOp.MAX, group=group)
     bucket: List[nn.Parameter] = []
     size = 0
-    for parameter in parameters:
+    for parameter in (p for p, somewhere in zip(members, shown.tolist()) if somewhere):
         bytes_here = parameter.numel() * parameter.element_size()
         if bucket and (size + bytes_here > bucket_bytes or parameter.dtype != bucket[0].dtype):
             _reduce_bucket(bucket, group)

@@ -35,7 +35,13 @@ def collectives():
     link.all_reduce(numbers, "sum")
     smallest = numpy.array([5 - RANK, RANK], dtype=numpy.int64)
     link.all_reduce(smallest, "min")
+    both, one, neither = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
+    both.grad = torch.tensor([1.0 + RANK, 2.0])
+    one.grad = torch.ones(2) if RANK == 0 else None
+    distributed.reduce_gradients([neither, both, one])
+    distributed.reduce_gradients([])
     return {
+        "gradients": [None if p.grad is None else p.grad.tolist() for p in (both, one, neither)],
         "sum": numbers.tolist(),
         "min": smallest.tolist(),
         "all": [link.all_true(True), link.all_true(RANK == 0)],

@@ -483,6 +483,7 @@ def test_state_of_another_run_is_refused():
         ({"moments": "drop"}, "moments 'keep', this controller has 'drop'"),
         ({"probe": {"nonfinite": "train_fully"}}, "nonfinite"),
         ({"basis": {"rtol": 0.5}}, "rtol"),
+        ({"cache": EofCache(3)}, "cache 'none', this controller has 'of max_age 3'"),
     ],
 )
 def test_a_state_of_other_options_is_refused(given, words):

@@ -48,6 +48,7 @@ def test_collective_operations(tmp_path):
         assert found["min"] == [4, 0]
         assert found["all"] == [True, False]
         assert found["gathered"] == [[], [1]]
+        assert found["gradients"] == [[1.5, 2.0], [0.5, 0.5], None]  # of what no rank trained there is none
 
 
 def test_ranks_that_differ_are_told_what(tmp_path):

@@ -287,6 +287,26 @@ def test_a_checkpoint_of_another_method_is_refused(tmp_path):
         make_trainer(tmp_path, "salf").train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
+def test_a_checkpoint_of_other_options_is_refused(tmp_path):
+    """What a policy and a plan keep of themselves, and what they do not."""
+    data = [small.Items(40), small.Items(36)]
+    make_trainer(tmp_path, SalfConfig("salf[half]"), save_strategy="steps", save_steps=2, max_steps=4).train()
+    for given, message in [
+        ({"rows": "last"}, "rows 'auto', this controller has 'last'"),
+        ({"basis": {"mode": "ridge", "ridge": 1.0}}, "mode 'rtol', this controller has 'ridge'"),
+        ({"policy": {"train_head": True}}, "train_head"),
+        ({"train_dataset": data[1]}, "took its data in another order: the dataset has another length"),
+    ]:
+        dataset = given.pop("train_dataset", data[0])
+        again = make_trainer(tmp_path, SalfConfig("salf[half]", **given), max_steps=4)
+        again.train_dataset = dataset
+        with pytest.raises(Exception, match=message):
+            again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    same = make_trainer(tmp_path, SalfConfig("salf[half]", probe={"lens": "hf"}, labels=[1, 2]), max_steps=4)
+    same.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert same.plan.finished
+
+
 def test_the_cache_spares_the_second_epochs_probes(tmp_path):
     trainer = make_trainer(tmp_path, SalfConfig("salf", cache=True), num_train_epochs=2)
     probed = []

@@ -11,7 +11,7 @@ from test_trainer import arguments, make_trainer
 
 from salf.errors import MismatchError
 from salf.torch import FreezeController
-from salf.transformers import SalfConfig, SalfMixin, SalfTrainer
+from salf.transformers import SalfCallback, SalfConfig, SalfMixin, SalfTrainer
 from salf.transformers.plan import data_of_run, data_of_steps
 
 
@@ -335,3 +335,14 @@ def test_a_trainer_that_makes_its_batch_from_items(tmp_path):
     trainer.data_collator = list
     with pytest.raises(ValueError, match="method 'salf' looks at data"):
         trainer.train()
+    callback = SalfCallback("lift*[half][stream]")  # its rows are counted as they come, over the steps
+    for steps in (3, -1):
+        given = {"args": arguments(tmp_path, max_steps=steps, remove_unused_columns=False), "data_collator": list}
+        plain = Late(model=small.make_model("llama"), train_dataset=small.Items(), callbacks=[callback], **given)
+        if steps > 0:
+            plain.train()
+            assert plain.state.global_step == 3
+            assert 0 < callback.controller.saving < 0.5
+        else:
+            with pytest.raises(ValueError, match="how many rows the model will get: set max_steps"):
+                plain.train()

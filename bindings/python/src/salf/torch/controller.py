@@ -44,7 +44,7 @@ from salf.torch.passage import Passage, Step, Withheld, leaves_above
 from salf.torch.prepared import Prepared
 from salf.torch.statistics import LayerStatistics
 from salf.torch.targets import RowPolicy, Rows, whole
-from salf.torch.verify import expected_of
+from salf.torch.verify import expected_of, option_word
 
 _STATE_VERSION = 1
 
@@ -177,7 +177,7 @@ class FreezeController(Prepared):
         self._statistics = LayerStatistics(self.method.policy)
         self._flags = Flags(self.parts, self._groups)
         self._trains = [bool(layer) for layer in self._groups.layers]
-        self._passage = Passage(self.parts.layers, self._announced_step, self._reached)
+        self._passage = Passage(self.parts, self._announced_step, self._reached, self._unannounced)
         self._moments = moments
         self._feed = None
         self._guard: Optional[OptimizerGuard] = None
@@ -193,6 +193,10 @@ class FreezeController(Prepared):
         # Of each batch of the window: the factors on layers' rates, None for what did not train, and its data.
         self._rates: List[Tuple[List[Optional[float]], int]] = []
         self._share = 0.0
+        # How often the parameters of the window had been written to when its last backward came, and batches in a row
+        # before which they were written to and no optimizer had stepped.
+        self._versions: List[int] = []
+        self._unseen = 0
         self._streams = self._by_rows = False
         self.planner = None
         self.signal = None
@@ -271,6 +275,7 @@ class FreezeController(Prepared):
         self._settle_last("begin() came again")
         if not self._sharded:  # sharding takes parameters and gradients out, and puts them in as it needs them
             self._groups.check_same()
+            self._check_unmoved()
             if self._window_is_gone():
                 self.skipped()
         try:
@@ -288,6 +293,19 @@ class FreezeController(Prepared):
             raise RuntimeError(
                 f"{what} before the backward of the batch that was begun: call controller.backward(loss), or "
                 "loss.backward(), behind its forward, or controller.drop() where it is not to be trained"
+            )
+
+    def _check_unmoved(self) -> None:
+        """What a window trains moves by a step of the optimizers that are attached. An optimizer that nobody told of
+        moves frozen layers by its momentum, and turns never change. A host may write to parameters once, such as
+        behind a step that its scaler skipped; one that does so before every batch makes steps of its own."""
+        moved = any(p._version != version for p, version in zip(self._trained.values(), self._versions))
+        self._unseen = self._unseen + 1 if moved else 0
+        if self._unseen > 1:
+            raise RuntimeError(
+                "what trains was moved twice, and no optimizer that is attached has stepped: call attach() with the "
+                "one that steps, also where it was made anew; steps that do not go through its step() (SAM's two "
+                "halves) are not supported"
             )
 
     def _window_is_gone(self) -> bool:
@@ -527,6 +545,8 @@ class FreezeController(Prepared):
     def _reached(self, step: Step) -> Active:
         """A gradient has come to the layers: of a backward of the controller's, or of the host's own."""
         if step.settled and step.active is not None:
+            if self._withheld is None:  # another backward through the same graph, or the first of controller.backward()
+                self._withhold(step.active)
             return step.active
         if step is not self._step:
             raise RuntimeError("this backward is of a batch that was dropped, or of a controller that is closed")
@@ -538,16 +558,24 @@ class FreezeController(Prepared):
         active = self.decide()
         self.expect_backward()
         self._withhold(active)
-        torch.autograd.Variable._execution_engine.queue_callback(self._give_back)
         return active
 
     def _withhold(self, active: Active) -> None:
-        """Where the forward was built before its decision, parameters that do not train take no gradient of it."""
+        """Where the forward was not built for its decision, parameters that do not train take no gradient of it, until
+        the backward at hand is over."""
         self._give_back()
-        if self._flags.are(active):
-            return
         chosen = {id(p) for p in self._flags.parameters_of(active)}
         self._withheld = Withheld([p for p in self._groups.managed() if p.requires_grad and id(p) not in chosen])
+        torch.autograd.Variable._execution_engine.queue_callback(self._give_back)
+
+    def _unannounced(self) -> None:
+        """A gradient has come to the layers of a forward before which nothing was begun. Beside a batch that was, it
+        would train by that one's decision, in layers that nobody asked for."""
+        if self._trained and not self.closed and not self._flags.final:
+            raise RuntimeError(
+                "a backward of a batch that was not announced, beside one that was: call begin() before each forward "
+                "that trains"
+            )
 
     def _give_back(self) -> None:
         if self._withheld is not None:
@@ -568,6 +596,7 @@ class FreezeController(Prepared):
         if not self._trained:
             self._drop_gradients(parameters)
         self._trained.update((id(p), p) for p in parameters)
+        self._versions = [p._version for p in self._trained.values()]
         # Ranks have to find the same mean, whatever each has of a batch.
         scales = [scale if trains else None for scale, trains in zip(active.rate_scale, active.layers)]
         self._rates.append((scales, 1 if self._communicator is not None else max(1, step.size)))
@@ -622,6 +651,15 @@ class FreezeController(Prepared):
                 "the ranks' gradients were not averaged: call controller.synchronise(), or give the last backward "
                 "before the step sync=True"
             )
+        assert self._guard is not None
+        held = self._guard.members()
+        lost = next((p for p in self._trained.values() if id(p) not in held), None)
+        if lost is not None:
+            raise RuntimeError(
+                f"the optimizer does not hold {self._groups.name_of(lost)!r} any more, which it did when it was "
+                "attached: one that steps copies of the parameters (master weights, flat partitions of DeepSpeed) "
+                "moves frozen layers, too"
+            )
         managed = self._groups.managed()
         if not self._begun and any(p.grad is not None and bool(p.grad.any()) for p in managed):
             raise RuntimeError("gradients of a batch that was not announced: call begin() before its forward")
@@ -632,7 +670,7 @@ class FreezeController(Prepared):
                 "the backward has them one by one"
             )
         self._statistics.note(self._groups.layers)
-        if self._moments == "drop" and self._guard is not None:
+        if self._moments == "drop":
             self._guard.forget(self._frozen())
         scales = self._window_scales()
         if self._share >= 1.0 or not self._trained:
@@ -726,12 +764,13 @@ class FreezeController(Prepared):
 
     def _options_of_state(self) -> Dict[str, Any]:
         """What decisions follow beside the options of policy and plan, whose bytes know their own."""
-        found: Dict[str, Any] = {"moments": self._moments}
+        cache = "none" if self.cache is None else f"of max_age {self.cache.max_age}"
+        found: Dict[str, Any] = {"moments": self._moments, "cache": cache}
         if self._by_trace or self.method.probes:
             basis = self.basis.info
             found.update(vocab=basis.vocab, rows=self.row_policy.word)
             found.update(dataclasses.asdict(expected_of(self._probe_options, basis)))
-            found["eof_rule"], found["nonfinite"] = (str(rule) for rule in self._rules)
+            found.update((name, option_word(self._probe_options, name)) for name in ("eof_rule", "nonfinite"))
         return found
 
     def load_state_dict(self, state: Options) -> None:

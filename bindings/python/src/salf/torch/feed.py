@@ -140,7 +140,8 @@ class ProbeFeed:
     def _observe(self, space: int, states: torch.Tensor) -> None:
         if space != self._next:
             raise RuntimeError(
-                f"latent space {space} came where {self._next} was expected: one forward for each begin()"
+                f"latent space {space} came where {self._next} was expected: one forward for each begin(), through all "
+                "layers in their order (none left out at random, no early exit)"
             )
         self._next += 1
         states = states.detach()

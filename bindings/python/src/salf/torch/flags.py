@@ -14,7 +14,7 @@ from torch import nn
 
 import salf
 from salf.torch.anatomy import Parts
-from salf.torch.flow import hook_arguments, leaves_from, tensors_of
+from salf.torch.flow import detached, hook_arguments, leaves_from, tensors_of
 from salf.torch.groups import Groups
 from salf.torch.hooks import Hook
 
@@ -112,9 +112,17 @@ class Flags:
             if parameter.requires_grad != (id(parameter) in trainable):
                 parameter.requires_grad_(id(parameter) in trainable)
 
+    @property
+    def final(self) -> bool:
+        """Whether forwards are built for a decision, not for all candidates while it is still to come."""
+        return self._of is not None
+
     def are(self, active: Active) -> bool:
-        """Whether the forward was built for exactly this."""
-        return self._of is active
+        """Whether the forward was built for exactly this. Not so where flags were set since: PEFT sets those of all
+        adapters when it turns them on again, as behind the log-probabilities of a reference model."""
+        chosen = {id(p) for p in self.parameters_of(active)}
+        managed = self._groups.managed()
+        return self._of is active and not any(p.requires_grad and id(p) not in chosen for p in managed)
 
     def parameters_of(self, active: Active) -> List[nn.Parameter]:
         """The parameters that train."""
@@ -127,11 +135,7 @@ class Flags:
 
     def _gate_hook(self, layer: int) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            if self._gate != layer or not torch.is_grad_enabled():
-                return None
-            if isinstance(output, tuple):
-                return (output[0].detach(), *output[1:])
-            return output.detach()
+            return detached(output) if self._gate == layer and torch.is_grad_enabled() else None
 
         return hook
 

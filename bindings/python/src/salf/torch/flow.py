@@ -11,6 +11,7 @@ The model comes out as it was: modes, random numbers, hooks of others. Modules u
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,6 +78,21 @@ def tensors_of(output: Any) -> Iterator[torch.Tensor]:
             yield from tensors_of(item)
     elif isinstance(output, Mapping):
         yield from tensors_of(list(output.values()))
+
+
+def detached(output: Any) -> Any:
+    """What a module gave, in containers of the same kind, without its graph."""
+    if isinstance(output, torch.Tensor):
+        return output.detach()
+    if isinstance(output, Mapping):
+        found: Any = copy.copy(output)
+        for name, value in output.items():
+            found[name] = detached(value)
+        return found
+    if not isinstance(output, (tuple, list)):
+        return output
+    items = [detached(item) for item in output]
+    return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
 
 
 def leaves_from(tensors: Sequence[torch.Tensor], end: str = "") -> List[torch.Tensor]:

@@ -125,9 +125,13 @@ class OptimizerGuard:
         if stepped:
             (self._after if moved else self._skipped)()
 
+    def members(self) -> Set[int]:
+        """The parameters that the optimizers hold, by their ids."""
+        return {id(p) for one in self.optimizers for group in one.param_groups for p in group["params"]}
+
     def check_members(self, named: Iterable[tuple[str, torch.nn.Parameter]]) -> None:
         """Every parameter that may train at some step must be in the optimizer from the start."""
-        members = {id(p) for one in self.optimizers for group in one.param_groups for p in group["params"]}
+        members = self.members()
         missing = [name for name, parameter in named if id(parameter) not in members]
         if missing:
             raise ValueError(
@@ -263,6 +267,14 @@ def split_groups(groups: Sequence[Dict[str, Any]], scales: Dict[int, float]) -> 
         parts: Dict[float, List[torch.nn.Parameter]] = {}
         for parameter in group["params"]:
             parts.setdefault(scales.get(id(parameter), 1.0), []).append(parameter)
+        if group["lr"] is None and set(parts) != {1.0}:
+            raise ValueError(
+                "the optimizer finds its rates by itself (lr=None), and layers have rates of their own here: give it a "
+                'rate, or take policy={"rates": "whole"} where the method has it'
+            )
         for scale, members in parts.items():
+            if scale == 1.0:
+                split.append({**group, "params": members})
+                continue
             split.append({**group, "params": members, "lr": group["lr"] * scale})
     return split

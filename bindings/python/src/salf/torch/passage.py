@@ -16,6 +16,7 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
 import torch
 from torch import nn
 
+from salf.torch.anatomy import Parts
 from salf.torch.flags import Active
 from salf.torch.flow import first_state, leaves_from, tensors_of
 from salf.torch.hooks import Hook
@@ -31,7 +32,7 @@ class Step:
     trained. inputs: what the model is given, where kept states ask for it. groups: of the rows, for a stream. batch:
     its rows, those without a target counted. first: the place of its data in a plan's task. active: what trains, None
     until the trace of the forward has decided. settled: the backward has come. graphless: its forward went by and left
-    nothing that a backward could reach."""
+    nothing that a backward could reach. at: the layer that ran last in its forward."""
 
     rows: Optional[Rows]
     ids: Optional[List[int]]
@@ -43,6 +44,7 @@ class Step:
     active: Optional[Active] = None
     settled: bool = False
     graphless: bool = False
+    at: int = -1
 
     def ids_of_rows(self) -> List[int]:
         """For the cache: ids of the data that are observed; none where the host gave none."""
@@ -55,21 +57,24 @@ class Passage:
     """Hooks on the layers' outputs of each forward that builds a graph.
 
     current() is the batch that was begun; reached(step) is called when a gradient comes to the layers, and says what
-    trains. anchors: whether the last layer's states ask for a gradient where nothing below them does, so that a host's
-    own backward() of a batch in which nothing trains has something to do, and is noticed.
+    trains; unannounced() when one comes to those of a training forward before which nothing was begun. anchors: whether
+    the last layer's states ask for a gradient where nothing below them does, so that a host's own backward() of a batch
+    in which nothing trains has something to do, and is noticed.
     """
 
     anchors = True
 
     def __init__(
         self,
-        layers: Sequence[nn.Module],
+        parts: Parts,
         current: Callable[[], Optional[Step]],
         reached: Callable[[Step], Active],
+        unannounced: Callable[[], None],
     ) -> None:
-        self._current, self._reached = current, reached
-        self._last = len(layers) - 1
-        self._hooks = [layer.register_forward_hook(Hook(self._hook(k))) for k, layer in enumerate(layers)]
+        self._current, self._reached, self._unannounced = current, reached, unannounced
+        self._last = len(parts.layers) - 1
+        self._hooks = [layer.register_forward_hook(Hook(self._hook(k))) for k, layer in enumerate(parts.layers)]
+        self._hooks.append(parts.decoder.register_forward_pre_hook(Hook(self._starts)))
 
     def close(self) -> None:
         """Takes the hooks away."""
@@ -77,13 +82,27 @@ class Passage:
             hook.remove()
         self._hooks = []
 
+    def _starts(self, _module: nn.Module, _inputs: Any) -> None:
+        step = self._current()
+        if step is not None:
+            step.at = -1
+
     def _hook(self, layer: int) -> Callable[..., Any]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            step = self._current()
-            # Below the last layer there is something to stop only where the decision is still to come.
-            if step is None or not torch.is_grad_enabled() or (layer < self._last and step.active is not None):
+        def hook(module: nn.Module, _inputs: Any, output: Any) -> Any:
+            if not torch.is_grad_enabled():
                 return None
-            states = first_state(output)
+            step, states = self._current(), first_state(output)
+            if step is None:
+                if layer == self._last and module.training and states is not None and states.grad_fn is not None:
+                    states.grad_fn.register_prehook(lambda _gradients: self._unannounced())
+                return None
+            # Layers may be left out at random. In another order a cut is no depth: what it stops may train below it.
+            if layer <= step.at:
+                raise RuntimeError(
+                    f"layer {layer} ran behind layer {step.at}: layers that run in another order in training, or "
+                    "several times, have no depth to cut at"
+                )
+            step.at = layer
             anchored = None
             if layer == self._last and (states is None or states.grad_fn is None):
                 step.graphless = True

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, 
 import torch
 from torch import nn
 
-from salf.torch.flow import evaluating, first_state
+from salf.torch.flow import detached, evaluating, first_state
 from salf.torch.hooks import Forward
 from salf.torch.streams import moved
 
@@ -86,7 +86,7 @@ def run_alone(layer: nn.Module, inner: Callable[..., Any], args: Any, kwargs: Ma
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved.tensor):
         given, named = [needing(value) for value in args], {name: needing(value) for name, value in kwargs.items()}
-        output = _detached(inner(*given, **named))
+        output = detached(inner(*given, **named))
         del given, named
     if len(kept):
         gc.collect()
@@ -97,12 +97,6 @@ def run_alone(layer: nn.Module, inner: Callable[..., Any], args: Any, kwargs: Ma
             "cuts of their own. Turn it off, or take one cut a batch"
         )
     return output
-
-
-def _detached(output: Any) -> Any:
-    if isinstance(output, torch.Tensor):
-        return output.detach()
-    return type(output)(_detached(item) for item in output) if isinstance(output, (tuple, list)) else output
 
 
 def check_split(

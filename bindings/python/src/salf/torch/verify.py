@@ -83,8 +83,8 @@ class Expected:
 
 def option_word(options: Mapping[str, Any], name: str) -> str:
     """An option of a probe as a word, where it may be given as a number; its default where it is not given."""
-    group, default = {"metric": ("METRIC", 0), "lens": ("LENS", 0), "scores": ("SCORE", 0)}[name]
-    return name_of(group, number_of(group, options.get(name, default), name))
+    group = {"metric": "METRIC", "lens": "LENS", "scores": "SCORE", "eof_rule": "EOF", "nonfinite": "NONFINITE"}[name]
+    return name_of(group, number_of(group, options.get(name, 0), name))
 
 
 def expected_of(probe: Mapping[str, Any], basis: salf.BasisInfo) -> Expected:

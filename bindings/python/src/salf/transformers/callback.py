@@ -51,6 +51,8 @@ class SalfCallback(TrainerCallback):
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         if distributed.available():
             raise ValueError("several ranks need SalfTrainer, which averages what was trained")
+        if getattr(args, "deepspeed", None):
+            raise ValueError(distributed.NO_DEEPSPEED)
         self.close()  # of a run that failed, of whose end a callback hears nothing
         config, method = self.salf, parse_method(self.salf.method)
         parts, seed = config.parts or find_parts(model), args.seed if config.seed is None else config.seed

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+import zlib
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Sized, Tuple
 
@@ -41,6 +42,8 @@ def data_of_run(
     """Data that a Trainer's own loop trains: length of the dataset, None for one without; unit: data of a batch over
     all ranks; full: whether the last batch of an epoch is filled up (several ranks); max_steps: 0 or less for none."""
     if length is None:
+        if max_steps <= 0:
+            raise ValueError("the loader does not tell how many rows the model will get: set max_steps")
         return max_steps * accumulation * unit
     batches = max(1, length // unit if drop_last else -(-length // unit))
     last = unit if full or drop_last or length % unit == 0 else length % unit
@@ -67,6 +70,8 @@ def as_rows(length: Optional[int], unit: int, dataset: Any, collate: Callable[..
     random.setstate(states[0])
     numpy.random.set_state(states[1])
     torch.random.set_rng_state(states[2])
+    if not isinstance(batch, Mapping):  # items, of which the Trainer makes its batches by itself
+        return None, unit
     rows = rows_of(batch)
     if rows == 1:
         return -(-length // unit), 1
@@ -189,12 +194,17 @@ class PlanRun:
     def state_dict(self) -> Dict[str, Any]:
         """For a checkpoint; the planner keeps its own state."""
         done = {"trained": list(self.progress.trained), "units": self.progress.units}
-        return {**done, "accumulation": self.accumulation}
+        return {**done, "accumulation": self.accumulation, "order": zlib.crc32(self.order.tobytes())}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """From a checkpoint."""
         if len(state["trained"]) != len(self.counts):
             raise ValueError(f"plan of {len(state['trained'])} layers for one of {len(self.counts)}")
+        if state.get("order", order := zlib.crc32(self.order.tobytes())) != order:
+            raise ValueError(
+                "the plan of the checkpoint took its data in another order: the dataset has another length now, or the "
+                "run another seed"
+            )
         # A step may be made of other batches now, as long as it is as large.
         steps = int(state["units"]) // int(state.get("accumulation", self.accumulation))
         self.progress = Progress(list(state["trained"]), units=steps * self.accumulation)

@@ -63,6 +63,8 @@ class SalfMixin:
         me: Any = self
         if me.train_dataset is None:
             raise ValueError("Trainer: training requires a train_dataset")
+        if getattr(me, "is_deepspeed_enabled", False):
+            raise ValueError(distributed.NO_DEEPSPEED)
         config, method = self.salf, parse_method(self.salf.method)
         parts = config.parts or find_parts(me.model)
         seed = int(me.args.seed if config.seed is None else config.seed)
