@@ -215,6 +215,32 @@ def test_statistics_of_autofreeze_and_rgn():
             assert ("parameter_norm" in found) == (method == "rgn")
 
 
+def test_norms_of_gradients_that_a_scaler_leaves_to_a_fused_optimizer():
+    """It is handed scaled gradients with their factor, and those of an overflow too."""
+    for method in ("autofreeze", "rgn"):
+        found = []
+        for fused in (False, True):
+            model = small.make_model("llama")
+            optimizer = Counting(model.parameters(), lr=0.1)
+            with FreezeController(model, method, optimizer=optimizer, policy={"interval": 5}) as controller:
+                for factor, overflow in ((2.0, 0.0), (4.0, 0.0), (8.0, 1.0)):
+                    ids, labels = small.make_batch(seed=int(factor))
+                    controller.begin(labels)
+                    loss = model(input_ids=ids, labels=labels).loss
+                    controller.backward(loss * factor if fused else loss)
+                    if fused:
+                        optimizer.grad_scale, optimizer.found_inf = torch.tensor(factor), torch.tensor(overflow)
+                        optimizer.param_groups[0]["lr"] = 0.1 / factor
+                    if fused or not overflow:
+                        optimizer.step()
+                    optimizer.zero_grad()
+                optimizer.grad_scale = optimizer.found_inf = None
+                controller._statistics.turn_ends = True
+                found.append(controller._statistics.take())
+        for name, norms in found[0].items():
+            assert found[1][name] == pytest.approx(norms, rel=1e-3), (method, name)
+
+
 def test_autofreeze_takes_the_norm_of_the_sum_also_after_a_resume():
     """Gradients that cancel over a turn have no norm; a controller that is loaded in the middle of a turn goes on with
     the sums."""

@@ -669,7 +669,7 @@ class FreezeController(Prepared):
                 f"policy {self.method.policy!r} looks at all gradients of a step, and an optimizer that steps within "
                 "the backward has them one by one"
             )
-        self._statistics.note(self._groups.layers)
+        self._statistics.note(self._groups.layers, self._guard.factor())
         if self._moments == "drop":
             self._guard.forget(self._frozen())
         scales = self._window_scales()

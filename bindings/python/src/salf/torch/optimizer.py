@@ -129,6 +129,14 @@ class OptimizerGuard:
         """The parameters that the optimizers hold, by their ids."""
         return {id(p) for one in self.optimizers for group in one.param_groups for p in group["params"]}
 
+    def factor(self) -> float:
+        """What the step puts on gradients: a fused optimizer is given a scaler's factor with them, and skips a step in
+        which there was an overflow (0). Elsewhere the scaler has done that itself."""
+        if any(overflowed(one) for one in self.optimizers):
+            return 0.0
+        scales = (getattr(one, "grad_scale", None) for one in self.optimizers)
+        return 1.0 / next((float(scale) for scale in scales if isinstance(scale, torch.Tensor)), 1.0)
+
     def check_members(self, named: Iterable[tuple[str, torch.nn.Parameter]]) -> None:
         """Every parameter that may train at some step must be in the optimizer from the start."""
         members = self.members()
@@ -184,8 +192,7 @@ class OptimizerGuard:
         self._compare_samples(optimizer)
         if not self._begun:  # around a step that another class's called, and that was the last
             return
-        overflow = getattr(optimizer, "found_inf", None)  # a scaler's, for optimizers that skip steps themselves
-        self._moved |= not (isinstance(overflow, torch.Tensor) and bool(overflow.any()))
+        self._moved |= not overflowed(optimizer)
         self._stepped.add(id(optimizer))
         if len(self._stepped) == len(self.optimizers):
             self.finish()
@@ -212,6 +219,12 @@ class OptimizerGuard:
         groups = self._groups.pop(id(optimizer), None)
         if groups is not None:
             optimizer.param_groups = groups
+
+
+def overflowed(optimizer: Any) -> bool:
+    """Whether a scaler has told an optimizer that skips steps by itself to skip this one."""
+    found = getattr(optimizer, "found_inf", None)
+    return isinstance(found, torch.Tensor) and bool(found.any())
 
 
 def sample(parameter: torch.nn.Parameter) -> torch.Tensor:

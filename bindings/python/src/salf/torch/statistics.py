@@ -23,24 +23,28 @@ class LayerStatistics:
         self._n_layers = 0
         self.turn_ends = False  # whether the next decision ends a turn: what the last one said (gradients_wanted)
 
-    def note(self, layers: Sequence[Sequence[nn.Parameter]]) -> None:
-        """Before an optimizer step; parameters that did not train have no gradient."""
+    def note(self, layers: Sequence[Sequence[nn.Parameter]], factor: float) -> None:
+        """Before an optimizer step; parameters that did not train have no gradient. factor: on the gradients, as the
+        optimizer will put it on them (a scaler's); 0 for a step that is none."""
+        if not factor:
+            return
         if self._policy == "autofreeze":
             self._n_layers = len(layers)
             for k, layer in enumerate(layers):
                 for i, parameter in enumerate(layer):
                     if parameter.grad is not None:
-                        self._add(f"{k}.{i}", parameter.grad.detach())
+                        self._add(f"{k}.{i}", parameter.grad.detach(), factor)
         elif self._policy == "rgn":
-            self._found["gradient_norm"] = [_norm([p.grad for p in layer if p.grad is not None], 2) for layer in layers]
+            norms = [_norm([p.grad for p in layer if p.grad is not None], 2) for layer in layers]
+            self._found["gradient_norm"] = [factor * norm for norm in norms]
             self._found["parameter_norm"] = [_norm(layer, 2) for layer in layers]
 
-    def _add(self, name: str, gradient: torch.Tensor) -> None:
+    def _add(self, name: str, gradient: torch.Tensor, factor: float) -> None:
         known = self._sums.get(name)
         if known is None:
-            self._sums[name] = gradient.float().clone()
+            self._sums[name] = gradient.float() * factor
         else:
-            self._sums[name] = known.to(gradient.device).add_(gradient)
+            self._sums[name] = known.to(gradient.device).add_(gradient, alpha=factor)
 
     def take(self) -> Dict[str, List[float]]:
         """Keyword arguments for Policy.decide."""
