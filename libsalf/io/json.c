@@ -6,7 +6,9 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <locale.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -148,20 +150,18 @@ __attribute__((noinline)) static salf_status read_number(json_reader *r, slf_jso
     }
     if (!p || p - r->at > MOST_DIGITS) return bad_json(r, p ? "a number of at most 1000 digits" : "a number");
     /* 2. its value. The C library reads numbers up to the nearest, to the last bit; it needs an end, and the point that
-     * the host's locale has */
-    char text[MOST_DIGITS + 1];
-    const size_t n = (size_t)(p - r->at);
-    memcpy(text, r->at, n);
-    text[n] = 0;
+     * the host's locale has, which may be of several bytes (Pashto) */
+    char text[MOST_DIGITS + 1 + MB_LEN_MAX];
+    const char *point = memchr(r->at, '.', (size_t)(p - r->at)), *behind = point ? point + 1 : p;
+    snprintf(text, sizeof text, "%.*s%s%.*s", (int)((point ? point : p) - r->at), r->at,
+             point ? localeconv()->decimal_point : "", (int)(p - behind), behind);
     errno = 0;
     const long long integer = strtoll(text, NULL, 10);
     real = real || errno == ERANGE;
-    char *point = strchr(text, '.');
-    if (point) *point = *localeconv()->decimal_point;
     const double value = real ? strtod(text, NULL) : 0;
     /* 3. what float64 does not hold keeps its letters: no reader of numbers takes it, and nothing computes with it */
     if (isinf(value))
-        *out = slf_json_text(r->context, r->at, (int64_t)n);
+        *out = slf_json_text(r->context, r->at, p - r->at);
     else
         *out = slf_json_new(r->context, real ? SLF_JSON_REAL : SLF_JSON_INTEGER);
     if (!*out) return SALF_E_NO_MEMORY;

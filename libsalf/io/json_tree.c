@@ -272,11 +272,13 @@ static void write_value(json_writer *w, const slf_json *json) {
         write_bytes(w, number, (size_t)snprintf(number, sizeof number, "%" PRId64, json->integer));
     } else if (json->kind == SLF_JSON_REAL) {
         /* 17 digits give the same number back; the host's locale may have another point */
-        size_t n = (size_t)snprintf(number, sizeof number - 2, "%.17g", json->real);
-        char *point = strchr(number, *localeconv()->decimal_point);
+        snprintf(number, sizeof number - 2, "%.17g", json->real);
+        const char *theirs = localeconv()->decimal_point;
+        char *point = strstr(number, theirs);
+        if (point) memmove(point + 1, point + strlen(theirs), strlen(point + strlen(theirs)) + 1);
         if (point) *point = '.';
-        if (!strpbrk(number, ".eni")) n += (size_t)snprintf(number + n, 3, ".0"); /* not of infinity and NaN */
-        write_bytes(w, number, n);
+        if (!strpbrk(number, ".eni")) strcat(number, ".0"); /* not of infinity and NaN */
+        write_bytes(w, number, strlen(number));
     } else if (json->kind == SLF_JSON_STRING) {
         write_string(w, json->text);
     } else {
