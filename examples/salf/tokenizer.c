@@ -87,6 +87,10 @@ void tokenizer_destroy(tokenizer *t) {
 
 /* ---- file ---- */
 
+/* Of tokenizer.model (SentencePiece, tiktoken), vocab.json with merges.txt, tekken.json. */
+static const char of_other_files[] =
+    "; of other files transformers makes a tokenizer.json: AutoTokenizer, save_pretrained";
+
 /* Numbers in the file are little-endian, whatever the machine. */
 static uint32_t get_u32(const unsigned char *p) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
@@ -99,7 +103,8 @@ static int parse_pieces(tokenizer *t, const unsigned char *data, int64_t size, c
     const uint32_t longest = size >= 4 ? get_u32(data) : 0;
     if (size < 4) return message_fail(message, message_size, "ends inside its header");
     if (longest < 1 || longest > PIECE_MOST) {
-        return message_fail(message, message_size, "longest piece is said to have %" PRIu32 " bytes", longest);
+        return message_fail(message, message_size, "longest piece is said to have %" PRIu32 " bytes%s", longest,
+                            longest > PIECE_MOST ? of_other_files : "");
     }
     for (; at < size && t->size < SIZE_MOST; at += 8 + t->pieces[t->size - 1].length) {
         if (size - at < 8) return message_fail(message, message_size, "ends inside piece %" PRId32, t->size);
@@ -136,7 +141,9 @@ static char *file_in_folder(const char *folder, char *what, size_t what_size) {
         snprintf(path, strlen(folder) + 32, "%s/%s", folder, names[i]);
         if (stat(path, &found) == 0) return path;
     }
-    snprintf(what, what_size, path ? "neither tokenizer.json nor tokenizer.bin is in this folder" : "out of memory");
+    snprintf(what, what_size, "%s%s",
+             path ? "neither tokenizer.json nor tokenizer.bin is in this folder" : "out of memory",
+             path ? of_other_files : "");
     free(path);
     return NULL;
 }

@@ -269,7 +269,7 @@ static int read_model(json_reader *r, const json_t *json) {
     static const char *const none[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     bpe_model *m = &r->json->model;
     const json_t *unknown = member(json, "unk_token");
-    if (!json_is_object(json)) return say(r, "there is no model");
+    if (!json_is_object(json)) return say(r, "there is no model: it is no tokenizer.json");
     if (member(json, "type") ? strcmp(type_of(json), "BPE") != 0 : !member(json, "merges"))
         return say(r, "model %s is not understood; BPE is", type_of(json));
     for (int i = 0; i < 3; i++) {

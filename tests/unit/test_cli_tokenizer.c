@@ -169,6 +169,7 @@ START_TEST(a_folder_without_a_tokenizer) {
     ck_assert_int_eq(tokenizer_load(&t, folder, message, sizeof message), -1);
     ck_assert_ptr_null(t);
     ck_assert_msg(strstr(message, "neither tokenizer.json nor tokenizer.bin") != NULL, "%s", message);
+    ck_assert_msg(strstr(message, "transformers makes a tokenizer.json") != NULL, "%s", message);
 }
 END_TEST
 
