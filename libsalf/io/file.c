@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,18 +148,27 @@ salf_status slf_file_create(slf_file *file, const salf_context *context, const c
     return SALF_OK;
 }
 
-/* The system may write less than it was asked for, or be interrupted by a signal of the host. */
+/* The system may write less than it was asked for, or be interrupted by a signal of the host. A pipe that nobody reads
+ * any more is an error like others: the signal that goes with it, and would end the host, is held back from this thread
+ * and taken away, but for one that was waiting before. */
 salf_status slf_file_write(slf_file *file, const void *bytes, size_t n) {
     const char *next = bytes;
+    ssize_t written = 1;
+    sigset_t broken, waiting, before;
     if (file->sum) slf_sum_add(file->sum, bytes, n);
-    while (n > 0) {
-        ssize_t written;
+    sigemptyset(&broken);
+    sigaddset(&broken, SIGPIPE);
+    sigpending(&waiting);
+    pthread_sigmask(SIG_BLOCK, &broken, &before);
+    while (n > 0 && written > 0) {
         SLF_UNINTERRUPTED(written, write(file->descriptor, next, n));
-        if (written <= 0) return slf_fail_errno("cannot write", file->path, written < 0 ? errno : EIO);
-        next += written;
-        n -= (size_t)written;
+        if (written > 0) next += written, n -= (size_t)written;
     }
-    return SALF_OK;
+    const int error = written < 0 ? errno : EIO;
+    if (written < 0 && error == EPIPE && !sigismember(&waiting, SIGPIPE))
+        sigtimedwait(&broken, NULL, &(const struct timespec){0});
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return written > 0 ? SALF_OK : slf_fail_errno("cannot write", file->path, error);
 }
 
 /* For a file that is not to be; a failed commit does it itself. What cannot be removed stays under its temporary

@@ -2,6 +2,7 @@
  * no name that was there before is in the way. */
 #define _DEFAULT_SOURCE /* mknod */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,33 @@ START_TEST(new_and_old_files) {
     CHECK_FAILS(salf_file_save(folder, "x", 1), SALF_E_IO, "Is a directory");
     ck_assert_int_eq(entries(), 1);
     free(folder);
+}
+END_TEST
+
+/* The signal of such a pipe would end the host. One that was waiting before the call is the host's, and stays. */
+START_TEST(a_pipe_that_nobody_reads_is_an_error) {
+    int ends[2];
+    char path[64];
+    sigset_t set, broken;
+    ck_assert_int_eq(pipe(ends), 0);
+    close(ends[0]);
+    snprintf(path, sizeof path, "/dev/fd/%d", ends[1]);
+    sigemptyset(&broken);
+    sigaddset(&broken, SIGPIPE);
+    for (int waits = 0; waits <= 1; waits++) {
+        if (waits) {
+            ck_assert_int_eq(pthread_sigmask(SIG_BLOCK, &broken, NULL), 0);
+            raise(SIGPIPE);
+        }
+        CHECK_FAILS(salf_file_save(path, "hello", 5), SALF_E_IO, "Broken pipe");
+        ck_assert_int_eq(pthread_sigmask(SIG_SETMASK, NULL, &set), 0);
+        ck_assert_int_eq(sigismember(&set, SIGPIPE), waits);
+        ck_assert_int_eq(sigpending(&set), 0);
+        ck_assert_int_eq(sigismember(&set, SIGPIPE), waits);
+    }
+    ck_assert_int_eq(sigtimedwait(&broken, NULL, &(const struct timespec){0}), SIGPIPE);
+    pthread_sigmask(SIG_UNBLOCK, &broken, NULL);
+    close(ends[1]);
 }
 END_TEST
 
@@ -226,6 +254,7 @@ END_TEST
 
 void harness_suite(Suite *suite) {
     HARNESS_ADD(suite, new_and_old_files);
+    HARNESS_ADD(suite, a_pipe_that_nobody_reads_is_an_error);
     HARNESS_ADD(suite, what_is_no_file_is_written_to);
     HARNESS_ADD(suite, streams_of_the_process);
     HARNESS_ADD(suite, links_are_followed);
