@@ -218,8 +218,8 @@ typedef struct salf_context_info {
         *blas; /* of the cpu backend: "openblas", "cblas", "plain" (libsalf's own), or the host's name; else "" */
 } salf_context_info;
 
-/* Makes the context in which everything else lives. Errors: SALF_E_BACKEND (the backend asked for is not there, or its
- * BLAS has sizes of 64 bits), SALF_E_PLUGIN, SALF_E_DEVICE, SALF_E_ARGUMENT, SALF_E_NO_MEMORY. get_info fills info up to its struct_size. */
+/* Makes the context in which everything else lives. Errors: SALF_E_BACKEND (not there, or its BLAS has 64-bit sizes),
+ * SALF_E_PLUGIN, SALF_E_DEVICE, SALF_E_ARGUMENT, SALF_E_NO_MEMORY. get_info fills info up to its struct_size. */
 SALF_API salf_status salf_context_create(salf_context **out, const salf_context_options *options);
 SALF_API void salf_context_destroy(salf_context *context);
 SALF_API salf_status salf_context_get_info(const salf_context *context, salf_context_info *info);
