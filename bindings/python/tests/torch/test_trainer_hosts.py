@@ -10,7 +10,7 @@ import transformers
 from test_trainer import arguments, make_trainer
 
 from salf.errors import MismatchError
-from salf.torch import FreezeController
+from salf.torch import FreezeController, automatic
 from salf.transformers import SalfCallback, SalfConfig, SalfMixin, SalfTrainer
 from salf.transformers.plan import data_of_run, data_of_steps
 
@@ -313,12 +313,15 @@ def test_an_optimizer_with_a_mode_is_told(tmp_path):
     assert trainer.state.global_step == 3
 
 
+class Late(transformers.Trainer):
+    """Makes its batch from items."""
+
+    def training_step(self, model, inputs, *args):
+        return super().training_step(model, transformers.default_data_collator(inputs), *args)
+
+
 def test_a_trainer_that_makes_its_batch_from_items(tmp_path):
     """As trainers that generate text do: their steps are given items, no batch. Turns hold for those too."""
-
-    class Late(transformers.Trainer):
-        def training_step(self, model, inputs, *args):
-            return super().training_step(model, transformers.default_data_collator(inputs), *args)
 
     class Frozen(SalfMixin, Late):
         pass
@@ -335,7 +338,11 @@ def test_a_trainer_that_makes_its_batch_from_items(tmp_path):
     trainer.data_collator = list
     with pytest.raises(ValueError, match="method 'salf' looks at data"):
         trainer.train()
-    callback = SalfCallback("lift*[half][stream]")  # its rows are counted as they come, over the steps
+
+
+@pytest.mark.skipif(not automatic.POSSIBLE, reason="callbacks take no streams before PyTorch 2.0")
+def test_a_stream_counts_rows_that_are_made_from_items(tmp_path):
+    callback = SalfCallback("lift*[half][stream]")
     for steps in (3, -1):
         given = {"args": arguments(tmp_path, max_steps=steps, remove_unused_columns=False), "data_collator": list}
         plain = Late(model=small.make_model("llama"), train_dataset=small.Items(), callbacks=[callback], **given)
@@ -346,3 +353,14 @@ def test_a_trainer_that_makes_its_batch_from_items(tmp_path):
         else:
             with pytest.raises(ValueError, match="how many rows the model will get: set max_steps"):
                 plain.train()
+
+
+def test_deepspeed_is_refused_by_name(tmp_path):
+    trainer = make_trainer(tmp_path, "half")
+    trainer.is_deepspeed_enabled = True
+    with pytest.raises(ValueError, match="DeepSpeed steps flat copies"):
+        trainer.train()
+    args = arguments(tmp_path)
+    args.deepspeed = {"zero_optimization": {"stage": 1}}
+    with pytest.raises(ValueError, match="DeepSpeed steps flat copies"):
+        SalfCallback("half").on_train_begin(args, None, None, model=trainer.model, optimizer=None)

@@ -762,8 +762,9 @@ class FreezeController(Prepared):
             "options": self._options_of_state(),
         }
 
-    def _options_of_state(self) -> Dict[str, Any]:
-        """What decisions follow beside the options of policy and plan, whose bytes know their own."""
+    def _options_of_state(self) -> Dict[str, str]:
+        """What decisions follow beside the options of policy and plan, whose bytes know their own; in words, as PyTorch
+        before 2 loads no files with other numbers than whole ones by weights_only=True."""
         cache = "none" if self.cache is None else f"of max_age {self.cache.max_age}"
         found: Dict[str, Any] = {"moments": self._moments, "cache": cache}
         if self._by_trace or self.method.probes:
@@ -771,7 +772,7 @@ class FreezeController(Prepared):
             found.update(vocab=basis.vocab, rows=self.row_policy.word)
             found.update(dataclasses.asdict(expected_of(self._probe_options, basis)))
             found.update((name, option_word(self._probe_options, name)) for name in ("eof_rule", "nonfinite"))
-        return found
+        return {name: str(value) for name, value in found.items()}
 
     def load_state_dict(self, state: Options) -> None:
         """Goes on where state_dict() was taken; the same model, method and options must have been given."""
