@@ -200,7 +200,8 @@ class PlanRun:
         """From a checkpoint."""
         if len(state["trained"]) != len(self.counts):
             raise ValueError(f"plan of {len(state['trained'])} layers for one of {len(self.counts)}")
-        if state.get("order", order := zlib.crc32(self.order.tobytes())) != order:
+        order = zlib.crc32(self.order.tobytes())
+        if state.get("order", order) != order:  # states of older versions do not say it
             raise ValueError(
                 "the plan of the checkpoint took its data in another order: the dataset has another length now, or the "
                 "run another seed"
