@@ -305,6 +305,7 @@ START_TEST(the_file_beside_agrees_on_tokens_around_a_text) {
         {"{\"added_tokens_decoder\": {\"1\": {\"content\": \"<s>\", \"lstrip\": false, \"normalized\": true}}}", NULL},
         {"{\"added_tokens_decoder\": {\"2\": {\"content\": \"<s>\"}}}",
          "token '<s>' is none that tokenizer.json adds, by"},
+        {"{\"added_tokens_decoder\": {\"0\": {\"content\": \"<s>\"}}}", "by that id"},
         {"{\"added_tokens_decoder\": {\"0\": {\"content\": \"a\"}}}", "token 'a' is none that tokenizer.json adds;"},
         {"{\"added_tokens_decoder\": {\"1\": {\"content\": \"<s>\", \"rstrip\": true}}}",
          "rstrip of token '<s>' is true, but false in tokenizer.json"},
