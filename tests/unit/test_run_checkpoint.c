@@ -370,10 +370,10 @@ START_TEST(the_older_is_used_where_the_newer_is_damaged) {
 }
 END_TEST
 
-/* A file whose hash is right and that is no checkpoint, of another version, or laid under the other's name. */
-/* A disk that cannot give back what was written: its read fails, where a mapping would end the process. */
-static int unreadable; /* error of the reads of one file, told by its size */
-static off_t unreadable_size;
+/* A disk that cannot give back what was written: its read fails, where a mapping would end the process. Not static, as
+ * the system's headers may have the function as an inline one. */
+int unreadable; /* error of the reads of one file, told by its size */
+off_t unreadable_size;
 
 ssize_t pread(int descriptor, void *bytes, size_t n, off_t at) {
     struct stat about;
@@ -416,6 +416,7 @@ START_TEST(what_a_disk_cannot_give_back_is_damage) {
 }
 END_TEST
 
+/* A file whose hash is right and that is no checkpoint, of another version, or laid under the other's name. */
 START_TEST(files_that_do_not_belong) {
     begin("foreign");
     state s;
