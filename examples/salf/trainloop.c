@@ -94,7 +94,8 @@ int check_done_outputs(const finetune_settings *o, int finished) {
         snprintf(file, sizeof file, "%s/model.safetensors", path);
         if (access(file, F_OK) == 0) continue;
         missing++;
-        args_fail(training_command, "--output: %s is not there, and its run is done: no weights are kept of it", file);
+        args_say(0, training_command, "--output: %s is not there, and its run is done: no weights are kept of it",
+                 file);
     }
     return missing > 0 && finished == run_count(o) ? -1 : 0;
 }

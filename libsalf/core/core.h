@@ -70,7 +70,7 @@ salf_status slf_require(const char *function, const char *names, const void *con
  * (torch.set_flush_denormal, a library built with -ffast-math), rounds elsewhere or traps NaN. So each public function
  * that computes says SLF_OWN_ARITHMETIC first: IEEE 754 as a program starts with it until the function returns, then
  * the host's mode again, flags and all. Some 100 cycles. Callbacks of the host run in that mode too. Threads of a pool
- * have it from their start. Nor on flags: constants such as 1e-100 are doubles.
+ * have it from their start. Nor may flags of the compiler change it, that constants such as 1e-100 are of float32.
  */
 _Static_assert(sizeof 1.0 == sizeof(double), "libsalf cannot be built with -fsingle-precision-constant");
 #define SLF_OWN_ARITHMETIC                                                       \
